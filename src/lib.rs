@@ -1,0 +1,14 @@
+//! Portcullis, a reverse-proxy auth gateway.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod denial;
+pub mod peer;
+
+pub mod authenticate;
+pub mod authorize;
+pub mod config;
+pub mod limit;
+pub mod policy;
+pub mod respond;
+pub mod route;

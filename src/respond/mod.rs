@@ -1,0 +1,1 @@
+//! Answers of our own, and telling what happened.
