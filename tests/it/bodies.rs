@@ -1,0 +1,287 @@
+//! Bodies on their way through, both ways: streamed, bounded, timed, never gathered.
+
+use crate::kit::upstream::{After, Gate};
+use crate::kit::{Connection, Request, Upstream, eventually};
+use crate::{PUBLIC, gateway};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const MIB: usize = 1 << 20;
+/// How much a 64 MiB body may make the gateway grow: a fraction, since it passes through.
+const GROWTH: u64 = 16 * MIB as u64;
+
+fn bounded(bounds: &str) -> String {
+    format!("[server.bounds]\n{bounds}\n{PUBLIC}")
+}
+
+#[test]
+fn a_large_request_body_streams_through() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &bounded("body_size = \"100MiB\""));
+    Request::get("/").to(gateway.http()).is(200);
+    let before = gateway.peak_memory();
+    let mut connection = Connection::open(gateway.http());
+    connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 64 * MIB));
+    let piece = vec![b'x'; MIB];
+    for _ in 0..64 {
+        connection.send(&piece);
+    }
+    connection.answer().is(200);
+    let seen = upstream.last_request();
+    assert_eq!(seen.body_bytes, 64 * MIB as u64);
+    let growth = gateway.peak_memory() - before;
+    assert!(growth < GROWTH, "it passes through, and is not gathered: {growth} bytes");
+}
+
+#[test]
+fn a_large_answer_streams_through() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 * MIB));
+        let piece = vec![b'y'; MIB];
+        for _ in 0..64 {
+            wire.send(&piece);
+        }
+        After::Keep
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    let before = gateway.peak_memory();
+    connection.send(Request::get("/").bytes());
+    let head = connection.read_head().unwrap();
+    assert_eq!(head.header("content-length"), Some(&*(64 * MIB).to_string()));
+    assert_eq!(connection.skip(64 * MIB), 64 * MIB);
+    let growth = gateway.peak_memory() - before;
+    assert!(growth < GROWTH, "it passes through, and is not gathered: {growth} bytes");
+    Request::get("/").over(&mut Connection::open(gateway.http()));
+}
+
+#[test]
+fn an_upstream_waits_for_a_client_that_reads_slowly() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let counter = sent.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 64 * MIB));
+        let piece = vec![b'y'; 64 * 1024];
+        for _ in 0..1024 {
+            wire.send(&piece);
+            counter.fetch_add(piece.len() as u64, Ordering::SeqCst);
+        }
+        After::Keep
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    let before = gateway.peak_memory();
+    connection.send(Request::get("/").bytes());
+    // Nothing is read here: the buffers between fill, and then the upstream must stand still.
+    let mut last = (0, Instant::now());
+    eventually("the upstream stands still", || {
+        let now = sent.load(Ordering::SeqCst);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        now > 0 && last.1.elapsed() > Duration::from_millis(500)
+    });
+    let held = sent.load(Ordering::SeqCst);
+    assert!(held < 48 * MIB as u64, "back-pressure reaches the upstream: {held} bytes were taken");
+    assert!(gateway.peak_memory() - before < GROWTH);
+    assert!(connection.read_head().is_some());
+    assert_eq!(connection.skip(64 * MIB), 64 * MIB);
+}
+
+#[test]
+fn a_client_waits_for_an_upstream_that_reads_slowly() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        opened.wait();
+        wire.read_body();
+        wire.answer("200 OK", "", "late");
+        After::Keep
+    });
+    let gateway = gateway(&upstream, &bounded("body_size = \"100MiB\"\nbody_timeout = \"60s\""));
+    let before = gateway.peak_memory();
+    let mut connection = Connection::open(gateway.http());
+    connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 64 * MIB));
+    connection.write_timeout(Duration::from_millis(500));
+    let piece = vec![b'x'; 64 * 1024];
+    // The last write may go half-way: what is counted is a lower bound, so the rest is not sent as a body.
+    let whole = (0..1024).take_while(|_| connection.try_send(&piece).is_ok()).count();
+    assert!(whole < 1024, "back-pressure reaches the client");
+    assert!(gateway.peak_memory() - before < GROWTH);
+    gate.open();
+}
+
+#[test]
+fn a_body_with_a_length_over_the_bound_is_refused_before_the_upstream_hears_of_it() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &bounded("body_size = \"1KiB\""));
+    Request::post("/", vec![b'x'; 1024]).to(gateway.http()).is(200);
+    let mut connection = Connection::open(gateway.http());
+    connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 1025\r\n\r\n");
+    connection.answer().is_refusal(413, "body_too_large");
+    // What is left of the body must not be read as a request.
+    let _ = connection.try_send("GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
+    assert!(connection.rest().is_empty(), "the connection is closed");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn a_body_without_a_length_is_cut_off_at_the_bound() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &bounded("body_size = \"1KiB\""));
+    let chunked = |size: usize| {
+        let body = "x".repeat(size);
+        let head = "POST / HTTP/1.1\r\nHost: gateway.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        format!("{head}{size:x}\r\n{body}\r\n0\r\n\r\n")
+    };
+    crate::kit::client::send(gateway.http(), chunked(1024)).is(200);
+    let mut connection = Connection::open(gateway.http());
+    connection.send(chunked(1025));
+    connection.answer().is_refusal(413, "body_too_large");
+    connection.is_closed();
+    let incomplete = upstream.requests().into_iter().skip(1).any(|seen| seen.complete);
+    assert!(!incomplete, "the upstream never takes it for a whole request");
+    Request::get("/").to(gateway.http()).is(200);
+}
+
+#[test]
+fn a_body_that_stops_coming_is_refused_in_time() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
+    let mut connection = Connection::open(gateway.http());
+    connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 10\r\n\r\nhalf ");
+    connection.answer().is_refusal(408, "request_timeout");
+    connection.is_closed();
+    assert!(!upstream.requests().iter().any(|seen| seen.complete));
+    Request::get("/").to(gateway.http()).is(200);
+}
+
+#[test]
+fn a_body_that_breaks_off_is_never_taken_for_a_whole_one() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    for framing in ["Content-Length: 10\r\n\r\nhalf ", "Transfer-Encoding: chunked\r\n\r\na\r\nhalf "] {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\n{framing}"));
+        connection.finish();
+        let answer = connection.try_answer("POST");
+        assert!(answer.is_none_or(|answer| answer.status == 400), "{framing}");
+    }
+    assert!(!upstream.requests().iter().any(|seen| seen.complete));
+    Request::get("/").to(gateway.http()).is(200);
+}
+
+#[test]
+fn what_is_refused_leaves_no_bytes_of_its_body_to_be_read_as_a_request() {
+    let upstream = Upstream::start();
+    let gateway = gateway(
+        &upstream,
+        "[[route]]\npath = \"/guarded\"\nupstream = \"app\"\n[[route]]\npath = \"/smuggled\"\nupstream = \"app\"\naccess = \"public\"\n",
+    );
+    let inner = "GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
+    for body in [
+        format!("Content-Length: {}\r\n\r\n{inner}", inner.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len()),
+    ] {
+        let mut connection = Connection::open(gateway.http());
+        connection.send(format!("POST /guarded HTTP/1.1\r\nHost: gateway.test\r\n{body}"));
+        connection.answer().is_refusal(401, "missing_token");
+        // Either the connection is closed, or the body was read and the next request is the next request.
+        if connection.try_send(Request::get("/guarded").bytes()).is_ok()
+            && let Some(answer) = connection.try_answer("GET")
+        {
+            answer.is_refusal(401, "missing_token");
+        }
+    }
+    upstream.saw_nothing();
+}
+
+#[test]
+fn trailers_of_a_request_are_dropped_and_those_of_an_answer_pass() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.read_body();
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-checksum\r\n\r\n");
+        wire.send("2\r\nok\r\n0\r\nx-checksum: abc\r\n\r\n");
+        After::Keep
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    let answer = crate::kit::client::send(
+        gateway.http(),
+        "POST / HTTP/1.1\r\nHost: gateway.test\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\
+         Trailer: X-Auth-Subject, X-Other\r\n\r\n2\r\nhi\r\n0\r\nX-Auth-Subject: f0rged\r\nX-Other: f0rged\r\n\r\n",
+    );
+    answer.is(200);
+    let seen = upstream.only_request();
+    assert_eq!(seen.body, b"hi");
+    assert!(seen.complete && seen.trailers.is_empty() && !seen.mentions("f0rged"), "{seen:#?}");
+    assert_eq!(seen.header("trailer"), None);
+    // Whether HTTP/1.1 trailers reach the client depends on its TE field; they never become header fields.
+    assert_eq!(answer.header("x-checksum"), None);
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it_before_its_body() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    connection
+        .send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(connection.read_head().unwrap().status, 100);
+    connection.send("body");
+    connection.answer().is(200);
+    let seen = upstream.only_request();
+    assert_eq!(seen.body, b"body");
+    assert_eq!(seen.header("expect"), None, "what was asked of the gateway is not asked of the upstream");
+}
+
+#[test]
+fn a_client_that_is_refused_is_not_asked_for_its_body() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "[[route]]\npath = \"/\"\nupstream = \"app\"\n");
+    let mut connection = Connection::open(gateway.http());
+    connection
+        .send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    let answer = connection.answer();
+    answer.is_refusal(401, "missing_token");
+    assert!(answer.interim.is_empty(), "{answer:#?}");
+    upstream.saw_nothing();
+}
+
+#[test]
+fn answers_without_a_body_have_none() {
+    for (status, fields) in [("204 No Content", ""), ("304 Not Modified", "etag: \"x\"\r\n")] {
+        let upstream = Upstream::answering(format!("HTTP/1.1 {status}\r\n{fields}\r\n"));
+        let gateway = gateway(&upstream, PUBLIC);
+        let mut connection = Connection::open(gateway.http());
+        for _ in 0..2 {
+            let answer = Request::get("/").over(&mut connection);
+            assert!(status.starts_with(&answer.status.to_string()));
+            assert!(answer.header("transfer-encoding").is_none(), "{answer:#?}");
+            assert!(matches!(answer.header("content-length"), None | Some("0")), "{answer:#?}");
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_a_head_request_has_its_length_and_no_body() {
+    let upstream = Upstream::with(|seen, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n");
+        if seen.method != "HEAD" {
+            wire.send("upstream");
+        }
+        After::Keep
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    for _ in 0..2 {
+        let answer = Request::new("HEAD", "/").over(&mut connection);
+        assert_eq!((answer.status, answer.header("content-length")), (200, Some("8")));
+        let answer = Request::get("/").over(&mut connection);
+        assert_eq!(answer.text(), "upstream");
+    }
+    // A refusal of a HEAD request has no body either.
+    let answer = Request::new("HEAD", "//").over(&mut connection);
+    assert_eq!((answer.status, answer.body.len()), (400, 0));
+    connection.is_closed();
+}

@@ -1,0 +1,92 @@
+//! The end: what was begun is finished, and nothing new begins.
+
+use crate::kit::upstream::{After, Gate};
+use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
+use crate::{PUBLIC, gateway, policy};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// An upstream that answers when the gate opens.
+fn waiting(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::with(move |_, wire| {
+        wire.read_body();
+        gate.wait();
+        wire.answer("200 OK", "", "late");
+        After::Keep
+    })
+}
+
+#[test]
+fn a_request_in_flight_is_finished_and_then_the_gateway_ends_well() {
+    for signal in ["TERM", "INT"] {
+        let gate = Gate::new();
+        let upstream = waiting(&gate);
+        let mut gateway = gateway(&upstream, PUBLIC);
+        let mut connection = Connection::open(gateway.http());
+        connection.send(Request::get("/").bytes());
+        upstream.wait_for_requests(1);
+        gateway.signal(signal);
+        let address = gateway.http();
+        eventually("new connections are refused", || TcpStream::connect(address).is_err());
+        gate.open();
+        let answer = connection.answer();
+        assert_eq!(answer.is(200).text(), "late");
+        connection.is_closed();
+        assert_eq!(gateway.exit_code(), Some(0), "{signal}");
+        assert!(
+            gateway.log_text().contains(answer.header("x-request-id").unwrap()),
+            "its access line was written"
+        );
+    }
+}
+
+#[test]
+fn idle_connections_do_not_hold_up_the_end() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut idle: Vec<_> = (0..5).map(|_| Connection::open(gateway.http())).collect();
+    for connection in idle.iter_mut().skip(1) {
+        Request::get("/").over(connection).is(200);
+    }
+    let begun = Instant::now();
+    gateway.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for connection in &mut idle {
+        connection.is_closed();
+    }
+}
+
+#[test]
+fn what_is_not_finished_in_time_is_given_up() {
+    let gate = Gate::new();
+    let upstream = waiting(&gate);
+    let gateway =
+        Portcullis::with(&format!("[server]\ndrain = \"1s\"\n{}", policy(&upstream, PUBLIC))).start();
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    upstream.wait_for_requests(1);
+    let begun = Instant::now();
+    gateway.stop();
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
+    assert!(connection.try_answer("GET").is_none());
+    gate.open();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let gate = Gate::new();
+    let upstream = waiting(&gate);
+    let policy = format!("[server]\ndrain = \"10m\"\n{}", policy(&upstream, PUBLIC));
+    let mut gateway = Portcullis::with(&policy).start();
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    upstream.wait_for_requests(1);
+    gateway.signal("TERM");
+    eventually("it drains", || Request::get("/readyz").to(gateway.admin()).status == 503);
+    gateway.signal("TERM");
+    gateway.exit_code();
+    assert!(connection.try_answer("GET").is_none());
+    gate.open();
+}

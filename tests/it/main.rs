@@ -1,0 +1,53 @@
+//! The gateway from outside: the real binary, real sockets, and what the upstream saw.
+//!
+//! One binary for all subjects, so that it links once. Nothing here knows anything of the source: what is tested is
+//! what operators, clients and services meet.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test binary exports nothing, and its helpers may fail a test like the test itself"
+)]
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod admin;
+mod authentication;
+mod authorization;
+mod bodies;
+mod cli;
+mod drain;
+mod forwarding;
+mod http2;
+mod itself;
+mod limits;
+mod logs;
+mod responses;
+mod routing;
+mod tls;
+mod upstreams;
+mod wire;
+
+use kit::{ISSUER, Portcullis, Upstream};
+
+/// A policy with the forge's issuer, this upstream under the name `app`, and these tables.
+fn policy(upstream: &Upstream, tables: &str) -> String {
+    format!("{ISSUER}\n[upstream.app]\nservers = [\"{upstream}\"]\n\n{tables}")
+}
+
+/// A gateway before this upstream.
+#[track_caller]
+fn gateway(upstream: &Upstream, tables: &str) -> Portcullis {
+    Portcullis::with(&policy(upstream, tables)).start()
+}
+
+/// A public route of everything.
+const PUBLIC: &str = "
+[[route]]
+name     = \"public\"
+path     = \"/{*rest}\"
+upstream = \"app\"
+access   = \"public\"
+";

@@ -1,0 +1,391 @@
+//! A client that speaks bytes: what is sent is what stands in the test, what comes back is read to the letter.
+
+use super::{PATIENCE, end_of_head, fields, tls, values};
+use serde_json::Value;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// The host that requests name unless a test names another.
+pub const HOST: &str = "gateway.test";
+
+/// One answer, as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// `200`.
+    pub status: u16,
+    /// Its fields, in order.
+    pub headers: Vec<(String, String)>,
+    /// Its body, chunks put together.
+    pub body: Vec<u8>,
+    /// What stood after the last chunk.
+    pub trailers: Vec<(String, String)>,
+    /// Whether it came to its proper end; an answer that looks cut is not complete.
+    pub complete: bool,
+    /// The interim answers (1xx) before it.
+    pub interim: Vec<u16>,
+}
+
+impl Answer {
+    /// The value of the one field of this name.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let values = values(&self.headers, name);
+        assert!(values.len() <= 1, "{name} came {} times: {values:?}", values.len());
+        values.first().copied()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:#?}"))
+    }
+
+    /// The `code` of a refusal; empty when it is none.
+    pub fn code(&self) -> String {
+        let document: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        document["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Fails unless this is the gateway's refusal of this status and code.
+    #[track_caller]
+    pub fn is_refusal(&self, status: u16, code: &str) -> &Self {
+        assert_eq!((self.status, &*self.code()), (status, code), "{self:#?}");
+        self
+    }
+
+    /// Fails unless this is the upstream's answer of this status.
+    #[track_caller]
+    pub fn is(&self, status: u16) -> &Self {
+        assert_eq!(self.status, status, "{self:#?}");
+        assert!(self.complete, "the answer came whole: {self:#?}");
+        self
+    }
+}
+
+/// A socket, encrypted or not.
+trait Stream: Read + Write + Send {
+    fn socket(&self) -> &TcpStream;
+    fn finish(&mut self) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Stream for tls::Stream {
+    fn socket(&self) -> &TcpStream {
+        &self.sock
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()
+    }
+}
+
+/// A connection to the gateway.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("buffer", &self.buffer.len()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// In cleartext.
+    #[track_caller]
+    pub fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the gateway listens");
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    /// Over TLS, whoever the gateway is.
+    #[track_caller]
+    pub fn tls(address: SocketAddr) -> Self {
+        Self::over(tls::connect(address, &tls::Options::default()).expect("the handshake succeeds"))
+    }
+
+    /// Over a TLS stream that is already there.
+    pub fn over(stream: tls::Stream) -> Self {
+        Self { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    /// Sends bytes.
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_send(bytes).expect("the gateway takes what is sent");
+    }
+
+    /// Sends bytes to a gateway that may have closed the connection.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.stream.write_all(bytes.as_ref())?;
+        self.stream.flush()
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(&mut self) {
+        let _ = self.stream.finish();
+    }
+
+    /// Reads the next answer.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        self.try_answer("GET").expect("the gateway answers")
+    }
+
+    /// Reads the next answer, to a request of this method; none when the connection ends before its head does.
+    pub fn try_answer(&mut self, method: &str) -> Option<Answer> {
+        let mut interim = Vec::new();
+        loop {
+            let mut answer = self.read_head()?;
+            if (100..200).contains(&answer.status) && answer.status != 101 {
+                interim.push(answer.status);
+                continue;
+            }
+            answer.interim = interim;
+            answer.complete = self.read_body(&mut answer, method).is_ok();
+            return Some(answer);
+        }
+    }
+
+    /// Reads the head of an answer and leaves its body unread.
+    pub fn read_head(&mut self) -> Option<Answer> {
+        let end = loop {
+            if let Some(end) = end_of_head(&self.buffer) {
+                break end;
+            }
+            self.fill().ok()?;
+        };
+        let head: Vec<u8> = self.buffer.drain(..end).collect();
+        let text = String::from_utf8(head).expect("the gateway's heads are text");
+        let (first, rest) = text.split_once("\r\n").expect("a head has a first line");
+        let mut words = first.splitn(3, ' ');
+        assert!(words.next().is_some_and(|version| version.starts_with("HTTP/1.")), "in HTTP/1: {first}");
+        let status = words.next().and_then(|status| status.parse().ok()).expect("a status");
+        Some(Answer { status, headers: fields(rest), ..Answer::default() })
+    }
+
+    fn read_body(&mut self, answer: &mut Answer, method: &str) -> io::Result<()> {
+        if method == "HEAD" || matches!(answer.status, 101 | 204 | 304) {
+            return Ok(());
+        }
+        if !values(&answer.headers, "transfer-encoding").is_empty() {
+            return self.read_chunks(answer);
+        }
+        if let Some(length) = answer.header("content-length") {
+            let length: usize = length.parse().map_err(io::Error::other)?;
+            while self.buffer.len() < length {
+                if let Err(error) = self.fill() {
+                    answer.body = std::mem::take(&mut self.buffer);
+                    return Err(error);
+                }
+            }
+            answer.body = self.buffer.drain(..length).collect();
+            return Ok(());
+        }
+        loop {
+            match self.fill() {
+                Ok(()) => {}
+                Err(error) => {
+                    answer.body = std::mem::take(&mut self.buffer);
+                    let ended = error.kind() == io::ErrorKind::UnexpectedEof;
+                    return if ended { Ok(()) } else { Err(error) };
+                }
+            }
+        }
+    }
+
+    fn read_chunks(&mut self, answer: &mut Answer) -> io::Result<()> {
+        loop {
+            let line = self.take_line()?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
+            if size == 0 {
+                break;
+            }
+            while self.buffer.len() < size + 2 {
+                self.fill()?;
+            }
+            answer.body.extend(self.buffer.drain(..size));
+            self.buffer.drain(..2);
+        }
+        loop {
+            let line = self.take_line()?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            answer.trailers.extend(fields(&line));
+        }
+    }
+
+    fn take_line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..at + 2).collect();
+                return Ok(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            self.fill()?;
+        }
+    }
+
+    /// Reads some more; at the end of the stream an error of kind `UnexpectedEof`.
+    fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 64 * 1024];
+        match self.stream.read(&mut chunk)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.buffer.extend_from_slice(&chunk[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads and drops so many bytes at least, of a body that is too large to keep; fewer when the stream ends.
+    pub fn skip(&mut self, count: usize) -> usize {
+        let mut skipped = std::mem::take(&mut self.buffer).len();
+        while skipped < count && self.fill().is_ok() {
+            skipped += std::mem::take(&mut self.buffer).len();
+        }
+        skipped
+    }
+
+    /// All that comes until the gateway closes the connection.
+    ///
+    /// # Panics
+    /// When it does not close it.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        loop {
+            match self.fill() {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    panic!(
+                        "the gateway closes the connection; so far: {}",
+                        String::from_utf8_lossy(&self.buffer)
+                    )
+                }
+                Err(_) => return std::mem::take(&mut self.buffer),
+            }
+        }
+    }
+
+    /// Waits until the gateway closes the connection, and fails if it sends anything before.
+    #[track_caller]
+    pub fn is_closed(&mut self) {
+        let rest = self.rest();
+        assert!(rest.is_empty(), "nothing more comes: {}", String::from_utf8_lossy(&rest));
+    }
+
+    /// Bounds how long a write waits.
+    pub fn write_timeout(&mut self, timeout: Duration) {
+        self.stream.socket().set_write_timeout(Some(timeout)).unwrap();
+    }
+}
+
+/// Sends bytes over a connection of their own and reads one answer.
+#[track_caller]
+pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
+    let mut connection = Connection::open(address);
+    connection.send(bytes);
+    connection.answer()
+}
+
+/// A well-formed request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: String,
+    target: String,
+    host: String,
+    headers: Vec<(String, String)>,
+    body: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// A GET of this target.
+    pub fn get(target: &str) -> Self {
+        Self::new("GET", target)
+    }
+
+    /// A POST of this body, its length announced.
+    pub fn post(target: &str, body: impl AsRef<[u8]>) -> Self {
+        Self { body: Some(body.as_ref().to_vec()), ..Self::new("POST", target) }
+    }
+
+    /// Any method.
+    pub fn new(method: &str, target: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            host: HOST.to_owned(),
+            headers: Vec::new(),
+            body: None,
+        }
+    }
+
+    /// For another host.
+    pub fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// With one more field.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With an access token.
+    pub fn bearer(self, token: impl fmt::Display) -> Self {
+        self.header("Authorization", &format!("Bearer {token}"))
+    }
+
+    /// Its bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
+        for (name, value) in &self.headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Some(body) = &self.body {
+            text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        let mut bytes = (text + "\r\n").into_bytes();
+        bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
+        bytes
+    }
+
+    /// Sends it over a connection of its own.
+    #[track_caller]
+    pub fn to(&self, address: SocketAddr) -> Answer {
+        self.over(&mut Connection::open(address))
+    }
+
+    /// Sends it over a connection, and reads its answer.
+    #[track_caller]
+    pub fn over(&self, connection: &mut Connection) -> Answer {
+        connection.send(self.bytes());
+        connection.try_answer(&self.method).expect("the gateway answers")
+    }
+}

@@ -1,0 +1,224 @@
+//! Two clients of HTTP/2: one that behaves, on hyper, and one that writes frames by hand.
+
+use super::client::{Answer, HOST};
+use super::{PATIENCE, tls};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+
+/// Runs the streams of a connection on the runtime of the call.
+#[derive(Clone, Copy, Debug)]
+struct Here;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::spawn(future);
+    }
+}
+
+/// A request of HTTP/2, to be finished and sent with [`exchange`].
+pub fn request(method: &str, path: &str) -> http::request::Builder {
+    http::Request::builder().method(method).uri(format!("https://{HOST}{path}"))
+}
+
+/// Sends requests one after the other over one connection with TLS, and reads their answers.
+#[track_caller]
+pub fn exchange(address: SocketAddr, requests: Vec<http::Request<Bytes>>) -> Vec<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let talk = async {
+            let options = tls::Options { alpn: vec!["h2"], ..tls::Options::default() };
+            let socket = tokio::net::TcpStream::connect(address).await.expect("the gateway listens");
+            let name = ServerName::try_from("localhost").unwrap();
+            let stream =
+                TlsConnector::from(Arc::new(tls::config(&options))).connect(name, socket).await.unwrap();
+            let (mut sender, connection) = http2::handshake(Here, TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let mut answers = Vec::new();
+            for request in requests {
+                let response = sender.send_request(request.map(Full::new)).await.expect("an answer");
+                answers.push(read(response).await);
+            }
+            answers
+        };
+        tokio::time::timeout(PATIENCE, talk).await.expect("answers within the deadline")
+    })
+}
+
+async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {
+    let pairs = |map: &http::HeaderMap| {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        map.iter().map(|(name, value)| (name.to_string(), text(value))).collect::<Vec<_>>()
+    };
+    let (parts, body) = response.into_parts();
+    let mut answer =
+        Answer { status: parts.status.as_u16(), headers: pairs(&parts.headers), ..Answer::default() };
+    if let Ok(body) = body.collect().await {
+        answer.complete = true;
+        answer.trailers = body.trailers().map(pairs).unwrap_or_default();
+        answer.body = body.to_bytes().to_vec();
+    }
+    answer
+}
+
+/// Types of frames (RFC 9113 section 6).
+pub mod frame {
+    /// `DATA`.
+    pub const DATA: u8 = 0;
+    /// `HEADERS`.
+    pub const HEADERS: u8 = 1;
+    /// `RST_STREAM`.
+    pub const RST_STREAM: u8 = 3;
+    /// `SETTINGS`.
+    pub const SETTINGS: u8 = 4;
+    /// `PING`.
+    pub const PING: u8 = 6;
+    /// `GOAWAY`.
+    pub const GOAWAY: u8 = 7;
+    /// `CONTINUATION`.
+    pub const CONTINUATION: u8 = 9;
+    /// On `HEADERS` and `DATA`: the stream's last.
+    pub const END_STREAM: u8 = 1;
+    /// On `HEADERS` and `CONTINUATION`: the list's last.
+    pub const END_HEADERS: u8 = 4;
+}
+
+/// A connection of HTTP/2, in cleartext, frame by frame.
+#[derive(Debug)]
+pub struct Frames {
+    stream: std::net::TcpStream,
+}
+
+/// A frame that came.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Its type.
+    pub kind: u8,
+    /// Its stream.
+    pub stream: u32,
+    /// What it holds.
+    pub payload: Vec<u8>,
+}
+
+impl Frames {
+    /// Connects, and begins with the preface and empty settings.
+    #[track_caller]
+    pub fn open(address: SocketAddr) -> Self {
+        let stream = std::net::TcpStream::connect(address).expect("the gateway listens");
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        let mut frames = Self { stream };
+        frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        frames.send(frame::SETTINGS, 0, 0, &[]).unwrap();
+        frames
+    }
+
+    /// Bounds how long a write waits.
+    pub fn write_timeout(&self, timeout: Duration) {
+        self.stream.set_write_timeout(Some(timeout)).unwrap();
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// When the gateway has closed the connection.
+    pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
+        let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(payload);
+        self.stream.write_all(&bytes)
+    }
+
+    /// The next frame; none when the connection is closed.
+    pub fn next(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.stream.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).ok()?;
+        Some(Frame { kind: head[3], stream, payload })
+    }
+
+    /// How the gateway took what was sent on a stream: its status, or that it reset the stream or the connection.
+    pub fn verdict(&mut self, stream: u32) -> Verdict {
+        loop {
+            match self.next() {
+                Some(frame) if frame.stream == stream && frame.kind == frame::HEADERS => {
+                    return Verdict::Status(indexed_status(&frame.payload));
+                }
+                Some(frame) if frame.stream == stream && frame.kind == frame::RST_STREAM => {
+                    return Verdict::Reset;
+                }
+                Some(frame) if frame.kind == frame::GOAWAY => return Verdict::Goodbye,
+                Some(_) => {}
+                None => return Verdict::Goodbye,
+            }
+        }
+    }
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// An answer of this status (0 when it is none of the static table's).
+    Status(u16),
+    /// `RST_STREAM`.
+    Reset,
+    /// `GOAWAY`, or the connection was closed.
+    Goodbye,
+}
+
+/// The status in front of a header block: an index into the static table (RFC 7541 appendix A), or a literal with
+/// such an index as its name.
+fn indexed_status(block: &[u8]) -> u16 {
+    // A change of the table's size may come before (section 6.3).
+    let block = match block {
+        [0x20..=0x3e, rest @ ..] => rest,
+        [0x3f, rest @ ..] => rest.iter().position(|b| b & 0x80 == 0).map_or(rest, |end| &rest[end + 1..]),
+        _ => block,
+    };
+    match block.first() {
+        Some(0x88) => 200,
+        Some(0x89) => 204,
+        Some(0x8a) => 206,
+        Some(0x8b) => 304,
+        Some(0x8c) => 400,
+        Some(0x8d) => 404,
+        Some(0x8e) => 500,
+        _ => 0,
+    }
+}
+
+/// A header block without compression: each field a literal that is not to be indexed (RFC 7541 section 6.2.2).
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            if text.len() < 127 {
+                block.push(text.len() as u8);
+            } else {
+                let mut rest = text.len() - 127;
+                block.push(127);
+                while rest >= 128 {
+                    block.push((rest % 128 + 128) as u8);
+                    rest /= 128;
+                }
+                block.push(rest as u8);
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}

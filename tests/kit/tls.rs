@@ -1,0 +1,124 @@
+//! TLS towards the gateway, with as much or as little trust as a test wants.
+
+use super::PATIENCE;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
+    SupportedProtocolVersion,
+};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An encrypted socket.
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// How to shake hands.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The versions that are offered.
+    pub versions: Vec<&'static SupportedProtocolVersion>,
+    /// The protocols that are offered.
+    pub alpn: Vec<&'static str>,
+    /// The name that is asked for; none: no name is sent.
+    pub name: Option<&'static str>,
+    /// The PEM file of the certificate that must be the gateway's; none: anybody's will do.
+    pub trust: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            versions: vec![&rustls::version::TLS13, &rustls::version::TLS12],
+            alpn: vec!["http/1.1"],
+            name: Some("localhost"),
+            trust: None,
+        }
+    }
+}
+
+/// Settings of a client.
+pub fn config(options: &Options) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&options.versions)
+        .expect("the provider speaks both versions");
+    let mut config = match &options.trust {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(path).expect("a certificate")).expect("a trust anchor");
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = options.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config.enable_sni = options.name.is_some();
+    config
+}
+
+/// Connects and shakes hands.
+///
+/// # Errors
+/// When the gateway refuses the handshake, or the client refuses the gateway.
+pub fn connect(address: SocketAddr, options: &Options) -> io::Result<Stream> {
+    let name = match options.name {
+        Some(name) => ServerName::try_from(name).map_err(io::Error::other)?,
+        None => ServerName::from(address.ip()),
+    };
+    let connection = ClientConnection::new(Arc::new(config(options)), name).map_err(io::Error::other)?;
+    let socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = StreamOwned::new(connection, socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+/// A verifier that takes any certificate, but holds its owner to the key in it.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

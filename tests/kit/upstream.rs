@@ -1,0 +1,419 @@
+//! An upstream that remembers each request to the byte, and misbehaves as a test tells it to.
+//!
+//! HTTP/1.1 written by hand on a plain socket: no library stands between the test and what the gateway sent.
+
+use super::{PATIENCE, end_of_head, eventually, fields, values};
+use socket2::{Domain, Socket, Type};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// How much of a body is remembered; its length is counted to the end.
+const REMEMBERED: usize = 1 << 20;
+
+/// One request as it arrived.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Its head, to the byte.
+    pub head: Vec<u8>,
+    /// The method.
+    pub method: String,
+    /// The request target.
+    pub target: String,
+    /// Its fields, in order.
+    pub headers: Vec<(String, String)>,
+    /// The first MiB of its body, chunks put together.
+    pub body: Vec<u8>,
+    /// The length of its body.
+    pub body_bytes: u64,
+    /// What stood after the last chunk.
+    pub trailers: Vec<(String, String)>,
+    /// Whether the body was read to its end.
+    pub complete: bool,
+}
+
+impl Seen {
+    /// The value of the one field of this name; none when there is none.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let values = values(&self.headers, name);
+        assert!(values.len() <= 1, "{name} came {} times: {values:?}", values.len());
+        values.first().copied()
+    }
+
+    /// Whether the text stands anywhere in what was sent.
+    pub fn mentions(&self, text: &str) -> bool {
+        let head = String::from_utf8_lossy(&self.head).to_lowercase();
+        let trailers = format!("{:?}", self.trailers).to_lowercase();
+        let text = text.to_lowercase();
+        head.contains(&text)
+            || trailers.contains(&text)
+            || String::from_utf8_lossy(&self.body).contains(&text)
+    }
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Another request may come.
+    Keep,
+    /// It is closed.
+    Close,
+}
+
+/// Something that the test lets happen, when it wants.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// A closed gate.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets everybody through, from now on.
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is open, but not for ever.
+    pub fn wait(&self) {
+        let guard = self.0.0.lock().unwrap();
+        let _ = self.0.1.wait_timeout_while(guard, 2 * PATIENCE, |open| !*open).unwrap();
+    }
+}
+
+/// The upstream's end of a connection, handed to the script with each request.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    request: usize,
+    shared: Arc<Shared>,
+}
+
+impl Wire {
+    /// Writes bytes. What becomes of them the gateway decides.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Writes an answer of this status line and fields, with its length.
+    pub fn answer(&mut self, status: &str, headers: &str, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
+        let length = body.len();
+        self.send(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n"));
+        self.send(body);
+    }
+
+    /// Reads the request's body to its end and remembers it; false when it broke off.
+    pub fn read_body(&mut self) -> bool {
+        let seen = self.seen();
+        if seen.complete {
+            return true;
+        }
+        let result = if values(&seen.headers, "transfer-encoding").is_empty() {
+            let length = seen.header("content-length").map_or(0, |length| length.parse().unwrap_or(0));
+            self.take_body(length)
+        } else {
+            self.read_chunks()
+        };
+        if result.is_ok() {
+            self.update(|seen| seen.complete = true);
+        }
+        result.is_ok()
+    }
+
+    /// Waits until the gateway closes the connection; false when it does not. What it sends is dropped.
+    pub fn peer_left(&mut self) -> bool {
+        let mut sink = [0; 4096];
+        loop {
+            match self.stream.read(&mut sink) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return false;
+                }
+                Err(_) => break,
+            }
+        }
+        self.shared.departures.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+
+    /// Ends the connection with a reset instead of a farewell.
+    pub fn reset(&mut self) {
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = self.stream.shutdown(Shutdown::Read);
+    }
+
+    fn seen(&self) -> Seen {
+        self.shared.requests.lock().unwrap()[self.request].clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.shared.requests.lock().unwrap()[self.request]);
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 64 * 1024];
+        match self.stream.read(&mut chunk)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.buffer.extend_from_slice(&chunk[..n]);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_body(&mut self, mut length: u64) -> io::Result<()> {
+        while length > 0 {
+            if self.buffer.is_empty() {
+                self.fill()?;
+            }
+            let now = usize::try_from(length).unwrap_or(usize::MAX).min(self.buffer.len());
+            let taken: Vec<u8> = self.buffer.drain(..now).collect();
+            length -= now as u64;
+            self.update(|seen| {
+                let room = REMEMBERED.saturating_sub(seen.body.len()).min(now);
+                seen.body.extend_from_slice(&taken[..room]);
+                seen.body_bytes += now as u64;
+            });
+        }
+        Ok(())
+    }
+
+    fn read_chunks(&mut self) -> io::Result<()> {
+        loop {
+            let line = self.take_line()?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = u64::from_str_radix(size, 16).map_err(io::Error::other)?;
+            if size == 0 {
+                break;
+            }
+            self.take_body(size)?;
+            self.take_line()?;
+        }
+        loop {
+            let line = self.take_line()?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            self.update(|seen| seen.trailers.extend(fields(&line)));
+        }
+    }
+
+    fn take_line(&mut self) -> io::Result<String> {
+        loop {
+            if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                let line: Vec<u8> = self.buffer.drain(..at + 2).collect();
+                return Ok(String::from_utf8_lossy(&line[..at]).into_owned());
+            }
+            self.fill()?;
+        }
+    }
+
+    fn read_head(&mut self) -> io::Result<Seen> {
+        let end = loop {
+            if let Some(end) = end_of_head(&self.buffer) {
+                break end;
+            }
+            self.fill()?;
+        };
+        let head: Vec<u8> = self.buffer.drain(..end).collect();
+        let text = String::from_utf8_lossy(&head).into_owned();
+        let (first, rest) = text.split_once("\r\n").unwrap_or((&text, ""));
+        let mut words = first.split(' ').map(str::to_owned);
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let headers = fields(rest);
+        Ok(Seen { head, method, target, headers, ..Seen::default() })
+    }
+}
+
+type Script = dyn Fn(&Seen, &mut Wire) -> After + Send + Sync;
+
+struct Shared {
+    script: Box<Script>,
+    requests: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
+    departures: AtomicUsize,
+    open: Mutex<Vec<TcpStream>>,
+    stopped: AtomicBool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// A recording upstream. Displays as the origin that a policy names.
+#[derive(Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.address)
+    }
+}
+
+impl Upstream {
+    /// One that answers every request with 200 and the text `upstream`.
+    pub fn start() -> Self {
+        Self::with(|_, wire| {
+            if !wire.read_body() {
+                return After::Close;
+            }
+            wire.answer("200 OK", "content-type: text/plain\r\n", "upstream");
+            After::Keep
+        })
+    }
+
+    /// One that reads each request and answers it with these bytes.
+    pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self::with(move |_, wire| {
+            if !wire.read_body() {
+                return After::Close;
+            }
+            wire.send(&bytes);
+            After::Keep
+        })
+    }
+
+    /// One that follows a script. It is called when a request's head is there; reading the body is its affair.
+    pub fn with(script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("the system has a free port");
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            script: Box::new(script),
+            requests: Mutex::new(Vec::new()),
+            connections: AtomicUsize::new(0),
+            departures: AtomicUsize::new(0),
+            open: Mutex::new(Vec::new()),
+            stopped: AtomicBool::new(false),
+        });
+        let accepting = shared.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if accepting.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { return };
+                let shared = accepting.clone();
+                std::thread::spawn(move || serve(stream, shared));
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Every request so far.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// The one request that there was.
+    #[track_caller]
+    pub fn only_request(&self) -> Seen {
+        let mut requests = self.requests();
+        assert_eq!(requests.len(), 1, "one request reaches the upstream: {requests:#?}");
+        requests.remove(0)
+    }
+
+    /// The request that came last.
+    #[track_caller]
+    pub fn last_request(&self) -> Seen {
+        self.requests().pop().expect("a request reached the upstream")
+    }
+
+    /// Fails when any request came.
+    #[track_caller]
+    pub fn saw_nothing(&self) {
+        let requests = self.requests();
+        assert!(requests.is_empty(), "the upstream sees nothing: {requests:#?}");
+    }
+
+    /// How many connections were made to it.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until this many requests have come.
+    #[track_caller]
+    pub fn wait_for_requests(&self, count: usize) {
+        eventually("requests at the upstream", || self.shared.requests.lock().unwrap().len() >= count);
+    }
+
+    /// Waits until the gateway has closed a connection that the script watched with [`Wire::peer_left`].
+    #[track_caller]
+    pub fn wait_for_departure(&self) {
+        eventually("the gateway leaves the upstream", || self.shared.departures.load(Ordering::SeqCst) > 0);
+    }
+
+    /// Goes down: the port refuses connections, and those that are open end.
+    pub fn stop(&self) {
+        if !self.shared.stopped.swap(true, Ordering::SeqCst) {
+            // Wakes the thread that accepts, so that it can end and close the port.
+            let _ = TcpStream::connect(self.address);
+            for stream in self.shared.open.lock().unwrap().drain(..) {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            eventually("the port is closed", || TcpStream::connect(self.address).is_err());
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stop();
+        }
+    }
+}
+
+fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    shared.connections.fetch_add(1, Ordering::SeqCst);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+    shared.open.lock().unwrap().push(stream.try_clone().unwrap());
+    let mut wire = Wire { stream, buffer: Vec::new(), request: 0, shared: shared.clone() };
+    while let Ok(seen) = wire.read_head() {
+        {
+            let mut requests = shared.requests.lock().unwrap();
+            wire.request = requests.len();
+            requests.push(seen.clone());
+        }
+        if (shared.script)(&seen, &mut wire) == After::Close {
+            break;
+        }
+    }
+    // A clone for `stop` may still be there: dropping ours alone would not close it.
+    let _ = wire.stream.shutdown(Shutdown::Both);
+}
+
+/// A port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not listening.
+#[derive(Debug)]
+pub struct ClosedPort(Socket);
+
+impl ClosedPort {
+    /// A new one.
+    pub fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Self(socket)
+    }
+}
+
+impl fmt::Display for ClosedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.0.local_addr().unwrap().as_socket().unwrap())
+    }
+}

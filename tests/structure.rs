@@ -1,0 +1,171 @@
+//! Who may depend on whom: the picture in the crate's documentation, held against the source.
+//!
+//! Three rules. The stages stand in a line, and one may import those before it, never those after. No stage imports
+//! what stands around them. What reads text imports nothing that obeys it, and the leaves import nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail wherever it stands")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The stages, in the order in which a request meets them.
+const STAGES: [&str; 6] = ["route", "authenticate", "authorize", "limit", "forward", "respond"];
+/// What no stage knows of: each owns its compiled type, and `policy` merely holds one of each.
+const AROUND: [&str; 9] =
+    ["config", "policy", "worker", "accept", "pipeline", "store", "control", "admin", "cli"];
+/// What everybody may import, and which imports nothing of ours but other leaves.
+const LEAVES: [&str; 4] = ["denial", "clock", "peer", "request_id"];
+/// A stage that may use another's counters or documents, out of the line, and why.
+const EXCEPTIONS: [(&str, &str, &str); 0] = [];
+
+/// One file's imports: the module it belongs to, and each module of the crate that it names.
+struct File {
+    path: PathBuf,
+    module: String,
+    imports: BTreeSet<String>,
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The code of a file: without its tests, which stand at the foot, and without comments.
+fn code(text: &str) -> String {
+    let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
+    let lines = text[..end].lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The first segments of all paths that begin with `crate::`, groups and all.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            None => {
+                found.extend(first_segment(rest));
+            }
+            Some(group) => {
+                let mut depth = 0;
+                let mut start = true;
+                for (at, byte) in group.bytes().enumerate() {
+                    match byte {
+                        b'{' => depth += 1,
+                        b'}' if depth == 0 => break,
+                        b'}' => depth -= 1,
+                        b',' if depth == 0 => start = true,
+                        byte if start && (byte.is_ascii_alphabetic() || byte == b'_') => {
+                            found.extend(first_segment(&group[at..]));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn first_segment(path: &str) -> Option<String> {
+    let end = path.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(path.len());
+    (end > 0).then(|| path[..end].to_owned())
+}
+
+fn source() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    files(&root, &mut paths);
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let relative = path.strip_prefix(&root).unwrap().to_path_buf();
+            let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+            let module = first.trim_end_matches(".rs").to_owned();
+            let imports = imports(&code(&fs::read_to_string(&path).unwrap()));
+            File { path: relative, module, imports }
+        })
+        .collect()
+}
+
+/// The faults among the files: one sentence each.
+fn faults(source: &[File]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for file in source {
+        let place = file.path.display();
+        let rank = |module: &str| STAGES.iter().position(|stage| *stage == module);
+        for import in file.imports.iter().filter(|import| **import != file.module) {
+            let excepted = EXCEPTIONS.iter().any(|(from, to, _)| file.module == *from && import == to);
+            if excepted {
+                continue;
+            }
+            if let Some(own) = rank(&file.module) {
+                if rank(import).is_some_and(|other| other > own) {
+                    faults.push(format!(
+                        "{place}: {} comes before {import} and may not import it",
+                        file.module
+                    ));
+                }
+                if AROUND.contains(&&**import) {
+                    faults.push(format!("{place}: {} is a stage and may not import {import}", file.module));
+                }
+            }
+            if file.module == "config" {
+                faults.push(format!("{place}: config imports nothing of ours, but here {import}"));
+            }
+            if LEAVES.contains(&&*file.module) && !LEAVES.contains(&&**import) {
+                faults.push(format!("{place}: {} is a leaf and may not import {import}", file.module));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_source_keeps_to_the_picture() {
+    let source = source();
+    for stage in STAGES {
+        assert!(source.iter().any(|file| file.module == stage), "there is a stage {stage}");
+    }
+    let faults = faults(&source);
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn each_rule_can_fail() {
+    for (module, text, fault) in [
+        ("route", "use crate::authorize::Rule;", "before authorize"),
+        ("authenticate", "fn f() { crate::forward::f() }", "before forward"),
+        ("limit", "use crate::{denial::Denial, policy::{live::A, B}, clock};", "may not import policy"),
+        ("respond", "use crate::worker::Worker;", "may not import worker"),
+        ("config", "use crate::denial::Denial;", "imports nothing"),
+        ("clock", "use crate::route::Head;", "is a leaf"),
+    ] {
+        let file = File { path: module.into(), module: module.into(), imports: imports(&code(text)) };
+        let found = faults(&[file]);
+        assert_eq!(found.len(), 1, "{module}: {found:?}");
+        assert!(found[0].contains(fault), "{module}: {found:?}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_not_a_fault() {
+    for (module, text) in [
+        ("authorize", "use crate::authenticate::Principal;\nuse crate::denial::Denial;"),
+        ("route", "// see crate::policy\nuse crate::route::Head;"),
+        ("pipeline", "use crate::{policy::Policy, forward, respond};"),
+        ("forward", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::policy::Policy; }"),
+    ] {
+        let file = File { path: module.into(), module: module.into(), imports: imports(&code(text)) };
+        assert_eq!(faults(&[file]), Vec::<String>::new(), "{module}");
+    }
+}
