@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod denial;
+pub mod journal;
 pub mod peer;
 
 pub mod authenticate;
