@@ -55,8 +55,8 @@ struct Spot {
 #[derive(Debug, Default)]
 struct Node {
     /// By decoded segment, so that no spelling of a literal falls through to a parameter.
-    literals: HashMap<Box<[u8]>, Node>,
-    param: Option<Box<Node>>,
+    literals: HashMap<Box<[u8]>, Self>,
+    param: Option<Box<Self>>,
     rest: Option<usize>,
     end: Option<usize>,
 }
@@ -476,9 +476,8 @@ mod tests {
     /// The table's promise, said the slow way: whether a pattern covers a path, and how specific it is.
     fn model_covers(pattern: &str, path: &str) -> Option<(Vec<u8>, Vec<String>)> {
         let (mut kinds, mut values) = (Vec::new(), Vec::new());
-        let mut pattern = pattern[1..].split('/').peekable();
         let mut left = Some(&path[1..]);
-        while let Some(part) = pattern.next() {
+        for part in pattern[1..].split('/') {
             let whole = left?;
             let (segment, tail) =
                 whole.split_once('/').map_or((whole, None), |(segment, tail)| (segment, Some(tail)));
