@@ -26,6 +26,11 @@ impl Counter {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
 
+    /// Replaces the count by one that is kept elsewhere.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -165,6 +170,18 @@ pub struct WorkerCounters {
     pub connections_refused: Counter,
     /// TLS handshakes that failed or took too long.
     pub tls_failures: Counter,
+    /// Connections that were closed because a request's head did not come in time.
+    pub head_timeouts: Counter,
+    /// Connections that were closed because no request came.
+    pub idle_timeouts: Counter,
+    /// Connections that were closed because the client did not read its answer.
+    pub reader_timeouts: Counter,
+    /// Connections that were closed because the drain was over.
+    pub drain_timeouts: Counter,
+    /// Requests that were sent from cleartext to TLS.
+    pub redirected: Counter,
+    /// Requests whose client left before an answer.
+    pub clients_left: Counter,
     /// Requests that were refused before a route was found, by code.
     pub unrouted: Reasons,
     /// Tokens whose verification was remembered.
@@ -173,8 +190,6 @@ pub struct WorkerCounters {
     pub token_cache_misses: Counter,
     /// Header fields under an identity name that were taken from clients' requests.
     pub identity_dropped: Counter,
-    /// Lines of the access log that were lost before the journal.
-    pub log_lines_dropped: Counter,
     /// Connections to upstream servers that could not be made.
     pub upstream_connect_failures: Counter,
     /// Connections to upstream servers that were made.
@@ -344,7 +359,7 @@ const fn request_labels<'l>(
 
 fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 10] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 11] = [
         ("portcullis_connections_open", "Connections of clients, now.", Kind::Gauge, |w| &w.connections_open),
         ("portcullis_connections_total", "Connections accepted.", Kind::Counter, |w| &w.connections_accepted),
         (
@@ -369,11 +384,14 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.identity_dropped,
         ),
+        ("portcullis_redirects_total", "Requests sent from cleartext to TLS.", Kind::Counter, |w| {
+            &w.redirected
+        }),
         (
-            "portcullis_log_lines_dropped_total",
-            "Lines of the access log that were lost.",
+            "portcullis_clients_left_total",
+            "Requests whose client left before an answer.",
             Kind::Counter,
-            |w| &w.log_lines_dropped,
+            |w| &w.clients_left,
         ),
         (
             "portcullis_upstream_connect_failures_total",
@@ -385,9 +403,21 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             &w.upstream_connections
         }),
     ];
+    let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
         out.family(name, help, kind);
-        out.sample(&[], workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add));
+        out.sample(&[], sum(pick));
+    }
+    let timeouts: [(&str, Pick); 4] = [
+        ("head", |w| &w.head_timeouts),
+        ("idle", |w| &w.idle_timeouts),
+        ("reader", |w| &w.reader_timeouts),
+        ("drain", |w| &w.drain_timeouts),
+    ];
+    let help = "Connections closed because something did not come in time.";
+    out.family("portcullis_connection_timeouts_total", help, Kind::Counter);
+    for (waited_for, pick) in timeouts {
+        out.sample(&[("waited_for", waited_for)], sum(pick));
     }
 }
 
