@@ -1,4 +1,4 @@
-//! What a connection established before any request came over it.
+//! Who is at the other end: what a connection established before any request, and what a request may add.
 
 use std::net::IpAddr;
 
@@ -22,13 +22,22 @@ impl Scheme {
 }
 
 /// The other end of a connection, as far as the connection itself proves it.
-///
-/// What a *request* says of its sender (`X-Forwarded-For`) is no part of it: that is read, and believed only
-/// from trusted proxies, in [`crate::accept::forwarded`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The address of the socket's other end; an IPv4 address mapped into IPv6 is unmapped.
     pub address: IpAddr,
     /// How the connection came in.
     pub scheme: Scheme,
+}
+
+/// Who sends a request: the peer itself, or whom a trusted proxy names. Made by
+/// [`crate::accept::forwarded::caller`] alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The client's address: what limits count and logs name.
+    pub address: IpAddr,
+    /// The scheme that the client used.
+    pub scheme: Scheme,
+    /// Whether the peer is a trusted proxy, so that its forwarding fields are kept and added to.
+    pub by_trusted_proxy: bool,
 }

@@ -1,12 +1,101 @@
-//! Claims: where they are in a token, and what they hold.
+//! Claims: where they are in a token, what they hold, and what equals what.
 
-/// Which of the claims that a policy uses: an index into `Trust::claims`, and into `Principal::claims`.
+use crate::route::path::decoded_eq;
+use serde_json::{Map, Number, Value};
+use std::fmt;
+
+/// Which of the claims that a policy uses: an index into the paths of `Trust`, and into `Principal::claims`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimId(pub u16);
 
 /// A path to a claim: `tenant`, `realm_access.roles`, `"https://example.com/roles"`.
+///
+/// Names are joined by dots; a name that holds a dot, a quote or blanks stands in double quotes, where `\"` and `\\`
+/// are a quote and a backslash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(Box<[Box<str>]>);
+
+/// How many names a path may have.
+const NAMES_MAX: usize = 8;
+/// How long a path may be.
+const PATH_MAX: usize = 512;
+
+impl ClaimPath {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > PATH_MAX {
+            return Err(format!("longer than {PATH_MAX} bytes"));
+        }
+        let mut names: Vec<Box<str>> = Vec::new();
+        let mut rest = text;
+        loop {
+            let (name, after) = match rest.strip_prefix('"') {
+                Some(quoted) => unquote(quoted)?,
+                None => {
+                    let end = rest.find(['.', '"']).unwrap_or(rest.len());
+                    (rest[..end].to_owned(), &rest[end..])
+                }
+            };
+            if name.is_empty() {
+                return Err("an empty name".to_owned());
+            }
+            if name.chars().any(char::is_control) {
+                return Err("a control character".to_owned());
+            }
+            names.push(name.into());
+            if names.len() > NAMES_MAX {
+                return Err(format!("more than {NAMES_MAX} names"));
+            }
+            match after.strip_prefix('.') {
+                Some(more) => rest = more,
+                None if after.is_empty() => return Ok(Self(names.into())),
+                None => return Err("a quote within a name".to_owned()),
+            }
+        }
+    }
+
+    /// The value that the path leads to.
+    pub fn find<'v>(&self, claims: &'v Map<String, Value>) -> Option<&'v Value> {
+        let (first, rest) = self.0.split_first()?;
+        rest.iter().try_fold(claims.get(&**first)?, |value, name| value.as_object()?.get(&**name))
+    }
+}
+
+/// A quoted name, and what follows its closing quote.
+fn unquote(quoted: &str) -> Result<(String, &str), String> {
+    let mut name = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return Ok((name, &quoted[at + 1..])),
+            '\\' => match characters.next() {
+                Some((_, c @ ('"' | '\\'))) => name.push(c),
+                Some(_) | None => return Err("a backslash that escapes nothing".to_owned()),
+            },
+            c => name.push(c),
+        }
+    }
+    Err("a quote that is not closed".to_owned())
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, name) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(".")?;
+            }
+            if name.contains(['.', '"', '\\', ' ']) {
+                write!(f, "\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))?;
+            } else {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
 
 /// The value of a claim that a policy uses.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,11 +103,154 @@ pub enum ClaimValue {
     /// A JSON string.
     Text(Box<str>),
     /// A JSON number.
-    Number(serde_json::Number),
+    Number(Number),
     /// A JSON boolean.
     Bool(bool),
     /// A JSON array of such values.
     List(Box<[ClaimValue]>),
     /// An object or null: equal to nothing.
     Other,
+}
+
+impl From<&Value> for ClaimValue {
+    fn from(value: &Value) -> Self {
+        match value {
+            Value::String(text) => Self::Text(text.as_str().into()),
+            Value::Number(number) => Self::Number(number.clone()),
+            Value::Bool(flag) => Self::Bool(*flag),
+            Value::Array(values) => Self::List(values.iter().map(Self::from).collect()),
+            Value::Object(_) | Value::Null => Self::Other,
+        }
+    }
+}
+
+impl ClaimValue {
+    /// Whether the claim is this literal, whole and of its type (`"7"` is not 7), or a list that contains it.
+    pub fn matches(&self, literal: &Self) -> bool {
+        match self {
+            Self::List(values) => values.iter().any(|value| value.is(literal)),
+            Self::Text(_) | Self::Number(_) | Self::Bool(_) | Self::Other => self.is(literal),
+        }
+    }
+
+    fn is(&self, literal: &Self) -> bool {
+        match (self, literal) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Number(one), Self::Number(other)) => one == other,
+            (Self::Bool(one), Self::Bool(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether the claim is what a segment of a canonical path says once decoded: text as it is, a whole number in
+    /// decimal digits, or a list that contains such. Allocates nothing.
+    pub fn matches_segment(&self, segment: &str) -> bool {
+        match self {
+            Self::Text(text) => decoded_eq(segment, text),
+            Self::Number(number) => {
+                let mut digits = itoa::Buffer::new();
+                match (number.as_u64(), number.as_i64()) {
+                    (Some(number), _) => segment == digits.format(number),
+                    (None, Some(number)) => segment == digits.format(number),
+                    (None, None) => false,
+                }
+            }
+            Self::List(values) => {
+                values.iter().any(|value| !matches!(value, Self::List(_)) && value.matches_segment(segment))
+            }
+            Self::Bool(_) | Self::Other => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn find(path: &str, claims: &Value) -> Option<Value> {
+        ClaimPath::parse(path).unwrap().find(claims.as_object().unwrap()).cloned()
+    }
+
+    #[test]
+    fn paths_lead_through_objects_and_quotes_keep_dots() {
+        let claims = json!({"a": {"b.c": {"d": 1}, "b": 2}, "https://x.example/roles": ["r"], "a.b": 3});
+        assert_eq!(find("a.b", &claims), Some(json!(2)));
+        assert_eq!(find("\"a.b\"", &claims), Some(json!(3)));
+        assert_eq!(find("a.\"b.c\".d", &claims), Some(json!(1)));
+        assert_eq!(find("\"https://x.example/roles\"", &claims), Some(json!(["r"])));
+        assert_eq!(find("a.b.c", &claims), None);
+        assert_eq!(find("none", &claims), None);
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        let long = "a.".repeat(NAMES_MAX) + "a";
+        for text in
+            ["", ".", "a.", ".a", "a..b", "\"", "\"a", "\"\"", "a\"b\"", "\"a\"b", "\"a\\x\"", "a\nb", &long]
+        {
+            assert!(ClaimPath::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn claims_are_compared_whole_and_by_type() {
+        let value = |json: Value| ClaimValue::from(&json);
+        for (claim, literal, equal) in [
+            (json!("acme"), json!("acme"), true),
+            (json!("acme"), json!("acme2"), false),
+            (json!("acme2"), json!("acme"), false),
+            (json!("ACME"), json!("acme"), false),
+            (json!(7), json!(7), true),
+            (json!("7"), json!(7), false),
+            (json!(7), json!("7"), false),
+            (json!(true), json!(true), true),
+            (json!("true"), json!(true), false),
+            (json!(["a", "acme"]), json!("acme"), true),
+            (json!(["a", ["acme"]]), json!("acme"), false),
+            (json!([]), json!("acme"), false),
+            (json!({"acme": 1}), json!("acme"), false),
+            (json!(null), json!(null), false),
+        ] {
+            assert_eq!(value(claim.clone()).matches(&value(literal.clone())), equal, "{claim} {literal}");
+        }
+    }
+
+    #[test]
+    fn a_path_parameter_is_compared_decoded() {
+        let value = |json: Value| ClaimValue::from(&json);
+        for (claim, segment, equal) in [
+            (json!("acme"), "acme", true),
+            (json!("a b"), "a%20b", true),
+            (json!("a%20b"), "a%20b", false),
+            (json!("a%20b"), "a%2520b", true),
+            (json!("é"), "%C3%A9", true),
+            (json!("acme"), "acm", false),
+            (json!("acme"), "acmee", false),
+            (json!(7), "7", true),
+            (json!(-7), "-7", true),
+            (json!(7), "07", false),
+            (json!(7.0), "7", false),
+            (json!(["x", "acme"]), "acme", true),
+            (json!(true), "true", false),
+            (json!("a"), "%", false),
+            (json!("a"), "%6", false),
+        ] {
+            assert_eq!(value(claim.clone()).matches_segment(segment), equal, "{claim} {segment}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_that_is_written_is_read_again(names in proptest::collection::vec("[^\\x00-\\x1f\\x7f-\\x9f]{1,8}", 1..5)) {
+            let path = ClaimPath(names.iter().map(|name| name.as_str().into()).collect());
+            prop_assert_eq!(ClaimPath::parse(&path.to_string()), Ok(path));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".*") {
+            let _ = ClaimPath::parse(&text);
+        }
+    }
 }

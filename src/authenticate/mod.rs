@@ -1,10 +1,28 @@
-//! Who is asking.
+//! Who is asking: from a request's headers to a principal, by what an issuer signed.
 
+mod cache;
 pub mod claims;
+mod credential;
+mod identity;
+mod json;
+mod keys;
 pub mod principal;
+mod trust;
+mod verify;
 
+pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
+pub use credential::bearer;
+pub use identity::{IdentityHeaders, fold_eq};
+pub use keys::{Algorithm, Key, KeySet};
 pub use principal::Principal;
+pub use trust::{Issuer, Trust};
+pub use verify::verify;
+
+use crate::clock::Now;
+use crate::denial::Denial;
+use http::HeaderMap;
+use std::rc::Rc;
 
 /// Whether a route asks for a caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,4 +33,31 @@ pub enum Access {
     Optional,
     /// Only with a good token: the default.
     Authenticated,
+}
+
+/// Establishes who is asking. A token that was verified before, by this core and under the same trust, is not
+/// verified again.
+///
+/// # Errors
+/// Why the credential is none, or why one is needed.
+pub fn authenticate(
+    access: Access,
+    trust: &Trust,
+    headers: &HeaderMap,
+    now: Now,
+    tokens: &mut TokenCache,
+) -> Result<Option<Rc<Principal>>, Denial> {
+    if access == Access::Public {
+        return Ok(None);
+    }
+    let Some(token) = bearer(headers)? else {
+        return if access == Access::Optional { Ok(None) } else { Err(Denial::MissingToken) };
+    };
+    let digest = digest_of(token);
+    if let Some(principal) = tokens.get(&digest, trust.epoch(), now) {
+        return Ok(Some(principal));
+    }
+    let principal = Rc::new(verify(token, trust, now)?);
+    tokens.insert(digest, principal.clone());
+    Ok(Some(principal))
 }

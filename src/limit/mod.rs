@@ -1,1 +1,245 @@
-//! Not too fast.
+//! Not too fast: which limits a request meets, and what its answer says of them.
+//!
+//! Promises one verdict for all limits of a route at one point of the request's life, without allocating.
+//! Limits count for the whole process. How one limit counts is `bucket`'s business.
+
+pub mod bucket;
+pub mod store;
+
+pub use bucket::{By, Limit};
+
+use crate::authenticate::Principal;
+use crate::denial::Denial;
+use bucket::{Charge, whole_seconds};
+use governor::clock::Clock;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Names the limit that an answer speaks of, and its quota (draft-ietf-httpapi-ratelimit-headers).
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// How much of that quota is left (draft-ietf-httpapi-ratelimit-headers).
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// The limits of one route, split by the point at which they are charged.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// Charged before any signature is checked, so that forged tokens cannot buy verifications.
+    pub by_address: Box<[Arc<Limit>]>,
+    /// Charged once the caller is known.
+    pub by_caller: Box<[Arc<Limit>]>,
+}
+
+impl Limits {
+    /// Splits a route's limits. Within each part those that single a client out come before those that
+    /// clients share: a client who is refused anyway must not spend what everybody shares.
+    pub fn sort(mut limits: Vec<Arc<Limit>>) -> Self {
+        limits.sort_by_key(|limit| limit.by().rank());
+        let (by_caller, by_address): (Vec<_>, Vec<_>) =
+            limits.into_iter().partition(|limit| limit.by().needs_caller());
+        Self { by_address: by_address.into(), by_caller: by_caller.into() }
+    }
+}
+
+/// What limits can count a request by.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// The client's address.
+    pub address: IpAddr,
+    /// The request's header fields.
+    pub headers: &'a HeaderMap,
+    /// A number that stands for the route. A limit that outlives a policy asks that it go on to mean the same.
+    pub route: usize,
+    /// The caller, once known.
+    pub principal: Option<&'a Principal>,
+}
+
+/// Charges the request to each limit in turn. The first that refuses ends it; what the ones before it were
+/// charged stays spent, so that hammering at one limit is not free at the others.
+///
+/// # Errors
+/// [`Denial::RateLimited`], with the wait in whole seconds, rounded up.
+pub fn admit<'l, C: Clock>(
+    limits: &'l [Arc<Limit<C>>],
+    asker: &Asker<'_>,
+    standing: &mut Standing<'l>,
+) -> Result<(), Denial> {
+    for limit in limits {
+        match limit.charge(asker) {
+            Charge::Admitted { remaining, full } => standing.note(limit, remaining, whole_seconds(full)),
+            Charge::Refused { wait, full } => {
+                standing.tightest = Some(Tightest::of(limit, 0, whole_seconds(full)));
+                let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
+                return Err(Denial::RateLimited { wait });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How a request stands with the tightest of its limits: the one that refused it, else the one that has
+/// fewest requests left.
+#[derive(Debug, Default)]
+pub struct Standing<'l> {
+    tightest: Option<Tightest<'l>>,
+}
+
+#[derive(Debug)]
+struct Tightest<'l> {
+    policy: &'l HeaderValue,
+    prefix: &'l [u8],
+    remaining: u32,
+    /// Seconds until the bucket is full again.
+    full: u64,
+}
+
+impl<'l> Tightest<'l> {
+    fn of<C: Clock>(limit: &'l Limit<C>, remaining: u32, full: u64) -> Self {
+        Self { policy: limit.policy(), prefix: limit.prefix(), remaining, full }
+    }
+}
+
+impl<'l> Standing<'l> {
+    fn note<C: Clock>(&mut self, limit: &'l Limit<C>, remaining: u32, full: u64) {
+        if self.tightest.as_ref().is_none_or(|tightest| remaining < tightest.remaining) {
+            self.tightest = Some(Tightest::of(limit, remaining, full));
+        }
+    }
+
+    /// Sets `RateLimit-Policy` and `RateLimit` of an answer. Where no limit applied, it changes nothing.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let Some(tightest) = &self.tightest else { return };
+        headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
+        let (mut remaining, mut full) = (itoa::Buffer::new(), itoa::Buffer::new());
+        // Of exactly its length, so that it becomes the header value without another copy.
+        let value = [
+            tightest.prefix,
+            remaining.format(tightest.remaining).as_bytes(),
+            b";t=",
+            full.format(tightest.full).as_bytes(),
+        ]
+        .concat();
+        let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value));
+        headers.insert(
+            RATELIMIT,
+            value.expect("a limit's prefix is part of a header value already, and digits"),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    fn n(value: u32) -> NonZeroU32 {
+        NonZeroU32::new(value).unwrap()
+    }
+
+    type Fake = Arc<Limit<FakeRelativeClock>>;
+
+    fn limit(name: &str, per: u64, burst: u32, clock: &FakeRelativeClock) -> Fake {
+        let per = Duration::from_millis(per);
+        Arc::new(Limit::with_clock(name.into(), By::ClientIp, n(1), per, n(burst), 128, clock.clone()))
+    }
+
+    /// One request from one address: the verdict, and the two header fields.
+    fn ask(limits: &[Fake]) -> (Result<(), Denial>, String, String) {
+        let request = HeaderMap::new();
+        let address = "192.0.2.1".parse().unwrap();
+        let asker = Asker { address, headers: &request, route: 0, principal: None };
+        let mut standing = Standing::default();
+        let verdict = admit(limits, &asker, &mut standing);
+        let mut headers = HeaderMap::new();
+        standing.write(&mut headers);
+        let field = |name| headers.get(name).map_or("", |v: &HeaderValue| v.to_str().unwrap()).to_owned();
+        (verdict, field(RATELIMIT_POLICY), field(RATELIMIT))
+    }
+
+    #[test]
+    fn limits_that_need_the_caller_are_charged_after_the_rest() {
+        let limit =
+            |name: &str, by| Arc::new(Limit::new(name.into(), by, n(1), Duration::from_secs(1), n(1)));
+        let sorted = Limits::sort(vec![
+            limit("claim", By::Claim(crate::authenticate::ClaimId(0))),
+            limit("route", By::Route),
+            limit("subject", By::Subject),
+            limit("header", By::Header(HeaderName::from_static("x-key"))),
+            limit("address", By::ClientIp),
+        ]);
+        let names = |part: &[Arc<Limit>]| part.iter().map(|l| l.name().to_string()).collect::<Vec<_>>();
+        assert_eq!(names(&sorted.by_address), ["address", "header", "route"]);
+        assert_eq!(names(&sorted.by_caller), ["subject", "claim"]);
+    }
+
+    #[test]
+    fn a_burst_passes_and_the_next_request_is_told_how_long_to_wait() {
+        let clock = FakeRelativeClock::default();
+        let limits = [limit("per-ip", 2_500, 2, &clock)];
+        let policy = "\"per-ip\";q=2;w=5".to_owned();
+        assert_eq!(ask(&limits), (Ok(()), policy.clone(), "\"per-ip\";r=1;t=3".into()));
+        assert_eq!(ask(&limits), (Ok(()), policy.clone(), "\"per-ip\";r=0;t=5".into()));
+        let refused = Err(Denial::RateLimited { wait: 3 });
+        assert_eq!(ask(&limits), (refused, policy.clone(), "\"per-ip\";r=0;t=5".into()));
+        clock.advance(Duration::from_millis(2_499));
+        assert_eq!(ask(&limits).0, Err(Denial::RateLimited { wait: 1 }));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(ask(&limits).0, Ok(()));
+        assert_eq!(limits[0].refused(), 2);
+    }
+
+    #[test]
+    fn the_answer_speaks_of_the_limit_with_fewest_requests_left() {
+        let clock = FakeRelativeClock::default();
+        let (wide, narrow) = (limit("wide", 1_000, 9, &clock), limit("narrow", 1_000, 3, &clock));
+        for limits in [[wide.clone(), narrow.clone()], [narrow, wide]] {
+            let (verdict, policy, _) = ask(&limits);
+            assert_eq!((verdict, policy.as_str()), (Ok(()), "\"narrow\";q=3;w=3"));
+        }
+    }
+
+    #[test]
+    fn the_answer_speaks_of_the_limit_that_refused() {
+        let clock = FakeRelativeClock::default();
+        let (first, second) = (limit("first", 1_000, 2, &clock), limit("second", 1_000, 1, &clock));
+        let limits = [first.clone(), second];
+        assert_eq!(ask(&limits).0, Ok(()));
+        // Both are empty now, or will be; it is the second that refuses.
+        let (verdict, policy, state) = ask(&limits);
+        assert_eq!(verdict, Err(Denial::RateLimited { wait: 1 }));
+        assert_eq!((policy.as_str(), state.as_str()), ("\"second\";q=1;w=1", "\"second\";r=0;t=1"));
+        // The first was charged all the same.
+        assert_eq!(first.refused(), 0);
+        assert_eq!(ask(&limits).1, "\"first\";q=2;w=2");
+    }
+
+    #[test]
+    fn cores_that_ask_at_once_never_get_more_than_the_burst_together() {
+        let clock = FakeRelativeClock::default();
+        let limits = [limit("shared", 1_000, 100, &clock)];
+        let admitted: usize = std::thread::scope(|scope| {
+            let core = || (0..500).filter(|_| ask(&limits).0.is_ok()).count();
+            let cores: Vec<_> = (0..4).map(|_| scope.spawn(core)).collect();
+            cores.into_iter().map(|core| core.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 100);
+        assert_eq!(limits[0].refused(), 4 * 500 - 100);
+    }
+
+    #[test]
+    fn without_a_limit_nothing_is_refused_and_nothing_is_said() {
+        assert_eq!(ask(&[]), (Ok(()), String::new(), String::new()));
+    }
+
+    #[test]
+    fn a_name_cannot_break_out_of_the_header_field() {
+        let clock = FakeRelativeClock::default();
+        let name = format!("a\";q=9\r\nX: é\\{}", "z".repeat(100));
+        let (_, policy, state) = ask(&[limit(&name, 1_000, 1, &clock)]);
+        let shown = format!("\"a__q_9__X____{}\"", "z".repeat(64 - 13));
+        assert_eq!(policy, format!("{shown};q=1;w=1"));
+        assert_eq!(state, format!("{shown};r=0;t=1"));
+    }
+}

@@ -1,1 +1,73 @@
-//! What the gateway obeys.
+//! What the gateway obeys: an immutable snapshot, complete and consistent. Holding one is enough to decide any
+//! request.
+
+mod compile;
+mod live;
+
+pub use compile::{Authority, Compiled, ServerPlan, compile};
+pub use live::{LivePolicy, Pinned};
+
+use crate::authenticate::{Access, Trust};
+use crate::authorize::Rule;
+use crate::config::units::Cidr;
+use crate::forward::{BodyBounds, Delivery, Upstream};
+use crate::limit::{Limit, Limits};
+use crate::respond::metrics::RouteCounters;
+use crate::route::RouteTable;
+use crate::route::head::HeadBounds;
+use crate::route::path::Slashes;
+use http::HeaderValue;
+use std::sync::Arc;
+
+/// A compiled policy.
+#[derive(Debug)]
+pub struct Policy {
+    /// Which route covers a head: positions in `routes`.
+    pub table: RouteTable<usize>,
+    /// The routes, in the order of the file.
+    pub routes: Box<[Route]>,
+    /// Whose tokens are believed.
+    pub trust: Trust,
+    /// What holds for all requests.
+    pub front: Front,
+    /// The upstreams, for telling of their health.
+    pub upstreams: Box<[Arc<Upstream>]>,
+    /// The limits, for telling of their refusals.
+    pub limits: Box<[Arc<Limit>]>,
+}
+
+/// One compiled part for each stage: how fast, whom to trust, what to require, where to.
+#[derive(Debug)]
+pub struct Route {
+    /// In logs and metrics.
+    pub name: Arc<str>,
+    /// Its place in `Policy::routes`.
+    pub index: usize,
+    /// How fast.
+    pub limits: Limits,
+    /// Whether a token is needed.
+    pub access: Access,
+    /// What the token must say.
+    pub rule: Rule,
+    /// Where to.
+    pub delivery: Delivery,
+    /// What became of its requests.
+    pub counters: Arc<RouteCounters>,
+}
+
+/// What holds for all requests, before a route is known.
+#[derive(Debug)]
+pub struct Front {
+    /// How large a head may be.
+    pub head_bounds: HeadBounds,
+    /// How large and slow a body may be.
+    pub body_bounds: BodyBounds,
+    /// What becomes of `//`.
+    pub slashes: Slashes,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: Box<[Cidr]>,
+    /// `Strict-Transport-Security`, unless it is turned off.
+    pub hsts: Option<HeaderValue>,
+    /// Whether upstreams get the client's `Authorization`.
+    pub forward_token: bool,
+}

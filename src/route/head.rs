@@ -1,6 +1,14 @@
-//! A request's one canonical reading.
+//! A request's one canonical reading: what every later stage decides by, and what is forwarded.
+//!
+//! Assumes that hyper has parsed the message; adds what hyper leaves to its users: that target and host have one
+//! reading, and that framing does. Which host is served is the route table's business.
 
-use http::{HeaderMap, Method};
+use super::host::Authority;
+use super::path::{Slashes, canonical_with};
+use crate::denial::{Denial, Malformed};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, Method, Uri, Version};
 use std::borrow::Cow;
 
 /// The parts of a request that decide, each read once and in one way. No later stage looks at the raw URI,
@@ -19,4 +27,294 @@ pub struct Head<'r> {
     pub query: Option<&'r str>,
     /// The header fields, as sent.
     pub headers: &'r HeaderMap,
+}
+
+/// How many header fields a request may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadBounds {
+    /// The most fields.
+    pub header_count: usize,
+    /// The most bytes of all fields, each counted as `name: value` and a line end.
+    pub header_bytes: usize,
+}
+
+impl<'r> Head<'r> {
+    /// Reads a request's head. Allocates only to rewrite a host or path that is not canonical as sent.
+    ///
+    /// A fragment never gets here: `http::Uri` drops it while it parses the request line. It is neither matched
+    /// nor forwarded, so that the target still has one reading.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::HeadersTooLarge`] over the bounds, [`Denial::BadRequest`] where the request has two readings.
+    pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
+        if parts.headers.len() > bounds.header_count || header_bytes(&parts.headers) > bounds.header_bytes {
+            return Err(Denial::HeadersTooLarge);
+        }
+        Self::read_bounded(parts, slashes).map_err(Denial::BadRequest)
+    }
+
+    fn read_bounded(parts: &'r Parts, slashes: Slashes) -> Result<Self, Malformed> {
+        check_framing(parts)?;
+        check_target(&parts.method, &parts.uri)?;
+        let authority = read_authority(parts)?;
+        let (host, port) = authority.map_or((None, None), |authority| (Some(authority.host), authority.port));
+        Ok(Self {
+            method: &parts.method,
+            host,
+            port,
+            path: canonical_with(parts.uri.path(), slashes)?,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+        })
+    }
+
+    /// The host, with the port where the client named one: what to forward as `Host` and to report.
+    pub fn authority(&self) -> Option<Cow<'_, str>> {
+        let host = self.host.as_deref()?;
+        Some(match self.port {
+            Some(port) => Cow::Owned(format!("{host}:{port}")),
+            None => Cow::Borrowed(host),
+        })
+    }
+}
+
+fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
+/// Refuses what request smuggling is made of (RFC 9112 section 6.1). hyper's server resolves the worst of it
+/// before: it drops a `Content-Length` beside `Transfer-Encoding` and closes the connection behind the request.
+fn check_framing(parts: &Parts) -> Result<(), Malformed> {
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
+    let Some(coding) = codings.next() else {
+        // Equal lengths twice are one reading to hyper, and none to other servers.
+        return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
+    };
+    // Any other coding would be taken off here and not by who checks the body behind us.
+    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    let has_chunks = parts.version == Version::HTTP_11;
+    if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
+}
+
+/// Lets origin-form and absolute-form pass (RFC 9112 section 3.2): a gateway opens no tunnels, and `OPTIONS *`
+/// would ask about a server that the client does not talk to.
+fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
+    let scheme_fits = match uri.scheme_str() {
+        Some(scheme) => {
+            (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
+                && uri.authority().is_some()
+        }
+        // Of HTTP/2 too: without a scheme, an authority is a tunnel's.
+        None => uri.authority().is_none(),
+    };
+    if *method != Method::CONNECT && scheme_fits && uri.path().starts_with('/') {
+        Ok(())
+    } else {
+        Err(Malformed::Target)
+    }
+}
+
+/// The one host of a request: what `Host`, and an absolute-form target or `:authority`, agree on.
+fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
+    let mut fields = parts.headers.get_all(HOST).iter();
+    let field = match fields.next() {
+        // Fails on anything but visible ASCII.
+        Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
+        None => None,
+    };
+    if fields.next().is_some() {
+        return Err(Malformed::Host);
+    }
+    let target = match parts.uri.authority() {
+        Some(authority) => Some(Authority::parse(authority.as_str())?),
+        None => None,
+    };
+    match (field, target) {
+        // A proxy must use the target's, an origin server often uses the field's (RFC 9112 section 3.2.2).
+        (Some(field), Some(target)) if field != target => Err(Malformed::HostMismatch),
+        (Some(authority), Some(_) | None) => Ok(Some(authority)),
+        // RFC 9112 section 3.2: HTTP/1.1 has the field even beside an absolute-form target.
+        (None, Some(_) | None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
+        (None, Some(authority)) => Ok(Some(authority)),
+        (None, None) if parts.version == Version::HTTP_10 => Ok(None),
+        (None, None) => Err(Malformed::Host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, Request};
+    use proptest::prelude::*;
+
+    const ROOMY: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };
+
+    fn parts(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().version(version).method(method).uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn read(parts: &Parts) -> Result<Head<'_>, Denial> {
+        Head::read(parts, ROOMY, Slashes::Strict)
+    }
+
+    fn refused(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Malformed {
+        match read(&parts(version, method, target, fields)) {
+            Err(Denial::BadRequest(malformed)) => malformed,
+            other => panic!("{method} {target} {fields:?}: {other:?}"),
+        }
+    }
+
+    fn host_of(version: Version, target: &str, fields: &[(&str, &str)]) -> Option<String> {
+        read(&parts(version, "GET", target, fields)).unwrap().authority().map(Cow::into_owned)
+    }
+
+    #[test]
+    fn an_ordinary_request_is_read_without_copying() {
+        let parts = parts(Version::HTTP_11, "GET", "/a/b?c=%2f", &[("host", "api.example.com:8443")]);
+        let head = read(&parts).unwrap();
+        assert!(matches!(head.host, Some(Cow::Borrowed("api.example.com"))));
+        assert!(matches!(head.path, Cow::Borrowed("/a/b")));
+        assert_eq!((head.port, head.query), (Some(8443), Some("c=%2f")));
+        assert_eq!(head.authority().as_deref(), Some("api.example.com:8443"));
+    }
+
+    #[test]
+    fn every_spelling_of_a_host_reads_the_same() {
+        for host in ["example.com", "EXAMPLE.com", "example.com."] {
+            assert_eq!(host_of(Version::HTTP_11, "/", &[("host", host)]).as_deref(), Some("example.com"));
+        }
+        assert_eq!(host_of(Version::HTTP_11, "/", &[("host", "[0::1]:80")]).as_deref(), Some("[::1]:80"));
+    }
+
+    #[test]
+    fn each_version_needs_a_host_but_the_first() {
+        assert_eq!(refused(Version::HTTP_11, "GET", "/", &[]), Malformed::Host);
+        assert_eq!(refused(Version::HTTP_11, "GET", "http://a/", &[]), Malformed::Host);
+        assert_eq!(refused(Version::HTTP_2, "GET", "/", &[]), Malformed::Host);
+        assert_eq!(host_of(Version::HTTP_10, "/", &[]), None);
+        assert_eq!(host_of(Version::HTTP_10, "http://a/", &[]).as_deref(), Some("a"));
+        assert_eq!(host_of(Version::HTTP_10, "/", &[("host", "a")]).as_deref(), Some("a"));
+        assert_eq!(host_of(Version::HTTP_2, "https://a/", &[]).as_deref(), Some("a"));
+        assert_eq!(host_of(Version::HTTP_2, "/", &[("host", "a")]).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_host_that_is_none_or_two_is_refused() {
+        for host in
+            ["", " ", "a b", "u@a", "a:", "a:x", "a%2eb", "a,b", "b\u{fc}cher", "a/b", "http://a", "::1"]
+        {
+            assert_eq!(refused(Version::HTTP_11, "GET", "/", &[("host", host)]), Malformed::Host, "{host}");
+        }
+        assert_eq!(refused(Version::HTTP_11, "GET", "/", &[("host", "a"), ("host", "a")]), Malformed::Host);
+        assert_eq!(refused(Version::HTTP_11, "GET", "http://u@a/", &[("host", "a")]), Malformed::Host);
+    }
+
+    #[test]
+    fn host_and_target_must_name_the_same() {
+        for (target, field) in
+            [("http://a/", "a"), ("http://A./", "a"), ("https://a:81/", "A.:81"), ("http://[::1]/", "[0::1]")]
+        {
+            assert!(host_of(Version::HTTP_11, target, &[("host", field)]).is_some());
+            assert!(host_of(Version::HTTP_2, target, &[("host", field)]).is_some());
+        }
+        for (target, field) in
+            [("http://a/", "b"), ("http://a:81/", "a"), ("http://a/", "a:80"), ("http://a:81/", "a:82")]
+        {
+            for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+                assert_eq!(refused(version, "GET", target, &[("host", field)]), Malformed::HostMismatch);
+            }
+        }
+    }
+
+    #[test]
+    fn only_origin_form_and_absolute_form_are_targets() {
+        let host = &[("host", "a")][..];
+        assert_eq!(refused(Version::HTTP_11, "OPTIONS", "*", host), Malformed::Target);
+        assert_eq!(refused(Version::HTTP_11, "CONNECT", "a:443", host), Malformed::Target);
+        assert_eq!(refused(Version::HTTP_11, "CONNECT", "/", host), Malformed::Target);
+        assert_eq!(refused(Version::HTTP_2, "CONNECT", "https://a/", host), Malformed::Target);
+        assert_eq!(refused(Version::HTTP_11, "GET", "a:443", host), Malformed::Target);
+        assert_eq!(refused(Version::HTTP_11, "GET", "ftp://a/", host), Malformed::Target);
+        assert!(read(&parts(Version::HTTP_11, "OPTIONS", "/", host)).is_ok());
+    }
+
+    #[test]
+    fn an_absolute_target_is_read_by_its_path_alone() {
+        let request = parts(Version::HTTP_11, "GET", "http://a?q", &[("host", "a")]);
+        let head = read(&request).unwrap();
+        assert_eq!((&*head.path, head.query), ("/", Some("q")));
+    }
+
+    #[test]
+    fn the_path_is_canonical_or_refused() {
+        let host = &[("host", "a")][..];
+        let request = parts(Version::HTTP_11, "GET", "/x/../%61?..", host);
+        let head = read(&request).unwrap();
+        assert_eq!((&*head.path, head.query), ("/a", Some("..")));
+        assert_eq!(refused(Version::HTTP_11, "GET", "/a\\b", host), Malformed::Backslash);
+        assert_eq!(refused(Version::HTTP_11, "GET", "/a//b", host), Malformed::EmptySegment);
+        let request = parts(Version::HTTP_11, "GET", "/a//b", host);
+        assert_eq!(Head::read(&request, ROOMY, Slashes::Merge).unwrap().path, "/a/b");
+    }
+
+    #[test]
+    fn a_fragment_is_neither_matched_nor_forwarded() {
+        let request = parts(Version::HTTP_11, "GET", "/a#/b?c", &[("host", "a")]);
+        let head = read(&request).unwrap();
+        assert_eq!((&*head.path, head.query), ("/a", None));
+    }
+
+    #[test]
+    fn framing_has_one_reading() {
+        let framed = |version, fields: &[(&str, &str)]| {
+            let mut all = vec![("host", "a")];
+            all.extend_from_slice(fields);
+            read(&parts(version, "POST", "/", &all)).map(|_| ())
+        };
+        assert_eq!(framed(Version::HTTP_11, &[("transfer-encoding", "chunked")]), Ok(()));
+        assert_eq!(framed(Version::HTTP_11, &[("transfer-encoding", "Chunked")]), Ok(()));
+        assert_eq!(framed(Version::HTTP_11, &[("content-length", "1")]), Ok(()));
+        for (version, fields) in [
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("content-length", "1")][..]),
+            (Version::HTTP_11, &[("transfer-encoding", "gzip, chunked")]),
+            (Version::HTTP_11, &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]),
+            (Version::HTTP_11, &[("transfer-encoding", "xchunked")]),
+            (Version::HTTP_11, &[("content-length", "1"), ("content-length", "1")]),
+            (Version::HTTP_10, &[("transfer-encoding", "chunked")]),
+            (Version::HTTP_2, &[("transfer-encoding", "chunked")]),
+        ] {
+            assert_eq!(framed(version, fields), Err(Denial::BadRequest(Malformed::Framing)), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn header_fields_are_bounded_in_number_and_bytes() {
+        // host: a and x: yz are 4 + 1 + 4 and 1 + 2 + 4 bytes.
+        let parts = parts(Version::HTTP_11, "GET", "/", &[("host", "a"), ("x", "yz")]);
+        let read = |header_count, header_bytes| {
+            Head::read(&parts, HeadBounds { header_count, header_bytes }, Slashes::Strict).map(|_| ())
+        };
+        assert_eq!(read(2, 16), Ok(()));
+        assert_eq!(read(1, 16), Err(Denial::HeadersTooLarge));
+        assert_eq!(read(2, 15), Err(Denial::HeadersTooLarge));
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_or_host_breaks_the_reader(target in "\\PC{0,40}|[/.%;a-f0-9]{1,24}|https?://[a-zA-Z.:0-9@]{1,12}/[.%/a]{0,9}", host in any::<Vec<u8>>()) {
+            let (Ok(uri), Ok(host)) = (target.parse::<Uri>(), HeaderValue::from_bytes(&host)) else { return Ok(()) };
+            let (parts, ()) = Request::builder().uri(uri).header("host", host).body(()).unwrap().into_parts();
+            if let Ok(head) = read(&parts) {
+                let host = head.host.as_deref().unwrap();
+                prop_assert!(!host.is_empty() && host.is_ascii() && host == host.to_ascii_lowercase());
+                prop_assert!(head.path.starts_with('/'));
+            }
+        }
+    }
 }

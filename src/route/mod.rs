@@ -1,10 +1,34 @@
 //! Which route covers a request: one canonical reading of it, and a table to find that in.
+//!
+//! # What wins
+//!
+//! Candidates are the routes whose host and path cover the request. The most specific wins, whatever order the
+//! routes are written in:
+//!
+//! 1. **Host first.** An exact host before a wildcard, a longer wildcard before a shorter one, a route without
+//!    host last. When no path of the more specific host covers the request, the next host is tried: a route
+//!    without host covers any host.
+//! 2. **Then the path, segment by segment**: a literal before `{param}`, `{param}` before `{*rest}`. `/a/{x}/c`
+//!    wins over `/a/b/{*rest}` only where the latter does not cover the path.
+//! 3. **The method last, and it never changes which place wins.** A method that the most specific host and path
+//!    do not have is refused with 405 and `Allow`; the request never falls through to a laxer route. Routes of one
+//!    host and path shape with different methods are one place, and `Allow` is their union.
+//!
+//! Two routes of one host and path shape (the names of parameters aside) that have a method in common are a
+//! fault when the table is built.
+//!
+//! A literal covers every encoding of itself (`/@me` covers `/%40me`), since an upstream that decodes sees the same.
 
 pub mod head;
+pub mod host;
+pub mod methods;
 pub mod path;
 pub mod pattern;
 pub mod table;
 
-pub use head::Head;
-pub use pattern::{HostPattern, Methods, Params, PathPattern};
-pub use table::{Matcher, RouteTable};
+pub use head::{Head, HeadBounds};
+pub use host::HostPattern;
+pub use methods::Methods;
+pub use path::Slashes;
+pub use pattern::{Params, PathPattern, PatternFault};
+pub use table::{Conflict, Found, Matcher, RouteTable};

@@ -1,7 +1,247 @@
-//! What a route covers: host, path and method patterns, and the values that path parameters took.
+//! What a route covers of a path, and the values that path parameters took.
+//!
+//! A pattern's literals are canonical, so that comparing them with a canonical path is comparing what they stand
+//! for. Which of several patterns wins is the table's business.
+
+use super::path::{self, SEGMENTS_MAX};
+use crate::denial::Malformed;
+use std::borrow::Cow;
+use std::fmt;
 
 /// The most parameters that one path pattern may have.
 pub const PARAMS_MAX: usize = 8;
+
+/// The longest literal segment of a pattern, in bytes once decoded: a segment of a request is decoded into an
+/// array of this size.
+pub(super) const LITERAL_BYTES_MAX: usize = 255;
+
+/// A path pattern: segments that are literal, `{name}` for one segment that is not empty, and, last, `{*name}`
+/// for whatever remains, nothing included. `/api/{*rest}` covers `/api/` and `/api/x/y` but not `/api`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathPattern {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+    params: Box<[Box<str>]>,
+}
+
+/// One segment of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    /// What the segment must stand for, decoded: `/@me` covers `/%40me` too, which is the same to an upstream
+    /// that decodes.
+    Literal(Box<[u8]>),
+    /// Any one segment that is not empty.
+    Param,
+    /// All the rest.
+    Rest,
+}
+
+impl PathPattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the pattern, and what would be right.
+    pub fn parse(text: &str) -> Result<Self, PatternFault> {
+        let Some(tail) = text.strip_prefix('/') else {
+            return Err(PatternFault::new(
+                format!("the path `{text}`, which does not begin with a slash"),
+                format!("write `/{text}`"),
+            ));
+        };
+        let count = tail.split('/').count();
+        if count > SEGMENTS_MAX {
+            return Err(PatternFault::new(
+                format!("a path of {count} segments"),
+                format!("a request has at most {SEGMENTS_MAX}: shorten the path"),
+            ));
+        }
+        let mut segments = Vec::with_capacity(count);
+        let mut params: Vec<Box<str>> = Vec::new();
+        for (nth, source) in tail.split('/').enumerate() {
+            let is_last = nth + 1 == count;
+            let name = source.strip_prefix('{').and_then(|inner| inner.strip_suffix('}'));
+            let Some(name) = name else {
+                segments.push(Segment::Literal(parse_literal(text, source, is_last)?));
+                continue;
+            };
+            let (name, segment) = match name.strip_prefix('*') {
+                Some(name) => (name, Segment::Rest),
+                None => (name, Segment::Param),
+            };
+            if segment == Segment::Rest && !is_last {
+                return Err(PatternFault::new(
+                    format!("`{{*{name}}}` before the end of `{text}`"),
+                    format!("it takes all that remains: put it last, or write `{{{name}}}` for one segment"),
+                ));
+            }
+            check_name(name, &params)?;
+            params.push(name.into());
+            segments.push(segment);
+        }
+        if params.len() > PARAMS_MAX {
+            return Err(PatternFault::new(
+                format!("{} parameters in `{text}`", params.len()),
+                format!("a path has at most {PARAMS_MAX}; a last `{{*rest}}` takes several segments"),
+            ));
+        }
+        Ok(Self { text: text.into(), segments: segments.into(), params: params.into() })
+    }
+
+    /// The names of the parameters in their order: a value's position in [`Params`] is its name's here.
+    pub fn params(&self) -> &[Box<str>] {
+        &self.params
+    }
+
+    /// The pattern's segments, the last being an empty literal when the pattern ends in a slash.
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether every path that the other pattern covers is covered by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        let mut theirs = other.segments.iter();
+        for ours in &self.segments {
+            match (ours, theirs.next()) {
+                (Segment::Rest, Some(_)) => return true,
+                (Segment::Param, Some(Segment::Param)) => {}
+                (Segment::Param, Some(Segment::Literal(literal))) if !literal.is_empty() => {}
+                (Segment::Literal(ours), Some(Segment::Literal(theirs))) if ours == theirs => {}
+                (Segment::Literal(_) | Segment::Param | Segment::Rest, _) => return false,
+            }
+        }
+        theirs.next().is_none()
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Reads a literal segment, in the spelling that requests arrive in here.
+fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, PatternFault> {
+    if source.is_empty() {
+        return if is_last {
+            Ok(Box::default())
+        } else {
+            Err(PatternFault::new(
+                format!("an empty segment (`//`) in `{text}`"),
+                "take one of the slashes out",
+            ))
+        };
+    }
+    if source.contains(['{', '}']) {
+        return Err(PatternFault::new(
+            format!("`{source}` in `{text}`"),
+            "a parameter is a whole segment, as in `/orders/{id}`; write `%7B` and `%7D` for braces",
+        ));
+    }
+    if source == "*" || source == "**" {
+        return Err(PatternFault::new(
+            format!("`{source}` in `{text}`, which would be an asterisk"),
+            "write `{name}` for one segment, a last `{*rest}` for all that remain, or `%2A` for an asterisk",
+        ));
+    }
+    if matches!(source, "." | "..") {
+        return Err(PatternFault::new(
+            format!("the dot segment `{source}` in `{text}`"),
+            "requests arrive without dot segments: write the path that is meant",
+        ));
+    }
+    let rooted = format!("/{source}");
+    match path::canonical(&rooted) {
+        Ok(Cow::Borrowed(_)) => {}
+        Ok(Cow::Owned(canonical)) => {
+            return Err(PatternFault::new(
+                format!("`{source}` in `{text}`, which is not the canonical spelling"),
+                format!("write `{}`", &canonical[1..]),
+            ));
+        }
+        Err(malformed) => {
+            return Err(PatternFault::new(
+                format!("`{source}` in `{text}`: {}", reason(malformed)),
+                "no request that arrives here has it: take it out",
+            ));
+        }
+    }
+    let literal: Box<[u8]> = path::decoded(source.as_bytes()).collect();
+    if literal.len() > LITERAL_BYTES_MAX {
+        return Err(PatternFault::new(
+            format!("a segment of {} bytes", literal.len()),
+            format!("a literal segment has at most {LITERAL_BYTES_MAX}"),
+        ));
+    }
+    Ok(literal)
+}
+
+/// What an operator is told of a literal that no request can have.
+fn reason(malformed: Malformed) -> &'static str {
+    match malformed {
+        Malformed::EncodedSeparator => "an encoded slash or backslash",
+        Malformed::Backslash => "a backslash",
+        Malformed::ControlByte => "a control character",
+        Malformed::DotSegment => "a hidden dot segment",
+        Malformed::EmptySegment => "an empty segment",
+        Malformed::PercentCode => "a percent sign without two hexadecimal digits",
+        Malformed::NotUtf8 => "bytes that are not UTF-8",
+        Malformed::Fragment => "a fragment",
+        Malformed::Target => "a query",
+        Malformed::PathTooLong => "too long a path",
+        Malformed::Host | Malformed::HostMismatch | Malformed::Framing => "not a path",
+    }
+}
+
+/// A name that a claim rule can refer to: unique, and a word.
+fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
+    let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+    if !is_word {
+        return Err(PatternFault::new(
+            format!("the parameter name `{name}`"),
+            "a name is letters, digits and `_`, and does not begin with a digit",
+        ));
+    }
+    if before.iter().any(|other| **other == *name) {
+        return Err(PatternFault::new(
+            format!("two parameters named `{name}`"),
+            "give each parameter of a path its own name",
+        ));
+    }
+    Ok(())
+}
+
+/// What is wrong with a pattern: for the operator who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternFault {
+    found: Cow<'static, str>,
+    remedy: Cow<'static, str>,
+}
+
+impl PatternFault {
+    pub(super) fn new(found: impl Into<Cow<'static, str>>, remedy: impl Into<Cow<'static, str>>) -> Self {
+        Self { found: found.into(), remedy: remedy.into() }
+    }
+
+    /// What was found.
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+
+    /// What would be right.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+impl fmt::Display for PatternFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.remedy)
+    }
+}
+
+impl std::error::Error for PatternFault {}
 
 /// The values that a path's parameters took, by position in the pattern; slices of the canonical path.
 #[derive(Clone, Copy, Debug, Default)]
@@ -11,9 +251,14 @@ pub struct Params<'p> {
 }
 
 impl<'p> Params<'p> {
-    /// The value of the parameter at this position.
+    /// The value of the parameter at this position, as it is spelled in the canonical path: still encoded.
     pub fn get(&self, position: usize) -> Option<&'p str> {
-        self.values[..self.len].get(position).copied()
+        self.as_slice().get(position).copied()
+    }
+
+    /// All values, in the order of the pattern's names.
+    pub fn as_slice(&self) -> &[&'p str] {
+        &self.values[..self.len]
     }
 
     /// Adds the next value. More than [`PARAMS_MAX`] cannot come from a pattern that parsed.
@@ -31,12 +276,89 @@ impl<'p> Params<'p> {
     }
 }
 
-/// A host pattern.
-#[derive(Clone, Debug)]
-pub struct HostPattern;
-/// A path pattern.
-#[derive(Clone, Debug)]
-pub struct PathPattern;
-/// A set of methods.
-#[derive(Clone, Debug)]
-pub struct Methods;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> PathPattern {
+        PathPattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_keeps_its_text_and_the_order_of_its_names() {
+        let pattern = pattern("/t/{tenant}/o/{id}/{*rest}");
+        assert_eq!(pattern.to_string(), "/t/{tenant}/o/{id}/{*rest}");
+        assert_eq!(pattern.params().iter().map(|name| &**name).collect::<Vec<_>>(), ["tenant", "id", "rest"]);
+    }
+
+    #[test]
+    fn a_faulty_pattern_says_what_would_be_right() {
+        let long = format!("/{}", "a".repeat(LITERAL_BYTES_MAX + 1));
+        let deep = "/a".repeat(SEGMENTS_MAX + 1);
+        for (text, says) in [
+            ("", "write `/`"),
+            ("orders", "write `/orders`"),
+            ("/a//b", "take one of the slashes out"),
+            ("//", "take one of the slashes out"),
+            ("/a/../b", "dot segment `..`"),
+            ("/./b", "dot segment `.`"),
+            ("/%61dmin", "write `admin`"),
+            ("/caf\u{e9}", "write `caf%C3%A9`"),
+            ("/a b", "write `a%20b`"),
+            ("/a%2fb", "encoded slash"),
+            ("/a?b=1", "a query"),
+            ("/a#b", "a fragment"),
+            ("/a%", "percent sign"),
+            ("/v{n}", "a whole segment"),
+            ("/{a}{b}", "name"),
+            ("/a}", "a whole segment"),
+            ("/{", "a whole segment"),
+            ("/*", "{*rest}"),
+            ("/a/**", "{*rest}"),
+            ("/{}", "parameter name ``"),
+            ("/{*}", "parameter name ``"),
+            ("/{1a}", "begin with a digit"),
+            ("/{a-b}", "letters, digits"),
+            ("/{a}/{a}", "its own name"),
+            ("/{a}/{*a}", "its own name"),
+            ("/{*rest}/a", "put it last"),
+            ("/{*rest}/", "put it last"),
+            ("/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{h}/{*i}", "at most 8"),
+            (&long, "at most 255"),
+            (&deep, "at most 128"),
+        ] {
+            let fault = PathPattern::parse(text).expect_err(text).to_string();
+            assert!(fault.contains(says), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn eight_parameters_are_fine() {
+        assert_eq!(pattern("/{a}/{b}/{c}/{d}/{e}/{f}/{g}/{*h}").params().len(), PARAMS_MAX);
+    }
+
+    #[test]
+    fn inclusion_knows_what_each_segment_takes() {
+        for (general, specific) in [
+            ("/{*r}", "/a/b"),
+            ("/{*r}", "/"),
+            ("/a/{*r}", "/a/"),
+            ("/{x}", "/a"),
+            ("/{x}", "/{y}"),
+            ("/a/{*r}", "/a/{*s}"),
+        ] {
+            assert!(pattern(general).includes(&pattern(specific)), "{general} {specific}");
+        }
+        for (general, specific) in [
+            ("/a/{*r}", "/a"),
+            ("/{x}", "/"),
+            ("/a", "/{x}"),
+            ("/{x}", "/{*r}"),
+            ("/{x}", "/a/"),
+            ("/a", "/a/b"),
+            ("/a/b", "/a"),
+        ] {
+            assert!(!pattern(general).includes(&pattern(specific)), "{general} {specific}");
+        }
+    }
+}

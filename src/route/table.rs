@@ -1,8 +1,588 @@
-//! The route table.
+//! The route table: at most one entry for a request, or the denial that says why there is none.
+//!
+//! Knows nothing of what it holds. That no two entries can claim the same request is settled when the table is
+//! built; a look-up costs what the request's host and path are long, not what the table is.
+
+use super::head::Head;
+use super::host::HostPattern;
+use super::methods::Methods;
+use super::path;
+use super::pattern::{LITERAL_BYTES_MAX, Params, PathPattern, Segment};
+use crate::denial::Denial;
+use http::Method;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 
 /// What an entry covers.
 #[derive(Clone, Debug)]
-pub struct Matcher;
-/// At most one entry for a head.
+pub struct Matcher {
+    /// The hosts.
+    pub host: HostPattern,
+    /// The paths.
+    pub path: PathPattern,
+    /// The methods.
+    pub methods: Methods,
+}
+
+impl Matcher {
+    /// Whether every host and path that the other covers is covered by this one too; methods take no part.
+    pub fn includes(&self, other: &Self) -> bool {
+        self.host.includes(&other.host) && self.path.includes(&other.path)
+    }
+}
+
+/// Entries by what they cover. The order in which they were given means nothing; `super` says what wins.
 #[derive(Debug)]
-pub struct RouteTable<T>(Vec<T>);
+pub struct RouteTable<T> {
+    entries: Vec<(Matcher, T)>,
+    spots: Vec<Spot>,
+    exact: HashMap<Box<str>, Node>,
+    below: HashMap<Box<str>, Node>,
+    any: Node,
+    /// The length of the longest name in `below`: longer ones need no look-up.
+    below_bytes_max: usize,
+}
+
+/// One (host, path shape), whose entries have disjoint methods.
+#[derive(Debug)]
+struct Spot {
+    entries: Vec<usize>,
+    allow: Arc<str>,
+}
+
+/// A position in a path: what may follow, and what stands here.
+#[derive(Debug, Default)]
+struct Node {
+    /// By decoded segment, so that no spelling of a literal falls through to a parameter.
+    literals: HashMap<Box<[u8]>, Self>,
+    param: Option<Box<Self>>,
+    rest: Option<usize>,
+    end: Option<usize>,
+}
+
+/// Two entries that would claim the same requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The index of the entry that came first.
+    pub first: usize,
+    /// The index of the entry that claims the same host, path shape and a method again.
+    pub second: usize,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entries {} and {} cover the same host, path and a method", self.first, self.second)
+    }
+}
+
+impl std::error::Error for Conflict {}
+
+/// The entry that covers a request.
+#[derive(Debug)]
+pub struct Found<'t, 'p, T> {
+    /// The entry.
+    pub entry: &'t T,
+    /// What it covers; names the parameters.
+    pub matcher: &'t Matcher,
+    /// Its position among those that the table was built from.
+    pub index: usize,
+    /// The values of the path's parameters.
+    pub params: Params<'p>,
+}
+
+impl<T> RouteTable<T> {
+    /// Builds a table.
+    ///
+    /// # Errors
+    ///
+    /// Every two entries of one (host, path shape) that have a method in common.
+    pub fn build(entries: Vec<(Matcher, T)>) -> Result<Self, Vec<Conflict>> {
+        let mut table = Self {
+            entries,
+            spots: Vec::new(),
+            exact: HashMap::new(),
+            below: HashMap::new(),
+            any: Node::default(),
+            below_bytes_max: 0,
+        };
+        let mut conflicts = Vec::new();
+        for (index, (matcher, _)) in table.entries.iter().enumerate() {
+            let root = match &matcher.host {
+                HostPattern::Any => &mut table.any,
+                HostPattern::Below(parent) => {
+                    table.below_bytes_max = table.below_bytes_max.max(parent.len());
+                    table.below.entry(parent.clone()).or_default()
+                }
+                HostPattern::Exact(name) => table.exact.entry(name.clone()).or_default(),
+            };
+            let spots = &mut table.spots;
+            let spot = *root.grow(matcher.path.segments()).get_or_insert_with(|| {
+                spots.push(Spot { entries: Vec::new(), allow: Arc::from("") });
+                spots.len() - 1
+            });
+            for &first in &spots[spot].entries {
+                if table.entries[first].0.methods.overlaps(&matcher.methods) {
+                    conflicts.push(Conflict { first, second: index });
+                }
+            }
+            spots[spot].entries.push(index);
+        }
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        for spot in &mut table.spots {
+            let sets = spot.entries.iter().map(|&index| &table.entries[index].0.methods);
+            let all = sets.cloned().reduce(|all, methods| all.union(&methods));
+            spot.allow = all.map_or_else(String::new, |all| all.allow_value()).into();
+        }
+        Ok(table)
+    }
+
+    /// The entry that covers a request. Allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NoRoute`] when none covers its host and path, [`Denial::MethodNotAllowed`] when what covers
+    /// them most specifically does not cover its method.
+    pub fn find<'t, 'p>(&'t self, head: &'p Head<'_>) -> Result<Found<'t, 'p, T>, Denial> {
+        let mut params = Params::default();
+        let spot = self.find_spot(head.host.as_deref(), &head.path, &mut params).ok_or(Denial::NoRoute)?;
+        match self.by_method(spot, head.method) {
+            Some(index) => {
+                let (matcher, entry) = &self.entries[index];
+                Ok(Found { entry, matcher, index, params })
+            }
+            // Never a laxer route instead: `DELETE /orders/{id}` is not what `/{*rest}` was written for.
+            None => Err(Denial::MethodNotAllowed(Arc::clone(&spot.allow))),
+        }
+    }
+
+    fn find_spot<'p>(&self, host: Option<&str>, path: &'p str, params: &mut Params<'p>) -> Option<&Spot> {
+        let path = path.strip_prefix('/')?;
+        self.trees(host).find_map(|tree| tree.search(path, params)).map(|spot| &self.spots[spot])
+    }
+
+    /// The trees of the patterns that cover a host, the most specific first.
+    fn trees<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
+        let exact = host.and_then(|host| self.exact.get(host));
+        // The shorter a parent's name is, the more it covers.
+        let parents = host.filter(|_| !self.below.is_empty()).into_iter().flat_map(|host| {
+            host.match_indices('.')
+                .map(|(dot, _)| &host[dot + 1..])
+                .filter(|name| name.len() <= self.below_bytes_max)
+        });
+        let below = parents.filter_map(|name| self.below.get(name));
+        exact.into_iter().chain(below).chain([&self.any])
+    }
+
+    fn by_method(&self, spot: &Spot, method: &Method) -> Option<usize> {
+        spot.entries.iter().copied().find(|&index| self.entries[index].0.methods.contains(method))
+    }
+
+    /// The entries, in the order in which they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
+        self.entries.iter().map(|(matcher, entry)| (matcher, entry))
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
+    /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
+    /// a place of its own, `/orders/new`, for GET alone. For reviews: compares each entry with each.
+    pub fn shadowed(&self) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::new();
+        for spot in &self.spots {
+            // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
+            let specific = spot.entries[0];
+            let place = &self.entries[specific].0;
+            let is_refused = |method: &Method| self.by_method(spot, method).is_none();
+            let takes_all = spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any());
+            for (general, (matcher, _)) in self.entries.iter().enumerate() {
+                let loses =
+                    !takes_all && (matcher.methods.is_any() || matcher.methods.iter().any(is_refused));
+                if loses && matcher.includes(place) && !place.includes(matcher) {
+                    pairs.push((general, specific));
+                }
+            }
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+}
+
+impl Node {
+    /// The place of a pattern below this node, made when it is not there.
+    fn grow(&mut self, segments: &[Segment]) -> &mut Option<usize> {
+        match segments {
+            [] => &mut self.end,
+            [Segment::Rest, ..] => &mut self.rest,
+            [Segment::Param, tail @ ..] => self.param.get_or_insert_default().grow(tail),
+            [Segment::Literal(literal), tail @ ..] => {
+                self.literals.entry(literal.clone()).or_default().grow(tail)
+            }
+        }
+    }
+
+    /// The most specific place that covers a path, given without the slash before it. Goes as deep as the table's
+    /// longest pattern, and visits a node at most once, however the path is made.
+    fn search<'p>(&self, path: &'p str, params: &mut Params<'p>) -> Option<usize> {
+        let (segment, tail) = match path.split_once('/') {
+            Some((segment, tail)) => (segment, Some(tail)),
+            None => (path, None),
+        };
+        let literal = self.literal(segment).and_then(|node| node.descend(tail, params));
+        if literal.is_some() {
+            return literal;
+        }
+        if let Some(node) = self.param.as_ref().filter(|_| !segment.is_empty()) {
+            params.push(segment);
+            let found = node.descend(tail, params);
+            if found.is_some() {
+                return found;
+            }
+            params.pop();
+        }
+        if self.rest.is_some() {
+            params.push(path);
+        }
+        self.rest
+    }
+
+    fn descend<'p>(&self, tail: Option<&'p str>, params: &mut Params<'p>) -> Option<usize> {
+        match tail {
+            Some(path) => self.search(path, params),
+            None => self.end,
+        }
+    }
+
+    fn literal(&self, segment: &str) -> Option<&Self> {
+        if !segment.contains('%') {
+            return self.literals.get(segment.as_bytes());
+        }
+        // A literal may be spelled `@me` or `%40me` and mean the same to who decodes it.
+        let mut literal = [0; LITERAL_BYTES_MAX];
+        let mut len = 0;
+        for byte in path::decoded(segment.as_bytes()) {
+            *literal.get_mut(len)? = byte;
+            len += 1;
+        }
+        self.literals.get(&literal[..len])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use proptest::prelude::*;
+    use std::borrow::Cow;
+
+    fn matcher(host: &str, path: &str, methods: &[&str]) -> Matcher {
+        Matcher {
+            host: if host.is_empty() { HostPattern::Any } else { HostPattern::parse(host).unwrap() },
+            path: PathPattern::parse(path).unwrap(),
+            methods: if methods.is_empty() { Methods::any() } else { Methods::parse(methods).unwrap() },
+        }
+    }
+
+    fn build(entries: &[(&str, &str, &[&str])]) -> Result<RouteTable<()>, Vec<Conflict>> {
+        RouteTable::build(
+            entries.iter().map(|(host, path, methods)| (matcher(host, path, methods), ())).collect(),
+        )
+    }
+
+    fn paths(entries: &[&str]) -> RouteTable<()> {
+        build(&entries.iter().map(|path| ("", *path, &[][..])).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// The index and the parameters of what is found.
+    fn find<T>(
+        table: &RouteTable<T>,
+        method: &Method,
+        host: Option<&str>,
+        path: &str,
+    ) -> Result<(usize, Vec<String>), Denial> {
+        let headers = HeaderMap::new();
+        let path = path::canonical(path).unwrap();
+        let head =
+            Head { method, host: host.map(Cow::Borrowed), port: None, path, query: None, headers: &headers };
+        let found = table.find(&head)?;
+        assert_eq!(found.params.as_slice().len(), found.matcher.path.params().len());
+        Ok((found.index, found.params.as_slice().iter().map(ToString::to_string).collect()))
+    }
+
+    fn get(table: &RouteTable<()>, path: &str) -> Option<usize> {
+        find(table, &Method::GET, Some("h"), path).ok().map(|(index, _)| index)
+    }
+
+    #[test]
+    fn a_literal_wins_over_a_parameter_and_that_over_the_rest() {
+        let table = paths(&["/a/{*rest}", "/a/{id}", "/a/b"]);
+        assert_eq!(get(&table, "/a/b"), Some(2));
+        assert_eq!(get(&table, "/a/c"), Some(1));
+        assert_eq!(get(&table, "/a/c/d"), Some(0));
+        assert_eq!(get(&table, "/a/"), Some(0));
+        assert_eq!(get(&table, "/a"), None);
+    }
+
+    #[test]
+    fn an_earlier_segment_decides_before_a_later_one() {
+        let table = paths(&["/{x}/b/c", "/a/{*rest}", "/a/{y}/d"]);
+        assert_eq!(get(&table, "/a/b/c"), Some(1));
+        assert_eq!(get(&table, "/a/b/d"), Some(2));
+        assert_eq!(get(&table, "/z/b/c"), Some(0));
+        assert_eq!(get(&table, "/z/b/d"), None);
+    }
+
+    #[test]
+    fn a_dead_end_leaves_no_parameter_behind() {
+        let table = paths(&["/{a}/{b}/x", "/{*rest}"]);
+        assert_eq!(find(&table, &Method::GET, None, "/1/2/3"), Ok((1, vec!["1/2/3".into()])));
+        assert_eq!(find(&table, &Method::GET, None, "/1/2/x"), Ok((0, vec!["1".into(), "2".into()])));
+        assert_eq!(find(&table, &Method::GET, None, "/"), Ok((1, vec![String::new()])));
+    }
+
+    #[test]
+    fn a_trailing_slash_is_another_path_and_a_parameter_is_never_empty() {
+        let table = paths(&["/a", "/b/", "/c/{id}"]);
+        assert_eq!(get(&table, "/a"), Some(0));
+        assert_eq!(get(&table, "/a/"), None);
+        assert_eq!(get(&table, "/b/"), Some(1));
+        assert_eq!(get(&table, "/b"), None);
+        assert_eq!(get(&table, "/c/"), None);
+        assert_eq!(get(&table, "/c/1/"), None);
+    }
+
+    #[test]
+    fn no_spelling_of_a_literal_falls_through_to_a_laxer_route() {
+        let table = paths(&["/{*rest}", "/@me", "/a%20b"]);
+        for path in ["/@me", "/%40me", "/%40m%65"] {
+            assert_eq!(get(&table, path), Some(1), "{path}");
+        }
+        assert_eq!(get(&table, "/a%20b"), Some(2));
+        assert_eq!(get(&table, "/%2540me"), Some(0));
+        assert_eq!(get(&table, &format!("/%20{}", "a".repeat(2 * LITERAL_BYTES_MAX))), Some(0));
+    }
+
+    #[test]
+    fn the_most_specific_host_with_a_path_wins() {
+        let table = build(&[
+            ("", "/x", &[]),
+            ("*.example.com", "/x", &[]),
+            ("*.eu.example.com", "/x", &[]),
+            ("api.eu.example.com", "/x", &[]),
+            ("", "/any", &[]),
+            ("*.example.com", "/any", &[]),
+        ])
+        .unwrap();
+        let index = |host, path| find(&table, &Method::GET, host, path).unwrap().0;
+        assert_eq!(index(Some("api.eu.example.com"), "/x"), 3);
+        assert_eq!(index(Some("www.eu.example.com"), "/x"), 2);
+        assert_eq!(index(Some("v1.api.eu.example.com"), "/x"), 2);
+        assert_eq!(index(Some("eu.example.com"), "/x"), 1);
+        assert_eq!(index(Some("example.com"), "/x"), 0);
+        assert_eq!(index(Some("anexample.com"), "/x"), 0);
+        assert_eq!(index(None, "/x"), 0);
+        // The exact host has no such path: the next one's is taken.
+        assert_eq!(index(Some("api.eu.example.com"), "/any"), 5);
+        assert_eq!(index(Some("other.org"), "/any"), 4);
+    }
+
+    #[test]
+    fn a_host_is_more_specific_than_any_path() {
+        let table = build(&[("", "/a/b", &[]), ("h", "/{*rest}", &[])]).unwrap();
+        assert_eq!(find(&table, &Method::GET, Some("h"), "/a/b").unwrap().0, 1);
+        assert_eq!(find(&table, &Method::GET, Some("g"), "/a/b").unwrap().0, 0);
+    }
+
+    #[test]
+    fn a_method_is_refused_rather_than_left_to_a_laxer_route() {
+        let table =
+            build(&[("", "/{*rest}", &[]), ("", "/o/{id}", &["GET"]), ("", "/o/{name}", &["PUT", "DELETE"])])
+                .unwrap();
+        let find = |method, path| find(&table, &method, None, path).map(|(index, _)| index);
+        assert_eq!(find(Method::GET, "/o/1"), Ok(1));
+        assert_eq!(find(Method::HEAD, "/o/1"), Ok(1));
+        assert_eq!(find(Method::DELETE, "/o/1"), Ok(2));
+        assert_eq!(
+            find(Method::POST, "/o/1"),
+            Err(Denial::MethodNotAllowed(Arc::from("GET, HEAD, PUT, DELETE")))
+        );
+        assert_eq!(find(Method::POST, "/o"), Ok(0));
+        assert!(matches!(find(Method::TRACE, "/o"), Err(Denial::MethodNotAllowed(_))));
+    }
+
+    #[test]
+    fn a_host_with_the_path_but_not_the_method_is_refused_too() {
+        let table = build(&[("h", "/a", &["GET"]), ("", "/a", &[])]).unwrap();
+        assert!(matches!(find(&table, &Method::POST, Some("h"), "/a"), Err(Denial::MethodNotAllowed(_))));
+        assert_eq!(find(&table, &Method::POST, Some("g"), "/a").unwrap().0, 1);
+    }
+
+    #[test]
+    fn an_empty_table_has_no_route() {
+        let table = paths(&[]);
+        assert!(table.is_empty());
+        assert_eq!(find(&table, &Method::GET, Some("h"), "/"), Err(Denial::NoRoute));
+    }
+
+    #[test]
+    fn entries_that_claim_the_same_requests_are_conflicts() {
+        let conflicts = |entries: &[(&str, &str, &[&str])]| build(entries).err().unwrap_or_default();
+        assert_eq!(
+            conflicts(&[
+                ("", "/a/{x}", &["GET"]),
+                ("", "/b", &[]),
+                ("", "/a/{y}", &["HEAD"]),
+                ("", "/a/{z}", &[])
+            ]),
+            [
+                Conflict { first: 0, second: 2 },
+                Conflict { first: 0, second: 3 },
+                Conflict { first: 2, second: 3 }
+            ]
+        );
+        assert_eq!(conflicts(&[("A.b", "/", &[]), ("a.b.", "/", &[])]).len(), 1);
+        assert!(conflicts(&[("a.b", "/", &[]), ("*.b", "/", &[]), ("", "/", &[])]).is_empty());
+        assert!(conflicts(&[("", "/a", &["GET"]), ("", "/a", &["POST"])]).is_empty());
+        assert!(
+            conflicts(&[("", "/{a}", &[]), ("", "/{*a}", &[]), ("", "/a", &[]), ("", "/a/", &[])]).is_empty()
+        );
+    }
+
+    #[test]
+    fn a_route_that_loses_methods_to_a_place_of_its_own_is_told() {
+        let table = build(&[
+            ("", "/o/{id}", &["GET", "DELETE"]),
+            ("", "/o/new", &["GET"]),
+            ("", "/o/all", &["GET"]),
+            ("", "/o/all", &["DELETE"]),
+            ("", "/p/{id}", &["GET"]),
+        ])
+        .unwrap();
+        assert_eq!(table.shadowed(), [(0, 1)]);
+        assert_eq!(table.iter().count(), table.len());
+    }
+
+    /// The table's promise, said the slow way: whether a pattern covers a path, and how specific it is.
+    fn model_covers(pattern: &str, path: &str) -> Option<(Vec<u8>, Vec<String>)> {
+        let (mut kinds, mut values) = (Vec::new(), Vec::new());
+        let mut left = Some(&path[1..]);
+        for part in pattern[1..].split('/') {
+            let whole = left?;
+            let (segment, tail) =
+                whole.split_once('/').map_or((whole, None), |(segment, tail)| (segment, Some(tail)));
+            if part.starts_with("{*") {
+                kinds.push(2);
+                values.push(whole.to_owned());
+                left = None;
+            } else if part.starts_with('{') {
+                if segment.is_empty() {
+                    return None;
+                }
+                kinds.push(1);
+                values.push(segment.to_owned());
+                left = tail;
+            } else {
+                if part != segment {
+                    return None;
+                }
+                kinds.push(0);
+                left = tail;
+            }
+        }
+        left.is_none().then_some((kinds, values))
+    }
+
+    fn model_host(pattern: &str, host: Option<&str>) -> Option<(u8, usize)> {
+        match (pattern, pattern.strip_prefix('*')) {
+            ("", _) => Some((2, 0)),
+            (_, Some(suffix)) => {
+                let host = host.filter(|host| host.ends_with(suffix) && host.len() > suffix.len())?;
+                Some((1, host.len() - suffix.len()))
+            }
+            (name, None) => (host == Some(name)).then_some((0, 0)),
+        }
+    }
+
+    fn entry() -> impl Strategy<Value = (&'static str, String, Vec<&'static str>)> {
+        let segment = proptest::sample::select(vec!["a", "b", "c", "{p}", "{p}"]);
+        let end = proptest::sample::select(vec!["", "/", "/{*r}"]);
+        let path = (proptest::collection::vec(segment, 0..4), end).prop_map(|(segments, end)| {
+            let mut path = String::new();
+            for (nth, segment) in segments.iter().enumerate() {
+                path.push('/');
+                path.push_str(&segment.replace('p', &format!("p{nth}")));
+            }
+            path.push_str(end);
+            if path.is_empty() { "/".to_owned() } else { path }
+        });
+        let host = proptest::sample::select(vec!["", "", "x.y", "z.x.y", "*.y", "*.x.y"]);
+        let methods =
+            proptest::sample::select(vec![vec![], vec!["GET"], vec!["POST", "PUT"], vec!["GET", "POST"]]);
+        (host, path, methods)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn the_table_always_agrees_with_a_naive_model(
+            entries in proptest::collection::vec(entry(), 0..24),
+            requests in proptest::collection::vec((
+                proptest::sample::select(vec![None, Some("x.y"), Some("y"), Some("z.x.y"), Some("q.x.y"), Some("w.z.x.y"), Some("o")]),
+                "(/[abcd]){0,5}/?",
+                proptest::sample::select(vec![Method::GET, Method::HEAD, Method::POST, Method::DELETE]),
+            ), 1..24),
+        ) {
+            // Drop what conflicts with something before it, so that a table can be built.
+            let mut kept: Vec<(&str, String, Vec<&str>)> = Vec::new();
+            for entry in entries {
+                kept.push(entry);
+                let last = kept.len() - 1;
+                let all = kept.iter().map(|(host, path, methods)| (matcher(host, path, methods), ())).collect();
+                if RouteTable::build(all).is_err() {
+                    kept.remove(last);
+                }
+            }
+            let all = kept.iter().map(|(host, path, methods)| (matcher(host, path, methods), ())).collect();
+            let table = RouteTable::<()>::build(all).unwrap();
+
+            for (host, path, method) in requests {
+                let path = if path.is_empty() { "/" } else { &*path };
+                let candidates: Vec<_> = kept.iter().enumerate().filter_map(|(index, (pattern, route, methods))| {
+                    let host_rank = model_host(pattern, host)?;
+                    let (kinds, values) = model_covers(route, path)?;
+                    Some(((host_rank, kinds), index, values, methods))
+                }).collect();
+                let best = candidates.iter().map(|(rank, ..)| rank).min();
+                let winners: Vec<_> = candidates.iter().filter(|(rank, ..)| Some(rank) == best).collect();
+                let takes = |methods: &[&str]| methods.is_empty() || methods.contains(&method.as_str())
+                    || (method == Method::HEAD && methods.contains(&"GET"));
+                let found = find(&table, &method, host, path);
+                match winners.iter().find(|(_, _, _, methods)| takes(methods)) {
+                    Some((_, index, values, _)) => prop_assert_eq!(found, Ok((*index, values.clone()))),
+                    None if winners.is_empty() => prop_assert_eq!(found, Err(Denial::NoRoute)),
+                    None => {
+                        let Err(Denial::MethodNotAllowed(allow)) = found else {
+                            return Err(TestCaseError::fail(format!("{found:?}")));
+                        };
+                        for (_, _, _, methods) in &winners {
+                            prop_assert!(methods.iter().all(|method| allow.split(", ").any(|one| one == *method)));
+                        }
+                        prop_assert!(!allow.split(", ").any(|one| one == method.as_str()));
+                    }
+                }
+            }
+        }
+    }
+}

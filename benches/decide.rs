@@ -1,0 +1,73 @@
+//! What a decision costs: a token seen before, one that is new, and a refusal.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use portcullis::authenticate::{
+    Access, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, TokenCache, Trust,
+};
+use portcullis::authorize::{Check, Rule};
+use portcullis::clock::Now;
+use portcullis::decision::decide;
+use portcullis::route::Params;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
+fn trust() -> Trust {
+    let mut keys = KeySet::default();
+    keys.add_secret(None, SECRET).expect("32 bytes are enough");
+    let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
+    let issuer = Issuer {
+        name: Arc::from("https://id.example.com"),
+        audience: Box::new(["bench".into()]),
+        algorithms: vec![Algorithm::HS256],
+        keys,
+        leeway: 0,
+        roles: path("roles"),
+        scopes: path("scope"),
+        types: Box::new(["JWT".into()]),
+    };
+    Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+}
+
+fn request(now: Now) -> HeaderMap {
+    let claims = serde_json::json!({
+        "iss": "https://id.example.com", "aud": "bench", "sub": "user-1",
+        "exp": now.unix + 3600, "roles": ["user", "admin"],
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token");
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header value"));
+    headers
+}
+
+fn decision(c: &mut Criterion) {
+    let (trust, now) = (trust(), Now::read());
+    let headers = request(now);
+    let rule = |role: &str| Rule::new(vec![Check::Roles(Box::new([role.into()]))]);
+    let (admin, root) = (rule("admin"), rule("root"));
+    let mut group = c.benchmark_group("decide");
+    let mut tokens = TokenCache::new(1024);
+    let mut ask = |rule: &Rule, tokens: &mut TokenCache| {
+        decide(Access::Authenticated, rule, &trust, &headers, &Params::default(), now, tokens).is_ok()
+    };
+    assert!(ask(&admin, &mut tokens));
+    assert!(!ask(&root, &mut tokens));
+    group.bench_function("a token seen before", |b| b.iter(|| black_box(ask(&admin, &mut tokens))));
+    group.bench_function("a role that is missing", |b| b.iter(|| black_box(ask(&root, &mut tokens))));
+    group.bench_function("a new token, HS256", |b| {
+        b.iter_batched(
+            || TokenCache::new(16),
+            |mut tokens| black_box(ask(&admin, &mut tokens)),
+            criterion::BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decision);
+criterion_main!(benches);

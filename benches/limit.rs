@@ -1,0 +1,44 @@
+//! What a limit costs a request: one key (always the same cache line), many keys that fit, and a full table in
+//! which every key pushes another out.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use http::HeaderMap;
+use portcullis::limit::{Asker, By, Limit, Standing, admit};
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn limits() -> [Arc<Limit>; 1] {
+    let much = NonZeroU32::MAX;
+    [Arc::new(Limit::new("bench".into(), By::ClientIp, much, Duration::from_secs(1), much))]
+}
+
+fn cases(criterion: &mut Criterion) {
+    let headers = HeaderMap::new();
+    // How many distinct addresses ask in turn: one, a half-full table, and sixteen times its entries.
+    for (case, keys) in [("one key", 1_u32), ("32,768 keys", 32_768), ("full table", 1 << 20)] {
+        let limits = limits();
+        let mut turn = 0_u32;
+        criterion.bench_function(&format!("admit/{case}"), |bencher| {
+            bencher.iter(|| {
+                turn = turn.wrapping_add(1);
+                let address = IpAddr::V4(Ipv4Addr::from_bits(turn % keys));
+                let asker = Asker { address, headers: &headers, route: 0, principal: None };
+                let mut standing = Standing::default();
+                black_box(admit(&limits, &asker, &mut standing))
+            });
+        });
+    }
+
+    let limits = limits();
+    let asker = Asker { address: Ipv4Addr::LOCALHOST.into(), headers: &headers, route: 0, principal: None };
+    let mut standing = Standing::default();
+    let _ = admit(&limits, &asker, &mut standing);
+    let mut answer = HeaderMap::new();
+    criterion.bench_function("write the fields", |bencher| bencher.iter(|| standing.write(&mut answer)));
+}
+
+criterion_group!(benches, cases);
+criterion_main!(benches);

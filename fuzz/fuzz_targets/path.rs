@@ -1,0 +1,40 @@
+//! A canonical path has one reading, whatever it was made from.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portcullis::route::path::{PATH_BYTES_MAX, Slashes, canonical, canonical_with, decoded, decoded_eq};
+use std::borrow::Cow;
+
+/// What a naive reader would make of a path: dots resolved over decoded segments.
+fn resolved(path: &str) -> Vec<Vec<u8>> {
+    let mut folders = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "" | "." => {}
+            ".." => drop(folders.pop()),
+            _ => folders.push(decoded(segment.as_bytes()).collect()),
+        }
+    }
+    folders
+}
+
+fuzz_target!(|raw: &str| {
+    let strict = canonical(raw);
+    let merged = canonical_with(raw, Slashes::Merge);
+    if let Ok(path) = &strict {
+        // Merging changes only what strict reading refuses.
+        assert_eq!(merged.as_ref(), Ok(path));
+    }
+    for path in [strict, merged].into_iter().flatten() {
+        assert!(matches!(canonical(&path), Ok(Cow::Borrowed(same)) if same == path), "not idempotent");
+        assert!(path.starts_with('/') && path.is_ascii() && path.len() <= PATH_BYTES_MAX);
+        assert!(!path.contains("//") && !path.contains('\\'));
+        assert_eq!(resolved(&path), resolved(raw), "another resource");
+        for segment in path.split('/').skip(1) {
+            let text = String::from_utf8(decoded(segment.as_bytes()).collect()).expect("UTF-8 once decoded");
+            assert!(decoded_eq(segment, &text));
+            assert!(!matches!(text.split(';').next(), Some("." | "..")), "a hidden dot segment");
+            assert!(!text.contains(['/', '\\']) && !text.chars().any(char::is_control));
+        }
+    }
+});

@@ -1,0 +1,269 @@
+//! Listening sockets, one of each kind for each core, and the loop that accepts from one.
+
+use super::connection::{Connection, Protocol, serve};
+use crate::journal::Level;
+use crate::peer::{Peer, Scheme};
+use crate::worker::Worker;
+use socket2::{Domain, Socket, Type};
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+/// How many connections may wait to be accepted, a socket.
+const BACKLOG: i32 = 4096;
+/// How long to wait after the system refused a connection for want of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener does with its connections.
+#[derive(Clone)]
+pub enum Entry {
+    /// TLS.
+    Tls(TlsAcceptor),
+    /// Cleartext, served.
+    Plain,
+    /// Cleartext, sent to this port over TLS.
+    Redirect(u16),
+}
+
+/// Binds one address once for each core.
+///
+/// The kernel spreads connections over the sockets (`SO_REUSEPORT`), so cores share no accept queue.
+///
+/// # Errors
+/// When the address cannot be bound, or another process is bound to it: `SO_REUSEPORT` alone would let two
+/// gateways of one user share a port without a word, each with half of the connections.
+pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = {
+        let alone = socket(address, false)?;
+        let address = local(&alone)?;
+        drop(alone);
+        socket(address, true)?
+    };
+    let address = local(&first)?;
+    let mut sockets = vec![first];
+    for _ in 1..cores {
+        sockets.push(socket(address, true)?);
+    }
+    sockets
+        .into_iter()
+        .map(|socket| {
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if let SocketAddr::V6(v6) = address
+        && v6.ip().is_unspecified()
+    {
+        // `[::]` takes IPv4 as well, whatever the system's default is; any other IPv6 address is only itself.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn local(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
+}
+
+/// How many connections are open, over all cores, and how many may be.
+#[derive(Debug)]
+pub struct Admission {
+    open: AtomicUsize,
+    max: usize,
+}
+
+impl Admission {
+    /// Room for so many connections.
+    pub fn new(max: usize) -> Self {
+        Self { open: AtomicUsize::new(0), max }
+    }
+
+    fn admit(self: &Arc<Self>) -> Option<Slot> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Slot(self.clone()))
+    }
+}
+
+/// One connection's place; given back when dropped.
+struct Slot(Arc<Admission>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until the worker drains, then takes what is already waiting, and closes the socket.
+pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener, entry: Entry, admission: Arc<Admission>) {
+    let complained = Cell::new(None::<Instant>);
+    let mut draining = false;
+    loop {
+        let accepted = poll_fn(|cx| {
+            draining = draining || worker.is_draining(cx);
+            match listener.poll_accept(cx) {
+                Poll::Pending if draining => Poll::Ready(None),
+                poll => poll.map(Some),
+            }
+        })
+        .await;
+        match accepted {
+            None => return,
+            Some(Ok((stream, address))) => take(&worker, stream, address, &entry, &admission),
+            Some(Err(error)) if is_of_one_connection(&error) => {}
+            Some(Err(error)) => {
+                // Out of file descriptors or memory: connections wait in the kernel's queue meanwhile.
+                if complained.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+                    complained.set(Some(Instant::now()));
+                    worker.journal().event(
+                        Level::Error,
+                        "cannot accept connections; raise the limit of open files",
+                        &[("error", &error.to_string())],
+                    );
+                }
+                if draining {
+                    return;
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Errors that `accept` reports of a connection that is already gone.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn take(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    address: SocketAddr,
+    entry: &Entry,
+    admission: &Arc<Admission>,
+) {
+    let scheme = if matches!(entry, Entry::Tls(_)) { Scheme::Https } else { Scheme::Http };
+    let Some(slot) = admission.admit() else {
+        worker.counters().connections_refused.add(1);
+        if scheme == Scheme::Http {
+            // A TLS client could read no answer before a handshake, whose cost is what the bound spares.
+            let _ = stream.try_write(
+                b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+        return;
+    };
+    // Answers are written whole; Nagle's algorithm would only delay their last segment.
+    let _ = stream.set_nodelay(true);
+    let peer = Peer { address: address.ip().to_canonical(), scheme };
+    let redirect = if let Entry::Redirect(port) = entry { Some(*port) } else { None };
+    let connection = Rc::new(Connection::new(worker.clone(), peer, redirect));
+    worker.opened(&connection);
+    let worker = worker.clone();
+    let entry = entry.clone();
+    tokio::task::spawn_local(async move {
+        match entry {
+            Entry::Tls(acceptor) => encrypted(&worker, &connection, stream, &acceptor).await,
+            Entry::Plain | Entry::Redirect(_) => plain(&worker, &connection, stream).await,
+        }
+        worker.closed(&connection);
+        drop(slot);
+    });
+}
+
+async fn encrypted(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
+    let handshake = acceptor.accept(stream).into_fallible();
+    match tokio::time::timeout(worker.plan().header_timeout, handshake).await {
+        Ok(Ok(stream)) => {
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+            serve(connection.clone(), stream, protocol).await;
+        }
+        Ok(Err((error, stream))) => {
+            worker.counters().tls_failures.add(1);
+            let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = cause {
+                say_wrong_port(stream).await;
+            }
+        }
+        Err(_elapsed) => worker.counters().tls_failures.add(1),
+    }
+}
+
+/// Tells a client that speaks HTTP to the TLS port.
+async fn say_wrong_port(mut stream: TcpStream) {
+    const BODY: &str = "This port speaks HTTPS. Use https:// in the address.\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let say = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // Whether it reads that is its own affair.
+    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}
+
+/// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.
+async fn plain(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream) {
+    /// The first bytes of a TLS record that holds a handshake (RFC 8446 section 5.1).
+    const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+    /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4); no method of HTTP/1.1 is named so.
+    const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
+    let mut first = [0; 4];
+    let Ok(Ok(length)) = tokio::time::timeout(worker.plan().header_timeout, stream.peek(&mut first)).await
+    else {
+        return;
+    };
+    if length == 0 || first.starts_with(&TLS_HANDSHAKE) {
+        return;
+    }
+    let protocol = if first == HTTP2_PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    serve(connection.clone(), stream, protocol).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_is_refused_though_ports_are_shared_between_cores() {
+        let sockets = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        assert_eq!(sockets[1].local_addr().unwrap(), address);
+        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(sockets);
+        assert!(bind(address, 1).is_ok());
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let admission = Arc::new(Admission::new(1));
+        let slot = admission.admit().unwrap();
+        assert!(admission.admit().is_none());
+        drop(slot);
+        assert!(admission.admit().is_some());
+    }
+}

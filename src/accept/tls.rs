@@ -1,0 +1,121 @@
+//! TLS 1.2 and 1.3 towards clients.
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_rustls::TlsAcceptor;
+
+/// The oldest version of TLS that a client may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinVersion {
+    /// RFC 5246, with AEAD cipher suites and ephemeral keys only.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// Where the certificate chain and its key are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// PEM, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// Makes an acceptor out of a certificate and its key.
+///
+/// # Errors
+/// A sentence for the operator: which file, what is wrong with it.
+pub fn acceptor(files: &Files, min_version: MinVersion) -> Result<TlsAcceptor, String> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| format!("{}: cannot be read as PEM: {error}", files.certificate.display()))?;
+    if certificates.is_empty() {
+        return Err(format!("{}: holds no certificate", files.certificate.display()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| format!("{}: cannot be read as a PEM private key: {error}", files.key.display()))?;
+    let versions: &[_] = match min_version {
+        MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        MinVersion::Tls13 => &[&rustls::version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .map_err(|error| {
+            format!("{} and {} do not go together: {error}", files.certificate.display(), files.key.display())
+        })?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Tickets instead of a session store: resumption works on every core without a lock that they share.
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The self-signed pair under the state folder, made when it is not there.
+///
+/// # Errors
+/// A sentence for the operator.
+pub fn self_signed(state: &Path) -> Result<Files, String> {
+    let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
+    match (files.certificate.exists(), files.key.exists()) {
+        (true, true) => return Ok(files),
+        (false, false) => {}
+        (there, _) => {
+            let (lone, missing) =
+                if there { (&files.certificate, &files.key) } else { (&files.key, &files.certificate) };
+            return Err(format!(
+                "{} is there without {}: restore the other, or remove it so that a new pair is made",
+                lone.display(),
+                missing.display()
+            ));
+        }
+    }
+    let mut parameters =
+        rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
+    // Nobody vouches for it at any date; a short life would only break development machines one day.
+    parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
+    let key = rcgen::KeyPair::generate().map_err(text)?;
+    let certificate = parameters.self_signed(&key).map_err(text)?;
+    make_private_dir(state)?;
+    // The key first: a certificate without its key would not be made anew.
+    write_private(&files.key, key.serialize_pem().as_bytes())?;
+    write_private(&files.certificate, certificate.pem().as_bytes())?;
+    Ok(files)
+}
+
+fn text(error: rcgen::Error) -> String {
+    format!("cannot make a self-signed certificate: {error}")
+}
+
+/// Makes a folder that only its owner may enter, unless it is there.
+fn make_private_dir(dir: &Path) -> Result<(), String> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| format!("{}: cannot be made: {error}", dir.display()))
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, content: &[u8]) -> Result<(), String> {
+    let partial = path.with_extension(format!("partial-{}", std::process::id()));
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+}

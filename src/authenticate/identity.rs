@@ -1,0 +1,232 @@
+//! What an upstream learns of the caller, as header fields made once for each verified token.
+//!
+//! Values travel percent-encoded where they hold a comma, a percent sign, a control or a non-ASCII character, or a
+//! space at an edge, so that a role named `a,admin` arrives as `a%2Cadmin` and can never read as `admin`.
+
+use super::claims::{ClaimId, ClaimValue};
+use super::principal::Principal;
+use http::{HeaderName, HeaderValue};
+
+/// The longest identity header; a token that would make a longer one is refused, since an upstream would refuse the
+/// request, or cut it.
+const VALUE_MAX: usize = 8 * 1024;
+
+/// Names beginning so are the gateway's, whatever the policy calls its own.
+const RESERVED_PREFIX: &str = "x-auth-";
+
+/// The names under which identity is told; `None` where a fact is not told.
+#[derive(Clone, Debug)]
+pub struct IdentityHeaders {
+    subject: Option<HeaderName>,
+    roles: Option<HeaderName>,
+    scopes: Option<HeaderName>,
+    issuer: Option<HeaderName>,
+    claims: Box<[(HeaderName, ClaimId)]>,
+}
+
+impl Default for IdentityHeaders {
+    fn default() -> Self {
+        Self::new(
+            Some(HeaderName::from_static("x-auth-subject")),
+            Some(HeaderName::from_static("x-auth-roles")),
+            Some(HeaderName::from_static("x-auth-scopes")),
+            Some(HeaderName::from_static("x-auth-issuer")),
+            Vec::new(),
+        )
+    }
+}
+
+impl IdentityHeaders {
+    /// These names.
+    pub fn new(
+        subject: Option<HeaderName>,
+        roles: Option<HeaderName>,
+        scopes: Option<HeaderName>,
+        issuer: Option<HeaderName>,
+        claims: Vec<(HeaderName, ClaimId)>,
+    ) -> Self {
+        Self { subject, roles, scopes, issuer, claims: claims.into() }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        let facts = [&self.subject, &self.roles, &self.scopes, &self.issuer];
+        facts.into_iter().flatten().chain(self.claims.iter().map(|(name, _)| name))
+    }
+
+    /// Whether a client's header of this name could be taken for one of ours: folded (every character that is no
+    /// letter or digit the same) it is one of the names, or begins with `x-auth-`.
+    pub fn reserved(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        let begins = name.get(..RESERVED_PREFIX.len()).is_some_and(|start| fold_eq(start, RESERVED_PREFIX));
+        begins || self.names().any(|ours| fold_eq(name, ours.as_str()))
+    }
+
+    /// The headers of a principal; `None` when one would be too long. What is absent or empty has no header: an
+    /// application may read an empty subject as a known one.
+    pub(super) fn render(&self, principal: &Principal) -> Option<Box<[(HeaderName, HeaderValue)]>> {
+        let mut headers = Vec::new();
+        let mut add = |name: &HeaderName, text: String| {
+            if !text.is_empty() {
+                let value = HeaderValue::try_from(text).expect("encoded values are visible ASCII and spaces");
+                headers.push((name.clone(), value));
+            }
+            headers.last().is_none_or(|(_, value)| value.len() <= VALUE_MAX)
+        };
+        let mut fits = true;
+        if let Some(name) = &self.subject {
+            fits &= add(name, encoded(&principal.subject));
+        }
+        if let Some(name) = &self.roles {
+            fits &= add(name, listed(principal.roles.iter().map(|role| encoded(role))));
+        }
+        if let Some(name) = &self.scopes {
+            fits &= add(name, listed(principal.scopes.iter().map(|scope| encoded(scope))));
+        }
+        if let Some(name) = &self.issuer {
+            fits &= add(name, encoded(&principal.issuer));
+        }
+        for (name, id) in &self.claims {
+            if let Some(value) = principal.claim(*id) {
+                fits &= add(name, claim(value));
+            }
+        }
+        fits.then(|| headers.into())
+    }
+}
+
+fn listed(values: impl Iterator<Item = String>) -> String {
+    values.filter(|value| !value.is_empty()).collect::<Vec<_>>().join(",")
+}
+
+fn claim(value: &ClaimValue) -> String {
+    match value {
+        ClaimValue::Text(text) => encoded(text),
+        ClaimValue::Number(number) => number.to_string(),
+        ClaimValue::Bool(flag) => flag.to_string(),
+        ClaimValue::List(values) => {
+            listed(values.iter().filter(|value| !matches!(value, ClaimValue::List(_))).map(claim))
+        }
+        ClaimValue::Other => String::new(),
+    }
+}
+
+fn encoded(text: &str) -> String {
+    let last = text.len().saturating_sub(1);
+    let mut out = String::with_capacity(text.len());
+    for (at, byte) in text.bytes().enumerate() {
+        let plain = (byte.is_ascii_graphic() && byte != b',' && byte != b'%')
+            || (byte == b' ' && at != 0 && at != last);
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            out.push('%');
+            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            out.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    out
+}
+
+/// Whether two header names are the same to a reader that does not tell separators apart.
+pub fn fold_eq(one: &str, other: &str) -> bool {
+    let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn principal(subject: &str, roles: &[&str]) -> Principal {
+        Principal {
+            issuer: Arc::from("https://id.example.com"),
+            subject: subject.into(),
+            token_id: None,
+            roles: roles.iter().map(|role| (*role).into()).collect(),
+            scopes: Box::new([]),
+            claims: Box::new([Some(ClaimValue::Number(7.into())), None]),
+            not_before: 0,
+            expires: u64::MAX,
+            headers: Box::new([]),
+        }
+    }
+
+    fn rendered(names: &IdentityHeaders, principal: &Principal) -> Vec<(String, String)> {
+        let headers = names.render(principal).unwrap();
+        headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect()
+    }
+
+    #[test]
+    fn each_fact_has_its_header_and_what_is_absent_has_none() {
+        let mut names = IdentityHeaders::default();
+        names.claims = Box::new([
+            (HeaderName::from_static("x-auth-tenant"), ClaimId(0)),
+            (HeaderName::from_static("x-auth-plan"), ClaimId(1)),
+        ]);
+        let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            rendered(&names, &principal("ada", &["a", "", "b"])),
+            [
+                own("x-auth-subject", "ada"),
+                own("x-auth-roles", "a,b"),
+                own("x-auth-issuer", "https://id.example.com"),
+                own("x-auth-tenant", "7"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_role_cannot_read_as_another() {
+        let headers = rendered(
+            &IdentityHeaders::default(),
+            &principal("a b", &["a,admin", " admin", "admin ", "%61dmin", "ädmin", "x\r\ny"]),
+        );
+        assert_eq!(headers[0].1, "a b");
+        assert_eq!(headers[1].1, "a%2Cadmin,%20admin,admin%20,%2561dmin,%C3%A4dmin,x%0D%0Ay");
+    }
+
+    #[test]
+    fn a_header_that_is_too_long_makes_none() {
+        assert!(IdentityHeaders::default().render(&principal(&"a".repeat(VALUE_MAX), &[])).is_some());
+        assert!(IdentityHeaders::default().render(&principal(&"a".repeat(VALUE_MAX + 1), &[])).is_none());
+    }
+
+    #[test]
+    fn names_that_a_backend_could_read_as_ours_are_reserved() {
+        let names =
+            IdentityHeaders::new(Some(HeaderName::from_static("remote-user")), None, None, None, Vec::new());
+        for (name, reserved) in [
+            ("remote-user", true),
+            ("remote_user", true),
+            ("remote.user", true),
+            ("remote-user2", false),
+            ("remoteuser", false),
+            ("x-auth-anything", true),
+            ("x_auth_anything", true),
+            ("x!auth~anything", true),
+            ("x-author", false),
+            ("accept", false),
+        ] {
+            assert_eq!(names.reserved(&name.parse().unwrap()), reserved, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_value_never_holds_a_comma_a_control_or_an_edge_space_and_decodes_to_itself(text in any::<String>()) {
+            let value = encoded(&text);
+            prop_assert!(value.bytes().all(|b| b == b' ' || (b.is_ascii_graphic() && b != b',')));
+            prop_assert!(!value.starts_with(' ') && !value.ends_with(' '));
+            let mut decoded = Vec::new();
+            let mut bytes = value.bytes();
+            while let Some(b) = bytes.next() {
+                let mut digit = || char::from(bytes.next().unwrap()).to_digit(16).unwrap();
+                decoded.push(if b == b'%' { (digit() * 16 + digit()) as u8 } else { b });
+            }
+            prop_assert_eq!(decoded, text.into_bytes());
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Verification keys: each with one algorithm, each belonging to one issuer.
+//!
+//! The key decides the algorithm, never the token (RFC 8725 section 3.1): a set is asked for the key of an id and an
+//! algorithm, and has it or not.
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::str::FromStr;
+
+/// A signature algorithm of JWS that is accepted here. `none` is no algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    HS256,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+    /// Ed25519 (RFC 8037).
+    EdDSA,
+}
+
+impl Algorithm {
+    /// Its name (RFC 7518 section 3.1).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HS256 => "HS256",
+            Self::RS256 => "RS256",
+            Self::ES256 => "ES256",
+            Self::EdDSA => "EdDSA",
+        }
+    }
+
+    /// As the library names it.
+    pub(crate) const fn as_library(self) -> jsonwebtoken::Algorithm {
+        match self {
+            Self::HS256 => jsonwebtoken::Algorithm::HS256,
+            Self::RS256 => jsonwebtoken::Algorithm::RS256,
+            Self::ES256 => jsonwebtoken::Algorithm::ES256,
+            Self::EdDSA => jsonwebtoken::Algorithm::EdDSA,
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::HS256, Self::RS256, Self::ES256, Self::EdDSA]
+            .into_iter()
+            .find(|a| a.as_str() == text)
+            .ok_or(())
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One verification key.
+pub struct Key {
+    id: Option<Box<str>>,
+    algorithm: Algorithm,
+    key: DecodingKey,
+    /// How long its signatures are.
+    signature_bytes: usize,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    /// Its id (`kid`).
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Its one algorithm.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// How many bytes a signature of it has.
+    pub const fn signature_bytes(&self) -> usize {
+        self.signature_bytes
+    }
+
+    pub(super) const fn decoding_key(&self) -> &DecodingKey {
+        &self.key
+    }
+}
+
+/// The keys of one issuer.
+#[derive(Debug, Default)]
+pub struct KeySet(Vec<Key>);
+
+/// How many keys a set may hold.
+const KEYS_MAX: usize = 100;
+/// HMAC keys are at least as long as their hash (RFC 7518 section 3.2).
+const SECRET_MIN: usize = 32;
+/// RSA moduli that are accepted, in bytes: 2048 to 8192 bits.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// A point of P-256 has two coordinates of so many bytes; an Ed25519 key is as long.
+const COORDINATE: usize = 32;
+
+impl KeySet {
+    /// Adds a shared secret for HS256.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn add_secret(&mut self, id: Option<&str>, secret: &[u8]) -> Result<(), String> {
+        if secret.len() < SECRET_MIN {
+            return Err(format!(
+                "a secret of {} bits, and HS256 needs 256 (RFC 7518 section 3.2)",
+                secret.len() * 8
+            ));
+        }
+        self.add(id, Algorithm::HS256, DecodingKey::from_secret(secret), 32)
+    }
+
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`), of one of these algorithms.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
+        use rustls::pki_types::SubjectPublicKeyInfoDer;
+        use rustls::pki_types::pem::PemObject;
+        let text = String::from_utf8_lossy(pem);
+        if text.contains("PRIVATE KEY") {
+            return Err("a private key: only its public half belongs here (openssl pkey -pubout)".to_owned());
+        }
+        if text.contains("BEGIN CERTIFICATE") {
+            return Err(
+                "a certificate: take the public key out of it (openssl x509 -pubkey -noout)".to_owned()
+            );
+        }
+        let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem)
+            .map_err(|error| format!("no public key in PEM (BEGIN PUBLIC KEY): {error}"))?;
+        let (algorithm, key, length) = public_key(&spki)?;
+        if !accepted.contains(&algorithm) {
+            return Err(format!("a key for {algorithm}, which is not in algorithms"));
+        }
+        self.add(id, algorithm, key, length)
+    }
+
+    /// Reads a JSON Web Key Set (RFC 7517), key by key: a key that cannot be used here does not spoil the others. Returns
+    /// what was skipped, and why.
+    ///
+    /// # Errors
+    /// When it is no key set, or holds no key that can be used.
+    pub fn from_jwks(text: &[u8], accepted: &[Algorithm]) -> Result<(Self, Vec<String>), String> {
+        let set: Value = serde_json::from_slice(text).map_err(|error| format!("no JSON: {error}"))?;
+        let Some(keys) = set.get("keys").and_then(Value::as_array) else {
+            return Err("no \"keys\" with a list".to_owned());
+        };
+        if keys.len() > KEYS_MAX {
+            return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
+        }
+        let (mut known, mut skipped) = (Self::default(), Vec::new());
+        for (index, key) in keys.iter().enumerate() {
+            let key = key.as_object();
+            let id = key.and_then(|key| key.get("kid")).and_then(Value::as_str);
+            let added =
+                key.ok_or_else(|| "no object".to_owned()).and_then(|key| known.add_jwk(id, key, accepted));
+            if let Err(why) = added {
+                skipped.push(format!(
+                    "key {} ({}) is not used: {why}",
+                    index + 1,
+                    id.unwrap_or("without kid")
+                ));
+            }
+        }
+        if known.0.is_empty() {
+            return Err(format!("no key that can be used: {}", skipped.join("; ")));
+        }
+        Ok((known, skipped))
+    }
+
+    fn add_jwk(
+        &mut self,
+        id: Option<&str>,
+        key: &Map<String, Value>,
+        accepted: &[Algorithm],
+    ) -> Result<(), String> {
+        let member = |name: &str| key.get(name).and_then(Value::as_str);
+        if member("use").is_some_and(|purpose| purpose != "sig") {
+            return Err("its use is not sig".to_owned());
+        }
+        if let Some(operations) = key.get("key_ops")
+            && !operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+        {
+            return Err("its key_ops do not allow verify".to_owned());
+        }
+        let algorithm = match (member("kty"), member("crv")) {
+            (Some("RSA"), _) => Algorithm::RS256,
+            (Some("EC"), Some("P-256")) => Algorithm::ES256,
+            (Some("OKP"), Some("Ed25519")) => Algorithm::EdDSA,
+            (Some("oct"), _) => Algorithm::HS256,
+            (kty, crv) => {
+                return Err(format!(
+                    "kty {} with crv {} is not known here",
+                    kty.unwrap_or("absent"),
+                    crv.unwrap_or("absent")
+                ));
+            }
+        };
+        if let Some(named) = key.get("alg")
+            && named != algorithm.as_str()
+            // Its name since RFC 9864; the same algorithm.
+            && !(algorithm == Algorithm::EdDSA && named == "Ed25519")
+        {
+            return Err(format!("its alg {named} is not what its kty is used for here, {algorithm}"));
+        }
+        if !accepted.contains(&algorithm) {
+            return Err(format!("it is for {algorithm}, which is not in algorithms"));
+        }
+        let bytes = |name: &str| -> Result<Vec<u8>, String> {
+            let text = member(name).ok_or_else(|| format!("it has no {name}"))?;
+            URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("its {name} is not base64url"))
+        };
+        match algorithm {
+            Algorithm::HS256 => {
+                // A published set with a secret in it would be no secret (RFC 8725 section 3.1).
+                if accepted.iter().any(|algorithm| *algorithm != Algorithm::HS256) {
+                    return Err("a shared secret among public keys".to_owned());
+                }
+                self.add_secret(id, &bytes("k")?)
+            }
+            Algorithm::RS256 => {
+                let (modulus, exponent) = (bytes("n")?, bytes("e")?);
+                let length = rsa_bytes(&modulus, &exponent)?;
+                self.add(id, algorithm, DecodingKey::from_rsa_raw_components(&modulus, &exponent), length)
+            }
+            Algorithm::ES256 => {
+                let (x, y) = (bytes("x")?, bytes("y")?);
+                if x.len() != COORDINATE || y.len() != COORDINATE {
+                    return Err("its coordinates are not of 32 bytes".to_owned());
+                }
+                let point = [&[4], &x[..], &y[..]].concat();
+                on_curve(&point)?;
+                self.add(id, algorithm, DecodingKey::from_ec_der(&point), 64)
+            }
+            Algorithm::EdDSA => {
+                let x = bytes("x")?;
+                if x.len() != COORDINATE {
+                    return Err("its x is not of 32 bytes".to_owned());
+                }
+                self.add(id, algorithm, DecodingKey::from_ed_der(&x), 64)
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        key: DecodingKey,
+        signature_bytes: usize,
+    ) -> Result<(), String> {
+        if self.0.iter().any(|known| known.id.as_deref() == id && known.algorithm == algorithm) {
+            return Err(format!("a second key for {algorithm} under the same kid"));
+        }
+        self.0.push(Key { id: id.map(Into::into), algorithm, key, signature_bytes });
+        Ok(())
+    }
+
+    /// The keys, for listing.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+
+    /// The key of this id; without an id, the only key of the algorithm.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found<'_> {
+        let of_id = || self.0.iter().filter(|key| id.is_none_or(|id| key.id.as_deref() == Some(id)));
+        let mut fitting = of_id().filter(|key| key.algorithm == algorithm);
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Found::Key(key),
+            (Some(_), Some(_)) => Found::None,
+            // A single key that was given without an id is the issuer's key, whatever id its tokens name.
+            (None, _) => match (&self.0[..], of_id().next()) {
+                ([only], None) if only.id.is_none() && only.algorithm == algorithm => Found::Key(only),
+                (_, Some(_)) => Found::OtherAlgorithm,
+                (_, None) => Found::None,
+            },
+        }
+    }
+}
+
+/// What a set has for an id and an algorithm.
+pub(super) enum Found<'k> {
+    /// The key.
+    Key(&'k Key),
+    /// A key of this id, for another algorithm.
+    OtherAlgorithm,
+    /// No key of this id.
+    None,
+}
+
+/// The length of the signatures of an RSA key.
+fn rsa_bytes(modulus: &[u8], exponent: &[u8]) -> Result<usize, String> {
+    let modulus = strip_zeros(modulus);
+    let exponent = strip_zeros(exponent);
+    if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
+        return Err("an RSA key that is not of 2048 to 8192 bits".to_owned());
+    }
+    let odd = exponent.last().is_some_and(|last| last & 1 == 1);
+    if !odd || exponent == [1] || exponent.len() > 8 {
+        return Err("an RSA exponent that is none".to_owned());
+    }
+    Ok(modulus.len())
+}
+
+fn strip_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
+}
+
+/// Whether the point is one of the curve: the library would find out with the first signature, an operator wants to
+/// know when the policy loads.
+fn on_curve(point: &[u8]) -> Result<(), String> {
+    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+        .map(|_| ())
+        .map_err(|_| "a point that is not on P-256".to_owned())
+}
+
+/// A SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) into a key of the kind that its object identifier names.
+fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
+    let none = || "a public key of a kind that is not known here: RSA, P-256 or Ed25519".to_owned();
+    let (header, key) = spki_parts(spki).ok_or_else(none)?;
+    /// rsaEncryption (RFC 8017 appendix A.1), NULL.
+    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    /// id-ecPublicKey on prime256v1 (RFC 5480 section 2.1.1).
+    const P256: &[u8] = &[
+        0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+        0x01, 0x07,
+    ];
+    /// id-Ed25519 (RFC 8410 section 3).
+    const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+    match header {
+        RSA => {
+            let (sequence, []) = tlv(0x30, key).ok_or_else(none)? else { return Err(none()) };
+            let (modulus, rest) = tlv(0x02, sequence).ok_or_else(none)?;
+            let (exponent, []) = tlv(0x02, rest).ok_or_else(none)? else { return Err(none()) };
+            let length = rsa_bytes(modulus, exponent)?;
+            let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
+            Ok((Algorithm::RS256, DecodingKey::from_rsa_raw_components(modulus, exponent), length))
+        }
+        P256 if key.len() == 1 + 2 * COORDINATE && key[0] == 4 => {
+            on_curve(key)?;
+            Ok((Algorithm::ES256, DecodingKey::from_ec_der(key), 64))
+        }
+        ED25519 if key.len() == COORDINATE => Ok((Algorithm::EdDSA, DecodingKey::from_ed_der(key), 64)),
+        _ => Err(none()),
+    }
+}
+
+/// The algorithm's identifier and the key's bytes.
+fn spki_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (sequence, []) = tlv(0x30, spki)? else { return None };
+    let (algorithm, rest) = tlv(0x30, sequence)?;
+    let (bits, []) = tlv(0x03, rest)? else { return None };
+    let (0, key) = bits.split_first().map(|(unused, key)| (*unused, key))? else { return None };
+    Some((algorithm, key))
+}
+
+/// One element of DER with this tag: its content, and what follows.
+fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[found, first], rest) = input.split_first_chunk::<2>().map(|(head, rest)| (head, rest))?;
+    if found != tag {
+        return None;
+    }
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81 => (usize::from(*rest.first()?), &rest[1..]),
+        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), &rest[2..]),
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}

@@ -1,0 +1,87 @@
+//! All that verification may believe: the issuers, their keys, and where their tokens say what.
+
+use super::claims::ClaimPath;
+use super::identity::IdentityHeaders;
+use super::keys::{Algorithm, KeySet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One issuer of tokens.
+#[derive(Debug)]
+pub struct Issuer {
+    /// `iss`, compared whole.
+    pub name: Arc<str>,
+    /// `aud`: one of a token's must be one of these, compared whole.
+    pub audience: Box<[Box<str>]>,
+    /// What it may sign with.
+    pub algorithms: Vec<Algorithm>,
+    /// What it signs with.
+    pub keys: KeySet,
+    /// How many seconds its clock may be off.
+    pub leeway: u64,
+    /// Where the roles are.
+    pub roles: ClaimPath,
+    /// Where the scopes are.
+    pub scopes: ClaimPath,
+    /// Accepted `typ`, in lower case without `application/`; `""` stands for a header without `typ`.
+    pub types: Box<[Box<str>]>,
+}
+
+/// Whose tokens are believed.
+#[derive(Debug)]
+pub struct Trust {
+    issuers: Box<[Issuer]>,
+    claims: Box<[ClaimPath]>,
+    identity: IdentityHeaders,
+    epoch: u64,
+}
+
+impl Trust {
+    /// A trust of its own epoch: what was verified under another is verified anew.
+    pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
+        static EPOCHS: AtomicU64 = AtomicU64::new(1);
+        for issuer in &mut issuers {
+            issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
+        }
+        Self {
+            issuers: issuers.into(),
+            claims: claims.into(),
+            identity,
+            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// The issuer of this name.
+    pub(super) fn issuer(&self, name: &str) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| *issuer.name == *name)
+    }
+
+    /// The issuers, for listing.
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    /// The claims that the policy uses, by `ClaimId`.
+    pub(super) fn claims(&self) -> &[ClaimPath] {
+        &self.claims
+    }
+
+    /// The names under which identity is told.
+    pub fn identity(&self) -> &IdentityHeaders {
+        &self.identity
+    }
+
+    /// Changes with every key, issuer, used claim and identity name.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+/// A `typ` as it is compared: case does not matter, and `application/` may be left out (RFC 7515 section 4.1.9).
+pub(super) fn canonical_type(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    match lower.strip_prefix("application/") {
+        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        Some(_) | None => lower,
+    }
+}

@@ -1,0 +1,179 @@
+//! Access tokens of the local authority (RFC 9068).
+
+use super::keyring::Keyring;
+use crate::clock::Now;
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Header, encode};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+/// What an access token is to say.
+#[derive(Clone, Debug)]
+pub struct AccessClaims {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: Vec<String>,
+    /// `sub`.
+    pub subject: String,
+    /// `roles`; none: the claim is left out.
+    pub roles: Vec<String>,
+    /// `scope`; none: the claim is left out.
+    pub scopes: Vec<String>,
+    /// From now to `exp`, in whole seconds.
+    pub expires_in: Duration,
+    /// Other claims. They may not replace those above.
+    pub extra: Map<String, Value>,
+}
+
+/// Claims that the authority says itself.
+const OWN: [&str; 9] = ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "roles", "scope"];
+
+/// Makes an access token.
+///
+/// # Errors
+/// A sentence about what it cannot say.
+pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String, String> {
+    if claims.subject.is_empty() {
+        return Err("a token needs a subject".to_owned());
+    }
+    if let Some(name) = claims.extra.keys().find(|name| OWN.contains(&name.as_str())) {
+        return Err(format!("the claim {name} is not free: it has an option, or is the authority's own"));
+    }
+    if let Some(scope) =
+        claims.scopes.iter().find(|scope| scope.is_empty() || scope.contains(char::is_whitespace))
+    {
+        return Err(format!("\"{scope}\" is no scope: scopes are separated by spaces"));
+    }
+    let mut id = [0; 16];
+    rand::fill(&mut id).map_err(|_| "the system's random numbers failed".to_owned())?;
+    let mut payload = claims.extra;
+    payload.insert("iss".into(), claims.issuer.into());
+    let audience = match &claims.audience[..] {
+        [one] => json!(one),
+        several => json!(several),
+    };
+    payload.insert("aud".into(), audience);
+    payload.insert("sub".into(), claims.subject.into());
+    payload.insert("iat".into(), now.unix.into());
+    payload.insert("exp".into(), now.unix.saturating_add(claims.expires_in.as_secs()).into());
+    payload.insert("jti".into(), URL_SAFE_NO_PAD.encode(id).into());
+    if !claims.roles.is_empty() {
+        payload.insert("roles".into(), claims.roles.into());
+    }
+    if !claims.scopes.is_empty() {
+        payload.insert("scope".into(), claims.scopes.join(" ").into());
+    }
+    let mut header = Header::new(keyring.algorithm().as_library());
+    header.typ = Some("at+jwt".to_owned());
+    header.kid = Some(keyring.id().to_owned());
+    encode(&header, &payload, keyring.signing_key()).map_err(|error| format!("cannot sign: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Trust, verify};
+    use crate::denial::Denial;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("portcullis-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn claims(subject: &str) -> AccessClaims {
+        AccessClaims {
+            issuer: "https://id.example.com".into(),
+            audience: vec!["orders".into()],
+            subject: subject.into(),
+            roles: vec!["clerk".into()],
+            scopes: vec!["a:read".into(), "b".into()],
+            expires_in: Duration::from_secs(60),
+            extra: Map::new(),
+        }
+    }
+
+    fn trust(keyring: &Keyring) -> Trust {
+        let path = |text: &str| ClaimPath::parse(text).unwrap();
+        let issuer = Issuer {
+            name: Arc::from("https://id.example.com"),
+            audience: Box::new(["orders".into()]),
+            algorithms: vec![keyring.algorithm()],
+            keys: keyring.key_set().unwrap(),
+            leeway: 0,
+            roles: path("roles"),
+            scopes: path("scope"),
+            types: Box::new(["at+jwt".into()]),
+        };
+        Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+    }
+
+    #[test]
+    fn what_is_minted_is_accepted_until_it_expires_whatever_the_algorithm() {
+        let folder = Folder::new("mint");
+        for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::HS256] {
+            let state = folder.0.join(algorithm.as_str());
+            let secret = (algorithm == Algorithm::HS256).then_some(&[7_u8; 32][..]);
+            let keyring = Keyring::open(&state, algorithm, secret).unwrap();
+            let token = mint(&keyring, claims("ada"), Now::at(1000)).unwrap();
+            let trust = trust(&keyring);
+            let principal = verify(&token, &trust, Now::at(1059)).unwrap();
+            assert_eq!((&*principal.subject, principal.roles.len(), principal.scopes.len()), ("ada", 1, 2));
+            assert_eq!(verify(&token, &trust, Now::at(1060)).unwrap_err(), Denial::ExpiredToken);
+            assert_eq!(verify(&token, &trust, Now::at(999)).unwrap_err(), Denial::TokenNotYetValid);
+        }
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_nobody_else_may_read_it() {
+        let folder = Folder::new("key");
+        let first = Keyring::open(&folder.0, Algorithm::ES256, None).unwrap();
+        let again = Keyring::open(&folder.0, Algorithm::ES256, None).unwrap();
+        assert_eq!(first.id(), again.id());
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let key = folder.0.join("signing-key.pem");
+        assert_eq!((mode(&folder.0), mode(&key)), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "nothing half made is left");
+        assert!(
+            Keyring::open(&folder.0, Algorithm::EdDSA, None).unwrap_err().contains("not a key for EdDSA")
+        );
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(Keyring::open(&folder.0, Algorithm::ES256, None).unwrap_err().contains("chmod 600"));
+    }
+
+    #[test]
+    fn processes_that_start_together_agree_on_one_key() {
+        let folder = Folder::new("race");
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let open = || Keyring::open(&folder.0, Algorithm::ES256, None).unwrap().id().to_owned();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+
+    #[test]
+    fn extra_claims_cannot_replace_the_authoritys_own() {
+        let keyring = Keyring::open(&Folder::new("own").0, Algorithm::HS256, Some(&[7; 32])).unwrap();
+        for name in OWN {
+            let mut claims = claims("ada");
+            claims.extra.insert(name.into(), json!("x"));
+            assert!(mint(&keyring, claims, Now::at(0)).is_err(), "{name}");
+        }
+        assert!(mint(&keyring, claims(""), Now::at(0)).is_err());
+    }
+}

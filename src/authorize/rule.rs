@@ -1,0 +1,116 @@
+//! What a route asks of its callers: a list of single questions. Deciding stops at the first that fails; explaining
+//! goes through all. Same list, two readers.
+
+use crate::authenticate::{ClaimId, ClaimValue, Principal};
+use crate::denial::Denial;
+use crate::route::Params;
+use std::fmt;
+use std::sync::Arc;
+
+/// One question.
+#[derive(Clone, Debug)]
+pub enum Check {
+    /// Any of these roles.
+    Roles(Box<[Box<str>]>),
+    /// All of these roles.
+    AllRoles(Box<[Box<str>]>),
+    /// All of these scopes.
+    Scopes {
+        /// The scopes.
+        all: Box<[Box<str>]>,
+        /// The same, separated by spaces, for the challenge.
+        challenge: Arc<str>,
+    },
+    /// A claim of this value.
+    Claim {
+        /// Which claim.
+        claim: ClaimId,
+        /// Its path, for people.
+        name: Box<str>,
+        /// The value.
+        equals: Expected,
+    },
+}
+
+/// What a claim is compared with.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// Always the same value.
+    Literal(ClaimValue),
+    /// What a parameter of the route's path took.
+    Param {
+        /// Its position in the path.
+        position: usize,
+        /// Its name, for people.
+        name: Box<str>,
+    },
+}
+
+impl Check {
+    /// The answer for a caller.
+    ///
+    /// # Errors
+    /// The denial that a failure leads to.
+    pub fn verdict(&self, principal: &Principal, params: &Params<'_>) -> Result<(), Denial> {
+        let has = |held: &[Box<str>], name: &str| held.iter().any(|held| **held == *name);
+        match self {
+            Self::Roles(any) if any.iter().any(|role| has(&principal.roles, role)) => Ok(()),
+            Self::AllRoles(all) if all.iter().all(|role| has(&principal.roles, role)) => Ok(()),
+            Self::Roles(_) | Self::AllRoles(_) => Err(Denial::InsufficientRole),
+            Self::Scopes { all, .. } if all.iter().all(|scope| has(&principal.scopes, scope)) => Ok(()),
+            Self::Scopes { challenge, .. } => Err(Denial::InsufficientScope(challenge.clone())),
+            Self::Claim { claim, equals, .. } => {
+                let equal = principal.claim(*claim).is_some_and(|value| match equals {
+                    Expected::Literal(literal) => value.matches(literal),
+                    Expected::Param { position, .. } => {
+                        params.get(*position).is_some_and(|segment| value.matches_segment(segment))
+                    }
+                });
+                if equal { Ok(()) } else { Err(Denial::ClaimMismatch) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    /// For operators: `any role of admin, clerk`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Roles(any) => write!(f, "any role of {}", any.join(", ")),
+            Self::AllRoles(all) => write!(f, "all roles of {}", all.join(", ")),
+            Self::Scopes { all, .. } => write!(f, "all scopes of {}", all.join(", ")),
+            Self::Claim { name, equals: Expected::Literal(literal), .. } => match literal {
+                ClaimValue::Text(text) => write!(f, "claim {name} = \"{text}\""),
+                ClaimValue::Number(number) => write!(f, "claim {name} = {number}"),
+                ClaimValue::Bool(flag) => write!(f, "claim {name} = {flag}"),
+                ClaimValue::List(_) | ClaimValue::Other => write!(f, "claim {name} of an impossible value"),
+            },
+            Self::Claim { name, equals: Expected::Param { name: param, .. }, .. } => {
+                write!(f, "claim {name} = the path's {{{param}}}")
+            }
+        }
+    }
+}
+
+/// All that a route asks.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    checks: Box<[Check]>,
+}
+
+impl Rule {
+    /// A rule of these checks; of none, it asks for nothing.
+    pub fn new(checks: Vec<Check>) -> Self {
+        Self { checks: checks.into() }
+    }
+
+    /// The checks, in the order in which they are asked.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// The first check that this caller fails.
+    pub fn first_failure(&self, principal: &Principal, params: &Params<'_>) -> Option<&Check> {
+        self.checks.iter().find(|check| check.verdict(principal, params).is_err())
+    }
+}

@@ -1,0 +1,109 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
+
+mod check;
+mod healthcheck;
+mod run;
+mod token;
+
+use crate::config;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::policy::{self, Compiled};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The policy was refused, or what a command is about was.
+const REFUSED: u8 = 1;
+
+/// A reverse-proxy auth gateway: checks who calls and what they may do, then forwards with identity that a service
+/// can trust.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, disable_help_subcommand = true)]
+struct Arguments {
+    /// The policy file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve (the default).
+    Run,
+    /// Load the policy and report every fault in it.
+    Check,
+    /// Make or look into tokens.
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Ask the running gateway's admin listener whether it is ready.
+    Healthcheck,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // clap prints its own message and exits with 2 on wrong usage, with 0 for --help and --version.
+    let arguments = Arguments::parse();
+    let Arguments { config, format, command } = arguments;
+    match command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&config),
+        Command::Check => check::run(&config, format),
+        Command::Token(command) => token::run(&config, format, command),
+        Command::Healthcheck => healthcheck::run(&config, format),
+    }
+}
+
+/// Loads and compiles a policy, or prints its faults.
+fn load(path: &Path, cores: usize) -> Result<Compiled, ExitCode> {
+    match compiled(path, cores) {
+        Ok(compiled) => {
+            for warning in &compiled.warnings {
+                complain(&warning.to_string());
+            }
+            Ok(compiled)
+        }
+        Err(faults) => {
+            for fault in &faults {
+                complain(&fault.to_string());
+            }
+            let count = faults.iter().filter(|fault| fault.severity == Severity::Fault).count();
+            complain(&format!("{count} fault{}: nothing is served", if count == 1 { "" } else { "s" }));
+            Err(ExitCode::from(REFUSED))
+        }
+    }
+}
+
+fn compiled(path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
+    policy::compile(&config::load(path)?, cores)
+}
+
+/// Prints a line for whoever started the command. A closed pipe is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints a line about what is wrong.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Ends the process because a part of it cannot work and the rest would serve on without it.
+pub(crate) fn fatal(text: &str) -> ! {
+    complain(text);
+    std::process::exit(i32::from(REFUSED))
+}

@@ -1,0 +1,125 @@
+//! `portcullis run`: start, tell what is served where, wait for a signal, drain, end.
+
+use super::{REFUSED, complain, load};
+use crate::accept::listener::bind;
+use crate::accept::tls;
+use crate::accept::{Entry, Gateway, Sockets};
+use crate::control::{self, Admin};
+use crate::journal::{Journal, Level};
+use crate::policy::{Compiled, LivePolicy, ServerPlan};
+use crate::respond::metrics::WorkerCounters;
+use crate::worker::Shared;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+pub(super) fn run(path: &Path) -> ExitCode {
+    let cores = match crate::config::load(path) {
+        // The number of cores is needed to compile; faults are told by what follows.
+        Ok(loaded) if loaded.file.server.workers > 0 => loaded.file.server.workers,
+        Ok(_) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let compiled = match load(path, cores) {
+        Ok(compiled) => compiled,
+        Err(code) => return code,
+    };
+    match serve(path, compiled, cores) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// What is bound where.
+struct Bound {
+    sockets: Vec<Sockets>,
+    https: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
+    admin: Vec<(TcpListener, SocketAddr)>,
+}
+
+fn serve(path: &Path, compiled: Compiled, cores: usize) -> Result<(), String> {
+    let Compiled { policy, plan, .. } = compiled;
+    let bound = bind_all(&plan, cores)?;
+    let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let shared = Arc::new(Shared {
+        policy: LivePolicy::new(policy),
+        journal: journal.clone(),
+        counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
+    });
+    let gateway = Gateway::start(&shared, plan.worker, bound.sockets)
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let listed =
+        |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+    let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
+    journal.event(
+        Level::Info,
+        "ready",
+        &[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("policy", &path.display().to_string()),
+            ("workers", &cores.to_string()),
+            ("https", &listed(&bound.https)),
+            ("http", &listed(&bound.http)),
+            ("admin", &listed(&admin_addresses)),
+        ],
+    );
+    let admin = Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect() };
+    let ended = control::run(&shared, &gateway, admin, plan.worker.drain);
+    journal.event(Level::Info, "stopped", &[]);
+    journal.close();
+    ended.map_err(|error| format!("cannot go on: {error}"))
+}
+
+fn bind_all(plan: &ServerPlan, cores: usize) -> Result<Bound, String> {
+    let mut bound = Bound {
+        sockets: (0..cores).map(|_| Vec::new()).collect(),
+        https: vec![],
+        http: vec![],
+        admin: vec![],
+    };
+    if !plan.https.is_empty() {
+        let files = match &plan.certificate {
+            Some(files) => files.clone(),
+            None => tls::self_signed(&plan.state_dir)?,
+        };
+        let entry = Entry::Tls(tls::acceptor(&files, plan.min_version)?);
+        for address in &plan.https {
+            bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
+        }
+    }
+    let entry = match (plan.redirect, bound.https.first()) {
+        (true, Some(https)) => Entry::Redirect(https.port()),
+        (true, None) | (false, _) => Entry::Plain,
+    };
+    for address in &plan.http {
+        bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
+    }
+    for address in &plan.admin {
+        let cannot = |error| format!("[server] admin: cannot listen on {address}: {error}");
+        for listener in bind(*address, 1).map_err(cannot)? {
+            let local = listener.local_addr().map_err(cannot)?;
+            bound.admin.push((listener, local));
+        }
+    }
+    Ok(bound)
+}
+
+fn spread(
+    address: SocketAddr,
+    key: &str,
+    entry: &Entry,
+    sockets: &mut [Sockets],
+) -> Result<SocketAddr, String> {
+    let cannot = |error| format!("[server] {key}: cannot listen on {address}: {error}");
+    let listeners = bind(address, sockets.len()).map_err(cannot)?;
+    let local = listeners[0].local_addr().map_err(cannot)?;
+    for (listener, sockets) in listeners.into_iter().zip(sockets) {
+        sockets.push((listener, entry.clone()));
+    }
+    Ok(local)
+}

@@ -1,0 +1,153 @@
+//! `portcullis token`: make tokens for tests and load, look into tokens.
+
+use super::{Format, REFUSED, complain, load, say};
+use crate::authenticate::verify;
+use crate::authority::{AccessClaims, mint};
+use crate::clock::Now;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an access token with the local authority's key ([authority] in the policy).
+    Mint(Mint),
+    /// Show a token's parts, and whether this policy would accept it.
+    Inspect {
+        /// The token; `-` reads it from standard input, where no list of processes shows it.
+        token: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Mint {
+    /// Who the token is about.
+    #[arg(long, default_value = "dev", value_name = "SUBJECT")]
+    sub: String,
+    /// A role; may be given more than once.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// A scope; may be given more than once.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Another claim; the value is JSON where it can be read as such, else text.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
+    claims: Vec<(String, Value)>,
+    /// How long it lives: 30s, 15m, 1h … The default is the policy's `access_expires`.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    expires_in: Option<Duration>,
+}
+
+fn claim(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE, such as tenant=acme")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<crate::config::units::Duration>().map(Into::into).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+    let result = match command {
+        Command::Mint(wanted) => make(path, format, wanted),
+        Command::Inspect { token } => inspect(path, format, &token),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => code,
+        Err(Failure::Because(why)) => {
+            complain(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+enum Failure {
+    /// It was told already.
+    Said(ExitCode),
+    /// It is told by the caller.
+    Because(String),
+}
+
+fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
+    let compiled = load(path, 1).map_err(Failure::Said)?;
+    let authority = compiled.authority.ok_or_else(|| {
+        Failure::Because(format!(
+            "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
+            path.display()
+        ))
+    })?;
+    let claims = AccessClaims {
+        issuer: authority.issuer,
+        audience: authority.audience,
+        subject: wanted.sub,
+        roles: wanted.roles,
+        scopes: wanted.scopes,
+        expires_in: wanted.expires_in.unwrap_or(authority.access_expires),
+        extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
+    };
+    let token = mint(&authority.keyring, claims, Now::read()).map_err(Failure::Because)?;
+    match format {
+        Format::Text => say(&token),
+        Format::Json => say(&json!({ "access_token": token, "token_type": "Bearer" }).to_string()),
+    }
+    Ok(())
+}
+
+fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
+    let mut read = String::new();
+    let token = if token == "-" {
+        std::io::stdin()
+            .take(64 * 1024)
+            .read_to_string(&mut read)
+            .map_err(|error| Failure::Because(format!("standard input: {error}")))?;
+        read.trim()
+    } else {
+        token
+    };
+    let compiled = load(path, 1).map_err(Failure::Said)?;
+    let verdict = verify(token, &compiled.policy.trust, Now::read());
+    let mut parts = token.split('.').map(part);
+    let (header, claims) = (parts.next().flatten(), parts.next().flatten());
+    match format {
+        Format::Json => {
+            let report = json!({
+                "header": header,
+                "claims": claims,
+                "accepted": verdict.is_ok(),
+                "code": verdict.as_ref().err().map(|denial| denial.code()),
+                "detail": verdict.as_ref().err().map(|denial| denial.detail()),
+            });
+            say(&format!("{report:#}"));
+        }
+        Format::Text => {
+            let shown = |value: &Option<Value>| {
+                value.as_ref().map_or_else(|| "cannot be read".to_owned(), |value| format!("{value:#}"))
+            };
+            say(&format!("header: {}", shown(&header)));
+            say(&format!("claims: {}", shown(&claims)));
+            match &verdict {
+                Ok(principal) => {
+                    say(&format!("accepted: issued by {} for {}", principal.issuer, principal.subject))
+                }
+                Err(denial) => say(&format!("refused: {}: {}", denial.code(), denial.detail())),
+            }
+        }
+    }
+    match verdict {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Said(ExitCode::from(REFUSED))),
+    }
+}
+
+/// One part of a token as JSON, believed or not: for showing only. Control characters in it are escaped by JSON.
+fn part(text: &str) -> Option<Value> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}

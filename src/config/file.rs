@@ -1,0 +1,528 @@
+//! Exactly what the operator wrote: typed, unresolved, one type for each table of gateway.toml.
+//!
+//! Every table refuses keys that it does not know, and every key has a default, so that one reading finds all
+//! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
+//! of the policy to say. `docs/reference.md` tells operators what each key does.
+
+use super::units::{ByteSize, Cidr, Duration, Listen, Rate, Secret, one_or_many, optional_text, text};
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+use std::collections::BTreeMap;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// Where to listen, and within which bounds.
+    pub server: Server,
+    /// The certificate; absent: a self-signed one.
+    pub tls: Option<Tls>,
+    /// Whose tokens are accepted.
+    pub issuer: Vec<IssuerTable>,
+    /// The local issuer.
+    pub authority: Option<AuthorityTable>,
+    /// Where what is made at first start is kept.
+    pub state: State,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Where requests go.
+    pub upstream: BTreeMap<String, UpstreamTable>,
+    /// How fast.
+    pub rate_limit: BTreeMap<String, RateLimitTable>,
+    /// What upstreams learn of the caller.
+    pub identity: Identity,
+    /// What is asked of whom, where.
+    pub route: Vec<RouteTable>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Addresses for HTTP over TLS.
+    pub https: Listen,
+    /// Addresses for cleartext HTTP.
+    pub http: Listen,
+    /// What cleartext listeners do.
+    pub plain: Plain,
+    /// Addresses for health and metrics.
+    pub admin: Listen,
+    /// Cores to use; 0: all.
+    pub workers: usize,
+    /// How long requests in progress may go on after the order to stop.
+    pub drain: Duration,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// What becomes of `//` in paths.
+    pub paths: Paths,
+    /// What a client may make us hold or wait for.
+    pub bounds: Bounds,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            https: Listen::on("127.0.0.1:8443"),
+            http: Listen::on("127.0.0.1:8080"),
+            plain: Plain::Redirect,
+            admin: Listen::on("127.0.0.1:9900"),
+            workers: 0,
+            drain: Duration::seconds(30),
+            trusted_proxies: Vec::new(),
+            paths: Paths::Strict,
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// `[server] plain`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Plain {
+    /// Send clients to TLS.
+    Redirect,
+    /// Serve them.
+    Serve,
+}
+
+/// `[server] paths`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Paths {
+    /// `//` is refused.
+    Strict,
+    /// `//` becomes `/`.
+    Merge,
+}
+
+/// `[server.bounds]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bounds {
+    /// From the first byte of a head to its last.
+    pub header_timeout: Duration,
+    /// Bytes of a head.
+    pub header_size: ByteSize,
+    /// Fields of a head.
+    pub headers: usize,
+    /// Bytes of a body.
+    pub body_size: ByteSize,
+    /// Between two reads of a body, or two writes of an answer.
+    pub body_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Connections at once.
+    pub connections: usize,
+    /// HTTP/2 streams at once, a connection.
+    pub streams: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::seconds(10),
+            header_size: ByteSize::bytes(32 << 10),
+            headers: 100,
+            body_size: ByteSize::bytes(16 << 20),
+            body_timeout: Duration::seconds(30),
+            idle_timeout: Duration::seconds(75),
+            connections: 20_000,
+            streams: 128,
+        }
+    }
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Path of the certificate chain, PEM.
+    #[serde(deserialize_with = "text")]
+    pub certificate: String,
+    /// Path of its key, PEM.
+    #[serde(deserialize_with = "text")]
+    pub key: String,
+    /// The oldest version that clients may speak.
+    pub min_version: TlsVersion,
+    /// `Strict-Transport-Security`; empty: none.
+    #[serde(deserialize_with = "text")]
+    pub hsts: String,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: String::new(),
+            key: String::new(),
+            min_version: TlsVersion::Tls12,
+            hsts: "max-age=31536000".to_owned(),
+        }
+    }
+}
+
+/// `[tls] min_version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// `"1.2"`
+    Tls12,
+    /// `"1.3"`
+    Tls13,
+}
+
+impl<'de> Deserialize<'de> for TlsVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match text(deserializer)?.as_str() {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            other => Err(de::Error::custom(format!("\"{other}\"; want \"1.2\" or \"1.3\""))),
+        }
+    }
+}
+
+/// `[[issuer]]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IssuerTable {
+    /// `iss`.
+    #[serde(deserialize_with = "text")]
+    pub issuer: String,
+    /// `aud`: any of these.
+    #[serde(deserialize_with = "one_or_many")]
+    pub audience: Vec<String>,
+    /// What it signs with.
+    #[serde(deserialize_with = "one_or_many")]
+    pub algorithms: Vec<String>,
+    /// Path of a JSON Web Key Set.
+    #[serde(deserialize_with = "optional_text")]
+    pub jwks: Option<String>,
+    /// A shared secret.
+    pub secret: Option<Secret>,
+    /// A public key, PEM.
+    pub public_key: Option<Secret>,
+    /// The key id of `secret` or `public_key`.
+    #[serde(deserialize_with = "optional_text")]
+    pub kid: Option<String>,
+    /// How far its clock may be off.
+    pub leeway: Duration,
+    /// Where the roles are.
+    #[serde(deserialize_with = "text")]
+    pub roles: String,
+    /// Where the scopes are.
+    #[serde(deserialize_with = "text")]
+    pub scopes: String,
+    /// Accepted `typ`; `""` stands for none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub types: Vec<String>,
+}
+
+impl Default for IssuerTable {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            audience: Vec::new(),
+            algorithms: Vec::new(),
+            jwks: None,
+            secret: None,
+            public_key: None,
+            kid: None,
+            leeway: Duration::seconds(30),
+            roles: "roles".to_owned(),
+            scopes: "scope".to_owned(),
+            types: ["at+jwt", "JWT", ""].map(str::to_owned).to_vec(),
+        }
+    }
+}
+
+/// `[authority]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthorityTable {
+    /// `iss` of its tokens.
+    #[serde(deserialize_with = "text")]
+    pub issuer: String,
+    /// `aud` of its tokens.
+    #[serde(deserialize_with = "one_or_many")]
+    pub audience: Vec<String>,
+    /// What it signs with.
+    #[serde(deserialize_with = "text")]
+    pub algorithm: String,
+    /// How long its access tokens live.
+    pub access_expires: Duration,
+    /// The secret, for HS256.
+    pub secret: Option<Secret>,
+}
+
+impl Default for AuthorityTable {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            audience: Vec::new(),
+            algorithm: "ES256".to_owned(),
+            access_expires: Duration::seconds(15 * 60),
+            secret: None,
+        }
+    }
+}
+
+/// `[state]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// The folder.
+    #[serde(deserialize_with = "text")]
+    pub dir: String,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { dir: "state".to_owned() }
+    }
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// Which requests get one.
+    pub access: LogAccess,
+    /// The least grave event that gets one.
+    pub level: LogLevel,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, access: LogAccess::On, level: LogLevel::Info }
+    }
+}
+
+/// `[log] format`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+    /// For eyes.
+    Human,
+    /// For programs.
+    Json,
+}
+
+/// `[log] access`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogAccess {
+    /// Every request.
+    On,
+    /// None.
+    Off,
+    /// Those that were refused.
+    Refusals,
+}
+
+/// `[log] level`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what stops the gateway or a part of it.
+    Error,
+    /// And what an operator should look at.
+    Warn,
+    /// And what happened.
+    Info,
+    /// And what helps to find a fault.
+    Debug,
+}
+
+/// `[upstream.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTable {
+    /// `http://host:port` or `https://host:port`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub servers: Vec<String>,
+    /// An upstream that is part of the gateway.
+    pub builtin: Option<Builtin>,
+    /// For a new connection.
+    pub connect_timeout: Duration,
+    /// For an answer.
+    pub timeout: Duration,
+    /// Path of the certificate authorities to trust instead of the system's, PEM.
+    #[serde(deserialize_with = "optional_text")]
+    pub ca: Option<String>,
+}
+
+impl Default for UpstreamTable {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            builtin: None,
+            connect_timeout: Duration::seconds(2),
+            timeout: Duration::seconds(30),
+            ca: None,
+        }
+    }
+}
+
+/// `[upstream.NAME] builtin`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Builtin {
+    /// Answers with what an upstream would have received.
+    Echo,
+}
+
+/// `[rate_limit.NAME]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimitTable {
+    /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
+    #[serde(deserialize_with = "text")]
+    pub by: String,
+    /// So many in a time.
+    pub rate: Option<Rate>,
+    /// So many at once; the rate's count where it is not given.
+    pub burst: Option<u32>,
+}
+
+impl Default for RateLimitTable {
+    fn default() -> Self {
+        Self { by: "client_ip".to_owned(), rate: None, burst: None }
+    }
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Identity {
+    /// The header for `sub`.
+    #[serde(deserialize_with = "text")]
+    pub subject: String,
+    /// The header for the roles.
+    #[serde(deserialize_with = "text")]
+    pub roles: String,
+    /// The header for the scopes.
+    #[serde(deserialize_with = "text")]
+    pub scopes: String,
+    /// The header for `iss`.
+    #[serde(deserialize_with = "text")]
+    pub issuer: String,
+    /// Headers for other claims: name to claim path.
+    pub claims: BTreeMap<String, String>,
+    /// Whether upstreams get the client's own `Authorization`.
+    pub forward_token: bool,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            subject: "X-Auth-Subject".to_owned(),
+            roles: "X-Auth-Roles".to_owned(),
+            scopes: "X-Auth-Scopes".to_owned(),
+            issuer: "X-Auth-Issuer".to_owned(),
+            claims: BTreeMap::new(),
+            forward_token: false,
+        }
+    }
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RouteTable {
+    /// In logs and metrics; the path where it is not given.
+    #[serde(deserialize_with = "text")]
+    pub name: String,
+    /// A name, `*.name`, or (empty) any.
+    #[serde(deserialize_with = "text")]
+    pub host: String,
+    /// Literal segments, `{parameter}`, `{*rest}`.
+    #[serde(deserialize_with = "text")]
+    pub path: String,
+    /// Empty: all.
+    #[serde(deserialize_with = "one_or_many")]
+    pub methods: Vec<String>,
+    /// Where to.
+    #[serde(deserialize_with = "text")]
+    pub upstream: String,
+    /// Whether a token is needed.
+    pub access: Access,
+    /// Any of these.
+    #[serde(deserialize_with = "one_or_many")]
+    pub roles: Vec<String>,
+    /// All of these.
+    #[serde(deserialize_with = "one_or_many")]
+    pub all_roles: Vec<String>,
+    /// All of these.
+    #[serde(deserialize_with = "one_or_many")]
+    pub scopes: Vec<String>,
+    /// Claim path to the value that it must have.
+    pub claims: BTreeMap<String, Literal>,
+    /// Names of rate limits.
+    #[serde(deserialize_with = "one_or_many")]
+    pub rate_limits: Vec<String>,
+    /// A beginning of the path that the upstream does not see.
+    #[serde(deserialize_with = "optional_text")]
+    pub strip_prefix: Option<String>,
+    /// In place of the upstream's own.
+    pub timeout: Option<Duration>,
+}
+
+/// `[[route]] access`
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Only with a good token.
+    #[default]
+    Authenticated,
+    /// With a good token or none.
+    Optional,
+    /// Whoever.
+    Public,
+}
+
+/// A value that a claim is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Literal {
+    /// Text, or `{parameter}`.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A truth value.
+    Boolean(bool),
+}
+
+impl<'de> Deserialize<'de> for Literal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Literal;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text, a whole number or a boolean")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Literal, E> {
+                Ok(Literal::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Literal, E> {
+                Ok(Literal::Integer(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Literal, E> {
+                i64::try_from(number)
+                    .map(Literal::Integer)
+                    .map_err(|_| E::custom("a number that is too large"))
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Literal, E> {
+                Ok(Literal::Boolean(flag))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

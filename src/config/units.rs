@@ -1,0 +1,598 @@
+//! Values with a unit or a form of their own: durations, sizes, rates, addresses, references to secrets.
+//!
+//! Each is parsed while the file is read, so that a bad one is reported at its key. A message of theirs has two
+//! parts, `what was found; want what would be right`, which the reader takes apart.
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::str::FromStr;
+use std::time;
+
+/// Text, whatever TOML made of it: the environment's `123` is a number to the parser and a name to us.
+struct Scalar<T>(fn(&str) -> Result<T, String>);
+
+impl<T> Visitor<'_> for Scalar<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        (self.0)(&number.to_string()).map_err(E::custom)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        (self.0)(&number.to_string()).map_err(E::custom)
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
+        (self.0)(&number.to_string()).map_err(E::custom)
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<T, E> {
+        (self.0)(&flag.to_string()).map_err(E::custom)
+    }
+}
+
+/// Reads text from any scalar.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_any(Scalar(|text| Ok(text.to_owned())))
+}
+
+/// Reads optional text from any scalar.
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer).map(Some)
+}
+
+macro_rules! from_text {
+    ($($type:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Scalar(|text| text.parse()))
+            }
+        }
+    )*};
+}
+
+from_text!(Duration, ByteSize, Rate, Cidr, Secret);
+
+/// A span of time: `"500ms"`, `"30s"`, `"15m"`, `"1h"`, `"7d"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(time::Duration);
+
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+/// Ten years: whatever is longer is a slip of the pen, and some clocks cannot add it.
+const DURATION_MAX: u64 = 10 * 366 * 86_400_000;
+
+impl Duration {
+    /// A span of so many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(time::Duration::from_secs(seconds))
+    }
+}
+
+impl From<Duration> for time::Duration {
+    fn from(duration: Duration) -> Self {
+        duration.0
+    }
+}
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| {
+            format!("\"{text}\": {what}; want a whole number and a unit: 500ms, 30s, 15m, 1h, 7d")
+        };
+        let (number, unit) = split_unit(text).ok_or_else(|| wrong("no duration"))?;
+        let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+            wrong(if unit.is_empty() { "a number without a unit" } else { "an unknown unit" })
+        })?;
+        let millis = number.checked_mul(*factor).filter(|millis| *millis <= DURATION_MAX);
+        Ok(Self(time::Duration::from_millis(millis.ok_or_else(|| wrong("longer than ten years"))?)))
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let fits = DURATION_UNITS.iter().rev().find(|(_, factor)| millis.is_multiple_of(u128::from(*factor)));
+        let (unit, factor) = fits.copied().filter(|_| millis > 0).unwrap_or(("s", 1));
+        write!(f, "{}{unit}", millis / u128::from(factor))
+    }
+}
+
+/// A number of bytes: `"512B"`, `"32KiB"`, `"16MiB"`, `"2GiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(u64);
+
+const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+impl ByteSize {
+    /// So many bytes.
+    pub const fn bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// In bytes.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// In bytes, for sizes of memory.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| {
+            format!("\"{text}\": {what}; want a whole number and a unit: 512B, 32KiB, 16MiB, 2GiB")
+        };
+        let (number, unit) = split_unit(text).ok_or_else(|| wrong("no size"))?;
+        let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
+            wrong(match unit {
+                "" => "a number without a unit",
+                "K" | "KB" | "kB" | "M" | "MB" | "G" | "GB" => "a unit of thousands, or of 1024, who knows",
+                _ => "an unknown unit",
+            })
+        })?;
+        let bytes = number.checked_mul(*factor).filter(|bytes| *bytes <= 1 << 40);
+        bytes.map(Self).ok_or_else(|| wrong("more than 1024GiB"))
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fits = SIZE_UNITS.iter().rev().find(|(_, factor)| self.0 > 0 && self.0.is_multiple_of(*factor));
+        let (unit, factor) = fits.copied().unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+/// `"30s"` into 30 and `s`.
+fn split_unit(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    Some((number.parse().ok()?, unit))
+}
+
+/// So many in a time: `"100/s"`, `"600/m"`, `"1000/h"`, `"10000/d"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// In how much time.
+    pub per: time::Duration,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            |what: &str| format!("\"{text}\": {what}; want so many in a time: 100/s, 600/m, 1000/h, 10000/d");
+        let (count, unit) = text.split_once('/').ok_or_else(|| wrong("no rate"))?;
+        let seconds = match unit {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3600,
+            "d" => 86_400,
+            _ => return Err(wrong("an unknown unit of time")),
+        };
+        let digits = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
+        let count = if digits { count.parse::<u32>().ok() } else { None };
+        let count = count.ok_or_else(|| wrong("no whole number below 4294967296"))?;
+        let count = NonZeroU32::new(count).ok_or_else(|| wrong("0 would let nothing pass"))?;
+        Ok(Self { count, per: time::Duration::from_secs(seconds) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            3600 => "h",
+            _ => "d",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Whether the address is in the network. An IPv4 address mapped into IPv6 is the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let host_bits = 32 - u32::from(self.prefix);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let host_bits = 128 - u32::from(self.prefix);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
+    /// Whether every address of a family is in it.
+    pub const fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: String| {
+            format!("\"{text}\": {what}; want a network such as 10.0.0.0/8 or 2001:db8::/32, or one address")
+        };
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong("no address".to_owned()))?;
+        let address = address.to_canonical();
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(prefix) => prefix
+                .parse::<u8>()
+                .ok()
+                .filter(|n| *n <= bits && prefix.bytes().all(|b| b.is_ascii_digit()))
+                .ok_or_else(|| wrong(format!("a prefix is 0 to {bits}")))?,
+        };
+        let network = mask(address, prefix);
+        if network != address {
+            return Err(format!(
+                "\"{text}\": bits of the address behind its prefix; want \"{network}/{prefix}\" for the network, or \"{address}\" for the one address"
+            ));
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+fn mask(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Addresses to listen on: one, several, or (`""`) none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen(Vec<SocketAddr>);
+
+impl Listen {
+    /// The addresses.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
+    pub(super) fn on(address: &str) -> Self {
+        Self(address.parse().into_iter().collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = one_or_many(deserializer)?;
+        if texts.iter().all(String::is_empty) {
+            return Ok(Self::default());
+        }
+        let parsed = texts.iter().map(|text| {
+            text.parse().map_err(|_| {
+                de::Error::custom(format!(
+                    "\"{text}\": no address with a port; want 127.0.0.1:8443 or [::1]:8443, a list of them, or \"\" for none"
+                ))
+            })
+        });
+        parsed.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A list of texts, or one text that stands for a list of itself.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> Visitor<'de> for OneOrMany {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a list of texts")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<String>, E> {
+            Ok(vec![number.to_string()])
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<String>, E> {
+            Ok(vec![number.to_string()])
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element()? {
+                texts.push(text);
+            }
+            Ok(texts)
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany)
+}
+
+/// Where a secret is: `env:NAME`, `file:PATH`, or the secret itself.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In the environment variable of this name.
+    Environment(String),
+    /// In the file of this path.
+    File(String),
+    /// Here.
+    Literal(String),
+}
+
+/// The largest secret or key that is read from a file.
+const SECRET_FILE_MAX: u64 = 1024 * 1024;
+
+impl Secret {
+    /// Whether the secret stands in the policy itself.
+    pub const fn is_literal(&self) -> bool {
+        matches!(self, Self::Literal(_))
+    }
+
+    /// The secret. Paths are relative to `base`; one newline at a file's end is not part of it.
+    ///
+    /// # Errors
+    /// A sentence that names the place and never the secret.
+    pub fn resolve(&self, base: &Path) -> Result<Vec<u8>, String> {
+        let bytes = match self {
+            Self::Literal(text) => text.clone().into_bytes(),
+            Self::Environment(name) => match std::env::var_os(name) {
+                Some(value) => value.into_encoded_bytes(),
+                None => return Err(format!("the environment variable {name} is not set")),
+            },
+            Self::File(path) => {
+                let path = base.join(path);
+                let mut bytes = read_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                if bytes.ends_with(b"\n") {
+                    bytes.pop();
+                    if bytes.ends_with(b"\r") {
+                        bytes.pop();
+                    }
+                }
+                bytes
+            }
+        };
+        if bytes.is_empty() { Err(format!("{self:?} is empty")) } else { Ok(bytes) }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    // Looked at before it is opened: opening a FIFO would wait for its writer.
+    let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("not a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    file.take(SECRET_FILE_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > SECRET_FILE_MAX { Err("larger than 1MiB".to_owned()) } else { Ok(bytes) }
+}
+
+impl FromStr for Secret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const WANT: &str = "; want \"env:NAME\" or \"file:PATH\"";
+        match (text.strip_prefix("env:"), text.strip_prefix("file:")) {
+            (Some(""), _) => Err(format!("env: without a name{WANT}")),
+            (_, Some("")) => Err(format!("file: without a path{WANT}")),
+            (Some(name), _) if name.contains(['=', '\0']) => Err(format!("no name of a variable{WANT}")),
+            (Some(name), _) => Ok(Self::Environment(name.to_owned())),
+            (_, Some(path)) => Ok(Self::File(path.to_owned())),
+            (None, None) if text.is_empty() => Err(format!("nothing{WANT}")),
+            (None, None) => Ok(Self::Literal(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    /// Names the place; a literal is never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{path}"),
+            Self::Literal(_) => f.write_str("(not shown)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn refused<T: FromStr<Err = String> + fmt::Debug>(texts: &[&str]) {
+        for text in texts {
+            let why = text.parse::<T>().expect_err(text);
+            assert!(why.contains("; want "), "{text}: {why}");
+        }
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("15m", 900_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+            ("0s", 0),
+        ] {
+            let duration: Duration = text.parse().unwrap();
+            assert_eq!(time::Duration::from(duration).as_millis(), millis, "{text}");
+        }
+        refused::<Duration>(&[
+            "",
+            "30",
+            "s",
+            "30 s",
+            "-1s",
+            "1.5s",
+            "30S",
+            "30sec",
+            "99999999d",
+            "99999999999999999999s",
+        ]);
+    }
+
+    #[test]
+    fn sizes_have_a_unit_of_1024() {
+        for (text, bytes) in [("512B", 512), ("32KiB", 32 << 10), ("16MiB", 16 << 20), ("2GiB", 2 << 30)] {
+            assert_eq!(text.parse::<ByteSize>().unwrap().as_u64(), bytes, "{text}");
+        }
+        refused::<ByteSize>(&[
+            "",
+            "32",
+            "32KB",
+            "32K",
+            "MiB",
+            "1 MiB",
+            "-1B",
+            "99999999GiB",
+            "18446744073709551616B",
+        ]);
+    }
+
+    #[test]
+    fn rates_are_a_count_in_a_time() {
+        let rate: Rate = "600/m".parse().unwrap();
+        assert_eq!((rate.count.get(), rate.per.as_secs()), (600, 60));
+        refused::<Rate>(&[
+            "",
+            "100",
+            "/s",
+            "0/s",
+            "100/",
+            "100/min",
+            "100 /s",
+            "-1/s",
+            "+1/s",
+            "4294967296/s",
+            "1.5/s",
+        ]);
+    }
+
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        let holds = |network: &str, address: &str| {
+            network.parse::<Cidr>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.255.255"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.0"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(holds("192.0.2.1", "192.0.2.1"));
+        assert!(!holds("192.0.2.1", "192.0.2.2"));
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(!holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("::/0", "2001:db8::1"));
+        refused::<Cidr>(&[
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "::/129",
+            "host",
+            "10.0.0.1/8",
+            "10.0.0/8",
+        ]);
+        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().contains("10.0.0.0/8"));
+    }
+
+    #[test]
+    fn a_secret_is_found_where_the_policy_says_and_never_shown() {
+        let dir = std::env::temp_dir().join(format!("portcullis-secret-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("s"), "hush\r\n").unwrap();
+        let resolve = |text: &str| text.parse::<Secret>().unwrap().resolve(&dir);
+        assert_eq!(resolve("file:s").unwrap(), b"hush");
+        assert_eq!(resolve("hush").unwrap(), b"hush");
+        assert!(resolve("file:none").unwrap_err().contains("none"));
+        assert!(resolve("file:.").unwrap_err().contains("not a file"));
+        assert!(resolve("env:PORTCULLIS_NO_SUCH_VARIABLE").unwrap_err().contains("is not set"));
+        assert!(!format!("{:?}", "hush".parse::<Secret>().unwrap()).contains("hush"));
+        refused::<Secret>(&["", "env:", "file:", "env:A=B"]);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(millis in 0..DURATION_MAX, bytes in 0..1_u64 << 40, count in 1..u32::MAX) {
+            let duration = Duration(time::Duration::from_millis(millis));
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+            let size = ByteSize(bytes);
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
+            for per in [1, 60, 3600, 86_400] {
+                let rate = Rate { count: count.try_into().unwrap(), per: time::Duration::from_secs(per) };
+                prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+            }
+        }
+
+        #[test]
+        fn a_network_holds_exactly_what_agrees_with_its_prefix(bits in any::<u32>(), other in any::<u32>(), prefix in 0..=32_u8) {
+            let network = Cidr { address: mask(IpAddr::V4(bits.into()), prefix), prefix };
+            prop_assert_eq!(network.to_string().parse(), Ok(network));
+            let agrees = (0..u32::from(prefix)).all(|i| (bits ^ other) >> (31 - i) & 1 == 0);
+            prop_assert_eq!(network.contains(IpAddr::V4(other.into())), agrees);
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let _ = (text.parse::<Duration>(), text.parse::<ByteSize>(), text.parse::<Rate>(), text.parse::<Cidr>(), text.parse::<Secret>());
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The admin listener: `/livez`, `/readyz`, `/metrics`. Health is answered here and nowhere else, whatever the path,
+//! host or user agent of a request to the other listeners says.
+
+use crate::journal::Level;
+use crate::respond::metrics::{self, Exposition, Kind};
+use crate::worker::Shared;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How many admin connections may be open: scrapers and probes are few.
+const CONNECTIONS: usize = 64;
+
+/// The admin listener's sockets.
+#[derive(Debug)]
+pub struct Admin {
+    /// Already bound.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// What the admin listener answers from.
+#[derive(Debug)]
+pub struct State {
+    shared: Arc<Shared>,
+    draining: Cell<bool>,
+    open: Cell<usize>,
+}
+
+impl State {
+    /// From now on the gateway is not ready.
+    pub fn begin_draining(&self) {
+        self.draining.set(true);
+    }
+}
+
+impl Admin {
+    /// Serves in the background of the current runtime.
+    ///
+    /// # Errors
+    /// When a socket cannot be used.
+    pub fn serve(self, shared: Arc<Shared>) -> io::Result<Rc<State>> {
+        let state = Rc::new(State { shared, draining: Cell::new(false), open: Cell::new(0) });
+        for listener in self.listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::task::spawn_local(accept(listener, state.clone()));
+        }
+        Ok(state)
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) if state.open.get() < CONNECTIONS => stream,
+            Ok(_) => continue,
+            Err(error) => {
+                state.shared.journal.event(
+                    Level::Warn,
+                    "the admin listener cannot accept",
+                    &[("error", &error.to_string())],
+                );
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        state.open.set(state.open.get() + 1);
+        let state = state.clone();
+        tokio::task::spawn_local(async move {
+            let service = {
+                let state = state.clone();
+                service_fn(move |request| {
+                    let response = answer(&state, &request);
+                    async move { Ok::<_, Infallible>(response) }
+                })
+            };
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(30))
+                .max_headers(64)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            // A broken admin connection is its client's affair.
+            let _ = connection.await;
+            state.open.set(state.open.get() - 1);
+        });
+    }
+}
+
+fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/livez" => text(StatusCode::OK, "alive\n".into()),
+        "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
+        "/readyz" => text(StatusCode::OK, "ready\n".into()),
+        "/metrics" => {
+            let mut response = text(StatusCode::OK, tell(state));
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+            response
+        }
+        _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
+    }
+}
+
+/// All counts, and what is true now, in Prometheus's text format.
+fn tell(state: &State) -> String {
+    let policy = state.shared.policy.load();
+    let mut out = Exposition::new();
+    let routes: Vec<_> = policy.routes.iter().map(|route| route.counters.clone()).collect();
+    metrics::render(&mut out, &routes, &state.shared.counters, &policy.limits);
+
+    out.family("portcullis_log_lines_dropped_total", "Log lines that were lost.", Kind::Counter);
+    out.sample(&[], state.shared.journal.dropped());
+    out.family(
+        "portcullis_upstream_up",
+        "Whether a server is tried in turn (1) or set aside (0).",
+        Kind::Gauge,
+    );
+    let now = Instant::now();
+    for upstream in &policy.upstreams {
+        for server in &upstream.servers {
+            let labels = [("upstream", &*upstream.name), ("server", &*server.origin)];
+            out.sample(&labels, u64::from(!server.is_set_aside(now)));
+        }
+    }
+    out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
+    out.sample(&[], u64::from(!state.draining.get()));
+    out.family("portcullis_build_info", "The version that runs.", Kind::Gauge);
+    out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    out.finish()
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,90 @@
+//! What happens without a request: signals and the admin listener, on the main thread's own runtime. It never
+//! competes with requests for a core's time.
+
+mod admin;
+
+pub use admin::Admin;
+
+use crate::accept::Gateway;
+use crate::journal::Level;
+use crate::worker::Shared;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How much longer than the drain itself the cores may take to end.
+const GRACE: Duration = Duration::from_secs(2);
+/// The exit code of a process that was told twice to stop: 128 and the number of SIGTERM, as shells count.
+const TERMINATED: i32 = 143;
+
+/// Runs until the gateway has stopped.
+///
+/// # Errors
+/// When the runtime or the signal handlers cannot be made.
+pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duration) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?;
+    runtime.block_on(async {
+        let mut stop = Stop::install()?;
+        let state = admin.serve(shared.clone())?;
+        let name = stop.asked().await;
+        state.begin_draining();
+        let seconds = drain.as_secs().to_string();
+        shared.journal.event(
+            Level::Info,
+            "draining; a second signal stops at once",
+            &[("signal", name), ("seconds", &seconds)],
+        );
+        gateway.drain();
+        let deadline = Instant::now() + drain + GRACE;
+        let mut stopped = pin!(until_stopped(gateway, deadline));
+        let mut again = pin!(stop.asked());
+        let told_again = poll_fn(|cx| {
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            again.as_mut().poll(cx).map(|_| true)
+        })
+        .await;
+        if told_again {
+            shared.journal.event(Level::Warn, "told twice to stop: stopping at once", &[]);
+            shared.journal.clone().close();
+            std::process::exit(TERMINATED);
+        }
+        Ok(())
+    })
+}
+
+async fn until_stopped(gateway: &Gateway, deadline: Instant) {
+    // Cores end by themselves; their threads tell nobody, so they are looked at.
+    while !gateway.is_stopped() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The signals that ask to stop.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn install() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) -> &'static str {
+        poll_fn(|cx| {
+            if self.terminate.poll_recv(cx).is_ready() {
+                return Poll::Ready("SIGTERM");
+            }
+            self.interrupt.poll_recv(cx).map(|_| "SIGINT")
+        })
+        .await
+    }
+}

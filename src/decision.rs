@@ -1,0 +1,39 @@
+//! Who, and may they: the pure core.
+//!
+//! No I/O, no await, no clock of its own, so that the proxy, and whatever else must know a verdict, call one and
+//! the same function.
+
+use crate::authenticate::{Access, Principal, TokenCache, Trust, authenticate};
+use crate::authorize::{Permit, Rule, authorize};
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::route::Params;
+use http::HeaderMap;
+use std::rc::Rc;
+
+/// A refusal, and who it was that is refused, as far as that was established: an operator wants to know.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Why.
+    pub denial: Denial,
+    /// Whose token verified, when the refusal came after that.
+    pub principal: Option<Rc<Principal>>,
+}
+
+/// Decides: is the caller who the route asks for, and may they do this?
+///
+/// # Errors
+/// The first check that fails. On a cached token this allocates nothing (`tests/alloc.rs`).
+pub fn decide(
+    access: Access,
+    rule: &Rule,
+    trust: &Trust,
+    headers: &HeaderMap,
+    params: &Params<'_>,
+    now: Now,
+    tokens: &mut TokenCache,
+) -> Result<Permit, Refusal> {
+    let principal = authenticate(access, trust, headers, now, tokens)
+        .map_err(|denial| Refusal { denial, principal: None })?;
+    authorize(rule, principal.clone(), params).map_err(|denial| Refusal { denial, principal })
+}

@@ -1,0 +1,254 @@
+//! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
+
+use super::strip::{self, Sender};
+use crate::authenticate::IdentityHeaders;
+use crate::authorize::Permit;
+use crate::peer::{Caller, Scheme};
+use crate::request_id::RequestId;
+use crate::route::Head;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+/// `X-Request-Id`.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// What is sent on, taken from a head before the head is given up: the path that was matched, and no other.
+#[derive(Debug)]
+pub struct Target {
+    /// Canonical path, prefix stripped, and the query as it came.
+    pub path: PathAndQuery,
+    /// Canonical host and port; absent only where an HTTP/1.0 client named none.
+    pub authority: Option<HeaderValue>,
+}
+
+impl Target {
+    /// The target of a head.
+    pub fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>) -> Self {
+        let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
+        let path = match (uri.path_and_query(), stripped) {
+            (Some(as_sent), None) if as_sent.path() == head.path => as_sent.clone(),
+            (_, stripped) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
+        };
+        let authority = head.authority().and_then(|authority| match head.headers.get(header::HOST) {
+            Some(as_sent) if as_sent.as_bytes() == authority.as_bytes() => Some(as_sent.clone()),
+            Some(_) | None => HeaderValue::from_str(&authority).ok(),
+        });
+        Self { path, authority }
+    }
+}
+
+/// The rest of a path below a prefix, which ends at a segment's end; always with a leading slash.
+fn strip<'p>(path: &'p str, prefix: &str) -> Option<Cow<'p, str>> {
+    let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
+    match rest.as_bytes().first() {
+        None => Some(Cow::Borrowed("/")),
+        Some(b'/') => Some(Cow::Borrowed(rest)),
+        Some(_) => None,
+    }
+}
+
+fn join(path: &str, query: Option<&str>) -> PathAndQuery {
+    let text = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    PathAndQuery::try_from(text).expect("a canonical path and the query of a URI make a URI")
+}
+
+/// What the connection knows ready-made, so that most requests copy nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'c> {
+    /// `X-Forwarded-For` of the peer.
+    pub forwarded_for: &'c HeaderValue,
+    /// The last host and `Forwarded` value.
+    pub forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The peer's own address.
+    pub address: IpAddr,
+}
+
+/// Facts of one request that the upstream is told.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// Who sends it.
+    pub caller: Caller,
+    /// Its connection.
+    pub prepared: Prepared<'a>,
+    /// Its name.
+    pub id: RequestId,
+    /// Its name as a field value.
+    pub id_header: &'a HeaderValue,
+    /// The names under which identity is told.
+    pub identity: &'a IdentityHeaders,
+    /// Whether `Authorization` passes.
+    pub forward_token: bool,
+}
+
+/// Method, target and fields for the upstream. The permit is the proof that the request may go; its identity
+/// headers go with it.
+pub fn head(
+    parts: Parts,
+    target: Target,
+    permit: &Permit,
+    told: &Told<'_>,
+) -> (Method, PathAndQuery, HeaderMap, u64) {
+    let mut headers = parts.headers;
+    let sender = if told.caller.by_trusted_proxy { Sender::TrustedProxy } else { Sender::Stranger };
+    let forged = strip::request(&mut headers, told.identity, sender, told.forward_token);
+
+    match &target.authority {
+        Some(authority) => {
+            headers.insert(header::HOST, authority.clone());
+            headers.insert(X_FORWARDED_HOST, authority.clone());
+        }
+        None => {
+            headers.remove(header::HOST);
+        }
+    }
+    headers.insert(
+        X_FORWARDED_PROTO,
+        match told.caller.scheme {
+            Scheme::Http => HeaderValue::from_static("http"),
+            Scheme::Https => HeaderValue::from_static("https"),
+        },
+    );
+    let forwarded_for = extended(&headers, &X_FORWARDED_FOR, told.prepared.forwarded_for);
+    headers.insert(X_FORWARDED_FOR, forwarded_for);
+    let element = forwarded_element(&told.prepared, target.authority.as_ref(), told.caller.scheme);
+    let forwarded = extended(&headers, &header::FORWARDED, &element);
+    headers.insert(header::FORWARDED, forwarded);
+    headers.insert(X_REQUEST_ID, told.id_header.clone());
+    if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
+        headers.insert(TRACEPARENT, told.id.traceparent());
+        // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
+        headers.remove(TRACESTATE);
+    }
+    if let Some(principal) = permit.principal() {
+        for (name, value) in &principal.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    (parts.method, target.path, headers, forged)
+}
+
+/// The fields of this name that are left (a trusted proxy's), with our element after them.
+fn extended(headers: &HeaderMap, name: &HeaderName, ours: &HeaderValue) -> HeaderValue {
+    if !headers.contains_key(name) {
+        return ours.clone();
+    }
+    let mut list = Vec::new();
+    for value in headers.get_all(name).iter().chain([ours]) {
+        if !list.is_empty() {
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(value.as_bytes());
+    }
+    HeaderValue::from_bytes(&list).expect("field values joined by commas are a field value")
+}
+
+/// Our element of `Forwarded` (RFC 7239 section 4).
+fn forwarded_element(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
+    let Some(host) = host else { return build_forwarded(prepared.address, None, scheme) };
+    let mut last = prepared.forwarded.borrow_mut();
+    match &*last {
+        Some((known, element)) if known == host => element.clone(),
+        Some(_) | None => {
+            let element = build_forwarded(prepared.address, Some(host), scheme);
+            *last = Some((host.clone(), element.clone()));
+            element
+        }
+    }
+}
+
+fn build_forwarded(address: IpAddr, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
+    let node = match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("\"[{v6}]\""),
+    };
+    // A canonical host holds neither quote nor backslash; a colon makes it no token, hence the quotes.
+    let host = match host.and_then(|host| host.to_str().ok()) {
+        Some(host) if host.contains([':', '[']) => format!(";host=\"{host}\""),
+        Some(host) => format!(";host={host}"),
+        None => String::new(),
+    };
+    let element = format!("for={node}{host};proto={}", scheme.as_str());
+    HeaderValue::try_from(element).expect("addresses and canonical hosts are visible ASCII")
+}
+
+/// Whether a client's `traceparent` is one (W3C Trace Context, section 3.2): `00-` 32 hex `-` 16 hex `-` 2 hex, in
+/// lower case, neither id zero; a higher version may have more behind another dash.
+fn is_traceparent(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    let hex = |range: std::ops::Range<usize>| {
+        bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    };
+    let nonzero = |range: std::ops::Range<usize>| bytes[range].iter().any(|b| *b != b'0');
+    bytes.len() >= 55
+        && bytes.len() <= 256
+        && (bytes.len() == 55 || (!bytes.starts_with(b"00") && bytes[55] == b'-'))
+        && hex(0..2)
+        && !bytes.starts_with(b"ff")
+        && (bytes[2], bytes[35], bytes[52]) == (b'-', b'-', b'-')
+        && hex(3..35)
+        && hex(36..52)
+        && hex(53..55)
+        && nonzero(3..35)
+        && nonzero(36..52)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_stripped_at_the_end_of_a_segment_only() {
+        for (path, prefix, rest) in [
+            ("/api/orders", "/api", Some("/orders")),
+            ("/api/orders", "/api/", Some("/orders")),
+            ("/api", "/api", Some("/")),
+            ("/api/", "/api", Some("/")),
+            ("/apix", "/api", None),
+            ("/other", "/api", None),
+        ] {
+            assert_eq!(strip(path, prefix).as_deref(), rest, "{path} {prefix}");
+        }
+    }
+
+    #[test]
+    fn only_a_well_formed_traceparent_passes() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert!(is_traceparent(&good.parse().unwrap()));
+        assert!(is_traceparent(&format!("01{}-more", &good[2..]).parse().unwrap()));
+        for bad in [
+            "",
+            "00",
+            &good.to_uppercase(),
+            &good[..54],
+            &format!("{good}-more"),
+            &format!("ff{}", &good[2..]),
+            &good.replace("4bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000000"),
+            &good.replace("00f067aa0ba902b7", "0000000000000000"),
+            &good.replace('-', "_"),
+        ] {
+            assert!(!is_traceparent(&bad.parse().unwrap()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn forwarded_quotes_what_is_no_token() {
+        let host: HeaderValue = "a.example:8443".parse().unwrap();
+        let element = build_forwarded("2001:db8::1".parse().unwrap(), Some(&host), Scheme::Https);
+        assert_eq!(element, "for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https");
+        let host: HeaderValue = "a.example".parse().unwrap();
+        let element = build_forwarded("192.0.2.1".parse().unwrap(), Some(&host), Scheme::Http);
+        assert_eq!(element, "for=192.0.2.1;host=a.example;proto=http");
+    }
+}

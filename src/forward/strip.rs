@@ -1,0 +1,238 @@
+//! What does not pass: hop-by-hop fields, forged identity, forwarding fields of strangers, our own credentials.
+//!
+//! Stripping comes first and injecting last, so that no `Connection` field can take away what the gateway adds
+//! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
+//! same, since a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
+
+use crate::authenticate::IdentityHeaders;
+use http::{HeaderMap, HeaderName, header};
+
+/// `Keep-Alive`.
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// `Proxy-Connection`, which some clients send although no document asks for it.
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// `HTTP2-Settings` (RFC 7540 section 3.2.1): an upgrade to HTTP/2 that must not be passed on.
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Names by which a client could pass for another one, or for a proxy: how each begins, folded.
+const OF_PROXIES: [&str; 11] = [
+    "x-forwarded",
+    "forwarded",
+    "x-real-",
+    "x-original-",
+    "x-rewrite-",
+    "x-http-method",
+    "x-method-override",
+    "x-request-id",
+    "x-client-",
+    "x-cluster-client-",
+    "proxy",
+];
+/// Names of the same kind that are known by how they end: `True-Client-IP`, `CF-Connecting-IP`.
+const OF_PROXIES_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
+
+/// Whether the sender of a request is a trusted proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// Its forwarding fields are believed and kept.
+    TrustedProxy,
+    /// They are removed.
+    Stranger,
+}
+
+/// Removes from a client's request all that must not reach an upstream. Returns how many identity fields were
+/// dropped.
+pub fn request(
+    headers: &mut HeaderMap,
+    identity: &IdentityHeaders,
+    sender: Sender,
+    forward_token: bool,
+) -> u64 {
+    hop_by_hop(headers);
+    // A body is asked for here, by the connection to the client; the upstream need not ask again.
+    headers.remove(header::EXPECT);
+    headers.remove(header::PROXY_AUTHORIZATION);
+    headers.remove(HTTP2_SETTINGS);
+    if !forward_token {
+        headers.remove(header::AUTHORIZATION);
+    }
+    let mut forged = 0;
+    remove_where(headers, |name| {
+        if identity.reserved(name) {
+            forged += 1;
+            return true;
+        }
+        sender == Sender::Stranger && is_of_proxies(name.as_str())
+    });
+    forged
+}
+
+/// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
+/// names.
+pub fn hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -> bool) {
+    // An ordinary request has none of them: nothing is allocated for it.
+    let doomed: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+fn is_of_proxies(name: &str) -> bool {
+    // Nearly all names of ordinary requests begin otherwise and are done with here.
+    let may_begin = matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'p'));
+    (may_begin && OF_PROXIES.iter().any(|prefix| starts_with_folded(name, prefix)))
+        || OF_PROXIES_ENDS.iter().any(|suffix| ends_with_folded(name, suffix))
+}
+
+fn fold(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
+}
+
+fn folded_eq(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| fold(*a) == fold(*b))
+}
+
+fn starts_with_folded(name: &str, prefix: &str) -> bool {
+    name.as_bytes().get(..prefix.len()).is_some_and(|start| folded_eq(start, prefix.as_bytes()))
+}
+
+fn ends_with_folded(name: &str, suffix: &str) -> bool {
+    name.len()
+        .checked_sub(suffix.len())
+        .is_some_and(|start| folded_eq(&name.as_bytes()[start..], suffix.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn left(fields: &[(&str, &str)], sender: Sender) -> Vec<String> {
+        let mut headers = headers(fields);
+        request(&mut headers, &IdentityHeaders::default(), sender, false);
+        let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_what_connection_names_do_not_pass() {
+        let fields = [
+            ("connection", "close, X-Secret ,, te"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x-auth-subject"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("accept", "*/*"),
+        ];
+        assert_eq!(left(&fields, Sender::Stranger), ["accept"]);
+    }
+
+    #[test]
+    fn what_a_stranger_says_of_proxies_does_not_pass_and_what_a_trusted_proxy_says_does() {
+        let fields = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x_forwarded_proto", "https"),
+            ("x-forwarded-prefix", "/"),
+            ("x.forwarded.host", "evil"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
+            ("x-http-method-override", "DELETE"),
+            ("x-method-override", "DELETE"),
+            ("true-client-ip", "1.1.1.1"),
+            ("cf-connecting-ip", "1.1.1.1"),
+            ("proxy", "http://evil"),
+            ("x-request-id", "1"),
+        ];
+        assert!(left(&fields, Sender::Stranger).is_empty());
+        assert_eq!(left(&fields, Sender::TrustedProxy).len(), fields.len());
+    }
+
+    #[test]
+    fn the_token_passes_only_where_the_policy_says_so() {
+        for (forward_token, passes) in [(false, false), (true, true)] {
+            let mut headers = headers(&[("authorization", "Bearer x")]);
+            request(&mut headers, &IdentityHeaders::default(), Sender::Stranger, forward_token);
+            assert_eq!(headers.contains_key("authorization"), passes);
+        }
+    }
+
+    #[test]
+    fn ordinary_fields_pass() {
+        let fields = [
+            ("accept", "*/*"),
+            ("cookie", "a=b"),
+            ("content-type", "text/plain"),
+            ("x-api-version", "2"),
+            ("x-authority", "1"),
+            ("priority", "u=1"),
+            ("from", "a@example.com"),
+        ];
+        assert_eq!(left(&fields, Sender::Stranger).len(), fields.len());
+    }
+
+    proptest! {
+        #[test]
+        fn an_identity_name_never_passes_in_any_spelling(
+            which in 0..4usize,
+            separators in proptest::collection::vec(proptest::sample::select(b"-_.!#$%&'*+^`|~".to_vec()), 3),
+            trusted in any::<bool>(),
+        ) {
+            let name = ["x-auth-subject", "x-auth-roles", "x-auth-anything", "x-auth-scopes"][which];
+            let mut separators = separators.into_iter();
+            let spelled: Vec<u8> = name
+                .bytes()
+                .map(|b| if b == b'-' { separators.next().unwrap_or(b'-') } else { b })
+                .collect();
+            let name = HeaderName::from_bytes(&spelled).unwrap();
+            let mut headers = HeaderMap::new();
+            headers.insert(name, "forged".parse().unwrap());
+            let sender = if trusted { Sender::TrustedProxy } else { Sender::Stranger };
+            let dropped = request(&mut headers, &IdentityHeaders::default(), sender, true);
+            prop_assert!(headers.is_empty());
+            prop_assert_eq!(dropped, 1);
+        }
+    }
+}

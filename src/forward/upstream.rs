@@ -1,0 +1,181 @@
+//! Upstreams: their servers, which of them is next, and which are set aside for a while.
+
+use http::HeaderValue;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio_rustls::TlsConnector;
+
+/// How long a server is set aside after its first failure. It doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest that a server is set aside.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A group of servers that are the same to a client.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Its name in the policy.
+    pub name: Arc<str>,
+    /// At least one.
+    pub servers: Box<[Arc<Server>]>,
+    /// For a new connection, the TLS handshake included.
+    pub connect_timeout: Duration,
+    /// For the head of an answer, and then between two reads of its body.
+    pub timeout: Duration,
+    next: AtomicUsize,
+}
+
+/// One server.
+pub struct Server {
+    /// Its place in each core's table of pools: no other server of this process has it.
+    pub id: usize,
+    /// `http://host:port`, as in the policy.
+    pub origin: Arc<str>,
+    /// Host name or address, without brackets.
+    pub host: Box<str>,
+    /// TCP port.
+    pub port: u16,
+    /// Set for `https`.
+    pub tls: Option<TlsConnector>,
+    health: Health,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// What this process has seen of a server lately.
+#[derive(Debug)]
+struct Health {
+    since: Instant,
+    failures: AtomicU32,
+    /// Nanoseconds after `since`.
+    aside_until: AtomicU64,
+}
+
+impl Upstream {
+    /// An upstream of these servers.
+    pub fn new(
+        name: Arc<str>,
+        servers: Vec<Arc<Server>>,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Self {
+        assert!(!servers.is_empty(), "the compiler refuses an upstream without servers");
+        Self { name, servers: servers.into(), connect_timeout, timeout, next: AtomicUsize::new(0) }
+    }
+
+    /// The servers in the order in which one request should try them: in turn, those set aside last. They are tried
+    /// all the same when no other is left: a server thought dead is worth a connection before a certain 503.
+    pub fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
+        let count = self.servers.len();
+        let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
+        let all = move || (0..count).map(move |i| &self.servers[(start + i) % count]);
+        all()
+            .filter(move |server| !server.is_set_aside(now))
+            .chain(all().filter(move |server| server.is_set_aside(now)))
+    }
+}
+
+impl Server {
+    /// A server that nothing is known of.
+    pub fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<TlsConnector>) -> Self {
+        static IDS: AtomicUsize = AtomicUsize::new(0);
+        let health =
+            Health { since: Instant::now(), failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) };
+        Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, health }
+    }
+
+    /// Whether the server failed so lately that others are tried first.
+    pub fn is_set_aside(&self, now: Instant) -> bool {
+        let until = self.health.aside_until.load(Ordering::Relaxed);
+        until > 0 && self.nanos(now) < until
+    }
+
+    /// The server could not be connected to, or broke off before its answer. True when it was not set aside before.
+    pub fn failed(&self, now: Instant) -> bool {
+        let was_aside = self.is_set_aside(now);
+        if !was_aside {
+            // Failures while it is set aside are of requests that began before, or had no other server left.
+            let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);
+            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
+            self.health.aside_until.store(self.nanos(now + pause), Ordering::Relaxed);
+        }
+        !was_aside
+    }
+
+    /// The server answered.
+    pub fn answered(&self) {
+        // Read first: a store on each request would make the cores pass the cache line around.
+        if self.health.failures.load(Ordering::Relaxed) != 0 {
+            self.health.failures.store(0, Ordering::Relaxed);
+            self.health.aside_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The name that is sent in TLS and, where nothing else is known, as `Host`.
+    pub fn authority(&self) -> Option<HeaderValue> {
+        HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let elapsed = at.saturating_duration_since(self.health.since).as_nanos();
+        u64::try_from(elapsed).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(count: usize) -> Upstream {
+        let server =
+            |n: usize| Arc::new(Server::new(Arc::from(format!("http://s{n}:80")), "s".into(), 80, None));
+        let timeout = Duration::from_secs(1);
+        Upstream::new(Arc::from("u"), (0..count).map(server).collect(), timeout, timeout)
+    }
+
+    fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
+        upstream.in_turn(now).map(|server| server.origin[7..9].to_owned()).collect()
+    }
+
+    #[test]
+    fn servers_take_turns() {
+        let upstream = upstream(3);
+        let now = Instant::now();
+        assert_eq!(order(&upstream, now), ["s0", "s1", "s2"]);
+        assert_eq!(order(&upstream, now), ["s1", "s2", "s0"]);
+        assert_eq!(order(&upstream, now), ["s2", "s0", "s1"]);
+    }
+
+    #[test]
+    fn a_server_that_failed_comes_last_until_its_pause_is_over() {
+        let upstream = upstream(2);
+        let now = Instant::now();
+        assert!(upstream.servers[0].failed(now));
+        assert_eq!(order(&upstream, now), ["s1", "s0"]);
+        assert_eq!(order(&upstream, now), ["s1", "s0"]);
+        let later = now + Duration::from_millis(1_001);
+        assert_eq!(order(&upstream, later), ["s0", "s1"]);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_an_answer_ends_them() {
+        let upstream = upstream(1);
+        let server = &upstream.servers[0];
+        let mut now = Instant::now();
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            assert!(server.failed(now));
+            assert!(!server.failed(now), "a failure while set aside counts once");
+            now += Duration::from_secs(pause);
+            assert!(!server.is_set_aside(now), "after {pause} s");
+            assert!(server.is_set_aside(now - Duration::from_millis(1)), "before {pause} s");
+        }
+        server.failed(now);
+        server.answered();
+        assert!(!server.is_set_aside(now));
+    }
+}

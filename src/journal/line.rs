@@ -1,0 +1,423 @@
+//! How one line of a log is written, for a terminal or for a machine.
+//!
+//! Promises that a value, whatever bytes it holds, stays inside its field: it ends no line, opens no field,
+//! breaks no JSON, sends no control byte to a terminal and turns no text around. Bounds each value's length.
+
+/// The longest that one value may be, in bytes before escaping; the rest is cut and a mark left.
+pub const VALUE_MAX: usize = 1024;
+
+/// What stands where a value was cut.
+pub const CUT: &str = "…";
+
+/// For whom lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// For eyes, on a terminal.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How much a line matters. Ordered: a journal at [`Level::Info`] leaves out [`Level::Debug`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For whoever looks for a fault.
+    Debug,
+    /// What happened.
+    Info,
+    /// Something is not as it should be, and the gateway goes on as before.
+    Warn,
+    /// Something does not work.
+    Error,
+}
+
+impl Level {
+    /// The level's name in the policy and in JSON lines.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+
+    /// The level's name on a terminal, all of one width.
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO ",
+            Self::Warn => "WARN ",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// Writes one line, field by field. Keys are ours: short words that need no escape.
+pub struct LineWriter<'o> {
+    style: Style,
+    out: &'o mut Vec<u8>,
+}
+
+impl<'o> LineWriter<'o> {
+    /// Begins a line with its time (seconds since 1970 and nanoseconds) and level.
+    pub fn begin(style: Style, out: &'o mut Vec<u8>, unix: u64, nanos: u32, level: Level) -> Self {
+        match style {
+            Style::Json => {
+                out.extend_from_slice(b"{\"time\":\"");
+                timestamp(out, unix, nanos);
+                out.extend_from_slice(b"\",\"level\":\"");
+                out.extend_from_slice(level.as_str().as_bytes());
+                out.push(b'"');
+            }
+            Style::Human => {
+                timestamp(out, unix, nanos);
+                out.push(b' ');
+                out.extend_from_slice(level.column().as_bytes());
+            }
+        }
+        Self { style, out }
+    }
+
+    /// A field that holds text of any origin.
+    pub fn text(&mut self, key: &str, value: &[u8]) {
+        self.key(key);
+        match self.style {
+            Style::Json => quoted(self.out, value),
+            Style::Human if value.is_empty() || !value.iter().all(|b| is_bare(*b)) => quoted(self.out, value),
+            Style::Human => within_bound(self.out, value),
+        }
+    }
+
+    /// [`LineWriter::text`] for what may be absent; then nothing is written.
+    pub fn maybe(&mut self, key: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.text(key, value.as_bytes());
+        }
+    }
+
+    /// A field that holds a number.
+    pub fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// A field that holds a truth.
+    pub fn flag(&mut self, key: &str, value: bool) {
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// A word of the human form that has no key. It cannot hold a space, a quote or an equals sign: those
+    /// are percent-encoded, as are all bytes outside of ASCII.
+    pub fn bare(&mut self, value: &[u8]) {
+        self.out.push(b' ');
+        self.bare_part(value);
+    }
+
+    /// The next piece of the word that [`LineWriter::bare`] began.
+    pub fn bare_part(&mut self, value: &[u8]) {
+        let (kept, cut) = bounded(value);
+        for byte in kept {
+            if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\') {
+                self.out.push(*byte);
+            } else {
+                self.out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+            }
+        }
+        if cut {
+            self.out.extend_from_slice(CUT.as_bytes());
+        }
+    }
+
+    /// The sentence of an event: the first thing a reader wants, so a terminal gets it without a key.
+    pub fn message(&mut self, text: &str) {
+        match self.style {
+            Style::Json => self.text("message", text.as_bytes()),
+            Style::Human => {
+                self.out.push(b' ');
+                escaped(self.out, text.as_bytes());
+            }
+        }
+    }
+
+    /// Ends the line.
+    pub fn end(self) {
+        self.out.extend_from_slice(match self.style {
+            Style::Json => b"}\n",
+            Style::Human => b"\n",
+        });
+    }
+
+    fn key(&mut self, key: &str) {
+        match self.style {
+            Style::Json => {
+                self.out.extend_from_slice(b",\"");
+                escaped(self.out, key.as_bytes());
+                self.out.extend_from_slice(b"\":");
+            }
+            Style::Human => {
+                self.bare(key.as_bytes());
+                self.out.push(b'=');
+            }
+        }
+    }
+}
+
+/// Writes a JSON string, quotes included. Bytes that are not UTF-8 become U+FFFD.
+pub fn quoted(out: &mut Vec<u8>, value: &[u8]) {
+    out.push(b'"');
+    escaped(out, value);
+    out.push(b'"');
+}
+
+/// The inside of a JSON string, within [`VALUE_MAX`].
+///
+/// More is escaped than JSON asks for: every character but ASCII and the letters and digits of other scripts.
+/// Among the rest are the C1 controls, which terminals obey, and those that turn the direction of writing,
+/// with which a value could look like its neighbours.
+fn escaped(out: &mut Vec<u8>, value: &[u8]) {
+    let (kept, cut) = bounded(value);
+    for chunk in kept.utf8_chunks() {
+        let valid = chunk.valid();
+        let mut from = 0;
+        for (at, c) in valid.char_indices() {
+            if is_plain(c) {
+                continue;
+            }
+            out.extend_from_slice(&valid.as_bytes()[from..at]);
+            escape(out, c);
+            from = at + c.len_utf8();
+        }
+        out.extend_from_slice(&valid.as_bytes()[from..]);
+        if !chunk.invalid().is_empty() {
+            escape(out, char::REPLACEMENT_CHARACTER);
+        }
+    }
+    if cut {
+        out.extend_from_slice(CUT.as_bytes());
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    if c.is_ascii() { (' '..='~').contains(&c) && c != '"' && c != '\\' } else { c.is_alphanumeric() }
+}
+
+/// Whether a byte can stand in a value without quotes.
+fn is_bare(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
+}
+
+fn escape(out: &mut Vec<u8>, c: char) {
+    match c {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        c => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let [high, low] = unit.to_be_bytes();
+                let digits = [hex(high >> 4), hex(high & 15), hex(low >> 4), hex(low & 15)];
+                out.extend_from_slice(b"\\u");
+                out.extend_from_slice(&digits);
+            }
+        }
+    }
+}
+
+/// A hexadecimal digit for the low four bits.
+fn hex(nibble: u8) -> u8 {
+    b"0123456789abcdef"[usize::from(nibble & 15)]
+}
+
+fn within_bound(out: &mut Vec<u8>, value: &[u8]) {
+    let (kept, cut) = bounded(value);
+    out.extend_from_slice(kept);
+    if cut {
+        out.extend_from_slice(CUT.as_bytes());
+    }
+}
+
+/// The part of a value that is written, ending before a character that would be cut in two, and whether
+/// anything is missing.
+fn bounded(value: &[u8]) -> (&[u8], bool) {
+    if value.len() <= VALUE_MAX {
+        return (value, false);
+    }
+    // A UTF-8 character has at most three continuation bytes (0b10xxxxxx).
+    let begins = |at: &usize| value[*at] & 0b1100_0000 != 0b1000_0000;
+    let end = (VALUE_MAX - 3..=VALUE_MAX).rev().find(begins).unwrap_or(VALUE_MAX);
+    (&value[..end], true)
+}
+
+/// The last second that four digits of a year can say.
+const END_OF_9999: u64 = 253_402_300_799;
+
+/// Writes `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A clock beyond the year 9999 reads as
+/// its end.
+pub fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
+    let unix = unix.min(END_OF_9999);
+    let (year, month, day) = civil(unix / 86_400);
+    let second = unix % 86_400;
+    digits(out, year, 4);
+    out.push(b'-');
+    digits(out, month, 2);
+    out.push(b'-');
+    digits(out, day, 2);
+    out.push(b'T');
+    digits(out, second / 3600, 2);
+    out.push(b':');
+    digits(out, second / 60 % 60, 2);
+    out.push(b':');
+    digits(out, second % 60, 2);
+    out.push(b'.');
+    digits(out, u64::from(nanos.min(999_999_999) / 1_000_000), 3);
+    out.push(b'Z');
+}
+
+/// The date, in the proleptic Gregorian calendar, of a day counted from 1970-01-01.
+///
+/// Counts from 0000-03-01 instead, so that the leap day is the last of its year: then the length of a year
+/// matters only at its end, and months repeat a pattern of 153 days in five months.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097; // Days in 400 years.
+    let of_era = days % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year_of_era + (month <= 2) as u64;
+    (year, month, day)
+}
+
+/// The last `width` decimal digits of a number.
+fn digits(out: &mut Vec<u8>, number: u64, width: u32) {
+    for place in (0..width).rev() {
+        // A digit is below 10.
+        out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn time(unix: u64, nanos: u32) -> String {
+        let mut out = Vec::new();
+        timestamp(&mut out, unix, nanos);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn known_dates_are_written_as_the_calendar_has_them() {
+        assert_eq!(time(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(time(951_782_399, 999_999_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(time(951_782_400, 0), "2000-02-29T00:00:00.000Z");
+        assert_eq!(time(951_868_800, 0), "2000-03-01T00:00:00.000Z");
+        assert_eq!(time(1_078_012_800, 1_000_000), "2004-02-29T00:00:00.001Z");
+        assert_eq!(time(1_234_567_890, 123_456_789), "2009-02-13T23:31:30.123Z");
+        assert_eq!(time(1_767_225_599, 0), "2025-12-31T23:59:59.000Z");
+        assert_eq!(time(1_767_225_600, 0), "2026-01-01T00:00:00.000Z");
+        // 2100 is no leap year.
+        assert_eq!(time(4_107_542_399, 0), "2100-02-28T23:59:59.000Z");
+        assert_eq!(time(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
+        assert_eq!(time(END_OF_9999, 0), "9999-12-31T23:59:59.000Z");
+        assert_eq!(time(u64::MAX, u32::MAX), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn each_day_follows_the_one_before_it() {
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for number in 0..200_000 {
+            assert_eq!(civil(number), (year, month, day));
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let length = match month {
+                2 if leap => 29,
+                2 => 28,
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            day += 1;
+            if day > length {
+                (month, day) = (month + 1, 1);
+            }
+            if month > 12 {
+                (year, month) = (year + 1, 1);
+            }
+        }
+    }
+
+    fn line(style: Style, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut line = LineWriter::begin(style, &mut out, 0, 0, Level::Info);
+        line.text("value", value);
+        line.flag("after", true);
+        line.end();
+        out
+    }
+
+    #[test]
+    fn values_that_need_no_quotes_have_none_on_a_terminal() {
+        let human = |value: &str| String::from_utf8(line(Style::Human, value.as_bytes())).unwrap();
+        assert_eq!(human("a/b"), "1970-01-01T00:00:00.000Z INFO  value=a/b after=true\n");
+        assert_eq!(human("a b"), "1970-01-01T00:00:00.000Z INFO  value=\"a b\" after=true\n");
+        assert_eq!(human(""), "1970-01-01T00:00:00.000Z INFO  value=\"\" after=true\n");
+        assert_eq!(human("a=b"), "1970-01-01T00:00:00.000Z INFO  value=\"a=b\" after=true\n");
+    }
+
+    #[test]
+    fn terminal_commands_and_turned_text_are_escaped_and_letters_are_not() {
+        for style in [Style::Human, Style::Json] {
+            let shown = line(style, "é\u{1b}[2J\u{9b}2J\u{202e}\u{2028}🙂\u{7f}\n".as_bytes());
+            let shown = String::from_utf8(shown).unwrap();
+            let inside = r#""é\u001b[2J\u009b2J\u202e\u2028\ud83d\ude42\u007f\n""#;
+            assert!(shown.contains(inside), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_between_characters_and_marked() {
+        for lead in 0..4 {
+            let value = "x".repeat(lead) + &"🙂".repeat(1_000);
+            let shown = line(Style::Json, value.as_bytes());
+            let json: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+            let kept = json["value"].as_str().unwrap().strip_suffix(CUT).unwrap();
+            assert!(value.starts_with(kept) && kept.len() > VALUE_MAX - 4 && kept.len() <= VALUE_MAX);
+        }
+        let whole = "x".repeat(VALUE_MAX);
+        let json: serde_json::Value = serde_json::from_slice(&line(Style::Json, whole.as_bytes())).unwrap();
+        assert_eq!(json["value"], whole);
+    }
+
+    #[test]
+    fn a_word_without_a_key_cannot_hold_what_would_end_it() {
+        let mut out = Vec::new();
+        let mut line = LineWriter::begin(Style::Human, &mut out, 0, 0, Level::Warn);
+        line.bare(b"/a b\"\n\x1b\xff");
+        line.end();
+        assert_eq!(out, b"1970-01-01T00:00:00.000Z WARN  /a%20b%22%0a%1b%ff\n");
+    }
+
+    proptest! {
+        /// No value ever ends the line, breaks the JSON or reaches a terminal as a control.
+        #[test]
+        fn any_bytes_stay_in_their_field(value in prop::collection::vec(any::<u8>(), 0..1500)) {
+            let json = line(Style::Json, &value);
+            let parsed: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            prop_assert_eq!(parsed.as_object().unwrap().len(), 4);
+            let (kept, cut) = bounded(&value);
+            let expected = String::from_utf8_lossy(kept).into_owned() + if cut { CUT } else { "" };
+            prop_assert_eq!(parsed["value"].as_str().unwrap(), expected);
+            for shown in [json, line(Style::Human, &value)] {
+                let shown = String::from_utf8(shown).unwrap();
+                prop_assert_eq!(shown.matches('\n').count(), 1);
+                prop_assert!(shown.ends_with('\n'));
+                prop_assert!(!shown.trim_end_matches('\n').chars().any(char::is_control));
+            }
+        }
+    }
+}

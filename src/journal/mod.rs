@@ -1,0 +1,297 @@
+//! Logging off the path of requests: lines are handed over, and one thread writes them.
+//!
+//! Promises that handing over never waits, that memory is bounded, and that a sink which is slow, full or gone
+//! costs lines (which are counted) and never the process. What stands in a line is `line`'s business.
+
+pub mod line;
+
+pub use line::{Level, LineWriter, Style};
+
+use crate::clock::Now;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Batches that may wait to be written. With batches of 32 KiB at most 8 MiB wait.
+const BATCHES_WAITING: usize = 256;
+
+/// How long [`Journal::close`] waits for a sink that does not take what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A handle on the journal; cheap to clone, one for each that has something to say.
+#[derive(Clone)]
+pub struct Journal {
+    style: Style,
+    level: Level,
+    batches: SyncSender<Batch>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dropped: AtomicU64,
+    /// Says that the writer has ended, by being disconnected.
+    ended: Mutex<Receiver<()>>,
+}
+
+enum Batch {
+    Lines(Vec<u8>),
+    Close,
+}
+
+impl Journal {
+    /// Starts the thread that writes to `sink`. Events below `level` are left out.
+    ///
+    /// # Errors
+    /// When the system has no thread to give.
+    pub fn start(style: Style, level: Level, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
+        let (batches, waiting) = sync_channel(BATCHES_WAITING);
+        let (alive, ended) = sync_channel(0);
+        let shared = Arc::new(Shared { dropped: AtomicU64::new(0), ended: Mutex::new(ended) });
+        let counts = Arc::clone(&shared);
+        thread::Builder::new().name("journal".into()).spawn(move || {
+            write_all(sink, &waiting, &counts.dropped);
+            drop(alive);
+        })?;
+        Ok(Self { style, level, batches, shared })
+    }
+
+    /// For whom lines are written.
+    pub const fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Whether events of this level are written.
+    pub fn enabled(&self, level: Level) -> bool {
+        level >= self.level
+    }
+
+    /// Writes down something that operators should know. Values may hold anything; keys are ours, and none
+    /// of `time`, `level` and `message`.
+    pub fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        if !self.enabled(level) {
+            return;
+        }
+        let now = Now::read();
+        let mut out = Vec::with_capacity(256);
+        let mut line = LineWriter::begin(self.style, &mut out, now.unix, now.subsec_nanos, level);
+        line.message(message);
+        for (key, value) in fields {
+            line.text(key, value.as_bytes());
+        }
+        line.end();
+        // Counted when there was no room: that an event is missing is then seen in the metrics.
+        let _ = self.lines(out);
+    }
+
+    /// Hands over a batch of whole lines. Never waits.
+    ///
+    /// # Errors
+    /// Gives the batch back when too much waits already, or the journal is closed. Its lines count as
+    /// dropped: the caller clears the buffer and goes on.
+    pub fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
+        match self.batches.try_send(Batch::Lines(batch)) {
+            Ok(()) => Ok(()),
+            Err(
+                TrySendError::Full(Batch::Lines(batch)) | TrySendError::Disconnected(Batch::Lines(batch)),
+            ) => {
+                self.shared.dropped.fetch_add(count_lines(&batch), Ordering::Relaxed);
+                Err(batch)
+            }
+            Err(TrySendError::Full(Batch::Close) | TrySendError::Disconnected(Batch::Close)) => Ok(()),
+        }
+    }
+
+    /// Lines that were never written.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Writes what has been handed over, and ends the thread. Waits at most two seconds for a sink that does
+    /// not move; what other handles hand over from now on is dropped and counted. Returns whether all that
+    /// was waiting has been offered to the sink.
+    pub fn close(self) -> bool {
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        // `send` would wait for ever on a pipe that nobody reads.
+        while let Err(TrySendError::Full(_)) = self.batches.try_send(Batch::Close) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        ended.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
+    }
+}
+
+/// The writer's thread: ends when told to, or when no handle is left.
+fn write_all(mut sink: Box<dyn Write + Send>, waiting: &Receiver<Batch>, dropped: &AtomicU64) {
+    let mut broken = false;
+    while let Ok(mut next) = waiting.recv() {
+        // All that waits is written before the flush, which may be the dear part.
+        loop {
+            let Batch::Lines(lines) = next else {
+                let _ = sink.flush();
+                return;
+            };
+            // After a fault the last line may have been left half written: a fresh line keeps the next whole.
+            let written = if broken { sink.write_all(b"\n") } else { Ok(()) };
+            broken = written.and_then(|()| sink.write_all(&lines)).is_err();
+            if broken {
+                dropped.fetch_add(count_lines(&lines), Ordering::Relaxed);
+            }
+            match waiting.try_recv() {
+                Ok(more) => next = more,
+                Err(_) => break,
+            }
+        }
+        // A fault here shows itself again in the next write.
+        let _ = sink.flush();
+    }
+}
+
+fn count_lines(batch: &[u8]) -> u64 {
+    batch.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::mpsc::channel;
+
+    /// A sink that keeps what it is given.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Kept {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A pipe whose reader went away, until it is told that there is one again.
+    struct Broken(Arc<Mutex<bool>>, Kept);
+
+    impl Write for Broken {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if *self.0.lock().unwrap() { Err(io::ErrorKind::BrokenPipe.into()) } else { self.1.write(bytes) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A pipe that nobody reads: takes nothing until the other end of the channel is dropped.
+    struct Stuck(Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn start(style: Style, level: Level, sink: impl Write + Send + 'static) -> Journal {
+        Journal::start(style, level, Box::new(sink)).unwrap()
+    }
+
+    #[test]
+    fn events_and_batches_are_all_written_by_the_time_it_is_closed() {
+        let kept = Kept::default();
+        let journal = start(Style::Json, Level::Info, kept.clone());
+        let other = journal.clone();
+        other.lines(b"{\"n\":1}\n{\"n\":2}\n".to_vec()).unwrap();
+        journal.event(Level::Warn, "a \"thing\"\nhappened", &[("upstream", "orders\u{1b}[2J")]);
+        assert!(journal.close());
+        let text = kept.text();
+        let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2]["message"], "a \"thing\"\nhappened");
+        assert_eq!(lines[2]["level"], "warn");
+        assert_eq!(lines[2]["upstream"], "orders\u{1b}[2J");
+        assert_eq!(other.dropped(), 0);
+        // Closed for every handle.
+        assert_eq!(other.lines(b"late\n".to_vec()), Err(b"late\n".to_vec()));
+        assert_eq!(other.dropped(), 1);
+    }
+
+    #[test]
+    fn an_event_reads_as_a_sentence_on_a_terminal_and_cannot_forge_a_second_line() {
+        let kept = Kept::default();
+        let journal = start(Style::Human, Level::Info, kept.clone());
+        journal.event(
+            Level::Error,
+            "the policy did not load",
+            &[("file", "a b"), ("fault", "x\n2026 INFO y")],
+        );
+        assert!(journal.close());
+        let text = kept.text();
+        assert_eq!(text.lines().count(), 1);
+        let rest = &text["2026-01-01T00:00:00.000Z".len()..];
+        assert_eq!(rest, " ERROR the policy did not load file=\"a b\" fault=\"x\\n2026 INFO y\"\n");
+    }
+
+    #[test]
+    fn events_below_the_level_are_left_out() {
+        let kept = Kept::default();
+        let journal = start(Style::Human, Level::Warn, kept.clone());
+        journal.event(Level::Info, "fine", &[]);
+        journal.event(Level::Warn, "odd", &[]);
+        assert!(journal.close());
+        assert!(kept.text().contains("odd") && !kept.text().contains("fine"));
+    }
+
+    #[test]
+    fn a_broken_pipe_costs_lines_and_nothing_else() {
+        let (broken, kept) = (Arc::new(Mutex::new(true)), Kept::default());
+        let journal = start(Style::Json, Level::Info, Broken(Arc::clone(&broken), kept.clone()));
+        journal.lines(b"one\ntwo\n".to_vec()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while journal.dropped() < 2 && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert_eq!(journal.dropped(), 2);
+        *broken.lock().unwrap() = false;
+        journal.lines(b"three\n".to_vec()).unwrap();
+        assert!(journal.close());
+        assert_eq!(kept.text(), "\nthree\n");
+    }
+
+    #[test]
+    fn a_sink_that_takes_nothing_makes_nobody_wait() {
+        let (reader, pipe) = channel::<()>();
+        let journal = start(Style::Json, Level::Info, Stuck(pipe));
+        let mut refused = 0;
+        // One batch is in the writer's hands, at most.
+        for _ in 0..BATCHES_WAITING + 10 {
+            refused += u64::from(journal.lines(b"line\n".to_vec()).is_err());
+        }
+        assert!((9..=10).contains(&refused), "{refused}");
+        assert_eq!(journal.dropped(), refused);
+        let before = Instant::now();
+        assert!(!journal.clone().close());
+        assert!(before.elapsed() < CLOSE_TIMEOUT * 2);
+        drop(reader);
+        assert!(journal.close());
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of a request. Read the order: the order is the policy.
+
+use crate::accept::Connection;
+use crate::answer::Body;
+use crate::decision::decide;
+use crate::denial::{Denial, Malformed};
+use crate::forward::{self, Answer, Prepared, RequestBody, Target, Told};
+use crate::limit::{self, Asker, Standing};
+use crate::peer::Scheme;
+use crate::policy::Policy;
+use crate::record::Record;
+use crate::respond::{self, Format};
+use crate::route::Head;
+use crate::worker::Worker;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::rc::Rc;
+
+/// The outer half: never fails, always answers, always tells what happened.
+///
+/// # Errors
+/// None.
+pub async fn handle(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let policy = worker.policy();
+    let snapshot: &Policy = &policy;
+    let version = parts.version;
+    let format = Format::of(&parts.headers);
+    let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
+    let mut standing = Standing::default();
+
+    let served = serve(&worker, snapshot, &connection, parts, body, &mut record, &mut standing).await;
+    let mut response = match served {
+        Ok(response) => response,
+        Err(denial) => {
+            let response =
+                respond::refuse(&denial, format, record.id_header(), record.method()).map(Body::whole);
+            let response = closing_if_unread(response, &denial, version);
+            record.refused(denial);
+            response
+        }
+    };
+
+    let headers = response.headers_mut();
+    headers.insert(forward::X_REQUEST_ID, record.id_header().clone());
+    if record.caller().scheme == Scheme::Https
+        && let Some(hsts) = &policy.front.hsts
+    {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    standing.write(headers);
+    record.answered(response.status());
+    response.body_mut().carry(record);
+    Ok(response)
+}
+
+/// The inner half: the first refusal ends it.
+async fn serve<'p>(
+    worker: &Rc<Worker>,
+    policy: &'p Policy,
+    connection: &Connection,
+    parts: Parts,
+    body: Incoming,
+    record: &mut Record,
+    standing: &mut Standing<'p>,
+) -> Result<Response<Body>, Denial> {
+    let (now, caller) = (record.now(), record.caller());
+    if connection.take_fragment() {
+        return Err(Denial::BadRequest(Malformed::Fragment));
+    }
+    let head = Head::read(&parts, policy.front.head_bounds, policy.front.slashes)?;
+    if let Some(port) = connection.redirect {
+        return to_https(&head, port);
+    }
+    let found = policy.table.find(&head)?;
+    let route = &policy.routes[*found.entry];
+    record.routed(*found.entry);
+
+    let mut asker =
+        Asker { address: caller.address, headers: head.headers, route: route.index, principal: None };
+    limit::admit(&route.limits.by_address, &asker, standing)?;
+    let decision = decide(
+        route.access,
+        &route.rule,
+        &policy.trust,
+        head.headers,
+        &found.params,
+        now,
+        &mut worker.tokens(),
+    );
+    let permit = match decision {
+        Ok(permit) => permit,
+        Err(refusal) => return Err(record.not_permitted(refusal, route, &found.params)),
+    };
+    record.permitted(&permit);
+    asker.principal = permit.principal().map(Rc::as_ref);
+    limit::admit(&route.limits.by_caller, &asker, standing)?;
+
+    let target = Target::of(&head, &parts.uri, route.delivery.strip_prefix.as_deref());
+    let (body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
+    record.metered(meter.clone());
+    let id_header = record.id_header().clone();
+    let told = Told {
+        caller,
+        prepared: Prepared {
+            forwarded_for: &connection.forwarded_for,
+            forwarded: &connection.forwarded,
+            address: connection.peer.address,
+        },
+        id: record.id(),
+        id_header: &id_header,
+        identity: policy.trust.identity(),
+        forward_token: policy.front.forward_token,
+    };
+    let delivery = &route.delivery;
+    let pools = worker.pools();
+    let answer = forward::forward(
+        pools,
+        delivery,
+        permit,
+        parts,
+        target,
+        body,
+        meter.as_deref(),
+        &told,
+        record.notes(),
+    )
+    .await?;
+    Ok(match answer {
+        Answer::Whole(response) => response.map(Body::whole),
+        Answer::Streamed(response) => response.map(Body::streamed),
+    })
+}
+
+/// Sends a client from the cleartext port to the encrypted one: with 308, so that it keeps its method (RFC 9110
+/// section 15.4.9).
+fn to_https(head: &Head<'_>, port: u16) -> Result<Response<Body>, Denial> {
+    let host = head.host.as_deref().ok_or(Denial::BadRequest(Malformed::Host))?;
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let location = format!("https://{host}{port}{}{query}", head.path);
+    let location = HeaderValue::try_from(location).map_err(|_| Denial::BadRequest(Malformed::Target))?;
+    let mut response = Response::new(Body::whole(Bytes::new()));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+/// Closes an HTTP/1.1 connection whose request was not read to its end, or may not have been: what is left of it
+/// must never be read as the next request.
+fn closing_if_unread(mut response: Response<Body>, denial: &Denial, version: Version) -> Response<Body> {
+    let unread = matches!(
+        denial,
+        Denial::BadRequest(_) | Denial::HeadersTooLarge | Denial::BodyTooLarge | Denial::RequestTimeout
+    );
+    if unread && version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

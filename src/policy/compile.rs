@@ -1,0 +1,294 @@
+//! Text becomes policy: names resolved, keys loaded, every fault collected.
+//!
+//! One pass over the whole file, from the parts that others refer to down to the routes. Nothing stops at the first
+//! fault: the operator gets them all at once.
+
+mod routes;
+mod trust;
+mod upstreams;
+
+use super::{Front, Policy};
+use crate::accept::tls::{Files, MinVersion};
+use crate::authority::Keyring;
+use crate::config::Loaded;
+use crate::config::file::{self, File};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::forward::BodyBounds;
+use crate::journal::{Level, Style};
+use crate::limit::Limit;
+use crate::route::head::HeadBounds;
+use crate::route::path::Slashes;
+use crate::worker::{AccessLog, Plan};
+use http::HeaderValue;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a file compiles to.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What the gateway obeys.
+    pub policy: Policy,
+    /// What is fixed from start to end of the process.
+    pub plan: ServerPlan,
+    /// The local authority, if the file has one.
+    pub authority: Option<Authority>,
+    /// What an operator should look at, though it can be served.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Where to listen, and how: read once at start.
+#[derive(Clone, Debug)]
+pub struct ServerPlan {
+    /// Addresses for TLS.
+    pub https: Vec<SocketAddr>,
+    /// Addresses for cleartext.
+    pub http: Vec<SocketAddr>,
+    /// Addresses for the admin listener.
+    pub admin: Vec<SocketAddr>,
+    /// Whether cleartext is sent to TLS instead of served.
+    pub redirect: bool,
+    /// The certificate; none: a self-signed one under the state folder.
+    pub certificate: Option<Files>,
+    /// The oldest TLS.
+    pub min_version: MinVersion,
+    /// Where what is made at first start is kept.
+    pub state_dir: PathBuf,
+    /// The least grave event that is logged.
+    pub level: Level,
+    /// What each core needs to know.
+    pub worker: Plan,
+}
+
+/// The local issuer.
+#[derive(Debug)]
+pub struct Authority {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`.
+    pub audience: Vec<String>,
+    /// How long an access token lives.
+    pub access_expires: Duration,
+    /// Its signing keys.
+    pub keyring: Keyring,
+}
+
+/// Gathers faults and warnings as the parts of a file are compiled.
+struct Faults<'l> {
+    loaded: &'l Loaded,
+    found: Vec<Diagnostic>,
+}
+
+impl Faults<'_> {
+    fn fault(&mut self, id: &'static str, key: &str, found: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Fault, id, key, found.into(), hint.into());
+    }
+
+    fn warn(&mut self, id: &'static str, key: &str, found: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Warning, id, key, found.into(), hint.into());
+    }
+
+    fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
+        let place = self.loaded.places.of(key);
+        self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
+    }
+
+    /// A file that the policy names, relative to the policy's own folder.
+    fn path(&self, text: &str) -> PathBuf {
+        self.loaded.base.join(text)
+    }
+
+    fn any(&self) -> bool {
+        self.found.iter().any(|diagnostic| diagnostic.severity == Severity::Fault)
+    }
+}
+
+/// Compiles a file for a gateway of so many cores.
+///
+/// # Errors
+/// All faults, with the warnings among them, in the order of the file's parts.
+pub fn compile(loaded: &Loaded, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
+    let file = &loaded.file;
+    let mut faults = Faults { loaded, found: Vec::new() };
+
+    let plan = plan(file, &mut faults);
+    let front = front(file, &mut faults);
+    let authority = trust::authority(file, &mut faults);
+    let mut claims = trust::Claims::default();
+    let identity = trust::identity(file, &mut claims, &mut faults);
+    let issuers = trust::issuers(file, authority.as_ref(), &mut faults);
+    let upstreams = upstreams::compile(file, &mut faults);
+    let limits = routes::limits(file, &mut claims, &mut faults);
+    let (routes, table) = routes::compile(file, &upstreams, &limits, &mut claims, cores, &mut faults);
+
+    if faults.any() {
+        return Err(faults.found);
+    }
+    let table = table.ok_or_else(Vec::new)?;
+    let policy = Policy {
+        table,
+        routes: routes.into(),
+        trust: crate::authenticate::Trust::new(issuers, claims.into_paths(), identity),
+        front,
+        upstreams: upstreams.into_values().flatten().collect(),
+        limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
+    };
+    Ok(Compiled { policy, plan, authority, warnings: faults.found })
+}
+
+fn front(file: &File, faults: &mut Faults<'_>) -> Front {
+    let bounds = &file.server.bounds;
+    if file.server.trusted_proxies.iter().any(|network| network.is_everything()) {
+        faults.warn(
+            "trusts_everybody",
+            "server.trusted_proxies",
+            "a network that holds every address: any client can pass for any other",
+            "name the addresses of the proxies in front of the gateway",
+        );
+    }
+    let hsts = file.tls.as_ref().map_or(file::Tls::default().hsts, |tls| tls.hsts.clone());
+    let hsts = match hsts.as_str() {
+        "" => None,
+        text => match HeaderValue::from_str(text) {
+            Ok(value) => Some(value),
+            Err(_) => {
+                faults.fault("bad_value", "tls.hsts", "no header value", "such as \"max-age=31536000\"");
+                None
+            }
+        },
+    };
+    Front {
+        head_bounds: HeadBounds { header_count: bounds.headers, header_bytes: bounds.header_size.as_usize() },
+        body_bounds: BodyBounds { size: bounds.body_size.as_u64(), timeout: bounds.body_timeout.into() },
+        slashes: match file.server.paths {
+            file::Paths::Strict => Slashes::Strict,
+            file::Paths::Merge => Slashes::Merge,
+        },
+        trusted_proxies: file.server.trusted_proxies.clone().into(),
+        hsts,
+        forward_token: file.identity.forward_token,
+    }
+}
+
+fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
+    let server = &file.server;
+    let bounds = &server.bounds;
+    let https = server.https.addresses().to_vec();
+    let http = server.http.addresses().to_vec();
+    if https.is_empty() && http.is_empty() {
+        faults.fault(
+            "nothing_served",
+            "server",
+            "neither https nor http has an address",
+            "give one of them an address",
+        );
+    }
+    let redirect = server.plain == file::Plain::Redirect;
+    if redirect && https.is_empty() && !http.is_empty() {
+        faults.fault(
+            "nothing_to_redirect_to",
+            "server.plain",
+            "\"redirect\" while [server] https is off",
+            "turn https on, or say plain = \"serve\"",
+        );
+    }
+    if https.len() > 1 && redirect && https.iter().any(|address| address.port() != https[0].port()) {
+        faults.warn(
+            "redirect_port",
+            "server.https",
+            format!("several ports: cleartext is redirected to the first, {}", https[0].port()),
+            "put the port that clients should use first",
+        );
+    }
+    for (key, duration) in [
+        ("server.bounds.header_timeout", Duration::from(bounds.header_timeout)),
+        ("server.bounds.body_timeout", bounds.body_timeout.into()),
+        ("server.bounds.idle_timeout", bounds.idle_timeout.into()),
+    ] {
+        if duration.is_zero() {
+            faults.fault("bad_value", key, "0: nothing could arrive in time", "a duration such as \"30s\"");
+        }
+    }
+    if bounds.header_size.as_usize() < 1024 {
+        faults.fault(
+            "bad_value",
+            "server.bounds.header_size",
+            "less than 1KiB",
+            "at least \"1KiB\"; the default is \"32KiB\"",
+        );
+    }
+    for (key, number) in [
+        ("server.bounds.headers", bounds.headers),
+        ("server.bounds.connections", bounds.connections),
+        ("server.bounds.streams", bounds.streams as usize),
+    ] {
+        if number == 0 {
+            faults.fault("bad_value", key, "0: nothing could be served", "a number of at least 1");
+        }
+    }
+    let tls = file.tls.clone().unwrap_or_default();
+    let certificate = match (tls.certificate.as_str(), tls.key.as_str()) {
+        ("", "") => None,
+        ("", _) => {
+            faults.fault("half_a_pair", "tls.key", "a key without its certificate", "add [tls] certificate");
+            None
+        }
+        (_, "") => {
+            faults.fault("half_a_pair", "tls.certificate", "a certificate without its key", "add [tls] key");
+            None
+        }
+        (certificate, key) => Some(Files { certificate: faults.path(certificate), key: faults.path(key) }),
+    };
+    let min_version = match tls.min_version {
+        file::TlsVersion::Tls12 => MinVersion::Tls12,
+        file::TlsVersion::Tls13 => MinVersion::Tls13,
+    };
+    if let Some(files) = &certificate
+        && let Err(why) = crate::accept::tls::acceptor(files, min_version)
+    {
+        faults.fault(
+            "bad_certificate",
+            "tls.certificate",
+            why,
+            "PEM files of a certificate chain and its key",
+        );
+    }
+    let human = match file.log.format {
+        file::LogFormat::Human => true,
+        file::LogFormat::Json => false,
+        file::LogFormat::Auto => std::io::stdout().is_terminal(),
+    };
+    ServerPlan {
+        https,
+        http,
+        admin: server.admin.addresses().to_vec(),
+        redirect,
+        certificate,
+        min_version,
+        state_dir: faults.path(&file.state.dir),
+        level: match file.log.level {
+            file::LogLevel::Error => Level::Error,
+            file::LogLevel::Warn => Level::Warn,
+            file::LogLevel::Info => Level::Info,
+            file::LogLevel::Debug => Level::Debug,
+        },
+        worker: Plan {
+            header_timeout: bounds.header_timeout.into(),
+            idle_timeout: bounds.idle_timeout.into(),
+            body_timeout: bounds.body_timeout.into(),
+            header_size: bounds.header_size.as_usize(),
+            header_count: bounds.headers,
+            streams: bounds.streams,
+            connections_max: bounds.connections,
+            drain: server.drain.into(),
+            access: match file.log.access {
+                file::LogAccess::On => AccessLog::On,
+                file::LogAccess::Refusals => AccessLog::Refusals,
+                file::LogAccess::Off => AccessLog::Off,
+            },
+            style: if human { Style::Human } else { Style::Json },
+        },
+    }
+}

@@ -1,0 +1,378 @@
+//! `[rate_limit.NAME]` and `[[route]]`: what is asked of whom, where.
+
+use super::Faults;
+use super::trust::{Claims, claim_path};
+use super::upstreams::Upstreams;
+use crate::authenticate::{Access, ClaimValue};
+use crate::authorize::{Check, Expected, Rule};
+use crate::config::file::{self, File, Literal, RateLimitTable, RouteTable as Table};
+use crate::config::place::nearest;
+use crate::forward::{Delivery, Destination};
+use crate::limit::{By, Limit, Limits};
+use crate::policy::Route;
+use crate::respond::metrics::RouteCounters;
+use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use http::HeaderName;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
+
+pub(super) fn limits(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> NamedLimits {
+    let mut limits = NamedLimits::new();
+    for (name, table) in &file.rate_limit {
+        let key = format!("rate_limit.{name}");
+        if !is_plain_name(name) {
+            faults.fault(
+                "bad_name",
+                &key,
+                format!("\"{name}\""),
+                "letters, digits, '-', '_' and '.', at most 64: the name stands in a header",
+            );
+            continue;
+        }
+        if let Some(limit) = limit(&key, name, table, claims, faults) {
+            limits.insert(name.clone(), Arc::new(limit));
+        }
+    }
+    limits
+}
+
+fn limit(
+    key: &str,
+    name: &str,
+    table: &RateLimitTable,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Limit> {
+    let by_key = format!("{key}.by");
+    let by = match table.by.split_once(':') {
+        None => match table.by.as_str() {
+            "client_ip" => By::ClientIp,
+            "subject" => By::Subject,
+            "route" => By::Route,
+            _ => return bad_by(&by_key, &table.by, faults),
+        },
+        Some(("header", header)) => match header.parse::<HeaderName>() {
+            Ok(header) => By::Header(header),
+            Err(_) => return bad_by(&by_key, &table.by, faults),
+        },
+        Some(("claim", path)) => By::Claim(claims.id(claim_path(&by_key, path, faults)?)),
+        Some(_) => return bad_by(&by_key, &table.by, faults),
+    };
+    let rate = table.rate.or_else(|| {
+        faults.fault("missing_key", &format!("{key}.rate"), "nothing", "rate = \"100/s\" (or /m, /h, /d)");
+        None
+    })?;
+    let burst = match table.burst {
+        None => rate.count,
+        Some(burst) => match NonZeroU32::new(burst) {
+            Some(burst) => burst,
+            None => {
+                faults.fault(
+                    "bad_value",
+                    &format!("{key}.burst"),
+                    "0: nothing would ever pass",
+                    "a number of at least 1",
+                );
+                return None;
+            }
+        },
+    };
+    Some(Limit::new(Arc::from(name), by, rate.count, rate.per, burst))
+}
+
+fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
+    faults.fault(
+        "bad_value",
+        key,
+        format!("\"{found}\""),
+        "client_ip, subject, route, header:NAME or claim:PATH",
+    );
+    None
+}
+
+/// Compiles the routes, and the table that finds them; no table where some of them could not be compiled.
+pub(super) fn compile(
+    file: &File,
+    upstreams: &Upstreams,
+    limits: &NamedLimits,
+    claims: &mut Claims,
+    cores: usize,
+    faults: &mut Faults<'_>,
+) -> (Vec<Route>, Option<RouteTable<usize>>) {
+    if file.route.is_empty() {
+        faults.fault(
+            "no_routes",
+            "route",
+            "no [[route]]: every request would be refused",
+            "add one: [[route]] with path and upstream",
+        );
+    }
+    let mut routes = Vec::new();
+    let mut entries = Vec::new();
+    let mut positions = Vec::new();
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    for (index, table) in file.route.iter().enumerate() {
+        let key = format!("route[{index}]");
+        let name = name(&key, table, faults);
+        if let Some(first) = names.insert(name, index) {
+            faults.fault(
+                "same_name",
+                &format!("{key}.name"),
+                format!("\"{name}\", the name of route {} as well", first + 1),
+                "a name of its own: logs and metrics tell routes apart by it",
+            );
+        }
+        let Some(matcher) = matcher(&key, table, faults) else { continue };
+        let Some(destination) = destination(&key, table, upstreams, faults) else { continue };
+        let Some(rule) = rule(&key, table, &matcher.path, claims, faults) else { continue };
+        let route = Route {
+            name: Arc::from(name),
+            index: routes.len(),
+            limits: chosen_limits(&key, table, limits, faults),
+            access: match table.access {
+                file::Access::Authenticated => Access::Authenticated,
+                file::Access::Optional => Access::Optional,
+                file::Access::Public => Access::Public,
+            },
+            rule,
+            delivery: Delivery {
+                destination,
+                strip_prefix: strip_prefix(&key, table, faults),
+                timeout: table.timeout.map(Into::into),
+            },
+            counters: Arc::new(RouteCounters::new(Arc::from(name), cores)),
+        };
+        entries.push((matcher, routes.len()));
+        positions.push(index);
+        routes.push(route);
+    }
+    let table = match RouteTable::build(entries) {
+        Ok(table) => Some(table),
+        Err(conflicts) => {
+            for conflict in conflicts {
+                let (one, other) = (positions[conflict.first], positions[conflict.second]);
+                faults.fault(
+                    "same_route",
+                    &format!("route[{other}].path"),
+                    format!(
+                        "covers what route \"{}\" covers: same host, same path, same method",
+                        routes[conflict.first].name
+                    ),
+                    format!(
+                        "remove one of the two, or give them different methods (the other is route {})",
+                        one + 1
+                    ),
+                );
+            }
+            None
+        }
+    };
+    (routes, table)
+}
+
+/// A route's name; its path where it has none.
+fn name<'t>(key: &str, table: &'t Table, faults: &mut Faults<'_>) -> &'t str {
+    let name = if table.name.is_empty() { &table.path } else { &table.name };
+    if name.len() > 200 || name.chars().any(char::is_control) {
+        faults.fault(
+            "bad_name",
+            &format!("{key}.name"),
+            "more than 200 bytes, or control characters",
+            "a short name",
+        );
+    }
+    name
+}
+
+fn matcher(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Matcher> {
+    let path = if table.path.is_empty() {
+        faults.fault("missing_key", &format!("{key}.path"), "nothing", "path = \"/orders/{id}\"");
+        None
+    } else {
+        PathPattern::parse(&table.path)
+            .map_err(|fault| faults.fault("bad_path", &format!("{key}.path"), fault.found(), fault.remedy()))
+            .ok()
+    };
+    let host = match table.host.as_str() {
+        "" => Some(HostPattern::Any),
+        text => HostPattern::parse(text)
+            .map_err(|fault| faults.fault("bad_host", &format!("{key}.host"), fault.found(), fault.remedy()))
+            .ok(),
+    };
+    let methods = if table.methods.is_empty() {
+        Some(Methods::any())
+    } else {
+        Methods::parse(&table.methods)
+            .map_err(|fault| {
+                faults.fault("bad_method", &format!("{key}.methods"), fault.found(), fault.remedy())
+            })
+            .ok()
+    };
+    Some(Matcher { host: host?, path: path?, methods: methods? })
+}
+
+fn destination(
+    key: &str,
+    table: &Table,
+    upstreams: &Upstreams,
+    faults: &mut Faults<'_>,
+) -> Option<Destination> {
+    let at = format!("{key}.upstream");
+    if table.upstream.is_empty() {
+        faults.fault("missing_key", &at, "nothing", "upstream = \"NAME\" of an [upstream.NAME]");
+        return None;
+    }
+    match upstreams.get(&table.upstream) {
+        Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
+        // Either the echo, or an upstream whose own fault is reported already.
+        Some(None) => Some(Destination::Echo),
+        None => {
+            faults.fault(
+                "unknown_name",
+                &at,
+                format!("no upstream named \"{}\"", table.upstream),
+                defined(&table.upstream, upstreams.keys()),
+            );
+            None
+        }
+    }
+}
+
+fn defined<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    match nearest(name, &known) {
+        Some(near) => format!("the nearest is \"{near}\"; defined: {}", known.join(", ")),
+        None if known.is_empty() => "none is defined".to_owned(),
+        None => format!("defined: {}", known.join(", ")),
+    }
+}
+
+fn chosen_limits(key: &str, table: &Table, limits: &NamedLimits, faults: &mut Faults<'_>) -> Limits {
+    let mut chosen = Vec::new();
+    for (index, name) in table.rate_limits.iter().enumerate() {
+        match limits.get(name) {
+            Some(limit) => chosen.push(limit.clone()),
+            // One whose own fault is reported already is not reported again.
+            None if faults.loaded.file.rate_limit.contains_key(name) => {}
+            None => faults.fault(
+                "unknown_name",
+                &format!("{key}.rate_limits[{index}]"),
+                format!("no rate limit named \"{name}\""),
+                defined(name, limits.keys()),
+            ),
+        }
+    }
+    Limits::sort(chosen)
+}
+
+fn strip_prefix(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Box<str>> {
+    let prefix = table.strip_prefix.as_deref()?;
+    let at = format!("{key}.strip_prefix");
+    // A prefix that holds a parameter, or is not the path's own beginning, would strip from some requests only.
+    let whole = prefix.trim_end_matches('/');
+    let is_beginning =
+        table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if whole.is_empty() || prefix.contains(['{', '}']) || !is_beginning {
+        faults.fault(
+            "bad_prefix",
+            &at,
+            format!("\"{prefix}\""),
+            format!("literal segments that \"{}\" begins with", table.path),
+        );
+        return None;
+    }
+    Some(whole.into())
+}
+
+fn rule(
+    key: &str,
+    table: &Table,
+    path: &PathPattern,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Rule> {
+    let mut checks = Vec::new();
+    let boxed =
+        |list: &[String]| -> Box<[Box<str>]> { list.iter().map(|text| text.as_str().into()).collect() };
+    for (name, list) in [("roles", &table.roles), ("all_roles", &table.all_roles), ("scopes", &table.scopes)]
+    {
+        if list.iter().any(String::is_empty) {
+            faults.fault(
+                "bad_value",
+                &format!("{key}.{name}"),
+                "an empty name",
+                "names as they stand in tokens",
+            );
+            return None;
+        }
+    }
+    if let Some(scope) = table.scopes.iter().find(|scope| !is_scope_token(scope)) {
+        faults.fault(
+            "bad_value",
+            &format!("{key}.scopes"),
+            format!("\"{scope}\""),
+            "scope tokens without blanks, quotes or backslashes (RFC 6749 section 3.3)",
+        );
+        return None;
+    }
+    if !table.roles.is_empty() {
+        checks.push(Check::Roles(boxed(&table.roles)));
+    }
+    if !table.all_roles.is_empty() {
+        checks.push(Check::AllRoles(boxed(&table.all_roles)));
+    }
+    if !table.scopes.is_empty() {
+        checks
+            .push(Check::Scopes { all: boxed(&table.scopes), challenge: Arc::from(table.scopes.join(" ")) });
+    }
+    for (name, value) in &table.claims {
+        let key = format!("{key}.claims.{name}");
+        let claim = claims.id(claim_path(&key, name, faults)?);
+        let equals = expected(&key, value, path, faults)?;
+        checks.push(Check::Claim { claim, name: name.as_str().into(), equals });
+    }
+    if table.access == file::Access::Public && !checks.is_empty() {
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.access"),
+            "\"public\" beside roles, scopes or claims: a public route looks at no token",
+            "access = \"authenticated\", or a route without them",
+        );
+        return None;
+    }
+    Some(Rule::new(checks))
+}
+
+fn expected(key: &str, value: &Literal, path: &PathPattern, faults: &mut Faults<'_>) -> Option<Expected> {
+    match value {
+        Literal::Text(text) => match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
+            Some(name) => match path.params().iter().position(|known| **known == *name) {
+                Some(position) => Some(Expected::Param { position, name: name.into() }),
+                None => {
+                    faults.fault(
+                        "unknown_name",
+                        key,
+                        format!("the path \"{path}\" has no parameter {{{name}}}"),
+                        "a parameter of the route's path, or a literal",
+                    );
+                    None
+                }
+            },
+            None => Some(Expected::Literal(ClaimValue::Text(text.as_str().into()))),
+        },
+        Literal::Integer(number) => Some(Expected::Literal(ClaimValue::Number((*number).into()))),
+        Literal::Boolean(flag) => Some(Expected::Literal(ClaimValue::Bool(*flag))),
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// A scope-token (RFC 6749 section 3.3): visible ASCII without quote and backslash.
+fn is_scope_token(scope: &str) -> bool {
+    !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
+}

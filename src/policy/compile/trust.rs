@@ -1,0 +1,430 @@
+//! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
+
+use super::{Authority, Faults};
+use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
+use crate::authority::Keyring;
+use crate::config::file::{AuthorityTable, File, IssuerTable};
+use crate::config::units::Secret;
+use http::HeaderName;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The largest key file that is read.
+const KEY_FILE_MAX: u64 = 1024 * 1024;
+/// Leeway above this is a fault: it would make expiry meaningless.
+const LEEWAY_MAX: Duration = Duration::from_secs(600);
+
+/// The claims that a policy uses, each once.
+#[derive(Default)]
+pub(super) struct Claims(Vec<ClaimPath>);
+
+impl Claims {
+    /// The number of this claim.
+    pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
+        let position = self.0.iter().position(|known| *known == path).unwrap_or_else(|| {
+            self.0.push(path);
+            self.0.len() - 1
+        });
+        ClaimId(u16::try_from(position).unwrap_or(u16::MAX))
+    }
+
+    pub(super) fn into_paths(self) -> Vec<ClaimPath> {
+        self.0
+    }
+}
+
+pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<ClaimPath> {
+    match ClaimPath::parse(text) {
+        Ok(path) => Some(path),
+        Err(why) => {
+            faults.fault(
+                "bad_claim_path",
+                key,
+                format!("\"{text}\": {why}"),
+                "names joined by dots, such as realm_access.roles; a name with a dot in it in double quotes",
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn authority(file: &File, faults: &mut Faults<'_>) -> Option<Authority> {
+    let table = file.authority.as_ref()?;
+    let AuthorityTable { issuer, audience, algorithm, access_expires, secret } = table;
+    if issuer.is_empty() {
+        faults.fault(
+            "missing_key",
+            "authority.issuer",
+            "nothing",
+            "issuer = \"https://id.example.com\": `iss` of its tokens",
+        );
+    }
+    if audience.is_empty() {
+        faults.fault(
+            "missing_key",
+            "authority.audience",
+            "nothing",
+            "audience = [\"orders\"]: `aud` of its tokens",
+        );
+    }
+    if Duration::from(*access_expires).is_zero() {
+        faults.fault(
+            "bad_value",
+            "authority.access_expires",
+            "0: no token would ever be alive",
+            "a duration such as \"15m\"",
+        );
+    }
+    let Some(algorithm) = parse_algorithm("authority.algorithm", algorithm, faults) else { return None };
+    let secret = match (algorithm, secret) {
+        (Algorithm::HS256, None) => {
+            faults.fault(
+                "missing_key",
+                "authority.secret",
+                "nothing, and HS256 needs one",
+                "secret = \"file:PATH\" or \"env:NAME\"",
+            );
+            return None;
+        }
+        (Algorithm::HS256, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
+        (_, Some(_)) => {
+            faults.fault(
+                "useless_key",
+                "authority.secret",
+                format!("a secret beside algorithm = \"{algorithm}\", whose key is made by the gateway"),
+                "remove it, or say algorithm = \"HS256\"",
+            );
+            return None;
+        }
+        (_, None) => None,
+    };
+    let dir = faults.path(&file.state.dir);
+    match Keyring::open(&dir, algorithm, secret.as_deref()) {
+        Ok(keyring) => Some(Authority {
+            issuer: issuer.clone(),
+            audience: audience.clone(),
+            access_expires: (*access_expires).into(),
+            keyring,
+        }),
+        Err(why) => {
+            faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
+            None
+        }
+    }
+}
+
+pub(super) fn identity(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> IdentityHeaders {
+    let table = &file.identity;
+    let mut seen: Vec<HeaderName> = Vec::new();
+    let mut name = |key: &str, text: &str, faults: &mut Faults<'_>| {
+        if text.is_empty() {
+            return None;
+        }
+        let Ok(name) = text.parse::<HeaderName>() else {
+            faults.fault(
+                "bad_header",
+                key,
+                format!("\"{text}\" is no header name"),
+                "such as \"X-Auth-Subject\"",
+            );
+            return None;
+        };
+        if is_ours(&name) {
+            faults.fault(
+                "bad_header",
+                key,
+                format!("\"{text}\" has another meaning"),
+                "a name of your own, such as \"X-Auth-Subject\"",
+            );
+            return None;
+        }
+        if seen.contains(&name) {
+            faults.fault("same_header", key, format!("\"{text}\" a second time"), "one name for each fact");
+            return None;
+        }
+        seen.push(name.clone());
+        Some(name)
+    };
+    let subject = name("identity.subject", &table.subject, faults);
+    let roles = name("identity.roles", &table.roles, faults);
+    let scopes = name("identity.scopes", &table.scopes, faults);
+    let issuer = name("identity.issuer", &table.issuer, faults);
+    let mut of_claims = Vec::new();
+    for (header, path) in &table.claims {
+        let key = format!("identity.claims.{header}");
+        if let (Some(name), Some(path)) = (name(&key, header, faults), claim_path(&key, path, faults)) {
+            of_claims.push((name, claims.id(path)));
+        }
+    }
+    IdentityHeaders::new(subject, roles, scopes, issuer, of_claims)
+}
+
+/// Names that mean something else to HTTP or to the gateway, so that identity under them would be overwritten or
+/// break a message.
+fn is_ours(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    const OTHERS: [&str; 14] = [
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "keep-alive",
+        "proxy-connection",
+        "expect",
+        "authorization",
+        "cookie",
+        "forwarded",
+        "traceparent",
+    ];
+    OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
+}
+
+pub(super) fn issuers(file: &File, authority: Option<&Authority>, faults: &mut Faults<'_>) -> Vec<Issuer> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    if let Some(authority) = authority {
+        match ours(authority) {
+            Ok(issuer) => issuers.push(issuer),
+            Err(why) => {
+                faults.fault("no_signing_key", "authority", why, "a key that the gateway made itself")
+            }
+        }
+    }
+    for (index, table) in file.issuer.iter().enumerate() {
+        let key = format!("issuer[{index}]");
+        if issuers.iter().any(|known| *known.name == table.issuer) {
+            faults.fault(
+                "same_issuer",
+                &format!("{key}.issuer"),
+                format!("\"{}\" a second time", table.issuer),
+                "one entry for each issuer; all its keys in one key set",
+            );
+            continue;
+        }
+        issuers.extend(issuer(&key, table, faults));
+    }
+    issuers
+}
+
+/// The local authority, trusted through the same verification as any other issuer.
+fn ours(authority: &Authority) -> Result<Issuer, String> {
+    let path = |text: &str| ClaimPath::parse(text);
+    Ok(Issuer {
+        name: Arc::from(&*authority.issuer),
+        audience: authority.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        algorithms: vec![authority.keyring.algorithm()],
+        keys: authority.keyring.key_set()?,
+        leeway: 0,
+        roles: path("roles")?,
+        scopes: path("scope")?,
+        types: Box::new(["at+jwt".into()]),
+    })
+}
+
+fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Issuer> {
+    let at = |name: &str| format!("{key}.{name}");
+    let before = faults.found.len();
+    if table.issuer.is_empty() {
+        faults.fault(
+            "missing_key",
+            &at("issuer"),
+            "nothing",
+            "issuer = \"https://id.example.com/\", exactly as `iss` says it",
+        );
+    }
+    if table.audience.is_empty() {
+        faults.fault(
+            "no_audience",
+            &at("audience"),
+            "nothing: a token made for any other service of this issuer would be accepted",
+            "audience = [\"…\"]: what `aud` says in tokens that are meant for you",
+        );
+    }
+    if Duration::from(table.leeway) > LEEWAY_MAX {
+        faults.fault(
+            "bad_value",
+            &at("leeway"),
+            "more than 10m",
+            "the difference of two clocks, such as \"30s\"",
+        );
+    }
+    if table.algorithms.is_empty() {
+        faults.fault(
+            "missing_key",
+            &at("algorithms"),
+            "nothing",
+            "algorithms = [\"RS256\"]: what the issuer signs with",
+        );
+    }
+    let algorithms: Vec<Algorithm> = table
+        .algorithms
+        .iter()
+        .enumerate()
+        .filter_map(|(i, text)| parse_algorithm(&format!("{}[{i}]", at("algorithms")), text, faults))
+        .collect();
+    let roles = claim_path(&at("roles"), &table.roles, faults);
+    let scopes = claim_path(&at("scopes"), &table.scopes, faults);
+    let keys = if algorithms.is_empty() { None } else { keys(key, table, &algorithms, faults) };
+    if faults.found[before..].iter().any(|d| d.severity == super::Severity::Fault) {
+        return None;
+    }
+    Some(Issuer {
+        name: Arc::from(&*table.issuer),
+        audience: table.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        algorithms,
+        keys: keys?,
+        leeway: Duration::from(table.leeway).as_secs(),
+        roles: roles?,
+        scopes: scopes?,
+        types: table.types.iter().map(|text| text.as_str().into()).collect(),
+    })
+}
+
+fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Algorithm> {
+    match text.parse() {
+        Ok(algorithm) => Some(algorithm),
+        Err(_) => {
+            faults.fault(
+                "unknown_algorithm",
+                key,
+                format!("\"{text}\""),
+                "one of HS256, RS256, ES256, EdDSA; \"none\" is no algorithm here",
+            );
+            None
+        }
+    }
+}
+
+fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut Faults<'_>) -> Option<KeySet> {
+    let at = |name: &str| format!("{key}.{name}");
+    let given = [table.jwks.is_some(), table.public_key.is_some(), table.secret.is_some()];
+    let sources = given.iter().filter(|given| **given).count();
+    if sources != 1 {
+        faults.fault(
+            "one_key_source",
+            key,
+            if sources == 0 {
+                "no key: no token of this issuer could be verified"
+            } else {
+                "keys from several places"
+            },
+            "exactly one of jwks = \"FILE\", public_key = \"file:FILE\", secret = \"env:NAME\"",
+        );
+        return None;
+    }
+    let kid = table.kid.as_deref();
+    if let Some(secret) = &table.secret {
+        if algorithms.iter().any(|algorithm| *algorithm != Algorithm::HS256) {
+            faults.fault(
+                "mixed_keys",
+                &at("algorithms"),
+                "an algorithm of public keys beside a secret",
+                "algorithms = [\"HS256\"] with secret; a secret and published keys do not belong to one issuer (RFC 8725 section 3.1)",
+            );
+            return None;
+        }
+        let bytes = resolve(&at("secret"), secret, faults)?;
+        let mut set = KeySet::default();
+        return match set.add_secret(kid, &bytes) {
+            Ok(()) => Some(set),
+            Err(why) => {
+                faults.fault(
+                    "weak_secret",
+                    &at("secret"),
+                    why,
+                    "at least 256 random bits: openssl rand -hex 32",
+                );
+                None
+            }
+        };
+    }
+    if let Some(reference) = &table.public_key {
+        let bytes = resolve(&at("public_key"), reference, faults)?;
+        let mut set = KeySet::default();
+        return match set.add_pem(kid, &bytes, algorithms) {
+            Ok(()) => Some(set),
+            Err(why) => {
+                faults.fault(
+                    "bad_key",
+                    &at("public_key"),
+                    why,
+                    "a public key in PEM, of one of the issuer's algorithms",
+                );
+                None
+            }
+        };
+    }
+    let text = table.jwks.as_deref()?;
+    if text.starts_with("https://") || text.starts_with("http://") {
+        faults.fault(
+            "bad_value",
+            &at("jwks"),
+            "a URL",
+            "the path of a file: this version reads key sets from files",
+        );
+        return None;
+    }
+    let path = faults.path(text);
+    let set = read_bounded(&path).and_then(|bytes| {
+        KeySet::from_jwks(&bytes, algorithms).map_err(|why| format!("{}: {why}", path.display()))
+    });
+    match set {
+        Ok((set, skipped)) => {
+            for why in skipped {
+                faults.warn(
+                    "skipped_key",
+                    &at("jwks"),
+                    why,
+                    "nothing, if tokens signed with it need not be accepted",
+                );
+            }
+            Some(set)
+        }
+        Err(why) => {
+            faults.fault("bad_key", &at("jwks"), why, "a JSON Web Key Set (RFC 7517 section 5)");
+            None
+        }
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+    let fault = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = fs::File::open(path).map_err(fault)?;
+    if !file.metadata().map_err(fault)?.is_file() {
+        return Err(format!("{}: not a file", path.display()));
+    }
+    let mut bytes = Vec::new();
+    file.take(KEY_FILE_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
+    if bytes.len() as u64 > KEY_FILE_MAX {
+        return Err(format!("{}: larger than 1MiB", path.display()));
+    }
+    Ok(bytes)
+}
+
+fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
+    if secret.is_literal() && key.ends_with("secret") {
+        faults.warn(
+            "secret_in_plain_text",
+            key,
+            "a secret in the policy file itself (not shown)",
+            "\"env:NAME\" or \"file:PATH\"; a literal is for development",
+        );
+    }
+    match secret.resolve(&faults.loaded.base) {
+        Ok(bytes) => Some(bytes.to_vec()),
+        Err(why) => {
+            faults.fault(
+                "no_secret",
+                key,
+                why,
+                "\"env:NAME\" of a variable that is set, or \"file:PATH\" of a file that can be read",
+            );
+            None
+        }
+    }
+}

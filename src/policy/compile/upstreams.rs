@@ -1,0 +1,195 @@
+//! `[upstream.NAME]`: servers, and whom to trust as one.
+
+use super::Faults;
+use crate::config::file::{File, UpstreamTable};
+use crate::forward::{Server, Upstream};
+use http::Uri;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio_rustls::TlsConnector;
+
+/// By name; `None` is the built-in echo.
+pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
+
+pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Upstreams {
+    file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, faults))).collect()
+}
+
+fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Arc<Upstream>> {
+    let key = format!("upstream.{name}");
+    match (table.builtin.is_some(), table.servers.is_empty()) {
+        (true, true) => return None,
+        (true, false) => {
+            faults.fault(
+                "bad_upstream",
+                &format!("{key}.servers"),
+                "servers beside builtin",
+                "keep one of the two",
+            );
+            return None;
+        }
+        (false, true) => {
+            faults.fault("no_servers", &key, "no servers", "servers = [\"http://127.0.0.1:9001\"]");
+            return None;
+        }
+        (false, false) => {}
+    }
+    let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
+    let tls = if wants_tls { connector(&key, table, faults) } else { None };
+    let mut servers = Vec::new();
+    for (index, text) in table.servers.iter().enumerate() {
+        match server(text, tls.as_ref()) {
+            Ok(server) => servers.push(Arc::new(server)),
+            Err(why) => faults.fault(
+                "bad_server",
+                &format!("{key}.servers[{index}]"),
+                format!("\"{text}\": {why}"),
+                "\"http://host:port\" or \"https://host:port\", without a path",
+            ),
+        }
+    }
+    for (key, duration) in
+        [(format!("{key}.connect_timeout"), table.connect_timeout), (format!("{key}.timeout"), table.timeout)]
+    {
+        if std::time::Duration::from(duration).is_zero() {
+            faults.fault(
+                "bad_value",
+                &key,
+                "0: no server could answer in time",
+                "a duration such as \"30s\"",
+            );
+        }
+    }
+    if servers.is_empty() {
+        return None;
+    }
+    let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
+    Some(Arc::new(Upstream::new(Arc::from(name), servers, connect, answer)))
+}
+
+fn server(text: &str, tls: Option<&TlsConnector>) -> Result<Server, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
+    let (default_port, tls) = match uri.scheme_str() {
+        Some("http") => (80, None),
+        Some("https") => (443, tls.cloned()),
+        Some(other) => return Err(format!("the scheme {other} is not spoken here")),
+        None => return Err("no scheme".to_owned()),
+    };
+    if uri.path() != "/" || uri.query().is_some() || text.ends_with('/') {
+        return Err("a path or query".to_owned());
+    }
+    let authority = uri.authority().ok_or("no host")?;
+    if authority.as_str().contains('@') {
+        return Err("a user name".to_owned());
+    }
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return Err("no host".to_owned());
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        None if authority.as_str().ends_with(':') => return Err("no port behind the colon".to_owned()),
+        None => default_port,
+    };
+    if port == 0 {
+        return Err("port 0".to_owned());
+    }
+    Ok(Server::new(Arc::from(text), host.into(), port, tls))
+}
+
+/// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
+fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    match &table.ca {
+        Some(ca) => {
+            let key = format!("{key}.ca");
+            let path = faults.path(ca);
+            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect);
+            match read {
+                Ok(certificates) => {
+                    roots.add_parsable_certificates(certificates);
+                }
+                Err(error) => {
+                    faults.fault(
+                        "bad_file",
+                        &key,
+                        format!("{}: {error}", path.display()),
+                        "a PEM file of certificates",
+                    );
+                    return None;
+                }
+            }
+            if roots.is_empty() {
+                faults.fault(
+                    "bad_file",
+                    &key,
+                    format!("{}: holds no certificate", path.display()),
+                    "a PEM file of certificates",
+                );
+                return None;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                faults.fault(
+                    "no_authorities",
+                    &format!("{key}.servers"),
+                    "https servers, but the system knows no certificate authorities",
+                    "install the system's CA certificates, or name a PEM file with ca",
+                );
+                return None;
+            }
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions();
+    match config {
+        Ok(config) => {
+            let mut config = config.with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Some(TlsConnector::from(Arc::new(config)))
+        }
+        Err(error) => {
+            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_a_scheme_a_host_and_a_port() {
+        for (text, host, port) in [
+            ("http://127.0.0.1:9001", "127.0.0.1", 9001),
+            ("http://[::1]:9001", "::1", 9001),
+            ("http://orders", "orders", 80),
+        ] {
+            let server = server(text, None).unwrap();
+            assert_eq!((&*server.host, server.port), (host, port), "{text}");
+        }
+        for text in [
+            "127.0.0.1:9001",
+            "ftp://a:1",
+            "http://a:1/path",
+            "http://a:1/",
+            "http://a:1?q",
+            "http://user@a:1",
+            "http://:80",
+            "http://a:0",
+            "http://a:99999",
+            "http://",
+            "",
+        ] {
+            assert!(server(text, None).is_err(), "{text}");
+        }
+    }
+}

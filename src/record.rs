@@ -1,0 +1,362 @@
+//! What is told of one request: an access line and counts, once, whatever becomes of it.
+//!
+//! A record is written when it is dropped: with the answer's last byte, or when the client leaves before. It has no
+//! field that could hold a token, a query or a header of the client's.
+
+use crate::accept::{Connection, forwarded};
+use crate::authenticate::Principal;
+use crate::authorize::Permit;
+use crate::clock::Now;
+use crate::decision::Refusal;
+use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
+use crate::forward::{Cut, Meter, Notes};
+use crate::peer::{Caller, Peer};
+use crate::policy::{Policy, Route};
+use crate::request_id::RequestId;
+use crate::respond::access_log::{self, Line};
+use crate::respond::metrics::Outcome;
+use crate::route::Params;
+use crate::worker::{AccessLog, Worker};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, StatusCode, Version, header};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The status that stands in the log when the client left before its answer. Not sent to anybody; the number is the
+/// one that operators know from other proxies.
+const CLIENT_LEFT: u16 = 499;
+
+/// The facts of one request, gathered as it goes.
+#[derive(Debug)]
+pub struct Record {
+    worker: Rc<Worker>,
+    policy: Rc<Arc<Policy>>,
+    connection: Rc<Connection>,
+    now: Now,
+    caller: Caller,
+    id: RequestId,
+    id_header: HeaderValue,
+    version: Version,
+    method: Method,
+    target: Option<PathAndQuery>,
+    host: Option<HeaderValue>,
+    route: Option<usize>,
+    status: Option<StatusCode>,
+    denial: Option<Denial>,
+    principal: Option<Rc<Principal>>,
+    meter: Option<Rc<Meter>>,
+    notes: Notes,
+    bytes_out: u64,
+    complete: bool,
+}
+
+impl Record {
+    /// Begins with what the head says.
+    pub fn begin(
+        worker: &Rc<Worker>,
+        policy: Rc<Arc<Policy>>,
+        connection: &Rc<Connection>,
+        parts: &Parts,
+    ) -> Self {
+        connection.pulse.request_begins();
+        let caller = forwarded::caller(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
+        let id = worker.request_ids().next();
+        // From a trusted proxy its own name for the request is kept, so that one name leads through all logs.
+        let id_header = parts
+            .headers
+            .get(crate::forward::X_REQUEST_ID)
+            .filter(|value| caller.by_trusted_proxy && is_plain_id(value))
+            .cloned()
+            .unwrap_or_else(|| id.header());
+        let logged = worker.plan().access != AccessLog::Off;
+        Self {
+            worker: worker.clone(),
+            policy,
+            connection: connection.clone(),
+            now: Now::read(),
+            caller,
+            id,
+            id_header,
+            version: parts.version,
+            method: parts.method.clone(),
+            target: if logged { parts.uri.path_and_query().cloned() } else { None },
+            host: if logged {
+                parts.headers.get(header::HOST).cloned().or_else(|| authority(parts))
+            } else {
+                None
+            },
+            route: None,
+            status: None,
+            denial: None,
+            principal: None,
+            meter: None,
+            notes: Notes::default(),
+            bytes_out: 0,
+            complete: false,
+        }
+    }
+
+    /// When the request was read: the time that all stages agree on.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Who sent it.
+    pub fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    /// Its name.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// Its name as a field value.
+    pub fn id_header(&self) -> &HeaderValue {
+        &self.id_header
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Where forwarding notes what came of it.
+    pub fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    /// The route that covers it.
+    pub fn routed(&mut self, route: usize) {
+        self.route = Some(route);
+    }
+
+    /// It was permitted.
+    pub fn permitted(&mut self, permit: &Permit) {
+        self.principal = permit.principal().cloned();
+    }
+
+    /// It was not: notes for the operator who was refused and what they lack.
+    pub fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
+        if let Some(principal) = &refusal.principal
+            && let Some(check) = route.rule.first_failure(principal, params)
+        {
+            let roles = principal.roles.join(", ");
+            self.notes.detail = Some(format!("the route asks for {check}; the caller's roles: [{roles}]"));
+        }
+        self.principal = refusal.principal;
+        refusal.denial
+    }
+
+    /// Its body is counted here.
+    pub fn metered(&mut self, meter: Option<Rc<Meter>>) {
+        self.meter = meter;
+    }
+
+    /// It was refused.
+    pub fn refused(&mut self, denial: Denial) {
+        if self.notes.detail.is_none() {
+            self.notes.detail = finer_reason(&denial).map(str::to_owned);
+        }
+        self.denial = Some(denial);
+    }
+
+    /// An answer of this status is on its way.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// So many bytes of the answer's body were handed to the connection.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes_out += bytes as u64;
+    }
+
+    /// The answer's body broke off.
+    pub fn cut(&mut self, cut: &Cut) {
+        self.notes.detail = Some(cut.to_string());
+    }
+
+    /// The answer was handed to the connection to its end.
+    pub fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    fn count(&self, route: usize, outcome: Outcome<'_>, micros: u64) {
+        self.policy.routes[route].counters.record(self.worker.index(), outcome, micros);
+    }
+
+    fn line<'l>(&'l self, micros: u64) -> Line<'l> {
+        Line {
+            unix: self.now.unix,
+            subsec_nanos: self.now.subsec_nanos,
+            level: access_log::level(self.denial.as_ref()),
+            request_id: self.id_header.as_bytes(),
+            client: self.caller.address,
+            scheme: self.caller.scheme,
+            version: protocol(self.version),
+            method: self.method.as_str().as_bytes(),
+            host: self.host.as_ref().map_or(b"", HeaderValue::as_bytes),
+            path: self.target.as_ref().map_or("", PathAndQuery::path).as_bytes(),
+            route: self.route.map(|route| &*self.policy.routes[route].name),
+            status: self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
+            code: self.denial.as_ref().map(Denial::code),
+            detail: self.notes.detail.as_deref(),
+            subject: self.principal.as_ref().map(|principal| &*principal.subject),
+            issuer: self.principal.as_ref().map(|principal| &*principal.issuer),
+            upstream: self.notes.server.as_ref().map(|server| &*server.origin),
+            bytes_in: self.meter.as_ref().map_or(0, |meter| meter.bytes()),
+            bytes_out: self.bytes_out,
+            micros,
+            upstream_micros: self.notes.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            complete: self.complete,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        let elapsed = Instant::now().saturating_duration_since(self.now.steady);
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        let counters = worker.counters();
+        match (self.route, &self.denial, self.status) {
+            (Some(route), Some(denial), _) => self.count(route, Outcome::Refused(denial), micros),
+            (Some(route), None, Some(status)) => self.count(route, Outcome::Forwarded(status), micros),
+            (None, Some(denial), _) => counters.unrouted.record(denial),
+            (None, None, Some(_)) => counters.redirected.add(1),
+            (_, None, None) => counters.clients_left.add(1),
+        }
+        if self.notes.forged > 0 {
+            counters.identity_dropped.add(self.notes.forged);
+        }
+        let wanted = match worker.plan().access {
+            AccessLog::On => true,
+            AccessLog::Refusals => self.denial.is_some(),
+            AccessLog::Off => false,
+        };
+        if wanted {
+            worker.log_line(|lines| self.line(micros).write(worker.plan().style, lines));
+        }
+        self.connection.pulse.request_ends(worker.tick());
+    }
+}
+
+/// Tells of bytes that were no HTTP: there is no request to make a record of.
+pub fn unreadable(worker: &Worker, connection: &Connection, error: &hyper::Error) {
+    let Peer { address, scheme } = connection.peer;
+    let now = Now::read();
+    let detail = error.to_string();
+    let too_large = error.is_parse_too_large();
+    let denial = if too_large { Denial::HeadersTooLarge } else { Denial::BadRequest(Malformed::Target) };
+    worker.counters().unrouted.record(&denial);
+    if worker.plan().access == AccessLog::Off {
+        return;
+    }
+    let line = Line {
+        unix: now.unix,
+        subsec_nanos: now.subsec_nanos,
+        level: access_log::level(Some(&denial)),
+        request_id: b"",
+        client: address,
+        scheme,
+        version: "",
+        method: b"",
+        host: b"",
+        path: b"",
+        route: None,
+        status: denial.status().as_u16(),
+        code: Some(denial.code()),
+        detail: Some(&detail),
+        subject: None,
+        issuer: None,
+        upstream: None,
+        bytes_in: 0,
+        bytes_out: 0,
+        micros: 0,
+        upstream_micros: None,
+        complete: false,
+    };
+    worker.log_line(|lines| line.write(worker.plan().style, lines));
+}
+
+/// The protocol's name, as logs write it.
+fn protocol(version: Version) -> &'static str {
+    if version == Version::HTTP_2 {
+        "HTTP/2"
+    } else if version == Version::HTTP_10 {
+        "HTTP/1.0"
+    } else {
+        "HTTP/1.1"
+    }
+}
+
+/// The host that an HTTP/2 request names in `:authority`, or one in absolute form.
+fn authority(parts: &Parts) -> Option<HeaderValue> {
+    parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+}
+
+/// Whether a proxy's request id is short and of visible ASCII.
+fn is_plain_id(value: &HeaderValue) -> bool {
+    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+/// What the code does not say, for the operator: fixed text of ours.
+fn finer_reason(denial: &Denial) -> Option<&'static str> {
+    match denial {
+        Denial::BadRequest(malformed) => Some(match malformed {
+            Malformed::EncodedSeparator => "the path holds an encoded slash or backslash",
+            Malformed::Backslash => "the path holds a backslash",
+            Malformed::ControlByte => "the path holds a control character",
+            Malformed::DotSegment => "the path holds a hidden dot segment, or climbs above its root",
+            Malformed::EmptySegment => "the path holds an empty segment (//)",
+            Malformed::PercentCode => "the path holds a % that is no percent code",
+            Malformed::NotUtf8 => "the path is not UTF-8",
+            Malformed::Fragment => "the request target holds a fragment (#)",
+            Malformed::Target => "the request target is neither a path nor an absolute URI",
+            Malformed::PathTooLong => "the path is too long",
+            Malformed::Host => "the host is missing, repeated or not a host",
+            Malformed::HostMismatch => "Host and the target's authority differ",
+            Malformed::Framing => "the body's framing is ambiguous or broke off",
+        }),
+        Denial::MalformedToken(part) => Some(match part {
+            TokenPart::Field => "Authorization is not one scheme, one space, one token",
+            TokenPart::Shape => "the token is not three parts, or too long",
+            TokenPart::Header => "the token's header cannot be read",
+            TokenPart::Claims => "the token's claims cannot be read",
+            TokenPart::Signature => "the token's signature is not of its algorithm's form",
+            TokenPart::Critical => "the token's header has critical members (crit)",
+        }),
+        Denial::MissingClaim(claim) => Some(match claim {
+            RequiredClaim::Issuer => "iss is missing or no string",
+            RequiredClaim::Subject => "sub is missing or no string",
+            RequiredClaim::Audience => "aud is missing or neither string nor list of strings",
+            RequiredClaim::Expiry => "exp is missing or no number",
+            RequiredClaim::Time => "nbf or iat is no number",
+        }),
+        Denial::HeadersTooLarge
+        | Denial::BodyTooLarge
+        | Denial::RequestTimeout
+        | Denial::NoRoute
+        | Denial::MethodNotAllowed(_)
+        | Denial::MissingToken
+        | Denial::AmbiguousCredentials
+        | Denial::UnsupportedAlgorithm
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::BadSignature
+        | Denial::ExpiredToken
+        | Denial::TokenNotYetValid
+        | Denial::WrongAudience
+        | Denial::WrongType
+        | Denial::InsufficientRole
+        | Denial::InsufficientScope(_)
+        | Denial::ClaimMismatch
+        | Denial::RateLimited { .. }
+        | Denial::Overloaded
+        | Denial::UpstreamUnavailable
+        | Denial::UpstreamTimeout
+        | Denial::UpstreamFailed => None,
+    }
+}

@@ -1,0 +1,319 @@
+//! One line for each request.
+//!
+//! Promises that what clients send stays inside its field (see `journal::line`). No field can hold a token, a
+//! header field or a query, because the type has none for them. When lines are written, and to where, is the
+//! journal's and the worker's business.
+
+use crate::denial::{Denial, Fault};
+use crate::journal::{Level, LineWriter, Style};
+use crate::peer::Scheme;
+use std::io::Write;
+use std::net::IpAddr;
+
+/// The facts of one request, borrowed. Bytes are what a client sent; the rest is ours, or verified.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// When the request was read: seconds since 1970.
+    pub unix: u64,
+    /// Nanoseconds within that second.
+    pub subsec_nanos: u32,
+    /// How much the line matters: [`level`].
+    pub level: Level,
+    /// The request's id.
+    pub request_id: &'a [u8],
+    /// The client's address.
+    pub client: IpAddr,
+    /// The scheme that the client used.
+    pub scheme: Scheme,
+    /// `HTTP/1.1`, `HTTP/2`.
+    pub version: &'a str,
+    /// The method.
+    pub method: &'a [u8],
+    /// The host that was asked for, as sent.
+    pub host: &'a [u8],
+    /// The path, as sent. Never with the query: those hold tokens and personal data all too often.
+    pub path: &'a [u8],
+    /// The route's name, when one covered the request.
+    pub route: Option<&'a str>,
+    /// The status of the answer.
+    pub status: u16,
+    /// Why it was refused: the code of the denial.
+    pub code: Option<&'static str>,
+    /// The finer reason, for operators alone.
+    pub detail: Option<&'a str>,
+    /// The caller, once verified.
+    pub subject: Option<&'a str>,
+    /// Who vouched for the caller.
+    pub issuer: Option<&'a str>,
+    /// The server that the request was forwarded to.
+    pub upstream: Option<&'a str>,
+    /// Bytes of body from the client.
+    pub bytes_in: u64,
+    /// Bytes of body to the client.
+    pub bytes_out: u64,
+    /// From the request's first reading to the answer's last byte, in microseconds.
+    pub micros: u64,
+    /// The part of it that was spent waiting for the upstream's answer, in microseconds.
+    pub upstream_micros: Option<u64>,
+    /// Whether the client got the whole answer.
+    pub complete: bool,
+}
+
+/// How much the line of a request matters. A client's fault is an ordinary event of a gateway.
+pub const fn level(denial: Option<&Denial>) -> Level {
+    match denial {
+        None => Level::Info,
+        Some(denial) => match denial.fault() {
+            Fault::Client => Level::Info,
+            Fault::Gateway | Fault::Upstream => Level::Warn,
+        },
+    }
+}
+
+impl Line<'_> {
+    /// Appends the line, its end included. Bounded: 1 KiB a value before escaping.
+    pub fn write(&self, style: Style, out: &mut Vec<u8>) {
+        let mut line = LineWriter::begin(style, out, self.unix, self.subsec_nanos, self.level);
+        match style {
+            Style::Human => self.write_human(&mut line),
+            Style::Json => self.write_json(&mut line),
+        }
+        line.end();
+    }
+
+    /// `12:00:00.000Z INFO  200 GET https://host/path 1.234ms client=192.0.2.1 route=orders …`
+    fn write_human(&self, line: &mut LineWriter<'_>) {
+        line.bare(itoa::Buffer::new().format(self.status).as_bytes());
+        line.bare(self.method);
+        line.bare(self.scheme.as_str().as_bytes());
+        line.bare_part(b"://");
+        line.bare_part(self.host);
+        line.bare_part(self.path);
+        self.write_milliseconds(line);
+        line.text("client", Address::of(self.client).as_bytes());
+        self.write_facts(line);
+        if !self.complete {
+            line.flag("complete", false);
+        }
+        line.text("id", self.request_id);
+    }
+
+    fn write_json(&self, line: &mut LineWriter<'_>) {
+        line.text("request_id", self.request_id);
+        line.text("client", Address::of(self.client).as_bytes());
+        line.text("scheme", self.scheme.as_str().as_bytes());
+        line.text("version", self.version.as_bytes());
+        line.text("method", self.method);
+        line.text("host", self.host);
+        line.text("path", self.path);
+        line.number("status", u64::from(self.status));
+        self.write_facts(line);
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
+        line.number("duration_us", self.micros);
+        if let Some(micros) = self.upstream_micros {
+            line.number("upstream_us", micros);
+        }
+        line.flag("complete", self.complete);
+    }
+
+    fn write_facts(&self, line: &mut LineWriter<'_>) {
+        line.maybe("route", self.route);
+        line.maybe("reason", self.code);
+        line.maybe("detail", self.detail);
+        line.maybe("subject", self.subject);
+        line.maybe("issuer", self.issuer);
+        line.maybe("upstream", self.upstream);
+    }
+
+    /// The duration as `1.234ms`.
+    fn write_milliseconds(&self, line: &mut LineWriter<'_>) {
+        line.bare(itoa::Buffer::new().format(self.micros / 1000).as_bytes());
+        let rest = self.micros % 1000;
+        // A digit is below 10.
+        let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
+        line.bare_part(b".");
+        line.bare_part(&digits);
+        line.bare_part(b"ms");
+    }
+}
+
+/// An address as text, without the heap: the longest is 45 bytes (RFC 4291 section 2.2, mapped IPv4).
+struct Address {
+    text: [u8; 48],
+    length: usize,
+}
+
+impl Address {
+    fn of(address: IpAddr) -> Self {
+        let mut text = [0; 48];
+        let mut rest = &mut text[..];
+        // Only a full buffer can fail, and no address fills it.
+        let _ = match address {
+            IpAddr::V4(v4) => {
+                let mut result = Ok(());
+                for (place, octet) in v4.octets().into_iter().enumerate() {
+                    let dot: &[u8] = if place == 0 { b"" } else { b"." };
+                    result = result.and_then(|()| rest.write_all(dot));
+                    let mut digits = itoa::Buffer::new();
+                    result = result.and_then(|()| rest.write_all(digits.format(octet).as_bytes()));
+                }
+                result
+            }
+            IpAddr::V6(v6) => write!(rest, "{v6}"),
+        };
+        let length = 48 - rest.len();
+        Self { text, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::line::{CUT, VALUE_MAX};
+    use proptest::prelude::*;
+
+    fn line() -> Line<'static> {
+        Line {
+            unix: 1_767_225_600,
+            subsec_nanos: 5_000_000,
+            level: Level::Info,
+            request_id: b"01J",
+            client: "192.0.2.1".parse().unwrap(),
+            scheme: Scheme::Https,
+            version: "HTTP/2",
+            method: b"GET",
+            host: b"api.example.com",
+            path: b"/orders/7",
+            route: Some("orders"),
+            status: 403,
+            code: Some("insufficient_role"),
+            detail: Some("asks for admin"),
+            subject: Some("u1"),
+            issuer: Some("https://id.example.com/"),
+            upstream: None,
+            bytes_in: 3,
+            bytes_out: 180,
+            micros: 1_034,
+            upstream_micros: None,
+            complete: true,
+        }
+    }
+
+    fn written(line: &Line<'_>, style: Style) -> String {
+        let mut out = Vec::new();
+        line.write(style, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_every_fact_and_leaves_out_what_is_not_there() {
+        assert_eq!(
+            written(&line(), Style::Json),
+            "{\"time\":\"2026-01-01T00:00:00.005Z\",\"level\":\"info\",\"request_id\":\"01J\",\
+             \"client\":\"192.0.2.1\",\"scheme\":\"https\",\"version\":\"HTTP/2\",\"method\":\"GET\",\
+             \"host\":\"api.example.com\",\"path\":\"/orders/7\",\"status\":403,\"route\":\"orders\",\
+             \"reason\":\"insufficient_role\",\"detail\":\"asks for admin\",\"subject\":\"u1\",\
+             \"issuer\":\"https://id.example.com/\",\"bytes_in\":3,\"bytes_out\":180,\
+             \"duration_us\":1034,\"complete\":true}\n"
+        );
+    }
+
+    #[test]
+    fn a_human_line_reads_from_the_status_to_the_id() {
+        let cut_short =
+            Line { complete: false, code: None, detail: None, upstream: Some("10.0.0.1:80"), ..line() };
+        assert_eq!(
+            written(&cut_short, Style::Human),
+            "2026-01-01T00:00:00.005Z INFO  403 GET https://api.example.com/orders/7 1.034ms \
+             client=192.0.2.1 route=orders subject=u1 issuer=https://id.example.com/ \
+             upstream=10.0.0.1:80 complete=false id=01J\n"
+        );
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_standard_library_does() {
+        for text in [
+            "0.0.0.0",
+            "255.255.255.255",
+            "192.0.2.10",
+            "::",
+            "2001:db8::1",
+            "2001:db8:1111:2222:3333:4444:5555:6666",
+            "::ffff:255.255.255.255",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(Address::of(address).as_bytes(), address.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn only_faults_that_are_not_the_clients_are_warnings() {
+        assert_eq!(level(None), Level::Info);
+        assert_eq!(level(Some(&Denial::BadSignature)), Level::Info);
+        assert_eq!(level(Some(&Denial::Overloaded)), Level::Warn);
+        assert_eq!(level(Some(&Denial::UpstreamFailed)), Level::Warn);
+    }
+
+    /// Bytes that a client might send to harm a log: anything, and what means something somewhere.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..1200),
+            "[\"\\\\\n\r\t =a{}:,\u{1b}\u{9b}\u{202e}\u{2028}é🙂]{0,40}".prop_map(String::into_bytes),
+        ]
+    }
+
+    fn kept(value: &[u8]) -> (String, bool) {
+        (String::from_utf8_lossy(value).into_owned(), value.len() > VALUE_MAX)
+    }
+
+    proptest! {
+        /// Whatever clients send: one line, valid JSON, the same fields, and each value its own again.
+        #[test]
+        fn hostile_input_never_forges_a_line_or_a_field(
+            id in hostile(), method in hostile(), host in hostile(), path in hostile(), subject in hostile(),
+        ) {
+            let subject = String::from_utf8_lossy(&subject).into_owned();
+            let line = Line {
+                request_id: &id, method: &method, host: &host, path: &path, subject: Some(&subject), ..line()
+            };
+
+            let json = written(&line, Style::Json);
+            prop_assert_eq!(json.matches('\n').count(), 1);
+            let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(parsed.as_object().unwrap().len(), 19);
+            prop_assert_eq!(&parsed["status"], 403);
+            let fields: [(&str, &[u8]); 5] = [("request_id", &id), ("method", &method), ("host", &host),
+                ("path", &path), ("subject", subject.as_bytes())];
+            for (key, sent) in fields {
+                let logged = parsed[key].as_str().unwrap();
+                let (sent, cut) = kept(sent);
+                if cut {
+                    prop_assert!(sent.starts_with(logged.strip_suffix(CUT).unwrap()));
+                } else {
+                    prop_assert_eq!(logged, sent);
+                }
+            }
+
+            let human = written(&line, Style::Human);
+            prop_assert_eq!(human.matches('\n').count(), 1);
+            prop_assert!(!human.trim_end_matches('\n').chars().any(char::is_control));
+            // Words outside of quotes: the keys that we wrote, once each.
+            let mut quoted = false;
+            let mut escape = false;
+            let outside: String = human.chars().map(|c| {
+                let hidden = quoted;
+                if !escape && c == '"' { quoted = !quoted; }
+                escape = quoted && !escape && c == '\\';
+                if hidden || quoted { '_' } else { c }
+            }).collect();
+            for key in [" client=", " route=", " reason=", " subject=", " id="] {
+                prop_assert_eq!(outside.matches(key).count(), 1, "{} in {}", key, &human);
+            }
+        }
+    }
+}

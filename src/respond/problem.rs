@@ -1,0 +1,389 @@
+//! A refusal as an answer: a problem document, a page for a browser, or the trailers of a gRPC call.
+//!
+//! Promises the status, challenge and `Retry-After` that belong to a denial, and fixed text but for the id of
+//! the request. Leaves to the caller what all answers have (`X-Request-Id`, HSTS, `RateLimit`) and whether
+//! the connection goes on.
+
+use super::page;
+use crate::denial::{Challenge, Denial};
+use crate::journal::line::quoted;
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+/// `grpc-status` of the gRPC protocol over HTTP/2.
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// `grpc-message` of the gRPC protocol over HTTP/2.
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// Seconds after which a client may try again when the gateway or a service is at its limit. A second is
+/// long enough for a health check to change its mind, and short enough not to be noticed.
+const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
+
+/// The form that the client can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/problem+json` (RFC 9457).
+    Json,
+    /// A page for a person with a browser.
+    Html,
+    /// The trailers-only answer of a gRPC call.
+    Grpc,
+    /// The same for a gRPC-Web call, whose clients look for their own media type.
+    GrpcWeb,
+}
+
+impl Format {
+    /// What the request asks for. A gRPC call says so in `Content-Type`; a browser names `text/html` before
+    /// any JSON in `Accept`; everybody else gets a problem document.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if begins(kind, b"application/grpc-web") {
+            return Self::GrpcWeb;
+        }
+        if begins(kind, b"application/grpc") {
+            return Self::Grpc;
+        }
+        for field in headers.get_all(ACCEPT) {
+            for range in field.as_bytes().split(|byte| *byte == b',') {
+                let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                let media = parts.next().unwrap_or_default();
+                // A weight of zero means "not this" (RFC 9110 section 12.4.2).
+                if parts.any(|parameter| matches!(parameter, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000")) {
+                    continue;
+                }
+                if media.eq_ignore_ascii_case(b"text/html") {
+                    return Self::Html;
+                }
+                if begins(media, b"application/json") || begins(media, b"application/problem+json") {
+                    return Self::Json;
+                }
+            }
+        }
+        Self::Json
+    }
+}
+
+fn begins(value: &[u8], with: &[u8]) -> bool {
+    value.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
+}
+
+/// The answer to a refused request. An answer to HEAD has the header fields of the one to GET, and no body
+/// (RFC 9110 section 9.3.2).
+pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
+    match format {
+        Format::Json => {
+            let body = document(denial, request_id.as_bytes());
+            document_answer(denial, "application/problem+json", body, method)
+        }
+        Format::Html => {
+            let body = page::page(denial, request_id.as_bytes());
+            let mut answer = document_answer(denial, "text/html; charset=utf-8", body, method);
+            let headers = answer.headers_mut();
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY));
+            headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            answer
+        }
+        Format::Grpc => grpc_answer(denial, "application/grpc"),
+        Format::GrpcWeb => grpc_answer(denial, "application/grpc-web"),
+    }
+}
+
+fn document_answer(denial: &Denial, kind: &'static str, body: Vec<u8>, method: &Method) -> Response<Bytes> {
+    let length = HeaderValue::from(body.len());
+    let body = if method == Method::HEAD { Bytes::new() } else { Bytes::from(body) };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = denial.status();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_LENGTH, length);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(challenge) = challenge(denial) {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Denial::MethodNotAllowed(methods) = denial {
+        // 405 must carry Allow (RFC 9110 section 15.5.6); an empty one is valid and allows nothing.
+        let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
+        headers.insert(ALLOW, allow);
+    }
+    if let Denial::RateLimited { wait } = denial {
+        headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
+    } else if denial.status() == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, RETRY_AFTER_UNAVAILABLE);
+    }
+    answer
+}
+
+/// A problem document. `type` is a URN of the code, stable and not meant to be fetched (RFC 9457 section
+/// 3.1.1 allows both); `title` is the status's own phrase.
+fn document(denial: &Denial, request_id: &[u8]) -> Vec<u8> {
+    let (code, status) = (denial.code(), denial.status());
+    let mut out = Vec::with_capacity(320);
+    for part in [
+        "{\"type\":\"urn:portcullis:refusal:",
+        code,
+        "\",\"title\":\"",
+        status.canonical_reason().unwrap_or("Refused"),
+        "\",\"status\":",
+        status.as_str(),
+        ",\"code\":\"",
+        code,
+        "\",\"detail\":\"",
+        denial.detail(),
+        "\",\"request_id\":",
+    ] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    quoted(&mut out, request_id);
+    out.push(b'}');
+    out
+}
+
+/// `WWW-Authenticate` (RFC 6750 section 3): the description begins with the code.
+fn challenge(denial: &Denial) -> Option<HeaderValue> {
+    let (error, scope) = match denial.challenge() {
+        Challenge::None => return None,
+        Challenge::Bearer => return Some(HeaderValue::from_static("Bearer realm=\"portcullis\"")),
+        Challenge::InvalidRequest => ("invalid_request", None),
+        Challenge::InvalidToken => ("invalid_token", None),
+        Challenge::InsufficientScope(scope) => ("insufficient_scope", scope),
+    };
+    let mut out = Vec::with_capacity(192);
+    for part in ["Bearer realm=\"portcullis\", error=\"", error, "\", error_description=\"", denial.code()] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(denial.detail().as_bytes());
+    out.push(b'"');
+    if let Some(scope) = scope {
+        out.extend_from_slice(b", scope=\"");
+        // A scope's characters by RFC 6749 section 3.3. The route's scopes come from the policy, so nothing
+        // is left out of a policy that can be met at all.
+        out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
+        out.push(b'"');
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
+}
+
+/// A gRPC answer without messages: the status in what are its first and last header fields. Its HTTP status
+/// is 200, since a gRPC client reads any other as a fault of the transport.
+fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::new());
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(denial)));
+    headers.insert(GRPC_MESSAGE, HeaderValue::from_static(denial.code()));
+    answer
+}
+
+/// The gRPC status code that says the same.
+const fn grpc_status(denial: &Denial) -> &'static str {
+    match denial {
+        // INVALID_ARGUMENT
+        Denial::BadRequest(_)
+        | Denial::HeadersTooLarge
+        | Denial::BodyTooLarge
+        | Denial::RequestTimeout
+        | Denial::AmbiguousCredentials => "3",
+        // UNIMPLEMENTED
+        Denial::NoRoute | Denial::MethodNotAllowed(_) => "12",
+        // UNAUTHENTICATED
+        Denial::MissingToken
+        | Denial::MalformedToken(_)
+        | Denial::UnsupportedAlgorithm
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::BadSignature
+        | Denial::ExpiredToken
+        | Denial::TokenNotYetValid
+        | Denial::WrongAudience
+        | Denial::WrongType
+        | Denial::MissingClaim(_) => "16",
+        // PERMISSION_DENIED
+        Denial::InsufficientRole | Denial::InsufficientScope(_) | Denial::ClaimMismatch => "7",
+        // RESOURCE_EXHAUSTED
+        Denial::RateLimited { .. } => "8",
+        // UNAVAILABLE
+        Denial::Overloaded
+        | Denial::UpstreamUnavailable
+        | Denial::UpstreamTimeout
+        | Denial::UpstreamFailed => "14",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const ID: HeaderValue = HeaderValue::from_static("01J-id");
+
+    fn get(denial: &Denial, format: Format) -> Response<Bytes> {
+        refuse(denial, format, &ID, &Method::GET)
+    }
+
+    fn field(answer: &Response<Bytes>, name: &str) -> Option<String> {
+        answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    fn format(fields: &[(&'static str, &'static str)]) -> Format {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        Format::of(&headers)
+    }
+
+    #[test]
+    fn browsers_get_a_page_and_everybody_else_a_document() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert_eq!(format(&[("accept", browser)]), Format::Html);
+        assert_eq!(format(&[("accept", "TEXT/HTML")]), Format::Html);
+        assert_eq!(format(&[("accept", "*/*"), ("accept", "text/html;q=0.5")]), Format::Html);
+        assert_eq!(format(&[]), Format::Json);
+        assert_eq!(format(&[("accept", "*/*")]), Format::Json);
+        assert_eq!(format(&[("accept", "application/json, text/html")]), Format::Json);
+        assert_eq!(format(&[("accept", "application/problem+json, text/html")]), Format::Json);
+        assert_eq!(format(&[("accept", "text/html;q=0")]), Format::Json);
+        assert_eq!(format(&[("accept", "text/htmlx")]), Format::Json);
+    }
+
+    #[test]
+    fn grpc_calls_are_told_by_their_content_type() {
+        assert_eq!(format(&[("content-type", "application/grpc")]), Format::Grpc);
+        assert_eq!(format(&[("content-type", "Application/gRPC+proto")]), Format::Grpc);
+        assert_eq!(format(&[("content-type", "application/grpc-web+proto")]), Format::GrpcWeb);
+        assert_eq!(format(&[("content-type", "application/json")]), Format::Json);
+        assert_eq!(format(&[("content-type", "application/grp"), ("accept", "text/html")]), Format::Html);
+    }
+
+    #[test]
+    fn every_denial_is_a_document_with_all_members() {
+        for denial in Denial::every() {
+            let answer = get(&denial, Format::Json);
+            assert_eq!(answer.status(), denial.status());
+            assert_eq!(field(&answer, "content-type").unwrap(), "application/problem+json");
+            assert_eq!(field(&answer, "cache-control").unwrap(), "no-store");
+            assert_eq!(field(&answer, "vary").unwrap(), "accept");
+            assert_eq!(field(&answer, "content-length").unwrap(), answer.body().len().to_string());
+            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(body.as_object().unwrap().len(), 6);
+            assert_eq!(body["type"], format!("urn:portcullis:refusal:{}", denial.code()));
+            assert_eq!(body["title"], denial.status().canonical_reason().unwrap());
+            assert_eq!(body["status"], denial.status().as_u16());
+            assert_eq!(body["code"], denial.code());
+            assert_eq!(body["detail"], denial.detail());
+            assert_eq!(body["request_id"], "01J-id");
+        }
+    }
+
+    #[test]
+    fn a_request_id_cannot_break_the_document() {
+        let id = HeaderValue::from_bytes(b"a\",\"status\":200,\"x\":\"\\\xff").unwrap();
+        let answer = refuse(&Denial::NoRoute, Format::Json, &id, &Method::GET);
+        let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+        assert_eq!(body["status"], 404);
+        assert_eq!(body["request_id"], "a\",\"status\":200,\"x\":\"\\\u{fffd}");
+    }
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        let challenge = |denial: Denial| field(&get(&denial, Format::Json), "www-authenticate");
+        assert_eq!(challenge(Denial::MissingToken).unwrap(), "Bearer realm=\"portcullis\"");
+        assert_eq!(
+            challenge(Denial::ExpiredToken).unwrap(),
+            "Bearer realm=\"portcullis\", error=\"invalid_token\", \
+             error_description=\"expired_token: The access token has expired.\""
+        );
+        assert_eq!(
+            challenge(Denial::InsufficientScope(Arc::from("orders:read a\"b\\c\r\nd"))).unwrap(),
+            "Bearer realm=\"portcullis\", error=\"insufficient_scope\", error_description=\
+             \"insufficient_scope: The access token's scope does not allow this.\", \
+             scope=\"orders:read abcd\""
+        );
+        assert!(!challenge(Denial::InsufficientRole).unwrap().contains("scope=\""));
+        assert!(challenge(Denial::AmbiguousCredentials).unwrap().contains("error=\"invalid_request\""));
+        assert_eq!(challenge(Denial::NoRoute), None);
+    }
+
+    #[test]
+    fn every_description_holds_only_what_a_quoted_string_may() {
+        for denial in Denial::every() {
+            let text = denial.detail();
+            assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\'), "{text}");
+            assert_eq!(challenge(&denial).is_some(), denial.challenge() != Challenge::None);
+        }
+    }
+
+    #[test]
+    fn retry_after_stands_on_429_and_503_and_nowhere_else() {
+        for denial in Denial::every() {
+            let expected = matches!(denial.status().as_u16(), 429 | 503);
+            for format in [Format::Json, Format::Html] {
+                assert_eq!(get(&denial, format).headers().contains_key("retry-after"), expected);
+            }
+        }
+        let answer = get(&Denial::RateLimited { wait: 17 }, Format::Json);
+        assert_eq!(field(&answer, "retry-after").unwrap(), "17");
+    }
+
+    #[test]
+    fn a_405_carries_the_methods_that_are_allowed() {
+        let answer = get(&Denial::MethodNotAllowed(Arc::from("GET, POST")), Format::Json);
+        assert_eq!(field(&answer, "allow").unwrap(), "GET, POST");
+        let answer = get(&Denial::MethodNotAllowed(Arc::from("GE\r\nT")), Format::Json);
+        assert_eq!(field(&answer, "allow").unwrap(), "");
+        assert_eq!(field(&get(&Denial::NoRoute, Format::Json), "allow"), None);
+    }
+
+    #[test]
+    fn an_answer_to_head_has_the_header_fields_of_get_and_no_body() {
+        for format in [Format::Json, Format::Html] {
+            let get = get(&Denial::NoRoute, format);
+            let head = refuse(&Denial::NoRoute, format, &ID, &Method::HEAD);
+            assert_eq!(head.headers(), get.headers());
+            assert!(head.body().is_empty() && !get.body().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_page_may_load_nothing_and_be_framed_by_nobody() {
+        let answer = get(&Denial::MissingToken, Format::Html);
+        assert_eq!(answer.status(), 401);
+        assert_eq!(field(&answer, "content-type").unwrap(), "text/html; charset=utf-8");
+        assert_eq!(field(&answer, "x-content-type-options").unwrap(), "nosniff");
+        let policy = field(&answer, "content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"));
+        assert!(answer.headers().contains_key("www-authenticate"));
+    }
+
+    #[test]
+    fn grpc_answers_are_trailers_with_the_code() {
+        for denial in Denial::every() {
+            for (format, kind) in
+                [(Format::Grpc, "application/grpc"), (Format::GrpcWeb, "application/grpc-web")]
+            {
+                let answer = get(&denial, format);
+                assert_eq!((answer.status().as_u16(), answer.body().len()), (200, 0));
+                assert_eq!(field(&answer, "content-type").unwrap(), kind);
+                assert_eq!(field(&answer, "grpc-message").unwrap(), denial.code());
+                let expected = match denial.status().as_u16() {
+                    400 | 408 | 413 | 431 => "3",
+                    401 => "16",
+                    403 => "7",
+                    404 | 405 => "12",
+                    429 => "8",
+                    502..=504 => "14",
+                    other => panic!("no gRPC status for {other}"),
+                };
+                assert_eq!(field(&answer, "grpc-status").unwrap(), expected, "{}", denial.code());
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Sets of methods: what a route lists, what that implies, and what no route may have.
+
+use super::pattern::PatternFault;
+use http::Method;
+use std::fmt::Write as _;
+
+/// The standard methods, in the order in which `Allow` names them.
+const STANDARD: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// A set of methods. Never holds CONNECT, which asks for a tunnel past every check, nor TRACE, whose answer
+/// would show a client the header fields that are written for the upstream (RFC 9110 section 9.3.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Methods(Set);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Set {
+    Any,
+    /// Without duplicates: the standard ones in their order, then the others in that of the file.
+    Listed(Box<[Method]>),
+}
+
+impl Methods {
+    /// Every method but CONNECT and TRACE.
+    pub const fn any() -> Self {
+        Self(Set::Any)
+    }
+
+    /// Reads a list of methods. GET implies HEAD, which is GET without the body (RFC 9110 section 9.3.2);
+    /// nothing implies OPTIONS.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first faulty method, and what would be right.
+    pub fn parse<S: AsRef<str>>(list: &[S]) -> Result<Self, PatternFault> {
+        if list.is_empty() {
+            return Err(PatternFault::new(
+                "an empty list of methods, which would cover no request",
+                "name at least one method, or leave `methods` out to cover all",
+            ));
+        }
+        let listed = list.iter().map(|text| parse_method(text.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let has_get = listed.contains(&Method::GET);
+        let mut methods: Vec<Method> = STANDARD
+            .into_iter()
+            .filter(|method| listed.contains(method) || (has_get && *method == Method::HEAD))
+            .collect();
+        for method in listed {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        Ok(Self(Set::Listed(methods.into())))
+    }
+
+    /// Whether the method is in the set. Methods are compared with their case (RFC 9110 section 9.1).
+    pub fn contains(&self, method: &Method) -> bool {
+        match &self.0 {
+            Set::Any => !matches!(*method, Method::CONNECT | Method::TRACE),
+            Set::Listed(methods) => methods.contains(method),
+        }
+    }
+
+    /// Whether every method is in the set (but the two that never are).
+    pub fn is_any(&self) -> bool {
+        match self.0 {
+            Set::Any => true,
+            Set::Listed(_) => false,
+        }
+    }
+
+    /// The methods by name: those of the list, or the standard ones where the set holds all.
+    pub fn iter(&self) -> impl Iterator<Item = &Method> {
+        match &self.0 {
+            Set::Any => STANDARD.iter(),
+            Set::Listed(methods) => methods.iter(),
+        }
+    }
+
+    /// Whether the sets have a method in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            // A set is never empty.
+            (Set::Any, Set::Any | Set::Listed(_)) | (Set::Listed(_), Set::Any) => true,
+            (Set::Listed(methods), Set::Listed(_)) => methods.iter().any(|method| other.contains(method)),
+        }
+    }
+
+    /// The methods of both sets.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (Set::Any, Set::Any | Set::Listed(_)) | (Set::Listed(_), Set::Any) => Self::any(),
+            (Set::Listed(ours), Set::Listed(theirs)) => {
+                let has = |method: &Method| ours.contains(method) || theirs.contains(method);
+                let mut methods: Vec<Method> = STANDARD.into_iter().filter(has).collect();
+                for method in ours.iter().chain(theirs) {
+                    if !methods.contains(method) {
+                        methods.push(method.clone());
+                    }
+                }
+                Self(Set::Listed(methods.into()))
+            }
+        }
+    }
+
+    /// The value of `Allow` (RFC 9110 section 10.2.1).
+    pub fn allow_value(&self) -> String {
+        let mut value = String::new();
+        for method in self.iter() {
+            let comma = if value.is_empty() { "" } else { ", " };
+            let _ = write!(value, "{comma}{method}");
+        }
+        value
+    }
+}
+
+fn parse_method(text: &str) -> Result<Method, PatternFault> {
+    let method = Method::from_bytes(text.as_bytes()).map_err(|_| {
+        PatternFault::new(
+            format!("`{text}`, which is not a method"),
+            "a method is a token (RFC 9110 section 9.1), such as `GET`",
+        )
+    })?;
+    let upper = text.to_ascii_uppercase();
+    match upper.as_str() {
+        "CONNECT" => Err(PatternFault::new(
+            "the method CONNECT, which asks for a tunnel past every check",
+            "leave it out: WebSockets need GET alone",
+        )),
+        "TRACE" => Err(PatternFault::new(
+            "the method TRACE, whose answer would show clients the header fields written for the upstream",
+            "leave it out",
+        )),
+        _ if upper != text && STANDARD.iter().any(|standard| standard.as_str() == upper) => {
+            Err(PatternFault::new(
+                format!("the method `{text}`, which no client sends: methods have a case"),
+                format!("write `{upper}`"),
+            ))
+        }
+        _ => Ok(method),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn methods(list: &[&str]) -> Methods {
+        Methods::parse(list).unwrap()
+    }
+
+    #[test]
+    fn get_implies_head_and_nothing_else() {
+        let get = methods(&["GET"]);
+        assert!(get.contains(&Method::GET) && get.contains(&Method::HEAD));
+        assert!(!get.contains(&Method::OPTIONS) && !get.contains(&Method::POST));
+        assert!(!methods(&["POST"]).contains(&Method::HEAD));
+        assert!(!methods(&["HEAD"]).contains(&Method::GET));
+    }
+
+    #[test]
+    fn any_method_is_neither_connect_nor_trace() {
+        let any = Methods::any();
+        let report = Method::from_bytes(b"REPORT").unwrap();
+        assert!(any.contains(&Method::DELETE) && any.contains(&report));
+        assert!(!any.contains(&Method::CONNECT) && !any.contains(&Method::TRACE));
+        assert_eq!(any.allow_value(), "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    }
+
+    #[test]
+    fn methods_are_compared_with_their_case() {
+        assert!(!methods(&["GET"]).contains(&Method::from_bytes(b"get").unwrap()));
+    }
+
+    #[test]
+    fn allow_names_each_method_once_in_the_usual_order() {
+        assert_eq!(methods(&["REPORT", "DELETE", "GET", "GET"]).allow_value(), "GET, HEAD, DELETE, REPORT");
+        let both = methods(&["PURGE", "DELETE"]).union(&methods(&["GET", "PURGE"]));
+        assert_eq!(both.allow_value(), "GET, HEAD, DELETE, PURGE");
+        assert!(both.union(&Methods::any()).is_any());
+    }
+
+    #[test]
+    fn sets_overlap_through_what_they_imply() {
+        assert!(methods(&["GET"]).overlaps(&methods(&["HEAD"])));
+        assert!(!methods(&["GET"]).overlaps(&methods(&["POST", "PUT"])));
+        assert!(Methods::any().overlaps(&methods(&["POST"])));
+    }
+
+    #[test]
+    fn a_faulty_method_says_what_would_be_right() {
+        for (list, says) in [
+            (&["get"][..], "write `GET`"),
+            (&["Delete"], "write `DELETE`"),
+            (&["TRACE"], "TRACE"),
+            (&["trace"], "TRACE"),
+            (&["CONNECT"], "WebSockets need GET"),
+            (&["GET POST"], "is not a method"),
+            (&[""], "is not a method"),
+            (&[], "leave `methods` out"),
+        ] {
+            let fault = Methods::parse(list).expect_err(says).to_string();
+            assert!(fault.contains(says), "{list:?}: {fault}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! All that one core owns. Neither `Send` nor `Sync`: no other core can touch it.
+
+use crate::accept::Connection;
+use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
+use crate::authenticate::TokenCache;
+use crate::forward::Pools;
+use crate::journal::{Journal, Style};
+use crate::policy::{LivePolicy, Policy};
+use crate::request_id::RequestIds;
+use crate::respond::metrics::WorkerCounters;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::Future;
+use std::io;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How many verified tokens a core remembers.
+const TOKENS: usize = 16_384;
+/// Access lines are handed over when so many bytes have gathered, or at the next sweep.
+const LOG_BATCH: usize = 32 * 1024;
+
+/// Which requests get an access line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// All.
+    On,
+    /// Those that were refused.
+    Refusals,
+    /// None.
+    Off,
+}
+
+/// What is fixed from start to end of the process, unlike a policy.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// From the first byte of a head, or of a TLS handshake, to its last.
+    pub header_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Without progress of a body, either way.
+    pub body_timeout: Duration,
+    /// Bytes of a head that the HTTP library may buffer.
+    pub header_size: usize,
+    /// Header fields that the HTTP library may parse.
+    pub header_count: usize,
+    /// HTTP/2 streams at once, a connection.
+    pub streams: u32,
+    /// Connections at once, over all cores.
+    pub connections_max: usize,
+    /// From the order to stop until what is not finished is given up.
+    pub drain: Duration,
+    /// Which requests are logged.
+    pub access: AccessLog,
+    /// How they are written.
+    pub style: Style,
+}
+
+/// What the cores share with each other and with the control thread.
+pub struct Shared {
+    /// The policy in force.
+    pub policy: LivePolicy,
+    /// Where log lines go.
+    pub journal: Journal,
+    /// One set of counters a core.
+    pub counters: Vec<Arc<WorkerCounters>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// The executor of HTTP/2 streams: this core.
+#[derive(Clone, Copy, Debug)]
+pub struct ThisCore;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for ThisCore {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// One core.
+pub struct Worker {
+    index: usize,
+    plan: Plan,
+    policy: RefCell<crate::policy::Pinned>,
+    tokens: RefCell<TokenCache>,
+    pools: Rc<Pools>,
+    counters: Arc<WorkerCounters>,
+    journal: Journal,
+    lines: RefCell<Vec<u8>>,
+    request_ids: RequestIds,
+    http1: http1::Builder,
+    http2: http2::Builder<ThisCore>,
+    connections: RefCell<Vec<Weak<Connection>>>,
+    open: Cell<usize>,
+    started: Instant,
+    tick: Cell<Tick>,
+    draining: Cell<bool>,
+    drain_wakers: RefCell<Vec<Waker>>,
+    emptied: Notify,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A core with nothing to do yet.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new(index: usize, shared: &Shared, plan: Plan) -> io::Result<Self> {
+        let counters = shared.counters[index].clone();
+        Ok(Self {
+            index,
+            plan,
+            policy: RefCell::new(shared.policy.pin()),
+            tokens: RefCell::new(TokenCache::new(TOKENS)),
+            pools: Rc::new(Pools::new(counters.clone())),
+            counters,
+            journal: shared.journal.clone(),
+            lines: RefCell::new(Vec::new()),
+            request_ids: RequestIds::seeded()
+                .map_err(|_| io::Error::other("the system gives no random numbers"))?,
+            http1: http1_settings(&plan),
+            http2: http2_settings(&plan),
+            connections: RefCell::new(Vec::new()),
+            open: Cell::new(0),
+            started: Instant::now(),
+            tick: Cell::new(0),
+            draining: Cell::new(false),
+            drain_wakers: RefCell::new(Vec::new()),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// This core's number, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// What is fixed for the life of the process.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The policy in force, counted by this core alone.
+    pub fn policy(&self) -> Rc<Arc<Policy>> {
+        self.policy.borrow_mut().current()
+    }
+
+    /// The verified tokens. To be held over no await.
+    pub fn tokens(&self) -> RefMut<'_, TokenCache> {
+        self.tokens.borrow_mut()
+    }
+
+    /// The upstream connections.
+    pub fn pools(&self) -> &Rc<Pools> {
+        &self.pools
+    }
+
+    /// This core's counters.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+
+    /// Where events for operators go.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The source of request ids.
+    pub fn request_ids(&self) -> &RequestIds {
+        &self.request_ids
+    }
+
+    /// How connections of HTTP/1.1 are served.
+    pub fn http1(&self) -> &http1::Builder {
+        &self.http1
+    }
+
+    /// How connections of HTTP/2 are served.
+    pub fn http2(&self) -> &http2::Builder<ThisCore> {
+        &self.http2
+    }
+
+    /// The coarse clock that deadlines of connections are kept by.
+    pub fn tick(&self) -> Tick {
+        self.tick.get()
+    }
+
+    /// Appends access lines; they are handed over in batches, never on a request's own time.
+    pub fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut lines = self.lines.borrow_mut();
+        write(&mut lines);
+        if lines.len() >= LOG_BATCH {
+            self.hand_over(&mut lines);
+        }
+    }
+
+    fn hand_over(&self, lines: &mut Vec<u8>) {
+        if !lines.is_empty() {
+            let batch = std::mem::replace(lines, Vec::with_capacity(LOG_BATCH + LOG_BATCH / 8));
+            // The journal counts what it cannot take.
+            let _ = self.journal.lines(batch);
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn opened(&self, connection: &Rc<Connection>) {
+        self.counters.connections_accepted.add(1);
+        self.open.set(self.open.get() + 1);
+        self.counters.connections_open.add(1);
+        self.connections.borrow_mut().push(Rc::downgrade(connection));
+        if self.draining.get() {
+            connection.pulse.command(Order::Drain);
+        }
+    }
+
+    /// A connection has ended.
+    pub fn closed(&self, _connection: &Rc<Connection>) {
+        self.open.set(self.open.get() - 1);
+        self.counters.connections_open.sub(1);
+        if self.open.get() == 0 {
+            self.emptied.notify_one();
+        }
+    }
+
+    /// A connection was closed because something did not come in time.
+    pub fn overdue(&self, _connection: &Connection, overdue: Overdue) {
+        match overdue {
+            Overdue::Head => self.counters.head_timeouts.add(1),
+            Overdue::Idle => self.counters.idle_timeouts.add(1),
+            Overdue::Reader => self.counters.reader_timeouts.add(1),
+            Overdue::Drain => self.counters.drain_timeouts.add(1),
+        }
+    }
+
+    /// A connection broke, or what came over it was not HTTP.
+    pub fn broken(&self, connection: &Connection, error: &hyper::Error) {
+        if error.is_parse() || error.is_parse_too_large() {
+            crate::record::unreadable(self, connection, error);
+        }
+    }
+
+    /// Whether the worker takes no new connections. Otherwise the task of `cx` is woken when that begins.
+    pub fn is_draining(&self, cx: &Context<'_>) -> bool {
+        if !self.draining.get() {
+            let mut wakers = self.drain_wakers.borrow_mut();
+            if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+        }
+        self.draining.get()
+    }
+
+    /// Lets connections finish what they do, for as long as the plan says; then closes them.
+    pub async fn drain(&self) {
+        self.draining.set(true);
+        self.drain_wakers.take().into_iter().for_each(Waker::wake);
+        self.command_all(Order::Drain);
+        // Accept loops take what is in the kernel's queue first: let them have their turn.
+        tokio::task::yield_now().await;
+        if tokio::time::timeout(self.plan.drain, self.until_empty()).await.is_err() {
+            self.command_all(Order::Close(Overdue::Drain));
+            // Connections that are ordered closed end at their next turn; one second is ample.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;
+        }
+        self.hand_over(&mut self.lines.borrow_mut());
+    }
+
+    async fn until_empty(&self) {
+        while self.open.get() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+
+    fn command_all(&self, order: Order) {
+        for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
+            connection.pulse.command(order);
+        }
+    }
+
+    /// Looks after deadlines, idle upstream connections and the log, a few times a second.
+    pub async fn sweep(self: Rc<Self>) {
+        let millis = |duration: Duration| Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX);
+        let patience = Patience {
+            head: millis(self.plan.header_timeout),
+            idle: millis(self.plan.idle_timeout),
+            reader: millis(self.plan.body_timeout),
+        };
+        let mut interval = tokio::time::interval(SWEEP);
+        loop {
+            interval.tick().await;
+            let tick = millis(self.started.elapsed());
+            self.tick.set(tick);
+            self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
+                Some(connection) => {
+                    connection.pulse.examine(tick, patience);
+                    true
+                }
+                None => false,
+            });
+            self.pools.sweep();
+            let tokens = self.tokens.borrow();
+            self.counters.token_cache_hits.set(tokens.hits());
+            self.counters.token_cache_misses.set(tokens.misses());
+            drop(tokens);
+            self.hand_over(&mut self.lines.borrow_mut());
+        }
+    }
+}
+
+/// hyper's own bounds stand a little above ours, so that ours answer with a reason and its own are the last resort.
+fn http1_settings(plan: &Plan) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
+        .header_read_timeout(None)
+        .max_headers(plan.header_count + 1)
+        .max_buf_size((plan.header_size + plan.header_size / 4).max(8192 + 512))
+        .pipeline_flush(true);
+    http1
+}
+
+fn http2_settings(plan: &Plan) -> http2::Builder<ThisCore> {
+    let mut http2 = http2::Builder::new(ThisCore);
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(plan.streams)
+        // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
+        .max_header_list_size(u32::try_from(plan.header_size + 32 * plan.header_count).unwrap_or(u32::MAX))
+        // Envoy's advice for the edge: what one stream, and one connection, may make us hold.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(64 * 1024)
+        // Rapid reset (CVE-2023-44487) and its kin end the connection after so many.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    http2
+}
