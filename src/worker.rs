@@ -329,8 +329,7 @@ fn http1_settings(plan: &Plan) -> http1::Builder {
         // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
         .header_read_timeout(None)
         .max_headers(plan.header_count + 1)
-        .max_buf_size((plan.header_size + plan.header_size / 4).max(8192 + 512))
-        .pipeline_flush(true);
+        .max_buf_size((plan.header_size + plan.header_size / 4).max(8192 + 512));
     http1
 }
 
