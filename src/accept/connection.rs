@@ -53,7 +53,8 @@ impl Connection {
 
     /// Looks at the first bytes of a head for a fragment in the request target, which the HTTP library drops
     /// without a word: what it leaves is decided on and forwarded alike, but a client that sends one is either
-    /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here.
+    /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here, nor one
+    /// of HTTP/2.
     pub(super) fn head_begins(&self, bytes: &[u8]) {
         let line = bytes.iter().position(|b| *b == b'\n').map_or(bytes, |end| &bytes[..end]);
         self.fragment.set(line.contains(&b'#'));
@@ -78,7 +79,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let worker = connection.worker.clone();
-    let io = TokioIo::new(Watched::new(stream, connection.clone()));
+    let io = TokioIo::new(Watched::new(stream, connection.clone(), protocol));
     let service = {
         let connection = connection.clone();
         let worker = worker.clone();

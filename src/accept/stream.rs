@@ -1,6 +1,6 @@
 //! A connection's byte stream, watched: reads and writes feed its [`Pulse`](super::pulse::Pulse).
 
-use super::connection::Connection;
+use super::connection::{Connection, Protocol};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Watched<S> {
     stream: S,
     connection: Rc<Connection>,
+    protocol: Protocol,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S, connection: Rc<Connection>) -> Self {
-        Self { stream, connection }
+    pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
+        Self { stream, connection, protocol }
     }
 
     pub(super) fn into_inner(self) -> S {
@@ -42,7 +43,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = &buf.filled()[before..];
         if !new.is_empty() && self.connection.pulse.received(self.connection.tick()) {
-            self.connection.head_begins(new);
+            match self.protocol {
+                Protocol::Http1 => self.connection.head_begins(new),
+                // Frames hold any byte anywhere; a target is none of their first lines.
+                Protocol::Http2 => {}
+            }
         }
         Poll::Ready(Ok(()))
     }
