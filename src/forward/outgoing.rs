@@ -8,7 +8,7 @@ use crate::request_id::RequestId;
 use crate::route::Head;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -101,6 +101,9 @@ pub fn head(
     told: &Told<'_>,
 ) -> (Method, PathAndQuery, HeaderMap, u64) {
     let mut headers = parts.headers;
+    if parts.version == Version::HTTP_2 {
+        join_cookies(&mut headers);
+    }
     let sender = if told.caller.by_trusted_proxy { Sender::TrustedProxy } else { Sender::Stranger };
     let forged = strip::request(&mut headers, told.identity, sender, told.forward_token);
 
@@ -137,6 +140,17 @@ pub fn head(
         }
     }
     (parts.method, target.path, headers, forged)
+}
+
+/// Joins the pieces that a client of HTTP/2 may split `Cookie` into: HTTP/1.1 knows one field only (RFC 9113 section
+/// 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    if pieces.nth(1).is_some() {
+        let pieces: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = HeaderValue::from_bytes(&pieces.join(&b"; "[..]));
+        headers.insert(header::COOKIE, whole.expect("field values joined by semicolons are a field value"));
+    }
 }
 
 /// The fields of this name that are left (a trusted proxy's), with our element after them.
