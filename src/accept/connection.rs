@@ -14,7 +14,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// What belongs to one connection and serves all its requests.
 #[derive(Debug)]
@@ -101,13 +101,17 @@ where
                 Pin::new(&mut http).poll(cx).map(Ok)
             })
             .await;
+            if let Ok(Err(error)) = &end {
+                worker.broken(&connection, error);
+            }
+            let stream = http.into_parts().io.into_inner().into_inner();
             match end {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => worker.broken(&connection, &error),
+                Ok(Ok(())) if draining => {}
+                Ok(_) => linger(stream).await,
                 Err(overdue) => {
                     worker.overdue(&connection, overdue);
                     if overdue == Overdue::Head {
-                        say_timeout(http.into_parts().io.into_inner().into_inner()).await;
+                        say_timeout(stream).await;
                     }
                 }
             }
@@ -145,4 +149,27 @@ async fn say_timeout<S: AsyncWrite + Unpin>(mut stream: S) {
     };
     // The client may be gone, and is late in any case.
     let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+}
+
+/// Closes a connection in two steps: says that nothing more will be sent, then reads and drops for a moment what the
+/// client still sends. A socket closed with unread bytes is reset, and the reset may overtake our last answer: that a
+/// body is too large, say, to a client that is still sending it (RFC 9112 section 9.6). A client that has closed its
+/// end is not waited for.
+pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
+    const MOMENT: Duration = Duration::from_secs(1);
+    const BYTES_MAX: usize = 4 << 20;
+    let read = async {
+        stream.shutdown().await?;
+        let mut sink = vec![0; 16 * 1024];
+        let mut bytes = 0;
+        while bytes < BYTES_MAX {
+            match stream.read(&mut sink).await? {
+                0 => break,
+                read => bytes += read,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // However it ends, the connection is closed next.
+    let _ = tokio::time::timeout(MOMENT, read).await;
 }

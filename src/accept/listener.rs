@@ -1,14 +1,15 @@
 //! Listening sockets, one of each kind for each core, and the loop that accepts from one.
 
-use super::connection::{Connection, Protocol, serve};
+use super::connection::{Connection, Protocol, linger, serve};
 use crate::journal::Level;
 use crate::peer::{Peer, Scheme};
 use crate::worker::Worker;
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,22 +193,36 @@ fn take(
     });
 }
 
+/// The first bytes of a connection, without taking them. None when there are none in time, or none yet when the core
+/// drains: whoever has not begun to speak is not waited for.
+async fn first_bytes(worker: &Worker, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
+    let mut first = [0; 4];
+    let length = {
+        let mut peek = pin!(tokio::time::timeout(worker.plan().header_timeout, stream.peek(&mut first)));
+        poll_fn(|cx| match peek.as_mut().poll(cx) {
+            Poll::Ready(peeked) => Poll::Ready(peeked.ok().and_then(Result::ok)),
+            Poll::Pending if connection.pulse.order(cx).is_some() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?
+    };
+    (length > 0).then_some(first)
+}
+
 async fn encrypted(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
-    let handshake = acceptor.accept(stream).into_fallible();
-    match tokio::time::timeout(worker.plan().header_timeout, handshake).await {
+    let Some(first) = first_bytes(worker, connection, &stream).await else { return };
+    if first[0].is_ascii_uppercase() {
+        // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
+        worker.counters().tls_failures.add(1);
+        return say_wrong_port(stream).await;
+    }
+    match tokio::time::timeout(worker.plan().header_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
             serve(connection.clone(), stream, protocol).await;
         }
-        Ok(Err((error, stream))) => {
-            worker.counters().tls_failures.add(1);
-            let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = cause {
-                say_wrong_port(stream).await;
-            }
-        }
-        Err(_elapsed) => worker.counters().tls_failures.add(1),
+        Ok(Err(_)) | Err(_) => worker.counters().tls_failures.add(1),
     }
 }
 
@@ -218,12 +233,9 @@ async fn say_wrong_port(mut stream: TcpStream) {
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );
-    let say = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await
-    };
     // Whether it reads that is its own affair.
-    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
+    linger(stream).await;
 }
 
 /// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.
@@ -232,12 +244,8 @@ async fn plain(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream) 
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
     /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4); no method of HTTP/1.1 is named so.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
-    let mut first = [0; 4];
-    let Ok(Ok(length)) = tokio::time::timeout(worker.plan().header_timeout, stream.peek(&mut first)).await
-    else {
-        return;
-    };
-    if length == 0 || first.starts_with(&TLS_HANDSHAKE) {
+    let Some(first) = first_bytes(worker, connection, &stream).await else { return };
+    if first.starts_with(&TLS_HANDSHAKE) {
         return;
     }
     let protocol = if first == HTTP2_PREFACE { Protocol::Http2 } else { Protocol::Http1 };
