@@ -10,8 +10,8 @@ use std::time::Duration;
 /// The host that requests name unless a test names another.
 pub const HOST: &str = "gateway.test";
 
-/// One answer, as it came.
-#[derive(Clone, Debug, Default)]
+/// One answer, as it came. Its debug form is for the eyes of who reads a failed test.
+#[derive(Clone, Default)]
 pub struct Answer {
     /// `200`.
     pub status: u16,
@@ -25,6 +25,16 @@ pub struct Answer {
     pub complete: bool,
     /// The interim answers (1xx) before it.
     pub interim: Vec<u16>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.status, if self.complete { "(complete)" } else { "(cut)" })?;
+        for (name, value) in self.headers.iter().chain(&self.trailers) {
+            writeln!(f, "    {name}: {value}")?;
+        }
+        write!(f, "    {:?}", self.text())
+    }
 }
 
 impl Answer {
