@@ -123,6 +123,8 @@ pub fn compile(loaded: &Loaded, cores: usize) -> Result<Compiled, Vec<Diagnostic
     let limits = routes::limits(file, &mut claims, &mut faults);
     let (routes, table) = routes::compile(file, &upstreams, &limits, &mut claims, cores, &mut faults);
 
+    nobody_to_trust(file, &mut faults);
+
     if faults.any() {
         return Err(faults.found);
     }
@@ -136,6 +138,20 @@ pub fn compile(loaded: &Loaded, cores: usize) -> Result<Compiled, Vec<Diagnostic
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
     Ok(Compiled { policy, plan, authority, warnings: faults.found })
+}
+
+/// A route that asks for a token, in a policy that trusts nobody's, refuses everybody: nobody means that.
+fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
+    let trusts = !file.issuer.is_empty() || file.authority.is_some();
+    let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);
+    if let (false, Some(index)) = (trusts, guarded) {
+        faults.fault(
+            "nobody_to_trust",
+            &format!("route[{index}].path"),
+            "a route that asks for a token, and nobody whose tokens are accepted",
+            "an [[issuer]] or an [authority]; or access = \"public\" where anybody may pass",
+        );
+    }
 }
 
 fn front(file: &File, faults: &mut Faults<'_>) -> Front {
