@@ -24,6 +24,7 @@ mod http2;
 mod itself;
 mod limits;
 mod logs;
+mod regression;
 mod responses;
 mod routing;
 mod tls;

@@ -1,7 +1,7 @@
 //! Upstreams that fail, lie, stall and leave, and clients that do.
 
 use crate::kit::upstream::{After, ClosedPort, Gate};
-use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually};
+use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, tls};
 use crate::{PUBLIC, gateway};
 
 /// A gateway before several servers.
@@ -81,6 +81,10 @@ fn an_upstream_that_is_down_is_unavailable_and_comes_back() {
     let line = gateway.access_line(&answer);
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("connect")), "{line}");
     assert!(!answer.text().contains("127.0.0.1"), "where it is concerns operators alone");
+    let upstream = port.listen();
+    // It was set aside, but there is no other: it is asked all the same.
+    Request::get("/").to(gateway.http()).is(200);
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[test]
@@ -106,6 +110,40 @@ fn servers_take_turns_and_one_that_goes_down_is_left_out() {
         Request::get("/").to(gateway.http()).is(200);
     }
     assert_eq!(other.requests().len(), 20);
+}
+
+#[test]
+fn an_upstream_over_tls_is_believed_when_the_policys_authority_vouches_for_it() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = |name: &str| {
+        let parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+        parameters.self_signed(&key).unwrap()
+    };
+    let stranger = rcgen::CertificateParams::new(["localhost".to_owned()])
+        .unwrap()
+        .self_signed(&rcgen::KeyPair::generate().unwrap())
+        .unwrap();
+    for (name, shown, trusted, believed) in [
+        ("its own", certificate("localhost"), None, true),
+        ("for another name", certificate("elsewhere.test"), None, false),
+        ("of another authority", certificate("localhost"), Some(stranger.pem()), false),
+    ] {
+        let trusted = trusted.unwrap_or_else(|| shown.pem());
+        let server = tls::Server::start(shown.der(), &key);
+        let gateway = Portcullis::with(&format!(
+            "{ISSUER}\n[upstream.app]\nservers = [\"https://localhost:{}\"]\nca = \"ca.pem\"\n{PUBLIC}",
+            server.port()
+        ))
+        .file("ca.pem", trusted)
+        .start();
+        let answer = Request::get("/").to(gateway.http());
+        if believed {
+            assert_eq!(answer.is(200).text(), "encrypted", "{name}");
+        } else {
+            answer.is_refusal(503, "upstream_unavailable");
+            assert_eq!(server.requests(), 0, "{name}: nothing is said to a server that is not believed");
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Literal bytes on a socket: what has two readings is refused, and the gateway serves on.
 
 use crate::kit::client::send;
-use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, end_of_head};
+use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, end_of_head, values};
 use crate::{PUBLIC, gateway, policy};
+use proptest::collection::vec;
+use proptest::prelude::{any, prop_assert, prop_assert_eq};
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestRunner};
 use std::time::Instant;
 
 /// A policy with one open and one guarded path.
@@ -486,3 +490,67 @@ fn a_refusal_that_the_library_below_makes_is_as_short_as_ours_and_logged() {
     assert!(end_of_head(&bytes).is_some() && bytes.starts_with(b"HTTP/1.1 400 "));
     gateway.wait_log("a request that could not be read", |line| line["status"] == 400);
 }
+
+/// Whatever pieces of requests a client puts together, what leaves the gateway is well-formed, framed in one way, and
+/// free of forged identity.
+#[test]
+fn no_patchwork_of_bytes_becomes_a_request_with_two_readings() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ROUTES);
+    let pieces = vec(select(PIECES.to_vec()), 1..14);
+    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&(pieces, any::<bool>(), any::<bool>()), |(pieces, begins_well, ends_well)| {
+        let before = upstream.requests().len();
+        let mut bytes =
+            if begins_well { "POST /open HTTP/1.1\r\nHost: gateway.test\r\n" } else { "" }.to_owned();
+        bytes.extend(pieces);
+        bytes.push_str(if ends_well { "\r\n\r\n" } else { "" });
+        let mut connection = Connection::open(gateway.http());
+        let _ = connection.try_send(&bytes);
+        connection.finish();
+        connection.rest();
+        for seen in &upstream.requests()[before..] {
+            let lines = String::from_utf8_lossy(&seen.head).replace("\r\n", "");
+            let count = |name: &str| values(&seen.headers, name).len();
+            prop_assert!(!lines.contains(['\r', '\n', '\0']), "{seen:#?}");
+            prop_assert!(seen.target == "/open" || seen.target == "/", "{seen:#?}");
+            prop_assert_eq!(count("host"), 1, "{:#?}", seen);
+            prop_assert!(count("content-length") + count("transfer-encoding") <= 1, "{seen:#?}");
+            prop_assert!(!lines.contains("f0rged") && seen.trailers.is_empty(), "{seen:#?}");
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|fault| panic!("{fault}"));
+    Request::get("/").to(gateway.http()).is(200);
+    assert!(upstream.requests().len() > 10, "some of them were requests");
+}
+
+/// What requests are made of, and what they are broken with.
+const PIECES: [&str; 26] = [
+    "GET /open HTTP/1.1\r\n",
+    "GET /guarded HTTP/1.1\r\n",
+    "POST / HTTP/1.0\r\n",
+    "Host: gateway.test\r\n",
+    "Host: evil.test\r\n",
+    "Content-Length: 5\r\n",
+    "Content-Length: 0\r\n",
+    "content-length : 5\r\n",
+    "Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "transfer_encoding: chunked\r\n",
+    "X-Auth-Subject: f0rged\r\n",
+    "X_Auth_Subject: f0rged\r\n",
+    "X-Odd: a\nX-Auth-Subject: f0rged\r\n",
+    "X-Odd: a\r\n X-Auth-Subject: f0rged\r\n",
+    "Connection: X-Request-Id\r\n",
+    "X-Odd: \0\r\n",
+    "hello",
+    "5\r\nhello\r\n",
+    "0\r\n\r\n",
+    "0\r\nX-Auth-Subject: f0rged\r\n\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    " ",
+    ":",
+];

@@ -1,18 +1,19 @@
 //! TLS towards the gateway, with as much or as little trust as a test wants.
 
-use super::PATIENCE;
+use super::{PATIENCE, end_of_head};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-    SupportedProtocolVersion,
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig, ServerConnection,
+    SignatureScheme, StreamOwned, SupportedProtocolVersion,
 };
-use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// An encrypted socket.
 pub type Stream = StreamOwned<ClientConnection, TcpStream>;
@@ -82,6 +83,64 @@ pub fn connect(address: SocketAddr, options: &Options) -> io::Result<Stream> {
         stream.conn.complete_io(&mut stream.sock)?;
     }
     Ok(stream)
+}
+
+/// An upstream over TLS: it reads one head a connection, and answers it with the text `encrypted`.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// One that shows this certificate, on all addresses of `localhost`.
+    pub fn start(certificate: &CertificateDer<'_>, key: &rcgen::KeyPair) -> Self {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key that rcgen wrote");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone().into_owned()], key)
+            .expect("the key is the certificate's");
+        let (config, requests) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let counter = requests.clone();
+        std::thread::spawn(move || {
+            // The thread ends with the process: it holds nothing but its port.
+            for socket in listener.incoming().flatten() {
+                let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
+                let _ = Self::answer(&mut stream, &counter);
+            }
+        });
+        Self { port, requests }
+    }
+
+    fn answer(
+        stream: &mut StreamOwned<ServerConnection, TcpStream>,
+        counter: &AtomicUsize,
+    ) -> io::Result<()> {
+        let mut head = Vec::new();
+        while end_of_head(&head).is_none() {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.extend(byte);
+        }
+        counter.fetch_add(1, Ordering::SeqCst);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 9\r\n\r\nencrypted")?;
+        stream.conn.send_close_notify();
+        stream.flush()
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many requests it read.
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
 }
 
 /// A verifier that takes any certificate, but holds its owner to the key in it.

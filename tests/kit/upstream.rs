@@ -268,13 +268,15 @@ impl fmt::Display for Upstream {
 impl Upstream {
     /// One that answers every request with 200 and the text `upstream`.
     pub fn start() -> Self {
-        Self::with(|_, wire| {
-            if !wire.read_body() {
-                return After::Close;
-            }
-            wire.answer("200 OK", "content-type: text/plain\r\n", "upstream");
-            After::Keep
-        })
+        Self::with(Self::plain_script)
+    }
+
+    fn plain_script(_: &Seen, wire: &mut Wire) -> After {
+        if !wire.read_body() {
+            return After::Close;
+        }
+        wire.answer("200 OK", "content-type: text/plain\r\n", "upstream");
+        After::Keep
     }
 
     /// One that reads each request and answers it with these bytes.
@@ -291,7 +293,10 @@ impl Upstream {
 
     /// One that follows a script. It is called when a request's head is there; reading the body is its affair.
     pub fn with(script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("the system has a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").expect("the system has a free port"), script)
+    }
+
+    fn on(listener: TcpListener, script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
@@ -409,6 +414,14 @@ impl ClosedPort {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         Self(socket)
+    }
+}
+
+impl ClosedPort {
+    /// Begins to listen: what was down comes up, and answers with 200 and the text `upstream`.
+    pub fn listen(self) -> Upstream {
+        self.0.listen(128).unwrap();
+        Upstream::on(self.0.into(), Upstream::plain_script)
     }
 }
 
