@@ -24,8 +24,9 @@ fn a_refusal_was_overtaken_by_a_reset_when_the_client_was_still_sending() {
     for _ in 0..20 {
         let mut connection = Connection::open(gateway.http());
         connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 2097152\r\n\r\n");
+        // Many clients give up at the first write that fails, and never look whether there is an answer.
         for _ in 0..32 {
-            let _ = connection.try_send(vec![b'x'; 64 * 1024]);
+            connection.send(vec![b'x'; 64 * 1024]);
         }
         connection.answer().is_refusal(413, "body_too_large");
     }
