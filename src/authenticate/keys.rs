@@ -169,11 +169,18 @@ impl KeySet {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
         let (mut known, mut skipped) = (Self::default(), Vec::new());
+        let ids: Vec<_> = keys.iter().map(|key| (key.get("kid"), key.get("kty"), key.get("crv"))).collect();
         for (index, key) in keys.iter().enumerate() {
             let key = key.as_object();
             let id = key.and_then(|key| key.get("kid")).and_then(Value::as_str);
-            let added =
-                key.ok_or_else(|| "no object".to_owned()).and_then(|key| known.add_jwk(id, key, accepted));
+            let added = match key {
+                None => Err("no object".to_owned()),
+                // Which of two is meant nobody can say; whoever reads the set may take either for the issuer's.
+                Some(_) if ids.iter().filter(|known| **known == ids[index]).count() > 1 => {
+                    Err("another key of its kind has the same kid".to_owned())
+                }
+                Some(key) => known.add_jwk(id, key, accepted),
+            };
             if let Err(why) = added {
                 skipped.push(format!(
                     "key {} ({}) is not used: {why}",

@@ -5,6 +5,7 @@ pub mod claims;
 mod credential;
 mod identity;
 mod json;
+mod jws;
 mod keys;
 pub mod principal;
 mod trust;
