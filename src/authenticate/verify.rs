@@ -368,19 +368,15 @@ mod tests {
     #[test]
     fn a_public_key_is_no_secret() {
         // RFC 8725 section 2.1, in the encodings that a verifier has at hand.
-        let key = crate::authority::Keyring::open(
-            &std::env::temp_dir().join(format!("portcullis-confusion-{}", std::process::id())),
-            Algorithm::ES256,
-            None,
-        )
-        .unwrap();
+        // The key of RFC 7515 appendix A.3.
+        let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"e","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
         let mut issuer = issuer("https://a", SECRET);
-        issuer.keys = key.key_set().unwrap();
+        issuer.keys = KeySet::from_jwks(jwks.as_bytes(), &[Algorithm::ES256]).unwrap().0;
         issuer.algorithms = vec![Algorithm::ES256];
         let trust = Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default());
         let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
-        header.kid = Some(key.id().to_owned());
-        for secret in [key.id().as_bytes(), b"-----BEGIN PUBLIC KEY-----"] {
+        header.kid = Some("e".to_owned());
+        for secret in [jwks.as_bytes(), b"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"] {
             let token = encode(&header, &claims(), &EncodingKey::from_secret(secret)).unwrap();
             assert_eq!(verify(&token, &trust, Now::at(NOW)).unwrap_err(), Denial::UnsupportedAlgorithm);
         }
