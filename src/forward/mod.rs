@@ -20,7 +20,7 @@ use crate::denial::Denial;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use pool::Lease;
 use std::rc::Rc;
@@ -144,8 +144,13 @@ async fn send(
     notes: &mut Notes,
 ) -> Result<(Response<Incoming>, Lease), Denial> {
     let repeatable = request.method().is_idempotent() && request.body().is_empty();
+    // A client of HTTP/1.0 may name no host; a request of HTTP/1.1 has one (RFC 9112 section 3.2).
+    let named = request.headers().contains_key(header::HOST);
     for server in upstream.in_turn(now) {
         notes.server = Some(server.clone());
+        if let (false, Some(authority)) = (named, server.authority()) {
+            request.headers_mut().insert(header::HOST, authority);
+        }
         let mut idle = pools.reuse(server);
         loop {
             let mut lease = match idle.take() {

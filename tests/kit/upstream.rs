@@ -15,7 +15,7 @@ use std::time::Duration;
 const REMEMBERED: usize = 1 << 20;
 
 /// One request as it arrived.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Seen {
     /// Its head, to the byte.
     pub head: Vec<u8>,
@@ -33,6 +33,18 @@ pub struct Seen {
     pub trailers: Vec<(String, String)>,
     /// Whether the body was read to its end.
     pub complete: bool,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}",
+            String::from_utf8_lossy(&self.head).escape_debug().to_string().replace("\\r\\n", "\n    ")
+        )?;
+        let whole = if self.complete { "complete" } else { "cut" };
+        write!(f, "    body: {} bytes, {whole}; trailers: {:?}", self.body_bytes, self.trailers)
+    }
 }
 
 impl Seen {
