@@ -52,7 +52,7 @@ fn decision(c: &mut Criterion) {
     let (admin, root) = (rule("admin"), rule("root"));
     let mut group = c.benchmark_group("decide");
     let mut tokens = TokenCache::new(1024);
-    let mut ask = |rule: &Rule, tokens: &mut TokenCache| {
+    let ask = |rule: &Rule, tokens: &mut TokenCache| {
         decide(Access::Authenticated, rule, &trust, &headers, &Params::default(), now, tokens).is_ok()
     };
     assert!(ask(&admin, &mut tokens));

@@ -24,8 +24,32 @@ impl Now {
         Self { unix: wall.as_secs(), subsec_nanos: wall.subsec_nanos(), steady: Instant::now() }
     }
 
+    /// A later moment of the steady clock, the wall clock moved on by as much.
+    pub fn later(self, steady: Instant) -> Self {
+        let elapsed = steady.saturating_duration_since(self.steady);
+        let nanos = self.subsec_nanos + elapsed.subsec_nanos();
+        Self {
+            unix: self.unix + elapsed.as_secs() + u64::from(nanos / 1_000_000_000),
+            subsec_nanos: nanos % 1_000_000_000,
+            steady,
+        }
+    }
+
     /// This moment with another wall clock, in seconds since 1970: for tests, and for cases that name a time.
     pub fn at(unix: u64) -> Self {
         Self { unix, subsec_nanos: 0, steady: Instant::now() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_moment_is_later_on_both_clocks() {
+        let now = Now { unix: 10, subsec_nanos: 900_000_000, steady: Instant::now() };
+        let later = now.later(now.steady + Duration::from_millis(2_200));
+        assert_eq!((later.unix, later.subsec_nanos), (13, 100_000_000));
+        assert_eq!(later.later(now.steady).unix, 13, "the steady clock does not go back");
     }
 }

@@ -130,6 +130,7 @@ async fn serve<'p>(
         body,
         meter.as_deref(),
         &told,
+        now.steady,
         record.notes(),
     )
     .await?;

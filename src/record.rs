@@ -75,7 +75,7 @@ impl Record {
             worker: worker.clone(),
             policy,
             connection: connection.clone(),
-            now: Now::read(),
+            now: worker.now(),
             caller,
             id,
             id_header,
@@ -92,7 +92,7 @@ impl Record {
             denial: None,
             principal: None,
             meter: None,
-            notes: Notes::default(),
+            notes: Notes { timed: logged, ..Notes::default() },
             bytes_out: 0,
             complete: false,
         }

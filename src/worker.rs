@@ -3,6 +3,7 @@
 use crate::accept::Connection;
 use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
 use crate::authenticate::TokenCache;
+use crate::clock::Now;
 use crate::forward::Pools;
 use crate::journal::{Journal, Style};
 use crate::policy::{LivePolicy, Policy};
@@ -102,6 +103,7 @@ pub struct Worker {
     connections: RefCell<Vec<Weak<Connection>>>,
     open: Cell<usize>,
     started: Instant,
+    clock: Cell<Now>,
     tick: Cell<Tick>,
     draining: Cell<bool>,
     drain_wakers: RefCell<Vec<Waker>>,
@@ -137,6 +139,7 @@ impl Worker {
             connections: RefCell::new(Vec::new()),
             open: Cell::new(0),
             started: Instant::now(),
+            clock: Cell::new(Now::read()),
             tick: Cell::new(0),
             draining: Cell::new(false),
             drain_wakers: RefCell::new(Vec::new()),
@@ -192,6 +195,12 @@ impl Worker {
     /// How connections of HTTP/2 are served.
     pub fn http2(&self) -> &http2::Builder<ThisCore> {
         &self.http2
+    }
+
+    /// What time it is, by one reading of the steady clock: the wall clock was read beside it at the last sweep, a
+    /// quarter of a second ago, and no clock is set as often as that.
+    pub fn now(&self) -> Now {
+        self.clock.get().later(Instant::now())
     }
 
     /// The coarse clock that deadlines of connections are kept by.
@@ -302,7 +311,9 @@ impl Worker {
         let mut interval = tokio::time::interval(SWEEP);
         loop {
             interval.tick().await;
-            let tick = millis(self.started.elapsed());
+            let now = Now::read();
+            self.clock.set(now);
+            let tick = millis(now.steady.saturating_duration_since(self.started));
             self.tick.set(tick);
             self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
                 Some(connection) => {
@@ -311,7 +322,7 @@ impl Worker {
                 }
                 None => false,
             });
-            self.pools.sweep();
+            self.pools.sweep(now.steady, tick);
             let tokens = self.tokens.borrow();
             self.counters.token_cache_hits.set(tokens.hits());
             self.counters.token_cache_misses.set(tokens.misses());

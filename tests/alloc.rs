@@ -1,8 +1,20 @@
 //! A decision on a token that was seen before allocates nothing. A binary of its own: the allocator counts.
-#![allow(unsafe_code, missing_docs, reason = "a global allocator is unsafe by its trait")]
+#![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
+use portcullis::authenticate::{
+    Access, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, TokenCache, Trust,
+};
+use portcullis::authorize::{Check, Expected, Rule};
+use portcullis::clock::Now;
+use portcullis::decision::decide;
+use portcullis::route::head::HeadBounds;
+use portcullis::route::path::Slashes;
+use portcullis::route::{Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -13,16 +25,19 @@ struct Counting;
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -30,13 +45,87 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn allocations(work: impl FnOnce()) -> usize {
+/// What the work returns, and how often it allocated.
+fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
+    let result = work();
+    (result, ALLOCATIONS.get() - before)
+}
+
+const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
+fn trust() -> Trust {
+    let mut keys = KeySet::default();
+    keys.add_secret(None, SECRET).unwrap();
+    let path = |text: &str| ClaimPath::parse(text).unwrap();
+    let issuer = Issuer {
+        name: Arc::from("https://id.example.com"),
+        audience: Box::new(["orders".into()]),
+        algorithms: vec![Algorithm::HS256],
+        keys,
+        leeway: 0,
+        roles: path("roles"),
+        scopes: path("scope"),
+        types: Box::new(["JWT".into()]),
+    };
+    Trust::new(vec![issuer], vec![path("tenant")], IdentityHeaders::default())
+}
+
+fn request(now: Now) -> HeaderMap {
+    let claims = serde_json::json!({
+        "iss": "https://id.example.com", "aud": "orders", "sub": "ada", "exp": now.unix + 3600,
+        "roles": ["user", "admin"], "scope": "orders:read", "tenant": "acme inc",
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    headers
 }
 
 #[test]
 fn the_counter_counts() {
-    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+    assert_eq!(counted(|| drop(std::hint::black_box(Box::new(1)))).1, 1);
+}
+
+#[test]
+fn a_decision_on_a_token_seen_before_allocates_nothing() {
+    let (trust, now) = (trust(), Now::read());
+    let headers = request(now);
+    let tenant = Expected::Param { position: 0, name: "tenant".into() };
+    let rule = Rule::new(vec![
+        Check::Roles(Box::new(["clerk".into(), "admin".into()])),
+        Check::Scopes { all: Box::new(["orders:read".into()]), challenge: Arc::from("orders:read") },
+        Check::Claim { claim: portcullis::authenticate::ClaimId(0), name: "tenant".into(), equals: tenant },
+    ]);
+    let refusing = Rule::new(vec![Check::AllRoles(Box::new(["root".into()]))]);
+    let mut params = Params::default();
+    params.push("acme%20inc");
+    let mut tokens = TokenCache::new(16);
+    let mut ask = |rule: &Rule| {
+        counted(|| decide(Access::Authenticated, rule, &trust, &headers, &params, now, &mut tokens).is_ok())
+    };
+
+    let (permitted, allocations) = ask(&rule);
+    assert!(permitted && allocations > 0, "the first time a token is verified");
+    assert_eq!(ask(&rule), (true, 0));
+    assert_eq!(ask(&refusing), (false, 0), "a refusal is as cheap");
+}
+
+#[test]
+fn reading_a_head_and_finding_its_route_allocates_nothing() {
+    let entry = |path: &str| {
+        let path = PathPattern::parse(path).unwrap();
+        (Matcher { host: HostPattern::Any, path, methods: Methods::any() }, ())
+    };
+    let table = RouteTable::build(vec![entry("/"), entry("/orders/{id}"), entry("/static/{*rest}")]).unwrap();
+    let request = Request::get("/orders/7?q=1").header("host", "api.example.com:8443").body(()).unwrap();
+    let (parts, ()) = request.into_parts();
+    let bounds = HeadBounds { header_count: 100, header_bytes: 32 << 10 };
+
+    let (found, allocations) = counted(|| {
+        let head = Head::read(&parts, bounds, Slashes::Strict).unwrap();
+        table.find(&head).is_ok()
+    });
+    assert_eq!((found, allocations), (true, 0));
 }

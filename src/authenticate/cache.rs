@@ -15,9 +15,9 @@ use std::rc::Rc;
 pub type Digest = [u8; 32];
 
 /// The digest of a token.
-pub fn digest_of(token: &str) -> Digest {
+pub fn digest_of(token: impl AsRef<[u8]>) -> Digest {
     let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    out.copy_from_slice(digest(&SHA256, token.as_ref()).as_ref());
     out
 }
 

@@ -3,29 +3,41 @@
 use crate::denial::{Denial, TokenPart};
 use http::{HeaderMap, header};
 
-/// The bearer token in `Authorization` (RFC 6750 section 2.1); `None` where the field is absent or of another scheme.
+/// What stands behind `Bearer` and one space in `Authorization` (RFC 6750 section 2.1), to be read by [`token`];
+/// `None` where the field is absent or of another scheme.
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] for two fields; [`Denial::MalformedToken`] for anything but one scheme, one space,
-/// one token: tabs and second spaces are how one program reads a credential that another does not.
-pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denial> {
-    const SCHEME: &str = "bearer";
+/// [`Denial::AmbiguousCredentials`] for two fields; [`Denial::MalformedToken`] for a scheme with anything but one space
+/// behind it: tabs are how one program reads a credential that another does not.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
+    const SCHEME: &[u8] = b"bearer";
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
         return Err(Denial::AmbiguousCredentials);
     }
-    let malformed = Denial::MalformedToken(TokenPart::Field);
-    let Ok(field) = field.to_str() else { return Err(malformed) };
+    let field = field.as_bytes();
     // A scheme is a token; the first character that cannot be part of it ends it.
-    let end = field.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(field.len());
+    let end = field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len());
     let (scheme, rest) = field.split_at(end);
     if !scheme.eq_ignore_ascii_case(SCHEME) {
         return Ok(None);
     }
-    match rest.strip_prefix(' ') {
-        Some(token) if !token.is_empty() && token.bytes().all(is_b64token) => Ok(Some(token)),
-        Some(_) | None => Err(malformed),
+    match rest {
+        [b' ', credential @ ..] => Ok(Some(credential)),
+        _ => Err(Denial::MalformedToken(TokenPart::Field)),
+    }
+}
+
+/// The one token that a credential is: no second space, no list. Not asked of a credential that was verified before,
+/// which has the very bytes of one that was one.
+///
+/// # Errors
+/// [`Denial::MalformedToken`].
+pub fn token(credential: &[u8]) -> Result<&str, Denial> {
+    match std::str::from_utf8(credential) {
+        Ok(token) if !token.is_empty() && token.bytes().all(is_b64token) => Ok(token),
+        Ok(_) | Err(_) => Err(Denial::MalformedToken(TokenPart::Field)),
     }
 }
 
@@ -43,7 +55,7 @@ mod tests {
         for field in fields {
             headers.append(header::AUTHORIZATION, field.parse().unwrap());
         }
-        bearer(&headers).map(|token| token.map(str::to_owned))
+        bearer(&headers)?.map(|credential| token(credential).map(str::to_owned)).transpose()
     }
 
     #[test]
@@ -78,7 +90,10 @@ mod tests {
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, http::HeaderValue::from_bytes(b"Bearer \xe9").unwrap());
-        assert_eq!(bearer(&headers), Err(Denial::MalformedToken(TokenPart::Field)));
+        assert_eq!(
+            bearer(&headers).map(|c| c.map(token)),
+            Ok(Some(Err(Denial::MalformedToken(TokenPart::Field))))
+        );
     }
 
     #[test]

@@ -169,11 +169,18 @@ impl KeySet {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
         let (mut known, mut skipped) = (Self::default(), Vec::new());
+        let ids: Vec<_> = keys.iter().map(|key| (key.get("kid"), key.get("kty"), key.get("crv"))).collect();
         for (index, key) in keys.iter().enumerate() {
             let key = key.as_object();
             let id = key.and_then(|key| key.get("kid")).and_then(Value::as_str);
-            let added =
-                key.ok_or_else(|| "no object".to_owned()).and_then(|key| known.add_jwk(id, key, accepted));
+            let added = match key {
+                None => Err("no object".to_owned()),
+                // Which of two is meant nobody can say; whoever reads the set may take either for the issuer's.
+                Some(_) if ids.iter().filter(|known| **known == ids[index]).count() > 1 => {
+                    Err("another key of its kind has the same kid".to_owned())
+                }
+                Some(key) => known.add_jwk(id, key, accepted),
+            };
             if let Err(why) = added {
                 skipped.push(format!(
                     "key {} ({}) is not used: {why}",
@@ -388,4 +395,146 @@ fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
         _ => return None,
     };
     rest.split_at_checked(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+    /// The key of RFC 7515 appendix A.3.
+    fn ec() -> Value {
+        json!({
+            "kty": "EC", "crv": "P-256", "kid": "e",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        })
+    }
+
+    /// The key of RFC 8037 appendix A.2.
+    fn ed() -> Value {
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "d", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+    }
+
+    fn rsa(bits: usize) -> Value {
+        let mut modulus = vec![0xff; bits / 8];
+        modulus[0] = 0x80;
+        json!({ "kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" })
+    }
+
+    fn with(mut key: Value, name: &str, value: Value) -> Value {
+        key[name] = value;
+        key
+    }
+
+    fn read(keys: &[Value], accepted: &[Algorithm]) -> Result<(KeySet, Vec<String>), String> {
+        KeySet::from_jwks(json!({ "keys": keys }).to_string().as_bytes(), accepted)
+    }
+
+    #[test]
+    fn a_set_has_the_keys_that_can_be_used_and_says_why_not_the_others() {
+        let odd = json!({ "kty": "XX", "kid": "x" });
+        let (set, skipped) = read(&[ec(), odd, ed(), rsa(2048), json!(7)], &PUBLIC).unwrap();
+        let keys: Vec<_> =
+            set.iter().map(|key| (key.id().unwrap(), key.algorithm(), key.signature_bytes())).collect();
+        assert_eq!(
+            keys,
+            [("e", Algorithm::ES256, 64), ("d", Algorithm::EdDSA, 64), ("r", Algorithm::RS256, 256)]
+        );
+        assert_eq!(skipped.len(), 2, "{skipped:?}");
+    }
+
+    #[test]
+    fn keys_that_must_not_be_used_are_not() {
+        let secret = json!({ "kty": "oct", "kid": "s", "k": URL_SAFE_NO_PAD.encode([1; 32]) });
+        for (key, why) in [
+            (with(ec(), "use", json!("enc")), "use is not sig"),
+            (with(ec(), "key_ops", json!(["sign"])), "key_ops"),
+            (with(ec(), "key_ops", json!("verify")), "key_ops"),
+            (with(ec(), "alg", json!("RS256")), "alg"),
+            (with(ec(), "alg", json!(7)), "alg"),
+            (with(ec(), "crv", json!("P-384")), "not known here"),
+            (with(ec(), "x", json!("AAAA")), "32 bytes"),
+            (with(ec(), "x", ed()["x"].clone()), "not on P-256"),
+            (with(ec(), "x", json!("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU=")), "not base64url"),
+            (with(ed(), "x", json!("AAAA")), "32 bytes"),
+            (with(ed(), "crv", json!("X25519")), "not known here"),
+            (rsa(1024), "2048"),
+            (rsa(16384), "2048"),
+            (with(rsa(2048), "e", json!("AQ")), "exponent"),
+            (with(rsa(2048), "e", json!("Ag")), "exponent"),
+            (with(rsa(2048), "e", json!("")), "exponent"),
+            (with(rsa(2048), "n", json!(null)), "no n"),
+            (secret.clone(), "not in algorithms"),
+        ] {
+            let told = read(&[key.clone()], &PUBLIC).expect_err(&key.to_string());
+            assert!(told.contains(why), "{key}: {told}");
+        }
+        let told = read(&[secret.clone()], &[Algorithm::HS256, Algorithm::ES256]).unwrap_err();
+        assert!(told.contains("among public keys"), "{told}");
+        assert!(read(&[secret], &[Algorithm::HS256]).is_ok());
+        assert!(read(&[ec()], &[Algorithm::RS256]).unwrap_err().contains("not in algorithms"));
+        assert!(read(&[ec(), with(ec(), "x", ec()["y"].clone())], &PUBLIC).unwrap_err().contains("same kid"));
+        for text in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
+            assert!(KeySet::from_jwks(text.as_bytes(), &PUBLIC).is_err(), "{text}");
+        }
+        assert!(read(&vec![json!({}); KEYS_MAX + 1], &PUBLIC).unwrap_err().contains("at most"));
+    }
+
+    #[test]
+    fn a_secret_has_at_least_the_bits_of_its_hash() {
+        assert!(KeySet::default().add_secret(None, &[0; 31]).unwrap_err().contains("248 bits"));
+        assert!(KeySet::default().add_secret(None, &[0; 32]).is_ok());
+    }
+
+    #[test]
+    fn a_public_key_in_pem_is_of_the_kind_that_it_says() {
+        let pem = |pair: rcgen::KeyPair| pair.public_key_pem();
+        let ec = pem(rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap());
+        let ed = pem(rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap());
+        let p384 = pem(rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap());
+        let rsa = pem(rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap());
+        for (pem, algorithm) in [(&ec, Algorithm::ES256), (&ed, Algorithm::EdDSA), (&rsa, Algorithm::RS256)] {
+            let mut set = KeySet::default();
+            set.add_pem(Some("k"), pem.as_bytes(), &PUBLIC).unwrap();
+            assert_eq!(set.iter().next().map(Key::algorithm), Some(algorithm));
+            let others: Vec<_> = PUBLIC.into_iter().filter(|other| *other != algorithm).collect();
+            assert!(
+                KeySet::default()
+                    .add_pem(None, pem.as_bytes(), &others)
+                    .unwrap_err()
+                    .contains("not in algorithms")
+            );
+        }
+        let private = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        for (pem, why) in [
+            (private.as_str(), "private key"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "certificate"),
+            (&p384, "not known here"),
+            ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", "not known here"),
+            ("nothing", "no public key in PEM"),
+        ] {
+            let told = KeySet::default().add_pem(None, pem.as_bytes(), &PUBLIC).expect_err(pem);
+            assert!(told.contains(why), "{pem}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_id_and_algorithm_and_in_no_other_way() {
+        let (set, _) = read(&[ec(), ed()], &PUBLIC).unwrap();
+        assert!(matches!(set.find(Some("e"), Algorithm::ES256), Found::Key(_)));
+        assert!(matches!(set.find(Some("e"), Algorithm::EdDSA), Found::OtherAlgorithm));
+        assert!(matches!(set.find(Some("x"), Algorithm::ES256), Found::None));
+        assert!(matches!(set.find(None, Algorithm::EdDSA), Found::Key(_)));
+        assert!(matches!(set.find(None, Algorithm::HS256), Found::OtherAlgorithm));
+        let mut lone = KeySet::default();
+        lone.add_secret(None, &[0; 32]).unwrap();
+        assert!(
+            matches!(lone.find(Some("any"), Algorithm::HS256), Found::Key(_)),
+            "a key without an id is the issuer's only one"
+        );
+        assert!(matches!(lone.find(Some("any"), Algorithm::ES256), Found::None));
+    }
 }

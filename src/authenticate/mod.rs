@@ -5,6 +5,7 @@ pub mod claims;
 mod credential;
 mod identity;
 mod json;
+mod jws;
 mod keys;
 pub mod principal;
 mod trust;
@@ -12,7 +13,7 @@ mod verify;
 
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
-pub use credential::bearer;
+pub use credential::{bearer, token};
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, Key, KeySet};
 pub use principal::Principal;
@@ -50,14 +51,14 @@ pub fn authenticate(
     if access == Access::Public {
         return Ok(None);
     }
-    let Some(token) = bearer(headers)? else {
+    let Some(credential) = bearer(headers)? else {
         return if access == Access::Optional { Ok(None) } else { Err(Denial::MissingToken) };
     };
-    let digest = digest_of(token);
+    let digest = digest_of(credential);
     if let Some(principal) = tokens.get(&digest, trust.epoch(), now) {
         return Ok(Some(principal));
     }
-    let principal = Rc::new(verify(token, trust, now)?);
+    let principal = Rc::new(verify(token(credential)?, trust, now)?);
     tokens.insert(digest, principal.clone());
     Ok(Some(principal))
 }

@@ -5,17 +5,13 @@
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::json;
-use super::keys::{Algorithm, Found, Key};
+use super::jws::Jws;
 use super::principal::Principal;
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-/// The longest token that is looked at.
-const TOKEN_MAX: usize = 16 * 1024;
 /// How many roles, or scopes, of a token are taken; more make it malformed, for cutting could drop the one that
 /// matters.
 const NAMES_MAX: usize = 512;
@@ -27,8 +23,14 @@ type Claims = Map<String, Value>;
 /// # Errors
 /// The first check that fails.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial> {
-    let (issuer, header, claims) = verify_signature(token, trust)?;
-    check_type(&header, issuer)?;
+    let jws = Jws::read(token)?;
+    let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
+    let Some(Value::String(issuer)) = claims.get("iss") else {
+        return Err(Denial::MissingClaim(RequiredClaim::Issuer));
+    };
+    let issuer = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
+    jws.verify(&issuer.keys, &issuer.algorithms)?;
+    check_type(jws.header(), issuer)?;
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
     if claims.contains_key("cnf") {
@@ -54,72 +56,6 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     let headers = trust.identity().render(&principal);
     principal.headers = headers.ok_or(Denial::MalformedToken(TokenPart::Claims))?;
     Ok(principal)
-}
-
-fn verify_signature<'t>(token: &str, trust: &'t Trust) -> Result<(&'t Issuer, Claims, Claims), Denial> {
-    let malformed = Denial::MalformedToken;
-    if token.len() > TOKEN_MAX {
-        return Err(malformed(TokenPart::Shape));
-    }
-    let mut parts = token.split('.');
-    let (Some(header), Some(claims), Some(signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(malformed(TokenPart::Shape));
-    };
-    if header.is_empty() || claims.is_empty() {
-        return Err(malformed(TokenPart::Shape));
-    }
-    let message = &token[..header.len() + 1 + claims.len()];
-    let header = part(header, TokenPart::Header)?;
-    let claims = part(claims, TokenPart::Claims)?;
-    // RFC 7515 section 4.1.11: whoever does not understand what `crit` names must refuse; nothing is understood.
-    if header.contains_key("crit") {
-        return Err(malformed(TokenPart::Critical));
-    }
-    let Some(Value::String(algorithm)) = header.get("alg") else { return Err(malformed(TokenPart::Header)) };
-    let id = match header.get("kid") {
-        None => None,
-        Some(Value::String(id)) => Some(id.as_str()),
-        Some(_) => return Err(malformed(TokenPart::Header)),
-    };
-
-    let Some(Value::String(name)) = claims.get("iss") else {
-        return Err(Denial::MissingClaim(RequiredClaim::Issuer));
-    };
-    let issuer = trust.issuer(name).ok_or(Denial::UnknownIssuer)?;
-    let algorithm: Algorithm = algorithm.parse().map_err(|()| Denial::UnsupportedAlgorithm)?;
-    if !issuer.algorithms.contains(&algorithm) {
-        return Err(Denial::UnsupportedAlgorithm);
-    }
-    let key = match issuer.keys.find(id, algorithm) {
-        Found::Key(key) => key,
-        Found::OtherAlgorithm => return Err(Denial::UnsupportedAlgorithm),
-        Found::None => return Err(Denial::UnknownKey),
-    };
-    check_signature(key, message, signature)?;
-    Ok((issuer, header, claims))
-}
-
-/// Checks a signature by a key, whose algorithm it is.
-pub(super) fn check_signature(key: &Key, message: &str, signature: &str) -> Result<(), Denial> {
-    // The length first: ES256 is two numbers of 32 bytes (RFC 7518 section 3.4), never DER, never more.
-    let malformed = Denial::MalformedToken(TokenPart::Signature);
-    let bytes = URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed.clone())?;
-    if bytes.len() != key.signature_bytes() {
-        return Err(malformed);
-    }
-    let algorithm = key.algorithm().as_library();
-    match jsonwebtoken::crypto::verify(signature, message.as_bytes(), key.decoding_key(), algorithm) {
-        Ok(true) => Ok(()),
-        Ok(false) | Err(_) => Err(Denial::BadSignature),
-    }
-}
-
-/// A part of a token: base64url without padding, and in the one spelling that its bytes have; a JSON object.
-fn part(text: &str, part: TokenPart) -> Result<Claims, Denial> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part))?;
-    json::object(&bytes).map_err(|_| Denial::MalformedToken(part))
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
@@ -192,4 +128,273 @@ fn names(
         Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Box::new([]),
     };
     if list.len() > NAMES_MAX { Err(Denial::MalformedToken(TokenPart::Claims)) } else { Ok(list) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authenticate::{Algorithm, ClaimId, IdentityHeaders, KeySet};
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+    const OTHER: &[u8; 32] = b"fedcba9876543210fedcba9876543210";
+    const NOW: u64 = 1_000_000;
+
+    fn issuer(name: &str, secret: &[u8]) -> Issuer {
+        let mut keys = KeySet::default();
+        keys.add_secret(Some("k"), secret).unwrap();
+        let path = |text: &str| ClaimPath::parse(text).unwrap();
+        Issuer {
+            name: Arc::from(name),
+            audience: Box::new(["orders".into(), "stock".into()]),
+            algorithms: vec![Algorithm::HS256],
+            keys,
+            leeway: 30,
+            roles: path("realm.roles"),
+            scopes: path("scope"),
+            types: Box::new(["JWT".into(), "at+jwt".into()]),
+        }
+    }
+
+    fn trust() -> Trust {
+        let claims = vec![ClaimPath::parse("tenant").unwrap(), ClaimPath::parse("plan").unwrap()];
+        // Two issuers, and the same key id: a key belongs to its issuer.
+        Trust::new(
+            vec![issuer("https://a", SECRET), issuer("https://b", OTHER)],
+            claims,
+            IdentityHeaders::default(),
+        )
+    }
+
+    fn claims() -> Value {
+        json!({
+            "iss": "https://a", "aud": "orders", "sub": "ada", "exp": NOW + 60, "iat": NOW, "jti": "1",
+            "realm": { "roles": ["clerk", "admin"] }, "scope": "a:read b", "tenant": "acme",
+        })
+    }
+
+    /// The claims with one member replaced, or (`null`) taken out.
+    fn with(name: &str, value: Value) -> Value {
+        let mut claims = claims();
+        match value {
+            Value::Null => drop(claims.as_object_mut().unwrap().remove(name)),
+            value => drop(claims.as_object_mut().unwrap().insert(name.to_owned(), value)),
+        }
+        claims
+    }
+
+    fn header() -> Value {
+        json!({ "alg": "HS256", "typ": "JWT", "kid": "k" })
+    }
+
+    /// A token of whatever header and claims, signed by HS256 with the key of `https://a`.
+    fn signed(header: &str, claims: &str) -> String {
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
+        let message = format!("{}.{}", B64.encode(header), B64.encode(claims));
+        let key = EncodingKey::from_secret(SECRET);
+        let signature =
+            jsonwebtoken::crypto::sign(message.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
+        format!("{message}.{signature}")
+    }
+
+    fn outcome(header: &Value, claims: &Value) -> Result<Principal, Denial> {
+        verify(&signed(&header.to_string(), &claims.to_string()), &trust(), Now::at(NOW))
+    }
+
+    fn refusal(header: &Value, claims: &Value) -> Denial {
+        outcome(header, claims).expect_err(&format!("{header} {claims}"))
+    }
+
+    #[test]
+    fn a_good_token_becomes_a_principal() {
+        let principal = outcome(&header(), &claims()).unwrap();
+        assert_eq!((&*principal.issuer, &*principal.subject), ("https://a", "ada"));
+        assert_eq!(principal.token_id.as_deref(), Some("1"));
+        assert_eq!(principal.roles.join(" "), "clerk admin");
+        assert_eq!(principal.scopes.join(" "), "a:read b");
+        assert_eq!(principal.claim(ClaimId(0)), Some(&ClaimValue::Text("acme".into())));
+        assert_eq!(principal.claim(ClaimId(1)), None);
+        assert_eq!((principal.not_before, principal.expires), (NOW - 30, NOW + 90));
+        assert!(principal.headers.iter().any(|(name, value)| name == "x-auth-subject" && value == "ada"));
+    }
+
+    #[test]
+    fn a_key_belongs_to_its_issuer_even_where_ids_are_equal() {
+        let other = with("iss", json!("https://b"));
+        assert_eq!(refusal(&header(), &other), Denial::BadSignature);
+    }
+
+    #[test]
+    fn the_header_decides_nothing_that_the_issuer_does_not_allow() {
+        let header = |name: &str, value: Value| {
+            let mut header = header();
+            header[name] = value;
+            header
+        };
+        use Denial::{MalformedToken, UnknownKey, UnsupportedAlgorithm, WrongType};
+        for (header, expected) in [
+            (header("alg", json!("none")), UnsupportedAlgorithm),
+            (header("alg", json!("NoNe")), UnsupportedAlgorithm),
+            (header("alg", json!("hs256")), UnsupportedAlgorithm),
+            (header("alg", json!("HS512")), UnsupportedAlgorithm),
+            (header("alg", json!("RS256")), UnsupportedAlgorithm),
+            (header("alg", json!(["HS256"])), MalformedToken(TokenPart::Header)),
+            (header("alg", json!(null)), MalformedToken(TokenPart::Header)),
+            (header("kid", json!("other")), UnknownKey),
+            (header("kid", json!(1)), MalformedToken(TokenPart::Header)),
+            (header("crit", json!(["exp"])), MalformedToken(TokenPart::Critical)),
+            (header("crit", json!([])), MalformedToken(TokenPart::Critical)),
+            (header("zip", json!("DEF")), MalformedToken(TokenPart::Header)),
+            (header("typ", json!("id+jwt")), WrongType),
+            (header("typ", json!("")), WrongType),
+            (header("typ", json!(1)), WrongType),
+        ] {
+            assert_eq!(refusal(&header, &claims()), expected, "{header}");
+        }
+        for kind in ["jwt", "JWT", "at+jwt", "AT+JWT", "application/at+jwt", "application/JWT"] {
+            assert!(outcome(&header("typ", json!(kind)), &claims()).is_ok(), "{kind}");
+        }
+        for name in ["jku", "x5u", "jwk", "x5c"] {
+            assert!(
+                outcome(&header(name, json!("https://evil")), &claims()).is_ok(),
+                "{name} is not followed"
+            );
+        }
+        assert_eq!(refusal(&json!({ "alg": "HS256", "kid": "k" }), &claims()), WrongType, "typ is missing");
+        assert!(
+            outcome(&json!({ "alg": "HS256", "typ": "JWT" }), &claims()).is_ok(),
+            "the only key needs no id"
+        );
+    }
+
+    #[test]
+    fn each_claim_is_of_its_type_and_says_what_it_must() {
+        use Denial::{ExpiredToken, MissingClaim, TokenNotYetValid, UnknownIssuer, WrongAudience, WrongType};
+        use RequiredClaim::{Audience, Expiry, Issuer, Subject, Time};
+        for (name, value, expected) in [
+            ("iss", Value::Null, MissingClaim(Issuer)),
+            ("iss", json!(["https://a"]), MissingClaim(Issuer)),
+            ("iss", json!("https://a/"), UnknownIssuer),
+            ("iss", json!("https://"), UnknownIssuer),
+            ("exp", Value::Null, MissingClaim(Expiry)),
+            ("exp", json!((NOW + 60).to_string()), MissingClaim(Expiry)),
+            ("exp", json!(-1), MissingClaim(Expiry)),
+            ("exp", json!(1e300), MissingClaim(Expiry)),
+            ("exp", json!(NOW - 30), ExpiredToken),
+            ("exp", json!(NOW as f64 - 29.5), ExpiredToken),
+            ("nbf", json!(NOW + 31), TokenNotYetValid),
+            ("nbf", json!(NOW as f64 + 30.5), TokenNotYetValid),
+            ("nbf", json!("0"), MissingClaim(Time)),
+            ("iat", json!(NOW + 31), TokenNotYetValid),
+            ("iat", json!(true), MissingClaim(Time)),
+            ("aud", Value::Null, MissingClaim(Audience)),
+            ("aud", json!([]), MissingClaim(Audience)),
+            ("aud", json!(["orders", 1]), MissingClaim(Audience)),
+            ("aud", json!({ "orders": 1 }), MissingClaim(Audience)),
+            ("aud", json!("order"), WrongAudience),
+            ("aud", json!("orders2"), WrongAudience),
+            ("aud", json!("orders stock"), WrongAudience),
+            ("aud", json!(["other"]), WrongAudience),
+            ("sub", Value::Null, MissingClaim(Subject)),
+            ("sub", json!(""), MissingClaim(Subject)),
+            ("sub", json!(7), MissingClaim(Subject)),
+            ("cnf", json!({ "jkt": "x" }), WrongType),
+            ("sub", json!("x".repeat(9000)), Denial::MalformedToken(TokenPart::Claims)),
+            ("realm", json!({ "roles": vec!["r"; 513] }), Denial::MalformedToken(TokenPart::Claims)),
+        ] {
+            assert_eq!(refusal(&header(), &with(name, value.clone())), expected, "{name} {value}");
+        }
+        for (name, value) in [
+            ("exp", json!(NOW - 29)),
+            ("nbf", json!(NOW + 30)),
+            ("iat", json!(NOW + 30)),
+            ("iat", Value::Null),
+            ("aud", json!(["other", "stock"])),
+            ("jti", json!(7)),
+        ] {
+            assert!(outcome(&header(), &with(name, value.clone())).is_ok(), "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn roles_of_a_shape_that_is_not_known_are_no_roles() {
+        for (roles, taken) in [
+            (json!(["a", 1, "b", ""]), "a,b"),
+            (json!("a b"), "a b"),
+            (json!(""), ""),
+            (json!({ "a": 1 }), ""),
+            (json!(null), ""),
+            (json!([["a"]]), ""),
+        ] {
+            let principal = outcome(&header(), &with("realm", json!({ "roles": roles }))).unwrap();
+            assert_eq!(principal.roles.join(","), taken, "{roles}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_token_in_one_spelling_is_malformed() {
+        let good = signed(&header().to_string(), &claims().to_string());
+        assert!(verify(&good, &trust(), Now::at(NOW)).is_ok());
+        let parts: Vec<&str> = good.split('.').collect();
+        let long = format!("{good}{}", "A".repeat(16 * 1024));
+        for (token, part) in [
+            (String::new(), TokenPart::Shape),
+            (parts[..2].join("."), TokenPart::Shape),
+            (format!("{good}."), TokenPart::Shape),
+            (format!(".{}.{}", parts[1], parts[2]), TokenPart::Shape),
+            (format!("{}..{}", parts[0], parts[2]), TokenPart::Shape),
+            (long, TokenPart::Shape),
+            (format!("{}=.{}.{}", parts[0], parts[1], parts[2]), TokenPart::Header),
+            (format!(" {good}"), TokenPart::Header),
+            (signed("[]", "{}"), TokenPart::Header),
+            (signed(r#"{"alg":"HS256","alg":"none"}"#, "{}"), TokenPart::Header),
+            (signed(r#"{"alg":"HS256"} "#, r#"{"sub":"a","sub":"b"}"#), TokenPart::Claims),
+            (signed(r#"{"alg":"HS256"}"#, r#"{"a":{"b":1,"b":2}}"#), TokenPart::Claims),
+            (signed(r#"{"alg":"HS256"}"#, "{} {}"), TokenPart::Claims),
+            (signed(r#"{"alg":"HS256"}"#, "\"x\""), TokenPart::Claims),
+            (format!("{}.{}.{}=", parts[0], parts[1], parts[2]), TokenPart::Signature),
+            (format!("{}.{}.", parts[0], parts[1]), TokenPart::Signature),
+            (format!("{}.{}.{}AAA", parts[0], parts[1], parts[2]), TokenPart::Signature),
+        ] {
+            let denial = verify(&token, &trust(), Now::at(NOW)).unwrap_err();
+            assert_eq!(denial, Denial::MalformedToken(part), "{}", &token[..token.len().min(200)]);
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_no_secret() {
+        // RFC 8725 section 2.1, in the encodings that a verifier has at hand.
+        // The key of RFC 7515 appendix A.3.
+        let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"e","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+        let mut issuer = issuer("https://a", SECRET);
+        issuer.keys = KeySet::from_jwks(jwks.as_bytes(), &[Algorithm::ES256]).unwrap().0;
+        issuer.algorithms = vec![Algorithm::ES256];
+        let trust = Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default());
+        let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
+        header.kid = Some("e".to_owned());
+        for secret in [jwks.as_bytes(), b"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"] {
+            let token = encode(&header, &claims(), &EncodingKey::from_secret(secret)).unwrap();
+            assert_eq!(verify(&token, &trust, Now::at(NOW)).unwrap_err(), Denial::UnsupportedAlgorithm);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_with_one_character_changed_is_never_accepted(at in 0..200usize, by in "[A-Za-z0-9_-]") {
+            let good = signed(&header().to_string(), &claims().to_string());
+            let at = at % good.len();
+            let bad = format!("{}{by}{}", &good[..at], &good[at + 1..]);
+            prop_assume!(bad != good);
+            prop_assert!(verify(&bad, &trust(), Now::at(NOW)).is_err());
+        }
+
+        #[test]
+        fn no_text_makes_the_verifier_panic(token in "[A-Za-z0-9._=-]{0,200}") {
+            prop_assert!(verify(&token, &trust(), Now::at(NOW)).is_err());
+        }
+    }
 }

@@ -46,19 +46,40 @@ impl fmt::Debug for Keyring {
     }
 }
 
+/// What to do where there is no key yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// Make one and keep it.
+    Make,
+    /// Make one for the moment and keep nothing: for looking at a policy.
+    Pretend,
+}
+
 impl Keyring {
-    /// Opens the key under a state folder, or makes one. With HS256 the key is the secret, and no file is touched.
+    /// Opens the key under a state folder. With HS256 the key is the secret, and no file is touched.
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn open(state: &Path, algorithm: Algorithm, secret: Option<&[u8]>) -> Result<Self, String> {
+    pub fn open(
+        state: &Path,
+        algorithm: Algorithm,
+        secret: Option<&[u8]>,
+        absent: Absent,
+    ) -> Result<Self, String> {
         if algorithm == Algorithm::HS256 {
             return Self::from_secret(secret.ok_or("HS256 needs a secret")?);
         }
         let path = state.join(FILE);
         let fault = |error: io::Error| format!("{}: {error}", path.display());
         if !path.exists() {
-            make(state, &path, algorithm)?;
+            match absent {
+                Absent::Make => make(state, &path, algorithm)?,
+                Absent::Pretend => {
+                    let key = generate(algorithm)?;
+                    return Self::from_pkcs8(algorithm, &key)
+                        .ok_or_else(|| "a key of ours is none".to_owned());
+                }
+            }
         }
         let mode = fs::metadata(&path).map_err(fault)?.permissions().mode();
         if mode & 0o077 != 0 {

@@ -5,5 +5,5 @@
 mod keyring;
 mod token;
 
-pub use keyring::Keyring;
+pub use keyring::{Absent, Keyring};
 pub use token::{AccessClaims, mint};

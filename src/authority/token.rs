@@ -76,6 +76,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
 mod tests {
     use super::*;
     use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Trust, verify};
+    use crate::authority::Absent;
     use crate::denial::Denial;
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
@@ -128,7 +129,7 @@ mod tests {
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256, Algorithm::HS256] {
             let state = folder.0.join(algorithm.as_str());
             let secret = (algorithm == Algorithm::HS256).then_some(&[7_u8; 32][..]);
-            let keyring = Keyring::open(&state, algorithm, secret).unwrap();
+            let keyring = Keyring::open(&state, algorithm, secret, Absent::Make).unwrap();
             let token = mint(&keyring, claims("ada"), Now::at(1000)).unwrap();
             let trust = trust(&keyring);
             let principal = verify(&token, &trust, Now::at(1059)).unwrap();
@@ -141,25 +142,30 @@ mod tests {
     #[test]
     fn the_key_is_made_once_and_nobody_else_may_read_it() {
         let folder = Folder::new("key");
-        let first = Keyring::open(&folder.0, Algorithm::ES256, None).unwrap();
-        let again = Keyring::open(&folder.0, Algorithm::ES256, None).unwrap();
+        let first = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap();
+        let again = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap();
         assert_eq!(first.id(), again.id());
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let key = folder.0.join("signing-key.pem");
         assert_eq!((mode(&folder.0), mode(&key)), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "nothing half made is left");
         assert!(
-            Keyring::open(&folder.0, Algorithm::EdDSA, None).unwrap_err().contains("not a key for EdDSA")
+            Keyring::open(&folder.0, Algorithm::EdDSA, None, Absent::Make)
+                .unwrap_err()
+                .contains("not a key for EdDSA")
         );
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(Keyring::open(&folder.0, Algorithm::ES256, None).unwrap_err().contains("chmod 600"));
+        assert!(
+            Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap_err().contains("chmod 600")
+        );
     }
 
     #[test]
     fn processes_that_start_together_agree_on_one_key() {
         let folder = Folder::new("race");
         let ids: Vec<_> = std::thread::scope(|scope| {
-            let open = || Keyring::open(&folder.0, Algorithm::ES256, None).unwrap().id().to_owned();
+            let open =
+                || Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap().id().to_owned();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
@@ -168,7 +174,8 @@ mod tests {
 
     #[test]
     fn extra_claims_cannot_replace_the_authoritys_own() {
-        let keyring = Keyring::open(&Folder::new("own").0, Algorithm::HS256, Some(&[7; 32])).unwrap();
+        let keyring =
+            Keyring::open(&Folder::new("own").0, Algorithm::HS256, Some(&[7; 32]), Absent::Make).unwrap();
         for name in OWN {
             let mut claims = claims("ada");
             claims.extra.insert(name.into(), json!("x"));

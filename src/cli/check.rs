@@ -1,13 +1,14 @@
 //! `portcullis check`: load the policy, report every fault.
 
 use super::{Format, REFUSED, compiled, say};
+use crate::authority::Absent;
 use crate::diagnostic::Severity;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn run(path: &Path, format: Format) -> ExitCode {
-    let (found, routes) = match compiled(path, 1) {
+    let (found, routes) = match compiled(path, 1, Absent::Pretend) {
         Ok(compiled) => (compiled.warnings, Some(compiled.policy.routes.len())),
         Err(faults) => (faults, None),
     };

@@ -7,6 +7,7 @@ mod healthcheck;
 mod run;
 mod token;
 
+use crate::authority::Absent;
 use crate::config;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::{self, Compiled};
@@ -69,8 +70,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Loads and compiles a policy, or prints its faults.
-fn load(path: &Path, cores: usize) -> Result<Compiled, ExitCode> {
-    match compiled(path, cores) {
+fn load(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, ExitCode> {
+    match compiled(path, cores, absent) {
         Ok(compiled) => {
             for warning in &compiled.warnings {
                 complain(&warning.to_string());
@@ -88,8 +89,8 @@ fn load(path: &Path, cores: usize) -> Result<Compiled, ExitCode> {
     }
 }
 
-fn compiled(path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
-    policy::compile(&config::load(path)?, cores)
+fn compiled(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
+    policy::compile(&config::load(path)?, cores, absent)
 }
 
 /// Prints a line for whoever started the command. A closed pipe is no reason to stop.

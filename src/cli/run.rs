@@ -4,6 +4,7 @@ use super::{REFUSED, complain, load};
 use crate::accept::listener::bind;
 use crate::accept::tls;
 use crate::accept::{Entry, Gateway, Sockets};
+use crate::authority::Absent;
 use crate::control::{self, Admin};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
@@ -20,7 +21,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(loaded) if loaded.file.server.workers > 0 => loaded.file.server.workers,
         Ok(_) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let compiled = match load(path, cores) {
+    let compiled = match load(path, cores, Absent::Make) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };

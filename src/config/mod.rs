@@ -261,7 +261,7 @@ mod tests {
         let text = "[server]\nhtps = \"127.0.0.1:1\"\ndrain = \"30\"\nplain = \"redirct\"\n\n[[route]]\npath = \"/\"\n\n[[route]]\nacess = \"public\"\nroles = { a = 1 }\n";
         let found = faults(text, &[]);
         for expected in [
-            "gateway.toml:2:1: server.htps: unknown key; right would be: \"http\"",
+            "gateway.toml:2:1: server.htps: unknown key; right would be: \"https\"",
             "gateway.toml:3:1: server.drain: \"30\": a number without a unit; right would be: a whole number and a unit",
             "gateway.toml:4:1: server.plain: \"redirct\"; right would be: \"redirect\"",
             "gateway.toml:10:1: route[1].acess: unknown key; right would be: \"access\"",

@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_nearest_name_is_near() {
         let known = ["https", "http", "trusted_proxies"];
-        assert_eq!(nearest("htps", &known), Some("http"));
+        assert_eq!(nearest("htps", &known), Some("https"));
         assert_eq!(nearest("trusted_proxy", &known), Some("trusted_proxies"));
         assert_eq!(nearest("colour", &known), None);
     }

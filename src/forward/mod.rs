@@ -3,6 +3,7 @@
 //! [`forward`] takes the [`Permit`] by value: nothing that was not authorized has one, and one sends one request.
 
 mod body;
+mod deadline;
 mod echo;
 pub mod outgoing;
 mod pool;
@@ -53,7 +54,9 @@ pub struct Notes {
     pub server: Option<Arc<Server>>,
     /// What went wrong, for the operator.
     pub detail: Option<String>,
-    /// How long the answer's head took.
+    /// Whether it is to be timed: only for a line of the log.
+    pub timed: bool,
+    /// From the reading of the request to the head of the upstream's answer.
     pub took: Option<Duration>,
     /// Identity fields of the client's that were dropped.
     pub forged: u64,
@@ -83,6 +86,7 @@ pub async fn forward(
     body: RequestBody,
     meter: Option<&Meter>,
     told: &Told<'_>,
+    now: Instant,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
     let (method, path, headers, forged) = outgoing::head(parts, target, &permit, told);
@@ -98,9 +102,10 @@ pub async fn forward(
         Destination::Upstream(upstream) => {
             let request = outbound(method, path, headers, body);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
-            let started = Instant::now();
-            let sent = send(pools, upstream, timeout, request, notes).await;
-            notes.took = Some(started.elapsed());
+            let sent = send(pools, upstream, timeout, request, now, notes).await;
+            if notes.timed {
+                notes.took = Some(now.elapsed());
+            }
             match sent {
                 Ok((response, lease)) => answer(response, lease, timeout, notes).map(Answer::Streamed),
                 Err(denial) => Err(meter.and_then(Meter::denial).unwrap_or(denial)),
@@ -135,12 +140,13 @@ async fn send(
     upstream: &Upstream,
     timeout: Duration,
     mut request: Request<RequestBody>,
+    now: Instant,
     notes: &mut Notes,
 ) -> Result<(Response<Incoming>, Lease), Denial> {
     let repeatable = request.method().is_idempotent() && request.body().is_empty();
     // A client of HTTP/1.0 may name no host; a request of HTTP/1.1 has one (RFC 9112 section 3.2).
     let named = request.headers().contains_key(header::HOST);
-    for server in upstream.in_turn(Instant::now()) {
+    for server in upstream.in_turn(now) {
         notes.server = Some(server.clone());
         if let (false, Some(authority)) = (named, server.authority()) {
             request.headers_mut().insert(header::HOST, authority);
@@ -160,13 +166,13 @@ async fn send(
             };
             let copy = (lease.reused && repeatable).then(|| copy_of(&request));
             let response = lease.sender.try_send_request(request);
-            let mut error = match tokio::time::timeout(timeout, response).await {
+            let mut error = match pools.deadlines.within(timeout, response).await {
                 Ok(Ok(response)) => {
                     server.answered();
                     return Ok((response, lease));
                 }
                 Ok(Err(error)) => error,
-                Err(_elapsed) => {
+                Err(deadline::Elapsed) => {
                     notes.detail = Some(format!("{} did not answer within {timeout:?}", server.origin));
                     return Err(Denial::UpstreamTimeout);
                 }

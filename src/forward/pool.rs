@@ -4,12 +4,13 @@
 //! with anything else on it is closed, so that no answer's leftover is taken for another's.
 
 use super::body::RequestBody;
+use super::deadline::Deadlines;
 use super::upstream::{Server, Upstream};
 use crate::respond::metrics::WorkerCounters;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -30,6 +31,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pools of one core, by [`Server::id`].
 pub struct Pools {
     idle: RefCell<Vec<Vec<Idle>>>,
+    /// When the sweep last came: near enough for the age of an idle connection.
+    swept: Cell<Instant>,
+    pub(super) deadlines: Deadlines,
     counters: Arc<WorkerCounters>,
 }
 
@@ -61,7 +65,12 @@ impl fmt::Debug for Lease {
 impl Pools {
     /// No connections yet.
     pub fn new(counters: Arc<WorkerCounters>) -> Self {
-        Self { idle: RefCell::new(Vec::new()), counters }
+        Self {
+            idle: RefCell::new(Vec::new()),
+            swept: Cell::new(Instant::now()),
+            deadlines: Deadlines::default(),
+            counters,
+        }
     }
 
     /// A connection that is idle now: the one used last, which is the least likely to be closed by the server soon.
@@ -109,13 +118,15 @@ impl Pools {
             idle.resize_with(server + 1, Vec::new);
         }
         if idle[server].len() < IDLE_MAX {
-            idle[server].push(Idle { sender, since: Instant::now() });
+            idle[server].push(Idle { sender, since: self.swept.get() });
         }
     }
 
-    /// Closes what has been idle for long, or was closed by the server.
-    pub fn sweep(&self) {
-        let now = Instant::now();
+    /// Closes what has been idle for long, or was closed by the server; ends exchanges that take too long. `tick` is
+    /// the core's coarse clock, in milliseconds.
+    pub fn sweep(&self, now: Instant, tick: u64) {
+        self.swept.set(now);
+        self.deadlines.advance(tick);
         for pool in self.idle.borrow_mut().iter_mut() {
             pool.retain(|idle| {
                 !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT

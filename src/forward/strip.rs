@@ -49,10 +49,6 @@ pub fn request(
     forward_token: bool,
 ) -> u64 {
     hop_by_hop(headers);
-    // A body is asked for here, by the connection to the client; the upstream need not ask again.
-    headers.remove(header::EXPECT);
-    headers.remove(header::PROXY_AUTHORIZATION);
-    headers.remove(HTTP2_SETTINGS);
     if !forward_token {
         headers.remove(header::AUTHORIZATION);
     }
@@ -62,7 +58,7 @@ pub fn request(
             forged += 1;
             return true;
         }
-        sender == Sender::Stranger && is_of_proxies(name.as_str())
+        is_for_us(name) || (sender == Sender::Stranger && is_of_proxies(name.as_str()))
     });
     forged
 }
@@ -83,15 +79,29 @@ pub fn hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
+    remove_where(headers, is_hop_by_hop);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    // Lengths tell nearly all names apart at once; this runs over each field of each request and answer.
+    match name.as_str().len() {
+        2 => name == header::TE,
+        7 => name == header::TRAILER || name == header::UPGRADE,
+        10 => *name == KEEP_ALIVE,
+        16 => *name == PROXY_CONNECTION,
+        17 => name == header::TRANSFER_ENCODING,
+        _ => false,
+    }
+}
+
+/// What a client says to the gateway and not to the upstream.
+fn is_for_us(name: &HeaderName) -> bool {
+    match name.as_str().len() {
+        // A body is asked for here, by the connection to the client; the upstream need not ask again.
+        6 => name == header::EXPECT,
+        14 => *name == HTTP2_SETTINGS,
+        19 => name == header::PROXY_AUTHORIZATION,
+        _ => false,
     }
 }
 
@@ -106,8 +116,9 @@ fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -
 fn is_of_proxies(name: &str) -> bool {
     // Nearly all names of ordinary requests begin otherwise and are done with here.
     let may_begin = matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'p'));
+    let may_end = name.ends_with("ip");
     (may_begin && OF_PROXIES.iter().any(|prefix| starts_with_folded(name, prefix)))
-        || OF_PROXIES_ENDS.iter().any(|suffix| ends_with_folded(name, suffix))
+        || may_end && OF_PROXIES_ENDS.iter().any(|suffix| ends_with_folded(name, suffix))
 }
 
 fn fold(byte: u8) -> u8 {

@@ -9,7 +9,7 @@ mod upstreams;
 
 use super::{Front, Policy};
 use crate::accept::tls::{Files, MinVersion};
-use crate::authority::Keyring;
+use crate::authority::{Absent, Keyring};
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -105,17 +105,17 @@ impl Faults<'_> {
     }
 }
 
-/// Compiles a file for a gateway of so many cores.
+/// Compiles a file for a gateway of so many cores. `absent` says whether a signing key that is not there yet is made.
 ///
 /// # Errors
 /// All faults, with the warnings among them, in the order of the file's parts.
-pub fn compile(loaded: &Loaded, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
+pub fn compile(loaded: &Loaded, cores: usize, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
     let mut faults = Faults { loaded, found: Vec::new() };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
-    let authority = trust::authority(file, &mut faults);
+    let authority = trust::authority(file, absent, &mut faults);
     let mut claims = trust::Claims::default();
     let identity = trust::identity(file, &mut claims, &mut faults);
     let issuers = trust::issuers(file, authority.as_ref(), &mut faults);

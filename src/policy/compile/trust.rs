@@ -2,7 +2,7 @@
 
 use super::{Authority, Faults};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
-use crate::authority::Keyring;
+use crate::authority::{Absent, Keyring};
 use crate::config::file::{AuthorityTable, File, IssuerTable};
 use crate::config::units::Secret;
 use http::HeaderName;
@@ -51,7 +51,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
     }
 }
 
-pub(super) fn authority(file: &File, faults: &mut Faults<'_>) -> Option<Authority> {
+pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Authority> {
     let table = file.authority.as_ref()?;
     let AuthorityTable { issuer, audience, algorithm, access_expires, secret } = table;
     if issuer.is_empty() {
@@ -102,7 +102,7 @@ pub(super) fn authority(file: &File, faults: &mut Faults<'_>) -> Option<Authorit
         (_, None) => None,
     };
     let dir = faults.path(&file.state.dir);
-    match Keyring::open(&dir, algorithm, secret.as_deref()) {
+    match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
         Ok(keyring) => Some(Authority {
             issuer: issuer.clone(),
             audience: audience.clone(),

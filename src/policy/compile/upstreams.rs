@@ -93,7 +93,9 @@ fn server(text: &str, tls: Option<&TlsConnector>) -> Result<Server, String> {
     }
     let port = match authority.port() {
         Some(port) => port.as_u16(),
-        None if authority.as_str().ends_with(':') => return Err("no port behind the colon".to_owned()),
+        None if authority.as_str().len() > authority.host().len() => {
+            return Err("a port that is none".to_owned());
+        }
         None => default_port,
     };
     if port == 0 {

@@ -1,0 +1,44 @@
+//! No bytes in place of a token make the verifier panic, and none are accepted: nobody here has the key.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portcullis::authenticate::{
+    Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Trust, bearer, token, verify,
+};
+use portcullis::clock::Now;
+use std::sync::{Arc, LazyLock};
+
+static TRUST: LazyLock<Trust> = LazyLock::new(|| {
+    let mut secret = [0; 32];
+    secret[..8].copy_from_slice(&std::process::id().to_le_bytes().repeat(2));
+    let mut keys = KeySet::default();
+    keys.add_secret(None, &secret).expect("32 bytes");
+    let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
+    let issuer = Issuer {
+        name: Arc::from("i"),
+        audience: Box::new(["a".into()]),
+        algorithms: vec![Algorithm::HS256],
+        keys,
+        leeway: 0,
+        roles: path("roles"),
+        scopes: path("scope"),
+        types: Box::new(["".into(), "JWT".into()]),
+    };
+    Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+});
+
+fuzz_target!(|data: &[u8]| {
+    let mut headers = http::HeaderMap::new();
+    let Ok(value) = http::HeaderValue::from_bytes(&[b"Bearer ", data].concat()) else { return };
+    headers.insert(http::header::AUTHORIZATION, value);
+    if let Ok(Some(credential)) = bearer(&headers)
+        && let Ok(token) = token(credential)
+    {
+        assert!(verify(token, &TRUST, Now::at(1)).is_err());
+    }
+    // The same bytes as the claims of a token whose signature alone is wrong reach further in.
+    use base64::Engine;
+    let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data);
+    let forged = format!("eyJhbGciOiJIUzI1NiJ9.{part}.{}", "A".repeat(43));
+    assert!(verify(&forged, &TRUST, Now::at(1)).is_err());
+});

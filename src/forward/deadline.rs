@@ -1,0 +1,146 @@
+//! Deadlines of exchanges with upstreams, kept by the core's sweep: an exchange that is answered in time, as nearly
+//! all are, starts no timer and reads no clock for it.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// Deadlines nearer than this are kept by a timer of their own, to the millisecond; the sweep, which comes a few times
+/// a second, would be too coarse for them.
+const COARSE: Duration = Duration::from_secs(2);
+
+/// The deadlines of one core.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    /// Milliseconds on the core's coarse clock.
+    now: Cell<u64>,
+    waiting: RefCell<Vec<Slot>>,
+    free: RefCell<Vec<usize>>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    due: u64,
+    waker: Option<Waker>,
+}
+
+/// A deadline that has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Elapsed;
+
+impl Deadlines {
+    /// Waits for a future, for no longer than this (up to one sweep more).
+    pub(super) async fn within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Elapsed> {
+        if timeout < COARSE {
+            return tokio::time::timeout(timeout, future).await.map_err(|_| Elapsed);
+        }
+        let mut future = pin!(future);
+        let mut deadline = Deadline { all: self, slot: None };
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            if deadline.has_passed(timeout, cx) { Poll::Ready(Err(Elapsed)) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// Advances the coarse clock, and wakes those whose deadline has passed.
+    pub(super) fn advance(&self, now: u64) {
+        self.now.set(now);
+        for slot in self.waiting.borrow_mut().iter_mut().filter(|slot| slot.due <= now) {
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// One wait. Its slot is free again when it ends.
+struct Deadline<'d> {
+    all: &'d Deadlines,
+    slot: Option<usize>,
+}
+
+impl Deadline<'_> {
+    fn has_passed(&mut self, timeout: Duration, cx: &Context<'_>) -> bool {
+        let mut waiting = self.all.waiting.borrow_mut();
+        let Some(place) = self.slot else {
+            let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let due = self.all.now.get().saturating_add(millis);
+            let slot = Slot { due, waker: Some(cx.waker().clone()) };
+            self.slot = Some(match self.all.free.borrow_mut().pop() {
+                Some(place) => {
+                    waiting[place] = slot;
+                    place
+                }
+                None => {
+                    waiting.push(slot);
+                    waiting.len() - 1
+                }
+            });
+            return false;
+        };
+        let slot = &mut waiting[place];
+        if slot.due <= self.all.now.get() {
+            return true;
+        }
+        if !slot.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            slot.waker = Some(cx.waker().clone());
+        }
+        false
+    }
+}
+
+impl Drop for Deadline<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.slot {
+            self.all.waiting.borrow_mut()[place] = Slot { due: u64::MAX, waker: None };
+            self.all.free.borrow_mut().push(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn what_is_ready_takes_no_slot() {
+        let deadlines = Deadlines::default();
+        assert_eq!(poll(pin!(deadlines.within(LONG, ready(1)))), Poll::Ready(Ok(1)));
+        assert!(deadlines.waiting.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_deadline_and_not_before() {
+        let deadlines = Deadlines::default();
+        deadlines.advance(1_000);
+        let mut wait = pin!(deadlines.within(LONG, pending::<()>()));
+        assert!(poll(wait.as_mut()).is_pending());
+        deadlines.advance(30_999);
+        assert!(poll(wait.as_mut()).is_pending());
+        deadlines.advance(31_000);
+        assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(Elapsed)));
+    }
+
+    #[test]
+    fn slots_are_used_again() {
+        let deadlines = Deadlines::default();
+        for _ in 0..10 {
+            let mut one = pin!(deadlines.within(LONG, pending::<()>()));
+            let mut two = Box::pin(deadlines.within(LONG, pending::<()>()));
+            assert!(poll(one.as_mut()).is_pending() && poll(two.as_mut()).is_pending());
+        }
+        assert_eq!(deadlines.waiting.borrow().len(), 2);
+    }
+}
