@@ -92,6 +92,26 @@ fn an_upstream_waits_for_a_client_that_reads_slowly() {
 }
 
 #[test]
+fn a_client_that_stops_reading_is_given_up_in_time() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {SLOW}\r\n\r\n"));
+        let piece = vec![b'y'; MIB];
+        for _ in 0..SLOW / piece.len() {
+            wire.send(&piece);
+        }
+        wire.peer_left();
+        After::Close
+    });
+    let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    upstream.wait_for_departure();
+    let line = gateway.wait_log("the answer that was given up", |line| line["complete"] == false);
+    assert!(line["bytes_out"].as_u64().is_some_and(|bytes| bytes < SLOW as u64), "{line}");
+    drop(connection);
+}
+
+#[test]
 fn a_client_waits_for_an_upstream_that_reads_slowly() {
     let gate = Gate::new();
     let opened = gate.clone();

@@ -1,7 +1,7 @@
 //! HTTP/2 from the client, HTTP/1.1 to the upstream.
 
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
-use crate::kit::upstream::After;
+use crate::kit::upstream::{After, Gate};
 use crate::kit::{PATIENCE, Portcullis, Request, Upstream, token, values};
 use crate::policy;
 use bytes::Bytes;
@@ -206,6 +206,43 @@ fn a_length_that_differs_from_the_data_is_never_taken_for_a_whole_request() {
         assert!(!upstream.requests().iter().any(|seen| seen.complete), "{:#?}", upstream.requests());
     }
     Request::get("/open").to(gateway.http()).is(200);
+}
+
+#[test]
+fn a_stream_that_the_client_resets_takes_its_request_back() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.read_body();
+        wire.peer_left();
+        After::Close
+    });
+    let gateway = encrypted(&upstream);
+    let mut frames = Frames::open(gateway.http());
+    frames.send(frame::HEADERS, frame::END_STREAM | frame::END_HEADERS, 1, &block(&GOOD)).unwrap();
+    upstream.wait_for_requests(1);
+    frames.send(frame::RST_STREAM, 0, 1, &8u32.to_be_bytes()).unwrap();
+    upstream.wait_for_departure();
+}
+
+#[test]
+fn a_draining_gateway_says_goodbye_and_finishes_the_streams_that_are_open() {
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.read_body();
+        closed.wait();
+        wire.answer("200 OK", "", "late");
+        After::Keep
+    });
+    let mut gateway = encrypted(&upstream);
+    let mut frames = Frames::open(gateway.http());
+    frames.send(frame::HEADERS, frame::END_STREAM | frame::END_HEADERS, 1, &block(&GOOD)).unwrap();
+    upstream.wait_for_requests(1);
+    gateway.signal("TERM");
+    while frames.next().expect("the connection is not cut").kind != frame::GOAWAY {}
+    gate.open();
+    let answered = std::iter::from_fn(|| frames.next()).any(|it| it.stream == 1 && it.kind == frame::HEADERS);
+    assert!(answered, "the open stream is answered");
+    assert_eq!(gateway.exit_code(), Some(0));
 }
 
 /// Sends 20,000 frames or until the gateway ends the connection; what they cost it is bounded, and others are served.
