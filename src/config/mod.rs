@@ -7,6 +7,8 @@ mod environment;
 pub mod file;
 mod layer;
 pub mod place;
+#[cfg(test)]
+mod reference;
 mod typed;
 pub mod units;
 
