@@ -58,10 +58,11 @@ impl HttpBody for Body {
                 Some(Err(cut)) => record.cut(cut),
                 None => {}
             }
-            if matches!(frame, None | Some(Ok(_))) && this.is_end_stream() {
-                if let Some(mut record) = this.record.take() {
-                    record.completed();
-                }
+            if matches!(frame, None | Some(Ok(_)))
+                && this.is_end_stream()
+                && let Some(mut record) = this.record.take()
+            {
+                record.completed();
             }
         }
         polled

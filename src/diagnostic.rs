@@ -23,12 +23,23 @@ pub enum Place {
     Environment(String),
 }
 
+impl Place {
+    /// Where it comes when findings are told in order: the file from its top, then the environment.
+    pub const fn order(&self) -> (usize, usize) {
+        match self {
+            Self::File(_) => (0, 0),
+            Self::Line { line, column, .. } => (*line, *column),
+            Self::Environment(_) => (usize::MAX, 0),
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Line { file, line, column } => write!(f, "{file}:{line}:{column}"),
-            Self::File(file) => f.write_str(file),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Line { file, line, column } => write!(f, "{}:{line}:{column}", Plain(file)),
+            Self::File(file) => write!(f, "{}", Plain(file)),
+            Self::Environment(name) => write!(f, "environment variable {}", Plain(name)),
         }
     }
 }
@@ -78,7 +89,7 @@ pub struct Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `gateway.toml:12:5: server.htps: unknown key; the nearest is "https"`
+    /// `gateway.toml:12:5: server.htps: unknown key; right would be: "https", the nearest known key`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, place, key, found, hint, .. } = self;
         write!(f, "{place}: ")?;
@@ -86,12 +97,72 @@ impl fmt::Display for Diagnostic {
             f.write_str("warning: ")?;
         }
         if !key.is_empty() {
-            write!(f, "{key}: ")?;
+            write!(f, "{}: ", Plain(key))?;
         }
-        f.write_str(found)?;
+        write!(f, "{}", Plain(found))?;
         if !hint.is_empty() {
-            write!(f, "; right would be: {hint}")?;
+            write!(f, "; right would be: {}", Plain(hint))?;
         }
         Ok(())
+    }
+}
+
+/// Text of the file on one line of a log or a terminal: without control characters, and no longer than one reads.
+struct Plain<'t>(&'t str);
+
+/// Enough for a list of every known key.
+const SHOWN_MAX: usize = 400;
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for (position, char) in self.0.chars().enumerate() {
+            if position == SHOWN_MAX {
+                return f.write_str("…");
+            }
+            // Marks that turn the direction of writing make a line read as another.
+            if char.is_control()
+                || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
+                write!(f, "{}", char.escape_unicode())?;
+            } else {
+                f.write_char(char)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnostic(found: &str) -> Diagnostic {
+        Diagnostic {
+            severity: Severity::Fault,
+            id: "unknown_key",
+            place: Place::Line { file: "gateway.toml".to_owned(), line: 12, column: 5 },
+            key: "server.htps".to_owned(),
+            found: found.to_owned(),
+            hint: "\"https\"".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_finding_is_one_line_whatever_the_file_holds() {
+        assert_eq!(
+            diagnostic("unknown key").to_string(),
+            "gateway.toml:12:5: server.htps: unknown key; right would be: \"https\""
+        );
+        let hostile = diagnostic("\u{1b}[31m\ngateway.toml: good\u{202e}").to_string();
+        assert!(!hostile.contains(['\u{1b}', '\n', '\u{202e}']), "{hostile}");
+        assert!(diagnostic(&"x".repeat(100_000)).to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_finding_for_programs_has_its_place_in_parts() {
+        let json = serde_json::to_value(diagnostic("unknown key")).unwrap();
+        assert_eq!(json["place"]["line"], 12);
+        assert_eq!((&json["severity"], &json["id"]), (&"fault".into(), &"unknown_key".into()));
     }
 }

@@ -11,7 +11,7 @@ use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
 use crate::forward::{Cut, Meter, Notes};
 use crate::peer::{Caller, Peer};
-use crate::policy::{Policy, Route};
+use crate::policy::{PinnedPolicy, Route};
 use crate::request_id::RequestId;
 use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
@@ -21,7 +21,6 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// The status that stands in the log when the client left before its answer. Not sent to anybody; the number is the
@@ -32,7 +31,7 @@ const CLIENT_LEFT: u16 = 499;
 #[derive(Debug)]
 pub struct Record {
     worker: Rc<Worker>,
-    policy: Rc<Arc<Policy>>,
+    policy: PinnedPolicy,
     connection: Rc<Connection>,
     now: Now,
     caller: Caller,
@@ -56,7 +55,7 @@ impl Record {
     /// Begins with what the head says.
     pub fn begin(
         worker: &Rc<Worker>,
-        policy: Rc<Arc<Policy>>,
+        policy: PinnedPolicy,
         connection: &Rc<Connection>,
         parts: &Parts,
     ) -> Self {

@@ -6,7 +6,7 @@ use crate::authenticate::TokenCache;
 use crate::clock::Now;
 use crate::forward::Pools;
 use crate::journal::{Journal, Style};
-use crate::policy::{LivePolicy, Policy};
+use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
 use hyper::server::conn::{http1, http2};
@@ -158,7 +158,7 @@ impl Worker {
     }
 
     /// The policy in force, counted by this core alone.
-    pub fn policy(&self) -> Rc<Arc<Policy>> {
+    pub fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }
 

@@ -193,7 +193,7 @@ mod tests {
             let mut cache = TokenCache::new(capacity);
             let mut verified = std::collections::HashMap::new();
             for (token, epoch, time, expires) in steps {
-                let digest = digest_of(&token.to_string());
+                let digest = digest_of(token.to_string());
                 if let Some(found) = cache.get(&digest, epoch, Now::at(time)) {
                     prop_assert!(time < found.expires);
                     prop_assert_eq!(verified.get(&(token, epoch)), Some(&found.expires));

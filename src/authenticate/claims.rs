@@ -107,7 +107,7 @@ pub enum ClaimValue {
     /// A JSON boolean.
     Bool(bool),
     /// A JSON array of such values.
-    List(Box<[ClaimValue]>),
+    List(Box<[Self]>),
     /// An object or null: equal to nothing.
     Other,
 }

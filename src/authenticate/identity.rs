@@ -164,11 +164,12 @@ mod tests {
 
     #[test]
     fn each_fact_has_its_header_and_what_is_absent_has_none() {
-        let mut names = IdentityHeaders::default();
-        names.claims = Box::new([
+        let names = IdentityHeaders::default();
+        let claims = Box::new([
             (HeaderName::from_static("x-auth-tenant"), ClaimId(0)),
             (HeaderName::from_static("x-auth-plan"), ClaimId(1)),
         ]);
+        let names = IdentityHeaders { claims, ..names };
         let own = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             rendered(&names, &principal("ada", &["a", "", "b"])),

@@ -384,7 +384,7 @@ fn spki_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// One element of DER with this tag: its content, and what follows.
 fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&[found, first], rest) = input.split_first_chunk::<2>().map(|(head, rest)| (head, rest))?;
+    let (&[found, first], rest) = input.split_first_chunk::<2>()?;
     if found != tag {
         return None;
     }
@@ -469,10 +469,10 @@ mod tests {
             (with(rsa(2048), "n", json!(null)), "no n"),
             (secret.clone(), "not in algorithms"),
         ] {
-            let told = read(&[key.clone()], &PUBLIC).expect_err(&key.to_string());
+            let told = read(std::slice::from_ref(&key), &PUBLIC).expect_err(&key.to_string());
             assert!(told.contains(why), "{key}: {told}");
         }
-        let told = read(&[secret.clone()], &[Algorithm::HS256, Algorithm::ES256]).unwrap_err();
+        let told = read(std::slice::from_ref(&secret), &[Algorithm::HS256, Algorithm::ES256]).unwrap_err();
         assert!(told.contains("among public keys"), "{told}");
         assert!(read(&[secret], &[Algorithm::HS256]).is_ok());
         assert!(read(&[ec()], &[Algorithm::RS256]).unwrap_err().contains("not in algorithms"));

@@ -4,39 +4,52 @@
 //! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
 //! of the policy to say. `docs/reference.md` tells operators what each key does.
 
-use super::units::{ByteSize, Cidr, Duration, Listen, Rate, Secret, one_or_many, optional_text, text};
+use super::units::{
+    ByteSize, Cidr, Duration, Listen, Rate, Secret, named_tables, named_texts, networks, one_or_many,
+    optional_table, optional_text, table, tables, text,
+};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use std::collections::BTreeMap;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// Where to listen, and within which bounds.
+    #[serde(deserialize_with = "table")]
     pub server: Server,
     /// The certificate; absent: a self-signed one.
+    #[serde(deserialize_with = "optional_table")]
     pub tls: Option<Tls>,
     /// Whose tokens are accepted.
+    #[serde(deserialize_with = "tables")]
     pub issuer: Vec<IssuerTable>,
     /// The local issuer.
+    #[serde(deserialize_with = "optional_table")]
     pub authority: Option<AuthorityTable>,
     /// Where what is made at first start is kept.
+    #[serde(deserialize_with = "table")]
     pub state: State,
     /// What is logged, and how.
+    #[serde(deserialize_with = "table")]
     pub log: Log,
     /// Where requests go.
+    #[serde(deserialize_with = "named_tables")]
     pub upstream: BTreeMap<String, UpstreamTable>,
     /// How fast.
+    #[serde(deserialize_with = "named_tables")]
     pub rate_limit: BTreeMap<String, RateLimitTable>,
     /// What upstreams learn of the caller.
+    #[serde(deserialize_with = "table")]
     pub identity: Identity,
     /// What is asked of whom, where.
+    #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteTable>,
 }
 
 /// `[server]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses for HTTP over TLS.
@@ -52,10 +65,12 @@ pub struct Server {
     /// How long requests in progress may go on after the order to stop.
     pub drain: Duration,
     /// Whose forwarding fields are believed.
+    #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<Cidr>,
     /// What becomes of `//` in paths.
     pub paths: Paths,
     /// What a client may make us hold or wait for.
+    #[serde(deserialize_with = "table")]
     pub bounds: Bounds,
 }
 
@@ -96,7 +111,7 @@ pub enum Paths {
 }
 
 /// `[server.bounds]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bounds {
     /// From the first byte of a head to its last.
@@ -133,7 +148,7 @@ impl Default for Bounds {
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Path of the certificate chain, PEM.
@@ -180,7 +195,7 @@ impl<'de> Deserialize<'de> for TlsVersion {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerTable {
     /// `iss`.
@@ -234,7 +249,7 @@ impl Default for IssuerTable {
 }
 
 /// `[authority]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityTable {
     /// `iss` of its tokens.
@@ -265,7 +280,7 @@ impl Default for AuthorityTable {
 }
 
 /// `[state]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// The folder.
@@ -280,7 +295,7 @@ impl Default for State {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// How lines are written.
@@ -336,7 +351,7 @@ pub enum LogLevel {
 }
 
 /// `[upstream.NAME]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTable {
     /// `http://host:port` or `https://host:port`.
@@ -374,7 +389,7 @@ pub enum Builtin {
 }
 
 /// `[rate_limit.NAME]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimitTable {
     /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
@@ -393,7 +408,7 @@ impl Default for RateLimitTable {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// The header for `sub`.
@@ -409,6 +424,7 @@ pub struct Identity {
     #[serde(deserialize_with = "text")]
     pub issuer: String,
     /// Headers for other claims: name to claim path.
+    #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
     /// Whether upstreams get the client's own `Authorization`.
     pub forward_token: bool,
@@ -428,7 +444,7 @@ impl Default for Identity {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTable {
     /// In logs and metrics; the path where it is not given.

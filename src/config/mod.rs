@@ -1,34 +1,31 @@
 //! What the operator wrote: built-in defaults, then gateway.toml, then the environment.
 //!
-//! All faults of a file are found in one reading: a key that cannot be read is noted, taken out, and the rest read
-//! again.
+//! All faults of a file are found in one reading, each with its place. Nothing outside the text is touched: what a
+//! key refers to is for the compiler of the policy to find.
 
+mod environment;
 pub mod file;
+mod layer;
 pub mod place;
+#[cfg(test)]
+mod reference;
+mod typed;
 pub mod units;
 
 pub use place::Places;
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use figment::Figment;
-use figment::providers::{Format, Serialized, Toml};
-use figment::value::{Dict, Value as Layered};
 use file::File;
+use layer::Layer;
 use serde_json::Value;
-use serde_path_to_error::Segment;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml_edit::ImDocument;
 
-/// What the environment's variables begin with.
-const PREFIX: &str = "PORTCULLIS_";
-/// What stands for a dot in a variable's name.
-const NESTING: &str = "__";
 /// The largest file that is read.
 const FILE_MAX: u64 = 16 << 20;
-/// After so many faults the rest is left for the next reading.
-const FAULTS_MAX: usize = 100;
 
 /// A file that was read, and what is needed to speak of it.
 #[derive(Debug)]
@@ -49,12 +46,34 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     let name = path.display().to_string();
     let text = read(path).map_err(|(found, hint)| vec![of_file(&name, "cannot_read", found, hint)])?;
     let base = path.parent().map(Path::to_owned).unwrap_or_default();
-    let environment = std::env::vars_os().filter_map(|(name, value)| Some((plain(name)?, plain(value)?)));
-    load_text(&name, text, base, environment.collect())
+    let (variables, mut faults) = variables(std::env::vars_os());
+    match load_text(&name, text, base, variables) {
+        Ok(loaded) if faults.is_empty() => Ok(loaded),
+        Ok(_) => Err(faults),
+        Err(more) => {
+            faults.extend(more);
+            Err(faults)
+        }
+    }
 }
 
-fn plain(text: OsString) -> Option<String> {
-    text.into_string().ok()
+/// The variables that are ours. One that is not text is a fault: it would be an override that silently does not hold.
+fn variables(all: impl Iterator<Item = (OsString, OsString)>) -> (Vec<(String, String)>, Vec<Diagnostic>) {
+    let (mut variables, mut faults) = (Vec::new(), Vec::new());
+    for (name, value) in all {
+        let shown = name.to_string_lossy().into_owned();
+        if !shown.starts_with(environment::PREFIX) {
+            continue;
+        }
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            _ if environment::is_service_link(&shown) => {}
+            _ => {
+                faults.push(environment::fault(&shown, "not_utf8", "not UTF-8".to_owned(), "text in UTF-8"));
+            }
+        }
+    }
+    (variables, faults)
 }
 
 fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
@@ -90,148 +109,46 @@ pub fn load_text(
     name: &str,
     text: String,
     base: PathBuf,
-    environment: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
+    if let Some(offset) = layer::too_deep(&text) {
+        return Err(vec![too_deep(place::at_offset(name, &text, offset))]);
+    }
+    // The parser's message is told without the line that it is about, which may hold a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
-        let mut fault = of_file(name, "bad_toml", one_line(error.message()), "TOML 1.0");
+        let found = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut fault = of_file(name, "bad_toml", found, "TOML 1.0");
         if let Some(span) = error.span() {
             fault.place = place::at_offset(name, &text, span.start);
         }
         vec![fault]
     })?;
-    let (layer, overridden) = environment_layer(environment);
-    let merged = Figment::from(Toml::string(document.raw())).merge(Serialized::globals(layer));
-    let value: Value = merged
-        .extract()
-        .map_err(|error| vec![of_file(name, "bad_toml", one_line(&error.to_string()), "TOML 1.0")])?;
-    let places = Places::new(name, document, overridden);
-    let file = typed(value, &places)?;
-    Ok(Loaded { file, places, base })
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The environment's variables as a layer of the policy: `PORTCULLIS_SERVER__HTTPS` is `server.https`. A variable
-/// without a nested name is not ours: container platforms make `PORTCULLIS_PORT` and the like out of a service's name.
-fn environment_layer(environment: Vec<(String, String)>) -> (Dict, Vec<(String, String)>) {
-    let mut layer = Figment::new();
-    let mut overridden = Vec::new();
-    for (name, text) in environment {
-        let Some(key) = name.strip_prefix(PREFIX).filter(|key| key.contains(NESTING)) else { continue };
-        let key = key.to_lowercase().replace(NESTING, ".");
-        // Numbers, booleans and lists are read as in TOML; whatever is none of them is text. This cannot fail.
-        let value: Layered = text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        layer = layer.merge((key.clone(), value));
-        overridden.push((key, name));
+    let written = layer::of_table(document.as_table(), &text, 0)
+        .ok_or_else(|| vec![too_deep(Place::File(name.to_owned()))])?;
+    let environment = environment::read(variables, &written, &text);
+    let merged = Figment::from(Layer("file", written)).merge(Layer("environment", environment.layer));
+    let value: Value =
+        merged.extract().map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
+    let places = Places::new(name, document, environment.keys);
+    let mut faults = environment.faults;
+    match typed::typed(value, &places) {
+        Ok(file) if faults.is_empty() => return Ok(Loaded { file, places, base }),
+        Ok(_) => {}
+        Err(more) => faults.extend(more),
     }
-    (layer.extract().unwrap_or_default(), overridden)
+    faults.sort_by_key(|fault| fault.place.order());
+    Err(faults)
 }
 
-/// Reads the types out of a value, noting and taking out each key that cannot be read.
-fn typed(mut value: Value, places: &Places) -> Result<File, Vec<Diagnostic>> {
-    let mut faults = Vec::new();
-    loop {
-        let error = match serde_path_to_error::deserialize::<_, File>(value.clone()) {
-            Ok(file) if faults.is_empty() => return Ok(file),
-            Ok(_) => return Err(faults),
-            Err(error) => error,
-        };
-        let path: Vec<Step> = error.path().iter().filter_map(step).collect();
-        let (fault, culprit) = describe(&error.inner().to_string(), path, places);
-        faults.push(fault);
-        if faults.len() >= FAULTS_MAX || !take_out(&mut value, &culprit) {
-            return Err(faults);
-        }
+fn too_deep(place: Place) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Fault,
+        id: "too_deep",
+        place,
+        key: String::new(),
+        found: "nested deeper than any key of a policy".to_owned(),
+        hint: String::new(),
     }
-}
-
-/// One step from the file to a value in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Name(String),
-    Index(usize),
-}
-
-fn step(segment: &Segment) -> Option<Step> {
-    match segment {
-        Segment::Map { key } => Some(Step::Name(key.clone())),
-        Segment::Seq { index } => Some(Step::Index(*index)),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    }
-}
-
-fn written(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Name(name) if text.is_empty() => text.push_str(name),
-            Step::Name(name) => text.extend([".", name]),
-            Step::Index(index) => text.push_str(&format!("[{index}]")),
-        }
-    }
-    text
-}
-
-/// A fault out of serde's words for it, and the path of what has to be taken out.
-fn describe(message: &str, mut path: Vec<Step>, places: &Places) -> (Diagnostic, Vec<Step>) {
-    let (id, found, hint);
-    if let Some((name, known)) = names_in(message, "unknown field `") {
-        if path.last() != Some(&Step::Name(name.to_owned())) {
-            path.push(Step::Name(name.to_owned()));
-        }
-        id = "unknown_key";
-        found = "unknown key".to_owned();
-        hint = match place::nearest(name, &known) {
-            Some(near) => format!("\"{near}\", the nearest known key"),
-            None => format!("one of {}", known.join(", ")),
-        };
-    } else if let Some((name, known)) = names_in(message, "unknown variant `") {
-        id = "bad_value";
-        found = format!("\"{name}\"");
-        hint = match place::nearest(name, &known) {
-            Some(near) => format!("\"{near}\"; known are {}", known.join(", ")),
-            None => format!("one of {}", known.join(", ")),
-        };
-    } else if let Some((what, want)) = message.split_once("; want ") {
-        id = "bad_value";
-        (found, hint) = (what.to_owned(), want.to_owned());
-    } else if let Some((what, want)) = message.split_once(", expected ") {
-        id = "bad_type";
-        found = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ").to_owned();
-        hint = want.to_owned();
-    } else {
-        id = "bad_value";
-        (found, hint) = (one_line(message), String::new());
-    }
-    let key = written(&path);
-    let place = places.of(&key);
-    (Diagnostic { severity: Severity::Fault, id, place, key, found, hint }, path)
-}
-
-/// The name that serde did not know, and those that it would have: "… `x`, expected one of `a`, `b`".
-fn names_in<'m>(message: &'m str, before: &str) -> Option<(&'m str, Vec<&'m str>)> {
-    let (name, rest) = message.split_once(before)?.1.split_once("`, ")?;
-    Some((name, rest.split('`').skip(1).step_by(2).collect()))
-}
-
-/// Takes a value out, so that the rest can be read. An element of a list takes its list with it: the others would
-/// change their places, by which faults are told.
-fn take_out(value: &mut Value, path: &[Step]) -> bool {
-    let end = path.iter().rposition(|step| matches!(step, Step::Name(_)));
-    let Some((Step::Name(last), way)) = end.and_then(|end| path[..=end].split_last()) else { return false };
-    let mut here = value;
-    for step in way {
-        let next = match (step, here) {
-            (Step::Name(name), Value::Object(table)) => table.get_mut(name),
-            (Step::Index(index), Value::Array(list)) => list.get_mut(*index),
-            _ => None,
-        };
-        let Some(next) = next else { return false };
-        here = next;
-    }
-    here.as_object_mut().is_some_and(|table| table.remove(last).is_some())
 }
 
 #[cfg(test)]
@@ -265,7 +182,7 @@ mod tests {
             "gateway.toml:3:1: server.drain: \"30\": a number without a unit; right would be: a whole number and a unit",
             "gateway.toml:4:1: server.plain: \"redirct\"; right would be: \"redirect\"",
             "gateway.toml:10:1: route[1].acess: unknown key; right would be: \"access\"",
-            "gateway.toml:11:1: route[1].roles: map; right would be: text or a list of texts",
+            "gateway.toml:11:1: route[1].roles: a table; right would be: text or a list of texts",
         ] {
             assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected}\n{found:#?}");
         }
@@ -301,6 +218,160 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_sets_one_element_of_a_list_and_leaves_the_others() {
+        let text = "[[issuer]]\nissuer = \"a\"\nkid = \"k\"\n[[issuer]]\nissuer = \"b\"\n";
+        let loaded = read(
+            text,
+            &[("PORTCULLIS_ISSUER__0__SECRET", "007"), ("PORTCULLIS_ISSUER__1__AUDIENCE", "[1, \"x\"]")],
+        )
+        .unwrap();
+        let [first, second] = loaded.file.issuer.as_slice() else { panic!("two issuers") };
+        assert_eq!((first.issuer.as_str(), first.kid.as_deref()), ("a", Some("k")));
+        assert_eq!(first.secret, Some(units::Secret::Literal("007".to_owned())), "no digit is lost");
+        assert_eq!((second.issuer.as_str(), second.audience.join(" ").as_str()), ("b", "1 x"));
+        let place = |key: &str| loaded.places.of(key).to_string();
+        assert_eq!(place("issuer[0].secret"), "environment variable PORTCULLIS_ISSUER__0__SECRET");
+        assert_eq!(place("issuer[0].kid"), "gateway.toml:3:1");
+        let found = faults(text, &[("PORTCULLIS_ISSUER__2__KID", "x")]);
+        assert!(found[0].contains("issuer is a list of 2: it has no element \"2\""), "{found:?}");
+    }
+
+    #[test]
+    fn a_whole_table_and_a_key_of_it_both_hold() {
+        let file = read(
+            "[log]\nlevel = \"warn\"\naccess = \"off\"\n",
+            &[
+                ("PORTCULLIS_LOG", "{ level = \"error\", format = \"json\" }"),
+                ("PORTCULLIS_LOG__LEVEL", "debug"),
+            ],
+        );
+        let log = file.unwrap().file.log;
+        assert_eq!(
+            (log.level, log.format, log.access),
+            (file::LogLevel::Debug, file::LogFormat::Json, file::LogAccess::Off)
+        );
+    }
+
+    #[test]
+    fn names_of_the_file_are_found_from_the_environments_spelling() {
+        let text = "[upstream.My-Service]\n[upstream.other]\n";
+        let file = read(text, &[("PORTCULLIS_UPSTREAM__MY_SERVICE__TIMEOUT", "1s")]).unwrap().file;
+        assert_eq!(file.upstream.len(), 2);
+        assert_eq!(file.upstream["My-Service"].timeout, units::Duration::seconds(1));
+    }
+
+    #[test]
+    fn a_variable_that_was_meant_for_us_is_never_ignored() {
+        for (name, hint) in [
+            ("PORTCULLIS_SERVER_HTTPS", "PORTCULLIS_SERVER__HTTPS"),
+            ("PORTCULLIS_RATE_LIMIT_A__RATE", "rate_limit_a: unknown key"),
+            ("PORTCULLIS_AUTHORITY_SECRET", "PORTCULLIS_AUTHORITY__SECRET"),
+            ("PORTCULLIS_SERVER____HTTPS", "a part without a name"),
+            ("PORTCULLIS_SERVER__", "a part without a name"),
+            ("PORTCULLIS_SERVER__HTTPS__X", "right would be"),
+        ] {
+            let found = faults("", &[(name, "1")]);
+            assert!(
+                found.len() == 1 && found[0].contains(name) && found[0].contains(hint),
+                "{name}: {found:?}"
+            );
+        }
+        let deep = format!("PORTCULLIS_A{}", "__A".repeat(100_000));
+        assert!(faults("", &[(&deep, "1")])[0].contains("more parts"));
+        let twice = faults("", &[("PORTCULLIS_LOG__LEVEL", "info"), ("PORTCULLIS_Log__Level", "info")]);
+        assert!(twice[0].contains("which PORTCULLIS_LOG__LEVEL sets too"), "{twice:?}");
+    }
+
+    #[test]
+    fn what_is_not_meant_for_us_is_left_alone() {
+        let linked = [
+            "PORTCULLIS_",
+            "PORTCULLIS_PORT",
+            "PORTCULLIS_PORT_8443_TCP_ADDR",
+            "PORTCULLIS_SERVICE_HOST",
+            "PORTCULLIS_SERVICE_PORT_HTTPS",
+            "PORTCULLIS_SERVER_PORT",
+            "PORTCULLIS_VERSION",
+        ];
+        for name in linked {
+            assert!(read("", &[(name, "x")]).is_ok(), "{name}");
+        }
+        let text = "[authority]\nsecret = \"env:PORTCULLIS_AUTHORITY_KEY\"\n";
+        assert!(read(text, &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_ok(), "a secret that the file refers to");
+        assert!(read("", &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_err());
+    }
+
+    #[test]
+    fn a_variable_that_is_not_text_is_a_fault() {
+        use std::os::unix::ffi::OsStringExt;
+        let bad = || OsString::from_vec(vec![0xff]);
+        let (good, faults) = variables(
+            [
+                ("PORTCULLIS_LOG__LEVEL".into(), bad()),
+                ("PORTCULLIS_LOG__FORMAT".into(), "json".into()),
+                ("OTHER".into(), bad()),
+            ]
+            .into_iter(),
+        );
+        assert_eq!((good.len(), faults.len()), (1, 1));
+        assert_eq!(
+            faults[0].to_string(),
+            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8"
+        );
+    }
+
+    #[test]
+    fn each_bad_element_of_a_list_is_told_by_its_own_position() {
+        let text = "[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", \"10.0.0.1/8\"]\nhttps = [\"127.0.0.1:1\", \":2\"]\n[[issuer]]\ntypes = [[], \"JWT\", {}]\n";
+        let found = faults(text, &[]);
+        for expected in [
+            "gateway.toml:2:20: server.trusted_proxies[0]: \"a\": no address",
+            "gateway.toml:2:39: server.trusted_proxies[2]: \"b\": no address",
+            "gateway.toml:2:44: server.trusted_proxies[3]: \"10.0.0.1/8\": bits",
+            "gateway.toml:3:25: server.https[1]: \":2\": a port without an address",
+            "gateway.toml:5:10: issuer[0].types[0]: a list; right would be: text",
+            "gateway.toml:5:21: issuer[0].types[2]: a table; right would be: text",
+        ] {
+            assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected}\n{found:#?}");
+        }
+        assert_eq!(found.len(), 6, "{found:#?}");
+    }
+
+    #[test]
+    fn a_list_does_not_stand_for_a_table() {
+        for text in [
+            "tls = [\"c.pem\", \"k.pem\"]",
+            "server = []",
+            "route = [[]]",
+            "upstream = { a = [] }",
+            "issuer = [1]",
+        ] {
+            let found = faults(text, &[]);
+            assert!(found[0].contains("right would be: a table"), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn versions_without_quotes_are_read_as_they_are_written() {
+        let file = read("[tls]\nmin_version = 1.3\n[[issuer]]\nkid = 2026-01-01\n", &[]).unwrap().file;
+        assert_eq!(file.tls.unwrap().min_version, file::TlsVersion::Tls13);
+        assert_eq!(file.issuer[0].kid.as_deref(), Some("2026-01-01"));
+    }
+
+    #[test]
+    fn a_key_with_any_name_is_told_as_it_is_written() {
+        let text = "[server]\n\"a`, expected one of `b\" = 1\n\"x.y\" = 1\n\"\\u001b[2J\" = 1\n";
+        let found = faults(text, &[]);
+        assert_eq!(found.len(), 3, "{found:#?}");
+        assert!(
+            found[0].starts_with("gateway.toml:2:1: server.\"a`, expected one of `b\": unknown key"),
+            "{found:#?}"
+        );
+        assert!(found[1].starts_with("gateway.toml:3:1: server.\"x.y\": unknown key"), "{found:#?}");
+        assert!(!found[2].contains('\u{1b}'), "{found:#?}");
+    }
+
+    #[test]
     fn a_text_that_is_no_toml_is_told_by_line() {
         let found = faults("[server]\nhttps = \n", &[]);
         assert!(found[0].starts_with("gateway.toml:2:"), "{found:?}");
@@ -309,9 +380,21 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_told() {
-        for text in ["[authority]\nsecret = [\"hush\"]\n", "[[issuer]]\nsecret = { hush = 1 }\n"] {
-            assert!(!faults(text, &[])[0].contains("hush"), "{text}");
+        for text in [
+            "[authority]\nsecret = [\"hush\"]\n",
+            "[[issuer]]\nsecret = { hush = 1 }\n",
+            "issuer = \"hush\"\n",
+            "authority = \"hush\"\n",
+            "[authority]\nsecret = \"hush\" hush\n",
+            "[authority]\nsecret = \"hush\n",
+            "[authority]\nsecret = hush\n",
+            "[authority]\nsecret = \"$HUSH\"\nsecert = \"hush\"\n",
+            "[server.bounds]\nheaders = \"hush\"\n",
+        ] {
+            assert!(!faults(text, &[]).join("\n").to_lowercase().contains("hush"), "{text}");
         }
+        assert!(!faults("", &[("PORTCULLIS_AUTHORITY", "hush")])[0].contains("hush"));
+        assert!(!faults("", &[("PORTCULLIS_AUTHORITY__SECRET", "[4711]")])[0].contains("4711"));
     }
 
     #[test]
@@ -332,5 +415,28 @@ mod tests {
     fn deep_nesting_is_refused_and_not_followed() {
         let deep = format!("a = {}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(&deep, &[]).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic_or_lose_its_place(
+            at in 0..4000_usize, len in 0..200_usize, splice in "[\\[\\]{}\"'=.,#\n a-z0-9\u{1b}é]{0,40}", name in "[A-Z_0-9é\n]{0,30}", value in ".{0,30}"
+        ) {
+            let mut text: Vec<char> = include_str!("../../gateway.toml").chars().collect();
+            let (start, end) = (at.min(text.len()), (at + len).min(text.len()));
+            text.splice(start..end, splice.chars());
+            let text: String = text.into_iter().collect();
+            let lines = text.split('\n').count();
+            let variables = vec![(format!("PORTCULLIS_{name}"), value)];
+            if let Err(faults) = load_text("gateway.toml", text, PathBuf::new(), variables) {
+                proptest::prop_assert!(!faults.is_empty());
+                for fault in faults {
+                    proptest::prop_assert!(!fault.to_string().contains(char::is_control), "{:?}", fault);
+                    if let Place::Line { line, .. } = fault.place {
+                        proptest::prop_assert!((1..=lines).contains(&line));
+                    }
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! From a key to where it stands in the text, and from a misspelt name to the one that was meant.
 
+use super::layer;
 use crate::diagnostic::Place;
+use std::ops::Range;
 use toml_edit::{ImDocument, Item, TableLike, Value};
 
 /// Where the keys of a policy stand.
@@ -22,16 +24,21 @@ impl Places {
     /// The place of a key such as `route[3].rate_limits[0]`; where it is absent, of the nearest table around it that
     /// is there.
     pub fn of(&self, key: &str) -> Place {
-        let from_environment = self.environment.iter().find(|(known, _)| {
-            key.strip_prefix(known.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        });
-        if let Some((_, variable)) = from_environment {
-            return Place::Environment(variable.clone());
+        let below = |long: &str, short: &str| {
+            long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let variable = |fits: &dyn Fn(&str) -> bool| {
+            self.environment.iter().find(|(known, _)| fits(known)).map(|(_, name)| name.clone())
+        };
+        if let Some(variable) = variable(&|known| below(key, known)) {
+            return Place::Environment(variable);
         }
-        match self.document.as_ref().and_then(|document| offset(document, key)) {
-            Some(offset) => at_offset(&self.file, &self.text, offset),
-            None => Place::File(self.file.clone()),
+        let (nearest, is_there) = self.document.as_ref().map_or((None, false), |doc| offset(doc, key));
+        match (nearest, variable(&|known| below(known, key))) {
+            // A table that the environment alone has made.
+            (_, Some(variable)) if !is_there => Place::Environment(variable),
+            (Some(offset), _) => at_offset(&self.file, &self.text, offset),
+            (None, _) => Place::File(self.file.clone()),
         }
     }
 }
@@ -47,85 +54,70 @@ pub(super) fn at_offset(file: &str, text: &str, offset: usize) -> Place {
     }
 }
 
-/// One step of a key's path.
-enum Step<'k> {
-    Name(&'k str),
-    Index(usize),
+/// What a key's path has led to.
+enum Here<'d> {
+    Table(&'d dyn TableLike),
+    Item(&'d Item),
+    Value(&'d Value),
 }
 
-/// `route[3].rate_limits[0]` in steps. Names with dots in them cannot be told apart here and end the walk at their
-/// table, which is near enough.
-fn steps(key: &str) -> impl Iterator<Item = Step<'_>> {
-    key.split('.').flat_map(|part| {
-        let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
-        let indexes =
-            indexes.split('[').filter_map(|i| i.trim_end_matches(']').parse().ok()).map(Step::Index);
-        std::iter::once(Step::Name(name)).chain(indexes)
-    })
-}
-
-fn offset(document: &ImDocument<String>, key: &str) -> Option<usize> {
-    enum Here<'d> {
-        Table(&'d dyn TableLike),
-        Item(&'d Item),
-        Value(&'d Value),
+impl<'d> Here<'d> {
+    fn table(&self) -> Option<&'d dyn TableLike> {
+        match self {
+            Self::Table(table) => Some(*table),
+            Self::Item(item) => item.as_table_like(),
+            Self::Value(value) => value.as_inline_table().map(|table| table as &dyn TableLike),
+        }
     }
 
-    let mut here = Here::Table(document.as_table());
-    let mut best = None;
-    for step in steps(key) {
-        here = match (&here, step) {
-            (Here::Table(table), Step::Name(name)) => match table.get_key_value(name) {
-                Some((key, item)) => {
-                    best = key.span().or_else(|| item.span()).map(|span| span.start).or(best);
-                    Here::Item(item)
-                }
-                None => break,
-            },
-            (Here::Item(item), Step::Name(name)) => match item.as_table_like() {
-                Some(table) => match table.get_key_value(name) {
-                    Some((key, item)) => {
-                        best = key.span().or_else(|| item.span()).map(|span| span.start).or(best);
-                        Here::Item(item)
-                    }
-                    None => break,
-                },
-                None => break,
-            },
-            (Here::Item(item), Step::Index(index)) => {
-                if let Some(table) = item.as_array_of_tables().and_then(|tables| tables.get(index)) {
-                    best = table.span().map(|span| span.start).or(best);
-                    Here::Table(table)
-                } else if let Some(value) = item.as_array().and_then(|array| array.get(index)) {
-                    best = value.span().map(|span| span.start).or(best);
-                    Here::Value(value)
-                } else {
-                    break;
-                }
+    fn element(&self, index: usize) -> Option<(Self, Option<Range<usize>>)> {
+        let array = match self {
+            Self::Table(_) => None,
+            Self::Item(Item::ArrayOfTables(tables)) => {
+                return tables.get(index).map(|table| (Self::Table(table), table.span()));
             }
-            (Here::Value(value), Step::Name(name)) => match value.as_inline_table() {
-                Some(table) => match table.get_key_value(name) {
-                    Some((key, item)) => {
-                        best = key.span().or_else(|| item.span()).map(|span| span.start).or(best);
-                        Here::Item(item)
-                    }
-                    None => break,
-                },
-                None => break,
-            },
-            (Here::Value(value), Step::Index(index)) => {
-                match value.as_array().and_then(|array| array.get(index)) {
-                    Some(value) => {
-                        best = value.span().map(|span| span.start).or(best);
-                        Here::Value(value)
-                    }
-                    None => break,
-                }
-            }
-            (Here::Table(_), Step::Index(_)) => break,
+            Self::Item(item) => item.as_array(),
+            Self::Value(value) => value.as_array(),
         };
+        array?.get(index).map(|value| (Self::Value(value), value.span()))
     }
-    best
+}
+
+/// Where the key stands, or the nearest that is there on the way to it; and whether it is the key itself.
+fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
+    let mut here = Here::Table(document.as_table());
+    let (mut rest, mut best) = (key, None);
+    while !rest.is_empty() {
+        let span;
+        if let Some((index, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            let Some((element, at)) = index.parse().ok().and_then(|index| here.element(index)) else { break };
+            (here, span, rest) = (element, at, behind);
+        } else {
+            let path = rest.strip_prefix('.').unwrap_or(rest);
+            let Some((name, behind)) = here.table().and_then(|table| named(table, path)) else { break };
+            let Some((key, item)) = here.table().and_then(|table| table.get_key_value(name)) else { break };
+            (here, span, rest) = (Here::Item(item), key.span().or_else(|| item.span()), behind);
+        }
+        best = span.map(|span| span.start).or(best);
+    }
+    (best, rest.is_empty())
+}
+
+/// The key of a table that a path begins with, and the rest of the path. A name with a dot in it is found with its
+/// quotes and without: the longest name that fits is meant.
+fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
+    let fits = |name: &'d str| {
+        let quoted = layer::quoted(name);
+        let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
+        (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
+    };
+    // Most names are the path's next word.
+    let word = path.find(['.', '[']).map_or(path, |end| &path[..end]);
+    let longest = || table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
+    match table.get_key_value(word) {
+        Some((key, _)) if word.len() == path.len() => fits(key.get()),
+        _ => longest(),
+    }
 }
 
 /// The known name that is most like this one, unless none is much like it.
@@ -143,7 +135,7 @@ pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "[server]\nhttps = \"x\"\n\n[upstream.a]\nservers = [\"p\", \"q\"]\n\n[[route]]\npath = \"/\"\n\n[[route]]\npath = \"/b\"\nclaims = { tenant = \"t\" }\n";
+    const TEXT: &str = "[server]\nhttps = \"x\"\n\n[upstream.a]\nservers = [\"p\", \"q\"]\n\n[[route]]\npath = \"/\"\n\n[[route]]\npath = \"/b\"\nclaims = { tenant = \"t\", \"a.b\" = 1, a = { b = 2 } }\n";
 
     fn line(key: &str) -> String {
         let environment = vec![("server.http".to_owned(), "PORTCULLIS_SERVER__HTTP".to_owned())];
@@ -157,6 +149,9 @@ mod tests {
         assert_eq!(line("upstream.a.servers[1]"), "f:5:17");
         assert_eq!(line("route[1].path"), "f:11:1");
         assert_eq!(line("route[1].claims.tenant"), "f:12:12");
+        assert_eq!(line("route[1].claims.\"a.b\""), "f:12:26");
+        assert_eq!(line("route[1].claims.a.b"), "f:12:26", "the name, not the way");
+        assert_eq!(line("route[1].claims.a"), "f:12:37");
     }
 
     #[test]

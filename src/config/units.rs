@@ -4,10 +4,13 @@
 //! parts, `what was found; want what would be right`, which the reader takes apart.
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -33,10 +36,6 @@ impl<T> Visitor<'_> for Scalar<T> {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
-        (self.0)(&number.to_string()).map_err(E::custom)
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<T, E> {
         (self.0)(&number.to_string()).map_err(E::custom)
     }
 
@@ -93,9 +92,8 @@ impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| {
-            format!("\"{text}\": {what}; want a whole number and a unit: 500ms, 30s, 15m, 1h, 7d")
-        };
+        let wrong =
+            |what: &str| format!("{text:?}: {what}; want a whole number and a unit: 500ms, 30s, 15m, 1h, 7d");
         let (number, unit) = split_unit(text).ok_or_else(|| wrong("no duration"))?;
         let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             wrong(if unit.is_empty() { "a number without a unit" } else { "an unknown unit" })
@@ -142,13 +140,15 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| {
-            format!("\"{text}\": {what}; want a whole number and a unit: 512B, 32KiB, 16MiB, 2GiB")
+            format!("{text:?}: {what}; want a whole number and a unit: 512B, 32KiB, 16MiB, 2GiB")
         };
         let (number, unit) = split_unit(text).ok_or_else(|| wrong("no size"))?;
         let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             wrong(match unit {
                 "" => "a number without a unit",
-                "K" | "KB" | "kB" | "M" | "MB" | "G" | "GB" => "a unit of thousands, or of 1024, who knows",
+                "K" | "k" | "KB" | "kB" | "kb" | "M" | "MB" | "G" | "GB" => {
+                    "a unit of 1000 to some and of 1024 to others"
+                }
                 _ => "an unknown unit",
             })
         })?;
@@ -186,7 +186,7 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
-            |what: &str| format!("\"{text}\": {what}; want so many in a time: 100/s, 600/m, 1000/h, 10000/d");
+            |what: &str| format!("{text:?}: {what}; want so many in a time: 100/s, 600/m, 1000/h, 10000/d");
         let (count, unit) = text.split_once('/').ok_or_else(|| wrong("no rate"))?;
         let seconds = match unit {
             "s" => 1,
@@ -249,7 +249,7 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |what: String| {
-            format!("\"{text}\": {what}; want a network such as 10.0.0.0/8 or 2001:db8::/32, or one address")
+            format!("{text:?}: {what}; want a network such as 10.0.0.0/8 or 2001:db8::/32, or one address")
         };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
@@ -269,7 +269,7 @@ impl FromStr for Cidr {
         let network = mask(address, prefix);
         if network != address {
             return Err(format!(
-                "\"{text}\": bits of the address behind its prefix; want \"{network}/{prefix}\" for the network, or \"{address}\" for the one address"
+                "{text:?}: bits of the address behind its prefix; want \"{network}/{prefix}\" for the network, or \"{address}\" for the one address"
             ));
         }
         Ok(Self { address, prefix })
@@ -312,54 +312,159 @@ impl Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let texts = one_or_many(deserializer)?;
-        if texts.iter().all(String::is_empty) {
-            return Ok(Self::default());
-        }
-        let parsed = texts.iter().map(|text| {
-            text.parse().map_err(|_| {
-                de::Error::custom(format!(
-                    "\"{text}\": no address with a port; want 127.0.0.1:8443 or [::1]:8443, a list of them, or \"\" for none"
-                ))
-            })
-        });
-        parsed.collect::<Result<_, _>>().map(Self)
+        let addresses = deserializer
+            .deserialize_any(OneOrMany("an address with a port, or a list of them", PhantomData))?;
+        Ok(Self(addresses.into_iter().filter_map(|Address(address)| address).collect()))
     }
 }
 
-/// A list of texts, or one text that stands for a list of itself.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct OneOrMany;
+/// An address to listen on, or the empty text.
+struct Address(Option<SocketAddr>);
 
-    impl<'de> Visitor<'de> for OneOrMany {
-        type Value = Vec<String>;
+from_text!(Address);
 
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("text or a list of texts")
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
         }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
-            Ok(vec![text.to_owned()])
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<String>, E> {
-            Ok(vec![number.to_string()])
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<String>, E> {
-            Ok(vec![number.to_string()])
-        }
-
-        fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
-            let mut texts = Vec::new();
-            while let Some(text) = list.next_element()? {
-                texts.push(text);
+        let number = |port: &str| port.parse::<u16>().is_ok();
+        text.parse().map(|address| Self(Some(address))).map_err(|_| match text.rsplit_once(':') {
+            None if number(text) => {
+                format!(
+                    "{text:?}: a port without an address; want \"127.0.0.1:{text}\" or \"0.0.0.0:{text}\""
+                )
             }
-            Ok(texts)
-        }
+            Some(("" | "*", port)) if number(port) => {
+                format!(
+                    "{text:?}: a port without an address; want \"0.0.0.0:{port}\" or \"[::]:{port}\" for all"
+                )
+            }
+            Some(("localhost", port)) if number(port) => {
+                format!("{text:?}: a name, not an address; want \"127.0.0.1:{port}\"")
+            }
+            _ => format!(
+                "{text:?}: no address with a port; want \"127.0.0.1:8443\", \"[::1]:8443\", or \"\" for none"
+            ),
+        })
+    }
+}
+
+/// A list of what is written as text, or one that stands for a list of itself. Holds what is wanted, in words.
+struct OneOrMany<T>(&'static str, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
     }
 
-    deserializer.deserialize_any(OneOrMany)
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+        T::deserialize(text.into_deserializer()).map(|one| vec![one])
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Vec<T>, E> {
+        T::deserialize(number.into_deserializer()).map(|one| vec![one])
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Vec<T>, E> {
+        T::deserialize(number.into_deserializer()).map(|one| vec![one])
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Vec<T>, E> {
+        T::deserialize(flag.into_deserializer()).map(|one| vec![one])
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = list.next_element()? {
+            all.push(one);
+        }
+        Ok(all)
+    }
+}
+
+/// Text out of any scalar, as an element of a list or table.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer).map(Self)
+    }
+}
+
+/// Reads a list of texts, or one text.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let texts = deserializer.deserialize_any(OneOrMany("text or a list of texts", PhantomData))?;
+    Ok(texts.into_iter().map(|Text(text)| text).collect())
+}
+
+/// Reads a list of networks, or one network.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    deserializer.deserialize_any(OneOrMany("a network or a list of networks", PhantomData))
+}
+
+/// A table. Derived types take a list of values in the order of their fields too, which nobody means.
+struct Table<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Table<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// Reads a table.
+pub(super) fn table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(Table(PhantomData))
+}
+
+/// Reads a table that need not be there.
+pub(super) fn optional_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    table(deserializer).map(Some)
+}
+
+/// A table as an element of a list or of a table of names.
+struct Element<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        table(deserializer).map(Self)
+    }
+}
+
+/// Reads `[[tables]]`.
+pub(super) fn tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let tables = Vec::<Element<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|Element(table)| table).collect())
+}
+
+/// Reads `[table.NAME]`s.
+pub(super) fn named_tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, T>, D::Error> {
+    let tables = BTreeMap::<String, Element<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|(name, Element(table))| (name, table)).collect())
+}
+
+/// Reads a table of texts.
+pub(super) fn named_texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = BTreeMap::<String, Text>::deserialize(deserializer)?;
+    Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
 }
 
 /// Where a secret is: `env:NAME`, `file:PATH`, or the secret itself.
@@ -433,9 +538,27 @@ impl FromStr for Secret {
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
             (None, None) if text.is_empty() => Err(format!("nothing{WANT}")),
+            // `Env:NAME` or `$NAME` as the secret itself would be a secret that everybody can guess.
+            (None, None) if looks_like_a_reference(text) => {
+                Err(format!("a reference in another system's spelling{WANT}"))
+            }
             (None, None) => Ok(Self::Literal(text.to_owned())),
         }
     }
+}
+
+/// Whether a text was meant to say where a secret is.
+fn looks_like_a_reference(text: &str) -> bool {
+    let text = text.trim();
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme.trim_end().to_ascii_lowercase());
+    let is_scheme =
+        scheme.is_some_and(|scheme| matches!(scheme.as_str(), "env" | "file" | "environment" | "path"));
+    let is_variable = text.strip_prefix('$').is_some_and(|name| {
+        let name = name.trim_start_matches(['{', '(']).trim_end_matches(['}', ')']);
+        !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    });
+    is_scheme || is_variable
 }
 
 impl fmt::Debug for Secret {
@@ -565,7 +688,21 @@ mod tests {
         assert!(resolve("file:.").unwrap_err().contains("not a file"));
         assert!(resolve("env:PORTCULLIS_NO_SUCH_VARIABLE").unwrap_err().contains("is not set"));
         assert!(!format!("{:?}", "hush".parse::<Secret>().unwrap()).contains("hush"));
-        refused::<Secret>(&["", "env:", "file:", "env:A=B"]);
+        refused::<Secret>(&[
+            "",
+            "env:",
+            "file:",
+            "env:A=B",
+            "ENV:NAME",
+            " env:NAME",
+            "env :NAME",
+            "File:s",
+            "$NAME",
+            "${JWT_SECRET}",
+        ]);
+        for literal in ["$2b$12$abc", "a:env:b", "-----BEGIN PUBLIC KEY-----"] {
+            assert!(literal.parse::<Secret>().unwrap().is_literal(), "{literal}");
+        }
         std::fs::remove_dir_all(dir).unwrap();
     }
 

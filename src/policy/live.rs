@@ -29,17 +29,21 @@ impl LivePolicy {
     }
 }
 
+/// A policy, counted by one core alone.
+#[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
+pub type PinnedPolicy = Rc<Arc<Policy>>;
+
 /// One core's view of the policy in force. A request counts references of its core's own `Rc`: the shared count of
 /// the `Arc` would pass between cores with each request.
 #[derive(Debug)]
 pub struct Pinned {
     live: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
-    current: Rc<Arc<Policy>>,
+    current: PinnedPolicy,
 }
 
 impl Pinned {
     /// The policy in force now.
-    pub fn current(&mut self) -> Rc<Arc<Policy>> {
+    pub fn current(&mut self) -> PinnedPolicy {
         let live = self.live.load();
         if !Arc::ptr_eq(live, &self.current) {
             self.current = Rc::new(live.clone());

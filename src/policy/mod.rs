@@ -5,7 +5,7 @@ mod compile;
 mod live;
 
 pub use compile::{Authority, Compiled, ServerPlan, compile};
-pub use live::{LivePolicy, Pinned};
+pub use live::{LivePolicy, Pinned, PinnedPolicy};
 
 use crate::authenticate::{Access, Trust};
 use crate::authorize::Rule;

@@ -78,7 +78,7 @@ pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) ->
             "a duration such as \"15m\"",
         );
     }
-    let Some(algorithm) = parse_algorithm("authority.algorithm", algorithm, faults) else { return None };
+    let algorithm = parse_algorithm("authority.algorithm", algorithm, faults)?;
     let secret = match (algorithm, secret) {
         (Algorithm::HS256, None) => {
             faults.fault(

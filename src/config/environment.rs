@@ -1,0 +1,190 @@
+//! The environment as a layer over the file: `PORTCULLIS_SERVER__HTTPS` is the key `server.https`.
+//!
+//! A variable that looks like one of ours and cannot be applied is a fault, never ignored: an operator who set it
+//! believes that it holds. What container platforms make out of a service's name is not ours.
+
+use super::layer::{self, Merging};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use figment::value::{Dict, Value};
+use std::collections::BTreeMap;
+
+/// What the names of variables begin with.
+pub(super) const PREFIX: &str = "PORTCULLIS_";
+/// What stands for a dot in the name of a variable.
+const NESTING: &str = "__";
+/// The deepest key of the file has half as many parts.
+const PARTS_MAX: usize = 12;
+/// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
+const TABLES: [&str; 10] =
+    ["SERVER", "TLS", "ISSUER", "AUTHORITY", "STATE", "LOG", "UPSTREAM", "RATE_LIMIT", "IDENTITY", "ROUTE"];
+
+/// What the environment says.
+#[derive(Debug, Default)]
+pub(super) struct Environment {
+    /// Its layer of the policy.
+    pub(super) layer: Dict,
+    /// The keys in it, with the variable of each.
+    pub(super) keys: Vec<(String, String)>,
+    /// Variables that cannot be applied.
+    pub(super) faults: Vec<Diagnostic>,
+}
+
+/// Reads the variables that lie over this file. `text` is the file's: a variable that it refers to as
+/// `env:PORTCULLIS_…` holds a secret, not a key.
+pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
+    let mut environment = Environment::default();
+    let mut layer = Value::from(Dict::new());
+    let under = Value::from(file.clone());
+    let mut seen = BTreeMap::<String, String>::new();
+    let mut variables: Vec<_> = variables
+        .into_iter()
+        .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty()))
+        .filter(|(name, _)| !is_service_link(name) && !text.contains(&format!("env:{name}")))
+        .collect();
+    // A table comes before what is in it, so that both hold.
+    variables.sort();
+    for (name, value) in variables {
+        let rest = &name[PREFIX.len()..];
+        if let Some(fault) = misspelt(&name, rest) {
+            environment.faults.extend(fault);
+            continue;
+        }
+        let parts: Vec<String> = rest.split(NESTING).map(str::to_ascii_lowercase).collect();
+        let value = layer::of_variable(&value);
+        match set(&mut layer, Some(&under), &parts, value, String::new()) {
+            Ok(key) => match seen.insert(key.clone(), name.clone()) {
+                None => environment.keys.push((key, name)),
+                Some(other) => environment.faults.push(fault(
+                    &name,
+                    "duplicate_key",
+                    format!("sets {key}, which {other} sets too"),
+                    "one of the two variables",
+                )),
+            },
+            Err((found, hint)) => environment.faults.push(fault(&name, "unknown_key", found, hint)),
+        }
+    }
+    // The most particular first: an element that one variable gave lies in a list that another gave.
+    environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
+    environment.layer = match layer {
+        Value::Dict(_, layer) => layer,
+        _ => Dict::new(),
+    };
+    environment
+}
+
+/// A fault of a variable.
+pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Fault,
+        id,
+        place: Place::Environment(variable.to_owned()),
+        key: String::new(),
+        found,
+        hint: hint.to_owned(),
+    }
+}
+
+/// Kubernetes and Docker links give a container `NAME_SERVICE_HOST`, `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and kin for
+/// each service: one named `portcullis` must not keep the gateway from starting.
+pub(super) fn is_service_link(name: &str) -> bool {
+    let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest))
+}
+
+fn starts_with_digit(text: &str) -> bool {
+    text.bytes().next().is_some_and(|first| first.is_ascii_digit())
+}
+
+/// `None` for a name that can be a key; `Some(None)` for a name that is not ours; else what is wrong with it.
+fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
+    let parts = rest.split(NESTING).count();
+    if rest.split(NESTING).any(str::is_empty) || parts > PARTS_MAX {
+        let found = if parts > PARTS_MAX { "more parts than any key has" } else { "a part without a name" };
+        return Some(Some(fault(
+            name,
+            "unknown_key",
+            found.to_owned(),
+            "the names of tables and key with two underscores between, as in PORTCULLIS_SERVER__HTTPS",
+        )));
+    }
+    if parts > 1 || TABLES.iter().any(|table| rest.eq_ignore_ascii_case(table)) {
+        return None;
+    }
+    let upper = rest.to_ascii_uppercase();
+    let meant = TABLES.iter().find_map(|table| {
+        let key = upper.strip_prefix(table)?.strip_prefix('_')?;
+        Some(format!("{PREFIX}{table}{NESTING}{key}"))
+    });
+    Some(meant.map(|meant| {
+        let found = "one underscore where a key's name has two".to_owned();
+        fault(name, "unknown_key", found, &format!("{meant}, if a key of the policy is meant"))
+    }))
+}
+
+/// Puts a value under a key of the layer, and tells the key as the file spells it. Lists are not merged but replaced:
+/// where the file has a list and the variable a position in it, the layer gets the file's list with that position
+/// changed.
+fn set(
+    layer: &mut Value,
+    under: Option<&Value>,
+    parts: &[String],
+    value: Value,
+    key: String,
+) -> Result<String, (String, &'static str)> {
+    let Some((part, rest)) = parts.split_first() else {
+        *layer = match (std::mem::replace(layer, false.into()), value) {
+            (Value::Dict(_, below), Value::Dict(_, above)) => Value::from(below.merge_over(above)),
+            (_, value) => value,
+        };
+        return Ok(key);
+    };
+    if let (Some(Value::Array(..)), false) = (under, matches!(layer, Value::Array(..))) {
+        *layer = under.cloned().unwrap_or_else(|| layer.clone());
+    }
+    match layer {
+        Value::Array(_, list) => {
+            let below = match under {
+                Some(Value::Array(_, below)) => below.as_slice(),
+                _ => &[],
+            };
+            let index = part.parse::<usize>().ok().filter(|index| *index < list.len());
+            let Some(index) = index else {
+                let found = format!("{key} is a list of {}: it has no element {part:?}", list.len());
+                return Err((found, "a position, counted from 0, or the whole list as a TOML value"));
+            };
+            set(&mut list[index], below.get(index), rest, value, format!("{key}[{index}]"))
+        }
+        Value::Dict(_, table) => {
+            let below = match under {
+                Some(Value::Dict(_, below)) => Some(below),
+                _ => None,
+            };
+            let name = spelled(part, table, below);
+            let key = layer::join(&key, &name);
+            let under = below.and_then(|below| below.get(&name));
+            let entry = table.entry(name).or_insert_with(|| Value::from(Dict::new()));
+            set(entry, under, rest, value, key)
+        }
+        _ => Err((format!("{key} is not a table"), "the variable for the key itself, or none for it")),
+    }
+}
+
+/// The name of a key as the file spells it. The environment's names know no lower case and no hyphen:
+/// `MY_SERVICE` is `my-service` when the file has only that.
+fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
+    let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
+    if names().any(|name| name == part) {
+        return part.to_owned();
+    }
+    let mut alike: Vec<&String> =
+        names().filter(|name| name.replace('-', "_").eq_ignore_ascii_case(part)).collect();
+    alike.dedup();
+    match alike.as_slice() {
+        [only] => (*only).clone(),
+        [first, .., last] if first == last => (*first).clone(),
+        _ => part.to_owned(),
+    }
+}

@@ -1,0 +1,246 @@
+//! TOML as a layer of the policy: values that figment merges, and keys in their written form.
+//!
+//! One parser reads the text, so that what is obeyed and what is pointed at cannot differ.
+
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Metadata, Profile, Provider};
+use std::borrow::Cow;
+use toml_edit::{Item, TableLike, Value as Toml};
+
+/// Nothing in the policy is nested a third as deep. A parser's own bound on brackets does not bound dotted keys within
+/// them, and a value of thousands of levels would overflow the stack of whoever walks it.
+pub(super) const DEPTH_MAX: usize = 24;
+
+/// Brackets within brackets. With the parser's bound on the parts of one key this bounds what it builds.
+const BRACKETS_MAX: usize = 16;
+
+/// The offset of the first bracket that is nested too deep: found before anything is built of the text.
+pub(super) fn too_deep(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > BRACKETS_MAX {
+                    return Some(at);
+                }
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'#' => at += bytes[at..].iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()),
+            b'"' | b'\'' => at = end_of_string(bytes, at),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The position of the last byte of the string that begins here.
+fn end_of_string(bytes: &[u8], start: usize) -> usize {
+    let quote = bytes[start];
+    let is_long = bytes[start..].starts_with(&[quote; 3]);
+    let mut at = start + if is_long { 3 } else { 1 };
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if quote == b'"' => at += 1,
+            b'\n' if !is_long => return at,
+            _ if *byte != quote => {}
+            _ if !is_long => return at,
+            _ if bytes[at..].starts_with(&[quote; 3]) => {
+                // Up to two quotes may stand before the three that end it.
+                let run = bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
+                return at + run - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+/// A layer that figment merges.
+pub(super) struct Layer(pub(super) &'static str, pub(super) Dict);
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.0)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        Ok(Map::from([(Profile::Default, self.1.clone())]))
+    }
+}
+
+/// Tables over tables, figment's way.
+pub(super) trait Merging {
+    /// These values, with those over them.
+    fn merge_over(self, above: Dict) -> Dict;
+}
+
+impl Merging for Dict {
+    fn merge_over(self, above: Dict) -> Dict {
+        let merged = figment::Figment::new().merge(Layer("below", self)).merge(Layer("above", above));
+        let mut profiles = merged.data().unwrap_or_default();
+        profiles.remove(&Profile::Default).unwrap_or_default()
+    }
+}
+
+/// The values of a table; `None` when it is nested too deep. `text` is what it was parsed from.
+pub(super) fn of_table(table: &dyn TableLike, text: &str, depth: usize) -> Option<Dict> {
+    if depth > DEPTH_MAX {
+        return None;
+    }
+    let mut dict = Dict::new();
+    for (name, item) in table.iter() {
+        let value = match item {
+            Item::None => continue,
+            Item::Value(value) => of_value(value, text, depth + 1)?,
+            Item::Table(table) => Value::from(of_table(table, text, depth + 1)?),
+            Item::ArrayOfTables(tables) => {
+                let tables = tables.iter().map(|table| of_table(table, text, depth + 1).map(Value::from));
+                Value::from(tables.collect::<Option<Vec<_>>>()?)
+            }
+        };
+        dict.insert(name.to_owned(), value);
+    }
+    Some(dict)
+}
+
+fn of_value(value: &Toml, text: &str, depth: usize) -> Option<Value> {
+    if depth > DEPTH_MAX {
+        return None;
+    }
+    Some(match value {
+        Toml::String(string) => Value::from(string.value().as_str()),
+        Toml::Integer(integer) => Value::from(*integer.value()),
+        Toml::Boolean(boolean) => Value::from(*boolean.value()),
+        // No key takes a fraction or a date, but a version or a name may look like one: `1.2` without its quotes.
+        Toml::Float(_) | Toml::Datetime(_) => {
+            let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
+            Value::from(written)
+        }
+        Toml::Array(array) => {
+            let values = array.iter().map(|value| of_value(value, text, depth + 1));
+            Value::from(values.collect::<Option<Vec<_>>>()?)
+        }
+        Toml::InlineTable(table) => Value::from(of_table(table, text, depth + 1)?),
+    })
+}
+
+/// The value of an environment variable. Lists, tables and quoted text are read as TOML. A number or a boolean is one
+/// only where writing it gives the same text: `007` stays text, and what is wanted as text is exactly what was set.
+pub(super) fn of_variable(text: &str) -> Value {
+    if text.starts_with(['[', '{', '"', '\'']) {
+        let document = format!("v={text}");
+        let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
+        // One value and nothing behind it, on a line of its own or not.
+        let only = parsed.as_ref().filter(|document| document.len() == 1);
+        let value = only.and_then(|document| document.get("v")?.as_value());
+        if let Some(value) = value.and_then(|value| of_value(value, &document, 0)) {
+            return value;
+        }
+    }
+    match text.parse::<i64>() {
+        Ok(number) if number.to_string() == text => Value::from(number),
+        _ => match text {
+            "true" => Value::from(true),
+            "false" => Value::from(false),
+            _ => Value::from(text),
+        },
+    }
+}
+
+/// A name as a key's path writes it: quoted where it is more than a word.
+pub(super) fn quoted(name: &str) -> Cow<'_, str> {
+    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !name.is_empty() && name.bytes().all(is_bare) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(format!("{name:?}"))
+    }
+}
+
+/// A key's path, and a name behind it.
+pub(super) fn join(key: &str, name: &str) -> String {
+    let name = quoted(name);
+    if key.is_empty() { name.into_owned() } else { format!("{key}.{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toml_edit::ImDocument;
+
+    #[test]
+    fn brackets_are_counted_outside_of_text_and_comments() {
+        let deep = "[".repeat(BRACKETS_MAX + 1);
+        for text in [
+            format!("a = \"{deep}\""),
+            format!("a = '{deep}'"),
+            format!("a = \"\\\"{deep}\""),
+            format!("a = \"\"\"\n\"{deep}\"\"\"\""),
+            format!("a = \'\'\'\n{deep}\'\'\'"),
+            format!("# {deep}\na = 1"),
+            "a = [[1]]\n".repeat(100),
+        ] {
+            assert_eq!(too_deep(&text), None, "{text}");
+        }
+        for text in [
+            format!("a = {deep}"),
+            format!("# \"\na = {deep}"),
+            format!("a = \"\\\\\" {deep}"),
+            format!("a = \"\"\"x\"\"\"\"\"{deep}"),
+            format!("a = \"\"\"x\"\"\"\"{deep}"),
+            format!("a = 'x\\' {deep}"),
+            format!("a = \"\n{deep}"),
+        ] {
+            assert!(too_deep(&text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_that_the_parser_takes_is_refused_and_not_followed() {
+        // As many brackets as are let through, each with as many dotted parts as the parser takes.
+        let key = ["k"; 79].join(".");
+        let deep = format!("{}1{}", format!("{{ {key} = ").repeat(BRACKETS_MAX), " }".repeat(BRACKETS_MAX));
+        let text = format!("[{key}]\n{key} = {deep}\n");
+        assert_eq!(too_deep(&text), None);
+        let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
+        assert!(of_table(document.as_table(), &text, 0).is_none());
+        // And by each kind of nesting alone.
+        for text in [
+            format!("[{key}]\n"),
+            format!("{key} = 1\n"),
+            format!("[[{key}]]\n"),
+            format!("a = [{{ {key} = 1 }}]\n"),
+        ] {
+            let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
+            assert!(of_table(document.as_table(), &text, 0).is_none(), "{text}");
+        }
+        let text = format!("[{}]\n", ["k"; DEPTH_MAX].join("."));
+        let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
+        assert!(of_table(document.as_table(), &text, 0).is_some(), "the deepest that is followed");
+    }
+
+    #[test]
+    fn a_variable_is_a_number_only_where_nothing_is_lost() {
+        for (text, value) in [
+            ("7", Value::from(7_i64)),
+            ("-7", Value::from(-7_i64)),
+            ("007", Value::from("007")),
+            ("+7", Value::from("+7")),
+            ("1.50", Value::from("1.50")),
+            (" 7 ", Value::from(" 7 ")),
+            ("true", Value::from(true)),
+            ("True", Value::from("True")),
+            ("", Value::from("")),
+            ("[::1]:8443", Value::from("[::1]:8443")),
+            ("[\"a\", 1]", Value::from(vec![Value::from("a"), Value::from(1_i64)])),
+            ("\"7\"", Value::from("7")),
+            ("[1]\nv2 = 3", Value::from("[1]\nv2 = 3")),
+        ] {
+            assert_eq!(of_variable(text), value, "{text:?}");
+        }
+    }
+}

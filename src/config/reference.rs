@@ -1,0 +1,115 @@
+//! docs/reference.md tells every key of the file, its default and an example. All three are tried here.
+
+use super::{File, load_text};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+const REFERENCE: &str = include_str!("../../docs/reference.md");
+/// A key that no table has, and that is near to none.
+const PROBE: &str = "zzzzzzzzzzzzzzzzzzzz";
+
+/// A key as the reference names it, and a file with a hole for it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    name: String,
+    key: String,
+    around: String,
+}
+
+fn load(text: &str) -> Result<File, Vec<String>> {
+    let loaded = load_text("gateway.toml", text.to_owned(), PathBuf::new(), Vec::new());
+    loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+/// The keys that the table at the hole knows, by asking it for one that it does not; none where no table is.
+fn known(around: &str) -> Vec<String> {
+    let text = around.replace('@', &format!("{PROBE} = 1"));
+    let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
+    let unknown = faults.iter().find(|fault| fault.id == "unknown_key" && fault.key.ends_with(PROBE));
+    let keys = unknown.and_then(|fault| fault.hint.strip_prefix("one of "));
+    keys.into_iter().flat_map(|keys| keys.split(", ")).map(str::to_owned).collect()
+}
+
+/// Every key of the file: those of the table at the hole, and of the tables in it.
+fn keys(around: &str, name: &str, found: &mut BTreeSet<Key>) {
+    for key in known(around) {
+        let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+        let shapes = [
+            (format!("{key} = {{ @ }}"), name.clone()),
+            (format!("{key} = [{{ @ }}]"), name.clone()),
+            (format!("{key} = {{ NAME = {{ @ }} }}"), format!("{name}.NAME")),
+        ];
+        let shapes = shapes.map(|(shape, name)| (around.replace('@', &shape), name));
+        match shapes.iter().find(|(inner, _)| !known(inner).is_empty()) {
+            Some((inner, name)) => keys(inner, name, found),
+            None => drop(found.insert(Key { name, key, around: around.to_owned() })),
+        }
+    }
+}
+
+fn all_keys() -> BTreeSet<Key> {
+    let mut found = BTreeSet::new();
+    keys("@", "", &mut found);
+    assert!(found.len() > 60, "the tables tell their keys: {found:#?}");
+    found
+}
+
+/// The headings of the reference, each with the line of facts under it.
+fn described() -> Vec<(&'static str, &'static str)> {
+    let sections = REFERENCE.split("\n### `").skip(1);
+    sections
+        .map(|section| {
+            let (name, rest) = section.split_once('`').expect("a heading names one key");
+            (name, rest.trim_start().lines().next().expect("a line of facts"))
+        })
+        .collect()
+}
+
+/// The code behind this word in a line of facts.
+fn fact<'f>(facts: &'f str, word: &str) -> Option<&'f str> {
+    facts.split(" · ").find_map(|fact| fact.strip_prefix(word)?.strip_prefix(" `")?.strip_suffix('`'))
+}
+
+#[test]
+fn the_reference_names_every_key_and_no_other() {
+    let known: BTreeSet<String> = all_keys().into_iter().map(|key| key.name).collect();
+    let described: Vec<&str> = described().into_iter().map(|(name, _)| name).collect();
+    let unique: BTreeSet<String> = described.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(described.len(), unique.len(), "a key is described twice");
+    assert_eq!(known, unique);
+}
+
+#[test]
+fn the_defaults_of_the_reference_are_the_defaults() {
+    for Key { name, key, around } in all_keys() {
+        let (_, facts) = *described().iter().find(|(known, _)| *known == name).expect("described");
+        let absent = load(&around.replace('@', "")).expect("every key has a default");
+        match fact(facts, "default") {
+            Some(default) => {
+                let written = load(&around.replace('@', &format!("{key} = {default}")));
+                assert_eq!(written.as_ref(), Ok(&absent), "{name} = {default}");
+            }
+            None => assert!(facts.contains(" · no default · "), "{name}: {facts}"),
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_the_reference_are_read_and_change_something() {
+    for Key { name, key, around } in all_keys() {
+        let (_, facts) = *described().iter().find(|(known, _)| *known == name).expect("described");
+        let example = fact(facts, "example").unwrap_or_else(|| panic!("{name} has an example"));
+        let written = load(&around.replace('@', &format!("{key} = {example}")));
+        let absent = load(&around.replace('@', ""));
+        assert!(written.is_ok(), "{name} = {example}: {written:?}");
+        assert_ne!(written, absent, "{name} = {example}");
+    }
+}
+
+#[test]
+fn the_shipped_policy_is_read() {
+    let shipped = include_str!("../../gateway.toml");
+    let file = load(shipped).expect("gateway.toml has no fault");
+    assert!(shipped.lines().count() < 110, "it is to be read in one go");
+    assert!(file.server.https.addresses()[0].ip().is_loopback());
+}

@@ -1,0 +1,199 @@
+//! Types out of values: every fault at once, each told in the words of the file.
+//!
+//! What serde cannot read is noted and taken out, and the rest read again. The value of a key is told only where the
+//! key's own parser tells it: a secret in the wrong place must not reach a log.
+
+use super::file::File;
+use super::layer;
+use super::place::{Places, nearest};
+use crate::diagnostic::{Diagnostic, Severity};
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+/// After so many faults the rest is left for the next reading.
+const FAULTS_MAX: usize = 100;
+/// What separates, in a message of our own types, what was found from what would be right.
+pub(super) const WANT: &str = "; want ";
+
+/// Reads the types out of a value.
+pub(super) fn typed(mut value: Value, places: &Places) -> Result<File, Vec<Diagnostic>> {
+    let mut faults = Vec::new();
+    let mut gone = Gone::default();
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, File>(&value) {
+            Ok(file) if faults.is_empty() => return Ok(file),
+            Ok(_) => return Err(faults),
+            Err(error) => error,
+        };
+        let path: Vec<Step> = error.path().iter().filter_map(step).collect();
+        let (fault, culprit) = describe(&error.inner().to_string(), path, &gone, places);
+        faults.push(fault);
+        if faults.len() >= FAULTS_MAX || !take_out(&mut value, &culprit) {
+            return Err(faults);
+        }
+        gone.note(&culprit);
+    }
+}
+
+/// One step from the file to a value in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Name(String),
+    Index(usize),
+}
+
+fn step(segment: &Segment) -> Option<Step> {
+    match segment {
+        Segment::Map { key } => Some(Step::Name(key.clone())),
+        Segment::Seq { index } => Some(Step::Index(*index)),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    }
+}
+
+/// Elements that were taken out of lists: their successors have moved up since the file was written.
+#[derive(Default)]
+struct Gone(Vec<(Vec<Step>, usize)>);
+
+impl Gone {
+    /// A path of now in terms of the file.
+    fn written(&self, path: &[Step]) -> Vec<Step> {
+        let mut written = Vec::with_capacity(path.len());
+        for step in path {
+            let step = match step {
+                Step::Name(name) => Step::Name(name.clone()),
+                Step::Index(now) => {
+                    let mut before: Vec<usize> =
+                        self.0.iter().filter(|(list, _)| *list == written).map(|(_, index)| *index).collect();
+                    before.sort_unstable();
+                    Step::Index(before.iter().fold(*now, |index, gone| index + usize::from(*gone <= index)))
+                }
+            };
+            written.push(step);
+        }
+        written
+    }
+
+    fn note(&mut self, path: &[Step]) {
+        if let Some((Step::Index(index), list)) = self.written(path).split_last() {
+            self.0.push((list.to_vec(), *index));
+        }
+    }
+}
+
+fn key_of(path: &[Step]) -> String {
+    path.iter().fold(String::new(), |key, step| match step {
+        Step::Name(name) => layer::join(&key, name),
+        Step::Index(index) => format!("{key}[{index}]"),
+    })
+}
+
+/// A fault out of serde's words for it, and the path of what has to be taken out.
+fn describe(message: &str, mut path: Vec<Step>, gone: &Gone, places: &Places) -> (Diagnostic, Vec<Step>) {
+    let (id, found, hint);
+    if let Some((name, known)) = names_in(message, "unknown field `", &path) {
+        if path.last() != Some(&Step::Name(name.clone())) {
+            path.push(Step::Name(name.clone()));
+        }
+        id = "unknown_key";
+        found = "unknown key".to_owned();
+        hint = match nearest(&name, &known) {
+            Some(near) => format!("\"{near}\", the nearest known key"),
+            None => format!("one of {}", known.join(", ")),
+        };
+    } else if let Some((name, known)) = names_in(message, "unknown variant `", &[]) {
+        id = "bad_value";
+        found = format!("{name:?}");
+        hint = match nearest(&name, &known) {
+            Some(near) if known.len() > 1 => format!("\"{near}\"; known are {}", known.join(", ")),
+            Some(near) => format!("\"{near}\""),
+            None => format!("one of {}", known.join(", ")),
+        };
+    } else if let Some((what, want)) = message.rsplit_once(WANT) {
+        id = "bad_value";
+        (found, hint) = (what.to_owned(), want.to_owned());
+    } else if let Some((what, want)) = message.rsplit_once(", expected ") {
+        id = "bad_type";
+        (found, hint) = (unexpected(what, &path), expected(want));
+    } else {
+        id = "bad_value";
+        (found, hint) = (message.to_owned(), String::new());
+    }
+    let key = key_of(&gone.written(&path));
+    let place = places.of(&key);
+    (Diagnostic { severity: Severity::Fault, id, place, key, found, hint }, path)
+}
+
+/// The name that serde did not know, and those that it would have: "unknown field `x`, expected one of `a`, `b`". The
+/// name may hold what it likes, backticks too; the known names are ours.
+fn names_in<'m>(message: &'m str, before: &str, path: &[Step]) -> Option<(String, Vec<&'m str>)> {
+    let rest = message.strip_prefix(before)?;
+    let (name, known) =
+        rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are no fields"))?;
+    let name = match path.last() {
+        // The path ends at the unknown key itself: its name, unharmed.
+        Some(Step::Name(last)) if last == name => last.clone(),
+        _ => name.to_owned(),
+    };
+    Some((name, known.split('`').skip(1).step_by(2).collect()))
+}
+
+/// What serde found, in the words of TOML; text is not repeated, nor anything under a key that may hold a secret.
+fn unexpected(what: &str, path: &[Step]) -> String {
+    let what = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    let is_secret = path.iter().any(|step| match step {
+        Step::Name(name) => {
+            ["secret", "key", "password", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word))
+        }
+        Step::Index(_) => false,
+    });
+    let (kind, value) = what.split_once(' ').unwrap_or((what, ""));
+    let scalar = |kind: &str| {
+        let value = if is_secret { "(not shown)" } else { value.trim_matches('`') };
+        format!("{kind} {value}")
+    };
+    match kind {
+        "string" => "text".to_owned(),
+        "integer" => scalar("the number"),
+        "boolean" => scalar("the boolean"),
+        "map" => "a table".to_owned(),
+        "sequence" => "a list".to_owned(),
+        _ => "a value of another kind".to_owned(),
+    }
+}
+
+/// What serde wanted, in the words of TOML.
+fn expected(want: &str) -> String {
+    match want {
+        "usize" | "u64" | "u32" | "u16" => "a whole number, such as 100".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" => "text in quotes".to_owned(),
+        "a map" => "a table".to_owned(),
+        "a sequence" => "a list".to_owned(),
+        _ if want.starts_with("enum ") || want.contains("variant") => "text in quotes".to_owned(),
+        _ if want.starts_with("struct ") => "a table".to_owned(),
+        _ => want.to_owned(),
+    }
+}
+
+/// Takes a value out, so that the rest can be read.
+fn take_out(value: &mut Value, path: &[Step]) -> bool {
+    let Some((last, way)) = path.split_last() else { return false };
+    let mut here = value;
+    for step in way {
+        let next = match (step, here) {
+            (Step::Name(name), Value::Object(table)) => table.get_mut(name),
+            (Step::Index(index), Value::Array(list)) => list.get_mut(*index),
+            _ => None,
+        };
+        let Some(next) = next else { return false };
+        here = next;
+    }
+    match (last, here) {
+        (Step::Name(name), Value::Object(table)) => table.remove(name).is_some(),
+        (Step::Index(index), Value::Array(list)) if *index < list.len() => {
+            list.remove(*index);
+            true
+        }
+        _ => false,
+    }
+}
