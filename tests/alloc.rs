@@ -1,5 +1,6 @@
 //! A decision on a token that was seen before allocates nothing. A binary of its own: the allocator counts.
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request};
