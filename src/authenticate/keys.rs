@@ -106,6 +106,8 @@ impl Key {
 #[derive(Debug, Default)]
 pub struct KeySet(Vec<Key>);
 
+/// How it is told that a key is of no use because its algorithm is not accepted.
+const NOT_ACCEPTED: &str = ", which is not in algorithms";
 /// How many keys a set may hold.
 const KEYS_MAX: usize = 100;
 /// HMAC keys are at least as long as their hash (RFC 7518 section 3.2).
@@ -181,7 +183,10 @@ impl KeySet {
                 }
                 Some(key) => known.add_jwk(id, key, accepted),
             };
-            if let Err(why) = added {
+            // An issuer publishes keys for whatever it signs; that one is for an algorithm which is not accepted is no news.
+            if let Err(why) = added
+                && !why.ends_with(NOT_ACCEPTED)
+            {
                 skipped.push(format!(
                     "key {} ({}) is not used: {why}",
                     index + 1,
@@ -190,6 +195,7 @@ impl KeySet {
             }
         }
         if known.0.is_empty() {
+            skipped.push("the others are for algorithms that are not in algorithms".to_owned());
             return Err(format!("no key that can be used: {}", skipped.join("; ")));
         }
         Ok((known, skipped))
@@ -231,7 +237,7 @@ impl KeySet {
             return Err(format!("its alg {named} is not what its kty is used for here, {algorithm}"));
         }
         if !accepted.contains(&algorithm) {
-            return Err(format!("it is for {algorithm}, which is not in algorithms"));
+            return Err(format!("it is for {algorithm}{NOT_ACCEPTED}"));
         }
         let bytes = |name: &str| -> Result<Vec<u8>, String> {
             let text = member(name).ok_or_else(|| format!("it has no {name}"))?;

@@ -21,8 +21,9 @@ pub use trust::{Issuer, Trust};
 pub use verify::verify;
 
 use crate::clock::Now;
-use crate::denial::Denial;
+use crate::denial::{Denial, TokenPart};
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use std::rc::Rc;
 
 /// Whether a route asks for a caller's identity.
@@ -52,7 +53,14 @@ pub fn authenticate(
         return Ok(None);
     }
     let Some(credential) = bearer(headers)? else {
-        return if access == Access::Optional { Ok(None) } else { Err(Denial::MissingToken) };
+        return match access {
+            // Somebody who says who they are in a way that is not understood must not pass for nobody.
+            Access::Optional if headers.contains_key(AUTHORIZATION) => {
+                Err(Denial::MalformedToken(TokenPart::Field))
+            }
+            Access::Optional | Access::Public => Ok(None),
+            Access::Authenticated => Err(Denial::MissingToken),
+        };
     };
     let digest = digest_of(credential);
     if let Some(principal) = tokens.get(&digest, trust.epoch(), now) {

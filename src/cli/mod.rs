@@ -69,15 +69,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads and compiles a policy, or prints its faults.
+/// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
 fn load(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, ExitCode> {
     match compiled(path, cores, absent) {
-        Ok(compiled) => {
-            for warning in &compiled.warnings {
-                complain(&warning.to_string());
-            }
-            Ok(compiled)
-        }
+        Ok(compiled) => Ok(compiled),
         Err(faults) => {
             for fault in &faults {
                 complain(&fault.to_string());

@@ -43,10 +43,18 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled, cores: usize) -> Result<(), String> {
-    let Compiled { policy, plan, .. } = compiled;
+    let Compiled { policy, plan, warnings, .. } = compiled;
     let bound = bind_all(&plan, cores)?;
     let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
         .map_err(|error| format!("cannot start: {error}"))?;
+    for warning in warnings {
+        let place = warning.place.to_string();
+        journal.event(
+            Level::Warn,
+            "the policy has a weak spot",
+            &[("place", &place), ("key", &warning.key), ("found", &warning.found), ("right", &warning.hint)],
+        );
+    }
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
         journal: journal.clone(),

@@ -92,7 +92,7 @@ pub async fn forward(
     let (method, path, headers, forged) = outgoing::head(parts, target, &permit, told);
     notes.forged = forged;
     match &delivery.destination {
-        Destination::Echo => match echo::answer(&method, &path, &headers, body).await {
+        Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {
             Ok(response) => Ok(Answer::Whole(response)),
             Err(fault) => {
                 notes.detail = Some(fault.to_string());
@@ -155,7 +155,8 @@ async fn send(
         loop {
             let mut lease = match idle.take() {
                 Some(lease) => lease,
-                None => match pools.connect(upstream, server).await {
+                // Seldom needed, and large: kept out of every other request's own memory.
+                None => match Box::pin(pools.connect(upstream, server)).await {
                     Ok(lease) => lease,
                     Err(error) => {
                         server.failed(Instant::now());

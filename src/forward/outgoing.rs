@@ -38,10 +38,10 @@ impl Target {
             (Some(as_sent), None) if as_sent.path() == head.path => as_sent.clone(),
             (_, stripped) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
         };
-        let authority = head.authority().and_then(|authority| match head.headers.get(header::HOST) {
-            Some(as_sent) if as_sent.as_bytes() == authority.as_bytes() => Some(as_sent.clone()),
-            Some(_) | None => HeaderValue::from_str(&authority).ok(),
-        });
+        let authority = match head.headers.get(header::HOST) {
+            Some(as_sent) if head.authority_is(as_sent.as_bytes()) => Some(as_sent.clone()),
+            Some(_) | None => head.authority().and_then(|authority| HeaderValue::from_str(&authority).ok()),
+        };
         Self { path, authority }
     }
 }

@@ -66,7 +66,13 @@ pub fn request(
 /// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
 /// names.
 pub fn hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+    let mut values = headers.get_all(header::CONNECTION).iter();
+    let first = values.next();
+    // What nearly all say that say anything, and it names no other field.
+    let only_keep_alive = first.is_some_and(|value| value == "keep-alive") && values.next().is_none();
+    if only_keep_alive {
+        headers.remove(header::CONNECTION);
+    } else if first.is_some() {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()

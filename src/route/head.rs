@@ -69,6 +69,18 @@ impl<'r> Head<'r> {
         })
     }
 
+    /// Whether this is how [`Head::authority`] is written. Allocates nothing.
+    pub fn authority_is(&self, written: &[u8]) -> bool {
+        let Some(rest) = self.host.as_deref().and_then(|host| written.strip_prefix(host.as_bytes())) else {
+            return false;
+        };
+        match (rest, self.port) {
+            ([], None) => true,
+            ([b':', digits @ ..], Some(port)) => itoa::Buffer::new().format(port).as_bytes() == digits,
+            _ => false,
+        }
+    }
+
     /// The host, with the port where the client named one: what to forward as `Host` and to report.
     pub fn authority(&self) -> Option<Cow<'_, str>> {
         let host = self.host.as_deref()?;
@@ -171,7 +183,15 @@ mod tests {
     }
 
     fn host_of(version: Version, target: &str, fields: &[(&str, &str)]) -> Option<String> {
-        read(&parts(version, "GET", target, fields)).unwrap().authority().map(Cow::into_owned)
+        let parts = parts(version, "GET", target, fields);
+        let head = read(&parts).unwrap();
+        let authority = head.authority().map(Cow::into_owned);
+        if let Some(authority) = &authority {
+            assert!(head.authority_is(authority.as_bytes()));
+            assert!(!head.authority_is(format!("{authority}0").as_bytes()));
+            assert!(!head.authority_is(&authority.as_bytes()[1..]));
+        }
+        authority
     }
 
     #[test]
