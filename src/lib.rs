@@ -52,7 +52,9 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod plan;
 pub mod policy;
+pub mod tls;
 pub mod worker;
 
 pub mod clock;

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-/// The system's allocator is slower on this workload; see docs/performance.md for by how much.
+/// Less CPU a request than the system's allocator: docs/performance.md says by how much.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

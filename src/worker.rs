@@ -5,7 +5,8 @@ use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
 use crate::forward::Pools;
-use crate::journal::{Journal, Style};
+use crate::journal::Journal;
+use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
@@ -24,42 +25,6 @@ use tokio::sync::Notify;
 const TOKENS: usize = 16_384;
 /// Access lines are handed over when so many bytes have gathered, or at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
-
-/// Which requests get an access line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// All.
-    On,
-    /// Those that were refused.
-    Refusals,
-    /// None.
-    Off,
-}
-
-/// What is fixed from start to end of the process, unlike a policy.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// From the first byte of a head, or of a TLS handshake, to its last.
-    pub header_timeout: Duration,
-    /// Between two requests of a connection.
-    pub idle_timeout: Duration,
-    /// Without progress of a body, either way.
-    pub body_timeout: Duration,
-    /// Bytes of a head that the HTTP library may buffer.
-    pub header_size: usize,
-    /// Header fields that the HTTP library may parse.
-    pub header_count: usize,
-    /// HTTP/2 streams at once, a connection.
-    pub streams: u32,
-    /// Connections at once, over all cores.
-    pub connections_max: usize,
-    /// From the order to stop until what is not finished is given up.
-    pub drain: Duration,
-    /// Which requests are logged.
-    pub access: AccessLog,
-    /// How they are written.
-    pub style: Style,
-}
 
 /// What the cores share with each other and with the control thread.
 pub struct Shared {
@@ -237,7 +202,7 @@ impl Worker {
     }
 
     /// A connection has ended.
-    pub fn closed(&self, _connection: &Rc<Connection>) {
+    pub fn closed(&self) {
         self.open.set(self.open.get() - 1);
         self.counters.connections_open.sub(1);
         if self.open.get() == 0 {

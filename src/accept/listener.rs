@@ -180,17 +180,34 @@ fn take(
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     let redirect = if let Entry::Redirect(port) = entry { Some(*port) } else { None };
     let connection = Rc::new(Connection::new(worker.clone(), peer, redirect));
-    worker.opened(&connection);
-    let worker = worker.clone();
+    let open = Open::new(worker.clone(), &connection, slot);
     let entry = entry.clone();
     tokio::task::spawn_local(async move {
         match entry {
-            Entry::Tls(acceptor) => encrypted(&worker, &connection, stream, &acceptor).await,
-            Entry::Plain | Entry::Redirect(_) => plain(&worker, &connection, stream).await,
+            Entry::Tls(acceptor) => encrypted(&open.worker, &connection, stream, &acceptor).await,
+            Entry::Plain | Entry::Redirect(_) => plain(&open.worker, &connection, stream).await,
         }
-        worker.closed(&connection);
-        drop(slot);
     });
+}
+
+/// A connection's entry in its worker's books, struck out when its task ends, in whatever way: should a fault of ours
+/// panic, it ends this one connection and no other.
+struct Open {
+    worker: Rc<Worker>,
+    _slot: Slot,
+}
+
+impl Open {
+    fn new(worker: Rc<Worker>, connection: &Rc<Connection>, slot: Slot) -> Self {
+        worker.opened(connection);
+        Self { worker, _slot: slot }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.worker.closed();
+    }
 }
 
 /// The first bytes of a connection, without taking them. None when there are none in time, or none yet when the core

@@ -9,12 +9,13 @@ pub mod forwarded;
 pub mod listener;
 pub mod pulse;
 mod stream;
-pub mod tls;
 
 pub use connection::Connection;
 pub use listener::{Admission, Entry};
 
-use crate::worker::{Plan, Shared, Worker};
+use crate::journal::Level;
+use crate::plan::Plan;
+use crate::worker::{Shared, Worker};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Gateway {
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
             let (shared, admission, draining) = (shared.clone(), admission.clone(), draining.clone());
+            let journal = shared.journal.clone();
             let runtime_ready = move || -> io::Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -52,7 +54,10 @@ impl Gateway {
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = runtime_ready() {
                     // Without its core a share of all connections would hang in a queue that nobody reads.
-                    crate::cli::fatal(&format!("core {index} cannot work: {error}"));
+                    let (core, error) = (index.to_string(), error.to_string());
+                    journal.event(Level::Error, "a core cannot work", &[("core", &core), ("error", &error)]);
+                    journal.close();
+                    std::process::exit(1);
                 }
             })?;
             threads.push(thread);

@@ -97,9 +97,3 @@ fn say(text: &str) {
 fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
-
-/// Ends the process because a part of it cannot work and the rest would serve on without it.
-pub(crate) fn fatal(text: &str) -> ! {
-    complain(text);
-    std::process::exit(i32::from(REFUSED))
-}

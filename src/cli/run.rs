@@ -2,13 +2,13 @@
 
 use super::{REFUSED, complain, load};
 use crate::accept::listener::bind;
-use crate::accept::tls;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::Absent;
 use crate::control::{self, Admin};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
 use crate::respond::metrics::WorkerCounters;
+use crate::tls;
 use crate::worker::Shared;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -44,9 +44,22 @@ struct Bound {
 
 fn serve(path: &Path, compiled: Compiled, cores: usize) -> Result<(), String> {
     let Compiled { policy, plan, warnings, .. } = compiled;
+    let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan, cores)?;
     let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
         .map_err(|error| format!("cannot start: {error}"))?;
+    if let Some(limit) = short_of_files {
+        let connections = plan.worker.connections_max.to_string();
+        journal.event(
+            Level::Warn,
+            "the limit of open files is too low for [server.bounds] connections",
+            &[
+                ("limit", &limit.to_string()),
+                ("connections", &connections),
+                ("right", "two files for each connection: raise the hard limit (ulimit -Hn, LimitNOFILE=)"),
+            ],
+        );
+    }
     for warning in warnings {
         let place = warning.place.to_string();
         journal.event(
@@ -82,6 +95,18 @@ fn serve(path: &Path, compiled: Compiled, cores: usize) -> Result<(), String> {
     journal.event(Level::Info, "stopped", &[]);
     journal.close();
     ended.map_err(|error| format!("cannot go on: {error}"))
+}
+
+/// Raises the soft limit of open files to the hard one: the soft one is often 1024, for the sake of programs that use
+/// `select`. Returns the limit when it is too low for so many connections, each with one to an upstream.
+fn raise_open_files(connections: usize) -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised the old limit holds, which is what is told.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let limit = if raised.is_ok() { limit.maximum } else { limit.current };
+    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(256);
+    limit.filter(|limit| *limit < needed)
 }
 
 fn bind_all(plan: &ServerPlan, cores: usize) -> Result<Bound, String> {

@@ -8,7 +8,6 @@ mod trust;
 mod upstreams;
 
 use super::{Front, Policy};
-use crate::accept::tls::{Files, MinVersion};
 use crate::authority::{Absent, Keyring};
 use crate::config::Loaded;
 use crate::config::file::{self, File};
@@ -16,9 +15,10 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
+use crate::plan::{AccessLog, Plan};
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
-use crate::worker::{AccessLog, Plan};
+use crate::tls::{Files, MinVersion};
 use http::HeaderValue;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -262,7 +262,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         file::TlsVersion::Tls13 => MinVersion::Tls13,
     };
     if let Some(files) = &certificate
-        && let Err(why) = crate::accept::tls::acceptor(files, min_version)
+        && let Err(why) = crate::tls::acceptor(files, min_version)
     {
         faults.fault(
             "bad_certificate",
