@@ -1,7 +1,7 @@
 # A small image with one program in it: no shell, no package manager, no root.
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates cmake gcc g++ make \
+ && apt-get install -y --no-install-recommends ca-certificates gcc g++ make \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock clippy.toml ./

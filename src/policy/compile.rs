@@ -108,7 +108,7 @@ impl Faults<'_> {
 /// Compiles a file for a gateway of so many cores. `absent` says whether a signing key that is not there yet is made.
 ///
 /// # Errors
-/// All faults, with the warnings among them, in the order of the file's parts.
+/// All faults, with the warnings among them, in the order in which they stand in the file.
 pub fn compile(loaded: &Loaded, cores: usize, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
     let mut faults = Faults { loaded, found: Vec::new() };
@@ -125,6 +125,7 @@ pub fn compile(loaded: &Loaded, cores: usize, absent: Absent) -> Result<Compiled
 
     nobody_to_trust(file, &mut faults);
 
+    faults.found.sort_by_key(|diagnostic| diagnostic.place.order());
     if faults.any() {
         return Err(faults.found);
     }
