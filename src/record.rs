@@ -5,7 +5,7 @@
 
 use crate::accept::{Connection, forwarded};
 use crate::authenticate::Principal;
-use crate::authorize::Permit;
+use crate::authorize::{Check, Permit};
 use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
@@ -143,8 +143,14 @@ impl Record {
         if let Some(principal) = &refusal.principal
             && let Some(check) = route.rule.first_failure(principal, params)
         {
-            let roles = principal.roles.join(", ");
-            self.notes.detail = Some(format!("the route asks for {check}; the caller's roles: [{roles}]"));
+            let held = match check {
+                Check::Roles(_) | Check::AllRoles(_) => {
+                    format!("; the caller's roles: [{}]", principal.roles.join(", "))
+                }
+                Check::Scopes { .. } => format!("; the token's scopes: [{}]", principal.scopes.join(", ")),
+                Check::Claim { .. } => String::new(),
+            };
+            self.notes.detail = Some(format!("the route asks for {check}{held}"));
         }
         self.principal = refusal.principal;
         refusal.denial

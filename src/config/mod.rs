@@ -43,18 +43,25 @@ pub struct Loaded {
 /// # Errors
 /// All its faults.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
+    match survey(path) {
+        (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Reads what can be read of a policy file, and tells what cannot: so that what is wrong with the rest of it can be told
+/// at the same time. What is read of a file with faults is not to be served.
+pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
-    let text = read(path).map_err(|(found, hint)| vec![of_file(&name, "cannot_read", found, hint)])?;
+    let text = match read(path) {
+        Ok(text) => text,
+        Err((found, hint)) => return (None, vec![of_file(&name, "cannot_read", found, hint)]),
+    };
     let base = path.parent().map(Path::to_owned).unwrap_or_default();
     let (variables, mut faults) = variables(std::env::vars_os());
-    match load_text(&name, text, base, variables) {
-        Ok(loaded) if faults.is_empty() => Ok(loaded),
-        Ok(_) => Err(faults),
-        Err(more) => {
-            faults.extend(more);
-            Err(faults)
-        }
-    }
+    let (loaded, more) = survey_text(&name, text, base, variables);
+    faults.extend(more);
+    (loaded, faults)
 }
 
 /// The variables that are ours. One that is not text is a fault: it would be an override that silently does not hold.
@@ -111,6 +118,38 @@ pub fn load_text(
     base: PathBuf,
     variables: Vec<(String, String)>,
 ) -> Result<Loaded, Vec<Diagnostic>> {
+    match survey_text(name, text, base, variables) {
+        (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Reads what can be read of a policy's text, and tells what cannot: so that what is wrong with the rest of it can be
+/// told as well.
+fn survey_text(
+    name: &str,
+    text: String,
+    base: PathBuf,
+    variables: Vec<(String, String)>,
+) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let (document, value, environment) = match layered(name, text, variables) {
+        Ok(layers) => layers,
+        Err(faults) => return (None, faults),
+    };
+    let places = Places::new(name, document, environment.keys);
+    let mut faults = environment.faults;
+    let (file, more) = typed::typed(value, &places);
+    faults.extend(more);
+    faults.sort_by_key(|fault| fault.place.order());
+    (file.map(|file| Loaded { file, places, base }), faults)
+}
+
+/// The text, and what it and the environment say together, before anything is made of it.
+fn layered(
+    name: &str,
+    text: String,
+    variables: Vec<(String, String)>,
+) -> Result<(ImDocument<String>, Value, environment::Environment), Vec<Diagnostic>> {
     if let Some(offset) = layer::too_deep(&text) {
         return Err(vec![too_deep(place::at_offset(name, &text, offset))]);
     }
@@ -126,18 +165,10 @@ pub fn load_text(
     let written = layer::of_table(document.as_table(), &text, 0)
         .ok_or_else(|| vec![too_deep(Place::File(name.to_owned()))])?;
     let environment = environment::read(variables, &written, &text);
-    let merged = Figment::from(Layer("file", written)).merge(Layer("environment", environment.layer));
+    let merged = Figment::from(Layer("file", written)).merge(Layer("environment", environment.layer.clone()));
     let value: Value =
         merged.extract().map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
-    let places = Places::new(name, document, environment.keys);
-    let mut faults = environment.faults;
-    match typed::typed(value, &places) {
-        Ok(file) if faults.is_empty() => return Ok(Loaded { file, places, base }),
-        Ok(_) => {}
-        Err(more) => faults.extend(more),
-    }
-    faults.sort_by_key(|fault| fault.place.order());
-    Err(faults)
+    Ok((document, value, environment))
 }
 
 fn too_deep(place: Place) -> Diagnostic {

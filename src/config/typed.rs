@@ -15,21 +15,21 @@ const FAULTS_MAX: usize = 100;
 /// What separates, in a message of our own types, what was found from what would be right.
 pub(super) const WANT: &str = "; want ";
 
-/// Reads the types out of a value.
-pub(super) fn typed(mut value: Value, places: &Places) -> Result<File, Vec<Diagnostic>> {
+/// Reads the types out of a value: what can be read of it, and what is wrong with the rest. No file where there are too
+/// many faults to go on.
+pub(super) fn typed(mut value: Value, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
     let mut faults = Vec::new();
     let mut gone = Gone::default();
     loop {
         let error = match serde_path_to_error::deserialize::<_, File>(&value) {
-            Ok(file) if faults.is_empty() => return Ok(file),
-            Ok(_) => return Err(faults),
+            Ok(file) => return (Some(file), faults),
             Err(error) => error,
         };
         let path: Vec<Step> = error.path().iter().filter_map(step).collect();
         let (fault, culprit) = describe(&error.inner().to_string(), path, &gone, places);
         faults.push(fault);
         if faults.len() >= FAULTS_MAX || !take_out(&mut value, &culprit) {
-            return Err(faults);
+            return (None, faults);
         }
         gone.note(&culprit);
     }

@@ -244,3 +244,23 @@ fn a_port_that_is_taken_is_told_and_nothing_serves() {
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.text().contains(&taken.to_string()), "{run:?}");
 }
+
+#[test]
+fn what_cannot_be_read_and_what_does_not_fit_together_are_told_in_one_go() {
+    let dir = in_dir(&format!(
+        "[server]\nhtps = \"127.0.0.1:1\"\ndrain = \"30\"\n\n{ISSUER}{ECHO}\n[rate_limit.slow]\nrate = \"often\"\n\n\
+         [[route]]\npath = \"/a//b\"\nupstream = \"ordres\"\nrate_limits = [\"slow\"]\n"
+    ));
+    let check = command(&dir, &["check", "--config", "gateway.toml", "--format", "json"]);
+    assert_eq!(check.code, Some(1), "{check:?}");
+    let report = json(&check);
+    let mut keys: Vec<_> =
+        report["diagnostics"].as_array().unwrap().iter().map(|d| d["key"].as_str().unwrap()).collect();
+    keys.sort_unstable();
+    // A rate that cannot be read is told once, not again as one that is missing.
+    let routes = keys.iter().filter(|key| key.starts_with("route[")).count();
+    assert_eq!(routes, 2, "{keys:?}");
+    assert_eq!(&keys[..1], ["rate_limit.slow.rate"], "{keys:?}");
+    assert!(keys.contains(&"server.htps") && keys.contains(&"server.drain"), "{keys:?}");
+    assert_eq!(keys.len(), 5, "{keys:?}");
+}

@@ -125,24 +125,24 @@ pub(super) fn compile(
                 "a name of its own: logs and metrics tell routes apart by it",
             );
         }
-        let Some(matcher) = matcher(&key, table, faults) else { continue };
-        let Some(destination) = destination(&key, table, upstreams, faults) else { continue };
-        let Some(rule) = rule(&key, table, &matcher.path, claims, faults) else { continue };
+        // All of them before any is missed, so that all that is wrong with a route is told.
+        let matcher = matcher(&key, table, faults);
+        let destination = destination(&key, table, upstreams, faults);
+        let rule = rule(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
+        let limits = chosen_limits(&key, table, limits, faults);
+        let strip_prefix = strip_prefix(&key, table, faults);
+        let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
         let route = Route {
             name: Arc::from(name),
             index: routes.len(),
-            limits: chosen_limits(&key, table, limits, faults),
+            limits,
             access: match table.access {
                 file::Access::Authenticated => Access::Authenticated,
                 file::Access::Optional => Access::Optional,
                 file::Access::Public => Access::Public,
             },
             rule,
-            delivery: Delivery {
-                destination,
-                strip_prefix: strip_prefix(&key, table, faults),
-                timeout: table.timeout.map(Into::into),
-            },
+            delivery: Delivery { destination, strip_prefix, timeout: table.timeout.map(Into::into) },
             counters: Arc::new(RouteCounters::new(Arc::from(name), cores)),
         };
         entries.push((matcher, routes.len()));
@@ -290,7 +290,7 @@ fn strip_prefix(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Box
 fn rule(
     key: &str,
     table: &Table,
-    path: &PathPattern,
+    path: Option<&PathPattern>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Rule> {
@@ -346,16 +346,22 @@ fn rule(
     Some(Rule::new(checks))
 }
 
-fn expected(key: &str, value: &Literal, path: &PathPattern, faults: &mut Faults<'_>) -> Option<Expected> {
+/// `path` is none where the path itself is at fault: then nothing can be said of its parameters.
+fn expected(
+    key: &str,
+    value: &Literal,
+    path: Option<&PathPattern>,
+    faults: &mut Faults<'_>,
+) -> Option<Expected> {
     match value {
         Literal::Text(text) => match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
-            Some(name) => match path.params().iter().position(|known| **known == *name) {
+            Some(name) => match path?.params().iter().position(|known| **known == *name) {
                 Some(position) => Some(Expected::Param { position, name: name.into() }),
                 None => {
                     faults.fault(
                         "unknown_name",
                         key,
-                        format!("the path \"{path}\" has no parameter {{{name}}}"),
+                        format!("the path \"{}\" has no parameter {{{name}}}", path?),
                         "a parameter of the route's path, or a literal",
                     );
                     None
