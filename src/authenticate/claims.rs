@@ -10,7 +10,7 @@ pub struct ClaimId(pub u16);
 
 /// A path to a claim: `tenant`, `realm_access.roles`, `"https://example.com/roles"`.
 ///
-/// Names are joined by dots; a name that holds a dot, a quote or blanks stands in double quotes, where `\"` and `\\`
+/// Names are joined by dots; a name that holds a dot or a quote stands in double quotes, where `\"` and `\\`
 /// are a quote and a backslash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(Box<[Box<str>]>);
@@ -87,7 +87,8 @@ impl fmt::Display for ClaimPath {
             if position > 0 {
                 f.write_str(".")?;
             }
-            if name.contains(['.', '"', '\\', ' ']) {
+            // Quoted only where it must be: so a path is never longer written than it was read.
+            if name.contains(['.', '"']) {
                 write!(f, "\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))?;
             } else {
                 f.write_str(name)?;
@@ -239,6 +240,12 @@ mod tests {
         ] {
             assert_eq!(value(claim.clone()).matches_segment(segment), equal, "{claim} {segment}");
         }
+    }
+
+    #[test]
+    fn a_path_that_was_read_is_short_enough_to_be_read_again_however_it_is_written() {
+        let path = ClaimPath::parse(&"\\".repeat(PATH_MAX)).unwrap();
+        assert_eq!(ClaimPath::parse(&path.to_string()), Ok(path));
     }
 
     proptest! {
