@@ -240,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn an_algorithm_that_is_not_in_the_list_is_refused_though_there_is_a_key_for_it() {
+        let secret = [7; 32];
+        let mut keys = KeySet::default();
+        keys.add_secret(None, &secret).unwrap();
+        let message = format!("{}.e30", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#));
+        let signing = jsonwebtoken::EncodingKey::from_secret(&secret);
+        let signature =
+            jsonwebtoken::crypto::sign(message.as_bytes(), &signing, jsonwebtoken::Algorithm::HS256).unwrap();
+        let token = format!("{message}.{signature}");
+        let verdict = |accepted: &[Algorithm]| Jws::read(&token).unwrap().verify(&keys, accepted);
+        assert_eq!(verdict(&[Algorithm::ES256, Algorithm::HS256]), Ok(()));
+        assert_eq!(verdict(&[Algorithm::ES256]), Err(Denial::UnsupportedAlgorithm));
+        assert_eq!(verdict(&[]), Err(Denial::UnsupportedAlgorithm));
+    }
+
+    #[test]
     fn bits_behind_the_last_byte_make_another_spelling_and_are_refused() {
         let secret = [7; 32];
         let mut keys = KeySet::default();
