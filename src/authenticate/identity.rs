@@ -218,7 +218,61 @@ mod tests {
         }
     }
 
+    #[test]
+    fn claims_are_told_as_text_and_what_has_no_text_is_not_told() {
+        let value = |json: serde_json::Value| claim(&ClaimValue::from(&json));
+        use serde_json::json;
+        for (json, text) in [
+            (json!("a,b"), "a%2Cb"),
+            (json!(-7), "-7"),
+            (json!(1.5), "1.5"),
+            (json!(true), "true"),
+            (json!(["a,b", 1, "", false, null, ["x"], {"y": 1}]), "a%2Cb,1,false"),
+            (json!([]), ""),
+            (json!(null), ""),
+            (json!({ "a": 1 }), ""),
+        ] {
+            assert_eq!(value(json.clone()), text, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_tells_a_claim_is_reserved_as_well() {
+        let name = HeaderName::from_static("tenant-id");
+        let names = IdentityHeaders::new(None, None, None, None, vec![(name, ClaimId(0))]);
+        for (name, reserved) in
+            [("tenant-id", true), ("Tenant_ID", true), ("tenant-ids", false), ("x_auth-subject", true)]
+        {
+            assert_eq!(names.reserved(&name.parse().unwrap()), reserved, "{name}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_reserved_name_is_recognized_in_any_spelling(
+            which in 0..6usize,
+            separators in "[-_.!#$%&\'*+^`|~]{4}",
+            upper in any::<u32>(),
+        ) {
+            let names = IdentityHeaders::new(
+                Some(HeaderName::from_static("remote-user")), None, None, None,
+                vec![(HeaderName::from_static("tenant.id"), ClaimId(0))],
+            );
+            let base = ["remote-user", "tenant.id", "x-auth-", "x-auth-subject", "x-auth-a-b", "x-auth-7"][which];
+            let mut separators = separators.chars();
+            let spelled: String = base
+                .chars()
+                .enumerate()
+                .map(|(at, c)| match c {
+                    '-' | '.' => separators.next().unwrap(),
+                    c if upper >> at & 1 == 1 => c.to_ascii_uppercase(),
+                    c => c,
+                })
+                .collect();
+            prop_assert!(fold_eq(base, &spelled));
+            prop_assert!(names.reserved(&spelled.parse().unwrap()), "{}", spelled);
+        }
+
         #[test]
         fn an_encoded_value_never_holds_a_comma_a_control_or_an_edge_space_and_decodes_to_itself(text in any::<String>()) {
             let value = encoded(&text);

@@ -121,8 +121,12 @@ impl KeySet {
     /// Adds a shared secret for HS256.
     ///
     /// # Errors
-    /// When it is too short.
+    /// When it is too short, or a key of another kind: with the text of a public key as the secret, whoever has that key
+    /// could sign (RFC 8725 section 2.1).
     pub fn add_secret(&mut self, id: Option<&str>, secret: &[u8]) -> Result<(), String> {
+        if let Some(what) = no_secret(secret) {
+            return Err(what.to_owned());
+        }
         if secret.len() < SECRET_MIN {
             return Err(format!(
                 "a secret of {} bits, and HS256 needs 256 (RFC 7518 section 3.2)",
@@ -171,6 +175,7 @@ impl KeySet {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
         let (mut known, mut skipped) = (Self::default(), Vec::new());
+        let mut others = false;
         let ids: Vec<_> = keys.iter().map(|key| (key.get("kid"), key.get("kty"), key.get("crv"))).collect();
         for (index, key) in keys.iter().enumerate() {
             let key = key.as_object();
@@ -184,18 +189,21 @@ impl KeySet {
                 Some(key) => known.add_jwk(id, key, accepted),
             };
             // An issuer publishes keys for whatever it signs; that one is for an algorithm which is not accepted is no news.
-            if let Err(why) = added
-                && !why.ends_with(NOT_ACCEPTED)
-            {
-                skipped.push(format!(
-                    "key {} ({}) is not used: {why}",
-                    index + 1,
-                    id.unwrap_or("without kid")
-                ));
+            match added {
+                Ok(()) => {}
+                Err(why) if why.ends_with(NOT_ACCEPTED) => others = true,
+                Err(why) => {
+                    let id = id.unwrap_or("without kid");
+                    skipped.push(format!("key {} ({id}) is not used: {why}", index + 1));
+                }
             }
         }
         if known.0.is_empty() {
-            skipped.push("the others are for algorithms that are not in algorithms".to_owned());
+            if others {
+                skipped.push("the others are for algorithms that are not in algorithms".to_owned());
+            } else if keys.is_empty() {
+                skipped.push("the list is empty".to_owned());
+            }
             return Err(format!("no key that can be used: {}", skipped.join("; ")));
         }
         Ok((known, skipped))
@@ -208,7 +216,11 @@ impl KeySet {
         accepted: &[Algorithm],
     ) -> Result<(), String> {
         let member = |name: &str| key.get(name).and_then(Value::as_str);
-        if member("use").is_some_and(|purpose| purpose != "sig") {
+        // A member of a wrong type says something that is not understood, which is not the same as saying nothing.
+        if key.get("kid").is_some_and(|id| !id.is_string()) {
+            return Err("its kid is not a string".to_owned());
+        }
+        if key.get("use").is_some_and(|purpose| purpose != "sig") {
             return Err("its use is not sig".to_owned());
         }
         if let Some(operations) = key.get("key_ops")
@@ -236,6 +248,12 @@ impl KeySet {
         {
             return Err(format!("its alg {named} is not what its kty is used for here, {algorithm}"));
         }
+        if algorithm != Algorithm::HS256 && key.contains_key("d") {
+            return Err(
+                "a private key: only its public half belongs here, and a new one where others could read it"
+                    .to_owned(),
+            );
+        }
         if !accepted.contains(&algorithm) {
             return Err(format!("it is for {algorithm}{NOT_ACCEPTED}"));
         }
@@ -253,8 +271,8 @@ impl KeySet {
             }
             Algorithm::RS256 => {
                 let (modulus, exponent) = (bytes("n")?, bytes("e")?);
-                let length = rsa_bytes(&modulus, &exponent)?;
-                self.add(id, algorithm, DecodingKey::from_rsa_raw_components(&modulus, &exponent), length)
+                let (key, length) = rsa_key(&modulus, &exponent)?;
+                self.add(id, algorithm, key, length)
             }
             Algorithm::ES256 => {
                 let (x, y) = (bytes("x")?, bytes("y")?);
@@ -321,18 +339,43 @@ pub(super) enum Found<'k> {
     None,
 }
 
-/// The length of the signatures of an RSA key.
-fn rsa_bytes(modulus: &[u8], exponent: &[u8]) -> Result<usize, String> {
-    let modulus = strip_zeros(modulus);
-    let exponent = strip_zeros(exponent);
+/// An RSA key, and the length of its signatures.
+fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
+    // DER puts a zero before a number whose first bit is set, and some writers of JSON do too (RFC 7518 section
+    // 6.3.1.1); with it the library would take no signature at all.
+    let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
     if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
         return Err("an RSA key that is not of 2048 to 8192 bits".to_owned());
     }
-    let odd = exponent.last().is_some_and(|last| last & 1 == 1);
-    if !odd || exponent == [1] || exponent.len() > 8 {
-        return Err("an RSA exponent that is none".to_owned());
+    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    if !odd(modulus) {
+        return Err("an RSA modulus that is even, and so none".to_owned());
     }
-    Ok(modulus.len())
+    // The library takes exponents of up to 33 bits; with a longer one it would take no signature at all.
+    let short = exponent.len() < 5 || exponent.len() == 5 && exponent[0] == 1;
+    if !odd(exponent) || exponent == [1] || !short {
+        return Err("an RSA exponent that is none: odd, from 3 to 33 bits of length".to_owned());
+    }
+    Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
+}
+
+/// What a supposed secret is instead, when it is a key in a form that keys are published in (CVE-2022-29217).
+fn no_secret(secret: &[u8]) -> Option<&'static str> {
+    let text = secret.trim_ascii_start();
+    if text.starts_with(b"-----BEGIN ") {
+        return Some("a file in PEM, not a secret: a public key is given as public_key");
+    }
+    if text.starts_with(b"ssh-") || text.starts_with(b"ecdsa-sha2-") {
+        return Some("a public key of SSH, not a secret: it is given as public_key, in PEM");
+    }
+    if public_key(secret).is_ok() {
+        return Some("a public key in DER, not a secret: it is given as public_key, in PEM");
+    }
+    let json = if text.starts_with(b"{") { serde_json::from_slice::<Value>(text).ok() } else { None };
+    if json.is_some_and(|json| json.get("kty").is_some() || json.get("keys").is_some()) {
+        return Some("a JSON Web Key, not a secret: a key set is given as jwks");
+    }
+    None
 }
 
 fn strip_zeros(number: &[u8]) -> &[u8] {
@@ -366,9 +409,8 @@ fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
             let (sequence, []) = tlv(0x30, key).ok_or_else(none)? else { return Err(none()) };
             let (modulus, rest) = tlv(0x02, sequence).ok_or_else(none)?;
             let (exponent, []) = tlv(0x02, rest).ok_or_else(none)? else { return Err(none()) };
-            let length = rsa_bytes(modulus, exponent)?;
-            let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
-            Ok((Algorithm::RS256, DecodingKey::from_rsa_raw_components(modulus, exponent), length))
+            let (key, length) = rsa_key(modulus, exponent)?;
+            Ok((Algorithm::RS256, key, length))
         }
         P256 if key.len() == 1 + 2 * COORDINATE && key[0] == 4 => {
             on_curve(key)?;
@@ -406,6 +448,7 @@ fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::PublicKeyData;
     use serde_json::json;
 
     const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
@@ -459,6 +502,11 @@ mod tests {
             (with(ec(), "use", json!("enc")), "use is not sig"),
             (with(ec(), "key_ops", json!(["sign"])), "key_ops"),
             (with(ec(), "key_ops", json!("verify")), "key_ops"),
+            (with(ec(), "use", json!(["sig"])), "use is not sig"),
+            (with(ec(), "kid", json!(7)), "kid is not a string"),
+            (with(ec(), "d", json!("AAAA")), "private key"),
+            (with(rsa(2048), "d", json!("AAAA")), "private key"),
+            (with(rsa(2048), "e", json!("AQAAAAAB")), "exponent"),
             (with(ec(), "alg", json!("RS256")), "alg"),
             (with(ec(), "alg", json!(7)), "alg"),
             (with(ec(), "crv", json!("P-384")), "not known here"),
@@ -473,6 +521,7 @@ mod tests {
             (with(rsa(2048), "e", json!("Ag")), "exponent"),
             (with(rsa(2048), "e", json!("")), "exponent"),
             (with(rsa(2048), "n", json!(null)), "no n"),
+            (with(rsa(2048), "n", json!(URL_SAFE_NO_PAD.encode([0xfe; 256]))), "even"),
             (secret.clone(), "not in algorithms"),
         ] {
             let told = read(std::slice::from_ref(&key), &PUBLIC).expect_err(&key.to_string());
@@ -542,5 +591,69 @@ mod tests {
             "a key without an id is the issuer's only one"
         );
         assert!(matches!(lone.find(Some("any"), Algorithm::ES256), Found::None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_set_is_told_and_nothing_else() {
+        let told = read(&[], &PUBLIC).unwrap_err();
+        assert!(told.contains("empty"), "{told}");
+        let told = read(&[with(ec(), "use", json!("enc"))], &PUBLIC).unwrap_err();
+        assert!(told.contains("use") && !told.contains("algorithms"), "{told}");
+        let told = read(&[ec(), with(ed(), "use", json!("enc"))], &[Algorithm::RS256, Algorithm::EdDSA])
+            .unwrap_err();
+        assert!(told.contains("use") && told.contains("algorithms"), "{told}");
+    }
+
+    #[test]
+    fn a_key_that_is_public_is_no_secret() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let (pem, der) = (pair.public_key_pem(), pair.subject_public_key_info());
+        let rsa_der =
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().subject_public_key_info();
+        let jwk = ec().to_string();
+        let set = json!({ "keys": [ec()] }).to_string();
+        let ssh = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8Q a@b";
+        let blank = format!("\n  {pem}");
+        for secret in [pem.as_bytes(), blank.as_bytes(), &der, &rsa_der, jwk.as_bytes(), set.as_bytes(), ssh]
+        {
+            let told =
+                KeySet::default().add_secret(None, secret).expect_err(&String::from_utf8_lossy(secret));
+            assert!(told.contains("public_key") || told.contains("jwks"), "{told}");
+        }
+        for secret in [
+            &b"-----a secret with dashes at its start-----"[..],
+            b"{\"a\":\"some JSON that is not any key\"}",
+        ] {
+            assert_eq!(KeySet::default().add_secret(None, secret), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_modulus_with_a_zero_before_it_is_the_same_modulus() {
+        // RFC 7518 section 6.3.1.1 knows of writers that do so.
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let spki = pair.subject_public_key_info();
+        let (_, key) = spki_parts(&spki).unwrap();
+        let (modulus, _) = tlv(0x02, tlv(0x30, key).unwrap().0).unwrap();
+        assert_eq!(modulus[0], 0, "as DER has it");
+        let signing = jsonwebtoken::EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()).unwrap();
+        let signature =
+            jsonwebtoken::crypto::sign(b"message", &signing, jsonwebtoken::Algorithm::RS256).unwrap();
+        for modulus in [modulus, &modulus[1..]] {
+            let jwk = json!({ "kty": "RSA", "n": URL_SAFE_NO_PAD.encode(modulus), "e": "AQAB" });
+            let (set, _) = read(&[jwk], &PUBLIC).unwrap();
+            let key = set.iter().next().unwrap();
+            assert_eq!(key.signature_bytes(), 256);
+            let verified = |message: &[u8]| {
+                jsonwebtoken::crypto::verify(
+                    &signature,
+                    message,
+                    key.decoding_key(),
+                    jsonwebtoken::Algorithm::RS256,
+                )
+            };
+            assert_eq!(verified(b"message").ok(), Some(true));
+            assert_ne!(verified(b"massage").ok(), Some(true));
+        }
     }
 }

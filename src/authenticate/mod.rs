@@ -70,3 +70,110 @@ pub fn authenticate(
     tokens.insert(digest, principal.clone());
     Ok(Some(principal))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+    const OTHER: &[u8; 32] = b"fedcba9876543210fedcba9876543210";
+
+    fn trust(secret: &[u8]) -> Trust {
+        let path = |text: &str| ClaimPath::parse(text).unwrap();
+        let mut keys = KeySet::default();
+        keys.add_secret(None, secret).unwrap();
+        let issuer = Issuer {
+            name: Arc::from("i"),
+            audience: Box::new(["a".into()]),
+            algorithms: vec![Algorithm::HS256],
+            keys,
+            leeway: 5,
+            roles: path("roles"),
+            scopes: path("scope"),
+            types: Box::new(["JWT".into()]),
+        };
+        Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
+    }
+
+    /// A token that holds from 100 to 200, give or take the leeway.
+    fn good() -> String {
+        let claims = serde_json::json!({ "iss": "i", "aud": "a", "sub": "s", "nbf": 100, "exp": 200 });
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        format!("Bearer {}", jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
+    }
+
+    fn fields(fields: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(AUTHORIZATION, field.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn each_access_takes_each_credential_as_the_table_says() {
+        let trust = trust(SECRET);
+        let (good, bad) = (&*good(), &*format!("{}A", good()));
+        let malformed = |part| Err(Denial::MalformedToken(part));
+        for (credential, optional, authenticated) in [
+            (&[][..], Ok(false), Err(Denial::MissingToken)),
+            (&[good], Ok(true), Ok(true)),
+            (&[bad], malformed(TokenPart::Signature), malformed(TokenPart::Signature)),
+            (&["Bearer"], malformed(TokenPart::Field), malformed(TokenPart::Field)),
+            (&["Basic dTpw"], malformed(TokenPart::Field), Err(Denial::MissingToken)),
+            (&[good, good], Err(Denial::AmbiguousCredentials), Err(Denial::AmbiguousCredentials)),
+        ] {
+            for (access, expected) in [
+                (Access::Public, Ok(false)),
+                (Access::Optional, optional),
+                (Access::Authenticated, authenticated),
+            ] {
+                let mut tokens = TokenCache::new(4);
+                let mut ask = || {
+                    authenticate(access, &trust, &fields(credential), Now::at(150), &mut tokens)
+                        .map(|principal| principal.is_some())
+                };
+                assert_eq!(ask(), expected, "{access:?} {credential:?}");
+                assert_eq!(ask(), expected, "{access:?} {credential:?}, a second time");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_remembered_is_refused_when_a_new_one_would_be() {
+        let (trust, headers) = (trust(SECRET), fields(&[&good()]));
+        let mut tokens = TokenCache::new(4);
+        for (time, expected) in [
+            (150, Ok("s".into())),
+            (94, Err(Denial::TokenNotYetValid)),
+            (95, Ok("s".into())),
+            (204, Ok("s".into())),
+            (205, Err(Denial::ExpiredToken)),
+            (150, Ok("s".into())),
+        ] {
+            let ask = |tokens: &mut TokenCache| {
+                authenticate(Access::Authenticated, &trust, &headers, Now::at(time), tokens)
+                    .map(|principal| principal.unwrap().subject.clone())
+            };
+            assert_eq!(ask(&mut tokens), expected, "{time}");
+            assert_eq!(ask(&mut TokenCache::new(4)), expected, "{time}, never seen");
+        }
+        assert!(tokens.hits() > 0);
+    }
+
+    #[test]
+    fn what_one_trust_verified_another_verifies_anew() {
+        let headers = fields(&[&good()]);
+        let mut tokens = TokenCache::new(4);
+        let mut ask = |trust: &Trust| {
+            authenticate(Access::Authenticated, trust, &headers, Now::at(150), &mut tokens)
+                .map(|p| p.is_some())
+        };
+        let ours = trust(SECRET);
+        assert_eq!(ask(&ours), Ok(true));
+        assert_eq!(ask(&ours), Ok(true));
+        assert_eq!(ask(&trust(OTHER)), Err(Denial::BadSignature), "its key was taken away");
+        assert_eq!(ask(&ours), Ok(true));
+    }
+}

@@ -81,7 +81,35 @@ impl Trust {
 pub(super) fn canonical_type(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     match lower.strip_prefix("application/") {
-        Some(rest) if !rest.contains('/') => rest.to_owned(),
+        // Nothing behind the prefix stays as it is: `""` stands for no `typ` at all.
+        Some(rest) if !rest.is_empty() && !rest.contains('/') => rest.to_owned(),
         Some(_) | None => lower,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_compared_without_case_and_prefix_and_never_becomes_an_absent_one() {
+        for (text, canonical) in [
+            ("JWT", "jwt"),
+            ("AT+JWT", "at+jwt"),
+            ("application/at+jwt", "at+jwt"),
+            ("Application/JWT", "jwt"),
+            ("application/x/y", "application/x/y"),
+            ("text/jwt", "text/jwt"),
+            ("application/", "application/"),
+            ("", ""),
+        ] {
+            assert_eq!(canonical_type(text), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_trust_has_an_epoch_of_its_own() {
+        let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
+        assert_ne!(trust().epoch(), trust().epoch());
     }
 }

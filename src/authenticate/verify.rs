@@ -136,6 +136,7 @@ mod tests {
     use crate::authenticate::{Algorithm, ClaimId, IdentityHeaders, KeySet};
     use jsonwebtoken::{EncodingKey, Header, encode};
     use proptest::prelude::*;
+    use rcgen::PublicKeyData;
     use serde_json::json;
     use std::sync::Arc;
 
@@ -366,9 +367,69 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_is_no_secret() {
-        // RFC 8725 section 2.1, in the encodings that a verifier has at hand.
-        // The key of RFC 7515 appendix A.3.
+    fn a_type_that_says_nothing_is_not_an_absent_one() {
+        let mut issuer = issuer("https://a", SECRET);
+        issuer.types = Box::new(["".into(), "JWT".into()]);
+        let trust = Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default());
+        let verdict = |header: Value| {
+            verify(&signed(&header.to_string(), &claims().to_string()), &trust, Now::at(NOW)).map(drop)
+        };
+        assert_eq!(verdict(json!({ "alg": "HS256" })), Ok(()));
+        for kind in ["application/", "APPLICATION/", "", " "] {
+            assert_eq!(verdict(json!({ "alg": "HS256", "typ": kind })), Err(Denial::WrongType), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
+        // RFC 8725 section 2.1. The issuer accepts HS256 as well, so that only the key can say no.
+        let kinds = [
+            (&rcgen::PKCS_RSA_SHA256, Algorithm::RS256),
+            (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256),
+            (&rcgen::PKCS_ED25519, Algorithm::EdDSA),
+        ];
+        for (kind, algorithm) in kinds {
+            let pair = rcgen::KeyPair::generate_for(kind).unwrap();
+            let (pem, der, raw) =
+                (pair.public_key_pem(), pair.subject_public_key_info(), pair.public_key_raw().to_vec());
+            let mut issuer = issuer("https://a", SECRET);
+            issuer.keys = KeySet::default();
+            issuer.keys.add_pem(Some("k"), pem.as_bytes(), &[algorithm]).unwrap();
+            issuer.algorithms = vec![algorithm, Algorithm::HS256];
+            let trust = Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default());
+            let crlf = pem.replace('\n', "\r\n");
+            let spellings =
+                [pem.as_bytes(), pem.trim_end().as_bytes(), crlf.as_bytes(), &der, &raw, b"", &[0; 32]];
+            for (spelling, secret) in spellings.into_iter().enumerate() {
+                for id in [Some("k".to_owned()), None] {
+                    let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
+                    header.kid = id;
+                    let token = encode(&header, &claims(), &EncodingKey::from_secret(secret)).unwrap();
+                    assert_eq!(
+                        verify(&token, &trust, Now::at(NOW)).unwrap_err(),
+                        Denial::UnsupportedAlgorithm,
+                        "{algorithm} {spelling}"
+                    );
+                }
+            }
+            // The neighbour: the private half, by its own algorithm.
+            let signing = match algorithm {
+                Algorithm::RS256 => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()),
+                Algorithm::ES256 => EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()),
+                Algorithm::EdDSA | Algorithm::HS256 => {
+                    EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes())
+                }
+            };
+            let mut header = Header::new(algorithm.as_library());
+            header.kid = Some("k".to_owned());
+            let token = encode(&header, &claims(), &signing.unwrap()).unwrap();
+            assert!(verify(&token, &trust, Now::at(NOW)).is_ok(), "{algorithm}");
+        }
+    }
+
+    #[test]
+    fn the_text_of_a_key_set_is_no_secret() {
+        // As a key set writes it: the key of RFC 7515 appendix A.3.
         let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"e","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
         let mut issuer = issuer("https://a", SECRET);
         issuer.keys = KeySet::from_jwks(jwks.as_bytes(), &[Algorithm::ES256]).unwrap().0;

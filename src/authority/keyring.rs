@@ -14,13 +14,15 @@ use jsonwebtoken::EncodingKey;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// The key's file in the state folder.
 const FILE: &str = "signing-key.pem";
+/// As much of it as is read: an RSA key of 8192 bits has 6.5 KiB.
+const FILE_MAX: u64 = 64 * 1024;
 
 /// The key that the local authority signs with.
 pub struct Keyring {
@@ -81,7 +83,9 @@ impl Keyring {
                 }
             }
         }
-        let mode = fs::metadata(&path).map_err(fault)?.permissions().mode();
+        // One handle, so that the file whose mode is looked at is the file that is read.
+        let file = File::open(&path).map_err(fault)?;
+        let mode = file.metadata().map_err(fault)?.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(format!(
                 "{}: others than its owner may read it (mode {:o}): chmod 600 it, and make a new key if others had the chance",
@@ -89,7 +93,8 @@ impl Keyring {
                 mode & 0o777
             ));
         }
-        let pem = fs::read(&path).map_err(fault)?;
+        let mut pem = Vec::new();
+        file.take(FILE_MAX).read_to_end(&mut pem).map_err(fault)?;
         let der = PrivatePkcs8KeyDer::from_pem_slice(&pem)
             .map_err(|error| format!("{}: no private key in PKCS#8 PEM: {error}", path.display()))?;
         Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or_else(|| {
@@ -224,11 +229,99 @@ fn make(state: &Path, path: &Path, algorithm: Algorithm) -> Result<(), String> {
         // A link is made only where nothing is yet; renaming would replace another process's key.
         match fs::hard_link(&partial, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            // The entry in the folder too, or a crash could take back a key that tokens were signed with.
+            Ok(()) | Err(_) => File::open(state)?.sync_all(),
         }
     };
     let placed = place();
     // Half of a key, or a second name of it, is of use to nobody.
     let _ = fs::remove_file(&partial);
     placed.map_err(|error| fault(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("portcullis-keyring-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A private key as it would lie in the state folder.
+    fn place(folder: &Folder, pem: &str) {
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder.0).unwrap();
+        let path = folder.0.join(FILE);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        file.write_all(pem.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_named_by_its_thumbprint() {
+        // RFC 8037 appendices A.1 and A.3: a private key, and the thumbprint of its public half.
+        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+        let pkcs8 =
+            [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
+        let keyring = Keyring::from_pkcs8(Algorithm::EdDSA, &pkcs8).unwrap();
+        assert_eq!(keyring.id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        let keys = keyring.key_set().unwrap();
+        let listed: Vec<_> = keys.iter().map(|key| (key.id(), key.algorithm())).collect();
+        assert_eq!(listed, [(Some(keyring.id()), Algorithm::EdDSA)]);
+    }
+
+    #[test]
+    fn looking_at_a_policy_leaves_nothing_behind() {
+        let folder = Folder::new("pretend");
+        for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
+            assert!(Keyring::open(&folder.0, algorithm, None, Absent::Pretend).is_ok());
+        }
+        assert!(!folder.0.exists());
+    }
+
+    #[test]
+    fn a_secret_is_given_and_long_enough_and_touches_no_file() {
+        let folder = Folder::new("secret");
+        let open = |secret| Keyring::open(&folder.0, Algorithm::HS256, secret, Absent::Make);
+        assert_eq!(open(Some(&[7; 32])).unwrap().id(), "hs256");
+        assert!(open(Some(&[7; 31])).unwrap_err().contains("248 bits"));
+        assert!(open(None).unwrap_err().contains("needs a secret"));
+        assert!(!folder.0.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_neither_taken_nor_replaced() {
+        let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
+        let public = rcgen::KeyPair::generate().unwrap().public_key_pem();
+        let large = "A".repeat(1 << 20);
+        for (at, pem) in ["", "nothing", &p384, &public, &large].into_iter().enumerate() {
+            let folder = Folder::new(&format!("garbage-{at}"));
+            place(&folder, pem);
+            for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
+                for absent in [Absent::Make, Absent::Pretend] {
+                    let told = Keyring::open(&folder.0, algorithm, None, absent).unwrap_err();
+                    assert!(told.contains(FILE), "{told}");
+                }
+            }
+            assert_eq!(fs::read_to_string(folder.0.join(FILE)).unwrap(), pem);
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_brought_along_is_used() {
+        let folder = Folder::new("brought");
+        place(&folder, &rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem());
+        let keyring = Keyring::open(&folder.0, Algorithm::RS256, None, Absent::Make).unwrap();
+        assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
+        assert!(Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).is_err());
+    }
 }

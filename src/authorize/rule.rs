@@ -114,3 +114,73 @@ impl Rule {
         self.checks.iter().find(|check| check.verdict(principal, params).is_err())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Box<[Box<str>]> {
+        names.iter().map(|name| Box::from(*name)).collect()
+    }
+
+    fn claim(equals: Expected) -> Check {
+        Check::Claim { claim: ClaimId(0), name: "org.tenant".into(), equals }
+    }
+
+    #[test]
+    fn a_check_reads_as_what_it_asks() {
+        let literal = |json: serde_json::Value| claim(Expected::Literal(ClaimValue::from(&json)));
+        for (check, text) in [
+            (Check::Roles(names(&["admin", "clerk"])), "any role of admin, clerk"),
+            (Check::AllRoles(names(&["admin", "clerk"])), "all roles of admin, clerk"),
+            (
+                Check::Scopes { all: names(&["a:read", "b"]), challenge: Arc::from("a:read b") },
+                "all scopes of a:read, b",
+            ),
+            (literal(serde_json::json!("acme")), "claim org.tenant = \"acme\""),
+            (literal(serde_json::json!(7)), "claim org.tenant = 7"),
+            (literal(serde_json::json!(true)), "claim org.tenant = true"),
+            (literal(serde_json::json!([1])), "claim org.tenant of an impossible value"),
+            (
+                claim(Expected::Param { position: 0, name: "tenant".into() }),
+                "claim org.tenant = the path's {tenant}",
+            ),
+        ] {
+            assert_eq!(check.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_told_and_none_where_all_pass() {
+        let principal = Principal {
+            issuer: Arc::from("i"),
+            subject: "s".into(),
+            token_id: None,
+            roles: names(&["clerk"]),
+            scopes: names(&["a"]),
+            claims: Box::new([]),
+            not_before: 0,
+            expires: u64::MAX,
+            headers: Box::new([]),
+        };
+        let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
+        let failure = |checks: Vec<Check>| {
+            let rule = Rule::new(checks);
+            rule.first_failure(&principal, &Params::default()).map(Check::to_string)
+        };
+        assert_eq!(failure(vec![Check::Roles(names(&["clerk"])), scope("a")]), None);
+        assert_eq!(
+            failure(vec![Check::Roles(names(&["clerk"])), scope("b"), Check::Roles(names(&["admin"]))]),
+            Some("all scopes of b".to_owned())
+        );
+        assert_eq!(
+            failure(vec![Check::Roles(names(&[]))]),
+            Some("any role of ".to_owned()),
+            "any of none is none"
+        );
+        assert_eq!(
+            failure(vec![claim(Expected::Literal(ClaimValue::Other))]),
+            Some("claim org.tenant of an impossible value".to_owned())
+        );
+    }
+}
