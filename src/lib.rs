@@ -24,6 +24,7 @@
 //!
 //! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
+//! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`peer`], [`request_id`] are leaves.
 //!
