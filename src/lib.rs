@@ -26,7 +26,7 @@
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer; [`control`] what happens without a request; [`cli`] the commands.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`peer`], [`request_id`] are leaves.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`peer`], [`request_id`], [`state`] are leaves.
 //!
 //! # Words
 //!
@@ -64,3 +64,4 @@ pub mod diagnostic;
 pub mod journal;
 pub mod peer;
 pub mod request_id;
+pub mod state;

@@ -1,12 +1,11 @@
 //! TLS 1.2 and 1.3 towards clients.
 
+use crate::state::place_once;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
@@ -67,31 +66,31 @@ pub fn acceptor(files: &Files, min_version: MinVersion) -> Result<TlsAcceptor, S
 /// A sentence for the operator.
 pub fn self_signed(state: &Path) -> Result<Files, String> {
     let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
-    match (files.certificate.exists(), files.key.exists()) {
-        (true, true) => return Ok(files),
-        (false, false) => {}
-        (there, _) => {
-            let (lone, missing) =
-                if there { (&files.certificate, &files.key) } else { (&files.key, &files.certificate) };
+    if !files.key.exists() {
+        if files.certificate.exists() {
             return Err(format!(
                 "{} is there without {}: restore the other, or remove it so that a new pair is made",
-                lone.display(),
-                missing.display()
+                files.certificate.display(),
+                files.key.display()
             ));
         }
+        let key = rcgen::KeyPair::generate().map_err(text)?;
+        place_once(state, &files.key, key.serialize_pem().as_bytes())?;
     }
+    if files.certificate.exists() {
+        return Ok(files);
+    }
+    // For the key that is in place, which may be that of a process that started together with this one.
+    let key = fs::read_to_string(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
+    let key = rcgen::KeyPair::from_pem(&key).map_err(text)?;
     let mut parameters =
         rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
     // Nobody vouches for it at any date; a short life would only break development machines one day.
     parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
-    let key = rcgen::KeyPair::generate().map_err(text)?;
     let certificate = parameters.self_signed(&key).map_err(text)?;
-    make_private_dir(state)?;
-    // The key first: a certificate without its key would not be made anew.
-    write_private(&files.key, key.serialize_pem().as_bytes())?;
-    write_private(&files.certificate, certificate.pem().as_bytes())?;
+    place_once(state, &files.certificate, certificate.pem().as_bytes())?;
     Ok(files)
 }
 
@@ -99,23 +98,23 @@ fn text(error: rcgen::Error) -> String {
     format!("cannot make a self-signed certificate: {error}")
 }
 
-/// Makes a folder that only its owner may enter, unless it is there.
-fn make_private_dir(dir: &Path) -> Result<(), String> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| format!("{}: cannot be made: {error}", dir.display()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, content: &[u8]) -> Result<(), String> {
-    let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| format!("{}: cannot be written: {error}", path.display()))
+    #[test]
+    fn processes_that_start_together_agree_on_one_pair() {
+        let state = std::env::temp_dir().join(format!("portcullis-pair-{}", std::process::id()));
+        std::thread::scope(|scope| {
+            let make = || self_signed(&state).map(|files| acceptor(&files, MinVersion::Tls12).map(|_| ()));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap().unwrap(), Ok(()));
+            }
+        });
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 2, "nothing half made is left");
+        fs::remove_file(state.join("certificate-key.pem")).unwrap();
+        assert!(self_signed(&state).unwrap_err().contains("is there without"));
+        fs::remove_dir_all(state).unwrap();
+    }
 }

@@ -4,14 +4,10 @@
 //! `[server] trusted_proxies`, and from nobody else.
 
 use crate::config::units::Cidr;
+use crate::forward::outgoing::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Peer, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
-
-/// `X-Forwarded-For`.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// `X-Forwarded-Proto`.
-pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Who sends this request.
 ///

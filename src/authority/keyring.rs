@@ -1,9 +1,10 @@
 //! The local authority's signing key: made at first use, kept in the state folder, readable by nobody else.
 
 use crate::authenticate::{Algorithm, KeySet};
+use crate::state::place_once;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rand::{self, SystemRandom};
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
@@ -14,9 +15,9 @@ use jsonwebtoken::EncodingKey;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// The key's file in the state folder.
@@ -217,31 +218,15 @@ fn make(state: &Path, path: &Path, algorithm: Algorithm) -> Result<(), String> {
     }
     pem.push_str("-----END PRIVATE KEY-----\n");
 
-    let fault = |path: &Path, error: io::Error| format!("{}: cannot be made: {error}", path.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;
-    let mut nonce = [0; 8];
-    rand::fill(&mut nonce).map_err(|_| "the system's random numbers failed".to_owned())?;
-    let partial = state.join(format!("{FILE}.{:016x}", u64::from_le_bytes(nonce)));
-    let place = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(pem.as_bytes())?;
-        file.sync_all()?;
-        // A link is made only where nothing is yet; renaming would replace another process's key.
-        match fs::hard_link(&partial, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // The entry in the folder too, or a crash could take back a key that tokens were signed with.
-            Ok(()) | Err(_) => File::open(state)?.sync_all(),
-        }
-    };
-    let placed = place();
-    // Half of a key, or a second name of it, is of use to nobody.
-    let _ = fs::remove_file(&partial);
-    placed.map_err(|error| fault(path, error))
+    place_once(state, path, pem.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, DirBuilder, OpenOptions};
+    use std::io::Write;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     use std::path::PathBuf;
 
     struct Folder(PathBuf);

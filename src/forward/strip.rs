@@ -4,7 +4,7 @@
 //! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
 //! same, since a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
-use crate::authenticate::IdentityHeaders;
+use crate::authenticate::{IdentityHeaders, fold_eq};
 use http::{HeaderMap, HeaderName, header};
 
 /// `Keep-Alive`.
@@ -127,22 +127,15 @@ fn is_of_proxies(name: &str) -> bool {
         || may_end && OF_PROXIES_ENDS.iter().any(|suffix| ends_with_folded(name, suffix))
 }
 
-fn fold(byte: u8) -> u8 {
-    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
-}
-
-fn folded_eq(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| fold(*a) == fold(*b))
-}
-
 fn starts_with_folded(name: &str, prefix: &str) -> bool {
-    name.as_bytes().get(..prefix.len()).is_some_and(|start| folded_eq(start, prefix.as_bytes()))
+    name.get(..prefix.len()).is_some_and(|start| fold_eq(start, prefix))
 }
 
 fn ends_with_folded(name: &str, suffix: &str) -> bool {
     name.len()
         .checked_sub(suffix.len())
-        .is_some_and(|start| folded_eq(&name.as_bytes()[start..], suffix.as_bytes()))
+        .and_then(|start| name.get(start..))
+        .is_some_and(|end| fold_eq(end, suffix))
 }
 
 #[cfg(test)]
