@@ -19,7 +19,7 @@ fuzz_target!(|input: &str| {
     let lines = text.split('\n').count();
     match load_text("gateway.toml", text.clone(), PathBuf::new(), variables.clone()) {
         Ok(loaded) => {
-            match compile(&loaded, 1, Absent::Pretend) {
+            match compile(&loaded, Absent::Pretend) {
                 Ok(compiled) => assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing"),
                 Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
             }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(super) fn run(path: &Path, format: Format) -> ExitCode {
-    let (found, routes) = match compiled(path, 1, Absent::Pretend) {
+    let (found, routes) = match compiled(path, Absent::Pretend) {
         Ok(compiled) => (compiled.warnings, Some(compiled.policy.routes.len())),
         Err(faults) => (faults, None),
     };

@@ -70,8 +70,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
-fn load(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, ExitCode> {
-    match compiled(path, cores, absent) {
+fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
+    match compiled(path, absent) {
         Ok(compiled) => Ok(compiled),
         Err(faults) => {
             for fault in &faults {
@@ -84,14 +84,14 @@ fn load(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, ExitCode>
     }
 }
 
-fn compiled(path: &Path, cores: usize, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
+fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
     let (loaded, mut faults) = config::survey(path);
     let Some(loaded) = loaded else { return Err(faults) };
     if faults.is_empty() {
-        return policy::compile(&loaded, cores, absent);
+        return policy::compile(&loaded, absent);
     }
     // It will not be served; what is wrong with the part that could be read is told all the same.
-    let more = match policy::compile(&loaded, cores, Absent::Pretend) {
+    let more = match policy::compile(&loaded, Absent::Pretend) {
         Ok(compiled) => compiled.warnings,
         Err(more) => more,
     };

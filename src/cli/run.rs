@@ -16,16 +16,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> ExitCode {
-    let cores = match crate::config::load(path) {
-        // The number of cores is needed to compile; faults are told by what follows.
-        Ok(loaded) if loaded.file.server.workers > 0 => loaded.file.server.workers,
-        Ok(_) | Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
-    };
-    let compiled = match load(path, cores, Absent::Make) {
+    let compiled = match load(path, Absent::Make) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
-    match serve(path, compiled, cores) {
+    match serve(path, compiled) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             complain(&why);
@@ -42,10 +37,11 @@ struct Bound {
     admin: Vec<(TcpListener, SocketAddr)>,
 }
 
-fn serve(path: &Path, compiled: Compiled, cores: usize) -> Result<(), String> {
+fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
     let Compiled { policy, plan, warnings, .. } = compiled;
+    let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
-    let bound = bind_all(&plan, cores)?;
+    let bound = bind_all(&plan)?;
     let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
         .map_err(|error| format!("cannot start: {error}"))?;
     if let Some(limit) = short_of_files {
@@ -109,9 +105,9 @@ fn raise_open_files(connections: usize) -> Option<u64> {
     limit.filter(|limit| *limit < needed)
 }
 
-fn bind_all(plan: &ServerPlan, cores: usize) -> Result<Bound, String> {
+fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
     let mut bound = Bound {
-        sockets: (0..cores).map(|_| Vec::new()).collect(),
+        sockets: (0..plan.cores).map(|_| Vec::new()).collect(),
         https: vec![],
         http: vec![],
         admin: vec![],

@@ -76,7 +76,7 @@ enum Failure {
 }
 
 fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
-    let compiled = load(path, 1, Absent::Make).map_err(Failure::Said)?;
+    let compiled = load(path, Absent::Make).map_err(Failure::Said)?;
     let authority = compiled.authority.ok_or_else(|| {
         Failure::Because(format!(
             "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
@@ -111,7 +111,7 @@ fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
     } else {
         token
     };
-    let compiled = load(path, 1, Absent::Pretend).map_err(Failure::Said)?;
+    let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
     let verdict = verify(token, &compiled.policy.trust, Now::read());
     let mut parts = token.split('.').map(part);
     let (header, claims) = (parts.next().flatten(), parts.next().flatten());

@@ -26,6 +26,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Each worker is a thread with its own sockets and counters: more than this is a slip of the pen.
+const CORES_MAX: usize = 1024;
+
 /// What a file compiles to.
 #[derive(Debug)]
 pub struct Compiled {
@@ -58,6 +61,8 @@ pub struct ServerPlan {
     pub state_dir: PathBuf,
     /// The least grave event that is logged.
     pub level: Level,
+    /// How many cores are used.
+    pub cores: usize,
     /// What each core needs to know.
     pub worker: Plan,
 }
@@ -105,11 +110,11 @@ impl Faults<'_> {
     }
 }
 
-/// Compiles a file for a gateway of so many cores. `absent` says whether a signing key that is not there yet is made.
+/// Compiles a file. `absent` says whether a signing key that is not there yet is made.
 ///
 /// # Errors
 /// All faults, with the warnings among them, in the order in which they stand in the file.
-pub fn compile(loaded: &Loaded, cores: usize, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
+pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
     let mut faults = Faults { loaded, found: Vec::new() };
 
@@ -121,7 +126,7 @@ pub fn compile(loaded: &Loaded, cores: usize, absent: Absent) -> Result<Compiled
     let issuers = trust::issuers(file, authority.as_ref(), &mut faults);
     let upstreams = upstreams::compile(file, &mut faults);
     let limits = routes::limits(file, &mut claims, &mut faults);
-    let (routes, table) = routes::compile(file, &upstreams, &limits, &mut claims, cores, &mut faults);
+    let (routes, table) = routes::compile(file, &upstreams, &limits, &mut claims, plan.cores, &mut faults);
 
     nobody_to_trust(file, &mut faults);
 
@@ -277,7 +282,17 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         file::LogFormat::Json => false,
         file::LogFormat::Auto => std::io::stdout().is_terminal(),
     };
+    let cores = match server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers if workers <= CORES_MAX => workers,
+        workers => {
+            let hint = format!("at most {CORES_MAX}; 0 for one a core");
+            faults.fault("bad_value", "server.workers", workers.to_string(), hint);
+            1
+        }
+    };
     ServerPlan {
+        cores,
         https,
         http,
         admin: server.admin.addresses().to_vec(),
