@@ -1,8 +1,10 @@
 //! All that verification may believe: the issuers, their keys, and where their tokens say what.
 
 use super::claims::ClaimPath;
+use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
+use super::revoked::Revoked;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +25,8 @@ pub struct Issuer {
     pub roles: ClaimPath,
     /// Where the scopes are.
     pub scopes: ClaimPath,
+    /// Whether it is the local authority, whose tokens say more and can be revoked.
+    pub local: bool,
     /// Accepted `typ`, in lower case without `application/`; `""` stands for a header without `typ`.
     pub types: Box<[Box<str>]>,
 }
@@ -33,6 +37,9 @@ pub struct Trust {
     issuers: Box<[Issuer]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
+    cookies: Option<CookieNames>,
+    origins: Box<[Box<str>]>,
+    revoked: Arc<Revoked>,
     epoch: u64,
 }
 
@@ -47,8 +54,40 @@ impl Trust {
             issuers: issuers.into(),
             claims: claims.into(),
             identity,
+            cookies: None,
+            origins: Box::new([]),
+            revoked: Arc::default(),
             epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
         }
+    }
+
+    /// With what only a local authority brings: its cookies' names (if it gives cookies), the origins from which
+    /// requests with cookies may come beside their own, and what it revoked.
+    pub fn with_local(
+        mut self,
+        cookies: Option<CookieNames>,
+        origins: Box<[Box<str>]>,
+        revoked: Arc<Revoked>,
+    ) -> Self {
+        self.cookies = cookies;
+        self.origins = origins;
+        self.revoked = revoked;
+        self
+    }
+
+    /// The names of the local authority's cookies, if it gives any.
+    pub fn cookies(&self) -> Option<&CookieNames> {
+        self.cookies.as_ref()
+    }
+
+    /// The origins from which requests with cookies may come beside their own.
+    pub(super) fn origins(&self) -> &[Box<str>] {
+        &self.origins
+    }
+
+    /// What the local authority revoked.
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
     }
 
     /// The issuer of this name.

@@ -3,7 +3,7 @@
 use super::{REFUSED, complain, load};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
-use crate::authority::Absent;
+use crate::authority::{Absent, Authority};
 use crate::control::{self, Admin};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
@@ -64,7 +64,12 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             &[("place", &place), ("key", &warning.key), ("found", &warning.found), ("right", &warning.hint)],
         );
     }
+    let authority = match &policy.terms {
+        Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
+        None => None,
+    };
     let shared = Arc::new(Shared {
+        authority,
         policy: LivePolicy::new(policy),
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
