@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One issuer of tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
     /// `iss`, compared whole.
     pub name: Arc<str>,
@@ -28,7 +28,7 @@ pub struct Issuer {
 }
 
 /// Whose tokens are believed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
     claims: Box<[ClaimPath]>,
@@ -39,16 +39,24 @@ pub struct Trust {
 impl Trust {
     /// A trust of its own epoch: what was verified under another is verified anew.
     pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
-        static EPOCHS: AtomicU64 = AtomicU64::new(1);
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
         }
-        Self {
-            issuers: issuers.into(),
-            claims: claims.into(),
-            identity,
-            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+        Self { issuers: issuers.into(), claims: claims.into(), identity, epoch: next_epoch() }
+    }
+
+    /// This trust with other keys of one issuer. Where no key was taken away it is of the same epoch: what was verified
+    /// with the keys before holds with these.
+    #[must_use]
+    pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
+        let mut changed = self.clone();
+        for issuer in changed.issuers.iter_mut().filter(|known| *known.name == *issuer) {
+            if !keys.covers(&issuer.keys) {
+                changed.epoch = next_epoch();
+            }
+            issuer.keys = keys.clone();
         }
+        changed
     }
 
     /// The issuer of this name.
@@ -71,10 +79,15 @@ impl Trust {
         &self.identity
     }
 
-    /// Changes with every key, issuer, used claim and identity name.
+    /// Changes with every key that is taken away, and every issuer, used claim and identity name.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
+}
+
+fn next_epoch() -> u64 {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A `typ` as it is compared: case does not matter, and `application/` may be left out (RFC 7515 section 4.1.9).

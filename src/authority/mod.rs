@@ -1,9 +1,12 @@
-//! The local issuer: its signing key, and the tokens made with it.
+//! The local issuer: its signing keys, and the tokens made with it.
 //!
 //! What it issues is verified like any other issuer's. Logging in, refreshing and revoking are not there yet.
 
 mod keyring;
 mod token;
 
-pub use keyring::{Absent, Keyring};
+pub use keyring::{
+    Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
+    SigningKey, Watcher,
+};
 pub use token::{AccessClaims, mint};

@@ -38,7 +38,7 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
-    let Compiled { policy, plan, warnings, .. } = compiled;
+    let Compiled { policy, plan, warnings, authority } = compiled;
     let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
@@ -86,7 +86,10 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             ("admin", &listed(&admin_addresses)),
         ],
     );
-    let admin = Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect() };
+    let admin = Admin {
+        listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(),
+        signing: authority.map(|authority| (authority.issuer.into(), authority.keyring)),
+    };
     let ended = control::run(&shared, &gateway, admin, plan.worker.drain);
     journal.event(Level::Info, "stopped", &[]);
     journal.close();

@@ -263,6 +263,8 @@ pub struct AuthorityTable {
     pub algorithm: String,
     /// How long its access tokens live.
     pub access_expires: Duration,
+    /// After how long another key signs; zero: only by command.
+    pub rotate_keys: Duration,
     /// The secret, for HS256.
     pub secret: Option<Secret>,
 }
@@ -274,6 +276,7 @@ impl Default for AuthorityTable {
             audience: Vec::new(),
             algorithm: "ES256".to_owned(),
             access_expires: Duration::seconds(15 * 60),
+            rotate_keys: Duration::seconds(30 * 24 * 60 * 60),
             secret: None,
         }
     }

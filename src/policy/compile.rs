@@ -136,10 +136,10 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
     }
     let table = table.ok_or_else(Vec::new)?;
     let policy = Policy {
-        table,
+        table: Arc::new(table),
         routes: routes.into(),
-        trust: crate::authenticate::Trust::new(issuers, claims.into_paths(), identity),
-        front,
+        trust: Arc::new(crate::authenticate::Trust::new(issuers, claims.into_paths(), identity)),
+        front: Arc::new(front),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };

@@ -2,7 +2,7 @@
 
 use super::{Authority, Faults};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
-use crate::authority::{Absent, Keyring};
+use crate::authority::{Absent, Keyring, Schedule};
 use crate::config::file::{AuthorityTable, File, IssuerTable};
 use crate::config::units::Secret;
 use http::HeaderName;
@@ -16,6 +16,11 @@ use std::time::Duration;
 const KEY_FILE_MAX: u64 = 1024 * 1024;
 /// Leeway above this is a fault: it would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
+
+/// A signing key is used for at least as long: it is published, and fetched by all, before it is.
+const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
+/// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
+const KEYS_AT_ONCE: u32 = 16;
 
 /// The claims that a policy uses, each once.
 #[derive(Default)]
@@ -53,7 +58,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
 
 pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Authority> {
     let table = file.authority.as_ref()?;
-    let AuthorityTable { issuer, audience, algorithm, access_expires, secret } = table;
+    let AuthorityTable { issuer, audience, algorithm, access_expires, rotate_keys, secret } = table;
     if issuer.is_empty() {
         faults.fault(
             "missing_key",
@@ -78,6 +83,7 @@ pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) ->
             "a duration such as \"15m\"",
         );
     }
+    let schedule = schedule((*access_expires).into(), (*rotate_keys).into(), faults);
     let algorithm = parse_algorithm("authority.algorithm", algorithm, faults)?;
     let secret = match (algorithm, secret) {
         (Algorithm::HS256, None) => {
@@ -107,13 +113,33 @@ pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) ->
             issuer: issuer.clone(),
             audience: audience.clone(),
             access_expires: (*access_expires).into(),
-            keyring,
+            keyring: keyring.scheduled(schedule),
         }),
         Err(why) => {
             faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
             None
         }
     }
+}
+
+/// How often the signing key changes.
+fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
+    if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            "less than 1h: a key is published ten minutes before it signs",
+            "a duration such as \"30d\"; \"0s\" for never",
+        );
+    } else if !rotate_keys.is_zero() && access_expires > rotate_keys * KEYS_AT_ONCE {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            format!("more than {KEYS_AT_ONCE} keys whose tokens live at once"),
+            "a longer time, or a shorter access_expires",
+        );
+    }
+    Schedule { access_expires, rotate_keys }
 }
 
 pub(super) fn identity(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> IdentityHeaders {
