@@ -125,4 +125,38 @@ mod tests {
         let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
         assert_ne!(trust().epoch(), trust().epoch());
     }
+
+    #[test]
+    fn the_epoch_changes_when_a_key_goes_and_not_when_one_comes() {
+        let keys = |names: &[(&str, u8)]| {
+            let mut set = KeySet::default();
+            names.iter().for_each(|(id, byte)| set.add_secret(Some(id), &[*byte; 32]).unwrap());
+            set
+        };
+        let issuer = |name: &str| Issuer {
+            name: Arc::from(name),
+            audience: Box::new(["a".into()]),
+            algorithms: vec![Algorithm::HS256],
+            keys: keys(&[("1", 1), ("2", 2)]),
+            leeway: 0,
+            roles: ClaimPath::parse("roles").unwrap(),
+            scopes: ClaimPath::parse("scope").unwrap(),
+            types: Box::new([]),
+        };
+        let trust = Trust::new(vec![issuer("a"), issuer("b")], Vec::new(), IdentityHeaders::default());
+        for (name, set, is_kept) in [
+            ("the same", &[("1", 1), ("2", 2)][..], true),
+            ("one more", &[("3", 3), ("2", 2), ("1", 1)], true),
+            ("one less", &[("1", 1)], false),
+            ("one for another", &[("1", 1), ("3", 3)], false),
+            ("other material under the same id", &[("1", 1), ("2", 3)], false),
+            ("the same material under another id", &[("1", 1), ("3", 2)], false),
+        ] {
+            let changed = trust.with_keys("a", &keys(set));
+            assert_eq!(changed.epoch() == trust.epoch(), is_kept, "{name}");
+            let counts: Vec<_> = changed.issuers().iter().map(|issuer| issuer.keys.iter().count()).collect();
+            assert_eq!(counts, [set.len(), 2], "{name}");
+        }
+        assert_eq!(trust.with_keys("c", &keys(&[])).epoch(), trust.epoch(), "nobody of that name");
+    }
 }

@@ -290,3 +290,215 @@ fn without(known: &Ring, slots: &[Slot]) -> Option<Ring> {
     let left = known.slots().iter().filter(|old| !revoked(old)).cloned().collect();
     Ring::new(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scratch::{FIRST, START, Scratch};
+    use super::super::{Begin, KEPT, LEAD, LEEWAY};
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    const MONTH: u64 = 30 * 86_400;
+
+    fn look(watcher: &mut Watcher, now: u64) -> (Vec<Event>, Option<Vec<String>>) {
+        let mut published = None;
+        let events = watcher.look(Now::at(now), |keys| {
+            published = Some(keys.iter().map(|key| key.id().unwrap().to_owned()).collect());
+        });
+        (events, published)
+    }
+
+    #[track_caller]
+    fn quiet(watcher: &mut Watcher, now: u64) {
+        assert_eq!(look(watcher, now), (vec![], None));
+    }
+
+    #[test]
+    fn what_a_command_did_is_taken_up_verifying_before_signing() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = keyring.signing(Now::at(START)).id().to_owned();
+        let mut watcher = keyring.watcher(Now::at(START));
+        quiet(&mut watcher, START);
+        let other = folder.open(START);
+        let second = other.rotate(Begin::AtOnce, Now::at(START + 60)).unwrap().id;
+        let mut seen = None;
+        let events = watcher.look(Now::at(START + 61), |keys| {
+            assert_eq!(keyring.signing(Now::at(START + 61)).id(), first, "not before it would be accepted");
+            seen = Some(keys.iter().count());
+        });
+        assert_eq!(seen, Some(2));
+        assert_eq!(
+            events,
+            [
+                Event::Published { id: second.clone(), signs_from: START + 60 },
+                Event::Signs { id: second.clone() }
+            ]
+        );
+        assert_eq!(keyring.signing(Now::at(START + 61)).id(), second);
+        quiet(&mut watcher, START + 62);
+        other.revoke(&first, Now::at(START + 70)).unwrap();
+        assert_eq!(look(&mut watcher, START + 70), (vec![Event::Revoked { id: first }], Some(vec![second])));
+        quiet(&mut watcher, START + 71);
+    }
+
+    #[test]
+    fn a_month_of_keys_by_schedule() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = keyring.signing(Now::at(START)).id().to_owned();
+        let mut watcher = keyring.watcher(Now::at(START));
+        let due = START + MONTH;
+        quiet(&mut watcher, due - LEAD - 1);
+        let (events, keys) = look(&mut watcher, due - LEAD);
+        let [Event::Published { id: second, signs_from }] = &events[..] else { panic!("{events:?}") };
+        assert_eq!((*signs_from, keys), (due, Some(vec![first.clone(), second.clone()])));
+        quiet(&mut watcher, due - 1);
+        assert_eq!(keyring.signing(Now::at(due - 1)).id(), first);
+        assert_eq!(look(&mut watcher, due), (vec![Event::Signs { id: second.clone() }], None));
+        let end = due + 900 + LEEWAY;
+        quiet(&mut watcher, end - 1);
+        let retired = vec![Event::Retired { id: first.clone() }];
+        assert_eq!(look(&mut watcher, end), (retired, Some(vec![second.clone()])));
+        quiet(&mut watcher, end + KEPT - 1);
+        assert_eq!(folder.files().len(), 2);
+        assert_eq!(look(&mut watcher, end + KEPT), (vec![Event::Removed { id: first }], None));
+        assert_eq!(folder.files().len(), 1);
+        quiet(&mut watcher, end + KEPT + 1);
+    }
+
+    #[test]
+    fn gateways_on_one_folder_agree() {
+        let folder = Scratch::new();
+        let keyrings = [(); 4].map(|()| folder.open(START));
+        let mut watchers = keyrings.each_ref().map(|keyring| keyring.watcher(Now::at(START)));
+        // All at once, with clocks that differ, when the gateways were off and the next key is overdue.
+        for round in 0..40 {
+            std::thread::scope(|scope| {
+                for (n, watcher) in (0_u64..).zip(&mut watchers) {
+                    scope.spawn(move || look(watcher, START + 2 * MONTH + round * 20 + n));
+                }
+            });
+        }
+        assert_eq!(folder.files().len(), 2, "one key was made: {:?}", folder.files());
+        let at = START + 2 * MONTH + 900;
+        assert!(watchers.iter_mut().all(|watcher| look(watcher, at).0.is_empty()));
+        let ids = keyrings.map(|keyring| keyring.signing(Now::at(at)).id().to_owned());
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+
+    #[test]
+    fn the_keys_that_were_good_go_on_whatever_becomes_of_their_files() {
+        for (name, spoil, mend) in [
+            (
+                "spoilt",
+                (|file| fs::write(file, "nothing").unwrap()) as fn(&std::path::Path),
+                None::<fn(&std::path::Path)>,
+            ),
+            (
+                "open to others",
+                |file| fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap(),
+                Some(|file| fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap()),
+            ),
+            (
+                "beside another that is none",
+                |file| fs::write(file.with_file_name("signing-key.old.pem"), "").unwrap(),
+                Some(|file| fs::remove_file(file.with_file_name("signing-key.old.pem")).unwrap()),
+            ),
+            (
+                "in a folder that is gone",
+                |file| {
+                    fs::rename(file.parent().unwrap(), file.parent().unwrap().with_extension("x")).unwrap()
+                },
+                Some(|file| {
+                    fs::rename(file.parent().unwrap().with_extension("x"), file.parent().unwrap()).unwrap()
+                }),
+            ),
+        ] {
+            let folder = Scratch::new();
+            let keyring = folder.open(START);
+            let first = keyring.signing(Now::at(START)).id().to_owned();
+            let mut watcher = keyring.watcher(Now::at(START));
+            quiet(&mut watcher, START);
+            spoil(&folder.0.join(FIRST));
+            let (events, keys) = look(&mut watcher, START + 1);
+            assert!(matches!(&events[..], [Event::Fault(_)]), "{name}: {events:?}");
+            assert_eq!(keys, None, "{name}");
+            quiet(&mut watcher, START + 2);
+            quiet(&mut watcher, START + MONTH - LEAD);
+            assert_eq!(keyring.faults(), 1, "{name}");
+            assert_eq!(keyring.signing(Now::at(START + 2)).id(), first, "{name}");
+            assert_eq!(keyring.key_set().unwrap().iter().count(), 1, "{name}");
+            if let Some(mend) = mend {
+                mend(&folder.0.join(FIRST));
+                let (events, _) = look(&mut watcher, START + 3);
+                assert_eq!(events, [Event::Mended], "{name}");
+                quiet(&mut watcher, START + 4);
+            }
+        }
+    }
+
+    #[test]
+    fn that_a_key_was_taken_back_is_believed_beside_a_broken_file() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = keyring.signing(Now::at(START)).id().to_owned();
+        let second = keyring.rotate(Begin::AtOnce, Now::at(START + 10)).unwrap().id;
+        let mut watcher = keyring.watcher(Now::at(START + 10));
+        quiet(&mut watcher, START + 10);
+        folder.place("signing-key.20270101T000000Z.pem", "broken");
+        folder.place("signing-key.20261123T091601Z.revoked", &first);
+        let (events, keys) = look(&mut watcher, START + 11);
+        assert!(events.contains(&Event::Revoked { id: first }), "{events:?}");
+        assert_eq!(keys, Some(vec![second]));
+    }
+
+    #[test]
+    fn where_the_last_key_was_taken_back_another_one_signs() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = keyring.signing(Now::at(START)).id().to_owned();
+        let mut watcher = keyring.watcher(Now::at(START));
+        folder.place("signing-key.20261123T091601Z.revoked", &first);
+        let (events, keys) = look(&mut watcher, START + 1);
+        assert!(events.contains(&Event::Revoked { id: first.clone() }), "{events:?}");
+        let keys = keys.unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_ne!(keys[0], first);
+        assert_eq!(keyring.signing(Now::at(START + 1)).id(), keys[0]);
+    }
+
+    #[test]
+    fn what_cannot_be_made_is_tried_again_after_a_while() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let mut watcher = keyring.watcher(Now::at(START));
+        quiet(&mut watcher, START);
+        // A folder where the lock should be: no key can be made, whoever asks.
+        let lock = folder.0.join("signing-key.lock");
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        let due = START + MONTH;
+        assert!(matches!(&look(&mut watcher, due).0[..], [Event::Fault(_)]));
+        quiet(&mut watcher, due + 1);
+        fs::remove_dir(&lock).unwrap();
+        quiet(&mut watcher, due + RETRY - 1);
+        let (events, keys) = look(&mut watcher, due + RETRY);
+        assert!(matches!(&events[..], [Event::Mended, Event::Published { .. }]), "{events:?}");
+        assert_eq!(keys.map(|keys| keys.len()), Some(2));
+        assert_eq!(keyring.faults(), 1);
+    }
+
+    #[test]
+    fn a_busy_folder_is_left_alone() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let mut watcher = keyring.watcher(Now::at(START));
+        let lock = Folder::new(&folder.0).lock(Duration::ZERO).unwrap();
+        quiet(&mut watcher, START + MONTH);
+        assert!(matches!(Folder::new(&folder.0).lock(Duration::ZERO), Err(NoLock::Busy)));
+        drop(lock);
+        assert_eq!(look(&mut watcher, START + MONTH).1.map(|keys| keys.len()), Some(2));
+    }
+}
