@@ -3,13 +3,15 @@
 //! The key decides the algorithm, never the token (RFC 8725 section 3.1): a set is asked for the key of an id and an
 //! algorithm, and has it or not.
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
+use jsonwebtoken::{DecodingKey, DecodingKeyKind};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// A signature algorithm of JWS that is accepted here. `none` is no algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +102,26 @@ impl Key {
     pub(super) const fn decoding_key(&self) -> &DecodingKey {
         &self.key
     }
+
+    /// Whether what this key verifies the other one verifies too, under the same id.
+    fn is_same(&self, other: &Self) -> bool {
+        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
+        let same_material = match (self.key.kind(), other.key.kind()) {
+            (SecretOrDer(ours), SecretOrDer(theirs)) => verify_slices_are_equal(ours, theirs).is_ok(),
+            (RsaModulusExponent { n, e }, RsaModulusExponent { n: their_n, e: their_e }) => {
+                n == their_n && e == their_e
+            }
+            (SecretOrDer(_), RsaModulusExponent { .. }) | (RsaModulusExponent { .. }, SecretOrDer(_)) => {
+                false
+            }
+        };
+        self.id == other.id && self.algorithm == other.algorithm && same_material
+    }
 }
 
-/// The keys of one issuer.
-#[derive(Debug, Default)]
-pub struct KeySet(Vec<Key>);
+/// The keys of one issuer. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct KeySet(Vec<Arc<Key>>);
 
 /// How it is told that a key is of no use because its algorithm is not accepted.
 const NOT_ACCEPTED: &str = ", which is not in algorithms";
@@ -303,13 +320,18 @@ impl KeySet {
         if self.0.iter().any(|known| known.id.as_deref() == id && known.algorithm == algorithm) {
             return Err(format!("a second key for {algorithm} under the same kid"));
         }
-        self.0.push(Key { id: id.map(Into::into), algorithm, key, signature_bytes });
+        self.0.push(Arc::new(Key { id: id.map(Into::into), algorithm, key, signature_bytes }));
         Ok(())
     }
 
     /// The keys, for listing.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter()
+        self.0.iter().map(Arc::as_ref)
+    }
+
+    /// Whether every key of the other set is in this one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))
     }
 
     /// The key of this id; without an id, the only key of the algorithm.

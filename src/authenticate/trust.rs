@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One issuer of tokens.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
     /// `iss`, compared whole.
     pub name: Arc<str>,
@@ -32,7 +32,7 @@ pub struct Issuer {
 }
 
 /// Whose tokens are believed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
     claims: Box<[ClaimPath]>,
@@ -46,7 +46,6 @@ pub struct Trust {
 impl Trust {
     /// A trust of its own epoch: what was verified under another is verified anew.
     pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
-        static EPOCHS: AtomicU64 = AtomicU64::new(1);
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
         }
@@ -57,8 +56,22 @@ impl Trust {
             cookies: None,
             origins: Box::new([]),
             revoked: Arc::default(),
-            epoch: EPOCHS.fetch_add(1, Ordering::Relaxed),
+            epoch: next_epoch(),
         }
+    }
+
+    /// This trust with other keys of one issuer. Where no key was taken away it is of the same epoch: what was verified
+    /// with the keys before holds with these.
+    #[must_use]
+    pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
+        let mut changed = self.clone();
+        for issuer in changed.issuers.iter_mut().filter(|known| *known.name == *issuer) {
+            if !keys.covers(&issuer.keys) {
+                changed.epoch = next_epoch();
+            }
+            issuer.keys = keys.clone();
+        }
+        changed
     }
 
     /// With what only a local authority brings: its cookies' names (if it gives cookies), the origins from which
@@ -110,10 +123,15 @@ impl Trust {
         &self.identity
     }
 
-    /// Changes with every key, issuer, used claim and identity name.
+    /// Changes with every key that is taken away, and every issuer, used claim and identity name.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
+}
+
+fn next_epoch() -> u64 {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A `typ` as it is compared: case does not matter, and `application/` may be left out (RFC 7515 section 4.1.9).
@@ -150,5 +168,40 @@ mod tests {
     fn each_trust_has_an_epoch_of_its_own() {
         let trust = || Trust::new(Vec::new(), Vec::new(), IdentityHeaders::default());
         assert_ne!(trust().epoch(), trust().epoch());
+    }
+
+    #[test]
+    fn the_epoch_changes_when_a_key_goes_and_not_when_one_comes() {
+        let keys = |names: &[(&str, u8)]| {
+            let mut set = KeySet::default();
+            names.iter().for_each(|(id, byte)| set.add_secret(Some(id), &[*byte; 32]).unwrap());
+            set
+        };
+        let issuer = |name: &str| Issuer {
+            name: Arc::from(name),
+            audience: Box::new(["a".into()]),
+            algorithms: vec![Algorithm::HS256],
+            keys: keys(&[("1", 1), ("2", 2)]),
+            leeway: 0,
+            local: false,
+            roles: ClaimPath::parse("roles").unwrap(),
+            scopes: ClaimPath::parse("scope").unwrap(),
+            types: Box::new([]),
+        };
+        let trust = Trust::new(vec![issuer("a"), issuer("b")], Vec::new(), IdentityHeaders::default());
+        for (name, set, is_kept) in [
+            ("the same", &[("1", 1), ("2", 2)][..], true),
+            ("one more", &[("3", 3), ("2", 2), ("1", 1)], true),
+            ("one less", &[("1", 1)], false),
+            ("one for another", &[("1", 1), ("3", 3)], false),
+            ("other material under the same id", &[("1", 1), ("2", 3)], false),
+            ("the same material under another id", &[("1", 1), ("3", 2)], false),
+        ] {
+            let changed = trust.with_keys("a", &keys(set));
+            assert_eq!(changed.epoch() == trust.epoch(), is_kept, "{name}");
+            let counts: Vec<_> = changed.issuers().iter().map(|issuer| issuer.keys.iter().count()).collect();
+            assert_eq!(counts, [set.len(), 2], "{name}");
+        }
+        assert_eq!(trust.with_keys("c", &keys(&[])).epoch(), trust.epoch(), "nobody of that name");
     }
 }

@@ -1,51 +1,85 @@
-//! The local authority's signing key: made at first use, kept in the state folder, readable by nobody else.
+//! The local authority's signing keys: made at first use, kept in the state folder, readable by nobody else, changed by
+//! schedule and by command.
+//!
+//! A key is published before it signs and accepted until the last token that it signed is dead. The folder is the only
+//! truth: commands change it, and every gateway that uses it follows what it finds there.
+
+mod folder;
+mod key;
+mod moment;
+mod ring;
+mod watch;
+
+pub use key::SigningKey;
+pub use ring::{JWKS_MAX_AGE, KEPT, KeyState, LEAD, LEEWAY, Schedule};
+pub use watch::{Event, Watcher};
 
 use crate::authenticate::{Algorithm, KeySet};
-use crate::state::place_once;
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
-};
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use jsonwebtoken::EncodingKey;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject;
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use crate::clock::Now;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use folder::{Folder, KEYS_MAX, Lock};
+use ring::{Ring, Slot};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// The key's file in the state folder.
-const FILE: &str = "signing-key.pem";
-/// As much of it as is read: an RSA key of 8192 bits has 6.5 KiB.
-const FILE_MAX: u64 = 64 * 1024;
+/// How long a command waits for another one that changes the keys.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The key that the local authority signs with.
+/// The keys that the local authority signs with. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
 pub struct Keyring {
+    inner: Arc<Inner>,
+    schedule: Schedule,
+}
+
+#[derive(Debug)]
+struct Inner {
     algorithm: Algorithm,
-    id: String,
-    signing: EncodingKey,
-    verification: Verification,
+    source: Source,
+    view: ArcSwap<View>,
+    faults: AtomicU64,
 }
 
-enum Verification {
-    /// The public half as a JSON Web Key Set.
-    Jwks(String),
-    /// The secret itself.
-    Secret(Vec<u8>),
+/// Where the keys come from.
+#[derive(Debug)]
+enum Source {
+    /// The policy: a shared secret, which is never published.
+    Secret(SecretBytes),
+    /// Files.
+    Folder(Folder),
+    /// Nowhere: made for the moment.
+    Memory,
 }
 
-impl fmt::Debug for Keyring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring")
-            .field("algorithm", &self.algorithm)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+struct SecretBytes(zeroize::Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(not shown)")
+    }
+}
+
+/// The ring as it was last looked at.
+#[derive(Debug)]
+struct View {
+    ring: Arc<Ring>,
+    published: Vec<Arc<SigningKey>>,
+    jwks: Bytes,
+}
+
+impl View {
+    fn at(ring: Arc<Ring>, schedule: &Schedule, now: u64) -> Self {
+        let published = ring.published(schedule, now);
+        let keys: Vec<_> = published.iter().filter_map(|key| key.jwk()).collect();
+        let jwks = Bytes::from(format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
+        Self { ring, published, jwks }
+    }
+
+    fn publishes(&self, id: &str) -> bool {
+        self.published.iter().any(|key| key.id() == id)
     }
 }
 
@@ -58,8 +92,51 @@ pub enum Absent {
     Pretend,
 }
 
+/// When a key that is made by command is to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// After it has been published for [`LEAD`].
+    Published,
+    /// At once: for a key that leaked. Whoever verifies tokens elsewhere may refuse its first ones, until they fetch the
+    /// key set again.
+    AtOnce,
+}
+
+/// One key, for listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its `kid`.
+    pub id: String,
+    /// What it signs with.
+    pub algorithm: Algorithm,
+    /// What it is for now.
+    pub state: KeyState,
+    /// From when it signs, in seconds since 1970; none where that is not known.
+    pub signs_from: Option<u64>,
+    /// Until when it is accepted, in seconds since 1970, exclusively; none while no other key is to sign after it.
+    pub accepted_until: Option<u64>,
+}
+
+impl Listed {
+    /// A moment of it as people and programs read it (RFC 3339).
+    pub fn time(unix: u64) -> String {
+        moment::rfc3339(unix)
+    }
+}
+
+/// What [`Keyring::rotate`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// The `kid` of the next key.
+    pub id: String,
+    /// From when it signs, in seconds since 1970.
+    pub signs_from: u64,
+    /// Whether it was made now; otherwise it had been made already.
+    pub made: bool,
+}
+
 impl Keyring {
-    /// Opens the key under a state folder. With HS256 the key is the secret, and no file is touched.
+    /// Opens the keys under a state folder. With HS256 the key is the secret, and no file is touched.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -69,98 +146,76 @@ impl Keyring {
         secret: Option<&[u8]>,
         absent: Absent,
     ) -> Result<Self, String> {
-        if algorithm == Algorithm::HS256 {
-            return Self::from_secret(secret.ok_or("HS256 needs a secret")?);
-        }
-        let path = state.join(FILE);
-        let fault = |error: io::Error| format!("{}: {error}", path.display());
-        if !path.exists() {
-            match absent {
-                Absent::Make => make(state, &path, algorithm)?,
-                Absent::Pretend => {
-                    let key = generate(algorithm)?;
-                    return Self::from_pkcs8(algorithm, &key)
-                        .ok_or_else(|| "a key of ours is none".to_owned());
+        Self::open_at(state, algorithm, secret, absent, Now::read())
+    }
+
+    fn open_at(
+        state: &Path,
+        algorithm: Algorithm,
+        secret: Option<&[u8]>,
+        absent: Absent,
+        now: Now,
+    ) -> Result<Self, String> {
+        let (source, ring) = if algorithm == Algorithm::HS256 {
+            let secret = secret.ok_or("HS256 needs a secret")?;
+            let kept = SecretBytes(zeroize::Zeroizing::new(secret.to_vec()));
+            (Source::Secret(kept), alone(SigningKey::from_secret(secret)?)?)
+        } else {
+            let folder = Folder::new(state);
+            let ring = match (read_all(&folder, algorithm)?, absent) {
+                (Ok(ring), _) => Some(ring),
+                (Err(_), Absent::Make) => {
+                    let lock = folder.lock(PATIENCE)?;
+                    Some(first(&folder, &lock, algorithm, now)?)
                 }
-            }
-        }
-        // One handle, so that the file whose mode is looked at is the file that is read.
-        let file = File::open(&path).map_err(fault)?;
-        let mode = file.metadata().map_err(fault)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(format!(
-                "{}: others than its owner may read it (mode {:o}): chmod 600 it, and make a new key if others had the chance",
-                path.display(),
-                mode & 0o777
-            ));
-        }
-        let mut pem = Vec::new();
-        file.take(FILE_MAX).read_to_end(&mut pem).map_err(fault)?;
-        let der = PrivatePkcs8KeyDer::from_pem_slice(&pem)
-            .map_err(|error| format!("{}: no private key in PKCS#8 PEM: {error}", path.display()))?;
-        Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or_else(|| {
-            format!(
-                "{}: not a key for {algorithm}: say [authority] algorithm as it was when the key was made, or move the file away so that a new key is made",
-                path.display()
-            )
-        })
-    }
-
-    fn from_secret(secret: &[u8]) -> Result<Self, String> {
-        // The set knows how long a secret has to be.
-        KeySet::default().add_secret(None, secret)?;
-        Ok(Self {
-            algorithm: Algorithm::HS256,
-            id: "hs256".to_owned(),
-            signing: EncodingKey::from_secret(secret),
-            verification: Verification::Secret(secret.to_vec()),
-        })
-    }
-
-    fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
-        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        // The members of the thumbprint are in lexical order, without blanks (RFC 7638 section 3).
-        let (required, signing) = match algorithm {
-            Algorithm::HS256 => return None,
-            Algorithm::ES256 => {
-                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
-                let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
-                let required =
-                    format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y));
-                (required, EncodingKey::from_ec_der(pkcs8))
-            }
-            Algorithm::EdDSA => {
-                let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
-                let x = encode(pair.public_key().as_ref());
-                (format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#), EncodingKey::from_ed_der(pkcs8))
-            }
-            Algorithm::RS256 => {
-                let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
-                let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
-                let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
-                // The library reads an RSA key as PKCS#1, which is what PKCS#8 wraps.
-                let pkcs1 = pkcs1_within(pkcs8)?;
-                (format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#), EncodingKey::from_rsa_der(pkcs1))
+                (Err(_), Absent::Pretend) => None,
+            };
+            match ring {
+                Some(ring) => (Source::Folder(folder), ring),
+                None => (Source::Memory, alone(SigningKey::fleeting(algorithm)?)?),
             }
         };
-        let id = encode(digest(&SHA256, required.as_bytes()).as_ref());
-        let members = required.trim_start_matches('{').trim_end_matches('}');
-        let jwks = format!(r#"{{"keys":[{{{members},"alg":"{algorithm}","kid":"{id}","use":"sig"}}]}}"#);
-        Some(Self { algorithm, id, signing, verification: Verification::Jwks(jwks) })
+        let schedule = Schedule::default();
+        let view = ArcSwap::from_pointee(View::at(Arc::new(ring), &schedule, now.unix));
+        Ok(Self { inner: Arc::new(Inner { algorithm, source, view, faults: AtomicU64::new(0) }), schedule })
+    }
+
+    /// These keys under this schedule.
+    #[must_use]
+    pub fn scheduled(self, schedule: Schedule) -> Self {
+        self.scheduled_at(schedule, Now::read())
+    }
+
+    fn scheduled_at(self, schedule: Schedule, now: Now) -> Self {
+        let ring = self.inner.view.load().ring.clone();
+        self.inner.view.store(Arc::new(View::at(ring, &schedule, now.unix)));
+        Self { schedule, ..self }
     }
 
     /// What it signs with.
-    pub const fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    pub fn algorithm(&self) -> Algorithm {
+        self.inner.algorithm
     }
 
-    /// The key's id: its thumbprint (RFC 7638).
-    pub fn id(&self) -> &str {
-        &self.id
+    /// How long its tokens live, and how often its key changes.
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
-    pub(super) const fn signing_key(&self) -> &EncodingKey {
-        &self.signing
+    /// Whether its key is kept nowhere, because there was none and none was to be made.
+    pub fn is_pretended(&self) -> bool {
+        matches!(self.inner.source, Source::Memory)
+    }
+
+    /// The key that signs now.
+    pub fn signing(&self, now: Now) -> Arc<SigningKey> {
+        self.inner.view.load().ring.signing(now.unix).clone()
+    }
+
+    /// All public keys as a JSON Web Key Set (RFC 7517 section 5), as they were when they were last looked at: those that
+    /// sign, have signed what is still alive, or will sign soon. Empty for HS256. It may be kept for [`JWKS_MAX_AGE`].
+    pub fn jwks(&self) -> Bytes {
+        self.inner.view.load().jwks.clone()
     }
 
     /// The keys to verify its signatures with, read as any other issuer's are.
@@ -168,118 +223,259 @@ impl Keyring {
     /// # Errors
     /// When they cannot be.
     pub fn key_set(&self) -> Result<KeySet, String> {
-        match &self.verification {
-            Verification::Jwks(jwks) => {
-                KeySet::from_jwks(jwks.as_bytes(), &[self.algorithm]).map(|(set, _)| set)
+        self.key_set_of(&self.inner.view.load())
+    }
+
+    fn key_set_of(&self, view: &View) -> Result<KeySet, String> {
+        match &self.inner.source {
+            Source::Folder(_) | Source::Memory => {
+                KeySet::from_jwks(&view.jwks, &[self.inner.algorithm]).map(|(set, _)| set)
             }
-            Verification::Secret(secret) => {
+            Source::Secret(secret) => {
                 let mut set = KeySet::default();
-                set.add_secret(Some(&self.id), secret)?;
+                let id = view.published.first().map(|key| key.id());
+                set.add_secret(id, &secret.0)?;
                 Ok(set)
             }
         }
     }
-}
 
-/// The RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5): the content of its only
-/// OCTET STRING, behind the version and the algorithm, all with lengths of two bytes for keys of these sizes.
-fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
-    let start = pkcs8.windows(2).skip(4).position(|pair| pair == [0x04, 0x82])? + 4;
-    let length = u16::from_be_bytes([*pkcs8.get(start + 2)?, *pkcs8.get(start + 3)?]);
-    pkcs8.get(start + 4..start + 4 + usize::from(length))
-}
+    /// All keys that are there, the oldest first.
+    pub fn list(&self, now: Now) -> Vec<Listed> {
+        let (view, schedule) = (self.inner.view.load(), &self.schedule);
+        let ring = &view.ring;
+        let listed = |(place, slot): (usize, &Slot)| Listed {
+            id: slot.id.clone().into(),
+            algorithm: self.inner.algorithm,
+            state: ring.state(place, schedule, now.unix),
+            signs_from: Some(slot.signs_from).filter(|moment| *moment > 0),
+            accepted_until: ring.accepted_until(place, schedule),
+        };
+        ring.slots().iter().enumerate().map(listed).collect()
+    }
 
-fn generate(algorithm: Algorithm) -> Result<Vec<u8>, String> {
-    let failed = |_| "the system's random numbers failed".to_owned();
-    let random = SystemRandom::new();
-    match algorithm {
-        Algorithm::HS256 => Err("a secret is not made here".to_owned()),
-        Algorithm::ES256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
-            .map(|document| document.as_ref().to_vec())
-            .map_err(failed),
-        Algorithm::EdDSA => {
-            Ed25519KeyPair::generate_pkcs8(&random).map(|document| document.as_ref().to_vec()).map_err(failed)
+    /// How often something was wrong with the files.
+    pub fn faults(&self) -> u64 {
+        self.inner.faults.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next key. Without haste, one that is to sign no later already will do.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn rotate(&self, begin: Begin, now: Now) -> Result<Rotated, String> {
+        let folder = self.folder()?;
+        let lock = folder.lock(PATIENCE)?;
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        let earliest = match begin {
+            Begin::Published => {
+                let latest = now.unix.saturating_add(LEAD);
+                let coming = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
+                if let Some(next) = ring.slots().iter().filter(|slot| slot.key.is_some()).find(coming) {
+                    return Ok(Rotated {
+                        id: next.id.clone().into(),
+                        signs_from: next.signs_from,
+                        made: false,
+                    });
+                }
+                latest
+            }
+            Begin::AtOnce => now.unix,
+        };
+        let signs_from = ring.free_from(earliest);
+        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        Ok(Rotated { id, signs_from, made: true })
+    }
+
+    /// Takes a key back: from now on nothing that it signed is accepted. When it is the one that signs, a new one signs in
+    /// its place; its id is returned.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn revoke(&self, id: &str, now: Now) -> Result<Option<String>, String> {
+        let folder = self.folder()?;
+        let lock = folder.lock(PATIENCE)?;
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        let place = ring.slots().iter().position(|slot| *slot.id == *id);
+        let place = place.ok_or_else(|| format!("no key \"{}\": portcullis key list", id.escape_debug()))?;
+        let slot = &ring.slots()[place];
+        let mut replaced_by = None;
+        match ring.state(place, &self.schedule, now.unix) {
+            KeyState::Revoked => {}
+            // It has signed nothing, so nothing hangs on its place.
+            KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
+            KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
+            KeyState::Signing => {
+                // In this order: there is a key to sign with at every moment.
+                let signs_from = ring.free_from(now.unix.max(slot.signs_from.saturating_add(1)));
+                replaced_by = Some(self.add(folder, &lock, &ring, signs_from, now)?);
+                folder.revoke(&lock, slot)?;
+            }
         }
-        Algorithm::RS256 => {
-            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
-            let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
-            Ok(der.as_ref().to_vec())
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        self.inner.view.store(Arc::new(View::at(Arc::new(ring), &self.schedule, now.unix)));
+        Ok(replaced_by)
+    }
+
+    /// Makes a key and takes it up. Returns its id.
+    fn add(
+        &self,
+        folder: &Folder,
+        lock: &Lock,
+        ring: &Ring,
+        signs_from: u64,
+        now: Now,
+    ) -> Result<String, String> {
+        let ring = add(folder, lock, self.inner.algorithm, ring, signs_from)?;
+        let made = ring.slots().iter().find(|slot| slot.signs_from == signs_from);
+        let id = made.map(|slot| slot.id.clone().into()).ok_or("the key that was made is gone again")?;
+        self.inner.view.store(Arc::new(View::at(Arc::new(ring), &self.schedule, now.unix)));
+        Ok(id)
+    }
+
+    fn folder(&self) -> Result<&Folder, String> {
+        match &self.inner.source {
+            Source::Folder(folder) => Ok(folder),
+            Source::Secret(_) => {
+                Err("HS256 signs with the secret in the policy ([authority] secret), which is changed there"
+                    .into())
+            }
+            Source::Memory => Err("there is no key yet: portcullis key generate".into()),
         }
     }
 }
 
-/// Makes a key and puts it in place whole. Of two processes that do this at once, one places its key and both use it.
-fn make(state: &Path, path: &Path, algorithm: Algorithm) -> Result<(), String> {
-    let encoded = STANDARD.encode(generate(algorithm)?);
-    let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
-    for line in encoded.as_bytes().chunks(64) {
-        pem.push_str(&String::from_utf8_lossy(line));
-        pem.push('\n');
-    }
-    pem.push_str("-----END PRIVATE KEY-----\n");
+/// A ring of one key that is kept nowhere.
+fn alone(key: SigningKey) -> Result<Ring, String> {
+    let slot = Slot { signs_from: 0, id: key.id().into(), key: Some(Arc::new(key)) };
+    Ring::new(vec![slot]).ok_or_else(|| "a key of ours is none".to_owned())
+}
 
-    place_once(state, path, pem.as_bytes())
+/// All keys of a folder; where there is none to sign with, the moment after the last of them.
+fn read_all(folder: &Folder, algorithm: Algorithm) -> Result<Result<Ring, u64>, String> {
+    let (_, reading) = folder.read(algorithm)?;
+    if let Some((_, why)) = reading.broken.into_iter().next() {
+        return Err(why);
+    }
+    let after = reading.slots.iter().map(|slot| slot.signs_from.saturating_add(1)).max().unwrap_or(0);
+    Ok(Ring::new(reading.slots).ok_or(after))
+}
+
+fn read_sound(folder: &Folder, algorithm: Algorithm) -> Result<Ring, String> {
+    read_all(folder, algorithm)?
+        .map_err(|_| "there is no key to sign with: portcullis key generate".to_owned())
+}
+
+/// Makes a key where there is none to sign with. Another process may have been first: then that one's is used.
+fn first(folder: &Folder, lock: &Lock, algorithm: Algorithm, now: Now) -> Result<Ring, String> {
+    match read_all(folder, algorithm)? {
+        Ok(ring) => Ok(ring),
+        Err(after) => {
+            folder.make(lock, algorithm, now.unix.max(after).max(1))?;
+            read_sound(folder, algorithm)
+        }
+    }
+}
+
+fn add(
+    folder: &Folder,
+    lock: &Lock,
+    algorithm: Algorithm,
+    ring: &Ring,
+    signs_from: u64,
+) -> Result<Ring, String> {
+    if ring.slots().len() >= KEYS_MAX {
+        return Err(format!(
+            "{KEYS_MAX} keys are there already: keys go a day after they are accepted no more, while a gateway runs"
+        ));
+    }
+    folder.make(lock, algorithm, signs_from)?;
+    read_sound(folder, algorithm)
 }
 
 #[cfg(test)]
+mod scratch;
+
+#[cfg(test)]
 mod tests {
+    use super::scratch::{FIRST, START, Scratch};
     use super::*;
-    use std::fs::{self, DirBuilder, OpenOptions};
-    use std::io::Write;
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    use std::path::PathBuf;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Self {
-            Self(std::env::temp_dir().join(format!("portcullis-keyring-{name}-{}", std::process::id())))
-        }
+    fn states(keyring: &Keyring, now: u64) -> Vec<KeyState> {
+        keyring.list(Now::at(now)).iter().map(|key| key.state).collect()
     }
 
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    /// A private key as it would lie in the state folder.
-    fn place(folder: &Folder, pem: &str) {
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder.0).unwrap();
-        let path = folder.0.join(FILE);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
-        file.write_all(pem.as_bytes()).unwrap();
+    fn id(keyring: &Keyring, now: u64) -> String {
+        keyring.signing(Now::at(now)).id().to_owned()
     }
 
     #[test]
-    fn a_key_is_named_by_its_thumbprint() {
-        // RFC 8037 appendices A.1 and A.3: a private key, and the thumbprint of its public half.
-        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
-        let pkcs8 =
-            [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
-        let keyring = Keyring::from_pkcs8(Algorithm::EdDSA, &pkcs8).unwrap();
-        assert_eq!(keyring.id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
-        let keys = keyring.key_set().unwrap();
-        let listed: Vec<_> = keys.iter().map(|key| (key.id(), key.algorithm())).collect();
-        assert_eq!(listed, [(Some(keyring.id()), Algorithm::EdDSA)]);
+    fn the_first_key_is_made_once_and_nobody_else_may_read_it() {
+        let folder = Scratch::new();
+        let first = folder.open(START);
+        assert_eq!(id(&first, START), id(&folder.open(START + 9), START + 9));
+        assert_eq!(folder.files(), [FIRST], "nothing half made is left");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder.0), mode(&folder.0.join(FIRST))), (0o700, 0o600));
+        assert_eq!(mode(&folder.0.join("signing-key.lock")), 0o600);
+        let other = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap_err();
+        assert!(other.contains("not a key for ES256") && other.contains(FIRST), "{other}");
+        fs::set_permissions(folder.0.join(FIRST), Permissions::from_mode(0o640)).unwrap();
+        assert!(folder.try_open(START).unwrap_err().contains("chmod 600"));
+    }
+
+    #[test]
+    fn processes_that_start_together_agree_on_one_key() {
+        let folder = Scratch::new();
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            // At different times: the names of their files would differ.
+            let threads = (0..8).map(|n| {
+                scope.spawn({
+                    let folder = &folder;
+                    move || id(&folder.open(START + n), START)
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        assert_eq!(folder.files().len(), 1);
     }
 
     #[test]
     fn looking_at_a_policy_leaves_nothing_behind() {
-        let folder = Folder::new("pretend");
+        let folder = Scratch::new();
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
-            assert!(Keyring::open(&folder.0, algorithm, None, Absent::Pretend).is_ok());
+            let keyring = Keyring::open(&folder.0, algorithm, None, Absent::Pretend).unwrap();
+            assert!(keyring.is_pretended());
+            assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
+            assert!(keyring.rotate(Begin::AtOnce, Now::read()).is_err());
         }
         assert!(!folder.0.exists());
     }
 
     #[test]
-    fn a_secret_is_given_and_long_enough_and_touches_no_file() {
-        let folder = Folder::new("secret");
+    fn a_secret_is_given_and_long_enough_touches_no_file_and_is_not_published() {
+        let folder = Scratch::new();
         let open = |secret| Keyring::open(&folder.0, Algorithm::HS256, secret, Absent::Make);
-        assert_eq!(open(Some(&[7; 32])).unwrap().id(), "hs256");
+        let keyring = open(Some(&[7; 32])).unwrap();
+        assert_eq!(id(&keyring, START), "hs256");
+        assert_eq!(keyring.jwks(), r#"{"keys":[]}"#);
+        assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
+        for refused in [
+            keyring.rotate(Begin::AtOnce, Now::read()).unwrap_err(),
+            keyring.revoke("hs256", Now::read()).unwrap_err(),
+        ] {
+            assert!(refused.contains("[authority] secret"), "{refused}");
+        }
+        assert!(
+            keyring.watcher(Now::at(START)).look(Now::at(START), |_| panic!("nothing changes")).is_empty()
+        );
         assert!(open(Some(&[7; 31])).unwrap_err().contains("248 bits"));
         assert!(open(None).unwrap_err().contains("needs a secret"));
+        assert!(!format!("{keyring:?}").contains("7, 7"), "{keyring:?}");
         assert!(!folder.0.exists());
     }
 
@@ -288,25 +484,202 @@ mod tests {
         let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
         let public = rcgen::KeyPair::generate().unwrap().public_key_pem();
         let large = "A".repeat(1 << 20);
-        for (at, pem) in ["", "nothing", &p384, &public, &large].into_iter().enumerate() {
-            let folder = Folder::new(&format!("garbage-{at}"));
-            place(&folder, pem);
-            for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
-                for absent in [Absent::Make, Absent::Pretend] {
-                    let told = Keyring::open(&folder.0, algorithm, None, absent).unwrap_err();
-                    assert!(told.contains(FILE), "{told}");
+        for name in ["signing-key.pem", FIRST] {
+            for pem in ["", "nothing", &p384, &public, &large] {
+                let folder = Scratch::new();
+                folder.place(name, pem);
+                for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
+                    for absent in [Absent::Make, Absent::Pretend] {
+                        let told = Keyring::open(&folder.0, algorithm, None, absent).unwrap_err();
+                        assert!(told.contains(name), "{told}");
+                    }
                 }
+                assert_eq!(fs::read_to_string(folder.0.join(name)).unwrap(), pem);
+                assert_eq!(folder.files(), [name]);
             }
-            assert_eq!(fs::read_to_string(folder.0.join(FILE)).unwrap(), pem);
         }
     }
 
     #[test]
+    fn a_name_that_says_no_moment_is_told_and_other_files_are_not_looked_at() {
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+        for name in [
+            "signing-key.old.pem",
+            "signing-key..pem",
+            "signing-key.20260230T000000Z.pem",
+            "signing-key.x.revoked",
+        ] {
+            let folder = Scratch::new();
+            folder.place(name, &pem);
+            let told = folder.try_open(START).unwrap_err();
+            assert!(told.contains(name) && told.contains("no name of a signing key"), "{told}");
+        }
+        for name in
+            ["signing-key", "signing-keys.pem", "certificate.pem", "signing-key.pem.bak", "x.signing-key.pem"]
+        {
+            let folder = Scratch::new();
+            folder.place(name, "nothing");
+            folder.open(START);
+            assert_eq!(folder.files().len(), 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_the_first_version_is_taken_over_as_it_is() {
+        let folder = Scratch::new();
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+        folder.place("signing-key.pem", &pem);
+        let keyring = folder.open(START);
+        assert_eq!(folder.files(), ["signing-key.pem"]);
+        let listed = &keyring.list(Now::at(START))[0];
+        assert_eq!((listed.state, listed.signs_from), (KeyState::Signing, None));
+        assert_eq!(listed.id, id(&keyring, START));
+        // And it can be changed like any other.
+        keyring.rotate(Begin::AtOnce, Now::at(START)).unwrap();
+        assert_eq!(states(&keyring, START), [KeyState::Retiring, KeyState::Signing]);
+        assert_eq!(keyring.revoke(&listed.id, Now::at(START + 1)), Ok(None));
+        assert_eq!(folder.files(), [FIRST, "signing-key.revoked"]);
+    }
+
+    #[test]
     fn a_key_that_was_brought_along_is_used() {
-        let folder = Folder::new("brought");
-        place(&folder, &rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem());
+        let folder = Scratch::new();
+        folder.place(FIRST, &rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem());
         let keyring = Keyring::open(&folder.0, Algorithm::RS256, None, Absent::Make).unwrap();
         assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
         assert!(Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).is_err());
+    }
+
+    #[test]
+    fn a_next_key_is_published_at_once_and_signs_after_its_lead() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = id(&keyring, START);
+        let rotated = keyring.rotate(Begin::Published, Now::at(START + 5)).unwrap();
+        assert_eq!((rotated.signs_from, rotated.made), (START + 5 + LEAD, true));
+        let jwks = String::from_utf8(keyring.jwks().to_vec()).unwrap();
+        assert!(jwks.contains(&first) && jwks.contains(&rotated.id), "{jwks}");
+        assert_eq!(keyring.key_set().unwrap().iter().count(), 2);
+        assert_eq!(id(&keyring, rotated.signs_from - 1), first);
+        assert_eq!(id(&keyring, rotated.signs_from), rotated.id);
+        // One that is coming will do, until it has come.
+        let again = keyring.rotate(Begin::Published, Now::at(START + 60)).unwrap();
+        assert_eq!(again, Rotated { made: false, ..rotated.clone() });
+        let next = keyring.rotate(Begin::Published, Now::at(rotated.signs_from)).unwrap();
+        assert!(next.made && next.id != rotated.id);
+    }
+
+    #[test]
+    fn keys_that_sign_at_once_do_so_one_after_the_other() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let mut last = START;
+        for _ in 0..5 {
+            let rotated = keyring.rotate(Begin::AtOnce, Now::at(START)).unwrap();
+            assert_eq!(rotated.signs_from, last + 1, "a moment of its own");
+            assert_eq!(id(&keyring, rotated.signs_from), rotated.id);
+            last = rotated.signs_from;
+        }
+        assert_eq!(id(&folder.open(last), last), id(&keyring, last), "another process sees the same");
+    }
+
+    #[test]
+    fn there_is_an_end_to_how_many_keys_are_made() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        for _ in 1..KEYS_MAX {
+            keyring.rotate(Begin::AtOnce, Now::at(START)).unwrap();
+        }
+        let refused = keyring.rotate(Begin::AtOnce, Now::at(START)).unwrap_err();
+        assert!(refused.contains("64 keys"), "{refused}");
+        assert_eq!(folder.files().len(), KEYS_MAX);
+        folder.open(START);
+    }
+
+    #[test]
+    fn a_key_is_taken_back_whatever_it_is_for() {
+        use KeyState::{Next, Retiring, Revoked, Signing};
+        let ring = || {
+            let folder = Scratch::new();
+            let keyring = folder.open(START);
+            keyring.rotate(Begin::AtOnce, Now::at(START + 100)).unwrap();
+            keyring.rotate(Begin::Published, Now::at(START + 200)).unwrap();
+            let now = START + 201;
+            assert_eq!(states(&keyring, now), [Retiring, Signing, Next]);
+            (folder, keyring, now)
+        };
+        for (place, after) in [
+            (0, &[Revoked, Signing, Next][..]),
+            (1, &[Retiring, Revoked, Signing, Next]),
+            (2, &[Retiring, Signing]),
+        ] {
+            let (folder, keyring, now) = ring();
+            let taken = keyring.list(Now::at(now))[place].clone();
+            let replaced_by = keyring.revoke(&taken.id, Now::at(now)).unwrap();
+            assert_eq!(replaced_by.is_some(), taken.state == Signing, "{place}");
+            for keyring in [&keyring, &folder.open(now)] {
+                assert_eq!(states(keyring, now), after, "{place}");
+                assert!(keyring.key_set().unwrap().iter().all(|key| key.id() != Some(&taken.id)), "{place}");
+                assert_ne!(id(keyring, now), taken.id);
+            }
+            let private = fs::read_to_string(
+                folder.0.join(format!("signing-key.{}.pem", moment::written(taken.signs_from.unwrap()))),
+            );
+            assert!(private.is_err(), "its private half is gone");
+            // Twice is not worse than once; a key that is not there is told.
+            let again = keyring.revoke(&taken.id, Now::at(now));
+            assert_eq!(again.is_ok(), taken.state != Next, "{again:?}");
+            assert!(keyring.revoke("a\u{1b}b", Now::at(now)).unwrap_err().contains(r"a\u{1b}b"));
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_was_killed_leaves_a_ring_in_use_and_no_private_key_lying_about() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = id(&keyring, START);
+        let pem = fs::read_to_string(folder.0.join(FIRST)).unwrap();
+        // Killed while it wrote the next key.
+        folder.place("signing-key.20261123T092601Z.0123456789abcdef", &pem[..40]);
+        assert_eq!(id(&folder.open(START + 1), START + 9999), first);
+        // Killed between having made the new one and taking the old one back: as if it had not been asked.
+        keyring.rotate(Begin::AtOnce, Now::at(START + 10)).unwrap();
+        assert_eq!(states(&folder.open(START + 10), START + 10), [KeyState::Retiring, KeyState::Signing]);
+        assert!(folder.files().iter().all(|name| name.ends_with(".pem")), "{:?}", folder.files());
+        // Killed between taking it back and removing its private half: it is revoked.
+        folder.place("signing-key.20261123T091601Z.revoked", &format!("{first}\n"));
+        let keyring = folder.open(START + 11);
+        assert_eq!(states(&keyring, START + 11), [KeyState::Revoked, KeyState::Signing]);
+        assert_eq!(keyring.list(Now::at(START + 11))[0].id, first);
+        keyring.rotate(Begin::Published, Now::at(START + 12)).unwrap();
+        assert!(!folder.0.join(FIRST).exists());
+    }
+
+    #[test]
+    fn a_key_does_not_come_back_under_another_name() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let pem = fs::read_to_string(folder.0.join(FIRST)).unwrap();
+        let twin = "signing-key.20270101T000000Z.pem";
+        folder.place(twin, &pem);
+        let told = folder.try_open(START).unwrap_err();
+        assert!(told.contains(twin) && told.contains("the same key as"), "{told}");
+        fs::remove_file(folder.0.join(twin)).unwrap();
+        keyring.revoke(&id(&keyring, START), Now::at(START)).unwrap();
+        folder.place("signing-key.20250101T000000Z.pem", &pem);
+        let told = folder.try_open(START).unwrap_err();
+        assert!(told.contains("20250101") && told.contains(".revoked"), "{told}");
+    }
+
+    #[test]
+    fn where_all_keys_were_taken_back_the_next_start_makes_one() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = id(&keyring, START);
+        folder.place("signing-key.20261123T091601Z.revoked", "not an id\u{7}");
+        let keyring = folder.open(START);
+        assert_ne!(id(&keyring, START), first);
+        assert_eq!(states(&keyring, START), [KeyState::Revoked, KeyState::Signing]);
+        assert_eq!(keyring.list(Now::at(START))[0].id, "unknown");
     }
 }

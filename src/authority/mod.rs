@@ -25,7 +25,10 @@ pub use ask::{Ask, Holder};
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, Fields};
-pub use keyring::{Absent, Keyring};
+pub use keyring::{
+    Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
+    SigningKey, Watcher,
+};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use token::{AccessClaims, mint};
 

@@ -18,7 +18,7 @@ pub struct Terms {
     /// `aud`.
     pub audience: Vec<String>,
     /// Its signing keys.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Keyring,
     /// What it revoked.
     pub revoked: Arc<Revoked>,
     /// How long an access token lives.

@@ -114,10 +114,11 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
         insert("fresh", Some(claims.fresh.into()));
         insert("nbf", Some(now.unix.into()));
     }
-    let mut header = Header::new(keyring.algorithm().as_library());
+    let key = keyring.signing(now);
+    let mut header = Header::new(key.algorithm().as_library());
     header.typ = Some("at+jwt".to_owned());
-    header.kid = Some(keyring.id().to_owned());
-    encode(&header, &payload, keyring.signing_key()).map_err(|error| format!("cannot sign: {error}"))
+    header.kid = Some(key.id().to_owned());
+    encode(&header, &payload, key.encoding()).map_err(|error| format!("cannot sign: {error}"))
 }
 
 #[cfg(test)]
@@ -126,8 +127,7 @@ mod tests {
     use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Trust, verify};
     use crate::authority::Absent;
     use crate::denial::Denial;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     struct Folder(PathBuf);
@@ -186,39 +186,6 @@ mod tests {
             assert_eq!(verify(&token, &trust, Now::at(1060)).unwrap_err(), Denial::ExpiredToken);
             assert_eq!(verify(&token, &trust, Now::at(999)).unwrap_err(), Denial::TokenNotYetValid);
         }
-    }
-
-    #[test]
-    fn the_key_is_made_once_and_nobody_else_may_read_it() {
-        let folder = Folder::new("key");
-        let first = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap();
-        let again = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap();
-        assert_eq!(first.id(), again.id());
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let key = folder.0.join("signing-key.pem");
-        assert_eq!((mode(&folder.0), mode(&key)), (0o700, 0o600));
-        assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "nothing half made is left");
-        assert!(
-            Keyring::open(&folder.0, Algorithm::EdDSA, None, Absent::Make)
-                .unwrap_err()
-                .contains("not a key for EdDSA")
-        );
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(
-            Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap_err().contains("chmod 600")
-        );
-    }
-
-    #[test]
-    fn processes_that_start_together_agree_on_one_key() {
-        let folder = Folder::new("race");
-        let ids: Vec<_> = std::thread::scope(|scope| {
-            let open =
-                || Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap().id().to_owned();
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod check;
 mod healthcheck;
+mod key;
 mod run;
 mod token;
 
@@ -52,6 +53,9 @@ enum Command {
     /// Make or look into tokens.
     #[command(subcommand)]
     Token(token::Command),
+    /// Make, change, take back or list the local authority's signing keys.
+    #[command(subcommand)]
+    Key(key::Command),
     /// Ask the running gateway's admin listener whether it is ready.
     Healthcheck,
 }
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check => check::run(&config, format),
         Command::Token(command) => token::run(&config, format, command),
+        Command::Key(command) => key::run(&config, format, command),
         Command::Healthcheck => healthcheck::run(&config, format),
     }
 }

@@ -263,6 +263,8 @@ pub struct AuthorityTable {
     pub algorithm: String,
     /// How long its access tokens live.
     pub access_expires: Duration,
+    /// After how long another key signs; zero: only by command.
+    pub rotate_keys: Duration,
     /// The secret, for HS256.
     pub secret: Option<Secret>,
     /// How long its refresh tokens live.
@@ -364,6 +366,7 @@ impl Default for AuthorityTable {
             audience: Vec::new(),
             algorithm: "ES256".to_owned(),
             access_expires: Duration::seconds(15 * 60),
+            rotate_keys: Duration::seconds(30 * 24 * 60 * 60),
             secret: None,
             refresh_expires: Duration::seconds(7 * 24 * 3600),
             refresh_grace: Duration::seconds(10),

@@ -1,6 +1,8 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`. Health is answered here and nowhere else, whatever the path,
 //! host or user agent of a request to the other listeners says.
 
+use crate::authority::{KeyState, Keyring};
+use crate::clock::Now;
 use crate::journal::Level;
 use crate::respond::metrics::{self, Exposition, Kind};
 use crate::worker::Shared;
@@ -27,12 +29,15 @@ const CONNECTIONS: usize = 64;
 pub struct Admin {
     /// Already bound.
     pub listeners: Vec<TcpListener>,
+    /// The local authority's name and signing keys, if there is one.
+    pub signing: Option<(Arc<str>, Keyring)>,
 }
 
 /// What the admin listener answers from.
 #[derive(Debug)]
 pub struct State {
     shared: Arc<Shared>,
+    signing: Option<(Arc<str>, Keyring)>,
     draining: Cell<bool>,
     open: Cell<usize>,
 }
@@ -50,7 +55,8 @@ impl Admin {
     /// # Errors
     /// When a socket cannot be used.
     pub fn serve(self, shared: Arc<Shared>) -> io::Result<Rc<State>> {
-        let state = Rc::new(State { shared, draining: Cell::new(false), open: Cell::new(0) });
+        let state =
+            Rc::new(State { shared, signing: self.signing, draining: Cell::new(false), open: Cell::new(0) });
         for listener in self.listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::task::spawn_local(accept(listener, state.clone()));
@@ -133,17 +139,33 @@ fn tell(state: &State) -> String {
         Kind::Gauge,
     );
     let now = Instant::now();
-    for upstream in &policy.upstreams {
+    for upstream in policy.upstreams.iter() {
         for server in &upstream.servers {
             let labels = [("upstream", &*upstream.name), ("server", &*server.origin)];
             out.sample(&labels, u64::from(!server.is_set_aside(now)));
         }
+    }
+    if let Some((_, keyring)) = &state.signing {
+        tell_signing(&mut out, keyring);
     }
     out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
     out.sample(&[], u64::from(!state.draining.get()));
     out.family("portcullis_build_info", "The version that runs.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()
+}
+
+fn tell_signing(out: &mut Exposition, keyring: &Keyring) {
+    let help = "Signing keys of the local authority by what they are for now.";
+    out.family("portcullis_signing_keys", help, Kind::Gauge);
+    let listed = keyring.list(Now::read());
+    for state in KeyState::ALL {
+        let count = listed.iter().filter(|key| key.state == state).count();
+        out.sample(&[("state", state.as_str())], u64::try_from(count).unwrap_or(u64::MAX));
+    }
+    let help = "How often something was wrong with the files of the signing keys.";
+    out.family("portcullis_signing_key_faults_total", help, Kind::Counter);
+    out.sample(&[], keyring.faults());
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -1,11 +1,13 @@
-//! What happens without a request: signals and the admin listener, on the main thread's own runtime. It never
+//! What happens without a request: signals, the admin listener and the signing keys, on the main thread's own runtime. It never
 //! competes with requests for a core's time.
 
 mod admin;
+mod keys;
 
 pub use admin::Admin;
 
 use crate::accept::Gateway;
+use crate::clock::Now;
 use crate::journal::Level;
 use crate::worker::Shared;
 use std::future::{Future, poll_fn};
@@ -31,6 +33,10 @@ pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duratio
         .build_local(tokio::runtime::LocalOptions::default())?;
     runtime.block_on(async {
         let mut stop = Stop::install()?;
+        if let Some((issuer, keyring)) = &admin.signing {
+            let watcher = keyring.watcher(Now::read());
+            tokio::task::spawn_local(keys::watch(shared.clone(), issuer.clone(), watcher));
+        }
         let state = admin.serve(shared.clone())?;
         let name = stop.asked().await;
         state.begin_draining();

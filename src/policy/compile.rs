@@ -129,11 +129,11 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
         trust = trust.with_local(cookies, terms.origins.clone(), terms.revoked.clone());
     }
     let policy = Policy {
-        table,
+        table: Arc::new(table),
         routes: routes.into(),
-        trust,
+        trust: Arc::new(trust),
         terms,
-        front,
+        front: Arc::new(front),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };

@@ -21,6 +21,13 @@ impl LivePolicy {
         self.0.load_full()
     }
 
+    /// Puts a policy in force that is made out of the one in force. Each request that begins after this returns is decided
+    /// by it. Of two such changes at once none is lost: `change` may be called again.
+    pub fn update(&self, change: impl FnMut(&Policy) -> Policy) {
+        let mut change = change;
+        self.0.rcu(|policy| change(policy));
+    }
+
     /// One core's view of it.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());

@@ -7,7 +7,7 @@ mod live;
 pub use compile::{Compiled, ServerPlan, compile};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 
-use crate::authenticate::{Admission, Trust};
+use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
@@ -20,23 +20,31 @@ use crate::route::path::Slashes;
 use http::HeaderValue;
 use std::sync::Arc;
 
-/// A compiled policy.
-#[derive(Debug)]
+/// A compiled policy. Cheap to clone: one that differs in a part shares the others.
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Which route covers a head: positions in `routes`.
-    pub table: RouteTable<usize>,
+    pub table: Arc<RouteTable<usize>>,
     /// The routes, in the order of the file.
-    pub routes: Box<[Route]>,
+    pub routes: Arc<[Route]>,
     /// Whose tokens are believed.
-    pub trust: Trust,
+    pub trust: Arc<Trust>,
     /// What the local authority issues, if there is one.
     pub terms: Option<Arc<Terms>>,
     /// What holds for all requests.
-    pub front: Front,
+    pub front: Arc<Front>,
     /// The upstreams, for telling of their health.
-    pub upstreams: Box<[Arc<Upstream>]>,
+    pub upstreams: Arc<[Arc<Upstream>]>,
     /// The limits, for telling of their refusals.
-    pub limits: Box<[Arc<Limit>]>,
+    pub limits: Arc<[Arc<Limit>]>,
+}
+
+impl Policy {
+    /// This policy with other keys of one issuer.
+    #[must_use]
+    pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
+        Self { trust: Arc::new(self.trust.with_keys(issuer, keys)), ..self.clone() }
+    }
 }
 
 /// One compiled part for each stage: how fast, whom to trust, what to require, where to.

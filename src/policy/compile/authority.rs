@@ -4,7 +4,7 @@ use super::Faults;
 use super::trust::{parse_algorithm, resolve};
 use crate::authenticate::{Algorithm, CookieNames, Revoked};
 use crate::authority::{
-    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, StoreLocation, Terms,
+    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, Schedule, StoreLocation, Terms,
 };
 use crate::config::file::{self, AuthorityTable, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
@@ -18,6 +18,10 @@ use std::time::Duration;
 const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
 /// A grace longer than this is a window for thieves, not for retries.
 const GRACE_MAX: Duration = Duration::from_secs(300);
+/// A signing key is used for at least as long: it is published, and fetched by all, before it is.
+const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
+/// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
+const KEYS_AT_ONCE: u32 = 16;
 /// Claims that no attribute may stand for.
 const OWN_CLAIMS: [&str; 17] = [
     "iss",
@@ -62,7 +66,7 @@ pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> O
     Some(Terms {
         issuer: table.issuer.clone(),
         audience: table.audience.clone(),
-        keyring: Arc::new(keyring),
+        keyring,
         revoked: Arc::new(Revoked::default()),
         access_expires: table.access_expires.into(),
         refresh_expires: table.refresh_expires.into(),
@@ -288,12 +292,33 @@ fn keyring(file: &File, table: &AuthorityTable, absent: Absent, faults: &mut Fau
         }
         (_, None) => None,
     };
+    let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
     let dir = faults.path(&file.state.dir);
     match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
-        Ok(keyring) => Some(keyring),
+        Ok(keyring) => Some(keyring.scheduled(schedule)),
         Err(why) => {
             faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
             None
         }
     }
+}
+
+/// How often the signing key changes.
+fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
+    if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            "less than 1h: a key is published ten minutes before it signs",
+            "a duration such as \"30d\"; \"0s\" for never",
+        );
+    } else if !rotate_keys.is_zero() && access_expires > rotate_keys * KEYS_AT_ONCE {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            format!("more than {KEYS_AT_ONCE} keys whose tokens live at once"),
+            "a longer time, or a shorter access_expires",
+        );
+    }
+    Schedule { access_expires, rotate_keys }
 }

@@ -1,0 +1,219 @@
+//! One signing key: made, written as PEM, read again, named by its thumbprint.
+
+use crate::authenticate::{Algorithm, KeySet};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use jsonwebtoken::EncodingKey;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject;
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// A key that signs tokens.
+pub struct SigningKey {
+    algorithm: Algorithm,
+    id: String,
+    encoding: EncodingKey,
+    /// The public half as a JSON Web Key; none for a secret.
+    jwk: Option<String>,
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("algorithm", &self.algorithm)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SigningKey {
+    /// A shared secret for HS256.
+    pub(super) fn from_secret(secret: &[u8]) -> Result<Self, String> {
+        // The set knows how long a secret has to be.
+        KeySet::default().add_secret(None, secret)?;
+        Ok(Self {
+            algorithm: Algorithm::HS256,
+            id: "hs256".to_owned(),
+            encoding: EncodingKey::from_secret(secret),
+            jwk: None,
+        })
+    }
+
+    /// A key of ours that is kept nowhere.
+    pub(super) fn fleeting(algorithm: Algorithm) -> Result<Self, String> {
+        Self::from_pkcs8(algorithm, &generate(algorithm)?).ok_or_else(|| "a key of ours is none".to_owned())
+    }
+
+    /// Reads a private key in PEM.
+    pub(super) fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, String> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem)
+            .map_err(|error| format!("no private key in PKCS#8 PEM: {error}"))?;
+        Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or_else(|| {
+            format!(
+                "not a key for {algorithm}: say [authority] algorithm as it was when the key was made, or move the file away so that a new key is made"
+            )
+        })
+    }
+
+    pub(super) fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        // The members of the thumbprint are in lexical order, without blanks (RFC 7638 section 3).
+        let (required, encoding) = match algorithm {
+            Algorithm::HS256 => return None,
+            Algorithm::ES256 => {
+                let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
+                let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
+                let required =
+                    format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, encode(x), encode(y));
+                (required, EncodingKey::from_ec_der(pkcs8))
+            }
+            Algorithm::EdDSA => {
+                let pair = Ed25519KeyPair::from_pkcs8(pkcs8).ok()?;
+                let x = encode(pair.public_key().as_ref());
+                (format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#), EncodingKey::from_ed_der(pkcs8))
+            }
+            Algorithm::RS256 => {
+                // The library refuses moduli under 2048 bits.
+                let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
+                let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
+                let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
+                // The library reads an RSA key as PKCS#1, which is what PKCS#8 wraps.
+                let pkcs1 = pkcs1_within(pkcs8)?;
+                (format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#), EncodingKey::from_rsa_der(pkcs1))
+            }
+        };
+        let id = encode(digest(&SHA256, required.as_bytes()).as_ref());
+        let members = required.trim_start_matches('{').trim_end_matches('}');
+        let jwk = format!(r#"{{{members},"alg":"{algorithm}","kid":"{id}","use":"sig"}}"#);
+        Some(Self { algorithm, id, encoding, jwk: Some(jwk) })
+    }
+
+    /// What it signs with.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Its id, the `kid` of what it signs: its thumbprint (RFC 7638).
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// As the library signs with it.
+    pub(in crate::authority) const fn encoding(&self) -> &EncodingKey {
+        &self.encoding
+    }
+
+    /// Its public half as a JSON Web Key (RFC 7517 section 4); none for a secret, which is never published.
+    pub(super) fn jwk(&self) -> Option<&str> {
+        self.jwk.as_deref()
+    }
+}
+
+/// The RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5): the content of its only
+/// OCTET STRING, behind the version and the algorithm, all with lengths of two bytes for keys of these sizes.
+fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
+    let start = pkcs8.windows(2).skip(4).position(|pair| pair == [0x04, 0x82])? + 4;
+    let length = u16::from_be_bytes([*pkcs8.get(start + 2)?, *pkcs8.get(start + 3)?]);
+    pkcs8.get(start + 4..start + 4 + usize::from(length))
+}
+
+fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, String> {
+    let failed = |_| "the system's random numbers failed".to_owned();
+    let random = SystemRandom::new();
+    let pkcs8 = match algorithm {
+        Algorithm::HS256 => return Err("a secret is not made here".to_owned()),
+        Algorithm::ES256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+            .map_err(failed)?
+            .as_ref()
+            .to_vec(),
+        Algorithm::EdDSA => Ed25519KeyPair::generate_pkcs8(&random).map_err(failed)?.as_ref().to_vec(),
+        Algorithm::RS256 => {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+            let der: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+            der.as_ref().to_vec()
+        }
+    };
+    Ok(Zeroizing::new(pkcs8))
+}
+
+/// Makes a private key, in PEM.
+pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, String> {
+    let encoded = Zeroizing::new(STANDARD.encode(&*generate(algorithm)?));
+    // Room for all of it, so that no part is left behind in memory by growing.
+    let mut pem = Zeroizing::new(String::with_capacity(encoded.len() * 66 / 64 + 128));
+    pem.push_str("-----BEGIN PRIVATE KEY-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END PRIVATE KEY-----\n");
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with: openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024.
+    const WEAK: &str = "-----BEGIN PRIVATE KEY-----
+MIICeAIBADANBgkqhkiG9w0BAQEFAASCAmIwggJeAgEAAoGBAMzV9gPpLcrvqLcr
+b9cEE3JfOXS8WuPDjfvKA6ikyIStaVbtpRG5mN1x1OFnC3qBx8m5ZrWPAAeCjCVe
+d7mM3fYDLOvJYPDGjKeh+5NxJi6PPARn16G4YOWYeAdMwt640ieSdOEHCc/fwaO0
+2xBceRF3XnFrsAlRzCwuDWYLxKoJAgMBAAECgYBoOQ3eW40DTwIngSB85QQIE8+m
+SBhu/5eE3/sQmhe0+o84vd5ZsHfJZRwOPGIoyVQgngdWphY7u/8XHIQKk1Rz6HAJ
+l3016PLHyKQzJqi4aTrNJud13PMkqz5EhFz+IK3MjDBRsYSOfhU9F/IfOZJyv3BJ
+EgZDPM4Znwg7MKfxoQJBAPyDI+9b5pMSSntMfEaKyU4xyv1bBMpJMcvbWhe2m5vc
+ItGFQ/frAQggUiRT7Bl0EPTl1StYj/INE9NHXp0paxUCQQDPqj22vrjuJgxsYGrX
+DPZKNmFDJQrU/wQJg8oRdfDsv97QSJOSSf/JVmWH/zuiGFSXBb3vnVdbONmzbfyN
+83AlAkEA9K7a1mkWD7NsqvedgPmhQX0sdr6I8L9mWmSuc0YGmUwCDUb2ari04jv3
+fK45nRyEBdrj6kHCEkmryVJiEyZ8VQJBAKnna5685KlUUA3LxR416LxHScSZ5gbm
+rvLp9MXcbUYGpdJbzwF9sd2U5nUiijPRHESD2ibV4Mct+FApyNyLNFECQQDjkHXu
+hKyWFIEjFfpFD3ScAwqN+egPCzLjDFTkpSQv8XRU78EMqn6ODp6+UyuoG2QPgfVp
+kUGBxPJYzKBhac6y
+-----END PRIVATE KEY-----
+";
+
+    #[test]
+    fn a_key_is_named_by_its_thumbprint() {
+        // RFC 8037 appendices A.1 and A.3: a private key, and the thumbprint of its public half.
+        let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
+        let pkcs8 =
+            [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();
+        let key = SigningKey::from_pkcs8(Algorithm::EdDSA, &pkcs8).unwrap();
+        assert_eq!(key.id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[test]
+    fn what_is_made_is_read_again_and_published_without_its_private_half() {
+        for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
+            let pem = generate_pem(algorithm).unwrap();
+            assert!(pem.lines().all(|line| line.len() <= 64) && pem.capacity() < 4096, "{algorithm}");
+            let key = SigningKey::from_pem(algorithm, pem.as_bytes()).unwrap();
+            let jwk: serde_json::Value = serde_json::from_str(key.jwk().unwrap()).unwrap();
+            for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
+                assert!(jwk.get(private).is_none(), "{algorithm} {private}");
+            }
+            assert_eq!(jwk["kid"], key.id());
+            for other in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
+                assert_eq!(SigningKey::from_pem(other, pem.as_bytes()).is_ok(), other == algorithm);
+            }
+        }
+        assert!(generate_pem(Algorithm::HS256).is_err());
+    }
+
+    #[test]
+    fn an_rsa_key_under_2048_bits_is_none() {
+        assert!(SigningKey::from_pem(Algorithm::RS256, WEAK.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! `portcullis key`: make, change, take back and list the local authority's signing keys. A running gateway follows
+//! within a second, for the state folder is all that they share.
+
+use super::{Format, REFUSED, complain, load, say};
+use crate::authority::{Absent, Begin, Keyring, Listed};
+use crate::clock::Now;
+use crate::policy::Compiled;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make the first signing key, unless there is one, and print its id.
+    Generate,
+    /// Make another key. It is published for ten minutes before it signs; the last one is accepted until its last token
+    /// is dead.
+    Rotate {
+        /// The key signs at once, as when the last one leaked. Whoever verifies tokens elsewhere may refuse its first
+        /// ones, until they fetch the key set again.
+        #[arg(long)]
+        now: bool,
+    },
+    /// Take a key back that leaked: nothing that it signed is accepted from now on. If it is the one that signs, a new
+    /// one signs at once.
+    Revoke {
+        /// The key's id, as `key list` shows it.
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
+        id: String,
+    },
+    /// List the signing keys and what they are for, and the keys of every issuer.
+    List,
+}
+
+/// Why it was refused.
+enum Failure {
+    /// It was told already.
+    Said(ExitCode),
+    /// It is told by the caller.
+    Because(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Because(why)
+    }
+}
+
+pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+    let result = match command {
+        Command::Generate => generate(path, format),
+        Command::Rotate { now } => rotate(path, format, if now { Begin::AtOnce } else { Begin::Published }),
+        Command::Revoke { id } => revoke(path, format, &id),
+        Command::List => list(path, format),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => code,
+        Err(Failure::Because(why)) => {
+            complain(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
+    let compiled = load(path, absent).map_err(Failure::Said)?;
+    let authority = compiled.policy.terms.ok_or_else(|| {
+        format!(
+            "{}: there is no [authority], so there are no signing keys: add [authority] with issuer and audience",
+            path.display()
+        )
+    })?;
+    Ok(authority.keyring.clone())
+}
+
+fn generate(path: &Path, format: Format) -> Result<(), Failure> {
+    let made = keyring(path, Absent::Pretend)?.is_pretended();
+    let keyring = keyring(path, Absent::Make)?;
+    let key = keyring.signing(Now::read());
+    match format {
+        Format::Json => {
+            let report = json!({ "kid": key.id(), "algorithm": key.algorithm().as_str(), "made": made });
+            say(&report.to_string());
+        }
+        Format::Text => {
+            say(key.id());
+            if !made {
+                complain("it was there already: portcullis key rotate makes another one");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rotate(path: &Path, format: Format, begin: Begin) -> Result<(), Failure> {
+    let rotated = keyring(path, Absent::Make)?.rotate(begin, Now::read())?;
+    let from = Listed::time(rotated.signs_from);
+    match format {
+        Format::Json => {
+            say(&json!({ "kid": rotated.id, "signs_from": from, "made": rotated.made }).to_string());
+        }
+        Format::Text => {
+            say(&rotated.id);
+            let made = if rotated.made { "made" } else { "it was made already" };
+            complain(&format!("{made}; it signs from {from}"));
+        }
+    }
+    Ok(())
+}
+
+fn revoke(path: &Path, format: Format, id: &str) -> Result<(), Failure> {
+    let replaced_by = keyring(path, Absent::Pretend)?.revoke(id, Now::read())?;
+    match format {
+        Format::Json => say(&json!({ "kid": id, "replaced_by": replaced_by }).to_string()),
+        Format::Text => {
+            say(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
+            if let Some(new) = replaced_by {
+                say(&format!("{new} signs in its place"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(path: &Path, format: Format) -> Result<(), Failure> {
+    let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
+    // A key that was made only to look at the policy is none of the authority's.
+    let keyring = compiled.policy.terms.as_ref().map(|authority| &authority.keyring);
+    let listed = keyring.filter(|keyring| !keyring.is_pretended()).map(|keyring| keyring.list(Now::read()));
+    let signing = listed.unwrap_or_default();
+    let ours = compiled.policy.terms.as_ref().map(|authority| authority.issuer.as_str());
+    match format {
+        Format::Json => {
+            let signing: Vec<_> = signing.iter().map(as_json).collect();
+            let issuers: Vec<_> = others(&compiled, ours)
+                .map(|(issuer, keys)| {
+                    let keys: Vec<_> = keys
+                        .iter()
+                        .map(|(id, algorithm)| json!({ "kid": id, "algorithm": algorithm }))
+                        .collect();
+                    json!({ "issuer": issuer, "keys": keys })
+                })
+                .collect();
+            say(&format!("{:#}", json!({ "authority": ours, "signing": signing, "issuers": issuers })));
+        }
+        Format::Text => {
+            if let Some(ours) = ours {
+                say(&format!("{ours} (the local authority)"));
+                if signing.is_empty() {
+                    say("  no key yet: one is made at first start, or by portcullis key generate");
+                }
+            }
+            signing.iter().for_each(|key| say(&as_text(key)));
+            for (issuer, keys) in others(&compiled, ours) {
+                say(issuer);
+                for (id, algorithm) in keys {
+                    say(&format!("  {}  {algorithm}", id.unwrap_or("(without kid)")));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The loaded keys of all issuers but the local one: ids and algorithms.
+fn others<'c>(
+    compiled: &'c Compiled,
+    ours: Option<&str>,
+) -> impl Iterator<Item = (&'c str, Vec<(Option<&'c str>, &'static str)>)> {
+    let issuers = compiled.policy.trust.issuers().iter();
+    issuers.filter(move |issuer| Some(&*issuer.name) != ours).map(|issuer| {
+        let keys = issuer.keys.iter().map(|key| (key.id(), key.algorithm().as_str()));
+        (&*issuer.name, keys.collect())
+    })
+}
+
+fn as_json(key: &Listed) -> Value {
+    json!({
+        "kid": key.id,
+        "algorithm": key.algorithm.as_str(),
+        "state": key.state.as_str(),
+        "signs_from": key.signs_from.map(Listed::time),
+        "accepted_until": key.accepted_until.map(Listed::time),
+    })
+}
+
+fn as_text(key: &Listed) -> String {
+    let from = key.signs_from.map_or_else(|| "the beginning".to_owned(), Listed::time);
+    let until = key.accepted_until.map(|until| format!(", accepted until {}", Listed::time(until)));
+    let (id, algorithm, state) = (&key.id, key.algorithm, key.state.as_str());
+    format!("  {id}  {algorithm}  {state:<8}  signs from {from}{}", until.unwrap_or_default())
+}
