@@ -10,6 +10,7 @@ mod jws;
 mod keys;
 pub mod principal;
 mod revoked;
+pub mod seen;
 mod trust;
 mod verify;
 

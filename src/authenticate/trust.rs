@@ -5,6 +5,7 @@ use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
 use super::revoked::Revoked;
+use super::seen::Seen;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +36,8 @@ pub struct Issuer {
 #[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
+    /// One for each issuer.
+    seen: Box<[Arc<Seen>]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
     cookies: Option<CookieNames>,
@@ -50,6 +53,7 @@ impl Trust {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
         }
         Self {
+            seen: issuers.iter().map(|_| Arc::default()).collect(),
             issuers: issuers.into(),
             claims: claims.into(),
             identity,
@@ -103,9 +107,15 @@ impl Trust {
         &self.revoked
     }
 
-    /// The issuer of this name.
-    pub(super) fn issuer(&self, name: &str) -> Option<&Issuer> {
-        self.issuers.iter().find(|issuer| *issuer.name == *name)
+    /// The issuer of this name, and where its tokens are counted.
+    pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &Seen)> {
+        let mut both = self.issuers.iter().zip(&self.seen);
+        both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
+    }
+
+    /// What was seen of each issuer's tokens.
+    pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
+        self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
 
     /// The issuers, for listing.

@@ -28,8 +28,8 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     let Some(Value::String(issuer)) = claims.get("iss") else {
         return Err(Denial::MissingClaim(RequiredClaim::Issuer));
     };
-    let issuer = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
-    jws.verify(&issuer.keys, &issuer.algorithms)?;
+    let (issuer, seen) = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
+    let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
@@ -58,6 +58,8 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     };
     let headers = trust.identity().render(&principal);
     principal.headers = headers.ok_or(Denial::MalformedToken(TokenPart::Claims))?;
+    let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
+    seen.record(algorithm, age, token.len());
     Ok(principal)
 }
 
