@@ -27,6 +27,7 @@ mod logs;
 mod regression;
 mod responses;
 mod routing;
+mod sessions;
 mod tls;
 mod upstreams;
 mod wire;

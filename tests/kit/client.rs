@@ -323,6 +323,16 @@ pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     connection.answer()
 }
 
+/// The same to a gateway that may end at any moment; none when it does before its answer is whole.
+pub fn try_send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<Answer> {
+    let stream = TcpStream::connect(address).ok()?;
+    stream.set_nodelay(true).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut connection = Connection { stream: Box::new(stream), buffer: Vec::new() };
+    connection.try_send(bytes).ok()?;
+    connection.try_answer("POST").filter(|answer| answer.complete)
+}
+
 /// A well-formed request.
 #[derive(Clone, Debug)]
 pub struct Request {

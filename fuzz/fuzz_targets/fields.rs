@@ -1,0 +1,25 @@
+//! No body of a request to an endpoint makes its reader panic, and a form says what its encoding says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use portcullis::authority::Fields;
+
+fuzz_target!(|data: &[u8]| {
+    let mut headers = http::HeaderMap::new();
+    for kind in ["application/json", "application/x-www-form-urlencoded"] {
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+        if let Ok(fields) = Fields::read(&headers, data) {
+            for name in ["username", "password", "refresh_token"] {
+                let _ = fields.optional(name);
+            }
+        }
+    }
+    // Whatever bytes a value has, a form that encodes them all is read back as they are, if they are text.
+    let encoded: String = data.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let read = Fields::form(format!("a={encoded}").as_bytes());
+    match std::str::from_utf8(data) {
+        Ok("") => assert_eq!(read.expect("a form").optional("a"), Ok(None)),
+        Ok(text) => assert_eq!(read.expect("a form").optional("a"), Ok(Some(text))),
+        Err(_) => assert!(read.is_err()),
+    }
+});
