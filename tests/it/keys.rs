@@ -177,11 +177,11 @@ fn a_key_signs_when_its_moment_comes() {
     let rotated: Value =
         serde_json::from_str(&good(&dir, &["key", "rotate", "--format", "json"]).stdout).unwrap();
     let made = dir.path().join(format!("state/{}", file_name(rotated["signs_from"].as_str().unwrap())));
-    let listed = Command::new("date")
-        .args(["-u", "-d", &format!("@{}", now() + 3), "+signing-key.%Y%m%dT%H%M%SZ.pem"])
+    let date = Command::new("date")
+        .args(["-u", "-d", &format!("@{}", now() + 2), "+signing-key.%Y%m%dT%H%M%SZ.pem"])
         .output()
         .unwrap();
-    let name = String::from_utf8(listed.stdout).unwrap();
+    let name = String::from_utf8(date.stdout).unwrap();
     fs::rename(&made, dir.path().join("state").join(name.trim())).unwrap();
     let next = key_in(&dir, "next");
     assert_eq!((next.as_str(), kid_of(&mint(&dir))), (rotated["kid"].as_str().unwrap(), first));
