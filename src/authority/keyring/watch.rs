@@ -526,6 +526,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_another_gateway_made_in_the_meantime_will_do() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let stale = keyring.inner.view.load().ring.clone();
+        let due = START + MONTH - LEAD;
+        assert_eq!(
+            look(&mut folder.open(START).watcher(Now::at(START)), due).1.map(|keys| keys.len()),
+            Some(2)
+        );
+        // It looked before that one was made, and now it is its turn; its clock is behind.
+        let mut watcher = keyring.watcher(Now::at(START));
+        let (ring, removed) = watcher.change(&Folder::new(&folder.0), &stale, due).unwrap();
+        assert_eq!((ring.slots().len(), removed.len(), folder.files().len()), (2, 0, 2));
+    }
+
+    #[test]
     fn a_busy_folder_is_left_alone() {
         let folder = Scratch::new();
         let keyring = folder.open(START);
