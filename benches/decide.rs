@@ -5,12 +5,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, TokenCache, Trust,
+    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Shown, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
-use portcullis::route::Params;
+use portcullis::peer::Scheme;
+use portcullis::route::{Head, Params};
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ fn trust() -> Trust {
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,
+        // So that what was revoked is asked too.
+        local: true,
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["JWT".into()]),
@@ -52,8 +55,19 @@ fn decision(c: &mut Criterion) {
     let (admin, root) = (rule("admin"), rule("root"));
     let mut group = c.benchmark_group("decide");
     let mut tokens = TokenCache::new(1024);
+    let method = http::Method::GET;
+    let head = Head {
+        method: &method,
+        host: Some("api.example.com".into()),
+        port: None,
+        path: "/".into(),
+        query: None,
+        headers: &headers,
+    };
+    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let admission = Admission::from(Access::Authenticated);
     let ask = |rule: &Rule, tokens: &mut TokenCache| {
-        decide(Access::Authenticated, rule, &trust, &headers, &Params::default(), now, tokens).is_ok()
+        decide(&admission, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()
     };
     assert!(ask(&admin, &mut tokens));
     assert!(!ask(&root, &mut tokens));

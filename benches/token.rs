@@ -30,6 +30,7 @@ fn trust(keyring: &Keyring) -> Trust {
         algorithms: vec![keyring.algorithm()],
         keys: keyring.key_set().expect("the keyring's own keys"),
         leeway: 0,
+        local: false,
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["at+jwt".into()]),
@@ -45,7 +46,7 @@ fn token(keyring: &Keyring, now: Now) -> String {
         roles: vec!["user".into(), "admin".into()],
         scopes: vec!["orders:read".into(), "orders:write".into()],
         expires_in: Duration::from_secs(3600),
-        extra: serde_json::Map::new(),
+        ..AccessClaims::default()
     };
     mint(keyring, claims, now).expect("a token")
 }

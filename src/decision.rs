@@ -3,12 +3,11 @@
 //! No I/O, no await, no clock of its own, so that the proxy, and whatever else must know a verdict, call one and
 //! the same function.
 
-use crate::authenticate::{Access, Principal, TokenCache, Trust, authenticate};
+use crate::authenticate::{Admission, Principal, Shown, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Rule, authorize};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::route::Params;
-use http::HeaderMap;
 use std::rc::Rc;
 
 /// A refusal, and who it was that is refused, as far as that was established: an operator wants to know.
@@ -25,15 +24,16 @@ pub struct Refusal {
 /// # Errors
 /// The first check that fails. On a cached token this allocates nothing (`tests/alloc.rs`).
 pub fn decide(
-    access: Access,
+    admission: &Admission,
     rule: &Rule,
     trust: &Trust,
-    headers: &HeaderMap,
+    shown: &Shown<'_>,
     params: &Params<'_>,
     now: Now,
     tokens: &mut TokenCache,
 ) -> Result<Permit, Refusal> {
-    let principal = authenticate(access, trust, headers, now, tokens)
+    let caller = authenticate(admission, trust, shown, now, tokens)
         .map_err(|denial| Refusal { denial, principal: None })?;
-    authorize(rule, principal.clone(), params).map_err(|denial| Refusal { denial, principal })
+    authorize(rule, caller.clone(), params, now)
+        .map_err(|denial| Refusal { denial, principal: caller.map(|(principal, _)| principal) })
 }

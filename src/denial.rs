@@ -52,6 +52,19 @@ pub enum Denial {
     WrongType,
     /// A claim that must be there is not, or is of the wrong JSON type.
     MissingClaim(RequiredClaim),
+    /// The token, its session or its account was revoked.
+    RevokedToken,
+    /// The route asks for a token from a login with a password, at most so many seconds ago (0: however long ago).
+    FreshTokenRequired {
+        /// Seconds since the login that the route allows; 0 where it names no bound.
+        max_age: u32,
+    },
+    /// A request with a cookie changes something, and no CSRF token came with it.
+    CsrfMissing,
+    /// The CSRF token is not the session's, or another site sent the request.
+    CsrfMismatch,
+    /// Whether a token was revoked cannot be told now.
+    CheckUnavailable,
 
     // Authorize.
     /// None (or not all) of the roles that the route asks for.
@@ -69,6 +82,33 @@ pub enum Denial {
     },
     /// A bound of the whole gateway is reached.
     Overloaded,
+
+    // The authority's endpoints.
+    /// The body of a request to an endpoint cannot be used.
+    InvalidBody(BodyFault),
+    /// The body is neither JSON nor a form.
+    UnsupportedMediaType,
+    /// Who asks for a verdict on another request is no trusted proxy.
+    UntrustedProxy,
+    /// No such user name and password.
+    BadCredentials,
+    /// The password is right and the account disabled.
+    AccountDisabled,
+    /// Too many wrong passwords, of this account or from this address.
+    TooManyAttempts {
+        /// Whole seconds until the next attempt is looked at, at least 1.
+        wait: u32,
+    },
+    /// A refresh token that this gateway did not issue, or has forgotten.
+    UnknownToken,
+    /// A refresh token that was spent before: its whole family is revoked.
+    RefreshReused,
+    /// A service that did not prove to be one of the authority's clients.
+    InvalidClient,
+    /// What accounts and sessions are kept in is out of reach.
+    StoreUnavailable,
+    /// Nothing of this name belongs to the caller.
+    NotFound,
 
     // Forward.
     /// No server of the upstream can be reached.
@@ -108,6 +148,21 @@ pub enum Malformed {
     HostMismatch,
     /// Framing that two readers could take differently (RFC 9112 section 6.1).
     Framing,
+}
+
+/// What is wrong with the body of a request to an endpoint of the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyFault {
+    /// Not JSON, or JSON but no object, or one with a member twice.
+    Json,
+    /// Not `application/x-www-form-urlencoded`, or with a field twice.
+    Form,
+    /// A field that is needed is not there, or empty.
+    Missing,
+    /// A field is no string.
+    WrongType,
+    /// A field is longer than it may be, or holds what it may not.
+    Value,
 }
 
 /// The part of a token that could not be read.
@@ -160,10 +215,14 @@ pub enum Challenge<'d> {
     None,
     /// `Bearer` without an error: no token was sent (section 3.1, last paragraph).
     Bearer,
+    /// `Basic`: a service is to prove itself with its id and secret (RFC 6749 section 5.2).
+    Basic,
     /// `error="invalid_request"`.
     InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
+    /// `error="insufficient_user_authentication"` (RFC 9470), with the bound of the route if it has one.
+    StaleLogin(u32),
     /// `error="insufficient_scope"`, with the scopes that would do when it is scopes that are missing.
     InsufficientScope(Option<&'d str>),
 }
@@ -193,11 +252,27 @@ impl Denial {
             Self::WrongAudience => "wrong_audience",
             Self::WrongType => "wrong_type",
             Self::MissingClaim(_) => "missing_claim",
+            Self::RevokedToken => "revoked_token",
+            Self::FreshTokenRequired { .. } => "fresh_token_required",
+            Self::CsrfMissing => "csrf_missing",
+            Self::CsrfMismatch => "csrf_mismatch",
+            Self::CheckUnavailable => "check_unavailable",
             Self::InsufficientRole => "insufficient_role",
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::ClaimMismatch => "claim_mismatch",
             Self::RateLimited { .. } => "rate_limited",
             Self::Overloaded => "overloaded",
+            Self::InvalidBody(_) => "invalid_body",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::UntrustedProxy => "untrusted_proxy",
+            Self::BadCredentials => "bad_credentials",
+            Self::AccountDisabled => "account_disabled",
+            Self::TooManyAttempts { .. } => "too_many_attempts",
+            Self::UnknownToken => "unknown_token",
+            Self::RefreshReused => "refresh_reused",
+            Self::InvalidClient => "invalid_client",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::NotFound => "not_found",
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamFailed => "upstream_failed",
@@ -207,11 +282,14 @@ impl Denial {
     /// The status of the answer.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::AmbiguousCredentials => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::AmbiguousCredentials | Self::InvalidBody(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoRoute | Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::MissingToken
             | Self::MalformedToken(_)
@@ -223,12 +301,25 @@ impl Denial {
             | Self::TokenNotYetValid
             | Self::WrongAudience
             | Self::WrongType
-            | Self::MissingClaim(_) => StatusCode::UNAUTHORIZED,
-            Self::InsufficientRole | Self::InsufficientScope(_) | Self::ClaimMismatch => {
-                StatusCode::FORBIDDEN
-            }
-            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::MissingClaim(_)
+            | Self::RevokedToken
+            | Self::FreshTokenRequired { .. }
+            | Self::BadCredentials
+            | Self::AccountDisabled
+            | Self::UnknownToken
+            | Self::RefreshReused
+            | Self::InvalidClient => StatusCode::UNAUTHORIZED,
+            Self::CsrfMissing
+            | Self::CsrfMismatch
+            | Self::InsufficientRole
+            | Self::InsufficientScope(_)
+            | Self::ClaimMismatch
+            | Self::UntrustedProxy => StatusCode::FORBIDDEN,
+            Self::RateLimited { .. } | Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::CheckUnavailable
+            | Self::Overloaded
+            | Self::StoreUnavailable
+            | Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
         }
@@ -255,11 +346,25 @@ impl Denial {
             | Self::WrongAudience
             | Self::WrongType
             | Self::MissingClaim(_)
+            | Self::RevokedToken
+            | Self::FreshTokenRequired { .. }
+            | Self::CsrfMissing
+            | Self::CsrfMismatch
             | Self::InsufficientRole
             | Self::InsufficientScope(_)
             | Self::ClaimMismatch
-            | Self::RateLimited { .. } => Fault::Client,
-            Self::Overloaded => Fault::Gateway,
+            | Self::RateLimited { .. }
+            | Self::InvalidBody(_)
+            | Self::UnsupportedMediaType
+            | Self::UntrustedProxy
+            | Self::BadCredentials
+            | Self::AccountDisabled
+            | Self::TooManyAttempts { .. }
+            | Self::UnknownToken
+            | Self::RefreshReused
+            | Self::InvalidClient
+            | Self::NotFound => Fault::Client,
+            Self::CheckUnavailable | Self::Overloaded | Self::StoreUnavailable => Fault::Gateway,
             Self::UpstreamUnavailable | Self::UpstreamTimeout | Self::UpstreamFailed => Fault::Upstream,
         }
     }
@@ -278,7 +383,14 @@ impl Denial {
             | Self::TokenNotYetValid
             | Self::WrongAudience
             | Self::WrongType
-            | Self::MissingClaim(_) => Challenge::InvalidToken,
+            | Self::MissingClaim(_)
+            | Self::RevokedToken
+            | Self::UnknownToken
+            | Self::RefreshReused => Challenge::InvalidToken,
+            // A login is refused with a challenge too: a 401 must have one (RFC 9110 section 15.5.2).
+            Self::BadCredentials | Self::AccountDisabled => Challenge::Bearer,
+            Self::InvalidClient => Challenge::Basic,
+            Self::FreshTokenRequired { max_age } => Challenge::StaleLogin(*max_age),
             Self::InsufficientScope(scopes) => Challenge::InsufficientScope(Some(scopes)),
             Self::InsufficientRole | Self::ClaimMismatch => Challenge::InsufficientScope(None),
             Self::BadRequest(_)
@@ -287,8 +399,17 @@ impl Denial {
             | Self::RequestTimeout
             | Self::NoRoute
             | Self::MethodNotAllowed(_)
+            | Self::CsrfMissing
+            | Self::CsrfMismatch
+            | Self::CheckUnavailable
             | Self::RateLimited { .. }
             | Self::Overloaded
+            | Self::InvalidBody(_)
+            | Self::UnsupportedMediaType
+            | Self::UntrustedProxy
+            | Self::TooManyAttempts { .. }
+            | Self::StoreUnavailable
+            | Self::NotFound
             | Self::UpstreamUnavailable
             | Self::UpstreamTimeout
             | Self::UpstreamFailed => Challenge::None,
@@ -316,11 +437,35 @@ impl Denial {
             Self::WrongAudience => "The access token is not meant for this service.",
             Self::WrongType => "The access token is not of an accepted type.",
             Self::MissingClaim(_) => "The access token lacks a claim that is needed.",
+            Self::RevokedToken => "The access token was revoked.",
+            Self::FreshTokenRequired { .. } => "A recent login with a password is needed.",
+            Self::CsrfMissing => "A CSRF token is needed.",
+            Self::CsrfMismatch => {
+                "The CSRF token does not belong to this session, or the request comes from another site."
+            }
+            Self::CheckUnavailable => "Whether the access token was revoked cannot be told now.",
             Self::InsufficientRole => "The caller's roles do not allow this.",
             Self::InsufficientScope(_) => "The access token's scope does not allow this.",
             Self::ClaimMismatch => "The access token's claims do not allow this.",
             Self::RateLimited { .. } => "Too many requests.",
             Self::Overloaded => "The gateway is at its limit.",
+            Self::InvalidBody(fault) => match fault {
+                BodyFault::Json => "The body is not one JSON object, each member once.",
+                BodyFault::Form => "The body is not a form, each field once.",
+                BodyFault::Missing => "A field that is needed is missing or empty.",
+                BodyFault::WrongType => "A field is not a string.",
+                BodyFault::Value => "A field is too long or holds what it may not.",
+            },
+            Self::UnsupportedMediaType => "The body must be JSON or a form.",
+            Self::UntrustedProxy => "Only a trusted proxy may ask about other requests.",
+            Self::BadCredentials => "The user name or the password is wrong.",
+            Self::AccountDisabled => "The account is disabled.",
+            Self::TooManyAttempts { .. } => "Too many failed attempts; try again later.",
+            Self::UnknownToken => "The refresh token is not known.",
+            Self::RefreshReused => "The refresh token was used before; its session has been ended.",
+            Self::InvalidClient => "The client is not known, or its secret is wrong.",
+            Self::StoreUnavailable => "Accounts and sessions cannot be reached.",
+            Self::NotFound => "There is nothing of this name.",
             Self::UpstreamUnavailable => "The service cannot be reached.",
             Self::UpstreamTimeout => "The service did not answer in time.",
             Self::UpstreamFailed => "The service's answer could not be used.",
@@ -348,11 +493,27 @@ impl Denial {
             Self::WrongAudience,
             Self::WrongType,
             Self::MissingClaim(RequiredClaim::Subject),
+            Self::RevokedToken,
+            Self::FreshTokenRequired { max_age: 600 },
+            Self::CsrfMissing,
+            Self::CsrfMismatch,
+            Self::CheckUnavailable,
             Self::InsufficientRole,
             Self::InsufficientScope(Arc::from("read")),
             Self::ClaimMismatch,
             Self::RateLimited { wait: 1 },
             Self::Overloaded,
+            Self::InvalidBody(BodyFault::Missing),
+            Self::UnsupportedMediaType,
+            Self::UntrustedProxy,
+            Self::BadCredentials,
+            Self::AccountDisabled,
+            Self::TooManyAttempts { wait: 1 },
+            Self::UnknownToken,
+            Self::RefreshReused,
+            Self::InvalidClient,
+            Self::StoreUnavailable,
+            Self::NotFound,
             Self::UpstreamUnavailable,
             Self::UpstreamTimeout,
             Self::UpstreamFailed,

@@ -15,7 +15,8 @@
 //!    verified before; [`authorize`] asks the route's rule and issues a [`authorize::Permit`]. Pure code: no I/O, no wait.
 //! 5. [`limit`] again, for what counts by caller.
 //! 6. [`forward`]: takes the permit, strips what must not pass, says who calls, and sends the request to an upstream over
-//!    one of the core's own connections; body and answer are streamed.
+//!    one of the core's own connections; body and answer are streamed. What is meant for the local issuer goes over the
+//!    [`desk`] instead.
 //! 7. [`respond`]: refusals become problem documents; a [`record`] becomes one log line and a few counts.
 //!
 //! Only a `Permit` can be forwarded, and only `authorize` makes one. Everything else is plumbing around that.
@@ -25,7 +26,7 @@
 //! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
-//! - [`authority`] is the local issuer; [`control`] what happens without a request; [`cli`] the commands.
+//! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`peer`], [`request_id`], [`state`] are leaves.
 //!
 //! # Words
@@ -44,6 +45,7 @@ pub mod decision;
 pub mod limit;
 
 pub mod answer;
+pub mod desk;
 pub mod forward;
 pub mod pipeline;
 pub mod record;
@@ -55,6 +57,7 @@ pub mod config;
 pub mod control;
 pub mod plan;
 pub mod policy;
+pub mod store;
 pub mod tls;
 pub mod worker;
 

@@ -2,15 +2,19 @@
 
 use crate::accept::Connection;
 use crate::answer::Body;
+use crate::authenticate::csrf::is_unsafe;
+use crate::authenticate::{Place, Shown};
+use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
+use crate::desk::{self, form};
 use crate::forward::{self, Answer, Prepared, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
-use crate::policy::Policy;
+use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
 use crate::respond::{self, Format};
-use crate::route::Head;
+use crate::route::{Head, Params};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
@@ -40,8 +44,12 @@ pub async fn handle(
     let mut response = match served {
         Ok(response) => response,
         Err(denial) => {
-            let response =
-                respond::refuse(&denial, format, record.id_header(), record.method()).map(Body::whole);
+            let response = match record.take_login() {
+                Some(location) if format == Format::Html => see_other(location),
+                Some(_) | None => {
+                    respond::refuse(&denial, format, record.id_header(), record.method()).map(Body::whole)
+                }
+            };
             let response = closing_if_unread(response, &denial, version);
             record.refused(denial);
             response
@@ -71,7 +79,6 @@ async fn serve<'p>(
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Response<Body>, Denial> {
-    let (now, caller) = (record.now(), record.caller());
     if connection.take_fragment() {
         return Err(Denial::BadRequest(Malformed::Fragment));
     }
@@ -83,61 +90,102 @@ async fn serve<'p>(
     let route = &policy.routes[*found.entry];
     record.routed(*found.entry);
 
-    let mut asker =
-        Asker { address: caller.address, headers: head.headers, route: route.index, principal: None };
-    limit::admit(&route.limits.by_address, &asker, standing)?;
-    let decision = decide(
-        route.access,
-        &route.rule,
-        &policy.trust,
-        head.headers,
-        &found.params,
-        now,
-        &mut worker.tokens(),
-    );
-    let permit = match decision {
-        Ok(permit) => permit,
-        Err(refusal) => return Err(record.not_permitted(refusal, route, &found.params)),
+    let mut asker = Asker {
+        address: record.caller().address,
+        headers: head.headers,
+        route: route.index,
+        principal: None,
     };
-    record.permitted(&permit);
+    limit::admit(&route.limits.by_address, &asker, standing)?;
+    let (mut body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
+    record.metered(meter.clone());
+    let csrf_field = match &route.csrf_field {
+        Some(name) => form::csrf_field(name, &head, &mut body).await?,
+        None => None,
+    };
+    let permit = judge(worker, policy, route, &head, &found.params, csrf_field.as_deref(), record)?;
     asker.principal = permit.principal().map(Rc::as_ref);
     limit::admit(&route.limits.by_caller, &asker, standing)?;
 
-    let target = Target::of(&head, &parts.uri, route.delivery.strip_prefix.as_deref());
-    let (body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
-    record.metered(meter.clone());
-    let id_header = record.id_header().clone();
-    let told = Told {
-        caller,
-        prepared: Prepared {
-            forwarded_for: &connection.forwarded_for,
-            forwarded: &connection.forwarded,
-            address: connection.peer.address,
-        },
-        id: record.id(),
-        id_header: &id_header,
-        identity: policy.trust.identity(),
-        forward_token: policy.front.forward_token,
-    };
-    let delivery = &route.delivery;
-    let pools = worker.pools();
-    let answer = forward::forward(
-        pools,
-        delivery,
-        permit,
-        parts,
-        target,
-        body,
-        meter.as_deref(),
-        &told,
-        now.steady,
-        record.notes(),
-    )
-    .await?;
-    Ok(match answer {
-        Answer::Whole(response) => response.map(Body::whole),
-        Answer::Streamed(response) => response.map(Body::streamed),
-    })
+    match &route.handler {
+        Handler::Forward(delivery) => {
+            let token = match permit.place() {
+                Some(Place::Query) => route.admission.sources.query.as_deref(),
+                Some(Place::Header | Place::Cookie | Place::Named) | None => None,
+            };
+            let target = Target::of(&head, &parts.uri, delivery.strip_prefix.as_deref(), token);
+            let id_header = record.id_header().clone();
+            let told = Told {
+                caller: record.caller(),
+                prepared: Prepared {
+                    forwarded_for: &connection.forwarded_for,
+                    forwarded: &connection.forwarded,
+                    address: connection.peer.address,
+                },
+                id: record.id(),
+                id_header: &id_header,
+                identity: policy.trust.identity(),
+                forward_token: policy.front.forward_token,
+                cookies: policy.trust.cookies(),
+                credentials: &route.admission.sources.named,
+            };
+            let (pools, now) = (worker.pools(), record.now().steady);
+            let meter = meter.as_deref();
+            let notes = record.notes();
+            let answer =
+                forward::forward(pools, delivery, permit, parts, target, body, meter, &told, now, notes)
+                    .await?;
+            Ok(match answer {
+                Answer::Whole(response) => response.map(Body::whole),
+                Answer::Streamed(response) => response.map(Body::streamed),
+            })
+        }
+        Handler::Answer(endpoint) => {
+            let id = found.params.get(0).map(str::to_owned);
+            desk::answer(worker, policy, *endpoint, permit, &head, id, body, record)
+                .await
+                .map(|r| r.map(Body::whole))
+        }
+    }
+}
+
+/// Decides, and notes what was decided.
+fn judge(
+    worker: &Worker,
+    policy: &Policy,
+    route: &Route,
+    head: &Head<'_>,
+    params: &Params<'_>,
+    csrf_field: Option<&str>,
+    record: &mut Record,
+) -> Result<Permit, Denial> {
+    let shown = Shown { head, scheme: record.caller().scheme, csrf_field };
+    let decision = decide(
+        &route.admission,
+        &route.rule,
+        &policy.trust,
+        &shown,
+        params,
+        record.now(),
+        &mut worker.tokens(),
+    );
+    match decision {
+        Ok(permit) => {
+            record.permitted(&permit);
+            Ok(permit)
+        }
+        Err(refusal) => {
+            if route.login_page
+                && refusal.denial.status() == StatusCode::UNAUTHORIZED
+                && !is_unsafe(head.method)
+                && let Some(terms) = &policy.terms
+                && let Some(location) = desk::login_location(terms, head)
+            {
+                record.send_to_login(location);
+            }
+            Err(record.not_permitted(refusal, route, params))
+        }
+    }
 }
 
 /// Sends a client from the cleartext port to the encrypted one: with 308, so that it keeps its method (RFC 9110
@@ -152,6 +200,15 @@ fn to_https(head: &Head<'_>, port: u16) -> Result<Response<Body>, Denial> {
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
+}
+
+/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
+fn see_other(location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::whole(Bytes::new()));
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 /// Closes an HTTP/1.1 connection whose request was not read to its end, or may not have been: what is left of it

@@ -50,6 +50,7 @@ pub struct Record {
     notes: Notes,
     bytes_out: u64,
     complete: bool,
+    to_login: Option<HeaderValue>,
 }
 
 impl Record {
@@ -95,6 +96,7 @@ impl Record {
             notes: Notes { timed: logged, ..Notes::default() },
             bytes_out: 0,
             complete: false,
+            to_login: None,
         }
     }
 
@@ -141,19 +143,29 @@ impl Record {
     /// It was not: notes for the operator who was refused and what they lack.
     pub fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
         if let Some(principal) = &refusal.principal
-            && let Some(check) = route.rule.first_failure(principal, params)
+            && let Some(check) = route.rule.first_failure(principal, params, self.now)
         {
             let held = match check {
                 Check::Roles(_) | Check::AllRoles(_) => {
                     format!("; the caller's roles: [{}]", principal.roles.join(", "))
                 }
                 Check::Scopes { .. } => format!("; the token's scopes: [{}]", principal.scopes.join(", ")),
-                Check::Claim { .. } => String::new(),
+                Check::Claim { .. } | Check::Fresh { .. } => String::new(),
             };
             self.notes.detail = Some(format!("the route asks for {check}{held}"));
         }
         self.principal = refusal.principal;
         refusal.denial
+    }
+
+    /// A person is to log in, at this address.
+    pub fn send_to_login(&mut self, location: HeaderValue) {
+        self.to_login = Some(location);
+    }
+
+    /// Where the person who sent it logs in, if that is what they are to do.
+    pub fn take_login(&mut self) -> Option<HeaderValue> {
+        self.to_login.take()
     }
 
     /// Its body is counted here.
@@ -356,6 +368,22 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
         | Denial::TokenNotYetValid
         | Denial::WrongAudience
         | Denial::WrongType
+        | Denial::RevokedToken
+        | Denial::FreshTokenRequired { .. }
+        | Denial::CsrfMissing
+        | Denial::CsrfMismatch
+        | Denial::CheckUnavailable
+        | Denial::UnsupportedMediaType
+        | Denial::UntrustedProxy
+        | Denial::BadCredentials
+        | Denial::AccountDisabled
+        | Denial::TooManyAttempts { .. }
+        | Denial::UnknownToken
+        | Denial::RefreshReused
+        | Denial::InvalidClient
+        | Denial::StoreUnavailable
+        | Denial::NotFound
+        | Denial::InvalidBody(_)
         | Denial::InsufficientRole
         | Denial::InsufficientScope(_)
         | Denial::ClaimMismatch

@@ -5,11 +5,12 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request};
 use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, TokenCache, Trust,
+    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Shown, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
+use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
 use portcullis::route::{Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
@@ -65,6 +66,8 @@ fn trust() -> Trust {
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,
+        // So that what was revoked is asked too.
+        local: true,
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["JWT".into()]),
@@ -103,9 +106,19 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
     let mut params = Params::default();
     params.push("acme%20inc");
     let mut tokens = TokenCache::new(16);
-    let mut ask = |rule: &Rule| {
-        counted(|| decide(Access::Authenticated, rule, &trust, &headers, &params, now, &mut tokens).is_ok())
+    let method = http::Method::GET;
+    let head = Head {
+        method: &method,
+        host: Some("api.example.com".into()),
+        port: None,
+        path: "/".into(),
+        query: None,
+        headers: &headers,
     };
+    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let admission = Admission::from(Access::Authenticated);
+    let mut ask =
+        |rule: &Rule| counted(|| decide(&admission, rule, &trust, &shown, &params, now, &mut tokens).is_ok());
 
     let (permitted, allocations) = ask(&rule);
     assert!(permitted && allocations > 0, "the first time a token is verified");

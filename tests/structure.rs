@@ -12,8 +12,19 @@ use std::path::{Path, PathBuf};
 /// The stages, in the order in which a request meets them.
 const STAGES: [&str; 6] = ["route", "authenticate", "authorize", "limit", "forward", "respond"];
 /// What no stage knows of: each owns its compiled type, and `policy` merely holds one of each.
-const AROUND: [&str; 9] =
-    ["config", "policy", "worker", "accept", "pipeline", "store", "control", "admin", "cli"];
+const AROUND: [&str; 11] = [
+    "config",
+    "policy",
+    "worker",
+    "accept",
+    "pipeline",
+    "desk",
+    "authority",
+    "store",
+    "control",
+    "admin",
+    "cli",
+];
 /// What everybody may import, and which imports nothing of ours but other leaves.
 const LEAVES: [&str; 6] = ["denial", "diagnostic", "clock", "peer", "request_id", "state"];
 /// Files that may import a module out of the line, and why.

@@ -19,7 +19,7 @@ static TRUST: LazyLock<Trust> = LazyLock::new(|| {
         audience: Box::new(["a".into()]),
         algorithms: vec![Algorithm::HS256],
         keys,
-        leeway: 0,
+        leeway: 0, local: false,
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["".into(), "JWT".into()]),

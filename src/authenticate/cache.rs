@@ -154,6 +154,9 @@ mod tests {
             claims: Box::new([]),
             not_before,
             expires,
+            authenticated: None,
+            fresh: false,
+            local: None,
             headers: Box::new([]),
         })
     }

@@ -1,7 +1,132 @@
-//! The credential that a request carries: exactly one, in exactly one form.
+//! The credential that a request carries: exactly one, in exactly one place, in exactly one form.
 
 use crate::denial::{Denial, TokenPart};
-use http::{HeaderMap, header};
+use crate::route::Head;
+use http::{HeaderMap, HeaderName, header};
+
+/// Where a route's tokens may come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// `Authorization: Bearer` (RFC 6750 section 2.1).
+    pub header: bool,
+    /// The local authority's cookie.
+    pub cookie: bool,
+    /// Header fields of their own.
+    pub named: Box<[HeaderName]>,
+    /// A field of the query: off unless the policy turns it on, since queries are logged and kept by everybody
+    /// (RFC 6750 section 5.3).
+    pub query: Option<Box<str>>,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { header: true, cookie: true, named: Box::new([]), query: None }
+    }
+}
+
+/// The names of the local authority's cookies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieNames {
+    /// Of the one that holds the access token.
+    pub access: Box<str>,
+    /// Of the one that holds the refresh token.
+    pub refresh: Box<str>,
+    /// Of the one that scripts read the CSRF token from.
+    pub csrf: Box<str>,
+    /// Of the header field that brings it back.
+    pub csrf_header: HeaderName,
+}
+
+impl Default for CookieNames {
+    fn default() -> Self {
+        // The prefix keeps other hosts, subdomains and cleartext from setting them (RFC 6265bis section 4.1.3).
+        Self {
+            access: "__Host-portcullis".into(),
+            refresh: "__Host-portcullis-refresh".into(),
+            csrf: "__Host-portcullis-csrf".into(),
+            csrf_header: HeaderName::from_static("x-csrf-token"),
+        }
+    }
+}
+
+impl CookieNames {
+    /// Whether this is one of ours, which no upstream gets.
+    pub fn includes(&self, name: &[u8]) -> bool {
+        [&self.access, &self.refresh, &self.csrf].iter().any(|ours| ours.as_bytes() == name)
+    }
+}
+
+/// Where a credential was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In `Authorization`.
+    Header,
+    /// In a cookie: the browser sent it, whoever made the browser do so.
+    Cookie,
+    /// In a header field of the policy's choice.
+    Named,
+    /// In the query.
+    Query,
+}
+
+/// The one credential of a request among the places where its route looks; `None` where there is none.
+///
+/// # Errors
+/// [`Denial::AmbiguousCredentials`] where there are two, in one place or in two: which one counts would be anybody's
+/// guess. [`Denial::MalformedToken`] for a `Bearer` that is none.
+pub fn find<'r>(
+    head: &Head<'r>,
+    sources: &Sources,
+    cookies: Option<&CookieNames>,
+) -> Result<Option<(&'r [u8], Place)>, Denial> {
+    let mut found = None;
+    let mut take = |credential: Option<&'r [u8]>, place| match (credential, &found) {
+        (None, _) => Ok(()),
+        (Some(credential), None) => {
+            found = Some((credential, place));
+            Ok(())
+        }
+        (Some(_), Some(_)) => Err(Denial::AmbiguousCredentials),
+    };
+    if sources.header {
+        take(bearer(head.headers)?, Place::Header)?;
+    }
+    if let (true, Some(names)) = (sources.cookie, cookies) {
+        take(cookie(head.headers, &names.access)?, Place::Cookie)?;
+    }
+    for name in &sources.named {
+        let mut fields = head.headers.get_all(name).iter();
+        take(fields.next().map(|field| field.as_bytes()), Place::Named)?;
+        take(fields.next().map(|field| field.as_bytes()), Place::Named)?;
+    }
+    if let (Some(name), Some(query)) = (&sources.query, head.query) {
+        let mut values =
+            query.split('&').filter_map(|field| field.split_once('=')).filter(|(key, _)| **key == **name);
+        take(values.next().map(|(_, value)| value.as_bytes()), Place::Query)?;
+        take(values.next().map(|(_, value)| value.as_bytes()), Place::Query)?;
+    }
+    Ok(found)
+}
+
+/// The value of a cookie (RFC 6265 section 5.4); `None` where it is absent or empty, as one that was deleted may be.
+///
+/// # Errors
+/// [`Denial::AmbiguousCredentials`] where there are two of the name.
+pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>, Denial> {
+    let mut found = None;
+    for field in headers.get_all(header::COOKIE) {
+        for pair in field.as_bytes().split(|byte| *byte == b';') {
+            let pair = pair.trim_ascii_start();
+            if let Some([b'=', value @ ..]) = pair.strip_prefix(name.as_bytes()) {
+                if found.is_some() {
+                    return Err(Denial::AmbiguousCredentials);
+                }
+                found = Some(value.trim_ascii_end());
+            }
+        }
+    }
+    Ok(found.filter(|value| !value.is_empty()))
+}
 
 /// What stands behind `Bearer` and one space in `Authorization` (RFC 6750 section 2.1), to be read by [`token`];
 /// `None` where the field is absent or of another scheme.

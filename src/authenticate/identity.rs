@@ -153,6 +153,9 @@ mod tests {
             claims: Box::new([Some(ClaimValue::Number(7.into())), None]),
             not_before: 0,
             expires: u64::MAX,
+            authenticated: None,
+            fresh: false,
+            local: None,
             headers: Box::new([]),
         }
     }

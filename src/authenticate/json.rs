@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 16;
 ///
 /// # Errors
 /// When it is not one.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: DEPTH_MAX }.deserialize(&mut reader)?;
     reader.end()?;

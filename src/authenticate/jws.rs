@@ -64,11 +64,11 @@ impl<'t> Jws<'t> {
         &self.payload
     }
 
-    /// Whether one of these keys, by one of these algorithms, made the signature.
+    /// Whether one of these keys, by one of these algorithms, made the signature; and by which.
     ///
     /// # Errors
     /// The first of: the algorithm, the key, the signature's form, the signature.
-    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<(), Denial> {
+    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, Denial> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(algorithm)) = self.header.get("alg") else { return Err(malformed) };
         let algorithm: Algorithm = algorithm.parse().map_err(|()| Denial::UnsupportedAlgorithm)?;
@@ -81,7 +81,7 @@ impl<'t> Jws<'t> {
             Some(_) => return Err(malformed),
         };
         match keys.find(id, algorithm) {
-            Found::Key(key) => self.verify_by(key),
+            Found::Key(key) => self.verify_by(key).map(|()| algorithm),
             Found::OtherAlgorithm => Err(Denial::UnsupportedAlgorithm),
             Found::None => Err(Denial::UnknownKey),
         }
@@ -218,7 +218,7 @@ mod tests {
         };
         let der = [integer(r), integer(s)].concat();
         let der = [&[0x30, u8::try_from(der.len()).unwrap()][..], &der].concat();
-        assert_eq!(verdict(&good), Ok(()));
+        assert_eq!(verdict(&good), Ok(Algorithm::ES256));
         let malformed = Denial::MalformedToken(TokenPart::Signature);
         for (name, signature, denial) in [
             ("both zero (CVE-2022-21449)", vec![0; 64], Denial::BadSignature),
@@ -250,7 +250,7 @@ mod tests {
             jsonwebtoken::crypto::sign(message.as_bytes(), &signing, jsonwebtoken::Algorithm::HS256).unwrap();
         let token = format!("{message}.{signature}");
         let verdict = |accepted: &[Algorithm]| Jws::read(&token).unwrap().verify(&keys, accepted);
-        assert_eq!(verdict(&[Algorithm::ES256, Algorithm::HS256]), Ok(()));
+        assert_eq!(verdict(&[Algorithm::ES256, Algorithm::HS256]), Ok(Algorithm::HS256));
         assert_eq!(verdict(&[Algorithm::ES256]), Err(Denial::UnsupportedAlgorithm));
         assert_eq!(verdict(&[]), Err(Denial::UnsupportedAlgorithm));
     }
@@ -270,7 +270,7 @@ mod tests {
         let value = ALPHABET.find(last).unwrap();
         assert_eq!(value % 4, 0);
         for (bits, verdict) in (0..4).zip([
-            Ok(()),
+            Ok(Algorithm::HS256),
             Err(Denial::MalformedToken(TokenPart::Signature)),
             Err(Denial::MalformedToken(TokenPart::Signature)),
             Err(Denial::MalformedToken(TokenPart::Signature)),

@@ -2,27 +2,32 @@
 
 mod cache;
 pub mod claims;
-mod credential;
+pub mod credential;
+pub mod csrf;
 mod identity;
-mod json;
+pub(crate) mod json;
 mod jws;
 mod keys;
 pub mod principal;
+mod revoked;
+pub mod seen;
 mod trust;
 mod verify;
 
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
-pub use credential::{bearer, token};
+pub use credential::{CookieNames, Place, Sources, bearer, token};
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, Key, KeySet};
 pub use principal::Principal;
+pub use revoked::{Mark, Revoked};
 pub use trust::{Issuer, Trust};
 pub use verify::verify;
 
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
-use http::HeaderMap;
+use crate::peer::Scheme;
+use crate::route::Head;
 use http::header::AUTHORIZATION;
 use std::rc::Rc;
 
@@ -37,25 +42,54 @@ pub enum Access {
     Authenticated,
 }
 
+/// What a route says of its callers' credentials.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Whether one is needed.
+    pub access: Access,
+    /// Where it may be.
+    pub sources: Sources,
+}
+
+impl From<Access> for Admission {
+    /// Tokens from the usual places.
+    fn from(access: Access) -> Self {
+        Self { access, sources: Sources::default() }
+    }
+}
+
+/// What a request shows of who sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'r> {
+    /// Its head.
+    pub head: &'r Head<'r>,
+    /// How it came, as the client sees it.
+    pub scheme: Scheme,
+    /// The CSRF token in its form, where the route reads forms for one.
+    pub csrf_field: Option<&'r str>,
+}
+
 /// Establishes who is asking. A token that was verified before, by this core and under the same trust, is not
-/// verified again.
+/// verified again; whether it was revoked is asked every time.
 ///
 /// # Errors
 /// Why the credential is none, or why one is needed.
 pub fn authenticate(
-    access: Access,
+    admission: &Admission,
     trust: &Trust,
-    headers: &HeaderMap,
+    shown: &Shown<'_>,
     now: Now,
     tokens: &mut TokenCache,
-) -> Result<Option<Rc<Principal>>, Denial> {
+) -> Result<Option<(Rc<Principal>, Place)>, Denial> {
+    let access = admission.access;
     if access == Access::Public {
         return Ok(None);
     }
-    let Some(credential) = bearer(headers)? else {
+    let head = shown.head;
+    let Some((credential, place)) = credential::find(head, &admission.sources, trust.cookies())? else {
         return match access {
             // Somebody who says who they are in a way that is not understood must not pass for nobody.
-            Access::Optional if headers.contains_key(AUTHORIZATION) => {
+            Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
                 Err(Denial::MalformedToken(TokenPart::Field))
             }
             Access::Optional | Access::Public => Ok(None),
@@ -63,17 +97,34 @@ pub fn authenticate(
         };
     };
     let digest = digest_of(credential);
-    if let Some(principal) = tokens.get(&digest, trust.epoch(), now) {
-        return Ok(Some(principal));
+    let principal = match tokens.get(&digest, trust.epoch(), now) {
+        Some(principal) => principal,
+        None => {
+            let principal = Rc::new(verify(token(credential)?, trust, now)?);
+            tokens.insert(digest, principal.clone());
+            principal
+        }
+    };
+    if let Some(local) = &principal.local {
+        trust.revoked().admit(&principal, local)?;
     }
-    let principal = Rc::new(verify(token(credential)?, trust, now)?);
-    tokens.insert(digest, principal.clone());
-    Ok(Some(principal))
+    if let (Place::Cookie, Some(names)) = (place, trust.cookies()) {
+        csrf::check(
+            head,
+            shown.scheme,
+            shown.csrf_field,
+            names,
+            trust.origins(),
+            principal.local.as_deref(),
+        )?;
+    }
+    Ok(Some((principal, place)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
     use std::sync::Arc;
 
     const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
@@ -89,6 +140,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys,
             leeway: 5,
+            local: false,
             roles: path("roles"),
             scopes: path("scope"),
             types: Box::new(["JWT".into()]),
@@ -101,6 +153,25 @@ mod tests {
         let claims = serde_json::json!({ "iss": "i", "aud": "a", "sub": "s", "nbf": 100, "exp": 200 });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
         format!("Bearer {}", jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap())
+    }
+
+    fn ask(
+        access: Access,
+        trust: &Trust,
+        headers: &HeaderMap,
+        now: u64,
+        tokens: &mut TokenCache,
+    ) -> Result<Option<(Rc<Principal>, Place)>, Denial> {
+        let head = Head {
+            method: &http::Method::GET,
+            host: Some("h".into()),
+            port: None,
+            path: "/".into(),
+            query: None,
+            headers,
+        };
+        let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+        authenticate(&access.into(), trust, &shown, Now::at(now), tokens)
     }
 
     fn fields(fields: &[&str]) -> HeaderMap {
@@ -130,12 +201,12 @@ mod tests {
                 (Access::Authenticated, authenticated),
             ] {
                 let mut tokens = TokenCache::new(4);
-                let mut ask = || {
-                    authenticate(access, &trust, &fields(credential), Now::at(150), &mut tokens)
+                let mut outcome = || {
+                    ask(access, &trust, &fields(credential), 150, &mut tokens)
                         .map(|principal| principal.is_some())
                 };
-                assert_eq!(ask(), expected, "{access:?} {credential:?}");
-                assert_eq!(ask(), expected, "{access:?} {credential:?}, a second time");
+                assert_eq!(outcome(), expected, "{access:?} {credential:?}");
+                assert_eq!(outcome(), expected, "{access:?} {credential:?}, a second time");
             }
         }
     }
@@ -152,12 +223,12 @@ mod tests {
             (205, Err(Denial::ExpiredToken)),
             (150, Ok("s".into())),
         ] {
-            let ask = |tokens: &mut TokenCache| {
-                authenticate(Access::Authenticated, &trust, &headers, Now::at(time), tokens)
-                    .map(|principal| principal.unwrap().subject.clone())
+            let outcome = |tokens: &mut TokenCache| {
+                ask(Access::Authenticated, &trust, &headers, time, tokens)
+                    .map(|principal| principal.unwrap().0.subject.clone())
             };
-            assert_eq!(ask(&mut tokens), expected, "{time}");
-            assert_eq!(ask(&mut TokenCache::new(4)), expected, "{time}, never seen");
+            assert_eq!(outcome(&mut tokens), expected, "{time}");
+            assert_eq!(outcome(&mut TokenCache::new(4)), expected, "{time}, never seen");
         }
         assert!(tokens.hits() > 0);
     }
@@ -166,14 +237,13 @@ mod tests {
     fn what_one_trust_verified_another_verifies_anew() {
         let headers = fields(&[&good()]);
         let mut tokens = TokenCache::new(4);
-        let mut ask = |trust: &Trust| {
-            authenticate(Access::Authenticated, trust, &headers, Now::at(150), &mut tokens)
-                .map(|p| p.is_some())
+        let mut outcome = |trust: &Trust| {
+            ask(Access::Authenticated, trust, &headers, 150, &mut tokens).map(|p| p.is_some())
         };
         let ours = trust(SECRET);
-        assert_eq!(ask(&ours), Ok(true));
-        assert_eq!(ask(&ours), Ok(true));
-        assert_eq!(ask(&trust(OTHER)), Err(Denial::BadSignature), "its key was taken away");
-        assert_eq!(ask(&ours), Ok(true));
+        assert_eq!(outcome(&ours), Ok(true));
+        assert_eq!(outcome(&ours), Ok(true));
+        assert_eq!(outcome(&trust(OTHER)), Err(Denial::BadSignature), "its key was taken away");
+        assert_eq!(outcome(&ours), Ok(true));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::claims::{ClaimId, ClaimValue};
 use http::{HeaderName, HeaderValue};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Who calls, as their issuer vouches and this process verified. Holds what the policy uses of the token, and
@@ -24,8 +25,34 @@ pub struct Principal {
     pub not_before: u64,
     /// Until when this holds (exclusive), seconds since 1970, the issuer's leeway added.
     pub expires: u64,
+    /// When the caller proved who they are, seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
+    pub authenticated: Option<u64>,
+    /// Whether the token comes from such a proof itself, not from a refresh.
+    pub fresh: bool,
+    /// What only tokens of the local authority say.
+    pub local: Option<Box<Local>>,
     /// The identity headers for the upstream, ready-made, so that sending them is counting references.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// What tokens of the local authority say beside what all say.
+#[derive(Debug)]
+pub struct Local {
+    /// `sid`: the session.
+    pub session: Option<Box<str>>,
+    /// `gen`: the account's generation when the token was made.
+    pub generation: i64,
+    /// `csrf`: what a request with the token in a cookie must show beside it.
+    pub csrf: Option<Box<str>>,
+    /// The state of the revocations under which the token was last found good.
+    pub(super) unmarked_at: Cell<Option<u64>>,
+}
+
+impl Local {
+    /// These facts, of a token that is yet to be looked up among the revoked.
+    pub fn new(session: Option<Box<str>>, generation: i64, csrf: Option<Box<str>>) -> Self {
+        Self { session, generation, csrf, unmarked_at: Cell::new(None) }
+    }
 }
 
 impl Principal {

@@ -1,8 +1,11 @@
 //! All that verification may believe: the issuers, their keys, and where their tokens say what.
 
 use super::claims::ClaimPath;
+use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
+use super::revoked::Revoked;
+use super::seen::Seen;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +26,8 @@ pub struct Issuer {
     pub roles: ClaimPath,
     /// Where the scopes are.
     pub scopes: ClaimPath,
+    /// Whether it is the local authority, whose tokens say more and can be revoked.
+    pub local: bool,
     /// Accepted `typ`, in lower case without `application/`; `""` stands for a header without `typ`.
     pub types: Box<[Box<str>]>,
 }
@@ -31,8 +36,13 @@ pub struct Issuer {
 #[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
+    /// One for each issuer.
+    seen: Box<[Arc<Seen>]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
+    cookies: Option<CookieNames>,
+    origins: Box<[Box<str>]>,
+    revoked: Arc<Revoked>,
     epoch: u64,
 }
 
@@ -42,7 +52,16 @@ impl Trust {
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
         }
-        Self { issuers: issuers.into(), claims: claims.into(), identity, epoch: next_epoch() }
+        Self {
+            seen: issuers.iter().map(|_| Arc::default()).collect(),
+            issuers: issuers.into(),
+            claims: claims.into(),
+            identity,
+            cookies: None,
+            origins: Box::new([]),
+            revoked: Arc::default(),
+            epoch: next_epoch(),
+        }
     }
 
     /// This trust with other keys of one issuer. Where no key was taken away it is of the same epoch: what was verified
@@ -59,9 +78,44 @@ impl Trust {
         changed
     }
 
-    /// The issuer of this name.
-    pub(super) fn issuer(&self, name: &str) -> Option<&Issuer> {
-        self.issuers.iter().find(|issuer| *issuer.name == *name)
+    /// With what only a local authority brings: its cookies' names (if it gives cookies), the origins from which
+    /// requests with cookies may come beside their own, and what it revoked.
+    pub fn with_local(
+        mut self,
+        cookies: Option<CookieNames>,
+        origins: Box<[Box<str>]>,
+        revoked: Arc<Revoked>,
+    ) -> Self {
+        self.cookies = cookies;
+        self.origins = origins;
+        self.revoked = revoked;
+        self
+    }
+
+    /// The names of the local authority's cookies, if it gives any.
+    pub fn cookies(&self) -> Option<&CookieNames> {
+        self.cookies.as_ref()
+    }
+
+    /// The origins from which requests with cookies may come beside their own.
+    pub(super) fn origins(&self) -> &[Box<str>] {
+        &self.origins
+    }
+
+    /// What the local authority revoked.
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
+    }
+
+    /// The issuer of this name, and where its tokens are counted.
+    pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &Seen)> {
+        let mut both = self.issuers.iter().zip(&self.seen);
+        both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
+    }
+
+    /// What was seen of each issuer's tokens.
+    pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
+        self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
 
     /// The issuers, for listing.
@@ -139,6 +193,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys: keys(&[("1", 1), ("2", 2)]),
             leeway: 0,
+            local: false,
             roles: ClaimPath::parse("roles").unwrap(),
             scopes: ClaimPath::parse("scope").unwrap(),
             types: Box::new([]),

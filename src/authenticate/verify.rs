@@ -6,7 +6,7 @@
 use super::claims::{ClaimPath, ClaimValue};
 use super::json;
 use super::jws::Jws;
-use super::principal::Principal;
+use super::principal::{Local, Principal};
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
@@ -28,8 +28,8 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     let Some(Value::String(issuer)) = claims.get("iss") else {
         return Err(Denial::MissingClaim(RequiredClaim::Issuer));
     };
-    let issuer = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
-    jws.verify(&issuer.keys, &issuer.algorithms)?;
+    let (issuer, seen) = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
+    let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
@@ -51,11 +51,30 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
         claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
         not_before,
         expires,
+        authenticated: claims.get("auth_time").and_then(date).map(|time| time.floor() as u64),
+        fresh: claims.get("fresh") == Some(&Value::Bool(true)),
+        local: if issuer.local { Some(Box::new(local(&claims)?)) } else { None },
         headers: Box::new([]),
     };
     let headers = trust.identity().render(&principal);
     principal.headers = headers.ok_or(Denial::MalformedToken(TokenPart::Claims))?;
+    let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
+    seen.record(algorithm, age, token.len());
     Ok(principal)
+}
+
+/// What the local authority says of its tokens; a token that says it wrongly is not one that it made.
+fn local(claims: &Claims) -> Result<Local, Denial> {
+    let text = |name| match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str().into())),
+        Some(_) => Err(Denial::MalformedToken(TokenPart::Claims)),
+    };
+    let generation = match claims.get("gen") {
+        None => 0,
+        Some(value) => value.as_i64().ok_or(Denial::MalformedToken(TokenPart::Claims))?,
+    };
+    Ok(Local::new(text("sid")?, generation, text("csrf")?))
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
@@ -154,6 +173,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys,
             leeway: 30,
+            local: false,
             roles: path("realm.roles"),
             scopes: path("scope"),
             types: Box::new(["JWT".into(), "at+jwt".into()]),

@@ -1,12 +1,237 @@
-//! The local issuer: its signing keys, and the tokens made with it.
+//! The local issuer: it turns proven credentials into signed tokens, keeps sessions, and revokes.
 //!
-//! What it issues is verified like any other issuer's. Logging in, refreshing and revoking are not there yet.
+//! What it issues is verified like any other issuer's; the gate knows nothing of it but its keys and what it revoked.
+//! Its slow work (the store, and the signatures of an endpoint) runs on a thread of its own, passwords are hashed on
+//! threads of the lowest priority: a core only waits for an answer, and goes on with other requests meanwhile.
+//!
+//! A request of an endpoint meets the files in this order: [`endpoint`] (which, and what it asks), [`ask`] (the request,
+//! read), [`login`], [`refresh`], [`session`] (what is done), [`grant`] and [`cookie`] (what is given).
 
+mod ask;
+mod cookie;
+mod counters;
+mod endpoint;
+mod feed;
+mod fields;
+mod grant;
 mod keyring;
+mod login;
+mod refresh;
+mod session;
+mod terms;
 mod token;
 
+pub use ask::{Ask, Holder};
+pub use counters::{ByOutcome, Counters};
+pub use endpoint::{Endpoint, Facts};
+pub use fields::{BODY_MAX, Fields};
 pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
+pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use token::{AccessClaims, mint};
+
+use crate::authenticate::Mark;
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::journal::{Journal, Level};
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use http::Response;
+use password::Hashers;
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+use throttle::Throttle;
+
+mod password;
+mod throttle;
+mod username;
+
+/// The authority at work: what its endpoints share.
+pub struct Authority {
+    runtime: tokio::runtime::Handle,
+    store: Store,
+    hashers: Hashers,
+    throttle: Throttle,
+    counters: Counters,
+    journal: Journal,
+    /// The moment from which this process answers, and the last at which the one before it is known to have lived:
+    /// milliseconds since 1970. Between them nobody could repeat a refresh.
+    boot: i64,
+    alive_before_boot: i64,
+    /// When a refresh token was last spent, milliseconds since 1970; 0 once the store knows that we outlived its grace.
+    last_spent: AtomicI64,
+    /// The schemes of the accounts' password hashes, as they were read last.
+    schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Opens the store, learns what was revoked, and begins to keep both in step.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn start(terms: &Arc<Terms>, cores: usize, journal: Journal) -> Result<Arc<Self>, String> {
+        let (send, started) = mpsc::channel();
+        let terms = terms.clone();
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(send.send(Err(format!("cannot start: {error}")))),
+            };
+            runtime.block_on(async {
+                match Self::open(&terms, cores, journal).await {
+                    Ok(authority) => {
+                        // Whoever started this waits for it.
+                        let _ = send.send(Ok(authority.clone()));
+                        feed::run(authority, terms).await;
+                    }
+                    Err(why) => drop(send.send(Err(why))),
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name("authority".to_owned())
+            .spawn(run)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        started.recv().map_err(|_| "the authority ended while it started".to_owned())?
+    }
+
+    async fn open(terms: &Terms, cores: usize, journal: Journal) -> Result<Arc<Self>, String> {
+        let fault = |error: StoreError| format!("[authority] store: {error}");
+        let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
+        let alive_before_boot = store.alive_at().await.map_err(fault)?;
+        let boot = millis(Now::read());
+        feed::learn(&store, &terms.revoked, 0, boot).await.map_err(fault)?;
+        Ok(Arc::new(Self {
+            runtime: tokio::runtime::Handle::current(),
+            store,
+            // Half of the cores at most hash, whatever is asked of them; what waits is bounded and told to come back.
+            hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
+            throttle: Throttle::new(),
+            counters: Counters::default(),
+            journal,
+            boot,
+            alive_before_boot,
+            last_spent: AtomicI64::new(0),
+            schemes: Mutex::new(None),
+        }))
+    }
+
+    /// Does the work of an endpoint on the authority's own thread.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Response<Bytes>, Denial> {
+        let authority = self.clone();
+        self.on_own_thread(async move {
+            match ask.endpoint {
+                Endpoint::Login => login::login(&authority, ask).await,
+                Endpoint::Refresh => refresh::refresh(&authority, ask).await,
+                Endpoint::Logout => session::logout(&authority, ask).await,
+                Endpoint::LogoutAll => session::logout_all(&authority, ask).await,
+                Endpoint::Sessions => session::list(&authority, ask).await,
+                Endpoint::EndSession => session::end(&authority, ask).await,
+                Endpoint::Me => session::me(&ask),
+                Endpoint::LoginPage
+                | Endpoint::Token
+                | Endpoint::Revoke
+                | Endpoint::Introspect
+                | Endpoint::Jwks
+                | Endpoint::Metadata
+                | Endpoint::Verify => Err(Denial::NotFound),
+            }
+        })
+        .await
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    async fn on_own_thread<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Denial>> + Send + 'static,
+    ) -> Result<T, Denial> {
+        // A task that panicked is a fault of ours: it ends one request, not the authority.
+        self.runtime.spawn(work).await.unwrap_or(Err(Denial::StoreUnavailable))
+    }
+
+    /// Until when the store keeps a mark of now: milliseconds since 1970.
+    fn until(&self, terms: &Terms, now: Now) -> i64 {
+        i64::try_from(terms.mark_until(now.unix).saturating_mul(1000)).unwrap_or(i64::MAX)
+    }
+
+    /// Puts marks, which the store has already, in force.
+    fn mark(&self, terms: &Terms, marks: &[Mark], now: Now, why: &'static str) {
+        for mark in marks {
+            terms.revoked.mark(mark, terms.mark_until(now.unix));
+            self.counters.revocations.add(why);
+        }
+    }
+
+    /// A refresh token was spent. If the process ends before the grace of that is over, the client whose answer was lost
+    /// has it again after the restart; so the store must learn whether the process lived that long.
+    fn spent(&self) {
+        self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
+    }
+
+    /// Whether the process has just outlived the grace of the last refresh.
+    fn take_outlived(&self, now: i64, grace: Duration) -> bool {
+        let spent = self.last_spent.load(Ordering::Relaxed);
+        let outlived = spent != 0 && now > spent.saturating_add(millis_of(grace));
+        outlived && self.last_spent.compare_exchange(spent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The schemes of the accounts' password hashes, at most a few seconds old.
+    async fn schemes(&self) -> Result<Arc<[String]>, StoreError> {
+        let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((read, schemes)) = known
+            && read.elapsed() < SCHEMES_KEPT
+        {
+            return Ok(schemes);
+        }
+        let schemes: Arc<[String]> = self.store.schemes().await?.into();
+        *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), schemes.clone()));
+        Ok(schemes)
+    }
+
+    /// They may have changed.
+    fn forget_schemes(&self) {
+        *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A fault of the store, told to the operator and refused to the client.
+    fn unavailable(&self, error: &StoreError) -> Denial {
+        self.journal.event(Level::Error, "the store cannot be used", &[("error", &error.to_string())]);
+        Denial::StoreUnavailable
+    }
+}
+
+/// For how long the schemes of hashes are not read again.
+const SCHEMES_KEPT: Duration = Duration::from_secs(10);
+
+/// Passwords that may wait to be hashed: some seconds' work for one thread.
+const HASHES_WAITING: usize = 64;
+
+/// A moment as the store keeps it: milliseconds since 1970.
+fn millis(now: Now) -> i64 {
+    let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+/// A span of time as the store counts it.
+fn millis_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,6 +1,7 @@
 //! Access tokens of the local authority (RFC 9068).
 
 use super::keyring::Keyring;
+use super::terms::Compat;
 use crate::clock::Now;
 use aws_lc_rs::rand;
 use base64::Engine;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// What an access token is to say.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct AccessClaims {
     /// `iss`.
     pub issuer: String,
@@ -24,12 +25,42 @@ pub struct AccessClaims {
     pub scopes: Vec<String>,
     /// From now to `exp`, in whole seconds.
     pub expires_in: Duration,
+    /// `sid`: the session that it belongs to.
+    pub session: Option<String>,
+    /// `gen`: the account's generation; 0 is left out.
+    pub generation: i64,
+    /// `fresh`: whether a password was just proven.
+    pub fresh: bool,
+    /// `auth_time`: when it was, seconds since 1970.
+    pub authenticated: Option<u64>,
+    /// `csrf`: for a token that is given as a cookie.
+    pub csrf: Option<String>,
+    /// `client_id`: the service that it was given to.
+    pub client: Option<String>,
+    /// Whose clients are not to notice that they talk to another issuer.
+    pub compat: Option<Compat>,
     /// Other claims. They may not replace those above.
     pub extra: Map<String, Value>,
 }
 
 /// Claims that the authority says itself.
-const OWN: [&str; 9] = ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "roles", "scope"];
+const OWN: [&str; 15] = [
+    "iss",
+    "aud",
+    "sub",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "roles",
+    "scope",
+    "sid",
+    "gen",
+    "fresh",
+    "auth_time",
+    "csrf",
+    "client_id",
+];
 
 /// Makes an access token.
 ///
@@ -65,6 +96,23 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     }
     if !claims.scopes.is_empty() {
         payload.insert("scope".into(), claims.scopes.join(" ").into());
+    }
+    let mut insert = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            payload.insert(name.to_owned(), value);
+        }
+    };
+    insert("sid", claims.session.map(Value::from));
+    insert("gen", (claims.generation != 0).then(|| claims.generation.into()));
+    insert("fresh", claims.fresh.then_some(Value::Bool(true)));
+    insert("auth_time", claims.authenticated.map(Value::from));
+    insert("csrf", claims.csrf.map(Value::from));
+    insert("client_id", claims.client.map(Value::from));
+    if claims.compat == Some(Compat::FlaskJwtExtended) {
+        // What that library writes into each token, and its clients may read.
+        insert("type", Some("access".into()));
+        insert("fresh", Some(claims.fresh.into()));
+        insert("nbf", Some(now.unix.into()));
     }
     let key = keyring.signing(now);
     let mut header = Header::new(key.algorithm().as_library());
@@ -104,7 +152,7 @@ mod tests {
             roles: vec!["clerk".into()],
             scopes: vec!["a:read".into(), "b".into()],
             expires_in: Duration::from_secs(60),
-            extra: Map::new(),
+            ..AccessClaims::default()
         }
     }
 
@@ -116,6 +164,7 @@ mod tests {
             algorithms: vec![keyring.algorithm()],
             keys: keyring.key_set().unwrap(),
             leeway: 0,
+            local: false,
             roles: path("roles"),
             scopes: path("scope"),
             types: Box::new(["at+jwt".into()]),

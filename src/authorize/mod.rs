@@ -6,7 +6,8 @@ mod rule;
 pub use permit::Permit;
 pub use rule::{Check, Expected, Rule};
 
-use crate::authenticate::Principal;
+use crate::authenticate::{Place, Principal};
+use crate::clock::Now;
 use crate::denial::Denial;
 use crate::route::Params;
 use std::rc::Rc;
@@ -17,17 +18,18 @@ use std::rc::Rc;
 /// The denial of the first check that fails. Who did not say who they are fails any check there is.
 pub fn authorize(
     rule: &Rule,
-    principal: Option<Rc<Principal>>,
+    caller: Option<(Rc<Principal>, Place)>,
     params: &Params<'_>,
+    now: Now,
 ) -> Result<Permit, Denial> {
-    match &principal {
-        Some(principal) => {
-            rule.checks().iter().try_for_each(|check| check.verdict(principal, params))?;
+    match &caller {
+        Some((principal, _)) => {
+            rule.checks().iter().try_for_each(|check| check.verdict(principal, params, now))?;
         }
         None if rule.checks().is_empty() => {}
         None => return Err(Denial::MissingToken),
     }
-    Ok(Permit::issue(principal))
+    Ok(Permit::issue(caller))
 }
 
 #[cfg(test)]
@@ -47,6 +49,9 @@ mod tests {
             claims: Box::new([tenant.map(|tenant| ClaimValue::Text(tenant.into()))]),
             not_before: 0,
             expires: u64::MAX,
+            authenticated: None,
+            fresh: false,
+            local: None,
             headers: Box::new([]),
         })
     }
@@ -58,9 +63,11 @@ mod tests {
     fn verdict(check: Check, principal: Rc<Principal>) -> Result<(), Denial> {
         let mut params = Params::default();
         params.push("acme");
-        authorize(&Rule::new(vec![check]), Some(principal), &params).map(|permit| {
-            assert!(permit.principal().is_some());
-        })
+        authorize(&Rule::new(vec![check]), Some((principal, Place::Header)), &params, Now::at(0)).map(
+            |permit| {
+                assert!(permit.principal().is_some());
+            },
+        )
     }
 
     #[test]
@@ -118,7 +125,7 @@ mod tests {
     fn who_did_not_say_who_they_are_fails_any_check() {
         let params = Params::default();
         let rule = Rule::new(vec![Check::AllRoles(Box::new([]))]);
-        assert_eq!(authorize(&rule, None, &params).unwrap_err(), Denial::MissingToken);
-        assert!(authorize(&Rule::default(), None, &params).is_ok());
+        assert_eq!(authorize(&rule, None, &params, Now::at(0)).unwrap_err(), Denial::MissingToken);
+        assert!(authorize(&Rule::default(), None, &params, Now::at(0)).is_ok());
     }
 }

@@ -2,6 +2,7 @@
 //! goes through all. Same list, two readers.
 
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
+use crate::clock::Now;
 use crate::denial::Denial;
 use crate::route::Params;
 use std::fmt;
@@ -30,6 +31,11 @@ pub enum Check {
         /// The value.
         equals: Expected,
     },
+    /// A token that comes from a login, not from a refresh.
+    Fresh {
+        /// How many seconds ago the login may be; 0: however long ago.
+        max_age: u32,
+    },
 }
 
 /// What a claim is compared with.
@@ -51,7 +57,7 @@ impl Check {
     ///
     /// # Errors
     /// The denial that a failure leads to.
-    pub fn verdict(&self, principal: &Principal, params: &Params<'_>) -> Result<(), Denial> {
+    pub fn verdict(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Result<(), Denial> {
         let has = |held: &[Box<str>], name: &str| held.iter().any(|held| **held == *name);
         match self {
             Self::Roles(any) if any.iter().any(|role| has(&principal.roles, role)) => Ok(()),
@@ -67,6 +73,16 @@ impl Check {
                     }
                 });
                 if equal { Ok(()) } else { Err(Denial::ClaimMismatch) }
+            }
+            Self::Fresh { max_age } => {
+                let max_age = *max_age;
+                // Within a bound the moment of the login counts, and a token of a refresh tells it too.
+                let recent = |time: u64| now.unix.saturating_sub(time) <= u64::from(max_age);
+                let fresh = match max_age {
+                    0 => principal.fresh,
+                    _ => principal.authenticated.is_some_and(recent),
+                };
+                if fresh { Ok(()) } else { Err(Denial::FreshTokenRequired { max_age }) }
             }
         }
     }
@@ -88,6 +104,8 @@ impl fmt::Display for Check {
             Self::Claim { name, equals: Expected::Param { name: param, .. }, .. } => {
                 write!(f, "claim {name} = the path's {{{param}}}")
             }
+            Self::Fresh { max_age: 0 } => write!(f, "a token from a login"),
+            Self::Fresh { max_age } => write!(f, "a login at most {max_age} seconds ago"),
         }
     }
 }
@@ -110,8 +128,8 @@ impl Rule {
     }
 
     /// The first check that this caller fails.
-    pub fn first_failure(&self, principal: &Principal, params: &Params<'_>) -> Option<&Check> {
-        self.checks.iter().find(|check| check.verdict(principal, params).is_err())
+    pub fn first_failure(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<&Check> {
+        self.checks.iter().find(|check| check.verdict(principal, params, now).is_err())
     }
 }
 
@@ -161,12 +179,15 @@ mod tests {
             claims: Box::new([]),
             not_before: 0,
             expires: u64::MAX,
+            authenticated: None,
+            fresh: false,
+            local: None,
             headers: Box::new([]),
         };
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
         let failure = |checks: Vec<Check>| {
             let rule = Rule::new(checks);
-            rule.first_failure(&principal, &Params::default()).map(Check::to_string)
+            rule.first_failure(&principal, &Params::default(), Now::at(0)).map(Check::to_string)
         };
         assert_eq!(failure(vec![Check::Roles(names(&["clerk"])), scope("a")]), None);
         assert_eq!(

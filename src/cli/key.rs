@@ -66,13 +66,13 @@ pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
 
 fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
     let compiled = load(path, absent).map_err(Failure::Said)?;
-    let authority = compiled.authority.ok_or_else(|| {
+    let authority = compiled.policy.terms.ok_or_else(|| {
         format!(
             "{}: there is no [authority], so there are no signing keys: add [authority] with issuer and audience",
             path.display()
         )
     })?;
-    Ok(authority.keyring)
+    Ok(authority.keyring.clone())
 }
 
 fn generate(path: &Path, format: Format) -> Result<(), Failure> {
@@ -127,10 +127,10 @@ fn revoke(path: &Path, format: Format, id: &str) -> Result<(), Failure> {
 fn list(path: &Path, format: Format) -> Result<(), Failure> {
     let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
     // A key that was made only to look at the policy is none of the authority's.
-    let keyring = compiled.authority.as_ref().map(|authority| &authority.keyring);
+    let keyring = compiled.policy.terms.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_pretended()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
-    let ours = compiled.authority.as_ref().map(|authority| authority.issuer.as_str());
+    let ours = compiled.policy.terms.as_ref().map(|authority| authority.issuer.as_str());
     match format {
         Format::Json => {
             let signing: Vec<_> = signing.iter().map(as_json).collect();

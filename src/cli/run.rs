@@ -3,7 +3,7 @@
 use super::{REFUSED, complain, load};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
-use crate::authority::Absent;
+use crate::authority::{Absent, Authority};
 use crate::control::{self, Admin};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
@@ -38,7 +38,7 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
-    let Compiled { policy, plan, warnings, authority } = compiled;
+    let Compiled { policy, plan, warnings } = compiled;
     let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
@@ -64,7 +64,13 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             &[("place", &place), ("key", &warning.key), ("found", &warning.found), ("right", &warning.hint)],
         );
     }
+    let signing = policy.terms.as_ref().map(|terms| (terms.issuer.as_str().into(), terms.keyring.clone()));
+    let authority = match &policy.terms {
+        Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
+        None => None,
+    };
     let shared = Arc::new(Shared {
+        authority,
         policy: LivePolicy::new(policy),
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
@@ -86,10 +92,7 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             ("admin", &listed(&admin_addresses)),
         ],
     );
-    let admin = Admin {
-        listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(),
-        signing: authority.map(|authority| (authority.issuer.into(), authority.keyring)),
-    };
+    let admin = Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), signing };
     let ended = control::run(&shared, &gateway, admin, plan.worker.drain);
     journal.event(Level::Info, "stopped", &[]);
     journal.close();

@@ -38,6 +38,9 @@ pub(super) struct Mint {
     /// Another claim; the value is JSON where it can be read as such, else text.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
+    /// As if from a login with a password just now.
+    #[arg(long)]
+    fresh: bool,
     /// How long it lives: 30s, 15m, 1h … The default is the policy's `access_expires`.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
@@ -77,22 +80,29 @@ enum Failure {
 
 fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
     let compiled = load(path, Absent::Make).map_err(Failure::Said)?;
-    let authority = compiled.authority.ok_or_else(|| {
+    let terms = compiled.policy.terms.ok_or_else(|| {
         Failure::Because(format!(
             "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
             path.display()
         ))
     })?;
     let claims = AccessClaims {
-        issuer: authority.issuer,
-        audience: authority.audience,
+        issuer: terms.issuer.clone(),
+        audience: terms.audience.clone(),
         subject: wanted.sub,
         roles: wanted.roles,
         scopes: wanted.scopes,
-        expires_in: wanted.expires_in.unwrap_or(authority.access_expires),
+        expires_in: wanted.expires_in.unwrap_or(terms.access_expires),
+        session: None,
+        generation: 0,
+        fresh: wanted.fresh,
+        authenticated: wanted.fresh.then(|| Now::read().unix),
+        csrf: None,
+        client: None,
+        compat: terms.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
     };
-    let token = mint(&authority.keyring, claims, Now::read()).map_err(Failure::Because)?;
+    let token = mint(&terms.keyring, claims, Now::read()).map_err(Failure::Because)?;
     match format {
         Format::Text => say(&token),
         Format::Json => say(&json!({ "access_token": token, "token_type": "Bearer" }).to_string()),

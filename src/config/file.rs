@@ -267,6 +267,96 @@ pub struct AuthorityTable {
     pub rotate_keys: Duration,
     /// The secret, for HS256.
     pub secret: Option<Secret>,
+    /// How long its refresh tokens live.
+    pub refresh_expires: Duration,
+    /// For how long after it was spent a refresh token gets its very same successor once more.
+    pub refresh_grace: Duration,
+    /// The absolute end of a session, however often it is refreshed.
+    pub session_expires: Duration,
+    /// How many sessions an account may have at once; the oldest ends for a new one.
+    pub sessions: u32,
+    /// How many roles a token carries at most.
+    pub role_limit: RoleLimit,
+    /// Claims of its tokens, from attributes of accounts: claim to attribute.
+    #[serde(deserialize_with = "named_texts")]
+    pub claims: BTreeMap<String, String>,
+    /// Whether it gives its tokens as cookies too.
+    pub cookies: bool,
+    /// `SameSite` of its cookies.
+    pub same_site: SameSite,
+    /// Origins other than the request's own from which requests with cookies may come.
+    #[serde(deserialize_with = "one_or_many")]
+    pub origins: Vec<String>,
+    /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
+    pub store: Option<Secret>,
+    /// Names of rate limits for logging in.
+    #[serde(deserialize_with = "one_or_many")]
+    pub rate_limits: Vec<String>,
+    /// Other paths for its endpoints: endpoint to path.
+    #[serde(deserialize_with = "named_texts")]
+    pub paths: BTreeMap<String, String>,
+    /// Services that it knows.
+    #[serde(deserialize_with = "named_tables")]
+    pub client: BTreeMap<String, ClientTable>,
+    /// Whose clients are not to notice that they talk to another issuer.
+    pub compat: Option<Compat>,
+}
+
+/// `[authority.client.ID]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientTable {
+    /// What it proves itself with.
+    pub secret: Option<Secret>,
+    /// The roles of its tokens.
+    #[serde(deserialize_with = "one_or_many")]
+    pub roles: Vec<String>,
+    /// The scopes that it may ask for; those it gets when it asks for none.
+    #[serde(deserialize_with = "one_or_many")]
+    pub scopes: Vec<String>,
+    /// `aud` of its tokens, in place of the authority's own.
+    #[serde(deserialize_with = "one_or_many")]
+    pub audience: Vec<String>,
+    /// Whether it may ask about tokens (RFC 7662), which tells it who has which roles.
+    pub introspect: bool,
+}
+
+/// `[authority] same_site`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SameSite {
+    /// Sent with requests of our own pages only.
+    Strict,
+    /// And when a link leads here.
+    Lax,
+}
+
+/// `[authority] compat`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compat {
+    /// Of an application with Flask-JWT-Extended.
+    FlaskJwtExtended,
+}
+
+/// `[authority] role_limit`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleLimit {
+    /// All that the account has.
+    All,
+    /// At most so many.
+    AtMost(usize),
+}
+
+impl<'de> Deserialize<'de> for RoleLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text(deserializer)?;
+        match (text.as_str(), text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(count)) if count > 0 => Ok(Self::AtMost(count)),
+            (_, _) => Err(de::Error::custom(format!("\"{text}\"; want a number of at least 1, or \"all\""))),
+        }
+    }
 }
 
 impl Default for AuthorityTable {
@@ -278,6 +368,20 @@ impl Default for AuthorityTable {
             access_expires: Duration::seconds(15 * 60),
             rotate_keys: Duration::seconds(30 * 24 * 60 * 60),
             secret: None,
+            refresh_expires: Duration::seconds(7 * 24 * 3600),
+            refresh_grace: Duration::seconds(10),
+            session_expires: Duration::seconds(30 * 24 * 3600),
+            sessions: 100,
+            role_limit: RoleLimit::AtMost(3),
+            claims: BTreeMap::new(),
+            cookies: false,
+            same_site: SameSite::Strict,
+            origins: Vec::new(),
+            store: None,
+            rate_limits: Vec::new(),
+            paths: BTreeMap::new(),
+            client: BTreeMap::new(),
+            compat: None,
         }
     }
 }
@@ -486,6 +590,102 @@ pub struct RouteTable {
     pub strip_prefix: Option<String>,
     /// In place of the upstream's own.
     pub timeout: Option<Duration>,
+    /// Whether the token must come from a login with a password, and how long ago at most.
+    pub fresh: Fresh,
+    /// Where a token may come from.
+    pub sources: Option<Vec<Source>>,
+    /// What becomes of a person without a token.
+    pub login: Option<Login>,
+    /// The field of a form that may carry the CSRF token.
+    #[serde(deserialize_with = "optional_text")]
+    pub csrf_field: Option<String>,
+}
+
+/// `[[route]] fresh`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fresh {
+    /// Any token.
+    #[default]
+    Any,
+    /// One from a login with a password.
+    Login,
+    /// And at most so long ago.
+    Within(Duration),
+}
+
+impl<'de> Deserialize<'de> for Fresh {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Flag(bool),
+            Text(String),
+        }
+        let wrong = || {
+            de::Error::custom(
+                "no truth value and no duration; want true, false or a duration such as \"10m\"",
+            )
+        };
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Flag(false) => Ok(Self::Any),
+            Written::Flag(true) => Ok(Self::Login),
+            Written::Text(text) => match text.as_str() {
+                "true" => Ok(Self::Login),
+                "false" => Ok(Self::Any),
+                text => text.parse().map(Self::Within).map_err(|_| wrong()),
+            },
+        }
+    }
+}
+
+/// One element of `[[route]] sources`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `Authorization: Bearer`.
+    Header,
+    /// The authority's cookie.
+    Cookie,
+    /// A field of the query.
+    Query(String),
+    /// A header of its own.
+    Named(String),
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Table(BTreeMap<String, String>),
+        }
+        let wrong = || {
+            de::Error::custom(
+                "no source of tokens; want \"header\", \"cookie\", \"query\", { header = \"X-Api-Token\" } or { query = \"token\" }",
+            )
+        };
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Word(word) => match word.as_str() {
+                "header" => Ok(Self::Header),
+                "cookie" => Ok(Self::Cookie),
+                "query" => Ok(Self::Query("access_token".to_owned())),
+                _ => Err(wrong()),
+            },
+            Written::Table(mut table) => match (table.len(), table.remove("header"), table.remove("query")) {
+                (1, Some(name), None) => Ok(Self::Named(name)),
+                (1, None, Some(name)) => Ok(Self::Query(name)),
+                (_, _, _) => Err(wrong()),
+            },
+        }
+    }
+}
+
+/// `[[route]] login`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Login {
+    /// A browser is sent to the authority's login page.
+    Page,
 }
 
 /// `[[route]] access`

@@ -1,6 +1,9 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`. Health is answered here and nowhere else, whatever the path,
 //! host or user agent of a request to the other listeners says.
 
+use crate::authenticate::Trust;
+use crate::authenticate::seen::{AGES, SIZES};
+use crate::authority::{ByOutcome, Counters};
 use crate::authority::{KeyState, Keyring};
 use crate::clock::Now;
 use crate::journal::Level;
@@ -145,14 +148,71 @@ fn tell(state: &State) -> String {
             out.sample(&labels, u64::from(!server.is_set_aside(now)));
         }
     }
+    tell_tokens(&mut out, &policy.trust);
     if let Some((_, keyring)) = &state.signing {
         tell_signing(&mut out, keyring);
+    }
+    if let Some(authority) = &state.shared.authority {
+        tell_authority(&mut out, authority.counters(), &policy.trust);
     }
     out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
     out.sample(&[], u64::from(!state.draining.get()));
     out.family("portcullis_build_info", "The version that runs.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()
+}
+
+/// What was seen of tokens when they were verified. Names of issuers stand in the policy.
+fn tell_tokens(out: &mut Exposition, trust: &Trust) {
+    let help = "Tokens that were verified and found good, by issuer and algorithm. A token seen again is not verified again.";
+    out.family("portcullis_tokens_verified_total", help, Kind::Counter);
+    for (issuer, seen) in trust.seen() {
+        for (algorithm, count) in seen.algorithms().filter(|(_, count)| *count > 0) {
+            out.sample(&[("issuer", issuer), ("algorithm", algorithm.as_str())], count);
+        }
+    }
+    let help = "How old tokens were when they were verified, in seconds since iat.";
+    out.family("portcullis_token_age_seconds", help, Kind::Histogram);
+    for (issuer, seen) in trust.seen() {
+        let (counts, sum) = seen.ages();
+        out.spread(&[("issuer", issuer)], &AGES, &counts, sum);
+    }
+    out.family("portcullis_token_size_bytes", "How large tokens were.", Kind::Histogram);
+    for (issuer, seen) in trust.seen() {
+        let (counts, sum) = seen.sizes();
+        out.spread(&[("issuer", issuer)], &SIZES, &counts, sum);
+    }
+}
+
+/// What the local authority did.
+fn tell_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
+    fn tell<const N: usize>(
+        out: &mut Exposition,
+        name: &'static str,
+        help: &'static str,
+        label: &str,
+        counts: &ByOutcome<N>,
+    ) {
+        out.family(name, help, Kind::Counter);
+        for (outcome, count) in counts.iter() {
+            out.sample(&[(label, outcome)], count);
+        }
+    }
+    let name = "portcullis_logins_total";
+    tell(out, name, "Logins with a password, by how they ended.", "outcome", &counters.logins);
+    let name = "portcullis_refreshes_total";
+    let help = "Refresh tokens that were presented. grace: the successor was given once more; reuse: the session was ended.";
+    tell(out, name, help, "outcome", &counters.refreshes);
+    let name = "portcullis_revocations_total";
+    tell(out, name, "What this gateway's endpoints revoked, by what made them.", "by", &counters.revocations);
+    let name = "portcullis_tokens_issued_total";
+    tell(out, name, "Access tokens that were issued, by size.", "size", &counters.tokens);
+    let name = "portcullis_tokens_trimmed_total";
+    tell(out, name, "Access tokens that left something out to stay small.", "of", &counters.trimmed);
+    let name = "portcullis_service_tokens_total";
+    tell(out, name, "Access tokens that services asked for themselves.", "outcome", &counters.services);
+    out.family("portcullis_revocation_marks", "What is marked as revoked now.", Kind::Gauge);
+    out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
 }
 
 fn tell_signing(out: &mut Exposition, keyring: &Keyring) {

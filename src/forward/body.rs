@@ -4,6 +4,7 @@ use super::pool::Lease;
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::fmt;
@@ -37,11 +38,7 @@ impl Meter {
 
     /// The refusal that the body earned, if it did.
     pub fn denial(&self) -> Option<Denial> {
-        self.fault.get().map(|fault| match fault {
-            BodyFault::TooLarge => Denial::BodyTooLarge,
-            BodyFault::TooSlow => Denial::RequestTimeout,
-            BodyFault::Broken => Denial::BadRequest(Malformed::Framing),
-        })
+        self.fault.get().map(BodyFault::denial)
     }
 }
 
@@ -54,6 +51,17 @@ pub enum BodyFault {
     TooSlow,
     /// The client broke off, or its framing is wrong.
     Broken,
+}
+
+impl BodyFault {
+    /// The refusal that it earns.
+    const fn denial(self) -> Denial {
+        match self {
+            Self::TooLarge => Denial::BodyTooLarge,
+            Self::TooSlow => Denial::RequestTimeout,
+            Self::Broken => Denial::BadRequest(Malformed::Framing),
+        }
+    }
 }
 
 impl fmt::Display for BodyFault {
@@ -74,6 +82,8 @@ pub enum RequestBody {
     /// None.
     #[default]
     Empty,
+    /// All there: it was read before the request was decided on.
+    Whole(Bytes),
     /// Streamed.
     Streamed(Box<Streamed>),
 }
@@ -104,6 +114,33 @@ impl RequestBody {
         Ok((Self::Streamed(Box::new(streamed)), Some(meter)))
     }
 
+    /// With a tighter bound.
+    ///
+    /// # Errors
+    /// [`Denial::BodyTooLarge`] where it is announced to be larger.
+    pub fn bounded(mut self, size: u64) -> Result<Self, Denial> {
+        if self.size_hint().lower() > size {
+            return Err(Denial::BodyTooLarge);
+        }
+        if let Self::Streamed(streamed) = &mut self {
+            streamed.bounds.size = streamed.bounds.size.min(size);
+        }
+        Ok(self)
+    }
+
+    /// Reads it to its end, within the bounds that it was admitted with.
+    ///
+    /// # Errors
+    /// What it met on its way.
+    pub async fn gather(mut self) -> Result<Bytes, Denial> {
+        let mut whole = Vec::new();
+        while let Some(frame) = self.frame().await {
+            let frame = frame.map_err(|fault| fault.denial())?;
+            whole.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+        }
+        Ok(whole.into())
+    }
+
     /// Whether there is nothing to send, so that a request can be sent again.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
@@ -120,6 +157,8 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Streamed(streamed) => streamed.poll(cx).map(|frame| {
                 frame.map(|result| result.inspect_err(|fault| streamed.meter.fault.set(Some(*fault))))
             }),
@@ -129,6 +168,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
             Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
         }
     }
@@ -136,6 +176,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streamed(streamed) => streamed.incoming.size_hint(),
         }
     }

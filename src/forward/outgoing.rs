@@ -1,7 +1,7 @@
 //! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
 
 use super::strip::{self, Sender};
-use crate::authenticate::IdentityHeaders;
+use crate::authenticate::{CookieNames, IdentityHeaders, Place};
 use crate::authorize::Permit;
 use crate::peer::{Caller, Scheme};
 use crate::request_id::RequestId;
@@ -34,11 +34,20 @@ pub struct Target {
 
 impl Target {
     /// The target of a head.
-    pub fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>) -> Self {
+    ///
+    /// `token` names a field of the query that held the caller's token, which the upstream does not get.
+    pub fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
         let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
-        let path = match (uri.path_and_query(), stripped) {
-            (Some(as_sent), None) if as_sent.path() == head.path => as_sent.clone(),
-            (_, stripped) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
+        let path = match (uri.path_and_query(), stripped, token) {
+            (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
+            (_, stripped, None) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
+            (_, stripped, Some(token)) => {
+                let is_token = |field: &&str| field.split_once('=').is_some_and(|(name, _)| name == token);
+                let fields = head.query.unwrap_or_default().split('&').filter(|field| !is_token(field));
+                let query = fields.collect::<Vec<_>>().join("&");
+                let query = Some(&*query).filter(|query| !query.is_empty());
+                join(stripped.as_deref().unwrap_or(&head.path), query)
+            }
         };
         let authority = match head.headers.get(header::HOST) {
             Some(as_sent) if head.authority_is(as_sent.as_bytes()) => Some(as_sent.clone()),
@@ -92,6 +101,10 @@ pub struct Told<'a> {
     pub identity: &'a IdentityHeaders,
     /// Whether `Authorization` passes.
     pub forward_token: bool,
+    /// The local authority's cookies, which do not pass.
+    pub cookies: Option<&'a CookieNames>,
+    /// Header fields that may hold the caller's token, which do not pass.
+    pub credentials: &'a [HeaderName],
 }
 
 /// Method, target and fields for the upstream. The permit is the proof that the request may go; its identity
@@ -107,6 +120,15 @@ pub fn head(
         join_cookies(&mut headers);
     }
     let sender = if told.caller.by_trusted_proxy { Sender::TrustedProxy } else { Sender::Stranger };
+    if let Some(cookies) = told.cookies {
+        strip::cookies(&mut headers, cookies);
+        if permit.place() == Some(Place::Cookie) {
+            headers.remove(&cookies.csrf_header);
+        }
+    }
+    for name in told.credentials {
+        headers.remove(name);
+    }
     let forged = strip::request(&mut headers, told.identity, sender, told.forward_token);
 
     match &target.authority {

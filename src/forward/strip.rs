@@ -4,8 +4,8 @@
 //! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
 //! same, since a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
-use crate::authenticate::{IdentityHeaders, fold_eq};
-use http::{HeaderMap, HeaderName, header};
+use crate::authenticate::{CookieNames, IdentityHeaders, fold_eq};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// `Keep-Alive`.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -61,6 +61,32 @@ pub fn request(
         is_for_us(name) || (sender == Sender::Stranger && is_of_proxies(name.as_str()))
     });
     forged
+}
+
+/// Removes the local authority's cookies from `Cookie`, and leaves all others as they are.
+pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
+    let pairs = |field: &HeaderValue| -> Vec<Vec<u8>> {
+        field.as_bytes().split(|byte| *byte == b';').map(|pair| pair.trim_ascii().to_vec()).collect()
+    };
+    let is_ours = |pair: &[u8]| {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        ours.includes(pair[..end].trim_ascii())
+    };
+    let fields = headers.get_all(header::COOKIE);
+    // Most requests bring none of ours, and are left alone.
+    if !fields
+        .iter()
+        .any(|field| field.as_bytes().split(|byte| *byte == b';').any(|pair| is_ours(pair.trim_ascii())))
+    {
+        return;
+    }
+    let others: Vec<Vec<u8>> = fields.iter().flat_map(pairs).filter(|pair| !is_ours(pair)).collect();
+    let others = others.join(&b"; "[..]);
+    headers.remove(header::COOKIE);
+    if !others.is_empty() {
+        let others = HeaderValue::from_bytes(&others).expect("pieces of a field value are a field value");
+        headers.insert(header::COOKIE, others);
+    }
 }
 
 /// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`

@@ -311,6 +311,9 @@ mod tests {
             claims: Box::new([claim]),
             not_before: 0,
             expires: u64::MAX,
+            authenticated: None,
+            fresh: false,
+            local: None,
             headers: Box::default(),
         }
     }

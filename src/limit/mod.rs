@@ -22,7 +22,7 @@ pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-poli
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The limits of one route, split by the point at which they are charged.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Limits {
     /// Charged before any signature is checked, so that forged tokens cannot buy verifications.
     pub by_address: Box<[Arc<Limit>]>,

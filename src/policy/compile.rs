@@ -3,12 +3,14 @@
 //! One pass over the whole file, from the parts that others refer to down to the routes. Nothing stops at the first
 //! fault: the operator gets them all at once.
 
+mod authority;
 mod routes;
 mod trust;
 mod upstreams;
 
 use super::{Front, Policy};
-use crate::authority::{Absent, Keyring};
+use crate::authenticate::Trust;
+use crate::authority::Absent;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -36,8 +38,6 @@ pub struct Compiled {
     pub policy: Policy,
     /// What is fixed from start to end of the process.
     pub plan: ServerPlan,
-    /// The local authority, if the file has one.
-    pub authority: Option<Authority>,
     /// What an operator should look at, though it can be served.
     pub warnings: Vec<Diagnostic>,
 }
@@ -65,19 +65,6 @@ pub struct ServerPlan {
     pub cores: usize,
     /// What each core needs to know.
     pub worker: Plan,
-}
-
-/// The local issuer.
-#[derive(Debug)]
-pub struct Authority {
-    /// `iss`.
-    pub issuer: String,
-    /// `aud`.
-    pub audience: Vec<String>,
-    /// How long an access token lives.
-    pub access_expires: Duration,
-    /// Its signing keys.
-    pub keyring: Keyring,
 }
 
 /// Gathers faults and warnings as the parts of a file are compiled.
@@ -120,13 +107,14 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
-    let authority = trust::authority(file, absent, &mut faults);
+    let terms = authority::compile(file, absent, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let identity = trust::identity(file, &mut claims, &mut faults);
-    let issuers = trust::issuers(file, authority.as_ref(), &mut faults);
+    let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
     let upstreams = upstreams::compile(file, &mut faults);
     let limits = routes::limits(file, &mut claims, &mut faults);
-    let (routes, table) = routes::compile(file, &upstreams, &limits, &mut claims, plan.cores, &mut faults);
+    let (routes, table) =
+        routes::compile(file, &upstreams, &limits, terms.as_deref(), &mut claims, plan.cores, &mut faults);
 
     nobody_to_trust(file, &mut faults);
 
@@ -135,15 +123,21 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
         return Err(faults.found);
     }
     let table = table.ok_or_else(Vec::new)?;
+    let mut trust = Trust::new(issuers, claims.into_paths(), identity);
+    if let Some(terms) = &terms {
+        let cookies = terms.cookies.as_ref().map(|cookies| cookies.names.clone());
+        trust = trust.with_local(cookies, terms.origins.clone(), terms.revoked.clone());
+    }
     let policy = Policy {
         table: Arc::new(table),
         routes: routes.into(),
-        trust: Arc::new(crate::authenticate::Trust::new(issuers, claims.into_paths(), identity)),
+        trust: Arc::new(trust),
+        terms,
         front: Arc::new(front),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
-    Ok(Compiled { policy, plan, authority, warnings: faults.found })
+    Ok(Compiled { policy, plan, warnings: faults.found })
 }
 
 /// A route that asks for a token, in a policy that trusts nobody's, refuses everybody: nobody means that.

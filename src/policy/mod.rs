@@ -4,10 +4,11 @@
 mod compile;
 mod live;
 
-pub use compile::{Authority, Compiled, ServerPlan, compile};
+pub use compile::{Compiled, ServerPlan, compile};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 
-use crate::authenticate::{Access, KeySet, Trust};
+use crate::authenticate::{Admission, KeySet, Trust};
+use crate::authority::{Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
 use crate::forward::{BodyBounds, Delivery, Upstream};
@@ -28,6 +29,8 @@ pub struct Policy {
     pub routes: Arc<[Route]>,
     /// Whose tokens are believed.
     pub trust: Arc<Trust>,
+    /// What the local authority issues, if there is one.
+    pub terms: Option<Arc<Terms>>,
     /// What holds for all requests.
     pub front: Arc<Front>,
     /// The upstreams, for telling of their health.
@@ -53,14 +56,27 @@ pub struct Route {
     pub index: usize,
     /// How fast.
     pub limits: Limits,
-    /// Whether a token is needed.
-    pub access: Access,
+    /// Whether a token is needed, and where it may be.
+    pub admission: Admission,
     /// What the token must say.
     pub rule: Rule,
-    /// Where to.
-    pub delivery: Delivery,
+    /// What is done with a request that may pass.
+    pub handler: Handler,
+    /// Whether a browser without a token is sent to the login page.
+    pub login_page: bool,
+    /// The field of a form that may carry the CSRF token.
+    pub csrf_field: Option<Box<str>>,
     /// What became of its requests.
     pub counters: Arc<RouteCounters>,
+}
+
+/// What is done with a request that may pass.
+#[derive(Debug)]
+pub enum Handler {
+    /// It is sent on.
+    Forward(Delivery),
+    /// The local authority answers.
+    Answer(Endpoint),
 }
 
 /// What holds for all requests, before a route is known.

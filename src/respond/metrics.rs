@@ -267,6 +267,21 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
+    /// The series of a histogram of whole numbers. `counts` are not cumulated, and one longer than `bounds`.
+    pub fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
+        let mut total = 0_u64;
+        let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in shown.zip(counts) {
+            total = total.wrapping_add(*count);
+            self.series("_bucket", labels, &[("le", &bound)]);
+            self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        }
+        self.series("_sum", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(sum), "\n"]);
+        self.series("_count", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+    }
+
     /// The name and labels of a sample, and the space before its value.
     fn series(&mut self, suffix: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {
         self.push(&[self.family, suffix]);

@@ -111,7 +111,7 @@ fn document_answer(denial: &Denial, kind: &'static str, body: Vec<u8>, method: &
         let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(ALLOW, allow);
     }
-    if let Denial::RateLimited { wait } = denial {
+    if let Denial::RateLimited { wait } | Denial::TooManyAttempts { wait } = denial {
         headers.insert(RETRY_AFTER, HeaderValue::from(*wait));
     } else if denial.status() == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, RETRY_AFTER_UNAVAILABLE);
@@ -146,11 +146,17 @@ fn document(denial: &Denial, request_id: &[u8]) -> Vec<u8> {
 
 /// `WWW-Authenticate` (RFC 6750 section 3): the description begins with the code.
 fn challenge(denial: &Denial) -> Option<HeaderValue> {
+    let mut max_age = 0;
     let (error, scope) = match denial.challenge() {
         Challenge::None => return None,
         Challenge::Bearer => return Some(HeaderValue::from_static("Bearer realm=\"portcullis\"")),
+        Challenge::Basic => return Some(HeaderValue::from_static("Basic realm=\"portcullis\"")),
         Challenge::InvalidRequest => ("invalid_request", None),
         Challenge::InvalidToken => ("invalid_token", None),
+        Challenge::StaleLogin(seconds) => {
+            max_age = seconds;
+            ("insufficient_user_authentication", None)
+        }
         Challenge::InsufficientScope(scope) => ("insufficient_scope", scope),
     };
     let mut out = Vec::with_capacity(192);
@@ -166,6 +172,10 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
         // is left out of a policy that can be met at all.
         out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
         out.push(b'"');
+    }
+    if max_age > 0 {
+        // RFC 9470 section 3.
+        out.extend_from_slice(format!(", max_age=\"{max_age}\"").as_bytes());
     }
     HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
 }
@@ -190,7 +200,11 @@ const fn grpc_status(denial: &Denial) -> &'static str {
         | Denial::HeadersTooLarge
         | Denial::BodyTooLarge
         | Denial::RequestTimeout
-        | Denial::AmbiguousCredentials => "3",
+        | Denial::AmbiguousCredentials
+        | Denial::InvalidBody(_)
+        | Denial::UnsupportedMediaType => "3",
+        // NOT_FOUND
+        Denial::NotFound => "5",
         // UNIMPLEMENTED
         Denial::NoRoute | Denial::MethodNotAllowed(_) => "12",
         // UNAUTHENTICATED
@@ -204,13 +218,27 @@ const fn grpc_status(denial: &Denial) -> &'static str {
         | Denial::TokenNotYetValid
         | Denial::WrongAudience
         | Denial::WrongType
-        | Denial::MissingClaim(_) => "16",
+        | Denial::MissingClaim(_)
+        | Denial::RevokedToken
+        | Denial::FreshTokenRequired { .. }
+        | Denial::BadCredentials
+        | Denial::AccountDisabled
+        | Denial::UnknownToken
+        | Denial::RefreshReused
+        | Denial::InvalidClient => "16",
         // PERMISSION_DENIED
-        Denial::InsufficientRole | Denial::InsufficientScope(_) | Denial::ClaimMismatch => "7",
+        Denial::CsrfMissing
+        | Denial::CsrfMismatch
+        | Denial::InsufficientRole
+        | Denial::InsufficientScope(_)
+        | Denial::ClaimMismatch
+        | Denial::UntrustedProxy => "7",
         // RESOURCE_EXHAUSTED
-        Denial::RateLimited { .. } => "8",
+        Denial::RateLimited { .. } | Denial::TooManyAttempts { .. } => "8",
         // UNAVAILABLE
-        Denial::Overloaded
+        Denial::CheckUnavailable
+        | Denial::Overloaded
+        | Denial::StoreUnavailable
         | Denial::UpstreamUnavailable
         | Denial::UpstreamTimeout
         | Denial::UpstreamFailed => "14",
@@ -374,9 +402,10 @@ mod tests {
                 assert_eq!(field(&answer, "content-type").unwrap(), kind);
                 assert_eq!(field(&answer, "grpc-message").unwrap(), denial.code());
                 let expected = match denial.status().as_u16() {
-                    400 | 408 | 413 | 431 => "3",
+                    400 | 408 | 413 | 415 | 431 => "3",
                     401 => "16",
                     403 => "7",
+                    404 if denial == Denial::NotFound => "5",
                     404 | 405 => "12",
                     429 => "8",
                     502..=504 => "14",

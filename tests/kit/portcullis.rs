@@ -4,7 +4,7 @@ use super::client::Answer;
 use super::dir::Dir;
 use super::{PATIENCE, forge};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
@@ -28,14 +28,21 @@ const DEFAULTS: [(&str, &str, &str); 8] = [
 
 /// Runs one command of the binary to its end, in a folder.
 pub fn command(dir: &Dir, arguments: &[&str]) -> Finished {
+    command_with(dir, arguments, "")
+}
+
+/// The same, with something to read from its standard input.
+pub fn command_with(dir: &Dir, arguments: &[&str], input: &str) -> Finished {
     let mut child = prepared(dir)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary was built for this test");
     let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    // A command that reads nothing may have ended before it is written to.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let errors = std::thread::spawn(move || {
         let mut text = String::new();
         stderr.read_to_string(&mut text).map(|_| text)

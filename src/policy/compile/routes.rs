@@ -3,17 +3,18 @@
 use super::Faults;
 use super::trust::{Claims, claim_path};
 use super::upstreams::Upstreams;
-use crate::authenticate::{Access, ClaimValue};
+use crate::authenticate::{Access, Admission, ClaimValue, Sources};
+use crate::authority::{Endpoint, Terms};
 use crate::authorize::{Check, Expected, Rule};
-use crate::config::file::{self, File, Literal, RateLimitTable, RouteTable as Table};
+use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table, Source};
 use crate::config::place::nearest;
 use crate::forward::{Delivery, Destination};
 use crate::limit::{By, Limit, Limits};
-use crate::policy::Route;
+use crate::policy::{Handler, Route};
 use crate::respond::metrics::RouteCounters;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use http::HeaderName;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -98,6 +99,7 @@ pub(super) fn compile(
     file: &File,
     upstreams: &Upstreams,
     limits: &NamedLimits,
+    terms: Option<&Terms>,
     claims: &mut Claims,
     cores: usize,
     faults: &mut Faults<'_>,
@@ -129,38 +131,72 @@ pub(super) fn compile(
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
-        let limits = chosen_limits(&key, table, limits, faults);
+        let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
+        let sources = sources(&key, table, terms, faults);
+        person(&key, table, terms, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
         let route = Route {
             name: Arc::from(name),
             index: routes.len(),
             limits,
-            access: match table.access {
-                file::Access::Authenticated => Access::Authenticated,
-                file::Access::Optional => Access::Optional,
-                file::Access::Public => Access::Public,
+            admission: Admission {
+                access: match table.access {
+                    file::Access::Authenticated => Access::Authenticated,
+                    file::Access::Optional => Access::Optional,
+                    file::Access::Public => Access::Public,
+                },
+                sources,
             },
             rule,
-            delivery: Delivery { destination, strip_prefix, timeout: table.timeout.map(Into::into) },
+            handler: Handler::Forward(Delivery {
+                destination,
+                strip_prefix,
+                timeout: table.timeout.map(Into::into),
+            }),
+            login_page: table.login.is_some(),
+            csrf_field: table.csrf_field.as_deref().map(Into::into),
             counters: Arc::new(RouteCounters::new(Arc::from(name), cores)),
         };
         entries.push((matcher, routes.len()));
-        positions.push(index);
+        positions.push(Some(index));
         routes.push(route);
     }
+    if let Some(terms) = terms {
+        endpoints(file, terms, limits, cores, &mut routes, &mut entries, faults);
+        positions.resize(entries.len(), None);
+    }
+    let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
     let table = match RouteTable::build(entries) {
         Ok(table) => Some(table),
         Err(conflicts) => {
             for conflict in conflicts {
-                let (one, other) = (positions[conflict.first], positions[conflict.second]);
+                let (one, other) = match (positions[conflict.first], positions[conflict.second]) {
+                    (Some(one), Some(other)) => (one, other),
+                    (Some(index), None) | (None, Some(index)) => {
+                        faults.fault(
+                            "same_route",
+                            &format!("route[{index}].path"),
+                            "covers an endpoint of the local authority",
+                            "another path, or another one for the endpoint in [authority] paths",
+                        );
+                        continue;
+                    }
+                    (None, None) => {
+                        faults.fault(
+                            "same_route",
+                            "authority.paths",
+                            "two endpoints at one path",
+                            "a path of its own for each",
+                        );
+                        continue;
+                    }
+                };
+                let named = &routes[entry_routes[conflict.first]].name;
                 faults.fault(
                     "same_route",
                     &format!("route[{other}].path"),
-                    format!(
-                        "covers what route \"{}\" covers: same host, same path, same method",
-                        routes[conflict.first].name
-                    ),
+                    format!("covers what route \"{named}\" covers: same host, same path, same method",),
                     format!(
                         "remove one of the two, or give them different methods (the other is route {})",
                         one + 1
@@ -171,6 +207,137 @@ pub(super) fn compile(
         }
     };
     (routes, table)
+}
+
+/// The authority's endpoints, as routes of their own. They are there for each host that the file names, since a route
+/// of a host wins over one without: a catch-all of a host would hide them.
+fn endpoints(
+    file: &File,
+    terms: &Terms,
+    limits: &NamedLimits,
+    cores: usize,
+    routes: &mut Vec<Route>,
+    entries: &mut Vec<(Matcher, usize)>,
+    faults: &mut Faults<'_>,
+) {
+    let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
+    let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
+    let wanted = file.authority.as_ref().map_or(&[][..], |table| &table.rate_limits);
+    let guessable = chosen_limits("authority.rate_limits", wanted, limits, faults);
+    for facts in Endpoint::ALL {
+        if facts.endpoint == Endpoint::LoginPage && terms.cookies.is_none() {
+            // Without cookies a browser could not keep what it is given.
+            continue;
+        }
+        let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
+        let path = terms.path(facts.endpoint);
+        let (Ok(path), Ok(methods)) = (PathPattern::parse(path), methods_of(facts.methods)) else {
+            faults.fault("bad_path", "authority.paths", format!("\"{path}\""), "a path such as /auth/login");
+            continue;
+        };
+        for host in &hosts {
+            let matcher = Matcher { host: host.clone(), path: path.clone(), methods: methods.clone() };
+            entries.push((matcher, routes.len()));
+        }
+        let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
+        routes.push(Route {
+            name: name.clone(),
+            index: routes.len(),
+            limits,
+            admission: facts.access.into(),
+            rule: Rule::default(),
+            handler: Handler::Answer(facts.endpoint),
+            login_page: false,
+            csrf_field: None,
+            counters: Arc::new(RouteCounters::new(name, cores)),
+        });
+    }
+}
+
+fn methods_of(list: &[&str]) -> Result<Methods, crate::route::PatternFault> {
+    if list.is_empty() { Ok(Methods::any()) } else { Methods::parse(list) }
+}
+
+/// Where a route's tokens may come from.
+fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) -> Sources {
+    let Some(list) = &table.sources else { return Sources::default() };
+    let mut sources = Sources { header: false, cookie: false, named: Box::new([]), query: None };
+    let mut named = Vec::new();
+    if list.is_empty() {
+        let hint = "\"header\", \"cookie\" or both; or access = \"public\" where no token is looked at";
+        faults.fault("bad_value", &format!("{key}.sources"), "an empty list: no token could come", hint);
+    }
+    for (index, source) in list.iter().enumerate() {
+        let key = format!("{key}.sources[{index}]");
+        match source {
+            Source::Header => sources.header = true,
+            Source::Cookie => {
+                sources.cookie = true;
+                if terms.is_none_or(|terms| terms.cookies.is_none()) {
+                    let hint = "[authority] cookies = true, or no \"cookie\" here";
+                    faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
+                }
+            }
+            Source::Query(name) => {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+                if name.is_empty() || !name.bytes().all(plain) {
+                    let hint = "letters, digits, '_' and '-'";
+                    faults.fault("bad_value", &key, format!("\"{name}\" as a field of the query"), hint);
+                }
+                faults.warn(
+                    "token_in_query",
+                    &key,
+                    "tokens in the query: proxies, histories and logs of others keep them (RFC 6750 section 5.3)",
+                    "\"header\"; or a route of its own for what cannot send one",
+                );
+                sources.query = Some(name.as_str().into());
+            }
+            Source::Named(name) => match name.parse::<HeaderName>() {
+                Ok(name) if name != http::header::AUTHORIZATION && name != http::header::COOKIE => {
+                    named.push(name)
+                }
+                Ok(_) | Err(_) => {
+                    let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
+                    faults.fault("bad_header", &key, format!("\"{name}\""), hint);
+                }
+            },
+        }
+    }
+    sources.named = named.into();
+    sources
+}
+
+/// What a route says of persons with browsers must be possible.
+fn person(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) {
+    let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
+    if table.login.is_some() && !cookies {
+        let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";
+        faults.fault(
+            "no_cookies",
+            &format!("{key}.login"),
+            "a login page, and no cookies to log in with",
+            hint,
+        );
+    }
+    if table.login.is_some() && table.access != file::Access::Authenticated {
+        let hint = "access = \"authenticated\", or no login";
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.login"),
+            "a login page where no login is asked for",
+            hint,
+        );
+    }
+    if let Some(field) = &table.csrf_field {
+        let key = format!("{key}.csrf_field");
+        if field.is_empty() || field.len() > 64 {
+            faults.fault("bad_value", &key, "no name of a field", "a name such as \"csrf_token\"");
+        }
+        if !cookies {
+            let hint = "[authority] cookies = true, or no csrf_field";
+            faults.fault("no_cookies", &key, "a CSRF token without cookies has no use", hint);
+        }
+    }
 }
 
 /// A route's name; its path where it has none.
@@ -250,16 +417,16 @@ fn defined<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
     }
 }
 
-fn chosen_limits(key: &str, table: &Table, limits: &NamedLimits, faults: &mut Faults<'_>) -> Limits {
+fn chosen_limits(key: &str, names: &[String], limits: &NamedLimits, faults: &mut Faults<'_>) -> Limits {
     let mut chosen = Vec::new();
-    for (index, name) in table.rate_limits.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         match limits.get(name) {
             Some(limit) => chosen.push(limit.clone()),
             // One whose own fault is reported already is not reported again.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
             None => faults.fault(
                 "unknown_name",
-                &format!("{key}.rate_limits[{index}]"),
+                &format!("{key}[{index}]"),
                 format!("no rate limit named \"{name}\""),
                 defined(name, limits.keys()),
             ),
@@ -328,6 +495,19 @@ fn rule(
         checks
             .push(Check::Scopes { all: boxed(&table.scopes), challenge: Arc::from(table.scopes.join(" ")) });
     }
+    match table.fresh {
+        Fresh::Any => {}
+        Fresh::Login => checks.push(Check::Fresh { max_age: 0 }),
+        Fresh::Within(age) => {
+            let seconds = u32::try_from(std::time::Duration::from(age).as_secs()).unwrap_or(u32::MAX);
+            if seconds == 0 {
+                let hint = "true, or a duration such as \"10m\"";
+                faults.fault("bad_value", &format!("{key}.fresh"), "less than a second", hint);
+                return None;
+            }
+            checks.push(Check::Fresh { max_age: seconds });
+        }
+    }
     for (name, value) in &table.claims {
         let key = format!("{key}.claims.{name}");
         let claim = claims.id(claim_path(&key, name, faults)?);
@@ -338,7 +518,7 @@ fn rule(
         faults.fault(
             "impossible_rule",
             &format!("{key}.access"),
-            "\"public\" beside roles, scopes or claims: a public route looks at no token",
+            "\"public\" beside roles, scopes, claims or fresh: a public route looks at no token",
             "access = \"authenticated\", or a route without them",
         );
         return None;

@@ -1,9 +1,9 @@
 //! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
 
-use super::{Authority, Faults};
+use super::Faults;
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
-use crate::authority::{Absent, Keyring, Schedule};
-use crate::config::file::{AuthorityTable, File, IssuerTable};
+use crate::authority::Terms;
+use crate::config::file::{File, IssuerTable};
 use crate::config::units::Secret;
 use http::HeaderName;
 use std::fs;
@@ -16,11 +16,6 @@ use std::time::Duration;
 const KEY_FILE_MAX: u64 = 1024 * 1024;
 /// Leeway above this is a fault: it would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
-
-/// A signing key is used for at least as long: it is published, and fetched by all, before it is.
-const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
-/// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
-const KEYS_AT_ONCE: u32 = 16;
 
 /// The claims that a policy uses, each once.
 #[derive(Default)]
@@ -54,92 +49,6 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
             None
         }
     }
-}
-
-pub(super) fn authority(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Authority> {
-    let table = file.authority.as_ref()?;
-    let AuthorityTable { issuer, audience, algorithm, access_expires, rotate_keys, secret } = table;
-    if issuer.is_empty() {
-        faults.fault(
-            "missing_key",
-            "authority.issuer",
-            "nothing",
-            "issuer = \"https://id.example.com\": `iss` of its tokens",
-        );
-    }
-    if audience.is_empty() {
-        faults.fault(
-            "missing_key",
-            "authority.audience",
-            "nothing",
-            "audience = [\"orders\"]: `aud` of its tokens",
-        );
-    }
-    if Duration::from(*access_expires).is_zero() {
-        faults.fault(
-            "bad_value",
-            "authority.access_expires",
-            "0: no token would ever be alive",
-            "a duration such as \"15m\"",
-        );
-    }
-    let schedule = schedule((*access_expires).into(), (*rotate_keys).into(), faults);
-    let algorithm = parse_algorithm("authority.algorithm", algorithm, faults)?;
-    let secret = match (algorithm, secret) {
-        (Algorithm::HS256, None) => {
-            faults.fault(
-                "missing_key",
-                "authority.secret",
-                "nothing, and HS256 needs one",
-                "secret = \"file:PATH\" or \"env:NAME\"",
-            );
-            return None;
-        }
-        (Algorithm::HS256, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
-        (_, Some(_)) => {
-            faults.fault(
-                "useless_key",
-                "authority.secret",
-                format!("a secret beside algorithm = \"{algorithm}\", whose key is made by the gateway"),
-                "remove it, or say algorithm = \"HS256\"",
-            );
-            return None;
-        }
-        (_, None) => None,
-    };
-    let dir = faults.path(&file.state.dir);
-    match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
-        Ok(keyring) => Some(Authority {
-            issuer: issuer.clone(),
-            audience: audience.clone(),
-            access_expires: (*access_expires).into(),
-            keyring: keyring.scheduled(schedule),
-        }),
-        Err(why) => {
-            faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
-            None
-        }
-    }
-}
-
-/// How often the signing key changes.
-fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
-    if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
-        faults.fault(
-            "bad_value",
-            "authority.rotate_keys",
-            "less than 1h: a key is published ten minutes before it signs",
-            "a duration such as \"30d\"; \"0s\" for never",
-        );
-    } else if !rotate_keys.is_zero() && access_expires > rotate_keys * KEYS_AT_ONCE {
-        faults.fault(
-            "bad_value",
-            "authority.rotate_keys",
-            format!("more than {KEYS_AT_ONCE} keys whose tokens live at once"),
-            "a longer time, or a shorter access_expires",
-        );
-    }
-    Schedule { access_expires, rotate_keys }
 }
 
 pub(super) fn identity(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> IdentityHeaders {
@@ -211,7 +120,7 @@ fn is_ours(name: &HeaderName) -> bool {
     OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
 }
 
-pub(super) fn issuers(file: &File, authority: Option<&Authority>, faults: &mut Faults<'_>) -> Vec<Issuer> {
+pub(super) fn issuers(file: &File, authority: Option<&Terms>, faults: &mut Faults<'_>) -> Vec<Issuer> {
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
         match ours(authority) {
@@ -238,14 +147,15 @@ pub(super) fn issuers(file: &File, authority: Option<&Authority>, faults: &mut F
 }
 
 /// The local authority, trusted through the same verification as any other issuer.
-fn ours(authority: &Authority) -> Result<Issuer, String> {
+fn ours(terms: &Terms) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {
-        name: Arc::from(&*authority.issuer),
-        audience: authority.audience.iter().map(|audience| audience.as_str().into()).collect(),
-        algorithms: vec![authority.keyring.algorithm()],
-        keys: authority.keyring.key_set()?,
+        name: Arc::from(&*terms.issuer),
+        audience: terms.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        algorithms: vec![terms.keyring.algorithm()],
+        keys: terms.keyring.key_set()?,
         leeway: 0,
+        local: true,
         roles: path("roles")?,
         scopes: path("scope")?,
         types: Box::new(["at+jwt".into()]),
@@ -305,13 +215,14 @@ fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Iss
         algorithms,
         keys: keys?,
         leeway: Duration::from(table.leeway).as_secs(),
+        local: false,
         roles: roles?,
         scopes: scopes?,
         types: table.types.iter().map(|text| text.as_str().into()).collect(),
     })
 }
 
-fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Algorithm> {
+pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) -> Option<Algorithm> {
     match text.parse() {
         Ok(algorithm) => Some(algorithm),
         Err(_) => {
@@ -432,7 +343,7 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
+pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {
     if secret.is_literal() && key.ends_with("secret") {
         faults.warn(
             "secret_in_plain_text",

@@ -1,0 +1,226 @@
+//! What was revoked of the local authority's tokens: asked on every request, cached token or not, without I/O.
+//!
+//! A mark is put here before the answer that promises it is sent. Asking costs one read of a number that all cores share
+//! and that changes only when something is revoked: a principal remembers under which number it was found unmarked.
+
+use super::principal::{Local, Principal};
+use crate::denial::Denial;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// What a mark revokes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The access token of this `jti`.
+    Token(String),
+    /// All access tokens of the session of this `sid`.
+    Session(String),
+    /// All access tokens of an account of a generation below this one.
+    Account {
+        /// The account: `sub`.
+        id: String,
+        /// The first generation that is still good.
+        generation: i64,
+    },
+}
+
+/// The marks, shared by all cores.
+#[derive(Debug, Default)]
+pub struct Revoked {
+    /// Changes with every new mark. Principals of an older number are looked up again.
+    epoch: AtomicU64,
+    /// Whether marks may be missing, because they could not be read for too long.
+    blind: AtomicBool,
+    marks: RwLock<Marks>,
+}
+
+/// Each mark with the moment when the last token that it speaks of has expired: seconds since 1970.
+#[derive(Debug, Default)]
+struct Marks {
+    tokens: HashMap<Box<str>, u64>,
+    sessions: HashMap<Box<str>, u64>,
+    accounts: HashMap<Box<str>, (i64, u64)>,
+}
+
+impl Revoked {
+    /// Marks something until a moment (seconds since 1970, exclusive) after which no token that it speaks of is alive.
+    /// When this returns, no core accepts such a token any more. Marking twice is marking once.
+    pub fn mark(&self, mark: &Mark, until: u64) {
+        let mut marks = self.write();
+        let later = |known: &mut u64| *known = (*known).max(until);
+        let new = match mark {
+            Mark::Token(id) => insert(&mut marks.tokens, id, until),
+            Mark::Session(id) => insert(&mut marks.sessions, id, until),
+            Mark::Account { id, generation } => match marks.accounts.get_mut(id.as_str()) {
+                Some((known, end)) => {
+                    later(end);
+                    let higher = *generation > *known;
+                    *known = (*known).max(*generation);
+                    higher
+                }
+                None => {
+                    marks.accounts.insert(id.as_str().into(), (*generation, until));
+                    true
+                }
+            },
+        };
+        // While the marks are still locked: who reads the new number waits for them, and who reads the old one has a
+        // principal that is looked up again at the next request at the latest.
+        if new {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Says whether marks may be missing. While they may, no token of the local authority is accepted.
+    pub fn set_blind(&self, blind: bool) {
+        self.blind.store(blind, Ordering::Release);
+    }
+
+    /// Drops the marks that ended before this moment, in seconds since 1970.
+    pub fn forget(&self, now: u64) {
+        let mut marks = self.write();
+        marks.tokens.retain(|_, until| *until > now);
+        marks.sessions.retain(|_, until| *until > now);
+        marks.accounts.retain(|_, (_, until)| *until > now);
+    }
+
+    /// How many marks there are.
+    pub fn len(&self) -> usize {
+        let marks = self.read();
+        marks.tokens.len() + marks.sessions.len() + marks.accounts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the token of a principal is still good.
+    ///
+    /// # Errors
+    /// [`Denial::RevokedToken`]; [`Denial::CheckUnavailable`] while marks may be missing.
+    pub(super) fn admit(&self, principal: &Principal, local: &Local) -> Result<(), Denial> {
+        if self.blind.load(Ordering::Acquire) {
+            return Err(Denial::CheckUnavailable);
+        }
+        // The number first, the marks behind it: a mark that is made in between is found now or at the next request.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if local.unmarked_at.get() == Some(epoch) {
+            return Ok(());
+        }
+        let marks = self.read();
+        let of_token = principal.token_id.as_ref().is_some_and(|id| marks.tokens.contains_key(id));
+        let of_session = local.session.as_ref().is_some_and(|id| marks.sessions.contains_key(id));
+        let of_account = marks
+            .accounts
+            .get(&principal.subject)
+            .is_some_and(|(generation, _)| local.generation < *generation);
+        if of_token || of_session || of_account {
+            return Err(Denial::RevokedToken);
+        }
+        local.unmarked_at.set(Some(epoch));
+        Ok(())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Marks> {
+        // A writer that panicked has left whole entries: each insertion is one step.
+        self.marks.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Marks> {
+        self.marks.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the mark is new.
+fn insert(marks: &mut HashMap<Box<str>, u64>, id: &str, until: u64) -> bool {
+    match marks.get_mut(id) {
+        Some(known) => {
+            *known = (*known).max(until);
+            false
+        }
+        None => {
+            marks.insert(id.into(), until);
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    fn principal(subject: &str, token: &str, session: &str, generation: i64) -> Principal {
+        Principal {
+            issuer: Arc::from("i"),
+            subject: subject.into(),
+            token_id: Some(token.into()),
+            roles: Box::new([]),
+            scopes: Box::new([]),
+            claims: Box::new([]),
+            not_before: 0,
+            expires: u64::MAX,
+            authenticated: None,
+            fresh: false,
+            local: Some(Box::new(Local {
+                session: Some(session.into()),
+                generation,
+                csrf: None,
+                unmarked_at: Cell::new(None),
+            })),
+            headers: Box::new([]),
+        }
+    }
+
+    fn verdict(revoked: &Revoked, principal: &Principal) -> Result<(), Denial> {
+        revoked.admit(principal, principal.local.as_ref().unwrap())
+    }
+
+    #[test]
+    fn each_mark_revokes_what_it_names_at_once_and_nothing_else() {
+        let account = |id: &str, generation| Mark::Account { id: id.into(), generation };
+        for (mark, revokes) in [
+            (Mark::Token("t".into()), true),
+            (Mark::Token("s".into()), false),
+            (Mark::Session("s".into()), true),
+            (Mark::Session("t".into()), false),
+            (account("ada", 3), true),
+            (account("ada", 2), false),
+            (account("Ada", 3), false),
+        ] {
+            let (revoked, caller) = (Revoked::default(), principal("ada", "t", "s", 2));
+            assert_eq!(verdict(&revoked, &caller), Ok(()));
+            revoked.mark(&mark, 100);
+            let expected = if revokes { Err(Denial::RevokedToken) } else { Ok(()) };
+            assert_eq!(verdict(&revoked, &caller), expected, "{mark:?}");
+            assert_eq!(verdict(&revoked, &caller), expected, "{mark:?}, asked again");
+        }
+    }
+
+    #[test]
+    fn a_mark_stays_until_its_end_however_often_it_is_made() {
+        let (revoked, caller) = (Revoked::default(), principal("ada", "t", "s", 2));
+        let mark = Mark::Account { id: "ada".into(), generation: 5 };
+        revoked.mark(&mark, 100);
+        revoked.mark(&Mark::Account { id: "ada".into(), generation: 3 }, 50);
+        revoked.forget(99);
+        assert_eq!(verdict(&revoked, &caller), Err(Denial::RevokedToken));
+        assert_eq!(verdict(&revoked, &principal("ada", "t", "s", 4)), Err(Denial::RevokedToken));
+        assert_eq!(verdict(&revoked, &principal("ada", "t", "s", 5)), Ok(()));
+        revoked.forget(100);
+        assert!(revoked.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_accepted_while_marks_may_be_missing() {
+        let (revoked, caller) = (Revoked::default(), principal("ada", "t", "s", 2));
+        assert_eq!(verdict(&revoked, &caller), Ok(()));
+        revoked.set_blind(true);
+        assert_eq!(verdict(&revoked, &caller), Err(Denial::CheckUnavailable));
+        revoked.set_blind(false);
+        assert_eq!(verdict(&revoked, &caller), Ok(()));
+    }
+}

@@ -1,0 +1,92 @@
+//! What was seen of an issuer's tokens when they were verified: by algorithm, age and size. An operator learns from it
+//! whose tokens are still signed the old way, live too long, or grow towards what servers refuse.
+
+use super::keys::Algorithm;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Upper bounds of ages, in seconds.
+pub const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
+/// Upper bounds of sizes, in bytes.
+pub const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
+/// The algorithms, as they are counted.
+const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+
+/// Counts of one issuer's tokens, all cores together: a verification costs a thousand times what counting it does.
+#[derive(Debug, Default)]
+pub struct Seen {
+    algorithms: [AtomicU64; ALGORITHMS.len()],
+    ages: Spread<{ AGES.len() + 1 }>,
+    sizes: Spread<{ SIZES.len() + 1 }>,
+}
+
+/// How values are spread: a count for each bound, and one beyond all of them; and their sum.
+#[derive(Debug)]
+struct Spread<const N: usize> {
+    counts: [AtomicU64; N],
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Default for Spread<N> {
+    fn default() -> Self {
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), sum: AtomicU64::new(0) }
+    }
+}
+
+impl<const N: usize> Spread<N> {
+    fn record(&self, bounds: &[u64], value: u64) {
+        let place = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
+        self.counts[place].fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> (Vec<u64>, u64) {
+        let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        (counts, self.sum.load(Ordering::Relaxed))
+    }
+}
+
+impl Seen {
+    /// Counts a token that was found good.
+    pub(super) fn record(&self, algorithm: Algorithm, age: Option<u64>, bytes: usize) {
+        if let Some(place) = ALGORITHMS.iter().position(|known| *known == algorithm) {
+            self.algorithms[place].fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(age) = age {
+            self.ages.record(&AGES, age);
+        }
+        self.sizes.record(&SIZES, bytes as u64);
+    }
+
+    /// How many were signed with which algorithm.
+    pub fn algorithms(&self) -> impl Iterator<Item = (Algorithm, u64)> {
+        ALGORITHMS.iter().zip(&self.algorithms).map(|(known, count)| (*known, count.load(Ordering::Relaxed)))
+    }
+
+    /// How old they were when they were first seen, where they say when they were made: a count for each of [`AGES`] and
+    /// one beyond, and the sum in seconds.
+    pub fn ages(&self) -> (Vec<u64>, u64) {
+        self.ages.read()
+    }
+
+    /// How large they were: a count for each of [`SIZES`] and one beyond, and the sum in bytes.
+    pub fn sizes(&self) -> (Vec<u64>, u64) {
+        self.sizes.read()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_token_is_counted_where_it_belongs() {
+        let seen = Seen::default();
+        seen.record(Algorithm::ES256, Some(60), 256);
+        seen.record(Algorithm::ES256, Some(61), 257);
+        seen.record(Algorithm::HS256, None, 9000);
+        let algorithms: Vec<_> = seen.algorithms().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(algorithms, [(Algorithm::HS256, 1), (Algorithm::ES256, 2)]);
+        assert_eq!(seen.ages(), (vec![0, 1, 1, 0, 0, 0, 0], 121));
+        assert_eq!(seen.sizes(), (vec![1, 1, 0, 0, 0, 0, 1], 9513));
+    }
+}

@@ -1,0 +1,125 @@
+//! A request to an endpoint, read: all that the authority's thread is told of it.
+
+use super::endpoint::Endpoint;
+use super::fields::Fields;
+use super::terms::Terms;
+use crate::authenticate::credential::cookie;
+use crate::authenticate::{Place, Principal};
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::peer::Scheme;
+use http::{HeaderMap, Method};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A request to an endpoint.
+#[derive(Debug)]
+pub struct Ask {
+    /// Which.
+    pub endpoint: Endpoint,
+    /// The terms in force when it was asked.
+    pub terms: Arc<Terms>,
+    /// Its method.
+    pub method: Method,
+    /// The client's address.
+    pub address: IpAddr,
+    /// How the client sees it sent.
+    pub scheme: Scheme,
+    /// Host and port, as the client named them.
+    pub authority: String,
+    /// Its header fields.
+    pub headers: HeaderMap,
+    /// Its query.
+    pub query: Option<String>,
+    /// The parameter of its path.
+    pub id: Option<String>,
+    /// The fields of its body.
+    pub fields: Fields,
+    /// Whether nothing in it says that another site's page sent it.
+    pub own_site: bool,
+    /// Who the gate found to be asking.
+    pub caller: Option<Holder>,
+    /// When it came.
+    pub now: Now,
+}
+
+/// Who holds the access token of a request: a principal that may leave its core.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// `sub`.
+    pub subject: String,
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// `jti`.
+    pub token_id: Option<String>,
+    /// `sid`, of a token of the local authority.
+    pub session: Option<String>,
+    /// Whether the local authority issued the token.
+    pub is_local: bool,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// Until when the token holds, seconds since 1970.
+    pub expires: u64,
+    /// Whether it comes from a login.
+    pub fresh: bool,
+    /// Whether it came in a cookie.
+    pub by_cookie: bool,
+}
+
+impl Holder {
+    /// Of this principal.
+    pub fn of(principal: &Principal, place: Place) -> Self {
+        let owned = |names: &[Box<str>]| names.iter().map(|name| name.to_string()).collect();
+        let local = principal.local.as_deref();
+        Self {
+            subject: principal.subject.to_string(),
+            issuer: principal.issuer.clone(),
+            token_id: principal.token_id.as_deref().map(str::to_owned),
+            session: local.and_then(|local| local.session.as_deref()).map(str::to_owned),
+            is_local: local.is_some(),
+            roles: owned(&principal.roles),
+            scopes: owned(&principal.scopes),
+            expires: principal.expires,
+            fresh: principal.fresh,
+            by_cookie: place == Place::Cookie,
+        }
+    }
+}
+
+impl Ask {
+    /// The account whose token the request shows, and no token of another issuer: it has no sessions here.
+    ///
+    /// # Errors
+    /// [`Denial::MissingToken`], [`Denial::UnknownIssuer`].
+    pub fn account(&self) -> Result<&Holder, Denial> {
+        let holder = self.caller.as_ref().ok_or(Denial::MissingToken)?;
+        if holder.is_local { Ok(holder) } else { Err(Denial::UnknownIssuer) }
+    }
+
+    /// The refresh token that the request shows, and whether it came in a cookie.
+    ///
+    /// # Errors
+    /// [`Denial::AmbiguousCredentials`] where there are two.
+    pub fn refresh_token(&self) -> Result<Option<(&str, bool)>, Denial> {
+        let field = self.fields.optional("refresh_token")?;
+        let cookie = match &self.terms.cookies {
+            Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
+            None => None,
+        };
+        match (field, cookie) {
+            (Some(_), Some(_)) => Err(Denial::AmbiguousCredentials),
+            (Some(token), None) => Ok(Some((token, false))),
+            // What is no text is no token of ours either; it is refused as one.
+            (None, Some(token)) => Ok(Some((std::str::from_utf8(token).unwrap_or("?"), true))),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// What the client says it is: for the list of sessions, cut to a line.
+    pub fn agent(&self) -> String {
+        let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        agent.unwrap_or_default().chars().take(200).collect()
+    }
+}

@@ -1,0 +1,196 @@
+//! The body of a request to an endpoint: one JSON object, or one form, each field once.
+//!
+//! Two readings are refused as they are in a request's head: a member twice, a percent code that is none, bytes that are
+//! no text. What a field holds is wiped when it is dropped: it may be a password.
+
+use crate::authenticate::json;
+use crate::denial::{BodyFault, Denial};
+use http::{HeaderMap, header};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// As much of a body as an endpoint reads.
+pub const BODY_MAX: u64 = 64 * 1024;
+/// More fields than any endpoint knows.
+const FIELDS_MAX: usize = 32;
+
+/// The fields of a body.
+#[derive(Default)]
+pub struct Fields {
+    fields: Vec<(String, Field)>,
+    is_form: bool,
+}
+
+impl std::fmt::Debug for Fields {
+    /// Names only.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.fields.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+enum Field {
+    Text(Zeroizing<String>),
+    /// What is no string, in JSON.
+    Other,
+}
+
+impl Fields {
+    /// Reads a body. An empty one has no fields, whatever its type.
+    ///
+    /// # Errors
+    /// [`Denial::UnsupportedMediaType`], [`Denial::InvalidBody`].
+    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Denial> {
+        if body.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+        let (Some(kind), None) = (kinds.next(), kinds.next()) else {
+            return Err(Denial::UnsupportedMediaType);
+        };
+        let kind = kind.as_bytes();
+        let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if essence.eq_ignore_ascii_case(b"application/json") {
+            Self::json(body)
+        } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            Self::form(body)
+        } else {
+            Err(Denial::UnsupportedMediaType)
+        }
+    }
+
+    fn json(body: &[u8]) -> Result<Self, Denial> {
+        let object = json::object(body).map_err(|_| Denial::InvalidBody(BodyFault::Json))?;
+        if object.len() > FIELDS_MAX {
+            return Err(Denial::InvalidBody(BodyFault::Json));
+        }
+        let fields = object.into_iter().map(|(name, value)| match value {
+            Value::String(text) => (name, Field::Text(Zeroizing::new(text))),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                (name, Field::Other)
+            }
+        });
+        Ok(Self { fields: fields.collect(), is_form: false })
+    }
+
+    /// Reads a form (URL Standard, `application/x-www-form-urlencoded`), strictly.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidBody`].
+    pub fn form(body: &[u8]) -> Result<Self, Denial> {
+        let wrong = Denial::InvalidBody(BodyFault::Form);
+        let mut fields: Vec<(String, Field)> = Vec::new();
+        for pair in body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+            let equals = pair.iter().position(|byte| *byte == b'=').ok_or_else(|| wrong.clone())?;
+            let name = decoded(&pair[..equals]).ok_or_else(|| wrong.clone())?;
+            let value = decoded(&pair[equals + 1..]).ok_or_else(|| wrong.clone())?;
+            if fields.len() >= FIELDS_MAX || fields.iter().any(|(known, _)| *known == *name) {
+                return Err(wrong);
+            }
+            fields.push((name.to_string(), Field::Text(value)));
+        }
+        Ok(Self { fields, is_form: true })
+    }
+
+    /// Whether it was a form, as pages send them.
+    pub fn is_form(&self) -> bool {
+        self.is_form
+    }
+
+    /// A field that may be there; an empty one counts as absent.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidBody`] where it is no string.
+    pub fn optional(&self, name: &str) -> Result<Option<&str>, Denial> {
+        match self.fields.iter().find(|(known, _)| known == name) {
+            Some((_, Field::Text(text))) if !text.is_empty() => Ok(Some(text)),
+            Some((_, Field::Text(_))) | None => Ok(None),
+            Some((_, Field::Other)) => Err(Denial::InvalidBody(BodyFault::WrongType)),
+        }
+    }
+
+    /// A field that must be there.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidBody`].
+    pub fn required(&self, name: &str) -> Result<&str, Denial> {
+        self.optional(name)?.ok_or(Denial::InvalidBody(BodyFault::Missing))
+    }
+}
+
+/// A name or value of a form, decoded; none where it has two readings or is no text.
+fn decoded(bytes: &[u8]) -> Option<Zeroizing<String>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || rest.next().and_then(|digit| char::from(*digit).to_digit(16));
+                u8::try_from(digit()? * 16 + digit()?).ok()?
+            }
+            byte => *byte,
+        });
+    }
+    std::str::from_utf8(&out).ok().map(|text| Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, body: &str) -> Result<Fields, Denial> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+        Fields::read(&headers, body.as_bytes())
+    }
+
+    #[test]
+    fn json_and_forms_say_the_same() {
+        for (kind, body) in [
+            ("application/json", r#"{"username":"ada l&=+%","password":"p","n":1}"#),
+            ("Application/JSON; charset=utf-8", r#"{"username":"ada l&=+%","password":"p","n":[]}"#),
+            ("application/x-www-form-urlencoded", "username=ada+l%26%3D%2B%25&password=p"),
+            ("application/x-www-form-urlencoded;charset=UTF-8", "&username=ada%20l%26=%2b%25&&password=p&"),
+        ] {
+            let fields = read(kind, body).unwrap();
+            assert_eq!(fields.required("username").unwrap(), "ada l&=+%", "{body}");
+            assert_eq!(fields.required("password").unwrap(), "p");
+            assert_eq!(fields.optional("x"), Ok(None));
+            assert_eq!(fields.is_form(), kind.contains("form"));
+        }
+    }
+
+    #[test]
+    fn what_has_two_readings_or_none_is_refused_by_name() {
+        let json = Denial::InvalidBody(BodyFault::Json);
+        let form = Denial::InvalidBody(BodyFault::Form);
+        for body in ["[]", "{", "\"a\"", "{}{}", r#"{"a":"1","a":"2"}"#, "{\"a\":\"\\ud800\"}", "\u{feff}{}"]
+        {
+            assert_eq!(read("application/json", body).unwrap_err(), json, "{body}");
+        }
+        for body in ["a=1&a=2", "a=1&%61=2", "a=%", "a=%4", "a=%zz", "a=%ff", "a", "%=1"] {
+            assert_eq!(read("application/x-www-form-urlencoded", body).unwrap_err(), form, "{body}");
+        }
+        for kind in ["text/plain", "multipart/form-data; boundary=x", "application/jsonx", ""] {
+            assert_eq!(read(kind, "{}").unwrap_err(), Denial::UnsupportedMediaType, "{kind}");
+        }
+        let many: Vec<_> = (0..=FIELDS_MAX).map(|n| format!("f{n}=1")).collect();
+        assert_eq!(read("application/x-www-form-urlencoded", &many.join("&")).unwrap_err(), form);
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_not_an_absent_one() {
+        for value in ["1", "null", "true", "[\"a\"]", "{}"] {
+            let fields = read("application/json", &format!("{{\"a\":{value}}}")).unwrap();
+            assert_eq!(fields.optional("a"), Err(Denial::InvalidBody(BodyFault::WrongType)), "{value}");
+        }
+        let fields = read("application/json", r#"{"a":""}"#).unwrap();
+        assert_eq!(fields.required("a"), Err(Denial::InvalidBody(BodyFault::Missing)));
+    }
+
+    #[test]
+    fn nothing_of_a_field_is_shown() {
+        let fields = read("application/json", r#"{"password":"s3cret"}"#).unwrap();
+        assert_eq!(format!("{fields:?}"), "[\"password\"]");
+    }
+}

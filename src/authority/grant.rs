@@ -1,0 +1,270 @@
+//! What a client is given: an access token, a refresh token, or both as cookies.
+
+use super::cookie;
+use super::counters::Counters;
+use super::terms::Terms;
+use super::token::{AccessClaims, mint};
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::journal::{Journal, Level};
+use crate::store::{Account, Session};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::{hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+/// How a refresh token begins, so that people and scanners of leaked secrets know one.
+const PREFIX: &str = "pcr_";
+/// base64url of 256 bits.
+const TEXT_LENGTH: usize = 43;
+/// A request with a larger token is near what servers take as a header field (nginx and Apache: 8 KiB), and browsers as
+/// a cookie (4 KiB with its name, RFC 6265 section 6.1).
+const SIZE_WARN: usize = 4096 - 256;
+const SIZE_WARN_MORE: usize = 8192 - 512;
+
+/// A refresh token: 256 bits that nobody can guess, as text.
+pub(super) struct RefreshToken(Zeroizing<String>);
+
+impl RefreshToken {
+    /// A new one.
+    pub(super) fn random() -> Result<Self, Denial> {
+        Ok(Self::of(&random()?))
+    }
+
+    /// The one that follows another: whoever has that token and what the store keeps can make it again, and nobody who has
+    /// but one of the two.
+    pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hmac::sign(&key, nonce).as_ref());
+        Self::of(&bytes)
+    }
+
+    fn of(bytes: &[u8; 32]) -> Self {
+        Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
+    }
+
+    /// What the store knows it by.
+    pub(super) fn hash(&self) -> [u8; 32] {
+        sha256(self.0.as_bytes())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What the store knows a client's token by, if it can be a refresh token at all.
+///
+/// # Errors
+/// [`Denial::WrongType`] for a token of another kind, [`Denial::MalformedToken`] for what is none.
+pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
+    let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    match text.strip_prefix(PREFIX) {
+        Some(rest) if rest.len() == TEXT_LENGTH && rest.bytes().all(is_text) => Ok(sha256(text.as_bytes())),
+        None if text.matches('.').count() == 2 => Err(Denial::WrongType),
+        Some(_) | None => Err(Denial::MalformedToken(crate::denial::TokenPart::Shape)),
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
+}
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Denial> {
+    let mut bytes = [0; N];
+    // A system without random numbers can give nobody anything.
+    rand::fill(&mut bytes).map_err(|_| Denial::StoreUnavailable)?;
+    Ok(bytes)
+}
+
+/// 128 random bits as text: names for sessions, values against CSRF.
+pub(super) fn random_text() -> Result<String, Denial> {
+    Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
+}
+
+/// What is given, and to whom.
+pub(super) struct Grant<'g> {
+    pub(super) terms: &'g Terms,
+    pub(super) account: &'g Account,
+    pub(super) session: &'g Session,
+    /// Whether a password was just proven.
+    pub(super) fresh: bool,
+    pub(super) refresh: &'g RefreshToken,
+    /// When the refresh token ends, milliseconds since 1970.
+    pub(super) refresh_expires: i64,
+    /// The session's CSRF value, where it lives in cookies.
+    pub(super) csrf: Option<&'g str>,
+    pub(super) now: Now,
+}
+
+impl Grant<'_> {
+    /// The answer that gives it: in the body, or as cookies.
+    pub(super) fn response(&self, counters: &Counters, journal: &Journal) -> Result<Response<Bytes>, Denial> {
+        let access = self.access_token(counters, journal)?;
+        let expires_in = self.terms.access_expires.as_secs();
+        let refresh_in = u64::try_from((self.refresh_expires / 1000).saturating_sub_unsigned(self.now.unix));
+        let refresh_in = refresh_in.unwrap_or(0);
+        let mut body = Map::new();
+        body.insert("token_type".into(), "Bearer".into());
+        body.insert("expires_in".into(), expires_in.into());
+        body.insert("refresh_expires_in".into(), refresh_in.into());
+        let mut response = Response::new(Bytes::new());
+        match (self.csrf, &self.terms.cookies) {
+            (Some(csrf), Some(cookies)) => {
+                body.insert("csrf_token".into(), csrf.into());
+                cookie::give(
+                    response.headers_mut(),
+                    cookies,
+                    (&access, expires_in),
+                    (self.refresh.as_str(), refresh_in),
+                    csrf,
+                );
+            }
+            (_, _) => {
+                body.insert("access_token".into(), access.into());
+                body.insert("refresh_token".into(), self.refresh.as_str().into());
+            }
+        }
+        Ok(filled(response, StatusCode::OK, &Value::Object(body)))
+    }
+
+    fn access_token(&self, counters: &Counters, journal: &Journal) -> Result<String, Denial> {
+        let Self { terms, account, session, .. } = self;
+        let mut roles = account.roles.clone();
+        if let Some(limit) = terms.role_limit
+            && roles.len() > limit
+        {
+            roles.truncate(limit);
+            counters.trimmed.add("roles");
+            journal.event(
+                Level::Warn,
+                "a token leaves out roles",
+                &[("subject", &account.id), ("right", "fewer roles, or a higher [authority] role_limit")],
+            );
+        }
+        let mut extra = Map::new();
+        for (claim, attribute) in &terms.claims {
+            if let Some(value) = account.attributes.get(attribute) {
+                extra.insert(claim.clone(), value.clone());
+            }
+        }
+        let claims = AccessClaims {
+            issuer: terms.issuer.clone(),
+            audience: terms.audience.clone(),
+            subject: account.id.clone(),
+            roles,
+            scopes: account.scopes.clone(),
+            expires_in: terms.access_expires,
+            session: Some(session.id.clone()),
+            generation: account.generation,
+            fresh: self.fresh,
+            authenticated: Some(u64::try_from(session.authenticated / 1000).unwrap_or(0)),
+            csrf: self.csrf.map(str::to_owned),
+            client: None,
+            compat: terms.compat,
+            extra,
+        };
+        let token = mint(&terms.keyring, claims, self.now).map_err(|why| {
+            journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
+            Denial::StoreUnavailable
+        })?;
+        weigh(&token, &account.id, counters, journal);
+        Ok(token)
+    }
+}
+
+/// Counts a token by its size, and tells of one that is near what others refuse.
+pub(super) fn weigh(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
+    let size = match token.len() {
+        size if size <= SIZE_WARN => "normal",
+        size if size <= SIZE_WARN_MORE => "over_4KiB",
+        _ => "over_8KiB",
+    };
+    counters.tokens.add(size);
+    if size != "normal" {
+        journal.event(
+            Level::Warn,
+            "an access token is larger than browsers keep as a cookie, or servers take as a header",
+            &[
+                ("subject", subject),
+                ("bytes", &token.len().to_string()),
+                ("right", "fewer roles (role_limit), scopes or [authority.claims]"),
+            ],
+        );
+    }
+}
+
+/// A JSON answer that nobody keeps (RFC 6749 section 5.1).
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+    filled(Response::new(Bytes::new()), status, body)
+}
+
+fn filled(mut response: Response<Bytes>, status: StatusCode, body: &Value) -> Response<Bytes> {
+    *response.status_mut() = status;
+    *response.body_mut() = Bytes::from(body.to_string());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An answer without a body.
+pub(super) fn empty_answer(status: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A session as its owner sees it.
+pub(super) fn described(session: &Session, current: bool) -> Value {
+    json!({
+        "id": session.id,
+        "current": current,
+        "created": session.created / 1000,
+        "last_used": session.used / 1000,
+        "expires": session.expires / 1000,
+        "address": session.address,
+        "user_agent": session.agent,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::TokenPart;
+
+    #[test]
+    fn a_successor_needs_both_the_token_and_what_the_store_keeps() {
+        let first = RefreshToken::random().unwrap();
+        let nonce = random().unwrap();
+        let next = RefreshToken::successor(first.as_str(), &nonce);
+        assert_eq!(next.as_str(), RefreshToken::successor(first.as_str(), &nonce).as_str());
+        assert_ne!(next.as_str(), RefreshToken::successor(first.as_str(), &random().unwrap()).as_str());
+        let other = RefreshToken::random().unwrap();
+        assert_ne!(next.as_str(), RefreshToken::successor(other.as_str(), &nonce).as_str());
+        assert_eq!(hash_of(next.as_str()), Ok(next.hash()));
+    }
+
+    #[test]
+    fn what_is_no_refresh_token_is_refused_by_what_it_is() {
+        let malformed = Err(Denial::MalformedToken(TokenPart::Shape));
+        assert_eq!(hash_of("eyJh.eyJp.sig"), Err(Denial::WrongType));
+        let good = RefreshToken::random().unwrap();
+        let good = good.as_str();
+        for text in
+            ["", "x", "pcr_", &good[4..], &good[..46], &format!("{good}A"), &good.replace("pcr_", "PCR_")]
+        {
+            assert_eq!(hash_of(text), malformed, "{text}");
+        }
+        assert_eq!(hash_of(&format!("{}'", &good[..46])), malformed);
+    }
+}

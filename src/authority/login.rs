@@ -1,0 +1,151 @@
+//! A user name and a password become a session.
+//!
+//! Whoever does not know the password learns nothing else: not whether the account exists, not whether it is disabled, not
+//! which hash it has. Answer, status and time are the same.
+
+use super::ask::Ask;
+use super::grant::{Grant, RefreshToken, random_text, sha256};
+use super::password::Verdict;
+use super::username::UserName;
+use super::{Authority, millis, millis_of};
+use crate::denial::{BodyFault, Denial};
+use crate::journal::Level;
+use crate::store::{Account, Begun, Session};
+use bytes::Bytes;
+use http::Response;
+use std::time::Instant;
+use zeroize::Zeroizing;
+
+/// More than anybody types; passphrases included.
+const PASSWORD_MAX: usize = 1024;
+
+pub(super) async fn login(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    let outcome = attempt(authority, &ask).await;
+    authority.counters.logins.add(match &outcome {
+        Ok(_) => "ok",
+        Err(Denial::BadCredentials) => "bad_credentials",
+        Err(Denial::AccountDisabled) => "disabled",
+        Err(Denial::TooManyAttempts { .. }) => "throttled",
+        Err(Denial::Overloaded | Denial::StoreUnavailable) => "busy",
+        Err(_) => "invalid",
+    });
+    outcome
+}
+
+async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
+    let as_cookies = as_cookies(ask)?;
+    if as_cookies && !ask.own_site {
+        return Err(Denial::CsrfMismatch);
+    }
+    let name = ask.fields.required("username")?;
+    let password = ask.fields.required("password")?;
+    if name.len() > PASSWORD_MAX || password.len() > PASSWORD_MAX {
+        return Err(Denial::InvalidBody(BodyFault::Value));
+    }
+    let account = prove(authority, ask, name, password).await?;
+    begin(authority, ask, &account, as_cookies).await
+}
+
+/// Whether the client wants cookies: where the authority gives them, unless it asks for the tokens themselves with
+/// `deliver=body`.
+fn as_cookies(ask: &Ask) -> Result<bool, Denial> {
+    match ask.fields.optional("deliver")? {
+        None => Ok(ask.terms.cookies.is_some()),
+        Some("body") => Ok(false),
+        Some(_) => Err(Denial::InvalidBody(BodyFault::Value)),
+    }
+}
+
+/// The account whose password this is.
+async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> Result<Account, Denial> {
+    let store = &authority.store;
+    let unavailable = |error| authority.unavailable(&error);
+    let address = ask.address.to_string();
+    // A name that none can have is looked up all the same: the time must not tell.
+    let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
+    let account = store.account_by_name(&name).await.map_err(unavailable)?;
+    let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
+    let known = store.known_address(id, &address).await.map_err(unavailable)?;
+    let began = Instant::now();
+    authority.throttle.ask(ask.address, &name, known, began).map_err(|wait| {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
+    })?;
+    let schemes = authority.schemes().await.map_err(unavailable)?;
+    let stored = account.as_ref().map(|account| account.password.clone()).filter(|hash| !hash.is_empty());
+    let password =
+        super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
+    let verdict =
+        authority.hashers.verify(password, stored, schemes).await.map_err(|_| Denial::Overloaded)?;
+    let (account, upgraded) = match (verdict, account) {
+        (Verdict::Right { upgraded }, Some(account)) => (account, upgraded),
+        (Verdict::Wrong | Verdict::Right { .. }, _) => {
+            authority.throttle.failed(ask.address, &name, known, Instant::now());
+            return Err(Denial::BadCredentials);
+        }
+    };
+    authority.throttle.succeeded(ask.address, &name, known);
+    if account.disabled {
+        return Err(Denial::AccountDisabled);
+    }
+    if let Some(new) = upgraded {
+        // Another login may have done it at the same moment; either is as good.
+        store.upgrade_password(&account.id, &account.password, &new).await.map_err(unavailable)?;
+        authority.forget_schemes();
+    }
+    Ok(account)
+}
+
+async fn begin(
+    authority: &Authority,
+    ask: &Ask,
+    account: &Account,
+    as_cookies: bool,
+) -> Result<Response<Bytes>, Denial> {
+    let terms = &ask.terms;
+    let now = millis(ask.now);
+    let csrf = if as_cookies { Some(random_text()?) } else { None };
+    let expires = now.saturating_add(millis_of(terms.session_expires));
+    let session = Session {
+        id: random_text()?,
+        account: account.id.clone(),
+        created: now,
+        used: now,
+        expires,
+        authenticated: now,
+        address: ask.address.to_string(),
+        agent: ask.agent(),
+        csrf: csrf.as_deref().map(|csrf| sha256(csrf.as_bytes())),
+        ended: None,
+    };
+    let token = RefreshToken::random()?;
+    let token_expires = now.saturating_add(millis_of(terms.refresh_expires)).min(expires);
+    let until = authority.until(terms, ask.now);
+    let begun = authority
+        .store
+        .begin_session(&session, &token.hash(), token_expires, terms.sessions, now, until)
+        .await
+        .map_err(|error| authority.unavailable(&error))?;
+    match begun {
+        Begun::Begun(marks) => authority.mark(terms, &marks, ask.now, "session"),
+        Begun::AccountGone => return Err(Denial::BadCredentials),
+        Begun::AccountDisabled => return Err(Denial::AccountDisabled),
+    }
+    authority.journal.event(
+        Level::Info,
+        "logged in",
+        &[("subject", &account.id), ("client", &session.address), ("session", &session.id)],
+    );
+    let grant = Grant {
+        terms,
+        account,
+        session: &session,
+        fresh: true,
+        refresh: &token,
+        refresh_expires: token_expires,
+        csrf: csrf.as_deref(),
+        now: ask.now,
+    };
+    grant.response(&authority.counters, &authority.journal)
+}

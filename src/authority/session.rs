@@ -1,0 +1,137 @@
+//! Sessions of an account: told to their owner, ended by them. What is ended is refused before the answer is sent.
+
+use super::ask::{Ask, Holder};
+use super::grant::{described, empty_answer, hash_of, json_answer};
+use super::refresh::csrf_of_session;
+use super::{Authority, cookie, millis};
+use crate::authenticate::Mark;
+use crate::denial::Denial;
+use crate::journal::Level;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+
+/// Ends the session of the refresh token that the request shows, else of its access token.
+pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    match ask.refresh_token()? {
+        Some((token, by_cookie)) => {
+            if by_cookie {
+                csrf_of_session(authority, &ask, token).await?;
+            }
+            let session = authority.store.session_of_token(&hash_of(token)?).await;
+            let session = session.map_err(|error| authority.unavailable(&error))?;
+            // One that is not known is as good as ended.
+            if let Some(session) = session {
+                end_one(authority, &ask, None, &session.id, "logout").await?;
+            }
+        }
+        None => {
+            let holder = ask.account()?;
+            match (&holder.session, &holder.token_id) {
+                (Some(session), _) => {
+                    end_one(authority, &ask, Some(&holder.subject), session, "logout").await?;
+                }
+                (None, Some(id)) => revoke_token(authority, &ask, id, "logout").await?,
+                (None, None) => return Err(Denial::NotFound),
+            }
+        }
+    }
+    Ok(goodbye(&ask))
+}
+
+/// Ends all sessions of the account, and all its access tokens.
+pub(super) async fn logout_all(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    let holder = ask.account()?;
+    let until = authority.until(&ask.terms, ask.now);
+    let marks = authority
+        .store
+        .end_sessions(&holder.subject, "logout_all", millis(ask.now), until)
+        .await
+        .map_err(|error| authority.unavailable(&error))?;
+    authority.mark(&ask.terms, &marks, ask.now, "logout_all");
+    authority.journal.event(Level::Info, "logged out everywhere", &[("subject", &holder.subject)]);
+    Ok(goodbye(&ask))
+}
+
+/// The account's sessions, newest first.
+pub(super) async fn list(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    let holder = ask.account()?;
+    let sessions = authority.store.sessions(&holder.subject, millis(ask.now)).await;
+    let sessions = sessions.map_err(|error| authority.unavailable(&error))?;
+    let is_current = |id: &str| holder.session.as_deref() == Some(id);
+    let list: Vec<Value> =
+        sessions.iter().map(|session| described(session, is_current(&session.id))).collect();
+    Ok(json_answer(StatusCode::OK, &json!({ "sessions": list })))
+}
+
+/// Ends one of the account's sessions; another account's is as unknown as one that never was.
+pub(super) async fn end(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    let holder = ask.account()?;
+    let id = ask.id.as_deref().ok_or(Denial::NotFound)?;
+    if !end_one(authority, &ask, Some(&holder.subject), id, "session").await? {
+        return Err(Denial::NotFound);
+    }
+    if holder.session.as_deref() == Some(id) {
+        Ok(goodbye(&ask))
+    } else {
+        Ok(empty_answer(StatusCode::NO_CONTENT))
+    }
+}
+
+/// Who the caller is, as the gate sees them.
+pub(super) fn me(ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let holder = ask.caller.as_ref().ok_or(Denial::MissingToken)?;
+    let Holder { subject, issuer, session, roles, scopes, expires, fresh, .. } = holder;
+    let mut body = Map::new();
+    body.insert("sub".into(), subject.as_str().into());
+    body.insert("iss".into(), (**issuer).into());
+    body.insert("roles".into(), roles.as_slice().into());
+    body.insert("scope".into(), scopes.join(" ").into());
+    body.insert("exp".into(), (*expires).into());
+    body.insert("fresh".into(), (*fresh).into());
+    if let Some(session) = session {
+        body.insert("sid".into(), session.as_str().into());
+    }
+    Ok(json_answer(StatusCode::OK, &Value::Object(body)))
+}
+
+/// Whether there was such a session to end.
+pub(super) async fn end_one(
+    authority: &Authority,
+    ask: &Ask,
+    account: Option<&str>,
+    id: &str,
+    why: &'static str,
+) -> Result<bool, Denial> {
+    let until = authority.until(&ask.terms, ask.now);
+    let ended = authority.store.end_session(account, id, why, millis(ask.now), until).await;
+    let ended = ended.map_err(|error| authority.unavailable(&error))?;
+    if ended {
+        authority.mark(&ask.terms, &[Mark::Session(id.to_owned())], ask.now, why);
+        authority.journal.event(Level::Info, "a session is ended", &[("session", id), ("why", why)]);
+    }
+    Ok(ended)
+}
+
+/// Revokes one access token.
+pub(super) async fn revoke_token(
+    authority: &Authority,
+    ask: &Ask,
+    id: &str,
+    why: &'static str,
+) -> Result<(), Denial> {
+    let until = authority.until(&ask.terms, ask.now);
+    let revoked = authority.store.revoke_token(id, millis(ask.now), until).await;
+    revoked.map_err(|error| authority.unavailable(&error))?;
+    authority.mark(&ask.terms, &[Mark::Token(id.to_owned())], ask.now, why);
+    Ok(())
+}
+
+/// The answer to whoever has no session here any more.
+fn goodbye(ask: &Ask) -> Response<Bytes> {
+    let mut response = empty_answer(StatusCode::NO_CONTENT);
+    if let Some(cookies) = &ask.terms.cookies {
+        cookie::take_back(response.headers_mut(), cookies);
+    }
+    response
+}

@@ -1,0 +1,73 @@
+//! Where requests to the authority's endpoints are taken in, on the core that they came to: the body is gathered, what is
+//! needed of the request is handed to the authority's own thread, and its answer handed back.
+
+pub mod form;
+
+use crate::authenticate::csrf::same_site;
+use crate::authenticate::{Access, Admission, Shown, authenticate};
+use crate::authority::{Ask, BODY_MAX, Endpoint, Fields, Holder, Terms};
+use crate::authorize::Permit;
+use crate::denial::Denial;
+use crate::forward::RequestBody;
+use crate::policy::Policy;
+use crate::record::Record;
+use crate::route::Head;
+use crate::worker::Worker;
+use bytes::Bytes;
+use http::{HeaderValue, Response};
+use std::sync::Arc;
+
+/// Answers a request to an endpoint.
+///
+/// # Errors
+/// Why it is refused.
+#[allow(clippy::too_many_arguments, reason = "each is one fact that the pipeline has at hand")]
+pub async fn answer(
+    worker: &Worker,
+    policy: &Policy,
+    endpoint: Endpoint,
+    permit: Permit,
+    head: &Head<'_>,
+    id: Option<String>,
+    body: RequestBody,
+    record: &mut Record,
+) -> Result<Response<Bytes>, Denial> {
+    let (Some(terms), Some(authority)) = (&policy.terms, worker.authority()) else {
+        return Err(Denial::StoreUnavailable);
+    };
+    let body = body.bounded(BODY_MAX)?.gather().await?;
+    let fields = Fields::read(head.headers, &body)?;
+    let caller = record.caller();
+    let mut ask = Ask {
+        endpoint,
+        terms: Arc::clone(terms),
+        method: head.method.clone(),
+        address: caller.address,
+        scheme: caller.scheme,
+        authority: head.authority().unwrap_or_default().into_owned(),
+        headers: head.headers.clone(),
+        query: head.query.map(str::to_owned),
+        id,
+        fields,
+        own_site: same_site(head, caller.scheme, &terms.origins).is_ok(),
+        caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
+        now: record.now(),
+    };
+    // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
+    // expired, and a logout must not fail for that.
+    if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
+        let admission = Admission::from(Access::Authenticated);
+        let csrf_field = ask.fields.optional("csrf_token")?;
+        let shown = Shown { head, scheme: caller.scheme, csrf_field };
+        let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens())?;
+        ask.caller = found.map(|(principal, place)| Holder::of(&principal, place));
+    }
+    authority.answer(ask).await
+}
+
+/// Where a person logs in who asked for a page, and where they come back to.
+pub fn login_location(terms: &Terms, head: &Head<'_>) -> Option<HeaderValue> {
+    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let next = form::encoded(&format!("{}{query}", head.path));
+    HeaderValue::try_from(format!("{}?next={next}", terms.path(Endpoint::LoginPage))).ok()
+}

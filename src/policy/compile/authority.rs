@@ -1,0 +1,324 @@
+//! `[authority]`: the terms on which the local issuer issues, and where its endpoints are.
+
+use super::Faults;
+use super::trust::{parse_algorithm, resolve};
+use crate::authenticate::{Algorithm, CookieNames, Revoked};
+use crate::authority::{
+    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, Schedule, StoreLocation, Terms,
+};
+use crate::config::file::{self, AuthorityTable, File, RoleLimit, SameSite};
+use crate::config::place::nearest;
+use crate::route::PathPattern;
+use http::HeaderName;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An access token that lives longer than this makes every revocation mark live as long; and a leaked token.
+const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
+/// A grace longer than this is a window for thieves, not for retries.
+const GRACE_MAX: Duration = Duration::from_secs(300);
+/// A signing key is used for at least as long: it is published, and fetched by all, before it is.
+const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
+/// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
+const KEYS_AT_ONCE: u32 = 16;
+/// Claims that no attribute may stand for.
+const OWN_CLAIMS: [&str; 17] = [
+    "iss",
+    "aud",
+    "sub",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "roles",
+    "scope",
+    "sid",
+    "gen",
+    "fresh",
+    "auth_time",
+    "csrf",
+    "client_id",
+    "cnf",
+    "type",
+];
+
+pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Terms> {
+    let table = file.authority.as_ref()?;
+    if table.issuer.is_empty() {
+        let hint = "issuer = \"https://id.example.com\": `iss` of its tokens";
+        faults.fault("missing_key", "authority.issuer", "nothing", hint);
+    }
+    if table.audience.is_empty() {
+        let hint = "audience = [\"orders\"]: `aud` of its tokens";
+        faults.fault("missing_key", "authority.audience", "nothing", hint);
+    }
+    lifetimes(table, faults);
+    let claims = claims(table, faults);
+    let clients = clients(table, faults);
+    let paths = paths(table, faults);
+    let origins = origins(table, faults);
+    let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
+    let store = store(file, table, faults);
+    let keyring = keyring(file, table, absent, faults)?;
+    let cookies =
+        table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
+    Some(Terms {
+        issuer: table.issuer.clone(),
+        audience: table.audience.clone(),
+        keyring,
+        revoked: Arc::new(Revoked::default()),
+        access_expires: table.access_expires.into(),
+        refresh_expires: table.refresh_expires.into(),
+        refresh_grace: table.refresh_grace.into(),
+        session_expires: table.session_expires.into(),
+        sessions: table.sessions,
+        role_limit: match table.role_limit {
+            RoleLimit::All => None,
+            RoleLimit::AtMost(count) => Some(count),
+        },
+        claims,
+        cookies,
+        origins,
+        store: store?,
+        clients,
+        paths,
+        compat,
+    })
+}
+
+fn lifetimes(table: &AuthorityTable, faults: &mut Faults<'_>) {
+    for (key, duration) in [
+        ("authority.access_expires", table.access_expires),
+        ("authority.refresh_expires", table.refresh_expires),
+        ("authority.session_expires", table.session_expires),
+    ] {
+        if Duration::from(duration).as_secs() == 0 {
+            let hint = "at least a second; a duration such as \"15m\"";
+            faults.fault("bad_value", key, "0: no token would ever be alive", hint);
+        }
+    }
+    if Duration::from(table.access_expires) > ACCESS_EXPIRES_MUCH {
+        faults.warn(
+            "long_access_token",
+            "authority.access_expires",
+            format!("{}: whoever steals an access token has it for so long", table.access_expires),
+            "15m to 60m; refresh tokens are for what lives longer",
+        );
+    }
+    if Duration::from(table.refresh_grace) > GRACE_MAX {
+        faults.fault(
+            "bad_value",
+            "authority.refresh_grace",
+            format!("{}: a thief could spend a stolen token unseen for so long", table.refresh_grace),
+            "some seconds, enough for a retry or a second tab; at most \"5m\"",
+        );
+    }
+    if table.sessions == 0 {
+        faults.fault("bad_value", "authority.sessions", "0: nobody could log in", "a number of at least 1");
+    }
+}
+
+fn claims(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    for (claim, attribute) in &table.claims {
+        let key = format!("authority.claims.{claim}");
+        if OWN_CLAIMS.contains(&claim.as_str()) {
+            faults.fault("bad_name", &key, "a claim of the authority's own", "another name for the claim");
+        }
+        if claim.is_empty() || attribute.is_empty() {
+            faults.fault(
+                "bad_value",
+                &key,
+                "an empty name",
+                "CLAIM = \"ATTRIBUTE\", such as tenant = \"tenant\"",
+            );
+        }
+    }
+    table.claims.iter().map(|(claim, attribute)| (claim.clone(), attribute.clone())).collect()
+}
+
+fn clients(table: &AuthorityTable, faults: &mut Faults<'_>) -> BTreeMap<String, Client> {
+    let mut clients = BTreeMap::new();
+    for (id, client) in &table.client {
+        let key = format!("authority.client.{id}");
+        let secret_key = format!("{key}.secret");
+        // Visible ASCII, so that it stands in a Basic credential and in a form alike (RFC 6749 appendix A.1).
+        if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
+            faults.fault("bad_name", &key, format!("\"{id}\""), "visible ASCII without a colon, at most 128");
+            continue;
+        }
+        let Some(secret) = &client.secret else {
+            faults.fault("missing_key", &secret_key, "nothing", "secret = \"env:NAME\" or \"file:PATH\"");
+            continue;
+        };
+        let Some(secret) = resolve(&secret_key, secret, faults) else { continue };
+        if secret.len() < 32 {
+            let hint = "at least 32 random characters: openssl rand -hex 32";
+            faults.fault("weak_secret", &secret_key, format!("{} bytes", secret.len()), hint);
+            continue;
+        }
+        clients.insert(
+            id.clone(),
+            Client {
+                secret: ClientSecret::of(&secret),
+                roles: client.roles.clone(),
+                scopes: client.scopes.clone(),
+                audience: client.audience.clone(),
+                introspect: client.introspect,
+            },
+        );
+    }
+    clients
+}
+
+/// The endpoints that the policy puts elsewhere.
+fn paths(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(Endpoint, String)> {
+    let mut paths = Vec::new();
+    for (name, path) in &table.paths {
+        let key = format!("authority.paths.{name}");
+        let Some(facts) = Endpoint::ALL.iter().find(|facts| facts.name == name) else {
+            let names: Vec<_> = Endpoint::ALL.iter().map(|facts| facts.name).collect();
+            let near =
+                nearest(name, &names).map(|near| format!("the nearest is {near}; ")).unwrap_or_default();
+            let hint = format!("{near}one of {}", names.join(", "));
+            faults.fault("unknown_name", &key, format!("no endpoint \"{name}\""), hint);
+            continue;
+        };
+        match PathPattern::parse(path) {
+            Ok(pattern) => {
+                let params: Vec<&str> = pattern.params().iter().map(|param| &**param).collect();
+                let wanted: &[&str] = if facts.endpoint == Endpoint::EndSession { &["id"] } else { &[] };
+                if params == wanted {
+                    paths.push((facts.endpoint, path.clone()));
+                } else {
+                    let hint = format!("the parameters of {}, and no others", facts.path);
+                    faults.fault("bad_path", &key, format!("\"{path}\""), hint);
+                }
+            }
+            Err(fault) => faults.fault("bad_path", &key, fault.found(), fault.remedy()),
+        }
+    }
+    paths
+}
+
+fn origins(table: &AuthorityTable, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
+    for (index, origin) in table.origins.iter().enumerate() {
+        let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let plain = |rest: &str| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']);
+        if !rest.is_some_and(plain) || *origin != origin.to_ascii_lowercase() {
+            faults.fault(
+                "bad_value",
+                &format!("authority.origins[{index}]"),
+                format!("\"{origin}\""),
+                "scheme and host as a browser writes them in Origin: \"https://app.example.com\"",
+            );
+        }
+    }
+    table.origins.iter().map(|origin| origin.as_str().into()).collect()
+}
+
+fn store(file: &File, table: &AuthorityTable, faults: &mut Faults<'_>) -> Option<StoreLocation> {
+    let key = "authority.store";
+    let Some(secret) = &table.store else {
+        let path = faults.path(&file.state.dir).join("portcullis.db");
+        return Some(StoreLocation(format!("sqlite:{}", path.display())));
+    };
+    // A URL of a database is no secret by itself, so a literal is as good as a reference.
+    let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
+        Ok(Ok(text)) => text.trim().to_owned(),
+        Ok(Err(_)) => {
+            faults.fault("bad_value", key, "not UTF-8", "sqlite:PATH or postgres://USER@HOST/DATABASE");
+            return None;
+        }
+        Err(why) => {
+            faults.fault(
+                "no_secret",
+                key,
+                why,
+                "sqlite:PATH, postgres://..., or \"env:NAME\" of a variable that holds it",
+            );
+            return None;
+        }
+    };
+    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+        return Some(StoreLocation(text));
+    }
+    match text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+        Some(path) => {
+            Some(StoreLocation(format!("sqlite:{}", faults.path(path.trim_start_matches("//")).display())))
+        }
+        None => {
+            let scheme = text.split(':').next().unwrap_or_default().to_owned();
+            faults.fault(
+                "bad_value",
+                key,
+                format!("\"{scheme}:\""),
+                "sqlite:PATH or postgres://USER@HOST/DATABASE",
+            );
+            None
+        }
+    }
+}
+
+fn cookie_names(compat: Option<Compat>) -> CookieNames {
+    match compat {
+        None => CookieNames::default(),
+        Some(Compat::FlaskJwtExtended) => CookieNames {
+            access: "access_token_cookie".into(),
+            refresh: "refresh_token_cookie".into(),
+            csrf: "csrf_access_token".into(),
+            csrf_header: HeaderName::from_static("x-csrf-token"),
+        },
+    }
+}
+
+fn keyring(file: &File, table: &AuthorityTable, absent: Absent, faults: &mut Faults<'_>) -> Option<Keyring> {
+    let algorithm = parse_algorithm("authority.algorithm", &table.algorithm, faults)?;
+    let secret = match (algorithm, &table.secret) {
+        (Algorithm::HS256, None) => {
+            let hint = "secret = \"file:PATH\" or \"env:NAME\"";
+            faults.fault("missing_key", "authority.secret", "nothing, and HS256 needs one", hint);
+            return None;
+        }
+        (Algorithm::HS256, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
+        (_, Some(_)) => {
+            faults.fault(
+                "useless_key",
+                "authority.secret",
+                format!("a secret beside algorithm = \"{algorithm}\", whose key is made by the gateway"),
+                "remove it, or say algorithm = \"HS256\"",
+            );
+            return None;
+        }
+        (_, None) => None,
+    };
+    let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
+    let dir = faults.path(&file.state.dir);
+    match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
+        Ok(keyring) => Some(keyring.scheduled(schedule)),
+        Err(why) => {
+            faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
+            None
+        }
+    }
+}
+
+/// How often the signing key changes.
+fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
+    if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            "less than 1h: a key is published ten minutes before it signs",
+            "a duration such as \"30d\"; \"0s\" for never",
+        );
+    } else if !rotate_keys.is_zero() && access_expires > rotate_keys * KEYS_AT_ONCE {
+        faults.fault(
+            "bad_value",
+            "authority.rotate_keys",
+            format!("more than {KEYS_AT_ONCE} keys whose tokens live at once"),
+            "a longer time, or a shorter access_expires",
+        );
+    }
+    Schedule { access_expires, rotate_keys }
+}
