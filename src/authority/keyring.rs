@@ -422,8 +422,14 @@ mod tests {
         assert_eq!(mode(&folder.0.join("signing-key.lock")), 0o600);
         let other = Keyring::open(&folder.0, Algorithm::ES256, None, Absent::Make).unwrap_err();
         assert!(other.contains("not a key for ES256") && other.contains(FIRST), "{other}");
-        fs::set_permissions(folder.0.join(FIRST), Permissions::from_mode(0o640)).unwrap();
+        let chmod = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        chmod(&folder.0.join(FIRST), 0o640);
         assert!(folder.try_open(START).unwrap_err().contains("chmod 600"));
+        chmod(&folder.0.join(FIRST), 0o600);
+        chmod(&folder.0, 0o777);
+        assert!(folder.try_open(START).unwrap_err().contains("chmod 700"));
+        chmod(&folder.0, 0o700);
+        folder.open(START);
     }
 
     #[test]

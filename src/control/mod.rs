@@ -31,7 +31,7 @@ pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duratio
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut stop = Stop::install()?;
         if let Some((issuer, keyring)) = &admin.signing {
             let watcher = keyring.watcher(Now::read());
@@ -63,7 +63,10 @@ pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duratio
             std::process::exit(TERMINATED);
         }
         Ok(())
-    })
+    });
+    // A look at the key files that hangs (a folder on a network) is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {

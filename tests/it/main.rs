@@ -22,6 +22,7 @@ mod drain;
 mod forwarding;
 mod http2;
 mod itself;
+mod keys;
 mod limits;
 mod logs;
 mod regression;

@@ -120,6 +120,15 @@ impl Folder {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(self.fault(&error)),
         };
+        let mode = fs::metadata(&self.0).map_err(|error| self.fault(&error))?.permissions().mode();
+        if mode & 0o002 != 0 {
+            // Whoever puts a key there could sign as the authority.
+            return Err(format!(
+                "{}: anybody may write to it (mode {:o}): chmod 700 it",
+                self.0.display(),
+                mode & 0o7777
+            ));
+        }
         let mut seen = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| self.fault(&error))?;

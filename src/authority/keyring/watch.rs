@@ -4,9 +4,10 @@
 //! once. What is wrong is told when it begins, not at every look.
 
 use super::folder::{Folder, NoLock, Reading, Seen};
+use super::key::SigningKey;
 use super::ring::{KeyState, Ring, Slot};
-use super::{Keyring, Source, View, add};
-use crate::authenticate::KeySet;
+use super::{Keyring, Source, View, add, alone};
+use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -121,7 +122,7 @@ impl Watcher {
         let mut report = Report::default();
         let before = keyring.inner.view.load_full();
 
-        let mut ring = self.read(folder, &before.ring).unwrap_or_else(|| before.ring.clone());
+        let mut ring = self.read(folder, &before.ring, now).unwrap_or_else(|| before.ring.clone());
         if let Some((changed, removed)) = self.change(folder, &ring, now.unix) {
             report.events.extend(removed.into_iter().map(|id| Event::Removed { id }));
             self.seen = None;
@@ -146,7 +147,7 @@ impl Watcher {
     }
 
     /// Reads the folder if it has changed, or could not be read before.
-    fn read(&mut self, folder: &Folder, known: &Arc<Ring>) -> Option<Arc<Ring>> {
+    fn read(&mut self, folder: &Folder, known: &Arc<Ring>, now: Now) -> Option<Arc<Ring>> {
         let listed = folder.list();
         if self.unreadable.is_empty()
             && listed.as_ref().is_ok_and(|listed| self.seen.as_ref() == Some(listed))
@@ -170,28 +171,30 @@ impl Watcher {
                 slots.push(old.clone());
             }
         }
-        match Ring::new(slots.clone()) {
-            Some(ring) => Some(Arc::new(ring)),
-            // The last key was taken back and none made in its place: nothing that it signs is to be accepted.
-            None if !slots.is_empty() && broken.is_empty() => match self.replace(folder) {
-                Ok(ring) => Some(Arc::new(ring)),
-                Err(why) => {
-                    self.unreadable.push(why);
-                    without(known, &slots).map(Arc::new)
-                }
+        let why = match Ring::new(slots.clone()) {
+            Some(ring) => return Some(Arc::new(ring)),
+            // The last key was taken back and none was made in its place.
+            None if !slots.is_empty() && broken.is_empty() => match self.replace(folder, now) {
+                Ok(ring) => return Some(Arc::new(ring)),
+                Err(why) => why,
             },
-            None => {
-                self.unreadable.push("no signing key is left in the state folder: the last ones go on; portcullis key generate".to_owned());
-                without(known, &slots).map(Arc::new)
+            None => "no signing key is left in the state folder; the last ones go on, but none that was revoked: portcullis key generate".to_owned(),
+        };
+        self.unreadable.push(why);
+        match without(known, &slots, self.keyring.inner.algorithm) {
+            Ok(ring) => Some(Arc::new(ring)),
+            Err(why) => {
+                self.unreadable.push(why);
+                None
             }
         }
     }
 
     /// Makes a key that signs at once, where there is none to sign with.
-    fn replace(&mut self, folder: &Folder) -> Result<Ring, String> {
+    fn replace(&mut self, folder: &Folder, now: Now) -> Result<Ring, String> {
         self.seen = None;
         let lock = folder.lock(Duration::ZERO)?;
-        super::first(folder, &lock, self.keyring.inner.algorithm, Now::read())
+        super::first(folder, &lock, self.keyring.inner.algorithm, now)
     }
 
     /// Makes the next key if it is time, and removes the files of keys that are long dead. Returns the ring as it is then,
@@ -283,12 +286,13 @@ impl Watcher {
     }
 }
 
-/// The ring without the keys that these say were taken back, if one is left to sign with.
-fn without(known: &Ring, slots: &[Slot]) -> Option<Ring> {
+/// The ring without the keys that these say were taken back. If none is left to sign with, one signs that is kept nowhere
+/// and that nobody else knows: rather a token that others refuse than one that a thief could have made.
+fn without(known: &Ring, slots: &[Slot], algorithm: Algorithm) -> Result<Ring, String> {
     let revoked =
         |old: &Slot| slots.iter().any(|slot| slot.key.is_none() && slot.signs_from == old.signs_from);
     let left = known.slots().iter().filter(|old| !revoked(old)).cloned().collect();
-    Ring::new(left)
+    Ring::new(left).map_or_else(|| alone(SigningKey::fleeting(algorithm)?), Ok)
 }
 
 #[cfg(test)]
@@ -407,6 +411,13 @@ mod tests {
                 Some(|file| fs::remove_file(file.with_file_name("signing-key.old.pem")).unwrap()),
             ),
             (
+                "in a folder that anybody may write to",
+                |file| fs::set_permissions(file.parent().unwrap(), Permissions::from_mode(0o777)).unwrap(),
+                Some(|file| {
+                    fs::set_permissions(file.parent().unwrap(), Permissions::from_mode(0o700)).unwrap()
+                }),
+            ),
+            (
                 "in a folder that is gone",
                 |file| {
                     fs::rename(file.parent().unwrap(), file.parent().unwrap().with_extension("x")).unwrap()
@@ -470,6 +481,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_taken_back_is_accepted_nowhere_even_if_no_other_can_be_made() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let first = keyring.signing(Now::at(START)).id().to_owned();
+        let mut watcher = keyring.watcher(Now::at(START));
+        folder.place("signing-key.20270101T000000Z.pem", "broken");
+        folder.place("signing-key.20261123T091601Z.revoked", &first);
+        let (events, keys) = look(&mut watcher, START + 1);
+        assert!(events.contains(&Event::Revoked { id: first.clone() }), "{events:?}");
+        let keys = keys.unwrap();
+        assert_eq!((keys.len(), keys.contains(&first)), (1, false));
+        assert_eq!(keyring.signing(Now::at(START + 1)).id(), keys[0]);
+        quiet(&mut watcher, START + 2);
+        // Once it can be, the folder is what counts again.
+        fs::remove_file(folder.0.join("signing-key.20270101T000000Z.pem")).unwrap();
+        let (events, _) = look(&mut watcher, START + 3);
+        assert!(events.contains(&Event::Mended), "{events:?}");
+        assert_eq!(
+            keyring.signing(Now::at(START + 3)).id(),
+            folder.open(START + 3).signing(Now::at(START + 3)).id()
+        );
+    }
+
+    #[test]
     fn what_cannot_be_made_is_tried_again_after_a_while() {
         let folder = Scratch::new();
         let keyring = folder.open(START);
@@ -488,6 +523,22 @@ mod tests {
         assert!(matches!(&events[..], [Event::Mended, Event::Published { .. }]), "{events:?}");
         assert_eq!(keys.map(|keys| keys.len()), Some(2));
         assert_eq!(keyring.faults(), 1);
+    }
+
+    #[test]
+    fn a_key_that_another_gateway_made_in_the_meantime_will_do() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let stale = keyring.inner.view.load().ring.clone();
+        let due = START + MONTH - LEAD;
+        assert_eq!(
+            look(&mut folder.open(START).watcher(Now::at(START)), due).1.map(|keys| keys.len()),
+            Some(2)
+        );
+        // It looked before that one was made, and now it is its turn; its clock is behind.
+        let mut watcher = keyring.watcher(Now::at(START));
+        let (ring, removed) = watcher.change(&Folder::new(&folder.0), &stale, due).unwrap();
+        assert_eq!((ring.slots().len(), removed.len(), folder.files().len()), (2, 0, 2));
     }
 
     #[test]
