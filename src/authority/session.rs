@@ -31,7 +31,7 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
                 (Some(session), _) => {
                     end_one(authority, &ask, Some(&holder.subject), session, "logout").await?;
                 }
-                (None, Some(id)) => revoke_token(authority, &ask, id, "logout").await?,
+                (None, Some(id)) => revoke_token(authority, &ask, id, holder.expires, "logout").await?,
                 (None, None) => return Err(Denial::NotFound),
             }
         }
@@ -113,17 +113,20 @@ pub(super) async fn end_one(
     Ok(ended)
 }
 
-/// Revokes one access token.
+/// Revokes one access token, which expires then (seconds since 1970).
 pub(super) async fn revoke_token(
     authority: &Authority,
     ask: &Ask,
     id: &str,
+    expires: u64,
     why: &'static str,
 ) -> Result<(), Denial> {
-    let until = authority.until(&ask.terms, ask.now);
+    let end = ask.terms.mark_until(ask.now.unix).max(expires);
+    let until = i64::try_from(end.saturating_mul(1000)).unwrap_or(i64::MAX);
     let revoked = authority.store.revoke_token(id, millis(ask.now), until).await;
     revoked.map_err(|error| authority.unavailable(&error))?;
-    authority.mark(&ask.terms, &[Mark::Token(id.to_owned())], ask.now, why);
+    ask.terms.revoked.mark(&Mark::Token(id.to_owned()), end);
+    authority.counters.revocations.add(why);
     Ok(())
 }
 

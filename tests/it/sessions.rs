@@ -94,7 +94,16 @@ fn whoever_does_not_know_the_password_learns_nothing_else() {
     };
     let address = gateway.http();
     let known = shown(try_login(address, "ada", "wrong").is_refusal(401, "bad_credentials"));
-    for name in ["nobody", "eve", "ada'--", "ada\u{0}", "' OR '1'='1", "x'; DROP TABLE accounts; --", "\u{202e}ada", "a\nb"] {
+    for name in [
+        "nobody",
+        "eve",
+        "ada'--",
+        "ada\u{0}",
+        "' OR '1'='1",
+        "x'; DROP TABLE accounts; --",
+        "\u{202e}ada",
+        "a\nb",
+    ] {
         let answer = try_login(address, name, "wrong");
         assert_eq!(shown(&answer), known, "{name:?}");
     }
@@ -270,7 +279,9 @@ fn what_an_operator_changes_holds_within_a_second() {
     ask(address, "/any", &new.access).is(200);
 
     run(&["user", "disable", "ada"]);
-    eventually("a disabled account is refused", || ask(address, "/any", &new.access).code() == "revoked_token");
+    eventually("a disabled account is refused", || {
+        ask(address, "/any", &new.access).code() == "revoked_token"
+    });
     assert_eq!(try_refresh(address, &new.refresh).status, 401);
     try_login(address, "ada", PASSWORD).is_refusal(401, "account_disabled");
     run(&["user", "enable", "ada"]);
@@ -403,8 +414,20 @@ fn a_token_of_another_issuer_has_no_session_here() {
 fn claims_come_from_attributes_and_roles_are_cut_where_the_policy_says() {
     let gateway = with("role_limit = 2\nclaims = { tenant = \"tenant\", missing = \"missing\" }\n");
     let address = gateway.http();
-    let arguments =
-        ["user", "add", "eve", "--password-stdin", "--role", "a", "--role", "b", "--role", "c", "--attribute", "tenant=acme"];
+    let arguments = [
+        "user",
+        "add",
+        "eve",
+        "--password-stdin",
+        "--role",
+        "a",
+        "--role",
+        "b",
+        "--role",
+        "c",
+        "--attribute",
+        "tenant=acme",
+    ];
     let added = crate::kit::portcullis::command_with(gateway.dir(), &arguments, &format!("{PASSWORD}\n"));
     assert_eq!(added.code, Some(0), "{added:?}");
     let claims = claims(&login(address, "eve").access);
