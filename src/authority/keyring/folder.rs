@@ -198,19 +198,20 @@ impl Folder {
         reading
     }
 
-    /// The same key in two files would be two of one id, of which a verifier could use neither; and what was taken back
-    /// does not come back under another name.
+    /// The same key in two files would be two of one id, of which a verifier could use neither, and nobody can say which
+    /// moment is its own; and what was taken back does not come back under another name.
     fn refuse_twins(&self, reading: &mut Reading) {
         let known: Vec<_> =
             reading.slots.iter().map(|s| (s.signs_from, s.key.is_some(), s.id.clone())).collect();
         reading.slots.retain(|slot| {
-            let twin = known.iter().find(|(signs_from, usable, id)| {
-                *id == slot.id && (!usable || *signs_from < slot.signs_from) && *signs_from != slot.signs_from
-            });
+            let twin =
+                known.iter().find(|(signs_from, _, id)| *id == slot.id && *signs_from != slot.signs_from);
             let (Some(_), Some((signs_from, usable, _))) = (&slot.key, twin) else { return true };
             let kind = if *usable { Kind::Key } else { Kind::Revoked };
-            let (path, other) = (self.key_file(slot.signs_from), self.file(*signs_from, kind));
-            let why = format!("{}: the same key as {}", path.display(), other.display());
+            let mut files = [self.key_file(slot.signs_from), self.file(*signs_from, kind)];
+            // Of two that are each other's twin the same is told.
+            files.sort();
+            let why = format!("{} and {}: one and the same key", files[0].display(), files[1].display());
             reading.broken.push((slot.signs_from, why));
             false
         });

@@ -163,6 +163,7 @@ impl Watcher {
         };
         self.seen = Some(seen);
         self.unreadable = broken.iter().map(|(_, why)| why.clone()).collect();
+        self.unreadable.dedup();
         // A key that was good when it was last read goes on.
         for old in known.slots() {
             let is_broken = broken.iter().any(|(signs_from, _)| *signs_from == old.signs_from);
@@ -416,6 +417,14 @@ mod tests {
                 Some(|file| {
                     fs::set_permissions(file.parent().unwrap(), Permissions::from_mode(0o700)).unwrap()
                 }),
+            ),
+            (
+                "and under the name of an earlier moment too",
+                |file| {
+                    let twin = file.with_file_name("signing-key.20200101T000000Z.pem");
+                    fs::copy(file, twin).map(drop).unwrap();
+                },
+                None,
             ),
             (
                 "in a folder that is gone",
