@@ -29,6 +29,7 @@ mod regression;
 mod responses;
 mod routing;
 mod sessions;
+mod sources;
 mod tls;
 mod upstreams;
 mod wire;
