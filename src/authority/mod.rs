@@ -30,7 +30,7 @@ pub use keyring::{
     SigningKey, Watcher,
 };
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
-pub use token::{AccessClaims, mint};
+pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
 
 use crate::authenticate::Mark;
 use crate::clock::Now;
