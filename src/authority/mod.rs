@@ -29,8 +29,14 @@ pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
+pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
+pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
+pub use username::{
+    NAME_BYTES_MAX, NameFault, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, UserName,
+    prepare_new_password, prepare_password,
+};
 
 use crate::authenticate::Mark;
 use crate::clock::Now;
@@ -39,13 +45,11 @@ use crate::journal::{Journal, Level};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use http::Response;
-use password::Hashers;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use throttle::Throttle;
 
 mod password;
 mod throttle;
