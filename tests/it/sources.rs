@@ -87,7 +87,11 @@ fn nothing_of_the_token_reaches_the_upstream_and_the_rest_does() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
     let good = token("ada").to_string();
-    Request::get("/named").header("x_api_token", "theirs").header("X-Api-Token", &good).to(gateway.http()).is(200);
+    Request::get("/named")
+        .header("x_api_token", "theirs")
+        .header("X-Api-Token", &good)
+        .to(gateway.http())
+        .is(200);
     for (query, sent) in [
         (format!("?jwt={good}"), "/query"),
         (format!("?a=1&jwt={good}"), "/query?a=1"),
