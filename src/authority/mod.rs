@@ -32,7 +32,7 @@ pub use keyring::{
 };
 pub use page::{PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
-pub use token::{AccessClaims, mint};
+pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
 
 use crate::authenticate::Mark;
 use crate::clock::Now;
