@@ -67,17 +67,20 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
     let known = store.known_address(id, &address).await.map_err(unavailable)?;
+    let schemes = authority.schemes().await.map_err(unavailable)?;
     let began = Instant::now();
     authority.throttle.ask(ask.address, &name, known, began).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
     })?;
-    let schemes = authority.schemes().await.map_err(unavailable)?;
     let stored = account.as_ref().map(|account| account.password.clone()).filter(|hash| !hash.is_empty());
     let password =
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
-    let verdict =
-        authority.hashers.verify(password, stored, schemes).await.map_err(|_| Denial::Overloaded)?;
+    let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
+        // Nothing was learned of the password.
+        authority.throttle.withdrawn(ask.address, &name, known);
+        Denial::Overloaded
+    })?;
     let (account, upgraded) = match (verdict, account) {
         (Verdict::Right { upgraded }, Some(account)) => (account, upgraded),
         (Verdict::Wrong | Verdict::Right { .. }, _) => {

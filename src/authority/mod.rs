@@ -31,8 +31,14 @@ pub use keyring::{
     SigningKey, Watcher,
 };
 pub use page::{PROMPT, PROMPT_LOGIN, Refused, encoded};
+pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
+pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
+pub use username::{
+    NAME_BYTES_MAX, NameFault, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, UserName,
+    prepare_new_password, prepare_password,
+};
 
 use crate::authenticate::Mark;
 use crate::clock::Now;
@@ -41,13 +47,11 @@ use crate::journal::{Journal, Level};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use http::Response;
-use password::Hashers;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use throttle::Throttle;
 
 mod password;
 mod throttle;
