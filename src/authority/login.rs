@@ -7,7 +7,7 @@ use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, random_text, sha256};
 use super::password::Verdict;
 use super::username::UserName;
-use super::{Authority, millis, millis_of};
+use super::{Authority, millis, millis_of, page};
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;
 use crate::store::{Account, Begun, Session};
@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 /// More than anybody types; passphrases included.
 const PASSWORD_MAX: usize = 1024;
 
-pub(super) async fn login(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let outcome = attempt(authority, &ask).await;
+pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let outcome = attempt(authority, ask).await;
     authority.counters.logins.add(match &outcome {
         Ok(_) => "ok",
         Err(Denial::BadCredentials) => "bad_credentials",
@@ -35,8 +35,8 @@ pub(super) async fn login(authority: &Authority, ask: Ask) -> Result<Response<By
 async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
     // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
     let as_cookies = as_cookies(ask)?;
-    if as_cookies && !ask.own_site {
-        return Err(Denial::CsrfMismatch);
+    if as_cookies {
+        page::meant(ask)?;
     }
     let name = ask.fields.required("username")?;
     let password = ask.fields.required("password")?;

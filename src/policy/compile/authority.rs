@@ -249,6 +249,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
             refresh: "refresh_token_cookie".into(),
             csrf: "csrf_access_token".into(),
             csrf_header: HeaderName::from_static("x-csrf-token"),
+            ..CookieNames::default()
         },
     }
 }
