@@ -2,6 +2,7 @@
 //! needed of the request is handed to the authority's own thread, and its answer handed back.
 
 pub mod form;
+pub mod verdict;
 
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate};
@@ -66,8 +67,13 @@ pub async fn answer(
 }
 
 /// Where a person logs in who asked for a page, and where they come back to.
-pub fn login_location(terms: &Terms, head: &Head<'_>) -> Option<HeaderValue> {
+pub fn login_location(terms: &Terms, head: &Head<'_>, record: &Record) -> Option<HeaderValue> {
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
     let next = form::encoded(&format!("{}{query}", head.path));
-    HeaderValue::try_from(format!("{}?next={next}", terms.path(Endpoint::LoginPage))).ok()
+    // A proxy that asks for a verdict may read a bare path as one of ours (Traefik does).
+    let site = match record.verdict() {
+        None => String::new(),
+        Some(_) => format!("{}://{}", record.caller().scheme.as_str(), head.authority()?),
+    };
+    HeaderValue::try_from(format!("{site}{}?next={next}", terms.path(Endpoint::LoginPage))).ok()
 }

@@ -158,12 +158,17 @@ pub fn head(
         // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
+    identity(&mut headers, permit);
+    (parts.method, target.path, headers, forged)
+}
+
+/// Says who the caller is: to the upstream of a request, or to the proxy that asked about one.
+pub fn identity(headers: &mut HeaderMap, permit: &Permit) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
         }
     }
-    (parts.method, target.path, headers, forged)
 }
 
 /// Joins the pieces that a client of HTTP/2 may split `Cookie` into: HTTP/1.1 knows one field only (RFC 9113 section
