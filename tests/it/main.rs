@@ -19,6 +19,7 @@ mod authorization;
 mod bodies;
 mod cli;
 mod drain;
+mod forward_auth;
 mod forwarding;
 mod http2;
 mod itself;
@@ -31,6 +32,7 @@ mod routing;
 mod sessions;
 mod tls;
 mod upstreams;
+mod verify;
 mod wire;
 
 use kit::{ISSUER, Portcullis, Upstream};
