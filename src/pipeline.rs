@@ -13,6 +13,7 @@ use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
+use crate::respond::compat::Heard;
 use crate::respond::{self, Format};
 use crate::route::{Head, Params};
 use crate::worker::Worker;
@@ -37,6 +38,7 @@ pub async fn handle(
     let snapshot: &Policy = &policy;
     let version = parts.version;
     let format = Format::of(&parts.headers);
+    let heard = Heard::of(snapshot, &parts.headers);
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
     let mut standing = Standing::default();
 
@@ -47,7 +49,14 @@ pub async fn handle(
             let response = match record.take_login() {
                 Some(location) if format == Format::Html => see_other(location),
                 Some(_) | None => {
-                    respond::refuse(&denial, format, record.id_header(), record.method()).map(Body::whole)
+                    let route = record.route();
+                    let theirs = heard
+                        .and_then(|heard| heard.refuse(&denial, format, snapshot, route, record.method()));
+                    theirs
+                        .unwrap_or_else(|| {
+                            respond::refuse(&denial, format, record.id_header(), record.method())
+                        })
+                        .map(Body::whole)
                 }
             };
             let response = closing_if_unread(response, &denial, version);

@@ -4,6 +4,9 @@ use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, header};
 
+/// How a refresh token of the local authority begins, so that people, scanners of leaked secrets and the gate know one.
+pub const REFRESH_TOKEN_PREFIX: &str = "pcr_";
+
 /// Where a route's tokens may come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
@@ -33,6 +36,8 @@ pub struct CookieNames {
     pub refresh: Box<str>,
     /// Of the one that scripts read the CSRF token from.
     pub csrf: Box<str>,
+    /// Of another one that holds the same, for clients that look for one beside the refresh token.
+    pub csrf_refresh: Option<Box<str>>,
     /// Of the header field that brings it back.
     pub csrf_header: HeaderName,
 }
@@ -44,6 +49,7 @@ impl Default for CookieNames {
             access: "__Host-portcullis".into(),
             refresh: "__Host-portcullis-refresh".into(),
             csrf: "__Host-portcullis-csrf".into(),
+            csrf_refresh: None,
             csrf_header: HeaderName::from_static("x-csrf-token"),
         }
     }
@@ -52,7 +58,8 @@ impl Default for CookieNames {
 impl CookieNames {
     /// Whether this is one of ours, which no upstream gets.
     pub fn includes(&self, name: &[u8]) -> bool {
-        [&self.access, &self.refresh, &self.csrf].iter().any(|ours| ours.as_bytes() == name)
+        let ours = [&self.access, &self.refresh, &self.csrf].into_iter().chain(&self.csrf_refresh);
+        ours.into_iter().any(|ours| ours.as_bytes() == name)
     }
 }
 

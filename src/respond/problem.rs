@@ -77,11 +77,11 @@ pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method:
     match format {
         Format::Json => {
             let body = document(denial, request_id.as_bytes());
-            document_answer(denial, "application/problem+json", body, method)
+            answer(denial, denial.status(), "application/problem+json", body, method)
         }
         Format::Html => {
             let body = page::page(denial, request_id.as_bytes());
-            let mut answer = document_answer(denial, "text/html; charset=utf-8", body, method);
+            let mut answer = answer(denial, denial.status(), "text/html; charset=utf-8", body, method);
             let headers = answer.headers_mut();
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY));
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -92,11 +92,18 @@ pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method:
     }
 }
 
-fn document_answer(denial: &Denial, kind: &'static str, body: Vec<u8>, method: &Method) -> Response<Bytes> {
+/// An answer of this status and body, with the fields that belong to the denial whatever its form.
+pub(super) fn answer(
+    denial: &Denial,
+    status: StatusCode,
+    kind: &'static str,
+    body: Vec<u8>,
+    method: &Method,
+) -> Response<Bytes> {
     let length = HeaderValue::from(body.len());
     let body = if method == Method::HEAD { Bytes::new() } else { Bytes::from(body) };
     let mut answer = Response::new(body);
-    *answer.status_mut() = denial.status();
+    *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, length);
