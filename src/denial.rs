@@ -197,6 +197,8 @@ pub enum RequiredClaim {
     Issuer,
     /// `sub`.
     Subject,
+    /// A `sub` that is there and no string.
+    SubjectText,
     /// `aud`.
     Audience,
     /// `exp`.

@@ -13,6 +13,7 @@ use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
+use crate::respond::compat::Heard;
 use crate::respond::{self, Format};
 use crate::route::{Found, Head, Params, Slashes};
 use crate::worker::Worker;
@@ -37,6 +38,7 @@ pub async fn handle(
     let snapshot: &Policy = &policy;
     let (version, method) = (parts.version, parts.method.clone());
     let format = Format::of(&parts.headers);
+    let heard = Heard::of(snapshot, &parts.headers);
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
     if verdict::is_asked(snapshot, parts.uri.path()) {
         record.verdict_asked();
@@ -56,7 +58,10 @@ pub async fn handle(
                 }
                 (None, Some(location)) => respond::see_other(location).map(Body::whole),
                 (None, None) => {
-                    respond::refuse(&denial, format, record.id_header(), &method).map(Body::whole)
+                    let theirs = heard
+                        .and_then(|heard| heard.refuse(&denial, format, snapshot, record.route(), &method));
+                    let ours = || respond::refuse(&denial, format, record.id_header(), &method);
+                    theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
             let response = closing_if_unread(response, &denial, version);

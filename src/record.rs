@@ -133,6 +133,11 @@ impl Record {
         self.route = Some(route);
     }
 
+    /// The route that covers it, once that is known.
+    pub fn route(&self) -> Option<usize> {
+        self.route
+    }
+
     /// It was permitted.
     pub fn permitted(&mut self, permit: &Permit) {
         self.principal = permit.principal().cloned();
@@ -384,7 +389,8 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
         }),
         Denial::MissingClaim(claim) => Some(match claim {
             RequiredClaim::Issuer => "iss is missing or no string",
-            RequiredClaim::Subject => "sub is missing or no string",
+            RequiredClaim::Subject => "sub is missing or empty",
+            RequiredClaim::SubjectText => "sub is no string",
             RequiredClaim::Audience => "aud is missing or neither string nor list of strings",
             RequiredClaim::Expiry => "exp is missing or no number",
             RequiredClaim::Time => "nbf or iat is no number",

@@ -4,6 +4,7 @@
 //! answer nor a log line nor a metric holds anything of a token. When to answer is the pipeline's business.
 
 pub mod access_log;
+pub mod compat;
 pub mod metrics;
 pub mod page;
 pub mod problem;

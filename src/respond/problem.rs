@@ -97,11 +97,11 @@ pub fn refuse_with(
     match format {
         Format::Json => {
             let body = document(denial, status, request_id.as_bytes());
-            document_answer(denial, status, "application/problem+json", body, method)
+            answer(denial, status, "application/problem+json", body, method)
         }
         Format::Html => {
             let body = page::page(denial, status, request_id.as_bytes());
-            let mut answer = document_answer(denial, status, "text/html; charset=utf-8", body, method);
+            let mut answer = answer(denial, status, "text/html; charset=utf-8", body, method);
             let headers = answer.headers_mut();
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY));
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -112,7 +112,8 @@ pub fn refuse_with(
     }
 }
 
-fn document_answer(
+/// An answer of this status and body, with the fields that belong to the denial whatever its form.
+pub(super) fn answer(
     denial: &Denial,
     status: StatusCode,
     kind: &'static str,

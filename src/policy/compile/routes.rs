@@ -4,7 +4,7 @@ use super::Faults;
 use super::trust::{Claims, claim_path};
 use super::upstreams::Upstreams;
 use crate::authenticate::{Access, Admission, ClaimValue, Sources};
-use crate::authority::{Endpoint, Terms};
+use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table, Source};
 use crate::config::place::nearest;
@@ -237,7 +237,9 @@ fn endpoints(
             paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
         }
         for path in paths {
-            let (Ok(pattern), Ok(methods)) = (PathPattern::parse(&path), methods_of(facts.methods)) else {
+            let (Ok(pattern), Ok(methods)) =
+                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
+            else {
                 let hint = "a path such as /auth/login";
                 faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
                 continue;
@@ -260,6 +262,15 @@ fn endpoints(
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             counters: Arc::new(RouteCounters::new(name, cores)),
         });
+    }
+}
+
+/// The methods of an endpoint: its own, and those with which clients of another issuer come.
+fn methods_asked(terms: &Terms, facts: Facts) -> &'static [&'static str] {
+    match (terms.compat, facts.endpoint) {
+        // Documented with both.
+        (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
+        (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
     }
 }
 
