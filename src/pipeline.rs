@@ -123,6 +123,7 @@ async fn serve<'p>(
                 identity: policy.trust.identity(),
                 forward_token: policy.front.forward_token,
                 cookies: policy.trust.cookies(),
+                tell_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
             };
             let (pools, now) = (worker.pools(), record.now().steady);
@@ -159,7 +160,10 @@ async fn give_verdict<'p>(
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
-        Handler::Forward(_) => Ok(verdict::granted(&judged.permit).map(Body::whole)),
+        Handler::Forward(_) => {
+            let tell_csrf = judged.route.csrf_field.is_some();
+            Ok(verdict::granted(&judged.permit, tell_csrf).map(Body::whole))
+        }
         Handler::Answer(_) => Err(record.own_endpoint()),
     }
 }
@@ -199,11 +203,12 @@ async fn judge<'p, 'h>(
         None => (RequestBody::Empty, None),
     };
     record.metered(meter.clone());
-    let csrf_field = match &route.csrf_field {
-        Some(name) => form::csrf_field(name, head, &mut body).await?,
-        None => None,
+    let csrf_field = match (&route.csrf_field, policy.trust.cookies()) {
+        (Some(name), Some(names)) => form::csrf_field(name, head, names, &mut body).await?,
+        (Some(_) | None, _) => None,
     };
-    let permit = permit(worker, policy, route, head, &found.params, csrf_field.as_deref(), record)?;
+    let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
+    let permit = permit(worker, policy, route, head, &found.params, csrf_field, record)?;
     asker.principal = permit.principal().map(Rc::as_ref);
     limit::admit(&route.limits.by_caller, &asker, standing)?;
     Ok(Judged { route, found, permit, body, meter })
@@ -239,7 +244,7 @@ fn permit(
                 && refusal.denial.status() == StatusCode::UNAUTHORIZED
                 && !is_unsafe(head.method)
                 && let Some(terms) = &policy.terms
-                && let Some(location) = desk::login_location(terms, head, record)
+                && let Some(location) = desk::login_location(terms, head, &refusal.denial, record)
             {
                 record.send_to_login(location);
             }

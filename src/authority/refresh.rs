@@ -63,7 +63,6 @@ pub(super) async fn spend(
         token: &hash_of(token)?,
         nonce: random()?,
         successor: &successor,
-        csrf: None,
         now,
         expires: now.saturating_add(millis_of(terms.refresh_expires)),
         grace: millis_of(terms.refresh_grace),

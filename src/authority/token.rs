@@ -43,8 +43,9 @@ pub struct AccessClaims {
     pub extra: Map<String, Value>,
 }
 
-/// Claims that the authority says itself.
-const OWN: [&str; 15] = [
+/// Claims that the authority says itself, or that mean something to whoever verifies: neither attributes of accounts nor an
+/// operator's own claims can stand for them.
+pub const RESERVED_CLAIMS: [&str; 17] = [
     "iss",
     "aud",
     "sub",
@@ -60,6 +61,8 @@ const OWN: [&str; 15] = [
     "auth_time",
     "csrf",
     "client_id",
+    "cnf",
+    "type",
 ];
 
 /// Makes an access token.
@@ -70,7 +73,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     if claims.subject.is_empty() {
         return Err("a token needs a subject".to_owned());
     }
-    if let Some(name) = claims.extra.keys().find(|name| OWN.contains(&name.as_str())) {
+    if let Some(name) = claims.extra.keys().find(|name| RESERVED_CLAIMS.contains(&name.as_str())) {
         return Err(format!("the claim {name} is not free: it has an option, or is the authority's own"));
     }
     if let Some(scope) =
@@ -192,7 +195,7 @@ mod tests {
     fn extra_claims_cannot_replace_the_authoritys_own() {
         let keyring =
             Keyring::open(&Folder::new("own").0, Algorithm::HS256, Some(&[7; 32]), Absent::Make).unwrap();
-        for name in OWN {
+        for name in RESERVED_CLAIMS {
             let mut claims = claims("ada");
             claims.extra.insert(name.into(), json!("x"));
             assert!(mint(&keyring, claims, Now::at(0)).is_err(), "{name}");

@@ -86,6 +86,12 @@ fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
             path.display()
         ))
     })?;
+    if wanted.expires_in.is_some_and(|wanted| wanted > terms.access_expires) {
+        complain(
+            "note: longer than [authority] access_expires, which is how long revocations and retired keys are kept for; \
+             for tests and load only",
+        );
+    }
     let claims = AccessClaims {
         issuer: terms.issuer.clone(),
         audience: terms.audience.clone(),

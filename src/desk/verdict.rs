@@ -209,9 +209,9 @@ pub fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Deni
 }
 
 /// It may go on: who its caller is, in the very fields that an upstream of ours would get.
-pub fn granted(permit: &Permit) -> Response<Bytes> {
+pub fn granted(permit: &Permit, tell_csrf: bool) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    outgoing::identity(response.headers_mut(), permit);
+    outgoing::identity(response.headers_mut(), permit, tell_csrf);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -30,6 +30,7 @@ mod regression;
 mod responses;
 mod routing;
 mod sessions;
+mod sources;
 mod tls;
 mod upstreams;
 mod verify;

@@ -4,7 +4,8 @@ use super::Faults;
 use super::trust::{parse_algorithm, resolve};
 use crate::authenticate::{Algorithm, CookieNames, Revoked};
 use crate::authority::{
-    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, Schedule, StoreLocation, Terms,
+    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, RESERVED_CLAIMS, Schedule,
+    StoreLocation, Terms,
 };
 use crate::config::file::{self, AuthorityTable, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
@@ -22,26 +23,6 @@ const GRACE_MAX: Duration = Duration::from_secs(300);
 const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
 /// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
 const KEYS_AT_ONCE: u32 = 16;
-/// Claims that no attribute may stand for.
-const OWN_CLAIMS: [&str; 17] = [
-    "iss",
-    "aud",
-    "sub",
-    "iat",
-    "nbf",
-    "exp",
-    "jti",
-    "roles",
-    "scope",
-    "sid",
-    "gen",
-    "fresh",
-    "auth_time",
-    "csrf",
-    "client_id",
-    "cnf",
-    "type",
-];
 
 pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Terms> {
     let table = file.authority.as_ref()?;
@@ -122,7 +103,7 @@ fn lifetimes(table: &AuthorityTable, faults: &mut Faults<'_>) {
 fn claims(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(String, String)> {
     for (claim, attribute) in &table.claims {
         let key = format!("authority.claims.{claim}");
-        if OWN_CLAIMS.contains(&claim.as_str()) {
+        if RESERVED_CLAIMS.contains(&claim.as_str()) {
             faults.fault("bad_name", &key, "a claim of the authority's own", "another name for the claim");
         }
         if claim.is_empty() || attribute.is_empty() {
@@ -268,6 +249,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
             refresh: "refresh_token_cookie".into(),
             csrf: "csrf_access_token".into(),
             csrf_header: HeaderName::from_static("x-csrf-token"),
+            ..CookieNames::default()
         },
     }
 }
