@@ -126,9 +126,9 @@ fn question(form: Form, method: &str, host: &str, target: &str) -> Request {
             .header("X-Original-URI", target)
             .header("X-Forwarded-Proto", "http")
             .header("X-Forwarded-Host", host),
-        Form::Ingress => {
-            asked.header("X-Original-Method", method).header("X-Original-URL", &format!("http://{host}{target}"))
-        }
+        Form::Ingress => asked
+            .header("X-Original-Method", method)
+            .header("X-Original-URL", &format!("http://{host}{target}")),
         Form::Prefixed => Request::new(method, &format!("/auth/verify{target}"))
             .host(host)
             .header("X-Forwarded-Proto", "http"),
@@ -188,7 +188,11 @@ fn credentials() -> Vec<Vec<(&'static str, String)>> {
         vec![cookie(&clerk()), bearer(&clerk())],
         vec![("X-Auth-Subject", "forged".to_owned()), ("X-Auth-Roles", "clerk".to_owned())],
     ];
-    all.extend(forge::every_bad_token().into_iter().map(|(_, bad, _)| vec![("Authorization", format!("Bearer {bad}"))]));
+    all.extend(
+        forge::every_bad_token()
+            .into_iter()
+            .map(|(_, bad, _)| vec![("Authorization", format!("Bearer {bad}"))]),
+    );
     all
 }
 
@@ -236,16 +240,31 @@ const TARGETS: [&str; 40] = [
 ];
 
 /// Targets that proxying rewrites, where the other proxy would forward what it got.
-const DOTTED: [&str; 6] =
-    ["/open/../orders/1", "/orders/./1", "/open/%2e%2e/orders/1", "/a/../open/b", "/open/a/..", "/orders/../open/b"];
+const DOTTED: [&str; 6] = [
+    "/open/../orders/1",
+    "/orders/./1",
+    "/open/%2e%2e/orders/1",
+    "/a/../open/b",
+    "/open/a/..",
+    "/orders/../open/b",
+];
 
-const HOSTS: [&str; 7] =
-    [HOST, "gateway.test:8443", "internal.test", "INTERNAL.test.", "internal.test:1", "a..b", "user@gateway.test"];
+const HOSTS: [&str; 7] = [
+    HOST,
+    "gateway.test:8443",
+    "internal.test",
+    "INTERNAL.test.",
+    "internal.test:1",
+    "a..b",
+    "user@gateway.test",
+];
 
 #[track_caller]
 fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &[(&str, String)]) {
-    let with = |request: Request| fields.iter().fold(request, |request, (name, value)| request.header(name, value));
-    let direct = with(Request::new(method, target).host(host).header("X-Forwarded-Proto", "http")).to(gateway.http());
+    let with =
+        |request: Request| fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+    let direct =
+        with(Request::new(method, target).host(host).header("X-Forwarded-Proto", "http")).to(gateway.http());
     let mut expected = as_verdict(proxied(&direct));
     for form in FORMS {
         let request = with(question(form, method, host, target));
@@ -339,11 +358,14 @@ fn a_question_that_climbs_out_of_the_endpoint_is_never_answered_by_a_route() {
         "/..;/../open/a",
         "//../open/a",
     ] {
-        for request in [
-            question(Form::Prefixed, "GET", HOST, rest),
-            question(Form::Forwarded, "GET", HOST, "/open/a"),
-        ] {
-            let asked = String::from_utf8(request.bytes()).unwrap().replacen("/auth/verify ", &format!("/auth/verify{rest} "), 1);
+        for request in
+            [question(Form::Prefixed, "GET", HOST, rest), question(Form::Forwarded, "GET", HOST, "/open/a")]
+        {
+            let asked = String::from_utf8(request.bytes()).unwrap().replacen(
+                "/auth/verify ",
+                &format!("/auth/verify{rest} "),
+                1,
+            );
             let answer = client::send(gateway.http(), asked);
             assert!((400..404).contains(&answer.status), "{rest}: {answer:#?}");
             assert_ne!(answer.text(), "", "a refusal says why");
@@ -366,7 +388,11 @@ fn nobody_but_a_trusted_proxy_is_told_a_verdict() {
             let answer = request.to(gateway.http());
             answer.is_refusal(403, "untrusted_proxy");
             let line = gateway.access_line(&answer);
-            assert_eq!((&line["route"], &line["verdict_for"]), (&json!("auth:verify"), &json!("127.0.0.1")), "{line}");
+            assert_eq!(
+                (&line["route"], &line["verdict_for"]),
+                (&json!("auth:verify"), &json!("127.0.0.1")),
+                "{line}"
+            );
             // Not even in the form of a gRPC call, whose status is always 200.
             let call = request.header("Content-Type", "application/grpc").to(gateway.http());
             call.is_refusal(403, "untrusted_proxy");
@@ -393,8 +419,12 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
     let gateway = gateway();
     let fields = |form| -> &'static [&'static str] {
         match form {
-            Form::Forwarded => &["X-Forwarded-Method", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Uri"],
-            Form::Original => &["X-Original-Method", "X-Original-URI", "X-Forwarded-Proto", "X-Forwarded-Host"],
+            Form::Forwarded => {
+                &["X-Forwarded-Method", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Uri"]
+            }
+            Form::Original => {
+                &["X-Original-Method", "X-Original-URI", "X-Forwarded-Proto", "X-Forwarded-Host"]
+            }
             Form::Ingress => &["X-Original-Method", "X-Original-URL"],
             Form::Prefixed => &["X-Forwarded-Proto"],
         }
@@ -404,7 +434,8 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
         whole.to(gateway.http()).is(200);
         let text = String::from_utf8(whole.bytes()).unwrap();
         for name in fields(form) {
-            let line = text.split_inclusive("\r\n").find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+            let line =
+                text.split_inclusive("\r\n").find(|line| line.starts_with(&format!("{name}:"))).unwrap();
             // Missing, twice, empty, a list.
             let broken = [
                 String::new(),
@@ -443,7 +474,11 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
                 continue;
             }
             let answer = whole.clone().header(name, other).to(gateway.http());
-            assert_eq!((answer.status, &*answer.code()), (403, "bad_request"), "{form:?} {name}: {other}: {answer:#?}");
+            assert_eq!(
+                (answer.status, &*answer.code()),
+                (403, "bad_request"),
+                "{form:?} {name}: {other}: {answer:#?}"
+            );
         }
     }
     let answer = Request::get("/auth/verify").to(gateway.http());
@@ -512,7 +547,8 @@ fn limits_count_the_client_and_not_the_proxy() {
         assert!(refused.header("retry-after").is_some_and(|wait| wait != "0"), "{refused:#?}");
     }
     ask(Form::Prefixed, "192.0.2.8").is(200);
-    let shared = |subject| question(Form::Original, "GET", HOST, "/shared").bearer(token(subject)).to(gateway.http());
+    let shared =
+        |subject| question(Form::Original, "GET", HOST, "/shared").bearer(token(subject)).to(gateway.http());
     shared("ada").is(200);
     Request::get("/shared").bearer(token("ada")).to(gateway.http()).is(200);
     shared("ada").is_refusal(429, "rate_limited");
@@ -577,7 +613,9 @@ fn the_operator_finds_the_request_that_was_asked_about() {
     question(Form::Prefixed, "GET", HOST, "/orders/7").to(gateway.http()).is_refusal(401, "missing_token");
     eventually("the verdicts are counted with their route", || {
         let text = Request::get("/metrics").to(gateway.admin()).text();
-        let count = |labels: &str| text.contains(&format!("portcullis_requests_total{{route=\"orders\",{labels}}} 1\n"));
+        let count = |labels: &str| {
+            text.contains(&format!("portcullis_requests_total{{route=\"orders\",{labels}}} 1\n"))
+        };
         count("outcome=\"permitted\",status=\"2xx\",reason=\"\"")
             && count("outcome=\"refused\",status=\"4xx\",reason=\"missing_token\"")
             && count("outcome=\"forwarded\",status=\"2xx\",reason=\"\"")
