@@ -4,6 +4,7 @@ use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{Place, Shown};
+use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
@@ -102,6 +103,11 @@ async fn serve<'p>(
     }
     if record.verdict().is_some() || verdict::is_asked(policy, &head.path) {
         record.verdict_asked();
+        if let Ok(found) = policy.table.find(&head)
+            && matches!(policy.routes[*found.entry].handler, Handler::Answer(Endpoint::Verify))
+        {
+            record.routed(*found.entry);
+        }
         let original = verdict::original(policy, &parts, &head, record.caller())?;
         return give_verdict(worker, policy, original, record, standing).await;
     }

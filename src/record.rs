@@ -169,6 +169,7 @@ impl Record {
     /// It asks about this request, of which is told from here on: the operator looks for what the client sent.
     pub fn asked_about(&mut self, original: &Original) {
         self.verdict = Some(original.manner);
+        self.route = None;
         self.caller.scheme = original.scheme;
         self.method = original.parts.method.clone();
         if self.target.is_some() {

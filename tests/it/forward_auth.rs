@@ -381,15 +381,6 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
             for request in [request, Request::new(method, target)] {
                 let (answer, seen) = stage.ask(&request);
                 let label = format!("{:?} {method} {target}: {answer:#?} {seen:#?}", stage.kind);
-                if method == "GET" {
-                    eprintln!(
-                        "SPELL {:?} {target} -> {} {} up={:?}",
-                        stage.kind,
-                        answer.status,
-                        answer.code(),
-                        seen.as_ref().map(|s| s.target.clone())
-                    );
-                }
                 match &seen {
                     // Go's server answers `OPTIONS *` itself.
                     None => assert!(target == "*" || (300..504).contains(&answer.status), "{label}"),
