@@ -90,6 +90,8 @@ pub enum Denial {
     UnsupportedMediaType,
     /// Who asks for a verdict on another request is no trusted proxy.
     UntrustedProxy,
+    /// Cookies were asked for over a connection on which browsers drop them.
+    InsecureTransport,
     /// No such user name and password.
     BadCredentials,
     /// The password is right and the account disabled.
@@ -267,6 +269,7 @@ impl Denial {
             Self::InvalidBody(_) => "invalid_body",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::UntrustedProxy => "untrusted_proxy",
+            Self::InsecureTransport => "insecure_transport",
             Self::BadCredentials => "bad_credentials",
             Self::AccountDisabled => "account_disabled",
             Self::TooManyAttempts { .. } => "too_many_attempts",
@@ -316,7 +319,8 @@ impl Denial {
             | Self::InsufficientRole
             | Self::InsufficientScope(_)
             | Self::ClaimMismatch
-            | Self::UntrustedProxy => StatusCode::FORBIDDEN,
+            | Self::UntrustedProxy
+            | Self::InsecureTransport => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } | Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::CheckUnavailable
             | Self::Overloaded
@@ -359,6 +363,7 @@ impl Denial {
             | Self::InvalidBody(_)
             | Self::UnsupportedMediaType
             | Self::UntrustedProxy
+            | Self::InsecureTransport
             | Self::BadCredentials
             | Self::AccountDisabled
             | Self::TooManyAttempts { .. }
@@ -409,6 +414,7 @@ impl Denial {
             | Self::InvalidBody(_)
             | Self::UnsupportedMediaType
             | Self::UntrustedProxy
+            | Self::InsecureTransport
             | Self::TooManyAttempts { .. }
             | Self::StoreUnavailable
             | Self::NotFound
@@ -460,6 +466,7 @@ impl Denial {
             },
             Self::UnsupportedMediaType => "The body must be JSON or a form.",
             Self::UntrustedProxy => "Only a trusted proxy may ask about other requests.",
+            Self::InsecureTransport => "Cookies are given over encrypted connections only.",
             Self::BadCredentials => "The user name or the password is wrong.",
             Self::AccountDisabled => "The account is disabled.",
             Self::TooManyAttempts { .. } => "Too many failed attempts; try again later.",
@@ -508,6 +515,7 @@ impl Denial {
             Self::InvalidBody(BodyFault::Missing),
             Self::UnsupportedMediaType,
             Self::UntrustedProxy,
+            Self::InsecureTransport,
             Self::BadCredentials,
             Self::AccountDisabled,
             Self::TooManyAttempts { wait: 1 },

@@ -108,11 +108,12 @@ async fn serve<'p>(
     limit::admit(&route.limits.by_address, &asker, standing)?;
     let (mut body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
     record.metered(meter.clone());
-    let csrf_field = match &route.csrf_field {
-        Some(name) => form::csrf_field(name, &head, &mut body).await?,
-        None => None,
+    let csrf_field = match (&route.csrf_field, policy.trust.cookies()) {
+        (Some(name), Some(names)) => form::csrf_field(name, &head, names, &mut body).await?,
+        (Some(_) | None, _) => None,
     };
-    let permit = judge(worker, policy, route, &head, &found.params, csrf_field.as_deref(), record)?;
+    let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
+    let permit = judge(worker, policy, route, &head, &found.params, csrf_field, record)?;
     asker.principal = permit.principal().map(Rc::as_ref);
     limit::admit(&route.limits.by_caller, &asker, standing)?;
 
@@ -136,6 +137,7 @@ async fn serve<'p>(
                 identity: policy.trust.identity(),
                 forward_token: policy.front.forward_token,
                 cookies: policy.trust.cookies(),
+                tell_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
             };
             let (pools, now) = (worker.pools(), record.now().steady);
@@ -188,7 +190,7 @@ fn judge(
                 && refusal.denial.status() == StatusCode::UNAUTHORIZED
                 && !is_unsafe(head.method)
                 && let Some(terms) = &policy.terms
-                && let Some(location) = desk::login_location(terms, head)
+                && let Some(location) = desk::login_location(terms, head, &refusal.denial)
             {
                 record.send_to_login(location);
             }

@@ -381,6 +381,7 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
         | Denial::CheckUnavailable
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
+        | Denial::InsecureTransport
         | Denial::BadCredentials
         | Denial::AccountDisabled
         | Denial::TooManyAttempts { .. }

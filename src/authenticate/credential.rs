@@ -38,7 +38,9 @@ pub struct CookieNames {
     pub csrf: Box<str>,
     /// Of another one that holds the same, for clients that look for one beside the refresh token.
     pub csrf_refresh: Option<Box<str>>,
-    /// Of the header field that brings it back.
+    /// Of the one that ties a login page's form to the browser that it was shown to.
+    pub login: Box<str>,
+    /// Of the header field that brings the CSRF token back.
     pub csrf_header: HeaderName,
 }
 
@@ -50,6 +52,7 @@ impl Default for CookieNames {
             refresh: "__Host-portcullis-refresh".into(),
             csrf: "__Host-portcullis-csrf".into(),
             csrf_refresh: None,
+            login: "__Host-portcullis-login".into(),
             csrf_header: HeaderName::from_static("x-csrf-token"),
         }
     }
@@ -58,8 +61,8 @@ impl Default for CookieNames {
 impl CookieNames {
     /// Whether this is one of ours, which no upstream gets.
     pub fn includes(&self, name: &[u8]) -> bool {
-        let ours = [&self.access, &self.refresh, &self.csrf].into_iter().chain(&self.csrf_refresh);
-        ours.into_iter().any(|ours| ours.as_bytes() == name)
+        let ours = [&self.access, &self.refresh, &self.csrf, &self.login].into_iter();
+        ours.chain(&self.csrf_refresh).any(|ours| ours.as_bytes() == name)
     }
 }
 
@@ -116,6 +119,9 @@ pub fn find<'r>(
 }
 
 /// The value of a cookie (RFC 6265 section 5.4); `None` where it is absent or empty, as one that was deleted may be.
+///
+/// Names are compared as they are written, and values taken so: no quotes, no codes, no comma between two cookies. What
+/// only other readers take for a cookie of this name is none here, and does not reach them (`forward::strip`).
 ///
 /// # Errors
 /// [`Denial::AmbiguousCredentials`] where there are two of the name.
@@ -181,6 +187,7 @@ fn is_b64token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn read(fields: &[&str]) -> Result<Option<String>, Denial> {
         let mut headers = HeaderMap::new();
@@ -232,5 +239,124 @@ mod tests {
     fn two_fields_are_ambiguous_even_when_equal() {
         assert_eq!(read(&["Bearer a", "Bearer a"]), Err(Denial::AmbiguousCredentials));
         assert_eq!(read(&["Basic a", "Bearer a"]), Err(Denial::AmbiguousCredentials));
+    }
+
+    fn cookies(fields: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::COOKIE, http::HeaderValue::from_bytes(field.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn a_cookie_is_found_wherever_it_stands_and_by_its_whole_name_only() {
+        for (fields, value) in [
+            (&["__Host-p=v"][..], Some("v")),
+            (&["a=b; __Host-p=v; c=d"], Some("v")),
+            (&["a=b;__Host-p=v;c=d"], Some("v")),
+            (&["a=b", "__Host-p=v"], Some("v")),
+            (&["__Host-p=v=w=="], Some("v=w==")),
+            (&["__Host-p=v \t; a=b"], Some("v")),
+            (&["__Host-p=\"v\""], Some("\"v\"")),
+            (&["__Host-p=a%20b,c"], Some("a%20b,c")),
+            (&["__Host-p-csrf=v; x__Host-p=v; __Host-p2=v"], None),
+            (&["__host-p=v; __HOST-P=v"], None),
+            (&["__Host-p =v"], None),
+            (&["__Host-p"], None),
+            (&["__Host-p=; a=__Host-p=v"], None),
+            (&["a=\"b, __Host-p=v\""], None),
+            (&["", ";", "=", "=;=", " "], None),
+            (&[], None),
+        ] {
+            let headers = cookies(fields);
+            let found = cookie(&headers, "__Host-p").unwrap().map(|v| std::str::from_utf8(v).unwrap());
+            assert_eq!(found, value, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_twice_is_ambiguous_even_when_equal_or_empty() {
+        for fields in
+            [&["p=v; p=v"][..], &["p=v; a=b; p=w"], &["p=v", "p=v"], &["p=v; p="], &["p=; p=v"], &["p=;p="]]
+        {
+            assert_eq!(cookie(&cookies(fields), "p"), Err(Denial::AmbiguousCredentials), "{fields:?}");
+        }
+    }
+
+    fn found(
+        sources: &Sources,
+        fields: &[(&str, &str)],
+        query: Option<&str>,
+    ) -> Result<Option<Place>, Denial> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        let method = http::Method::GET;
+        let head =
+            Head { method: &method, host: None, port: None, path: "/".into(), query, headers: &headers };
+        find(&head, sources, Some(&CookieNames::default())).map(|found| found.map(|(_, place)| place))
+    }
+
+    #[test]
+    fn a_credential_counts_only_where_the_route_looks_and_two_are_refused() {
+        let everywhere = Sources {
+            named: Box::new([HeaderName::from_static("x-token")]),
+            query: Some("access_token".into()),
+            ..Sources::default()
+        };
+        let nowhere = Sources { header: false, cookie: false, named: Box::new([]), query: None };
+        let header = ("authorization", "Bearer t");
+        let cookie = ("cookie", "a=b; __Host-portcullis=t");
+        let named = ("x-token", "t");
+        let query = Some("a=b&access_token=t");
+        assert_eq!(found(&everywhere, &[header], None), Ok(Some(Place::Header)));
+        assert_eq!(found(&everywhere, &[cookie], None), Ok(Some(Place::Cookie)));
+        assert_eq!(found(&everywhere, &[named], None), Ok(Some(Place::Named)));
+        assert_eq!(found(&everywhere, &[], query), Ok(Some(Place::Query)));
+        assert_eq!(found(&nowhere, &[header, cookie, named], query), Ok(None));
+        assert_eq!(found(&Sources::default(), &[named], query), Ok(None));
+        for fields in [&[header, cookie][..], &[cookie, named], &[named, named], &[header, named]] {
+            assert_eq!(found(&everywhere, fields, None), Err(Denial::AmbiguousCredentials), "{fields:?}");
+        }
+        for field in [header, cookie, named] {
+            assert_eq!(found(&everywhere, &[field], query), Err(Denial::AmbiguousCredentials), "{field:?}");
+        }
+        let twice = Some("access_token=t&access_token=t");
+        assert_eq!(found(&everywhere, &[], twice), Err(Denial::AmbiguousCredentials));
+        // Of the other cookies none is a credential of a route.
+        let others =
+            ("cookie", "__Host-portcullis-refresh=t; __Host-portcullis-csrf=t; __Host-portcullis-login=t");
+        assert_eq!(found(&everywhere, &[others], None), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_cookie_is_read_as_a_browser_wrote_it_among_any_others(
+            before in proptest::collection::vec(("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", "[!#-+--:<-\\[\\]-~]{0,12}"), 0..4),
+            value in "[A-Za-z0-9._-]{1,40}",
+            after in proptest::collection::vec(("[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}", "[!#-+--:<-\\[\\]-~]{0,12}"), 0..4),
+        ) {
+            let name = "__Host-portcullis";
+            let all = before.iter().cloned().chain([(name.to_owned(), value.clone())]).chain(after);
+            let written: Vec<String> = all.map(|(name, value)| format!("{name}={value}")).collect();
+            let headers = cookies(&[&written.join("; ")]);
+            prop_assert_eq!(cookie(&headers, name), Ok(Some(value.as_bytes())));
+            let split: Vec<&str> = written.iter().map(String::as_str).collect();
+            let headers = cookies(&split);
+            prop_assert_eq!(cookie(&headers, name), Ok(Some(value.as_bytes())), "as HTTP/2 splits it");
+        }
+
+        #[test]
+        fn no_cookie_field_is_ever_read_as_what_no_pair_of_it_says(field in "[ -~\t\\x80-\\xff]{0,60}") {
+            let headers = cookies(&[&field]);
+            if let Ok(Some(value)) = cookie(&headers, "p") {
+                let mut pair = b"p=".to_vec();
+                pair.extend_from_slice(value);
+                let pairs = field.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+                prop_assert_eq!(pairs.filter(|known| *known == &pair[..]).count(), 1);
+            }
+        }
     }
 }

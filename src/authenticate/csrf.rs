@@ -52,12 +52,7 @@ pub fn shown<'r>(
     names: &CookieNames,
     field: Option<&'r str>,
 ) -> Result<Option<&'r [u8]>, Denial> {
-    let mut fields = headers.get_all(&names.csrf_header).iter();
-    match (fields.next(), fields.next()) {
-        (Some(value), None) => Ok(Some(value.as_bytes())),
-        (None, _) => Ok(field.map(str::as_bytes)),
-        (Some(_), Some(_)) => Err(Denial::CsrfMismatch),
-    }
+    Ok(only(headers, &names.csrf_header)?.or(field.map(str::as_bytes)))
 }
 
 /// Refuses what a browser says was sent by another site: `Sec-Fetch-Site` and `Origin` cannot be set by a page. A client
@@ -66,25 +61,38 @@ pub fn shown<'r>(
 /// # Errors
 /// [`Denial::CsrfMismatch`].
 pub fn same_site(head: &Head<'_>, scheme: Scheme, origins: &[Box<str>]) -> Result<(), Denial> {
-    let mut written = head.headers.get_all(header::ORIGIN).iter();
-    let origin = match (written.next(), written.next()) {
-        (None, _) => None,
-        (Some(origin), None) => Some(origin.as_bytes()),
-        (Some(_), Some(_)) => return Err(Denial::CsrfMismatch),
+    let origin = only(head.headers, &header::ORIGIN)?;
+    let site = only(head.headers, &SEC_FETCH_SITE)?;
+    let is_own = match origin {
+        None => true,
+        Some(origin) if origins.iter().any(|allowed| allowed.as_bytes() == origin) => return Ok(()),
+        // A page with `Referrer-Policy: no-referrer` names no origin in its forms (Fetch, section 3.2.1); that it is one
+        // of ours, the browser says beside it. A sandboxed frame names none either, and is a site of its own.
+        Some(b"null") => site == Some(b"same-origin"),
+        Some(origin) => is_own(origin, head, scheme),
     };
-    if let Some(origin) = origin {
-        let allowed = origins.iter().any(|allowed| allowed.as_bytes() == origin);
-        if allowed {
-            return Ok(());
-        }
-        if !is_own(origin, head, scheme) {
-            return Err(Denial::CsrfMismatch);
-        }
-    }
-    match head.headers.get(SEC_FETCH_SITE).map(|site| site.as_bytes()) {
-        // A person typed the address, or chose a bookmark.
-        None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => Err(Denial::CsrfMismatch),
+    // A person who typed the address, or chose a bookmark, comes from no site.
+    let is_same_site = matches!(site, None | Some(b"same-origin" | b"none"));
+    if is_own && is_same_site { Ok(()) } else { Err(Denial::CsrfMismatch) }
+}
+
+/// Whether a browser says at all which site sent the request.
+pub fn names_site(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
+}
+
+/// Whether a browser says that a page of another site led here.
+pub fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
+}
+
+/// The one value of a field.
+fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Denial> {
+    let mut written = headers.get_all(name).iter();
+    match (written.next(), written.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => Ok(Some(value.as_bytes())),
+        (Some(_), Some(_)) => Err(Denial::CsrfMismatch),
     }
 }
 
@@ -102,5 +110,147 @@ fn is_own(origin: &[u8], head: &Head<'_>, scheme: Scheme) -> bool {
                 || head.authority_is(authority)
         }
         Some(_) | None => head.authority_is(authority),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        headers
+    }
+
+    /// What is said of a request to `shop.example`, at this port, over https.
+    fn at(method: &Method, port: Option<u16>, fields: &[(&'static str, &str)]) -> Result<(), Denial> {
+        let headers = headers(fields);
+        let host = Some("shop.example".into());
+        let head = Head { method, host, port, path: "/".into(), query: None, headers: &headers };
+        let local = Local::new(None, 0, Some("right".into()));
+        let origins = ["https://app.example".into()];
+        check(&head, Scheme::Https, None, &CookieNames::default(), &origins, Some(&local))
+    }
+
+    fn post(fields: &[(&'static str, &str)]) -> Result<(), Denial> {
+        at(&Method::POST, None, fields)
+    }
+
+    const TOKEN: (&str, &str) = ("x-csrf-token", "right");
+    const MISMATCH: Result<(), Denial> = Err(Denial::CsrfMismatch);
+
+    #[test]
+    fn only_methods_known_to_change_nothing_need_no_token() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE"] {
+            assert_eq!(at(&method.parse().unwrap(), None, &[("origin", "https://evil.example")]), Ok(()));
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "PURGE", "get", "Head", "QUERY", "CONNECT"] {
+            let method = method.parse().unwrap();
+            assert_eq!(at(&method, None, &[]), Err(Denial::CsrfMissing), "{method}");
+            assert_eq!(at(&method, None, &[TOKEN]), Ok(()), "{method}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_that_of_the_session_to_the_letter() {
+        for wrong in ["", "righ", "rights", "Right", "wrong", "right "] {
+            let fields = headers(&[("x-csrf-token", wrong)]);
+            let head = Head {
+                method: &Method::POST,
+                host: None,
+                port: None,
+                path: "/".into(),
+                query: None,
+                headers: &fields,
+            };
+            let local = Local::new(None, 0, Some("right".into()));
+            let names = CookieNames::default();
+            let outcome = check(&head, Scheme::Https, None, &names, &[], Some(&local));
+            assert_eq!(outcome, MISMATCH, "{wrong:?}");
+            // A field of a form does not make good what the header says, and a token without the claim has no right one.
+            assert_eq!(check(&head, Scheme::Https, Some("right"), &names, &[], Some(&local)), MISMATCH);
+            let without = Local::new(None, 0, None);
+            assert_eq!(check(&head, Scheme::Https, Some(wrong), &names, &[], Some(&without)), MISMATCH);
+            assert_eq!(check(&head, Scheme::Https, Some(wrong), &names, &[], None), MISMATCH);
+        }
+        assert_eq!(post(&[TOKEN, TOKEN]), MISMATCH);
+    }
+
+    #[test]
+    fn an_origin_is_ours_by_scheme_host_and_port() {
+        for (port, origin, outcome) in [
+            (None, "https://shop.example", Ok(())),
+            (None, "https://app.example", Ok(())),
+            (None, "http://shop.example", MISMATCH),
+            (None, "https://shop.example:444", MISMATCH),
+            (None, "https://shop.example.evil.example", MISMATCH),
+            (None, "https://shop.exampl", MISMATCH),
+            (None, "https://evilshop.example", MISMATCH),
+            (None, "https://shop.example@evil.example", MISMATCH),
+            (None, "https://shop.example/", MISMATCH),
+            (None, "https://app.example:444", MISMATCH),
+            (None, "https://", MISMATCH),
+            (None, "shop.example", MISMATCH),
+            (None, "null", MISMATCH),
+            (None, "", MISMATCH),
+            (None, "https://shop.example https://evil.example", MISMATCH),
+            (Some(443), "https://shop.example", Ok(())),
+            (Some(443), "https://shop.example:443", Ok(())),
+            (Some(444), "https://shop.example:444", Ok(())),
+            (Some(444), "https://shop.example", MISMATCH),
+            (Some(444), "https://shop.example:443", MISMATCH),
+            (Some(80), "https://shop.example", MISMATCH),
+        ] {
+            assert_eq!(at(&Method::POST, port, &[TOKEN, ("origin", origin)]), outcome, "{port:?} {origin}");
+        }
+        let own = ("origin", "https://shop.example");
+        assert_eq!(post(&[TOKEN, own, own]), MISMATCH, "twice");
+    }
+
+    #[test]
+    fn what_a_browser_says_of_the_site_is_believed_when_it_says_ours_alone() {
+        let own = ("origin", "https://shop.example");
+        for (site, outcome) in [
+            ("same-origin", Ok(())),
+            ("none", Ok(())),
+            ("same-site", MISMATCH),
+            ("cross-site", MISMATCH),
+            ("Same-Origin", MISMATCH),
+            ("", MISMATCH),
+            ("same-origin, cross-site", MISMATCH),
+        ] {
+            assert_eq!(post(&[TOKEN, ("sec-fetch-site", site)]), outcome, "{site}");
+            assert_eq!(post(&[TOKEN, own, ("sec-fetch-site", site)]), outcome, "{site}");
+            assert_eq!(post(&[TOKEN, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", site)]), MISMATCH);
+            // Of an origin that the policy names, another site is expected.
+            let app = ("origin", "https://app.example");
+            assert_eq!(post(&[TOKEN, app, ("sec-fetch-site", site)]), Ok(()), "{site}");
+            let null = ("origin", "null");
+            let expected = if site == "same-origin" { Ok(()) } else { MISMATCH };
+            assert_eq!(post(&[TOKEN, null, ("sec-fetch-site", site)]), expected, "no-referrer, {site}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn another_origin_never_passes_whatever_it_is_called(
+            origin in "(https?://)?[a-z.:@/\\\\0-9-]{0,24}|https://shop\\.example[ -~]{1,8}",
+            site in proptest::option::of(proptest::sample::select(vec!["same-origin", "none", "same-site", "cross-site"])),
+        ) {
+            prop_assume!(origin != "https://shop.example" && origin != "https://app.example");
+            let mut fields = vec![TOKEN, ("origin", &*origin)];
+            fields.extend(site.map(|site| ("sec-fetch-site", site)));
+            prop_assert_eq!(post(&fields), MISMATCH);
+        }
+
+        #[test]
+        fn no_value_but_the_right_one_ever_passes(value in "[ -~]{0,12}") {
+            prop_assume!(value != "right");
+            prop_assert!(post(&[("x-csrf-token", &value)]).is_err());
+        }
     }
 }

@@ -4,9 +4,12 @@
 //! subdomain, and nobody on the way, can put another session in their place. Those that bear another's names (`compat`)
 //! have the same attributes, but no browser holds subdomains to them.
 
+use super::ask::Ask;
 use super::terms::Cookies;
+use crate::peer::Scheme;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
+use std::net::Ipv4Addr;
 
 /// Gives the access token, the refresh token and the CSRF value, the tokens each with the seconds that it lives.
 pub(super) fn give(
@@ -37,6 +40,29 @@ pub(super) fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
     }
 }
 
+/// Gives the value that ties a login page to its browser.
+pub(super) fn give_visit(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
+    set(headers, &cookies.names.login, value, seconds, true, cookies.lax);
+}
+
+/// Takes it back.
+pub(super) fn end_visit(headers: &mut HeaderMap, cookies: &Cookies) {
+    set(headers, &cookies.names.login, "", 0, true, cookies.lax);
+}
+
+/// Whether a browser keeps cookies that it is given now: over TLS, and from the machine that it runs on.
+pub(super) fn can_be_kept(ask: &Ask) -> bool {
+    let host = match ask.authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => &ask.authority,
+    };
+    let is_this_machine = host == "localhost"
+        || host.ends_with(".localhost")
+        || host == "[::1]"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
+    ask.scheme == Scheme::Https || is_this_machine
+}
+
 fn set(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64, http_only: bool, lax: bool) {
     let http_only = if http_only { "; HttpOnly" } else { "" };
     let same_site = if lax { "Lax" } else { "Strict" };
@@ -44,4 +70,88 @@ fn set(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64, http_only
     let mut value = HeaderValue::try_from(text).expect("names and values of ours are visible ASCII");
     value.set_sensitive(true);
     headers.append(SET_COOKIE, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authenticate::CookieNames;
+
+    fn lines(lax: bool, act: impl Fn(&mut HeaderMap, &Cookies)) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        act(&mut headers, &Cookies { names: CookieNames::default(), lax });
+        assert!(headers.values().all(HeaderValue::is_sensitive), "not shown in anybody's debug form");
+        headers.get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_cookie_lives_as_long_as_what_it_holds_and_scripts_read_one_alone() {
+        let given = lines(false, |headers, cookies| give(headers, cookies, ("A", 900), ("R", 604_800), "C"));
+        assert_eq!(
+            given,
+            [
+                "__Host-portcullis=A; Max-Age=900; Path=/; Secure; HttpOnly; SameSite=Strict",
+                "__Host-portcullis-refresh=R; Max-Age=604800; Path=/; Secure; HttpOnly; SameSite=Strict",
+                "__Host-portcullis-csrf=C; Max-Age=604800; Path=/; Secure; SameSite=Strict",
+            ]
+        );
+        let visit = lines(false, |headers, cookies| give_visit(headers, cookies, "V", 60));
+        assert_eq!(
+            visit,
+            ["__Host-portcullis-login=V; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Strict"]
+        );
+    }
+
+    #[test]
+    fn what_is_taken_back_is_what_was_given() {
+        for lax in [false, true] {
+            let given = lines(lax, |headers, cookies| {
+                give(headers, cookies, ("", 0), ("", 0), "");
+                give_visit(headers, cookies, "", 0);
+            });
+            let taken = lines(lax, |headers, cookies| {
+                take_back(headers, cookies);
+                end_visit(headers, cookies);
+            });
+            assert_eq!(given, taken);
+            let site = if lax { "SameSite=Lax" } else { "SameSite=Strict" };
+            for line in taken {
+                // What the prefix asks for (RFC 6265bis section 4.1.3.2), or browsers drop it.
+                assert!(
+                    line.starts_with("__Host-")
+                        && line.contains("; Path=/; Secure; ")
+                        && line.ends_with(site)
+                );
+                assert!(line.contains("=; Max-Age=0; ") && !line.contains("Domain"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn browsers_keep_them_over_tls_and_on_their_own_machine() {
+        use crate::authority::page::tests::ask;
+        for (scheme, authority, kept) in [
+            (Scheme::Https, "shop.example", true),
+            (Scheme::Https, "", true),
+            (Scheme::Http, "localhost", true),
+            (Scheme::Http, "localhost:8080", true),
+            (Scheme::Http, "app.localhost:8080", true),
+            (Scheme::Http, "127.0.0.1:8080", true),
+            (Scheme::Http, "127.9.9.9", true),
+            (Scheme::Http, "[::1]:8080", true),
+            (Scheme::Http, "[::1]", true),
+            (Scheme::Http, "shop.example", false),
+            (Scheme::Http, "shop.example:443", false),
+            (Scheme::Http, "localhost.example", false),
+            (Scheme::Http, "notlocalhost", false),
+            (Scheme::Http, "128.0.0.1", false),
+            (Scheme::Http, "[::2]", false),
+            (Scheme::Http, "", false),
+        ] {
+            let mut ask = ask("GET", None, &[]);
+            ask.scheme = scheme;
+            authority.clone_into(&mut ask.authority);
+            assert_eq!(can_be_kept(&ask), kept, "{scheme:?} {authority}");
+        }
+    }
 }

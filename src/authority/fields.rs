@@ -91,6 +91,26 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
+    /// The one field of this name in a form of somebody else's, whose other fields are not looked at: they may come
+    /// several times, and in whatever encoding.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidBody`] where it comes twice, or has no reading.
+    pub fn one_of_form(body: &[u8], name: &str) -> Result<Option<Zeroizing<String>>, Denial> {
+        let wrong = || Denial::InvalidBody(BodyFault::Form);
+        let mut found = None;
+        for pair in body.split(|byte| *byte == b'&') {
+            let equals = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+            if decoded(&pair[..equals]).is_some_and(|known| *known == name) {
+                let value = decoded(pair.get(equals + 1..).unwrap_or_default()).ok_or_else(wrong)?;
+                if found.replace(value).is_some() {
+                    return Err(wrong());
+                }
+            }
+        }
+        Ok(found.filter(|value| !value.is_empty()))
+    }
+
     /// Whether it was a form, as pages send them.
     pub fn is_form(&self) -> bool {
         self.is_form
@@ -186,6 +206,24 @@ mod tests {
         }
         let fields = read("application/json", r#"{"a":""}"#).unwrap();
         assert_eq!(fields.required("a"), Err(Denial::InvalidBody(BodyFault::Missing)));
+    }
+
+    #[test]
+    fn one_field_of_a_form_is_read_whatever_the_others_are() {
+        let wrong = Err(Denial::InvalidBody(BodyFault::Form));
+        let one = |body: &str| Fields::one_of_form(body.as_bytes(), "t").map(|v| v.map(|v| v.to_string()));
+        let many: Vec<_> = (0..100).map(|n| format!("tag={n}")).collect();
+        for body in
+            ["t=a%2Bb", "x=%ff&y&&x=1&t=a%2bb", "%74=a%2Bb&tt=1&T=2", &format!("{}&t=a%2Bb", many.join("&"))]
+        {
+            assert_eq!(one(body), Ok(Some("a+b".to_owned())), "{body}");
+        }
+        for body in ["", "t", "t=", "x=t=1", "tt=1", "t%20=1", "%t=1"] {
+            assert_eq!(one(body), Ok(None), "{body}");
+        }
+        for body in ["t=1&t=1", "t=1&%74=2", "t=&t=1", "t&t=1", "t=%", "t=%ff"] {
+            assert_eq!(one(body), wrong, "{body}");
+        }
     }
 
     #[test]

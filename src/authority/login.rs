@@ -7,7 +7,7 @@ use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, random_text, sha256};
 use super::password::Verdict;
 use super::username::UserName;
-use super::{Authority, millis, millis_of};
+use super::{Authority, millis, millis_of, page};
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;
 use crate::store::{Account, Begun, Session};
@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 /// More than anybody types; passphrases included.
 const PASSWORD_MAX: usize = 1024;
 
-pub(super) async fn login(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let outcome = attempt(authority, &ask).await;
+pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let outcome = attempt(authority, ask).await;
     authority.counters.logins.add(match &outcome {
         Ok(_) => "ok",
         Err(Denial::BadCredentials) => "bad_credentials",
@@ -35,8 +35,8 @@ pub(super) async fn login(authority: &Authority, ask: Ask) -> Result<Response<By
 async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
     // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
     let as_cookies = as_cookies(ask)?;
-    if as_cookies && !ask.own_site {
-        return Err(Denial::CsrfMismatch);
+    if as_cookies {
+        page::meant(ask)?;
     }
     let name = ask.fields.required("username")?;
     let password = ask.fields.required("password")?;
@@ -67,17 +67,20 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
     let known = store.known_address(id, &address).await.map_err(unavailable)?;
+    let schemes = authority.schemes().await.map_err(unavailable)?;
     let began = Instant::now();
     authority.throttle.ask(ask.address, &name, known, began).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
     })?;
-    let schemes = authority.schemes().await.map_err(unavailable)?;
     let stored = account.as_ref().map(|account| account.password.clone()).filter(|hash| !hash.is_empty());
     let password =
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
-    let verdict =
-        authority.hashers.verify(password, stored, schemes).await.map_err(|_| Denial::Overloaded)?;
+    let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
+        // Nothing was learned of the password.
+        authority.throttle.withdrawn(ask.address, &name, known);
+        Denial::Overloaded
+    })?;
     let (account, upgraded) = match (verdict, account) {
         (Verdict::Right { upgraded }, Some(account)) => (account, upgraded),
         (Verdict::Wrong | Verdict::Right { .. }, _) => {

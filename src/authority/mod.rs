@@ -5,7 +5,7 @@
 //! threads of the lowest priority: a core only waits for an answer, and goes on with other requests meanwhile.
 //!
 //! A request of an endpoint meets the files in this order: [`endpoint`] (which, and what it asks), [`ask`] (the request,
-//! read), [`login`], [`refresh`], [`session`] (what is done), [`grant`] and [`cookie`] (what is given).
+//! read), [`login`], [`refresh`], [`session`] (what is done), [`page`] (for whom a browser speaks), [`grant`] and [`cookie`] (what is given).
 
 mod ask;
 mod cookie;
@@ -16,6 +16,7 @@ mod fields;
 mod grant;
 mod keyring;
 mod login;
+mod page;
 mod refresh;
 mod session;
 mod terms;
@@ -29,8 +30,15 @@ pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
+pub use page::{PROMPT, PROMPT_LOGIN, Refused, encoded};
+pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
+pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
+pub use username::{
+    NAME_BYTES_MAX, NameFault, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, UserName,
+    prepare_new_password, prepare_password,
+};
 
 use crate::authenticate::Mark;
 use crate::clock::Now;
@@ -39,13 +47,11 @@ use crate::journal::{Journal, Level};
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use http::Response;
-use password::Hashers;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use throttle::Throttle;
 
 mod password;
 mod throttle;
@@ -135,15 +141,15 @@ impl Authority {
         let authority = self.clone();
         self.on_own_thread(async move {
             match ask.endpoint {
-                Endpoint::Login => login::login(&authority, ask).await,
+                Endpoint::LoginPage => page::show(&authority, ask).await,
+                Endpoint::Login => page::login_answer(&ask, login::login(&authority, &ask).await),
                 Endpoint::Refresh => refresh::refresh(&authority, ask).await,
                 Endpoint::Logout => session::logout(&authority, ask).await,
                 Endpoint::LogoutAll => session::logout_all(&authority, ask).await,
                 Endpoint::Sessions => session::list(&authority, ask).await,
                 Endpoint::EndSession => session::end(&authority, ask).await,
                 Endpoint::Me => session::me(&ask),
-                Endpoint::LoginPage
-                | Endpoint::Token
+                Endpoint::Token
                 | Endpoint::Revoke
                 | Endpoint::Introspect
                 | Endpoint::Jwks

@@ -1,27 +1,181 @@
-//! Stand-in.
-use std::sync::Arc;
+//! Passwords against their hashes, on a few threads of the lowest priority.
+//!
+//! Promises that a failed attempt costs the same work whether the account exists or not and whatever hash it has, and
+//! that however many attempts there are, memory and processor time have a bound: what cannot wait is told to come back.
+//! How a hash is written and checked is [`stored`]'s; what work is, and how it is made equal, [`work`]'s.
+
+mod stored;
+mod work;
+
+pub use stored::{HashFault, check_stored, scheme};
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use stored::{Arena, Stored};
+use tokio::sync::oneshot;
+use work::Work;
 use zeroize::Zeroizing;
-#[derive(Debug)]
-pub(super) struct Hashers;
-pub(super) struct Busy;
-pub(super) enum Verdict {
-    Right { upgraded: Option<String> },
+
+/// What became of a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the account's password.
+    Right {
+        /// Its hash at the cost of today, where the stored one is of another kind or too cheap: to be stored instead.
+        upgraded: Option<String>,
+    },
+    /// It is not, or there is no such account.
     Wrong,
 }
-impl Hashers {
-    pub(super) fn start(_threads: usize, _queue: usize) -> Self {
-        Self
+
+/// There is no room, in the queue or in memory: to be tried again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many passwords are being checked")
     }
-    pub(super) async fn verify(
+}
+
+impl std::error::Error for Busy {}
+
+/// The hash of a password at the cost of today, made on the thread that asks: for commands, which have nothing else to
+/// do. Takes 19 MiB and some 20 ms.
+///
+/// # Errors
+/// When the system gives no memory or no random numbers.
+pub fn hash_password(password: &str) -> Result<String, Busy> {
+    stored::hash(password, &mut Arena::default())
+}
+
+/// Threads that hash passwords. They end when this is dropped.
+#[derive(Clone)]
+pub struct Hashers {
+    jobs: SyncSender<Job>,
+}
+
+impl fmt::Debug for Hashers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashers").finish_non_exhaustive()
+    }
+}
+
+enum Job {
+    Verify {
+        password: Zeroizing<String>,
+        stored: Option<String>,
+        schemes: Arc<[String]>,
+        answer: oneshot::Sender<Result<Verdict, Busy>>,
+    },
+    Hash {
+        password: Zeroizing<String>,
+        answer: oneshot::Sender<Result<String, Busy>>,
+    },
+    #[cfg(test)]
+    Run(Box<dyn FnOnce() + Send>),
+}
+
+impl Hashers {
+    /// Starts so many threads, before which so many passwords may wait. Each thread keeps the 19 MiB of our own hashes;
+    /// while it checks an imported hash it takes what that one asks for, 128 MiB at most.
+    ///
+    /// Their priority is the lowest there is (nice 19; on Linux a thread has its own): when all cores are busy they get
+    /// what the threads that serve requests leave over, one part in about seventy of a core that both want.
+    pub fn start(threads: usize, queue: usize) -> Self {
+        let (jobs, waiting) = mpsc::sync_channel(queue.max(1));
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..threads.max(1) {
+            let waiting = Arc::clone(&waiting);
+            // Where no thread can be started the queue fills up, or is closed: both are told to whoever asks.
+            let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || work_off(&waiting));
+        }
+        Self { jobs }
+    }
+
+    /// Whether this is the password of the account with this hash; none: of an account that does not exist, or has no
+    /// password. `schemes` are those of all accounts' hashes, as [`scheme`] names them: a wrong password costs as much
+    /// as the dearest hash of each kind, so that its time tells nothing of the account.
+    ///
+    /// # Errors
+    /// When too many are waiting already.
+    pub async fn verify(
         &self,
-        _p: Zeroizing<String>,
-        s: Option<String>,
-        _schemes: Arc<[String]>,
+        password: Zeroizing<String>,
+        stored: Option<String>,
+        schemes: Arc<[String]>,
     ) -> Result<Verdict, Busy> {
-        match s {
-            Some(_) => Ok(Verdict::Right { upgraded: None }),
-            None if false => Err(Busy),
-            None => Ok(Verdict::Wrong),
+        let (answer, verdict) = oneshot::channel();
+        self.jobs.try_send(Job::Verify { password, stored, schemes, answer }).map_err(|_| Busy)?;
+        verdict.await.unwrap_or(Err(Busy))
+    }
+
+    /// The hash of a password at the cost of today.
+    ///
+    /// # Errors
+    /// When too many are waiting already.
+    pub async fn hash(&self, password: Zeroizing<String>) -> Result<String, Busy> {
+        let (answer, hash) = oneshot::channel();
+        self.jobs.try_send(Job::Hash { password, answer }).map_err(|_| Busy)?;
+        hash.await.unwrap_or(Err(Busy))
+    }
+}
+
+fn work_off(waiting: &Mutex<Receiver<Job>>) {
+    // Without it logins would be served at the cost of requests; that is no reason to serve none.
+    let _ = rustix::process::setpriority_process(None, 19);
+    let mut arena = Arena::default();
+    loop {
+        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // A fault in one hash costs one answer, whose sender is dropped with the job, and not the thread.
+        if catch_unwind(AssertUnwindSafe(|| do_job(job, &mut arena))).is_err() {
+            arena = Arena::default();
         }
     }
 }
+
+fn do_job(job: Job, arena: &mut Arena) {
+    match job {
+        // Whoever asked is gone: nobody would read the answer.
+        Job::Verify { answer, .. } if answer.is_closed() => {}
+        Job::Hash { answer, .. } if answer.is_closed() => {}
+        Job::Verify { password, stored, schemes, answer } => {
+            let verdict = judge(&password, stored.as_deref(), &schemes, arena, &mut Work::default());
+            let _ = answer.send(verdict);
+        }
+        Job::Hash { password, answer } => drop(answer.send(stored::hash(&password, arena))),
+        #[cfg(test)]
+        Job::Run(run) => run(),
+    }
+}
+
+/// Decides about a password, and counts the work that it took.
+fn judge(
+    password: &str,
+    stored: Option<&str>,
+    schemes: &[String],
+    arena: &mut Arena,
+    done: &mut Work,
+) -> Result<Verdict, Busy> {
+    // A hash that we cannot check, or would not at its price, has no password. `user import` lets none in.
+    if let Some(stored) = stored.and_then(|stored| Stored::parse(stored).ok()) {
+        done.add(&stored.work());
+        if stored.is_of(password, arena)? {
+            let upgraded =
+                stored.is_to_be_upgraded(password).then(|| stored::hash(password, arena)).transpose()?;
+            return Ok(Verdict::Right { upgraded });
+        }
+    }
+    let distinct: BTreeSet<&str> = schemes.iter().map(String::as_str).collect();
+    let missing = Work::of_schemes(distinct).less(done);
+    missing.spend(password, arena)?;
+    done.add(&missing);
+    Ok(Verdict::Wrong)
+}
+
+#[cfg(test)]
+mod tests;

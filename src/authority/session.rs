@@ -4,7 +4,7 @@ use super::ask::{Ask, Holder};
 use super::grant::{described, empty_answer, hash_of, json_answer};
 use super::refresh::csrf_of_session;
 use super::terms::Compat;
-use super::{Authority, cookie, millis};
+use super::{Authority, cookie, millis, page};
 use crate::authenticate::Mark;
 use crate::denial::Denial;
 use crate::journal::Level;
@@ -26,6 +26,10 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
                 end_one(authority, &ask, None, &session.id, "logout").await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
+        }
+        // Whose session ended by itself sees what they asked for. Nothing is taken from a browser that shows nothing.
+        None if ask.caller.is_none() && page::wants_page(&ask) => {
+            return Ok(page::logout_answer(&ask, &empty_answer(StatusCode::NO_CONTENT)));
         }
         None => {
             let holder = ask.account()?;
@@ -145,5 +149,5 @@ fn goodbye(ask: &Ask, words: Option<&str>) -> Response<Bytes> {
     if let Some(cookies) = &ask.terms.cookies {
         cookie::take_back(response.headers_mut(), cookies);
     }
-    response
+    if page::wants_page(ask) { page::logout_answer(ask, &response) } else { response }
 }

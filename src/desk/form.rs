@@ -1,12 +1,14 @@
 //! Forms that may carry a CSRF token, for routes that say so: read before the request is decided on, and sent on as they
-//! came.
+//! came, byte for byte.
 
+use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authority::Fields;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
 use crate::route::Head;
-use http::header;
+use http::{HeaderMap, header};
+use zeroize::Zeroizing;
 
 /// As large a form as is looked into; a larger one needs the header.
 const FORM_MAX: u64 = 64 * 1024;
@@ -14,37 +16,103 @@ const FORM_MAX: u64 = 64 * 1024;
 /// The CSRF token in a form's field, where the request has a form with a known, small size. The body is then whole.
 ///
 /// # Errors
-/// What the body met on its way; [`Denial::InvalidBody`] for a form with two readings.
+/// What the body met on its way; [`Denial::InvalidBody`] where the field comes twice, or has no reading.
 pub async fn csrf_field(
     name: &str,
     head: &Head<'_>,
+    names: &CookieNames,
     body: &mut RequestBody,
-) -> Result<Option<String>, Denial> {
-    let is_form = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-    });
-    let small =
-        head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let small = small.is_some_and(|length: u64| length <= FORM_MAX);
-    if !is_form || !small || !is_unsafe(head.method) || !head.headers.contains_key(header::COOKIE) {
+) -> Result<Option<Zeroizing<String>>, Denial> {
+    // Nothing is gathered for whom it cannot help: who shows no cookie, or shows the token in the header.
+    if !is_unsafe(head.method)
+        || !head.headers.contains_key(header::COOKIE)
+        || head.headers.contains_key(&names.csrf_header)
+        || !is_small_form(head.headers)
+    {
         return Ok(None);
     }
     let whole = std::mem::take(body).gather().await?;
-    let field = Fields::form(&whole)?.optional(name)?.map(str::to_owned);
+    let field = Fields::one_of_form(&whole, name);
     *body = RequestBody::Whole(whole);
-    Ok(field)
+    field
 }
 
-/// A text as a value of a query (RFC 3986 section 2.1).
-pub fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
+/// Whether the body is one form, of an announced size that is worth a look.
+fn is_small_form(headers: &HeaderMap) -> bool {
+    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
+    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+        && length.is_some_and(|length: u64| length <= FORM_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http::{HeaderName, Method};
+
+    const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+    const COOKIE: (&str, &str) = ("cookie", "__Host-portcullis=x");
+
+    /// What is found in a body, and what is left of it.
+    fn look(method: &str, fields: &[(&str, &str)], text: &str) -> (Result<Option<String>, Denial>, Bytes) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
+        let method: Method = method.parse().unwrap();
+        let head = Head {
+            method: &method,
+            host: None,
+            port: None,
+            path: "/".into(),
+            query: None,
+            headers: &headers,
+        };
+        let mut body = RequestBody::Whole(Bytes::copy_from_slice(text.as_bytes()));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let found = csrf_field("t", &head, &CookieNames::default(), &mut body).await;
+            (found.map(|found| found.map(|value| value.to_string())), body.gather().await.unwrap())
+        })
     }
-    out
+
+    #[test]
+    fn a_forms_token_is_found_and_the_body_left_as_it_was() {
+        let body = "a=1&a=2&t=the+token&b=%e4";
+        let length = body.len().to_string();
+        let length = ("content-length", &*length);
+        let found = |method: &str, fields: &[(&str, &str)]| {
+            let (found, left) = look(method, fields, body);
+            assert_eq!(left, body, "{fields:?}");
+            found
+        };
+        let token = Ok(Some("the token".to_owned()));
+        assert_eq!(found("POST", &[FORM, COOKIE, length]), token);
+        assert_eq!(found("PUT", &[FORM, COOKIE, length]), token);
+        let upper = ("content-type", "Application/X-WWW-Form-Urlencoded; charset=utf-8");
+        assert_eq!(found("POST", &[upper, COOKIE, length]), token);
+        for fields in [
+            &[FORM, COOKIE][..],
+            &[FORM, length],
+            &[COOKIE, length],
+            &[FORM, FORM, COOKIE, length],
+            &[("content-type", "multipart/form-data; boundary=x"), COOKIE, length],
+            &[("content-type", "text/plain"), COOKIE, length],
+            &[FORM, COOKIE, ("content-length", "65537")],
+            &[FORM, COOKIE, ("content-length", "-1")],
+            &[FORM, COOKIE, length, ("x-csrf-token", "x")],
+        ] {
+            assert_eq!(found("POST", fields), Ok(None), "{fields:?}");
+        }
+        assert_eq!(found("GET", &[FORM, COOKIE, length]), Ok(None));
+    }
+
+    #[test]
+    fn a_token_twice_is_refused() {
+        let (found, _) = look("POST", &[FORM, COOKIE, ("content-length", "7")], "t=1&t=2");
+        assert!(matches!(found, Err(Denial::InvalidBody(_))), "{found:?}");
+    }
 }

@@ -5,7 +5,9 @@ pub mod form;
 
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate};
-use crate::authority::{Ask, BODY_MAX, Endpoint, Fields, Holder, Terms};
+use crate::authority::{
+    Ask, BODY_MAX, Endpoint, Fields, Holder, PROMPT, PROMPT_LOGIN, Refused, Terms, encoded,
+};
 use crate::authorize::Permit;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
@@ -59,15 +61,35 @@ pub async fn answer(
         let admission = Admission::from(Access::Authenticated);
         let csrf_field = ask.fields.optional("csrf_token")?;
         let shown = Shown { head, scheme: caller.scheme, csrf_field };
-        let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens())?;
-        ask.caller = found.map(|(principal, place)| Holder::of(&principal, place));
+        ask.caller = match authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens()) {
+            Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
+            // A person whose session is over already is told so by the page that they are sent to.
+            Err(Denial::MissingToken) => None,
+            Err(denial) => return Err(denial),
+        };
     }
-    authority.answer(ask).await
+    // Whoever is logged in need not see the login page; whose token is not good, does.
+    if endpoint == Endpoint::LoginPage {
+        let admission = Admission::from(Access::Optional);
+        let shown = Shown { head, scheme: caller.scheme, csrf_field: None };
+        let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
+        ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
+    }
+    let mut response = authority.answer(ask).await?;
+    if let Some(Refused(denial)) = response.extensions_mut().remove() {
+        record.refused(denial);
+    }
+    Ok(response)
 }
 
 /// Where a person logs in who asked for a page, and where they come back to.
-pub fn login_location(terms: &Terms, head: &Head<'_>) -> Option<HeaderValue> {
+pub fn login_location(terms: &Terms, head: &Head<'_>, denial: &Denial) -> Option<HeaderValue> {
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let next = form::encoded(&format!("{}{query}", head.path));
-    HeaderValue::try_from(format!("{}?next={next}", terms.path(Endpoint::LoginPage))).ok()
+    let next = encoded(&format!("{}{query}", head.path));
+    let mut location = format!("{}?next={next}", terms.path(Endpoint::LoginPage));
+    // Who is logged in, and not freshly so, would be sent straight back.
+    if matches!(denial, Denial::FreshTokenRequired { .. }) {
+        location.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));
+    }
+    HeaderValue::try_from(location).ok()
 }

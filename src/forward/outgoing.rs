@@ -20,6 +20,8 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 /// `X-Forwarded-Proto`.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `X-Auth-Csrf`: what a page of the upstream writes into the CSRF field of its forms.
+const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
@@ -103,6 +105,8 @@ pub struct Told<'a> {
     pub forward_token: bool,
     /// The local authority's cookies, which do not pass.
     pub cookies: Option<&'a CookieNames>,
+    /// Whether the route takes the CSRF token from a form's field, so that the upstream must be able to write it there.
+    pub tell_csrf: bool,
     /// Header fields that may hold the caller's token, which do not pass.
     pub credentials: &'a [HeaderName],
 }
@@ -161,6 +165,15 @@ pub fn head(
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
+        }
+        // The readable cookie does not pass, and what is in no cookie needs no such protection.
+        if told.tell_csrf
+            && permit.place() == Some(Place::Cookie)
+            && let Some(csrf) = principal.local.as_deref().and_then(|local| local.csrf.as_deref())
+            && let Ok(mut value) = HeaderValue::from_str(csrf)
+        {
+            value.set_sensitive(true);
+            headers.insert(X_AUTH_CSRF, value);
         }
     }
     (parts.method, target.path, headers, forged)

@@ -63,29 +63,36 @@ pub fn request(
     forged
 }
 
-/// Removes the local authority's cookies from `Cookie`, and leaves all others as they are.
+/// Removes the local authority's cookies from `Cookie`. All others pass as they were written, in their order.
+///
+/// A name counts as ours with white space around it, and without a value, though the gate would read neither: an
+/// upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and would
+/// tell the token to whoever may read that one.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
-    let pairs = |field: &HeaderValue| -> Vec<Vec<u8>> {
-        field.as_bytes().split(|byte| *byte == b';').map(|pair| pair.trim_ascii().to_vec()).collect()
-    };
-    let is_ours = |pair: &[u8]| {
+    let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
         ours.includes(pair[..end].trim_ascii())
     };
-    let fields = headers.get_all(header::COOKIE);
+    fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+        field.as_bytes().split(|byte| *byte == b';')
+    }
     // Most requests bring none of ours, and are left alone.
-    if !fields
-        .iter()
-        .any(|field| field.as_bytes().split(|byte| *byte == b';').any(|pair| is_ours(pair.trim_ascii())))
-    {
+    if !headers.get_all(header::COOKIE).iter().flat_map(pairs).any(|pair| is_ours(&pair)) {
         return;
     }
-    let others: Vec<Vec<u8>> = fields.iter().flat_map(pairs).filter(|pair| !is_ours(pair)).collect();
-    let others = others.join(&b"; "[..]);
+    let mut left = Vec::new();
+    for field in headers.get_all(header::COOKIE) {
+        let others: Vec<&[u8]> = pairs(field).filter(|pair| !is_ours(pair)).collect();
+        // Without its first pair a field begins with the space that parted the two.
+        let others = others.join(&b";"[..]);
+        if !others.trim_ascii().is_empty() {
+            let others = HeaderValue::from_bytes(others.trim_ascii());
+            left.push(others.expect("pieces of a field value are a field value"));
+        }
+    }
     headers.remove(header::COOKIE);
-    if !others.is_empty() {
-        let others = HeaderValue::from_bytes(&others).expect("pieces of a field value are a field value");
-        headers.insert(header::COOKIE, others);
+    for field in left {
+        headers.append(header::COOKIE, field);
     }
 }
 
@@ -269,6 +276,71 @@ mod tests {
             let dropped = request(&mut headers, &IdentityHeaders::default(), sender, true);
             prop_assert!(headers.is_empty());
             prop_assert_eq!(dropped, 1);
+        }
+
+        #[test]
+        fn our_cookies_never_pass_and_all_others_always_do(
+            pieces in proptest::collection::vec(
+                proptest::collection::vec(
+                    prop_oneof![
+                        2 => proptest::sample::select(vec![
+                            "__Host-portcullis=SECRET", "__Host-portcullis-refresh=SECRET", "__Host-portcullis-csrf=SECRET",
+                            "__Host-portcullis-login=SECRET", "__Host-portcullis = SECRET", "__Host-portcullis",
+                            "\t__Host-portcullis=SECRET", "__Host-portcullis==SECRET", "__Host-portcullis\t=\"SECRET\"",
+                        ]).prop_map(str::to_owned),
+                        3 => "[!-:<-~]{0,3}=[!-:<-~]{0,6}",
+                        1 => proptest::sample::select(vec![
+                            "", " ", "=", "a=\"x", "y\"", "__host-portcullis=1", "__Host-portcullis2=1", "a b=c",
+                        ]).prop_map(str::to_owned),
+                    ],
+                    0..6,
+                ),
+                0..4,
+            ),
+            parted in proptest::sample::select(vec![";", "; ", " ; "]),
+        ) {
+            let names = CookieNames::default();
+            let mut headers = HeaderMap::new();
+            for field in &pieces {
+                headers.append(header::COOKIE, field.join(parted).parse().unwrap());
+            }
+            let before = headers.clone();
+            cookies(&mut headers, &names);
+            let all = |headers: &HeaderMap| -> Vec<String> {
+                let fields = headers.get_all(header::COOKIE).iter().map(|field| field.to_str().unwrap().to_owned());
+                let pairs = fields.flat_map(|field| field.split(';').map(|p| p.trim().to_owned()).collect::<Vec<_>>());
+                pairs.filter(|pair| !pair.is_empty()).collect()
+            };
+            let name = |pair: &str| pair.split('=').next().unwrap_or_default().trim().to_owned();
+            let (was, is) = (all(&before), all(&headers));
+            prop_assert!(!is.iter().any(|pair| names.includes(name(pair).as_bytes()) || pair.contains("SECRET")));
+            let others: Vec<String> = was.iter().filter(|pair| !names.includes(name(pair).as_bytes())).cloned().collect();
+            prop_assert_eq!(&others, &is);
+            if others.len() == was.len() {
+                prop_assert_eq!(before, headers, "not touched at all");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_cookie_field_is_as_it_was_written() {
+        for (field, left) in [
+            ("__Host-portcullis=x", None),
+            ("__Host-portcullis=x; __Host-portcullis-csrf=y;", None),
+            ("a=b; __Host-portcullis=x", Some("a=b")),
+            ("__Host-portcullis=x; a=b", Some("a=b")),
+            ("a=\"1; __Host-portcullis=x; 2\"", Some("a=\"1; 2\"")),
+            ("a=b;c=d;   e=f; __Host-portcullis-refresh=x; g=%20;", Some("a=b;c=d;   e=f; g=%20;")),
+            (" a=b ;; c", Some(" a=b ;; c")),
+            (
+                "portcullis=x; __Host-portcullisx=1; x__Host-portcullis=1",
+                Some("portcullis=x; __Host-portcullisx=1; x__Host-portcullis=1"),
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::COOKIE, field.parse().unwrap());
+            cookies(&mut headers, &CookieNames::default());
+            assert_eq!(headers.get(header::COOKIE).map(|field| field.to_str().unwrap()), left, "{field}");
         }
     }
 }

@@ -146,6 +146,7 @@ const fn status(denial: &Denial) -> StatusCode {
         | Denial::InvalidBody(_)
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
+        | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
         | Denial::StoreUnavailable
@@ -213,6 +214,7 @@ fn words<'p>(denial: &Denial, looked: impl FnOnce() -> Looked<'p>) -> Cow<'stati
         | Denial::InvalidBody(BodyFault::Json | BodyFault::Form | BodyFault::WrongType | BodyFault::Value)
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
+        | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
         | Denial::StoreUnavailable

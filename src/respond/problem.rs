@@ -239,7 +239,8 @@ const fn grpc_status(denial: &Denial) -> &'static str {
         | Denial::InsufficientRole
         | Denial::InsufficientScope(_)
         | Denial::ClaimMismatch
-        | Denial::UntrustedProxy => "7",
+        | Denial::UntrustedProxy
+        | Denial::InsecureTransport => "7",
         // RESOURCE_EXHAUSTED
         Denial::RateLimited { .. } | Denial::TooManyAttempts { .. } => "8",
         // UNAVAILABLE

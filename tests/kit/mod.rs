@@ -4,6 +4,7 @@
 //! Nothing here sleeps for luck: what takes time is waited for, as a condition with a deadline.
 
 pub mod account;
+pub mod browser;
 pub mod client;
 pub mod dir;
 pub mod forge;

@@ -250,6 +250,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
             csrf: "csrf_access_token".into(),
             csrf_refresh: Some("csrf_refresh_token".into()),
             csrf_header: HeaderName::from_static("x-csrf-token"),
+            ..CookieNames::default()
         },
     }
 }

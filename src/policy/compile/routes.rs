@@ -249,7 +249,8 @@ fn endpoints(
             rule: Rule::default(),
             handler: Handler::Answer(facts.endpoint),
             login_page: false,
-            csrf_field: None,
+            // Pages that work without scripts have forms to log out with.
+            csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             counters: Arc::new(RouteCounters::new(name, cores)),
         });
     }
@@ -335,6 +336,16 @@ fn person(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'
             "impossible_rule",
             &format!("{key}.login"),
             "a login page where no login is asked for",
+            hint,
+        );
+    }
+    if table.login.is_some() && table.sources.as_ref().is_some_and(|list| !list.contains(&Source::Cookie)) {
+        // Whoever logged in would be sent to the login page again, and from there back, for ever.
+        let hint = "\"cookie\" among the sources, or no login";
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.login"),
+            "a login page, and cookies are not looked at",
             hint,
         );
     }

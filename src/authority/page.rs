@@ -1,0 +1,533 @@
+//! The login page: where a person with a browser shows who they are, and how they come back to where they wanted to go.
+//!
+//! It works without scripts, so all that a browser must be told it is told by redirects, cookies and forms. What it promises
+//! beside that: nobody is led to another host, another site's form logs nobody in, and no browser is sent to and fro.
+
+mod document;
+mod next;
+mod visit;
+
+use super::ask::{Ask, Holder};
+use super::cookie;
+use super::endpoint::Endpoint;
+use super::refresh::{belongs, spend};
+use super::{Authority, Fields};
+use crate::authenticate::credential;
+use crate::authenticate::csrf::{is_cross_site, names_site};
+use crate::denial::{BodyFault, Denial};
+use crate::respond::{Format, refuse};
+use bytes::Bytes;
+use document::{LoggedIn, LoginForm, Note};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use next::{Next, location};
+use visit::Visit;
+
+/// `Cross-Origin-Opener-Policy`: a page that opened this one has no hold on it.
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
+/// In the login page's address, beside `next`: what it is asked to do.
+pub const PROMPT: &str = "prompt";
+/// The value of [`PROMPT`] for a route that asks for a fresh login (the word of OpenID Connect Core, section 3.1.2.1):
+/// whoever is logged in is asked for the password all the same.
+pub const PROMPT_LOGIN: &str = "login";
+/// The person was here a moment ago, by way of another site.
+const AGAIN: &str = "again";
+/// The person has logged out.
+const LOGGED_OUT: &str = "logged_out";
+
+/// A page that tells of a refusal: carried by its answer, so that logs and metrics tell of it too.
+#[derive(Clone, Debug)]
+pub struct Refused(pub Denial);
+
+/// Whether the request is a form that a person sent, who wants to see a page.
+pub(super) fn wants_page(ask: &Ask) -> bool {
+    ask.terms.cookies.is_some() && ask.fields.is_form() && Format::of(&ask.headers) == Format::Html
+}
+
+/// The login page, or where a person who need not log in goes instead.
+pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
+    let cookies = ask.terms.cookies.as_ref().ok_or(Denial::NotFound)?;
+    if !cookie::can_be_kept(&ask) {
+        return Ok(refused(&ask, Denial::InsecureTransport, None));
+    }
+    // What cannot be read asks for nothing.
+    let query = Fields::form(ask.query.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default();
+    let next = Next::of(&query);
+    let says = |name: &str| query.optional(name).ok().flatten();
+    let must_prove = says(PROMPT) == Some(PROMPT_LOGIN);
+    if let Some(holder) = ask.caller.as_ref().filter(|holder| holder.is_local && !must_prove) {
+        return Ok(match &next {
+            Some(next) => see_other(location(Some(next))),
+            None => logged_in(&ask, holder),
+        });
+    }
+    // Behind a link of another site the browser holds back cookies that are `SameSite=Strict`. From a page of ours it
+    // brings them; so a person who is logged in is not asked for a password because of where the link stood. What that
+    // gives another site is what `Lax` does: to open a page here, in a window of its own (nobody may frame this one).
+    if is_cross_site(&ask.headers) && says(AGAIN).is_none() {
+        return Ok(page(StatusCode::OK, document::onward(&again(&ask, next.as_ref(), must_prove))));
+    }
+    let visit = Visit::of(&ask);
+    let mut note = says(LOGGED_OUT).map(|_| Note::Plain("You are logged out."));
+    let mut is_over = false;
+    let held = if ask.method == Method::GET && !must_prove { held(&ask) } else { None };
+    if let Some((token, csrf)) = held {
+        if visit.as_ref().is_some_and(|visit| visit.was_renewed(ask.now.unix)) {
+            note = Some(Note::Bad(
+                "Your browser did not keep the session that it was given. Allow cookies for this site, then log in.",
+            ));
+        } else {
+            match renew(authority, &ask, token, csrf).await {
+                Ok(given) => {
+                    let onward = match &next {
+                        Some(next) => location(Some(next)),
+                        None => HeaderValue::from_str(ask.terms.path(Endpoint::LoginPage))
+                            .map_err(|_| Denial::NotFound)?,
+                    };
+                    let mut response = with_cookies_of(&given, see_other(onward));
+                    let visit = visit.map_or_else(Visit::new, Ok)?;
+                    visit.renew(response.headers_mut(), cookies, ask.now.unix);
+                    return Ok(response);
+                }
+                Err(denial @ (Denial::StoreUnavailable | Denial::Overloaded)) => {
+                    return Ok(refused(&ask, denial, next.as_ref()));
+                }
+                // The session is over: its cookies go, and the person logs in.
+                Err(_) => is_over = true,
+            }
+        }
+    }
+    let visit = visit.map_or_else(Visit::new, Ok)?;
+    let mut response = page(StatusCode::OK, form(&ask, &visit, next.as_ref(), note, false));
+    if is_over {
+        cookie::take_back(response.headers_mut(), cookies);
+    }
+    visit.keep(response.headers_mut(), cookies);
+    Ok(response)
+}
+
+/// Refuses a login for cookies that the person at the browser may not have meant.
+///
+/// # Errors
+/// [`Denial::CsrfMismatch`], [`Denial::CsrfMissing`], [`Denial::InsecureTransport`].
+pub(super) fn meant(ask: &Ask) -> Result<(), Denial> {
+    if !cookie::can_be_kept(ask) {
+        return Err(Denial::InsecureTransport);
+    }
+    if !ask.own_site {
+        return Err(Denial::CsrfMismatch);
+    }
+    // Another site cannot send JSON without being asked by the browser whether it may; a form it can.
+    if !ask.fields.is_form() {
+        return Ok(());
+    }
+    match (ask.fields.optional("csrf_token")?, Visit::of(ask)) {
+        (Some(field), Some(visit)) if visit.is(field) => Ok(()),
+        (Some(_), Some(_) | None) => Err(Denial::CsrfMismatch),
+        (None, _) if names_site(&ask.headers) => Ok(()),
+        (None, _) => Err(Denial::CsrfMissing),
+    }
+}
+
+/// The answer to a login, for whom it is: a person goes where they wanted to, or sees the page again.
+pub(super) fn login_answer(
+    ask: &Ask,
+    outcome: Result<Response<Bytes>, Denial>,
+) -> Result<Response<Bytes>, Denial> {
+    if !wants_page(ask) || ask.fields.optional("deliver").ok().flatten().is_some() {
+        return outcome;
+    }
+    let next = Next::of(&ask.fields);
+    Ok(match outcome {
+        Ok(given) => {
+            let mut response = with_cookies_of(&given, see_other(location(next.as_ref())));
+            if let Some(cookies) = &ask.terms.cookies {
+                cookie::end_visit(response.headers_mut(), cookies);
+            }
+            response
+        }
+        Err(denial) => refused(ask, denial, next.as_ref()),
+    })
+}
+
+/// The answer to a person who logged out: the login page, whose cookies and words are those of this answer.
+pub(super) fn logout_answer(ask: &Ask, goodbye: &Response<Bytes>) -> Response<Bytes> {
+    let page = format!("{}?{LOGGED_OUT}=1", ask.terms.path(Endpoint::LoginPage));
+    // A path of the policy is one of requests, so it is a field value.
+    let to = HeaderValue::try_from(page).unwrap_or_else(|_| location(None));
+    with_cookies_of(goodbye, see_other(to))
+}
+
+/// The refresh token and the CSRF value that the browser keeps.
+fn held(ask: &Ask) -> Option<(&str, &str)> {
+    let names = &ask.terms.cookies.as_ref()?.names;
+    let text = |name: &str| {
+        let value = credential::cookie(&ask.headers, name).ok()??;
+        std::str::from_utf8(value).ok()
+    };
+    Some((text(&names.refresh)?, text(&names.csrf)?))
+}
+
+/// Gives a browser whose access token has run out the next pair. It is asked for by a GET, which another site can cause: all
+/// that it causes is that the tokens are replaced, in the browser that holds them.
+async fn renew(authority: &Authority, ask: &Ask, token: &str, csrf: &str) -> Result<Response<Bytes>, Denial> {
+    belongs(authority, token, csrf).await?;
+    spend(authority, ask, token, Some(csrf)).await
+}
+
+/// The page's own address, once more.
+fn again(ask: &Ask, next: Option<&Next>, must_prove: bool) -> String {
+    let mut address = format!("{}?{AGAIN}=1", ask.terms.path(Endpoint::LoginPage));
+    if must_prove {
+        address.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));
+    }
+    if let Some(next) = next {
+        address.push_str(&format!("&next={}", encoded(next.as_str())));
+    }
+    address
+}
+
+/// A text as a value of a query (RFC 3986 section 2.1).
+pub fn encoded(text: &str) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            out.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    out
+}
+
+fn form(ask: &Ask, visit: &Visit, next: Option<&Next>, note: Option<Note<'_>>, is_wrong: bool) -> String {
+    let name = ask.fields.optional("username").ok().flatten().filter(|name| name.len() <= NAME_SHOWN);
+    let form = LoginForm {
+        action: ask.terms.path(Endpoint::Login),
+        host: &ask.authority,
+        next: next.map(Next::as_str),
+        visit: visit.value(),
+        name: name.unwrap_or_default(),
+        is_wrong,
+        note,
+    };
+    form.page()
+}
+
+/// A longer user name is not shown again.
+const NAME_SHOWN: usize = 256;
+
+/// The page again, and why: with the status of the refusal, and what else its answer carries.
+fn refused(ask: &Ask, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
+    let visit = Visit::of(ask).map_or_else(Visit::new, Ok);
+    let words = words(&denial, ask, visit.is_ok() && Visit::of(ask).is_none());
+    let text = match (&visit, &denial) {
+        (Err(_), _) | (Ok(_), Denial::InsecureTransport) => {
+            document::notice("Log in", &ask.authority, &words)
+        }
+        (Ok(visit), _) => form(ask, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials),
+    };
+    // What belongs to the refusal whoever reads it: status, challenge, when to come again.
+    let plain = refuse(&denial, Format::Html, &HeaderValue::from_static("-"), &Method::GET);
+    let (mut parts, _) = plain.into_parts();
+    parts.headers.remove(CONTENT_LENGTH);
+    let mut response = Response::from_parts(parts, Bytes::from(text));
+    protect(response.headers_mut());
+    if let (Ok(visit), Some(cookies), true) = (visit, &ask.terms.cookies, denial != Denial::InsecureTransport)
+    {
+        visit.keep(response.headers_mut(), cookies);
+    }
+    response.extensions_mut().insert(Refused(denial));
+    response
+}
+
+/// A refusal in the words of who logs in.
+fn words(denial: &Denial, ask: &Ask, came_without_cookie: bool) -> String {
+    if let Denial::TooManyAttempts { wait } = denial {
+        let wait = *wait;
+        let (count, unit) = if wait < 120 { (wait, "second") } else { (wait.div_ceil(60), "minute") };
+        let many = if count == 1 { "" } else { "s" };
+        return format!("Too many failed attempts. Try again in {count} {unit}{many}.");
+    }
+    let words = match denial {
+        Denial::BadCredentials => "The user name or the password is wrong.",
+        Denial::AccountDisabled => "This account is disabled.",
+        Denial::StoreUnavailable | Denial::Overloaded => {
+            "Logging in does not work right now. Try again in a moment."
+        }
+        Denial::InvalidBody(BodyFault::Missing) => "Enter your user name and your password.",
+        Denial::InsecureTransport => {
+            "This page came over a connection that is not encrypted. Open it with https to log in."
+        }
+        Denial::CsrfMismatch | Denial::CsrfMissing if !ask.own_site => {
+            "Another site sent this form. If you want to log in, check the address of this page and do it here."
+        }
+        Denial::CsrfMismatch | Denial::CsrfMissing if came_without_cookie => {
+            "The page was open for too long, or your browser keeps no cookies for this site. Log in again; if this \
+             comes back, allow cookies."
+        }
+        Denial::CsrfMismatch | Denial::CsrfMissing => "The page was open for too long. Log in again.",
+        other => other.detail(),
+    };
+    words.to_owned()
+}
+
+fn logged_in(ask: &Ask, holder: &Holder) -> Response<Bytes> {
+    let csrf = ask.terms.cookies.as_ref().and_then(|cookies| {
+        let value = credential::cookie(&ask.headers, &cookies.names.csrf).ok()??;
+        std::str::from_utf8(value).ok()
+    });
+    let text = LoggedIn {
+        host: &ask.authority,
+        subject: &holder.subject,
+        logout: ask.terms.path(Endpoint::Logout),
+        csrf: csrf.unwrap_or_default(),
+    };
+    page(StatusCode::OK, text.page())
+}
+
+fn page(status: StatusCode, text: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    protect(headers);
+    response
+}
+
+/// What keeps other sites away from a page of ours.
+fn protect(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(document::CONTENT_SECURITY_POLICY));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // Not `no-referrer`: the browser would name no origin with the form either (Fetch, section 3.2.1).
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
+}
+
+/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
+fn see_other(to: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(LOCATION, to);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn with_cookies_of(given: &Response<Bytes>, mut response: Response<Bytes>) -> Response<Bytes> {
+    for cookie in given.headers().get_all(http::header::SET_COOKIE) {
+        response.headers_mut().append(http::header::SET_COOKIE, cookie.clone());
+    }
+    response
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::keyring::{Absent, Keyring};
+    use super::super::terms::{Cookies, StoreLocation, Terms};
+    use super::*;
+    use crate::authenticate::{Algorithm, CookieNames};
+    use crate::clock::Now;
+    use crate::peer::Scheme;
+    use http::header::SET_COOKIE;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A request to the login endpoint of `shop.example` over https, from a page of its own.
+    pub(in super::super) fn ask(method: &str, form: Option<&str>, fields: &[(&str, &str)]) -> Ask {
+        let secret = Some(&[7_u8; 32][..]);
+        let keyring =
+            Keyring::open(std::path::Path::new("/nonexistent"), Algorithm::HS256, secret, Absent::Make);
+        let terms = Terms {
+            issuer: "https://shop.example".into(),
+            audience: vec!["shop".into()],
+            keyring: keyring.unwrap(),
+            revoked: Arc::default(),
+            access_expires: Duration::from_secs(900),
+            refresh_expires: Duration::from_secs(3600),
+            refresh_grace: Duration::from_secs(10),
+            session_expires: Duration::from_secs(7200),
+            sessions: 10,
+            role_limit: None,
+            claims: Vec::new(),
+            cookies: Some(Cookies { names: CookieNames::default(), lax: false }),
+            origins: Box::new([]),
+            store: StoreLocation("sqlite:".into()),
+            clients: std::collections::BTreeMap::new(),
+            paths: vec![(Endpoint::LoginPage, "/enter".into())],
+            compat: None,
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        Ask {
+            endpoint: Endpoint::Login,
+            terms: Arc::new(terms),
+            method: method.parse().unwrap(),
+            address: [192, 0, 2, 1].into(),
+            scheme: Scheme::Https,
+            authority: "shop.example".into(),
+            headers,
+            query: None,
+            id: None,
+            fields: form.map(|form| Fields::form(form.as_bytes()).unwrap()).unwrap_or_default(),
+            own_site: true,
+            caller: None,
+            now: Now::at(1000),
+        }
+    }
+
+    const HTML: (&str, &str) = ("accept", "text/html,*/*;q=0.8");
+    const VISIT: &str = "abcdefghijklmnopqrstuv";
+    const COOKIE: (&str, &str) = ("cookie", "__Host-portcullis-login=abcdefghijklmnopqrstuv");
+
+    fn given() -> Response<Bytes> {
+        let mut response = page(StatusCode::OK, "tokens".into());
+        response.headers_mut().append(SET_COOKIE, HeaderValue::from_static("__Host-portcullis=A"));
+        response
+    }
+
+    #[test]
+    fn a_form_logs_in_only_the_browser_that_its_page_was_shown_to() {
+        let own = format!("a=b&csrf_token={VISIT}");
+        let other = format!("a=b&csrf_token={}", VISIT.to_uppercase());
+        let site = ("sec-fetch-site", "same-origin");
+        let origin = ("origin", "https://shop.example");
+        let mismatch = Err(Denial::CsrfMismatch);
+        for (form, fields, outcome) in [
+            (&*own, &[COOKIE][..], Ok(())),
+            (&own, &[COOKIE, site, origin], Ok(())),
+            (&own, &[], mismatch.clone()),
+            (&own, &[site, origin], mismatch.clone()),
+            (&other, &[COOKIE], mismatch.clone()),
+            (&other, &[COOKIE, site, origin], mismatch.clone()),
+            (&own, &[COOKIE, COOKIE], mismatch.clone()),
+            // A page of the application's own, in a browser that says where it comes from.
+            ("a=b", &[site], Ok(())),
+            ("a=b", &[origin], Ok(())),
+            ("a=b", &[COOKIE], Err(Denial::CsrfMissing)),
+            ("a=b", &[], Err(Denial::CsrfMissing)),
+            ("a=b&csrf_token=", &[COOKIE], Err(Denial::CsrfMissing)),
+        ] {
+            assert_eq!(meant(&ask("POST", Some(form), fields)), outcome, "{form} {fields:?}");
+            let mut foreign = ask("POST", Some(form), fields);
+            foreign.own_site = false;
+            assert_eq!(meant(&foreign), mismatch, "{form} {fields:?}");
+            let mut clear = ask("POST", Some(form), fields);
+            clear.scheme = Scheme::Http;
+            assert_eq!(meant(&clear), Err(Denial::InsecureTransport), "{form} {fields:?}");
+        }
+        assert_eq!(meant(&ask("POST", None, &[])), Ok(()), "JSON, which no other site's page can send");
+    }
+
+    #[test]
+    fn a_person_goes_on_and_a_program_gets_what_it_asked_for() {
+        let person = ask("POST", Some("username=ada&password=x&next=/a?b"), &[HTML, COOKIE]);
+        let response = login_answer(&person, Ok(given())).unwrap();
+        assert_eq!(
+            (response.status(), &response.headers()[LOCATION]),
+            (StatusCode::SEE_OTHER, &"/a?b".parse().unwrap())
+        );
+        let cookies: Vec<_> =
+            response.headers().get_all(SET_COOKIE).iter().map(|c| c.to_str().unwrap()).collect();
+        assert_eq!(cookies[0], "__Host-portcullis=A");
+        assert!(cookies[1].starts_with("__Host-portcullis-login=; Max-Age=0;"), "{cookies:?}");
+        assert!(response.body().is_empty());
+        for (form, fields) in [
+            (Some("username=ada&password=x"), &[][..]),
+            (Some("username=ada&password=x"), &[("accept", "application/json")]),
+            (Some("username=ada&password=x&deliver=body"), &[HTML]),
+            (None, &[HTML]),
+        ] {
+            let program = ask("POST", form, fields);
+            assert_eq!(login_answer(&program, Ok(given())).unwrap().status(), StatusCode::OK, "{form:?}");
+            let refused = login_answer(&program, Err(Denial::BadCredentials)).unwrap_err();
+            assert_eq!(refused, Denial::BadCredentials, "{form:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_the_page_again_with_its_status_and_what_was_typed_but_the_password() {
+        let form = "username=a%22%3E%3Cb&password=s3cret&next=/a";
+        for (denial, status, words) in [
+            (Denial::BadCredentials, 401, "The user name or the password is wrong."),
+            (Denial::AccountDisabled, 401, "This account is disabled."),
+            (Denial::TooManyAttempts { wait: 1 }, 429, "Try again in 1 second."),
+            (Denial::TooManyAttempts { wait: 61 }, 429, "Try again in 61 seconds."),
+            (Denial::TooManyAttempts { wait: 121 }, 429, "Try again in 3 minutes."),
+            (Denial::StoreUnavailable, 503, "Try again in a moment."),
+            (Denial::Overloaded, 503, "Try again in a moment."),
+            (Denial::InvalidBody(BodyFault::Missing), 400, "Enter your user name and your password."),
+            (Denial::InvalidBody(BodyFault::Value), 400, "A field is too long"),
+            (Denial::CsrfMismatch, 403, "Log in again."),
+        ] {
+            let response =
+                login_answer(&ask("POST", Some(form), &[HTML, COOKIE]), Err(denial.clone())).unwrap();
+            assert_eq!(response.status().as_u16(), status, "{denial:?}");
+            let text = std::str::from_utf8(response.body()).unwrap();
+            assert!(text.contains(words) && text.contains("role=\"alert\""), "{denial:?} {text}");
+            assert!(text.contains("value=\"a&quot;&gt;&lt;b\""), "{text}");
+            assert!(text.contains("name=\"next\" value=\"/a\"") && !text.contains("s3cret"), "{text}");
+            assert!(text.contains(VISIT), "the visit goes on: {text}");
+            let headers = response.headers();
+            for (name, value) in [
+                ("content-type", "text/html; charset=utf-8"),
+                ("cache-control", "no-store"),
+                ("x-frame-options", "DENY"),
+                ("referrer-policy", "same-origin"),
+                ("x-content-type-options", "nosniff"),
+                ("content-security-policy", document::CONTENT_SECURITY_POLICY),
+            ] {
+                assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
+            }
+            assert_eq!(headers.contains_key("retry-after"), matches!(status, 429 | 503));
+            assert_eq!(headers.contains_key("www-authenticate"), status == 401);
+            assert_eq!(response.extensions().get::<Refused>().unwrap().0, denial);
+        }
+    }
+
+    #[test]
+    fn another_sites_form_is_answered_with_a_page_that_says_so() {
+        let mut foreign = ask("POST", Some("username=ada&password=x"), &[HTML]);
+        foreign.own_site = false;
+        let response = login_answer(&foreign, Err(Denial::CsrfMismatch)).unwrap();
+        assert!(std::str::from_utf8(response.body()).unwrap().contains("Another site sent this form."));
+        let mut clear = ask("POST", Some("username=ada&password=x"), &[HTML]);
+        clear.scheme = Scheme::Http;
+        let response = login_answer(&clear, Err(Denial::InsecureTransport)).unwrap();
+        let text = std::str::from_utf8(response.body()).unwrap();
+        assert!(!text.contains("<form") && !response.headers().contains_key(SET_COOKIE), "{text}");
+    }
+
+    #[test]
+    fn the_pages_own_address_keeps_what_it_was_asked() {
+        let ask = ask("GET", None, &[]);
+        assert_eq!(again(&ask, None, false), "/enter?again=1");
+        let next = Next::parse("/a?b=c&d=%20").unwrap();
+        let address = again(&ask, Some(&next), true);
+        assert_eq!(address, "/enter?again=1&prompt=login&next=/a%3Fb%3Dc%26d%3D%2520");
+        let query = Fields::form(address.split_once('?').unwrap().1.as_bytes()).unwrap();
+        assert_eq!(Next::of(&query), Some(next));
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_text_is_always_one_value_and_decodes_to_itself(text in any::<String>()) {
+            let form = format!("t={}", encoded(&text));
+            prop_assert!(form.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(form.matches(['&', '=', '#', '+', '?']).count(), 1);
+            let read = Fields::one_of_form(form.as_bytes(), "t").unwrap();
+            prop_assert_eq!(read.map(|value| value.to_string()).unwrap_or_default(), text);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Where a person goes after logging in: a path on this host, or its root. Whatever is asked for, nobody is led elsewhere.
+
+use crate::authority::Fields;
+use crate::route::path::canonical;
+use http::HeaderValue;
+
+/// As long an address as is kept. Longer ones, and their codes in the login page's own address, would meet the bounds of
+/// browsers and servers.
+const NEXT_MAX: usize = 2048;
+
+/// A path on this host, with its query: safe in `Location`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Next(String);
+
+impl Next {
+    /// What somebody asks for, if it is a path on this host by the reading that requests get: canonical, so that no
+    /// browser's reading of `//`, `\`, dots or control characters can make another host of it.
+    pub(super) fn parse(asked: &str) -> Option<Self> {
+        if asked.len() > NEXT_MAX {
+            return None;
+        }
+        let (path, query) = match asked.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (asked, None),
+        };
+        let mut next = canonical(path).ok()?.into_owned();
+        if let Some(query) = query {
+            // Visible ASCII: what a browser sends of a query. A fragment would hide what comes behind it.
+            if !query.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
+                return None;
+            }
+            next.push('?');
+            next.push_str(query);
+        }
+        (next.starts_with('/') && !next.starts_with("//")).then_some(Self(next))
+    }
+
+    /// The one that a form or a query names.
+    pub(super) fn of(fields: &Fields) -> Option<Self> {
+        Self::parse(fields.optional("next").ok()??)
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `Location`, for whom it may be.
+pub(super) fn location(next: Option<&Next>) -> HeaderValue {
+    let next = next.map_or("/", Next::as_str);
+    HeaderValue::from_str(next).expect("a canonical path and a query of visible ASCII are a field value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_path_on_this_host_is_kept_in_its_canonical_spelling() {
+        for (asked, next) in [
+            ("/", "/"),
+            ("/orders/7?sort=-date&q=a%20b", "/orders/7?sort=-date&q=a%20b"),
+            ("/a/../b", "/b"),
+            ("/%61dmin", "/admin"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/a b", "/a%20b"),
+            ("/@evil.example", "/@evil.example"),
+            ("/:80", "/:80"),
+            ("/?https://evil.example//", "/?https://evil.example//"),
+            ("/a?b?c", "/a?b?c"),
+            ("/a?", "/a?"),
+        ] {
+            assert_eq!(Next::parse(asked).map(|next| next.0).as_deref(), Some(next), "{asked}");
+        }
+    }
+
+    #[test]
+    fn whatever_could_lead_elsewhere_is_none() {
+        for asked in [
+            "",
+            "orders",
+            "//evil.example",
+            "///evil.example",
+            "/\\evil.example",
+            "\\\\evil.example",
+            "/\\/evil.example",
+            "https://evil.example",
+            "https:evil.example",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            " /a",
+            "\t//evil.example",
+            "/\t/evil.example",
+            "/\n/evil.example",
+            "/%09/evil.example",
+            "/a\r\nSet-Cookie: x=y",
+            "/a?b\r\nSet-Cookie: x=y",
+            "/a?b\\c",
+            "/a?b c",
+            "/a?\u{e9}",
+            "/a#b",
+            "/a?b#c",
+            "/.//evil.example",
+            "/..//evil.example",
+            "/%2f%2fevil.example",
+            "/%5cevil.example",
+            "/%2e%2e/evil",
+            "/../a",
+            "?a",
+            "*",
+        ] {
+            assert_eq!(Next::parse(asked), None, "{asked:?}");
+        }
+        assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX - 1))).is_some());
+        assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX))).is_none());
+    }
+
+    /// Where a browser goes from `https://shop.example/auth/login` (URL Standard, section 4.4: what counts here of it);
+    /// none where it stays on the host.
+    fn another_host(location: &str) -> Option<String> {
+        let text: String = location
+            .trim_matches(|c: char| c <= ' ')
+            .chars()
+            .filter(|c| !matches!(c, '\t' | '\n' | '\r'))
+            .map(|c| if c == '\\' { '/' } else { c })
+            .collect();
+        let scheme = text.split(':').next().filter(|scheme| scheme.len() < text.len());
+        let is_scheme = |scheme: &str| {
+            scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+        };
+        (text.starts_with("//") || scheme.is_some_and(is_scheme)).then_some(text)
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let pieces = vec![
+            "/",
+            "//",
+            "\\",
+            "evil.example",
+            "https:",
+            "javascript:",
+            "@",
+            ":",
+            "?",
+            "#",
+            ".",
+            "..",
+            "%2f",
+            "%5c",
+            "%09",
+            "%0d%0a",
+            "\t",
+            "\r\n",
+            " ",
+            "\0",
+            "\u{e9}",
+            "\u{2028}",
+            "\u{ff0f}",
+            "a",
+            "next=",
+            "&",
+            ";",
+            "%",
+            "%00",
+            "\u{85}",
+        ];
+        proptest::collection::vec(proptest::sample::select(pieces), 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn whatever_is_asked_for_the_location_is_on_this_host(asked in prop_oneof![hostile(), any::<String>()]) {
+            let location = location(Next::parse(&asked).as_ref());
+            let text = location.to_str().unwrap();
+            prop_assert!(text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(another_host(text), None);
+            prop_assert_eq!(Next::parse(text).map(|next| next.0), Some(text.to_owned()), "it means itself");
+        }
+    }
+}

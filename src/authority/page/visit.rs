@@ -1,0 +1,124 @@
+//! A browser's visit to the login page: a short-lived cookie, and its twin in the page's form.
+//!
+//! Nobody but the page knows the value, and no other site can write the cookie (its name begins with `__Host-`). So a form
+//! that shows both comes from the page, in the browser that the page was shown to.
+
+use super::super::ask::Ask;
+use super::super::cookie;
+use super::super::grant::random_text;
+use super::super::terms::Cookies;
+use crate::authenticate::credential;
+use crate::denial::Denial;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use http::HeaderMap;
+
+/// For how long a login page may stand open, in seconds.
+const OPEN: u64 = 60 * 60;
+/// For how long a browser that was given a new session must not come without it, in seconds: one that does keeps no
+/// cookies of that size, and would be sent to and fro for ever.
+const SETTLING: u64 = 10;
+
+/// A browser's visit to the login page.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Visit {
+    value: String,
+    /// When the browser was last given a session without being asked, seconds since 1970.
+    renewed: Option<u64>,
+}
+
+impl Visit {
+    /// The one that a request's cookie tells of.
+    pub(super) fn of(ask: &Ask) -> Option<Self> {
+        let cookies = ask.terms.cookies.as_ref()?;
+        // A cookie that came twice tells of none.
+        let text = credential::cookie(&ask.headers, &cookies.names.login).ok()??;
+        Self::parse(std::str::from_utf8(text).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (value, renewed) = match text.split_once('.') {
+            Some((value, renewed)) => (value, Some(renewed.parse().ok()?)),
+            None => (text, None),
+        };
+        let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        // 128 bits in base64url.
+        (value.len() == 22 && value.bytes().all(is_text)).then(|| Self { value: value.to_owned(), renewed })
+    }
+
+    /// A new one.
+    ///
+    /// # Errors
+    /// When the system has no random numbers.
+    pub(super) fn new() -> Result<Self, Denial> {
+        Ok(Self { value: random_text()?, renewed: None })
+    }
+
+    /// What the form carries.
+    pub(super) fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether a form of this visit's page carries this.
+    pub(super) fn is(&self, field: &str) -> bool {
+        verify_slices_are_equal(self.value.as_bytes(), field.as_bytes()).is_ok()
+    }
+
+    /// Whether the browser was given a session a moment ago.
+    pub(super) fn was_renewed(&self, now: u64) -> bool {
+        self.renewed.is_some_and(|renewed| now < renewed.saturating_add(SETTLING))
+    }
+
+    /// The cookie of a page that is shown.
+    pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
+        cookie::give_visit(headers, cookies, &self.value, OPEN);
+    }
+
+    /// The cookie that goes with a session that is given without being asked.
+    pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
+        cookie::give_visit(headers, cookies, &format!("{}.{now}", self.value), OPEN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::ask;
+    use super::*;
+
+    #[test]
+    fn a_visit_is_what_its_cookie_says_and_no_other_form_is_its_own() {
+        let visit = Visit::new().unwrap();
+        let parsed = Visit::parse(visit.value()).unwrap();
+        assert_eq!(visit, parsed);
+        assert!(parsed.is(visit.value()));
+        for other in
+            ["", "x", &visit.value()[1..], Visit::new().unwrap().value(), &format!("{}x", visit.value())]
+        {
+            assert!(!visit.is(other), "{other}");
+        }
+        for text in [
+            "",
+            ".",
+            "x",
+            ".7",
+            &format!("{}.", visit.value()),
+            &format!("{}.x", visit.value()),
+            &"<".repeat(22),
+        ] {
+            assert_eq!(Visit::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_browser_that_was_just_given_a_session_is_known_for_a_moment() {
+        let cookies = ask("GET", None, &[]).terms.cookies.clone().unwrap();
+        let visit = Visit::new().unwrap();
+        assert!(!visit.was_renewed(1000));
+        let mut headers = HeaderMap::new();
+        visit.renew(&mut headers, &cookies, 1000);
+        let line = headers["set-cookie"].to_str().unwrap();
+        let value = line.split(['=', ';']).nth(1).unwrap();
+        let again = Visit::parse(value).unwrap();
+        assert!(again.was_renewed(1000) && again.was_renewed(1009) && !again.was_renewed(1010));
+        assert!(again.is(visit.value()), "forms that stand open are still its own");
+    }
+}

@@ -1,0 +1,121 @@
+//! Where failures are kept: a table of a fixed size, whatever names and addresses clients invent.
+//!
+//! Eight places to a set; a key has its place in one set. When all eight are taken, the one whose failures are forgotten
+//! first gives up its own. A stranger who wants a certain entry gone must therefore make eight others of its set fail
+//! more often than it did, without knowing which keys those are: the keys are of a hash keyed at random.
+
+/// Entries of a set.
+const WAYS: usize = 8;
+
+/// What is remembered of a key, in nanoseconds of the throttle's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Debt {
+    /// When its last failure will be forgotten. Each failure moves this on by the time in which one is forgotten.
+    pub(super) gone: u64,
+    /// Before this no attempt is let through.
+    pub(super) next: u64,
+}
+
+/// A place: a key, and what is remembered of it. Zeros: nobody's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    key: u64,
+    debt: Debt,
+}
+
+/// A table of a fixed size.
+pub(super) struct Table(Box<[Entry]>);
+
+impl Table {
+    /// For so many entries: a power of two, or the next one.
+    pub(super) fn new(entries: usize) -> Self {
+        Self(vec![Entry::default(); entries.max(WAYS).next_power_of_two()].into_boxed_slice())
+    }
+
+    fn set(&mut self, key: u64) -> &mut [Entry] {
+        let sets = self.0.len() / WAYS;
+        let at = (key as usize & (sets - 1)) * WAYS;
+        &mut self.0[at..at + WAYS]
+    }
+
+    /// What is remembered; nothing, of who is not.
+    pub(super) fn get(&mut self, key: u64) -> Debt {
+        let found = self.set(key).iter().find(|entry| entry.key == key);
+        found.map_or_else(Debt::default, |entry| entry.debt)
+    }
+
+    /// Remembers it, instead of whatever matters least now.
+    pub(super) fn put(&mut self, key: u64, debt: Debt, now: u64) {
+        let set = self.set(key);
+        let at = set.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
+            // A delay that runs beyond the memory of its failures matters as long as it runs.
+            let matters = |entry: &Entry| entry.debt.gone.max(entry.debt.next).saturating_sub(now);
+            let least = set.iter().enumerate().min_by_key(|(_, entry)| matters(entry));
+            least.map_or(0, |(at, _)| at)
+        });
+        set[at] = Entry { key, debt };
+    }
+
+    /// Remembers nothing of it.
+    pub(super) fn remove(&mut self, key: u64) {
+        if let Some(entry) = self.set(key).iter_mut().find(|entry| entry.key == key) {
+            *entry = Entry::default();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn debt(gone: u64) -> Debt {
+        Debt { gone, next: 0 }
+    }
+
+    #[test]
+    fn what_is_put_is_there_until_it_is_removed() {
+        let mut table = Table::new(64);
+        assert_eq!(table.get(7), Debt::default());
+        table.put(7, debt(100), 1);
+        assert_eq!(table.get(7), debt(100));
+        table.put(7, debt(200), 1);
+        assert_eq!(table.get(7), debt(200));
+        table.remove(7);
+        assert_eq!(table.get(7), Debt::default());
+    }
+
+    #[test]
+    fn the_entry_that_matters_least_gives_up_its_place() {
+        let mut table = Table::new(64);
+        let sets = 64 / WAYS as u64;
+        for n in 1..=8 {
+            table.put(n * sets, debt(1_000 - n), 1);
+        }
+        table.put(9 * sets, debt(500), 1);
+        assert_eq!(table.get(8 * sets), Debt::default());
+        assert_eq!(table.get(7 * sets), debt(993));
+        assert_eq!(table.get(9 * sets), debt(500));
+        // However many more come: those that failed more often stay.
+        for n in 10..10_000 {
+            table.put(n * sets, debt(500), 1);
+        }
+        for n in 1..8 {
+            assert_eq!(table.get(n * sets), debt(1_000 - n));
+        }
+    }
+
+    #[test]
+    fn a_table_never_grows() {
+        let mut table = Table::new(100);
+        assert_eq!(table.entries(), 128);
+        for key in 1..100_000 {
+            table.put(key, debt(key), 1);
+        }
+        assert_eq!(table.entries(), 128);
+    }
+}

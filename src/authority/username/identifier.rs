@@ -1,0 +1,148 @@
+//! Which characters a name may have: the IdentifierClass of PRECIS (RFC 8264 section 4.2), whose rules are those of
+//! RFC 5892 for domain names. Stricter in two points: joiners, which cannot be seen, are refused everywhere, and a name
+//! does not begin with a mark that belongs on a letter before it.
+
+use super::NameFault;
+use icu_properties::props::{
+    DefaultIgnorableCodePoint, GeneralCategory as Category, NoncharacterCodePoint, Script,
+};
+use icu_properties::{CodePointMapData, CodePointSetData};
+use unicode_normalization::UnicodeNormalization;
+
+/// Whether all characters of a text in its canonical form may be in a name.
+pub(super) fn check(name: &str) -> Result<(), NameFault> {
+    let first = name.chars().next().filter(|first| is_mark(category(*first)));
+    if let Some(character) = first {
+        return Err(NameFault::Character { character, why: "a mark that has no letter to stand on" });
+    }
+    for (at, character) in name.char_indices() {
+        if let Some(why) = refusal(character).or_else(|| refusal_there(name, at, character)) {
+            return Err(NameFault::Character { character, why });
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn category(c: char) -> Category {
+    CodePointMapData::<Category>::new().get(c)
+}
+
+/// Whether Unicode gives it no meaning: it may get one that changes what a text with it is.
+pub(super) fn is_unassigned(c: char) -> bool {
+    category(c) == Category::Unassigned || CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
+}
+
+fn is_mark(category: Category) -> bool {
+    matches!(category, Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark)
+}
+
+/// Why no name may have this character (RFC 8264 section 8, in its order).
+fn refusal(c: char) -> Option<&'static str> {
+    // RFC 5892 section 2.6: exceptions. Those that stand in a context are asked about there.
+    match c {
+        '\u{df}' | '\u{3c2}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => return None,
+        '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' => return None,
+        '\u{640}' | '\u{7fa}' | '\u{302e}' | '\u{302f}' | '\u{3031}'..='\u{3035}' | '\u{303b}' => {
+            return Some("a mark of writing that is no letter of a name");
+        }
+        '!'..='~' => return None,
+        _ => {}
+    }
+    if is_unassigned(c) {
+        return Some("Unicode gives it no meaning");
+    }
+    match c {
+        '\u{1100}'..='\u{11ff}' | '\u{a960}'..='\u{a97f}' | '\u{d7b0}'..='\u{d7ff}' => {
+            return Some("a part of a Korean syllable that forms no syllable");
+        }
+        _ => {}
+    }
+    if CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c) {
+        return Some("cannot be seen");
+    }
+    if !std::iter::once(c).nfkc().eq(std::iter::once(c)) {
+        return Some(match category(c) {
+            Category::SpaceSeparator => "a space",
+            _ => "another form of other characters: write those",
+        });
+    }
+    match category(c) {
+        Category::UppercaseLetter
+        | Category::LowercaseLetter
+        | Category::OtherLetter
+        | Category::ModifierLetter
+        | Category::DecimalNumber
+        | Category::NonspacingMark
+        | Category::SpacingMark => None,
+        Category::Control | Category::LineSeparator | Category::ParagraphSeparator => {
+            Some("a control character")
+        }
+        Category::SpaceSeparator => Some("a space"),
+        Category::Format => Some("cannot be seen"),
+        Category::PrivateUse | Category::Surrogate | Category::Unassigned => {
+            Some("Unicode gives it no meaning")
+        }
+        Category::TitlecaseLetter
+        | Category::EnclosingMark
+        | Category::LetterNumber
+        | Category::OtherNumber
+        | Category::DashPunctuation
+        | Category::OpenPunctuation
+        | Category::ClosePunctuation
+        | Category::ConnectorPunctuation
+        | Category::InitialPunctuation
+        | Category::FinalPunctuation
+        | Category::OtherPunctuation
+        | Category::MathSymbol
+        | Category::CurrencySymbol
+        | Category::ModifierSymbol
+        | Category::OtherSymbol => Some("no letter, digit or ASCII sign"),
+    }
+}
+
+/// Why a character must not be there, though it may be elsewhere (RFC 5892 appendix A).
+fn refusal_there(name: &str, at: usize, c: char) -> Option<&'static str> {
+    let before = || name[..at].chars().next_back();
+    let after = || name[at..].chars().nth(1);
+    let is_script =
+        |c: Option<char>, script| c.is_some_and(|c| CodePointMapData::<Script>::new().get(c) == script);
+    let stands = match c {
+        '\u{b7}' => before() == Some('l') && after() == Some('l'),
+        '\u{375}' => is_script(after(), Script::Greek),
+        '\u{5f3}' | '\u{5f4}' => is_script(before(), Script::Hebrew),
+        '\u{30fb}' => [Script::Hiragana, Script::Katakana, Script::Han]
+            .into_iter()
+            .any(|script| name.chars().any(|c| is_script(Some(c), script))),
+        '\u{660}'..='\u{669}' => !name.contains(|c| matches!(c, '\u{6f0}'..='\u{6f9}')),
+        '\u{6f0}'..='\u{6f9}' => !name.contains(|c| matches!(c, '\u{660}'..='\u{669}')),
+        _ => true,
+    };
+    (!stands).then_some("not beside these characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_of_a_context_are_accepted_in_it_and_nowhere_else() {
+        for (good, bad) in [
+            ("l\u{b7}l", "a\u{b7}l"),
+            ("\u{375}\u{3b1}", "\u{375}a"),
+            ("\u{5d0}\u{5f3}", "a\u{5f3}"),
+            ("\u{30a2}\u{30fb}", "a\u{30fb}"),
+            ("\u{661}\u{662}", "\u{661}\u{6f2}"),
+            ("\u{6f1}\u{6f2}", "\u{6f1}\u{662}"),
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+            assert!(matches!(check(bad), Err(NameFault::Character { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn all_of_visible_ascii_may_be_in_a_name() {
+        for c in '!'..='~' {
+            assert_eq!(check(&c.to_string()), Ok(()));
+        }
+    }
+}
