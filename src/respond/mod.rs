@@ -10,7 +10,7 @@ pub mod page;
 pub mod problem;
 
 pub use access_log::Line;
-pub use problem::{Format, refuse};
+pub use problem::{Format, refuse, refuse_with, see_other};
 
 #[cfg(test)]
 mod tests {

@@ -231,14 +231,23 @@ fn endpoints(
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
         let path = terms.path(facts.endpoint);
-        let (Ok(path), Ok(methods)) = (PathPattern::parse(path), methods_of(methods_asked(terms, facts)))
-        else {
-            faults.fault("bad_path", "authority.paths", format!("\"{path}\""), "a path such as /auth/login");
-            continue;
-        };
-        for host in &hosts {
-            let matcher = Matcher { host: host.clone(), path: path.clone(), methods: methods.clone() };
-            entries.push((matcher, routes.len()));
+        let mut paths = vec![path.to_owned()];
+        if facts.endpoint == Endpoint::Verify {
+            // Envoy asks with the original path behind this one.
+            paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
+        }
+        for path in paths {
+            let (Ok(pattern), Ok(methods)) =
+                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
+            else {
+                let hint = "a path such as /auth/login";
+                faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
+                continue;
+            };
+            for host in &hosts {
+                let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
+                entries.push((matcher, routes.len()));
+            }
         }
         let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
         routes.push(Route {

@@ -1,0 +1,1 @@
+//! `/auth/verify`: the verdict that proxying would give, to trusted proxies.
