@@ -79,7 +79,8 @@ impl Browser {
             "prefs": { "profile.managed_default_content_settings.javascript": scripts },
         });
         let capabilities = json!({ "acceptInsecureCerts": true, "goog:chromeOptions": options });
-        let value = browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": capabilities } }));
+        let value =
+            browser.ask("POST", "/session", &json!({ "capabilities": { "alwaysMatch": capabilities } }));
         value["sessionId"].as_str().expect("a session").clone_into(&mut browser.session);
         browser
     }
@@ -178,7 +179,9 @@ impl Browser {
     /// Types where the keyboard is.
     #[track_caller]
     pub fn press(&self, keys: &str) {
-        let press = |key: char| [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })];
+        let press = |key: char| {
+            [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
+        };
         let actions: Vec<Value> = keys.chars().flat_map(press).collect();
         let keyboard = json!({ "type": "key", "id": "keyboard", "actions": actions });
         self.tell("actions", &json!({ "actions": [keyboard] }));
@@ -207,12 +210,6 @@ impl Browser {
     #[track_caller]
     pub fn forget(&self, name: &str) {
         self.ask("DELETE", &self.path(&format!("cookie/{name}")), &Value::Null);
-    }
-
-    /// Forgets all cookies of all pages.
-    #[track_caller]
-    pub fn forget_all(&self) {
-        self.command("Network.clearBrowserCookies", &json!({}));
     }
 
     /// A command of the DevTools protocol, for what WebDriver does not have.
