@@ -150,6 +150,12 @@ pub enum Malformed {
     HostMismatch,
     /// Framing that two readers could take differently (RFC 9112 section 6.1).
     Framing,
+    /// Who asks for a verdict does not say on which request.
+    OriginalMissing,
+    /// Who asks for a verdict names two requests, or one in a way that cannot be read.
+    OriginalTwice,
+    /// Who asks for a verdict would forward another spelling of the path than the one judged.
+    OriginalSpelling,
 }
 
 /// What is wrong with the body of a request to an endpoint of the authority.
@@ -191,6 +197,8 @@ pub enum RequiredClaim {
     Issuer,
     /// `sub`.
     Subject,
+    /// A `sub` that is there and no string.
+    SubjectText,
     /// `aud`.
     Audience,
     /// `exp`.

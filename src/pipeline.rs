@@ -4,17 +4,19 @@ use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{Place, Shown};
+use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
-use crate::desk::{self, form};
-use crate::forward::{self, Answer, Prepared, RequestBody, Target, Told};
+use crate::desk::{self, form, verdict};
+use crate::forward::{self, Answer, Meter, Prepared, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
+use crate::respond::compat::Heard;
 use crate::respond::{self, Format};
-use crate::route::{Head, Params};
+use crate::route::{Found, Head, Params, Slashes};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
@@ -35,19 +37,32 @@ pub async fn handle(
     let (parts, body) = request.into_parts();
     let policy = worker.policy();
     let snapshot: &Policy = &policy;
-    let version = parts.version;
+    let (version, method) = (parts.version, parts.method.clone());
     let format = Format::of(&parts.headers);
+    let heard = Heard::of(snapshot, &parts.headers);
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
+    if verdict::is_asked(snapshot, parts.uri.path()) {
+        record.verdict_asked();
+    }
     let mut standing = Standing::default();
 
     let served = serve(&worker, snapshot, &connection, parts, body, &mut record, &mut standing).await;
     let mut response = match served {
         Ok(response) => response,
         Err(denial) => {
-            let response = match record.take_login() {
-                Some(location) if format == Format::Html => see_other(location),
-                Some(_) | None => {
-                    respond::refuse(&denial, format, record.id_header(), record.method()).map(Body::whole)
+            let login = record.take_login().filter(|_| format == Format::Html);
+            let response = match (record.verdict(), login) {
+                (Some(manner), login) => {
+                    let response =
+                        verdict::refused(&denial, login, manner, format, record.id_header(), &method);
+                    response.map(Body::whole)
+                }
+                (None, Some(location)) => respond::see_other(location).map(Body::whole),
+                (None, None) => {
+                    let theirs = heard
+                        .and_then(|heard| heard.refuse(&denial, format, snapshot, record.route(), &method));
+                    let ours = || respond::refuse(&denial, format, record.id_header(), &method);
+                    theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
             let response = closing_if_unread(response, &denial, version);
@@ -86,27 +101,18 @@ async fn serve<'p>(
     if let Some(port) = connection.redirect {
         return to_https(&head, port);
     }
-    let found = policy.table.find(&head)?;
-    let route = &policy.routes[*found.entry];
-    record.routed(*found.entry);
-
-    let mut asker = Asker {
-        address: record.caller().address,
-        headers: head.headers,
-        route: route.index,
-        principal: None,
-    };
-    limit::admit(&route.limits.by_address, &asker, standing)?;
-    let (mut body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
-    record.metered(meter.clone());
-    let csrf_field = match (&route.csrf_field, policy.trust.cookies()) {
-        (Some(name), Some(names)) => form::csrf_field(name, &head, names, &mut body).await?,
-        (Some(_) | None, _) => None,
-    };
-    let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
-    let permit = judge(worker, policy, route, &head, &found.params, csrf_field, record)?;
-    asker.principal = permit.principal().map(Rc::as_ref);
-    limit::admit(&route.limits.by_caller, &asker, standing)?;
+    if record.verdict().is_some() || verdict::is_asked(policy, &head.path) {
+        record.verdict_asked();
+        if let Ok(found) = policy.table.find(&head)
+            && matches!(policy.routes[*found.entry].handler, Handler::Answer(Endpoint::Verify))
+        {
+            record.routed(*found.entry);
+        }
+        let original = verdict::original(policy, &parts, &head, record.caller())?;
+        return give_verdict(worker, policy, original, record, standing).await;
+    }
+    let judged = judge(worker, policy, &head, Some(body), record, standing).await?;
+    let Judged { route, found, permit, body, meter } = judged;
 
     match &route.handler {
         Handler::Forward(delivery) => {
@@ -151,8 +157,76 @@ async fn serve<'p>(
     }
 }
 
+/// Tells another proxy what would become of the request that it holds.
+async fn give_verdict<'p>(
+    worker: &Rc<Worker>,
+    policy: &'p Policy,
+    original: verdict::Original,
+    record: &mut Record,
+    standing: &mut Standing<'p>,
+) -> Result<Response<Body>, Denial> {
+    record.asked_about(&original);
+    // Strict whatever the policy says: the slashes that we would merge, the other proxy forwards.
+    let head = Head::read(&original.parts, policy.front.head_bounds, Slashes::Strict)?;
+    verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
+    let judged = judge(worker, policy, &head, None, record, standing).await?;
+    match &judged.route.handler {
+        Handler::Forward(_) => {
+            let tell_csrf = judged.route.csrf_field.is_some();
+            Ok(verdict::granted(&judged.permit, tell_csrf).map(Body::whole))
+        }
+        Handler::Answer(_) => Err(record.own_endpoint()),
+    }
+}
+
+/// A request that may go on, and how far it came.
+struct Judged<'p, 'h> {
+    route: &'p Route,
+    found: Found<'p, 'h, usize>,
+    permit: Permit,
+    body: RequestBody,
+    meter: Option<Rc<Meter>>,
+}
+
+/// Finds a request's route and asks all that it asks. The one way to a permit: of what is forwarded, what is answered
+/// here, and what another proxy asks about, whose body stays with that proxy.
+async fn judge<'p, 'h>(
+    worker: &Worker,
+    policy: &'p Policy,
+    head: &'h Head<'_>,
+    body: Option<Incoming>,
+    record: &mut Record,
+    standing: &mut Standing<'p>,
+) -> Result<Judged<'p, 'h>, Denial> {
+    let found = policy.table.find(head)?;
+    let route = &policy.routes[*found.entry];
+    record.routed(*found.entry);
+
+    let mut asker = Asker {
+        address: record.caller().address,
+        headers: head.headers,
+        route: route.index,
+        principal: None,
+    };
+    limit::admit(&route.limits.by_address, &asker, standing)?;
+    let (mut body, meter) = match body {
+        Some(body) => RequestBody::admit(body, policy.front.body_bounds)?,
+        None => (RequestBody::Empty, None),
+    };
+    record.metered(meter.clone());
+    let csrf_field = match (&route.csrf_field, policy.trust.cookies()) {
+        (Some(name), Some(names)) => form::csrf_field(name, head, names, &mut body).await?,
+        (Some(_) | None, _) => None,
+    };
+    let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
+    let permit = permit(worker, policy, route, head, &found.params, csrf_field, record)?;
+    asker.principal = permit.principal().map(Rc::as_ref);
+    limit::admit(&route.limits.by_caller, &asker, standing)?;
+    Ok(Judged { route, found, permit, body, meter })
+}
+
 /// Decides, and notes what was decided.
-fn judge(
+fn permit(
     worker: &Worker,
     policy: &Policy,
     route: &Route,
@@ -181,7 +255,7 @@ fn judge(
                 && refusal.denial.status() == StatusCode::UNAUTHORIZED
                 && !is_unsafe(head.method)
                 && let Some(terms) = &policy.terms
-                && let Some(location) = desk::login_location(terms, head, &refusal.denial)
+                && let Some(location) = desk::login_location(terms, head, &refusal.denial, record)
             {
                 record.send_to_login(location);
             }
@@ -202,15 +276,6 @@ fn to_https(head: &Head<'_>, port: u16) -> Result<Response<Body>, Denial> {
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
-}
-
-/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
-fn see_other(location: HeaderValue) -> Response<Body> {
-    let mut response = Response::new(Body::whole(Bytes::new()));
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(header::LOCATION, location);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
 }
 
 /// Closes an HTTP/1.1 connection whose request was not read to its end, or may not have been: what is left of it

@@ -9,6 +9,7 @@ use crate::authorize::{Check, Permit};
 use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
+use crate::desk::verdict::{Manner, Original};
 use crate::forward::{Cut, Meter, Notes};
 use crate::peer::{Caller, Peer};
 use crate::plan::AccessLog;
@@ -51,6 +52,7 @@ pub struct Record {
     bytes_out: u64,
     complete: bool,
     to_login: Option<HeaderValue>,
+    verdict: Option<Manner>,
 }
 
 impl Record {
@@ -97,6 +99,7 @@ impl Record {
             bytes_out: 0,
             complete: false,
             to_login: None,
+            verdict: None,
         }
     }
 
@@ -120,11 +123,6 @@ impl Record {
         &self.id_header
     }
 
-    /// Its method.
-    pub fn method(&self) -> &Method {
-        &self.method
-    }
-
     /// Where forwarding notes what came of it.
     pub fn notes(&mut self) -> &mut Notes {
         &mut self.notes
@@ -133,6 +131,11 @@ impl Record {
     /// The route that covers it.
     pub fn routed(&mut self, route: usize) {
         self.route = Some(route);
+    }
+
+    /// The route that covers it, once that is known.
+    pub fn route(&self) -> Option<usize> {
+        self.route
     }
 
     /// It was permitted.
@@ -156,6 +159,35 @@ impl Record {
         }
         self.principal = refusal.principal;
         refusal.denial
+    }
+
+    /// It asks for a verdict on another request.
+    pub fn verdict_asked(&mut self) {
+        self.verdict.get_or_insert(Manner::Statuses);
+    }
+
+    /// It asks about this request, of which is told from here on: the operator looks for what the client sent.
+    pub fn asked_about(&mut self, original: &Original) {
+        self.verdict = Some(original.manner);
+        self.route = None;
+        self.caller.scheme = original.scheme;
+        self.method = original.parts.method.clone();
+        if self.target.is_some() {
+            self.target = original.parts.uri.path_and_query().cloned();
+            self.host = original.parts.headers.get(header::HOST).cloned();
+        }
+    }
+
+    /// How who asks for a verdict understands one; `None` for a request that is no such question.
+    pub fn verdict(&self) -> Option<Manner> {
+        self.verdict
+    }
+
+    /// It asks about a request to an endpoint of ours, which no other service is to get.
+    pub fn own_endpoint(&mut self) -> Denial {
+        self.notes.detail =
+            Some("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
+        Denial::NoRoute
     }
 
     /// A person is to log in, at this address.
@@ -229,6 +261,7 @@ impl Record {
             micros,
             upstream_micros: self.notes.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             complete: self.complete,
+            verdict_for: self.verdict.map(|_| self.connection.peer.address),
         }
     }
 }
@@ -241,6 +274,9 @@ impl Drop for Record {
         let counters = worker.counters();
         match (self.route, &self.denial, self.status) {
             (Some(route), Some(denial), _) => self.count(route, Outcome::Refused(denial), micros),
+            (Some(route), None, Some(_)) if self.verdict.is_some() => {
+                self.count(route, Outcome::Permitted, micros);
+            }
             (Some(route), None, Some(status)) => self.count(route, Outcome::Forwarded(status), micros),
             (None, Some(denial), _) => counters.unrouted.record(denial),
             (None, None, Some(_)) => counters.redirected.add(1),
@@ -295,6 +331,7 @@ pub fn unreadable(worker: &Worker, connection: &Connection, error: &hyper::Error
         micros: 0,
         upstream_micros: None,
         complete: false,
+        verdict_for: None,
     };
     worker.log_line(|lines| line.write(worker.plan().style, lines));
 }
@@ -337,6 +374,11 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
             Malformed::Host => "the host is missing, repeated or not a host",
             Malformed::HostMismatch => "Host and the target's authority differ",
             Malformed::Framing => "the body's framing is ambiguous or broke off",
+            Malformed::OriginalMissing => {
+                "the proxy does not name the original method, scheme, host and target: see docs/forward-auth.md"
+            }
+            Malformed::OriginalTwice => "the original request is named twice, or not in one way",
+            Malformed::OriginalSpelling => "the path holds dot segments, which the proxy would forward",
         }),
         Denial::MalformedToken(part) => Some(match part {
             TokenPart::Field => "Authorization is not one scheme, one space, one token",
@@ -348,7 +390,8 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
         }),
         Denial::MissingClaim(claim) => Some(match claim {
             RequiredClaim::Issuer => "iss is missing or no string",
-            RequiredClaim::Subject => "sub is missing or no string",
+            RequiredClaim::Subject => "sub is missing or empty",
+            RequiredClaim::SubjectText => "sub is no string",
             RequiredClaim::Audience => "aud is missing or neither string nor list of strings",
             RequiredClaim::Expiry => "exp is missing or no number",
             RequiredClaim::Time => "nbf or iat is no number",

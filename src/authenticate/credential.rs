@@ -4,6 +4,9 @@ use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, header};
 
+/// How a refresh token of the local authority begins, so that people, scanners of leaked secrets and the gate know one.
+pub const REFRESH_TOKEN_PREFIX: &str = "pcr_";
+
 /// Where a route's tokens may come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
@@ -35,6 +38,8 @@ pub struct CookieNames {
     pub csrf: Box<str>,
     /// Of the one that ties a login page's form to the browser that it was shown to.
     pub login: Box<str>,
+    /// Of another one that holds the CSRF token too, for clients that look for one beside the refresh token.
+    pub csrf_refresh: Option<Box<str>>,
     /// Of the header field that brings the CSRF token back.
     pub csrf_header: HeaderName,
 }
@@ -47,6 +52,7 @@ impl Default for CookieNames {
             refresh: "__Host-portcullis-refresh".into(),
             csrf: "__Host-portcullis-csrf".into(),
             login: "__Host-portcullis-login".into(),
+            csrf_refresh: None,
             csrf_header: HeaderName::from_static("x-csrf-token"),
         }
     }
@@ -55,7 +61,9 @@ impl Default for CookieNames {
 impl CookieNames {
     /// Whether this is one of ours, which no upstream gets.
     pub fn includes(&self, name: &[u8]) -> bool {
-        [&self.access, &self.refresh, &self.csrf, &self.login].iter().any(|ours| ours.as_bytes() == name)
+        let ours =
+            [&self.access, &self.refresh, &self.csrf, &self.login].into_iter().chain(&self.csrf_refresh);
+        ours.into_iter().any(|ours| ours.as_bytes() == name)
     }
 }
 

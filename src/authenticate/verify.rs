@@ -4,6 +4,7 @@
 //! an unverified token nothing is believed but `iss`, and that only to choose whose keys to try.
 
 use super::claims::{ClaimPath, ClaimValue};
+use super::credential::REFRESH_TOKEN_PREFIX;
 use super::json;
 use super::jws::Jws;
 use super::principal::{Local, Principal};
@@ -23,6 +24,9 @@ type Claims = Map<String, Value>;
 /// # Errors
 /// The first check that fails.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial> {
+    if token.starts_with(REFRESH_TOKEN_PREFIX) {
+        return Err(Denial::WrongType);
+    }
     let jws = Jws::read(token)?;
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
     let Some(Value::String(issuer)) = claims.get("iss") else {
@@ -31,6 +35,7 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     let (issuer, seen) = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
     let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
+    check_kind(&claims)?;
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
     if claims.contains_key("cnf") {
@@ -40,7 +45,8 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     check_audience(&claims, issuer)?;
     let subject = match claims.get("sub") {
         Some(Value::String(subject)) if !subject.is_empty() => subject.as_str(),
-        Some(_) | None => return Err(Denial::MissingClaim(RequiredClaim::Subject)),
+        Some(Value::String(_)) | None => return Err(Denial::MissingClaim(RequiredClaim::Subject)),
+        Some(_) => return Err(Denial::MissingClaim(RequiredClaim::SubjectText)),
     };
     let mut principal = Principal {
         issuer: issuer.name.clone(),
@@ -85,6 +91,17 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Denial> {
         Some(_) => return Err(Denial::WrongType),
     };
     if issuer.types.iter().any(|accepted| **accepted == *kind) { Ok(()) } else { Err(Denial::WrongType) }
+}
+
+/// Some issuers give refresh tokens that are JWTs of the same key, audience and `typ` as their access tokens, and say which
+/// is which in a claim: Flask-JWT-Extended and others in `type`, Simple JWT in `token_type`, Keycloak in `typ`. Taken as
+/// access tokens they would live for weeks, and pass where logging out means nothing.
+fn check_kind(claims: &Claims) -> Result<(), Denial> {
+    let is_refresh = |name| match claims.get(name) {
+        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("refresh"),
+        Some(_) | None => false,
+    };
+    if ["type", "token_type", "typ"].into_iter().any(is_refresh) { Err(Denial::WrongType) } else { Ok(()) }
 }
 
 /// From when and until when it holds, leeway included.
@@ -295,7 +312,7 @@ mod tests {
     #[test]
     fn each_claim_is_of_its_type_and_says_what_it_must() {
         use Denial::{ExpiredToken, MissingClaim, TokenNotYetValid, UnknownIssuer, WrongAudience, WrongType};
-        use RequiredClaim::{Audience, Expiry, Issuer, Subject, Time};
+        use RequiredClaim::{Audience, Expiry, Issuer, Subject, SubjectText, Time};
         for (name, value, expected) in [
             ("iss", Value::Null, MissingClaim(Issuer)),
             ("iss", json!(["https://a"]), MissingClaim(Issuer)),
@@ -322,7 +339,7 @@ mod tests {
             ("aud", json!(["other"]), WrongAudience),
             ("sub", Value::Null, MissingClaim(Subject)),
             ("sub", json!(""), MissingClaim(Subject)),
-            ("sub", json!(7), MissingClaim(Subject)),
+            ("sub", json!(7), MissingClaim(SubjectText)),
             ("cnf", json!({ "jkt": "x" }), WrongType),
             ("sub", json!("x".repeat(9000)), Denial::MalformedToken(TokenPart::Claims)),
             ("realm", json!({ "roles": vec!["r"; 513] }), Denial::MalformedToken(TokenPart::Claims)),

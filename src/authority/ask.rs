@@ -2,8 +2,8 @@
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
-use super::terms::Terms;
-use crate::authenticate::credential::cookie;
+use super::terms::{Compat, Terms};
+use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
 use crate::authenticate::{Place, Principal};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -101,19 +101,34 @@ impl Ask {
     /// The refresh token that the request shows, and whether it came in a cookie.
     ///
     /// # Errors
-    /// [`Denial::AmbiguousCredentials`] where there are two.
+    /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is looked at.
     pub fn refresh_token(&self) -> Result<Option<(&str, bool)>, Denial> {
         let field = self.fields.optional("refresh_token")?;
         let cookie = match &self.terms.cookies {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
-        match (field, cookie) {
-            (Some(_), Some(_)) => Err(Denial::AmbiguousCredentials),
-            (Some(token), None) => Ok(Some((token, false))),
-            // What is no text is no token of ours either; it is refused as one.
-            (None, Some(token)) => Ok(Some((std::str::from_utf8(token).unwrap_or("?"), true))),
-            (None, None) => Ok(None),
+        // What is no text is no token of ours either; it is refused as one.
+        let text = |token| std::str::from_utf8(token).unwrap_or("?");
+        match (field, self.refresh_bearer()?, cookie) {
+            (None, None, None) => Ok(None),
+            (Some(token), None, None) => Ok(Some((token, false))),
+            (None, Some(token), None) => Ok(Some((text(token), false))),
+            (None, None, Some(token)) => Ok(Some((text(token), true))),
+            (_, _, _) => Err(Denial::AmbiguousCredentials),
+        }
+    }
+
+    /// What stands in `Authorization` where clients of another issuer put their refresh tokens: at its refresh whatever it
+    /// is, so that an access token is told to be none; at its logout, where an access token is as good, a refresh token only.
+    fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
+        match (self.terms.compat, self.endpoint) {
+            (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),
+            (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => {
+                let shown = bearer(&self.headers)?;
+                Ok(shown.filter(|token| token.starts_with(REFRESH_TOKEN_PREFIX.as_bytes())))
+            }
+            (Some(Compat::FlaskJwtExtended) | None, _) => Ok(None),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The authority's cookies: given with the tokens they hold, for as long as those live; taken back at logout.
 //!
 //! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths; so no
-//! subdomain, and nobody on the way, can put another session in their place.
+//! subdomain, and nobody on the way, can put another session in their place. Those that bear another's names (`compat`)
+//! have the same attributes, but no browser holds subdomains to them.
 
 use super::ask::Ask;
 use super::terms::Cookies;
@@ -23,6 +24,9 @@ pub(super) fn give(
     set(headers, &names.refresh, refresh.0, refresh.1, true, cookies.lax);
     // It is needed for a refresh too, so it lives as long as that can be done.
     set(headers, &names.csrf, csrf, refresh.1, false, cookies.lax);
+    if let Some(name) = &names.csrf_refresh {
+        set(headers, name, csrf, refresh.1, false, cookies.lax);
+    }
 }
 
 /// Takes them back.
@@ -31,6 +35,9 @@ pub(super) fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &names.access, "", 0, true, cookies.lax);
     set(headers, &names.refresh, "", 0, true, cookies.lax);
     set(headers, &names.csrf, "", 0, false, cookies.lax);
+    if let Some(name) = &names.csrf_refresh {
+        set(headers, name, "", 0, false, cookies.lax);
+    }
 }
 
 /// Gives the value that ties a login page to its browser.

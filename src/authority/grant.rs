@@ -2,8 +2,9 @@
 
 use super::cookie;
 use super::counters::Counters;
-use super::terms::Terms;
+use super::terms::{Compat, Terms};
 use super::token::{AccessClaims, mint};
+use crate::authenticate::credential::REFRESH_TOKEN_PREFIX as PREFIX;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
@@ -17,8 +18,6 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-/// How a refresh token begins, so that people and scanners of leaked secrets know one.
-const PREFIX: &str = "pcr_";
 /// base64url of 256 bits.
 const TEXT_LENGTH: usize = 43;
 /// A request with a larger token is near what servers take as a header field (nginx and Apache: 8 KiB), and browsers as
@@ -119,6 +118,10 @@ impl Grant<'_> {
         match (self.csrf, &self.terms.cookies) {
             (Some(csrf), Some(cookies)) => {
                 body.insert("csrf_token".into(), csrf.into());
+                if self.terms.compat == Some(Compat::FlaskJwtExtended) {
+                    let words = if self.fresh { "login successful" } else { "refresh successful" };
+                    body.insert("msg".into(), words.into());
+                }
                 cookie::give(
                     response.headers_mut(),
                     cookies,

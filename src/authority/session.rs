@@ -3,6 +3,7 @@
 use super::ask::{Ask, Holder};
 use super::grant::{described, empty_answer, hash_of, json_answer};
 use super::refresh::csrf_of_session;
+use super::terms::Compat;
 use super::{Authority, cookie, millis, page};
 use crate::authenticate::Mark;
 use crate::denial::Denial;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 /// Ends the session of the refresh token that the request shows, else of its access token.
 pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    match ask.refresh_token()? {
+    let ended = match ask.refresh_token()? {
         Some((token, by_cookie)) => {
             if by_cookie {
                 csrf_of_session(authority, &ask, token).await?;
@@ -24,6 +25,7 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
             if let Some(session) = session {
                 end_one(authority, &ask, None, &session.id, "logout").await?;
             }
+            if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
         // Whose session ended by itself sees what they asked for. Nothing is taken from a browser that shows nothing.
         None if ask.caller.is_none() && ask.own_site && page::wants_page(&ask) => {
@@ -38,9 +40,10 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
                 (None, Some(id)) => revoke_token(authority, &ask, id, holder.expires, "logout").await?,
                 (None, None) => return Err(Denial::NotFound),
             }
+            if holder.by_cookie { "logout successful" } else { "Access token revoked" }
         }
-    }
-    Ok(goodbye(&ask))
+    };
+    Ok(goodbye(&ask, Some(ended)))
 }
 
 /// Ends all sessions of the account, and all its access tokens.
@@ -54,7 +57,7 @@ pub(super) async fn logout_all(authority: &Authority, ask: Ask) -> Result<Respon
         .map_err(|error| authority.unavailable(&error))?;
     authority.mark(&ask.terms, &marks, ask.now, "logout_all");
     authority.journal.event(Level::Info, "logged out everywhere", &[("subject", &holder.subject)]);
-    Ok(goodbye(&ask))
+    Ok(goodbye(&ask, None))
 }
 
 /// The account's sessions, newest first.
@@ -76,7 +79,7 @@ pub(super) async fn end(authority: &Authority, ask: Ask) -> Result<Response<Byte
         return Err(Denial::NotFound);
     }
     if holder.session.as_deref() == Some(id) {
-        Ok(goodbye(&ask))
+        Ok(goodbye(&ask, None))
     } else {
         Ok(empty_answer(StatusCode::NO_CONTENT))
     }
@@ -134,9 +137,15 @@ pub(super) async fn revoke_token(
     Ok(())
 }
 
-/// The answer to whoever has no session here any more.
-fn goodbye(ask: &Ask) -> Response<Bytes> {
-    let mut response = empty_answer(StatusCode::NO_CONTENT);
+/// The answer to whoever has no session here any more. Clients of another issuer get the words that its documentation has,
+/// for what it has.
+fn goodbye(ask: &Ask, words: Option<&str>) -> Response<Bytes> {
+    let mut response = match (ask.terms.compat, words) {
+        (Some(Compat::FlaskJwtExtended), Some(words)) => {
+            json_answer(StatusCode::OK, &json!({ "msg": words }))
+        }
+        (Some(Compat::FlaskJwtExtended), None) | (None, _) => empty_answer(StatusCode::NO_CONTENT),
+    };
     if let Some(cookies) = &ask.terms.cookies {
         cookie::take_back(response.headers_mut(), cookies);
     }

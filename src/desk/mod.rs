@@ -2,6 +2,7 @@
 //! needed of the request is handed to the authority's own thread, and its answer handed back.
 
 pub mod form;
+pub mod verdict;
 
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate};
@@ -83,10 +84,20 @@ pub async fn answer(
 }
 
 /// Where a person logs in who asked for a page, and where they come back to.
-pub fn login_location(terms: &Terms, head: &Head<'_>, denial: &Denial) -> Option<HeaderValue> {
+pub fn login_location(
+    terms: &Terms,
+    head: &Head<'_>,
+    denial: &Denial,
+    record: &Record,
+) -> Option<HeaderValue> {
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
     let next = encoded(&format!("{}{query}", head.path));
-    let mut location = format!("{}?next={next}", terms.path(Endpoint::LoginPage));
+    // A proxy that asks for a verdict may read a bare path as one of ours (Traefik does).
+    let site = match record.verdict() {
+        None => String::new(),
+        Some(_) => format!("{}://{}", record.caller().scheme.as_str(), head.authority()?),
+    };
+    let mut location = format!("{site}{}?next={next}", terms.path(Endpoint::LoginPage));
     // Who is logged in, and not freshly so, would be sent straight back.
     if matches!(denial, Denial::FreshTokenRequired { .. }) {
         location.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));

@@ -162,12 +162,19 @@ pub fn head(
         // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
+    identity(&mut headers, permit, told.tell_csrf);
+    (parts.method, target.path, headers, forged)
+}
+
+/// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `tell_csrf`: with the CSRF
+/// token of their session, for a route that takes it from its forms.
+pub fn identity(headers: &mut HeaderMap, permit: &Permit, tell_csrf: bool) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
         }
         // The readable cookie does not pass, and what is in no cookie needs no such protection.
-        if told.tell_csrf
+        if tell_csrf
             && permit.place() == Some(Place::Cookie)
             && let Some(csrf) = principal.local.as_deref().and_then(|local| local.csrf.as_deref())
             && let Ok(mut value) = HeaderValue::from_str(csrf)
@@ -176,7 +183,6 @@ pub fn head(
             headers.insert(X_AUTH_CSRF, value);
         }
     }
-    (parts.method, target.path, headers, forged)
 }
 
 /// Joins the pieces that a client of HTTP/2 may split `Cookie` into: HTTP/1.1 knows one field only (RFC 9113 section

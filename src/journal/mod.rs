@@ -52,7 +52,8 @@ impl Journal {
         let shared = Arc::new(Shared { dropped: AtomicU64::new(0), ended: Mutex::new(ended) });
         let counts = Arc::clone(&shared);
         thread::Builder::new().name("journal".into()).spawn(move || {
-            write_all(sink, &waiting, &counts.dropped);
+            // The channel's end goes with it: whoever was told that the journal is closed finds it closed.
+            write_all(sink, waiting, &counts.dropped);
             drop(alive);
         })?;
         Ok(Self { style, level, batches, shared })
@@ -128,7 +129,8 @@ impl Journal {
 }
 
 /// The writer's thread: ends when told to, or when no handle is left.
-fn write_all(mut sink: Box<dyn Write + Send>, waiting: &Receiver<Batch>, dropped: &AtomicU64) {
+#[allow(clippy::needless_pass_by_value, reason = "the channel ends with the writing")]
+fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped: &AtomicU64) {
     let mut broken = false;
     while let Ok(mut next) = waiting.recv() {
         // All that waits is written before the flush, which may be the dear part.

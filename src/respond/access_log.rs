@@ -57,6 +57,8 @@ pub struct Line<'a> {
     pub upstream_micros: Option<u64>,
     /// Whether the client got the whole answer.
     pub complete: bool,
+    /// The proxy that asked for a verdict on this request and holds it; `None` for a request that came itself.
+    pub verdict_for: Option<IpAddr>,
 }
 
 /// How much the line of a request matters. A client's fault is an ordinary event of a gateway.
@@ -124,6 +126,9 @@ impl Line<'_> {
         line.maybe("subject", self.subject);
         line.maybe("issuer", self.issuer);
         line.maybe("upstream", self.upstream);
+        if let Some(proxy) = self.verdict_for {
+            line.text("verdict_for", Address::of(proxy).as_bytes());
+        }
     }
 
     /// The duration as `1.234ms`.
@@ -201,6 +206,7 @@ mod tests {
             micros: 1_034,
             upstream_micros: None,
             complete: true,
+            verdict_for: None,
         }
     }
 

@@ -72,6 +72,8 @@ impl Reasons {
 pub enum Outcome<'d> {
     /// The upstream answered, with this status.
     Forwarded(StatusCode),
+    /// Another proxy was told that it may forward it.
+    Permitted,
     /// We refused.
     Refused(&'d Denial),
 }
@@ -108,6 +110,7 @@ pub struct RouteCounters {
 #[repr(align(64))]
 struct RouteShard {
     forwarded: [Counter; CLASSES],
+    permitted: Counter,
     /// Requests by duration: at most each bound, not cumulated; the last is beyond all of them.
     durations: [Counter; BOUNDS.len() + 1],
     micros: Counter,
@@ -131,6 +134,7 @@ impl RouteCounters {
         let Some(shard) = self.shards.get(shard) else { return };
         match outcome {
             Outcome::Forwarded(status) => shard.forwarded[class(status)].add(1),
+            Outcome::Permitted => shard.permitted.add(1),
             Outcome::Refused(denial) => shard.refused.record(denial),
         }
         let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
@@ -337,6 +341,10 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
         for class in 0..CLASSES {
             let labels = request_labels(&route.name, "forwarded", class_name(class), "");
             out.sample(&labels, route.sum(|shard| shard.forwarded[class].get()));
+        }
+        let permitted = route.sum(|shard| shard.permitted.get());
+        if permitted > 0 {
+            out.sample(&request_labels(&route.name, "permitted", class_name(1), ""), permitted);
         }
         refusals(out, &route.name, route.shards.iter().map(|shard| &shard.refused));
     }

@@ -4,12 +4,13 @@
 //! answer nor a log line nor a metric holds anything of a token. When to answer is the pipeline's business.
 
 pub mod access_log;
+pub mod compat;
 pub mod metrics;
 pub mod page;
 pub mod problem;
 
 pub use access_log::Line;
-pub use problem::{Format, refuse};
+pub use problem::{Format, refuse, refuse_with, see_other};
 
 #[cfg(test)]
 mod tests {

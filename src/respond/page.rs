@@ -4,6 +4,7 @@
 //! holds fixed text but for the request's id, which is escaped.
 
 use crate::denial::Denial;
+use http::StatusCode;
 
 /// The page's style sheet, byte for byte as it stands in the page: the policy below names its digest.
 const STYLE: &str = "\
@@ -19,8 +20,7 @@ pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      form-action 'none'; frame-ancestors 'none'";
 
 /// The page for a refusal.
-pub(super) fn page(denial: &Denial, request_id: &[u8]) -> Vec<u8> {
-    let status = denial.status();
+pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
     let title = status.canonical_reason().unwrap_or("Refused");
     let mut out = Vec::with_capacity(1024);
     for part in [
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_policy_allows_exactly_the_style_of_the_page() {
-        let page = String::from_utf8(page(&Denial::NoRoute, b"id")).unwrap();
+        let page = String::from_utf8(page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"id")).unwrap();
         let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, style.as_bytes());
         let expected = format!("style-src 'sha256-{}';", STANDARD.encode(digest));
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn every_page_says_what_the_document_says() {
         for denial in Denial::every() {
-            let page = String::from_utf8(page(&denial, b"01J-id")).unwrap();
+            let page = String::from_utf8(page(&denial, denial.status(), b"01J-id")).unwrap();
             for text in [denial.detail(), denial.code(), denial.status().as_str(), "01J-id"] {
                 assert!(page.contains(text), "{text}");
             }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_request_id_cannot_open_an_element() {
-        let page = String::from_utf8(page(&Denial::NoRoute, b"<b>&\xff\x1b")).unwrap();
+        let page = String::from_utf8(page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"<b>&\xff\x1b")).unwrap();
         assert!(page.contains("&lt;b>&amp;??</code>"));
     }
 }

@@ -9,8 +9,8 @@ use crate::denial::{Challenge, Denial};
 use crate::journal::line::quoted;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
-    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
@@ -71,17 +71,37 @@ fn begins(value: &[u8], with: &[u8]) -> bool {
     value.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
 }
 
+/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
+pub fn see_other(location: HeaderValue) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::SEE_OTHER;
+    response.headers_mut().insert(LOCATION, location);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
 /// The answer to a refused request. An answer to HEAD has the header fields of the one to GET, and no body
 /// (RFC 9110 section 9.3.2).
 pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
+    refuse_with(denial, denial.status(), format, request_id, method)
+}
+
+/// The same under another status, for who understands few of them. The form of a gRPC call has none to give.
+pub fn refuse_with(
+    denial: &Denial,
+    status: StatusCode,
+    format: Format,
+    request_id: &HeaderValue,
+    method: &Method,
+) -> Response<Bytes> {
     match format {
         Format::Json => {
-            let body = document(denial, request_id.as_bytes());
-            document_answer(denial, "application/problem+json", body, method)
+            let body = document(denial, status, request_id.as_bytes());
+            answer(denial, status, "application/problem+json", body, method)
         }
         Format::Html => {
-            let body = page::page(denial, request_id.as_bytes());
-            let mut answer = document_answer(denial, "text/html; charset=utf-8", body, method);
+            let body = page::page(denial, status, request_id.as_bytes());
+            let mut answer = answer(denial, status, "text/html; charset=utf-8", body, method);
             let headers = answer.headers_mut();
             headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY));
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -92,11 +112,18 @@ pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method:
     }
 }
 
-fn document_answer(denial: &Denial, kind: &'static str, body: Vec<u8>, method: &Method) -> Response<Bytes> {
+/// An answer of this status and body, with the fields that belong to the denial whatever its form.
+pub(super) fn answer(
+    denial: &Denial,
+    status: StatusCode,
+    kind: &'static str,
+    body: Vec<u8>,
+    method: &Method,
+) -> Response<Bytes> {
     let length = HeaderValue::from(body.len());
     let body = if method == Method::HEAD { Bytes::new() } else { Bytes::from(body) };
     let mut answer = Response::new(body);
-    *answer.status_mut() = denial.status();
+    *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, length);
@@ -121,8 +148,8 @@ fn document_answer(denial: &Denial, kind: &'static str, body: Vec<u8>, method: &
 
 /// A problem document. `type` is a URN of the code, stable and not meant to be fetched (RFC 9457 section
 /// 3.1.1 allows both); `title` is the status's own phrase.
-fn document(denial: &Denial, request_id: &[u8]) -> Vec<u8> {
-    let (code, status) = (denial.code(), denial.status());
+fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
+    let code = denial.code();
     let mut out = Vec::with_capacity(320);
     for part in [
         "{\"type\":\"urn:portcullis:refusal:",

@@ -189,7 +189,12 @@ fn reason(malformed: Malformed) -> &'static str {
         Malformed::Fragment => "a fragment",
         Malformed::Target => "a query",
         Malformed::PathTooLong => "too long a path",
-        Malformed::Host | Malformed::HostMismatch | Malformed::Framing => "not a path",
+        Malformed::Host
+        | Malformed::HostMismatch
+        | Malformed::Framing
+        | Malformed::OriginalMissing
+        | Malformed::OriginalTwice
+        | Malformed::OriginalSpelling => "not a path",
     }
 }
 

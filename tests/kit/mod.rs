@@ -10,6 +10,7 @@ pub mod dir;
 pub mod forge;
 pub mod http2;
 pub mod portcullis;
+pub mod proxies;
 pub mod tls;
 pub mod upstream;
 

@@ -248,6 +248,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
             access: "access_token_cookie".into(),
             refresh: "refresh_token_cookie".into(),
             csrf: "csrf_access_token".into(),
+            csrf_refresh: Some("csrf_refresh_token".into()),
             csrf_header: HeaderName::from_static("x-csrf-token"),
             ..CookieNames::default()
         },

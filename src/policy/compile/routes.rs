@@ -4,7 +4,7 @@ use super::Faults;
 use super::trust::{Claims, claim_path};
 use super::upstreams::Upstreams;
 use crate::authenticate::{Access, Admission, ClaimValue, Sources};
-use crate::authority::{Endpoint, Terms};
+use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table, Source};
 use crate::config::place::nearest;
@@ -231,13 +231,23 @@ fn endpoints(
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
         let path = terms.path(facts.endpoint);
-        let (Ok(path), Ok(methods)) = (PathPattern::parse(path), methods_of(facts.methods)) else {
-            faults.fault("bad_path", "authority.paths", format!("\"{path}\""), "a path such as /auth/login");
-            continue;
-        };
-        for host in &hosts {
-            let matcher = Matcher { host: host.clone(), path: path.clone(), methods: methods.clone() };
-            entries.push((matcher, routes.len()));
+        let mut paths = vec![path.to_owned()];
+        if facts.endpoint == Endpoint::Verify {
+            // Envoy asks with the original path behind this one.
+            paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
+        }
+        for path in paths {
+            let (Ok(pattern), Ok(methods)) =
+                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
+            else {
+                let hint = "a path such as /auth/login";
+                faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
+                continue;
+            };
+            for host in &hosts {
+                let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
+                entries.push((matcher, routes.len()));
+            }
         }
         let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
         routes.push(Route {
@@ -252,6 +262,15 @@ fn endpoints(
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             counters: Arc::new(RouteCounters::new(name, cores)),
         });
+    }
+}
+
+/// The methods of an endpoint: its own, and those with which clients of another issuer come.
+fn methods_asked(terms: &Terms, facts: Facts) -> &'static [&'static str] {
+    match (terms.compat, facts.endpoint) {
+        // Documented with both.
+        (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
+        (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
     }
 }
 

@@ -1,0 +1,252 @@
+//! The verdict on a request that another proxy holds (forward-auth): which request that is, and how its proxy is told.
+//!
+//! Promises that the request it reads is the one that the proxy will forward, or none: every fact is named, in one way,
+//! by a trusted proxy. Leaves the deciding to the pipeline, which has one way to decide for all requests.
+
+use crate::authority::Endpoint;
+use crate::authorize::Permit;
+use crate::denial::{Denial, Malformed};
+use crate::forward::outgoing::{self, X_FORWARDED_PROTO};
+use crate::peer::{Caller, Scheme};
+use crate::policy::Policy;
+use crate::respond::{self, Format};
+use crate::route::{Head, path};
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+
+/// Traefik, Caddy: the original method.
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+/// Traefik, Caddy: the original path and query.
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// All but Envoy: the original host.
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// nginx: the original method.
+const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+/// nginx: the original path and query.
+const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+/// nginx as a Kubernetes ingress: scheme, host, path and query in one.
+const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// How who asked understands a verdict that sends a person to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Its own client gets what we answer, a redirect too: Traefik, Caddy, Envoy.
+    Answers,
+    /// It looks at the status alone, and 2xx, 401 and 403 are the only ones that it understands: nginx. Where to log in
+    /// stands in `Location` of a 401.
+    Statuses,
+}
+
+/// The request that a verdict is asked on.
+#[derive(Debug)]
+pub struct Original {
+    /// Its head, the path as its proxy will forward it; of the fields those that the proxy passed on.
+    pub parts: Parts,
+    /// How its client sent it.
+    pub scheme: Scheme,
+    /// How who asks understands the answer.
+    pub manner: Manner,
+}
+
+/// Whether a request with this path, as sent or canonical, asks for a verdict.
+///
+/// To be asked of the path as it was sent before anything else is done: what Envoy puts behind the endpoint's path may
+/// climb out of it (`/auth/verify/../open`), and the answer of a route up there must never be taken for a verdict.
+pub fn is_asked(policy: &Policy, path: &str) -> bool {
+    policy.terms.as_ref().is_some_and(|terms| below(path, terms.path(Endpoint::Verify)).is_some())
+}
+
+/// What of a path lies below another one: nothing, or a path.
+fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
+    path.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Reads which request is asked about.
+///
+/// # Errors
+/// [`Denial::UntrustedProxy`] for who is none: whoever may say what was asked decides what is allowed.
+/// [`Denial::BadRequest`] where a fact is missing, or named in two ways: a client's own field, passed on beside the
+/// proxy's, must not choose the route.
+pub fn original(
+    policy: &Policy,
+    asking: &Parts,
+    head: &Head<'_>,
+    caller: Caller,
+) -> Result<Original, Denial> {
+    if !caller.by_trusted_proxy {
+        return Err(Denial::UntrustedProxy);
+    }
+    let at = policy.terms.as_ref().map_or("", |terms| terms.path(Endpoint::Verify));
+    read(at, asking, head).map_err(Denial::BadRequest)
+}
+
+fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed> {
+    let headers = &asking.headers;
+    let mut named = Named::default();
+    // Envoy asks with the original method and host, and with the original path behind the endpoint's.
+    let rest = below(asking.uri.path(), at).ok_or(Malformed::OriginalSpelling)?;
+    if !rest.is_empty() {
+        let whole = asking.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        named.method(asking.method.clone())?;
+        named.host(&head.authority().ok_or(Malformed::OriginalMissing)?)?;
+        named.target(below(whole, at).ok_or(Malformed::OriginalSpelling)?)?;
+    }
+    for name in [X_FORWARDED_METHOD, X_ORIGINAL_METHOD] {
+        if let Some(method) = one(headers, &name)? {
+            named.method(Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::OriginalTwice)?)?;
+        }
+    }
+    let mut manner = Manner::Answers;
+    for name in [X_FORWARDED_URI, X_ORIGINAL_URI, X_ORIGINAL_URL] {
+        if let Some(target) = one(headers, &name)? {
+            named.target(target)?;
+            if name != X_FORWARDED_URI {
+                manner = Manner::Statuses;
+            }
+        }
+    }
+    if let Some(host) = one(headers, &X_FORWARDED_HOST)? {
+        named.host(host)?;
+    }
+    if let Some(scheme) = one(headers, &X_FORWARDED_PROTO)? {
+        // The nearest proxy's word stands last.
+        named.scheme(scheme.rsplit(',').next().unwrap_or_default().trim())?;
+    }
+    let Named { method: Some(method), scheme: Some(scheme), host: Some(host), target: Some(target) } = named
+    else {
+        return Err(Malformed::OriginalMissing);
+    };
+    let mut headers = headers.clone();
+    headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| Malformed::Host)?);
+    // They frame the question, and the original's body is not here.
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::TRANSFER_ENCODING);
+    let mut parts = Request::new(()).into_parts().0;
+    (parts.method, parts.uri, parts.version) = (method, Uri::from(target), Version::HTTP_11);
+    parts.headers = headers;
+    Ok(Original { parts, scheme, manner })
+}
+
+/// The one value of a field.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Malformed> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Malformed::OriginalTwice),
+        (Some(_), Some(_)) => Err(Malformed::OriginalTwice),
+    }
+}
+
+/// The facts of the original request, each as often as it is named, and always the same.
+#[derive(Default)]
+struct Named {
+    method: Option<Method>,
+    scheme: Option<Scheme>,
+    host: Option<String>,
+    target: Option<PathAndQuery>,
+}
+
+impl Named {
+    fn method(&mut self, method: Method) -> Result<(), Malformed> {
+        agree(&mut self.method, method)
+    }
+
+    fn scheme(&mut self, scheme: &str) -> Result<(), Malformed> {
+        let scheme = match scheme {
+            _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+            _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+            _ => return Err(Malformed::OriginalTwice),
+        };
+        agree(&mut self.scheme, scheme)
+    }
+
+    fn host(&mut self, host: &str) -> Result<(), Malformed> {
+        agree(&mut self.host, host.to_ascii_lowercase())
+    }
+
+    /// A target in origin form, or in absolute form, which names scheme and host as well.
+    fn target(&mut self, target: &str) -> Result<(), Malformed> {
+        // The library would drop it without a word, and the proxy's own upstream may not.
+        if target.contains('#') {
+            return Err(Malformed::Fragment);
+        }
+        let uri: Uri = target.parse().map_err(|_| Malformed::Target)?;
+        match (uri.scheme_str(), uri.authority()) {
+            (None, None) => {}
+            (Some(scheme), Some(authority)) => {
+                self.scheme(scheme)?;
+                self.host(authority.as_str())?;
+            }
+            (Some(_), None) | (None, Some(_)) => return Err(Malformed::Target),
+        }
+        let target = uri.into_parts().path_and_query.ok_or(Malformed::Target)?;
+        agree(&mut self.target, target)
+    }
+}
+
+fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed> {
+    match known {
+        Some(known) if *known != named => Err(Malformed::OriginalTwice),
+        Some(_) => Ok(()),
+        None => {
+            *known = Some(named);
+            Ok(())
+        }
+    }
+}
+
+/// Refuses a path that the other proxy forwards in a spelling with another meaning than the canonical one, which is
+/// judged. We would forward the canonical path; it forwards what it got. Only dot segments make such a difference (the
+/// canonical path has none, and its codes stand for the same bytes), and a service may well not remove them.
+///
+/// # Errors
+/// [`Denial::BadRequest`].
+pub fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
+    let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
+    if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
+}
+
+/// It may go on: who its caller is, in the very fields that an upstream of ours would get.
+pub fn granted(permit: &Permit, tell_csrf: bool) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    outgoing::identity(response.headers_mut(), permit, tell_csrf);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// It may not. `login`: where its sender is to log in instead.
+pub fn refused(
+    denial: &Denial,
+    login: Option<HeaderValue>,
+    manner: Manner,
+    format: Format,
+    id: &HeaderValue,
+    method: &Method,
+) -> Response<Bytes> {
+    let format = match format {
+        Format::Html => Format::Html,
+        // A refused gRPC call is answered with 200, which would be a grant here.
+        Format::Json | Format::Grpc | Format::GrpcWeb => Format::Json,
+    };
+    match (login, manner) {
+        (Some(location), Manner::Answers) => respond::see_other(location),
+        (login, _) => {
+            let mut response = respond::refuse_with(denial, status(denial), format, id, method);
+            if let Some(location) = login {
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            response
+        }
+    }
+}
+
+/// The status of a refusal, for proxies that take most of them for a fault of ours.
+fn status(denial: &Denial) -> StatusCode {
+    match denial.status() {
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS) => status,
+        status if status.is_server_error() => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::FORBIDDEN,
+    }
+}

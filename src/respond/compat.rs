@@ -1,0 +1,293 @@
+//! A refusal as an application with Flask-JWT-Extended gives it, for `[authority] compat = "flask-jwt-extended"`.
+//!
+//! Promises that library's body (`{"msg": ...}`), its statuses (401, 422, 400) and its words for all that it refuses itself
+//! (version 4.7; its words are part of what clients compare). What it knows nothing of keeps the gateway's status and the
+//! gateway's words, in the same body. The challenge and all other fields are as they are without it: a client that does
+//! not look for them does not find them.
+
+use super::problem::{Format, answer};
+use crate::authenticate::Sources;
+use crate::authority::{Compat, Endpoint};
+use crate::denial::{BodyFault, Denial, RequiredClaim, TokenPart};
+use crate::policy::{Handler, Policy};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use std::borrow::Cow;
+
+/// What of a request the library's words depend on, beside its route.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard {
+    /// Whether it says anything in `Authorization`.
+    authorization: bool,
+}
+
+impl Heard {
+    /// Of this request; none where refusals are not to be the library's.
+    pub fn of(policy: &Policy, headers: &HeaderMap) -> Option<Self> {
+        match policy.terms.as_deref()?.compat? {
+            Compat::FlaskJwtExtended => {
+                let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+                Some(Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) })
+            }
+        }
+    }
+
+    /// The answer to a refused request of this route. None where the client can read no JSON at all (gRPC).
+    pub fn refuse(
+        self,
+        denial: &Denial,
+        format: Format,
+        policy: &Policy,
+        route: Option<usize>,
+        method: &Method,
+    ) -> Option<Response<Bytes>> {
+        match format {
+            // A browser too: the library has no pages, and what reads its answers says `Accept: text/html` at times.
+            Format::Json | Format::Html => {}
+            Format::Grpc | Format::GrpcWeb => return None,
+        }
+        let words = words(denial, || Looked::at(self, policy, route));
+        let body = serde_json::json!({ "msg": words }).to_string().into_bytes();
+        Some(answer(denial, status(denial), "application/json", body, method))
+    }
+}
+
+/// Where a route looked for a token.
+struct Looked<'p> {
+    heard: Heard,
+    sources: Option<&'p Sources>,
+    cookie: Option<&'p str>,
+    refresh: bool,
+}
+
+impl<'p> Looked<'p> {
+    fn at(heard: Heard, policy: &'p Policy, route: Option<usize>) -> Self {
+        let route = route.and_then(|route| policy.routes.get(route));
+        let refresh = route.is_some_and(|route| match route.handler {
+            Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
+            Handler::Forward(_) => false,
+        });
+        let cookies = policy.trust.cookies();
+        let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
+        Self { heard, sources: route.map(|route| &route.admission.sources), cookie, refresh }
+    }
+
+    /// The library's words where no token was found: each place that was looked at, in the order of its own documentation.
+    fn missing(&self) -> String {
+        let mut places = Vec::new();
+        let mut details = Vec::new();
+        if self.sources.is_none_or(|sources| sources.header) {
+            places.push("headers");
+            details.push(if self.heard.authorization {
+                "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'"
+                    .to_owned()
+            } else {
+                "Missing Authorization Header".to_owned()
+            });
+        }
+        if let (true, Some(name)) = (self.sources.is_none_or(|sources| sources.cookie), self.cookie) {
+            places.push("cookies");
+            details.push(format!("Missing cookie \"{name}\""));
+        }
+        for name in self.sources.iter().flat_map(|sources| &sources.named) {
+            places.push("headers");
+            details.push(format!("Missing {name} Header"));
+        }
+        if let Some(name) = self.sources.and_then(|sources| sources.query.as_deref()) {
+            places.push("query_string");
+            // As the library spells it.
+            details.push(format!("Missing '{name}' query paramater"));
+        }
+        match (places.split_last(), &details[..]) {
+            (Some((last, first)), [_, _, ..]) => {
+                format!("Missing JWT in {} or {last} ({})", first.join(", "), details.join("; "))
+            }
+            (_, [only]) => only.clone(),
+            (_, _) => "Missing Authorization Header".to_owned(),
+        }
+    }
+}
+
+/// The library's status, where it has one.
+const fn status(denial: &Denial) -> StatusCode {
+    match denial {
+        Denial::MissingToken
+        | Denial::ExpiredToken
+        | Denial::RevokedToken
+        | Denial::FreshTokenRequired { .. }
+        | Denial::CsrfMissing
+        | Denial::CsrfMismatch
+        | Denial::RefreshReused
+        | Denial::AccountDisabled
+        | Denial::BadCredentials => StatusCode::UNAUTHORIZED,
+        Denial::MalformedToken(_)
+        | Denial::UnsupportedAlgorithm
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::BadSignature
+        | Denial::TokenNotYetValid
+        | Denial::WrongAudience
+        | Denial::WrongType
+        | Denial::MissingClaim(_)
+        | Denial::UnknownToken => StatusCode::UNPROCESSABLE_ENTITY,
+        Denial::ClaimMismatch => StatusCode::BAD_REQUEST,
+        Denial::BadRequest(_)
+        | Denial::HeadersTooLarge
+        | Denial::BodyTooLarge
+        | Denial::RequestTimeout
+        | Denial::NoRoute
+        | Denial::MethodNotAllowed(_)
+        | Denial::AmbiguousCredentials
+        | Denial::CheckUnavailable
+        | Denial::InsufficientRole
+        | Denial::InsufficientScope(_)
+        | Denial::RateLimited { .. }
+        | Denial::Overloaded
+        | Denial::InvalidBody(_)
+        | Denial::UnsupportedMediaType
+        | Denial::UntrustedProxy
+        | Denial::InsecureTransport
+        | Denial::TooManyAttempts { .. }
+        | Denial::InvalidClient
+        | Denial::StoreUnavailable
+        | Denial::NotFound
+        | Denial::UpstreamUnavailable
+        | Denial::UpstreamTimeout
+        | Denial::UpstreamFailed => denial.status(),
+    }
+}
+
+/// The library's words, where it has some; else ours.
+fn words<'p>(denial: &Denial, looked: impl FnOnce() -> Looked<'p>) -> Cow<'static, str> {
+    Cow::Borrowed(match denial {
+        Denial::MissingToken => return Cow::Owned(looked().missing()),
+        Denial::MalformedToken(part) => match part {
+            TokenPart::Field => "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'",
+            TokenPart::Shape => "Not enough segments",
+            TokenPart::Header => "Invalid header padding",
+            TokenPart::Claims => "Invalid payload padding",
+            // A signature of the wrong length is one that does not verify, in that library.
+            TokenPart::Signature => "Signature verification failed",
+            TokenPart::Critical => "Unsupported critical extension",
+        },
+        Denial::UnsupportedAlgorithm => "The specified alg value is not allowed",
+        Denial::UnknownIssuer => "Invalid issuer",
+        // It has one key, and a token that another made.
+        Denial::UnknownKey | Denial::BadSignature | Denial::UnknownToken => "Signature verification failed",
+        Denial::ExpiredToken => "Token has expired",
+        // Its own tokens begin when they were made, and that is the claim it looks at first.
+        Denial::TokenNotYetValid => "The token is not yet valid (iat)",
+        Denial::WrongAudience => "Audience doesn't match",
+        Denial::WrongType if looked().refresh => "Only refresh tokens are allowed",
+        Denial::WrongType => "Only non-refresh tokens are allowed",
+        Denial::MissingClaim(claim) => match claim {
+            RequiredClaim::Issuer => "Token is missing the \"iss\" claim",
+            RequiredClaim::Audience => "Token is missing the \"aud\" claim",
+            RequiredClaim::Expiry => "Token is missing the \"exp\" claim",
+            RequiredClaim::Subject => "Missing claim: sub",
+            RequiredClaim::SubjectText => "Subject must be a string",
+            RequiredClaim::Time => "Issued At claim (iat) must be an integer.",
+        },
+        // Whoever ended the session of a spent token did it for the one who comes with it now, too.
+        Denial::RevokedToken | Denial::RefreshReused => "Token has been revoked",
+        Denial::FreshTokenRequired { .. } => "Fresh token required",
+        Denial::CsrfMissing => "Missing CSRF token",
+        Denial::CsrfMismatch => "CSRF double submit tokens do not match",
+        // Without the name that the library repeats here: what a client sent is not sent back.
+        Denial::AccountDisabled => "Error loading the user",
+        // The words of the login in the library's documentation, which applications have taken over.
+        Denial::BadCredentials => "Bad username or password",
+        Denial::ClaimMismatch => "User claims verification failed",
+        Denial::InvalidBody(BodyFault::Missing) => "Missing username, password or token",
+        Denial::BadRequest(_)
+        | Denial::HeadersTooLarge
+        | Denial::BodyTooLarge
+        | Denial::RequestTimeout
+        | Denial::NoRoute
+        | Denial::MethodNotAllowed(_)
+        | Denial::AmbiguousCredentials
+        | Denial::CheckUnavailable
+        | Denial::InsufficientRole
+        | Denial::InsufficientScope(_)
+        | Denial::RateLimited { .. }
+        | Denial::Overloaded
+        | Denial::InvalidBody(BodyFault::Json | BodyFault::Form | BodyFault::WrongType | BodyFault::Value)
+        | Denial::UnsupportedMediaType
+        | Denial::UntrustedProxy
+        | Denial::InsecureTransport
+        | Denial::TooManyAttempts { .. }
+        | Denial::InvalidClient
+        | Denial::StoreUnavailable
+        | Denial::NotFound
+        | Denial::UpstreamUnavailable
+        | Denial::UpstreamTimeout
+        | Denial::UpstreamFailed => denial.detail(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderName;
+
+    fn looked(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
+        // One lifetime for what outlives the call anyway.
+        Looked { heard: Heard { authorization }, sources, cookie, refresh: false }.missing()
+    }
+
+    #[test]
+    fn what_is_missing_is_said_of_each_place_that_was_looked_at() {
+        let only = |header, cookie, query: Option<&str>| Sources {
+            header,
+            cookie,
+            named: Box::new([]),
+            query: query.map(Into::into),
+        };
+        let header = "Missing Authorization Header";
+        let scheme =
+            "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'";
+        let cookie = "Missing cookie \"access_token_cookie\"";
+        let named = Some("access_token_cookie");
+        assert_eq!(looked(false, None, None), header);
+        assert_eq!(looked(true, None, None), scheme);
+        assert_eq!(looked(false, Some(&only(false, true, None)), named), cookie);
+        assert_eq!(looked(true, Some(&only(false, true, None)), named), cookie);
+        assert_eq!(
+            looked(false, Some(&Sources::default()), named),
+            format!("Missing JWT in headers or cookies ({header}; {cookie})")
+        );
+        assert_eq!(
+            looked(true, Some(&only(true, true, Some("jwt"))), named),
+            format!(
+                "Missing JWT in headers, cookies or query_string ({scheme}; {cookie}; Missing 'jwt' query paramater)"
+            )
+        );
+        let own =
+            Sources { named: Box::new([HeaderName::from_static("x-token")]), ..only(false, false, None) };
+        assert_eq!(looked(false, Some(&own), named), "Missing x-token Header");
+    }
+
+    #[test]
+    fn no_status_of_the_library_is_one_of_success_and_none_of_ours_for_other_things_changes() {
+        for denial in Denial::every() {
+            let status = status(&denial);
+            assert!(status.is_client_error() || status.is_server_error(), "{}", denial.code());
+            if !matches!(denial.status().as_u16(), 401 | 403) {
+                assert_eq!(status, denial.status(), "{}", denial.code());
+            }
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_words_that_hold_nothing_of_the_request() {
+        for denial in Denial::every() {
+            let looked = || Looked {
+                heard: Heard { authorization: true },
+                sources: None,
+                cookie: None,
+                refresh: true,
+            };
+            assert!(!words(&denial, looked).is_empty(), "{}", denial.code());
+        }
+    }
+}

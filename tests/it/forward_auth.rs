@@ -1,0 +1,477 @@
+//! Verdicts for real proxies: nginx, Caddy, Traefik and Envoy, each with the configuration that the docs give for it.
+//!
+//! Each proxy is started once and asked all of it, since starting one is what takes the time. What counts is what the
+//! service behind it saw.
+
+use crate::kit::account::AUTHORITY;
+use crate::kit::client::HOST;
+use crate::kit::forge::Token;
+use crate::kit::proxies::{Kind, Proxy};
+use crate::kit::upstream::Seen;
+use crate::kit::{Answer, Portcullis, Request, Upstream, client, token};
+use crate::policy;
+
+const ROUTES: &str = r#"
+[server]
+trusted_proxies = ["127.0.0.1"]
+
+[rate_limit.few]
+by    = "client_ip"
+rate  = "1/h"
+burst = 2
+
+[[route]]
+name     = "open"
+path     = "/open/{*rest}"
+upstream = "app"
+access   = "public"
+
+[[route]]
+name     = "maybe"
+path     = "/maybe"
+upstream = "app"
+access   = "optional"
+
+[[route]]
+name     = "orders"
+path     = "/orders/{id}"
+methods  = ["GET", "HEAD", "POST"]
+upstream = "app"
+roles    = ["clerk"]
+
+[[route]]
+name     = "page"
+path     = "/page"
+upstream = "app"
+login    = "page"
+
+[[route]]
+name        = "limited"
+path        = "/limited"
+upstream    = "app"
+access      = "public"
+rate_limits = ["few"]
+
+[[route]]
+name     = "internal"
+host     = "internal.test"
+path     = "/{*rest}"
+upstream = "app"
+roles    = ["admin"]
+"#;
+
+/// Names that a service could read as the gateway's.
+const FORGED: [&str; 9] = [
+    "X-Auth-Subject",
+    "x-auth-roles",
+    "X-Auth-Scopes",
+    "X-Auth-Issuer",
+    "X-Auth-Assertion",
+    "X_Auth_Subject",
+    "X-Auth_Roles",
+    "X.Auth.Subject",
+    "X-Auth-Token-Id",
+];
+
+/// A proxy, the gateway that it asks, and the service behind it.
+struct Stage {
+    kind: Kind,
+    gateway: Portcullis,
+    service: Upstream,
+    proxy: Proxy,
+}
+
+impl Stage {
+    #[track_caller]
+    fn set(kind: Kind) -> Self {
+        let service = Upstream::start();
+        // The gateway forwards nothing here; the service in its policy is one that is not there.
+        let unused = Upstream::start();
+        let gateway =
+            Portcullis::with(&policy(&unused, &format!("{ROUTES}{AUTHORITY}cookies = true\n"))).start();
+        unused.stop();
+        let proxy = Proxy::start(kind, &gateway, &service);
+        Self { kind, gateway, service, proxy }
+    }
+
+    /// The answer, and what the service saw.
+    #[track_caller]
+    fn ask(&self, request: &Request) -> (Answer, Option<Seen>) {
+        let before = self.service.requests().len();
+        let answer = request.to(self.proxy.address());
+        let mut seen = self.service.requests().split_off(before);
+        assert!(seen.len() <= 1, "{:?}: once: {seen:#?}", self.kind);
+        (answer, seen.pop())
+    }
+
+    #[track_caller]
+    fn passes(&self, request: &Request) -> Seen {
+        let (answer, seen) = self.ask(request);
+        assert_eq!(answer.status, 200, "{:?} {request:?}: {answer:#?}", self.kind);
+        seen.unwrap_or_else(|| panic!("{:?} {request:?} reaches the service", self.kind))
+    }
+
+    #[track_caller]
+    fn refuses(&self, request: &Request, status: u16, code: &str) -> Answer {
+        let (answer, seen) = self.ask(request);
+        assert!(seen.is_none(), "{:?} {request:?} does not reach the service: {seen:#?}", self.kind);
+        assert_eq!(answer.status, status, "{:?} {request:?}: {answer:#?}", self.kind);
+        if self.kind != Kind::Nginx {
+            // nginx takes the status and drops the body.
+            assert_eq!(answer.code(), code, "{:?} {request:?}: {answer:#?}", self.kind);
+        }
+        answer
+    }
+}
+
+fn clerk() -> Token {
+    token("ada").role("clerk")
+}
+
+fn forging(request: Request) -> Request {
+    request.header("X-Auth-Subject", "forged").header("X-Auth-Roles", "forged-admin")
+}
+
+#[test]
+fn nginx_forwards_what_the_gateway_permits_and_nothing_else() {
+    all_of_it(&Stage::set(Kind::Nginx));
+}
+
+#[test]
+fn caddy_forwards_what_the_gateway_permits_and_nothing_else() {
+    all_of_it(&Stage::set(Kind::Caddy));
+}
+
+#[test]
+fn traefik_forwards_what_the_gateway_permits_and_nothing_else() {
+    all_of_it(&Stage::set(Kind::Traefik));
+}
+
+#[test]
+fn envoy_forwards_what_the_gateway_permits_and_nothing_else() {
+    all_of_it(&Stage::set(Kind::Envoy));
+}
+
+fn all_of_it(stage: &Stage) {
+    each_kind_of_route(stage);
+    no_forged_identity_arrives(stage);
+    methods_hosts_and_bodies(stage);
+    no_field_of_the_client_chooses_the_route(stage);
+    no_spelling_leads_past_a_guard(stage);
+    limits_pages_and_cookies(stage);
+    the_operator_finds_it(stage);
+    a_gateway_that_is_away_permits_nothing(stage);
+}
+
+fn each_kind_of_route(stage: &Stage) {
+    stage.passes(&Request::get("/open/a"));
+    stage.passes(&Request::get("/maybe"));
+    let refused = stage.refuses(&Request::get("/orders/1"), 401, "missing_token");
+    assert_eq!(refused.header("www-authenticate"), Some("Bearer realm=\"portcullis\""), "{refused:#?}");
+    let expired = stage.refuses(&Request::get("/orders/1").bearer(clerk().expired()), 401, "expired_token");
+    assert!(expired.header("www-authenticate").is_some_and(|c| c.contains("expired_token")), "{expired:#?}");
+    stage.refuses(&Request::get("/maybe").bearer(clerk().expired()), 401, "expired_token");
+    stage.refuses(&Request::get("/orders/1").bearer(token("bob")), 403, "insufficient_role");
+    stage.refuses(&Request::get("/nowhere"), 403, "no_route");
+    let seen = stage.passes(&Request::get("/orders/1?q=%2e%2E&x=a%20b").bearer(clerk()));
+    assert_eq!(seen.target, "/orders/1?q=%2e%2E&x=a%20b");
+    assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{seen:#?}");
+    assert_eq!(seen.header("x-auth-roles"), Some("clerk"), "{seen:#?}");
+    assert_eq!(seen.header("x-auth-issuer"), Some("https://id.test/"), "{seen:#?}");
+    assert!(!seen.mentions("bearer"), "the token stays outside: {seen:#?}");
+    // A refused gRPC call gets 200 from the gateway as a proxy; here that would be a grant.
+    let call =
+        Request::post("/orders/1", "").header("Content-Type", "application/grpc").header("TE", "trailers");
+    let (answer, seen) = stage.ask(&call);
+    assert!(seen.is_none(), "{:?}: {seen:#?}", stage.kind);
+    // Envoy makes one of those 200 of the refusal, for its client.
+    let refused = answer.status == 401 || answer.header("grpc-status") == Some("16");
+    assert!(refused, "{:?}: {answer:#?}", stage.kind);
+}
+
+fn no_forged_identity_arrives(stage: &Stage) {
+    for name in FORGED {
+        for request in [
+            Request::get("/open/a"),
+            Request::get("/maybe"),
+            Request::get("/maybe").bearer(token("bob")),
+            Request::get("/orders/1").bearer(clerk()),
+            Request::get("/open/a").bearer(clerk()),
+        ] {
+            let request = request.header(name, "forged").header(name, "forged, twice");
+            // Some proxies refuse an odd name, some drop it.
+            let (answer, seen) = stage.ask(&request);
+            match seen {
+                Some(seen) => {
+                    assert!(!seen.mentions("forged"), "{:?} {name}: {seen:#?}", stage.kind);
+                    assert_eq!(answer.status, 200);
+                }
+                None => assert!(answer.status >= 400 && name.contains(['_', '.']), "{name}: {answer:#?}"),
+            }
+        }
+    }
+    // Where nobody is known, nobody is named.
+    for path in ["/open/a", "/maybe"] {
+        let seen = stage.passes(&forging(Request::get(path)));
+        assert!(!seen.mentions("x-auth-"), "{:?} {path}: {seen:#?}", stage.kind);
+    }
+    let seen = stage.passes(&forging(Request::get("/maybe").bearer(token("bob"))));
+    assert_eq!(seen.header("x-auth-subject"), Some("bob"));
+    assert_eq!(seen.header("x-auth-roles"), None, "bob has none: {seen:#?}");
+    // Taken away by the client itself, after the proxy has set it (CVE-2024-45410).
+    let request = || Request::get("/orders/1").bearer(clerk());
+    for request in [
+        request().header("Connection", "close, X-Auth-Subject, X-Forwarded-Uri"),
+        request().header("Connection", "close").header("connection", "x-auth-subject"),
+        request().header("Connection", "X-Original-Uri,x-forwarded-host,X-FORWARDED-METHOD"),
+    ] {
+        let (answer, seen) = stage.ask(&request);
+        match seen {
+            Some(seen) => assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{seen:#?}"),
+            None => assert!(answer.status >= 400, "{answer:#?}"),
+        }
+    }
+}
+
+fn methods_hosts_and_bodies(stage: &Stage) {
+    let seen = stage.passes(&Request::post("/orders/1", "some body").bearer(clerk()));
+    assert_eq!((&*seen.method, &*seen.body, seen.complete), ("POST", &b"some body"[..], true), "{seen:#?}");
+    stage.refuses(&Request::post("/orders/1", "some body"), 401, "missing_token");
+    stage.refuses(&Request::new("DELETE", "/orders/1").bearer(clerk()), 403, "method_not_allowed");
+    let chunked = format!(
+        "POST /orders/1 HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {}\r\nTransfer-Encoding: chunked\r\n\r\n\
+         4\r\nsome\r\n0\r\n\r\n",
+        clerk()
+    );
+    client::send(stage.proxy.address(), chunked).is(200);
+    assert_eq!(stage.service.last_request().body, b"some");
+    let (answer, seen) = stage.ask(&Request::new("HEAD", "/orders/1").bearer(clerk()));
+    assert_eq!((answer.status, seen.unwrap().method), (200, "HEAD".to_owned()));
+    let (answer, seen) = stage.ask(&Request::new("HEAD", "/orders/1"));
+    assert_eq!((answer.status, seen.is_none()), (401, true));
+
+    let inside = Request::get("/open/a").host("internal.test");
+    stage.refuses(&inside, 401, "missing_token");
+    stage.refuses(&inside.clone().bearer(clerk()), 403, "insufficient_role");
+    let seen = stage.passes(&inside.bearer(token("root").role("admin")));
+    assert_eq!(seen.header("host"), Some("internal.test"), "{seen:#?}");
+    // An absolute target and Host that differ: whoever is believed, it is one and the same all along.
+    let both = format!("GET http://internal.test/open/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let before = stage.service.requests().len();
+    let answer = client::send(stage.proxy.address(), both);
+    let seen = stage.service.requests().split_off(before).pop();
+    let host = seen.as_ref().and_then(|seen| seen.header("host"));
+    assert!(answer.status >= 400 || host == Some(HOST), "{:?}: {answer:#?} {seen:#?}", stage.kind);
+    assert!(answer.status != 200 || host.is_some(), "{answer:#?}");
+}
+
+fn no_field_of_the_client_chooses_the_route(stage: &Stage) {
+    for (name, value) in [
+        ("X-Forwarded-Uri", "/open/a"),
+        ("X-Original-URI", "/open/a"),
+        ("X-Original-URL", "http://gateway.test/open/a"),
+        ("X-Rewrite-URL", "/open/a"),
+        ("X-Forwarded-Method", "GET"),
+        ("X-Original-Method", "GET"),
+        ("X-Forwarded-Host", "gateway.test"),
+        ("X-Forwarded-Host", "other.test"),
+        ("X-Forwarded-Prefix", "/open"),
+        ("X_Forwarded_Uri", "/open/a"),
+        ("X-HTTP-Method-Override", "GET"),
+        ("Host", "gateway.test"),
+        ("Forwarded", "for=1.1.1.1;host=gateway.test;proto=https"),
+    ] {
+        for request in [
+            Request::get("/orders/1"),
+            Request::new("DELETE", "/orders/1").bearer(clerk()),
+            Request::get("/open/a").host("internal.test").bearer(clerk()),
+        ] {
+            let (answer, seen) = stage.ask(&request.header(name, value).header(name, value));
+            let label = format!("{:?} {name}: {value}", stage.kind);
+            assert!(seen.is_none(), "{label}: {seen:#?}");
+            assert!((400..500).contains(&answer.status), "{label}: {answer:#?}");
+        }
+    }
+}
+
+/// What a service may take a target for: with its codes read and not, with parameters and without.
+fn readings(target: &str) -> Vec<String> {
+    let path = target.split('?').next().unwrap();
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while at < path.len() {
+        let code = path.get(at..at + 3).filter(|code| code.starts_with('%'));
+        match code.and_then(|code| u8::from_str_radix(&code[1..], 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                at += 3;
+            }
+            None => {
+                bytes.push(path.as_bytes()[at]);
+                at += 1;
+            }
+        }
+    }
+    let decoded = String::from_utf8_lossy(&bytes).replace('\\', "/");
+    let mut readings = Vec::new();
+    for text in [path, &decoded] {
+        for parameters in [true, false] {
+            for merge in [true, false] {
+                let mut stack: Vec<&str> = Vec::new();
+                for segment in text.split('/').skip(1) {
+                    let segment = if parameters { segment } else { segment.split(';').next().unwrap() };
+                    match segment {
+                        "." => {}
+                        ".." => {
+                            stack.pop();
+                        }
+                        "" if merge => {}
+                        _ => stack.push(segment),
+                    }
+                }
+                readings.push(format!("/{}", stack.join("/")));
+            }
+        }
+    }
+    readings
+}
+
+fn no_spelling_leads_past_a_guard(stage: &Stage) {
+    for target in [
+        "/open/../orders/1",
+        "/open/%2e%2e/orders/1",
+        "/open/.%2E/orders/1",
+        "/open/..%2forders/1",
+        "/open/..%5corders/1",
+        "/open/..;/orders/1",
+        "/open/;/../../orders/1",
+        "/open/x;y/../../orders/1",
+        "//orders/1",
+        "/orders//1",
+        "/open//../../orders/1",
+        "/./orders/1",
+        "/%6frders/1",
+        "/orders%2f1",
+        "/../orders/1",
+        "/../../orders/1",
+        "/open/a/../../orders/1",
+        "/open\\..\\orders\\1",
+        "/open/#/../../orders/1",
+        "/orders/1#/open/a",
+        "/open/%00/../orders/1",
+        "/open/%c0%ae%c0%ae/orders/1",
+        "/auth/../orders/1",
+        "/auth/verify",
+        "/auth/verify/orders/1",
+        "/auth/verify/open/a",
+        "/auth/verify/../../orders/1",
+        "/auth/%76erify/open/a",
+        "/auth/./verify/open/a",
+        "/auth//verify/open/a",
+        "/AUTH/verify/open/a",
+        "http://gateway.test/open/../orders/1",
+        "*",
+        "orders/1",
+    ] {
+        for method in ["GET", "OPTIONS"] {
+            // A question of its own, if it came through to the gateway, would be about something that is open.
+            let request = Request::new(method, target)
+                .header("X-Forwarded-Uri", "/open/a")
+                .header("X-Forwarded-Method", "GET");
+            for request in [request, Request::new(method, target)] {
+                let (answer, seen) = stage.ask(&request);
+                let label = format!("{:?} {method} {target}: {answer:#?} {seen:#?}", stage.kind);
+                match &seen {
+                    // Go's server answers `OPTIONS *` itself.
+                    None => assert!(target == "*" || (300..504).contains(&answer.status), "{label}"),
+                    Some(seen) => {
+                        let wrong: Vec<_> = readings(&seen.target)
+                            .into_iter()
+                            .filter(|path| !path.starts_with("/open"))
+                            .collect();
+                        assert!(wrong.is_empty(), "{label} {wrong:?}");
+                    }
+                }
+            }
+        }
+    }
+    // Honest spellings pass, and arrive as something that means the same.
+    for (target, means) in [
+        ("/open/caf%c3%a9", "/open/caf\u{e9}"),
+        ("/open/%7Euser", "/open/~user"),
+        ("/open/a;v=1/b", "/open/a;v=1/b"),
+        ("/open/a%20b", "/open/a b"),
+        ("/open/%2525", "/open/%25"),
+    ] {
+        let seen = stage.passes(&Request::get(target));
+        assert!(readings(&seen.target).contains(&means.to_owned()), "{:?}: {seen:#?}", stage.kind);
+    }
+}
+
+fn limits_pages_and_cookies(stage: &Stage) {
+    stage.passes(&Request::get("/limited"));
+    stage.passes(&Request::get("/limited"));
+    let refused = stage.refuses(&Request::get("/limited"), 429, "rate_limited");
+    assert!(refused.header("retry-after").is_some_and(|wait| wait != "0"), "{refused:#?}");
+
+    let browser = |target: &str| Request::get(target).header("Accept", "text/html,application/json;q=0.9");
+    let (answer, seen) = stage.ask(&browser("/page?a=b&c=d"));
+    assert!(seen.is_none(), "{seen:#?}");
+    assert_eq!(answer.status, 303, "{:?}: {answer:#?}", stage.kind);
+    let location = answer.header("location").unwrap();
+    assert_eq!(location, format!("http://{HOST}/auth/login?next=/page%3Fa%3Db%26c%3Dd"), "{:?}", stage.kind);
+    stage.refuses(&Request::get("/page"), 401, "missing_token");
+    let (answer, _) = stage.ask(&Request::post("/page", "").header("Accept", "text/html"));
+    assert_eq!(answer.status, 401, "a form that was sent must not get lost unseen: {answer:#?}");
+    stage.passes(&browser("/page").bearer(token("ada")));
+
+    // A cookie is enough for reading and, without its CSRF token, not for a change.
+    let cookie = format!("a=b; __Host-portcullis={}", clerk());
+    let seen = stage.passes(&Request::get("/orders/1").header("Cookie", &cookie));
+    assert_eq!(seen.header("x-auth-subject"), Some("ada"));
+    stage.refuses(&Request::post("/orders/1", "").header("Cookie", &cookie), 403, "csrf_missing");
+    let request =
+        Request::post("/orders/1", "").header("Cookie", &cookie).header("Origin", "http://evil.test");
+    stage.refuses(&request, 403, "csrf_mismatch");
+    let two = Request::get("/orders/1").header("Cookie", &cookie).bearer(clerk());
+    stage.refuses(&two, 403, "ambiguous_credentials");
+}
+
+fn the_operator_finds_it(stage: &Stage) {
+    stage.refuses(
+        &Request::post("/orders/77?secret=s3cret", "").bearer(token("bob")),
+        403,
+        "insufficient_role",
+    );
+    let line = stage.gateway.wait_log("the verdict on /orders/77", |line| line["path"] == "/orders/77");
+    for (field, value) in [
+        ("method", "POST"),
+        ("host", HOST),
+        ("route", "orders"),
+        ("reason", "insufficient_role"),
+        ("subject", "bob"),
+        ("verdict_for", "127.0.0.1"),
+    ] {
+        assert_eq!(line[field], value, "{:?} {field}: {line}", stage.kind);
+    }
+    assert!(!stage.gateway.log_text().contains("s3cret"));
+    // The endpoints that the gateway answers itself are reached through the proxy, and are not asked about.
+    let (answer, seen) = stage.ask(&Request::get("/auth/me").bearer(clerk()));
+    assert!(seen.is_none(), "{seen:#?}");
+    assert!(answer.status == 200 || answer.status == 401, "{:?}: {answer:#?}", stage.kind);
+    let (answer, _) = stage.ask(&Request::get("/auth/verify/open/a"));
+    let refused = matches!(answer.status, 403 | 404);
+    assert!(refused, "{:?}: clients ask for no verdicts: {answer:#?}", stage.kind);
+}
+
+fn a_gateway_that_is_away_permits_nothing(stage: &Stage) {
+    stage.gateway.signal("KILL");
+    crate::kit::eventually("the gateway is away", || {
+        std::net::TcpStream::connect(stage.gateway.http()).is_err()
+    });
+    for path in ["/open/a", "/maybe", "/orders/1"] {
+        let (answer, seen) = stage.ask(&Request::get(path).bearer(clerk()));
+        assert!(seen.is_none(), "{seen:#?}");
+        assert!((500..504).contains(&answer.status), "{:?} {path}: {answer:#?}", stage.kind);
+    }
+}

@@ -1,0 +1,165 @@
+//! Real proxies in front of the gateway and a service, with the very files of `docs/forward-auth`.
+//!
+//! The addresses in those files are put in place of: the proxy's by a free port, the gateway's and the service's by
+//! theirs. Nothing else is changed, so that what is documented is what is tested.
+
+use super::dir::Dir;
+use super::{PATIENCE, Portcullis, Request, Upstream, client};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A proxy that can ask the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `auth_request`.
+    Nginx,
+    /// `forward_auth`.
+    Caddy,
+    /// `ForwardAuth`.
+    Traefik,
+    /// `ext_authz`.
+    Envoy,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Caddy => "caddy",
+            Self::Traefik => "traefik",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// Its files in `docs/forward-auth`, the one that it is started with first.
+    fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Nginx => &["nginx.conf"],
+            Self::Caddy => &["Caddyfile"],
+            Self::Traefik => &["traefik.yml", "traefik-dynamic.yml"],
+            Self::Envoy => &["envoy.yaml"],
+        }
+    }
+
+    fn arguments(self, dir: &Path) -> Vec<String> {
+        let file = dir.join(self.files()[0]).display().to_string();
+        let words: &[&str] = match self {
+            Self::Nginx => {
+                return vec![
+                    "-p".to_owned(),
+                    dir.display().to_string(),
+                    "-c".to_owned(),
+                    file,
+                    // Kept as a child of the test, one process.
+                    "-g".to_owned(),
+                    "daemon off; master_process off;".to_owned(),
+                ];
+            }
+            Self::Caddy => &["run", "--adapter", "caddyfile", "--config"],
+            Self::Traefik => &["--configFile"],
+            // Tests run several at once: no shared memory between them, and one thread is enough.
+            Self::Envoy => &["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "-c"],
+        };
+        words.iter().map(|word| (*word).to_owned()).chain([file]).collect()
+    }
+
+    fn program(self) -> PathBuf {
+        let folder = std::env::var_os("PORTCULLIS_TEST_PROXIES").map_or_else(
+            || Path::new(env!("CARGO_BIN_EXE_portcullis")).ancestors().nth(2).unwrap().join("proxies/bin"),
+            PathBuf::from,
+        );
+        let program = folder.join(self.name());
+        assert!(program.exists(), "{} is not there: run tests/proxies.sh first", program.display());
+        program
+    }
+}
+
+/// A running proxy. Killed when dropped; a failing test prints what it wrote.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    dir: Dir,
+}
+
+impl Proxy {
+    /// Starts one in front of this gateway and this service, and waits until it asks the gateway.
+    #[track_caller]
+    pub fn start(kind: Kind, gateway: &Portcullis, service: &Upstream) -> Self {
+        // Somebody may take a free port before the proxy does: then another one is tried.
+        for _ in 0..5 {
+            if let Some(proxy) = Self::try_start(kind, gateway, service) {
+                return proxy;
+            }
+        }
+        panic!("{} does not start", kind.name());
+    }
+
+    fn try_start(kind: Kind, gateway: &Portcullis, service: &Upstream) -> Option<Self> {
+        let dir = Dir::new();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let service = service.to_string().rsplit(':').next().unwrap().to_owned();
+        for name in kind.files() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/forward-auth").join(name);
+            let mut text = std::fs::read_to_string(&path).unwrap();
+            let ports = [
+                ("8000", port.to_string()),
+                ("8080", gateway.http().port().to_string()),
+                ("9000", service.clone()),
+            ];
+            for (documented, ours) in ports {
+                // Through a mark, so that none of our ports is taken for a documented one.
+                for before in [":", "port_value: "] {
+                    let (old, new) = (format!("{before}{documented}"), format!("{before}\u{1}{ours}"));
+                    text = text.replace(&old, &new);
+                }
+            }
+            dir.write(name, text.replace('\u{1}', ""));
+        }
+        let output = std::fs::File::create(dir.path().join("output")).unwrap();
+        let mut child = Command::new(kind.program())
+            .args(kind.arguments(dir.path()))
+            .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .expect("the proxy's binary can be run");
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if child.try_wait().unwrap().is_some() {
+                let text = std::fs::read_to_string(dir.path().join("output")).unwrap_or_default();
+                eprintln!("--- {} ended\n{text}\n---", kind.name());
+                return None;
+            }
+            // Some listen before they have read what to do.
+            if client::try_send(address, Request::get("/ready").bytes()).is_some()
+                && gateway.log().iter().any(|line| !line["verdict_for"].is_null())
+            {
+                return Some(Self { child, address, dir });
+            }
+            assert!(Instant::now() < deadline, "{} does not ask", kind.name());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let text = std::fs::read_to_string(self.dir.path().join("output")).unwrap_or_default();
+            eprintln!("--- the proxy's output\n{text}\n---");
+        }
+    }
+}
