@@ -28,7 +28,7 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
         // Whose session ended by itself sees what they asked for. Nothing is taken from a browser that shows nothing.
-        None if ask.caller.is_none() && page::wants_page(&ask) => {
+        None if ask.caller.is_none() && ask.own_site && page::wants_page(&ask) => {
             return Ok(page::logout_answer(&ask, &empty_answer(StatusCode::NO_CONTENT)));
         }
         None => {

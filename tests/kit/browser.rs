@@ -212,12 +212,6 @@ impl Browser {
         self.ask("DELETE", &self.path(&format!("cookie/{name}")), &Value::Null);
     }
 
-    /// Forgets all cookies of all pages.
-    #[track_caller]
-    pub fn forget_all(&self) {
-        self.command("Network.clearBrowserCookies", &json!({}));
-    }
-
     /// A command of the DevTools protocol, for what WebDriver does not have.
     #[track_caller]
     pub fn command(&self, command: &str, parameters: &Value) -> Value {

@@ -3,21 +3,21 @@
 
 /// The style sheet, byte for byte as it stands in the documents: the policy below names its digest.
 ///
-/// Two sets of five colours, each at least 4.5 to 1 against its ground for text (WCAG 2.2, 1.4.3) and 3 to 1 for borders
+/// Two sets of colours, each at least 4.5 to 1 against its ground for text (WCAG 2.2, 1.4.3) and 3 to 1 for borders
 /// of fields (1.4.11). Lengths are in `rem`, so that larger letters enlarge all.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#f3f4f6;--card:#fff;--text:#16191d;--quiet:#565d66;--line:#7d8590;--main:#1d4ed8;\
---on-main:#fff;--bad:#b42318;--bad-ground:#fef3f2}\
+--on-main:#fff;--bad:#b42318;--bad-ground:#fef3f2;--edge:rgb(0 0 0/.07)}\
 @media(prefers-color-scheme:dark){:root{--ground:#0f1216;--card:#191d23;--text:#e9ecf0;--quiet:#a3abb6;--line:#77808c;\
---main:#8ab0ff;--on-main:#0b1220;--bad:#ffa198;--bad-ground:#33191a}}\
+--main:#8ab0ff;--on-main:#0b1220;--bad:#ffa198;--bad-ground:#33191a;--edge:rgb(255 255 255/.09)}}\
 *{box-sizing:border-box}\
 body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem 1rem;background:var(--ground);\
 color:var(--text);font:1rem/1.5 system-ui,sans-serif}\
 main{width:100%;max-width:24rem;background:var(--card);padding:2rem;border-radius:.75rem;\
-box-shadow:0 0 0 1px rgb(0 0 0/.06),0 1px 2px rgb(0 0 0/.06),0 .75rem 2rem rgb(0 0 0/.08)}\
-svg{display:block;width:2.5rem;height:2.5rem;color:var(--main);margin:0 0 1rem}\
+box-shadow:0 0 0 1px var(--edge),0 1px 2px rgb(0 0 0/.06),0 .75rem 2rem rgb(0 0 0/.08)}\
+svg{display:block;width:2.75rem;height:2.75rem;color:var(--main);margin:0 0 1rem}\
 h1{font-size:1.5rem;line-height:1.25;letter-spacing:-.01em;margin:0}\
-p{margin:.75rem 0 0}\
+p{margin:1.25rem 0 0}\
 .host{margin:.25rem 0 0;color:var(--quiet);overflow-wrap:anywhere}\
 .note{padding:.625rem .875rem;border-radius:.5rem;background:var(--ground)}\
 .bad{background:var(--bad-ground);color:var(--bad)}\
@@ -38,13 +38,13 @@ main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 
 /// What the documents may do: show their own style, and send their forms home. Nobody may frame them.
 pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-0F4Pp4FTEYgfKBe09QgQXhonz3MrRcKcDHiMUVtQQuQ='; base-uri 'none'; \
+     style-src 'sha256-JK2w/BH0QH770CY7JCj4wdDv24zvDrpIVT1psRzapNQ='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
 
 /// A gate, half drawn up.
 const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\" stroke=\"currentColor\" \
-    stroke-width=\"3\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><path d=\"M5 36V18a15 15 0 0 1 30 \
-    0v18\"/><path d=\"M12.5 6v21m7.5-24v24m7.5-21v21M5.5 15h29M5 23.5h30\"/></svg>\n";
+    stroke-linecap=\"round\" stroke-linejoin=\"round\"><path stroke-width=\"3.5\" d=\"M4 37V19a16 16 0 0 1 32 0v18\"/>\
+    <path stroke-width=\"2\" d=\"M12 6.5V29m8-25.5V32m8-25.5V29M5 15h30M5 22.5h30\"/></svg>\n";
 
 /// Something to say before anything else.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,657 @@
+//! Tokens in cookies: how they are given, what a request with them must show, where a person without them is led, and
+//! what of them an upstream sees.
+
+use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair};
+use crate::kit::portcullis::command;
+use crate::kit::upstream::After;
+use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, values};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+const ROUTES: &str = "
+[[route]]
+name     = \"api\"
+path     = \"/api/{*rest}\"
+upstream = \"app\"
+
+[[route]]
+name       = \"app\"
+path       = \"/app/{*rest}\"
+upstream   = \"app\"
+login      = \"page\"
+csrf_field = \"token\"
+
+[[route]]
+name     = \"fresh\"
+path     = \"/fresh\"
+upstream = \"app\"
+login    = \"page\"
+fresh    = true
+
+[[route]]
+name     = \"public\"
+path     = \"/public\"
+upstream = \"app\"
+access   = \"public\"
+";
+
+/// The host whose cookies browsers keep in cleartext too: most tests need no TLS.
+const HERE: &str = "localhost";
+
+/// A gateway with cookies, more of `[authority]`, an upstream, and an account `ada`.
+fn with(upstream: &Upstream, more: &str) -> Portcullis {
+    let policy = format!("{AUTHORITY}cookies = true\n{more}\n{}", crate::policy(upstream, ROUTES));
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &["clerk"]);
+    gateway
+}
+
+/// What a browser keeps.
+#[derive(Clone, Debug, Default)]
+struct Jar(BTreeMap<String, String>);
+
+impl Jar {
+    /// Keeps, or forgets, what an answer says.
+    fn keep(&mut self, answer: &Answer) {
+        for line in values(&answer.headers, "set-cookie") {
+            let (pair, attributes) = line.split_once("; ").expect("attributes");
+            let (name, value) = pair.split_once('=').expect("a name and a value");
+            if attributes.starts_with("Max-Age=0;") {
+                self.0.remove(name);
+            } else {
+                self.0.insert(name.to_owned(), value.to_owned());
+            }
+        }
+    }
+
+    fn value(&self, name: &str) -> &str {
+        self.0.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}"))
+    }
+
+    fn csrf(&self) -> &str {
+        self.value("__Host-portcullis-csrf")
+    }
+
+    fn without(&self, name: &str) -> Self {
+        let mut jar = self.clone();
+        assert!(jar.0.remove(name).is_some(), "{name}: {self:?}");
+        jar
+    }
+
+    fn text(&self) -> String {
+        self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
+    /// A request to this host, with what the jar holds.
+    fn on(&self, request: Request) -> Request {
+        let request = request.host(HERE);
+        if self.0.is_empty() { request } else { request.header("cookie", &self.text()) }
+    }
+}
+
+const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
+
+fn html(target: &str) -> Request {
+    Request::get(target).header(HTML.0, HTML.1)
+}
+
+fn form(target: &str, body: &str) -> Request {
+    Request::post(target, body)
+        .header(FORM.0, FORM.1)
+        .header(HTML.0, HTML.1)
+        .header("sec-fetch-site", "same-origin")
+}
+
+fn login_request(name: &str, password: &str) -> Request {
+    account::posting("/auth/login", &json!({ "username": name, "password": password })).host(HERE)
+}
+
+/// Logs in for cookies.
+#[track_caller]
+fn login(address: SocketAddr) -> Jar {
+    let mut jar = Jar::default();
+    jar.keep(login_request("ada", PASSWORD).to(address).is(200));
+    jar
+}
+
+#[track_caller]
+fn leads_to(answer: &Answer, location: &str) {
+    assert_eq!((answer.status, answer.header("location")), (303, Some(location)), "{answer:#?}");
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+}
+
+#[track_caller]
+fn is_alive(address: SocketAddr, jar: &Jar) {
+    jar.on(Request::get("/auth/me")).to(address).is(200);
+}
+
+#[test]
+fn a_login_gives_cookies_that_live_as_long_as_their_tokens_and_nothing_else() {
+    let upstream = Upstream::start();
+    for (more, site) in [("", "Strict"), ("same_site = \"lax\"\n", "Lax")] {
+        let lives = "access_expires = \"7m\"\nrefresh_expires = \"2h\"\nsession_expires = \"1h\"\n";
+        let gateway = with(&upstream, &format!("{lives}{more}"));
+        let answer = login_request("ada", PASSWORD).to(gateway.http());
+        let body = answer.is(200).json();
+        assert!(body.get("access_token").is_none() && body.get("refresh_token").is_none(), "{body}");
+        let lines: Vec<_> = values(&answer.headers, "set-cookie").into_iter().map(str::to_owned).collect();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        let mut jar = Jar::default();
+        jar.keep(&answer);
+        let csrf = jar.csrf().to_owned();
+        assert_eq!(body["csrf_token"], *csrf);
+        assert_eq!(account::claims(jar.value("__Host-portcullis"))["csrf"], *csrf);
+        // A refresh token lives no longer than its session: 1 h, though it could live 2.
+        for (line, name, seconds, http_only) in [
+            (&lines[0], "__Host-portcullis", 420, "; HttpOnly"),
+            (&lines[1], "__Host-portcullis-refresh", 3600, "; HttpOnly"),
+            (&lines[2], "__Host-portcullis-csrf", 3600, ""),
+        ] {
+            let rest = format!("; Path=/; Secure{http_only}; SameSite={site}");
+            let age = line.strip_prefix(&format!("{name}={}; Max-Age=", jar.value(name))).expect(line);
+            let age: u64 = age.strip_suffix(&rest).expect(line).parse().unwrap();
+            // The end of a session is a moment, and a second may have begun.
+            assert!((seconds - 1..=seconds).contains(&age), "{line}");
+        }
+        is_alive(gateway.http(), &jar);
+    }
+}
+
+#[test]
+fn cookies_are_given_where_browsers_keep_them_and_refused_elsewhere() {
+    let upstream = Upstream::start();
+    let policy = format!(
+        "{AUTHORITY}cookies = true\n{}\n[server]\nhttps = \"127.0.0.1:0\"\n",
+        crate::policy(&upstream, ROUTES)
+    );
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let request = account::posting("/auth/login", &json!({ "username": "ada", "password": PASSWORD }));
+    request.to(gateway.http()).is_refusal(403, "insecure_transport");
+    let mut jar = Jar::default();
+    jar.keep(request.over(&mut Connection::tls(gateway.https())).is(200));
+    jar.csrf();
+    let body = json!({ "username": "ada", "password": PASSWORD, "deliver": "body" });
+    Pair::of(&account::post(gateway.http(), "/auth/login", &body));
+    let page = html("/auth/login").to(gateway.http());
+    assert_eq!((page.status, page.header("set-cookie")), (403, None));
+    assert!(page.text().contains("not encrypted") && !page.text().contains("<form"), "{page:#?}");
+    assert!(html("/auth/login").over(&mut Connection::tls(gateway.https())).is(200).text().contains("<form"));
+
+    // Another proxy ends TLS: its word counts where the policy trusts it.
+    let forwarded = request.header("x-forwarded-proto", "https");
+    forwarded.to(gateway.http()).is_refusal(403, "insecure_transport");
+    let policy = format!("{policy}trusted_proxies = [\"127.0.0.0/8\"]\n");
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &[]);
+    forwarded.to(gateway.http()).is(200);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Csrf {
+    No,
+    Wrong,
+    OfAnother,
+    Right,
+}
+
+const TOKENS: [Csrf; 4] = [Csrf::No, Csrf::Wrong, Csrf::OfAnother, Csrf::Right];
+const ORIGINS: [Option<&str>; 4] = [None, Some("http://localhost"), Some("http://evil.test"), Some("null")];
+const SITES: [Option<&str>; 5] =
+    [None, Some("same-origin"), Some("none"), Some("same-site"), Some("cross-site")];
+
+/// What becomes of a request with a cookie that may change something.
+fn verdict(csrf: Csrf, origin: Option<&str>, site: Option<&str>) -> Result<(), &'static str> {
+    let foreign = match (origin, site) {
+        (Some("http://evil.test"), _) | (_, Some("same-site" | "cross-site")) => true,
+        (Some("null"), site) => site != Some("same-origin"),
+        _ => false,
+    };
+    match csrf {
+        _ if foreign => Err("csrf_mismatch"),
+        Csrf::No => Err("csrf_missing"),
+        Csrf::Wrong | Csrf::OfAnother => Err("csrf_mismatch"),
+        Csrf::Right => Ok(()),
+    }
+}
+
+fn showing(
+    mut request: Request,
+    csrf: Csrf,
+    own: &Jar,
+    other: &Jar,
+    origin: Option<&str>,
+    site: Option<&str>,
+) -> Request {
+    request = match csrf {
+        Csrf::No => request,
+        Csrf::Wrong => request.header("x-csrf-token", "AAAAAAAAAAAAAAAAAAAAAA"),
+        Csrf::OfAnother => request.header("x-csrf-token", other.csrf()),
+        Csrf::Right => request.header("x-csrf-token", own.csrf()),
+    };
+    if let Some(origin) = origin {
+        request = request.header("origin", origin);
+    }
+    if let Some(site) = site {
+        request = request.header("sec-fetch-site", site);
+    }
+    request
+}
+
+#[test]
+fn csrf_on_routes_each_method_credential_token_origin_and_site() {
+    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let (own, other) = (login(address), login(address));
+    let body = json!({ "username": "ada", "password": PASSWORD, "deliver": "body" });
+    let pair = Pair::of(&account::post(address, "/auth/login", &body));
+    let mut connection = Connection::open(address);
+    let (mut cases, mut passed) = (0, 0);
+    for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "PURGE"] {
+        for (by_cookie, path) in [(true, "/api/cookie"), (false, "/api/header")] {
+            for csrf in TOKENS {
+                for (origin, site) in
+                    ORIGINS.iter().flat_map(|origin| SITES.iter().map(move |site| (*origin, *site)))
+                {
+                    let request = showing(Request::new(method, path), csrf, &own, &other, origin, site);
+                    let request =
+                        if by_cookie { own.on(request) } else { request.host(HERE).bearer(&pair.access) };
+                    let answer = request.over(&mut connection);
+                    let harmless = !by_cookie || matches!(method, "GET" | "HEAD" | "OPTIONS");
+                    let outcome = if harmless { Ok(()) } else { verdict(csrf, origin, site) };
+                    let case = format!("{method} by_cookie={by_cookie} {csrf:?} {origin:?} {site:?}");
+                    match outcome {
+                        Ok(()) => assert_eq!(answer.status, 200, "{case}: {answer:#?}"),
+                        Err(code) => assert_eq!((answer.status, &*answer.code()), (403, code), "{case}"),
+                    }
+                    cases += 1;
+                    passed += usize::from(outcome.is_ok());
+                }
+            }
+        }
+    }
+    assert_eq!(cases, 8 * 2 * 4 * 4 * 5);
+    let seen = upstream.requests();
+    assert_eq!(seen.len(), passed, "what is refused does not reach the upstream");
+    for request in &seen {
+        assert!(!request.mentions("__Host-") && !request.mentions(&pair.access), "{request:?}");
+        // Nor does the CSRF token that was shown for us. A client without cookies may mean the upstream with it.
+        assert_eq!(
+            request.mentions(own.csrf()),
+            request.target == "/api/header" && request.header("x-csrf-token") == Some(own.csrf())
+        );
+    }
+}
+
+#[test]
+fn csrf_on_endpoints_each_token_origin_and_site() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let other = login(address);
+    let mut own = login(address);
+    let session = account::claims(own.value("__Host-portcullis"))["sid"].as_str().unwrap().to_owned();
+    let end = format!("/auth/sessions/{session}");
+    let endpoints = [
+        ("POST", "/auth/refresh"),
+        ("POST", "/auth/logout"),
+        ("POST", "/auth/logout-all"),
+        ("DELETE", &*end),
+    ];
+    for (method, path) in endpoints {
+        for csrf in TOKENS {
+            for (origin, site) in
+                ORIGINS.iter().flat_map(|origin| SITES.iter().map(move |site| (*origin, *site)))
+            {
+                let case = format!("{method} {path} {csrf:?} {origin:?} {site:?}");
+                let request = own.on(showing(Request::new(method, path), csrf, &own, &other, origin, site));
+                match verdict(csrf, origin, site) {
+                    Err(code) => {
+                        let answer = request.to(address);
+                        assert_eq!((answer.status, &*answer.code()), (403, code), "{case}");
+                        assert_eq!(
+                            answer.header("set-cookie"),
+                            None,
+                            "{case}: nothing is taken from the browser"
+                        );
+                    }
+                    // What is permitted here changes the session: that is below.
+                    Ok(()) if path == "/auth/refresh" => {
+                        let answer = request.to(address);
+                        own.keep(answer.is(200));
+                    }
+                    Ok(()) => {}
+                }
+            }
+        }
+        // None of the refused ones did anything.
+        is_alive(address, &own);
+        is_alive(address, &other);
+    }
+    let listed = own.on(Request::get("/auth/sessions")).header("sec-fetch-site", "cross-site").to(address);
+    assert_eq!(listed.is(200).json()["sessions"].as_array().unwrap().len(), 2, "reading needs no token");
+
+    // The same three, as the person means them: each ends the session and takes all its cookies.
+    for way in ["/auth/logout", "/auth/logout-all", "/auth/sessions/{id}"] {
+        let mut jar = login(address);
+        let old = jar.clone();
+        let claims = account::claims(jar.value("__Host-portcullis"));
+        let path = way.replace("{id}", claims["sid"].as_str().unwrap());
+        let method = if way.contains("{id}") { "DELETE" } else { "POST" };
+        let request = showing(Request::new(method, &path), Csrf::Right, &jar, &other, ORIGINS[1], SITES[1]);
+        let answer = jar.on(request).to(address);
+        jar.keep(answer.is(204));
+        assert_eq!(values(&answer.headers, "set-cookie").len(), 3, "{answer:#?}");
+        assert!(jar.0.is_empty(), "{way}: {jar:?}");
+        old.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
+        let refresh = showing(Request::new("POST", "/auth/refresh"), Csrf::Right, &old, &other, None, None);
+        old.on(refresh).to(address).is_refusal(401, "revoked_token");
+    }
+    // Ending another session takes no cookies from this browser.
+    let (here, there) = (login(address), login(address));
+    let id = account::claims(there.value("__Host-portcullis"))["sid"].as_str().unwrap().to_owned();
+    let request = showing(
+        Request::new("DELETE", &format!("/auth/sessions/{id}")),
+        Csrf::Right,
+        &here,
+        &other,
+        None,
+        None,
+    );
+    let answer = here.on(request).to(address);
+    assert_eq!((answer.status, answer.header("set-cookie")), (204, None));
+    is_alive(address, &here);
+    there.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
+}
+
+#[test]
+fn an_upstream_sees_no_cookie_of_ours_and_all_others_as_they_came() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let jar = login(address);
+    let ours = jar.text();
+    for (path, cookie, left) in [
+        ("/api/x", ours.clone(), None),
+        ("/api/x", format!("a=\"b; {ours}; c\"; d=e=f;g"), Some("a=\"b; c\"; d=e=f;g")),
+        ("/public", format!("x=1; {ours}"), Some("x=1")),
+        ("/public", "x=1;  y=%20;".to_owned(), Some("x=1;  y=%20;")),
+        ("/public", "__Host-portcullis = x; __Host-portcullis-login=y".to_owned(), None),
+    ] {
+        Request::get(path).host(HERE).header("cookie", &cookie).to(address).is(200);
+        let seen = upstream.last_request();
+        assert_eq!(seen.header("cookie"), left, "{path} {cookie}");
+        assert!(!seen.mentions("portcullis="), "{seen:?}");
+    }
+    // Two of a name are not a choice.
+    let twice = format!("{ours}; __Host-portcullis=x");
+    Request::get("/api/x")
+        .host(HERE)
+        .header("cookie", &twice)
+        .to(address)
+        .is_refusal(400, "ambiguous_credentials");
+}
+
+#[test]
+fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_byte_for_byte() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let (jar, other) = (login(address), login(address));
+    let post = |path: &str, body: &str| jar.on(form(path, body)).to(address);
+    for body in [
+        format!("token={}&item=a+b", jar.csrf()),
+        format!("&&tag=1&tag=2&name=%e4%ff&%74oken={}&x", jar.csrf()),
+        format!("{}&token={}", "a=b&".repeat(10_000), jar.csrf()),
+    ] {
+        post("/app/x", &body).is(200);
+        let seen = upstream.last_request();
+        assert_eq!((seen.body_bytes, seen.complete), (body.len() as u64, true));
+        assert_eq!(String::from_utf8_lossy(&seen.body), body[..seen.body.len()]);
+        assert_eq!(seen.header("content-length"), Some(&*body.len().to_string()));
+        assert_eq!(seen.header("x-auth-csrf"), Some(jar.csrf()), "for the form of its next page");
+    }
+    let passed = upstream.requests().len();
+    let right = format!("token={}", jar.csrf());
+    for (answer, code) in [
+        (post("/app/x", "item=1"), 403),
+        (post("/app/x", "token="), 403),
+        (post("/app/x", &format!("token={}", other.csrf())), 403),
+        (post("/app/x", &format!("{right}&{right}")), 400),
+        // Another name, another route, another type, too large, of no known size, in the query.
+        (post("/app/x", &format!("csrf_{right}")), 403),
+        (post("/api/x", &right), 403),
+        (jar.on(Request::post("/app/x", &right).header("content-type", "text/plain")).to(address), 403),
+        (post("/app/x", &format!("{right}&a={}", "b".repeat(64 * 1024))), 403),
+        (post(&format!("/app/x?{right}"), "a=b"), 403),
+        (jar.on(form("/app/x", &right).header("x-csrf-token", "wrong")).to(address), 403),
+        (jar.on(form("/app/x", &right).header("origin", "http://evil.test")).to(address), 403),
+    ] {
+        assert_eq!(answer.status, code, "{answer:#?}");
+    }
+    assert_eq!(upstream.requests().len(), passed, "none of them reached the upstream");
+
+    // Only who came with a cookie needs the value, only where forms are looked into; and nobody makes one up.
+    let pair = Pair::of(&account::post(
+        address,
+        "/auth/login",
+        &json!({ "username": "ada", "password": PASSWORD, "deliver": "body" }),
+    ));
+    let forged = |request: Request| request.header("x-auth-csrf", "forged").header("X_Auth_Csrf", "forged");
+    for (request, told) in [
+        (jar.on(forged(Request::get("/app/x"))), Some(jar.csrf())),
+        (jar.on(forged(Request::get("/api/x"))), None),
+        (forged(Request::get("/app/x")).host(HERE).bearer(&pair.access), None),
+    ] {
+        request.to(address).is(200);
+        let seen = upstream.last_request();
+        assert_eq!(seen.header("x-auth-csrf"), told, "{seen:?}");
+        assert!(!seen.mentions("forged"), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let mut jar = Jar::default();
+    let to_page = "/auth/login?next=/app/a%3Fb%3Dc%26d%3D%2520";
+    leads_to(&jar.on(html("/app/a?b=c&d=%20")).to(address), to_page);
+    jar.on(Request::get("/app/a")).to(address).is_refusal(401, "missing_token");
+    let posted = jar.on(form("/app/a", "x=1")).to(address);
+    assert_eq!(
+        (posted.status, posted.header("location")),
+        (401, None),
+        "a form cannot be sent again from there"
+    );
+    assert_eq!(jar.on(html("/api/a")).to(address).status, 401, "the route has no page");
+
+    let page = jar.on(html(to_page)).to(address);
+    for (name, value) in [
+        ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "no-store"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "same-origin"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(page.is(200).header(name), Some(value), "{name}");
+    }
+    let policy = page.header("content-security-policy").unwrap();
+    for part in ["default-src 'none'", "form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    jar.keep(&page);
+    let visit = jar.value("__Host-portcullis-login").to_owned();
+    let hidden = format!("name=\"csrf_token\" value=\"{visit}\"");
+    assert!(
+        page.text().contains(&hidden) && page.text().contains("value=\"/app/a?b=c&amp;d=%20\""),
+        "{page:#?}"
+    );
+    // Another tab has the same visit, so that both forms work.
+    let again = jar.on(html("/auth/login")).to(address);
+    assert!(again.text().contains(&hidden), "{again:#?}");
+    let head = jar.on(Request::new("HEAD", to_page).header(HTML.0, HTML.1)).to(address);
+    assert_eq!((head.status, head.body.len()), (200, 0));
+
+    let fields = |password: &str, visit: &str| {
+        let password = password.replace(' ', "+");
+        format!("username=ada&password={password}&csrf_token={visit}&next=/app/a%3Fb%3Dc")
+    };
+    // An old browser says nothing of sites; the page's own pair is enough, and without it nothing is.
+    let old = |body: &str| Request::post("/auth/login", body).header(FORM.0, FORM.1).header(HTML.0, HTML.1);
+    let wrong = jar.on(old(&fields("wrong", &visit))).to(address);
+    assert!(
+        wrong.status == 401
+            && wrong.text().contains("role=\"alert\"")
+            && wrong.text().contains("value=\"ada\"")
+    );
+    assert!(
+        !wrong.text().contains("value=\"wrong\"") && wrong.header("www-authenticate").is_some(),
+        "{wrong:#?}"
+    );
+    assert_eq!(gateway.access_line(&wrong)["reason"], "bad_credentials");
+    for (request, jar) in [
+        (old(&fields(PASSWORD, "AAAAAAAAAAAAAAAAAAAAAA")), &jar),
+        (old(&fields(PASSWORD, &visit)), &Jar::default()),
+        (old(&fields(PASSWORD, "")), &jar),
+        (form("/auth/login", &fields(PASSWORD, &visit)), &Jar::default()),
+        (old(&fields(PASSWORD, &visit)).header("origin", "http://evil.test"), &jar),
+        (old(&fields(PASSWORD, &visit)).header("origin", "null"), &jar),
+        (old(&fields(PASSWORD, &visit)).header("sec-fetch-site", "cross-site"), &jar),
+        (old(&fields(PASSWORD, &visit)).header("sec-fetch-site", "same-site"), &jar),
+    ] {
+        let answer = jar.on(request).to(address);
+        assert_eq!(answer.status, 403, "{answer:#?}");
+        let given = values(&answer.headers, "set-cookie").join("\n");
+        assert!(!given.contains("__Host-portcullis="), "nobody is logged in: {given}");
+    }
+    let entered = jar.on(old(&fields(PASSWORD, &visit))).to(address);
+    leads_to(&entered, "/app/a?b=c");
+    jar.keep(&entered);
+    assert_eq!(jar.0.len(), 3, "the visit is over: {jar:?}");
+    jar.on(html("/app/a?b=c")).to(address).is(200);
+    assert_eq!(upstream.only_request().header("x-auth-subject"), Some("ada"));
+
+    // Whoever is logged in is sent on, or told so; a page of another site is no reason to ask again.
+    leads_to(&jar.on(html("/auth/login?next=/app/b")).to(address), "/app/b");
+    assert!(jar.on(html("/auth/login")).to(address).is(200).text().contains("As <strong>ada</strong>"));
+    // Out, by a form: back to the page. What is no person's gets what it always gets.
+    let out = jar.on(form("/auth/logout", &format!("csrf_token={}", jar.csrf()))).to(address);
+    leads_to(&out, "/auth/login?logged_out=1");
+    jar.keep(&out);
+    assert!(jar.0.is_empty(), "{jar:?}");
+    leads_to(&jar.on(form("/auth/logout", "csrf_token=x")).to(address), "/auth/login?logged_out=1");
+    let foreign = Request::post("/auth/logout", "a=b").header(FORM.0, FORM.1).header(HTML.0, HTML.1);
+    assert_eq!(jar.on(foreign.header("sec-fetch-site", "cross-site")).to(address).status, 401);
+}
+
+#[test]
+fn nobody_is_led_to_another_host() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let jar = login(address);
+    for next in [
+        "//evil.test",
+        "https://evil.test",
+        "/%5Cevil.test",
+        "%5C%5Cevil.test",
+        "/%09/evil.test",
+        "javascript:alert(1)",
+        "/%0D%0ASet-Cookie:x=y",
+        "/app/..//evil.test",
+        "/%252F..",
+        "",
+        "x",
+    ] {
+        let body = format!("username=ada&password={}&next={next}", PASSWORD.replace(' ', "+"));
+        let entered = Jar::default().on(form("/auth/login", &body)).to(address);
+        let location = entered.header("location").unwrap_or_default().to_owned();
+        assert!(location == "/" || location == "/%252F..", "{next}: {entered:#?}");
+        // Whoever is logged in already is led nowhere either.
+        let page = jar.on(html(&format!("/auth/login?next={next}"))).to(address);
+        assert!(page.status == 200 || page.header("location") == Some("/%252F.."), "{next}: {page:#?}");
+    }
+}
+
+#[test]
+fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circles() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "refresh_grace = \"0s\"\n");
+    let address = gateway.http();
+    let full = login(address);
+    let mut jar = full.without("__Host-portcullis");
+    let page = "/auth/login?next=/app/a";
+    leads_to(&jar.on(html("/app/a")).to(address), page);
+    // Behind a link of another site no cookie is there, or all are; either way the browser is to come from us first.
+    let linked = jar.on(html(page).header("sec-fetch-site", "cross-site")).to(address);
+    assert!(linked.is(200).text().contains("url=/auth/login?again=1&amp;next=/app/a\""), "{linked:#?}");
+    assert_eq!(linked.header("set-cookie"), None);
+    jar.on(Request::new("HEAD", page)).to(address).is(200);
+
+    let renewed =
+        jar.on(html("/auth/login?again=1&next=/app/a").header("sec-fetch-site", "same-origin")).to(address);
+    leads_to(&renewed, "/app/a");
+    jar.keep(&renewed);
+    assert_eq!(jar.csrf(), full.csrf(), "what pages hold goes on working");
+    assert_ne!(jar.value("__Host-portcullis-refresh"), full.value("__Host-portcullis-refresh"));
+    jar.on(html("/app/a")).to(address).is(200);
+
+    // A browser that keeps no cookie of that size comes back without it: it is asked, and told why.
+    let stuck = jar.without("__Host-portcullis");
+    let told = stuck.on(html(page)).to(address);
+    assert!(told.is(200).text().contains("did not keep the session"), "{told:#?}");
+    is_alive(address, &jar);
+
+    // Where a fresh login is asked for, no refresh will do: the page, and not back and forth.
+    leads_to(&jar.on(html("/fresh")).to(address), "/auth/login?next=/fresh&prompt=login");
+    let prompt = jar.on(html("/auth/login?next=/fresh&prompt=login")).to(address);
+    assert!(prompt.is(200).text().contains("name=\"password\""), "{prompt:#?}");
+
+    // Without the CSRF value of that session, or with a spent token, there is the page, and the remains are cleared.
+    let other = login(address);
+    let mut mixed = stuck.without("__Host-portcullis-login");
+    mixed.0.insert("__Host-portcullis-csrf".into(), other.csrf().to_owned());
+    let spent = full.without("__Host-portcullis");
+    for mut jar in [mixed, spent] {
+        let answer = jar.on(html(page)).to(address);
+        assert!(answer.is(200).text().contains("name=\"password\""), "{answer:#?}");
+        jar.keep(&answer);
+        let left: Vec<_> = jar.0.keys().map(String::as_str).collect();
+        assert_eq!(left, ["__Host-portcullis-login"]);
+    }
+    // The spent one came back, as it would from a thief: its session is over.
+    jar.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
+    is_alive(address, &other);
+}
+
+#[test]
+fn a_person_who_guesses_is_told_how_long_to_wait() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "");
+    let address = gateway.http();
+    let guess =
+        || Jar::default().on(form("/auth/login", "username=ada&password=guess&next=/app/a")).to(address);
+    let throttled = (0..50).map(|_| guess()).find(|answer| answer.status != 401).expect("guessing ends");
+    assert_eq!(throttled.status, 429, "{throttled:#?}");
+    let wait: u32 = throttled.header("retry-after").unwrap().parse().unwrap();
+    assert!(wait > 0 && throttled.text().contains("Try again in "), "{throttled:#?}");
+    assert!(throttled.text().contains("role=\"alert\"") && throttled.text().contains("value=\"/app/a\""));
+    assert_eq!(gateway.access_line(&throttled)["reason"], "too_many_attempts");
+}
+
+#[test]
+fn a_policy_that_would_lead_in_circles_is_refused() {
+    let upstream = Upstream::with(|_, _| After::Close);
+    let routes = ROUTES.replace("login    = \"page\"", "login    = \"page\"\nsources  = [\"header\"]");
+    let policy = format!("{AUTHORITY}cookies = true\n{}", crate::policy(&upstream, &routes));
+    let dir = crate::kit::dir::Dir::new();
+    crate::kit::portcullis::write_policy(&dir, &policy);
+    let checked = command(&dir, &["check", "--config", "gateway.toml"]);
+    assert_ne!(checked.code, Some(0));
+    assert!(checked.text().contains("cookies are not looked at"), "{}", checked.text());
+}
