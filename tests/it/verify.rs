@@ -611,6 +611,11 @@ fn the_operator_finds_the_request_that_was_asked_about() {
     let answer = Request::get("/orders/7").bearer(clerk()).to(gateway.http());
     assert_eq!(gateway.access_line(&answer)["verdict_for"], Value::Null);
     question(Form::Prefixed, "GET", HOST, "/orders/7").to(gateway.http()).is_refusal(401, "missing_token");
+    let ingress = question(Form::Ingress, "GET", HOST, "/page").header("Accept", "text/html");
+    let text = String::from_utf8(ingress.bytes()).unwrap().replace("URL: http:", "URL: https:");
+    let answer = client::send(gateway.http(), text);
+    assert_eq!(gateway.access_line(&answer)["scheme"], "https");
+    assert!(answer.is(401).header("location").unwrap().starts_with("https://gateway.test/"), "{answer:#?}");
     eventually("the verdicts are counted with their route", || {
         let text = Request::get("/metrics").to(gateway.admin()).text();
         let count = |labels: &str| {
