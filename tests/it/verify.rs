@@ -280,9 +280,9 @@ fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &
 
 #[test]
 fn proxying_and_the_verdict_agree_on_every_target_with_every_credential() {
-    let gateway = gateway();
+    let (gateway, credentials) = (gateway(), credentials());
     for (nth, target) in TARGETS.iter().enumerate() {
-        for (mth, fields) in credentials().iter().enumerate() {
+        for (mth, fields) in credentials.iter().enumerate() {
             // Every target with every credential; methods and hosts in turn.
             let method = ["GET", "POST", "DELETE", "OPTIONS"][(nth + mth) % 4];
             let host = HOSTS[(nth * 3 + mth) % HOSTS.len()];
@@ -338,7 +338,10 @@ fn what_the_proxy_would_forward_otherwise_than_it_was_judged_is_refused() {
     let merging = gateway_with(&format!("{TRUSTED}paths = \"merge\"\n"), "");
     Request::get("//open//a").to(merging.http()).is(200);
     for form in FORMS {
-        question(form, "GET", HOST, "//open//a").to(merging.http()).is_refusal(403, "bad_request");
+        let answer = question(form, "GET", HOST, "//open//a").to(merging.http());
+        answer.is_refusal(403, "bad_request");
+        let line = merging.access_line(&answer);
+        assert!(line["detail"].as_str().unwrap().contains("empty segment"), "{line}");
     }
 }
 
@@ -559,7 +562,8 @@ fn limits_count_the_client_and_not_the_proxy() {
 fn a_session_counts_by_the_original_method_and_until_it_is_ended() {
     let gateway = gateway();
     account::add(gateway.dir(), "ada", &["clerk"]);
-    let login = post(gateway.http(), "/auth/login", &json!({ "username": "ada", "password": PASSWORD }));
+    let login = posting("/auth/login", &json!({ "username": "ada", "password": PASSWORD }));
+    let login = login.header("X-Forwarded-Proto", "https").to(gateway.http());
     login.is(200);
     let set = crate::kit::values(&login.headers, "set-cookie");
     let cookie = |name: &str| {
