@@ -261,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn what_calls_itself_a_refresh_token_is_none_for_access() {
+        for name in ["type", "token_type", "typ"] {
+            for kind in ["refresh", "Refresh", "REFRESH"] {
+                assert_eq!(refusal(&header(), &with(name, json!(kind))), Denial::WrongType, "{name} {kind}");
+            }
+            for kind in [json!("access"), json!("Bearer"), json!("user"), json!(""), json!(["refresh"])] {
+                assert!(outcome(&header(), &with(name, kind.clone())).is_ok(), "{name} {kind}");
+            }
+        }
+        let ours = format!("{REFRESH_TOKEN_PREFIX}{}", "A".repeat(43));
+        for token in [ours, format!("{REFRESH_TOKEN_PREFIX}a.b.c")] {
+            assert_eq!(verify(&token, &trust(), Now::at(NOW)).unwrap_err(), Denial::WrongType);
+        }
+    }
+
+    #[test]
     fn a_key_belongs_to_its_issuer_even_where_ids_are_equal() {
         let other = with("iss", json!("https://b"));
         assert_eq!(refusal(&header(), &other), Denial::BadSignature);

@@ -30,7 +30,7 @@ pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
-pub use page::{PROMPT, PROMPT_LOGIN, Refused, encoded};
+pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;

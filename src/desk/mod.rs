@@ -7,7 +7,7 @@ pub mod verdict;
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate};
 use crate::authority::{
-    Ask, BODY_MAX, Endpoint, Fields, Holder, PROMPT, PROMPT_LOGIN, Refused, Terms, encoded,
+    Ask, BODY_MAX, Endpoint, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms, encoded,
 };
 use crate::authorize::Permit;
 use crate::denial::Denial;
@@ -90,17 +90,25 @@ pub fn login_location(
     denial: &Denial,
     record: &Record,
 ) -> Option<HeaderValue> {
-    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let next = encoded(&format!("{}{query}", head.path));
+    let mut fields = Vec::new();
+    let asked = match head.query {
+        Some(query) => format!("{}?{query}", head.path),
+        None => head.path.clone().into_owned(),
+    };
+    // A longer address would make one that browsers and servers refuse: the person comes to the root instead.
+    if asked.len() <= NEXT_MAX {
+        fields.push(format!("next={}", encoded(&asked)));
+    }
+    // Who is logged in, and not freshly so, would be sent straight back.
+    if matches!(denial, Denial::FreshTokenRequired { .. }) {
+        fields.push(format!("{PROMPT}={PROMPT_LOGIN}"));
+    }
+    let question = if fields.is_empty() { "" } else { "?" };
     // A proxy that asks for a verdict may read a bare path as one of ours (Traefik does).
     let site = match record.verdict() {
         None => String::new(),
         Some(_) => format!("{}://{}", record.caller().scheme.as_str(), head.authority()?),
     };
-    let mut location = format!("{site}{}?next={next}", terms.path(Endpoint::LoginPage));
-    // Who is logged in, and not freshly so, would be sent straight back.
-    if matches!(denial, Denial::FreshTokenRequired { .. }) {
-        location.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));
-    }
-    HeaderValue::try_from(location).ok()
+    let page = terms.path(Endpoint::LoginPage);
+    HeaderValue::try_from(format!("{site}{page}{question}{}", fields.join("&"))).ok()
 }

@@ -370,9 +370,6 @@ fn the_page_is_readable_in_the_light_in_the_dark_on_a_phone_and_enlarged() {
             assert!(number("small") >= 16.0 && number("low") >= 44.0, "{scheme} {width}: {look}");
             assert_eq!(look["wide"], json!(false), "{scheme} {width}: {look}");
             grounds.push(look["ground"].clone());
-            if let Ok(dir) = std::env::var("PICTURES") {
-                std::fs::write(format!("{dir}/{scheme}-{width}.png"), browser.picture()).unwrap();
-            }
         }
     }
     assert_ne!(grounds[0], grounds[3], "the dark is dark");

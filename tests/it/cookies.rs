@@ -462,6 +462,8 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
     let to_page = "/auth/login?next=/app/a%3Fb%3Dc%26d%3D%2520";
     leads_to(&jar.on(html("/app/a?b=c&d=%20")).to(address), to_page);
     jar.on(Request::get("/app/a")).to(address).is_refusal(401, "missing_token");
+    let long = html(&format!("/app/a?{}", "x".repeat(2048)));
+    leads_to(&jar.on(long).to(address), "/auth/login");
     let posted = jar.on(form("/app/a", "x=1")).to(address);
     assert_eq!(
         (posted.status, posted.header("location")),

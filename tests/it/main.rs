@@ -19,6 +19,7 @@ mod authorization;
 mod bodies;
 mod browser;
 mod cli;
+mod compat;
 mod cookies;
 mod drain;
 mod forward_auth;
