@@ -32,6 +32,7 @@ mod logs;
 mod regression;
 mod responses;
 mod routing;
+mod services;
 mod sessions;
 mod sources;
 mod tls;
