@@ -37,6 +37,7 @@ mod sessions;
 mod sources;
 mod tls;
 mod upstreams;
+mod users;
 mod verify;
 mod wire;
 
