@@ -70,7 +70,7 @@ const FORGED: [&str; 9] = [
     "X_Auth_Subject",
     "X-Auth_Roles",
     "X.Auth.Subject",
-    "X-Auth-Token-Id",
+    "X-Auth-Csrf",
 ];
 
 /// A proxy, the gateway that it asks, and the service behind it.

@@ -1,0 +1,54 @@
+//! How far an import is: a bar on a terminal, now and then a line elsewhere.
+
+use crate::cli::complain;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+/// Lines of the file between two lines about it.
+const EVERY: u64 = 10_000;
+
+pub(super) struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Of a file of so many bytes, where that is known.
+    pub(super) fn start(size: Option<u64>) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
+        let template = match size {
+            Some(_) => "{bar:40} {percent:>3} %  {msg}  {eta} left",
+            None => "{spinner} {msg}  {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self(Some(bar))
+    }
+
+    /// At this line, after so many bytes.
+    pub(super) fn at(&self, line: u64, bytes: u64) {
+        match &self.0 {
+            Some(bar) => {
+                bar.set_position(bytes);
+                bar.set_message(format!("line {line}"));
+            }
+            None if line.is_multiple_of(EVERY) => complain(&format!("{line} lines")),
+            None => {}
+        }
+    }
+
+    /// Tells something without tearing the bar.
+    pub(super) fn note(&self, text: &str) {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| complain(text)),
+            None => complain(text),
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
