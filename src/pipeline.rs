@@ -4,6 +4,7 @@ use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{Place, Shown};
+use crate::authority::Compat;
 use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::decision::decide;
@@ -39,7 +40,7 @@ pub async fn handle(
     let snapshot: &Policy = &policy;
     let (version, method) = (parts.version, parts.method.clone());
     let format = Format::of(&parts.headers);
-    let heard = Heard::of(snapshot, &parts.headers);
+    let heard = snapshot.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
     if verdict::is_asked(snapshot, parts.uri.path()) {
         record.verdict_asked();
@@ -59,8 +60,9 @@ pub async fn handle(
                 }
                 (None, Some(location)) => respond::see_other(location).map(Body::whole),
                 (None, None) => {
-                    let theirs = heard
-                        .and_then(|heard| heard.refuse(&denial, format, snapshot, record.route(), &method));
+                    let theirs = heard.and_then(|heard| {
+                        heard.refuse(&denial, format, &snapshot.places(record.route()), &method)
+                    });
                     let ours = || respond::refuse(&denial, format, record.id_header(), &method);
                     theirs.unwrap_or_else(ours).map(Body::whole)
                 }

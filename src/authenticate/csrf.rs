@@ -34,7 +34,10 @@ pub(super) fn check(
     local: Option<&Local>,
 ) -> Result<(), Denial> {
     if !is_unsafe(head.method) {
-        return Ok(());
+        // A page of any site may open a WebSocket, with cookies, and read what comes over it; it cannot send a header
+        // with it, so the token is not asked for.
+        let upgrades = head.headers.contains_key(header::UPGRADE);
+        return if upgrades { same_site(head, scheme, origins) } else { Ok(()) };
     }
     same_site(head, scheme, origins)?;
     let shown = shown(head.headers, names, field)?.ok_or(Denial::CsrfMissing)?;
@@ -152,6 +155,23 @@ mod tests {
             let method = method.parse().unwrap();
             assert_eq!(at(&method, None, &[]), Err(Denial::CsrfMissing), "{method}");
             assert_eq!(at(&method, None, &[TOKEN]), Ok(()), "{method}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_for_pages_of_ours_alone() {
+        let upgrade = ("upgrade", "websocket");
+        for (fields, outcome) in [
+            (&[upgrade][..], Ok(())),
+            (&[upgrade, ("origin", "https://shop.example")], Ok(())),
+            (&[upgrade, ("origin", "https://app.example")], Ok(())),
+            (&[upgrade, ("origin", "https://evil.example")], MISMATCH),
+            (&[upgrade, ("origin", "https://evil.shop.example")], MISMATCH),
+            (&[upgrade, ("origin", "null")], MISMATCH),
+            (&[upgrade, ("sec-fetch-site", "cross-site")], MISMATCH),
+            (&[("origin", "https://evil.example")], Ok(())),
+        ] {
+            assert_eq!(at(&Method::GET, None, fields), outcome, "{fields:?}");
         }
     }
 

@@ -69,6 +69,11 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     Ok(principal)
 }
 
+/// The claims of a token that was verified.
+pub fn claims_of(token: &str) -> Option<Map<String, Value>> {
+    json::object(Jws::read(token).ok()?.payload()).ok()
+}
+
 /// What the local authority says of its tokens; a token that says it wrongly is not one that it made.
 fn local(claims: &Claims) -> Result<Local, Denial> {
     let text = |name| match claims.get(name) {
@@ -258,6 +263,22 @@ mod tests {
         assert_eq!(principal.claim(ClaimId(1)), None);
         assert_eq!((principal.not_before, principal.expires), (NOW - 30, NOW + 90));
         assert!(principal.headers.iter().any(|(name, value)| name == "x-auth-subject" && value == "ada"));
+    }
+
+    #[test]
+    fn what_calls_itself_a_refresh_token_is_none_for_access() {
+        for name in ["type", "token_type", "typ"] {
+            for kind in ["refresh", "Refresh", "REFRESH"] {
+                assert_eq!(refusal(&header(), &with(name, json!(kind))), Denial::WrongType, "{name} {kind}");
+            }
+            for kind in [json!("access"), json!("Bearer"), json!("user"), json!(""), json!(["refresh"])] {
+                assert!(outcome(&header(), &with(name, kind.clone())).is_ok(), "{name} {kind}");
+            }
+        }
+        let ours = format!("{REFRESH_TOKEN_PREFIX}{}", "A".repeat(43));
+        for token in [ours, format!("{REFRESH_TOKEN_PREFIX}a.b.c")] {
+            assert_eq!(verify(&token, &trust(), Now::at(NOW)).unwrap_err(), Denial::WrongType);
+        }
     }
 
     #[test]

@@ -15,14 +15,15 @@ use super::{Authority, Fields};
 use crate::authenticate::credential;
 use crate::authenticate::csrf::{is_cross_site, names_site};
 use crate::denial::{BodyFault, Denial};
-use crate::respond::{Format, refuse};
+use crate::respond::{Format, refuse, see_other};
 use bytes::Bytes;
 use document::{LoggedIn, LoginForm, Note};
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
@@ -59,7 +60,7 @@ pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Byt
     let next = Next::of(&query);
     let says = |name: &str| query.optional(name).ok().flatten();
     let must_prove = says(PROMPT) == Some(PROMPT_LOGIN);
-    if let Some(holder) = ask.caller.as_ref().filter(|holder| holder.is_local && !must_prove) {
+    if let Some(holder) = ask.caller.as_ref().filter(|holder| holder.by_cookie && !must_prove) {
         return Ok(match &next {
             Some(next) => see_other(location(Some(next))),
             None => logged_in(&ask, holder),
@@ -313,15 +314,6 @@ fn protect(headers: &mut HeaderMap) {
     headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
-/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
-fn see_other(to: HeaderValue) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(LOCATION, to);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 fn with_cookies_of(given: &Response<Bytes>, mut response: Response<Bytes>) -> Response<Bytes> {
     for cookie in given.headers().get_all(http::header::SET_COOKIE) {
         response.headers_mut().append(http::header::SET_COOKIE, cookie.clone());
@@ -337,7 +329,7 @@ pub(super) mod tests {
     use crate::authenticate::{Algorithm, CookieNames};
     use crate::clock::Now;
     use crate::peer::Scheme;
-    use http::header::SET_COOKIE;
+    use http::header::{LOCATION, SET_COOKIE};
     use proptest::prelude::*;
     use std::sync::Arc;
     use std::time::Duration;
@@ -381,6 +373,7 @@ pub(super) mod tests {
             query: None,
             id: None,
             fields: form.map(|form| Fields::form(form.as_bytes()).unwrap()).unwrap_or_default(),
+            examined: None,
             own_site: true,
             caller: None,
             now: Now::at(1000),

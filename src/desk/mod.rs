@@ -5,11 +5,13 @@ pub mod form;
 pub mod verdict;
 
 use crate::authenticate::csrf::same_site;
-use crate::authenticate::{Access, Admission, Shown, authenticate};
+use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
 use crate::authority::{
-    Ask, BODY_MAX, Endpoint, Fields, Holder, PROMPT, PROMPT_LOGIN, Refused, Terms, encoded,
+    Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms,
+    encoded, refused,
 };
 use crate::authorize::Permit;
+use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
 use crate::policy::Policy;
@@ -39,8 +41,11 @@ pub async fn answer(
         return Err(Denial::StoreUnavailable);
     };
     let body = body.bounded(BODY_MAX)?.gather().await?;
-    let fields = Fields::read(head.headers, &body)?;
     let caller = record.caller();
+    let fields = match Fields::read(head.headers, &body) {
+        Ok(fields) => fields,
+        Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
+    };
     let mut ask = Ask {
         endpoint,
         terms: Arc::clone(terms),
@@ -54,8 +59,14 @@ pub async fn answer(
         fields,
         own_site: same_site(head, caller.scheme, &terms.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
+        examined: None,
         now: record.now(),
     };
+    if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
+        && let Ok(Some(token)) = ask.fields.optional("token")
+    {
+        ask.examined = examined(token, policy, ask.now);
+    }
     // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
     // expired, and a logout must not fail for that.
     if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
@@ -76,11 +87,21 @@ pub async fn answer(
         let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
         ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
-    let mut response = authority.answer(ask).await?;
+    Ok(told(authority.answer(ask).await?, record))
+}
+
+/// An answer that is a refusal in a form of its own is noted as one.
+fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
     }
-    Ok(response)
+    response
+}
+
+/// The access token that is asked about, if it is as good as one that calls.
+fn examined(token: &str, policy: &Policy, now: Now) -> Option<Examined> {
+    let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
+    Some(Examined { claims: claims_of(token)?, is_local: principal.local.is_some() })
 }
 
 /// Where a person logs in who asked for a page, and where they come back to.
@@ -90,17 +111,25 @@ pub fn login_location(
     denial: &Denial,
     record: &Record,
 ) -> Option<HeaderValue> {
-    let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
-    let next = encoded(&format!("{}{query}", head.path));
+    let mut fields = Vec::new();
+    let asked = match head.query {
+        Some(query) => format!("{}?{query}", head.path),
+        None => head.path.clone().into_owned(),
+    };
+    // A longer address would make one that browsers and servers refuse: the person comes to the root instead.
+    if asked.len() <= NEXT_MAX {
+        fields.push(format!("next={}", encoded(&asked)));
+    }
+    // Who is logged in, and not freshly so, would be sent straight back.
+    if matches!(denial, Denial::FreshTokenRequired { .. }) {
+        fields.push(format!("{PROMPT}={PROMPT_LOGIN}"));
+    }
+    let question = if fields.is_empty() { "" } else { "?" };
     // A proxy that asks for a verdict may read a bare path as one of ours (Traefik does).
     let site = match record.verdict() {
         None => String::new(),
         Some(_) => format!("{}://{}", record.caller().scheme.as_str(), head.authority()?),
     };
-    let mut location = format!("{site}{}?next={next}", terms.path(Endpoint::LoginPage));
-    // Who is logged in, and not freshly so, would be sent straight back.
-    if matches!(denial, Denial::FreshTokenRequired { .. }) {
-        location.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));
-    }
-    HeaderValue::try_from(location).ok()
+    let page = terms.path(Endpoint::LoginPage);
+    HeaderValue::try_from(format!("{site}{page}{question}{}", fields.join("&"))).ok()
 }

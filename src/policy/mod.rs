@@ -8,11 +8,12 @@ pub use compile::{Compiled, ServerPlan, compile};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 
 use crate::authenticate::{Admission, KeySet, Trust};
-use crate::authority::{Endpoint, Terms};
+use crate::authority::{Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
 use crate::forward::{BodyBounds, Delivery, Upstream};
 use crate::limit::{Limit, Limits};
+use crate::respond::compat::Places;
 use crate::respond::metrics::RouteCounters;
 use crate::route::RouteTable;
 use crate::route::head::HeadBounds;
@@ -40,6 +41,23 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whose clients are not to notice that they talk to another issuer.
+    pub fn compat(&self) -> Option<Compat> {
+        self.terms.as_deref()?.compat
+    }
+
+    /// Where a route looks for a token.
+    pub fn places(&self, route: Option<usize>) -> Places<'_> {
+        let route = route.and_then(|route| self.routes.get(route));
+        let refresh = route.is_some_and(|route| match route.handler {
+            Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
+            Handler::Forward(_) => false,
+        });
+        let cookies = self.trust.cookies();
+        let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
+        Places { sources: route.map(|route| &route.admission.sources), cookie, refresh }
+    }
+
     /// This policy with other keys of one issuer.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {

@@ -7,9 +7,7 @@
 
 use super::problem::{Format, answer};
 use crate::authenticate::Sources;
-use crate::authority::{Compat, Endpoint};
 use crate::denial::{BodyFault, Denial, RequiredClaim, TokenPart};
-use crate::policy::{Handler, Policy};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::borrow::Cow;
@@ -22,23 +20,19 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Of this request; none where refusals are not to be the library's.
-    pub fn of(policy: &Policy, headers: &HeaderMap) -> Option<Self> {
-        match policy.terms.as_deref()?.compat? {
-            Compat::FlaskJwtExtended => {
-                let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-                Some(Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) })
-            }
-        }
+    /// Of a request with these fields.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
-    /// The answer to a refused request of this route. None where the client can read no JSON at all (gRPC).
+    /// The answer to a request that was refused, after its token was looked for in these places. None where the client can
+    /// read no JSON at all (gRPC).
     pub fn refuse(
         self,
         denial: &Denial,
         format: Format,
-        policy: &Policy,
-        route: Option<usize>,
+        places: &Places<'_>,
         method: &Method,
     ) -> Option<Response<Bytes>> {
         match format {
@@ -46,37 +40,36 @@ impl Heard {
             Format::Json | Format::Html => {}
             Format::Grpc | Format::GrpcWeb => return None,
         }
-        let words = words(denial, || Looked::at(self, policy, route));
+        let words = words(denial, &Looked { heard: self, places: *places });
         let body = serde_json::json!({ "msg": words }).to_string().into_bytes();
         Some(answer(denial, status(denial), "application/json", body, method))
     }
 }
 
-/// Where a route looked for a token.
-struct Looked<'p> {
-    heard: Heard,
-    sources: Option<&'p Sources>,
-    cookie: Option<&'p str>,
-    refresh: bool,
+/// Where a route looks for a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'p> {
+    /// What it says of that; none where no route was found.
+    pub sources: Option<&'p Sources>,
+    /// The name of the cookie that would hold it.
+    pub cookie: Option<&'p str>,
+    /// Whether it wants a refresh token.
+    pub refresh: bool,
 }
 
-impl<'p> Looked<'p> {
-    fn at(heard: Heard, policy: &'p Policy, route: Option<usize>) -> Self {
-        let route = route.and_then(|route| policy.routes.get(route));
-        let refresh = route.is_some_and(|route| match route.handler {
-            Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
-            Handler::Forward(_) => false,
-        });
-        let cookies = policy.trust.cookies();
-        let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
-        Self { heard, sources: route.map(|route| &route.admission.sources), cookie, refresh }
-    }
+/// What was found there.
+struct Looked<'p> {
+    heard: Heard,
+    places: Places<'p>,
+}
 
+impl Looked<'_> {
     /// The library's words where no token was found: each place that was looked at, in the order of its own documentation.
     fn missing(&self) -> String {
         let mut places = Vec::new();
         let mut details = Vec::new();
-        if self.sources.is_none_or(|sources| sources.header) {
+        let Places { sources, cookie, .. } = self.places;
+        if sources.is_none_or(|sources| sources.header) {
             places.push("headers");
             details.push(if self.heard.authorization {
                 "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'"
@@ -85,15 +78,15 @@ impl<'p> Looked<'p> {
                 "Missing Authorization Header".to_owned()
             });
         }
-        if let (true, Some(name)) = (self.sources.is_none_or(|sources| sources.cookie), self.cookie) {
+        if let (true, Some(name)) = (sources.is_none_or(|sources| sources.cookie), cookie) {
             places.push("cookies");
             details.push(format!("Missing cookie \"{name}\""));
         }
-        for name in self.sources.iter().flat_map(|sources| &sources.named) {
+        for name in sources.iter().flat_map(|sources| &sources.named) {
             places.push("headers");
             details.push(format!("Missing {name} Header"));
         }
-        if let Some(name) = self.sources.and_then(|sources| sources.query.as_deref()) {
+        if let Some(name) = sources.and_then(|sources| sources.query.as_deref()) {
             places.push("query_string");
             // As the library spells it.
             details.push(format!("Missing '{name}' query paramater"));
@@ -149,6 +142,9 @@ const fn status(denial: &Denial) -> StatusCode {
         | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient
         | Denial::StoreUnavailable
         | Denial::NotFound
         | Denial::UpstreamUnavailable
@@ -158,9 +154,9 @@ const fn status(denial: &Denial) -> StatusCode {
 }
 
 /// The library's words, where it has some; else ours.
-fn words<'p>(denial: &Denial, looked: impl FnOnce() -> Looked<'p>) -> Cow<'static, str> {
+fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
     Cow::Borrowed(match denial {
-        Denial::MissingToken => return Cow::Owned(looked().missing()),
+        Denial::MissingToken => return Cow::Owned(looked.missing()),
         Denial::MalformedToken(part) => match part {
             TokenPart::Field => "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'",
             TokenPart::Shape => "Not enough segments",
@@ -178,7 +174,7 @@ fn words<'p>(denial: &Denial, looked: impl FnOnce() -> Looked<'p>) -> Cow<'stati
         // Its own tokens begin when they were made, and that is the claim it looks at first.
         Denial::TokenNotYetValid => "The token is not yet valid (iat)",
         Denial::WrongAudience => "Audience doesn't match",
-        Denial::WrongType if looked().refresh => "Only refresh tokens are allowed",
+        Denial::WrongType if looked.places.refresh => "Only refresh tokens are allowed",
         Denial::WrongType => "Only non-refresh tokens are allowed",
         Denial::MissingClaim(claim) => match claim {
             RequiredClaim::Issuer => "Token is missing the \"iss\" claim",
@@ -217,6 +213,9 @@ fn words<'p>(denial: &Denial, looked: impl FnOnce() -> Looked<'p>) -> Cow<'stati
         | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient
         | Denial::StoreUnavailable
         | Denial::NotFound
         | Denial::UpstreamUnavailable
@@ -232,7 +231,8 @@ mod tests {
 
     fn looked(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
         // One lifetime for what outlives the call anyway.
-        Looked { heard: Heard { authorization }, sources, cookie, refresh: false }.missing()
+        Looked { heard: Heard { authorization }, places: Places { sources, cookie, refresh: false } }
+            .missing()
     }
 
     #[test]
@@ -281,13 +281,9 @@ mod tests {
     #[test]
     fn every_refusal_has_words_that_hold_nothing_of_the_request() {
         for denial in Denial::every() {
-            let looked = || Looked {
-                heard: Heard { authorization: true },
-                sources: None,
-                cookie: None,
-                refresh: true,
-            };
-            assert!(!words(&denial, looked).is_empty(), "{}", denial.code());
+            let places = Places { sources: None, cookie: None, refresh: true };
+            let looked = Looked { heard: Heard { authorization: true }, places };
+            assert!(!words(&denial, &looked).is_empty(), "{}", denial.code());
         }
     }
 }

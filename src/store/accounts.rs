@@ -1,16 +1,18 @@
 //! Accounts. An id is given once and for all: what is removed leaves its id behind, so that nobody ever inherits what
 //! services keep under it.
 
-use super::marks::put;
 use super::sessions::end_all;
-use super::{Store, StoreError, list_of, list_text};
+use super::text::{NAME_MAX, PASSWORD_MAX, fit, is_text, list_of, list_text, map_of, map_text};
+use super::{Store, StoreError, Writing, for_update};
 use crate::authenticate::Mark;
+use crate::authority::scheme;
 use serde_json::{Map, Value};
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row, Transaction};
+use std::fmt;
 
 /// An account.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Account {
     /// `sub` of its tokens.
     pub id: String,
@@ -33,7 +35,7 @@ pub struct Account {
 }
 
 /// An account that is to be made.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct NewAccount {
     /// `sub` of its tokens.
     pub id: String,
@@ -65,7 +67,7 @@ pub enum Added {
 }
 
 /// What is to be changed; what is none stays.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct AccountChange {
     /// The roles.
     pub roles: Option<Vec<String>>,
@@ -91,44 +93,74 @@ macro_rules! select {
     };
 }
 
+// A hash is no password, but whoever has it can guess at it: none gets into a log.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("disabled", &self.disabled)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NewAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewAccount").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AccountChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountChange")
+            .field("roles", &self.roles)
+            .field("scopes", &self.scopes)
+            .field("disabled", &self.disabled)
+            .field("password", &self.password.is_some())
+            .field("end_sessions", &self.end_sessions)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an account says of its owner, as it is kept.
+struct Written {
+    password: String,
+    scheme: String,
+    roles: String,
+    scopes: String,
+    attributes: String,
+}
+
+impl Written {
+    fn of(
+        name: &str,
+        password: &str,
+        roles: &[String],
+        scopes: &[String],
+        attributes: &Map<String, Value>,
+    ) -> Result<Self, StoreError> {
+        fit(&format!("{name}: password hash"), password, PASSWORD_MAX)?;
+        Ok(Self {
+            password: password.to_owned(),
+            scheme: scheme(password).unwrap_or_default(),
+            roles: list_text(&format!("{name}: roles"), roles)?,
+            scopes: list_text(&format!("{name}: scopes"), scopes)?,
+            attributes: map_text(&format!("{name}: attributes"), attributes)?,
+        })
+    }
+}
+
 impl Store {
-    /// Makes accounts, all in one transaction; one that cannot be made stops no other.
+    /// Makes accounts, all in one transaction; one whose name or id is taken stops no other.
     ///
     /// # Errors
-    /// When the store cannot be used; then none is made.
+    /// When the store cannot be used, or one of them is larger than what is kept; then none is made.
     pub async fn add(&self, accounts: &[NewAccount], now: i64) -> Result<Vec<Added>, StoreError> {
         let mut transaction = self.begin().await?;
         let mut outcomes = Vec::with_capacity(accounts.len());
         for account in accounts {
-            let known = sqlx::query("SELECT name, removed FROM accounts WHERE id = $1")
-                .bind(&account.id)
-                .fetch_optional(&mut *transaction)
-                .await?;
-            if let Some(row) = known {
-                let removed: Option<i64> = row.try_get("removed")?;
-                let name: Option<String> = row.try_get("name")?;
-                outcomes.push(match removed {
-                    Some(_) => Added::IdRetired,
-                    None if name.as_deref() == Some(&account.name) => Added::NameTaken,
-                    None => Added::IdTaken,
-                });
-                continue;
-            }
-            let made = sqlx::query(
-                "INSERT INTO accounts (id, name, password, roles, scopes, attributes, disabled, generation, created)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) ON CONFLICT DO NOTHING",
-            )
-            .bind(&account.id)
-            .bind(&account.name)
-            .bind(&account.password)
-            .bind(list_text(&account.roles))
-            .bind(list_text(&account.scopes))
-            .bind(Value::Object(account.attributes.clone()).to_string())
-            .bind(i64::from(account.disabled))
-            .bind(now)
-            .execute(&mut *transaction)
-            .await?;
-            outcomes.push(if made.rows_affected() == 1 { Added::Added } else { Added::NameTaken });
+            outcomes.push(insert(&mut transaction, account, now).await?);
         }
         transaction.commit().await?;
         Ok(outcomes)
@@ -139,9 +171,12 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn account(&self, id: &str) -> Result<Option<Account>, StoreError> {
+        if !is_text(id) {
+            return Ok(None);
+        }
         let row = sqlx::query(select!("WHERE id = $1 AND removed IS NULL"))
             .bind(id)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.reads)
             .await?;
         row.as_ref().map(account_of).transpose()
     }
@@ -151,28 +186,32 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn account_by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
-        let row = sqlx::query(select!("WHERE name = $1")).bind(name).fetch_optional(&self.pool).await?;
+        if !is_text(name) {
+            return Ok(None);
+        }
+        let row = sqlx::query(select!("WHERE name = $1")).bind(name).fetch_optional(&self.reads).await?;
         row.as_ref().map(account_of).transpose()
     }
 
-    /// The accounts whose names come behind this one, in order, at most so many.
+    /// The accounts whose names come behind this one, in the order of their bytes, at most so many.
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn accounts(&self, after: &str, limit: u32) -> Result<Vec<Account>, StoreError> {
+    pub async fn accounts(&self, after_name: &str, limit: u32) -> Result<Vec<Account>, StoreError> {
         let rows = sqlx::query(select!("WHERE name > $1 ORDER BY name LIMIT $2"))
-            .bind(after)
+            .bind(after_name)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.reads)
             .await?;
         rows.iter().map(account_of).collect()
     }
 
-    /// Changes an account. Where the change ends its tokens, its generation grows and a mark is put, until a moment when all
-    /// of them are dead (milliseconds since 1970).
+    /// Changes the account of this name. Where the change ends its tokens (other roles, scopes or attributes; another
+    /// password; disabled; asked for), its generation grows and a mark is put, until a moment when all of them are dead.
+    /// Another password and disabling end its sessions too.
     ///
     /// # Errors
-    /// When the store cannot be used; then nothing is changed.
+    /// When the store cannot be used, or the change is larger than what is kept; then nothing is changed.
     pub async fn change(
         &self,
         name: &str,
@@ -181,46 +220,51 @@ impl Store {
         until: i64,
     ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(mut account) = self.locked(&mut transaction, name).await? else { return Ok(None) };
+        let Some(before) = self.lock_by_name(&mut transaction, name).await? else { return Ok(None) };
+        let mut account = before.clone();
         let AccountChange { roles, scopes, attributes, disabled, password, end_sessions } = change.clone();
-        let ends_sessions = end_sessions || disabled == Some(true) || password.is_some();
-        let before = account.clone();
+        let why_ended = match () {
+            () if disabled == Some(true) => Some("disabled"),
+            () if password.is_some() => Some("password"),
+            () if end_sessions => Some("changed"),
+            () => None,
+        };
         account.roles = roles.unwrap_or(account.roles);
         account.scopes = scopes.unwrap_or(account.scopes);
         account.attributes = attributes.unwrap_or(account.attributes);
         account.disabled = disabled.unwrap_or(account.disabled);
         account.password = password.unwrap_or(account.password);
-        let other = (&account.roles, &account.scopes, &account.attributes)
-            != (&before.roles, &before.scopes, &before.attributes);
+        let claims =
+            |account: &Account| (account.roles.clone(), account.scopes.clone(), account.attributes.clone());
         let mut marks = Vec::new();
-        if other || ends_sessions {
+        if why_ended.is_some() || claims(&account) != claims(&before) {
             account.generation += 1;
             marks.push(Mark::Account { id: account.id.clone(), generation: account.generation });
         }
-        if ends_sessions {
-            end_all(&mut transaction, &account.id, "changed", now).await?;
-        }
+        let written =
+            Written::of(name, &account.password, &account.roles, &account.scopes, &account.attributes)?;
         sqlx::query(
-            "UPDATE accounts SET password = $1, roles = $2, scopes = $3, attributes = $4, disabled = $5, generation = $6
-             WHERE id = $7",
+            "UPDATE accounts SET password = $1, scheme = $2, roles = $3, scopes = $4, attributes = $5, disabled = $6,
+             generation = $7 WHERE id = $8",
         )
-        .bind(&account.password)
-        .bind(list_text(&account.roles))
-        .bind(list_text(&account.scopes))
-        .bind(Value::Object(account.attributes.clone()).to_string())
+        .bind(written.password)
+        .bind(written.scheme)
+        .bind(written.roles)
+        .bind(written.scopes)
+        .bind(written.attributes)
         .bind(i64::from(account.disabled))
         .bind(account.generation)
         .bind(&account.id)
         .execute(&mut *transaction)
         .await?;
-        for mark in &marks {
-            put(&mut transaction, mark, now, until).await?;
+        if let Some(why) = why_ended {
+            end_all(&mut transaction, &account.id, why, now).await?;
         }
-        transaction.commit().await?;
+        self.commit_marked(transaction, &marks, now, until).await?;
         Ok(Some((account, marks)))
     }
 
-    /// Removes an account; its id is never given again.
+    /// Removes the account of this name and what is known of its owner; its id is never given again.
     ///
     /// # Errors
     /// When the store cannot be used; then it is still there.
@@ -231,81 +275,132 @@ impl Store {
         until: i64,
     ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(mut account) = self.locked(&mut transaction, name).await? else { return Ok(None) };
+        let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else { return Ok(None) };
         account.generation += 1;
-        end_all(&mut transaction, &account.id, "removed", now).await?;
         sqlx::query(
-            "UPDATE accounts SET name = NULL, password = '', roles = '[]', scopes = '[]', attributes = '{}', disabled = 1,
-             generation = $1, removed = $2 WHERE id = $3",
+            "UPDATE accounts SET name = NULL, password = '', scheme = '', roles = '[]', scopes = '[]',
+             attributes = '{}', disabled = 1, generation = $1, removed = $2 WHERE id = $3",
         )
         .bind(account.generation)
         .bind(now)
         .bind(&account.id)
         .execute(&mut *transaction)
         .await?;
-        let mark = Mark::Account { id: account.id.clone(), generation: account.generation };
-        put(&mut transaction, &mark, now, until).await?;
-        transaction.commit().await?;
-        Ok(Some((account, vec![mark])))
+        end_all(&mut transaction, &account.id, "removed", now).await?;
+        sqlx::query("DELETE FROM addresses WHERE account = $1")
+            .bind(&account.id)
+            .execute(&mut *transaction)
+            .await?;
+        let marks = vec![Mark::Account { id: account.id.clone(), generation: account.generation }];
+        self.commit_marked(transaction, &marks, now, until).await?;
+        Ok(Some((account, marks)))
     }
 
-    /// Replaces the hash of a password by another one of the same password, if it is still that one.
+    /// Replaces the hash of a password by another one of the same password, if it is still that one. No token ends.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// When the store cannot be used, or the hash is longer than any of ours.
     pub async fn upgrade_password(&self, id: &str, old: &str, new: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("UPDATE accounts SET password = $1 WHERE id = $2 AND password = $3")
-            .bind(new)
-            .bind(id)
-            .bind(old)
-            .execute(&self.pool)
-            .await?;
+        fit("password hash", new, PASSWORD_MAX)?;
+        let done = sqlx::query(
+            "UPDATE accounts SET password = $1, scheme = $2 WHERE id = $3 AND password = $4 AND removed IS NULL",
+        )
+        .bind(new)
+        .bind(scheme(new).unwrap_or_default())
+        .bind(id)
+        .bind(old)
+        .execute(&self.writes)
+        .await?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// How the hashes of all accounts begin: up to the first `$` behind their first character.
+    /// How the passwords of all accounts are hashed, each kind and cost once, as [`scheme`] names them.
     ///
     /// # Errors
     /// When the store cannot be used.
     pub async fn schemes(&self) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query("SELECT DISTINCT substr(password, 1, 24) FROM accounts WHERE password <> ''")
-            .fetch_all(&self.pool)
-            .await?;
-        let mut schemes = Vec::new();
-        for row in rows {
-            let text: String = row.try_get(0)?;
-            let rest = text.strip_prefix('$').unwrap_or(&text);
-            let scheme = rest.split('$').next().unwrap_or_default().to_owned();
-            if !schemes.contains(&scheme) {
-                schemes.push(scheme);
-            }
-        }
-        Ok(schemes)
+        // From one to the next by the index, rather than through all accounts: there are a few among millions.
+        let rows = sqlx::query(
+            "WITH RECURSIVE known (scheme) AS (
+                 SELECT MIN(scheme) FROM accounts WHERE scheme > ''
+                 UNION ALL
+                 SELECT (SELECT MIN(a.scheme) FROM accounts a WHERE a.scheme > known.scheme)
+                 FROM known WHERE known.scheme IS NOT NULL
+             )
+             SELECT scheme FROM known WHERE scheme IS NOT NULL",
+        )
+        .fetch_all(&self.reads)
+        .await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
     /// An account that nobody else changes until the transaction ends.
-    async fn locked(
+    async fn lock_by_name(
         &self,
-        transaction: &mut Transaction<'static, Any>,
+        transaction: &mut Writing,
         name: &str,
     ) -> Result<Option<Account>, StoreError> {
-        if self.dialect == super::Dialect::Postgres {
-            sqlx::query("SELECT id FROM accounts WHERE name = $1 FOR UPDATE")
-                .bind(name)
-                .execute(&mut **transaction)
-                .await?;
+        if !is_text(name) {
+            return Ok(None);
         }
-        let row =
-            sqlx::query(select!("WHERE name = $1")).bind(name).fetch_optional(&mut **transaction).await?;
+        let row = sqlx::query(for_update!(self.dialect, select!("WHERE name = $1")))
+            .bind(name)
+            .fetch_optional(&mut **transaction)
+            .await?;
+        row.as_ref().map(account_of).transpose()
+    }
+
+    /// The same by its id.
+    pub(super) async fn lock_by_id(
+        &self,
+        transaction: &mut Writing,
+        id: &str,
+    ) -> Result<Option<Account>, StoreError> {
+        let row = sqlx::query(for_update!(self.dialect, select!("WHERE id = $1 AND removed IS NULL")))
+            .bind(id)
+            .fetch_optional(&mut **transaction)
+            .await?;
         row.as_ref().map(account_of).transpose()
     }
 }
 
+async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Result<Added, StoreError> {
+    let NewAccount { id, name, password, roles, scopes, attributes, disabled } = account;
+    fit("account id", id, NAME_MAX)?;
+    fit("account name", name, NAME_MAX)?;
+    let written = Written::of(name, password, roles, scopes, attributes)?;
+    let made = sqlx::query(
+        "INSERT INTO accounts (id, name, password, scheme, roles, scopes, attributes, disabled, generation, created)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9) ON CONFLICT DO NOTHING",
+    )
+    .bind(id)
+    .bind(name)
+    .bind(written.password)
+    .bind(written.scheme)
+    .bind(written.roles)
+    .bind(written.scopes)
+    .bind(written.attributes)
+    .bind(i64::from(*disabled))
+    .bind(now)
+    .execute(&mut **transaction)
+    .await?;
+    if made.rows_affected() == 1 {
+        return Ok(Added::Added);
+    }
+    let holder = sqlx::query("SELECT name, removed FROM accounts WHERE id = $1")
+        .bind(id)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let Some(holder) = holder else { return Ok(Added::NameTaken) };
+    if holder.try_get::<Option<i64>, _>("removed")?.is_some() {
+        return Ok(Added::IdRetired);
+    }
+    let same_name = holder.try_get::<Option<String>, _>("name")?.as_ref() == Some(name);
+    Ok(if same_name { Added::NameTaken } else { Added::IdTaken })
+}
+
 /// The account of this id, as a transaction sees it.
-pub(super) async fn by_id(
-    transaction: &mut Transaction<'static, Any>,
-    id: &str,
-) -> Result<Option<Account>, StoreError> {
+pub(super) async fn by_id(transaction: &mut Writing, id: &str) -> Result<Option<Account>, StoreError> {
     let row = sqlx::query(select!("WHERE id = $1 AND removed IS NULL"))
         .bind(id)
         .fetch_optional(&mut **transaction)
@@ -314,16 +409,13 @@ pub(super) async fn by_id(
 }
 
 fn account_of(row: &AnyRow) -> Result<Account, StoreError> {
-    let attributes: String = row.try_get("attributes")?;
-    let attributes = serde_json::from_str(&attributes)
-        .map_err(|error| StoreError::Broken(format!("attributes: {error}")))?;
     Ok(Account {
         id: row.try_get("id")?,
         name: row.try_get::<Option<String>, _>("name")?.unwrap_or_default(),
         password: row.try_get("password")?,
         roles: list_of(row, "roles")?,
         scopes: list_of(row, "scopes")?,
-        attributes,
+        attributes: map_of(row, "attributes")?,
         disabled: row.try_get::<i64, _>("disabled")? != 0,
         generation: row.try_get("generation")?,
         created: row.try_get("created")?,

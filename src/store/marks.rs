@@ -1,8 +1,10 @@
 //! What was revoked, for those who were not there: other gateways, and this one after a restart.
 
-use super::{Store, StoreError};
+use super::connect::Dialect;
+use super::text::{NAME_MAX, fit};
+use super::{Store, StoreError, Writing};
 use crate::authenticate::Mark;
-use sqlx::{Any, Row, Transaction};
+use sqlx::Row;
 
 /// A mark as it is kept.
 #[derive(Clone, Debug)]
@@ -11,29 +13,31 @@ pub struct Marked {
     pub seq: i64,
     /// What it revokes.
     pub mark: Mark,
-    /// Until when it matters, milliseconds since 1970.
+    /// Until when it matters.
     pub until: i64,
 }
 
-/// For how long a mark may stay unseen behind one with a higher number: transactions commit in another order than they take
-/// numbers. Milliseconds; no transaction lives that long.
-const LATE: i64 = 60_000;
+/// Names the lock under which PostgreSQL numbers marks.
+///
+/// Its sequences give numbers before transactions commit, and these may do so in another order: whoever has read up to
+/// 7 would never see the 6 that came later. So a transaction that puts marks takes this lock first and has it until its
+/// commit is seen by all; numbers appear in order, and reading on behind the last one misses none. Nothing is waited for
+/// while it is held but the commit, and revocations are few.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
 impl Store {
-    /// The marks behind a number that still matter, in order; with them those made so lately that they may have been
-    /// overtaken. Reading a mark twice is reading it once.
+    /// The marks behind a number that still matter, in order. None that comes later has a smaller number than one that
+    /// was read.
     ///
     /// # Errors
     /// When the store cannot be used.
     pub async fn marks(&self, after: i64, now: i64) -> Result<Vec<Marked>, StoreError> {
         let rows = sqlx::query(
-            "SELECT seq, kind, value, generation, until FROM marks
-             WHERE (seq > $1 OR made > $2) AND until > $3 ORDER BY seq",
+            "SELECT seq, kind, value, generation, until FROM marks WHERE seq > $1 AND until > $2 ORDER BY seq",
         )
         .bind(after)
-        .bind(now.saturating_sub(LATE))
         .bind(now)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.reads)
         .await?;
         rows.iter()
             .map(|row| {
@@ -52,34 +56,41 @@ impl Store {
     /// Revokes one access token.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// When the store cannot be used, or the id is longer than any of ours.
     pub async fn revoke_token(&self, jti: &str, now: i64, until: i64) -> Result<(), StoreError> {
-        let mut transaction = self.begin().await?;
-        put(&mut transaction, &Mark::Token(jti.to_owned()), now, until).await?;
-        transaction.commit().await?;
-        Ok(())
+        fit("jti", jti, NAME_MAX)?;
+        let transaction = self.begin().await?;
+        self.commit_marked(transaction, &[Mark::Token(jti.to_owned())], now, until).await
     }
-}
 
-/// Puts a mark beside what it belongs to.
-pub(super) async fn put(
-    transaction: &mut Transaction<'static, Any>,
-    mark: &Mark,
-    now: i64,
-    until: i64,
-) -> Result<(), StoreError> {
-    let (kind, value, generation) = match mark {
-        Mark::Token(id) => ("token", id, 0),
-        Mark::Session(id) => ("session", id, 0),
-        Mark::Account { id, generation } => ("account", id, *generation),
-    };
-    sqlx::query("INSERT INTO marks (kind, value, generation, until, made) VALUES ($1, $2, $3, $4, $5)")
-        .bind(kind)
-        .bind(value)
-        .bind(generation)
-        .bind(until)
-        .bind(now)
-        .execute(&mut **transaction)
-        .await?;
-    Ok(())
+    /// Puts marks beside what they belong to, and ends the transaction: nothing else may follow (see [`LOCK`]).
+    pub(super) async fn commit_marked(
+        &self,
+        mut transaction: Writing,
+        marks: &[Mark],
+        now: i64,
+        until: i64,
+    ) -> Result<(), StoreError> {
+        if self.dialect == Dialect::Postgres && !marks.is_empty() {
+            sqlx::query(LOCK).execute(&mut *transaction).await?;
+        }
+        for mark in marks {
+            let (kind, value, generation) = match mark {
+                Mark::Token(id) => ("token", id, 0),
+                Mark::Session(id) => ("session", id, 0),
+                Mark::Account { id, generation } => ("account", id, *generation),
+            };
+            sqlx::query(
+                "INSERT INTO marks (kind, value, generation, until, made) VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(kind)
+            .bind(value)
+            .bind(generation)
+            .bind(until)
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
 }

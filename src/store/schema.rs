@@ -1,84 +1,86 @@
 //! The schema, step by step. A step that was ever released is never changed; what is new is a new step.
 
-use super::{Dialect, Store, StoreError};
+use super::connect::Dialect;
+use super::{Store, StoreError};
 use sqlx::{AssertSqlSafe, Row};
 
 /// Names the lock that one process holds while it migrates.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
+/// Changing large tables takes its time, and another process may be at it.
+const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
 
+/// `{text}` and `{serial}` are what the two databases write differently.
 const STEPS: [&[&str]; 1] = [&[
+    // A row whose `removed` is set is what is left of an account: its id, so that it is never given again.
+    // `scheme` tells how the password is hashed, for `Store::schemes`.
     "CREATE TABLE accounts (
-        id TEXT PRIMARY KEY,
-        name TEXT UNIQUE,
-        password TEXT NOT NULL,
-        roles TEXT NOT NULL,
-        scopes TEXT NOT NULL,
-        attributes TEXT NOT NULL,
+        id {text} PRIMARY KEY,
+        name {text} UNIQUE,
+        password {text} NOT NULL,
+        roles {text} NOT NULL,
+        scopes {text} NOT NULL,
+        attributes {text} NOT NULL,
         disabled BIGINT NOT NULL,
         generation BIGINT NOT NULL,
         created BIGINT NOT NULL,
-        removed BIGINT
+        removed BIGINT,
+        scheme {text} NOT NULL DEFAULT ''
     )",
+    "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
+    // `over`: from when on nobody can use it, because it ends by itself or was ended.
     "CREATE TABLE sessions (
-        id TEXT PRIMARY KEY,
-        account TEXT NOT NULL REFERENCES accounts (id),
+        id {text} PRIMARY KEY,
+        account {text} NOT NULL REFERENCES accounts (id),
         created BIGINT NOT NULL,
         used BIGINT NOT NULL,
         expires BIGINT NOT NULL,
         authenticated BIGINT NOT NULL,
-        address TEXT NOT NULL,
-        agent TEXT NOT NULL,
-        csrf TEXT,
-        ended TEXT,
-        ended_at BIGINT
+        address {text} NOT NULL,
+        agent {text} NOT NULL,
+        csrf {text},
+        ended {text},
+        over BIGINT NOT NULL
     )",
     "CREATE INDEX sessions_of_account ON sessions (account, created)",
+    "CREATE INDEX sessions_by_end ON sessions (over)",
+    // `number` counts the tokens of a session. That it is unique is the last guard: a token has one successor.
     "CREATE TABLE refresh_tokens (
-        hash TEXT PRIMARY KEY,
-        session TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        hash {text} PRIMARY KEY,
+        session {text} NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+        number BIGINT NOT NULL,
         issued BIGINT NOT NULL,
         expires BIGINT NOT NULL,
         spent BIGINT,
-        nonce TEXT,
-        successor TEXT
+        nonce {text},
+        UNIQUE (session, number)
     )",
-    "CREATE INDEX refresh_tokens_of_session ON refresh_tokens (session, issued)",
     "CREATE TABLE marks (
         seq {serial},
-        kind TEXT NOT NULL,
-        value TEXT NOT NULL,
+        kind {text} NOT NULL,
+        value {text} NOT NULL,
         generation BIGINT NOT NULL,
         until BIGINT NOT NULL,
         made BIGINT NOT NULL
     )",
+    "CREATE INDEX marks_by_end ON marks (until)",
     "CREATE TABLE addresses (
-        account TEXT NOT NULL,
-        address TEXT NOT NULL,
+        account {text} NOT NULL REFERENCES accounts (id),
+        address {text} NOT NULL,
         seen BIGINT NOT NULL,
         PRIMARY KEY (account, address)
     )",
-    "CREATE TABLE life (one BIGINT PRIMARY KEY, alive BIGINT NOT NULL)",
+    "CREATE INDEX addresses_by_age ON addresses (seen)",
+    "CREATE TABLE life (one BIGINT PRIMARY KEY CHECK (one = 1), alive BIGINT NOT NULL)",
 ]];
 
-/// What each connection is told.
-pub(super) const fn settings(dialect: Dialect) -> &'static [&'static str] {
-    match dialect {
-        Dialect::Sqlite => &[
-            "PRAGMA journal_mode = WAL",
-            // A commit is on the disk before it is answered: a spent token must not come back after a loss of power.
-            "PRAGMA synchronous = FULL",
-            "PRAGMA busy_timeout = 5000",
-            "PRAGMA foreign_keys = ON",
-        ],
-        Dialect::Postgres => &["SET statement_timeout = 5000", "SET lock_timeout = 5000"],
-    }
-}
-
 impl Store {
+    /// Takes the steps that are missing, all or none. Of processes that start at once one does, and the others wait.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect == Dialect::Postgres {
-            sqlx::query(LOCK).execute(&mut *transaction).await?;
+            for statement in UNHURRIED.into_iter().chain([LOCK]) {
+                sqlx::query(statement).execute(&mut *transaction).await?;
+            }
         }
         sqlx::query("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)")
             .execute(&mut *transaction)
@@ -87,17 +89,14 @@ impl Store {
         let done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
         if done > STEPS.len() {
             return Err(StoreError::Broken(format!(
-                "its schema is of step {done}, and this version knows {}: it was used by a newer version",
+                "the store's schema is at step {done}, and this version knows {}: a newer version has used it; run \
+                 that one, or bring back a copy from before",
                 STEPS.len()
             )));
         }
-        let serial = match self.dialect {
-            Dialect::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
-            Dialect::Postgres => "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-        };
         for (number, statements) in STEPS.iter().enumerate().skip(done) {
             for statement in *statements {
-                let statement = statement.replace("{serial}", serial);
+                let statement = self.dialect.written(statement);
                 sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
             }
             sqlx::query("INSERT INTO schema_steps (step) VALUES ($1)")
@@ -107,5 +106,19 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(())
+    }
+}
+
+impl Dialect {
+    /// A statement of the schema as this database writes it.
+    fn written(self, statement: &str) -> String {
+        let (text, serial) = match self {
+            // Numbers are never given twice, even when the highest is forgotten.
+            Self::Sqlite => ("TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+            // Compared byte by byte, as SQLite does. A language's order would also change with the system's libraries,
+            // and leave indexes behind in which names are not found any more.
+            Self::Postgres => ("TEXT COLLATE \"C\"", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+        };
+        statement.replace("{text}", text).replace("{serial}", serial)
     }
 }

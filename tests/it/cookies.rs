@@ -462,6 +462,8 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
     let to_page = "/auth/login?next=/app/a%3Fb%3Dc%26d%3D%2520";
     leads_to(&jar.on(html("/app/a?b=c&d=%20")).to(address), to_page);
     jar.on(Request::get("/app/a")).to(address).is_refusal(401, "missing_token");
+    let long = html(&format!("/app/a?{}", "x".repeat(2048)));
+    leads_to(&jar.on(long).to(address), "/auth/login");
     let posted = jar.on(form("/app/a", "x=1")).to(address);
     assert_eq!(
         (posted.status, posted.header("location")),
@@ -627,6 +629,31 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     // The spent one came back, as it would from a thief: its session is over.
     jar.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
     is_alive(address, &other);
+}
+
+#[test]
+fn a_login_takes_the_place_of_the_browsers_session_and_of_no_other() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "sessions = 3\n");
+    let address = gateway.http();
+    let phone = login(address);
+    let mut laptop = login(address);
+    for _ in 0..4 {
+        let old = laptop.clone();
+        let again =
+            laptop.on(form("/auth/login", &format!("username=ada&password={}", PASSWORD.replace(' ', "+"))));
+        let answer = again.to(address);
+        leads_to(&answer, "/");
+        laptop.keep(&answer);
+        old.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
+        is_alive(address, &laptop);
+    }
+    is_alive(address, &phone);
+    let listed = phone.on(Request::get("/auth/sessions")).to(address).is(200).json();
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
+    // A wrong password ends nothing.
+    laptop.on(form("/auth/login", "username=ada&password=wrong")).to(address);
+    is_alive(address, &laptop);
 }
 
 #[test]

@@ -217,13 +217,6 @@ impl Browser {
     pub fn command(&self, command: &str, parameters: &Value) -> Value {
         self.tell("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))
     }
-
-    /// The page as a picture (PNG).
-    #[track_caller]
-    pub fn picture(&self) -> Vec<u8> {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD.decode(self.read("screenshot")).expect("base64")
-    }
 }
 
 impl Drop for Browser {

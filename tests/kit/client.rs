@@ -2,9 +2,10 @@
 
 use super::{PATIENCE, end_of_head, fields, tls, values};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The host that requests name unless a test names another.
@@ -126,6 +127,17 @@ impl Connection {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    /// In cleartext, from another address of this machine: `127.0.0.2`, say.
+    #[track_caller]
+    pub fn from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("the address is this machine's");
+        socket.connect(&address.into()).expect("somebody listens");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 

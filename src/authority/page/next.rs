@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 /// As long an address as is kept. Longer ones, and their codes in the login page's own address, would meet the bounds of
 /// browsers and servers.
-const NEXT_MAX: usize = 2048;
+pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host, with its query: safe in `Location`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,62 @@
+//! Forgetting. What is deleted is what nobody can ask about any more, in small bites: each one a transaction, so that
+//! those who write wait for none of them long.
+
+use super::connect::Dialect;
+use super::{Store, StoreError};
+use sqlx::Row;
+
+/// For how long a session is kept when it is over, so that whoever comes late is told what became of it: a day.
+const OVER_KEPT: i64 = 86_400_000;
+/// For how long an address from which an account logged in is known: 90 days.
+const ADDRESS_KEPT: i64 = 90 * 86_400_000;
+/// Rows of a bite. Tens of milliseconds at most.
+const BITE: i64 = 500;
+/// Bites of one call. What is left then is left to the next one.
+const BITES: u32 = 200;
+
+/// Names the lock of the one process that sweeps.
+const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
+
+/// What is swept: rows that are over at a moment, so many.
+const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
+    (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
+const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
+    (SELECT s.id FROM sessions s WHERE s.over <= $1
+     AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
+const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.until <= $1 LIMIT $2)";
+const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
+    (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";
+
+impl Store {
+    /// Forgets what nobody can ask about any more: marks past their end, sessions that were over a day ago with their
+    /// tokens, addresses that were not seen for 90 days. A call does a bounded part of it; another process may be at it.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn forget(&self, now: i64) -> Result<(), StoreError> {
+        let over = now.saturating_sub(OVER_KEPT);
+        let mut left = BITES;
+        for (statement, until) in
+            [(MARKS, now), (TOKENS, over), (SESSIONS, over), (ADDRESSES, now.saturating_sub(ADDRESS_KEPT))]
+        {
+            while left > 0 && self.bite(statement, until).await? {
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there may be more.
+    async fn bite(&self, statement: &'static str, until: i64) -> Result<bool, StoreError> {
+        let mut transaction = self.begin().await?;
+        if self.dialect == Dialect::Postgres {
+            let row = sqlx::query(LOCK).fetch_one(&mut *transaction).await?;
+            if !row.try_get::<bool, _>(0)? {
+                return Ok(false);
+            }
+        }
+        let done = sqlx::query(statement).bind(until).bind(BITE).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(done.rows_affected() >= BITE.unsigned_abs())
+    }
+}

@@ -1,0 +1,121 @@
+//! Values as both databases keep and compare them alike: text. And how much of it is kept.
+
+use super::StoreError;
+use serde_json::{Map, Value};
+use sqlx::Row;
+use sqlx::any::AnyRow;
+
+/// Bytes of an id or a name: what a user name may have (128), an id of another system, a `jti`.
+pub(super) const NAME_MAX: usize = 255;
+/// Bytes of an encoded password hash: the longest we can check has some 200.
+pub(super) const PASSWORD_MAX: usize = 1024;
+/// Bytes of a list of roles or scopes. More do not fit into a token that a request can carry (8 KiB).
+pub(super) const LIST_MAX: usize = 8 * 1024;
+/// Bytes of an account's attributes, as JSON.
+pub(super) const ATTRIBUTES_MAX: usize = 16 * 1024;
+/// Characters of what a client says it is. The rest is cut off.
+pub(super) const AGENT_MAX: usize = 200;
+
+/// Whether both databases can hold this text. What they cannot is not found: nothing is asked, and it is no fault of
+/// the store's.
+pub(super) fn is_text(text: &str) -> bool {
+    !text.contains('\0')
+}
+
+/// Refuses a text that is not kept.
+pub(super) fn fit(what: &str, text: &str, max: usize) -> Result<(), StoreError> {
+    if text.len() > max {
+        return Err(StoreError::Unfit(format!("{what}: {} bytes; at most {max} are kept", text.len())));
+    }
+    if !is_text(text) {
+        return Err(StoreError::Unfit(format!("{what}: has a NUL character")));
+    }
+    Ok(())
+}
+
+/// The beginning of a text that a client chose, so many characters, without those that control a terminal.
+pub(super) fn shown(text: &str, max: usize) -> String {
+    text.chars().filter(|character| !character.is_control()).take(max).collect()
+}
+
+/// A list of names as it is kept.
+pub(super) fn list_text(what: &str, list: &[String]) -> Result<String, StoreError> {
+    let text = Value::from(list).to_string();
+    fit(what, &text, LIST_MAX)?;
+    Ok(text)
+}
+
+/// A list of names as it was.
+pub(super) fn list_of(row: &AnyRow, column: &str) -> Result<Vec<String>, StoreError> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|_| StoreError::Broken(format!("{column} that are no list of names")))
+}
+
+/// Attributes as they are kept.
+pub(super) fn map_text(what: &str, map: &Map<String, Value>) -> Result<String, StoreError> {
+    let text = Value::Object(map.clone()).to_string();
+    fit(what, &text, ATTRIBUTES_MAX)?;
+    Ok(text)
+}
+
+/// Attributes as they were.
+pub(super) fn map_of(row: &AnyRow, column: &str) -> Result<Map<String, Value>, StoreError> {
+    let text: String = row.try_get(column)?;
+    serde_json::from_str(&text).map_err(|_| StoreError::Broken(format!("{column} that are no JSON object")))
+}
+
+/// 32 bytes as they are kept.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
+}
+
+/// 32 bytes as they were.
+pub(super) fn bytes_of(text: &str) -> Result<[u8; 32], StoreError> {
+    let broken = || StoreError::Broken("a hash or nonce that is none".to_owned());
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(broken());
+    }
+    let mut out = [0; 32];
+    for (byte, at) in out.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).map_err(|_| broken())?;
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bytes_come_back_as_they_were(bytes: [u8; 32]) {
+            let text = hex(&bytes);
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()));
+            prop_assert_eq!(bytes_of(&text).unwrap(), bytes);
+        }
+
+        #[test]
+        fn what_is_shown_has_a_bound_and_no_control_characters(text: String, max in 0_usize..300) {
+            let shown = shown(&text, max);
+            prop_assert!(shown.chars().count() <= max && !shown.contains(char::is_control));
+        }
+    }
+
+    #[test]
+    fn what_is_no_hash_is_a_broken_store() {
+        for text in ["", "zz", "+1", &"g".repeat(64), &"a".repeat(63), &"+a".repeat(32), &"\u{e4}".repeat(32)]
+        {
+            assert!(matches!(bytes_of(text), Err(StoreError::Broken(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_kept_up_to_its_bound_and_without_nul() {
+        assert!(fit("id", &"a".repeat(NAME_MAX), NAME_MAX).is_ok());
+        assert!(matches!(fit("id", &"a".repeat(NAME_MAX + 1), NAME_MAX), Err(StoreError::Unfit(_))));
+        assert!(matches!(fit("id", "a\0", NAME_MAX), Err(StoreError::Unfit(_))));
+    }
+}
