@@ -42,7 +42,7 @@ impl Lines {
         } else {
             let file = File::open(path).map_err(fault)?;
             let size = file.metadata().map_err(fault)?;
-            (Box::new(file), size.is_file().then(|| size.len()))
+            (Box::new(file), size.is_file().then_some(size.len()))
         };
         Ok((Self::of(source, path.display().to_string(), input, columns)?, size))
     }
