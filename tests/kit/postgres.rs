@@ -76,11 +76,12 @@ impl Postgres {
         self.database_with("")
     }
 
-    /// The same, with more words for `CREATE DATABASE`.
+    /// The same, with more words for `CREATE DATABASE`. Copying files is the quicker of its two ways where nothing is
+    /// flushed (since version 15).
     pub fn database_with(&self, options: &str) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        self.sql("postgres", &format!("CREATE DATABASE {name} {options}"));
+        self.sql("postgres", &format!("CREATE DATABASE {name} STRATEGY file_copy {options}"));
         self.url(&name)
     }
 

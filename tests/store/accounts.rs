@@ -24,7 +24,7 @@ fn an_account_comes_back_as_it_was_made() {
             attributes: map(json!({"plan": {"tier": [1, 2.5, null, true]}, "nul": "a\u{0}b"})),
             disabled: true,
         };
-        assert_eq!(bed.store.add(&[made.clone()], NOW).await.unwrap(), [Added::Added]);
+        assert_eq!(bed.store.add(std::slice::from_ref(&made), NOW).await.unwrap(), [Added::Added]);
         let found = bed.store.account(&made.id).await.unwrap().unwrap();
         let by_name = bed.store.account_by_name(&made.name).await.unwrap().unwrap();
         for account in [found, by_name] {
@@ -246,7 +246,7 @@ fn each_scheme_in_use_is_told_once() {
 fn no_hash_is_told_by_debug() {
     on_both(async |bed: Bed| {
         let made = NewAccount { password: PBKDF2.to_owned(), ..new("ada") };
-        bed.store.add(&[made.clone()], NOW).await.unwrap();
+        bed.store.add(std::slice::from_ref(&made), NOW).await.unwrap();
         let account = bed.store.account("ada").await.unwrap().unwrap();
         let change = AccountChange { password: Some(PBKDF2.to_owned()), ..AccountChange::default() };
         let told = format!("{made:?} {account:?} {change:?} {:?} {:?}", bed.store, hash("s/0"));

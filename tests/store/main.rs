@@ -4,6 +4,7 @@
     unreachable_pub,
     dead_code,
     clippy::unwrap_used,
+    clippy::print_stdout,
     reason = "a test binary exports nothing, and its helpers may fail a test like the test itself"
 )]
 
