@@ -77,6 +77,84 @@ fn verification(c: &mut Criterion) {
     group.finish();
 }
 
+/// What a token says of a caller beside who they are.
+#[derive(Clone, Copy)]
+enum Claims {
+    /// Everything that an application likes to have at hand: who they are in words, where they belong, what they chose.
+    Full,
+    /// What a decision needs.
+    Trimmed,
+}
+
+/// A token as the authority gives one, of a caller with so many roles.
+fn token_of(keyring: &Keyring, roles: usize, claims: Claims, now: Now) -> String {
+    const AREAS: [&str; 10] = [
+        "orders",
+        "billing",
+        "catalogue",
+        "shipping",
+        "returns",
+        "reports",
+        "support",
+        "pricing",
+        "stock",
+        "partners",
+    ];
+    const LEVELS: [&str; 3] = ["viewer", "editor", "approver"];
+    let names = (0..roles).map(|role| format!("{}-{}", AREAS[role % 10], LEVELS[role / 10 % 3]));
+    let profile = serde_json::json!({
+        "name": "Ada Lovelace", "email": "ada.lovelace@shop.example", "email_verified": true,
+        "department": "Customer operations", "locale": "en-GB", "zoneinfo": "Europe/London", "tenant": "acme",
+        "plan": "enterprise", "employee": "E-104729",
+    });
+    let extra = match (claims, profile) {
+        (Claims::Full, serde_json::Value::Object(profile)) => profile,
+        (Claims::Full | Claims::Trimmed, _) => serde_json::Map::new(),
+    };
+    let claims = AccessClaims {
+        issuer: ISSUER.into(),
+        audience: vec!["bench".into()],
+        subject: "ada.lovelace".into(),
+        roles: names.collect(),
+        expires_in: Duration::from_secs(900),
+        session: Some("mPTMTr0ZBnxN3Ho0v0V9Yw".into()),
+        fresh: true,
+        authenticated: Some(now.unix),
+        extra,
+        ..AccessClaims::default()
+    };
+    mint(keyring, claims, now).expect("a token")
+}
+
+/// What trimming saves: sizes, printed, and what verifying each costs.
+#[allow(clippy::print_stdout, reason = "sizes are figures too")]
+fn sizes(c: &mut Criterion) {
+    let now = Now::read();
+    let keyring = keyring(Algorithm::ES256);
+    let trust = trust(&keyring);
+    let mut group = c.benchmark_group("size");
+    println!("| roles | all claims, bytes | trimmed, bytes | of the size |\n| --- | --- | --- | --- |");
+    for roles in [3, 10, 30] {
+        let [full, trimmed] =
+            [Claims::Full, Claims::Trimmed].map(|claims| token_of(&keyring, roles, claims, now));
+        let share = trimmed.len() * 100 / full.len();
+        println!("| {roles} | {} | {} | {share} % |", full.len(), trimmed.len());
+        for (claims, token) in [("all", &full), ("trimmed", &trimmed)] {
+            assert!(verify(token, &trust, now).is_ok());
+            group.bench_function(format!("{roles} roles, {claims} claims: new"), |b| {
+                b.iter(|| black_box(verify(black_box(token), &trust, now)).is_ok());
+            });
+            group.bench_function(
+                format!("{roles} roles, {claims} claims: its digest, if seen before"),
+                |b| {
+                    b.iter(|| digest_of(black_box(token)));
+                },
+            );
+        }
+    }
+    group.finish();
+}
+
 fn cache(c: &mut Criterion) {
     let now = Now::read();
     let keyring = keyring(Algorithm::HS256);
@@ -119,5 +197,5 @@ fn cache(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, verification, cache);
+criterion_group!(benches, verification, sizes, cache);
 criterion_main!(benches);

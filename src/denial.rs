@@ -107,6 +107,12 @@ pub enum Denial {
     RefreshReused,
     /// A service that did not prove to be one of the authority's clients.
     InvalidClient,
+    /// A service asks for a scope that it was not given.
+    InvalidScope,
+    /// A service asks for a token in a way that is not known.
+    UnsupportedGrantType,
+    /// A service asks for what it may not.
+    UnauthorizedClient,
     /// What accounts and sessions are kept in is out of reach.
     StoreUnavailable,
     /// Nothing of this name belongs to the caller.
@@ -282,6 +288,9 @@ impl Denial {
             Self::UnknownToken => "unknown_token",
             Self::RefreshReused => "refresh_reused",
             Self::InvalidClient => "invalid_client",
+            Self::InvalidScope => "invalid_scope",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::UnauthorizedClient => "unauthorized_client",
             Self::StoreUnavailable => "store_unavailable",
             Self::NotFound => "not_found",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -293,9 +302,11 @@ impl Denial {
     /// The status of the answer.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::AmbiguousCredentials | Self::InvalidBody(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest(_)
+            | Self::AmbiguousCredentials
+            | Self::InvalidBody(_)
+            | Self::InvalidScope
+            | Self::UnsupportedGrantType => StatusCode::BAD_REQUEST,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -326,7 +337,8 @@ impl Denial {
             | Self::InsufficientScope(_)
             | Self::ClaimMismatch
             | Self::UntrustedProxy
-            | Self::InsecureTransport => StatusCode::FORBIDDEN,
+            | Self::InsecureTransport
+            | Self::UnauthorizedClient => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } | Self::TooManyAttempts { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::CheckUnavailable
             | Self::Overloaded
@@ -376,6 +388,9 @@ impl Denial {
             | Self::UnknownToken
             | Self::RefreshReused
             | Self::InvalidClient
+            | Self::InvalidScope
+            | Self::UnsupportedGrantType
+            | Self::UnauthorizedClient
             | Self::NotFound => Fault::Client,
             Self::CheckUnavailable | Self::Overloaded | Self::StoreUnavailable => Fault::Gateway,
             Self::UpstreamUnavailable | Self::UpstreamTimeout | Self::UpstreamFailed => Fault::Upstream,
@@ -422,6 +437,9 @@ impl Denial {
             | Self::UntrustedProxy
             | Self::InsecureTransport
             | Self::TooManyAttempts { .. }
+            | Self::InvalidScope
+            | Self::UnsupportedGrantType
+            | Self::UnauthorizedClient
             | Self::StoreUnavailable
             | Self::NotFound
             | Self::UpstreamUnavailable
@@ -479,6 +497,9 @@ impl Denial {
             Self::UnknownToken => "The refresh token is not known.",
             Self::RefreshReused => "The refresh token was used before; its session has been ended.",
             Self::InvalidClient => "The client is not known, or its secret is wrong.",
+            Self::InvalidScope => "A scope is not among the client's.",
+            Self::UnsupportedGrantType => "The only grant is client_credentials.",
+            Self::UnauthorizedClient => "The client may not ask for this.",
             Self::StoreUnavailable => "Accounts and sessions cannot be reached.",
             Self::NotFound => "There is nothing of this name.",
             Self::UpstreamUnavailable => "The service cannot be reached.",
@@ -528,6 +549,9 @@ impl Denial {
             Self::UnknownToken,
             Self::RefreshReused,
             Self::InvalidClient,
+            Self::InvalidScope,
+            Self::UnsupportedGrantType,
+            Self::UnauthorizedClient,
             Self::StoreUnavailable,
             Self::NotFound,
             Self::UpstreamUnavailable,

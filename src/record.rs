@@ -425,6 +425,9 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
         | Denial::UnknownToken
         | Denial::RefreshReused
         | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient
         | Denial::StoreUnavailable
         | Denial::NotFound
         | Denial::InvalidBody(_)

@@ -22,7 +22,7 @@ pub use keys::{Algorithm, Key, KeySet};
 pub use principal::Principal;
 pub use revoked::{Mark, Revoked};
 pub use trust::{Issuer, Trust};
-pub use verify::verify;
+pub use verify::{claims_of, verify};
 
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
@@ -119,6 +119,18 @@ pub fn authenticate(
         )?;
     }
     Ok(Some((principal, place)))
+}
+
+/// Examines an access token that somebody asks about: as good as one that calls, or not.
+///
+/// # Errors
+/// Why it would be refused.
+pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Denial> {
+    let principal = verify(token(text)?, trust, now)?;
+    if let Some(local) = &principal.local {
+        trust.revoked().admit(&principal, local)?;
+    }
+    Ok(principal)
 }
 
 #[cfg(test)]

@@ -69,6 +69,11 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     Ok(principal)
 }
 
+/// The claims of a token that was verified.
+pub fn claims_of(token: &str) -> Option<Map<String, Value>> {
+    json::object(Jws::read(token).ok()?.payload()).ok()
+}
+
 /// What the local authority says of its tokens; a token that says it wrongly is not one that it made.
 fn local(claims: &Claims) -> Result<Local, Denial> {
     let text = |name| match claims.get(name) {

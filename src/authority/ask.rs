@@ -2,6 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
+use super::service::Examined;
 use super::terms::{Compat, Terms};
 use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
 use crate::authenticate::{Place, Principal};
@@ -39,6 +40,8 @@ pub struct Ask {
     pub own_site: bool,
     /// Who the gate found to be asking.
     pub caller: Option<Holder>,
+    /// The access token that it asks about, if it is good.
+    pub examined: Option<Examined>,
     /// When it came.
     pub now: Now,
 }

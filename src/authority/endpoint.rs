@@ -50,6 +50,8 @@ pub struct Facts {
     pub access: Access,
     /// Whether it proves a password or a client's secret, so that the limits of logging in hold for it.
     pub guessable: bool,
+    /// Whether services ask it, whose libraries know the answers of OAuth.
+    pub for_services: bool,
 }
 
 impl Endpoint {
@@ -101,7 +103,8 @@ const fn facts(
     access: Access,
     guessable: bool,
 ) -> Facts {
-    Facts { endpoint, name, methods, path, access, guessable }
+    let for_services = matches!(endpoint, Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect);
+    Facts { endpoint, name, methods, path, access, guessable, for_services }
 }
 
 #[cfg(test)]

@@ -138,7 +138,7 @@ impl Fields {
 }
 
 /// A name or value of a form, decoded; none where it has two readings or is no text.
-fn decoded(bytes: &[u8]) -> Option<Zeroizing<String>> {
+pub(super) fn decoded(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let mut rest = bytes.iter();
     while let Some(byte) = rest.next() {

@@ -4,8 +4,9 @@
 //! which hash it has. Answer, status and time are the same.
 
 use super::ask::Ask;
-use super::grant::{Grant, RefreshToken, random_text, sha256};
+use super::grant::{Grant, RefreshToken, hash_of, random_text, sha256};
 use super::password::Verdict;
+use super::session::end_one;
 use super::username::UserName;
 use super::{Authority, millis, millis_of, page};
 use crate::denial::{BodyFault, Denial};
@@ -100,6 +101,22 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     Ok(account)
 }
 
+/// Ends the session whose cookies those of the new one take the place of: the browser was its only holder. Otherwise each
+/// fresh login would leave one behind, and in the end put out the sessions of other devices.
+async fn replace(authority: &Authority, ask: &Ask) {
+    let Ok(Some((token, true))) = ask.refresh_token() else { return };
+    let Ok(token) = hash_of(token) else { return };
+    let ended = match authority.store.session_of_token(&token).await {
+        Ok(Some(session)) => {
+            end_one(authority, ask, Some(&session.account), &session.id, "session").await.map(drop)
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(authority.unavailable(&error)),
+    };
+    // The new session is there, and the old one ends by itself; that the store failed was told.
+    drop(ended);
+}
+
 async fn begin(
     authority: &Authority,
     ask: &Ask,
@@ -134,6 +151,9 @@ async fn begin(
         Begun::Begun(marks) => authority.mark(terms, &marks, ask.now, "session"),
         Begun::AccountGone => return Err(Denial::BadCredentials),
         Begun::AccountDisabled => return Err(Denial::AccountDisabled),
+    }
+    if as_cookies {
+        replace(authority, ask).await;
     }
     authority.journal.event(
         Level::Info,

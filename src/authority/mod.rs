@@ -18,6 +18,7 @@ mod keyring;
 mod login;
 mod page;
 mod refresh;
+mod service;
 mod session;
 mod terms;
 mod token;
@@ -32,6 +33,7 @@ pub use keyring::{
 };
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
+pub use service::Examined;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
@@ -133,13 +135,15 @@ impl Authority {
         }))
     }
 
-    /// Does the work of an endpoint on the authority's own thread.
+    /// Does the work of an endpoint on the authority's own thread. What services are refused has a form of its own, and
+    /// says why by its [`Refused`].
     ///
     /// # Errors
     /// Why the request is refused.
     pub async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Response<Bytes>, Denial> {
         let authority = self.clone();
-        self.on_own_thread(async move {
+        let endpoint = ask.endpoint;
+        let answered = self.on_own_thread(async move {
             match ask.endpoint {
                 Endpoint::LoginPage => page::show(&authority, ask).await,
                 Endpoint::Login => page::login_answer(&ask, login::login(&authority, &ask).await),
@@ -149,15 +153,16 @@ impl Authority {
                 Endpoint::Sessions => session::list(&authority, ask).await,
                 Endpoint::EndSession => session::end(&authority, ask).await,
                 Endpoint::Me => session::me(&ask),
-                Endpoint::Token
-                | Endpoint::Revoke
-                | Endpoint::Introspect
-                | Endpoint::Jwks
-                | Endpoint::Metadata
-                | Endpoint::Verify => Err(Denial::NotFound),
+                Endpoint::Token => service::token(&authority, &ask),
+                Endpoint::Introspect => service::introspect(&authority, &ask).await,
+                Endpoint::Revoke => service::revoke(&authority, &ask).await,
+                Endpoint::Jwks => Ok(service::jwks(&ask.terms)),
+                Endpoint::Metadata => service::metadata(&ask.terms),
+                // A verdict is given before any endpoint is asked.
+                Endpoint::Verify => Err(Denial::NotFound),
             }
-        })
-        .await
+        });
+        answered.await.or_else(|denial| refused(endpoint, denial))
     }
 
     /// What it counts.
@@ -223,6 +228,14 @@ impl Authority {
         self.journal.event(Level::Error, "the store cannot be used", &[("error", &error.to_string())]);
         Denial::StoreUnavailable
     }
+}
+
+/// A refusal of an endpoint: in a form of its own where that is asked by services.
+///
+/// # Errors
+/// The same refusal, where it is not.
+pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, Denial> {
+    if endpoint.facts().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }
 
 /// For how long the schemes of hashes are not read again.

@@ -373,6 +373,7 @@ pub(super) mod tests {
             query: None,
             id: None,
             fields: form.map(|form| Fields::form(form.as_bytes()).unwrap()).unwrap_or_default(),
+            examined: None,
             own_site: true,
             caller: None,
             now: Now::at(1000),

@@ -7,6 +7,7 @@ mod healthcheck;
 mod key;
 mod run;
 mod token;
+mod user;
 
 use crate::authority::Absent;
 use crate::config;
@@ -56,6 +57,9 @@ enum Command {
     /// Make, change, take back or list the local authority's signing keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Make, change, list, import or remove the local authority's accounts.
+    #[command(subcommand)]
+    User(user::Command),
     /// Ask the running gateway's admin listener whether it is ready.
     Healthcheck,
 }
@@ -70,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Check => check::run(&config, format),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
+        Command::User(command) => user::run(&config, format, command),
         Command::Healthcheck => healthcheck::run(&config, format),
     }
 }

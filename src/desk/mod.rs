@@ -5,11 +5,13 @@ pub mod form;
 pub mod verdict;
 
 use crate::authenticate::csrf::same_site;
-use crate::authenticate::{Access, Admission, Shown, authenticate};
+use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
 use crate::authority::{
-    Ask, BODY_MAX, Endpoint, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms, encoded,
+    Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms,
+    encoded, refused,
 };
 use crate::authorize::Permit;
+use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
 use crate::policy::Policy;
@@ -39,8 +41,11 @@ pub async fn answer(
         return Err(Denial::StoreUnavailable);
     };
     let body = body.bounded(BODY_MAX)?.gather().await?;
-    let fields = Fields::read(head.headers, &body)?;
     let caller = record.caller();
+    let fields = match Fields::read(head.headers, &body) {
+        Ok(fields) => fields,
+        Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
+    };
     let mut ask = Ask {
         endpoint,
         terms: Arc::clone(terms),
@@ -54,8 +59,14 @@ pub async fn answer(
         fields,
         own_site: same_site(head, caller.scheme, &terms.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
+        examined: None,
         now: record.now(),
     };
+    if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
+        && let Ok(Some(token)) = ask.fields.optional("token")
+    {
+        ask.examined = examined(token, policy, ask.now);
+    }
     // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
     // expired, and a logout must not fail for that.
     if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
@@ -76,11 +87,21 @@ pub async fn answer(
         let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
         ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
-    let mut response = authority.answer(ask).await?;
+    Ok(told(authority.answer(ask).await?, record))
+}
+
+/// An answer that is a refusal in a form of its own is noted as one.
+fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
     }
-    Ok(response)
+    response
+}
+
+/// The access token that is asked about, if it is as good as one that calls.
+fn examined(token: &str, policy: &Policy, now: Now) -> Option<Examined> {
+    let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
+    Some(Examined { claims: claims_of(token)?, is_local: principal.local.is_some() })
 }
 
 /// Where a person logs in who asked for a page, and where they come back to.

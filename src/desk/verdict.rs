@@ -250,3 +250,129 @@ fn status(denial: &Denial) -> StatusCode {
         _ => StatusCode::FORBIDDEN,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{HeadBounds, Slashes};
+    use proptest::prelude::*;
+
+    const AT: &str = "/auth/verify";
+    const BOUNDS: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };
+
+    /// What is read of a question: method, scheme, host, target.
+    fn asked(
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<(String, Scheme, String, String), Malformed> {
+        let mut request = Request::builder().method(method).uri(target).header("host", "proxy.test");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        let head = Head::read(&parts, BOUNDS, Slashes::Strict).map_err(|_| Malformed::Target)?;
+        let original = read(AT, &parts, &head)?;
+        let host = original.parts.headers[header::HOST].to_str().unwrap().to_owned();
+        let target = original.parts.uri.to_string();
+        Ok((original.parts.method.to_string(), original.scheme, host, target))
+    }
+
+    fn names(method: &str, scheme: Scheme, host: &str, target: &str) -> (String, Scheme, String, String) {
+        (method.to_owned(), scheme, host.to_owned(), target.to_owned())
+    }
+
+    #[test]
+    fn each_proxys_way_to_name_a_request_is_read() {
+        let forwarded = [
+            ("x-forwarded-method", "PUT"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "Shop.test:8443"),
+            ("x-forwarded-uri", "/a%2D?b=/../c"),
+        ];
+        let read = names("PUT", Scheme::Https, "shop.test:8443", "/a%2D?b=/../c");
+        assert_eq!(asked("GET", AT, &forwarded), Ok(read));
+        let original = [
+            ("x-original-method", "PUT"),
+            ("x-forwarded-proto", "http, https"),
+            ("x-forwarded-host", "shop.test"),
+            ("x-original-uri", "/a?"),
+        ];
+        assert_eq!(asked("GET", AT, &original), Ok(names("PUT", Scheme::Https, "shop.test", "/a?")));
+        let ingress = [("x-original-method", "PUT"), ("x-original-url", "https://shop.test/a")];
+        assert_eq!(asked("GET", AT, &ingress), Ok(names("PUT", Scheme::Https, "shop.test", "/a")));
+        let proto = [("x-forwarded-proto", "http")];
+        let read = names("PUT", Scheme::Http, "proxy.test", "/a?b");
+        assert_eq!(asked("PUT", "/auth/verify/a?b", &proto), Ok(read));
+        let read = names("GET", Scheme::Http, "proxy.test", "/");
+        assert_eq!(asked("GET", "/auth/verify/", &proto), Ok(read), "the root, as Envoy asks about it");
+    }
+
+    #[test]
+    fn what_frames_the_question_does_not_frame_the_original() {
+        let mut request = Request::builder().method("POST").uri("/auth/verify/a");
+        for (name, value) in [("host", "a"), ("x-forwarded-proto", "http"), ("content-length", "7")] {
+            request = request.header(name, value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        let head = Head::read(&parts, BOUNDS, Slashes::Strict).unwrap();
+        let original = read(AT, &parts, &head).unwrap();
+        assert!(!original.parts.headers.contains_key(header::CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn only_what_lies_below_the_endpoint_is_its() {
+        for (path, rest) in [
+            ("/auth/verify", Some("")),
+            ("/auth/verify/", Some("/")),
+            ("/auth/verify/a/b", Some("/a/b")),
+            ("/auth/verify/../me", Some("/../me")),
+            ("/auth/verifying", None),
+            ("/auth/verif", None),
+            ("/auth/%76erify", None),
+        ] {
+            assert_eq!(below(path, AT), rest, "{path}");
+            assert_eq!(below(path, "/auth/verify/"), rest, "{path}");
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_one_path_may_differ_in_their_codes_alone() {
+        for (as_sent, canonical, same) in [
+            ("/a", "/a", true),
+            ("/%61", "/a", true),
+            ("/%c3%a9", "/%C3%A9", true),
+            ("/{", "/%7B", true),
+            ("/a/../b", "/b", false),
+            ("/a/./b", "/a/b", false),
+            ("/a/.", "/a/", false),
+            ("//a", "/a", false),
+        ] {
+            assert_eq!(is_forwarded_as_judged(as_sent, canonical).is_ok(), same, "{as_sent}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_field_of_the_client_never_changes_what_is_read(
+            name in proptest::sample::select(vec![
+                "x-forwarded-method", "x-original-method", "x-forwarded-uri", "x-original-uri", "x-original-url",
+                "x-forwarded-host", "x-forwarded-proto", "x-rewrite-url", "x-forwarded-prefix", "forwarded",
+                "x-http-method-override", "x_forwarded_uri",
+            ]),
+            value in "[ -~]{0,24}|/open/a|GET|POST|https?|https?://[a-z.]{1,8}/[a-z]?",
+        ) {
+            let whole = [
+                ("x-forwarded-method", "GET"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "shop.test"),
+                ("x-forwarded-uri", "/open/a"),
+            ];
+            let honest = asked("GET", AT, &whole);
+            let mut fields = whole.to_vec();
+            fields.push((name, &value));
+            let read = asked("GET", AT, &fields);
+            prop_assert!(read.is_err() || read == honest, "{:?}", read);
+        }
+    }
+}

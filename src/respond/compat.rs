@@ -142,6 +142,9 @@ const fn status(denial: &Denial) -> StatusCode {
         | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient
         | Denial::StoreUnavailable
         | Denial::NotFound
         | Denial::UpstreamUnavailable
@@ -210,6 +213,9 @@ fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
         | Denial::InsecureTransport
         | Denial::TooManyAttempts { .. }
         | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient
         | Denial::StoreUnavailable
         | Denial::NotFound
         | Denial::UpstreamUnavailable

@@ -229,6 +229,8 @@ const fn grpc_status(denial: &Denial) -> &'static str {
         | Denial::RequestTimeout
         | Denial::AmbiguousCredentials
         | Denial::InvalidBody(_)
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
         | Denial::UnsupportedMediaType => "3",
         // NOT_FOUND
         Denial::NotFound => "5",
@@ -260,6 +262,7 @@ const fn grpc_status(denial: &Denial) -> &'static str {
         | Denial::InsufficientScope(_)
         | Denial::ClaimMismatch
         | Denial::UntrustedProxy
+        | Denial::UnauthorizedClient
         | Denial::InsecureTransport => "7",
         // RESOURCE_EXHAUSTED
         Denial::RateLimited { .. } | Denial::TooManyAttempts { .. } => "8",

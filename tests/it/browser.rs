@@ -243,7 +243,9 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
     shop.is_at("/app/a");
     let csrf = browser.cookie("__Host-portcullis-csrf").unwrap()["value"].as_str().unwrap().to_owned();
 
-    for host in ["evil.test", "evil.shop.test"] {
+    // Another site, a sibling, and another server on this very host, behind a port of its own.
+    let neighbour = shop.application.to_string().replace("127.0.0.1", "shop.test");
+    for site in [shop.at("evil.test", "/"), shop.at("evil.shop.test", "/"), format!("{neighbour}/")] {
         // A form in a window of its own, even one that shows the right token: who sends it is what counts.
         for (path, fields) in [
             ("/app/save", format!("{{ csrf_token: '{csrf}', item: '1' }}")),
@@ -253,7 +255,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ("/auth/refresh", format!("{{ csrf_token: '{csrf}' }}")),
             ("/auth/login", format!("{{ username: 'mallory', password: '{PASSWORD}' }}")),
         ] {
-            browser.go(&shop.at(host, "/"));
+            browser.go(&site);
             browser.script(&format!(
                 "const form = document.createElement('form'); form.method = 'post'; form.action = '{}';
                  for (const [name, value] of Object.entries({fields})) {{
@@ -269,10 +271,10 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
                 "{}",
                 browser.source()
             );
-            assert!(is_ada(), "{host} {path}");
+            assert!(is_ada(), "{site} {path}");
         }
         // Behind the person's back: what may be sent without asking is sent, and refused.
-        browser.go(&shop.at(host, "/"));
+        browser.go(&site);
         for (path, body) in [
             ("/app/save", format!("new URLSearchParams({{ csrf_token: '{csrf}' }})")),
             ("/app/save", "'text'".to_owned()),
@@ -309,7 +311,11 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             shop.at("shop.test", "/auth/login")
         ));
         assert_eq!(framed, json!("blocked"));
-        assert!(is_ada(), "{host}");
+        assert!(is_ada(), "{site}");
+    }
+    // The sibling's requests came with cookies and met the check itself.
+    for path in ["/app/save", "/auth/logout", "/auth/logout-all", "/auth/refresh", "/auth/login"] {
+        shop.gateway.wait_log(path, |line| line["path"] == path && line["reason"] == "csrf_mismatch");
     }
     let unsafe_ones: Vec<_> = shop.application.requests().into_iter().filter(|s| s.method != "GET").collect();
     assert!(

@@ -343,7 +343,7 @@ fn a_user_who_is_gone_is_refused() {
     let page = || [0, 1].map(|side: usize| Request::get("/protected").bearer(&pairs[side].access));
     both.ask("a page", page())[1].is(200);
     Request::new("DELETE", "/users/eve").to(both.before).is(204);
-    let removed = command(both.gateway.dir(), &["user", "remove", "eve"]);
+    let removed = command(both.gateway.dir(), &["user", "remove", "eve", "--yes"]);
     assert_eq!(removed.code, Some(0), "{removed:?}");
     crate::kit::eventually("the gateway has read of it", || {
         Request::get("/protected").bearer(&pairs[1].access).to(both.gateway.http()).status != 200

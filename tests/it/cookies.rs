@@ -611,8 +611,11 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
 
     // Where a fresh login is asked for, no refresh will do: the page, and not back and forth.
     leads_to(&jar.on(html("/fresh")).to(address), "/auth/login?next=/fresh&prompt=login");
-    let prompt = jar.on(html("/auth/login?next=/fresh&prompt=login")).to(address);
-    assert!(prompt.is(200).text().contains("name=\"password\""), "{prompt:#?}");
+    for jar in [&jar, &jar.without("__Host-portcullis-login"), &stuck.without("__Host-portcullis-login")] {
+        let prompt = jar.on(html("/auth/login?next=/fresh&prompt=login")).to(address);
+        assert!(prompt.is(200).text().contains("name=\"password\""), "{prompt:#?}");
+        assert_eq!(values(&prompt.headers, "set-cookie").len(), 1, "no session is given: {prompt:#?}");
+    }
 
     // Without the CSRF value of that session, or with a spent token, there is the page, and the remains are cleared.
     let other = login(address);
@@ -629,6 +632,31 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     // The spent one came back, as it would from a thief: its session is over.
     jar.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
     is_alive(address, &other);
+}
+
+#[test]
+fn a_login_takes_the_place_of_the_browsers_session_and_of_no_other() {
+    let upstream = Upstream::start();
+    let gateway = with(&upstream, "sessions = 3\n");
+    let address = gateway.http();
+    let phone = login(address);
+    let mut laptop = login(address);
+    for _ in 0..4 {
+        let old = laptop.clone();
+        let again =
+            laptop.on(form("/auth/login", &format!("username=ada&password={}", PASSWORD.replace(' ', "+"))));
+        let answer = again.to(address);
+        leads_to(&answer, "/");
+        laptop.keep(&answer);
+        old.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
+        is_alive(address, &laptop);
+    }
+    is_alive(address, &phone);
+    let listed = phone.on(Request::get("/auth/sessions")).to(address).is(200).json();
+    assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
+    // A wrong password ends nothing.
+    laptop.on(form("/auth/login", "username=ada&password=wrong")).to(address);
+    is_alive(address, &laptop);
 }
 
 #[test]

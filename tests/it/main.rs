@@ -32,10 +32,12 @@ mod logs;
 mod regression;
 mod responses;
 mod routing;
+mod services;
 mod sessions;
 mod sources;
 mod tls;
 mod upstreams;
+mod users;
 mod verify;
 mod wire;
 

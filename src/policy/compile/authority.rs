@@ -179,6 +179,21 @@ fn paths(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(Endpoint, Stri
             Err(fault) => faults.fault("bad_path", &key, fault.found(), fault.remedy()),
         }
     }
+    // An issuer with a path has it behind the well-known one (RFC 8414 section 3.1).
+    let issuer_path =
+        table.issuer.splitn(4, '/').nth(3).map(|path| path.trim_end_matches('/')).unwrap_or_default();
+    if !issuer_path.is_empty() && !paths.iter().any(|(endpoint, _)| *endpoint == Endpoint::Metadata) {
+        let path = format!("{}/{issuer_path}", Endpoint::Metadata.facts().path);
+        match PathPattern::parse(&path) {
+            Ok(pattern) if pattern.params().is_empty() => paths.push((Endpoint::Metadata, path)),
+            Ok(_) | Err(_) => faults.fault(
+                "bad_path",
+                "authority.issuer",
+                format!("\"/{issuer_path}\" as a path"),
+                "a URL with a plain path, or none",
+            ),
+        }
+    }
     paths
 }
 

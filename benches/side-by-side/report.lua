@@ -1,0 +1,22 @@
+-- wrk: requests with the credentials of a file in turn, and the figures as JSON.
+local requests, turn = {}, 0
+
+function init(arguments)
+  for line in io.lines(arguments[1]) do
+    local name, value = line:match("^([^:]+): (.+)$")
+    requests[#requests + 1] = wrk.format("GET", nil, { [name] = value })
+  end
+end
+
+function request()
+  turn = turn % #requests + 1
+  return requests[turn]
+end
+
+function done(summary, latency, _)
+  io.write(string.format(
+    '\nJSON {"requests": %d, "seconds": %.6f, "p50": %.1f, "p99": %.1f, "refused": %d, "errors": %d}\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
+    summary.errors.status,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+end

@@ -1,0 +1,322 @@
+//! What services ask of the authority with a client secret: tokens of their own (RFC 6749 section 4.4), what a token is worth
+//! (RFC 7662), and that it be worth nothing any more (RFC 7009). And what anybody may know: the keys, and what there is.
+//!
+//! Refusals have the form of RFC 6749 section 5.2, which client libraries read; the code is in the log and the metrics as
+//! for all others.
+
+use super::ask::Ask;
+use super::grant::{hash_of, json_answer, weigh};
+use super::page::Refused;
+use super::session::{end_one, revoke_token};
+use super::terms::{Client, ClientSecret, Terms};
+use super::token::{AccessClaims, mint};
+use super::{Authority, Endpoint, JWKS_MAX_AGE, millis};
+use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
+use crate::denial::Denial;
+use crate::journal::Level;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+/// An access token of a request to introspect or revoke, verified by the gate and not revoked.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// Its claims.
+    pub claims: Map<String, Value>,
+    /// Whether the local authority made it.
+    pub is_local: bool,
+}
+
+/// Claims that introspection tells (RFC 7662 section 2.2), where the token has them.
+const TOLD: [&str; 13] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "iat",
+    "nbf",
+    "jti",
+    "scope",
+    "client_id",
+    "roles",
+    "sid",
+    "auth_time",
+    "fresh",
+];
+
+/// Gives a service an access token of its own.
+pub(super) fn token(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let given = issue(authority, ask);
+    authority.counters.services.add(if given.is_ok() { "ok" } else { "refused" });
+    given
+}
+
+fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let (id, client) = proven(ask)?;
+    match ask.fields.required("grant_type")? {
+        "client_credentials" => {}
+        _ => return Err(Denial::UnsupportedGrantType),
+    }
+    let terms = &ask.terms;
+    let scopes: Vec<String> = match ask.fields.optional("scope")? {
+        None => client.scopes.clone(),
+        Some(asked) => asked.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
+    };
+    if scopes.iter().any(|scope| !client.scopes.contains(scope)) {
+        return Err(Denial::InvalidScope);
+    }
+    let scope = scopes.join(" ");
+    let claims = AccessClaims {
+        issuer: terms.issuer.clone(),
+        audience: if client.audience.is_empty() { terms.audience.clone() } else { client.audience.clone() },
+        subject: id.to_owned(),
+        roles: client.roles.clone(),
+        scopes,
+        expires_in: terms.access_expires,
+        client: Some(id.to_owned()),
+        compat: terms.compat,
+        ..AccessClaims::default()
+    };
+    let token = mint(&terms.keyring, claims, ask.now).map_err(|why| {
+        authority.journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
+        Denial::StoreUnavailable
+    })?;
+    weigh(&token, id, &authority.counters, &authority.journal);
+    let mut body = Map::new();
+    body.insert("access_token".into(), token.into());
+    body.insert("token_type".into(), "Bearer".into());
+    body.insert("expires_in".into(), terms.access_expires.as_secs().into());
+    if !scope.is_empty() {
+        body.insert("scope".into(), scope.into());
+    }
+    Ok(json_answer(StatusCode::OK, &Value::Object(body)))
+}
+
+/// Tells a service what a token is worth; of one that is worth nothing, nothing else (RFC 7662 section 2.2).
+pub(super) async fn introspect(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let (_, client) = proven(ask)?;
+    if !client.introspect {
+        return Err(Denial::UnauthorizedClient);
+    }
+    let token = ask.fields.required("token")?;
+    let told = if token.starts_with(REFRESH_TOKEN_PREFIX) {
+        refresh_token(authority, ask, token).await?
+    } else {
+        ask.examined.as_ref().map(|examined| access_token(&examined.claims))
+    };
+    Ok(json_answer(StatusCode::OK, &told.unwrap_or_else(|| json!({ "active": false }))))
+}
+
+fn access_token(claims: &Map<String, Value>) -> Value {
+    let mut told = Map::new();
+    told.insert("active".into(), true.into());
+    told.insert("token_type".into(), "Bearer".into());
+    for name in TOLD {
+        if let Some(value) = claims.get(name) {
+            told.insert(name.into(), value.clone());
+        }
+    }
+    Value::Object(told)
+}
+
+async fn refresh_token(authority: &Authority, ask: &Ask, token: &str) -> Result<Option<Value>, Denial> {
+    let Ok(hash) = hash_of(token) else { return Ok(None) };
+    let state = authority.store.token_state(&hash, millis(ask.now)).await;
+    let state = state.map_err(|error| authority.unavailable(&error))?;
+    Ok(state.map(|(session, account, issued, expires)| {
+        json!({
+            "active": true,
+            "token_type": "refresh_token",
+            "iss": ask.terms.issuer,
+            "sub": account.id,
+            "username": account.name,
+            "sid": session.id,
+            "iat": issued / 1000,
+            "exp": expires / 1000,
+        })
+    }))
+}
+
+/// Makes a token worth nothing. One that is not known, or is worth nothing already, is a success too (RFC 7009 section
+/// 2.2): what was asked for is so.
+pub(super) async fn revoke(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let (id, _) = proven(ask)?;
+    let token = ask.fields.required("token")?;
+    if token.starts_with(REFRESH_TOKEN_PREFIX) {
+        if let Ok(hash) = hash_of(token) {
+            let session = authority.store.session_of_token(&hash).await;
+            if let Some(session) = session.map_err(|error| authority.unavailable(&error))? {
+                end_one(authority, ask, None, &session.id, "token").await?;
+            }
+        }
+    } else if let Some(examined) = ask.examined.as_ref().filter(|examined| examined.is_local) {
+        // Who shows a token of a session holds it, and may give it up. A service's own is its own alone.
+        let owner = examined.claims.get("client_id").and_then(Value::as_str);
+        if owner.is_some_and(|owner| owner != id) {
+            return Err(Denial::UnauthorizedClient);
+        }
+        let expires = examined.claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        if let Some(token_id) = examined.claims.get("jti").and_then(Value::as_str) {
+            revoke_token(authority, ask, token_id, expires, "token").await?;
+            authority.journal.event(Level::Info, "a token is revoked", &[("token", token_id), ("by", id)]);
+        }
+    }
+    Ok(json_answer(StatusCode::OK, &json!({})))
+}
+
+/// The public keys.
+pub(super) fn jwks(terms: &Terms) -> Response<Bytes> {
+    public(terms.keyring.jwks())
+}
+
+/// What there is (RFC 8414 section 2). None where the issuer is no URL, since all of it is told as URLs.
+pub(super) fn metadata(terms: &Terms) -> Result<Response<Bytes>, Denial> {
+    let origin = origin_of(&terms.issuer).ok_or(Denial::NotFound)?;
+    let at = |endpoint| format!("{origin}{}", terms.path(endpoint));
+    let methods = ["client_secret_basic", "client_secret_post"];
+    let body = json!({
+        "issuer": terms.issuer,
+        "jwks_uri": at(Endpoint::Jwks),
+        "token_endpoint": at(Endpoint::Token),
+        "token_endpoint_auth_methods_supported": methods,
+        "introspection_endpoint": at(Endpoint::Introspect),
+        "introspection_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint": at(Endpoint::Revoke),
+        "revocation_endpoint_auth_methods_supported": methods,
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": [],
+    });
+    Ok(public(body.to_string().into()))
+}
+
+/// Scheme and authority of an issuer that is a URL.
+pub(super) fn origin_of(issuer: &str) -> Option<&str> {
+    let rest = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    (end > 0).then(|| &issuer[..issuer.len() - rest.len() + end])
+}
+
+fn public(body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let age = HeaderValue::try_from(format!("public, max-age={JWKS_MAX_AGE}"));
+    headers.insert(header::CACHE_CONTROL, age.expect("digits and letters"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Which client the request proves to be from (RFC 6749 section 2.3.1): by `Basic`, or by fields of the body, never both.
+fn proven(ask: &Ask) -> Result<(&str, &Client), Denial> {
+    let mut fields = ask.headers.get_all(header::AUTHORIZATION).iter();
+    let basic = fields.next();
+    if fields.next().is_some() {
+        return Err(Denial::AmbiguousCredentials);
+    }
+    let (id, secret) = match (basic, ask.fields.optional("client_secret")?) {
+        (Some(_), Some(_)) => return Err(Denial::AmbiguousCredentials),
+        (Some(basic), None) => basic_credential(basic.as_bytes()).ok_or(Denial::InvalidClient)?,
+        (None, Some(secret)) => (ask.fields.required("client_id")?.to_owned(), secret.to_owned()),
+        (None, None) => return Err(Denial::InvalidClient),
+    };
+    if ask.fields.optional("client_id")?.is_some_and(|named| named != id) {
+        return Err(Denial::AmbiguousCredentials);
+    }
+    // A client that is not known costs the same comparison.
+    let nobody = ClientSecret::of(b"");
+    let known = ask.terms.clients.get_key_value(&id);
+    let right = known.map_or(&nobody, |(_, client)| &client.secret).is(secret.as_bytes());
+    match known {
+        Some((id, client)) if right => Ok((id, client)),
+        Some(_) | None => Err(Denial::InvalidClient),
+    }
+}
+
+/// Id and secret of a `Basic` credential, each encoded as a form's value before they were joined (RFC 6749 section
+/// 2.3.1).
+fn basic_credential(field: &[u8]) -> Option<(String, String)> {
+    let (scheme, rest) = field.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let text = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+    let (id, secret) = text.split_once(':')?;
+    let plain = |text: &str| super::fields::decoded(text.as_bytes()).map(|text| text.to_string());
+    Some((plain(id)?, plain(secret)?))
+}
+
+/// A refusal in the form of RFC 6749 section 5.2.
+pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
+    let error = match &denial {
+        Denial::InvalidClient => "invalid_client",
+        Denial::InvalidScope => "invalid_scope",
+        Denial::UnsupportedGrantType => "unsupported_grant_type",
+        Denial::UnauthorizedClient => "unauthorized_client",
+        denial if denial.status().is_server_error() => "temporarily_unavailable",
+        // Bodies that cannot be read, and credentials in two places.
+        _ => "invalid_request",
+    };
+    let status = match &denial {
+        // The form's own media type is the only one there is, and an oversized body is malformed in its terms.
+        Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
+        denial => denial.status(),
+    };
+    let mut response = json_answer(status, &json!({ "error": error, "error_description": denial.detail() }));
+    if denial == Denial::InvalidClient {
+        let challenge = HeaderValue::from_static("Basic realm=\"portcullis\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    response.extensions_mut().insert(Refused(denial));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basic_credential_is_decoded_as_a_form_is() {
+        let read = |text: &str| basic_credential(format!("Basic {}", STANDARD.encode(text)).as_bytes());
+        let pair = |id: &str, secret: &str| Some((id.to_owned(), secret.to_owned()));
+        assert_eq!(read("billing:s3cret"), pair("billing", "s3cret"));
+        assert_eq!(read("a%3Ab:c+d%25"), pair("a:b", "c d%"));
+        assert_eq!(read("billing:a:b"), pair("billing", "a:b"));
+        for bad in ["billing", "a:%zz", "a:%ff"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        for field in
+            ["Basic", "Basic ", "Basic !!!", "Bearer YTpi", "Basic\tYTpi", "Basic  YTpi", "Basic YTpi "]
+        {
+            assert_eq!(basic_credential(field.as_bytes()), None, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn an_issuers_origin_is_what_stands_before_its_path() {
+        assert_eq!(origin_of("https://id.example.com"), Some("https://id.example.com"));
+        assert_eq!(origin_of("https://id.example.com:8443/a/b"), Some("https://id.example.com:8443"));
+        for other in ["portcullis", "https://", "ftp://x", "https:///x"] {
+            assert_eq!(origin_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_one_of_the_words_that_client_libraries_know() {
+        for denial in Denial::every() {
+            let response = refusal(denial.clone());
+            let body: Value = serde_json::from_slice(response.body()).unwrap();
+            let known = [
+                "invalid_request",
+                "invalid_client",
+                "invalid_scope",
+                "unauthorized_client",
+                "unsupported_grant_type",
+                "temporarily_unavailable",
+            ];
+            assert!(known.contains(&body["error"].as_str().unwrap()), "{body}");
+            assert_eq!(response.extensions().get::<Refused>().unwrap().0, denial);
+        }
+    }
+}

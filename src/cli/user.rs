@@ -1,0 +1,338 @@
+//! `portcullis user`: the accounts of the local authority. What it changes is in force on running gateways within a
+//! second, for they read the same store. A password comes from a prompt or from standard input, never from an argument,
+//! where every process of the machine could read it.
+
+mod import;
+mod listing;
+mod password;
+mod row;
+
+use super::{Format, REFUSED, complain, load, say};
+use crate::authority::{Absent, Terms, UserName, hash_password};
+use crate::clock::Now;
+use crate::store::{Account, AccountChange, Added, NewAccount, Store, StoreError};
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+use std::io::{BufRead, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// The command cannot be meant so.
+const WRONG_USAGE: u8 = 2;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make an account. Its password is asked for on the terminal.
+    Add {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What tokens call the account (`sub`), if it is not the name. It is never used for another account.
+        #[arg(long)]
+        id: Option<String>,
+        /// A role; may be given several times, the most important one first.
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<String>,
+        /// A scope; may be given several times.
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// An attribute, for a claim that the policy makes of it; may be given several times.
+        #[arg(long = "attribute", value_name = "KEY=VALUE")]
+        attributes: Vec<String>,
+        /// Read the password from standard input: all of it, without the end of the line.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List the accounts, in the order of their names.
+    List,
+    /// Give an account other roles instead of those it has.
+    SetRoles {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Its roles from now on, the most important one first.
+        #[arg(value_name = "ROLE", required_unless_present = "none")]
+        roles: Vec<String>,
+        /// No roles at all.
+        #[arg(long, conflicts_with = "roles")]
+        none: bool,
+    },
+    /// Give an account another password. Its sessions end.
+    SetPassword {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Read the password from standard input: all of it, without the end of the line.
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Let nobody log in to an account. Its sessions end.
+    Disable {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Let the owner of a disabled account log in again.
+    Enable {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Remove an account for good. Its sessions end, and its id is never used again.
+    Remove {
+        /// The user name.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Make accounts of the lines of a file.
+    Import(import::Arguments),
+}
+
+/// Why a command ended without doing all of what it was to do.
+enum Failure {
+    /// It was told already.
+    Said(ExitCode),
+    /// It was refused.
+    Because(String),
+    /// It was not meant so.
+    Usage(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self::Because(why)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Because(format!("[authority] store: {error}"))
+    }
+}
+
+pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+    let result = Accounts::open(path, format).and_then(|accounts| accounts.run(command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Said(code)) => code,
+        Err(Failure::Because(why)) => {
+            complain(&why);
+            ExitCode::from(REFUSED)
+        }
+        Err(Failure::Usage(why)) => {
+            complain(&why);
+            ExitCode::from(WRONG_USAGE)
+        }
+    }
+}
+
+/// The accounts of the authority that a policy describes.
+struct Accounts {
+    runtime: tokio::runtime::Runtime,
+    store: Store,
+    terms: Arc<Terms>,
+    format: Format,
+}
+
+impl Accounts {
+    fn open(path: &Path, format: Format) -> Result<Self, Failure> {
+        let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
+        let terms = compiled.policy.terms.ok_or_else(|| {
+            format!(
+                "{}: there is no [authority], so there are no accounts: add [authority] with issuer and audience",
+                path.display()
+            )
+        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+        // The policy made its path absolute, or one beside the policy.
+        let store = runtime.block_on(Store::open(&terms.store.0, Path::new("")))?;
+        Ok(Self { runtime, store, terms, format })
+    }
+
+    fn run(&self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Add { name, id, roles, scopes, attributes, password_stdin } => {
+                let name = self.name(&name)?;
+                let id = id.unwrap_or_else(|| name.as_str().to_owned());
+                row::check_id(&id)?;
+                row::check_roles(&roles)?;
+                row::check_scopes(&scopes)?;
+                let attributes = parse_attributes(&attributes)?;
+                self.add(&name, id, roles, scopes, attributes, password_stdin)
+            }
+            Command::List => listing::list(self),
+            Command::SetRoles { name, roles, none: _ } => {
+                row::check_roles(&roles)?;
+                let change = AccountChange { roles: Some(roles), ..AccountChange::default() };
+                let account = self.change(&name, &change)?;
+                self.tell(&account, &format!("has the roles: {}", listed(&account.roles)));
+                Ok(())
+            }
+            Command::SetPassword { name, password_stdin } => self.set_password(&name, password_stdin),
+            Command::Disable { name } => self.set_disabled(&name, true),
+            Command::Enable { name } => self.set_disabled(&name, false),
+            Command::Remove { name, yes } => self.remove(&name, yes),
+            Command::Import(arguments) => import::import(self, &arguments),
+        }
+    }
+
+    fn add(
+        &self,
+        name: &UserName,
+        id: String,
+        roles: Vec<String>,
+        scopes: Vec<String>,
+        attributes: Map<String, Value>,
+        password_stdin: bool,
+    ) -> Result<(), Failure> {
+        // Before somebody types a password for nothing.
+        if self.account(name)?.is_some() {
+            return Err(taken(name).into());
+        }
+        let password = hashed(&password::read(password_stdin, name)?)?;
+        let account = NewAccount {
+            id: id.clone(),
+            name: name.as_str().to_owned(),
+            password,
+            roles,
+            scopes,
+            attributes,
+            disabled: false,
+        };
+        let added = self.runtime.block_on(self.store.add(&[account], millis()))?;
+        match added.first() {
+            Some(Added::Added) => {}
+            Some(Added::NameTaken) | None => return Err(taken(name).into()),
+            Some(Added::IdTaken) => {
+                return Err(format!("another account has the id \"{id}\": give it another --id").into());
+            }
+            Some(Added::IdRetired) => return Err(retired(&id).into()),
+        }
+        match self.format {
+            Format::Json => say(&json!({ "id": id, "name": name.as_str() }).to_string()),
+            Format::Text => say(&format!("{name} is added")),
+        }
+        Ok(())
+    }
+
+    fn set_password(&self, name: &str, password_stdin: bool) -> Result<(), Failure> {
+        let canonical = self.name(name)?;
+        if self.account(&canonical)?.is_none() {
+            return Err(unknown(&canonical).into());
+        }
+        let password = hashed(&password::read(password_stdin, &canonical)?)?;
+        // Whoever knew the old password, and may be why there is a new one, is out.
+        let change =
+            AccountChange { password: Some(password), end_sessions: true, ..AccountChange::default() };
+        let account = self.change(name, &change)?;
+        self.tell(&account, "has a new password; its sessions have ended");
+        Ok(())
+    }
+
+    fn set_disabled(&self, name: &str, disabled: bool) -> Result<(), Failure> {
+        let change =
+            AccountChange { disabled: Some(disabled), end_sessions: disabled, ..AccountChange::default() };
+        let account = self.change(name, &change)?;
+        self.tell(&account, if disabled { "is disabled; its sessions have ended" } else { "is enabled" });
+        Ok(())
+    }
+
+    fn remove(&self, name: &str, yes: bool) -> Result<(), Failure> {
+        let name = self.name(name)?;
+        let Some(account) = self.account(&name)? else { return Err(unknown(&name).into()) };
+        if !yes {
+            if !std::io::stdin().is_terminal() {
+                let why = format!("{name} would be removed for good: say --yes, as there is nobody to ask");
+                return Err(Failure::Usage(why));
+            }
+            complain(&format!("Remove {name} (id {}) for good? Type the name to confirm:", account.id));
+            let mut answer = String::new();
+            let read = std::io::stdin().lock().read_line(&mut answer);
+            if read.is_err() || !UserName::parse(answer.trim()).is_ok_and(|answer| answer == name) {
+                return Err("nothing is removed".to_owned().into());
+            }
+        }
+        let (now, until) = (millis(), self.until());
+        let removed = self.runtime.block_on(self.store.remove(name.as_str(), now, until))?;
+        let (account, _) = removed.ok_or_else(|| unknown(&name))?;
+        self.tell(&account, "is removed; its id will not be used again");
+        Ok(())
+    }
+
+    fn change(&self, name: &str, change: &AccountChange) -> Result<Account, Failure> {
+        let name = self.name(name)?;
+        let changed = self.store.change(name.as_str(), change, millis(), self.until());
+        let (account, _) = self.runtime.block_on(changed)?.ok_or_else(|| unknown(&name))?;
+        Ok(account)
+    }
+
+    fn account(&self, name: &UserName) -> Result<Option<Account>, Failure> {
+        Ok(self.runtime.block_on(self.store.account_by_name(name.as_str()))?)
+    }
+
+    fn name(&self, text: &str) -> Result<UserName, Failure> {
+        UserName::parse(text).map_err(|fault| format!("{text:?} is no user name: {fault}").into())
+    }
+
+    /// Until when gateways must remember what is taken back now: milliseconds since 1970.
+    fn until(&self) -> i64 {
+        let until = self.terms.mark_until(Now::read().unix);
+        i64::try_from(until.saturating_mul(1000)).unwrap_or(i64::MAX)
+    }
+
+    fn tell(&self, account: &Account, what: &str) {
+        match self.format {
+            Format::Json => say(&listing::as_json(account).to_string()),
+            Format::Text => say(&format!("{} {what}", account.name)),
+        }
+    }
+}
+
+fn hashed(password: &str) -> Result<String, Failure> {
+    hash_password(password).map_err(|_| {
+        "the password cannot be hashed: the system gave no memory or no random numbers".to_owned().into()
+    })
+}
+
+fn unknown(name: &UserName) -> String {
+    format!("no account \"{name}\": portcullis user list shows them")
+}
+
+fn taken(name: &UserName) -> String {
+    format!("the account \"{name}\" exists: portcullis user set-roles and set-password change it")
+}
+
+fn retired(id: &str) -> String {
+    format!(
+        "the id \"{id}\" was that of an account that is removed, and others may still know it by that id: give the \
+         account another --id"
+    )
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn parse_attributes(texts: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut attributes = Map::new();
+    for text in texts {
+        let parts = text.split_once('=').filter(|(key, _)| !key.is_empty());
+        let (key, value) = parts.ok_or_else(|| Failure::Usage(format!("--attribute {text:?}: KEY=VALUE")))?;
+        if attributes.insert(key.to_owned(), value.into()).is_some() {
+            return Err(Failure::Usage(format!("--attribute {key}: given twice")));
+        }
+    }
+    Ok(attributes)
+}
+
+/// Now, as the store counts: milliseconds since 1970.
+fn millis() -> i64 {
+    let now = Now::read();
+    let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,303 @@
+//! `portcullis user import`: accounts from a file of any size, line by line, in batches of one transaction each. A line
+//! that cannot be an account is told with its number and left out; the others are not held up by it.
+
+mod lines;
+mod progress;
+
+use super::row::{Columns, Row, Secret};
+use super::{Accounts, Failure, Format, REFUSED, millis, retired, say};
+use crate::authority::hash_password;
+use crate::store::{Account, AccountChange, Added, NewAccount};
+use clap::ValueEnum;
+use lines::Lines;
+use progress::Progress;
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Accounts of one transaction: few enough that a gateway that logs somebody in meanwhile waits some milliseconds.
+const BATCH: usize = 500;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// The file; "-" for standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// What the file is; told by the end of its name where it is not said.
+    #[arg(long, value_enum)]
+    input: Option<Input>,
+    /// Which column holds what, such as name=email; may be given several times.
+    #[arg(long = "map", value_name = "FIELD=COLUMN")]
+    maps: Vec<String>,
+    /// A column that becomes an attribute of the account; may be given several times.
+    #[arg(long = "attribute", value_name = "COLUMN")]
+    attributes: Vec<String>,
+    /// Change accounts that exist: roles, scopes, attributes and state, as far as the file says them. Passwords only
+    /// where an account has none.
+    #[arg(long)]
+    update: bool,
+    /// Change nothing, and say what would be.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What a file of accounts may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Input {
+    /// Comma-separated values with a line of column names.
+    Csv,
+    /// A JSON object on each line.
+    Jsonl,
+}
+
+/// What became of the lines.
+#[derive(Clone, Copy, Debug, Default)]
+struct Summary {
+    added: u64,
+    updated: u64,
+    unchanged: u64,
+    skipped: u64,
+    faulty: u64,
+    without_password: u64,
+}
+
+pub(super) fn import(accounts: &Accounts, arguments: &Arguments) -> Result<(), Failure> {
+    let columns = Columns::parse(&arguments.maps, &arguments.attributes).map_err(Failure::Usage)?;
+    let input = match (arguments.input, arguments.file.extension().and_then(|end| end.to_str())) {
+        (Some(input), _) => input,
+        (None, Some("csv")) => Input::Csv,
+        (None, Some("jsonl" | "ndjson")) => Input::Jsonl,
+        (None, _) => {
+            let why = format!("{}: say what it is: --input csv or --input jsonl", arguments.file.display());
+            return Err(Failure::Usage(why));
+        }
+    };
+    let (lines, size) = Lines::open(&arguments.file, input, &columns)?;
+    let mut import = Import {
+        accounts,
+        update: arguments.update,
+        dry_run: arguments.dry_run,
+        progress: Progress::start(size),
+        summary: Summary::default(),
+        would_be: HashSet::new(),
+    };
+    let ignored = lines.ignored().join(", ");
+    if !ignored.is_empty() {
+        import.progress.note(&format!("columns that are not taken: {ignored}"));
+    }
+    let ended = import.all(lines, &columns);
+    import.progress.finish();
+    import.tell(accounts.format);
+    ended?;
+    if import.summary.faulty > 0 { Err(Failure::Said(ExitCode::from(REFUSED))) } else { Ok(()) }
+}
+
+struct Import<'a> {
+    accounts: &'a Accounts,
+    update: bool,
+    dry_run: bool,
+    progress: Progress,
+    summary: Summary,
+    /// Names that a dry run has met: the second line of one would be skipped.
+    would_be: HashSet<String>,
+}
+
+impl Import<'_> {
+    fn all(&mut self, mut lines: Lines, columns: &Columns) -> Result<(), Failure> {
+        let mut batch = Vec::with_capacity(BATCH);
+        while let Some((number, line)) = lines.next_line()? {
+            match line.and_then(|line| Row::read(columns, line)) {
+                Ok(row) => batch.push((number, row)),
+                Err(why) => self.fault(number, &why),
+            }
+            if batch.len() == BATCH {
+                self.batch(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))?;
+                self.progress.done(number, lines.bytes());
+            }
+        }
+        self.batch(batch)
+    }
+
+    fn batch(&mut self, mut batch: Vec<(u64, Row)>) -> Result<(), Failure> {
+        // Those that exist are set aside before their passwords are hashed for nothing.
+        let mut fresh = Vec::with_capacity(batch.len());
+        for (number, row) in batch.drain(..) {
+            match self.accounts.account(&row.name)? {
+                Some(account) if self.update => self.change(number, &account, row)?,
+                Some(_) => self.summary.skipped += 1,
+                None => fresh.push((number, row)),
+            }
+        }
+        if self.dry_run {
+            return self.pretend(fresh);
+        }
+        let secrets = hashes(&fresh)?;
+        let (numbers, new): (Vec<u64>, Vec<NewAccount>) = fresh
+            .into_iter()
+            .zip(secrets)
+            .map(|((number, row), hash)| (number, new_account(row, hash)))
+            .unzip();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let added = self.accounts.runtime.block_on(self.accounts.store.add(&new, millis()))?;
+        for ((number, new), added) in numbers.into_iter().zip(&new).zip(added) {
+            match added {
+                Added::Added => self.count_added(new.password.is_empty()),
+                // Another line of the file has it, or somebody was faster.
+                Added::NameTaken => self.summary.skipped += 1,
+                Added::IdTaken => self.fault(number, &format!("another account has the id \"{}\"", new.id)),
+                Added::IdRetired => self.fault(number, &retired(&new.id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What would become of new accounts.
+    fn pretend(&mut self, fresh: Vec<(u64, Row)>) -> Result<(), Failure> {
+        for (number, row) in fresh {
+            let name = row.name.as_str();
+            let id = row.id.as_deref().unwrap_or(name);
+            let holder = self.accounts.runtime.block_on(self.accounts.store.account(id))?;
+            if holder.is_some() {
+                self.fault(number, &format!("another account has the id \"{id}\""));
+            } else if self.would_be.insert(name.to_owned()) {
+                self.count_added(matches!(row.secret, Secret::None));
+            } else {
+                self.summary.skipped += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn count_added(&mut self, without_password: bool) {
+        self.summary.added += 1;
+        self.summary.without_password += u64::from(without_password);
+    }
+
+    /// Changes an account as far as a line says something else of it. What is the same is no change: it would take back
+    /// the owner's tokens.
+    fn change(&mut self, number: u64, account: &Account, row: Row) -> Result<(), Failure> {
+        if row.id.as_ref().is_some_and(|id| *id != account.id) {
+            self.fault(
+                number,
+                &format!("the account has another id, \"{}\", which never changes", account.id),
+            );
+            return Ok(());
+        }
+        let mut attributes = account.attributes.clone();
+        attributes.extend(row.attributes.clone());
+        let change = AccountChange {
+            roles: row.roles.clone().filter(|roles| *roles != account.roles),
+            scopes: row.scopes.clone().filter(|scopes| *scopes != account.scopes),
+            attributes: Some(attributes).filter(|attributes| *attributes != account.attributes),
+            disabled: row.disabled.filter(|disabled| *disabled != account.disabled),
+            password: None,
+            end_sessions: row.disabled == Some(true) && !account.disabled,
+        };
+        let gets_password = account.password.is_empty() && !matches!(row.secret, Secret::None);
+        let same = change.roles.is_none()
+            && change.scopes.is_none()
+            && change.attributes.is_none()
+            && change.disabled.is_none()
+            && !gets_password;
+        if same {
+            self.summary.unchanged += 1;
+            return Ok(());
+        }
+        self.summary.updated += 1;
+        if self.dry_run {
+            return Ok(());
+        }
+        let mut change = change;
+        if gets_password {
+            change.password = hashes(&[(number, row)])?.pop();
+        }
+        self.accounts.change(&account.name, &change).map(|_| ())
+    }
+
+    fn fault(&mut self, number: u64, why: &str) {
+        self.summary.faulty += 1;
+        self.progress.note(&format!("line {number}: {why}"));
+    }
+
+    fn tell(&self, format: Format) {
+        let Summary { added, updated, unchanged, skipped, faulty, without_password } = self.summary;
+        match format {
+            Format::Json => say(&json!({
+                "dry_run": self.dry_run, "added": added, "updated": updated, "unchanged": unchanged,
+                "skipped": skipped, "faulty": faulty, "without_password": without_password,
+            })
+            .to_string()),
+            Format::Text => {
+                let mut text = format!("{added} added");
+                for (count, what) in [
+                    (without_password, "of them without a password"),
+                    (updated, "updated"),
+                    (unchanged, "the same already"),
+                    (skipped, "skipped, for their names are taken"),
+                    (faulty, "faulty"),
+                ] {
+                    if count > 0 {
+                        text.push_str(&format!(", {count} {what}"));
+                    }
+                }
+                if self.dry_run {
+                    text.push_str(" (a dry run: nothing is changed)");
+                }
+                say(&text);
+            }
+        }
+    }
+}
+
+fn new_account(row: Row, password: String) -> NewAccount {
+    NewAccount {
+        id: row.id.unwrap_or_else(|| row.name.as_str().to_owned()),
+        name: row.name.as_str().to_owned(),
+        password,
+        roles: row.roles.unwrap_or_default(),
+        scopes: row.scopes.unwrap_or_default(),
+        attributes: row.attributes,
+        disabled: row.disabled.unwrap_or_default(),
+    }
+}
+
+/// What is stored of the passwords of lines. Those that are not hashed yet are, on all cores, at the lowest priority: a
+/// gateway may be running beside this.
+fn hashes(rows: &[(u64, Row)]) -> Result<Vec<String>, Failure> {
+    let plain = rows.iter().filter(|(_, row)| matches!(row.secret, Secret::Plain(_))).count();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let _ = rustix::process::setpriority_process(None, 19);
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some((_, row)) = rows.get(at) else { return Ok(done) };
+            if let Secret::Plain(password) = &row.secret {
+                done.push((at, hash_password(password)?));
+            }
+        }
+    };
+    let mut hashes: Vec<String> = rows
+        .iter()
+        .map(|(_, row)| match &row.secret {
+            Secret::None | Secret::Plain(_) => String::new(),
+            Secret::Hash(hash) => hash.clone(),
+        })
+        .collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(plain);
+    let done: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err(crate::authority::Busy))).collect()
+    });
+    for done in done {
+        let done = done.map_err(|_| "a password cannot be hashed: the system gave no memory".to_owned())?;
+        for (at, hash) in done {
+            hashes[at] = hash;
+        }
+    }
+    Ok(hashes)
+}

@@ -1,0 +1,76 @@
+//! Where a new password comes from.
+
+use super::Failure;
+use crate::authority::{PASSWORD_BYTES_MAX, UserName, prepare_new_password};
+use std::io::{IsTerminal, Read};
+use zeroize::Zeroizing;
+
+/// A new password for this account: from standard input, or typed twice.
+pub(super) fn read(from_stdin: bool, name: &UserName) -> Result<Zeroizing<String>, Failure> {
+    let typed = if from_stdin { from_input(std::io::stdin().lock())? } else { from_terminal()? };
+    let password = prepare_new_password(&typed).map_err(|fault| fault.to_string())?;
+    check_against_name(&password, name.as_str())?;
+    Ok(password)
+}
+
+/// The first password that anybody tries.
+pub(super) fn check_against_name(password: &str, name: &str) -> Result<(), String> {
+    let spelled = |text: &str| UserName::parse(text).is_ok_and(|other| other.as_str() == name);
+    if spelled(password) { Err("the password is the user name".to_owned()) } else { Ok(()) }
+}
+
+fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
+    // A password of any length that is accepted, its end of line, and one byte more that tells of too much. The space
+    // for all of it is there from the beginning: a text that grows leaves copies behind.
+    let most = PASSWORD_BYTES_MAX * 3 + 3;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most));
+    let read = input.take(most as u64).read_to_end(&mut bytes);
+    read.map_err(|error| format!("standard input: {error}"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "the password is not UTF-8".to_owned())?;
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Zeroizing::new(line.to_owned()))
+}
+
+fn from_terminal() -> Result<Zeroizing<String>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        let why =
+            "there is no terminal to ask for a password: say --password-stdin and write it to standard input";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    let ask = |prompt: &str| {
+        let typed = rpassword::prompt_password(prompt).map_err(|error| format!("the terminal: {error}"))?;
+        Ok::<_, String>(Zeroizing::new(typed))
+    };
+    let password = ask("Password: ")?;
+    if *ask("Once more: ")? == *password {
+        Ok(password)
+    } else {
+        Err("the two are not the same".to_owned().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_from_standard_input_loses_one_end_of_line() {
+        for (input, password) in [
+            ("secret", "secret"),
+            ("secret\n", "secret"),
+            ("secret\r\n", "secret"),
+            ("secret\n\n", "secret\n"),
+        ] {
+            assert_eq!(from_input(input.as_bytes()).ok().as_deref().map(String::as_str), Some(password));
+        }
+        assert!(from_input(&b"\xff\xfe"[..]).is_err());
+    }
+
+    #[test]
+    fn the_user_name_is_no_password_however_it_is_spelled() {
+        for password in ["margarethe", "Margarethe", "MARGARETHE"] {
+            assert!(check_against_name(password, "margarethe").is_err());
+        }
+        assert!(check_against_name("margarethe1", "margarethe").is_ok());
+    }
+}

@@ -1,0 +1,371 @@
+//! One line of a file of accounts: what its columns mean, and whether an account can be made of it.
+
+use super::password::check_against_name;
+use crate::authority::{UserName, check_stored, prepare_new_password};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use zeroize::Zeroizing;
+
+/// Bytes of an id, a role, a scope or the name of an attribute, at most.
+const WORD_BYTES_MAX: usize = 128;
+/// Roles or scopes of an account, at most.
+const WORDS_MAX: usize = 1000;
+
+/// What a column may hold, and the names under which it is looked for.
+pub(super) const FIELDS: [(&str, &[&str]); 8] = [
+    ("id", &["id"]),
+    ("name", &["name", "username"]),
+    ("password", &["password"]),
+    ("password_hash", &["password_hash"]),
+    ("roles", &["roles"]),
+    ("scopes", &["scopes", "scope"]),
+    ("disabled", &["disabled"]),
+    ("active", &["active", "is_active"]),
+];
+
+/// Which column holds what.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Columns {
+    /// Field to column, as `--map` says.
+    mapped: BTreeMap<&'static str, String>,
+    /// Columns that become attributes.
+    attributes: Vec<String>,
+}
+
+impl Columns {
+    /// Of `--map FIELD=COLUMN` and `--attribute COLUMN`.
+    pub(super) fn parse(maps: &[String], attributes: &[String]) -> Result<Self, String> {
+        let mut columns = Self { mapped: BTreeMap::new(), attributes: attributes.to_vec() };
+        for map in maps {
+            let names = FIELDS.map(|(field, _)| field).join(", ");
+            let (field, column) = map
+                .split_once('=')
+                .filter(|(_, column)| !column.is_empty())
+                .ok_or_else(|| format!("--map {map:?}: FIELD=COLUMN, where FIELD is one of {names}"))?;
+            // "username" is what they call the name, and what one would type.
+            let known = FIELDS.iter().find(|(known, aliases)| *known == field || aliases.contains(&field));
+            let (field, _) = known.ok_or_else(|| format!("--map {map:?}: FIELD is one of {names}"))?;
+            if columns.mapped.insert(field, column.to_owned()).is_some() {
+                return Err(format!("--map {map:?}: {field} is mapped twice"));
+            }
+        }
+        Ok(columns)
+    }
+
+    /// The column that holds a field, among those that are there.
+    pub(super) fn of<'c>(&'c self, field: &str, is_there: impl Fn(&str) -> bool) -> Option<&'c str> {
+        if let Some(column) = self.mapped.get(field) {
+            return Some(column.as_str()).filter(|column| is_there(column));
+        }
+        let (_, aliases) = FIELDS.iter().find(|(known, _)| *known == field)?;
+        aliases.iter().copied().find(|alias| is_there(alias))
+    }
+
+    /// What is wrong with a file that has these columns.
+    pub(super) fn check(&self, header: &[&str]) -> Result<(), String> {
+        let is_there = |column: &str| header.contains(&column);
+        let wanted = self.mapped.values().chain(&self.attributes);
+        if let Some(missing) = wanted.into_iter().find(|column| !is_there(column)) {
+            return Err(format!("no column {missing:?}; there are {}", header.join(", ")));
+        }
+        if self.of("name", is_there).is_none() {
+            return Err(format!(
+                "no column \"name\" or \"username\"; there are {}: say --map name=COLUMN",
+                header.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// The columns of a file that say nothing here.
+    pub(super) fn ignored<'h>(&self, header: &[&'h str]) -> Vec<&'h str> {
+        let is_there = |column: &str| header.contains(&column);
+        let used: Vec<&str> = FIELDS.iter().filter_map(|(field, _)| self.of(field, is_there)).collect();
+        let is_used = |column: &&str| used.contains(column) || self.attributes.iter().any(|a| a == column);
+        header.iter().copied().filter(|column| !is_used(column)).collect()
+    }
+}
+
+/// How a line proves that somebody is its account's owner.
+pub(super) enum Secret {
+    /// Not at all: nobody can log in.
+    None,
+    /// By a password, to be hashed.
+    Plain(Zeroizing<String>),
+    /// By one that is hashed already.
+    Hash(String),
+}
+
+/// A line that an account can be made of. What it does not say is left open.
+pub(super) struct Row {
+    pub(super) name: UserName,
+    pub(super) id: Option<String>,
+    pub(super) secret: Secret,
+    pub(super) roles: Option<Vec<String>>,
+    pub(super) scopes: Option<Vec<String>>,
+    pub(super) attributes: Map<String, Value>,
+    pub(super) disabled: Option<bool>,
+}
+
+impl Row {
+    /// Reads a line: the values of its columns by name, as text from CSV and as they are from JSON.
+    pub(super) fn read(columns: &Columns, mut line: Map<String, Value>) -> Result<Self, String> {
+        let take = |field: &str| {
+            let column = columns.of(field, |column| line.contains_key(column))?.to_owned();
+            line.get(&column).cloned().filter(|value| !value.is_null())
+        };
+        let name = text("name", take("name"))?.ok_or("no name")?;
+        let name = UserName::parse(&name).map_err(|fault| format!("name: {fault}"))?;
+        let id = match take("id") {
+            Some(Value::Number(number)) => Some(number.to_string()),
+            value => text("id", value)?,
+        };
+        if let Some(id) = &id {
+            check_id(id)?;
+        }
+        let secret =
+            secret(&name, text("password", take("password"))?, text("hash", take("password_hash"))?)?;
+        let roles = words("roles", take("roles"))?;
+        check_roles(roles.as_deref().unwrap_or_default())?;
+        let scopes = words("scopes", take("scopes"))?;
+        check_scopes(scopes.as_deref().unwrap_or_default())?;
+        let disabled = match (truth("disabled", take("disabled"))?, truth("active", take("active"))?) {
+            (Some(disabled), None) => Some(disabled),
+            (None, Some(active)) => Some(!active),
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err("both disabled and active are there: say one".to_owned()),
+        };
+        let mut attributes = match line.remove("attributes") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(attributes)) => attributes,
+            // A cell of a table may hold them as text.
+            Some(Value::String(text)) if text.is_empty() => Map::new(),
+            Some(Value::String(text)) => {
+                serde_json::from_str(&text).map_err(|_| "attributes: a JSON object")?
+            }
+            Some(_) => return Err("attributes: a JSON object".to_owned()),
+        };
+        for column in &columns.attributes {
+            if let Some(value) = line.get(column).filter(|value| !value.is_null()) {
+                attributes.insert(column.clone(), value.clone());
+            }
+        }
+        Ok(Self { name, id, secret, roles, scopes, attributes, disabled })
+    }
+}
+
+fn secret(name: &UserName, password: Option<String>, hash: Option<String>) -> Result<Secret, String> {
+    match (password.map(Zeroizing::new), hash) {
+        (None, None) => Ok(Secret::None),
+        (Some(_), Some(_)) => Err("both a password and a hash of one: say one".to_owned()),
+        (None, Some(hash)) => {
+            check_stored(&hash).map_err(|fault| fault.to_string())?;
+            Ok(Secret::Hash(hash))
+        }
+        (Some(password), None) => {
+            // A column of the wrong name, and every hash would be a password.
+            if check_stored(&password).is_ok() {
+                return Err("the password is a hash: name its column password_hash, or say \
+                            --map password_hash=password"
+                    .to_owned());
+            }
+            let password = prepare_new_password(&password).map_err(|fault| fault.to_string())?;
+            check_against_name(&password, name.as_str())?;
+            Ok(Secret::Plain(password))
+        }
+    }
+}
+
+/// A text that is there: an empty cell is as good as none.
+fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
+    match value {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Some(_) => Err(format!("{what}: a text")),
+    }
+}
+
+/// A list of words: a JSON list, or text with commas or semicolons between them. An empty cell is an empty list.
+fn words(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
+    let is_list = || format!("{what}: a list of texts");
+    let value = match value {
+        Some(Value::String(text)) if text.trim_start().starts_with('[') => {
+            Some(serde_json::from_str(&text).map_err(|_| is_list())?)
+        }
+        value => value,
+    };
+    match value {
+        None => Ok(None),
+        Some(Value::String(text)) => {
+            let words = text.split([',', ';']).map(str::trim).filter(|word| !word.is_empty());
+            Ok(Some(words.map(str::to_owned).collect()))
+        }
+        Some(Value::Array(values)) => {
+            let word = |value| if let Value::String(word) = value { Some(word) } else { None };
+            values.into_iter().map(word).collect::<Option<_>>().map(Some).ok_or_else(is_list)
+        }
+        Some(_) => Err(is_list()),
+    }
+}
+
+/// Yes or no, as databases export it.
+fn truth(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
+    let fault = || format!("{what}: true or false");
+    match value {
+        None => Ok(None),
+        Some(Value::Bool(truth)) => Ok(Some(truth)),
+        Some(Value::Number(number)) => match number.as_u64() {
+            Some(0) => Ok(Some(false)),
+            Some(1) => Ok(Some(true)),
+            _ => Err(fault()),
+        },
+        Some(Value::String(text)) => match text.to_ascii_lowercase().as_str() {
+            "" => Ok(None),
+            "1" | "true" | "t" | "yes" | "y" => Ok(Some(true)),
+            "0" | "false" | "f" | "no" | "n" => Ok(Some(false)),
+            _ => Err(fault()),
+        },
+        Some(_) => Err(fault()),
+    }
+}
+
+/// Whether an account may have this id. It becomes `sub` of tokens, and is written to logs and headers.
+pub(super) fn check_id(id: &str) -> Result<(), String> {
+    check_word("id", id)
+}
+
+/// Whether an account may have these roles. Services get them joined by commas: one with a comma would be two.
+pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
+    for role in roles {
+        check_word("role", role)?;
+        if role.contains([',', ';']) {
+            return Err(format!("role {role:?}: a role has no comma and no semicolon"));
+        }
+    }
+    check_list("roles", roles)
+}
+
+/// Whether an account may have these scopes: as RFC 6749 section 3.3 writes them.
+pub(super) fn check_scopes(scopes: &[String]) -> Result<(), String> {
+    for scope in scopes {
+        check_word("scope", scope)?;
+        if !scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
+            return Err(format!("scope {scope:?}: a scope is visible ASCII without quotes and backslashes"));
+        }
+    }
+    check_list("scopes", scopes)
+}
+
+fn check_word(what: &str, word: &str) -> Result<(), String> {
+    if word.is_empty() {
+        return Err(format!("an empty {what}"));
+    }
+    if word.len() > WORD_BYTES_MAX {
+        return Err(format!("{what}: {} bytes, and {WORD_BYTES_MAX} are the most", word.len()));
+    }
+    match word.chars().find(|c| c.is_control() || c.is_whitespace()) {
+        Some(c) => Err(format!("{what} {word:?}: U+{:04X}, a space or a control character", u32::from(c))),
+        None => Ok(()),
+    }
+}
+
+fn check_list(what: &str, words: &[String]) -> Result<(), String> {
+    if words.len() > WORDS_MAX {
+        return Err(format!("{} {what}, and {WORDS_MAX} are the most", words.len()));
+    }
+    let twice = words.iter().enumerate().find(|(at, word)| words[..*at].contains(word));
+    twice.map_or(Ok(()), |(_, word)| Err(format!("{what}: {word:?} is there twice")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const HASH: &str = "pbkdf2:sha1:1000$QeyySzfZhVhEOZWv$330d9a969e2adcf7e0e378f92ec45c174cabe1fa";
+
+    fn read(columns: &Columns, line: Value) -> Result<Row, String> {
+        let Value::Object(line) = line else { panic!("an object") };
+        Row::read(columns, line)
+    }
+
+    fn fault(line: Value) -> String {
+        read(&Columns::default(), line).err().expect("a faulty line")
+    }
+
+    #[test]
+    fn the_columns_of_a_flask_application_are_understood() {
+        let columns = Columns::parse(&["username=email".to_owned()], &["tenant".to_owned()]).unwrap();
+        let row = read(
+            &columns,
+            json!({ "id": "17", "email": "Alice@Example.com", "password_hash": HASH, "roles": "admin; editor",
+                    "active": "1", "tenant": "acme", "fs_uniquifier": "x" }),
+        );
+        let row = row.unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(row.name.as_str(), "alice@example.com");
+        assert_eq!(row.id.as_deref(), Some("17"));
+        assert!(matches!(row.secret, Secret::Hash(_)));
+        assert_eq!(row.roles, Some(vec!["admin".to_owned(), "editor".to_owned()]));
+        assert_eq!(row.disabled, Some(false));
+        assert_eq!(Value::Object(row.attributes), json!({ "tenant": "acme" }));
+    }
+
+    #[test]
+    fn json_keeps_types_and_null_is_nothing() {
+        let row = read(
+            &Columns::default(),
+            json!({ "id": 17, "name": "bob", "roles": ["a", "b"], "disabled": true, "password": null,
+                    "attributes": { "level": 3 } }),
+        );
+        let row = row.unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(row.id.as_deref(), Some("17"));
+        assert!(matches!(row.secret, Secret::None));
+        assert_eq!(row.roles, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(row.disabled, Some(true));
+        assert_eq!(Value::Object(row.attributes), json!({ "level": 3 }));
+        assert_eq!(read(&Columns::default(), json!({ "name": "bob" })).map(|row| row.roles), Ok(None));
+    }
+
+    #[test]
+    fn every_fault_says_what_is_wrong() {
+        for (line, says) in [
+            (json!({}), "no name"),
+            (json!({ "name": "" }), "no name"),
+            (json!({ "name": 3 }), "name: a text"),
+            (json!({ "name": "a b" }), "name: U+0020"),
+            (json!({ "name": "a", "id": "a b" }), "id \"a b\": U+0020"),
+            (json!({ "name": "a", "password": "short" }), "5 characters"),
+            (json!({ "name": "margarethe", "password": "Margarethe" }), "is the user name"),
+            (json!({ "name": "a", "password": HASH }), "password_hash"),
+            (json!({ "name": "a", "password_hash": "hunter22" }), "unknown kind"),
+            (json!({ "name": "a", "password": "long enough", "password_hash": HASH }), "both"),
+            (json!({ "name": "a", "roles": [1] }), "roles: a list of texts"),
+            (json!({ "name": "a", "roles": ["a,b"] }), "no comma"),
+            (json!({ "name": "a", "roles": "x,x" }), "twice"),
+            (json!({ "name": "a", "scopes": ["\u{e4}"] }), "visible ASCII"),
+            (json!({ "name": "a", "disabled": "maybe" }), "disabled: true or false"),
+            (json!({ "name": "a", "disabled": true, "active": true }), "both disabled and active"),
+            (json!({ "name": "a", "attributes": [1] }), "attributes: a JSON object"),
+        ] {
+            let why = fault(line.clone());
+            assert!(why.contains(says), "{line}: {why}");
+            assert!(!why.contains(HASH), "{why}");
+        }
+    }
+
+    #[test]
+    fn columns_that_are_not_there_and_maps_that_mean_nothing_are_told() {
+        let parse = |maps: &[&str]| {
+            let maps: Vec<String> = maps.iter().map(ToString::to_string).collect();
+            Columns::parse(&maps, &[])
+        };
+        for bad in [&["name"][..], &["name="], &["nom=email"], &["name=a", "username=b"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        let columns = parse(&["name=email"]).unwrap();
+        assert!(columns.check(&["id", "email"]).is_ok());
+        assert!(columns.check(&["id", "name"]).is_err());
+        assert!(Columns::default().check(&["id", "email"]).unwrap_err().contains("--map name=COLUMN"));
+        assert_eq!(columns.ignored(&["id", "email", "created_on"]), ["created_on"]);
+    }
+}
