@@ -9,7 +9,7 @@ use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::desk::{self, form, verdict};
-use crate::forward::{self, Answer, Meter, Prepared, RequestBody, Target, Told};
+use crate::forward::{self, Answer, Meter, Prepared, Proof, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
@@ -20,6 +20,7 @@ use crate::route::{Found, Head, Params, Slashes};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -142,6 +143,8 @@ async fn serve<'p>(
                 cookies: policy.trust.cookies(),
                 tell_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
+                proofs: &policy.proofs,
+                now: record.now(),
             };
             let (pools, now) = (worker.pools(), record.now().steady);
             let meter = meter.as_deref();
@@ -177,9 +180,18 @@ async fn give_verdict<'p>(
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
-        Handler::Forward(_) => {
+        Handler::Forward(delivery) => {
             let tell_csrf = judged.route.csrf_field.is_some();
-            Ok(verdict::granted(&judged.permit, tell_csrf).map(Body::whole))
+            let root = PathAndQuery::from_static("/");
+            let proof = Proof {
+                proofs: &policy.proofs,
+                audience: &delivery.audience,
+                method: head.method,
+                // As the other proxy forwards it.
+                target: original.parts.uri.path_and_query().unwrap_or(&root),
+                now: record.now(),
+            };
+            Ok(verdict::granted(&judged.permit, tell_csrf, &proof).map(Body::whole))
         }
         Handler::Answer(_) => Err(record.own_endpoint()),
     }
