@@ -4,8 +4,7 @@ use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{Place, Shown};
-use crate::authority::Compat;
-use crate::authority::Endpoint;
+use crate::authority::{Compat, Endpoint, take_back};
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
@@ -68,7 +67,12 @@ pub async fn handle(
                     theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
-            let response = closing_if_unread(response, &denial, version);
+            let mut response = closing_if_unread(response, &denial, version);
+            if record.is_session_over()
+                && let Some(cookies) = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref())
+            {
+                take_back(response.headers_mut(), cookies);
+            }
             record.refused(denial);
             response
         }

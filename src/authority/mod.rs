@@ -24,6 +24,7 @@ mod terms;
 mod token;
 
 pub use ask::{Ask, Holder};
+pub use cookie::take_back;
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, Fields};

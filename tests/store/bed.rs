@@ -45,7 +45,9 @@ pub fn on_file(test: impl AsyncFn(Bed)) {
 
 #[track_caller]
 pub fn on_server(test: impl AsyncFn(Bed)) {
-    on(Postgres::shared().database(), test);
+    // In the order of a language, as many servers have it: what is asked for in the order of bytes must say so.
+    let english = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'";
+    on(Postgres::shared().database_with(english), test);
 }
 
 #[track_caller]
