@@ -125,7 +125,7 @@ fn an_assertion_is_checked_in_python_node_and_rust() {
     for (runtime, verdict) in verdicts(&gateway, assertion, "orders") {
         let claims = verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"));
         assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ada"), &json!("orders")), "{runtime}");
-        assert_eq!((&claims["roles"], &claims["tenant"]), (&json!(["clerk", "a,b"]), &json!("acme inc")));
+        assert_eq!((&claims["roles"], &claims["tenant"]), (&json!(["clerk", "auditör"]), &json!("acme inc")));
         assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 60);
     }
     let again = ask(&gateway, &upstream, &token);
@@ -189,7 +189,7 @@ fn a_signature_is_checked_with_no_library() {
         let proven = verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"));
         assert_eq!(
             (&proven["x-auth-subject"], &proven["x-auth-roles"]),
-            (&json!("ada"), &json!("clerk,a%2Cb"))
+            (&json!("ada"), &json!("clerk,audit%C3%B6r"))
         );
         assert_eq!(proven["x-auth-tenant"], "acme inc");
     }
