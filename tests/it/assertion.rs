@@ -48,7 +48,7 @@ access   = \"public\"
         "--role",
         "clerk",
         "--role",
-        "a,b",
+        "auditör",
         "--attribute",
         "tenant=acme inc",
     ];
