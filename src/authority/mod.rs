@@ -24,6 +24,7 @@ mod terms;
 mod token;
 
 pub use ask::{Ask, Holder};
+pub use cookie::take_back;
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, Fields};
@@ -36,7 +37,7 @@ pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_passwor
 pub use service::Examined;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
-pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
+pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};
 pub use username::{
     NAME_BYTES_MAX, NameFault, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, UserName,
     prepare_new_password, prepare_password,

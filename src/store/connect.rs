@@ -3,7 +3,7 @@
 use super::error::is_busy;
 use super::{Store, StoreError};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, ConnectOptions, Row};
+use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Row};
 use std::fmt::Write;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -140,16 +140,28 @@ async fn connect(
     more: &'static [&'static str],
     options: AnyConnectOptions,
 ) -> Result<AnyPool, StoreError> {
-    let settings = move || dialect.settings().iter().chain(more);
-    let pool = pool.after_connect(move |connection, _| {
-        Box::pin(async move {
-            for statement in settings() {
-                sqlx::query(*statement).execute(&mut *connection).await?;
-            }
-            Ok(())
-        })
-    });
+    // Alone first: a pool would try again and again, and in the end only say that time is up.
+    let alone = async {
+        let mut connection = AnyConnection::connect_with(&options).await?;
+        prepare(&mut connection, dialect, more).await?;
+        connection.close().await
+    };
+    let late = |_| StoreError::Unavailable(format!("the database does not answer within {PATIENCE:?}"));
+    tokio::time::timeout(PATIENCE, alone).await.map_err(late)??;
+    let pool = pool.after_connect(move |connection, _| Box::pin(prepare(connection, dialect, more)));
     Ok(pool.connect_with(options).await?)
+}
+
+/// Tells a new connection how it is used.
+async fn prepare(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    more: &'static [&'static str],
+) -> Result<(), sqlx::Error> {
+    for statement in dialect.settings().iter().chain(more) {
+        sqlx::query(*statement).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Lets readers read while a writer writes. The file remembers it. Where several processes start with a new file at

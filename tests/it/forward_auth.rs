@@ -250,6 +250,15 @@ fn methods_hosts_and_bodies(stage: &Stage) {
     );
     client::send(stage.proxy.address(), chunked).is(200);
     assert_eq!(stage.service.last_request().body, b"some");
+    let trailing = format!(
+        "POST /orders/1 HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {}\r\nTE: trailers\r\n\
+         Trailer: X-Auth-Subject\r\nTransfer-Encoding: chunked\r\n\r\n\
+         4\r\nmore\r\n0\r\nX-Auth-Subject: forged\r\nX-Auth-Roles: forged\r\n\r\n",
+        clerk()
+    );
+    client::send(stage.proxy.address(), trailing).is(200);
+    let seen = stage.service.last_request();
+    assert!(seen.body == b"more" && !seen.mentions("forged"), "{:?}: {seen:#?}", stage.kind);
     let (answer, seen) = stage.ask(&Request::new("HEAD", "/orders/1").bearer(clerk()));
     assert_eq!((answer.status, seen.unwrap().method), (200, "HEAD".to_owned()));
     let (answer, seen) = stage.ask(&Request::new("HEAD", "/orders/1"));

@@ -119,7 +119,7 @@ impl Proxy {
             dir.write(name, text.replace('\u{1}', ""));
         }
         let output = std::fs::File::create(dir.path().join("output")).unwrap();
-        let mut child = Command::new(kind.program())
+        let child = Command::new(kind.program())
             .args(kind.arguments(dir.path()))
             .current_dir(dir.path())
             .env("HOME", dir.path())
@@ -129,22 +129,26 @@ impl Proxy {
             .spawn()
             .expect("the proxy's binary can be run");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut proxy = Self { child, address, dir };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if child.try_wait().unwrap().is_some() {
-                let text = std::fs::read_to_string(dir.path().join("output")).unwrap_or_default();
-                eprintln!("--- {} ended\n{text}\n---", kind.name());
+            if proxy.child.try_wait().unwrap().is_some() {
+                eprintln!("--- {} ended\n{}\n---", kind.name(), proxy.output());
                 return None;
             }
             // Some listen before they have read what to do.
             if client::try_send(address, Request::get("/ready").bytes()).is_some()
                 && gateway.log().iter().any(|line| !line["verdict_for"].is_null())
             {
-                return Some(Self { child, address, dir });
+                return Some(proxy);
             }
             assert!(Instant::now() < deadline, "{} does not ask", kind.name());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn output(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("output")).unwrap_or_default()
     }
 
     /// Where it listens.
@@ -158,8 +162,7 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let text = std::fs::read_to_string(self.dir.path().join("output")).unwrap_or_default();
-            eprintln!("--- the proxy's output\n{text}\n---");
+            eprintln!("--- the proxy's output\n{}\n---", self.output());
         }
     }
 }

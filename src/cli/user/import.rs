@@ -114,8 +114,8 @@ impl Import<'_> {
             }
             if batch.len() == BATCH {
                 self.batch(std::mem::replace(&mut batch, Vec::with_capacity(BATCH)))?;
+                self.progress.done(number, lines.bytes());
             }
-            self.progress.at(number, lines.bytes());
         }
         self.batch(batch)
     }

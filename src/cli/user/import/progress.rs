@@ -7,13 +7,17 @@ use std::io::IsTerminal;
 /// Lines of the file between two lines about it.
 const EVERY: u64 = 10_000;
 
-pub(super) struct Progress(Option<ProgressBar>);
+pub(super) struct Progress {
+    bar: Option<ProgressBar>,
+    /// Lines that were told of, where there is no bar.
+    told: u64,
+}
 
 impl Progress {
     /// Of a file of so many bytes, where that is known.
     pub(super) fn start(size: Option<u64>) -> Self {
         if !std::io::stderr().is_terminal() {
-            return Self(None);
+            return Self { bar: None, told: 0 };
         }
         let bar = ProgressBar::with_draw_target(size, ProgressDrawTarget::stderr());
         let template = match size {
@@ -23,31 +27,34 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self(Some(bar))
+        Self { bar: Some(bar), told: 0 }
     }
 
-    /// At this line, after so many bytes.
-    pub(super) fn at(&self, line: u64, bytes: u64) {
-        match &self.0 {
+    /// The lines up to this one are done, and so many bytes.
+    pub(super) fn done(&mut self, line: u64, bytes: u64) {
+        match &self.bar {
             Some(bar) => {
-                bar.set_position(bytes);
                 bar.set_message(format!("line {line}"));
+                bar.set_position(bytes);
             }
-            None if line.is_multiple_of(EVERY) => complain(&format!("{line} lines")),
+            None if line >= self.told + EVERY => {
+                self.told = line - line % EVERY;
+                complain(&format!("{} lines", self.told));
+            }
             None => {}
         }
     }
 
     /// Tells something without tearing the bar.
     pub(super) fn note(&self, text: &str) {
-        match &self.0 {
+        match &self.bar {
             Some(bar) => bar.suspend(|| complain(text)),
             None => complain(text),
         }
     }
 
     pub(super) fn finish(&self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }

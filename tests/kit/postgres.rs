@@ -1,0 +1,131 @@
+//! A PostgreSQL server of one test binary's own: a new cluster in a temporary folder, reached by a Unix socket in it, so
+//! that it needs no port. Each test has a database of its own in it.
+//!
+//! A shell minds it: that reads from a pipe, and when the pipe closes, because this process ended, however it did, it
+//! stops the server and removes the folder. The server refuses to run as root; where the tests do, it runs as `postgres`.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const MINDER: &str = r#"
+set -eu
+trap '' INT TERM HUP
+umask 077
+bin=$1
+dir=$(mktemp -d /tmp/portcullis-pg-XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+"$bin/initdb" --pgdata "$dir/data" --auth trust --username postgres --encoding UTF8 --locale C.UTF-8 --no-sync >"$dir/log"
+# Nothing here outlives the machine: no flushes.
+"$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start -o "-c listen_addresses='' \
+    -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off -c shared_buffers=16MB \
+    -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" || { cat "$dir/log" >&2; exit 1; }
+echo "$dir"
+read -r _ || true
+"$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop
+"#;
+
+/// A running server. Stopped when dropped, or when this process ends.
+#[derive(Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    dir: PathBuf,
+    minder: Child,
+}
+
+impl Postgres {
+    /// The one of this test binary, started by whoever needs it first.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A new one.
+    ///
+    /// # Panics
+    /// When there is none on this machine, or it does not start: it says why on standard error.
+    pub fn start() -> Self {
+        let bin = programs();
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "sh"]);
+            command
+        } else {
+            Command::new("sh")
+        };
+        let mut minder = command
+            .args(["-c", MINDER, "minder"])
+            .arg(&bin)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh and setpriv are there");
+        let mut line = String::new();
+        let stdout = minder.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line of text");
+        let dir = PathBuf::from(line.trim_end());
+        assert!(dir.is_absolute(), "PostgreSQL did not start");
+        Self { bin, dir, minder }
+    }
+
+    /// The URL of a new, empty database.
+    pub fn database(&self) -> String {
+        self.database_with("")
+    }
+
+    /// The same, with more words for `CREATE DATABASE`. Copying files is the quicker of its two ways where nothing is
+    /// flushed (since version 15).
+    pub fn database_with(&self, options: &str) -> String {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name} STRATEGY file_copy {options}"));
+        self.url(&name)
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        let socket = self.dir.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{socket}/{database}")
+    }
+
+    /// Has the server do something, and returns the rows as text.
+    #[track_caller]
+    pub fn sql(&self, database: &str, statement: &str) -> String {
+        let out = Command::new(self.bin.join("psql"))
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--username", "postgres", "--host"])
+            .arg(&self.dir)
+            .args(["--dbname", database, "--command", statement])
+            .output()
+            .expect("psql stands beside the server");
+        assert!(out.status.success(), "{statement}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        drop(self.minder.stdin.take());
+        let _ = self.minder.wait();
+    }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// The folder of the server's programs: Debian keeps them out of the way, one folder for each version.
+fn programs() -> PathBuf {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = debian.map(|version| version.path().join("bin")).collect();
+    folders.sort();
+    folders.extend(std::env::split_paths(&path));
+    let has_server = |folder: &&PathBuf| {
+        ["pg_ctl", "initdb", "psql"].iter().all(|name| Path::new(folder).join(name).exists())
+    };
+    folders.iter().rev().find(has_server).cloned().expect("PostgreSQL is installed (Debian: postgresql)")
+}

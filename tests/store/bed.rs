@@ -1,0 +1,250 @@
+//! What the tests stand on: an empty store of one test's own, and names for what they do with it.
+
+use crate::dir::Dir;
+use crate::postgres::Postgres;
+use portcullis::store::{
+    Account, Added, Begun, Mark, NewAccount, Renewed, Rotation, Session, Spend, Store, StoreError,
+};
+use sqlx::any::AnyRow;
+use sqlx::{AnyPool, AssertSqlSafe, Row};
+use std::future::Future;
+
+/// The moment at which these tests begin; any will do.
+pub const NOW: i64 = 1_800_000_000_000;
+pub const SECOND: i64 = 1000;
+pub const DAY: i64 = 86_400_000;
+/// When a session ends, and its tokens.
+pub const SESSION: i64 = 30 * DAY;
+pub const TOKEN: i64 = 7 * DAY;
+pub const GRACE: i64 = 10 * SECOND;
+/// Until when marks of these tests matter.
+pub const UNTIL: i64 = NOW + 400 * DAY;
+
+/// A store, and where it is.
+pub struct Bed {
+    pub store: Store,
+    pub url: String,
+    pub dir: Dir,
+}
+
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+}
+
+/// Runs a test on each database.
+#[track_caller]
+pub fn on_both(test: impl AsyncFn(Bed)) {
+    on_file(&test);
+    on_server(&test);
+}
+
+#[track_caller]
+pub fn on_file(test: impl AsyncFn(Bed)) {
+    on("sqlite:state/portcullis.db".to_owned(), test);
+}
+
+#[track_caller]
+pub fn on_server(test: impl AsyncFn(Bed)) {
+    // In the order of a language, as many servers have it: what is asked for in the order of bytes must say so.
+    let english = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'";
+    on(Postgres::shared().database_with(english), test);
+}
+
+#[track_caller]
+fn on(url: String, test: impl AsyncFn(Bed)) {
+    println!("on {url}");
+    run(async {
+        let dir = Dir::new();
+        let store = Store::open(&url, dir.path()).await.unwrap();
+        test(Bed { store, url, dir }).await;
+    });
+}
+
+impl Bed {
+    /// Opens the same store once more, as another process would.
+    pub async fn another(&self) -> Result<Store, StoreError> {
+        Store::open(&self.url, self.dir.path()).await
+    }
+
+    /// Does something behind the store's back.
+    pub async fn sql(&self, statement: &str) -> Vec<AnyRow> {
+        sql(&self.url, &self.dir, statement).await
+    }
+
+    /// A number that a statement finds.
+    pub async fn number(&self, statement: &str) -> i64 {
+        self.sql(statement).await[0].try_get(0).unwrap()
+    }
+
+    /// Makes an account with this name and id, and one role.
+    pub async fn account(&self, name: &str) -> Account {
+        assert_eq!(self.store.add(&[new(name)], NOW).await.unwrap(), [Added::Added]);
+        self.store.account_by_name(name).await.unwrap().unwrap()
+    }
+
+    /// Begins a session of this id, whose first token is `sid/0`.
+    pub async fn begin(&self, account: &str, sid: &str, now: i64) -> Vec<Mark> {
+        self.begin_keeping(account, sid, now, 100).await
+    }
+
+    pub async fn begin_keeping(&self, account: &str, sid: &str, now: i64, keep: u32) -> Vec<Mark> {
+        match try_begin(&self.store, &session(account, sid, now), keep, now).await {
+            Begun::Begun(marks) => marks,
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    /// Presents a token; its successor's name is its own with a prime behind it.
+    pub async fn rotate(&self, token: &str, now: i64) -> What {
+        rotate(&self.store, token, now, Window::default()).await
+    }
+
+    pub async fn rotate_in(&self, token: &str, now: i64, window: Window) -> What {
+        rotate(&self.store, token, now, window).await
+    }
+
+    /// All marks.
+    pub async fn marks(&self) -> Vec<Mark> {
+        self.store.marks(0, NOW).await.unwrap().into_iter().map(|marked| marked.mark).collect()
+    }
+
+    /// Why a session was ended.
+    pub async fn ended(&self, first_token: &str) -> Option<String> {
+        self.store.session_of_token(&hash(first_token)).await.unwrap().unwrap().ended
+    }
+}
+
+pub async fn sql(url: &str, dir: &Dir, statement: &str) -> Vec<AnyRow> {
+    sqlx::any::install_default_drivers();
+    let url = match url.strip_prefix("sqlite:") {
+        Some(path) => format!("sqlite:{}", dir.path().join(path).display()),
+        None => url.to_owned(),
+    };
+    let pool = AnyPool::connect(&url).await.unwrap();
+    let rows = sqlx::query(AssertSqlSafe(statement.to_owned())).fetch_all(&pool).await.unwrap();
+    pool.close().await;
+    rows
+}
+
+pub fn new(name: &str) -> NewAccount {
+    NewAccount {
+        id: name.to_owned(),
+        name: name.to_owned(),
+        roles: vec!["clerk".to_owned()],
+        ..NewAccount::default()
+    }
+}
+
+pub fn session(account: &str, sid: &str, now: i64) -> Session {
+    Session {
+        id: sid.to_owned(),
+        account: account.to_owned(),
+        created: now,
+        used: now,
+        expires: now + SESSION,
+        authenticated: now,
+        address: "192.0.2.1".to_owned(),
+        agent: "a browser".to_owned(),
+        csrf: None,
+        ended: None,
+    }
+}
+
+pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) -> Begun {
+    let token = hash(&format!("{}/0", session.id));
+    store.begin_session(session, &token, now + TOKEN, keep, now, UNTIL).await.unwrap()
+}
+
+/// The hash of a token. No hash function is needed: a name, padded.
+pub fn hash(token: &str) -> [u8; 32] {
+    let mut hash = [b'.'; 32];
+    hash[..token.len()].copy_from_slice(token.as_bytes());
+    hash
+}
+
+/// In which case a spent token has its successor once more.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub grace: i64,
+    pub boot: i64,
+    pub alive_before_boot: i64,
+}
+
+impl Default for Window {
+    /// The process has run for long.
+    fn default() -> Self {
+        Self { grace: GRACE, boot: NOW - DAY, alive_before_boot: NOW - DAY }
+    }
+}
+
+/// What came of a rotation, short enough to compare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The nonce, and when the successor ends.
+    Rotated([u8; 32], i64),
+    Repeated([u8; 32], i64),
+    Reused,
+    Expired,
+    Ended,
+    Disabled,
+    Unknown,
+}
+
+impl What {
+    pub fn is_rotated(&self) -> bool {
+        matches!(self, Self::Rotated(..))
+    }
+
+    pub fn is_repeated(&self) -> bool {
+        matches!(self, Self::Repeated(..))
+    }
+}
+
+/// The token that follows this one, whatever the nonce.
+pub fn successor(token: &str) -> String {
+    let (sid, number) = token.split_once('/').unwrap();
+    format!("{sid}/{}", number.parse::<u32>().unwrap() + 1)
+}
+
+pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> What {
+    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let mut nonce = [7; 32];
+    nonce[..8].copy_from_slice(&COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
+    let next = hash(&successor(token));
+    let spend = Spend {
+        token: &hash(token),
+        nonce,
+        successor: &|_| next,
+        now,
+        expires: now + TOKEN,
+        grace: window.grace,
+        boot: window.boot,
+        alive_before_boot: window.alive_before_boot,
+        until: UNTIL,
+    };
+    let short = |renewed: Box<Renewed>| {
+        let Renewed { session, account, nonce, expires } = *renewed;
+        assert_eq!(session.account, account.id);
+        (nonce, expires)
+    };
+    match store.rotate(&spend).await.unwrap() {
+        Rotation::Rotated(renewed) => {
+            assert_eq!(renewed.session.used, now);
+            let (used, expires) = short(renewed);
+            assert_eq!(used, nonce);
+            What::Rotated(used, expires)
+        }
+        Rotation::Repeated(renewed) => {
+            let (nonce, expires) = short(renewed);
+            What::Repeated(nonce, expires)
+        }
+        Rotation::Reused { session, account } => {
+            assert!(!session.is_empty() && !account.is_empty());
+            What::Reused
+        }
+        Rotation::Expired => What::Expired,
+        Rotation::Ended => What::Ended,
+        Rotation::Disabled => What::Disabled,
+        Rotation::Unknown => What::Unknown,
+    }
+}

@@ -1,0 +1,22 @@
+//! The store, each behaviour on SQLite and on a real PostgreSQL: what the authority builds on holds on both.
+
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test binary exports nothing, and its helpers may fail a test like the test itself"
+)]
+
+mod accounts;
+mod bed;
+#[path = "../kit/dir.rs"]
+mod dir;
+mod model;
+mod opening;
+mod parallel;
+#[path = "../kit/postgres.rs"]
+mod postgres;
+mod revocation;
+mod rotation;
+mod sessions;

@@ -1,0 +1,135 @@
+//! Opening: files and modes, several processes at once, stores of others.
+
+use crate::bed::{Bed, on_both, on_file, run, sql};
+use crate::dir::Dir;
+use crate::postgres::Postgres;
+use portcullis::store::{Store, StoreError};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Barrier;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn all_files_of_a_store_are_its_owners_alone() {
+    on_file(async |bed: Bed| {
+        bed.account("ada").await;
+        let state = bed.dir.path().join("state");
+        assert_eq!(mode(&state), 0o700);
+        let files: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files.len(), 3, "the database, what was written ahead, and its index: {files:?}");
+        for file in files {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+    });
+}
+
+#[test]
+fn a_file_that_others_may_read_is_not_opened() {
+    for (bits, opens) in [(0o600, true), (0o640, false), (0o604, false), (0o602, false)] {
+        let dir = Dir::new();
+        dir.write("p.db", "");
+        fs::set_permissions(dir.path().join("p.db"), Permissions::from_mode(bits)).unwrap();
+        let opened = run(Store::open("sqlite:p.db", dir.path()));
+        assert_eq!(opened.is_ok(), opens, "{bits:o}: {opened:?}");
+        assert!(opens || opened.unwrap_err().to_string().contains("chmod 600"));
+    }
+}
+
+#[test]
+fn a_path_may_have_any_characters() {
+    let dir = Dir::new();
+    for name in ["with space.db", "a?mode=ro.db", "a%41.db", "a#b.db", "\u{fc}.db"] {
+        run(Store::open(&format!("sqlite:{name}"), dir.path())).unwrap();
+        assert!(dir.path().join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_database_is_told_with_its_path() {
+    let dir = Dir::new();
+    dir.write("p.db", "this is text, and not a database of any kind\n".repeat(100));
+    fs::set_permissions(dir.path().join("p.db"), Permissions::from_mode(0o600)).unwrap();
+    let error = run(Store::open("sqlite:p.db", dir.path())).unwrap_err();
+    assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
+    assert!(error.to_string().contains("p.db"), "{error}");
+}
+
+#[test]
+fn of_processes_that_start_at_once_each_opens_the_store() {
+    let dir = Dir::new();
+    for url in ["sqlite:new.db".to_owned(), Postgres::shared().database()] {
+        let barrier = Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    run(async {
+                        barrier.wait();
+                        let store = Store::open(&url, dir.path()).await.unwrap();
+                        store.touch_alive(1).await.unwrap();
+                    });
+                });
+            }
+        });
+        let steps = run(sql(&url, &dir, "SELECT step FROM schema_steps"));
+        assert_eq!(steps.len(), 1, "{url}");
+    }
+}
+
+#[test]
+fn a_store_that_a_newer_version_has_used_is_refused() {
+    on_both(async |bed: Bed| {
+        bed.another().await.expect("one of this version is not");
+        bed.sql("INSERT INTO schema_steps (step) VALUES (1)").await;
+        let error = bed.another().await.unwrap_err();
+        assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
+        assert!(error.to_string().contains("a newer version has used it"), "{error}");
+    });
+}
+
+#[test]
+fn tables_of_another_application_are_left_alone() {
+    let dir = Dir::new();
+    fs::write(dir.path().join("other.db"), "").unwrap();
+    fs::set_permissions(dir.path().join("other.db"), Permissions::from_mode(0o600)).unwrap();
+    for url in ["sqlite:other.db".to_owned(), Postgres::shared().database()] {
+        run(async {
+            sql(&url, &dir, "CREATE TABLE sessions (what TEXT)").await;
+            let error = Store::open(&url, dir.path()).await.unwrap_err();
+            assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
+            assert!(error.to_string().contains("sessions"), "{error}");
+            let kept = sql(&url, &dir, "SELECT what FROM sessions").await;
+            assert!(kept.is_empty());
+            // All or nothing: the step's first table is not there either.
+            sql(&url, &dir, "CREATE TABLE accounts (what TEXT)").await;
+        });
+    }
+}
+
+#[test]
+fn a_database_that_cannot_hold_all_names_is_refused() {
+    let url = Postgres::shared().database_with("TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
+    let error = run(Store::open(&url, Path::new(""))).unwrap_err();
+    assert!(error.to_string().contains("LATIN1"), "{error}");
+}
+
+#[test]
+fn no_fault_of_a_url_tells_its_password() {
+    for url in [
+        "postgres://ada:hunter2@127.0.0.1:1/p",
+        "postgres://ada:hunter2@127.0.0.1:1/p?sslmode=hunter2",
+        "postgres://ada@127.0.0.1:1/p?password=hunter2&port=hunter2",
+        "postgres://ada:hunter2@127.0.0.1:hunter2/p",
+        "postgres://ada:hunter2@[::1/p",
+        "postgres:/ada:hunter2@127.0.0.1",
+        "mysql://ada:hunter2@127.0.0.1/p",
+        "hunter2",
+    ] {
+        let error = run(Store::open(url, Path::new(""))).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{url}: {error}");
+        assert!(!error.to_string().is_empty());
+    }
+}
