@@ -249,6 +249,7 @@ def main():
 
         def gunicorn(factory, workers):
             command = [Path(sys.executable).parent / "gunicorn", "--chdir", HERE, "--log-level", "error"]
+            command += ["--no-control-socket"]
 
             def start(port):
                 bind = ["--bind", f"127.0.0.1:{port}"]
