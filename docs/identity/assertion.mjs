@@ -1,9 +1,10 @@
-// Checks an assertion: assertion.mjs JWKS_URL ISSUER AUDIENCE, the assertion on standard input. Needs Node 18 alone.
+// Checks an assertion: assertion.mjs JWKS_URL ISSUER AUDIENCE [METHOD TARGET], the assertion on standard input. Needs Node 18
+// alone.
 
 import { createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 
-const [jwksUrl, issuer, audience] = process.argv.slice(2);
+const [jwksUrl, issuer, audience, method, target] = process.argv.slice(2);
 const [header, claims, signature] = readFileSync(0, "utf8").trim().split(".");
 const parsed = (part) => JSON.parse(Buffer.from(part, "base64url"));
 const refuse = (why) => { console.error(why); process.exit(1); };
@@ -25,4 +26,6 @@ const { iss, aud, iat, exp, ...rest } = parsed(claims);
 const now = Date.now() / 1000;
 if (iss !== issuer || aud !== audience) refuse("not for us");
 if (!(exp + 5 > now && iat - 5 <= now)) refuse("too old, or not yet");
+// With assertion_binds = true, the request that it came with: else one could be moved to another.
+if (method && (rest.htm !== method || rest.htu !== target)) refuse("made for another request");
 console.log(JSON.stringify({ iss, aud, iat, exp, ...rest }));

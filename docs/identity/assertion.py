@@ -1,11 +1,12 @@
-"""Checks an assertion: assertion.py JWKS_URL ISSUER AUDIENCE, the assertion on standard input. Needs PyJWT and cryptography."""
+"""Checks an assertion: assertion.py JWKS_URL ISSUER AUDIENCE [METHOD TARGET], the assertion on standard input. Needs PyJWT and
+cryptography."""
 
 import json
 import sys
 
 import jwt
 
-jwks_url, issuer, audience = sys.argv[1:]
+jwks_url, issuer, audience, *request = sys.argv[1:]
 assertion = sys.stdin.read().strip()
 
 # Fetched once and kept by the client, which looks again when it meets a key that it does not know.
@@ -22,4 +23,7 @@ claims = jwt.decode(
     leeway=5,
     options={"require": ["exp", "iat", "iss", "aud", "sub"]},
 )
+# With assertion_binds = true, the request that it came with: else one could be moved to another.
+if request and [claims.get("htm"), claims.get("htu")] != request:
+    sys.exit("made for another request")
 print(json.dumps(claims))

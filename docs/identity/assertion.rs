@@ -5,11 +5,17 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 
 /// The claims of an assertion, by the authority's key set: fetched once, kept for five minutes, and fetched again for a
-/// `kid` that is not in it.
+/// `kid` that is not in it. `request`: with `assertion_binds = true`, method and target of the request that it came with.
 ///
 /// # Errors
-/// Why it is none for this audience.
-pub fn check(assertion: &str, keys: &JwkSet, issuer: &str, audience: &str) -> Result<Value, String> {
+/// Why it is none for this audience, or none of this request.
+pub fn check(
+    assertion: &str,
+    keys: &JwkSet,
+    issuer: &str,
+    audience: &str,
+    request: Option<(&str, &str)>,
+) -> Result<Value, String> {
     let header = decode_header(assertion).map_err(|error| error.to_string())?;
     if header.typ.as_deref() != Some("assertion+jwt") {
         return Err("not an assertion".to_owned());
@@ -28,5 +34,10 @@ pub fn check(assertion: &str, keys: &JwkSet, issuer: &str, audience: &str) -> Re
     validation.leeway = 5;
     let key = DecodingKey::from_jwk(jwk).map_err(|error| error.to_string())?;
     let token = decode::<Value>(assertion, &key, &validation).map_err(|error| error.to_string())?;
-    Ok(token.claims)
+    let Some((method, target)) = request else { return Ok(token.claims) };
+    if token.claims["htm"] == method && token.claims["htu"] == target {
+        Ok(token.claims)
+    } else {
+        Err("made for another request".to_owned())
+    }
 }

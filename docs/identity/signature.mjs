@@ -9,7 +9,7 @@ function identity(method, target, headers, secret, now) {
   if (!tag || Math.abs(now - made) > 60) return undefined;
   const names = list.split(",");
   const lines = ["v1", made, method, target, ...names.map((name) => `${name}:${headers[name]}`)];
-  const expected = createHmac("sha256", secret).update(lines.map((line) => line + "\n").join("")).digest();
+  const expected = createHmac("sha256", secret).update(lines.map((line) => line + "\n").join(""), "latin1").digest();
   if (!timingSafeEqual(expected, Buffer.from(tag, "base64url"))) return undefined;
   return Object.fromEntries(names.map((name) => [name, headers[name]])); // and no other header is believed
 }

@@ -15,11 +15,11 @@ def identity(method, target, headers, secret, now):
         version, made, names, tag = headers["x-auth-signature"].split(";")
         made, names, tag = made.removeprefix("t="), names.removeprefix("h=").split(","), tag.removeprefix("s=")
         lines = ["v1", made, method, target, *(f"{name}:{headers[name]}" for name in names)]
+        signed, tag = "".join(line + "\n" for line in lines).encode("latin-1"), tag.encode("latin-1")
+        fresh = abs(now - int(made)) <= 60
     except (KeyError, ValueError):
         return None
-    expected = hmac.digest(secret, "".join(line + "\n" for line in lines).encode(), hashlib.sha256)
-    expected = base64.urlsafe_b64encode(expected).rstrip(b"=").decode()
-    fresh = made.isdigit() and abs(now - int(made)) <= 60
+    expected = base64.urlsafe_b64encode(hmac.digest(secret, signed, hashlib.sha256)).rstrip(b"=")
     if version == "v1" and fresh and hmac.compare_digest(expected, tag):
         return {name: headers[name] for name in names}  # and no other header is believed
 

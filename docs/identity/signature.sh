@@ -3,9 +3,12 @@
 # fields on standard input, one a line, names in lower case. (Its comparison is not in constant time: for looking, not for serving.)
 set -euo pipefail
 declare -A field
-while IFS=: read -r name value; do field["$name"]=${value# }; done
+while IFS=: read -r name value; do
+    [ -z "${field[$name]+known}" ] || exit 1 # what comes twice has no one value
+    field["$name"]=${value# }
+done
 IFS=';' read -r version made names tag <<<"${field[x-auth-signature]:?no signature}"
 made=${made#t=} names=${names#h=} tag=${tag#s=}
 signed=$(printf '%s\n' "$version" "$made" "$1" "$2"; IFS=,; for name in $names; do printf '%s:%s\n' "$name" "${field[$name]}"; done; echo x)
 expected=$(printf '%s' "${signed%x}" | openssl dgst -sha256 -hmac "$IDENTITY_SECRET" -binary | base64 | tr '+/' '-_' | tr -d '=')
-[ "$version" = v1 ] && [ "$tag" = "$expected" ] && [ $(($(date +%s) - made)) -le 60 ] && echo "proven: $names"
+[ "$version" = v1 ] && [ "$tag" = "$expected" ] && age=$(($(date +%s) - made)) && [ "${age#-}" -le 60 ] && echo "proven: $names"

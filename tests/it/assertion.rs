@@ -1,16 +1,22 @@
 //! Proofs of identity for upstreams: what the upstream got, checked by the programs of docs/identity in their own runtimes.
 
 use crate::kit::account::{self, AUTHORITY, login};
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{command, write_policy};
 use crate::kit::upstream::Seen;
-use crate::kit::{Portcullis, Request, Upstream};
+use crate::kit::{Portcullis, Request, Upstream, values};
+use http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 #[path = "../../docs/identity/assertion.rs"]
 mod documented;
+#[path = "../../docs/identity/signature.rs"]
+mod documented_signature;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -83,7 +89,8 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Value, String>
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}; ./test installs it", program.display()));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // A program that refuses early may have ended before it is written to.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     if output.status.success() {
         Ok(serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
@@ -97,16 +104,23 @@ fn verdicts(
     gateway: &Portcullis,
     assertion: &str,
     audience: &str,
+    request: Option<(&str, &str)>,
 ) -> [(&'static str, Result<Value, String>); 3] {
     let url = format!("http://{}/.well-known/jwks.json", gateway.http());
     let issuer = "https://localhost:8443";
     let program = |name| docs(name).to_str().unwrap().to_owned();
     let keys = Request::get("/.well-known/jwks.json").to(gateway.http()).is(200).json();
     let keys = serde_json::from_value(keys).unwrap();
+    let checked = |runtime: &Path, script| {
+        let script = program(script);
+        let mut arguments = vec![&*script, &*url, issuer, audience];
+        arguments.extend(request.iter().flat_map(|(method, target)| [method, target]));
+        run(runtime, &arguments, assertion)
+    };
     [
-        ("Python", run(python(), &[&program("assertion.py"), &url, issuer, audience], assertion)),
-        ("Node", run(Path::new("node"), &[&program("assertion.mjs"), &url, issuer, audience], assertion)),
-        ("Rust", documented::check(assertion, &keys, issuer, audience)),
+        ("Python", checked(python(), "assertion.py")),
+        ("Node", checked(Path::new("node"), "assertion.mjs")),
+        ("Rust", documented::check(assertion, &keys, issuer, audience, request)),
     ]
 }
 
@@ -122,7 +136,7 @@ fn an_assertion_is_checked_in_python_node_and_rust() {
     let token = login(gateway.http(), "ada").access;
     let seen = ask(&gateway, &upstream, &token);
     let assertion = seen.header("x-auth-assertion").unwrap();
-    for (runtime, verdict) in verdicts(&gateway, assertion, "orders") {
+    for (runtime, verdict) in verdicts(&gateway, assertion, "orders", None) {
         let claims = verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"));
         assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ada"), &json!("orders")), "{runtime}");
         assert_eq!((&claims["roles"], &claims["tenant"]), (&json!(["clerk", "auditör"]), &json!("acme inc")));
@@ -135,7 +149,7 @@ fn an_assertion_is_checked_in_python_node_and_rust() {
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{head}.{flipped}{}", &signature[1..]);
     for (assertion, audience) in [(assertion, "stock"), (&*forged, "orders"), (&*token, "orders")] {
-        for (runtime, verdict) in verdicts(&gateway, assertion, audience) {
+        for (runtime, verdict) in verdicts(&gateway, assertion, audience, None) {
             assert!(verdict.is_err(), "{runtime} takes {audience} {assertion}");
         }
     }
@@ -166,7 +180,106 @@ fn an_assertion_that_is_bound_names_its_request() {
     let seen = ask(&gateway, &upstream, &token);
     let claims = account::claims(seen.header("x-auth-assertion").unwrap());
     assert_eq!((&claims["htm"], &claims["htu"]), (&json!("GET"), &json!("/orders/7?x=%2F")));
+    let assertion = seen.header("x-auth-assertion").unwrap();
+    for (method, target, good) in [
+        ("GET", "/orders/7?x=%2F", true),
+        ("POST", "/orders/7?x=%2F", false),
+        ("GET", "/orders/8?x=%2F", false),
+    ] {
+        for (runtime, verdict) in verdicts(&gateway, assertion, "orders", Some((method, target))) {
+            assert_eq!(verdict.is_ok(), good, "{runtime}: {method} {target}: {verdict:?}");
+        }
+    }
     assert_ne!(ask(&gateway, &upstream, &token).header("x-auth-assertion"), seen.header("x-auth-assertion"));
+}
+
+/// What the documented function for Rust finds proven.
+fn proven_in_rust(
+    method: &str,
+    target: &str,
+    headers: &[(String, String)],
+) -> Option<std::collections::BTreeMap<String, String>> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let proven = documented_signature::identity((method, target), &map, SECRET.as_bytes(), now)?;
+    Some(proven.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+#[test]
+fn who_asks_for_a_verdict_gets_the_proofs_of_the_request_that_it_will_forward() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream, "assertion_binds = true\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    let token = login(gateway.http(), "ada").access;
+    let question = |target: &str| {
+        Request::get("/auth/verify")
+            .header("X-Forwarded-Method", "GET")
+            .header("X-Forwarded-Proto", "http")
+            .header("X-Forwarded-Host", "shop.test")
+            .header("X-Forwarded-Uri", target)
+            .header("X-Auth-Assertion", "theirs")
+            .bearer(&token)
+            .to(gateway.http())
+    };
+    let target = "/api/orders/7?x=%2F";
+    let answer = question(target);
+    let assertion = answer.is(200).header("x-auth-assertion").unwrap();
+    for (runtime, verdict) in verdicts(&gateway, assertion, "orders", Some(("GET", target))) {
+        assert_eq!(verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"))["sub"], "ada");
+    }
+    let proven = proven_in_rust("GET", target, &answer.headers).expect("a signature");
+    assert_eq!(proven["x-auth-roles"], "clerk,audit%C3%B6r");
+    assert_eq!(proven_in_rust("GET", "/orders/7?x=%2F", &answer.headers), None);
+    let public = question("/open");
+    for name in ["x-auth-assertion", "x-auth-signature", "x-auth-subject"] {
+        assert!(values(&public.is(200).headers, name).is_empty(), "{name}: {public:?}");
+    }
+    upstream.saw_nothing();
+}
+
+#[test]
+fn a_proof_that_would_prove_nothing_does_not_load() {
+    let other = "[upstream.stock]\nbuiltin = \"echo\"\n";
+    let secret = |secret: &str| format!("identity_secret = \"{secret}\"\n");
+    let keyed = secret(SECRET);
+    let (assertion, signature) = ("assertion = \"X-A\"\n", "signature = \"X-S\"\n");
+    for (authority, identity, orders, more, code, said) in [
+        (AUTHORITY, &*format!("{assertion}{signature}"), &*keyed, String::new(), 0, None),
+        ("", assertion, "", String::new(), 1, Some("no_key")),
+        (
+            &format!("{AUTHORITY}algorithm = \"HS256\"\nsecret = \"{SECRET}\"\n"),
+            assertion,
+            "",
+            String::new(),
+            1,
+            Some("no_key"),
+        ),
+        (
+            &format!("{AUTHORITY}algorithm = \"RS256\"\n"),
+            assertion,
+            "",
+            String::new(),
+            0,
+            Some("slow_signature"),
+        ),
+        (AUTHORITY, signature, "", String::new(), 1, Some("no_key")),
+        (AUTHORITY, signature, &secret(&SECRET[..31]), String::new(), 1, Some("weak_secret")),
+        (AUTHORITY, signature, &keyed, format!("{other}{keyed}"), 0, Some("same_secret")),
+        (AUTHORITY, "", &keyed, String::new(), 0, Some("unused")),
+        (AUTHORITY, "assertion_binds = true\n", "", String::new(), 0, Some("unused")),
+    ] {
+        let dir = Dir::new();
+        let route = "[[route]]\npath = \"/x\"\nupstream = \"orders\"\naccess = \"public\"\n";
+        let orders = format!("[upstream.orders]\nbuiltin = \"echo\"\n{orders}");
+        write_policy(&dir, &format!("{authority}[identity]\n{identity}{orders}{more}{route}"));
+        let check = command(&dir, &["check", "--format", "json"]);
+        assert_eq!(check.code, Some(code), "{identity}{orders}: {check:?}");
+        for id in ["no_key", "slow_signature", "weak_secret", "same_secret", "unused"] {
+            assert_eq!(check.text().contains(id), said == Some(id), "{id}: {identity}{orders}: {check:?}");
+        }
+    }
 }
 
 #[test]
@@ -193,10 +306,34 @@ fn a_signature_is_checked_with_no_library() {
         );
         assert_eq!(proven["x-auth-tenant"], "acme inc");
     }
-    let lines: String =
-        headers.iter().map(|(name, value)| format!("{name}: {}\n", value.as_str().unwrap())).collect();
-    let shell = run(&docs("signature.sh"), &["GET", &seen.target], &lines);
-    assert!(shell.is_ok(), "{shell:?}");
+    let in_shell = |method: &str, target: &str, headers: &[(String, String)]| {
+        let lines: String =
+            headers.iter().map(|(name, value)| format!("{}: {value}\n", name.to_ascii_lowercase())).collect();
+        run(&docs("signature.sh"), &[method, target], &lines).is_ok()
+    };
+    let in_rust = |method: &str, target: &str, headers: &[(String, String)]| {
+        proven_in_rust(method, target, headers).is_some_and(|proven| proven["x-auth-subject"] == "ada")
+    };
+    for (method, target, name, value, good) in [
+        ("GET", "/orders/7?x=%2F", "", "", true),
+        ("GET", "/orders/7?x=%2F", "x-other", "changed", true),
+        ("POST", "/orders/7?x=%2F", "", "", false),
+        ("GET", "/orders/7", "", "", false),
+        ("GET", "/orders/7?x=%2F", "x-auth-subject", "root", false),
+        ("GET", "/orders/7?x=%2F", "x-auth-signature", "v1", false),
+        ("GET", "/orders/7?x=%2F", "x-auth-signature", "v1;t=a[$(exit)];h=x-auth-subject;s=", false),
+    ] {
+        let mut headers = seen.headers.clone();
+        if !name.is_empty() {
+            headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        assert_eq!(in_shell(method, target, &headers), good, "shell: {method} {target} {name}: {value}");
+        assert_eq!(in_rust(method, target, &headers), good, "Rust: {method} {target} {name}: {value}");
+    }
+    // Whoever sends it again cannot put another name beside the proven one.
+    let twice = [&seen.headers[..], &[("X-Auth-Subject".to_owned(), "root".to_owned())]].concat();
+    assert!(!in_shell("GET", &seen.target, &twice) && !in_rust("GET", &seen.target, &twice));
 
     let change = |pointer: &str, value: &str| {
         let mut changed = request.clone();
@@ -211,6 +348,7 @@ fn a_signature_is_checked_with_no_library() {
         change("/headers/x-auth-roles", "admin"),
         change("/headers/x-auth-signature", &old),
         change("/headers/x-auth-signature", "v1;t=1;h=x-auth-subject;s="),
+        change("/headers/x-auth-signature", &format!("v1;t={};h=x-auth-subject;s=\u{e9}", "9".repeat(5000))),
     ] {
         for (runtime, verdict) in check(&changed) {
             assert!(verdict.is_err(), "{runtime} takes {changed}");

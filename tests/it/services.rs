@@ -6,6 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 const CLIENTS: &str = "
 [authority.client.billing]
@@ -264,5 +266,106 @@ fn each_kind_of_token_proves_no_service() {
         is_error(&by((BILLING.0, secret), "/auth/token", &[GRANT]).to(address), 401, "invalid_client");
         let request = form("/auth/introspect", &[("token", &access)]).bearer(secret);
         is_error(&request.to(address), 401, "invalid_client");
+    }
+}
+
+#[test]
+fn a_client_library_finds_what_it_expects() {
+    let gateway = start();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services");
+    let environment = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services-venv");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/compat/venv.sh");
+    let made = Command::new(script).arg(&environment).arg(folder.join("requirements.txt")).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    for way in ["client_secret_basic", "client_secret_post"] {
+        let ran = Command::new(environment.join("bin/python"))
+            .arg(folder.join("client.py"))
+            .args([&format!("http://{}", gateway.http()), BILLING.0, BILLING.1, way])
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{way}: {}", String::from_utf8_lossy(&ran.stderr));
+    }
+}
+
+#[test]
+fn a_question_that_cannot_be_read_is_refused_in_the_words_of_oauth() {
+    let gateway = start();
+    let address = gateway.http();
+    let json = |path: &str, body: &str| Request::post(path, body).header("content-type", "application/json");
+    let secret = format!("\"client_id\":\"billing\",\"client_secret\":\"{}\"", BILLING.1);
+    let token = ("token", "x");
+    for request in [
+        json("/auth/token", &format!("{{{secret},\"grant_type\":1}}")),
+        json(
+            "/auth/token",
+            &format!("{{{secret},\"grant_type\":\"client_credentials\",\"scope\":[\"orders:read\"]}}"),
+        ),
+        json("/auth/introspect", &format!("{{{secret},\"token\":[\"x\"]}}")),
+        json("/auth/revoke", &format!("{{{secret},\"token\":null}}")),
+        json("/auth/token", "{\"client_id\":\"billing\",\"client_secret\":7}"),
+        json("/auth/token", "{\"client_id\":"),
+        by(BILLING, "/auth/introspect", &[token, token]),
+        by(BILLING, "/auth/introspect", &[token, ("token_type_hint", "a"), ("token_type_hint", "b")]),
+        by(BILLING, "/auth/revoke", &[token, token]),
+        by(BILLING, "/auth/revoke", &[]),
+        by(BILLING, "/auth/token", &[GRANT, ("client_id", "billing"), ("client_id", "billing")]),
+        by(BILLING, "/auth/token", &[GRANT]).header("authorization", "Basic eDp4"),
+        Request::post("/auth/token", "grant_type=%zz")
+            .header("content-type", "application/x-www-form-urlencoded"),
+    ] {
+        is_error(&request.to(address), 400, "invalid_request");
+    }
+    // A secret in an address stands in logs: it proves nothing there (RFC 6749 section 2.3.1).
+    let query = format!("/auth/token?client_id=billing&client_secret={}", BILLING.1);
+    is_error(&form(&query, &[GRANT]).to(address), 401, "invalid_client");
+    let huge = "x".repeat(64 * 1024);
+    by(BILLING, "/auth/introspect", &[("token", &huge)]).to(address).is_refusal(413, "body_too_large");
+    let large = "x".repeat(60 * 1024);
+    let told = by(BILLING, "/auth/introspect", &[("token", &large), ("token_type_hint", "anything")]);
+    assert_eq!(told.to(address).is(200).json(), json!({ "active": false }));
+    Request::get("/auth/token").to(address).is_refusal(405, "method_not_allowed");
+}
+
+#[test]
+fn a_service_is_not_the_account_that_is_named_like_it() {
+    let gateway = start();
+    let address = gateway.http();
+    account::add(gateway.dir(), "billing", &[]);
+    let person = login(address, "billing");
+    let service = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
+    let sid = person.claims()["sid"].as_str().unwrap().to_owned();
+    for request in [
+        Request::get("/auth/sessions"),
+        Request::new("DELETE", &format!("/auth/sessions/{sid}")),
+        Request::post("/auth/logout-all", ""),
+    ] {
+        request.bearer(&service).to(address).is_refusal(403, "unauthorized_client");
+    }
+    assert_eq!(Request::get("/auth/me").bearer(&service).to(address).is(200).json()["sub"], "billing");
+    let sessions = Request::get("/auth/sessions").bearer(&person.access).to(address).is(200).json();
+    assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1);
+
+    Request::post("/auth/logout-all", "").bearer(&person.access).to(address).is(204);
+    Request::get("/any").bearer(&person.access).to(address).is_refusal(401, "revoked_token");
+    Request::get("/any").bearer(&service).to(address).is(200);
+    Request::post("/auth/logout", "").bearer(&service).to(address).is(204);
+    Request::get("/any").bearer(&service).to(address).is_refusal(401, "revoked_token");
+}
+
+#[test]
+fn who_has_a_document_already_is_not_sent_it_again() {
+    let gateway = start();
+    let address = gateway.http();
+    for path in ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"] {
+        let first = Request::get(path).to(address);
+        let tag = first.is(200).header("etag").unwrap().to_owned();
+        let again = Request::get(path).header("if-none-match", &tag).to(address);
+        assert!(again.is(304).body.is_empty(), "{again:?}");
+        assert_eq!((again.header("etag"), again.header("content-type")), (Some(&*tag), None));
+        assert_eq!(again.header("cache-control"), Some("public, max-age=300"));
+        let other = Request::get(path).header("if-none-match", "\"another\"").to(address);
+        assert_eq!(other.is(200).body, first.body);
+        let head = Request::new("HEAD", path).to(address);
+        assert_eq!((head.is(200).header("etag"), head.body.len()), (Some(&*tag), 0));
     }
 }
