@@ -3,13 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
-    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Shown, TokenCache, Trust,
+    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Principal, Shown, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
+use portcullis::forward::{Assertor, Audience, Proof, Proofs};
 use portcullis::peer::Scheme;
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
@@ -124,6 +126,44 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
     assert!(permitted && allocations > 0, "the first time a token is verified");
     assert_eq!(ask(&rule), (true, 0));
     assert_eq!(ask(&refusing), (false, 0), "a refusal is as cheap");
+}
+
+#[test]
+fn an_assertion_that_is_given_again_allocates_nothing() {
+    let assertor = Assertor {
+        header: "x-auth-assertion".parse().unwrap(),
+        issuer: "https://id.example.com".into(),
+        claims: Box::new([]),
+        binds: false,
+        sign: Arc::new(|claims, _| Some(serde_json::Value::Object(claims.clone()).to_string())),
+    };
+    let proofs = Proofs { assertion: Some(assertor), signature: None };
+    let audience = Audience { name: Arc::from("orders"), key: None };
+    let caller = Principal {
+        issuer: Arc::from("https://id.example.com"),
+        subject: "ada".into(),
+        token_id: None,
+        roles: Box::new(["clerk".into()]),
+        scopes: Box::new([]),
+        claims: Box::new([]),
+        not_before: 0,
+        expires: u64::MAX,
+        authenticated: None,
+        fresh: false,
+        local: None,
+        proofs: Default::default(),
+        headers: Box::new([]),
+    };
+    let (method, target, now) = (Method::GET, PathAndQuery::from_static("/orders/7"), Now::read());
+    let proof = Proof { proofs: &proofs, audience: &audience, method: &method, target: &target, now };
+    let write = || {
+        let mut headers = HeaderMap::with_capacity(16);
+        let ((), allocations) = counted(|| proof.write(&mut headers, &caller));
+        (headers.len(), allocations)
+    };
+    let (told, allocations) = write();
+    assert!(told == 1 && allocations > 0, "the first time it is made");
+    assert_eq!(write(), (1, 0));
 }
 
 #[test]
