@@ -4,8 +4,9 @@
 //! Its slow work (the store, and the signatures of an endpoint) runs on a thread of its own, passwords are hashed on
 //! threads of the lowest priority: a core only waits for an answer, and goes on with other requests meanwhile.
 //!
-//! A request of an endpoint meets the files in this order: [`endpoint`] (which, and what it asks), [`ask`] (the request,
-//! read), [`login`], [`refresh`], [`session`] (what is done), [`page`] (for whom a browser speaks), [`grant`] and [`cookie`] (what is given).
+//! A request of an endpoint meets the files in this order: `endpoint` (which, and what it asks), `ask` (the request,
+//! read), `login`, `refresh`, `session`, `service` (what is done), `page` (for whom a browser speaks), `grant` and
+//! `cookie` (what is given).
 
 mod ask;
 mod cookie;
@@ -17,11 +18,14 @@ mod grant;
 mod keyring;
 mod login;
 mod page;
+mod password;
 mod refresh;
 mod service;
 mod session;
 mod terms;
+mod throttle;
 mod token;
+mod username;
 
 pub use ask::{Ask, Holder};
 pub use cookie::take_back;
@@ -55,10 +59,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-
-mod password;
-mod throttle;
-mod username;
 
 /// The authority at work: what its endpoints share.
 pub struct Authority {

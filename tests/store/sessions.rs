@@ -126,6 +126,7 @@ fn all_sessions_of_an_account_end_at_once() {
         for (name, sid) in [("ada", "1"), ("ada", "2"), ("bob", "3")] {
             bed.begin(name, sid, NOW).await;
         }
+        bed.begin("ada", "over", NOW - SESSION).await;
         let end_all =
             async |account: &str| bed.store.end_sessions(account, "logout_all", NOW, UNTIL).await.unwrap();
         assert_eq!(end_all("ada").await, [Mark::Account { id: "ada".to_owned(), generation: 1 }]);
@@ -133,6 +134,8 @@ fn all_sessions_of_an_account_end_at_once() {
         assert_eq!(end_all("a\0").await, []);
         assert_eq!(listed(&bed, "ada", NOW).await, Vec::<String>::new());
         assert_eq!(listed(&bed, "bob", NOW).await, ["3"]);
+        assert_eq!(bed.ended("1/0").await.as_deref(), Some("logout_all"));
+        assert_eq!(bed.ended("over/0").await, None, "what is over is left to whoever sweeps");
         assert_eq!(end_all("ada").await, [Mark::Account { id: "ada".to_owned(), generation: 2 }]);
         assert_eq!(bed.store.account("ada").await.unwrap().unwrap().generation, 2);
         assert_eq!(bed.marks().await.len(), 2);
