@@ -35,6 +35,7 @@ mod routing;
 mod services;
 mod sessions;
 mod sources;
+mod stores;
 mod tls;
 mod upstreams;
 mod users;
