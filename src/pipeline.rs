@@ -4,13 +4,12 @@ use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{Place, Shown};
-use crate::authority::Compat;
-use crate::authority::Endpoint;
+use crate::authority::{Compat, Endpoint, take_back};
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::desk::{self, form, verdict};
-use crate::forward::{self, Answer, Meter, Prepared, RequestBody, Target, Told};
+use crate::forward::{self, Answer, Meter, Prepared, Proof, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
@@ -21,6 +20,7 @@ use crate::route::{Found, Head, Params, Slashes};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -67,7 +67,12 @@ pub async fn handle(
                     theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
-            let response = closing_if_unread(response, &denial, version);
+            let mut response = closing_if_unread(response, &denial, version);
+            if record.is_session_over()
+                && let Some(cookies) = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref())
+            {
+                take_back(response.headers_mut(), cookies);
+            }
             record.refused(denial);
             response
         }
@@ -138,6 +143,8 @@ async fn serve<'p>(
                 cookies: policy.trust.cookies(),
                 tell_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
+                proofs: &policy.proofs,
+                now: record.now(),
             };
             let (pools, now) = (worker.pools(), record.now().steady);
             let meter = meter.as_deref();
@@ -173,9 +180,18 @@ async fn give_verdict<'p>(
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
-        Handler::Forward(_) => {
+        Handler::Forward(delivery) => {
             let tell_csrf = judged.route.csrf_field.is_some();
-            Ok(verdict::granted(&judged.permit, tell_csrf).map(Body::whole))
+            let root = PathAndQuery::from_static("/");
+            let proof = Proof {
+                proofs: &policy.proofs,
+                audience: &delivery.audience,
+                method: head.method,
+                // As the other proxy forwards it.
+                target: original.parts.uri.path_and_query().unwrap_or(&root),
+                now: record.now(),
+            };
+            Ok(verdict::granted(&judged.permit, tell_csrf, &proof).map(Body::whole))
         }
         Handler::Answer(_) => Err(record.own_endpoint()),
     }

@@ -52,6 +52,7 @@ pub struct Record {
     bytes_out: u64,
     complete: bool,
     to_login: Option<HeaderValue>,
+    session_over: bool,
     verdict: Option<Manner>,
 }
 
@@ -99,6 +100,7 @@ impl Record {
             bytes_out: 0,
             complete: false,
             to_login: None,
+            session_over: false,
             verdict: None,
         }
     }
@@ -188,6 +190,16 @@ impl Record {
         self.notes.detail =
             Some("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
         Denial::NoRoute
+    }
+
+    /// The session that the client's cookies tell of is over.
+    pub fn session_is_over(&mut self) {
+        self.session_over = true;
+    }
+
+    /// Whether it is.
+    pub fn is_session_over(&self) -> bool {
+        self.session_over
     }
 
     /// A person is to log in, at this address.

@@ -1,5 +1,13 @@
 -- wrk: requests with the credentials of a file in turn, and the figures as JSON.
 local requests, turn = {}, 0
+local pause = os.getenv("SIDE_BY_SIDE_PAUSE")
+
+-- Milliseconds between an answer and the next request of its connection.
+if pause then
+  function delay()
+    return tonumber(pause)
+  end
+end
 
 function init(arguments)
   for line in io.lines(arguments[1]) do

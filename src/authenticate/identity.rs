@@ -53,6 +53,15 @@ impl IdentityHeaders {
         Self { subject, roles, scopes, issuer, claims: claims.into(), others }
     }
 
+    /// With another name that is ours and no client's.
+    #[must_use]
+    pub fn reserving(mut self, name: &HeaderName) -> Self {
+        if !name.as_str().starts_with(RESERVED_PREFIX) {
+            self.others = self.others.iter().chain([name]).cloned().collect();
+        }
+        self
+    }
+
     /// Whether a client's header of this name could be taken for one of ours: folded (every character that is no
     /// letter or digit the same) it is one of the names, or begins with `x-auth-`.
     pub fn reserved(&self, name: &HeaderName) -> bool {
@@ -156,6 +165,7 @@ mod tests {
             authenticated: None,
             fresh: false,
             local: None,
+            proofs: Default::default(),
             headers: Box::new([]),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::claims::{ClaimId, ClaimValue};
 use http::{HeaderName, HeaderValue};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 /// Who calls, as their issuer vouches and this process verified. Holds what the policy uses of the token, and
@@ -31,8 +31,21 @@ pub struct Principal {
     pub fresh: bool,
     /// What only tokens of the local authority say.
     pub local: Option<Box<Local>>,
+    /// Proofs of this identity that were made for upstreams, to be given again.
+    pub proofs: RefCell<Vec<Proven>>,
     /// The identity headers for the upstream, ready-made, so that sending them is counting references.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// A proof of identity that was made for an upstream.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// For whom.
+    pub audience: Arc<str>,
+    /// The value of its field.
+    pub value: HeaderValue,
+    /// Until when it is given again, seconds since 1970.
+    pub until: u64,
 }
 
 /// What tokens of the local authority say beside what all say.

@@ -171,6 +171,7 @@ mod tests {
                 csrf: None,
                 unmarked_at: Cell::new(None),
             })),
+            proofs: Default::default(),
             headers: Box::new([]),
         }
     }

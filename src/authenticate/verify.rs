@@ -60,6 +60,7 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
         authenticated: claims.get("auth_time").and_then(date).map(|time| time.floor() as u64),
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
         local: if issuer.local { Some(Box::new(local(&claims)?)) } else { None },
+        proofs: Default::default(),
         headers: Box::new([]),
     };
     let headers = trust.identity().render(&principal);

@@ -30,7 +30,7 @@ pub(super) fn give(
 }
 
 /// Takes them back.
-pub(super) fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
+pub fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
     let names = &cookies.names;
     set(headers, &names.access, "", 0, true, cookies.lax);
     set(headers, &names.refresh, "", 0, true, cookies.lax);

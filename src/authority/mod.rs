@@ -4,8 +4,9 @@
 //! Its slow work (the store, and the signatures of an endpoint) runs on a thread of its own, passwords are hashed on
 //! threads of the lowest priority: a core only waits for an answer, and goes on with other requests meanwhile.
 //!
-//! A request of an endpoint meets the files in this order: [`endpoint`] (which, and what it asks), [`ask`] (the request,
-//! read), [`login`], [`refresh`], [`session`] (what is done), [`page`] (for whom a browser speaks), [`grant`] and [`cookie`] (what is given).
+//! A request of an endpoint meets the files in this order: `endpoint` (which, and what it asks), `ask` (the request,
+//! read), `login`, `refresh`, `session`, `service` (what is done), `page` (for whom a browser speaks), `grant` and
+//! `cookie` (what is given).
 
 mod ask;
 mod cookie;
@@ -17,13 +18,17 @@ mod grant;
 mod keyring;
 mod login;
 mod page;
+mod password;
 mod refresh;
 mod service;
 mod session;
 mod terms;
+mod throttle;
 mod token;
+mod username;
 
 pub use ask::{Ask, Holder};
+pub use cookie::take_back;
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, Fields};
@@ -36,7 +41,7 @@ pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_passwor
 pub use service::Examined;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
-pub use token::{AccessClaims, RESERVED_CLAIMS, mint};
+pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};
 pub use username::{
     NAME_BYTES_MAX, NameFault, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, UserName,
     prepare_new_password, prepare_password,
@@ -54,10 +59,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-
-mod password;
-mod throttle;
-mod username;
 
 /// The authority at work: what its endpoints share.
 pub struct Authority {

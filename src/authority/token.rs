@@ -117,11 +117,19 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
         insert("fresh", Some(claims.fresh.into()));
         insert("nbf", Some(now.unix.into()));
     }
+    sign(keyring, "at+jwt", &payload, now)
+}
+
+/// Signs claims as a JWT of this type.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now) -> Result<String, String> {
     let key = keyring.signing(now);
     let mut header = Header::new(key.algorithm().as_library());
-    header.typ = Some("at+jwt".to_owned());
+    header.typ = Some(kind.to_owned());
     header.kid = Some(key.id().to_owned());
-    encode(&header, &payload, key.encoding()).map_err(|error| format!("cannot sign: {error}"))
+    encode(&header, claims, key.encoding()).map_err(|error| format!("cannot sign: {error}"))
 }
 
 #[cfg(test)]

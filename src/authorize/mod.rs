@@ -52,6 +52,7 @@ mod tests {
             authenticated: None,
             fresh: false,
             local: None,
+            proofs: Default::default(),
             headers: Box::new([]),
         })
     }

@@ -182,6 +182,7 @@ mod tests {
             authenticated: None,
             fresh: false,
             local: None,
+            proofs: Default::default(),
             headers: Box::new([]),
         };
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };

@@ -473,6 +473,8 @@ pub struct UpstreamTable {
     /// Path of the certificate authorities to trust instead of the system's, PEM.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
+    /// The key of the HMAC that proves identity to it.
+    pub identity_secret: Option<Secret>,
 }
 
 impl Default for UpstreamTable {
@@ -483,6 +485,7 @@ impl Default for UpstreamTable {
             connect_timeout: Duration::seconds(2),
             timeout: Duration::seconds(30),
             ca: None,
+            identity_secret: None,
         }
     }
 }
@@ -533,6 +536,14 @@ pub struct Identity {
     /// Headers for other claims: name to claim path.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
+    /// The header for a JWT that proves the others.
+    #[serde(deserialize_with = "text")]
+    pub assertion: String,
+    /// Whether each is made for its request alone.
+    pub assertion_binds: bool,
+    /// The header for an HMAC that proves the others.
+    #[serde(deserialize_with = "text")]
+    pub signature: String,
     /// Whether upstreams get the client's own `Authorization`.
     pub forward_token: bool,
 }
@@ -545,6 +556,9 @@ impl Default for Identity {
             scopes: "X-Auth-Scopes".to_owned(),
             issuer: "X-Auth-Issuer".to_owned(),
             claims: BTreeMap::new(),
+            assertion: String::new(),
+            assertion_binds: false,
+            signature: String::new(),
             forward_token: false,
         }
     }

@@ -19,7 +19,7 @@ use crate::record::Record;
 use crate::route::Head;
 use crate::worker::Worker;
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use std::sync::Arc;
 
 /// Answers a request to an endpoint.
@@ -87,7 +87,17 @@ pub async fn answer(
         let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
         ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
-    Ok(told(authority.answer(ask).await?, record))
+    // A refresh cookie that gets nothing is worth nothing: it goes, and what came with it.
+    let by_cookie = endpoint == Endpoint::Refresh && matches!(ask.refresh_token(), Ok(Some((_, true))));
+    match authority.answer(ask).await {
+        Ok(response) => Ok(told(response, record)),
+        Err(denial) => {
+            if by_cookie && denial.status() == StatusCode::UNAUTHORIZED {
+                record.session_is_over();
+            }
+            Err(denial)
+        }
+    }
 }
 
 /// An answer that is a refusal in a form of its own is noted as one.

@@ -6,6 +6,7 @@
 use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::denial::{Denial, Malformed};
+use crate::forward::Proof;
 use crate::forward::outgoing::{self, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
@@ -209,9 +210,9 @@ pub fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Deni
 }
 
 /// It may go on: who its caller is, in the very fields that an upstream of ours would get.
-pub fn granted(permit: &Permit, tell_csrf: bool) -> Response<Bytes> {
+pub fn granted(permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    outgoing::identity(response.headers_mut(), permit, tell_csrf);
+    outgoing::identity(response.headers_mut(), permit, tell_csrf, proof);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -7,12 +7,14 @@ mod deadline;
 mod echo;
 pub mod outgoing;
 mod pool;
+pub mod proof;
 pub mod strip;
 mod upstream;
 
 pub use body::{BodyBounds, Cut, Meter, RequestBody, ResponseBody};
 pub use outgoing::{Prepared, Target, Told, X_REQUEST_ID};
 pub use pool::Pools;
+pub use proof::{Assertor, Audience, Proof, Proofs};
 pub use upstream::{Server, Upstream};
 
 use crate::authorize::Permit;
@@ -45,6 +47,8 @@ pub struct Delivery {
     pub strip_prefix: Option<Box<str>>,
     /// The route's own timeout, in place of its upstream's.
     pub timeout: Option<Duration>,
+    /// To whom identity is proven.
+    pub audience: Arc<Audience>,
 }
 
 /// What came of it, beside the answer: for the log.
@@ -89,7 +93,7 @@ pub async fn forward(
     now: Instant,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
-    let (method, path, headers, forged) = outgoing::head(parts, target, &permit, told);
+    let (method, path, headers, forged) = outgoing::head(parts, target, &permit, &delivery.audience, told);
     notes.forged = forged;
     match &delivery.destination {
         Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {

@@ -1,8 +1,10 @@
 //! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
 
+use super::proof::{Audience, Proof, Proofs};
 use super::strip::{self, Sender};
 use crate::authenticate::{CookieNames, IdentityHeaders, Place};
 use crate::authorize::Permit;
+use crate::clock::Now;
 use crate::peer::{Caller, Scheme};
 use crate::request_id::RequestId;
 use crate::route::Head;
@@ -109,6 +111,10 @@ pub struct Told<'a> {
     pub tell_csrf: bool,
     /// Header fields that may hold the caller's token, which do not pass.
     pub credentials: &'a [HeaderName],
+    /// What proves identity to upstreams.
+    pub proofs: &'a Proofs,
+    /// When the request was read.
+    pub now: Now,
 }
 
 /// Method, target and fields for the upstream. The permit is the proof that the request may go; its identity
@@ -117,6 +123,7 @@ pub fn head(
     parts: Parts,
     target: Target,
     permit: &Permit,
+    audience: &Audience,
     told: &Told<'_>,
 ) -> (Method, PathAndQuery, HeaderMap, u64) {
     let mut headers = parts.headers;
@@ -162,17 +169,20 @@ pub fn head(
         // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
-    identity(&mut headers, permit, told.tell_csrf);
+    let proof =
+        Proof { proofs: told.proofs, audience, method: &parts.method, target: &target.path, now: told.now };
+    identity(&mut headers, permit, told.tell_csrf, &proof);
     (parts.method, target.path, headers, forged)
 }
 
 /// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `tell_csrf`: with the CSRF
 /// token of their session, for a route that takes it from its forms.
-pub fn identity(headers: &mut HeaderMap, permit: &Permit, tell_csrf: bool) {
+pub fn identity(headers: &mut HeaderMap, permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
         }
+        proof.write(headers, principal);
         // The readable cookie does not pass, and what is in no cookie needs no such protection.
         if tell_csrf
             && permit.place() == Some(Place::Cookie)

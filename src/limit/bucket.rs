@@ -314,6 +314,7 @@ mod tests {
             authenticated: None,
             fresh: false,
             local: None,
+            proofs: Default::default(),
             headers: Box::default(),
         }
     }

@@ -109,12 +109,19 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
     let front = front(file, &mut faults);
     let terms = authority::compile(file, absent, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
-    let identity = trust::identity(file, &mut claims, &mut faults);
+    let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
     let upstreams = upstreams::compile(file, &mut faults);
+    let audiences = upstreams::audiences(file, &mut faults);
     let limits = routes::limits(file, &mut claims, &mut faults);
-    let (routes, table) =
-        routes::compile(file, &upstreams, &limits, terms.as_deref(), &mut claims, plan.cores, &mut faults);
+    let known = routes::Known {
+        upstreams: &upstreams,
+        audiences: &audiences,
+        limits: &limits,
+        terms: terms.as_deref(),
+        cores: plan.cores,
+    };
+    let (routes, table) = routes::compile(file, &known, &mut claims, &mut faults);
 
     nobody_to_trust(file, &mut faults);
 
@@ -134,6 +141,7 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
         trust: Arc::new(trust),
         terms,
         front: Arc::new(front),
+        proofs: Arc::new(proofs),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };

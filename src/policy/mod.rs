@@ -11,7 +11,7 @@ use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
-use crate::forward::{BodyBounds, Delivery, Upstream};
+use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
 use crate::respond::compat::Places;
 use crate::respond::metrics::RouteCounters;
@@ -34,6 +34,8 @@ pub struct Policy {
     pub terms: Option<Arc<Terms>>,
     /// What holds for all requests.
     pub front: Arc<Front>,
+    /// What proves identity to upstreams.
+    pub proofs: Arc<Proofs>,
     /// The upstreams, for telling of their health.
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// The limits, for telling of their refusals.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes a Python environment with what requirements.txt pins, once: venv.sh FOLDER
+# Makes a Python environment with what a file of requirements pins, once: venv.sh FOLDER [REQUIREMENTS]
 # Several tests may ask at the same time; the first makes it and the others wait.
 set -euo pipefail
 folder=$1
-requirements=$(dirname "$0")/requirements.txt
+requirements=${2:-$(dirname "$0")/requirements.txt}
 mkdir -p "$(dirname "$folder")"
 exec 9>"$folder.lock"
 flock 9

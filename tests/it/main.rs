@@ -14,6 +14,7 @@
 mod kit;
 
 mod admin;
+mod assertion;
 mod authentication;
 mod authorization;
 mod bodies;

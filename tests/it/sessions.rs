@@ -343,9 +343,9 @@ fn each_kind_of_token_is_refused_as_any_other_kind() {
     ask(address, "/any", &pair.refresh).is_refusal(401, "wrong_type");
     try_refresh(address, &pair.access).is_refusal(401, "wrong_type");
     post(address, "/auth/logout", &json!({ "refresh_token": pair.access })).is_refusal(401, "wrong_type");
-    let tampered = format!("{}A", &pair.refresh[..46]);
-    let code = try_refresh(address, &tampered).code();
-    assert!(["unknown_token", "malformed_token"].contains(&&*code), "{code}");
+    let other = if pair.refresh.as_bytes()[20] == b'A' { "B" } else { "A" };
+    let tampered = format!("{}{other}{}", &pair.refresh[..20], &pair.refresh[21..]);
+    try_refresh(address, &tampered).is_refusal(401, "unknown_token");
     try_refresh(address, &format!("pcr_{}", "A".repeat(43))).is_refusal(401, "unknown_token");
     for token in ["x", "pcr_", "pcr_'; DROP TABLE refresh_tokens; --", &"a".repeat(40_000)] {
         try_refresh(address, token).is_refusal(401, "malformed_token");

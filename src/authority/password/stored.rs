@@ -177,18 +177,15 @@ impl fmt::Display for Parameters {
 }
 
 impl Parameters {
-    /// What [`scheme`] wrote. A kind without its cost is taken at its usual one.
+    /// What [`scheme`] wrote.
     pub(super) fn of_scheme(scheme: &str) -> Option<Self> {
         let mut parts = scheme.split(':');
         let kind = parts.next()?;
         let rest: Vec<&str> = parts.collect();
         match (kind, &*rest) {
-            ("argon2id", []) => Some(Self::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 }),
             ("argon2id", [memory, passes]) => {
                 Self::argon2id(number(memory).ok()?, number(passes).ok()?, 1).ok()
             }
-            // As its hashes begin.
-            ("bcrypt" | "2a" | "2b" | "2y", []) => Some(Self::Bcrypt { cost: 12 }),
             ("bcrypt", [cost]) => Self::bcrypt(number(cost).ok()?).ok(),
             ("scrypt", parameters) => Self::scrypt(parameters).ok(),
             ("pbkdf2", parameters) => Self::pbkdf2(parameters).ok(),

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use super::trust::{Claims, claim_path};
-use super::upstreams::Upstreams;
+use super::upstreams::{Audiences, Upstreams};
 use crate::authenticate::{Access, Admission, ClaimValue, Sources};
 use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::{Check, Expected, Rule};
@@ -94,16 +94,23 @@ fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
     None
 }
 
+/// What routes refer to: compiled before them.
+pub(super) struct Known<'k> {
+    pub(super) upstreams: &'k Upstreams,
+    pub(super) audiences: &'k Audiences,
+    pub(super) limits: &'k NamedLimits,
+    pub(super) terms: Option<&'k Terms>,
+    pub(super) cores: usize,
+}
+
 /// Compiles the routes, and the table that finds them; no table where some of them could not be compiled.
 pub(super) fn compile(
     file: &File,
-    upstreams: &Upstreams,
-    limits: &NamedLimits,
-    terms: Option<&Terms>,
+    known: &Known<'_>,
     claims: &mut Claims,
-    cores: usize,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Option<RouteTable<usize>>) {
+    let Known { upstreams, audiences, limits, terms, cores } = *known;
     if file.route.is_empty() {
         faults.fault(
             "no_routes",
@@ -135,7 +142,12 @@ pub(super) fn compile(
         let sources = sources(&key, table, terms, faults);
         person(&key, table, terms, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
-        let (Some(matcher), Some(destination), Some(rule)) = (matcher, destination, rule) else { continue };
+        let audience = audiences.get(&table.upstream).cloned();
+        let (Some(matcher), Some(destination), Some(rule), Some(audience)) =
+            (matcher, destination, rule, audience)
+        else {
+            continue;
+        };
         let route = Route {
             name: Arc::from(name),
             index: routes.len(),
@@ -153,6 +165,7 @@ pub(super) fn compile(
                 destination,
                 strip_prefix,
                 timeout: table.timeout.map(Into::into),
+                audience,
             }),
             login_page: table.login.is_some(),
             csrf_field: table.csrf_field.as_deref().map(Into::into),

@@ -2,9 +2,11 @@
 
 use super::Faults;
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
-use crate::authority::Terms;
+use crate::authority::{Terms, sign};
 use crate::config::file::{File, IssuerTable};
 use crate::config::units::Secret;
+use crate::forward::proof::TYPE;
+use crate::forward::{Assertor, Proofs};
 use http::HeaderName;
 use std::fs;
 use std::io::Read;
@@ -31,6 +33,11 @@ impl Claims {
         ClaimId(u16::try_from(position).unwrap_or(u16::MAX))
     }
 
+    /// How this claim is written.
+    pub(super) fn name(&self, id: ClaimId) -> String {
+        self.0.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default()
+    }
+
     pub(super) fn into_paths(self) -> Vec<ClaimPath> {
         self.0
     }
@@ -51,7 +58,13 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
     }
 }
 
-pub(super) fn identity(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> IdentityHeaders {
+/// The names under which identity is told, and what proves it.
+pub(super) fn identity(
+    file: &File,
+    claims: &mut Claims,
+    terms: Option<&Terms>,
+    faults: &mut Faults<'_>,
+) -> (IdentityHeaders, Proofs) {
     let table = &file.identity;
     let mut seen: Vec<HeaderName> = Vec::new();
     let mut name = |key: &str, text: &str, faults: &mut Faults<'_>| {
@@ -94,7 +107,64 @@ pub(super) fn identity(file: &File, claims: &mut Claims, faults: &mut Faults<'_>
             of_claims.push((name, claims.id(path)));
         }
     }
-    IdentityHeaders::new(subject, roles, scopes, issuer, of_claims)
+    let assertion = name("identity.assertion", &table.assertion, faults);
+    let signature = name("identity.signature", &table.signature, faults);
+    let told = of_claims.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    let mut headers = IdentityHeaders::new(subject, roles, scopes, issuer, of_claims);
+    for name in [&assertion, &signature].into_iter().flatten() {
+        headers = headers.reserving(name);
+    }
+    let assertion = assertion.and_then(|header| assertor(header, file, &told, claims, terms, faults));
+    if signature.is_some() && file.upstream.values().all(|upstream| upstream.identity_secret.is_none()) {
+        faults.fault(
+            "no_key",
+            "identity.signature",
+            "a signature, and no upstream that has a key for it",
+            "identity_secret = \"env:NAME\" in [upstream.NAME]",
+        );
+    }
+    (headers, Proofs { assertion, signature })
+}
+
+fn assertor(
+    header: HeaderName,
+    file: &File,
+    told: &[ClaimId],
+    claims: &Claims,
+    terms: Option<&Terms>,
+    faults: &mut Faults<'_>,
+) -> Option<Assertor> {
+    let key = "identity.assertion";
+    let Some(terms) = terms else {
+        faults.fault("no_key", key, "an assertion, and no [authority] to sign it", "add [authority]");
+        return None;
+    };
+    let keyring = terms.keyring.clone();
+    match keyring.algorithm() {
+        Algorithm::HS256 => {
+            faults.fault(
+                "no_key",
+                key,
+                "an assertion signed by HS256: upstreams would need the authority's own secret",
+                "[authority] algorithm = \"ES256\" or \"EdDSA\"",
+            );
+            return None;
+        }
+        Algorithm::RS256 => faults.warn(
+            "slow_signature",
+            key,
+            "RS256, whose signatures take a millisecond of the core's time each",
+            "[authority] algorithm = \"ES256\" or \"EdDSA\"",
+        ),
+        Algorithm::ES256 | Algorithm::EdDSA => {}
+    }
+    Some(Assertor {
+        header,
+        issuer: terms.issuer.as_str().into(),
+        claims: told.iter().map(|id| (claims.name(*id).into(), *id)).collect(),
+        binds: file.identity.assertion_binds,
+        sign: Arc::new(move |claims, now| sign(&keyring, TYPE, claims, now).ok()),
+    })
 }
 
 /// Names that mean something else to HTTP or to the gateway, so that identity under them would be overwritten or

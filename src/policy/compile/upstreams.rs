@@ -1,8 +1,10 @@
 //! `[upstream.NAME]`: servers, and whom to trust as one.
 
 use super::Faults;
+use super::trust::resolve;
 use crate::config::file::{File, UpstreamTable};
-use crate::forward::{Server, Upstream};
+use crate::forward::{Audience, Server, Upstream};
+use ::aws_lc_rs::hmac;
 use http::Uri;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -17,6 +19,27 @@ pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Upstreams {
     file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, faults))).collect()
+}
+
+/// To whom identity is proven, by name.
+pub(super) type Audiences = BTreeMap<String, Arc<Audience>>;
+
+/// A key that is shared with an upstream has as many bytes as its HMAC gives (RFC 2104 section 3).
+const IDENTITY_SECRET_MIN: usize = 32;
+
+pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
+    let mut audiences = Audiences::new();
+    for (name, table) in &file.upstream {
+        let at = format!("upstream.{name}.identity_secret");
+        let secret = table.identity_secret.as_ref().and_then(|secret| resolve(&at, secret, faults));
+        if let Some(secret) = secret.as_ref().filter(|secret| secret.len() < IDENTITY_SECRET_MIN) {
+            let hint = "at least 256 random bits: openssl rand -hex 32";
+            faults.fault("weak_secret", &at, format!("{} bytes", secret.len()), hint);
+        }
+        let key = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, &secret));
+        audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
+    }
+    audiences
 }
 
 fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Arc<Upstream>> {
