@@ -43,7 +43,10 @@ fn proofs(algorithm: Algorithm, binds: bool) -> Proofs {
     let sign = Arc::new(move |claims: &_, now| sign(&keyring, TYPE, claims, now).ok());
     let header = HeaderName::from_static("x-auth-assertion");
     let issuer = "https://localhost:8443".into();
-    Proofs { assertion: Some(Assertor { header, issuer, claims: Box::new([]), binds, sign }), signature: None }
+    Proofs {
+        assertion: Some(Assertor { header, issuer, claims: Box::new([]), binds, sign }),
+        signature: None,
+    }
 }
 
 fn proving(c: &mut Criterion) {
@@ -56,7 +59,8 @@ fn proving(c: &mut Criterion) {
     let now = Now::read();
     let write = |proofs: &Proofs| {
         let mut headers = HeaderMap::with_capacity(16);
-        Proof { proofs, audience: &audience, method: &method, target: &target, now }.write(&mut headers, &caller);
+        Proof { proofs, audience: &audience, method: &method, target: &target, now }
+            .write(&mut headers, &caller);
         headers
     };
     let mut group = c.benchmark_group("proof");
