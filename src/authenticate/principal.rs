@@ -44,6 +44,8 @@ pub struct Proven {
     pub audience: Arc<str>,
     /// The value of its field.
     pub value: HeaderValue,
+    /// From when it is good, seconds since 1970.
+    pub made: u64,
     /// Until when it is given again, seconds since 1970.
     pub until: u64,
 }
@@ -57,6 +59,9 @@ pub struct Local {
     pub generation: i64,
     /// `csrf`: what a request with the token in a cookie must show beside it.
     pub csrf: Option<Box<str>>,
+    /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the same
+    /// name.
+    pub service: bool,
     /// The state of the revocations under which the token was last found good.
     pub(super) unmarked_at: Cell<Option<u64>>,
 }
@@ -64,7 +69,13 @@ pub struct Local {
 impl Local {
     /// These facts, of a token that is yet to be looked up among the revoked.
     pub fn new(session: Option<Box<str>>, generation: i64, csrf: Option<Box<str>>) -> Self {
-        Self { session, generation, csrf, unmarked_at: Cell::new(None) }
+        Self { session, generation, csrf, service: false, unmarked_at: Cell::new(None) }
+    }
+
+    /// The same, of a service's own token, or not.
+    #[must_use]
+    pub fn of_service(self, service: bool) -> Self {
+        Self { service, ..self }
     }
 }
 

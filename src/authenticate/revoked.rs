@@ -112,10 +112,9 @@ impl Revoked {
         let marks = self.read();
         let of_token = principal.token_id.as_ref().is_some_and(|id| marks.tokens.contains_key(id));
         let of_session = local.session.as_ref().is_some_and(|id| marks.sessions.contains_key(id));
-        let of_account = marks
-            .accounts
-            .get(&principal.subject)
-            .is_some_and(|(generation, _)| local.generation < *generation);
+        // A service is no account, and has no generations.
+        let account = if local.service { None } else { marks.accounts.get(&principal.subject) };
+        let of_account = account.is_some_and(|(generation, _)| local.generation < *generation);
         if of_token || of_session || of_account {
             return Err(Denial::RevokedToken);
         }

@@ -86,7 +86,8 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
         None => 0,
         Some(value) => value.as_i64().ok_or(Denial::MalformedToken(TokenPart::Claims))?,
     };
-    Ok(Local::new(text("sid")?, generation, text("csrf")?))
+    let client: Option<Box<str>> = text("client_id")?;
+    Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()))
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.

@@ -59,6 +59,8 @@ pub struct Holder {
     pub session: Option<String>,
     /// Whether the local authority issued the token.
     pub is_local: bool,
+    /// Whether the token is a service's own.
+    pub is_service: bool,
     /// The roles.
     pub roles: Vec<String>,
     /// The scopes.
@@ -91,6 +93,7 @@ impl Holder {
             token_id: principal.token_id.as_deref().map(str::to_owned),
             session: local.and_then(|local| local.session.as_deref()).map(str::to_owned),
             is_local: local.is_some(),
+            is_service: local.is_some_and(|local| local.service),
             roles: owned(&principal.roles),
             scopes: owned(&principal.scopes),
             expires: principal.expires,
@@ -101,13 +104,22 @@ impl Holder {
 }
 
 impl Ask {
-    /// The account whose token the request shows, and no token of another issuer: it has no sessions here.
+    /// Who holds a token of the local authority that the request shows; those of another issuer end nothing here.
     ///
     /// # Errors
     /// [`Denial::MissingToken`], [`Denial::UnknownIssuer`].
-    pub fn account(&self) -> Result<&Holder, Denial> {
+    pub fn holder(&self) -> Result<&Holder, Denial> {
         let holder = self.caller.as_ref().ok_or(Denial::MissingToken)?;
         if holder.is_local { Ok(holder) } else { Err(Denial::UnknownIssuer) }
+    }
+
+    /// The account whose token the request shows. A service has no sessions, and none of the account that is named like it.
+    ///
+    /// # Errors
+    /// What [`Ask::holder`] says; [`Denial::UnauthorizedClient`].
+    pub fn account(&self) -> Result<&Holder, Denial> {
+        let holder = self.holder()?;
+        if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }
     }
 
     /// The refresh token that the request shows, and whether it came in a cookie.

@@ -38,6 +38,7 @@ pub use keyring::{
 };
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
+pub use service::document;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};
@@ -156,10 +157,8 @@ impl Authority {
                 Endpoint::Token => service::token(&authority, &ask),
                 Endpoint::Introspect => service::introspect(&authority, &ask).await,
                 Endpoint::Revoke => service::revoke(&authority, &ask).await,
-                Endpoint::Jwks => Ok(service::jwks(&ask.terms)),
-                Endpoint::Metadata => service::metadata(&ask.terms),
-                // A verdict is given before any endpoint is asked.
-                Endpoint::Verify => Err(Denial::NotFound),
+                // Both are answered, and a verdict is given, on the core that was asked.
+                Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
         });
         answered.await.or_else(|denial| refused(endpoint, denial))

@@ -357,6 +357,7 @@ pub(super) mod tests {
             clients: std::collections::BTreeMap::new(),
             paths: vec![(Endpoint::LoginPage, "/enter".into())],
             compat: None,
+            metadata: std::sync::OnceLock::new(),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in fields {

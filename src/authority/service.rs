@@ -12,12 +12,13 @@ use super::terms::{Client, ClientSecret, Terms};
 use super::token::{AccessClaims, mint};
 use super::{Authority, Endpoint, JWKS_MAX_AGE, millis};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
+use crate::authenticate::digest_of;
 use crate::denial::Denial;
 use crate::journal::Level;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 /// Claims that introspection tells (RFC 7662 section 2.2), where the token has them.
@@ -82,7 +83,10 @@ fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
     if !scope.is_empty() {
         body.insert("scope".into(), scope.into());
     }
-    Ok(json_answer(StatusCode::OK, &Value::Object(body)))
+    let mut answer = json_answer(StatusCode::OK, &Value::Object(body));
+    // Beside Cache-Control, for caches of HTTP/1.0 (RFC 6749 section 5.1 asks for both).
+    answer.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    Ok(answer)
 }
 
 /// Tells a service what a token is worth; of one that is worth nothing, nothing else (RFC 7662 section 2.2).
@@ -157,14 +161,34 @@ pub(super) async fn revoke(authority: &Authority, ask: &Ask) -> Result<Response<
     Ok(json_answer(StatusCode::OK, &json!({})))
 }
 
-/// The public keys.
-pub(super) fn jwks(terms: &Terms) -> Response<Bytes> {
-    public(terms.keyring.jwks())
+/// Answers who asks for what anybody may know: the keys, or what there is. The bytes are ready, so that this is done on the
+/// core that was asked; whoever has them already is told so (RFC 9110 section 13.1.2).
+///
+/// # Errors
+/// [`Denial::NotFound`] where there is no such document.
+pub fn document(terms: &Terms, endpoint: Endpoint, headers: &HeaderMap) -> Result<Response<Bytes>, Denial> {
+    let body = match endpoint {
+        Endpoint::Jwks => Some(terms.keyring.jwks()),
+        Endpoint::Metadata => terms.metadata.get_or_init(|| metadata(terms)).clone(),
+        Endpoint::LoginPage
+        | Endpoint::Login
+        | Endpoint::Refresh
+        | Endpoint::Logout
+        | Endpoint::LogoutAll
+        | Endpoint::Me
+        | Endpoint::Sessions
+        | Endpoint::EndSession
+        | Endpoint::Token
+        | Endpoint::Revoke
+        | Endpoint::Introspect
+        | Endpoint::Verify => None,
+    };
+    Ok(public(body.ok_or(Denial::NotFound)?, headers))
 }
 
 /// What there is (RFC 8414 section 2). None where the issuer is no URL, since all of it is told as URLs.
-pub(super) fn metadata(terms: &Terms) -> Result<Response<Bytes>, Denial> {
-    let origin = origin_of(&terms.issuer).ok_or(Denial::NotFound)?;
+fn metadata(terms: &Terms) -> Option<Bytes> {
+    let origin = origin_of(&terms.issuer)?;
     let at = |endpoint| format!("{origin}{}", terms.path(endpoint));
     let methods = ["client_secret_basic", "client_secret_post"];
     let body = json!({
@@ -179,7 +203,7 @@ pub(super) fn metadata(terms: &Terms) -> Result<Response<Bytes>, Denial> {
         "grant_types_supported": ["client_credentials"],
         "response_types_supported": [],
     });
-    Ok(public(body.to_string().into()))
+    Some(body.to_string().into())
 }
 
 /// Scheme and authority of an issuer that is a URL.
@@ -189,14 +213,29 @@ pub(super) fn origin_of(issuer: &str) -> Option<&str> {
     (end > 0).then(|| &issuer[..issuer.len() - rest.len() + end])
 }
 
-fn public(body: Bytes) -> Response<Bytes> {
-    let mut response = Response::new(body);
+fn public(body: Bytes, asked: &HeaderMap) -> Response<Bytes> {
+    let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest_of(&body)[..16]));
+    let is_known = is_known(asked, &tag);
+    let mut response = Response::new(if is_known { Bytes::new() } else { body });
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !is_known {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    headers.insert(header::ETAG, HeaderValue::try_from(tag).expect("base64url in quotes"));
     let age = HeaderValue::try_from(format!("public, max-age={JWKS_MAX_AGE}"));
     headers.insert(header::CACHE_CONTROL, age.expect("digits and letters"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Whether `If-None-Match` names this tag, weakly compared (RFC 9110 section 13.1.2).
+fn is_known(asked: &HeaderMap, tag: &str) -> bool {
+    let lists = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
+    let mut known = lists.flat_map(|list| list.split(',')).map(str::trim);
+    known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
 /// Which client the request proves to be from (RFC 6749 section 2.3.1): by `Basic`, or by fields of the body, never both.
@@ -290,6 +329,23 @@ mod tests {
         assert_eq!(origin_of("https://id.example.com:8443/a/b"), Some("https://id.example.com:8443"));
         for other in ["portcullis", "https://", "ftp://x", "https:///x"] {
             assert_eq!(origin_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_known_by_its_own_tag_alone() {
+        let known = |lists: &[&'static str]| {
+            let mut asked = HeaderMap::new();
+            for list in lists {
+                asked.append(header::IF_NONE_MATCH, HeaderValue::from_static(list));
+            }
+            is_known(&asked, "\"abc\"")
+        };
+        for lists in [&["\"abc\""][..], &["W/\"abc\""], &["\"x\" , \"abc\""], &["\"x\"", "\"abc\""], &["*"]] {
+            assert!(known(lists), "{lists:?}");
+        }
+        for lists in [&[][..], &[""], &["abc"], &["\"ab\""], &["\"abcd\""], &["w/\"abc\""], &["\"*\""]] {
+            assert!(!known(lists), "{lists:?}");
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
             return Ok(page::logout_answer(&ask, &empty_answer(StatusCode::NO_CONTENT)));
         }
         None => {
-            let holder = ask.account()?;
+            let holder = ask.holder()?;
             match (&holder.session, &holder.token_id) {
                 (Some(session), _) => {
                     end_one(authority, &ask, Some(&holder.subject), session, "logout").await?;

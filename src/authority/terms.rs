@@ -5,9 +5,10 @@ use super::keyring::Keyring;
 use crate::authenticate::{CookieNames, Revoked};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The terms on which the local authority issues.
@@ -47,6 +48,8 @@ pub struct Terms {
     pub paths: Vec<(Endpoint, String)>,
     /// Whose clients are not to notice that they talk to another issuer.
     pub compat: Option<Compat>,
+    /// What it tells everybody about itself, once somebody asked; none where its issuer is no URL.
+    pub metadata: OnceLock<Option<Bytes>>,
 }
 
 impl Terms {

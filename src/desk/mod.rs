@@ -8,7 +8,7 @@ use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
 use crate::authority::{
     Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms,
-    encoded, refused,
+    document, encoded, refused,
 };
 use crate::authorize::Permit;
 use crate::clock::Now;
@@ -37,9 +37,11 @@ pub async fn answer(
     body: RequestBody,
     record: &mut Record,
 ) -> Result<Response<Bytes>, Denial> {
-    let (Some(terms), Some(authority)) = (&policy.terms, worker.authority()) else {
-        return Err(Denial::StoreUnavailable);
-    };
+    let terms = policy.terms.as_ref().ok_or(Denial::StoreUnavailable)?;
+    if matches!(endpoint, Endpoint::Jwks | Endpoint::Metadata) {
+        return document(terms, endpoint, head.headers);
+    }
+    let authority = worker.authority().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = record.caller();
     let fields = match Fields::read(head.headers, &body) {

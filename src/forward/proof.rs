@@ -100,14 +100,15 @@ impl Proof<'_> {
         let audience = &self.audience.name;
         let mut kept = principal.proofs.borrow_mut();
         if let Some(known) = kept.iter().find(|known| known.audience == *audience)
-            && self.now.unix < known.until
+            && (known.made..known.until).contains(&self.now.unix)
         {
             return Some(known.value.clone());
         }
         let (value, until) = self.made(assertor, principal)?;
         kept.retain(|known| known.audience != *audience);
         // No more than there are upstreams in the policy.
-        kept.push(Proven { audience: audience.clone(), value: value.clone(), until });
+        let made = self.now.unix;
+        kept.push(Proven { audience: audience.clone(), value: value.clone(), made, until });
         Some(value)
     }
 
@@ -261,6 +262,8 @@ mod tests {
         assert_eq!(count.load(Ordering::Relaxed), 2);
         assert_eq!(claims(&written(&proofs, &orders, &caller, 1030))["exp"], 1090);
         assert_eq!(count.load(Ordering::Relaxed), 3);
+        let back = claims(&written(&proofs, &orders, &caller, 900));
+        assert_eq!((&back["iat"], count.load(Ordering::Relaxed)), (&900.into(), 4), "a clock that went back");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::config::place::nearest;
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// An access token that lives longer than this makes every revocation mark live as long; and a leaked token.
@@ -65,6 +65,7 @@ pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> O
         clients,
         paths,
         compat,
+        metadata: OnceLock::new(),
     })
 }
 

@@ -115,6 +115,14 @@ pub(super) fn identity(
         headers = headers.reserving(name);
     }
     let assertion = assertion.and_then(|header| assertor(header, file, &told, claims, terms, faults));
+    if table.assertion_binds && table.assertion.is_empty() {
+        faults.warn(
+            "unused",
+            "identity.assertion_binds",
+            "true, and no assertion to bind",
+            "assertion = \"X-Auth-Assertion\", or nothing",
+        );
+    }
     if signature.is_some() && file.upstream.values().all(|upstream| upstream.identity_secret.is_none()) {
         faults.fault(
             "no_key",

@@ -29,6 +29,7 @@ const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
     let mut audiences = Audiences::new();
+    let mut known: Vec<(&str, Vec<u8>)> = Vec::new();
     for (name, table) in &file.upstream {
         let at = format!("upstream.{name}.identity_secret");
         let secret = table.identity_secret.as_ref().and_then(|secret| resolve(&at, secret, faults));
@@ -36,7 +37,19 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
             let hint = "at least 256 random bits: openssl rand -hex 32";
             faults.fault("weak_secret", &at, format!("{} bytes", secret.len()), hint);
         }
-        let key = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, &secret));
+        if secret.is_some() && file.identity.signature.is_empty() {
+            let hint = "[identity] signature = \"X-Auth-Signature\", or nothing";
+            faults.warn("unused", &at, "a key, and nothing that is signed with it", hint);
+        }
+        let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
+        if let Some(secret) = secret {
+            // Whoever holds a key can sign: each of the two could say to the other who calls.
+            if let Some((other, _)) = known.iter().find(|(_, known)| *known == secret) {
+                let hint = "a key of its own: openssl rand -hex 32";
+                faults.warn("same_secret", &at, format!("the key of upstream.{other}"), hint);
+            }
+            known.push((name, secret));
+        }
         audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
     }
     audiences
