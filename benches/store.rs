@@ -74,7 +74,7 @@ async fn begin(store: &Store, number: usize) {
         csrf: None,
         ended: None,
     };
-    let begun = store.begin_session(&session, &token(number, 0), LATER, 10, NOW, LATER).await.unwrap();
+    let begun = store.begin_session(&session, 0, (&token(number, 0), LATER), 10, NOW, LATER).await.unwrap();
     assert!(matches!(begun, Begun::Begun(_)));
 }
 

@@ -230,6 +230,9 @@ def main():
         sys.exit(f"missing: {', '.join(missing) or binary}")
     folder = Path(tempfile.mkdtemp(prefix="side-by-side-"))
     os.environ["SIDE_BY_SIDE"] = str(folder)
+    # No folder of bytecode is left behind, by this process or by gunicorn.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["SIDE_BY_SIDE_REDIS"] = str(folder / "redis.sock")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": (folder / "errors.txt").open("w")}
     application, apps = prepare(folder)

@@ -168,6 +168,7 @@ mod tests {
                 session: Some(session.into()),
                 generation,
                 csrf: None,
+                service: false,
                 unmarked_at: Cell::new(None),
             })),
             proofs: Default::default(),
@@ -198,6 +199,17 @@ mod tests {
             assert_eq!(verdict(&revoked, &caller), expected, "{mark:?}");
             assert_eq!(verdict(&revoked, &caller), expected, "{mark:?}, asked again");
         }
+    }
+
+    #[test]
+    fn a_service_is_not_revoked_with_the_account_that_is_named_like_it() {
+        let revoked = Revoked::default();
+        let mut caller = principal("billing", "t", "s", 0);
+        caller.local = Some(Box::new(Local::new(None, 0, None).of_service(true)));
+        revoked.mark(&Mark::Account { id: "billing".into(), generation: 3 }, 100);
+        assert_eq!(verdict(&revoked, &caller), Ok(()));
+        revoked.mark(&Mark::Token("t".into()), 100);
+        assert_eq!(verdict(&revoked, &caller), Err(Denial::RevokedToken));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
-use super::service::Examined;
 use super::terms::{Compat, Terms};
 use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
 use crate::authenticate::{Place, Principal};
@@ -10,6 +9,7 @@ use crate::clock::Now;
 use crate::denial::Denial;
 use crate::peer::Scheme;
 use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -71,6 +71,15 @@ pub struct Holder {
     pub fresh: bool,
     /// Whether it came in a cookie.
     pub by_cookie: bool,
+}
+
+/// An access token of a request to introspect or revoke, verified by the gate and not revoked.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// Its claims.
+    pub claims: Map<String, Value>,
+    /// Whether the local authority made it.
+    pub is_local: bool,
 }
 
 impl Holder {

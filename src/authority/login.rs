@@ -144,13 +144,22 @@ async fn begin(
     let until = authority.until(terms, ask.now);
     let begun = authority
         .store
-        .begin_session(&session, &token.hash(), token_expires, terms.sessions, now, until)
+        .begin_session(
+            &session,
+            account.generation,
+            (&token.hash(), token_expires),
+            terms.sessions,
+            now,
+            until,
+        )
         .await
         .map_err(|error| authority.unavailable(&error))?;
     match begun {
         Begun::Begun(marks) => authority.mark(terms, &marks, ask.now, "session"),
         Begun::AccountGone => return Err(Denial::BadCredentials),
         Begun::AccountDisabled => return Err(Denial::AccountDisabled),
+        // What was proven may not be its password any more: the client may ask again.
+        Begun::AccountChanged => return Err(Denial::Overloaded),
     }
     if as_cookies {
         replace(authority, ask).await;

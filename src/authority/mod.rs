@@ -27,7 +27,7 @@ mod throttle;
 mod token;
 mod username;
 
-pub use ask::{Ask, Holder};
+pub use ask::{Ask, Examined, Holder};
 pub use cookie::take_back;
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
@@ -38,7 +38,7 @@ pub use keyring::{
 };
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
-pub use service::{Examined, document};
+pub use service::document;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};

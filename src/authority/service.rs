@@ -21,15 +21,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-/// An access token of a request to introspect or revoke, verified by the gate and not revoked.
-#[derive(Clone, Debug)]
-pub struct Examined {
-    /// Its claims.
-    pub claims: Map<String, Value>,
-    /// Whether the local authority made it.
-    pub is_local: bool,
-}
-
 /// Claims that introspection tells (RFC 7662 section 2.2), where the token has them.
 const TOLD: [&str; 13] = [
     "iss",

@@ -3,7 +3,9 @@
 //! One pass over the whole file, from the parts that others refer to down to the routes. Nothing stops at the first
 //! fault: the operator gets them all at once.
 
+mod admission;
 mod authority;
+mod endpoints;
 mod routes;
 mod trust;
 mod upstreams;

@@ -1,87 +1,13 @@
 //! Accounts. An id is given once and for all: what is removed leaves its id behind, so that nobody ever inherits what
 //! services keep under it.
 
+use super::account::{Account, AccountChange, Added, NewAccount, Written, account_of};
 use super::sessions::end_all;
-use super::text::{NAME_MAX, PASSWORD_MAX, fit, is_text, list_of, list_text, map_of, map_text};
+use super::text::{NAME_MAX, PASSWORD_MAX, fit, is_text};
 use super::{Store, StoreError, Writing, for_update};
 use crate::authenticate::Mark;
 use crate::authority::scheme;
-use serde_json::{Map, Value};
 use sqlx::Row;
-use sqlx::any::AnyRow;
-use std::fmt;
-
-/// An account.
-#[derive(Clone)]
-pub struct Account {
-    /// `sub` of its tokens.
-    pub id: String,
-    /// What its owner logs in with, in canonical form.
-    pub name: String,
-    /// The encoded hash of its password; empty: it has none.
-    pub password: String,
-    /// Its roles, in the operator's order.
-    pub roles: Vec<String>,
-    /// Its scopes.
-    pub scopes: Vec<String>,
-    /// What else is known of its owner.
-    pub attributes: Map<String, Value>,
-    /// Whether its owner is kept out.
-    pub disabled: bool,
-    /// Grows with each change that ends its tokens.
-    pub generation: i64,
-    /// When it was made, milliseconds since 1970.
-    pub created: i64,
-}
-
-/// An account that is to be made.
-#[derive(Clone, Default)]
-pub struct NewAccount {
-    /// `sub` of its tokens.
-    pub id: String,
-    /// What its owner logs in with, in canonical form.
-    pub name: String,
-    /// The encoded hash of its password; empty: it has none.
-    pub password: String,
-    /// Its roles.
-    pub roles: Vec<String>,
-    /// Its scopes.
-    pub scopes: Vec<String>,
-    /// What else is known of its owner.
-    pub attributes: Map<String, Value>,
-    /// Whether its owner is kept out.
-    pub disabled: bool,
-}
-
-/// What became of an account that was to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
-    /// It is there.
-    Added,
-    /// Another account has its name.
-    NameTaken,
-    /// Another account has its id.
-    IdTaken,
-    /// Its id belonged to an account that was removed.
-    IdRetired,
-}
-
-/// What is to be changed; what is none stays.
-#[derive(Clone, Default)]
-pub struct AccountChange {
-    /// The roles.
-    pub roles: Option<Vec<String>>,
-    /// The scopes.
-    pub scopes: Option<Vec<String>>,
-    /// The attributes.
-    pub attributes: Option<Map<String, Value>>,
-    /// Whether the owner is kept out.
-    pub disabled: Option<bool>,
-    /// The encoded hash of the password.
-    pub password: Option<String>,
-    /// Whether all sessions are ended.
-    pub end_sessions: bool,
-}
 
 /// A statement that reads accounts.
 macro_rules! select {
@@ -91,64 +17,6 @@ macro_rules! select {
             $rest
         )
     };
-}
-
-// A hash is no password, but whoever has it can guess at it: none gets into a log.
-impl fmt::Debug for Account {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .field("disabled", &self.disabled)
-            .field("generation", &self.generation)
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for NewAccount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NewAccount").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for AccountChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccountChange")
-            .field("roles", &self.roles)
-            .field("scopes", &self.scopes)
-            .field("disabled", &self.disabled)
-            .field("password", &self.password.is_some())
-            .field("end_sessions", &self.end_sessions)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What an account says of its owner, as it is kept.
-struct Written {
-    password: String,
-    scheme: String,
-    roles: String,
-    scopes: String,
-    attributes: String,
-}
-
-impl Written {
-    fn of(
-        name: &str,
-        password: &str,
-        roles: &[String],
-        scopes: &[String],
-        attributes: &Map<String, Value>,
-    ) -> Result<Self, StoreError> {
-        fit(&format!("{name}: password hash"), password, PASSWORD_MAX)?;
-        Ok(Self {
-            password: password.to_owned(),
-            scheme: scheme(password).unwrap_or_default(),
-            roles: list_text(&format!("{name}: roles"), roles)?,
-            scopes: list_text(&format!("{name}: scopes"), scopes)?,
-            attributes: map_text(&format!("{name}: attributes"), attributes)?,
-        })
-    }
 }
 
 impl Store {
@@ -406,18 +274,4 @@ pub(super) async fn by_id(transaction: &mut Writing, id: &str) -> Result<Option<
         .fetch_optional(&mut **transaction)
         .await?;
     row.as_ref().map(account_of).transpose()
-}
-
-fn account_of(row: &AnyRow) -> Result<Account, StoreError> {
-    Ok(Account {
-        id: row.try_get("id")?,
-        name: row.try_get::<Option<String>, _>("name")?.unwrap_or_default(),
-        password: row.try_get("password")?,
-        roles: list_of(row, "roles")?,
-        scopes: list_of(row, "scopes")?,
-        attributes: map_of(row, "attributes")?,
-        disabled: row.try_get::<i64, _>("disabled")? != 0,
-        generation: row.try_get("generation")?,
-        created: row.try_get("created")?,
-    })
 }

@@ -8,6 +8,7 @@
 //! account, session, token. Marks come last: `Store::commit_marked` is the only way to put them. What is swept is what
 //! nobody changes any more.
 
+mod account;
 mod accounts;
 mod connect;
 mod error;
@@ -19,7 +20,7 @@ mod sweep;
 mod text;
 
 pub use crate::authenticate::Mark;
-pub use accounts::{Account, AccountChange, Added, NewAccount};
+pub use account::{Account, AccountChange, Added, NewAccount};
 pub use error::StoreError;
 pub use marks::Marked;
 pub use rotation::{Renewed, Rotation, Spend};

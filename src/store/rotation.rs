@@ -5,7 +5,8 @@
 //! and the nonce, so that it can be given a second time, and neither the database alone nor the spent token alone
 //! tells it.
 
-use super::accounts::{Account, by_id};
+use super::account::Account;
+use super::accounts::by_id;
 use super::sessions::{Session, columns, end, session_of};
 use super::text::{bytes_of, hex};
 use super::{Store, StoreError, Writing, for_update};

@@ -48,6 +48,8 @@ pub enum Begun {
     AccountGone,
     /// Its account is disabled.
     AccountDisabled,
+    /// Its account is not what it was when the password was checked: that may not be its password any more.
+    AccountChanged,
 }
 
 /// The columns of a session, from `sessions s`.
@@ -60,16 +62,16 @@ pub(super) use columns;
 
 impl Store {
     /// Begins a session with its first refresh token. Of the account's sessions the oldest beyond `keep` are ended.
-    /// The account is asked again here, where nobody changes it meanwhile: one that was disabled or removed since its
-    /// password was checked gets none.
+    /// The account is asked again here, where nobody changes it meanwhile: one that was disabled, removed or changed since
+    /// its password was checked, when it was of this generation, gets none. `first` is the token's hash and when it ends.
     ///
     /// # Errors
     /// When the store cannot be used; then it did not begin.
     pub async fn begin_session(
         &self,
         session: &Session,
-        token: &[u8; 32],
-        token_expires: i64,
+        generation: i64,
+        first: (&[u8; 32], i64),
         keep: u32,
         now: i64,
         until: i64,
@@ -81,6 +83,9 @@ impl Store {
         };
         if account.disabled {
             return Ok(Begun::AccountDisabled);
+        }
+        if account.generation != generation {
+            return Ok(Begun::AccountChanged);
         }
         sqlx::query(
             "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)
@@ -97,6 +102,7 @@ impl Store {
         .bind(session.csrf.as_ref().map(hex))
         .execute(&mut *transaction)
         .await?;
+        let (token, token_expires) = first;
         insert_token(&mut transaction, token, &session.id, 0, now, token_expires.min(session.expires))
             .await?;
         let marks = end_oldest(&mut transaction, session, keep, now).await?;

@@ -36,6 +36,7 @@ mod routing;
 mod services;
 mod sessions;
 mod sources;
+mod stores;
 mod tls;
 mod upstreams;
 mod users;

@@ -1,5 +1,5 @@
-//! A PostgreSQL server of one test binary's own: a new cluster in a temporary folder, reached by a Unix socket in it, so
-//! that it needs no port. Each test has a database of its own in it.
+//! A PostgreSQL server of one test binary's own: a new cluster in a temporary folder, reached by a Unix socket in it. Each
+//! test has a database of its own in it. By TCP, where it speaks TLS too, it asks for a password.
 //!
 //! A shell minds it: that reads from a pipe, and when the pipe closes, because this process ended, however it did, it
 //! stops the server and removes the folder. The server refuses to run as root; where the tests do, it runs as `postgres`.
@@ -17,12 +17,19 @@ umask 077
 bin=$1
 dir=$(mktemp -d /tmp/portcullis-pg-XXXXXX)
 trap 'rm -rf "$dir"' EXIT
-"$bin/initdb" --pgdata "$dir/data" --auth trust --username postgres --encoding UTF8 --locale C.UTF-8 --no-sync >"$dir/log"
-# Nothing here outlives the machine: no flushes.
-"$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start -o "-c listen_addresses='' \
-    -c unix_socket_directories='$dir' -c fsync=off -c full_page_writes=off -c shared_buffers=16MB \
-    -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" || { cat "$dir/log" >&2; exit 1; }
-echo "$dir"
+"$bin/initdb" --pgdata "$dir/data" --auth-local trust --auth-host scram-sha-256 --username postgres --encoding UTF8 \
+    --locale C.UTF-8 --no-sync >"$dir/log"
+printf %s "$CERTIFICATE" >"$dir/certificate.pem"
+printf %s "$KEY" >"$dir/key.pem"
+# Nothing here outlives the machine: no flushes. A port may be taken already; then it is another one.
+for port in $(shuf --input-range 20000-60000 --head-count 10) none; do
+    if [ "$port" = none ]; then cat "$dir/log" >&2; exit 1; fi
+    "$bin/pg_ctl" --pgdata "$dir/data" --log "$dir/log" --wait --silent start >/dev/null 2>&1 -o "\
+        -c listen_addresses=127.0.0.1 -c port=$port -c unix_socket_directories='$dir' -c ssl=on \
+        -c ssl_cert_file='$dir/certificate.pem' -c ssl_key_file='$dir/key.pem' -c fsync=off -c full_page_writes=off \
+        -c shared_buffers=16MB -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" && break
+done
+echo "$port $dir"
 read -r _ || true
 "$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop
 "#;
@@ -32,6 +39,9 @@ read -r _ || true
 pub struct Postgres {
     bin: PathBuf,
     dir: PathBuf,
+    port: u16,
+    /// Its certificate, for `localhost`, which nobody signed but itself.
+    certificate: String,
     minder: Child,
 }
 
@@ -55,7 +65,11 @@ impl Postgres {
         } else {
             Command::new("sh")
         };
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a host name");
+        let certificate = certified.cert.pem();
         let mut minder = command
+            .env("CERTIFICATE", &certificate)
+            .env("KEY", certified.signing_key.serialize_pem())
             .args(["-c", MINDER, "minder"])
             .arg(&bin)
             .current_dir("/")
@@ -66,9 +80,9 @@ impl Postgres {
         let mut line = String::new();
         let stdout = minder.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line of text");
-        let dir = PathBuf::from(line.trim_end());
-        assert!(dir.is_absolute(), "PostgreSQL did not start");
-        Self { bin, dir, minder }
+        let (port, dir) = line.trim_end().split_once(' ').expect("PostgreSQL started");
+        let (port, dir) = (port.parse().expect("a port"), PathBuf::from(dir));
+        Self { bin, dir, port, certificate, minder }
     }
 
     /// The URL of a new, empty database.
@@ -88,7 +102,17 @@ impl Postgres {
     /// The URL of a database.
     pub fn url(&self, database: &str) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{socket}/{database}")
+        format!("postgres://postgres@{socket}:{}/{database}", self.port)
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The certificate that it shows there, as PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
     }
 
     /// Has the server do something, and returns the rows as text.
@@ -97,6 +121,7 @@ impl Postgres {
         let out = Command::new(self.bin.join("psql"))
             .args(["--no-psqlrc", "--tuples-only", "--no-align", "--username", "postgres", "--host"])
             .arg(&self.dir)
+            .args(["--port", &self.port.to_string()])
             .args(["--dbname", database, "--command", statement])
             .output()
             .expect("psql stands beside the server");

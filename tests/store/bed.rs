@@ -152,7 +152,13 @@ pub fn session(account: &str, sid: &str, now: i64) -> Session {
 
 pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) -> Begun {
     let token = hash(&format!("{}/0", session.id));
-    store.begin_session(session, &token, now + TOKEN, keep, now, UNTIL).await.unwrap()
+    {
+        let generation =
+            store.account(&session.account).await.unwrap().map_or(0, |account| account.generation);
+        store.begin_session(session, generation, (&token, now + TOKEN), keep, now, UNTIL)
+    }
+    .await
+    .unwrap()
 }
 
 /// The hash of a token. No hash function is needed: a name, padded.

@@ -1,6 +1,6 @@
 //! Opening: files and modes, several processes at once, stores of others.
 
-use crate::bed::{Bed, on_both, on_file, run, sql};
+use crate::bed::{Bed, NOW, new, on_both, on_file, on_server, run, sql};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
 use portcullis::store::{Store, StoreError};
@@ -114,6 +114,52 @@ fn a_database_that_cannot_hold_all_names_is_refused() {
     let url = Postgres::shared().database_with("TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
     let error = run(Store::open(&url, Path::new(""))).unwrap_err();
     assert!(error.to_string().contains("LATIN1"), "{error}");
+}
+
+#[test]
+fn a_server_proves_who_it_is_where_the_url_asks_for_it() {
+    let server = Postgres::shared();
+    let name = server.database().rsplit('/').next().unwrap().to_owned();
+    server.sql(
+        &name,
+        &format!("CREATE ROLE {name} LOGIN PASSWORD 'hunter2'; ALTER DATABASE {name} OWNER TO {name}"),
+    );
+    let dir = Dir::new();
+    dir.write("ca.pem", server.certificate());
+    let trusted = dir.path().join("ca.pem").display().to_string();
+    let open = |host: &str, password: &str, options: &str| {
+        let url = format!("postgres://{name}:{password}@{host}:{}/{name}?{options}", server.port());
+        run(async {
+            let store = Store::open(&url, Path::new("")).await?;
+            store.add(&[new(options)], NOW).await
+        })
+    };
+    open("localhost", "hunter2", &format!("sslmode=verify-full&sslrootcert={trusted}")).unwrap();
+    open("localhost", "hunter2", "sslmode=require").unwrap();
+    for (host, password, options) in [
+        // Nobody vouches for it; the name is another one; the password is.
+        ("localhost", "hunter2", "sslmode=verify-full".to_owned()),
+        ("127.0.0.1", "hunter2", format!("sslmode=verify-full&sslrootcert={trusted}")),
+        ("localhost", "hunter3", format!("sslmode=verify-full&sslrootcert={trusted}")),
+        // This machine by another address: a name of another host for all that is known.
+        ("0.0.0.0", "hunter2", String::new()),
+    ] {
+        let error = open(host, password, &options).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter"), "{error}");
+        assert!(matches!(error, StoreError::Unavailable(_)), "{options}: {error:?}");
+    }
+    open("0.0.0.0", "hunter2", "sslmode=disable").expect("it was TLS that was wanted");
+}
+
+#[test]
+fn a_connection_that_the_server_closed_is_replaced() {
+    on_server(async |bed: Bed| {
+        bed.account("ada").await;
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        assert!(!bed.sql(others).await.is_empty());
+        assert!(bed.store.account("ada").await.unwrap().is_some());
+    });
 }
 
 #[test]

@@ -26,6 +26,23 @@ fn a_session_comes_back_as_it_began() {
 }
 
 #[test]
+fn nobody_begins_a_session_with_a_password_that_was_changed_meanwhile() {
+    on_both(async |bed: Bed| {
+        bed.account("ada").await;
+        let checked = bed.store.account("ada").await.unwrap().unwrap();
+        let change = AccountChange { password: Some("$argon2id$new".to_owned()), ..AccountChange::default() };
+        bed.store.change("ada", &change, NOW, UNTIL).await.unwrap();
+        let begin = async |generation| {
+            let session = session("ada", "s", NOW);
+            bed.store.begin_session(&session, generation, (&hash("s/0"), UNTIL), 5, NOW, UNTIL).await.unwrap()
+        };
+        assert!(matches!(begin(checked.generation).await, Begun::AccountChanged));
+        assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 0);
+        assert!(matches!(begin(checked.generation + 1).await, Begun::Begun(_)));
+    });
+}
+
+#[test]
 fn what_a_client_says_of_itself_is_cut() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;

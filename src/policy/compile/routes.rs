@@ -1,12 +1,13 @@
 //! `[rate_limit.NAME]` and `[[route]]`: what is asked of whom, where.
 
-use super::Faults;
+use super::admission::{person, sources};
 use super::trust::{Claims, claim_path};
 use super::upstreams::{Audiences, Upstreams};
-use crate::authenticate::{Access, Admission, ClaimValue, Sources};
-use crate::authority::{Compat, Endpoint, Facts, Terms};
+use super::{Faults, endpoints};
+use crate::authenticate::{Access, Admission, ClaimValue};
+use crate::authority::Terms;
 use crate::authorize::{Check, Expected, Rule};
-use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table, Source};
+use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table};
 use crate::config::place::nearest;
 use crate::forward::{Delivery, Destination};
 use crate::limit::{By, Limit, Limits};
@@ -14,7 +15,7 @@ use crate::policy::{Handler, Route};
 use crate::respond::metrics::RouteCounters;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use http::HeaderName;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -176,7 +177,7 @@ pub(super) fn compile(
         routes.push(route);
     }
     if let Some(terms) = terms {
-        endpoints(file, terms, limits, cores, &mut routes, &mut entries, faults);
+        endpoints::compile(file, terms, limits, cores, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
     }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
@@ -220,167 +221,6 @@ pub(super) fn compile(
         }
     };
     (routes, table)
-}
-
-/// The authority's endpoints, as routes of their own. They are there for each host that the file names, since a route
-/// of a host wins over one without: a catch-all of a host would hide them.
-fn endpoints(
-    file: &File,
-    terms: &Terms,
-    limits: &NamedLimits,
-    cores: usize,
-    routes: &mut Vec<Route>,
-    entries: &mut Vec<(Matcher, usize)>,
-    faults: &mut Faults<'_>,
-) {
-    let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
-    let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
-    let wanted = file.authority.as_ref().map_or(&[][..], |table| &table.rate_limits);
-    let guessable = chosen_limits("authority.rate_limits", wanted, limits, faults);
-    for facts in Endpoint::ALL {
-        if facts.endpoint == Endpoint::LoginPage && terms.cookies.is_none() {
-            // Without cookies a browser could not keep what it is given.
-            continue;
-        }
-        let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
-        let path = terms.path(facts.endpoint);
-        let mut paths = vec![path.to_owned()];
-        if facts.endpoint == Endpoint::Verify {
-            // Envoy asks with the original path behind this one.
-            paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
-        }
-        for path in paths {
-            let (Ok(pattern), Ok(methods)) =
-                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
-            else {
-                let hint = "a path such as /auth/login";
-                faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
-                continue;
-            };
-            for host in &hosts {
-                let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
-                entries.push((matcher, routes.len()));
-            }
-        }
-        let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
-        routes.push(Route {
-            name: name.clone(),
-            index: routes.len(),
-            limits,
-            admission: facts.access.into(),
-            rule: Rule::default(),
-            handler: Handler::Answer(facts.endpoint),
-            login_page: false,
-            // Pages that work without scripts have forms to log out with.
-            csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
-            counters: Arc::new(RouteCounters::new(name, cores)),
-        });
-    }
-}
-
-/// The methods of an endpoint: its own, and those with which clients of another issuer come.
-fn methods_asked(terms: &Terms, facts: Facts) -> &'static [&'static str] {
-    match (terms.compat, facts.endpoint) {
-        // Documented with both.
-        (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
-        (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
-    }
-}
-
-fn methods_of(list: &[&str]) -> Result<Methods, crate::route::PatternFault> {
-    if list.is_empty() { Ok(Methods::any()) } else { Methods::parse(list) }
-}
-
-/// Where a route's tokens may come from.
-fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) -> Sources {
-    let Some(list) = &table.sources else { return Sources::default() };
-    let mut sources = Sources { header: false, cookie: false, named: Box::new([]), query: None };
-    let mut named = Vec::new();
-    if list.is_empty() {
-        let hint = "\"header\", \"cookie\" or both; or access = \"public\" where no token is looked at";
-        faults.fault("bad_value", &format!("{key}.sources"), "an empty list: no token could come", hint);
-    }
-    for (index, source) in list.iter().enumerate() {
-        let key = format!("{key}.sources[{index}]");
-        match source {
-            Source::Header => sources.header = true,
-            Source::Cookie => {
-                sources.cookie = true;
-                if terms.is_none_or(|terms| terms.cookies.is_none()) {
-                    let hint = "[authority] cookies = true, or no \"cookie\" here";
-                    faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
-                }
-            }
-            Source::Query(name) => {
-                let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-                if name.is_empty() || !name.bytes().all(plain) {
-                    let hint = "letters, digits, '_' and '-'";
-                    faults.fault("bad_value", &key, format!("\"{name}\" as a field of the query"), hint);
-                }
-                faults.warn(
-                    "token_in_query",
-                    &key,
-                    "tokens in the query: proxies, histories and logs of others keep them (RFC 6750 section 5.3)",
-                    "\"header\"; or a route of its own for what cannot send one",
-                );
-                sources.query = Some(name.as_str().into());
-            }
-            Source::Named(name) => match name.parse::<HeaderName>() {
-                Ok(name) if name != http::header::AUTHORIZATION && name != http::header::COOKIE => {
-                    named.push(name)
-                }
-                Ok(_) | Err(_) => {
-                    let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
-                    faults.fault("bad_header", &key, format!("\"{name}\""), hint);
-                }
-            },
-        }
-    }
-    sources.named = named.into();
-    sources
-}
-
-/// What a route says of persons with browsers must be possible.
-fn person(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) {
-    let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
-    if table.login.is_some() && !cookies {
-        let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";
-        faults.fault(
-            "no_cookies",
-            &format!("{key}.login"),
-            "a login page, and no cookies to log in with",
-            hint,
-        );
-    }
-    if table.login.is_some() && table.access != file::Access::Authenticated {
-        let hint = "access = \"authenticated\", or no login";
-        faults.fault(
-            "impossible_rule",
-            &format!("{key}.login"),
-            "a login page where no login is asked for",
-            hint,
-        );
-    }
-    if table.login.is_some() && table.sources.as_ref().is_some_and(|list| !list.contains(&Source::Cookie)) {
-        // Whoever logged in would be sent to the login page again, and from there back, for ever.
-        let hint = "\"cookie\" among the sources, or no login";
-        faults.fault(
-            "impossible_rule",
-            &format!("{key}.login"),
-            "a login page, and cookies are not looked at",
-            hint,
-        );
-    }
-    if let Some(field) = &table.csrf_field {
-        let key = format!("{key}.csrf_field");
-        if field.is_empty() || field.len() > 64 {
-            faults.fault("bad_value", &key, "no name of a field", "a name such as \"csrf_token\"");
-        }
-        if !cookies {
-            let hint = "[authority] cookies = true, or no csrf_field";
-            faults.fault("no_cookies", &key, "a CSRF token without cookies has no use", hint);
-        }
-    }
 }
 
 /// A route's name; its path where it has none.
@@ -460,7 +300,12 @@ fn defined<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
     }
 }
 
-fn chosen_limits(key: &str, names: &[String], limits: &NamedLimits, faults: &mut Faults<'_>) -> Limits {
+pub(super) fn chosen_limits(
+    key: &str,
+    names: &[String],
+    limits: &NamedLimits,
+    faults: &mut Faults<'_>,
+) -> Limits {
     let mut chosen = Vec::new();
     for (index, name) in names.iter().enumerate() {
         match limits.get(name) {

@@ -1,0 +1,99 @@
+//! What a route says of its callers' credentials: where a token may be, and what a person with a browser meets.
+
+use super::Faults;
+use crate::authenticate::Sources;
+use crate::authority::Terms;
+use crate::config::file::{self, RouteTable as Table, Source};
+use http::HeaderName;
+
+/// Where a route's tokens may come from.
+pub(super) fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) -> Sources {
+    let Some(list) = &table.sources else { return Sources::default() };
+    let mut sources = Sources { header: false, cookie: false, named: Box::new([]), query: None };
+    let mut named = Vec::new();
+    if list.is_empty() {
+        let hint = "\"header\", \"cookie\" or both; or access = \"public\" where no token is looked at";
+        faults.fault("bad_value", &format!("{key}.sources"), "an empty list: no token could come", hint);
+    }
+    for (index, source) in list.iter().enumerate() {
+        let key = format!("{key}.sources[{index}]");
+        match source {
+            Source::Header => sources.header = true,
+            Source::Cookie => {
+                sources.cookie = true;
+                if terms.is_none_or(|terms| terms.cookies.is_none()) {
+                    let hint = "[authority] cookies = true, or no \"cookie\" here";
+                    faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
+                }
+            }
+            Source::Query(name) => {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+                if name.is_empty() || !name.bytes().all(plain) {
+                    let hint = "letters, digits, '_' and '-'";
+                    faults.fault("bad_value", &key, format!("\"{name}\" as a field of the query"), hint);
+                }
+                faults.warn(
+                    "token_in_query",
+                    &key,
+                    "tokens in the query: proxies, histories and logs of others keep them (RFC 6750 section 5.3)",
+                    "\"header\"; or a route of its own for what cannot send one",
+                );
+                sources.query = Some(name.as_str().into());
+            }
+            Source::Named(name) => match name.parse::<HeaderName>() {
+                Ok(name) if name != http::header::AUTHORIZATION && name != http::header::COOKIE => {
+                    named.push(name)
+                }
+                Ok(_) | Err(_) => {
+                    let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
+                    faults.fault("bad_header", &key, format!("\"{name}\""), hint);
+                }
+            },
+        }
+    }
+    sources.named = named.into();
+    sources
+}
+
+/// What a route says of persons with browsers must be possible.
+pub(super) fn person(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) {
+    let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
+    if table.login.is_some() && !cookies {
+        let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";
+        faults.fault(
+            "no_cookies",
+            &format!("{key}.login"),
+            "a login page, and no cookies to log in with",
+            hint,
+        );
+    }
+    if table.login.is_some() && table.access != file::Access::Authenticated {
+        let hint = "access = \"authenticated\", or no login";
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.login"),
+            "a login page where no login is asked for",
+            hint,
+        );
+    }
+    if table.login.is_some() && table.sources.as_ref().is_some_and(|list| !list.contains(&Source::Cookie)) {
+        // Whoever logged in would be sent to the login page again, and from there back, for ever.
+        let hint = "\"cookie\" among the sources, or no login";
+        faults.fault(
+            "impossible_rule",
+            &format!("{key}.login"),
+            "a login page, and cookies are not looked at",
+            hint,
+        );
+    }
+    if let Some(field) = &table.csrf_field {
+        let key = format!("{key}.csrf_field");
+        if field.is_empty() || field.len() > 64 {
+            faults.fault("bad_value", &key, "no name of a field", "a name such as \"csrf_token\"");
+        }
+        if !cookies {
+            let hint = "[authority] cookies = true, or no csrf_field";
+            faults.fault("no_cookies", &key, "a CSRF token without cookies has no use", hint);
+        }
+    }
+}

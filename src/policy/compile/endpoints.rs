@@ -1,0 +1,83 @@
+//! The endpoints of the local authority among the routes.
+
+use super::Faults;
+use super::routes::{NamedLimits, chosen_limits};
+use crate::authenticate::Access;
+use crate::authority::{Compat, Endpoint, Facts, Terms};
+use crate::authorize::Rule;
+use crate::config::file::File;
+use crate::limit::Limits;
+use crate::policy::{Handler, Route};
+use crate::respond::metrics::RouteCounters;
+use crate::route::{HostPattern, Matcher, Methods, PathPattern};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// The authority's endpoints, as routes of their own. They are there for each host that the file names, since a route
+/// of a host wins over one without: a catch-all of a host would hide them.
+pub(super) fn compile(
+    file: &File,
+    terms: &Terms,
+    limits: &NamedLimits,
+    cores: usize,
+    routes: &mut Vec<Route>,
+    entries: &mut Vec<(Matcher, usize)>,
+    faults: &mut Faults<'_>,
+) {
+    let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
+    let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
+    let wanted = file.authority.as_ref().map_or(&[][..], |table| &table.rate_limits);
+    let guessable = chosen_limits("authority.rate_limits", wanted, limits, faults);
+    for facts in Endpoint::ALL {
+        if facts.endpoint == Endpoint::LoginPage && terms.cookies.is_none() {
+            // Without cookies a browser could not keep what it is given.
+            continue;
+        }
+        let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
+        let path = terms.path(facts.endpoint);
+        let mut paths = vec![path.to_owned()];
+        if facts.endpoint == Endpoint::Verify {
+            // Envoy asks with the original path behind this one.
+            paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
+        }
+        for path in paths {
+            let (Ok(pattern), Ok(methods)) =
+                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
+            else {
+                let hint = "a path such as /auth/login";
+                faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
+                continue;
+            };
+            for host in &hosts {
+                let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
+                entries.push((matcher, routes.len()));
+            }
+        }
+        let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
+        routes.push(Route {
+            name: name.clone(),
+            index: routes.len(),
+            limits,
+            admission: facts.access.into(),
+            rule: Rule::default(),
+            handler: Handler::Answer(facts.endpoint),
+            login_page: false,
+            // Pages that work without scripts have forms to log out with.
+            csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
+            counters: Arc::new(RouteCounters::new(name, cores)),
+        });
+    }
+}
+
+/// The methods of an endpoint: its own, and those with which clients of another issuer come.
+fn methods_asked(terms: &Terms, facts: Facts) -> &'static [&'static str] {
+    match (terms.compat, facts.endpoint) {
+        // Documented with both.
+        (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
+        (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
+    }
+}
+
+fn methods_of(list: &[&str]) -> Result<Methods, crate::route::PatternFault> {
+    if list.is_empty() { Ok(Methods::any()) } else { Methods::parse(list) }
+}

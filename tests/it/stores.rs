@@ -1,0 +1,75 @@
+//! The gateway at a database server: what several gateways share, and what becomes of them when it is not there.
+
+use crate::kit::account::{self, AUTHORITY, Pair, login, refresh, try_refresh};
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{command, write_policy};
+use crate::kit::postgres::Postgres;
+use crate::kit::{Answer, Portcullis, Request, eventually};
+use std::net::SocketAddr;
+
+const ROUTES: &str = "
+[upstream.echo]
+builtin = \"echo\"
+
+[[route]]
+path     = \"/any\"
+upstream = \"echo\"
+";
+
+fn policy(url: &str) -> String {
+    format!("{AUTHORITY}store = \"{url}\"\n{ROUTES}")
+}
+
+fn me(address: SocketAddr, pair: &Pair) -> Answer {
+    Request::get("/auth/me").bearer(&pair.access).to(address)
+}
+
+#[test]
+fn gateways_at_one_database_share_sessions_and_revocations() {
+    let policy = policy(&Postgres::shared().database());
+    let one = Portcullis::with(&policy).start();
+    account::add(one.dir(), "ada", &[]);
+    let two = Portcullis::with(&policy).start();
+    // Each has keys of its own here: what one signed is a stranger's to the other, but the session is everybody's.
+    let first = login(one.http(), "ada");
+    let second = refresh(two.http(), &first.refresh);
+    assert_eq!(
+        refresh(one.http(), &first.refresh).refresh,
+        second.refresh,
+        "one successor, whoever is asked"
+    );
+    me(two.http(), &second).is(200);
+    Request::post("/auth/logout-all", "").bearer(&first.access).to(one.http()).is(204);
+    me(one.http(), &first).is_refusal(401, "revoked_token");
+    eventually("the other gateway refuses it too", || me(two.http(), &second).code() == "revoked_token");
+    try_refresh(two.http(), &second.refresh).is_refusal(401, "revoked_token");
+    me(two.http(), &login(two.http(), "ada")).is(200);
+}
+
+#[test]
+fn a_gateway_outlives_its_connections_to_the_database() {
+    let url = Postgres::shared().database();
+    let gateway = Portcullis::with(&policy(&url)).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let pair = login(gateway.http(), "ada");
+    let database = url.rsplit('/').next().unwrap();
+    let closed = Postgres::shared().sql(
+        database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    assert!(closed.contains('t'), "there were connections: {closed}");
+    me(gateway.http(), &refresh(gateway.http(), &pair.refresh)).is(200);
+}
+
+#[test]
+fn where_the_database_is_not_there_that_is_told_without_the_password() {
+    let dir = Dir::new();
+    write_policy(&dir, &policy("postgres://ada:hunter2@127.0.0.1:1/portcullis"));
+    for arguments in [&["user", "list"][..], &["run"]] {
+        let finished = command(&dir, arguments);
+        assert_ne!(finished.code, Some(0), "{finished:?}");
+        let told = format!("{finished:?}");
+        assert!(told.contains("Connection refused") && !told.contains("hunter2"), "{told}");
+    }
+}
