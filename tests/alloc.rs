@@ -6,7 +6,8 @@ use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
-    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Principal, Shown, TokenCache, Trust,
+    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Principal, Shown, TokenCache,
+    Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;

@@ -166,7 +166,10 @@ fn a_service_is_told_what_a_token_is_worth_and_of_a_worthless_one_nothing() {
     assert_eq!(introspected(address, &token("eve").to_string())["sub"], "eve", "another issuer's");
 
     let next = refresh(address, &pair.refresh);
-    let forged = format!("{}A", &pair.access[..pair.access.len() - 1]);
+    // The first character of a signature is all signature; of its last one only two bits are.
+    let (claimed, signature) = pair.access.rsplit_once('.').unwrap();
+    let flipped = if signature.starts_with('A') { "B" } else { "A" };
+    let forged = format!("{claimed}.{flipped}{}", &signature[1..]);
     let inactive = json!({ "active": false });
     for worthless in [
         &pair.refresh,
