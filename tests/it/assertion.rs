@@ -2,16 +2,18 @@
 
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::dir::Dir;
+use crate::kit::forge::{self, Algorithm};
 use crate::kit::portcullis::{command, write_policy};
 use crate::kit::upstream::Seen;
-use crate::kit::{Portcullis, Request, Upstream, values};
+use crate::kit::{Portcullis, Request, Upstream, token, values};
+use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
+use jsonwebtoken::jwk::JwkSet;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::SystemTime;
 
 #[path = "../../docs/identity/assertion.rs"]
 mod documented;
@@ -99,29 +101,39 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Value, String>
     }
 }
 
-/// The programs' verdicts on an assertion, by runtime.
-fn verdicts(
-    gateway: &Portcullis,
-    assertion: &str,
-    audience: &str,
-    request: Option<(&str, &str)>,
-) -> [(&'static str, Result<Value, String>); 3] {
-    let url = format!("http://{}/.well-known/jwks.json", gateway.http());
-    let issuer = "https://localhost:8443";
-    let program = |name| docs(name).to_str().unwrap().to_owned();
-    let keys = Request::get("/.well-known/jwks.json").to(gateway.http()).is(200).json();
-    let keys = serde_json::from_value(keys).unwrap();
-    let checked = |runtime: &Path, script| {
-        let script = program(script);
-        let mut arguments = vec![&*script, &*url, issuer, audience];
-        arguments.extend(request.iter().flat_map(|(method, target)| [method, target]));
-        run(runtime, &arguments, assertion)
-    };
-    [
-        ("Python", checked(python(), "assertion.py")),
-        ("Node", checked(Path::new("node"), "assertion.mjs")),
-        ("Rust", documented::check(assertion, &keys, issuer, audience, request)),
-    ]
+/// Whose assertions are checked: where its keys are, and its name.
+struct Authority {
+    keys_at: String,
+    keys: JwkSet,
+    name: &'static str,
+}
+
+impl Authority {
+    fn of(gateway: &Portcullis) -> Self {
+        let keys = Request::get("/.well-known/jwks.json").to(gateway.http()).is(200).json();
+        let keys_at = format!("http://{}/.well-known/jwks.json", gateway.http());
+        Self { keys_at, keys: serde_json::from_value(keys).unwrap(), name: "https://localhost:8443" }
+    }
+
+    /// The programs' verdicts on an assertion, by runtime.
+    fn verdicts(
+        &self,
+        assertion: &str,
+        audience: &str,
+        request: Option<(&str, &str)>,
+    ) -> [(&'static str, Result<Value, String>); 3] {
+        let checked = |runtime: &Path, script| {
+            let script = docs(script);
+            let mut arguments = vec![script.to_str().unwrap(), &self.keys_at, self.name, audience];
+            arguments.extend(request.iter().flat_map(|(method, target)| [method, target]));
+            run(runtime, &arguments, assertion)
+        };
+        [
+            ("Python", checked(python(), "assertion.py")),
+            ("Node", checked(Path::new("node"), "assertion.mjs")),
+            ("Rust", documented::check(assertion, &self.keys, self.name, audience, request)),
+        ]
+    }
 }
 
 fn ask(gateway: &Portcullis, upstream: &Upstream, token: &str) -> Seen {
@@ -136,7 +148,7 @@ fn an_assertion_is_checked_in_python_node_and_rust() {
     let token = login(gateway.http(), "ada").access;
     let seen = ask(&gateway, &upstream, &token);
     let assertion = seen.header("x-auth-assertion").unwrap();
-    for (runtime, verdict) in verdicts(&gateway, assertion, "orders", None) {
+    for (runtime, verdict) in Authority::of(&gateway).verdicts(assertion, "orders", None) {
         let claims = verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"));
         assert_eq!((&claims["sub"], &claims["aud"]), (&json!("ada"), &json!("orders")), "{runtime}");
         assert_eq!((&claims["roles"], &claims["tenant"]), (&json!(["clerk", "auditör"]), &json!("acme inc")));
@@ -149,10 +161,60 @@ fn an_assertion_is_checked_in_python_node_and_rust() {
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{head}.{flipped}{}", &signature[1..]);
     for (assertion, audience) in [(assertion, "stock"), (&*forged, "orders"), (&*token, "orders")] {
-        for (runtime, verdict) in verdicts(&gateway, assertion, audience, None) {
+        for (runtime, verdict) in Authority::of(&gateway).verdicts(assertion, audience, None) {
             assert!(verdict.is_err(), "{runtime} takes {audience} {assertion}");
         }
     }
+}
+
+#[test]
+fn each_program_refuses_what_is_no_assertion_though_its_key_signed_it() {
+    let keys = forge::jwks();
+    let body = keys.to_string();
+    let served = Upstream::answering(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let authority = Authority {
+        keys_at: format!("{served}/jwks.json"),
+        keys: serde_json::from_value(keys).unwrap(),
+        name: "https://id.test/",
+    };
+    let good = || token("ada").member("typ", json!("assertion+jwt"));
+    let by = |algorithm| good().algorithm(algorithm);
+    let forged = {
+        let (message, other) = (good().sign(), token("eve").sign());
+        format!("{}.{}", message.rsplit_once('.').unwrap().0, other.rsplit_once('.').unwrap().1)
+    };
+    let unsigned = good().member("alg", json!("none")).sign();
+    let cases = [
+        ("good", good().sign(), true),
+        ("good, by EdDSA", by(Algorithm::EdDsa).sign(), true),
+        ("an access token", token("ada").sign(), false),
+        ("of no type", good().member("typ", Value::Null).sign(), false),
+        ("expired", good().claim("exp", json!(forge::now() - 60)).sign(), false),
+        ("that never expires", good().without("exp").sign(), false),
+        ("another's", good().claim("iss", json!("https://evil.test/")).sign(), false),
+        ("for another", good().claim("aud", json!("stock")).sign(), false),
+        ("for nobody", good().without("aud").sign(), false),
+        ("by no key", good().member("kid", Value::Null).sign(), false),
+        ("by another key", good().member("kid", json!("eddsa")).sign(), false),
+        ("by an algorithm that is none of ours", by(Algorithm::Rs256).sign(), false),
+        ("by a secret", by(Algorithm::Hs256).member("kid", json!("es256")).sign(), false),
+        ("with another's signature", forged, false),
+        ("without a signature", unsigned.rsplit_once('.').unwrap().0.to_owned() + ".", false),
+    ];
+    python();
+    std::thread::scope(|scope| {
+        for (name, assertion, accepted) in &cases {
+            let authority = &authority;
+            scope.spawn(move || {
+                for (runtime, verdict) in authority.verdicts(assertion, "orders", None) {
+                    assert_eq!(verdict.is_ok(), *accepted, "{runtime}: {name}: {verdict:?}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -186,7 +248,9 @@ fn an_assertion_that_is_bound_names_its_request() {
         ("POST", "/orders/7?x=%2F", false),
         ("GET", "/orders/8?x=%2F", false),
     ] {
-        for (runtime, verdict) in verdicts(&gateway, assertion, "orders", Some((method, target))) {
+        for (runtime, verdict) in
+            Authority::of(&gateway).verdicts(assertion, "orders", Some((method, target)))
+        {
             assert_eq!(verdict.is_ok(), good, "{runtime}: {method} {target}: {verdict:?}");
         }
     }
@@ -203,9 +267,20 @@ fn proven_in_rust(
     for (name, value) in headers {
         map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
     }
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let now = forge::now().unsigned_abs();
     let proven = documented_signature::identity((method, target), &map, SECRET.as_bytes(), now)?;
     Some(proven.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// What the gateway would have signed at this moment.
+fn signed_at(seen: &Seen, made: i64) -> String {
+    let names = seen.header("x-auth-signature").unwrap().split(';').nth(2).unwrap().to_owned();
+    let mut text = format!("v1\n{made}\n{}\n{}\n", seen.method, seen.target);
+    for name in names.strip_prefix("h=").unwrap().split(',') {
+        text.push_str(&format!("{name}:{}\n", seen.header(name).unwrap()));
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("v1;t={made};{names};s={}", forge::base64url(hmac::sign(&key, text.as_bytes())))
 }
 
 #[test]
@@ -226,7 +301,7 @@ fn who_asks_for_a_verdict_gets_the_proofs_of_the_request_that_it_will_forward() 
     let target = "/api/orders/7?x=%2F";
     let answer = question(target);
     let assertion = answer.is(200).header("x-auth-assertion").unwrap();
-    for (runtime, verdict) in verdicts(&gateway, assertion, "orders", Some(("GET", target))) {
+    for (runtime, verdict) in Authority::of(&gateway).verdicts(assertion, "orders", Some(("GET", target))) {
         assert_eq!(verdict.unwrap_or_else(|why| panic!("{runtime}: {why}"))["sub"], "ada");
     }
     let proven = proven_in_rust("GET", target, &answer.headers).expect("a signature");
@@ -334,6 +409,21 @@ fn a_signature_is_checked_with_no_library() {
     // Whoever sends it again cannot put another name beside the proven one.
     let twice = [&seen.headers[..], &[("X-Auth-Subject".to_owned(), "root".to_owned())]].concat();
     assert!(!in_shell("GET", &seen.target, &twice) && !in_rust("GET", &seen.target, &twice));
+
+    // The gateway's own signature of another moment.
+    for (seconds, good) in [(0, true), (-30, true), (30, true), (-90, false), (90, false)] {
+        let signature = signed_at(&seen, forge::now() + seconds);
+        let mut headers = seen.headers.clone();
+        headers.retain(|(name, _)| !name.eq_ignore_ascii_case("x-auth-signature"));
+        headers.push(("x-auth-signature".to_owned(), signature.clone()));
+        assert_eq!(in_shell("GET", &seen.target, &headers), good, "shell: {seconds}");
+        assert_eq!(in_rust("GET", &seen.target, &headers), good, "Rust: {seconds}");
+        let mut changed = request.clone();
+        changed["headers"]["x-auth-signature"] = json!(signature);
+        for (runtime, verdict) in check(&changed) {
+            assert_eq!(verdict.is_ok(), good, "{runtime}: {seconds}: {verdict:?}");
+        }
+    }
 
     let change = |pointer: &str, value: &str| {
         let mut changed = request.clone();

@@ -70,6 +70,7 @@ fn granted(answer: &Answer) -> String {
     let body = answer.is(200).json();
     assert_eq!((&body["token_type"], &body["refresh_token"]), (&json!("Bearer"), &Value::Null));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("pragma"), Some("no-cache"));
     body["access_token"].as_str().unwrap().to_owned()
 }
 
