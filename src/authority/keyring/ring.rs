@@ -158,9 +158,11 @@ impl Ring {
         }
         let planned = self.0[self.current(now)].signs_from.saturating_add(period);
         let earliest = now.saturating_add(LEAD);
-        // A key for a time far ahead, made by a clock that was wrong, is no reason to make none for the time between.
+        // A key for a time far ahead, made by a clock that was wrong, is no reason to make none for the time between; one
+        // that another gateway made, whose clock is a little ahead of ours, is the next key.
         let signs_from = planned.max(earliest);
-        let known = self.0.iter().any(|slot| slot.signs_from > now && slot.signs_from <= signs_from);
+        let soon = signs_from.saturating_add(LEAD);
+        let known = self.0.iter().any(|slot| slot.signs_from > now && slot.signs_from <= soon);
         (planned <= earliest && !known).then_some(signs_from)
     }
 
