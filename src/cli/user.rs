@@ -194,6 +194,9 @@ impl Accounts {
         if self.account(name)?.is_some() {
             return Err(taken(name).into());
         }
+        if let Some(why) = self.is_a_service(&id) {
+            return Err(why.into());
+        }
         let password = hashed(&password::read(password_stdin, name)?)?;
         let account = NewAccount {
             id: id.clone(),
@@ -218,6 +221,12 @@ impl Accounts {
             Format::Text => say(&format!("{name} is added")),
         }
         Ok(())
+    }
+
+    /// Why nobody may have this id who is not a service: both would be one `sub` to upstreams.
+    fn is_a_service(&self, id: &str) -> Option<String> {
+        let known = self.terms.clients.contains_key(id);
+        known.then(|| format!("\"{id}\" is the id of a service ([authority.client]): give it another --id"))
     }
 
     fn set_password(&self, name: &str, password_stdin: bool) -> Result<(), Failure> {

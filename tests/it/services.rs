@@ -332,9 +332,14 @@ fn a_question_that_cannot_be_read_is_refused_in_the_words_of_oauth() {
 
 #[test]
 fn a_service_is_not_the_account_that_is_named_like_it() {
-    let gateway = start();
-    let address = gateway.http();
+    // The account was there before the service.
+    let gateway =
+        Portcullis::with(&format!("{AUTHORITY}{CLIENTS}").replace("client.billing", "client.other")).start();
     account::add(gateway.dir(), "billing", &[]);
+    let dir = gateway.dir().clone();
+    gateway.stop();
+    let gateway = Portcullis::with(&format!("{ISSUER}{AUTHORITY}{CLIENTS}")).within(dir).start();
+    let address = gateway.http();
     let person = login(address, "billing");
     let service = granted(&by(BILLING, "/auth/token", &[GRANT]).to(address));
     let sid = person.claims()["sid"].as_str().unwrap().to_owned();
@@ -372,4 +377,26 @@ fn who_has_a_document_already_is_not_sent_it_again() {
         let head = Request::new("HEAD", path).to(address);
         assert_eq!((head.is(200).header("etag"), head.body.len()), (Some(&*tag), 0));
     }
+}
+
+#[test]
+fn no_account_is_given_the_id_of_a_service() {
+    use crate::kit::portcullis::command_with;
+    let gateway = start();
+    let add = |arguments: &[&str]| {
+        command_with(gateway.dir(), &[&["user", "add"], arguments].concat(), "correct horse battery staple")
+    };
+    for arguments in [&["billing", "--password-stdin"][..], &["ada", "--id", "billing", "--password-stdin"]] {
+        let refused = add(arguments);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("the id of a service"), "{refused:?}");
+    }
+    let added = add(&["billing", "--id", "bill", "--password-stdin"]);
+    assert_eq!(added.code, Some(0), "{added:?}");
+    gateway.dir().write("users.csv", "name,id\nreports,\nada,reports\nbob,\n");
+    let imported = command_with(gateway.dir(), &["user", "import", "users.csv"], "");
+    assert_eq!(imported.code, Some(1), "{imported:?}");
+    assert_eq!(imported.text().matches("the id of a service").count(), 2, "{imported:?}");
+    let listed = command_with(gateway.dir(), &["user", "list"], "").stdout;
+    assert!(listed.contains("bob") && !listed.contains("ada"), "{listed}");
 }

@@ -127,7 +127,10 @@ impl Import<'_> {
             match self.accounts.account(&row.name)? {
                 Some(account) if self.update => self.change(number, &account, row)?,
                 Some(_) => self.summary.skipped += 1,
-                None => fresh.push((number, row)),
+                None => match self.accounts.is_a_service(row.id.as_deref().unwrap_or(row.name.as_str())) {
+                    Some(why) => self.fault(number, &why),
+                    None => fresh.push((number, row)),
+                },
             }
         }
         if self.dry_run {
