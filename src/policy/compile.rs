@@ -6,6 +6,7 @@
 mod admission;
 mod authority;
 mod endpoints;
+mod limits;
 mod routes;
 mod trust;
 mod upstreams;
@@ -115,7 +116,7 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
     let upstreams = upstreams::compile(file, &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
-    let limits = routes::limits(file, &mut claims, &mut faults);
+    let limits = limits::compile(file, &mut claims, &mut faults);
     let known = routes::Known {
         upstreams: &upstreams,
         audiences: &audiences,

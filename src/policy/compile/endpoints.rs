@@ -1,7 +1,7 @@
 //! The endpoints of the local authority among the routes.
 
 use super::Faults;
-use super::routes::{NamedLimits, chosen_limits};
+use super::limits::{NamedLimits, chosen_limits};
 use crate::authenticate::Access;
 use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::Rule;

@@ -1,99 +1,20 @@
-//! `[rate_limit.NAME]` and `[[route]]`: what is asked of whom, where.
+//! `[[route]]`: what is asked of whom, where.
 
 use super::admission::{person, sources};
+use super::limits::{NamedLimits, chosen_limits, defined};
 use super::trust::{Claims, claim_path};
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints};
 use crate::authenticate::{Access, Admission, ClaimValue};
 use crate::authority::Terms;
 use crate::authorize::{Check, Expected, Rule};
-use crate::config::file::{self, File, Fresh, Literal, RateLimitTable, RouteTable as Table};
-use crate::config::place::nearest;
+use crate::config::file::{self, File, Fresh, Literal, RouteTable as Table};
 use crate::forward::{Delivery, Destination};
-use crate::limit::{By, Limit, Limits};
 use crate::policy::{Handler, Route};
 use crate::respond::metrics::RouteCounters;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
-use http::HeaderName;
-use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU32;
+use std::collections::HashMap;
 use std::sync::Arc;
-
-pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
-
-pub(super) fn limits(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> NamedLimits {
-    let mut limits = NamedLimits::new();
-    for (name, table) in &file.rate_limit {
-        let key = format!("rate_limit.{name}");
-        if !is_plain_name(name) {
-            faults.fault(
-                "bad_name",
-                &key,
-                format!("\"{name}\""),
-                "letters, digits, '-', '_' and '.', at most 64: the name stands in a header",
-            );
-            continue;
-        }
-        if let Some(limit) = limit(&key, name, table, claims, faults) {
-            limits.insert(name.clone(), Arc::new(limit));
-        }
-    }
-    limits
-}
-
-fn limit(
-    key: &str,
-    name: &str,
-    table: &RateLimitTable,
-    claims: &mut Claims,
-    faults: &mut Faults<'_>,
-) -> Option<Limit> {
-    let by_key = format!("{key}.by");
-    let by = match table.by.split_once(':') {
-        None => match table.by.as_str() {
-            "client_ip" => By::ClientIp,
-            "subject" => By::Subject,
-            "route" => By::Route,
-            _ => return bad_by(&by_key, &table.by, faults),
-        },
-        Some(("header", header)) => match header.parse::<HeaderName>() {
-            Ok(header) => By::Header(header),
-            Err(_) => return bad_by(&by_key, &table.by, faults),
-        },
-        Some(("claim", path)) => By::Claim(claims.id(claim_path(&by_key, path, faults)?)),
-        Some(_) => return bad_by(&by_key, &table.by, faults),
-    };
-    let rate = table.rate.or_else(|| {
-        faults.fault("missing_key", &format!("{key}.rate"), "nothing", "rate = \"100/s\" (or /m, /h, /d)");
-        None
-    })?;
-    let burst = match table.burst {
-        None => rate.count,
-        Some(burst) => match NonZeroU32::new(burst) {
-            Some(burst) => burst,
-            None => {
-                faults.fault(
-                    "bad_value",
-                    &format!("{key}.burst"),
-                    "0: nothing would ever pass",
-                    "a number of at least 1",
-                );
-                return None;
-            }
-        },
-    };
-    Some(Limit::new(Arc::from(name), by, rate.count, rate.per, burst))
-}
-
-fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
-    faults.fault(
-        "bad_value",
-        key,
-        format!("\"{found}\""),
-        "client_ip, subject, route, header:NAME or claim:PATH",
-    );
-    None
-}
 
 /// What routes refer to: compiled before them.
 pub(super) struct Known<'k> {
@@ -291,38 +212,6 @@ fn destination(
     }
 }
 
-fn defined<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    match nearest(name, &known) {
-        Some(near) => format!("the nearest is \"{near}\"; defined: {}", known.join(", ")),
-        None if known.is_empty() => "none is defined".to_owned(),
-        None => format!("defined: {}", known.join(", ")),
-    }
-}
-
-pub(super) fn chosen_limits(
-    key: &str,
-    names: &[String],
-    limits: &NamedLimits,
-    faults: &mut Faults<'_>,
-) -> Limits {
-    let mut chosen = Vec::new();
-    for (index, name) in names.iter().enumerate() {
-        match limits.get(name) {
-            Some(limit) => chosen.push(limit.clone()),
-            // One whose own fault is reported already is not reported again.
-            None if faults.loaded.file.rate_limit.contains_key(name) => {}
-            None => faults.fault(
-                "unknown_name",
-                &format!("{key}[{index}]"),
-                format!("no rate limit named \"{name}\""),
-                defined(name, limits.keys()),
-            ),
-        }
-    }
-    Limits::sort(chosen)
-}
-
 fn strip_prefix(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
@@ -440,10 +329,6 @@ fn expected(
         Literal::Integer(number) => Some(Expected::Literal(ClaimValue::Number((*number).into()))),
         Literal::Boolean(flag) => Some(Expected::Literal(ClaimValue::Bool(*flag))),
     }
-}
-
-fn is_plain_name(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// A scope-token (RFC 6749 section 3.3): visible ASCII without quote and backslash.
