@@ -93,6 +93,10 @@ impl Authority {
         let (send, started) = mpsc::channel();
         let terms = terms.clone();
         let run = move || {
+            // Behind the cores, which it shares them with, and so are the threads of SQLite, which come from this one: a flood
+            // of logins must not be felt by requests. On Linux a thread has a priority of its own. Where it cannot be set,
+            // the work is done all the same.
+            let _ = rustix::process::setpriority_process(None, NICE);
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(send.send(Err(format!("cannot start: {error}")))),
@@ -236,6 +240,9 @@ impl Authority {
 pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, Denial> {
     if endpoint.facts().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }
+
+/// How far behind the cores the authority's thread stands.
+const NICE: i32 = 10;
 
 /// For how long the schemes of hashes are not read again.
 const SCHEMES_KEPT: Duration = Duration::from_secs(10);
