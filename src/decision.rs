@@ -3,7 +3,7 @@
 //! No I/O, no await, no clock of its own, so that the proxy, and whatever else must know a verdict, call one and
 //! the same function.
 
-use crate::authenticate::{Admission, Principal, Shown, TokenCache, Trust, authenticate};
+use crate::authenticate::{Admission, Place, Principal, Shown, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Rule, authorize};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -15,8 +15,8 @@ use std::rc::Rc;
 pub struct Refusal {
     /// Why.
     pub denial: Denial,
-    /// Whose token verified, when the refusal came after that.
-    pub principal: Option<Rc<Principal>>,
+    /// Whose token verified, when the refusal came after that, and where it was.
+    pub caller: Option<(Rc<Principal>, Place)>,
 }
 
 /// Decides: is the caller who the route asks for, and may they do this?
@@ -33,7 +33,6 @@ pub fn decide(
     tokens: &mut TokenCache,
 ) -> Result<Permit, Refusal> {
     let caller = authenticate(admission, trust, shown, now, tokens)
-        .map_err(|denial| Refusal { denial, principal: None })?;
-    authorize(rule, caller.clone(), params, now)
-        .map_err(|denial| Refusal { denial, principal: caller.map(|(principal, _)| principal) })
+        .map_err(|denial| Refusal { denial, caller: None })?;
+    authorize(rule, caller.clone(), params, now).map_err(|denial| Refusal { denial, caller })
 }

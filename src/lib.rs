@@ -24,6 +24,8 @@
 //! # Around it
 //!
 //! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
+//! - [`explain`] tells what would become of a request that nobody sent, by the code that serves: for people, for the
+//!   policy's own tests, for reviews.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
@@ -55,6 +57,7 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod plan;
 pub mod policy;
 pub mod store;

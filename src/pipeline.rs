@@ -2,8 +2,8 @@
 
 use crate::accept::Connection;
 use crate::answer::Body;
+use crate::authenticate::Shown;
 use crate::authenticate::csrf::is_unsafe;
-use crate::authenticate::{Place, Shown};
 use crate::authority::{Compat, Endpoint, take_back};
 use crate::authorize::Permit;
 use crate::decision::decide;
@@ -123,11 +123,9 @@ async fn serve<'p>(
 
     match &route.handler {
         Handler::Forward(delivery) => {
-            let token = match permit.place() {
-                Some(Place::Query) => route.admission.sources.query.as_deref(),
-                Some(Place::Header | Place::Cookie | Place::Named) | None => None,
-            };
-            let target = Target::of(&head, &parts.uri, delivery.strip_prefix.as_deref(), token);
+            let sources = &route.admission.sources;
+            let target =
+                Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
             let id_header = record.id_header().clone();
             let told = Told {
                 caller: record.caller(),

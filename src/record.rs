@@ -147,7 +147,7 @@ impl Record {
 
     /// It was not: notes for the operator who was refused and what they lack.
     pub fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
-        if let Some(principal) = &refusal.principal
+        if let Some((principal, _)) = &refusal.caller
             && let Some(check) = route.rule.first_failure(principal, params, self.now)
         {
             let held = match check {
@@ -159,7 +159,7 @@ impl Record {
             };
             self.notes.detail = Some(format!("the route asks for {check}{held}"));
         }
-        self.principal = refusal.principal;
+        self.principal = refusal.caller.map(|(principal, _)| principal);
         refusal.denial
     }
 

@@ -5,7 +5,9 @@ use http::HeaderValue;
 use std::cell::Cell;
 
 /// 128 bits that no other request has. It identifies, it does not authorize: it is unique, not secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The default one is no request's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestId(u128);
 
 impl RequestId {

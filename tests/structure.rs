@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 /// The stages, in the order in which a request meets them.
 const STAGES: [&str; 6] = ["route", "authenticate", "authorize", "limit", "forward", "respond"];
 /// What no stage knows of: each owns its compiled type, and `policy` merely holds one of each.
-const AROUND: [&str; 11] = [
+const AROUND: [&str; 12] = [
     "config",
     "policy",
+    "explain",
     "worker",
     "accept",
     "pipeline",

@@ -78,6 +78,21 @@ impl Trust {
         changed
     }
 
+    /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token says
+    /// this or that: they are answered by the verification that serves, with a token that is signed by a key made for them.
+    /// What verifies here is not counted among the tokens that were seen.
+    #[must_use]
+    pub fn assuming(&self, key: &KeySet) -> Self {
+        let mut assuming = self.clone();
+        for issuer in &mut assuming.issuers {
+            issuer.keys = key.clone();
+            issuer.algorithms = vec![Algorithm::HS256];
+        }
+        assuming.seen = assuming.issuers.iter().map(|_| Arc::default()).collect();
+        assuming.epoch = next_epoch();
+        assuming
+    }
+
     /// With what only a local authority brings: its cookies' names (if it gives cookies), the origins from which
     /// requests with cookies may come beside their own, and what it revoked.
     pub fn with_local(
@@ -124,7 +139,7 @@ impl Trust {
     }
 
     /// The claims that the policy uses, by `ClaimId`.
-    pub(super) fn claims(&self) -> &[ClaimPath] {
+    pub fn claims(&self) -> &[ClaimPath] {
         &self.claims
     }
 

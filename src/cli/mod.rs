@@ -3,6 +3,7 @@
 //! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
 
 mod check;
+mod explain;
 mod healthcheck;
 mod key;
 mod run;
@@ -20,6 +21,8 @@ use std::process::ExitCode;
 
 /// The policy was refused, or what a command is about was.
 const REFUSED: u8 = 1;
+/// The command was used wrongly.
+const USAGE: u8 = 2;
 
 /// A reverse-proxy auth gateway: checks who calls and what they may do, then forwards with identity that a service
 /// can trust.
@@ -51,6 +54,8 @@ enum Command {
     Run,
     /// Load the policy and report every fault in it.
     Check,
+    /// Tell what would become of a request, and why.
+    Explain(explain::Request),
     /// Make or look into tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
     match command.unwrap_or(Command::Run) {
         Command::Run => run::run(&config),
         Command::Check => check::run(&config, format),
+        Command::Explain(request) => explain::run(&config, format, &request),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),

@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
+    /// How this file itself is taken.
+    #[serde(deserialize_with = "table")]
+    pub policy: PolicyTable,
     /// Where to listen, and within which bounds.
     #[serde(deserialize_with = "table")]
     pub server: Server,
@@ -46,6 +49,50 @@ pub struct File {
     /// What is asked of whom, where.
     #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteTable>,
+    /// What is expected of all that.
+    #[serde(deserialize_with = "tables")]
+    pub test: Vec<TestTable>,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyTable {
+    /// What a refusal means on routes that do not say otherwise.
+    pub mode: Mode,
+    /// What a failing test means to a start or a reload.
+    pub tests: Tests,
+    /// How many recent decisions are remembered; 0: none.
+    pub decisions: usize,
+    /// Findings that are accepted wherever they are, each with the reason.
+    #[serde(deserialize_with = "named_texts")]
+    pub waive: BTreeMap<String, String>,
+}
+
+impl Default for PolicyTable {
+    fn default() -> Self {
+        Self { mode: Mode::Enforce, tests: Tests::Enforce, decisions: 1000, waive: BTreeMap::new() }
+    }
+}
+
+/// `[policy] mode`, `[[route]] mode`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// What is refused does not pass.
+    Enforce,
+    /// It passes, and is logged and counted.
+    Shadow,
+}
+
+/// `[policy] tests`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Tests {
+    /// A policy whose tests fail is not served.
+    Enforce,
+    /// It is served, with a warning.
+    Warn,
 }
 
 /// `[server]`
@@ -64,6 +111,8 @@ pub struct Server {
     pub workers: usize,
     /// How long requests in progress may go on after the order to stop.
     pub drain: Duration,
+    /// When the file is read again.
+    pub reload: Reload,
     /// Whose forwarding fields are believed.
     #[serde(deserialize_with = "networks")]
     pub trusted_proxies: Vec<Cidr>,
@@ -83,6 +132,7 @@ impl Default for Server {
             admin: Listen::on("127.0.0.1:9900"),
             workers: 0,
             drain: Duration::seconds(30),
+            reload: Reload::Signal,
             trusted_proxies: Vec::new(),
             paths: Paths::Strict,
             bounds: Bounds::default(),
@@ -98,6 +148,16 @@ pub enum Plain {
     Redirect,
     /// Serve them.
     Serve,
+}
+
+/// `[server] reload`
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Reload {
+    /// When the process is told to.
+    Signal,
+    /// And when the file has changed.
+    Watch,
 }
 
 /// `[server] paths`
@@ -613,6 +673,61 @@ pub struct RouteTable {
     /// The field of a form that may carry the CSRF token.
     #[serde(deserialize_with = "optional_text")]
     pub csrf_field: Option<String>,
+    /// What a refusal means here.
+    pub mode: Option<Mode>,
+    /// Findings about this route that are accepted, each with the reason.
+    #[serde(deserialize_with = "named_texts")]
+    pub waive: BTreeMap<String, String>,
+}
+
+/// `[[test]]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestTable {
+    /// What it says, in words.
+    #[serde(deserialize_with = "text")]
+    pub name: String,
+    /// Method and URL.
+    #[serde(deserialize_with = "text")]
+    pub request: String,
+    /// Header fields of the request.
+    #[serde(deserialize_with = "named_texts")]
+    pub headers: BTreeMap<String, String>,
+    /// What the caller's token says, as if it had been verified.
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The caller's token itself.
+    pub token: Option<Secret>,
+    /// When the request is made, as RFC 3339 has it; now, where it is not given.
+    #[serde(deserialize_with = "optional_text")]
+    pub time: Option<String>,
+    /// The client's address.
+    #[serde(deserialize_with = "optional_text")]
+    pub client: Option<String>,
+    /// What is to become of it.
+    #[serde(deserialize_with = "table")]
+    pub expect: Expect,
+}
+
+/// `[[test]] expect`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// Whether it passes.
+    pub allow: Option<bool>,
+    /// The code with which it is refused.
+    #[serde(deserialize_with = "optional_text")]
+    pub deny: Option<String>,
+    /// The status of the refusal.
+    pub status: Option<u16>,
+    /// The route that covers it.
+    #[serde(deserialize_with = "optional_text")]
+    pub route: Option<String>,
+    /// The path, with its query, that the upstream gets.
+    #[serde(deserialize_with = "optional_text")]
+    pub path: Option<String>,
+    /// Header fields that the upstream gets; an empty value: it does not get this one.
+    #[serde(deserialize_with = "named_texts")]
+    pub headers: BTreeMap<String, String>,
 }
 
 /// `[[route]] fresh`

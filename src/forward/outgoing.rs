@@ -2,7 +2,7 @@
 
 use super::proof::{Audience, Proof, Proofs};
 use super::strip::{self, Sender};
-use crate::authenticate::{CookieNames, IdentityHeaders, Place};
+use crate::authenticate::{CookieNames, IdentityHeaders, Place, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::peer::{Caller, Scheme};
@@ -37,6 +37,22 @@ pub struct Target {
 }
 
 impl Target {
+    /// The target of a request that a route of these sources permitted. A field of the query in which the route looks for
+    /// tokens does not pass, whether what it held was one or not.
+    pub fn of_route(
+        head: &Head<'_>,
+        uri: &Uri,
+        strip_prefix: Option<&str>,
+        sources: &Sources,
+        permit: &Permit,
+    ) -> Self {
+        let token = match permit.place() {
+            Some(Place::Query) | None => sources.query.as_deref(),
+            Some(Place::Header | Place::Cookie | Place::Named) => None,
+        };
+        Self::of(head, uri, strip_prefix, token)
+    }
+
     /// The target of a head.
     ///
     /// `token` names a field of the query that held the caller's token, which the upstream does not get.

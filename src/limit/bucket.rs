@@ -161,6 +161,12 @@ impl<C: Clock> Limit<C> {
         self.quota
     }
 
+    /// How fast, in words.
+    pub fn told(&self) -> String {
+        let (burst, interval) = (self.quota.burst_size(), self.quota.replenish_interval());
+        format!("{burst} at once, then one each {interval:?}")
+    }
+
     /// Whether a limit made of these would do the same, so that a new policy can go on with this one: else
     /// each reload would refill every attacker's bucket. A [`ClaimId`] is equal only within one policy; the
     /// caller makes sure that it still means the same claim.

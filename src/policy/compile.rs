@@ -196,6 +196,7 @@ fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         trusted_proxies: file.server.trusted_proxies.clone().into(),
         hsts,
         forward_token: file.identity.forward_token,
+        redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
 }
 

@@ -15,9 +15,9 @@ use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
 use crate::respond::compat::Places;
 use crate::respond::metrics::RouteCounters;
-use crate::route::RouteTable;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
+use crate::route::{Matcher, RouteTable};
 use http::HeaderValue;
 use std::sync::Arc;
 
@@ -74,6 +74,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Its place in `Policy::routes`.
     pub index: usize,
+    /// What it covers; the authority's endpoints cover more, on each host that the policy names.
+    pub matcher: Matcher,
     /// How fast.
     pub limits: Limits,
     /// Whether a token is needed, and where it may be.
@@ -86,6 +88,8 @@ pub struct Route {
     pub login_page: bool,
     /// The field of a form that may carry the CSRF token.
     pub csrf_field: Option<Box<str>>,
+    /// Whether what is refused passes all the same, and is only told.
+    pub shadow: bool,
     /// What became of its requests.
     pub counters: Arc<RouteCounters>,
 }
@@ -114,4 +118,6 @@ pub struct Front {
     pub hsts: Option<HeaderValue>,
     /// Whether upstreams get the client's `Authorization`.
     pub forward_token: bool,
+    /// Whether requests in cleartext are sent to TLS.
+    pub redirect: bool,
 }

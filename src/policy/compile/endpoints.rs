@@ -40,6 +40,7 @@ pub(super) fn compile(
             // Envoy asks with the original path behind this one.
             paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
         }
+        let mut first = None;
         for path in paths {
             let (Ok(pattern), Ok(methods)) =
                 (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
@@ -48,15 +49,22 @@ pub(super) fn compile(
                 faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
                 continue;
             };
+            first.get_or_insert_with(|| Matcher {
+                host: HostPattern::Any,
+                path: pattern.clone(),
+                methods: methods.clone(),
+            });
             for host in &hosts {
                 let matcher = Matcher { host: host.clone(), path: pattern.clone(), methods: methods.clone() };
                 entries.push((matcher, routes.len()));
             }
         }
+        let Some(matcher) = first else { continue };
         let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
         routes.push(Route {
             name: name.clone(),
             index: routes.len(),
+            matcher,
             limits,
             admission: facts.access.into(),
             rule: Rule::default(),
@@ -64,6 +72,7 @@ pub(super) fn compile(
             login_page: false,
             // Pages that work without scripts have forms to log out with.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
+            shadow: false,
             counters: Arc::new(RouteCounters::new(name, cores)),
         });
     }

@@ -73,6 +73,7 @@ pub(super) fn compile(
         let route = Route {
             name: Arc::from(name),
             index: routes.len(),
+            matcher: matcher.clone(),
             limits,
             admission: Admission {
                 access: match table.access {
@@ -91,6 +92,7 @@ pub(super) fn compile(
             }),
             login_page: table.login.is_some(),
             csrf_field: table.csrf_field.as_deref().map(Into::into),
+            shadow: table.mode.unwrap_or(file.policy.mode) == file::Mode::Shadow,
             counters: Arc::new(RouteCounters::new(Arc::from(name), cores)),
         };
         entries.push((matcher, routes.len()));

@@ -1,0 +1,117 @@
+//! `portcullis explain`: what would become of a request, and why.
+
+use super::{Format, REFUSED, compiled, complain, say};
+use crate::authority::Absent;
+use crate::clock::Now;
+use crate::explain::{Question, explain};
+use clap::Args;
+use serde_json::{Map, Value};
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The longest token that is read from a file or standard input.
+const TOKEN_MAX: u64 = 64 * 1024;
+
+/// What is asked.
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    /// The method; GET where only a URL is given.
+    #[arg(value_name = "METHOD")]
+    first: String,
+    /// The URL, such as https://api.example.com/orders/7.
+    #[arg(value_name = "URL")]
+    second: Option<String>,
+    /// What the caller's token says, as JSON: as if it had been verified.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["token", "token_file"])]
+    claims: Option<String>,
+    /// The caller's token, which is verified. Other users of this machine can see it: --token-file is better.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    token: Option<String>,
+    /// A file with the caller's token; "-" for standard input.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// A header field of the request; may be given again.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// When the request is made, in seconds since 1970; now, where it is not given.
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+}
+
+pub(super) fn run(path: &Path, format: Format, request: &Request) -> ExitCode {
+    let question = match question(request) {
+        Ok(question) => question,
+        Err(why) => {
+            complain(&why);
+            return ExitCode::from(super::USAGE);
+        }
+    };
+    let policy = match compiled(path, Absent::Pretend) {
+        Ok(compiled) => compiled.policy,
+        Err(faults) => {
+            faults.iter().for_each(|fault| complain(&fault.to_string()));
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let explanation = explain(&policy, &question);
+    match format {
+        Format::Json => match serde_json::to_string_pretty(&explanation) {
+            Ok(text) => say(&text),
+            Err(error) => complain(&error.to_string()),
+        },
+        Format::Text => say(explanation.to_string().trim_end()),
+    }
+    let reaches = explanation.shadow || explanation.outcome.passes();
+    if reaches { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+}
+
+fn question(request: &Request) -> Result<Question, String> {
+    let mut question = match &request.second {
+        Some(url) => Question::new(&request.first, url)?,
+        None => Question::new("GET", &request.first)?,
+    };
+    for field in &request.headers {
+        let (name, value) =
+            field.split_once(':').ok_or_else(|| format!("\"{field}\" is no header: want NAME: VALUE"))?;
+        question = question.header(name.trim(), value.trim())?;
+    }
+    if let Some(claims) = &request.claims {
+        let claims: Map<String, Value> = serde_json::from_str(claims).map_err(|error| {
+            format!("--claims: {error}; want such as '{{\"sub\":\"u1\",\"roles\":[\"clerk\"]}}'")
+        })?;
+        question = question.claims(claims);
+    }
+    if let Some(token) = &request.token {
+        question = question.token(token.clone());
+    }
+    if let Some(file) = &request.token_file {
+        question = question.token(token_in(file)?);
+    }
+    if let Some(client) = request.client {
+        question = question.client(client);
+    }
+    if let Some(time) = request.time {
+        question = question.at(Now::at(time));
+    }
+    Ok(question)
+}
+
+fn token_in(file: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("--token-file {}: {error}", file.display());
+    let mut text = String::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(TOKEN_MAX).read_to_string(&mut text).map_err(cannot)?;
+    } else {
+        std::fs::File::open(file)
+            .map_err(cannot)?
+            .take(TOKEN_MAX)
+            .read_to_string(&mut text)
+            .map_err(cannot)?;
+    }
+    Ok(text.trim().to_owned())
+}

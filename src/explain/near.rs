@@ -1,0 +1,133 @@
+//! Why not another route: those that cover a request less specifically, and those that miss it by one thing.
+//!
+//! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
+
+use crate::denial::Denial;
+use crate::policy::Route;
+use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// So many are told: an operator reads them all.
+const NEAR_MAX: usize = 8;
+
+/// Why a route is not the one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Miss {
+    /// It covers the request; the one that was chosen is more specific.
+    LessSpecific,
+    /// All but the method.
+    Method,
+    /// All but the host.
+    Host,
+    /// It would, with a slash more or less at the path's end.
+    TrailingSlash,
+    /// It would, were the path in another case.
+    Case,
+}
+
+impl Miss {
+    /// In words.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::LessSpecific => "covers it too, and is less specific",
+            Self::Method => "does not cover the method",
+            Self::Host => "does not cover the host",
+            Self::TrailingSlash => "differs by the slash at the end, which makes another path",
+            Self::Case => "differs by upper and lower case, which make another path",
+        }
+    }
+}
+
+/// A route that is not the one, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Near {
+    /// Its name.
+    pub route: String,
+    /// What it covers.
+    pub covers: String,
+    /// Why it is not the one.
+    pub why: Miss,
+}
+
+/// The routes that are near to a request, those that miss it least first.
+pub(super) fn near(
+    table: &RouteTable<usize>,
+    routes: &[Route],
+    head: &Head<'_>,
+    found: Option<&Found<'_, '_, usize>>,
+) -> Vec<Near> {
+    let mut near: Vec<Near> = Vec::new();
+    for (matcher, index) in table.iter() {
+        let Some(route) = routes.get(*index).filter(|_| found.is_none_or(|found| found.entry != index))
+        else {
+            continue;
+        };
+        let Some(why) = miss(matcher, head) else { continue };
+        if !near.iter().any(|known| known.route == *route.name && known.why <= why) {
+            near.push(Near { route: route.name.to_string(), covers: covers(matcher), why });
+        }
+    }
+    near.sort_by_key(|near| near.why);
+    near.truncate(NEAR_MAX);
+    near
+}
+
+/// What a matcher covers, in a line.
+pub(super) fn covers(matcher: &Matcher) -> String {
+    let host = match &matcher.host {
+        HostPattern::Any => Cow::Borrowed(""),
+        host => Cow::Owned(host.to_string()),
+    };
+    let methods = super::methods(&matcher.methods);
+    let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
+    format!("{methods}{host}{}", matcher.path)
+}
+
+/// By what a matcher misses a head; `None` where it is not near.
+fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
+    match alone(matcher.clone(), head) {
+        Ok(()) => return Some(Miss::LessSpecific),
+        Err(Denial::MethodNotAllowed(_)) => return Some(Miss::Method),
+        Err(_) => {}
+    }
+    let anywhere = Matcher { host: HostPattern::Any, ..matcher.clone() };
+    if alone(anywhere, head).is_ok() {
+        return Some(Miss::Host);
+    }
+    let any_method = Matcher { methods: Methods::any(), ..matcher.clone() };
+    let with_path = |path: String| Head {
+        method: head.method,
+        host: head.host.as_deref().map(Cow::Borrowed),
+        port: head.port,
+        path: Cow::Owned(path),
+        query: head.query,
+        headers: head.headers,
+    };
+    let slash = match head.path.strip_suffix('/') {
+        Some(shorter) if !shorter.is_empty() => shorter.to_owned(),
+        Some(_) | None => format!("{}/", head.path),
+    };
+    if alone(any_method.clone(), &with_path(slash)).is_ok() {
+        return Some(Miss::TrailingSlash);
+    }
+    // A pattern's own case is not known to be the lower one: its words are tried as they are written.
+    let pattern = matcher.path.to_string();
+    let is_same_word = |(word, segment): (&str, &str)| {
+        if word.eq_ignore_ascii_case(segment) { word.to_owned() } else { segment.to_owned() }
+    };
+    let mut words = pattern.split('/');
+    let recased: Vec<String> = head
+        .path
+        .split('/')
+        .map(|segment| is_same_word((words.next().unwrap_or_default(), segment)))
+        .collect();
+    alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(Miss::Case)
+}
+
+/// What a table says that holds this alone.
+fn alone(matcher: Matcher, head: &Head<'_>) -> Result<(), Denial> {
+    let Ok(table) = RouteTable::build(vec![(matcher, ())]) else { return Err(Denial::NoRoute) };
+    table.find(head).map(|_| ())
+}

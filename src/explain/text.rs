@@ -1,0 +1,90 @@
+//! An explanation for people: one thing a line, in the order in which a request meets it.
+
+use super::{Explanation, Outcome};
+use std::fmt;
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} from {}", self.method, Line(&self.url), self.client)?;
+        if let Some(path) = &self.path {
+            let host = self.host.as_deref().unwrap_or("no host");
+            writeln!(f, "  read as   {} {}{}", self.method, Line(host), Line(path))?;
+        }
+        match &self.route {
+            Some(route) => {
+                let methods =
+                    if route.methods.is_empty() { String::new() } else { route.methods.join(",") + " " };
+                let host = if route.host == "*" { "" } else { &route.host };
+                writeln!(
+                    f,
+                    "  route     {}: covers {methods}{host}{}",
+                    Line(&route.name),
+                    Line(&route.path)
+                )?;
+                for (name, value) in &route.params {
+                    writeln!(f, "            {{{name}}} = {}", Line(value))?;
+                }
+            }
+            None => writeln!(f, "  route     none")?,
+        }
+        for near in &self.near {
+            writeln!(f, "  not       {} ({}): {}", Line(&near.route), Line(&near.covers), near.why.told())?;
+        }
+        for limit in self.limits.iter().filter(|limit| limit.before_token) {
+            writeln!(f, "  limit     {}: {}, by {}", limit.name, limit.quota, Line(&limit.by))?;
+        }
+        if let Some(caller) = &self.caller {
+            let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            writeln!(f, "  caller    {} of {}", Line(&caller.subject), Line(&caller.issuer))?;
+            writeln!(f, "            roles: {}", Line(&list(&caller.roles)))?;
+            writeln!(f, "            scopes: {}", Line(&list(&caller.scopes)))?;
+        }
+        for checked in &self.checks {
+            let (mark, word) = match &checked.outcome {
+                None => ("not asked", String::new()),
+                Some(Outcome::Passed | Outcome::Redirected) => ("passed   ", String::new()),
+                Some(Outcome::Refused(denial)) => ("REFUSED  ", format!(": {}", denial.code())),
+            };
+            writeln!(f, "  {mark} {}{word}", Line(&checked.asks))?;
+        }
+        for limit in self.limits.iter().filter(|limit| !limit.before_token) {
+            writeln!(f, "  limit     {}: {}, by {}", limit.name, limit.quota, Line(&limit.by))?;
+        }
+        match (&self.outcome, self.shadow) {
+            (Outcome::Passed, _) => writeln!(f, "verdict: passes")?,
+            (Outcome::Redirected, _) => writeln!(f, "verdict: redirected to https, with 308")?,
+            (Outcome::Refused(denial), shadow) => {
+                let status = denial.status().as_u16();
+                let passes = if shadow { "; passes all the same: the route is in the shadow" } else { "" };
+                writeln!(f, "verdict: refused with {status} {}: {}{passes}", denial.code(), denial.detail())?;
+            }
+        }
+        if let Some(outgoing) = &self.outgoing {
+            let servers = outgoing.servers.join(", ");
+            let servers = if servers.is_empty() { servers } else { format!(" ({servers})") };
+            writeln!(f, "upstream {}{servers} gets:", outgoing.upstream)?;
+            writeln!(f, "  {} {}", outgoing.method, Line(&outgoing.path))?;
+            for (name, value) in &outgoing.headers {
+                writeln!(f, "  {name}: {}", Line(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Text of a request or a policy on a line of its own: without control characters.
+struct Line<'t>(&'t str);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        for c in self.0.chars() {
+            if c.is_control() {
+                write!(f, "{}", c.escape_unicode())?;
+            } else {
+                f.write_char(c)?;
+            }
+        }
+        Ok(())
+    }
+}
