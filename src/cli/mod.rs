@@ -3,6 +3,7 @@
 //! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
 
 mod check;
+mod config;
 mod explain;
 mod healthcheck;
 mod key;
@@ -11,7 +12,7 @@ mod token;
 mod user;
 
 use crate::authority::Absent;
-use crate::config;
+use crate::config::survey;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::{self, Compiled};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -56,6 +57,9 @@ enum Command {
     Check,
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// Show the policy as it is in effect.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Make or look into tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check => check::run(&config, format),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),
@@ -101,7 +106,7 @@ fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
 }
 
 fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
-    let (loaded, mut faults) = config::survey(path);
+    let (loaded, mut faults) = survey(path);
     let Some(loaded) = loaded else { return Err(faults) };
     if faults.is_empty() {
         return policy::compile(&loaded, absent);
