@@ -2,6 +2,7 @@
 
 use super::{Format, REFUSED, complain, say};
 use crate::config::effective::Effective;
+use crate::config::schema::schema;
 use crate::config::{self, Loaded};
 use clap::Subcommand;
 use serde_json::json;
@@ -16,11 +17,17 @@ pub(super) enum Command {
         #[arg(long)]
         changed: bool,
     },
+    /// Print the JSON Schema of a policy, by which editors complete and check it.
+    Schema,
 }
 
 pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
     let done = match command {
         Command::Show { changed } => loaded(path).and_then(|loaded| show(&loaded, format, changed)),
+        Command::Schema => {
+            say(&format!("{:#}", schema()));
+            Ok(())
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,8 +15,20 @@ const NESTING: &str = "__";
 /// The deepest key of the file has half as many parts.
 const PARTS_MAX: usize = 12;
 /// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
-const TABLES: [&str; 10] =
-    ["SERVER", "TLS", "ISSUER", "AUTHORITY", "STATE", "LOG", "UPSTREAM", "RATE_LIMIT", "IDENTITY", "ROUTE"];
+pub(super) const TABLES: [&str; 12] = [
+    "POLICY",
+    "SERVER",
+    "TLS",
+    "ISSUER",
+    "AUTHORITY",
+    "STATE",
+    "LOG",
+    "UPSTREAM",
+    "RATE_LIMIT",
+    "IDENTITY",
+    "ROUTE",
+    "TEST",
+];
 
 /// What the environment says.
 #[derive(Debug, Default)]

@@ -4,17 +4,19 @@
 //! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
 //! of the policy to say. `docs/reference.md` tells operators what each key does.
 
+use super::schema::OneOrMany;
 use super::shown;
 use super::units::{
     ByteSize, Cidr, Duration, Listen, Rate, Secret, named_tables, named_texts, networks, one_or_many,
     optional_table, optional_text, table, tables, text,
 };
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// How this file itself is taken.
@@ -56,7 +58,7 @@ pub struct File {
 }
 
 /// `[policy]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyTable {
     /// What a refusal means on routes that do not say otherwise.
@@ -77,7 +79,7 @@ impl Default for PolicyTable {
 }
 
 /// `[policy] mode`, `[[route]] mode`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// What is refused does not pass.
@@ -87,7 +89,7 @@ pub enum Mode {
 }
 
 /// `[policy] tests`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Tests {
     /// A policy whose tests fail is not served.
@@ -97,7 +99,7 @@ pub enum Tests {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses for HTTP over TLS.
@@ -116,6 +118,7 @@ pub struct Server {
     pub reload: Reload,
     /// Whose forwarding fields are believed.
     #[serde(deserialize_with = "networks")]
+    #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
     /// What becomes of `//` in paths.
     pub paths: Paths,
@@ -142,7 +145,7 @@ impl Default for Server {
 }
 
 /// `[server] plain`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Plain {
     /// Send clients to TLS.
@@ -152,7 +155,7 @@ pub enum Plain {
 }
 
 /// `[server] reload`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Reload {
     /// When the process is told to.
@@ -162,7 +165,7 @@ pub enum Reload {
 }
 
 /// `[server] paths`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Paths {
     /// `//` is refused.
@@ -172,7 +175,7 @@ pub enum Paths {
 }
 
 /// `[server.bounds]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bounds {
     /// From the first byte of a head to its last.
@@ -209,7 +212,7 @@ impl Default for Bounds {
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Path of the certificate chain, PEM.
@@ -256,7 +259,7 @@ impl<'de> Deserialize<'de> for TlsVersion {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerTable {
     /// `iss`.
@@ -264,9 +267,11 @@ pub struct IssuerTable {
     pub issuer: String,
     /// `aud`: any of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// What it signs with.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
     /// Path of a JSON Web Key Set.
     #[serde(deserialize_with = "optional_text")]
@@ -288,6 +293,7 @@ pub struct IssuerTable {
     pub scopes: String,
     /// Accepted `typ`; `""` stands for none.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub types: Vec<String>,
 }
 
@@ -310,7 +316,7 @@ impl Default for IssuerTable {
 }
 
 /// `[authority]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityTable {
     /// `iss` of its tokens.
@@ -318,6 +324,7 @@ pub struct AuthorityTable {
     pub issuer: String,
     /// `aud` of its tokens.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// What it signs with.
     #[serde(deserialize_with = "text")]
@@ -347,12 +354,14 @@ pub struct AuthorityTable {
     pub same_site: SameSite,
     /// Origins other than the request's own from which requests with cookies may come.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub origins: Vec<String>,
     /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
     #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
     /// Names of rate limits for logging in.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
     /// Other paths for its endpoints: endpoint to path.
     #[serde(deserialize_with = "named_texts")]
@@ -365,26 +374,29 @@ pub struct AuthorityTable {
 }
 
 /// `[authority.client.ID]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTable {
     /// What it proves itself with.
     pub secret: Option<Secret>,
     /// The roles of its tokens.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
     /// The scopes that it may ask for; those it gets when it asks for none.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
     /// `aud` of its tokens, in place of the authority's own.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// Whether it may ask about tokens (RFC 7662), which tells it who has which roles.
     pub introspect: bool,
 }
 
 /// `[authority] same_site`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
     /// Sent with requests of our own pages only.
@@ -394,7 +406,7 @@ pub enum SameSite {
 }
 
 /// `[authority] compat`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compat {
     /// Of an application with Flask-JWT-Extended.
@@ -449,7 +461,7 @@ impl Default for AuthorityTable {
 }
 
 /// `[state]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// The folder.
@@ -464,7 +476,7 @@ impl Default for State {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// How lines are written.
@@ -482,7 +494,7 @@ impl Default for Log {
 }
 
 /// `[log] format`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Human on a terminal, JSON elsewhere.
@@ -494,7 +506,7 @@ pub enum LogFormat {
 }
 
 /// `[log] access`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogAccess {
     /// Every request.
@@ -506,7 +518,7 @@ pub enum LogAccess {
 }
 
 /// `[log] level`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Only what stops the gateway or a part of it.
@@ -520,11 +532,12 @@ pub enum LogLevel {
 }
 
 /// `[upstream.NAME]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTable {
     /// `http://host:port` or `https://host:port`.
     #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
+    #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,
     /// An upstream that is part of the gateway.
     pub builtin: Option<Builtin>,
@@ -553,7 +566,7 @@ impl Default for UpstreamTable {
 }
 
 /// `[upstream.NAME] builtin`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Builtin {
     /// Answers with what an upstream would have received.
@@ -561,7 +574,7 @@ pub enum Builtin {
 }
 
 /// `[rate_limit.NAME]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimitTable {
     /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
@@ -580,7 +593,7 @@ impl Default for RateLimitTable {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// The header for `sub`.
@@ -627,7 +640,7 @@ impl Default for Identity {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTable {
     /// In logs and metrics; the path where it is not given.
@@ -641,6 +654,7 @@ pub struct RouteTable {
     pub path: String,
     /// Empty: all.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub methods: Vec<String>,
     /// Where to.
     #[serde(deserialize_with = "text")]
@@ -649,17 +663,21 @@ pub struct RouteTable {
     pub access: Access,
     /// Any of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
     /// All of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub all_roles: Vec<String>,
     /// All of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
     /// Claim path to the value that it must have.
     pub claims: BTreeMap<String, Literal>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
     /// A beginning of the path that the upstream does not see.
     #[serde(deserialize_with = "optional_text")]
@@ -683,7 +701,7 @@ pub struct RouteTable {
 }
 
 /// `[[test]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TestTable {
     /// What it says, in words.
@@ -711,7 +729,7 @@ pub struct TestTable {
 }
 
 /// `[[test]] expect`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// Whether it passes.
@@ -812,7 +830,7 @@ impl<'de> Deserialize<'de> for Source {
 }
 
 /// `[[route]] login`
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Login {
     /// A browser is sent to the authority's login page.
@@ -820,7 +838,7 @@ pub enum Login {
 }
 
 /// `[[route]] access`
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
     /// Only with a good token.

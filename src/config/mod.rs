@@ -10,6 +10,7 @@ mod layer;
 pub mod place;
 #[cfg(test)]
 mod reference;
+pub mod schema;
 mod shown;
 mod typed;
 pub mod units;
