@@ -3,7 +3,6 @@
 use crate::accept::Connection;
 use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
 use crate::authenticate::TokenCache;
-use crate::authority::Authority;
 use crate::clock::Now;
 use crate::forward::Pools;
 use crate::journal::Journal;
@@ -35,8 +34,6 @@ pub struct Shared {
     pub journal: Journal,
     /// One set of counters a core.
     pub counters: Vec<Arc<WorkerCounters>>,
-    /// The local authority, if the policy has one.
-    pub authority: Option<Arc<Authority>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -63,7 +60,6 @@ pub struct Worker {
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
     counters: Arc<WorkerCounters>,
-    authority: Option<Arc<Authority>>,
     journal: Journal,
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
@@ -99,7 +95,6 @@ impl Worker {
             tokens: RefCell::new(TokenCache::new(TOKENS)),
             pools: Rc::new(Pools::new(counters.clone())),
             counters,
-            authority: shared.authority.clone(),
             journal: shared.journal.clone(),
             lines: RefCell::new(Vec::new()),
             request_ids: RequestIds::seeded()
@@ -145,11 +140,6 @@ impl Worker {
     /// This core's counters.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters
-    }
-
-    /// The local authority, if there is one.
-    pub fn authority(&self) -> Option<&Arc<Authority>> {
-        self.authority.as_ref()
     }
 
     /// Where events for operators go.
@@ -298,6 +288,8 @@ impl Worker {
                 None => false,
             });
             self.pools.sweep(now.steady, tick);
+            // A core without requests lets go of a policy that is no longer in force, too.
+            drop(self.policy());
             let tokens = self.tokens.borrow();
             self.counters.token_cache_hits.set(tokens.hits());
             self.counters.token_cache_misses.set(tokens.misses());

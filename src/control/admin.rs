@@ -1,6 +1,7 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`. Health is answered here and nowhere else, whatever the path,
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/reload`. Health is answered here and nowhere else, whatever the path,
 //! host or user agent of a request to the other listeners says.
 
+use super::reload::{Asked, Report, Standing};
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
 use crate::authority::{ByOutcome, Counters};
@@ -23,6 +24,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 
 /// How many admin connections may be open: scrapers and probes are few.
 const CONNECTIONS: usize = 64;
@@ -32,15 +34,16 @@ const CONNECTIONS: usize = 64;
 pub struct Admin {
     /// Already bound.
     pub listeners: Vec<TcpListener>,
-    /// The local authority's name and signing keys, if there is one.
-    pub signing: Option<(Arc<str>, Keyring)>,
+    /// How the policy in force came to be.
+    pub standing: Arc<Standing>,
 }
 
 /// What the admin listener answers from.
 #[derive(Debug)]
 pub struct State {
     shared: Arc<Shared>,
-    signing: Option<(Arc<str>, Keyring)>,
+    standing: Arc<Standing>,
+    reload: mpsc::Sender<Option<Asked>>,
     draining: Cell<bool>,
     open: Cell<usize>,
 }
@@ -57,10 +60,11 @@ impl Admin {
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub fn serve(self, shared: Arc<Shared>) -> io::Result<Rc<State>> {
-        let state =
-            Rc::new(State { shared, signing: self.signing, draining: Cell::new(false), open: Cell::new(0) });
-        for listener in self.listeners {
+    pub fn serve(self, shared: Arc<Shared>, reload: mpsc::Sender<Option<Asked>>) -> io::Result<Rc<State>> {
+        let Self { listeners, standing } = self;
+        let (draining, open) = (Cell::new(false), Cell::new(0));
+        let state = Rc::new(State { shared, standing, reload, draining, open });
+        for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::task::spawn_local(accept(listener, state.clone()));
         }
@@ -89,8 +93,8 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
             let service = {
                 let state = state.clone();
                 service_fn(move |request| {
-                    let response = answer(&state, &request);
-                    async move { Ok::<_, Infallible>(response) }
+                    let state = state.clone();
+                    async move { Ok::<_, Infallible>(answer(&state, &request).await) }
                 })
             };
             let connection = http1::Builder::new()
@@ -106,7 +110,10 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
     }
 }
 
-fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if request.uri().path() == "/reload" {
+        return reload(state, request).await;
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -115,6 +122,9 @@ fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
+        "/readyz" if request.uri().query() == Some("verbose") => {
+            text(StatusCode::OK, format!("ready\n{}", state.standing.lines()))
+        }
         "/readyz" => text(StatusCode::OK, "ready\n".into()),
         "/metrics" => {
             let mut response = text(StatusCode::OK, tell(state));
@@ -123,8 +133,39 @@ fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
-        _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
+        _ => {
+            text(StatusCode::NOT_FOUND, "here are /livez, /readyz, /metrics and, for POST, /reload\n".into())
+        }
     }
+}
+
+/// Reads the policy again, and says what came of it: 200, or 422 where the file does not load.
+async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".into());
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    // A browser names the page's origin with every POST: no page has any business here.
+    if request.headers().contains_key(header::ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "not from a page\n".into());
+    }
+    let (reply, report) = oneshot::channel();
+    let report = match state.reload.try_send(Some(reply)) {
+        Ok(()) => report.await.ok(),
+        Err(_) => None,
+    };
+    let Some(report) = report else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too many reloads at once\n".into());
+    };
+    let status = match report {
+        Report::Reloaded { .. } => StatusCode::OK,
+        Report::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let body = serde_json::to_string_pretty(&report).unwrap_or_default();
+    let mut response = text(status, body + "\n");
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// All counts, and what is true now, in Prometheus's text format.
@@ -149,10 +190,11 @@ fn tell(state: &State) -> String {
         }
     }
     tell_tokens(&mut out, &policy.trust);
-    if let Some((_, keyring)) = &state.signing {
-        tell_signing(&mut out, keyring);
+    state.standing.tell(&mut out);
+    if let Some(terms) = &policy.terms {
+        tell_signing(&mut out, &terms.keyring);
     }
-    if let Some(authority) = &state.shared.authority {
+    if let Some(authority) = &policy.authority {
         tell_authority(&mut out, authority.counters(), &policy.trust);
     }
     out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
