@@ -3,6 +3,7 @@
 //! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
 
 mod check;
+mod config;
 mod explain;
 mod healthcheck;
 mod key;
@@ -55,6 +56,9 @@ enum Command {
     Check,
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// Show the policy as it is in effect.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Make or look into tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check => check::run(&config, format),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),
