@@ -114,7 +114,7 @@ fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
     let own = more.into_iter().filter(|found| !faults.iter().any(|cause| follows_from(found, cause)));
     let own: Vec<_> = own.collect();
     faults.extend(own);
-    faults.sort_by_key(|fault| fault.place.order());
+    faults.sort_by_key(|fault| fault.order());
     Err(faults)
 }
 
