@@ -3,6 +3,8 @@
 use super::Faults;
 use super::trust::resolve;
 use crate::config::file::{File, UpstreamTable};
+use crate::config::source;
+use crate::config::units::ByteSize;
 use crate::forward::{Audience, Server, Upstream};
 use ::aws_lc_rs::hmac;
 use http::Uri;
@@ -10,7 +12,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
@@ -18,7 +20,9 @@ use tokio_rustls::TlsConnector;
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Upstreams {
-    file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, faults))).collect()
+    let mut known = Authorities::new();
+    let upstream = |(name, table): (&String, _)| (name.clone(), upstream(name, table, &mut known, faults));
+    file.upstream.iter().map(upstream).collect()
 }
 
 /// To whom identity is proven, by name.
@@ -29,7 +33,7 @@ const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
     let mut audiences = Audiences::new();
-    let mut known: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut known: HashMap<Vec<u8>, &str> = HashMap::new();
     for (name, table) in &file.upstream {
         let at = format!("upstream.{name}.identity_secret");
         let secret = table.identity_secret.as_ref().and_then(|secret| resolve(&at, secret, faults));
@@ -44,18 +48,23 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
             // Whoever holds a key can sign: each of the two could say to the other who calls.
-            if let Some((other, _)) = known.iter().find(|(_, known)| *known == secret) {
+            let first = *known.entry(secret).or_insert(name);
+            if first != name {
                 let hint = "a key of its own: openssl rand -hex 32";
-                faults.warn("same_secret", &at, format!("the key of upstream.{other}"), hint);
+                faults.warn("same_secret", &at, format!("the key of upstream.{first}"), hint);
             }
-            known.push((name, secret));
         }
         audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
     }
     audiences
 }
 
-fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Arc<Upstream>> {
+fn upstream<'f>(
+    name: &str,
+    table: &'f UpstreamTable,
+    known: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Arc<Upstream>> {
     let key = format!("upstream.{name}");
     match (table.builtin.is_some(), table.servers.is_empty()) {
         (true, true) => return None,
@@ -75,7 +84,7 @@ fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
         (false, false) => {}
     }
     let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
-    let tls = if wants_tls { connector(&key, table, faults) } else { None };
+    let tls = if wants_tls { connector(&key, table, known, faults) } else { None };
     let mut servers = Vec::new();
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
@@ -140,35 +149,60 @@ fn server(text: &str, tls: Option<&TlsConnector>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
+/// The authorities of one PEM file, or of the system, each read once: a hundred upstreams share them. None for those
+/// whose fault is reported already.
+type Authorities<'f> = BTreeMap<Option<&'f str>, Option<Arc<RootCertStore>>>;
+
+/// The largest file of authorities that is read: many times that of all which browsers know.
+const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
+
 /// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
-fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<TlsConnector> {
+fn connector<'f>(
+    key: &str,
+    table: &'f UpstreamTable,
+    known: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<TlsConnector> {
+    let ca = table.ca.as_deref();
+    let roots = known.entry(ca).or_insert_with(|| authorities(key, ca, faults).map(Arc::new)).clone()?;
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions();
+    match config {
+        Ok(config) => {
+            let mut config = config.with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Some(TlsConnector::from(Arc::new(config)))
+        }
+        Err(error) => {
+            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
+            None
+        }
+    }
+}
+
+fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match &table.ca {
+    match ca {
         Some(ca) => {
             let key = format!("{key}.ca");
             let path = faults.path(ca);
-            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect);
+            let hint = "a PEM file of certificates";
+            let read = source::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
+                let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+                certificates.map_err(|error| error.to_string())
+            });
             match read {
                 Ok(certificates) => {
                     roots.add_parsable_certificates(certificates);
                 }
-                Err(error) => {
-                    faults.fault(
-                        "bad_file",
-                        &key,
-                        format!("{}: {error}", path.display()),
-                        "a PEM file of certificates",
-                    );
+                Err(why) => {
+                    faults.fault("bad_file", &key, format!("{}: {why}", path.display()), hint);
                     return None;
                 }
             }
             if roots.is_empty() {
-                faults.fault(
-                    "bad_file",
-                    &key,
-                    format!("{}: holds no certificate", path.display()),
-                    "a PEM file of certificates",
-                );
+                let found = format!("{}: holds no certificate", path.display());
+                faults.fault("bad_file", &key, found, hint);
                 return None;
             }
         }
@@ -185,19 +219,7 @@ fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
             }
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions();
-    match config {
-        Ok(config) => {
-            let mut config = config.with_root_certificates(roots).with_no_client_auth();
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Some(TlsConnector::from(Arc::new(config)))
-        }
-        Err(error) => {
-            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
-            None
-        }
-    }
+    Some(roots)
 }
 
 #[cfg(test)]
