@@ -214,7 +214,13 @@ async fn judge<'p, 'h>(
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Judged<'p, 'h>, Denial> {
-    let found = policy.table.find(head)?;
+    let found = match policy.table.find(head) {
+        Ok(found) => found,
+        Err(denial) => {
+            record.decided(head, None, None, Some(&denial));
+            return Err(denial);
+        }
+    };
     let route = &policy.routes[*found.entry];
     record.routed(*found.entry);
 
@@ -263,10 +269,13 @@ fn permit(
     );
     match decision {
         Ok(permit) => {
+            record.decided(head, Some(route), permit.principal().map(Rc::as_ref), None);
             record.permitted(&permit);
             Ok(permit)
         }
         Err(refusal) => {
+            let principal = refusal.caller.as_ref().map(|(principal, _)| &**principal);
+            record.decided(head, Some(route), principal, Some(&refusal.denial));
             if route.login_page
                 && refusal.denial.status() == StatusCode::UNAUTHORIZED
                 && !is_unsafe(head.method)

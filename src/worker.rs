@@ -9,6 +9,7 @@ use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
+use crate::recent::{Recent, Recorder};
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
 use hyper::server::conn::{http1, http2};
@@ -35,6 +36,8 @@ pub struct Shared {
     pub journal: Journal,
     /// One set of counters a core.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// What was decided lately, one a core; none where nothing is kept.
+    pub recent: Vec<Arc<Recent>>,
     /// The local authority, if the policy has one.
     pub authority: Option<Arc<Authority>>,
 }
@@ -64,6 +67,7 @@ pub struct Worker {
     pools: Rc<Pools>,
     counters: Arc<WorkerCounters>,
     authority: Option<Arc<Authority>>,
+    recorder: Option<Recorder>,
     journal: Journal,
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
@@ -100,6 +104,7 @@ impl Worker {
             pools: Rc::new(Pools::new(counters.clone())),
             counters,
             authority: shared.authority.clone(),
+            recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),
             lines: RefCell::new(Vec::new()),
             request_ids: RequestIds::seeded()
@@ -150,6 +155,11 @@ impl Worker {
     /// The local authority, if there is one.
     pub fn authority(&self) -> Option<&Arc<Authority>> {
         self.authority.as_ref()
+    }
+
+    /// Where decisions are kept for a while, unless the policy keeps none.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// Where events for operators go.

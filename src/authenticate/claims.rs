@@ -61,6 +61,11 @@ impl ClaimPath {
         }
     }
 
+    /// Whether the path is this one name.
+    pub fn is_name(&self, name: &str) -> bool {
+        matches!(&*self.0, [only] if **only == *name)
+    }
+
     /// The value that the path leads to.
     pub fn find<'v>(&self, claims: &'v Map<String, Value>) -> Option<&'v Value> {
         let (first, rest) = self.0.split_first()?;

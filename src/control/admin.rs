@@ -1,12 +1,14 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`. Health is answered here and nowhere else, whatever the path,
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`. Health is answered here and nowhere else, whatever the path,
 //! host or user agent of a request to the other listeners says.
 
+use super::ask;
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
 use crate::authority::{ByOutcome, Counters};
 use crate::authority::{KeyState, Keyring};
 use crate::clock::Now;
 use crate::journal::Level;
+use crate::recent;
 use crate::respond::metrics::{self, Exposition, Kind};
 use crate::worker::Shared;
 use bytes::Bytes;
@@ -89,8 +91,8 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
             let service = {
                 let state = state.clone();
                 service_fn(move |request| {
-                    let response = answer(&state, &request);
-                    async move { Ok::<_, Infallible>(response) }
+                    let state = state.clone();
+                    async move { Ok::<_, Infallible>(answer(&state, request).await) }
                 })
             };
             let connection = http1::Builder::new()
@@ -106,13 +108,21 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
     }
 }
 
-fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let is_question = parts.uri.path() == "/explain";
+    let allowed = if is_question {
+        parts.method == Method::POST
+    } else {
+        matches!(parts.method, Method::GET | Method::HEAD)
+    };
+    if !allowed {
+        let methods = if is_question { "POST" } else { "GET, HEAD" };
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods}\n"));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         return response;
     }
-    match request.uri().path() {
+    match parts.uri.path() {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         "/readyz" => text(StatusCode::OK, "ready\n".into()),
@@ -123,8 +133,39 @@ fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
-        _ => text(StatusCode::NOT_FOUND, "here are /livez, /readyz and /metrics\n".into()),
+        "/decisions" | "/explain" => {
+            let answered = match ask::admit(&parts.headers) {
+                Ok(()) if is_question => ask::question(&parts.headers, body).await.and_then(|question| {
+                    let policy = state.shared.policy.load();
+                    ask::explained(&policy, &question).map(|json| (ask::JSON, json.into()))
+                }),
+                Ok(()) => decisions(&state.shared).map(|lines| (ask::JSON_LINES, lines.into())),
+                Err(refused) => Err(refused),
+            };
+            match answered {
+                Ok((kind, body)) => {
+                    let mut response = text(StatusCode::OK, String::new());
+                    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+                    *response.body_mut() = Full::new(body);
+                    response
+                }
+                Err((status, why)) => text(status, why),
+            }
+        }
+        _ => {
+            let known = "here are /livez, /readyz, /metrics, /decisions and /explain\n";
+            text(StatusCode::NOT_FOUND, known.into())
+        }
     }
+}
+
+/// What was decided lately, one line each: `GET /decisions`.
+fn decisions(shared: &Shared) -> Result<Vec<u8>, ask::Unanswered> {
+    if shared.recent.is_empty() {
+        let why = "no decisions are kept: [policy] decisions = 0\n".to_owned();
+        return Err((StatusCode::NOT_FOUND, why));
+    }
+    Ok(recent::lines(&shared.recent))
 }
 
 /// All counts, and what is true now, in Prometheus's text format.
