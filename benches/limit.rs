@@ -25,7 +25,7 @@ fn cases(criterion: &mut Criterion) {
             bencher.iter(|| {
                 turn = turn.wrapping_add(1);
                 let address = IpAddr::V4(Ipv4Addr::from_bits(turn % keys));
-                let asker = Asker { address, headers: &headers, route: 0, principal: None };
+                let asker = Asker { address, headers: &headers, route: "r", principal: None };
                 let mut standing = Standing::default();
                 black_box(admit(&limits, &asker, &mut standing))
             });
@@ -33,7 +33,7 @@ fn cases(criterion: &mut Criterion) {
     }
 
     let limits = limits();
-    let asker = Asker { address: Ipv4Addr::LOCALHOST.into(), headers: &headers, route: 0, principal: None };
+    let asker = Asker { address: Ipv4Addr::LOCALHOST.into(), headers: &headers, route: "r", principal: None };
     let mut standing = Standing::default();
     let _ = admit(&limits, &asker, &mut standing);
     let mut answer = HeaderMap::new();

@@ -5,7 +5,7 @@ use crate::answer::Body;
 use crate::authenticate::Shown;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authority::{Compat, Endpoint, take_back};
-use crate::authorize::Permit;
+use crate::authorize::{self, Permit};
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::desk::{self, form, verdict};
@@ -227,10 +227,11 @@ async fn judge<'p, 'h>(
     let mut asker = Asker {
         address: record.caller().address,
         headers: head.headers,
-        route: route.index,
+        route: &route.name,
         principal: None,
     };
-    limit::admit(&route.limits.by_address, &asker, standing)?;
+    let admitted = limit::admit(&route.limits.by_address, &asker, standing);
+    admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
     let (mut body, meter) = match body {
         Some(body) => RequestBody::admit(body, policy.front.body_bounds)?,
         None => (RequestBody::Empty, None),
@@ -243,7 +244,8 @@ async fn judge<'p, 'h>(
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let permit = permit(worker, policy, route, head, &found.params, csrf_field, record)?;
     asker.principal = permit.principal().map(Rc::as_ref);
-    limit::admit(&route.limits.by_caller, &asker, standing)?;
+    let admitted = limit::admit(&route.limits.by_caller, &asker, standing);
+    admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
     Ok(Judged { route, found, permit, body, meter })
 }
 
@@ -267,15 +269,23 @@ fn permit(
         record.now(),
         &mut worker.tokens(),
     );
+    let (principal, denial) = match &decision {
+        Ok(permit) => (permit.principal(), None),
+        Err(refusal) => (refusal.caller.as_ref().map(|(principal, _)| principal), Some(&refusal.denial)),
+    };
+    record.decided(head, Some(route), principal.map(Rc::as_ref), denial);
     match decision {
         Ok(permit) => {
-            record.decided(head, Some(route), permit.principal().map(Rc::as_ref), None);
             record.permitted(&permit);
             Ok(permit)
         }
+        Err(refusal) if route.shadow => {
+            let caller = refusal.caller.clone();
+            let denial = record.not_permitted(refusal, route, params);
+            record.shadowed(denial);
+            Ok(authorize::let_pass(caller))
+        }
         Err(refusal) => {
-            let principal = refusal.caller.as_ref().map(|(principal, _)| &**principal);
-            record.decided(head, Some(route), principal, Some(&refusal.denial));
             if route.login_page
                 && refusal.denial.status() == StatusCode::UNAUTHORIZED
                 && !is_unsafe(head.method)
@@ -287,6 +297,16 @@ fn permit(
             Err(record.not_permitted(refusal, route, params))
         }
     }
+}
+
+/// What the policy refuses passes on a route in the shadow, and is only told. What no policy asks for, such as a body
+/// within its bounds, is not the shadow's business.
+fn unless_shadowed(route: &Route, denial: Denial, record: &mut Record) -> Result<(), Denial> {
+    if !route.shadow {
+        return Err(denial);
+    }
+    record.shadowed(denial);
+    Ok(())
 }
 
 /// Sends a client from the cleartext port to the encrypted one: with 308, so that it keeps its method (RFC 9110

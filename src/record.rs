@@ -47,6 +47,7 @@ pub struct Record {
     route: Option<usize>,
     status: Option<StatusCode>,
     denial: Option<Denial>,
+    shadow: Option<Denial>,
     principal: Option<Rc<Principal>>,
     meter: Option<Rc<Meter>>,
     notes: Notes,
@@ -95,6 +96,7 @@ impl Record {
             route: None,
             status: None,
             denial: None,
+            shadow: None,
             principal: None,
             meter: None,
             notes: Notes { timed: logged, ..Notes::default() },
@@ -210,6 +212,14 @@ impl Record {
         refusal.denial
     }
 
+    /// It would have been refused, were its route not in the shadow. The first such refusal is the one that counts.
+    pub fn shadowed(&mut self, denial: Denial) {
+        if self.notes.detail.is_none() {
+            self.notes.detail = finer_reason(&denial).map(str::to_owned);
+        }
+        self.shadow.get_or_insert(denial);
+    }
+
     /// It asks for a verdict on another request.
     pub fn verdict_asked(&mut self) {
         self.verdict.get_or_insert(Manner::Statuses);
@@ -311,6 +321,7 @@ impl Record {
             route: self.route.map(|route| &*self.policy.routes[route].name),
             status: self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
             code: self.denial.as_ref().map(Denial::code),
+            shadow: self.shadow.as_ref().map(Denial::code),
             detail: self.notes.detail.as_deref(),
             subject: self.principal.as_ref().map(|principal| &*principal.subject),
             issuer: self.principal.as_ref().map(|principal| &*principal.issuer),
@@ -341,12 +352,15 @@ impl Drop for Record {
             (None, None, Some(_)) => counters.redirected.add(1),
             (_, None, None) => counters.clients_left.add(1),
         }
+        if let (Some(route), Some(shadow)) = (self.route, &self.shadow) {
+            self.policy.routes[route].counters.shadowed(worker.index(), shadow);
+        }
         if self.notes.forged > 0 {
             counters.identity_dropped.add(self.notes.forged);
         }
         let wanted = match worker.plan().access {
             AccessLog::On => true,
-            AccessLog::Refusals => self.denial.is_some(),
+            AccessLog::Refusals => self.denial.is_some() || self.shadow.is_some(),
             AccessLog::Off => false,
         };
         if wanted {
@@ -381,6 +395,7 @@ pub fn unreadable(worker: &Worker, connection: &Connection, error: &hyper::Error
         route: None,
         status: denial.status().as_u16(),
         code: Some(denial.code()),
+        shadow: None,
         detail: Some(&detail),
         subject: None,
         issuer: None,

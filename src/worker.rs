@@ -3,7 +3,6 @@
 use crate::accept::Connection;
 use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
 use crate::authenticate::TokenCache;
-use crate::authority::Authority;
 use crate::clock::Now;
 use crate::forward::Pools;
 use crate::journal::Journal;
@@ -38,8 +37,6 @@ pub struct Shared {
     pub counters: Vec<Arc<WorkerCounters>>,
     /// What was decided lately, one a core; none where nothing is kept.
     pub recent: Vec<Arc<Recent>>,
-    /// The local authority, if the policy has one.
-    pub authority: Option<Arc<Authority>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -66,7 +63,6 @@ pub struct Worker {
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
     counters: Arc<WorkerCounters>,
-    authority: Option<Arc<Authority>>,
     recorder: Option<Recorder>,
     journal: Journal,
     lines: RefCell<Vec<u8>>,
@@ -103,7 +99,6 @@ impl Worker {
             tokens: RefCell::new(TokenCache::new(TOKENS)),
             pools: Rc::new(Pools::new(counters.clone())),
             counters,
-            authority: shared.authority.clone(),
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),
             lines: RefCell::new(Vec::new()),
@@ -150,11 +145,6 @@ impl Worker {
     /// This core's counters.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters
-    }
-
-    /// The local authority, if there is one.
-    pub fn authority(&self) -> Option<&Arc<Authority>> {
-        self.authority.as_ref()
     }
 
     /// Where decisions are kept for a while, unless the policy keeps none.
@@ -308,6 +298,8 @@ impl Worker {
                 None => false,
             });
             self.pools.sweep(now.steady, tick);
+            // A core without requests lets go of a policy that is no longer in force, too.
+            drop(self.policy());
             let tokens = self.tokens.borrow();
             self.counters.token_cache_hits.set(tokens.hits());
             self.counters.token_cache_misses.set(tokens.misses());

@@ -15,7 +15,7 @@ const VALUE_MAX: usize = 8 * 1024;
 const RESERVED_PREFIX: &str = "x-auth-";
 
 /// The names under which identity is told; `None` where a fact is not told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityHeaders {
     subject: Option<HeaderName>,
     roles: Option<HeaderName>,

@@ -32,6 +32,24 @@ pub struct Issuer {
     pub types: Box<[Box<str>]>,
 }
 
+impl Issuer {
+    /// Whether what one makes of a token is what the other makes of it.
+    fn verifies_like(&self, other: &Self) -> bool {
+        // Each member by name: one that is added has to be thought of here.
+        let Self { name, audience, algorithms, keys, leeway, roles, scopes, local, types } = self;
+        *name == other.name
+            && *audience == other.audience
+            && *algorithms == other.algorithms
+            && keys.covers(&other.keys)
+            && other.keys.covers(keys)
+            && *leeway == other.leeway
+            && *roles == other.roles
+            && *scopes == other.scopes
+            && *local == other.local
+            && *types == other.types
+    }
+}
+
 /// Whose tokens are believed.
 #[derive(Clone, Debug)]
 pub struct Trust {
@@ -76,6 +94,27 @@ impl Trust {
             issuer.keys = keys.clone();
         }
         changed
+    }
+
+    /// Goes on with what the trust of the policy before this one has counted and, where both verify alike, with what was
+    /// verified under it.
+    #[must_use]
+    pub fn going_on(mut self, before: &Self) -> Self {
+        for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
+            let mut known = before.issuers.iter().zip(&before.seen);
+            if let Some((_, known)) = known.find(|(known, _)| known.name == issuer.name) {
+                *seen = known.clone();
+            }
+        }
+        let is_same = |(ours, theirs): (&Issuer, &Issuer)| ours.verifies_like(theirs);
+        if self.claims == before.claims
+            && self.identity == before.identity
+            && self.issuers.len() == before.issuers.len()
+            && self.issuers.iter().zip(&before.issuers).all(is_same)
+        {
+            self.epoch = before.epoch;
+        }
+        self
     }
 
     /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token says

@@ -1,13 +1,12 @@
 //! Keeps what was revoked in memory in step with the store, where other processes write too: another gateway, the
 //! command line. A revocation of this gateway's own endpoints does not wait for this; it is marked before it is answered.
 
-use super::terms::Terms;
 use super::{Authority, millis};
 use crate::authenticate::Revoked;
 use crate::clock::Now;
 use crate::journal::Level;
 use crate::store::{Store, StoreError};
-use std::sync::Arc;
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 /// How often the store is asked for new marks: what another process revokes is refused here within a second.
@@ -27,14 +26,16 @@ pub(super) async fn learn(store: &Store, revoked: &Revoked, after: i64, now: i64
     Ok(last)
 }
 
-/// Runs for as long as the process does.
-pub(super) async fn run(authority: Arc<Authority>, terms: Arc<Terms>) {
+/// Runs for as long as anybody holds the authority. `last`: the number of the last mark that is known.
+pub(super) async fn run(authority: Weak<Authority>, mut last: i64) {
     let mut interval = tokio::time::interval(EVERY);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut last, mut heard, mut swept) = (0, Instant::now(), Instant::now());
+    let (mut heard, mut swept) = (Instant::now(), Instant::now());
     let mut failing = false;
     loop {
         interval.tick().await;
+        let Some(authority) = authority.upgrade() else { return };
+        let terms = authority.terms.load_full();
         let now = Now::read();
         match learn(&authority.store, &terms.revoked, last, millis(now)).await {
             Ok(seq) => {

@@ -17,6 +17,7 @@ pub use watch::{Event, Watcher};
 use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
 use arc_swap::ArcSwap;
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use folder::{Folder, KEYS_MAX, Lock};
 use ring::{Ring, Slot};
@@ -178,6 +179,29 @@ impl Keyring {
         let schedule = Schedule::default();
         let view = ArcSwap::from_pointee(View::at(Arc::new(ring), &schedule, now.unix));
         Ok(Self { inner: Arc::new(Inner { algorithm, source, view, faults: AtomicU64::new(0) }), schedule })
+    }
+
+    /// These keys for the policy that comes after the one that they were opened for, if they are the ones that it means:
+    /// what was made or revoked since is not to be lost. Under another schedule, they are looked at by the next
+    /// [`Watcher`].
+    pub fn going_on(
+        &self,
+        state: &Path,
+        algorithm: Algorithm,
+        secret: Option<&[u8]>,
+        schedule: Schedule,
+    ) -> Option<Self> {
+        let is_same = match (&self.inner.source, secret) {
+            (Source::Secret(ours), Some(theirs)) => verify_slices_are_equal(&ours.0, theirs).is_ok(),
+            (Source::Folder(folder), None) => folder.is_in(state),
+            (Source::Secret(_) | Source::Folder(_) | Source::Memory, _) => false,
+        };
+        (is_same && self.inner.algorithm == algorithm).then(|| Self { inner: self.inner.clone(), schedule })
+    }
+
+    /// Whether both are one, whatever their schedules.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// These keys under this schedule.

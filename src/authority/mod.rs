@@ -52,6 +52,7 @@ use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
 use crate::store::{Store, StoreError};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Response;
 use std::future::Future;
@@ -68,6 +69,8 @@ pub struct Authority {
     throttle: Throttle,
     counters: Counters,
     journal: Journal,
+    /// The terms in force: those of the policy that was published last.
+    terms: ArcSwap<Terms>,
     /// The moment from which this process answers, and the last at which the one before it is known to have lived:
     /// milliseconds since 1970. Between them nobody could repeat a refresh.
     boot: i64,
@@ -103,10 +106,11 @@ impl Authority {
             };
             runtime.block_on(async {
                 match Self::open(&terms, cores, journal).await {
-                    Ok(authority) => {
+                    Ok((authority, last)) => {
+                        let weak = Arc::downgrade(&authority);
                         // Whoever started this waits for it.
-                        let _ = send.send(Ok(authority.clone()));
-                        feed::run(authority, terms).await;
+                        let _ = send.send(Ok(authority));
+                        feed::run(weak, last).await;
                     }
                     Err(why) => drop(send.send(Err(why))),
                 }
@@ -119,13 +123,19 @@ impl Authority {
         started.recv().map_err(|_| "the authority ended while it started".to_owned())?
     }
 
-    async fn open(terms: &Terms, cores: usize, journal: Journal) -> Result<Arc<Self>, String> {
+    /// Follows the terms of another policy, whose store is the same.
+    pub fn follow(&self, terms: Arc<Terms>) {
+        self.terms.store(terms);
+    }
+
+    /// With the number of the last mark that it learned.
+    async fn open(terms: &Arc<Terms>, cores: usize, journal: Journal) -> Result<(Arc<Self>, i64), String> {
         let fault = |error: StoreError| format!("[authority] store: {error}");
         let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
         let alive_before_boot = store.alive_at().await.map_err(fault)?;
         let boot = millis(Now::read());
-        feed::learn(&store, &terms.revoked, 0, boot).await.map_err(fault)?;
-        Ok(Arc::new(Self {
+        let last = feed::learn(&store, &terms.revoked, 0, boot).await.map_err(fault)?;
+        let authority = Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
             store,
             // Half of the cores at most hash, whatever is asked of them; what waits is bounded and told to come back.
@@ -133,11 +143,13 @@ impl Authority {
             throttle: Throttle::new(),
             counters: Counters::default(),
             journal,
+            terms: ArcSwap::new(terms.clone()),
             boot,
             alive_before_boot,
             last_spent: AtomicI64::new(0),
             schemes: Mutex::new(None),
-        }))
+        });
+        Ok((authority, last))
     }
 
     /// Does the work of an endpoint on the authority's own thread. What services are refused has a form of its own, and

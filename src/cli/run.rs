@@ -4,7 +4,8 @@ use super::{REFUSED, complain, load};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::{Absent, Authority};
-use crate::control::{self, Admin};
+use crate::clock::Now;
+use crate::control::{self, Admin, Reloader, Standing};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
@@ -39,7 +40,7 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
-    let Compiled { policy, plan, warnings } = compiled;
+    let Compiled { mut policy, plan, warnings } = compiled;
     let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
@@ -57,26 +58,21 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             ],
         );
     }
-    for warning in warnings {
-        let place = warning.place.to_string();
-        journal.event(
-            Level::Warn,
-            "the policy has a weak spot",
-            &[("place", &place), ("key", &warning.key), ("found", &warning.found), ("right", &warning.hint)],
-        );
-    }
-    let signing = policy.terms.as_ref().map(|terms| (terms.issuer.as_str().into(), terms.keyring.clone()));
-    let authority = match &policy.terms {
+    policy.authority = match &policy.terms {
         Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
         None => None,
     };
     let shared = Arc::new(Shared {
-        authority,
         policy: LivePolicy::new(policy),
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
         recent: recent(plan.worker.decisions, cores),
     });
+    for warning in &warnings {
+        control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
+    }
+    let standing = Arc::new(Standing::begin(Now::read()));
+    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone());
     let gateway = Gateway::start(&shared, plan.worker, bound.sockets)
         .map_err(|error| format!("cannot start: {error}"))?;
     let listed =
@@ -94,8 +90,9 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
             ("admin", &listed(&admin_addresses)),
         ],
     );
-    let admin = Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), signing };
-    let ended = control::run(&shared, &gateway, admin, plan.worker.drain);
+    let admin =
+        Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
+    let ended = control::run(&shared, &gateway, admin, reloader, plan.worker.drain);
     journal.event(Level::Info, "stopped", &[]);
     journal.close();
     ended.map_err(|error| format!("cannot go on: {error}"))

@@ -1,14 +1,14 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`. Health is answered here and nowhere else, whatever the path,
-//! host or user agent of a request to the other listeners says.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here and
+//! nowhere else, whatever the path, host or user agent of a request to the other listeners says.
 
 use super::ask;
+use super::reload::{Asked, Report, Standing};
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
 use crate::authority::{ByOutcome, Counters};
 use crate::authority::{KeyState, Keyring};
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::recent;
 use crate::respond::metrics::{self, Exposition, Kind};
 use crate::worker::Shared;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
 
 /// How many admin connections may be open: scrapers and probes are few.
 const CONNECTIONS: usize = 64;
@@ -34,15 +35,16 @@ const CONNECTIONS: usize = 64;
 pub struct Admin {
     /// Already bound.
     pub listeners: Vec<TcpListener>,
-    /// The local authority's name and signing keys, if there is one.
-    pub signing: Option<(Arc<str>, Keyring)>,
+    /// How the policy in force came to be.
+    pub standing: Arc<Standing>,
 }
 
 /// What the admin listener answers from.
 #[derive(Debug)]
 pub struct State {
     shared: Arc<Shared>,
-    signing: Option<(Arc<str>, Keyring)>,
+    standing: Arc<Standing>,
+    reload: mpsc::Sender<Option<Asked>>,
     draining: Cell<bool>,
     open: Cell<usize>,
 }
@@ -59,10 +61,11 @@ impl Admin {
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub fn serve(self, shared: Arc<Shared>) -> io::Result<Rc<State>> {
-        let state =
-            Rc::new(State { shared, signing: self.signing, draining: Cell::new(false), open: Cell::new(0) });
-        for listener in self.listeners {
+    pub fn serve(self, shared: Arc<Shared>, reload: mpsc::Sender<Option<Asked>>) -> io::Result<Rc<State>> {
+        let Self { listeners, standing } = self;
+        let (draining, open) = (Cell::new(false), Cell::new(0));
+        let state = Rc::new(State { shared, standing, reload, draining, open });
+        for listener in listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::task::spawn_local(accept(listener, state.clone()));
         }
@@ -109,22 +112,22 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
 }
 
 async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let (parts, body) = request.into_parts();
-    let is_question = parts.uri.path() == "/explain";
-    let allowed = if is_question {
-        parts.method == Method::POST
-    } else {
-        matches!(parts.method, Method::GET | Method::HEAD)
-    };
-    if !allowed {
-        let methods = if is_question { "POST" } else { "GET, HEAD" };
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {methods}\n"));
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    match request.uri().path() {
+        "/reload" => return reload(state, &request).await,
+        "/explain" => return explained(state, request).await,
+        _ => {}
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
-    match parts.uri.path() {
+    match request.uri().path() {
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
+        "/readyz" if request.uri().query() == Some("verbose") => {
+            text(StatusCode::OK, format!("ready\n{}", state.standing.lines()))
+        }
         "/readyz" => text(StatusCode::OK, "ready\n".into()),
         "/metrics" => {
             let mut response = text(StatusCode::OK, tell(state));
@@ -133,39 +136,61 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
-        "/decisions" | "/explain" => {
-            let answered = match ask::admit(&parts.headers) {
-                Ok(()) if is_question => ask::question(&parts.headers, body).await.and_then(|question| {
-                    let policy = state.shared.policy.load();
-                    ask::explained(&policy, &question).map(|json| (ask::JSON, json.into()))
-                }),
-                Ok(()) => decisions(&state.shared).map(|lines| (ask::JSON_LINES, lines.into())),
-                Err(refused) => Err(refused),
-            };
-            match answered {
-                Ok((kind, body)) => {
-                    let mut response = text(StatusCode::OK, String::new());
-                    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-                    *response.body_mut() = Full::new(body);
-                    response
-                }
-                Err((status, why)) => text(status, why),
-            }
-        }
+        "/decisions" => match ask::admit(request.headers()).and_then(|()| ask::decisions(&state.shared)) {
+            Ok(lines) => typed(ask::JSON_LINES, lines),
+            Err((status, why)) => text(status, why),
+        },
         _ => {
-            let known = "here are /livez, /readyz, /metrics, /decisions and /explain\n";
+            let known =
+                "here are /livez, /readyz, /metrics, /decisions and, for POST, /explain and /reload\n";
             text(StatusCode::NOT_FOUND, known.into())
         }
     }
 }
 
-/// What was decided lately, one line each: `GET /decisions`.
-fn decisions(shared: &Shared) -> Result<Vec<u8>, ask::Unanswered> {
-    if shared.recent.is_empty() {
-        let why = "no decisions are kept: [policy] decisions = 0\n".to_owned();
-        return Err((StatusCode::NOT_FOUND, why));
+/// Says what would become of a request, by the policy in force.
+async fn explained(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        return only_post();
     }
-    Ok(recent::lines(&shared.recent))
+    let (parts, body) = request.into_parts();
+    let explained = match ask::admit(&parts.headers) {
+        Ok(()) => ask::question(&parts.headers, body)
+            .await
+            .and_then(|question| ask::explained(&state.shared.policy.load(), &question)),
+        Err(refused) => Err(refused),
+    };
+    match explained {
+        Ok(json) => typed(ask::JSON, json.into_bytes()),
+        Err((status, why)) => text(status, why),
+    }
+}
+
+/// Reads the policy again, and says what came of it: 200, or 422 where the file does not load.
+async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        return only_post();
+    }
+    // A browser names the page's origin with every POST: no page has any business here.
+    if request.headers().contains_key(header::ORIGIN) {
+        return text(StatusCode::FORBIDDEN, "not from a page\n".into());
+    }
+    let (reply, report) = oneshot::channel();
+    let report = match state.reload.try_send(Some(reply)) {
+        Ok(()) => report.await.ok(),
+        Err(_) => None,
+    };
+    let Some(report) = report else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "too many reloads at once\n".into());
+    };
+    let status = match report {
+        Report::Reloaded { .. } => StatusCode::OK,
+        Report::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    let body = serde_json::to_string_pretty(&report).unwrap_or_default();
+    let mut response = typed(ask::JSON, (body + "\n").into_bytes());
+    *response.status_mut() = status;
+    response
 }
 
 /// All counts, and what is true now, in Prometheus's text format.
@@ -190,10 +215,11 @@ fn tell(state: &State) -> String {
         }
     }
     tell_tokens(&mut out, &policy.trust);
-    if let Some((_, keyring)) = &state.signing {
-        tell_signing(&mut out, keyring);
+    state.standing.tell(&mut out);
+    if let Some(terms) = &policy.terms {
+        tell_signing(&mut out, &terms.keyring);
     }
-    if let Some(authority) = &state.shared.authority {
+    if let Some(authority) = &policy.authority {
         tell_authority(&mut out, authority.counters(), &policy.trust);
     }
     out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
@@ -267,6 +293,19 @@ fn tell_signing(out: &mut Exposition, keyring: &Keyring) {
     let help = "How often something was wrong with the files of the signing keys.";
     out.family("portcullis_signing_key_faults_total", help, Kind::Counter);
     out.sample(&[], keyring.faults());
+}
+
+fn only_post() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".into());
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+fn typed(kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, String::new());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    *response.body_mut() = Full::new(Bytes::from(body));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

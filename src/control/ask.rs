@@ -7,7 +7,9 @@
 use crate::clock::Now;
 use crate::explain::{Question, explain};
 use crate::policy::Policy;
+use crate::recent;
 use crate::route::host::Authority;
+use crate::worker::Shared;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -119,6 +121,17 @@ pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Ques
 pub(super) fn explained(policy: &Policy, question: &Question) -> Result<String, Unanswered> {
     serde_json::to_string(&explain(policy, question))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+/// What was decided lately, one line each.
+///
+/// # Errors
+/// 404 where nothing is kept.
+pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, Unanswered> {
+    if shared.recent.is_empty() {
+        return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));
+    }
+    Ok(recent::lines(&shared.recent))
 }
 
 async fn received(body: Incoming) -> Result<Bytes, Unanswered> {

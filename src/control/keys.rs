@@ -3,6 +3,7 @@
 use crate::authority::{Event, Listed, Watcher};
 use crate::clock::Now;
 use crate::journal::Level;
+use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,17 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
-        let (live, issuer) = (shared.policy.clone(), issuer.clone());
+        let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            let publish = |keys| live.update(|policy| policy.with_keys(&issuer, &keys));
+            // A reload may have put a policy with other keys in force meanwhile.
+            let is_ours =
+                |policy: &Policy| policy.terms.as_ref().is_some_and(|terms| terms.keyring.is_same(&ours));
+            let publish = |keys| {
+                live.update(|policy| match is_ours(policy) {
+                    true => policy.with_keys(&issuer, &keys),
+                    false => policy.clone(),
+                });
+            };
             let events = watcher.look(Now::read(), publish);
             (watcher, events)
         });
@@ -33,6 +42,20 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
             // It ended in a panic, which was told; another one begins with what is in force.
             Err(_) => watcher = keyring.watcher(Now::read()),
         }
+    }
+}
+
+/// A policy that is to follow another one, with the signing keys as they are now: one may have been made or taken back
+/// while it was compiled.
+pub(super) fn newest(policy: Policy, before: &Policy) -> Policy {
+    match (&policy.terms, &before.terms) {
+        (Some(terms), Some(known)) if terms.keyring.is_same(&known.keyring) => {
+            match terms.keyring.key_set() {
+                Ok(keys) => policy.with_keys(&terms.issuer, &keys),
+                Err(_) => policy,
+            }
+        }
+        (Some(_), _) | (None, _) => policy,
     }
 }
 

@@ -4,11 +4,12 @@
 mod admin;
 mod ask;
 mod keys;
+mod reload;
 
 pub use admin::Admin;
+pub use reload::{Asked, Reloader, Report, Standing, tell};
 
 use crate::accept::Gateway;
-use crate::clock::Now;
 use crate::journal::Level;
 use crate::worker::Shared;
 use std::future::{Future, poll_fn};
@@ -18,9 +19,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 /// How much longer than the drain itself the cores may take to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// How many may wait for a reload.
+const RELOADS_WAITING: usize = 8;
 /// The exit code of a process that was told twice to stop: 128 and the number of SIGTERM, as shells count.
 const TERMINATED: i32 = 143;
 
@@ -28,17 +32,23 @@ const TERMINATED: i32 = 143;
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be made.
-pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duration) -> io::Result<()> {
+pub fn run(
+    shared: &Arc<Shared>,
+    gateway: &Gateway,
+    admin: Admin,
+    reloader: Reloader,
+    drain: Duration,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())?;
     let ended = runtime.block_on(async {
         let mut stop = Stop::install()?;
-        if let Some((issuer, keyring)) = &admin.signing {
-            let watcher = keyring.watcher(Now::read());
-            tokio::task::spawn_local(keys::watch(shared.clone(), issuer.clone(), watcher));
-        }
-        let state = admin.serve(shared.clone())?;
+        // Reloads that are asked for while one is made: each is told what came of its own.
+        let (ask, asked) = mpsc::channel(RELOADS_WAITING);
+        tokio::task::spawn_local(hang_ups(signal(SignalKind::hangup())?, ask.clone()));
+        tokio::task::spawn_local(reloader.run(asked));
+        let state = admin.serve(shared.clone(), ask)?;
         let name = stop.asked().await;
         state.begin_draining();
         let seconds = drain.as_secs().to_string();
@@ -68,6 +78,15 @@ pub fn run(shared: &Arc<Shared>, gateway: &Gateway, admin: Admin, drain: Duratio
     // A look at the key files that hangs (a folder on a network) is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// Asks for a reload at each SIGHUP. Of several that come while one is made, one more is enough.
+async fn hang_ups(mut hang_up: Signal, ask: mpsc::Sender<Option<Asked>>) {
+    while hang_up.recv().await.is_some() {
+        if ask.send(None).await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {

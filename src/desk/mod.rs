@@ -41,7 +41,7 @@ pub async fn answer(
     if matches!(endpoint, Endpoint::Jwks | Endpoint::Metadata) {
         return document(terms, endpoint, head.headers);
     }
-    let authority = worker.authority().ok_or(Denial::StoreUnavailable)?;
+    let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = record.caller();
     let fields = match Fields::read(head.headers, &body) {

@@ -15,7 +15,7 @@ pub use body::{BodyBounds, Cut, Meter, RequestBody, ResponseBody};
 pub use outgoing::{Prepared, Target, Told, X_REQUEST_ID};
 pub use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
-pub use upstream::{Server, Upstream};
+pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;

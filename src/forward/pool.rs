@@ -106,7 +106,7 @@ impl Pools {
             None => handshake(stream).await?,
             Some(tls) => {
                 let name = ServerName::try_from(server.host.to_string()).map_err(io::Error::other)?;
-                handshake(tls.connect(name, stream).await?).await?
+                handshake(tls.connector.connect(name, stream).await?).await?
             }
         };
         Ok(Lease { sender, reused: false, server: server.id, pools: self.clone() })

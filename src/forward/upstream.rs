@@ -37,8 +37,17 @@ pub struct Server {
     /// TCP port.
     pub port: u16,
     /// Set for `https`.
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Tls>,
     health: Health,
+}
+
+/// How a server is spoken to over TLS.
+#[derive(Clone)]
+pub struct Tls {
+    /// Makes connections.
+    pub connector: TlsConnector,
+    /// A digest of the certificate authorities that it trusts: two of one digest trust the same.
+    pub authorities: [u8; 32],
 }
 
 impl fmt::Debug for Server {
@@ -82,7 +91,7 @@ impl Upstream {
 
 impl Server {
     /// A server that nothing is known of.
-    pub fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<TlsConnector>) -> Self {
+    pub fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let health =
             Health { since: Instant::now(), failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) };

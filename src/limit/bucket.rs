@@ -69,12 +69,17 @@ pub struct Limit<C: Clock = MonotonicClock> {
     name: Arc<str>,
     by: By,
     quota: Quota,
-    buckets: RateLimiter<u64, Store, C, StateInformationMiddleware>,
-    fingerprints: RandomState,
+    counts: Arc<Counts<C>>,
     /// `RateLimit-Policy`, ready-made.
     policy: HeaderValue,
     /// `"name";r=`, the fixed beginning of `RateLimit`.
     prefix: Box<[u8]>,
+}
+
+/// What a limit has counted: it outlives the policy that it began under, as long as the limit stays the same.
+struct Counts<C: Clock> {
+    buckets: RateLimiter<u64, Store, C, StateInformationMiddleware>,
+    fingerprints: RandomState,
     refused: AtomicU64,
     displaced: Arc<AtomicU64>,
 }
@@ -136,13 +141,15 @@ impl<C: Clock> Limit<C> {
         Self {
             name,
             by,
-            buckets: RateLimiter::new(quota, store, clock),
+            counts: Arc::new(Counts {
+                buckets: RateLimiter::new(quota, store, clock),
+                fingerprints: RandomState::new(),
+                refused: AtomicU64::new(0),
+                displaced,
+            }),
             quota,
-            fingerprints: RandomState::new(),
             policy: HeaderValue::from_maybe_shared(policy).expect("letters, digits and punctuation of ours"),
             prefix: format!("\"{shown}\";r=").into_bytes().into_boxed_slice(),
-            refused: AtomicU64::new(0),
-            displaced,
         }
     }
 
@@ -167,21 +174,25 @@ impl<C: Clock> Limit<C> {
         format!("{burst} at once, then one each {interval:?}")
     }
 
-    /// Whether a limit made of these would do the same, so that a new policy can go on with this one: else
-    /// each reload would refill every attacker's bucket. A [`ClaimId`] is equal only within one policy; the
-    /// caller makes sure that it still means the same claim.
-    pub fn same_as(&self, by: &By, count: NonZeroU32, per: Duration, burst: NonZeroU32) -> bool {
-        self.by == *by && self.quota == quota(count, per, burst)
+    /// Goes on with what another limit has counted, if that is of the same name and as fast: else each reload of a policy
+    /// would refill every attacker's bucket. `same_keys`: whether both count by the same, which the caller knows, since a
+    /// [`ClaimId`] means something within one policy only.
+    #[must_use]
+    pub fn going_on(mut self, before: &Self, same_keys: bool) -> Self {
+        if same_keys && self.name == before.name && self.quota == before.quota {
+            self.counts = before.counts.clone();
+        }
+        self
     }
 
     /// Requests refused so far.
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.counts.refused.load(Ordering::Relaxed)
     }
 
     /// How often an active key lost its place because more were active than the table holds.
     pub fn displaced(&self) -> u64 {
-        self.displaced.load(Ordering::Relaxed)
+        self.counts.displaced.load(Ordering::Relaxed)
     }
 
     pub(super) fn policy(&self) -> &HeaderValue {
@@ -194,7 +205,7 @@ impl<C: Clock> Limit<C> {
 
     /// Counts one request.
     pub(super) fn charge(&self, asker: &Asker<'_>) -> Charge {
-        match self.buckets.check_key(&self.fingerprint(asker)) {
+        match self.counts.buckets.check_key(&self.fingerprint(asker)) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 // The bucket's level lies between two whole requests; taken for the lower one, the time is
@@ -203,8 +214,8 @@ impl<C: Clock> Limit<C> {
                 Charge::Admitted { remaining, full: self.quota.replenish_interval().saturating_mul(spent) }
             }
             Err(until) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                let wait = until.wait_time_from(self.buckets.clock().now());
+                self.counts.refused.fetch_add(1, Ordering::Relaxed);
+                let wait = until.wait_time_from(self.counts.buckets.clock().now());
                 // Refused means less than one request in the bucket: after the wait there is exactly one.
                 let rest = self.quota.replenish_interval().saturating_mul(self.quota.burst_size().get() - 1);
                 Charge::Refused { wait, full: wait.saturating_add(rest) }
@@ -216,7 +227,7 @@ impl<C: Clock> Limit<C> {
     /// no subject can be made to look like an address. Two keys with one fingerprint (one chance in 2^64 a
     /// pair) would share a bucket, which refuses more, never less.
     fn fingerprint(&self, asker: &Asker<'_>) -> u64 {
-        let mut hasher = self.fingerprints.build_hasher();
+        let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, asker.principal) {
             (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => {
                 hash_address(asker.address, &mut hasher)
@@ -329,13 +340,13 @@ mod tests {
     struct Somebody {
         address: &'static str,
         headers: Vec<&'static str>,
-        route: usize,
+        route: &'static str,
         principal: Option<Principal>,
     }
 
     impl Somebody {
         fn at(address: &'static str) -> Self {
-            Self { address, headers: Vec::new(), route: 0, principal: None }
+            Self { address, headers: Vec::new(), route: "r", principal: None }
         }
 
         fn with(headers: &[&'static str]) -> Self {
@@ -437,7 +448,7 @@ mod tests {
         for value in values {
             let principal = principal("https://a/", "ada", Some(value));
             let address = "192.0.2.1".parse().unwrap();
-            let asker = Asker { address, headers: &headers, route: 0, principal: Some(&principal) };
+            let asker = Asker { address, headers: &headers, route: "r", principal: Some(&principal) };
             assert!(matches!(limit.charge(&asker), Charge::Admitted { .. }));
             assert!(matches!(limit.charge(&asker), Charge::Refused { .. }));
         }
@@ -445,7 +456,7 @@ mod tests {
 
     #[test]
     fn routes_have_a_bucket_each() {
-        let (zero, one) = (Somebody::at("192.0.2.1"), Somebody { route: 1, ..Somebody::at("192.0.2.1") });
+        let (zero, one) = (Somebody::at("192.0.2.1"), Somebody { route: "s", ..Somebody::at("192.0.2.1") });
         assert!(share(By::Route, &zero, &Somebody::at("198.51.100.7")));
         assert!(!share(By::Route, &zero, &one));
     }
@@ -463,13 +474,26 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_the_same_when_its_rate_means_the_same() {
-        let limit = one_a_minute(By::Route);
-        assert!(limit.same_as(&By::Route, n(1), Duration::from_secs(60), n(1)));
-        assert!(limit.same_as(&By::Route, n(2), Duration::from_secs(120), n(1)));
-        assert!(!limit.same_as(&By::Route, n(2), Duration::from_secs(60), n(1)));
-        assert!(!limit.same_as(&By::Route, n(1), Duration::from_secs(60), n(2)));
-        assert!(!limit.same_as(&By::ClientIp, n(1), Duration::from_secs(60), n(1)));
+    fn a_limit_goes_on_with_the_counts_of_one_that_means_the_same() {
+        let asked = |limit: &Limit| {
+            let headers = HeaderMap::new();
+            let address = "192.0.2.1".parse().unwrap();
+            limit.charge(&Asker { address, headers: &headers, route: "r", principal: None })
+        };
+        let limit = |name: &str, count, seconds, burst| {
+            Limit::new(name.into(), By::Route, n(count), Duration::from_secs(seconds), n(burst))
+        };
+        let before = limit("x", 1, 60, 1);
+        assert!(matches!(asked(&before), Charge::Admitted { .. }));
+        assert!(matches!(asked(&limit("x", 1, 60, 1).going_on(&before, true)), Charge::Refused { .. }));
+        assert!(matches!(asked(&limit("x", 2, 120, 1).going_on(&before, true)), Charge::Refused { .. }));
+        for (name, count, seconds, burst, same_keys) in
+            [("x", 2, 60, 1, true), ("x", 1, 60, 2, true), ("y", 1, 60, 1, true), ("x", 1, 60, 1, false)]
+        {
+            let other = limit(name, count, seconds, burst).going_on(&before, same_keys);
+            assert!(matches!(asked(&other), Charge::Admitted { .. }), "{name} {count} {seconds} {burst}");
+        }
+        assert_eq!(before.refused(), 2, "both are counted as one");
     }
 
     #[test]
@@ -485,7 +509,7 @@ mod tests {
             let limit = Limit::with_clock("x".into(), By::Route, n(count), per, n(burst), 128, clock);
             let headers = HeaderMap::new();
             let address = "192.0.2.1".parse().unwrap();
-            let asker = Asker { address, headers: &headers, route: 0, principal: None };
+            let asker = Asker { address, headers: &headers, route: "r", principal: None };
             let most = limit.quota().burst_size().get();
             for left in (most.saturating_sub(3)..most).rev() {
                 assert!(
@@ -512,7 +536,7 @@ mod tests {
             let limit = Limit::with_clock("x".into(), By::ClientIp, n(count), per, n(burst), 128, clock.clone());
             let headers = HeaderMap::new();
             let address = "192.0.2.1".parse().unwrap();
-            let asker = Asker { address, headers: &headers, route: 0, principal: None };
+            let asker = Asker { address, headers: &headers, route: "r", principal: None };
 
             let mut now = 0_u64;
             let mut admitted = Vec::new();
@@ -547,7 +571,7 @@ mod tests {
             let limit = Limit::with_clock("x".into(), By::ClientIp, n(count), per, n(burst), 128, clock.clone());
             let headers = HeaderMap::new();
             let address = "192.0.2.1".parse().unwrap();
-            let asker = Asker { address, headers: &headers, route: 0, principal: None };
+            let asker = Asker { address, headers: &headers, route: "r", principal: None };
             for _ in 0..tries {
                 if let Charge::Refused { wait, full } = limit.charge(&asker) {
                     prop_assert!(wait <= full);

@@ -48,8 +48,8 @@ pub struct Asker<'a> {
     pub address: IpAddr,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
-    /// A number that stands for the route. A limit that outlives a policy asks that it go on to mean the same.
-    pub route: usize,
+    /// The route's name: it means the same under the next policy, which a position would not.
+    pub route: &'a str,
     /// The caller, once known.
     pub principal: Option<&'a Principal>,
 }
@@ -149,7 +149,7 @@ mod tests {
     fn ask(limits: &[Fake]) -> (Result<(), Denial>, String, String) {
         let request = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &request, route: 0, principal: None };
+        let asker = Asker { address, headers: &request, route: "r", principal: None };
         let mut standing = Standing::default();
         let verdict = admit(limits, &asker, &mut standing);
         let mut headers = HeaderMap::new();

@@ -16,7 +16,7 @@ use crate::authenticate::Trust;
 use crate::authority::Absent;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
@@ -27,7 +27,7 @@ use crate::tls::{Files, MinVersion};
 use http::HeaderValue;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +72,41 @@ pub struct ServerPlan {
     pub worker: Plan,
 }
 
+impl ServerPlan {
+    /// What another plan asks for that this process, which was started with this one, does not do: each with the key that
+    /// says it, as a warning. `file` is where it stands.
+    pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
+        let (ours, theirs) = (&self.worker, &other.worker);
+        let differs = [
+            ("server.https", self.https != other.https),
+            ("server.http", self.http != other.http),
+            ("server.admin", self.admin != other.admin),
+            ("server.plain", self.redirect != other.redirect),
+            ("server.workers", self.cores != other.cores),
+            ("server.drain", ours.drain != theirs.drain),
+            ("server.bounds.header_timeout", ours.header_timeout != theirs.header_timeout),
+            ("server.bounds.header_size", ours.header_size != theirs.header_size),
+            ("server.bounds.headers", ours.header_count != theirs.header_count),
+            ("server.bounds.body_timeout", ours.body_timeout != theirs.body_timeout),
+            ("server.bounds.idle_timeout", ours.idle_timeout != theirs.idle_timeout),
+            ("server.bounds.connections", ours.connections_max != theirs.connections_max),
+            ("server.bounds.streams", ours.streams != theirs.streams),
+            ("log.format", ours.style != theirs.style),
+            ("log.access", ours.access != theirs.access),
+            ("log.level", self.level != other.level),
+        ];
+        let warning = |key: &str| Diagnostic {
+            severity: Severity::Warning,
+            id: "restart_needed",
+            place: Place::File(file.display().to_string()),
+            key: key.to_owned(),
+            found: "changed, and fixed from the start of the process to its end".to_owned(),
+            hint: "a restart".to_owned(),
+        };
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| warning(key)).collect()
+    }
+}
+
 /// Gathers faults and warnings as the parts of a file are compiled.
 struct Faults<'l> {
     loaded: &'l Loaded,
@@ -107,24 +142,42 @@ impl Faults<'_> {
 /// # Errors
 /// All faults, with the warnings among them, in the order in which they stand in the file.
 pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_policy(loaded, absent, None)
+}
+
+/// Compiles a file to a policy that comes after another. What stays the same goes on: counts of limits and routes,
+/// what is known of servers, verified tokens, signing keys and what was revoked.
+///
+/// # Errors
+/// As [`compile`]. The policy before is as it was.
+pub fn compile_after(loaded: &Loaded, absent: Absent, before: &Policy) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_policy(loaded, absent, Some(before))
+}
+
+fn compile_policy(
+    loaded: &Loaded,
+    absent: Absent,
+    before: Option<&Policy>,
+) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
     let mut faults = Faults { loaded, found: Vec::new() };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
-    let terms = authority::compile(file, absent, &mut faults).map(Arc::new);
+    let terms_before = before.and_then(|before| before.terms.as_deref());
+    let terms = authority::compile(file, absent, terms_before, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
-    let upstreams = upstreams::compile(file, &mut faults);
+    let upstreams = upstreams::compile(file, before.map_or(&[], |before| &before.upstreams), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
-    let limits = limits::compile(file, &mut claims, &mut faults);
+    let limits = limits::compile(file, &mut claims, before, &mut faults);
     let known = routes::Known {
         upstreams: &upstreams,
         audiences: &audiences,
         limits: &limits,
         terms: terms.as_deref(),
-        cores: plan.cores,
+        counted: routes::Counted::after(before, plan.cores),
     };
     let (routes, table) = routes::compile(file, &known, &mut claims, &mut faults);
 
@@ -140,11 +193,15 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
         let cookies = terms.cookies.as_ref().map(|cookies| cookies.names.clone());
         trust = trust.with_local(cookies, terms.origins.clone(), terms.revoked.clone());
     }
+    if let Some(before) = before {
+        trust = trust.going_on(&before.trust);
+    }
     let policy = Policy {
         table: Arc::new(table),
         routes: routes.into(),
         trust: Arc::new(trust),
         terms,
+        authority: None,
         front: Arc::new(front),
         proofs: Arc::new(proofs),
         upstreams: upstreams.into_values().flatten().collect(),

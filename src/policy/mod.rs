@@ -3,12 +3,14 @@
 
 mod compile;
 mod live;
+mod read;
 
-pub use compile::{Compiled, ServerPlan, compile};
+pub use compile::{Compiled, ServerPlan, compile, compile_after};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
+pub use read::read;
 
 use crate::authenticate::{Admission, KeySet, Trust};
-use crate::authority::{Compat, Endpoint, Terms};
+use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
@@ -32,6 +34,8 @@ pub struct Policy {
     pub trust: Arc<Trust>,
     /// What the local authority issues, if there is one.
     pub terms: Option<Arc<Terms>>,
+    /// The local authority at work, where this policy is served: it outlives the policies that mean it.
+    pub authority: Option<Arc<Authority>>,
     /// What holds for all requests.
     pub front: Arc<Front>,
     /// What proves identity to upstreams.

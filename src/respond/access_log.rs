@@ -39,6 +39,8 @@ pub struct Line<'a> {
     pub status: u16,
     /// Why it was refused: the code of the denial.
     pub code: Option<&'static str>,
+    /// Why it would have been refused, were its route not in the shadow: the code of that denial.
+    pub shadow: Option<&'static str>,
     /// The finer reason, for operators alone.
     pub detail: Option<&'a str>,
     /// The caller, once verified.
@@ -122,6 +124,7 @@ impl Line<'_> {
     fn write_facts(&self, line: &mut LineWriter<'_>) {
         line.maybe("route", self.route);
         line.maybe("reason", self.code);
+        line.maybe("shadow", self.shadow);
         line.maybe("detail", self.detail);
         line.maybe("subject", self.subject);
         line.maybe("issuer", self.issuer);
@@ -197,6 +200,7 @@ mod tests {
             route: Some("orders"),
             status: 403,
             code: Some("insufficient_role"),
+            shadow: None,
             detail: Some("asks for admin"),
             subject: Some("u1"),
             issuer: Some("https://id.example.com/"),

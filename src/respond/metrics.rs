@@ -9,7 +9,7 @@ use crate::limit::Limit;
 use http::StatusCode;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// A count that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -115,12 +115,19 @@ struct RouteShard {
     durations: [Counter; BOUNDS.len() + 1],
     micros: Counter,
     refused: Reasons,
+    /// Made when first needed: few routes are ever in the shadow.
+    shadowed: OnceLock<Reasons>,
 }
 
 impl RouteCounters {
     /// Counters for the route of this name, for so many cores (at least one).
     pub fn new(name: Arc<str>, shards: usize) -> Self {
         Self { name, shards: (0..shards.max(1)).map(|_| RouteShard::default()).collect() }
+    }
+
+    /// For how many cores.
+    pub fn cores(&self) -> usize {
+        self.shards.len()
     }
 
     /// The route's name.
@@ -140,6 +147,13 @@ impl RouteCounters {
         let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
         shard.durations[bucket].add(1);
         shard.micros.add(micros);
+    }
+
+    /// Counts a request that passed in the shadow, and would have been refused.
+    pub fn shadowed(&self, shard: usize, denial: &Denial) {
+        if let Some(shard) = self.shards.get(shard) {
+            shard.shadowed.get_or_init(Reasons::default).record(denial);
+        }
     }
 
     fn sum(&self, of: impl Fn(&RouteShard) -> u64) -> u64 {
@@ -351,6 +365,15 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
     // No route has an empty name.
     refusals(out, "", workers.iter().map(|worker| &worker.unrouted));
 
+    let help =
+        "Requests that passed because their route is in the shadow, by why they would have been refused.";
+    out.family("portcullis_shadow_refusals_total", help, Kind::Counter);
+    for route in routes {
+        for (code, _, count) in sums(route.shards.iter().filter_map(|shard| shard.shadowed.get())) {
+            out.sample(&[("route", &*route.name), ("reason", code)], count);
+        }
+    }
+
     let help = "Time from a request's first reading to its answer's last byte.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
     for route in routes {
@@ -360,15 +383,21 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
 }
 
 fn refusals<'r>(out: &mut Exposition, route: &str, shards: impl Iterator<Item = &'r Reasons>) {
+    for (code, class, count) in sums(shards) {
+        out.sample(&request_labels(route, "refused", class, code), count);
+    }
+}
+
+/// Each code that was met, with the class of its status and how often.
+fn sums<'r>(shards: impl Iterator<Item = &'r Reasons>) -> Vec<(&'static str, &'static str, u64)> {
     let mut sums: Vec<_> = REASONS.iter().map(|(code, class)| (*code, *class, 0_u64)).collect();
     for shard in shards {
         for (sum, (_, _, count)) in sums.iter_mut().zip(shard.by_code()) {
             sum.2 = sum.2.wrapping_add(count);
         }
     }
-    for (code, class, count) in sums.into_iter().filter(|(_, _, count)| *count > 0) {
-        out.sample(&request_labels(route, "refused", class, code), count);
-    }
+    sums.retain(|(_, _, count)| *count > 0);
+    sums
 }
 
 const fn request_labels<'l>(

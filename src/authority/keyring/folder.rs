@@ -96,6 +96,11 @@ impl Folder {
         Self(path.to_owned())
     }
 
+    /// Whether it is the one of this state folder.
+    pub(super) fn is_in(&self, state: &Path) -> bool {
+        *self.0 == *state
+    }
+
     /// The file of the key that signs from this moment.
     pub(super) fn key_file(&self, signs_from: u64) -> PathBuf {
         self.file(signs_from, Kind::Key)

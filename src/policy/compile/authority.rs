@@ -24,7 +24,13 @@ const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
 /// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
 const KEYS_AT_ONCE: u32 = 16;
 
-pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> Option<Terms> {
+/// `before`: the terms of the policy that this one comes after, whose keys and revocations it goes on with.
+pub(super) fn compile(
+    file: &File,
+    absent: Absent,
+    before: Option<&Terms>,
+    faults: &mut Faults<'_>,
+) -> Option<Terms> {
     let table = file.authority.as_ref()?;
     if table.issuer.is_empty() {
         let hint = "issuer = \"https://id.example.com\": `iss` of its tokens";
@@ -41,14 +47,14 @@ pub(super) fn compile(file: &File, absent: Absent, faults: &mut Faults<'_>) -> O
     let origins = origins(table, faults);
     let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
     let store = store(file, table, faults);
-    let keyring = keyring(file, table, absent, faults)?;
+    let keyring = keyring(file, table, absent, before, faults)?;
     let cookies =
         table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
     Some(Terms {
         issuer: table.issuer.clone(),
         audience: table.audience.clone(),
         keyring,
-        revoked: Arc::new(Revoked::default()),
+        revoked: before.map_or_else(Arc::<Revoked>::default, |before| before.revoked.clone()),
         access_expires: table.access_expires.into(),
         refresh_expires: table.refresh_expires.into(),
         refresh_grace: table.refresh_grace.into(),
@@ -271,7 +277,13 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
     }
 }
 
-fn keyring(file: &File, table: &AuthorityTable, absent: Absent, faults: &mut Faults<'_>) -> Option<Keyring> {
+fn keyring(
+    file: &File,
+    table: &AuthorityTable,
+    absent: Absent,
+    before: Option<&Terms>,
+    faults: &mut Faults<'_>,
+) -> Option<Keyring> {
     let algorithm = parse_algorithm("authority.algorithm", &table.algorithm, faults)?;
     let secret = match (algorithm, &table.secret) {
         (Algorithm::HS256, None) => {
@@ -293,6 +305,11 @@ fn keyring(file: &File, table: &AuthorityTable, absent: Absent, faults: &mut Fau
     };
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
     let dir = faults.path(&file.state.dir);
+    let before =
+        before.and_then(|before| before.keyring.going_on(&dir, algorithm, secret.as_deref(), schedule));
+    if before.is_some() {
+        return before;
+    }
     match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
         Ok(keyring) => Some(keyring.scheduled(schedule)),
         Err(why) => {

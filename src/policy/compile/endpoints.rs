@@ -2,13 +2,13 @@
 
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
+use super::routes::Counted;
 use crate::authenticate::Access;
 use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::Rule;
 use crate::config::file::File;
 use crate::limit::Limits;
 use crate::policy::{Handler, Route};
-use crate::respond::metrics::RouteCounters;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(super) fn compile(
     file: &File,
     terms: &Terms,
     limits: &NamedLimits,
-    cores: usize,
+    counted: &Counted,
     routes: &mut Vec<Route>,
     entries: &mut Vec<(Matcher, usize)>,
     faults: &mut Faults<'_>,
@@ -73,7 +73,7 @@ pub(super) fn compile(
             // Pages that work without scripts have forms to log out with.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: false,
-            counters: Arc::new(RouteCounters::new(name, cores)),
+            counters: counted.of(&name),
         });
     }
 }

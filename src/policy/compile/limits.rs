@@ -5,14 +5,26 @@ use super::trust::{Claims, claim_path};
 use crate::config::file::{File, RateLimitTable};
 use crate::config::place::nearest;
 use crate::limit::{By, Limit, Limits};
+use crate::policy::Policy;
 use http::HeaderName;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
-pub(super) fn compile(file: &File, claims: &mut Claims, faults: &mut Faults<'_>) -> NamedLimits {
+/// `before`: the policy that this one comes after. A limit that stays the same goes on with its counts.
+pub(super) fn compile(
+    file: &File,
+    claims: &mut Claims,
+    before: Option<&Policy>,
+    faults: &mut Faults<'_>,
+) -> NamedLimits {
+    let known: HashMap<&str, &Limit> = before
+        .iter()
+        .flat_map(|before| before.limits.iter())
+        .map(|limit| (&**limit.name(), &**limit))
+        .collect();
     let mut limits = NamedLimits::new();
     for (name, table) in &file.rate_limit {
         let key = format!("rate_limit.{name}");
@@ -26,10 +38,28 @@ pub(super) fn compile(file: &File, claims: &mut Claims, faults: &mut Faults<'_>)
             continue;
         }
         if let Some(limit) = limit(&key, name, table, claims, faults) {
+            let limit = match known.get(name.as_str()).zip(before) {
+                Some((known, before)) => {
+                    let same_keys = counts_alike(limit.by(), claims, known.by(), before);
+                    limit.going_on(known, same_keys)
+                }
+                None => limit,
+            };
             limits.insert(name.clone(), Arc::new(limit));
         }
     }
     limits
+}
+
+/// Whether both count by the same. A claim is the same under two policies if its path is.
+fn counts_alike(by: &By, claims: &Claims, known: &By, before: &Policy) -> bool {
+    match (by, known) {
+        (By::Claim(ours), By::Claim(theirs)) => {
+            let theirs = before.trust.claims().get(usize::from(theirs.0));
+            theirs.is_some_and(|theirs| theirs.to_string() == claims.name(*ours))
+        }
+        (By::ClientIp | By::Subject | By::Route | By::Header(_) | By::Claim(_), _) => by == known,
+    }
 }
 
 fn limit(

@@ -10,7 +10,7 @@ use crate::authority::Terms;
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, Fresh, Literal, RouteTable as Table};
 use crate::forward::{Delivery, Destination};
-use crate::policy::{Handler, Route};
+use crate::policy::{Handler, Policy, Route};
 use crate::respond::metrics::RouteCounters;
 use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use std::collections::HashMap;
@@ -22,7 +22,33 @@ pub(super) struct Known<'k> {
     pub(super) audiences: &'k Audiences,
     pub(super) limits: &'k NamedLimits,
     pub(super) terms: Option<&'k Terms>,
-    pub(super) cores: usize,
+    pub(super) counted: Counted,
+}
+
+/// Where routes are counted: a route of a name that was there before goes on with its counts.
+pub(super) struct Counted {
+    known: HashMap<Arc<str>, Arc<RouteCounters>>,
+    cores: usize,
+}
+
+impl Counted {
+    /// The counters of the policy before, if there is one; else new ones for so many cores.
+    pub(super) fn after(before: Option<&Policy>, cores: usize) -> Self {
+        let known: HashMap<_, _> = before
+            .iter()
+            .flat_map(|before| before.routes.iter())
+            .map(|route| (route.name.clone(), route.counters.clone()))
+            .collect();
+        // The cores that run are those of the start, whatever the file says by now.
+        let cores = known.values().next().map_or(cores, |counters| counters.cores());
+        Self { known, cores }
+    }
+
+    /// The counters of a route.
+    pub(super) fn of(&self, name: &Arc<str>) -> Arc<RouteCounters> {
+        let known = self.known.get(name).cloned();
+        known.unwrap_or_else(|| Arc::new(RouteCounters::new(name.clone(), self.cores)))
+    }
 }
 
 /// Compiles the routes, and the table that finds them; no table where some of them could not be compiled.
@@ -32,7 +58,8 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Option<RouteTable<usize>>) {
-    let Known { upstreams, audiences, limits, terms, cores } = *known;
+    let Known { upstreams, audiences, limits, terms, counted } = known;
+    let (terms, limits) = (*terms, *limits);
     if file.route.is_empty() {
         faults.fault(
             "no_routes",
@@ -70,8 +97,10 @@ pub(super) fn compile(
         else {
             continue;
         };
+        let name: Arc<str> = Arc::from(name);
         let route = Route {
-            name: Arc::from(name),
+            counters: counted.of(&name),
+            name,
             index: routes.len(),
             matcher: matcher.clone(),
             limits,
@@ -93,14 +122,13 @@ pub(super) fn compile(
             login_page: table.login.is_some(),
             csrf_field: table.csrf_field.as_deref().map(Into::into),
             shadow: table.mode.unwrap_or(file.policy.mode) == file::Mode::Shadow,
-            counters: Arc::new(RouteCounters::new(Arc::from(name), cores)),
         };
         entries.push((matcher, routes.len()));
         positions.push(Some(index));
         routes.push(route);
     }
     if let Some(terms) = terms {
-        endpoints::compile(file, terms, limits, cores, &mut routes, &mut entries, faults);
+        endpoints::compile(file, terms, limits, counted, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
     }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();

@@ -2,23 +2,34 @@
 
 use super::Faults;
 use super::trust::resolve;
+use crate::authenticate::digest_of;
 use crate::config::file::{File, UpstreamTable};
-use crate::forward::{Audience, Server, Upstream};
+use crate::forward::{Audience, Server, Tls, Upstream};
 use ::aws_lc_rs::hmac;
 use http::Uri;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
 /// By name; `None` is the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Upstreams {
-    file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, faults))).collect()
+/// The servers that the policy before this one sends requests to, by origin and by whom they are trusted to be: one that
+/// stays keeps its connections, and what is known of its health.
+type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
+
+fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
+    (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
+}
+
+pub(super) fn compile(file: &File, before: &[Arc<Upstream>], faults: &mut Faults<'_>) -> Upstreams {
+    let servers = before.iter().flat_map(|upstream| upstream.servers.iter());
+    let known: Servers = servers.map(|server| (identity(server), server.clone())).collect();
+    file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, &known, faults))).collect()
 }
 
 /// To whom identity is proven, by name.
@@ -55,7 +66,12 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
     audiences
 }
 
-fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Arc<Upstream>> {
+fn upstream(
+    name: &str,
+    table: &UpstreamTable,
+    known: &Servers,
+    faults: &mut Faults<'_>,
+) -> Option<Arc<Upstream>> {
     let key = format!("upstream.{name}");
     match (table.builtin.is_some(), table.servers.is_empty()) {
         (true, true) => return None,
@@ -79,7 +95,10 @@ fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
     let mut servers = Vec::new();
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
-            Ok(server) => servers.push(Arc::new(server)),
+            Ok(server) => {
+                let known = known.get(&identity(&server)).cloned();
+                servers.push(known.unwrap_or_else(|| Arc::new(server)));
+            }
             Err(why) => faults.fault(
                 "bad_server",
                 &format!("{key}.servers[{index}]"),
@@ -107,7 +126,7 @@ fn upstream(name: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
     Some(Arc::new(Upstream::new(Arc::from(name), servers, connect, answer)))
 }
 
-fn server(text: &str, tls: Option<&TlsConnector>) -> Result<Server, String> {
+fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
         Some("http") => (80, None),
@@ -141,7 +160,7 @@ fn server(text: &str, tls: Option<&TlsConnector>) -> Result<Server, String> {
 }
 
 /// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
-fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<TlsConnector> {
+fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Tls> {
     let mut roots = RootCertStore::empty();
     match &table.ca {
         Some(ca) => {
@@ -185,13 +204,19 @@ fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
             }
         }
     }
+    let authorities = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
+        all.extend_from_slice(root.subject.as_ref());
+        all.extend_from_slice(root.subject_public_key_info.as_ref());
+        all.extend_from_slice(root.name_constraints.as_deref().unwrap_or_default());
+        all
+    }));
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions();
     match config {
         Ok(config) => {
             let mut config = config.with_root_certificates(roots).with_no_client_auth();
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Some(TlsConnector::from(Arc::new(config)))
+            Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
         }
         Err(error) => {
             faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");

@@ -1,0 +1,277 @@
+//! The policy, read again while it is obeyed: on SIGHUP, on a call to the admin listener, or when its file has changed.
+//!
+//! One at a time, off the threads that serve. A file that does not load changes nothing, and is told: in the log, in the
+//! metrics, at `/readyz?verbose`. What is fixed from the start of the process stays so, and is told too.
+
+use super::keys;
+use crate::authority::{Absent, Authority};
+use crate::clock::Now;
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::journal::Level;
+use crate::policy::{self, Compiled, Policy, ServerPlan};
+use crate::respond::metrics::{Exposition, Kind};
+use crate::worker::Shared;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// So many faults of a file are told in the log; `portcullis check` tells all.
+const FAULTS_TOLD: usize = 20;
+
+/// What came of one reload.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Report {
+    /// A new policy is in force.
+    Reloaded {
+        /// Its number: the first policy of a process is 1.
+        generation: u64,
+        /// What an operator should look at.
+        warnings: Vec<Diagnostic>,
+    },
+    /// The old policy goes on.
+    Refused {
+        /// All that is wrong with the file, the warnings among it.
+        diagnostics: Vec<Diagnostic>,
+    },
+}
+
+/// Whoever asks for a reload, and waits for what comes of it.
+pub type Asked = oneshot::Sender<Report>;
+
+/// How the policy in force came to be, and what became of the file since.
+#[derive(Debug)]
+pub struct Standing {
+    generation: AtomicU64,
+    loaded: AtomicU64,
+    reloaded: AtomicU64,
+    refused: AtomicU64,
+    fault: Mutex<Option<Fault>>,
+    /// Policies that were in force before: requests that began under one may go on under it.
+    before: Mutex<Vec<Weak<Policy>>>,
+}
+
+/// Why the file on disk is not what is obeyed.
+#[derive(Clone, Debug)]
+struct Fault {
+    since: u64,
+    first: String,
+    more: usize,
+}
+
+impl Standing {
+    /// Of the policy that the process began with.
+    pub fn begin(now: Now) -> Self {
+        Self {
+            generation: AtomicU64::new(1),
+            loaded: AtomicU64::new(now.unix),
+            reloaded: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            fault: Mutex::new(None),
+            before: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The number of the policy in force.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_fault(&self, fault: Option<Fault>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    fn replaced(&self, policy: &Arc<Policy>) {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.retain(|policy| policy.strong_count() > 0);
+        before.push(Arc::downgrade(policy));
+    }
+
+    /// How many policies are in use beside the one in force.
+    fn in_use_before(&self) -> usize {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.iter().filter(|policy| policy.strong_count() > 0).count()
+    }
+
+    /// Lines for an operator who asks how things stand.
+    pub fn lines(&self) -> String {
+        let loaded = moment(self.loaded.load(Ordering::Relaxed));
+        let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
+        if let Some(Fault { since, first, more }) = self.fault() {
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            let since = moment(since);
+            lines.push_str(&format!("policy: the file on disk does not load since {since}: {first}{more}\n"));
+        }
+        lines
+    }
+
+    /// What is counted.
+    pub fn tell(&self, out: &mut Exposition) {
+        out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
+        out.sample(&[], self.generation());
+        let help = "When the policy in force was loaded, in seconds since 1970.";
+        out.family("portcullis_policy_loaded_timestamp_seconds", help, Kind::Gauge);
+        out.sample(&[], self.loaded.load(Ordering::Relaxed));
+        let help = "Whether the file was good when it was last read (1), or is not what is obeyed (0).";
+        out.family("portcullis_policy_last_reload_ok", help, Kind::Gauge);
+        out.sample(&[], u64::from(self.fault().is_none()));
+        out.family("portcullis_policy_reloads_total", "Reloads, by what came of them.", Kind::Counter);
+        out.sample(&[("outcome", "reloaded")], self.reloaded.load(Ordering::Relaxed));
+        out.sample(&[("outcome", "refused")], self.refused.load(Ordering::Relaxed));
+        let help = "Policies that are still obeyed by requests that began under them.";
+        out.family("portcullis_policies_before_in_use", help, Kind::Gauge);
+        out.sample(&[], u64::try_from(self.in_use_before()).unwrap_or(u64::MAX));
+    }
+}
+
+fn moment(unix: u64) -> String {
+    crate::authority::Listed::time(unix)
+}
+
+/// Reloads.
+#[derive(Debug)]
+pub struct Reloader {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    /// What the process was started with, for good.
+    plan: ServerPlan,
+    standing: Arc<Standing>,
+    /// Looks after the signing keys of the policy in force.
+    keys: Option<JoinHandle<()>>,
+}
+
+impl Reloader {
+    /// Of the policy that the process was started with.
+    pub fn new(shared: Arc<Shared>, path: PathBuf, plan: ServerPlan, standing: Arc<Standing>) -> Self {
+        Self { shared, path, plan, standing, keys: None }
+    }
+
+    /// Answers those who ask, for ever.
+    pub async fn run(mut self, mut asked: mpsc::Receiver<Option<Asked>>) {
+        self.watch_keys();
+        while let Some(reply) = asked.recv().await {
+            let report = self.reload().await;
+            if let Some(reply) = reply {
+                // Who asked may have left meanwhile.
+                let _ = reply.send(report);
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Report {
+        let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.plan.cores);
+        let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
+        // A panic is a fault of ours, and no reason to stop serving.
+        let made = made
+            .unwrap_or_else(|_| Err(vec![ours("the policy could not be compiled: a fault of the gateway")]));
+        match made {
+            Ok(made) => self.publish(made),
+            Err(diagnostics) => self.refuse(diagnostics),
+        }
+    }
+
+    fn publish(&mut self, made: Compiled) -> Report {
+        let Compiled { policy, plan, mut warnings } = made;
+        warnings.extend(self.plan.restart_needed(&plan, &self.path));
+        let before = self.shared.policy.load();
+        if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
+            authority.follow(terms.clone());
+        }
+        self.shared.policy.update(|current| keys::newest(policy.clone(), current));
+        self.standing.replaced(&before);
+        self.watch_keys();
+
+        let generation = self.standing.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        self.standing.loaded.store(Now::read().unix, Ordering::Relaxed);
+        self.standing.reloaded.fetch_add(1, Ordering::Relaxed);
+        self.standing.set_fault(None);
+        let journal = &self.shared.journal;
+        let (shown, routes) = (generation.to_string(), policy.routes.len().to_string());
+        journal.event(
+            Level::Info,
+            "the policy was reloaded",
+            &[("generation", &shown), ("routes", &routes), ("warnings", &warnings.len().to_string())],
+        );
+        for warning in &warnings {
+            tell(&self.shared, Level::Warn, "the policy has a weak spot", warning);
+        }
+        Report::Reloaded { generation, warnings }
+    }
+
+    fn refuse(&mut self, diagnostics: Vec<Diagnostic>) -> Report {
+        let faults: Vec<_> =
+            diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fault).collect();
+        let first = faults.first().map(ToString::to_string).unwrap_or_default();
+        let more = faults.len().saturating_sub(1);
+        self.standing.refused.fetch_add(1, Ordering::Relaxed);
+        let since = self.standing.fault().map_or(Now::read().unix, |fault| fault.since);
+        self.standing.set_fault(Some(Fault { since, first, more }));
+        let generation = self.standing.generation().to_string();
+        self.shared.journal.event(
+            Level::Error,
+            "the policy was not reloaded; the old one goes on",
+            &[("generation", &generation), ("faults", &faults.len().to_string())],
+        );
+        for fault in faults.iter().take(FAULTS_TOLD) {
+            tell(&self.shared, Level::Error, "the policy has a fault", fault);
+        }
+        Report::Refused { diagnostics }
+    }
+
+    /// Looks after the keys of the policy in force, and of no other.
+    fn watch_keys(&mut self) {
+        if let Some(task) = self.keys.take() {
+            task.abort();
+        }
+        let policy = self.shared.policy.load();
+        if let Some(terms) = &policy.terms {
+            let watcher = terms.keyring.watcher(Now::read());
+            let issuer: Arc<str> = terms.issuer.as_str().into();
+            self.keys = Some(tokio::task::spawn_local(keys::watch(self.shared.clone(), issuer, watcher)));
+        }
+    }
+}
+
+/// Reads the file and makes a policy of it that can be served.
+fn make(shared: &Shared, path: &std::path::Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
+    let before = shared.policy.load();
+    let mut compiled = policy::read(path, Absent::Make, Some(&before))?;
+    compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
+        (None, _, _) => None,
+        (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),
+        (Some(terms), _, _) => match Authority::start(terms, cores, shared.journal.clone()) {
+            Ok(authority) => Some(authority),
+            Err(why) => return Err(vec![ours(&why)]),
+        },
+    };
+    Ok(compiled)
+}
+
+/// A fault that stands nowhere in the file.
+fn ours(why: &str) -> Diagnostic {
+    Diagnostic {
+        severity: Severity::Fault,
+        id: "cannot_serve",
+        place: Place::File(String::new()),
+        key: String::new(),
+        found: why.to_owned(),
+        hint: String::new(),
+    }
+}
+
+/// Tells one finding in the log.
+pub fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
+    let place = found.place.to_string();
+    shared.journal.event(
+        level,
+        what,
+        &[("place", &place), ("key", &found.key), ("found", &found.found), ("right", &found.hint)],
+    );
+}

@@ -1,0 +1,44 @@
+//! From a file to a policy: all that is wrong with either its text or its meaning is told at once.
+
+use super::{Compiled, Policy, compile, compile_after};
+use crate::authority::Absent;
+use crate::config;
+use crate::diagnostic::Diagnostic;
+use std::path::Path;
+
+/// Reads and compiles a file: to a policy of its own, or to the one that comes after another.
+///
+/// # Errors
+/// All faults, in the order in which they stand in the file.
+pub fn read(path: &Path, absent: Absent, before: Option<&Policy>) -> Result<Compiled, Vec<Diagnostic>> {
+    let (loaded, mut faults) = config::survey(path);
+    let Some(loaded) = loaded else { return Err(faults) };
+    if faults.is_empty() {
+        return match before {
+            Some(before) => compile_after(&loaded, absent, before),
+            None => compile(&loaded, absent),
+        };
+    }
+    // It will not be served; what is wrong with the part that could be read is told all the same.
+    let more = match compile(&loaded, Absent::Pretend) {
+        Ok(compiled) => compiled.warnings,
+        Err(more) => more,
+    };
+    let own = more.into_iter().filter(|found| !faults.iter().any(|cause| follows_from(found, cause)));
+    let own: Vec<_> = own.collect();
+    faults.extend(own);
+    faults.sort_by_key(|fault| fault.place.order());
+    Err(faults)
+}
+
+/// Whether a finding is only there because what another fault is about could not be read.
+fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
+    let within = |key: &str, table: &str| {
+        key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let name = cause.key.rsplit('.').next().unwrap_or_default();
+    // An unknown key was never anything's place; what is missing beside it is missing in any case.
+    let is_about =
+        cause.id != "unknown_key" && (within(&found.key, &cause.key) || within(&cause.key, &found.key));
+    is_about || found.id == "unknown_name" && found.found.contains(&format!("\"{name}\""))
+}
