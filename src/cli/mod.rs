@@ -4,6 +4,7 @@
 
 mod admin;
 mod check;
+mod config;
 mod explain;
 mod healthcheck;
 mod key;
@@ -56,6 +57,9 @@ enum Command {
     Check,
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// Show the policy as it is in effect.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Make or look into tokens.
     #[command(subcommand)]
     Token(token::Command),
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check => check::run(&config, format),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),

@@ -15,8 +15,20 @@ const NESTING: &str = "__";
 /// The deepest key of the file has half as many parts.
 const PARTS_MAX: usize = 12;
 /// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
-const TABLES: [&str; 10] =
-    ["SERVER", "TLS", "ISSUER", "AUTHORITY", "STATE", "LOG", "UPSTREAM", "RATE_LIMIT", "IDENTITY", "ROUTE"];
+pub(super) const TABLES: [&str; 12] = [
+    "POLICY",
+    "SERVER",
+    "TLS",
+    "ISSUER",
+    "AUTHORITY",
+    "STATE",
+    "LOG",
+    "UPSTREAM",
+    "RATE_LIMIT",
+    "IDENTITY",
+    "ROUTE",
+    "TEST",
+];
 
 /// What the environment says.
 #[derive(Debug, Default)]
@@ -25,6 +37,9 @@ pub(super) struct Environment {
     pub(super) layer: Dict,
     /// The keys in it, with the variable of each.
     pub(super) keys: Vec<(String, String)>,
+    /// Every single value that it gives: the key, with the variable that gave it last. A list is one value, and the
+    /// values of tables in it are others.
+    pub(super) values: BTreeMap<String, String>,
     /// Variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
 }
@@ -51,9 +66,12 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
         }
         let parts: Vec<String> = rest.split(NESTING).map(str::to_ascii_lowercase).collect();
         let value = layer::of_variable(&value);
-        match set(&mut layer, Some(&under), &parts, value, String::new()) {
+        match set(&mut layer, Some(&under), &parts, value.clone(), String::new()) {
             Ok(key) => match seen.insert(key.clone(), name.clone()) {
-                None => environment.keys.push((key, name)),
+                None => {
+                    note(&mut environment.values, &key, &value, &name);
+                    environment.keys.push((key, name));
+                }
                 Some(other) => environment.faults.push(fault(
                     &name,
                     "duplicate_key",
@@ -71,6 +89,27 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
         _ => Dict::new(),
     };
     environment
+}
+
+/// Notes which values a variable gives. What it replaces as a whole is all its own.
+fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variable: &str) {
+    match value {
+        Value::Dict(_, table) => {
+            for (name, value) in table {
+                note(values, &layer::join(key, name), value, variable);
+            }
+        }
+        Value::Array(_, list) => {
+            values.retain(|known, _| !known.strip_prefix(key).is_some_and(|rest| rest.starts_with('[')));
+            values.insert(key.to_owned(), variable.to_owned());
+            for (index, value) in list.iter().enumerate() {
+                if matches!(value, Value::Dict(..) | Value::Array(..)) {
+                    note(values, &format!("{key}[{index}]"), value, variable);
+                }
+            }
+        }
+        _ => drop(values.insert(key.to_owned(), variable.to_owned())),
+    }
 }
 
 /// A fault of a variable.

@@ -4,16 +4,19 @@
 //! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
 //! of the policy to say. `docs/reference.md` tells operators what each key does.
 
+use super::schema::OneOrMany;
+use super::shown;
 use super::units::{
     ByteSize, Cidr, Duration, Listen, Rate, Secret, named_tables, named_texts, networks, one_or_many,
     optional_table, optional_text, table, tables, text,
 };
-use serde::Deserialize;
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// How this file itself is taken.
@@ -55,7 +58,7 @@ pub struct File {
 }
 
 /// `[policy]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyTable {
     /// What a refusal means on routes that do not say otherwise.
@@ -76,7 +79,7 @@ impl Default for PolicyTable {
 }
 
 /// `[policy] mode`, `[[route]] mode`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// What is refused does not pass.
@@ -86,7 +89,7 @@ pub enum Mode {
 }
 
 /// `[policy] tests`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Tests {
     /// A policy whose tests fail is not served.
@@ -96,7 +99,7 @@ pub enum Tests {
 }
 
 /// `[server]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Addresses for HTTP over TLS.
@@ -115,6 +118,7 @@ pub struct Server {
     pub reload: Reload,
     /// Whose forwarding fields are believed.
     #[serde(deserialize_with = "networks")]
+    #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
     /// What becomes of `//` in paths.
     pub paths: Paths,
@@ -141,7 +145,7 @@ impl Default for Server {
 }
 
 /// `[server] plain`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Plain {
     /// Send clients to TLS.
@@ -151,7 +155,7 @@ pub enum Plain {
 }
 
 /// `[server] reload`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Reload {
     /// When the process is told to.
@@ -161,7 +165,7 @@ pub enum Reload {
 }
 
 /// `[server] paths`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Paths {
     /// `//` is refused.
@@ -171,7 +175,7 @@ pub enum Paths {
 }
 
 /// `[server.bounds]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Bounds {
     /// From the first byte of a head to its last.
@@ -208,7 +212,7 @@ impl Default for Bounds {
 }
 
 /// `[tls]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Path of the certificate chain, PEM.
@@ -255,7 +259,7 @@ impl<'de> Deserialize<'de> for TlsVersion {
 }
 
 /// `[[issuer]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerTable {
     /// `iss`.
@@ -263,9 +267,11 @@ pub struct IssuerTable {
     pub issuer: String,
     /// `aud`: any of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// What it signs with.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
     /// Path of a JSON Web Key Set.
     #[serde(deserialize_with = "optional_text")]
@@ -287,6 +293,7 @@ pub struct IssuerTable {
     pub scopes: String,
     /// Accepted `typ`; `""` stands for none.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub types: Vec<String>,
 }
 
@@ -309,7 +316,7 @@ impl Default for IssuerTable {
 }
 
 /// `[authority]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthorityTable {
     /// `iss` of its tokens.
@@ -317,6 +324,7 @@ pub struct AuthorityTable {
     pub issuer: String,
     /// `aud` of its tokens.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// What it signs with.
     #[serde(deserialize_with = "text")]
@@ -346,11 +354,14 @@ pub struct AuthorityTable {
     pub same_site: SameSite,
     /// Origins other than the request's own from which requests with cookies may come.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub origins: Vec<String>,
     /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
+    #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
     /// Names of rate limits for logging in.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
     /// Other paths for its endpoints: endpoint to path.
     #[serde(deserialize_with = "named_texts")]
@@ -363,26 +374,29 @@ pub struct AuthorityTable {
 }
 
 /// `[authority.client.ID]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTable {
     /// What it proves itself with.
     pub secret: Option<Secret>,
     /// The roles of its tokens.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
     /// The scopes that it may ask for; those it gets when it asks for none.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
     /// `aud` of its tokens, in place of the authority's own.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
     /// Whether it may ask about tokens (RFC 7662), which tells it who has which roles.
     pub introspect: bool,
 }
 
 /// `[authority] same_site`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
     /// Sent with requests of our own pages only.
@@ -392,7 +406,7 @@ pub enum SameSite {
 }
 
 /// `[authority] compat`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compat {
     /// Of an application with Flask-JWT-Extended.
@@ -447,7 +461,7 @@ impl Default for AuthorityTable {
 }
 
 /// `[state]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct State {
     /// The folder.
@@ -462,7 +476,7 @@ impl Default for State {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// How lines are written.
@@ -480,7 +494,7 @@ impl Default for Log {
 }
 
 /// `[log] format`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// Human on a terminal, JSON elsewhere.
@@ -492,7 +506,7 @@ pub enum LogFormat {
 }
 
 /// `[log] access`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogAccess {
     /// Every request.
@@ -504,7 +518,7 @@ pub enum LogAccess {
 }
 
 /// `[log] level`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Only what stops the gateway or a part of it.
@@ -518,11 +532,12 @@ pub enum LogLevel {
 }
 
 /// `[upstream.NAME]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTable {
     /// `http://host:port` or `https://host:port`.
-    #[serde(deserialize_with = "one_or_many")]
+    #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
+    #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,
     /// An upstream that is part of the gateway.
     pub builtin: Option<Builtin>,
@@ -551,7 +566,7 @@ impl Default for UpstreamTable {
 }
 
 /// `[upstream.NAME] builtin`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Builtin {
     /// Answers with what an upstream would have received.
@@ -559,7 +574,7 @@ pub enum Builtin {
 }
 
 /// `[rate_limit.NAME]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimitTable {
     /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
@@ -578,7 +593,7 @@ impl Default for RateLimitTable {
 }
 
 /// `[identity]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// The header for `sub`.
@@ -625,7 +640,7 @@ impl Default for Identity {
 }
 
 /// `[[route]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteTable {
     /// In logs and metrics; the path where it is not given.
@@ -639,6 +654,7 @@ pub struct RouteTable {
     pub path: String,
     /// Empty: all.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub methods: Vec<String>,
     /// Where to.
     #[serde(deserialize_with = "text")]
@@ -647,17 +663,21 @@ pub struct RouteTable {
     pub access: Access,
     /// Any of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
     /// All of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub all_roles: Vec<String>,
     /// All of these.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
     /// Claim path to the value that it must have.
     pub claims: BTreeMap<String, Literal>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
     /// A beginning of the path that the upstream does not see.
     #[serde(deserialize_with = "optional_text")]
@@ -681,17 +701,17 @@ pub struct RouteTable {
 }
 
 /// `[[test]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TestTable {
     /// What it says, in words.
     #[serde(deserialize_with = "text")]
     pub name: String,
     /// Method and URL.
-    #[serde(deserialize_with = "text")]
+    #[serde(deserialize_with = "text", serialize_with = "shown::request")]
     pub request: String,
     /// Header fields of the request.
-    #[serde(deserialize_with = "named_texts")]
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
     /// What the caller's token says, as if it had been verified.
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
@@ -709,7 +729,7 @@ pub struct TestTable {
 }
 
 /// `[[test]] expect`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// Whether it passes.
@@ -726,7 +746,7 @@ pub struct Expect {
     #[serde(deserialize_with = "optional_text")]
     pub path: Option<String>,
     /// Header fields that the upstream gets; an empty value: it does not get this one.
-    #[serde(deserialize_with = "named_texts")]
+    #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
 }
 
@@ -810,7 +830,7 @@ impl<'de> Deserialize<'de> for Source {
 }
 
 /// `[[route]] login`
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Login {
     /// A browser is sent to the authority's login page.
@@ -818,7 +838,7 @@ pub enum Login {
 }
 
 /// `[[route]] access`
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
     /// Only with a good token.

@@ -3,12 +3,15 @@
 //! All faults of a file are found in one reading, each with its place. Nothing outside the text is touched: what a
 //! key refers to is for the compiler of the policy to find.
 
+pub mod effective;
 mod environment;
 pub mod file;
 mod layer;
 pub mod place;
 #[cfg(test)]
 mod reference;
+pub mod schema;
+mod shown;
 mod typed;
 pub mod units;
 
@@ -19,6 +22,7 @@ use figment::Figment;
 use file::File;
 use layer::Layer;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -36,6 +40,8 @@ pub struct Loaded {
     pub places: Places,
     /// The folder that paths in it are relative to.
     pub base: PathBuf,
+    /// The values that the environment gave, each with its variable.
+    overrides: BTreeMap<String, String>,
 }
 
 /// Reads a policy file, with the environment of this process over it.
@@ -141,7 +147,7 @@ fn survey_text(
     let (file, more) = typed::typed(value, &places);
     faults.extend(more);
     faults.sort_by_key(|fault| fault.place.order());
-    (file.map(|file| Loaded { file, places, base }), faults)
+    (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
 /// The text, and what it and the environment say together, before anything is made of it.

@@ -13,12 +13,26 @@ pub struct Places {
     document: Option<ImDocument<String>>,
     /// Keys that the environment gave, with the variable of each.
     environment: Vec<(String, String)>,
+    /// Where lines begin.
+    lines: Vec<usize>,
 }
 
 impl Places {
     pub(super) fn new(file: &str, document: ImDocument<String>, environment: Vec<(String, String)>) -> Self {
         let text = document.raw().to_owned();
-        Self { file: file.to_owned(), text, document: Some(document), environment }
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0).chain(ends.map(|(end, _)| end + 1)).collect();
+        Self { file: file.to_owned(), text, document: Some(document), environment, lines }
+    }
+
+    /// The whole document, to go through it step by step.
+    pub(super) fn root(&self) -> Option<Here<'_>> {
+        self.document.as_ref().map(|document| Here::Table(document.as_table()))
+    }
+
+    /// The line that a byte of the file is in.
+    pub(super) fn line(&self, offset: usize) -> (&str, usize) {
+        (&self.file, self.lines.partition_point(|start| *start <= offset))
     }
 
     /// The place of a key such as `route[3].rate_limits[0]`; where it is absent, of the nearest table around it that
@@ -55,13 +69,20 @@ pub(super) fn at_offset(file: &str, text: &str, offset: usize) -> Place {
 }
 
 /// What a key's path has led to.
-enum Here<'d> {
+#[derive(Clone, Copy)]
+pub(super) enum Here<'d> {
     Table(&'d dyn TableLike),
     Item(&'d Item),
     Value(&'d Value),
 }
 
 impl<'d> Here<'d> {
+    /// What stands under a name, and where.
+    pub(super) fn entry(&self, name: &str) -> Option<(Self, Option<Range<usize>>)> {
+        let (key, item) = self.table()?.get_key_value(name)?;
+        Some((Self::Item(item), key.span().or_else(|| item.span())))
+    }
+
     fn table(&self) -> Option<&'d dyn TableLike> {
         match self {
             Self::Table(table) => Some(*table),
@@ -70,7 +91,8 @@ impl<'d> Here<'d> {
         }
     }
 
-    fn element(&self, index: usize) -> Option<(Self, Option<Range<usize>>)> {
+    /// What stands at a position, and where.
+    pub(super) fn element(&self, index: usize) -> Option<(Self, Option<Range<usize>>)> {
         let array = match self {
             Self::Table(_) => None,
             Self::Item(Item::ArrayOfTables(tables)) => {
@@ -95,8 +117,8 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
         } else {
             let path = rest.strip_prefix('.').unwrap_or(rest);
             let Some((name, behind)) = here.table().and_then(|table| named(table, path)) else { break };
-            let Some((key, item)) = here.table().and_then(|table| table.get_key_value(name)) else { break };
-            (here, span, rest) = (Here::Item(item), key.span().or_else(|| item.span()), behind);
+            let Some((entry, at)) = here.entry(name) else { break };
+            (here, span, rest) = (entry, at, behind);
         }
         best = span.map(|span| span.start).or(best);
     }

@@ -16,6 +16,7 @@ use crate::authenticate::Trust;
 use crate::authority::Absent;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
+use crate::config::units::Secret;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
@@ -66,6 +67,8 @@ pub struct ServerPlan {
     pub state_dir: PathBuf,
     /// The least grave event that is logged.
     pub level: Level,
+    /// The files beside the policy's own whose change makes it be read again; none where it is read on demand only.
+    pub watch: Option<Vec<PathBuf>>,
     /// How many cores are used.
     pub cores: usize,
     /// What each core needs to know.
@@ -208,6 +211,30 @@ fn compile_policy(
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
     Ok(Compiled { policy, plan, warnings: faults.found })
+}
+
+/// The files that a policy is made of beside its own: keys, secrets, whom to trust.
+fn referred(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
+    let of_secret = |secret: &Option<Secret>| match secret {
+        Some(Secret::File(path)) => Some(faults.path(path)),
+        Some(Secret::Environment(_) | Secret::Literal(_)) | None => None,
+    };
+    let mut files = Vec::new();
+    for issuer in &file.issuer {
+        files.extend(issuer.jwks.as_deref().map(|path| faults.path(path)));
+        files.extend(of_secret(&issuer.secret));
+        files.extend(of_secret(&issuer.public_key));
+    }
+    for upstream in file.upstream.values() {
+        files.extend(upstream.ca.as_deref().map(|path| faults.path(path)));
+        files.extend(of_secret(&upstream.identity_secret));
+    }
+    if let Some(authority) = &file.authority {
+        files.extend(of_secret(&authority.secret));
+        files.extend(of_secret(&authority.store));
+        files.extend(authority.client.values().filter_map(|client| of_secret(&client.secret)));
+    }
+    files
 }
 
 /// A route that asks for a token, in a policy that trusts nobody's, refuses everybody: nobody means that.
@@ -371,6 +398,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         }
     };
     ServerPlan {
+        watch: (server.reload == file::Reload::Watch).then(|| referred(file, faults)),
         cores,
         https,
         http,

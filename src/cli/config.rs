@@ -1,0 +1,53 @@
+//! `portcullis config`: the policy as it is in effect, and what describes one.
+
+use super::{Format, REFUSED, complain, say};
+use crate::config::effective::Effective;
+use crate::config::schema::schema;
+use crate::config::{self, Loaded};
+use clap::Subcommand;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print every key with its value and where the value comes from. Secrets are masked.
+    Show {
+        /// Print only what differs from the defaults.
+        #[arg(long)]
+        changed: bool,
+    },
+    /// Print the JSON Schema of a policy, by which editors complete and check it.
+    Schema,
+}
+
+pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+    let done = match command {
+        Command::Show { changed } => loaded(path).and_then(|loaded| show(&loaded, format, changed)),
+        Command::Schema => {
+            say(&format!("{:#}", schema()));
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(faults) => {
+            faults.iter().for_each(|fault| complain(fault));
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// What can be read, whether it could be served or not: who looks for a fault needs to see what is in effect.
+fn loaded(path: &Path) -> Result<Loaded, Vec<String>> {
+    config::load(path).map_err(|faults| faults.iter().map(ToString::to_string).collect())
+}
+
+fn show(loaded: &Loaded, format: Format, changed: bool) -> Result<(), Vec<String>> {
+    let effective = Effective::of(loaded, !changed).map_err(|why| vec![why])?;
+    match format {
+        Format::Text => say(effective.to_string().trim_end()),
+        Format::Json => say(&format!("{:#}", json!({ "keys": effective.entries }))),
+    }
+    Ok(())
+}

@@ -1,0 +1,273 @@
+//! The effective policy: every key with its value, and where the value comes from.
+//!
+//! What is told is what was read: the typed file, written again. A secret is not in it, for its type does not write it.
+
+use super::Loaded;
+use super::file::{
+    AuthorityTable, ClientTable, File, IssuerTable, RateLimitTable, RouteTable, TestTable, Tls, UpstreamTable,
+};
+use super::layer;
+use super::place::Here;
+use crate::diagnostic::Place;
+use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use toml_edit::ser::to_document;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
+
+/// The name that stands for all names, in the table of defaults.
+const NAME: &str = "NAME";
+/// Where comments stand, if the line leaves room for them.
+const COMMENTS_AT: usize = 48;
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of the file.
+    Line {
+        /// The file, as it was named.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable of this name.
+    Variable(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            // A name may hold what would end a comment: a place shows such names without harm.
+            Self::Line { file, line } => write!(f, "{}:{line}", Place::File(file.clone())),
+            Self::Variable(name) => Place::Environment(name.clone()).fmt(f),
+        }
+    }
+}
+
+impl Serialize for Origin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut map = serializer.serialize_map(None)?;
+        match self {
+            Self::Default => map.serialize_entry("default", &true)?,
+            Self::Line { file, line } => {
+                map.serialize_entry("file", file)?;
+                map.serialize_entry("line", line)?;
+            }
+            Self::Variable(name) => map.serialize_entry("environment", name)?,
+        }
+        map.end()
+    }
+}
+
+/// One key of the policy.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Such as `route[3].upstream`.
+    pub key: String,
+    /// Its value; secrets are masked.
+    pub value: serde_json::Value,
+    /// Where the value comes from; several for a list that a variable changed in one place.
+    pub origins: Vec<Origin>,
+    /// Whether it is not what it would be if nobody had set it.
+    pub changed: bool,
+}
+
+/// The effective policy.
+#[derive(Debug)]
+pub struct Effective {
+    /// Every key that has a value.
+    pub entries: Vec<Entry>,
+    document: DocumentMut,
+}
+
+impl Effective {
+    /// What this file and its environment come to. Without `all`, only what differs from the defaults.
+    ///
+    /// # Errors
+    /// A value that TOML cannot hold.
+    pub fn of(loaded: &Loaded, all: bool) -> Result<Self, String> {
+        let written = inline(&loaded.file)?;
+        let (defaults, empty) = (inline(&with_every_table())?, inline(&File::default())?);
+        let mut walk = Walk { loaded, all, empty: &empty, entries: Vec::new() };
+        let spot = Spot { here: loaded.places.root(), offset: None, replaced: false };
+        let root = walk.table(written, "", &spot, Some(&defaults));
+        Ok(Self { entries: walk.entries, document: DocumentMut::from(root) })
+    }
+}
+
+impl fmt::Display for Effective {
+    /// As TOML, with the origins as comments.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.document.fmt(f)
+    }
+}
+
+fn inline(file: &File) -> Result<InlineTable, String> {
+    let document = to_document(file).map_err(|error| error.to_string())?;
+    Ok(document.into_table().into_inline_table())
+}
+
+/// The defaults of every table, those included that are only there once somebody writes them.
+fn with_every_table() -> File {
+    fn named<T: Default>() -> BTreeMap<String, T> {
+        BTreeMap::from([(NAME.to_owned(), T::default())])
+    }
+    File {
+        tls: Some(Tls::default()),
+        issuer: vec![IssuerTable::default()],
+        authority: Some(AuthorityTable { client: named::<ClientTable>(), ..AuthorityTable::default() }),
+        upstream: named::<UpstreamTable>(),
+        rate_limit: named::<RateLimitTable>(),
+        route: vec![RouteTable::default()],
+        test: vec![TestTable::default()],
+        ..File::default()
+    }
+}
+
+/// Where the file has what is looked at.
+#[derive(Clone, Copy)]
+struct Spot<'d> {
+    here: Option<Here<'d>>,
+    /// Where it begins.
+    offset: Option<usize>,
+    /// A variable gave the list that this is in: what the file has here does not hold.
+    replaced: bool,
+}
+
+impl<'d> Spot<'d> {
+    fn step(&self, way: impl FnOnce(&Here<'d>) -> Option<(Here<'d>, Option<Range<usize>>)>) -> Self {
+        match self.here.as_ref().filter(|_| !self.replaced).and_then(way) {
+            Some((here, span)) => {
+                Self { here: Some(here), offset: span.map(|span| span.start), replaced: false }
+            }
+            None => Self { here: None, offset: None, replaced: self.replaced },
+        }
+    }
+}
+
+/// Goes through the values, the file and the defaults in step.
+struct Walk<'l> {
+    loaded: &'l Loaded,
+    all: bool,
+    /// What an empty file comes to.
+    empty: &'l InlineTable,
+    entries: Vec<Entry>,
+}
+
+impl<'l> Walk<'l> {
+    fn table(
+        &mut self,
+        written: InlineTable,
+        path: &str,
+        spot: &Spot<'l>,
+        defaults: Option<&InlineTable>,
+    ) -> Table {
+        let mut table = Table::new();
+        for (name, value) in written {
+            let key = layer::join(path, &name);
+            let spot = spot.step(|here| here.entry(&name));
+            let default = defaults.and_then(|defaults| defaults.get(&name));
+            let is_named = default.is_none();
+            let default = default.or_else(|| defaults?.get(NAME));
+            let item = match value {
+                Value::InlineTable(inner) if !inner.is_empty() => {
+                    let default = default.and_then(Value::as_inline_table);
+                    let mut inner = self.table(inner, &key, &spot, default);
+                    // That a table is there says something where it need not be there.
+                    let says = is_named || path.is_empty() && !self.empty.contains_key(&name);
+                    if !self.all && !says && inner.is_empty() {
+                        continue;
+                    }
+                    inner.set_implicit(!says);
+                    Item::Table(inner)
+                }
+                Value::Array(list) if path.is_empty() && !list.is_empty() => {
+                    Item::ArrayOfTables(self.tables(list, &key, spot, default))
+                }
+                value => match self.value(value, &key, &spot, default) {
+                    Some(value) => Item::Value(value),
+                    None => continue,
+                },
+            };
+            table.insert(&name, item);
+        }
+        table
+    }
+
+    fn tables(
+        &mut self,
+        list: Array,
+        key: &str,
+        mut spot: Spot<'l>,
+        default: Option<&Value>,
+    ) -> ArrayOfTables {
+        spot.replaced |= self.loaded.overrides.contains_key(key);
+        let default = default.and_then(Value::as_array).and_then(|list| list.get(0)?.as_inline_table());
+        let mut tables = ArrayOfTables::new();
+        for (index, element) in list.into_iter().enumerate() {
+            let spot = spot.step(|here| here.element(index));
+            if let Value::InlineTable(element) = element {
+                tables.push(self.table(element, &format!("{key}[{index}]"), &spot, default));
+            }
+        }
+        tables
+    }
+
+    /// One key: noted, and written with a comment behind it.
+    fn value(&mut self, value: Value, key: &str, spot: &Spot<'l>, default: Option<&Value>) -> Option<Value> {
+        let is_default =
+            default.is_some_and(|default| default.to_string().trim() == value.to_string().trim());
+        if is_default && !self.all {
+            return None;
+        }
+        let origins = self.origins(key, spot);
+        let names = origins.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let name = key.rsplit('.').next().unwrap_or(key);
+        let width = format!("{name} = {value}").chars().count();
+        let space = " ".repeat(COMMENTS_AT.saturating_sub(width).max(2));
+        self.entries.push(Entry { key: key.to_owned(), value: json(&value), origins, changed: !is_default });
+        Some(value.decorated(" ", format!("{space}# {names}")))
+    }
+
+    fn origins(&self, key: &str, spot: &Spot<'_>) -> Vec<Origin> {
+        let overrides = &self.loaded.overrides;
+        let mut origins = match (overrides.get(key), spot.offset) {
+            (Some(variable), _) => vec![Origin::Variable(variable.clone())],
+            (None, Some(offset)) => {
+                let (file, line) = self.loaded.places.line(offset);
+                vec![Origin::Line { file: file.to_owned(), line }]
+            }
+            (None, None) => Vec::new(),
+        };
+        // Elements of a list that variables gave one by one; they stand behind the list's own key in this order.
+        let first = format!("{key}[");
+        let elements = overrides.range(first.clone()..).take_while(|(known, _)| known.starts_with(&first));
+        for (_, variable) in elements {
+            let variable = Origin::Variable(variable.clone());
+            if !origins.contains(&variable) {
+                origins.push(variable);
+            }
+        }
+        if origins.is_empty() { vec![Origin::Default] } else { origins }
+    }
+}
+
+/// A value for programs.
+fn json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::String(text) => text.value().as_str().into(),
+        Value::Integer(number) => (*number.value()).into(),
+        Value::Boolean(flag) => (*flag.value()).into(),
+        Value::Float(number) => (*number.value()).into(),
+        Value::Datetime(time) => time.value().to_string().into(),
+        Value::Array(list) => list.iter().map(json).collect(),
+        Value::InlineTable(table) => {
+            table.iter().map(|(name, value)| (name.to_owned(), json(value))).collect()
+        }
+    }
+}

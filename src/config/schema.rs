@@ -1,0 +1,257 @@
+//! The JSON Schema of gateway.toml, for editors: made of the types that read the file, told in the words of
+//! docs/reference.md.
+//!
+//! It knows what a table may hold and how a value is written. What refers to nothing or contradicts itself is for
+//! `check` to say. It is stricter than the reader in one thing: text stands in quotes.
+
+use super::file::{File, Fresh, Literal, RoleLimit, Source, TlsVersion};
+use super::layer;
+use super::units::{ByteSize, Cidr, Duration, Listen, Rate, Secret};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+/// What operators read of each key.
+const REFERENCE: &str = include_str!("../../docs/reference.md");
+
+/// The schema.
+///
+/// Draft 7, the newest of which taplo (and with it editors that use it) knows every keyword; and without references,
+/// beside which draft 7 takes no description and no default.
+pub fn schema() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
+    tidy(&mut schema);
+    let described = Described::read(REFERENCE);
+    described.tell(&mut schema, "");
+    schema["title"] = json!("gateway.toml");
+    schema["description"] =
+        json!("A policy of Portcullis. Every key has a default; docs/reference.md explains them.");
+    schema
+}
+
+/// Makes of what suits JSON in general what suits TOML and its editors: there is no null; formats that only name Rust's
+/// types mean nothing elsewhere; a choice of words is a list of them.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Array(list) => list.iter_mut().for_each(tidy),
+        Value::Object(object) => {
+            object.values_mut().for_each(tidy);
+            if object.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
+                object.remove("default");
+            }
+            if let Some(Value::Array(types)) = object.get_mut("type") {
+                types.retain(|kind| kind != "null");
+                if let [only] = types.as_slice() {
+                    object["type"] = only.clone();
+                }
+            }
+            if let Some(Value::String(format)) = object.remove("format") {
+                let most = match format.as_str() {
+                    "uint16" => Some(u64::from(u16::MAX)),
+                    "uint32" => Some(u64::from(u32::MAX)),
+                    _ => None,
+                };
+                object.extend(most.map(|most| ("maximum".to_owned(), most.into())));
+            }
+            without_null(object);
+            words(object);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// `anyOf` of something and null is that something.
+fn without_null(object: &mut Map<String, Value>) {
+    let Some(Value::Array(choices)) = object.get_mut("anyOf") else { return };
+    choices.retain(|choice| choice.get("type") != Some(&json!("null")));
+    if let [Value::Object(only)] = choices.as_slice() {
+        let only = only.clone();
+        object.remove("anyOf");
+        for (name, value) in only {
+            object.entry(name).or_insert(value);
+        }
+    }
+}
+
+/// `oneOf` of constants is a list of words; what each means goes where taplo looks for it.
+fn words(object: &mut Map<String, Value>) {
+    let Some(Value::Array(choices)) = object.get("oneOf") else { return };
+    let word = |choice: &Value| Some((choice.get("const")?.clone(), choice.get("description")?.clone()));
+    let Some(words) = choices.iter().map(word).collect::<Option<Vec<_>>>() else { return };
+    let (words, meanings): (Vec<_>, Vec<_>) = words.into_iter().unzip();
+    object.remove("oneOf");
+    object.insert("type".to_owned(), json!("string"));
+    object.insert("enum".to_owned(), words.into());
+    object.insert("x-taplo".to_owned(), json!({ "docs": { "enumValues": meanings } }));
+}
+
+/// What the reference says of keys and tables.
+struct Described<'r> {
+    keys: BTreeMap<&'r str, Section<'r>>,
+    /// Name of a table, to its text.
+    tables: BTreeMap<String, String>,
+}
+
+struct Section<'r> {
+    /// The line of kind, default and example.
+    facts: &'r str,
+    text: &'r str,
+}
+
+impl<'r> Described<'r> {
+    fn read(reference: &'r str) -> Self {
+        let mut described = Self { keys: BTreeMap::new(), tables: BTreeMap::new() };
+        for section in reference.split("\n### `").skip(1) {
+            let section = section.split("\n## ").next().unwrap_or(section);
+            if let Some((name, rest)) = section.split_once('`') {
+                let (facts, text) = rest.trim().split_once('\n').unwrap_or((rest.trim(), ""));
+                described.keys.insert(name, Section { facts, text: text.trim() });
+            }
+        }
+        for section in reference.split("\n## `[").skip(1) {
+            let section = section.split("\n### ").next().unwrap_or(section);
+            if let Some((name, rest)) = section.split_once("]`: ") {
+                let name = name.trim_matches(['[', ']']).to_owned();
+                let (title, text) = rest.trim().split_once('\n').unwrap_or((rest.trim(), ""));
+                let mut chars = title.chars();
+                let first = chars.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+                let text = format!("{first}{}.\n\n{}", chars.as_str(), text.trim());
+                described.tables.insert(name, text.trim().to_owned());
+            }
+        }
+        described
+    }
+
+    /// Puts the reference's words to a table's schema and all in it.
+    fn tell(&self, schema: &mut Value, name: &str) {
+        let Value::Object(object) = schema else { return };
+        let table = self.tables.get(name).or_else(|| self.tables.get(&format!("{name}.NAME")));
+        if let Some(text) = table {
+            object.insert("description".to_owned(), json!(text));
+        }
+        if let Some(Section { facts, text }) = self.keys.get(name) {
+            object.insert("description".to_owned(), json!(text));
+            if facts.contains(" · no default · ") {
+                object.remove("default");
+            }
+            let example =
+                facts.split(" · ").find_map(|fact| fact.strip_prefix("example `")?.strip_suffix('`'));
+            let example = example.and_then(|text| serde_json::to_value(layer::of_variable(text)).ok());
+            object.extend(example.map(|example| ("examples".to_owned(), json!([example]))));
+            return;
+        }
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            for (key, property) in properties {
+                self.tell(property, &if name.is_empty() { key.clone() } else { format!("{name}.{key}") });
+            }
+        }
+        if let Some(items) = object.get_mut("items") {
+            self.tell(items, name);
+        }
+        if let Some(named) = object.get_mut("additionalProperties") {
+            self.tell(named, &format!("{name}.NAME"));
+        }
+    }
+}
+
+/// A list, or one that stands for a list of itself.
+pub(super) struct OneOrMany<T>(PhantomData<T>);
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        // What is said of text says nothing of a list, so that one schema holds both, and a fault is told of the one
+        // that was meant.
+        let mut schema = one.clone();
+        schema.insert("type".to_owned(), json!(["string", "array"]));
+        schema.insert("items".to_owned(), one.to_value());
+        schema
+    }
+}
+
+macro_rules! written_as {
+    ($($type:ty: $schema:expr;)*) => {$(
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    )*};
+}
+
+// Each takes the texts that the type's parser takes, save that a pattern knows no greatest number and no structure of an
+// IPv6 address. Readable is worth more: an editor shows the pattern to whoever missed it.
+written_as! {
+    Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
+    ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
+    Rate: json_schema!({ "type": "string", "pattern": "^0*[1-9][0-9]*/[smhd]$" });
+    Cidr: json_schema!({ "type": "string", "pattern": network() });
+    Listen: json_schema!({
+        "type": ["string", "array"],
+        "pattern": address(),
+        "items": { "type": "string", "pattern": address() },
+    });
+    Secret: json_schema!({ "type": "string", "pattern": SECRET });
+    TlsVersion: json_schema!({ "type": "string", "enum": ["1.2", "1.3"] });
+    RoleLimit: json_schema!({
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "pattern": r"^(all|\+?0*[1-9][0-9]*)$",
+    });
+    Fresh: json_schema!({
+        "type": ["boolean", "string"],
+        "pattern": "^(true|false|[0-9]+(ms|s|m|h|d))$",
+    });
+    Literal: json_schema!({ "type": ["string", "integer", "boolean"] });
+    Source: json_schema!({
+        "anyOf": [{ "enum": ["header", "cookie", "query"] }, named("header"), named("query")],
+    });
+}
+
+/// `env:NAME`, `file:PATH`, or a secret that does not look like either in another system's spelling.
+const SECRET: &str = concat!(
+    r"^(env:[^=\x00]+|file:[\s\S]+|(?!",
+    r"\s*([Ee][Nn][Vv]([Ii][Rr][Oo][Nn][Mm][Ee][Nn][Tt])?|[Ff][Ii][Ll][Ee]|[Pp][Aa][Tt][Hh])\s*:",
+    r"|\s*\$[{(]*[A-Z0-9_]+[)}]*\s*$",
+    r")[\s\S]+)$"
+);
+
+/// A part of an IPv4 address.
+const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+/// What an IPv6 address is made of.
+const V6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
+
+fn network() -> String {
+    let v4 = format!(r"{OCTET}(\.{OCTET}){{3}}(/0*(3[0-2]|[12]?[0-9]))?");
+    let v6 = format!("{V6}(/0*(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?");
+    format!("^({v4}|{v6})$")
+}
+
+/// An address with a port, or nothing.
+fn address() -> String {
+    let v6 = format!(r"\[{V6}(%[0-9]+)?\]");
+    let port = "0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})";
+    format!(r"^(({OCTET}(\.{OCTET}){{3}}|{v6}):{port})?$")
+}
+
+/// A table with this one name in it.
+fn named(name: &str) -> Value {
+    json!({
+        "type": "object",
+        "properties": { name: { "type": "string" } },
+        "required": [name],
+        "additionalProperties": false,
+    })
+}
