@@ -37,6 +37,8 @@ use std::time::Duration;
 
 /// Each worker is a thread with its own sockets and counters: more than this is a slip of the pen.
 const CORES_MAX: usize = 1024;
+/// Recent decisions beyond this are a log's business.
+const DECISIONS_MAX: usize = 100_000;
 
 /// Different claims that a policy may look at. Each remembered token has a place for each of them.
 const CLAIMS_MAX: usize = 1000;
@@ -347,6 +349,20 @@ fn front(file: &File, faults: &mut Faults<'_>) -> Front {
     }
 }
 
+/// How many recent decisions are kept. Each takes up to 2 KiB.
+fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
+    let decisions = file.policy.decisions;
+    if decisions > DECISIONS_MAX {
+        faults.fault(
+            "bad_value",
+            "policy.decisions",
+            format!("{decisions}: more than are kept in memory"),
+            format!("a number up to {DECISIONS_MAX}; 0 keeps none"),
+        );
+    }
+    decisions.min(DECISIONS_MAX)
+}
+
 fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
     let server = &file.server;
     let bounds = &server.bounds;
@@ -475,6 +491,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
                 file::LogAccess::Off => AccessLog::Off,
             },
             style: if human { Style::Human } else { Style::Json },
+            decisions: decisions(file, faults),
         },
     }
 }
