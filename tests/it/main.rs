@@ -19,6 +19,7 @@ mod authentication;
 mod authorization;
 mod bodies;
 mod browser;
+mod cases;
 mod cli;
 mod compat;
 mod cookies;
