@@ -14,9 +14,12 @@ pub(super) const DEPTH_MAX: usize = 24;
 /// Brackets within brackets. With the parser's bound on the parts of one key this bounds what it builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Keys, tables and elements of lists of one file. What is built of each takes about a kilobyte while it is read, so this
-/// bounds the memory that a file of the largest size can ask for.
-pub(super) const VALUES_MAX: usize = 2_000_000;
+/// Keys, tables and elements of lists of one file: a hundred thousand routes have no more. What is built of each takes
+/// up to a kilobyte while it is read, so this bounds the memory that a file of the largest size can ask for.
+pub(super) const VALUES_MAX: usize = 1_500_000;
+
+/// What a dotted key counts for each of its dots: a table of one entry is built for it, of four kilobytes.
+const DOT: usize = 4;
 
 /// Bytes of one part of a key, or of one name: told in every fault of what is under it.
 pub(super) const NAME_MAX: usize = 1024;
@@ -38,7 +41,11 @@ pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
         // Each of these begins a value, a table or the next part of a key: there can be no more of them than that.
-        values += usize::from(matches!(byte, b'=' | b',' | b'.' | b'[' | b'{'));
+        values += match byte {
+            b'=' | b',' | b'[' | b'{' => 1,
+            b'.' => DOT,
+            _ => 0,
+        };
         if values > VALUES_MAX {
             return Some((at, Excess::Values));
         }
