@@ -4,6 +4,7 @@
 mod admin;
 mod keys;
 mod reload;
+mod watched;
 
 pub use admin::Admin;
 pub use reload::{Asked, Reloader, Report, Standing, tell};
@@ -46,6 +47,7 @@ pub fn run(
         // Reloads that are asked for while one is made: each is told what came of its own.
         let (ask, asked) = mpsc::channel(RELOADS_WAITING);
         tokio::task::spawn_local(hang_ups(signal(SignalKind::hangup())?, ask.clone()));
+        tokio::task::spawn_local(reload::watch(reloader.watching(), ask.clone()));
         tokio::task::spawn_local(reloader.run(asked));
         let state = admin.serve(shared.clone(), ask)?;
         let name = stop.asked().await;

@@ -4,19 +4,23 @@
 //! metrics, at `/readyz?verbose`. What is fixed from the start of the process stays so, and is told too.
 
 use super::keys;
+use super::watched::Watched;
 use crate::authority::{Absent, Authority};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
+use crate::moment::rfc3339;
 use crate::policy::{self, Compiled, Policy, ServerPlan};
 use crate::respond::metrics::{Exposition, Kind};
 use crate::worker::Shared;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 /// So many faults of a file are told in the log; `portcullis check` tells all.
 const FAULTS_TOLD: usize = 20;
@@ -102,11 +106,11 @@ impl Standing {
 
     /// Lines for an operator who asks how things stand.
     pub fn lines(&self) -> String {
-        let loaded = moment(self.loaded.load(Ordering::Relaxed));
+        let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
         if let Some(Fault { since, first, more }) = self.fault() {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            let since = moment(since);
+            let since = rfc3339(since);
             lines.push_str(&format!("policy: the file on disk does not load since {since}: {first}{more}\n"));
         }
         lines
@@ -131,10 +135,6 @@ impl Standing {
     }
 }
 
-fn moment(unix: u64) -> String {
-    crate::authority::Listed::time(unix)
-}
-
 /// Reloads.
 #[derive(Debug)]
 pub struct Reloader {
@@ -143,14 +143,43 @@ pub struct Reloader {
     /// What the process was started with, for good.
     plan: ServerPlan,
     standing: Arc<Standing>,
+    /// The files that are watched, while the policy in force says so.
+    watching: Arc<Mutex<Option<Watched>>>,
     /// Looks after the signing keys of the policy in force.
     keys: Option<JoinHandle<()>>,
+}
+
+/// How often the files are looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Asks for a reload when the watched files have changed, for ever.
+pub(super) async fn watch(watching: Arc<Mutex<Option<Watched>>>, ask: mpsc::Sender<Option<Asked>>) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let watching = watching.clone();
+        // On a thread of its own: the folder may be one of a network, and slow.
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut watching = watching.lock().unwrap_or_else(PoisonError::into_inner);
+            watching.as_mut().is_some_and(Watched::look)
+        });
+        if looked.await.unwrap_or(false) && ask.send(None).await.is_err() {
+            return;
+        }
+    }
 }
 
 impl Reloader {
     /// Of the policy that the process was started with.
     pub fn new(shared: Arc<Shared>, path: PathBuf, plan: ServerPlan, standing: Arc<Standing>) -> Self {
-        Self { shared, path, plan, standing, keys: None }
+        let watching = Arc::new(Mutex::new(watched(&path, &plan)));
+        Self { shared, path, plan, standing, watching, keys: None }
+    }
+
+    /// The files that are watched, as they are at any time.
+    pub(super) fn watching(&self) -> Arc<Mutex<Option<Watched>>> {
+        self.watching.clone()
     }
 
     /// Answers those who ask, for ever.
@@ -178,8 +207,9 @@ impl Reloader {
     }
 
     fn publish(&mut self, made: Compiled) -> Report {
-        let Compiled { policy, plan, mut warnings } = made;
+        let Compiled { policy, plan, mut warnings, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
+        self.watch_files(&plan);
         let before = self.shared.policy.load();
         if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
             authority.follow(terms.clone());
@@ -225,6 +255,16 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
+    /// Watches what the policy in force is made of, if it says so.
+    fn watch_files(&mut self, plan: &ServerPlan) {
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *watching, watched(&self.path, plan)) {
+            // One that goes on has seen what changed while the policy was made.
+            (Some(known), Some(wanted)) if known.is_of(&wanted) => {}
+            (known, wanted) => *known = wanted,
+        }
+    }
+
     /// Looks after the keys of the policy in force, and of no other.
     fn watch_keys(&mut self) {
         if let Some(task) = self.keys.take() {
@@ -239,10 +279,15 @@ impl Reloader {
     }
 }
 
+fn watched(path: &Path, plan: &ServerPlan) -> Option<Watched> {
+    let files = plan.watch.as_ref()?;
+    Some(Watched::new(std::iter::once(path.to_owned()).chain(files.iter().cloned()).collect()))
+}
+
 /// Reads the file and makes a policy of it that can be served.
-fn make(shared: &Shared, path: &std::path::Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
+fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let mut compiled = policy::read(path, Absent::Make, Some(&before))?;
+    let mut compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),

@@ -4,6 +4,7 @@
 //! outgoing head written by the very functions of the pipeline. What is different is only what a question has not: limits
 //! are named and not charged, nothing is sent, and a caller may be described by claims instead of a token.
 
+pub mod case;
 mod near;
 mod question;
 mod text;

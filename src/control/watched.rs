@@ -1,0 +1,154 @@
+//! Files that somebody may replace while they are in use: whether they have changed, and are done changing.
+//!
+//! Looked at, not subscribed to: what a look sees is the same for a file that an editor renames over the old one, for
+//! Kubernetes' symbolic link that is turned to another folder, for one that is written in place, and on folders of a
+//! network, of which no kernel tells. A look reads nothing of a file.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// What can be seen of a file without reading it, behind symbolic links; the time of its last change of any kind
+/// (`ctime`) is among it, which nobody sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Files, and how they were last seen.
+#[derive(Debug)]
+pub(super) struct Watched {
+    paths: Vec<PathBuf>,
+    /// As whoever uses them has read them.
+    known: Vec<Option<Seen>>,
+    /// As the last look saw them.
+    last: Vec<Option<Seen>>,
+}
+
+impl Watched {
+    /// These files, as they are now.
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+        let known = see(&paths);
+        Self { paths, last: known.clone(), known }
+    }
+
+    /// Whether both watch the same files.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        self.paths == other.paths
+    }
+
+    /// Whether they have changed since they were last read, and are at rest: two looks saw the same, so that a file is
+    /// not read while it is written. Answers yes once for each change: the caller reads them then.
+    pub(super) fn look(&mut self) -> bool {
+        let seen = see(&self.paths);
+        let at_rest = seen == self.last;
+        self.last = seen;
+        let changed = at_rest && self.last != self.known;
+        if changed {
+            self.known.clone_from(&self.last);
+        }
+        changed
+    }
+}
+
+fn see(paths: &[PathBuf]) -> Vec<Option<Seen>> {
+    let see = |path: &PathBuf| {
+        // One that is absent, or cannot be reached, is seen as absent.
+        fs::metadata(path).ok().map(|found| Seen {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    };
+    paths.iter().map(see).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    /// Changes, and how often each is told.
+    fn told(watched: &mut Watched) -> usize {
+        (0..4).filter(|_| watched.look()).count()
+    }
+
+    /// A folder of one test's own, gone when the test is.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn folder(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("portcullis-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    #[test]
+    fn each_way_to_replace_a_file_is_seen_once() {
+        let folder = folder("replaced");
+        let path = folder.path().join("f");
+        fs::write(&path, "one").unwrap();
+        let mut watched = Watched::new(vec![path.clone()]);
+        assert_eq!(told(&mut watched), 0, "nothing happened");
+
+        fs::write(folder.path().join("new"), "two").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(told(&mut watched), 1, "an editor's rename");
+
+        fs::write(&path, "three").unwrap();
+        assert_eq!(told(&mut watched), 1, "written in place");
+
+        fs::remove_file(&path).unwrap();
+        assert_eq!(told(&mut watched), 1, "removed");
+        fs::write(&path, "three").unwrap();
+        assert_eq!(told(&mut watched), 1, "come back");
+    }
+
+    #[test]
+    fn a_link_that_is_turned_to_another_folder_is_seen() {
+        let folder = folder("turned");
+        for version in ["..1", "..2"] {
+            fs::create_dir(folder.path().join(version)).unwrap();
+            fs::write(folder.path().join(version).join("gateway.toml"), "same").unwrap();
+        }
+        symlink("..1", folder.path().join("..data")).unwrap();
+        symlink("..data/gateway.toml", folder.path().join("gateway.toml")).unwrap();
+        let mut watched = Watched::new(vec![folder.path().join("gateway.toml")]);
+        assert_eq!(told(&mut watched), 0);
+        symlink("..2", folder.path().join("..tmp")).unwrap();
+        fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
+        assert_eq!(told(&mut watched), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_still_written_is_not_told_before_it_rests() {
+        let folder = folder("written");
+        let path = folder.path().join("f");
+        fs::write(&path, "").unwrap();
+        let mut watched = Watched::new(vec![path.clone()]);
+        for length in 1..5 {
+            fs::write(&path, "x".repeat(length)).unwrap();
+            assert!(!watched.look(), "it was other than at the last look");
+        }
+        assert!(watched.look());
+        assert!(!watched.look(), "once");
+    }
+}

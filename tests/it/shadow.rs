@@ -1,0 +1,88 @@
+//! Routes in the shadow: what would have been refused passes, and is told.
+
+use crate::gateway;
+use crate::kit::{Request, Upstream, eventually, token};
+
+const ROUTES: &str = r#"
+[rate_limit.one]
+by = "route"
+rate = "1/h"
+
+[[route]]
+name = "watched"
+path = "/watched"
+upstream = "app"
+roles = ["clerk"]
+mode = "shadow"
+
+[[route]]
+name = "limited"
+path = "/limited"
+upstream = "app"
+access = "public"
+rate_limits = ["one"]
+mode = "shadow"
+
+[[route]]
+name = "enforced"
+path = "/enforced"
+upstream = "app"
+roles = ["clerk"]
+"#;
+
+#[test]
+fn what_would_be_refused_passes_with_no_more_identity_than_was_proven() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ROUTES);
+    let forged = token("mallory").role("clerk").expired().sign();
+    for (request, code, subject) in [
+        (Request::get("/watched"), "missing_token", None),
+        (Request::get("/watched").bearer(forged), "expired_token", None),
+        (Request::get("/watched").bearer(token("ada").role("guest")), "insufficient_role", Some("ada")),
+    ] {
+        let answer = request.header("X-Auth-Subject", "root").to(gateway.http());
+        answer.is(200);
+        let seen = upstream.requests().pop().expect("it was forwarded");
+        assert_eq!(seen.header("X-Auth-Subject"), subject, "{code}: {seen:#?}");
+        assert_eq!(seen.header("Authorization"), None, "{code}");
+        let line = gateway.access_line(&answer);
+        assert_eq!((&line["shadow"], &line["status"]), (&code.into(), &200.into()), "{line:#}");
+        assert!(line.get("reason").is_none(), "it was not refused: {line:#}");
+    }
+    let answer = Request::get("/watched").bearer(token("ada").role("clerk")).to(gateway.http());
+    assert!(gateway.access_line(&answer).get("shadow").is_none(), "what passes anyway is no news");
+    Request::get("/enforced").to(gateway.http()).is_refusal(401, "missing_token");
+    Request::get("/limited").to(gateway.http()).is(200);
+    let answer = Request::get("/limited").to(gateway.http());
+    assert_eq!(gateway.access_line(answer.is(200))["shadow"], "rate_limited");
+    eventually("the shadow's refusals are counted", || {
+        let text = Request::get("/metrics").to(gateway.admin()).text();
+        ["missing_token", "expired_token", "insufficient_role"].iter().all(|code| {
+            let sample = format!("portcullis_shadow_refusals_total{{route=\"watched\",reason=\"{code}\"}} 1");
+            text.contains(&sample)
+        }) && text.contains("portcullis_shadow_refusals_total{route=\"limited\",reason=\"rate_limited\"} 1")
+    });
+}
+
+#[test]
+fn what_no_policy_asks_for_is_refused_in_the_shadow_too() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &format!("[policy]\nmode = \"shadow\"\n{ROUTES}"));
+    Request::get("/enforced").to(gateway.http()).is(200);
+    Request::get("/nothing").to(gateway.http()).is_refusal(404, "no_route");
+    Request::get("/watched%2Fx").to(gateway.http()).is_refusal(400, "bad_request");
+    Request::get("/watched")
+        .header("Content-Length", "99999999999")
+        .to(gateway.http())
+        .is_refusal(413, "body_too_large");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn a_token_in_the_query_does_not_pass_though_it_is_bad() {
+    let upstream = Upstream::start();
+    let route = "[[route]]\nname = \"q\"\npath = \"/q\"\nupstream = \"app\"\nsources = [\"query\"]\nmode = \"shadow\"\n";
+    let gateway = gateway(&upstream, route);
+    Request::get("/q?a=1&access_token=spent&b=2").to(gateway.http()).is(200);
+    assert_eq!(upstream.requests().pop().expect("it was forwarded").target, "/q?a=1&b=2");
+}
