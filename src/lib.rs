@@ -27,6 +27,7 @@
 //! - [`explain`] tells what would become of a request that nobody sent, by the code that serves: for people, for the
 //!   policy's own tests, for reviews.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
+//! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
@@ -60,6 +61,7 @@ pub mod control;
 pub mod explain;
 pub mod plan;
 pub mod policy;
+pub mod recent;
 pub mod store;
 pub mod tls;
 pub mod worker;

@@ -214,7 +214,13 @@ async fn judge<'p, 'h>(
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Judged<'p, 'h>, Denial> {
-    let found = policy.table.find(head)?;
+    let found = match policy.table.find(head) {
+        Ok(found) => found,
+        Err(denial) => {
+            record.decided(head, None, None, Some(&denial));
+            return Err(denial);
+        }
+    };
     let route = &policy.routes[*found.entry];
     record.routed(*found.entry);
 
@@ -263,6 +269,11 @@ fn permit(
         record.now(),
         &mut worker.tokens(),
     );
+    let (principal, denial) = match &decision {
+        Ok(permit) => (permit.principal(), None),
+        Err(refusal) => (refusal.caller.as_ref().map(|(principal, _)| principal), Some(&refusal.denial)),
+    };
+    record.decided(head, Some(route), principal.map(Rc::as_ref), denial);
     match decision {
         Ok(permit) => {
             record.permitted(&permit);

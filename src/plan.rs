@@ -37,4 +37,6 @@ pub struct Plan {
     pub access: AccessLog,
     /// How they are written.
     pub style: Style,
+    /// How many recent decisions are kept, over all cores; 0: none.
+    pub decisions: usize,
 }

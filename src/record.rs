@@ -4,7 +4,7 @@
 //! field that could hold a token, a query or a header of the client's.
 
 use crate::accept::{Connection, forwarded};
-use crate::authenticate::Principal;
+use crate::authenticate::{Access, Principal, Sources, credential};
 use crate::authorize::{Check, Permit};
 use crate::clock::Now;
 use crate::decision::Refusal;
@@ -14,10 +14,11 @@ use crate::forward::{Cut, Meter, Notes};
 use crate::peer::{Caller, Peer};
 use crate::plan::AccessLog;
 use crate::policy::{PinnedPolicy, Route};
+use crate::recent;
 use crate::request_id::RequestId;
 use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
-use crate::route::Params;
+use crate::route::{Head, Params};
 use crate::worker::Worker;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -145,6 +146,52 @@ impl Record {
     /// It was permitted.
     pub fn permitted(&mut self, permit: &Permit) {
         self.principal = permit.principal().cloned();
+    }
+
+    /// It was decided: kept for a while, so that another policy can be asked about it.
+    pub fn decided(
+        &self,
+        head: &Head<'_>,
+        route: Option<&Route>,
+        principal: Option<&Principal>,
+        denial: Option<&Denial>,
+    ) {
+        let Some(recorder) = self.worker.recorder() else { return };
+        if !recorder.wants(denial.is_some(), self.worker.tick()) {
+            return;
+        }
+        // A request of HTTP/1.0 that names no host is nothing that could be asked again.
+        let Some(host) = head.host.as_deref() else { return };
+        let credential = match (principal, route) {
+            (Some(_), _) => recent::Credential::Verified,
+            (None, Some(route)) if route.admission.access != Access::Public => match denial {
+                None | Some(Denial::MissingToken) => recent::Credential::None,
+                Some(_) => recent::Credential::Refused,
+            },
+            (None, route) => {
+                let usual = Sources::default();
+                let sources = route.map_or(&usual, |route| &route.admission.sources);
+                match credential::find(head, sources, self.policy.trust.cookies()) {
+                    Ok(None) => recent::Credential::None,
+                    Ok(Some(_)) | Err(_) => recent::Credential::Unexamined,
+                }
+            }
+        };
+        let decision = recent::Observed {
+            time: self.now.unix,
+            method: head.method.as_str(),
+            scheme: self.caller.scheme,
+            host,
+            path: &head.path,
+            client: self.caller.address,
+            credential,
+            principal,
+            claims: self.policy.trust.claims(),
+            route: route.map(|route| &*route.name),
+            code: denial.map(Denial::code),
+            shadow: denial.is_some() && route.is_some_and(|route| route.shadow),
+        };
+        recorder.keep(self.now, &decision);
     }
 
     /// It was not: notes for the operator who was refused and what they lack.

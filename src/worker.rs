@@ -8,6 +8,7 @@ use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
+use crate::recent::{Recent, Recorder};
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
 use hyper::server::conn::{http1, http2};
@@ -34,6 +35,8 @@ pub struct Shared {
     pub journal: Journal,
     /// One set of counters a core.
     pub counters: Vec<Arc<WorkerCounters>>,
+    /// What was decided lately, one a core; none where nothing is kept.
+    pub recent: Vec<Arc<Recent>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -60,6 +63,7 @@ pub struct Worker {
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
     counters: Arc<WorkerCounters>,
+    recorder: Option<Recorder>,
     journal: Journal,
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
@@ -95,6 +99,7 @@ impl Worker {
             tokens: RefCell::new(TokenCache::new(TOKENS)),
             pools: Rc::new(Pools::new(counters.clone())),
             counters,
+            recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),
             lines: RefCell::new(Vec::new()),
             request_ids: RequestIds::seeded()
@@ -140,6 +145,11 @@ impl Worker {
     /// This core's counters.
     pub fn counters(&self) -> &WorkerCounters {
         &self.counters
+    }
+
+    /// Where decisions are kept for a while, unless the policy keeps none.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// Where events for operators go.

@@ -61,6 +61,27 @@ impl ClaimPath {
         }
     }
 
+    /// Whether the path is this one name.
+    pub fn is_name(&self, name: &str) -> bool {
+        matches!(&*self.0, [only] if **only == *name)
+    }
+
+    /// Puts a value where the path leads. Whether it could: something else may stand in the way.
+    pub fn put(&self, claims: &mut Map<String, Value>, value: Value) -> bool {
+        let Some((last, way)) = self.0.split_last() else { return false };
+        let mut table = claims;
+        for name in way {
+            let next = table.entry(&**name).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(next) = next else { return false };
+            table = next;
+        }
+        let is_free = !table.contains_key(&**last);
+        if is_free {
+            table.insert(last.to_string(), value);
+        }
+        is_free
+    }
+
     /// The value that the path leads to.
     pub fn find<'v>(&self, claims: &'v Map<String, Value>) -> Option<&'v Value> {
         let (first, rest) = self.0.split_first()?;
@@ -259,6 +280,16 @@ mod tests {
                 prop_assert!(path.to_string().len() <= text.len(), "{}", path);
                 prop_assert_eq!(ClaimPath::parse(&path.to_string()), Ok(path));
             }
+        }
+
+        #[test]
+        fn what_is_put_is_found(one in "[ab](\\.[ab]){0,2}", other in "[ab](\\.[ab]){0,2}") {
+            let (one, other) = (ClaimPath::parse(&one).unwrap(), ClaimPath::parse(&other).unwrap());
+            let mut claims = Map::new();
+            prop_assert!(one.put(&mut claims, json!(1)));
+            let is_put = other.put(&mut claims, json!(2));
+            prop_assert_eq!(one.find(&claims), Some(&json!(1)), "what was there stays");
+            prop_assert_eq!(other.find(&claims) == Some(&json!(2)), is_put);
         }
 
         #[test]

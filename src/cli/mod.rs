@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
 
+mod admin;
 mod check;
 mod config;
 mod explain;

@@ -8,6 +8,7 @@ use crate::clock::Now;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
+use crate::recent::Recent;
 use crate::respond::metrics::WorkerCounters;
 use crate::tls;
 use crate::worker::Shared;
@@ -65,6 +66,7 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
         policy: LivePolicy::new(policy),
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
+        recent: recent(plan.worker.decisions, cores),
     });
     for warning in &warnings {
         control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
@@ -94,6 +96,12 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
     journal.event(Level::Info, "stopped", &[]);
     journal.close();
     ended.map_err(|error| format!("cannot go on: {error}"))
+}
+
+/// Room for so many recent decisions, spread over the cores.
+fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
+    let cores = if decisions == 0 { 0 } else { cores };
+    (0..cores).map(|_| Arc::new(Recent::new(decisions.div_ceil(cores)))).collect()
 }
 
 /// Raises the soft limit of open files to the hard one: the soft one is often 1024, for the sake of programs that use

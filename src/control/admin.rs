@@ -1,6 +1,7 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/reload`. Health is answered here and nowhere else, whatever the path,
-//! host or user agent of a request to the other listeners says.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here and
+//! nowhere else, whatever the path, host or user agent of a request to the other listeners says.
 
+use super::ask;
 use super::reload::{Asked, Report, Standing};
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
@@ -94,7 +95,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
                 let state = state.clone();
                 service_fn(move |request| {
                     let state = state.clone();
-                    async move { Ok::<_, Infallible>(answer(&state, &request).await) }
+                    async move { Ok::<_, Infallible>(answer(&state, request).await) }
                 })
             };
             let connection = http1::Builder::new()
@@ -110,9 +111,11 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
     }
 }
 
-async fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.uri().path() == "/reload" {
-        return reload(state, request).await;
+async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    match request.uri().path() {
+        "/reload" => return reload(state, &request).await,
+        "/explain" => return explained(state, request).await,
+        _ => {}
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
@@ -133,18 +136,40 @@ async fn answer(state: &State, request: &Request<Incoming>) -> Response<Full<Byt
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
+        "/decisions" => match ask::admit(request.headers()).and_then(|()| ask::decisions(&state.shared)) {
+            Ok(lines) => typed(ask::JSON_LINES, lines),
+            Err((status, why)) => text(status, why),
+        },
         _ => {
-            text(StatusCode::NOT_FOUND, "here are /livez, /readyz, /metrics and, for POST, /reload\n".into())
+            let known =
+                "here are /livez, /readyz, /metrics, /decisions and, for POST, /explain and /reload\n";
+            text(StatusCode::NOT_FOUND, known.into())
         }
+    }
+}
+
+/// Says what would become of a request, by the policy in force.
+async fn explained(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if *request.method() != Method::POST {
+        return only_post();
+    }
+    let (parts, body) = request.into_parts();
+    let explained = match ask::admit(&parts.headers) {
+        Ok(()) => ask::question(&parts.headers, body)
+            .await
+            .and_then(|question| ask::explained(&state.shared.policy.load(), &question)),
+        Err(refused) => Err(refused),
+    };
+    match explained {
+        Ok(json) => typed(ask::JSON, json.into_bytes()),
+        Err((status, why)) => text(status, why),
     }
 }
 
 /// Reads the policy again, and says what came of it: 200, or 422 where the file does not load.
 async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::POST {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".into());
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return response;
+        return only_post();
     }
     // A browser names the page's origin with every POST: no page has any business here.
     if request.headers().contains_key(header::ORIGIN) {
@@ -163,8 +188,8 @@ async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Byt
         Report::Refused { .. } => StatusCode::UNPROCESSABLE_ENTITY,
     };
     let body = serde_json::to_string_pretty(&report).unwrap_or_default();
-    let mut response = text(status, body + "\n");
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = typed(ask::JSON, (body + "\n").into_bytes());
+    *response.status_mut() = status;
     response
 }
 
@@ -268,6 +293,19 @@ fn tell_signing(out: &mut Exposition, keyring: &Keyring) {
     let help = "How often something was wrong with the files of the signing keys.";
     out.family("portcullis_signing_key_faults_total", help, Kind::Counter);
     out.sample(&[], keyring.faults());
+}
+
+fn only_post() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".into());
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+fn typed(kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, String::new());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    *response.body_mut() = Full::new(Bytes::from(body));
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

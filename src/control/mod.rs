@@ -2,6 +2,7 @@
 //! competes with requests for a core's time.
 
 mod admin;
+mod ask;
 mod keys;
 mod reload;
 mod watched;

@@ -5,8 +5,12 @@
 //! are named and not charged, nothing is sent, and a caller may be described by claims instead of a token.
 
 pub mod case;
+pub mod diff;
+mod facts;
 mod near;
 mod question;
+pub mod replay;
+pub mod sample;
 mod text;
 
 pub use near::{Miss, Near};

@@ -1,0 +1,202 @@
+//! What operators ask the admin listener about the policy in force: what would become of a request, and what was decided
+//! lately.
+//!
+//! Promises that no web page can ask: neither one of another site in an operator's browser, nor one whose name was made
+//! to lead here (DNS rebinding). A token that is asked about is verified and forgotten.
+
+use crate::clock::Now;
+use crate::explain::{Question, explain};
+use crate::policy::Policy;
+use crate::recent;
+use crate::route::host::Authority;
+use crate::worker::Shared;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// The longest question, in bytes: a request with a head as long as requests have.
+const QUESTION_MAX: usize = 64 * 1024;
+/// How long a question may take to arrive.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an explanation is.
+pub(super) const JSON: &str = "application/json";
+/// What decisions are told in: JSON, one object a line.
+pub(super) const JSON_LINES: &str = "application/x-ndjson";
+
+/// A refusal to answer: its status and a line that says why.
+pub(super) type Unanswered = (StatusCode, String);
+
+/// Refuses what a browser may have sent. A page of another site sends `Origin`; one whose name was made to lead here is
+/// asked for by that name, where operators and their tools use an address.
+///
+/// # Errors
+/// 403.
+pub(super) fn admit(headers: &HeaderMap) -> Result<(), Unanswered> {
+    let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
+    if headers.contains_key(header::ORIGIN) {
+        return forbidden("not for web pages: the request has an Origin");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        // Of HTTP/1.0, which no browser speaks.
+        (None, _) => return Ok(()),
+        (Some(host), None) => host.to_str().ok().and_then(|host| Authority::parse(host).ok()),
+        (Some(_), Some(_)) => None,
+    };
+    match host {
+        Some(Authority { host, .. })
+            if host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() =>
+        {
+            Ok(())
+        }
+        Some(_) | None => forbidden("ask by the listener's address, or as localhost"),
+    }
+}
+
+/// A question, as it is asked. Not printable: it may hold a token.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// Such as `GET https://api.example.com/orders/7`.
+    request: String,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    claims: Option<Map<String, Value>>,
+    token: Option<String>,
+    client: Option<IpAddr>,
+    /// Seconds since 1970.
+    time: Option<u64>,
+}
+
+impl Asked {
+    fn question(self) -> Result<Question, String> {
+        let mut question = Question::parse(&self.request)?;
+        for (name, value) in &self.headers {
+            question = question.header(name, value)?;
+        }
+        question = match (self.claims, self.token) {
+            (Some(_), Some(_)) => return Err("claims and token: one of the two".to_owned()),
+            (Some(claims), None) => question.claims(claims),
+            (None, Some(token)) => question.token(token),
+            (None, None) => question,
+        };
+        if let Some(client) = self.client {
+            question = question.client(client);
+        }
+        if let Some(time) = self.time {
+            question = question.at(Now::at(time));
+        }
+        Ok(question)
+    }
+}
+
+/// Reads the question that a `POST /explain` holds.
+///
+/// # Errors
+/// When it was not asked in JSON, or what is asked cannot be understood; what is wrong is told to who asked alone.
+pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, Unanswered> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    // A form or plain text is what a page may send without asking first.
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "want application/json\n".to_owned()));
+    }
+    let body = received(body).await?;
+    let bad = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n"));
+    let asked: Asked = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    asked.question().map_err(bad)
+}
+
+/// The explanation as JSON.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn explained(policy: &Policy, question: &Question) -> Result<String, Unanswered> {
+    serde_json::to_string(&explain(policy, question))
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+/// What was decided lately, one line each.
+///
+/// # Errors
+/// 404 where nothing is kept.
+pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, Unanswered> {
+    if shared.recent.is_empty() {
+        return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));
+    }
+    Ok(recent::lines(&shared.recent))
+}
+
+async fn received(body: Incoming) -> Result<Bytes, Unanswered> {
+    let body = Limited::new(body, QUESTION_MAX).collect();
+    match tokio::time::timeout(TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, format!("more than {QUESTION_MAX} bytes\n")))
+        }
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off\n".to_owned())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn operators_may_ask_and_web_pages_may_not() {
+        for host in ["127.0.0.1:9900", "[::1]:9900", "localhost:9900", "10.1.2.3"] {
+            assert_eq!(admit(&headers(&[("host", host)])), Ok(()), "{host}");
+        }
+        assert_eq!(admit(&HeaderMap::new()), Ok(()));
+        for fields in [
+            &[("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900")][..],
+            &[("host", "127.0.0.1"), ("origin", "null")],
+            &[("host", "rebound.example:9900")],
+            &[("host", "localhost.example")],
+            &[("host", "127.0.0.1"), ("host", "rebound.example")],
+            &[("host", "")],
+        ] {
+            assert_eq!(admit(&headers(fields)).unwrap_err().0, StatusCode::FORBIDDEN, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_one_request_from_one_caller() {
+        let question = |json: &str| {
+            let asked = serde_json::from_str::<Asked>(json).map_err(|error| error.to_string());
+            asked.and_then(Asked::question)
+        };
+        let asked = r#"{"request":"POST https://h/x","headers":{"Accept":"text/html"},"client":"203.0.113.7","time":7}"#;
+        let asked = question(asked).unwrap();
+        assert_eq!(
+            (asked.parts.method.as_str(), asked.parts.headers["accept"].as_bytes()),
+            ("POST", &b"text/html"[..])
+        );
+        assert_eq!((asked.client, asked.now.unix), (IpAddr::from([203, 0, 113, 7]), 7));
+        for wrong in [
+            "{}",
+            r#"{"request":"GET /x"}"#,
+            r#"{"request":"GET https://h/","claims":{},"token":"t"}"#,
+            r#"{"request":"GET https://h/","tokne":"t"}"#,
+            r#"{"request":"GET https://h/","headers":{"a b":"c"}}"#,
+        ] {
+            assert!(question(wrong).is_err(), "{wrong}");
+        }
+    }
+}

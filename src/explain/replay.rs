@@ -1,0 +1,206 @@
+//! What another policy would say of decisions that were made.
+//!
+//! Of a decision only its inputs were kept, and of those as little as can be ([`crate::recent`]). Where they are too few to
+//! tell what another policy would say, that is what is told, never a guess.
+
+use super::diff::Side;
+use super::{Examiner, Outcome, Question, Verdict, facts};
+use crate::authorize::Check;
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::policy::Policy;
+use crate::recent::{Credential, Entry};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// How many examples of one change are told.
+const EXAMPLES: usize = 3;
+/// What stands where a token was refused: no token, whatever looks at it.
+const REFUSED_TOKEN: &str = "refused";
+/// Whose token it was, of whom nothing is kept.
+const SUBJECT: &str = "(not kept)";
+
+/// What another policy would say of many decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Replay {
+    /// How many were asked about.
+    pub decisions: usize,
+    /// How many would end otherwise.
+    pub would_change: usize,
+    /// Of how many it cannot be told, since what the new policy asks about was not kept.
+    pub unknown: usize,
+    /// Lines that are no decision.
+    pub unreadable: usize,
+    /// Those that would end otherwise: refused ones that would pass first.
+    pub groups: Vec<Group>,
+}
+
+/// Decisions that would change in the same way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// What the old policy says.
+    pub before: Side,
+    /// What the new one says.
+    pub after: Side,
+    /// How many.
+    pub count: usize,
+    /// Some of them.
+    pub examples: Vec<String>,
+}
+
+/// What one policy says of a decision.
+enum Answer {
+    Known(Side),
+    Unknown,
+}
+
+/// Asks both policies about the decisions that lines of JSON tell of.
+pub fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
+    let trusts_alike = facts::trusts_alike(old, new);
+    let (old, new) = (Examiner::new(old), Examiner::new(new));
+    let mut replay = Replay::default();
+    for line in lines.lines().filter(|line| !line.trim().is_empty()) {
+        let Ok(entry) = serde_json::from_str::<Entry>(line) else {
+            replay.unreadable += 1;
+            continue;
+        };
+        replay.decisions += 1;
+        match (answer(&old, &entry, true), answer(&new, &entry, trusts_alike)) {
+            (Answer::Known(before), Answer::Known(after)) => {
+                let is_same = before.reaches() == after.reaches()
+                    && (before.reaches() || before.outcome == after.outcome);
+                if !is_same {
+                    replay.add(before, after, &entry);
+                }
+            }
+            (Answer::Unknown, _) | (_, Answer::Unknown) => replay.unknown += 1,
+        }
+    }
+    let rank = |group: &Group| (!group.after.reaches(), !group.before.reaches());
+    replay.groups.sort_by(|one, other| rank(one).cmp(&rank(other)).then(other.count.cmp(&one.count)));
+    replay
+}
+
+impl Replay {
+    fn add(&mut self, before: Side, after: Side, entry: &Entry) {
+        self.would_change += 1;
+        let known = self.groups.iter_mut().find(|group| (&group.before, &group.after) == (&before, &after));
+        let group = match known {
+            Some(group) => group,
+            None => {
+                self.groups.push(Group { before, after, count: 0, examples: Vec::new() });
+                self.groups.last_mut().expect("one was pushed just now")
+            }
+        };
+        group.count += 1;
+        let example = told(entry);
+        if group.examples.len() < EXAMPLES && !group.examples.contains(&example) {
+            group.examples.push(example);
+        }
+    }
+}
+
+/// A decision in words, for people.
+fn told(entry: &Entry) -> String {
+    let who = match entry.credential {
+        Credential::None => "no token".to_owned(),
+        Credential::Unexamined => "a token that was not looked at".to_owned(),
+        Credential::Refused => "a token that was refused".to_owned(),
+        Credential::Verified if entry.roles.is_empty() => "no roles".to_owned(),
+        Credential::Verified => format!("roles {}", entry.roles.join(", ")),
+    };
+    let Entry { method, scheme, host, path, client, .. } = entry;
+    let text = format!("{method} {scheme}://{host}{path} ({who}; from {client})");
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// `trusts_alike`: whether both policies accept the same tokens.
+fn answer(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Answer {
+    let policy = examiner.policy();
+    let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);
+    let Ok(question) = Question::new(&entry.method, &url) else { return Answer::Unknown };
+    let question = question.client(entry.client).at(Now::at(entry.time));
+    let question = match entry.credential {
+        Credential::None | Credential::Unexamined => question,
+        Credential::Refused => question.token(REFUSED_TOKEN.to_owned()),
+        Credential::Verified => question.claims(claims(policy, entry)),
+    };
+    let verdict = examiner.verdict(&question);
+    let side = Side::of(policy, &verdict);
+    match (&verdict.outcome, entry.credential) {
+        (_, Credential::Verified) if asks_beyond(policy, entry, &verdict) => Answer::Unknown,
+        // The token that nobody looked at may be a good one.
+        (Outcome::Refused(Denial::MissingToken), Credential::Unexamined) => Answer::Unknown,
+        // Whoever looks at this token refuses it, for what was wrong with it and not for what stands in its place here.
+        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) if trusts_alike => {
+            Answer::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
+        }
+        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) => Answer::Unknown,
+        (Outcome::Passed | Outcome::Redirected | Outcome::Refused(_), _) => Answer::Known(side),
+    }
+}
+
+/// The claims of a verified token, each where this policy reads it.
+fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
+    let mut claims = Map::new();
+    let issuers = policy.trust.issuers();
+    let issuer = issuers.iter().find(|issuer| Some(&*issuer.name) == entry.issuer.as_deref());
+    if let Some(issuer) = issuer {
+        issuer.roles.put(&mut claims, entry.roles.clone().into());
+        issuer.scopes.put(&mut claims, entry.scopes.clone().into());
+    }
+    for path in policy.trust.claims() {
+        if let Some(value) = entry.claims.get(&path.to_string()).filter(|value| !value.is_null()) {
+            path.put(&mut claims, value.clone());
+        }
+    }
+    claims.insert("iss".to_owned(), entry.issuer.clone().into());
+    claims.insert("sub".to_owned(), SUBJECT.into());
+    claims.insert("fresh".to_owned(), entry.fresh.into());
+    if let Some(time) = entry.auth_time {
+        claims.insert("auth_time".to_owned(), time.into());
+    }
+    claims
+}
+
+/// Whether the verdict rests on a claim that was not kept.
+fn asks_beyond(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bool {
+    let Outcome::Refused(Denial::ClaimMismatch) = &verdict.outcome else { return false };
+    let route = verdict.route.and_then(|route| policy.routes.get(route));
+    let mut checks = route.into_iter().flat_map(|route| route.rule.checks());
+    checks.any(|check| match check {
+        Check::Claim { claim, .. } => {
+            let path = policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
+            path.is_none_or(|path| !entry.claims.contains_key(&path))
+        }
+        Check::Roles(_) | Check::AllRoles(_) | Check::Scopes { .. } | Check::Fresh { .. } => false,
+    })
+}
+
+impl fmt::Display for Replay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decisions, would_change, .. } = self;
+        writeln!(f, "recent decisions: {would_change} of {decisions} would change")?;
+        for group in &self.groups {
+            let mark = if group.after.reaches() { "PASS" } else { "be refused" };
+            writeln!(f, "  {} would {mark}", group.count)?;
+            writeln!(f, "    was {}", group.before)?;
+            writeln!(f, "    is  {}", group.after)?;
+            for example in &group.examples {
+                writeln!(f, "      {example}")?;
+            }
+        }
+        if self.unknown > 0 {
+            writeln!(
+                f,
+                "  of {} it cannot be told: what the new policy asks about was not kept",
+                self.unknown
+            )?;
+        }
+        if self.unreadable > 0 {
+            writeln!(f, "  {} lines are no decision, and were passed over", self.unreadable)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,397 @@
+//! Requests and callers that stand for all: what tables of who may do what, and comparisons of policies, ask about.
+//!
+//! One request for each method of each route, spelled so that the route itself covers it where any request can; and the
+//! callers that hold just what some rule asks for. Since a rule never refuses somebody for holding more, whoever a rule
+//! lets pass holds at least what one of these callers holds: no difference between two policies is between them.
+
+use super::Question;
+use crate::authenticate::ClaimValue;
+use crate::authorize::{Check, Expected};
+use crate::clock::Now;
+use crate::policy::{Policy, Route};
+use crate::route::{Head, HostPattern, Matcher};
+use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What stands for a segment, or for a label of a host, that may be anything.
+const SAMPLE: &str = "sample";
+/// In its place where a route has a literal of that very name.
+const ANOTHER: &str = "another-sample";
+/// The host of a request to a route for all hosts: below a top-level domain that nobody has (RFC 6761 section 6.4).
+const ANY_HOST: &str = "sample.invalid";
+/// Whose token it is, where that is not asked: nobody whom a sample's path names.
+const SOMEBODY: &str = "somebody";
+/// The longest path that is tried for a `{*rest}`: routes with more specific paths may cover the shorter ones.
+const REST_MAX: usize = 4;
+
+/// A request that stands for those that a route covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The route that it is made for: a position in [`Policy::routes`]. More specific ones may cover it all the same.
+    pub route: usize,
+    /// What is covered, for people: host and path as the policy writes them.
+    pub covers: String,
+    /// The method.
+    pub method: Method,
+    /// The URL.
+    pub url: String,
+}
+
+/// One request for each host, path and method that the policy's routes name, in the order of its table. A route for all
+/// methods is asked with the standard ones, and with all others that the policy names.
+pub fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
+    let named: BTreeSet<&str> = policy
+        .table
+        .iter()
+        .filter(|(matcher, _)| !matcher.methods.is_any())
+        .flat_map(|(matcher, _)| matcher.methods.iter().map(Method::as_str))
+        .collect();
+    policy.table.iter().flat_map(move |(matcher, &route)| {
+        let url = url(policy, matcher, route);
+        let covers = covers(matcher);
+        let mut methods: Vec<Method> = matcher.methods.iter().cloned().collect();
+        if matcher.methods.is_any() {
+            let others = named.iter().filter(|name| !methods.iter().any(|method| method == **name));
+            let others: Vec<_> = others.filter_map(|name| Method::from_bytes(name.as_bytes()).ok()).collect();
+            methods.extend(others);
+        }
+        methods.into_iter().map(move |method| Sample {
+            route,
+            covers: covers.clone(),
+            method,
+            url: url.clone(),
+        })
+    })
+}
+
+/// What a route covers, as the policy writes it.
+pub fn covers(matcher: &Matcher) -> String {
+    match &matcher.host {
+        HostPattern::Any => matcher.path.to_string(),
+        HostPattern::Below(_) | HostPattern::Exact(_) => format!("{}{}", matcher.host, matcher.path),
+    }
+}
+
+/// A URL that the route itself covers, where there is one.
+fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
+    let method = matcher.methods.iter().next().cloned().unwrap_or(Method::GET);
+    let candidates = candidates(matcher);
+    let own = candidates.iter().find(|(host, path)| {
+        let headers = HeaderMap::new();
+        let head = Head {
+            method: &method,
+            host: Some(Cow::Borrowed(&**host)),
+            port: None,
+            path: Cow::Borrowed(&**path),
+            query: None,
+            headers: &headers,
+        };
+        policy.table.find(&head).is_ok_and(|found| *found.entry == route)
+    });
+    let (host, path) = own.or(candidates.first()).cloned().unwrap_or_default();
+    format!("https://{host}{path}")
+}
+
+/// Hosts and paths that a pattern covers, the plainest first.
+fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
+    let pattern = matcher.path.to_string();
+    let mut all = Vec::new();
+    for word in [SAMPLE, ANOTHER] {
+        let host = match &matcher.host {
+            HostPattern::Any => ANY_HOST.to_owned(),
+            HostPattern::Below(parent) => format!("{word}.{parent}"),
+            HostPattern::Exact(host) => host.to_string(),
+        };
+        for rest in rests(word) {
+            let segments = pattern.split('/').map(|segment| match segment {
+                // A brace that is meant is spelled %7B in a pattern.
+                _ if segment.starts_with("{*") => rest.as_str(),
+                _ if segment.starts_with('{') => word,
+                literal => literal,
+            });
+            let candidate = (host.clone(), segments.collect::<Vec<_>>().join("/"));
+            if !all.contains(&candidate) {
+                all.push(candidate);
+            }
+        }
+    }
+    all
+}
+
+/// What may stand for a `{*rest}`.
+fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
+    (1..=REST_MAX).map(move |length| vec![word; length].join("/")).chain([String::new()])
+}
+
+/// Somebody who calls.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Caller {
+    /// Without a token.
+    Nobody,
+    /// With a good token that says this.
+    Holder(Holding),
+}
+
+/// What a token says, beside whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holding {
+    /// The roles.
+    pub roles: BTreeSet<String>,
+    /// The scopes.
+    pub scopes: BTreeSet<String>,
+    /// Claims by their paths, each with its value as JSON; none: whatever the request's path says.
+    pub claims: BTreeMap<String, Option<String>>,
+    /// Whether it comes from a login just now.
+    pub fresh: bool,
+}
+
+/// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.
+pub fn callers(policies: &[&Policy]) -> Vec<Caller> {
+    let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
+    let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();
+    for policy in policies {
+        for route in policy.routes.iter() {
+            for holding in satisfying(policy, route) {
+                let caller = Caller::Holder(holding);
+                if known.insert(caller.clone()) {
+                    callers.push(caller);
+                }
+            }
+        }
+    }
+    callers
+}
+
+/// Who holds just what a route's rule asks for: one for each of the roles of which any will do.
+pub fn satisfying(policy: &Policy, route: &Route) -> Vec<Holding> {
+    let mut least = Holding::default();
+    let mut any: Option<&[Box<str>]> = None;
+    for check in route.rule.checks() {
+        match check {
+            Check::Roles(roles) => any = Some(roles),
+            Check::AllRoles(roles) => least.roles.extend(roles.iter().map(ToString::to_string)),
+            Check::Scopes { all, .. } => least.scopes.extend(all.iter().map(ToString::to_string)),
+            Check::Claim { claim, equals, .. } => {
+                let path = policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
+                let value = match equals {
+                    Expected::Literal(literal) => Some(json(literal).to_string()),
+                    Expected::Param { .. } => None,
+                };
+                least.claims.insert(path.unwrap_or_default(), value);
+            }
+            Check::Fresh { .. } => least.fresh = true,
+        }
+    }
+    match any {
+        None => vec![least],
+        Some(roles) => {
+            let with = |role: &str| {
+                let mut holding = least.clone();
+                holding.roles.insert(role.to_owned());
+                holding
+            };
+            let distinct: BTreeSet<Holding> = roles.iter().map(|role| with(role)).collect();
+            distinct.into_iter().collect()
+        }
+    }
+}
+
+fn json(value: &ClaimValue) -> Value {
+    match value {
+        ClaimValue::Text(text) => Value::from(&**text),
+        ClaimValue::Number(number) => Value::Number(number.clone()),
+        ClaimValue::Bool(flag) => Value::Bool(*flag),
+        ClaimValue::List(values) => values.iter().map(json).collect(),
+        ClaimValue::Other => Value::Null,
+    }
+}
+
+impl Holding {
+    /// Whether it holds all that the other holds.
+    pub fn includes(&self, other: &Self) -> bool {
+        self.roles.is_superset(&other.roles)
+            && self.scopes.is_superset(&other.scopes)
+            && other.claims.iter().all(|(path, value)| self.claims.get(path) == Some(value))
+            && (self.fresh || !other.fresh)
+    }
+
+    /// The claims of such a token, each where the policy's first issuer says it.
+    pub fn claims(&self, policy: &Policy, now: Now) -> Map<String, Value> {
+        let mut claims = Map::new();
+        let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
+        let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
+        if let Some(issuer) = policy.trust.issuers().first() {
+            issuer.roles.put(&mut claims, Value::Array(roles));
+            issuer.scopes.put(&mut claims, Value::from(scopes.join(" ")));
+        }
+        for path in policy.trust.claims() {
+            match self.claims.get(&path.to_string()) {
+                Some(Some(value)) => {
+                    let value = serde_json::from_str(value).unwrap_or(Value::Null);
+                    path.put(&mut claims, value);
+                }
+                Some(None) if path.is_name("sub") => {
+                    path.put(&mut claims, SAMPLE.into());
+                }
+                // A list that holds all that a sample's path may say.
+                Some(None) => {
+                    let said = [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from);
+                    path.put(&mut claims, said.collect());
+                }
+                None => {}
+            }
+        }
+        if self.fresh {
+            claims.insert("fresh".to_owned(), Value::Bool(true));
+            claims.insert("auth_time".to_owned(), now.unix.into());
+        }
+        claims.entry("sub").or_insert_with(|| SOMEBODY.into());
+        claims
+    }
+}
+
+impl Caller {
+    /// The question what becomes of this request when this caller sends it.
+    pub fn asking(&self, policy: &Policy, question: Question) -> Question {
+        match self {
+            Self::Nobody => question,
+            Self::Holder(holding) => {
+                let claims = holding.claims(policy, question.now);
+                question.claims(claims)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    /// For people: `without a token`, `any token`, `role clerk and scope orders:read`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("without a token"),
+            Self::Holder(holding) => holding.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.roles.iter().map(|role| format!("role {role}")));
+        parts.extend(self.scopes.iter().map(|scope| format!("scope {scope}")));
+        parts.extend(self.claims.iter().map(|(path, value)| match value {
+            Some(value) => format!("claim {path} = {value}"),
+            None => format!("claim {path} as in the path"),
+        }));
+        if self.fresh {
+            parts.push("a fresh login".to_owned());
+        }
+        f.write_str(if parts.is_empty() { "any token" } else { "" })?;
+        f.write_str(&parts.join(" and "))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::authority::Absent;
+    use crate::explain::Examiner;
+
+    /// A policy with an issuer, an echo, and this.
+    pub(in crate::explain) fn policy(rest: &str) -> Policy {
+        let text = format!(
+            "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{rest}"
+        );
+        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
+        crate::policy::compile(&loaded.unwrap(), Absent::Pretend).unwrap().policy
+    }
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
+    }
+
+    #[test]
+    fn each_route_has_a_request_that_it_covers_itself_where_there_is_one() {
+        let routes = [
+            ("/orders/{id}", ""),
+            ("/orders/sample", ""),
+            ("/orders/{*rest}", ""),
+            ("/{*rest}", "host = \"*.example.com\""),
+            ("/x%20y", "host = \"api.example.com\"\nmethods = [\"GET\", \"PURGE\"]"),
+        ];
+        let policy = policy(&routes.map(|(path, rest)| route(path, rest)).concat());
+        let samples: Vec<_> = requests(&policy).collect();
+        let url = |route: usize| &*samples.iter().find(|sample| sample.route == route).unwrap().url;
+        assert_eq!(url(0), "https://sample.invalid/orders/another-sample");
+        assert_eq!(url(1), "https://sample.invalid/orders/sample");
+        assert_eq!(url(2), "https://sample.invalid/orders/sample/sample");
+        assert_eq!(url(3), "https://sample.example.com/sample");
+        assert_eq!(url(4), "https://api.example.com/x%20y");
+        let examiner = Examiner::new(&policy);
+        for sample in &samples {
+            let question = Question::new(sample.method.as_str(), &sample.url).unwrap();
+            assert_eq!(examiner.verdict(&question).route, Some(sample.route), "{sample:?}");
+        }
+        let methods =
+            |route| samples.iter().filter(move |sample| sample.route == route).map(|s| s.method.as_str());
+        assert_eq!(methods(4).collect::<Vec<_>>(), ["GET", "HEAD", "PURGE"]);
+        assert!(methods(0).any(|method| method == "PURGE"), "a route for all methods is asked with it too");
+        assert_eq!(samples[0].covers, "/orders/{id}");
+        assert_eq!(samples.last().unwrap().covers, "api.example.com/x%20y");
+    }
+
+    #[test]
+    fn whoever_holds_what_a_rule_asks_for_passes_and_with_less_nobody_does() {
+        let policy = policy(
+            &[
+                route(
+                    "/a",
+                    "roles = [\"admin\", \"clerk\"]\nall_roles = [\"staff\"]\nscopes = [\"x\", \"y\"]",
+                ),
+                route(
+                    "/t/{tenant}/{*rest}",
+                    "claims = { \"org.tenant\" = \"{tenant}\", level = 7, path = \"{rest}\" }",
+                ),
+                route("/u/{user}", "claims = { sub = \"{user}\" }"),
+                route("/fresh", "fresh = \"10m\""),
+                route("/open", "access = \"public\""),
+            ]
+            .concat(),
+        );
+        let callers = callers(&[&policy, &policy]);
+        let names: Vec<_> = callers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            names,
+            [
+                "without a token",
+                "any token",
+                "role admin and role staff and scope x and scope y",
+                "role clerk and role staff and scope x and scope y",
+                "claim level = 7 and claim org.tenant as in the path and claim path as in the path",
+                "claim sub as in the path",
+                "a fresh login",
+            ]
+        );
+        let examiner = Examiner::new(&policy);
+        for sample in requests(&policy) {
+            let ask = |caller: &Caller| {
+                let question = Question::new(sample.method.as_str(), &sample.url).unwrap();
+                examiner.verdict(&caller.asking(&policy, question)).reaches()
+            };
+            let own = satisfying(&policy, &policy.routes[sample.route]);
+            for holding in own.iter().cloned() {
+                assert!(ask(&Caller::Holder(holding.clone())), "{sample:?} {holding}");
+            }
+            let others = callers.iter().filter(|caller| match caller {
+                Caller::Nobody => true,
+                Caller::Holder(holding) => !own.iter().any(|own| holding.includes(own)),
+            });
+            for caller in others {
+                assert_eq!(ask(caller), sample.covers == "/open", "{sample:?} {caller}");
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! One decision, as far as another policy has to know of it. One line of JSON.
+//!
+//! What is written ([`Observed`], borrowed from the request) and what is read ([`Entry`]) are one format; the test at
+//! the foot holds them together.
+
+use crate::authenticate::{ClaimPath, ClaimValue, Principal};
+use crate::peer::Scheme;
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+use std::net::IpAddr;
+
+/// Claims that name a person or one token, which no answer about a policy needs: they are not kept even where the
+/// policy uses them.
+const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
+
+/// What a request showed of its sender, as far as the decision looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credential {
+    /// None.
+    None,
+    /// One that nobody looked at: the route was public, or there was none.
+    Unexamined,
+    /// One that was refused: what it said is not known.
+    Refused,
+    /// One that verified.
+    Verified,
+}
+
+/// A decision as it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'o> {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// As sent.
+    pub method: &'o str,
+    /// As the client sees it.
+    pub scheme: Scheme,
+    /// In canonical spelling, without a port.
+    pub host: &'o str,
+    /// In canonical spelling, without the query: what was decided by.
+    pub path: &'o str,
+    /// The client's.
+    pub client: IpAddr,
+    /// What was shown.
+    pub credential: Credential,
+    /// Who the token speaks of, where it verified.
+    pub principal: Option<&'o Principal>,
+    /// The claims that the policy uses, in the order of the principal's.
+    pub claims: &'o [ClaimPath],
+    /// The route's name; none where none covers the request.
+    pub route: Option<&'o str>,
+    /// The code of the refusal; none where the request was permitted.
+    pub code: Option<&'static str>,
+    /// Whether it passed all the same, since the route only tries its rule out.
+    pub shadow: bool,
+}
+
+impl Serialize for Observed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(None)?;
+        line.serialize_entry("time", &self.time)?;
+        line.serialize_entry("method", self.method)?;
+        line.serialize_entry("scheme", self.scheme.as_str())?;
+        line.serialize_entry("host", self.host)?;
+        line.serialize_entry("path", self.path)?;
+        line.serialize_entry("client", &self.client)?;
+        line.serialize_entry("credential", &self.credential)?;
+        if let Some(principal) = self.principal {
+            line.serialize_entry("issuer", &*principal.issuer)?;
+            line.serialize_entry("roles", &principal.roles)?;
+            line.serialize_entry("scopes", &principal.scopes)?;
+            line.serialize_entry("claims", &Claims { paths: self.claims, of: principal })?;
+            if principal.fresh {
+                line.serialize_entry("fresh", &true)?;
+            }
+            if let Some(time) = principal.authenticated {
+                line.serialize_entry("auth_time", &time)?;
+            }
+        }
+        if let Some(route) = self.route {
+            line.serialize_entry("route", route)?;
+        }
+        if let Some(code) = self.code {
+            line.serialize_entry("code", code)?;
+        }
+        if self.shadow {
+            line.serialize_entry("shadow", &true)?;
+        }
+        line.end()
+    }
+}
+
+/// The claims of a principal by their paths; null for one that is absent, so that it can be told from one that was
+/// never looked at.
+struct Claims<'c> {
+    paths: &'c [ClaimPath],
+    of: &'c Principal,
+}
+
+impl Serialize for Claims<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Path<'p>(&'p ClaimPath);
+
+        impl Serialize for Path<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self.0)
+            }
+        }
+
+        let mut claims = serializer.serialize_map(None)?;
+        for (path, value) in self.paths.iter().zip(&self.of.claims) {
+            if !NEVER_KEPT.iter().any(|name| path.is_name(name)) {
+                claims.serialize_entry(&Path(path), &value.as_ref().map(Plain))?;
+            }
+        }
+        claims.end()
+    }
+}
+
+/// A claim's value as JSON; null where it is of a kind that equals nothing.
+struct Plain<'v>(&'v ClaimValue);
+
+impl Serialize for Plain<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            ClaimValue::Text(text) => serializer.serialize_str(text),
+            ClaimValue::Number(number) => number.serialize(serializer),
+            ClaimValue::Bool(flag) => serializer.serialize_bool(*flag),
+            ClaimValue::List(values) => {
+                let mut list = serializer.serialize_seq(Some(values.len()))?;
+                values.iter().try_for_each(|value| list.serialize_element(&Plain(value)))?;
+                list.end()
+            }
+            ClaimValue::Other => serializer.serialize_unit(),
+        }
+    }
+}
+
+/// A decision that was made, read back. Keys that are not known are passed over: a newer gateway may have written it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Entry {
+    /// Seconds since 1970.
+    pub time: u64,
+    /// As sent.
+    pub method: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// In canonical spelling, without a port.
+    pub host: String,
+    /// In canonical spelling, without the query.
+    pub path: String,
+    /// The client's address.
+    pub client: IpAddr,
+    /// What was shown.
+    pub credential: Credential,
+    /// Whose token it was.
+    pub issuer: Option<String>,
+    /// The roles in it.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// The scopes in it.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// The claims that the policy used, by their paths.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// Whether it came from a login.
+    #[serde(default)]
+    pub fresh: bool,
+    /// When that login was.
+    pub auth_time: Option<u64>,
+    /// The route's name.
+    pub route: Option<String>,
+    /// The code of the refusal.
+    pub code: Option<String>,
+    /// Whether it passed all the same.
+    #[serde(default)]
+    pub shadow: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    pub(crate) fn principal() -> Principal {
+        Principal {
+            issuer: Arc::from("https://id.example.com/"),
+            subject: "ada@example.com".into(),
+            token_id: Some("token-id".into()),
+            roles: Box::new(["clerk".into()]),
+            scopes: Box::new(["orders:read".into()]),
+            claims: Box::new([
+                Some(ClaimValue::from(&serde_json::json!("acme"))),
+                None,
+                Some(ClaimValue::from(&serde_json::json!([1, true, { "a": 1 }]))),
+                Some(ClaimValue::from(&serde_json::json!("ada@example.com"))),
+            ]),
+            not_before: 0,
+            expires: u64::MAX,
+            authenticated: Some(90),
+            fresh: true,
+            local: None,
+            proofs: Default::default(),
+            headers: Box::new([]),
+        }
+    }
+
+    fn observed<'o>(principal: Option<&'o Principal>, claims: &'o [ClaimPath]) -> Observed<'o> {
+        Observed {
+            time: 100,
+            method: "GET",
+            scheme: Scheme::Https,
+            host: "api.example.com",
+            path: "/orders/7",
+            client: IpAddr::from([203, 0, 113, 7]),
+            credential: if principal.is_some() { Credential::Verified } else { Credential::None },
+            principal,
+            claims,
+            route: Some("orders"),
+            code: None,
+            shadow: false,
+        }
+    }
+
+    fn paths() -> Vec<ClaimPath> {
+        ["tenant", "org.\"a.b\"", "plan", "sub"].map(|path| ClaimPath::parse(path).unwrap()).to_vec()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let (principal, paths) = (principal(), paths());
+        let line = serde_json::to_string(&observed(Some(&principal), &paths)).unwrap();
+        let entry: Entry = serde_json::from_str(&line).unwrap();
+        assert_eq!(entry.roles, ["clerk"]);
+        assert_eq!(entry.scopes, ["orders:read"]);
+        assert_eq!(entry.issuer.as_deref(), Some("https://id.example.com/"));
+        let claims = serde_json::json!({ "tenant": "acme", "org.\"a.b\"": null, "plan": [1, true, null] });
+        assert_eq!(Value::Object(entry.claims), claims);
+        assert_eq!((entry.fresh, entry.auth_time, entry.credential), (true, Some(90), Credential::Verified));
+        assert_eq!((entry.route.as_deref(), entry.code, entry.shadow), (Some("orders"), None, false));
+
+        let refused = Observed {
+            code: Some("no_route"),
+            route: None,
+            shadow: true,
+            credential: Credential::Refused,
+            ..observed(None, &[])
+        };
+        let entry: Entry = serde_json::from_str(&serde_json::to_string(&refused).unwrap()).unwrap();
+        assert_eq!((entry.route, entry.code.as_deref()), (None, Some("no_route")));
+        assert_eq!((entry.shadow, entry.credential, entry.issuer), (true, Credential::Refused, None));
+    }
+
+    #[test]
+    fn who_it_was_and_which_token_is_not_kept_even_where_the_policy_uses_it() {
+        let (principal, paths) = (principal(), paths());
+        let line = serde_json::to_string(&observed(Some(&principal), &paths)).unwrap();
+        assert!(line.contains("acme"), "{line}");
+        for secret in ["ada", "token-id", "\"sub\""] {
+            assert!(!line.contains(secret), "{secret}: {line}");
+        }
+    }
+}

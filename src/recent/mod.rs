@@ -1,0 +1,10 @@
+//! What was decided lately: the inputs of decisions, kept in memory so that another policy can be asked about them.
+//!
+//! Promises a bound on the memory and on the time that a request spends here, and that nothing of a token, a query, a
+//! header, a body or a subject is kept. Asking another policy is `explain::replay`'s business.
+
+mod entry;
+mod ring;
+
+pub use entry::{Credential, Entry, Observed};
+pub use ring::{LINE_BYTES_MAX, Recent, Recorder, lines};

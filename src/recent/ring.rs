@@ -1,0 +1,284 @@
+//! The last decisions of one core, in a bounded ring of lines.
+//!
+//! Written by its core alone and read by the control thread. A core never waits: while its ring is being read, what it
+//! decides is not kept. An idle core keeps each decision; a busy one a part of them, evenly over time, so that what is
+//! kept is not replaced within a minute. Permitted and refused ones have a half each, so that no flood of the one pushes
+//! out the other.
+
+use super::entry::Observed;
+use crate::clock::Now;
+use std::cell::Cell;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+/// The longest line that is kept, in bytes. A decision that needs more is left out: with a part of its path or of its
+/// roles it would be another one.
+pub const LINE_BYTES_MAX: usize = 2048;
+/// How many milliseconds it takes at least to replace all that is kept, after a burst that filled the ring.
+const SPAN: u64 = 60_000;
+
+/// What one core decided lately.
+#[derive(Debug)]
+pub struct Recent {
+    permitted: Mutex<Ring>,
+    refused: Mutex<Ring>,
+}
+
+impl Recent {
+    /// Room for so many decisions, half of them refusals.
+    pub fn new(capacity: usize) -> Self {
+        let half = || Mutex::new(Ring::new(capacity.div_ceil(2)));
+        Self { permitted: half(), refused: half() }
+    }
+
+    /// Appends what is kept: for each decision its time, in milliseconds since 1970, and its line.
+    pub fn copy_to(&self, out: &mut Vec<(u64, Vec<u8>)>) {
+        for ring in [&self.permitted, &self.refused] {
+            let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            out.extend(ring.iter().map(|kept| (kept.time, kept.line.clone())));
+        }
+    }
+
+    fn ring(&self, is_refusal: bool) -> &Mutex<Ring> {
+        if is_refusal { &self.refused } else { &self.permitted }
+    }
+}
+
+/// All that is kept, of all cores, one line each, the oldest first.
+pub fn lines(cores: &[Arc<Recent>]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    cores.iter().for_each(|recent| recent.copy_to(&mut kept));
+    kept.sort_by_key(|(time, _)| *time);
+    let mut out = Vec::with_capacity(kept.iter().map(|(_, line)| line.len() + 1).sum());
+    for (_, line) in kept {
+        out.extend_from_slice(&line);
+        out.push(b'\n');
+    }
+    out
+}
+
+/// A ring's one writer.
+#[derive(Debug)]
+pub struct Recorder {
+    recent: Arc<Recent>,
+    permitted: Allowance,
+    refused: Allowance,
+}
+
+impl Recorder {
+    /// Writes into these rings.
+    pub fn new(recent: Arc<Recent>) -> Self {
+        let allowance = |ring: &Mutex<Ring>| {
+            Allowance::new(ring.lock().unwrap_or_else(PoisonError::into_inner).kept.len())
+        };
+        let (permitted, refused) = (allowance(&recent.permitted), allowance(&recent.refused));
+        Self { recent, permitted, refused }
+    }
+
+    /// Whether the next decision of this kind is kept; `tick` is a clock in milliseconds. On a busy core the answer is
+    /// mostly no, and costs one comparison.
+    pub fn wants(&self, is_refusal: bool, tick: u64) -> bool {
+        let allowance = if is_refusal { &self.refused } else { &self.permitted };
+        allowance.take(tick)
+    }
+
+    /// Keeps a decision, in place of the oldest one of its kind. Allocates nothing once the ring has been round.
+    pub fn keep(&self, now: Now, decision: &Observed<'_>) {
+        let ring = self.recent.ring(decision.code.is_some());
+        let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {
+            Ok(ring) => ring,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        ring.keep(now.unix.saturating_mul(1000) + u64::from(now.subsec_nanos / 1_000_000), decision);
+    }
+}
+
+#[derive(Debug)]
+struct Ring {
+    kept: Box<[Kept]>,
+    next: usize,
+    /// Where the next line is written: it takes an old one's place when it is whole.
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    time: u64,
+    line: Vec<u8>,
+}
+
+impl Ring {
+    fn new(capacity: usize) -> Self {
+        Self { kept: vec![Kept::default(); capacity].into(), next: 0, scratch: Vec::new() }
+    }
+
+    fn keep(&mut self, time: u64, decision: &Observed<'_>) {
+        self.scratch.clear();
+        if serde_json::to_writer(Bounded(&mut self.scratch), decision).is_err() {
+            return;
+        }
+        let Some(oldest) = self.kept.get_mut(self.next) else { return };
+        oldest.time = time;
+        std::mem::swap(&mut oldest.line, &mut self.scratch);
+        self.next = (self.next + 1) % self.kept.len();
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Kept> {
+        let (newer, older) = self.kept.split_at(self.next);
+        older.iter().chain(newer).filter(|kept| !kept.line.is_empty())
+    }
+}
+
+/// A line that may not grow beyond [`LINE_BYTES_MAX`].
+struct Bounded<'l>(&'l mut Vec<u8>);
+
+impl io::Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LINE_BYTES_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// So many at once, and as many again within [`SPAN`]: a bucket as one number (GCRA).
+#[derive(Debug)]
+struct Allowance {
+    /// Milliseconds that one costs.
+    cost: u64,
+    /// Milliseconds that may be owed.
+    credit: u64,
+    /// Until when what was taken is paid for.
+    paid: Cell<u64>,
+}
+
+impl Allowance {
+    fn new(capacity: usize) -> Self {
+        let capacity = u64::try_from(capacity).unwrap_or(u64::MAX).max(1);
+        let cost = SPAN.div_ceil(capacity);
+        Self { cost, credit: cost.saturating_mul(capacity), paid: Cell::new(0) }
+    }
+
+    fn take(&self, now: u64) -> bool {
+        let paid = self.paid.get().max(now).saturating_add(self.cost);
+        let is_allowed = paid - now <= self.credit;
+        if is_allowed {
+            self.paid.set(paid);
+        }
+        is_allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Credential, Entry};
+    use super::*;
+    use crate::peer::Scheme;
+    use proptest::prelude::*;
+    use std::net::IpAddr;
+
+    fn observed<'o>(path: &'o str, code: Option<&'static str>) -> Observed<'o> {
+        Observed {
+            time: 100,
+            method: "GET",
+            scheme: Scheme::Http,
+            host: "h",
+            path,
+            client: IpAddr::from([127, 0, 0, 1]),
+            credential: Credential::None,
+            principal: None,
+            claims: &[],
+            route: None,
+            code,
+            shadow: false,
+        }
+    }
+
+    fn kept(recent: &Arc<Recent>) -> Vec<String> {
+        let lines = lines(std::slice::from_ref(recent));
+        let lines = std::str::from_utf8(&lines).unwrap().lines();
+        lines.map(|line| serde_json::from_str::<Entry>(line).unwrap().path).collect()
+    }
+
+    fn at(millis: u64) -> Now {
+        Now { subsec_nanos: u32::try_from(millis % 1000).unwrap() * 1_000_000, ..Now::at(millis / 1000) }
+    }
+
+    #[test]
+    fn the_oldest_of_its_kind_goes_and_time_orders_what_is_told() {
+        let recent = Arc::new(Recent::new(4));
+        let recorder = Recorder::new(recent.clone());
+        recorder.keep(at(1), &observed("/refused", Some("no_route")));
+        for (time, path) in [(2, "/a"), (3, "/b"), (4, "/c")] {
+            recorder.keep(at(time), &observed(path, None));
+        }
+        assert_eq!(kept(&recent), ["/refused", "/b", "/c"], "a refusal is not pushed out by others");
+        let other = Arc::new(Recent::new(2));
+        Recorder::new(other.clone()).keep(at(3), &observed("/elsewhere", None));
+        let both = lines(&[recent, other]);
+        let both = String::from_utf8(both).unwrap();
+        let order = ["/refused", "/b", "/elsewhere", "/c"].map(|path| both.find(path).unwrap());
+        assert!(order.is_sorted(), "{both}");
+    }
+
+    #[test]
+    fn a_decision_that_needs_too_many_bytes_is_left_out_whole() {
+        let recent = Arc::new(Recent::new(4));
+        let recorder = Recorder::new(recent.clone());
+        let spare = LINE_BYTES_MAX - serde_json::to_string(&observed("", None)).unwrap().len();
+        recorder.keep(at(1), &observed("/before", None));
+        recorder.keep(at(2), &observed(&"a".repeat(spare + 1), None));
+        assert_eq!(kept(&recent), ["/before"]);
+        recorder.keep(at(3), &observed(&"a".repeat(spare), None));
+        assert_eq!(kept(&recent).len(), 2, "one byte less is kept");
+    }
+
+    #[test]
+    fn a_core_does_not_wait_for_who_reads() {
+        let recent = Arc::new(Recent::new(4));
+        let recorder = Recorder::new(recent.clone());
+        let reading = recent.permitted.lock().unwrap();
+        recorder.keep(at(1), &observed("/lost", None));
+        drop(reading);
+        recorder.keep(at(2), &observed("/kept", None));
+        assert_eq!(kept(&recent), ["/kept"]);
+    }
+
+    #[test]
+    fn no_room_keeps_nothing() {
+        let recent = Arc::new(Recent::new(0));
+        Recorder::new(recent.clone()).keep(at(1), &observed("/a", None));
+        assert!(kept(&recent).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_burst_is_kept_and_then_a_ring_is_never_replaced_within_a_minute(
+            capacity in 1..600usize,
+            gaps in proptest::collection::vec(0..400u64, 1..2000),
+        ) {
+            let allowance = Allowance::new(capacity);
+            let mut now = 0;
+            let mut taken = Vec::new();
+            for (nth, gap) in gaps.into_iter().enumerate() {
+                now += gap;
+                let is_taken = allowance.take(now);
+                prop_assert!(is_taken || nth >= capacity, "the first ones are all kept");
+                if is_taken {
+                    taken.push(now);
+                }
+            }
+            // A burst may fill the ring; to fill it once more takes a minute.
+            for window in taken.windows(2 * capacity + 1) {
+                let span = window[2 * capacity] - window[0];
+                prop_assert!(span >= SPAN, "{span}");
+            }
+        }
+    }
+}
