@@ -21,6 +21,7 @@ mod bodies;
 mod browser;
 mod cli;
 mod compat;
+mod config;
 mod cookies;
 mod drain;
 mod explain;
