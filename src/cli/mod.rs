@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod explain;
 mod healthcheck;
+mod init;
 mod key;
 mod run;
 mod token;
@@ -82,6 +83,8 @@ enum Command {
     Check(check::Options),
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// Write a policy to begin with.
+    Init(init::Request),
     /// Show the policy as it is in effect.
     #[command(subcommand)]
     Config(config::Command),
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check(options) => check::run(&config, shape, &options),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Init(request) => init::run(&config, format, &request),
         Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),

@@ -22,6 +22,7 @@ mod browser;
 mod cases;
 mod cli;
 mod compat;
+mod config;
 mod cookies;
 mod drain;
 mod explain;
