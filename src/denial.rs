@@ -508,6 +508,59 @@ impl Denial {
         }
     }
 
+    /// Whether it follows from the policy and the request's head alone: what a question about a policy can be answered
+    /// with.
+    pub const fn is_of_policy(&self) -> bool {
+        match self {
+            Self::BadRequest(_)
+            | Self::HeadersTooLarge
+            | Self::NoRoute
+            | Self::MethodNotAllowed(_)
+            | Self::MissingToken
+            | Self::AmbiguousCredentials
+            | Self::MalformedToken(_)
+            | Self::UnsupportedAlgorithm
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::BadSignature
+            | Self::ExpiredToken
+            | Self::TokenNotYetValid
+            | Self::WrongAudience
+            | Self::WrongType
+            | Self::MissingClaim(_)
+            | Self::FreshTokenRequired { .. }
+            | Self::CsrfMissing
+            | Self::CsrfMismatch
+            | Self::InsufficientRole
+            | Self::InsufficientScope(_)
+            | Self::ClaimMismatch => true,
+            Self::BodyTooLarge
+            | Self::RequestTimeout
+            | Self::RevokedToken
+            | Self::CheckUnavailable
+            | Self::RateLimited { .. }
+            | Self::Overloaded
+            | Self::InvalidBody(_)
+            | Self::UnsupportedMediaType
+            | Self::UntrustedProxy
+            | Self::InsecureTransport
+            | Self::BadCredentials
+            | Self::AccountDisabled
+            | Self::TooManyAttempts { .. }
+            | Self::UnknownToken
+            | Self::RefreshReused
+            | Self::InvalidClient
+            | Self::InvalidScope
+            | Self::UnsupportedGrantType
+            | Self::UnauthorizedClient
+            | Self::StoreUnavailable
+            | Self::NotFound
+            | Self::UpstreamUnavailable
+            | Self::UpstreamTimeout
+            | Self::UpstreamFailed => false,
+        }
+    }
+
     /// One of each variant, in order: what metrics, docs and tests enumerate.
     pub fn every() -> Vec<Self> {
         vec![

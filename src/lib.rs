@@ -30,7 +30,7 @@
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`peer`], [`request_id`], [`state`] are leaves.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
 //!
 //! # Words
 //!
@@ -70,6 +70,7 @@ pub mod clock;
 pub mod denial;
 pub mod diagnostic;
 pub mod journal;
+pub mod moment;
 pub mod peer;
 pub mod request_id;
 pub mod state;

@@ -6,7 +6,6 @@
 
 mod folder;
 mod key;
-mod moment;
 mod ring;
 mod watch;
 
@@ -16,6 +15,7 @@ pub use watch::{Event, Watcher};
 
 use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
+use crate::moment;
 use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;

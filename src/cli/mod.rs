@@ -5,6 +5,7 @@
 mod admin;
 mod check;
 mod config;
+mod diff;
 mod explain;
 mod healthcheck;
 mod key;
@@ -13,6 +14,7 @@ mod token;
 mod user;
 
 use crate::authority::Absent;
+use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::{self, Compiled};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -92,7 +94,16 @@ pub fn main() -> ExitCode {
 
 /// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
 fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    match compiled(path, absent) {
+    or_complain(compiled(path, absent))
+}
+
+/// Loads a policy whose own tests are to pass before it is served.
+fn load_tried(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
+    or_complain(compiled(path, absent).and_then(|compiled| compiled.tried(Now::read())))
+}
+
+fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {
+    match compiled {
         Ok(compiled) => Ok(compiled),
         Err(faults) => {
             for fault in &faults {

@@ -1,6 +1,6 @@
 //! `portcullis run`: start, tell what is served where, wait for a signal, drain, end.
 
-use super::{REFUSED, complain, load};
+use super::{REFUSED, complain, load_tried};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::{Absent, Authority};
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> ExitCode {
-    let compiled = match load(path, Absent::Make) {
+    let compiled = match load_tried(path, Absent::Make) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
@@ -40,7 +40,7 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
-    let Compiled { mut policy, plan, warnings } = compiled;
+    let Compiled { mut policy, plan, warnings, .. } = compiled;
     let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;

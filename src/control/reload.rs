@@ -9,6 +9,7 @@ use crate::authority::{Absent, Authority};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
+use crate::moment::rfc3339;
 use crate::policy::{self, Compiled, Policy, ServerPlan};
 use crate::respond::metrics::{Exposition, Kind};
 use crate::worker::Shared;
@@ -105,11 +106,11 @@ impl Standing {
 
     /// Lines for an operator who asks how things stand.
     pub fn lines(&self) -> String {
-        let loaded = moment(self.loaded.load(Ordering::Relaxed));
+        let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
         if let Some(Fault { since, first, more }) = self.fault() {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
-            let since = moment(since);
+            let since = rfc3339(since);
             lines.push_str(&format!("policy: the file on disk does not load since {since}: {first}{more}\n"));
         }
         lines
@@ -132,10 +133,6 @@ impl Standing {
         out.family("portcullis_policies_before_in_use", help, Kind::Gauge);
         out.sample(&[], u64::try_from(self.in_use_before()).unwrap_or(u64::MAX));
     }
-}
-
-fn moment(unix: u64) -> String {
-    crate::authority::Listed::time(unix)
 }
 
 /// Reloads.
@@ -210,7 +207,7 @@ impl Reloader {
     }
 
     fn publish(&mut self, made: Compiled) -> Report {
-        let Compiled { policy, plan, mut warnings } = made;
+        let Compiled { policy, plan, mut warnings, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
         self.watch_files(&plan);
         let before = self.shared.policy.load();
@@ -290,7 +287,7 @@ fn watched(path: &Path, plan: &ServerPlan) -> Option<Watched> {
 /// Reads the file and makes a policy of it that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let mut compiled = policy::read(path, Absent::Make, Some(&before))?;
+    let mut compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),

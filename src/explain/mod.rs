@@ -4,13 +4,14 @@
 //! outgoing head written by the very functions of the pipeline. What is different is only what a question has not: limits
 //! are named and not charged, nothing is sent, and a caller may be described by claims instead of a token.
 
+pub mod case;
 pub mod diff;
-mod facts;
 mod near;
 mod question;
 pub mod replay;
 pub mod sample;
 mod text;
+pub mod written;
 
 pub use near::{Miss, Near};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};

@@ -5,6 +5,7 @@
 
 mod admission;
 mod authority;
+mod cases;
 mod endpoints;
 mod limits;
 mod routes;
@@ -14,10 +15,12 @@ mod upstreams;
 use super::{Front, Policy};
 use crate::authenticate::Trust;
 use crate::authority::Absent;
+use crate::clock::Now;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::config::units::Secret;
 use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::explain::case::{self, Case};
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
@@ -44,6 +47,10 @@ pub struct Compiled {
     pub policy: Policy,
     /// What is fixed from start to end of the process.
     pub plan: ServerPlan,
+    /// The policy's own tests, which nobody has run yet.
+    pub cases: Vec<Case>,
+    /// Whether a policy whose tests fail is served all the same.
+    pub lenient: bool,
     /// What an operator should look at, though it can be served.
     pub warnings: Vec<Diagnostic>,
 }
@@ -107,6 +114,20 @@ impl ServerPlan {
             hint: "a restart".to_owned(),
         };
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| warning(key)).collect()
+    }
+}
+
+impl Compiled {
+    /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
+    ///
+    /// # Errors
+    /// The tests that failed, with the warnings.
+    pub fn tried(mut self, now: Now) -> Result<Self, Vec<Diagnostic>> {
+        let severity = if self.lenient { Severity::Warning } else { Severity::Fault };
+        let failures = case::failures(&self.policy, &self.cases, severity, now);
+        let refused = !self.lenient && !failures.is_empty();
+        self.warnings.extend(failures);
+        if refused { Err(self.warnings) } else { Ok(self) }
     }
 }
 
@@ -185,6 +206,7 @@ fn compile_policy(
     let (routes, table) = routes::compile(file, &known, &mut claims, &mut faults);
 
     nobody_to_trust(file, &mut faults);
+    let cases = cases::compile(file, &routes, &mut faults);
 
     faults.found.sort_by_key(|diagnostic| diagnostic.place.order());
     if faults.any() {
@@ -210,7 +232,8 @@ fn compile_policy(
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
-    Ok(Compiled { policy, plan, warnings: faults.found })
+    let lenient = file.policy.tests == file::Tests::Warn;
+    Ok(Compiled { policy, plan, cases, lenient, warnings: faults.found })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.

@@ -5,9 +5,9 @@
 //! Files are placed whole. Whoever changes the folder holds the lock; whoever reads it needs none.
 
 use super::key::{SigningKey, generate_pem};
-use super::moment;
 use super::ring::Slot;
 use crate::authenticate::Algorithm;
+use crate::moment;
 use crate::state::place_once;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};

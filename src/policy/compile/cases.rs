@@ -1,0 +1,208 @@
+//! `[[test]]`: what is asked, and what is expected of it.
+
+use super::Faults;
+use crate::clock::Now;
+use crate::config::file::{File, TestTable};
+use crate::config::place::nearest;
+use crate::denial::Denial;
+use crate::explain::Question;
+use crate::explain::case::{Case, Expected, Wanted};
+use crate::moment::from_rfc3339;
+use crate::policy::Route;
+use http::HeaderName;
+use std::collections::{HashMap, HashSet};
+
+/// How many unknown names are told with the nearest that is known: finding it takes a look at all.
+const SUGGESTIONS: usize = 20;
+
+/// The names of all routes, and of the authority's endpoints.
+struct Names<'n> {
+    known: HashSet<&'n str>,
+    unknown: usize,
+}
+
+/// Compiles the tests of a file.
+pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
+    // One whose own fault is told already is not missed here.
+    let of_file =
+        file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
+    let known = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
+    let mut routes = Names { known, unknown: 0 };
+    let mut names: HashMap<&str, usize> = HashMap::new();
+    let mut cases = Vec::new();
+    for (index, table) in file.test.iter().enumerate() {
+        let key = format!("test[{index}]");
+        let name_key = format!("{key}.name");
+        if table.name.is_empty() {
+            faults.fault("missing_key", &name_key, "nothing", "name = \"a clerk reads an order\"");
+        } else if let Some(first) = names.insert(&table.name, index) {
+            let found = format!("\"{}\", the name of test {} as well", table.name, first + 1);
+            faults.fault("same_name", &name_key, found, "a name of its own: what fails is told by it");
+        }
+        let before = faults.found.len();
+        let question = question(&key, table, faults);
+        let expected = expected(&key, table, &mut routes, faults);
+        if faults.found.len() == before
+            && let Some(question) = question
+        {
+            let place = faults.loaded.places.of(&key);
+            cases.push(Case {
+                name: table.name.clone(),
+                key,
+                place,
+                question,
+                now: table.time.is_none(),
+                expected,
+            });
+        }
+    }
+    cases
+}
+
+fn question(key: &str, table: &TestTable, faults: &mut Faults<'_>) -> Option<Question> {
+    let at = |name: &str| format!("{key}.{name}");
+    let mut question = match Question::parse(&table.request) {
+        Ok(question) => question,
+        Err(why) => {
+            faults.fault("bad_value", &at("request"), why, "\"GET https://api.example.com/orders/7\"");
+            return None;
+        }
+    };
+    for (name, value) in &table.headers {
+        match question.clone().header(name, value) {
+            Ok(more) => question = more,
+            Err(why) => faults.fault("bad_header", &at("headers"), why, "such as { Accept = \"text/html\" }"),
+        }
+    }
+    match (&table.claims, &table.token) {
+        (Some(_), Some(_)) => {
+            let hint = "one of the two: claims stand for a token that was verified";
+            faults.fault("bad_value", &at("token"), "a token beside claims", hint);
+        }
+        (Some(claims), None) => question = question.claims(claims.clone()),
+        (None, Some(token)) => {
+            match token.resolve(&faults.loaded.base).map(|text| String::from_utf8(text.to_vec())) {
+                Ok(Ok(token)) => question = question.token(token.trim().to_owned()),
+                Ok(Err(_)) => faults.fault("no_secret", &at("token"), "no text", "a JWT"),
+                Err(why) => {
+                    let hint =
+                        "\"env:NAME\" of a variable that is set, or \"file:PATH\" of a file that can be read";
+                    faults.fault("no_secret", &at("token"), why, hint);
+                }
+            }
+        }
+        (None, None) => {}
+    }
+    if let Some(time) = &table.time {
+        match from_rfc3339(time) {
+            Some(unix) => question = question.at(Now::at(unix)),
+            None => {
+                let hint = "a date and time such as \"2026-11-23T12:00:00Z\" (RFC 3339)";
+                faults.fault("bad_value", &at("time"), format!("\"{time}\""), hint);
+            }
+        }
+    }
+    if let Some(client) = &table.client {
+        match client.parse() {
+            Ok(client) => question = question.client(client),
+            Err(_) => {
+                let hint = "an address such as \"203.0.113.7\" or \"2001:db8::7\"";
+                faults.fault("bad_value", &at("client"), format!("\"{client}\""), hint);
+            }
+        }
+    }
+    Some(question)
+}
+
+fn expected(key: &str, table: &TestTable, routes: &mut Names<'_>, faults: &mut Faults<'_>) -> Expected {
+    let at = |name: &str| format!("{key}.expect.{name}");
+    let expect = &table.expect;
+    let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));
+    let verdict = match (expect.allow, &expect.deny) {
+        (Some(true), Some(_)) => {
+            faults.fault("bad_value", &at("deny"), "a refusal beside allow = true", "one of the two");
+            None
+        }
+        (Some(true), None) => Some(Wanted::Passed),
+        (Some(false), None) => Some(Wanted::Refused),
+        (Some(false) | None, Some(_)) => refusal.as_ref().map(|refusal| Wanted::RefusedWith(refusal.code())),
+        (None, None) => None,
+    };
+    let is_upstream = expect.path.is_some() || !expect.headers.is_empty();
+    if verdict.is_none()
+        && expect.deny.is_none()
+        && expect.route.is_none()
+        && expect.status.is_none()
+        && !is_upstream
+    {
+        let hint = "expect = { allow = true } or { deny = \"insufficient_role\" }";
+        faults.fault("missing_key", &format!("{key}.expect"), "nothing is expected", hint);
+    }
+    if is_upstream && !matches!(verdict, None | Some(Wanted::Passed)) {
+        let hint = "a refusal, or what the upstream gets: what is refused is not sent";
+        faults.fault(
+            "impossible_test",
+            &format!("{key}.expect"),
+            "a refusal that is sent to the upstream",
+            hint,
+        );
+    }
+    if let (Some(status), Some(refusal)) = (expect.status, &refusal)
+        && refusal.status().as_u16() != status
+    {
+        let hint = format!("{}, the status of {}", refusal.status().as_u16(), refusal.code());
+        faults.fault("impossible_test", &at("status"), status.to_string(), hint);
+    }
+    if let Some(status) = expect.status
+        && verdict == Some(Wanted::Passed)
+    {
+        let hint = "no status: that of what passes is the upstream's";
+        faults.fault("impossible_test", &at("status"), format!("{status} beside allow = true"), hint);
+    }
+    if let Some(route) = &expect.route
+        && !routes.known.contains(route.as_str())
+    {
+        routes.unknown += 1;
+        let known: Vec<&str> =
+            routes.known.iter().copied().filter(|_| routes.unknown <= SUGGESTIONS).collect();
+        let near =
+            nearest(route, &known).map(|near| format!("the nearest is \"{near}\"")).unwrap_or_default();
+        faults.fault("unknown_name", &at("route"), format!("no route named \"{route}\""), near);
+    }
+    let mut headers = Vec::new();
+    for (name, value) in &expect.headers {
+        match name.parse::<HeaderName>() {
+            Ok(name) => headers.push((name.as_str().to_owned(), value.clone())),
+            Err(_) => {
+                let hint = "such as \"X-Auth-Subject\"";
+                faults.fault("bad_header", &at("headers"), format!("\"{name}\" is no header name"), hint);
+            }
+        }
+    }
+    Expected {
+        verdict,
+        status: expect.status,
+        route: expect.route.clone(),
+        path: expect.path.clone(),
+        headers,
+    }
+}
+
+/// The refusal of a code, if a test can meet it.
+fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
+    let all = Denial::every();
+    let Some(denial) = all.iter().find(|denial| denial.code() == code) else {
+        let codes: Vec<&str> = all.iter().map(Denial::code).collect();
+        let near =
+            nearest(code, &codes).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
+        let hint = format!("{near}the codes are in docs/refusals.md");
+        faults.fault("unknown_name", key, format!("no code \"{code}\""), hint);
+        return None;
+    };
+    if !denial.is_of_policy() {
+        let hint = "a code of the route, the token or the rule: a test charges no limit and sends nothing";
+        faults.fault("impossible_test", key, format!("\"{code}\", which no test can meet"), hint);
+        return None;
+    }
+    Some(denial.clone())
+}
