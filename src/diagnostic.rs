@@ -81,11 +81,31 @@ pub struct Diagnostic {
     /// Where it stands.
     pub place: Place,
     /// The key that it is about, such as `route[3].upstream`.
+    #[serde(serialize_with = "clipped")]
     pub key: String,
     /// What was found.
+    #[serde(serialize_with = "clipped")]
     pub found: String,
     /// What would be right; may be empty where `found` says all.
+    #[serde(serialize_with = "clipped")]
     pub hint: String,
+}
+
+impl Diagnostic {
+    /// The word for a finding that there are more of them than are told.
+    pub const MORE: &str = "more_findings";
+
+    /// That there are more findings than are told: nobody reads thousands, and each takes time to tell.
+    pub fn more(severity: Severity, file: Place, found: String) -> Self {
+        let hint = "these first: the others are told when fewer are left".to_owned();
+        Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint }
+    }
+
+    /// Where it comes when findings are told in order: as its place does, and that there are more at the end.
+    pub fn order(&self) -> (bool, usize, usize) {
+        let (line, column) = self.place.order();
+        (self.id == Self::MORE, line, column)
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -112,6 +132,15 @@ struct Plain<'t>(&'t str);
 
 /// Enough for a list of every known key.
 const SHOWN_MAX: usize = 400;
+/// Programs get more of it; what a file of megabytes has in one text is in the file.
+const SERIALIZED_MAX: usize = 4096;
+
+fn clipped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    match text.char_indices().nth(SERIALIZED_MAX) {
+        Some((end, _)) => serializer.collect_str(&format_args!("{}…", &text[..end])),
+        None => serializer.serialize_str(text),
+    }
+}
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@
 use super::layer::{self, Merging};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use figment::value::{Dict, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What the names of variables begin with.
 pub(super) const PREFIX: &str = "PORTCULLIS_";
@@ -14,6 +14,8 @@ pub(super) const PREFIX: &str = "PORTCULLIS_";
 const NESTING: &str = "__";
 /// The deepest key of the file has half as many parts.
 const PARTS_MAX: usize = 12;
+/// More variables than this are not meant: each may change a list as long as the file.
+const VARIABLES_MAX: usize = 1000;
 /// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
 pub(super) const TABLES: [&str; 12] = [
     "POLICY",
@@ -51,13 +53,21 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     let mut layer = Value::from(Dict::new());
     let under = Value::from(file.clone());
     let mut seen = BTreeMap::<String, String>::new();
+    let secrets = referred_to(text);
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty()))
-        .filter(|(name, _)| !is_service_link(name) && !text.contains(&format!("env:{name}")))
+        .filter(|(name, _)| !is_service_link(name) && !secrets.contains(&**name))
         .collect();
     // A table comes before what is in it, so that both hold.
     variables.sort();
+    if variables.len() > VARIABLES_MAX {
+        let found = format!("one of {} variables that begin with {PREFIX}", variables.len());
+        let hint = format!("at most {VARIABLES_MAX}, and the rest in the file");
+        let first = &variables[VARIABLES_MAX].0;
+        environment.faults.push(fault(first, "too_many", found, &hint));
+        variables.truncate(VARIABLES_MAX);
+    }
     for (name, value) in variables {
         let rest = &name[PREFIX.len()..];
         if let Some(fault) = misspelt(&name, rest) {
@@ -122,6 +132,17 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
         found,
         hint: hint.to_owned(),
     }
+}
+
+/// The variables that the file refers to as `env:PORTCULLIS_…`. They are looked for once in the text, not once for each
+/// variable: both may be large.
+fn referred_to(text: &str) -> HashSet<&str> {
+    let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    text.match_indices("env:")
+        .map(|(at, word)| &text[at + word.len()..])
+        .filter(|rest| rest.starts_with(PREFIX))
+        .map(|rest| &rest[..rest.find(|c| !is_named(c)).unwrap_or(rest.len())])
+        .collect()
 }
 
 /// Kubernetes and Docker links give a container `NAME_SERVICE_HOST`, `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and kin for
@@ -218,8 +239,9 @@ fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     if names().any(|name| name == part) {
         return part.to_owned();
     }
-    let mut alike: Vec<&String> =
-        names().filter(|name| name.replace('-', "_").eq_ignore_ascii_case(part)).collect();
+    let folded = |byte: u8| if byte == b'-' { b'_' } else { byte.to_ascii_lowercase() };
+    let is_alike = |name: &&String| name.bytes().map(folded).eq(part.bytes().map(|b| b.to_ascii_lowercase()));
+    let mut alike: Vec<&String> = names().filter(is_alike).collect();
     alike.dedup();
     match alike.as_slice() {
         [only] => (*only).clone(),

@@ -5,7 +5,7 @@
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
-use toml_edit::{Item, TableLike, Value as Toml};
+use toml_edit::{Item, Key, TableLike, Value as Toml};
 
 /// Nothing in the policy is nested a third as deep. A parser's own bound on brackets does not bound dotted keys within
 /// them, and a value of thousands of levels would overflow the stack of whoever walks it.
@@ -14,16 +14,39 @@ pub(super) const DEPTH_MAX: usize = 24;
 /// Brackets within brackets. With the parser's bound on the parts of one key this bounds what it builds.
 const BRACKETS_MAX: usize = 16;
 
-/// The offset of the first bracket that is nested too deep: found before anything is built of the text.
-pub(super) fn too_deep(text: &str) -> Option<usize> {
+/// Keys, tables and elements of lists of one file. What is built of each takes about a kilobyte while it is read, so this
+/// bounds the memory that a file of the largest size can ask for.
+pub(super) const VALUES_MAX: usize = 2_000_000;
+
+/// Bytes of one part of a key, or of one name: told in every fault of what is under it.
+pub(super) const NAME_MAX: usize = 1024;
+
+/// More of something than a policy has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// Tables within tables.
+    Depth,
+    /// Values.
+    Values,
+    /// A name of so many bytes, which stands here.
+    Name(usize, Option<usize>),
+}
+
+/// What a text has too much of, and where: found before anything is built of it.
+pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let bytes = text.as_bytes();
-    let (mut at, mut depth) = (0, 0_usize);
+    let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
+        // Each of these begins a value, a table or the next part of a key: there can be no more of them than that.
+        values += usize::from(matches!(byte, b'=' | b',' | b'.' | b'[' | b'{'));
+        if values > VALUES_MAX {
+            return Some((at, Excess::Values));
+        }
         match byte {
             b'[' | b'{' => {
                 depth += 1;
                 if depth > BRACKETS_MAX {
-                    return Some(at);
+                    return Some((at, Excess::Depth));
                 }
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
@@ -86,32 +109,35 @@ impl Merging for Dict {
     }
 }
 
-/// The values of a table; `None` when it is nested too deep. `text` is what it was parsed from.
-pub(super) fn of_table(table: &dyn TableLike, text: &str, depth: usize) -> Option<Dict> {
+/// The values of a table, unless it is nested too deep or a name in it is too long. `text` is what it was parsed from.
+pub(super) fn of_table(table: &dyn TableLike, text: &str, depth: usize) -> Result<Dict, Excess> {
     if depth > DEPTH_MAX {
-        return None;
+        return Err(Excess::Depth);
     }
     let mut dict = Dict::new();
     for (name, item) in table.iter() {
+        if name.len() > NAME_MAX {
+            return Err(Excess::Name(name.len(), table.key(name).and_then(Key::span).map(|span| span.start)));
+        }
         let value = match item {
             Item::None => continue,
             Item::Value(value) => of_value(value, text, depth + 1)?,
             Item::Table(table) => Value::from(of_table(table, text, depth + 1)?),
             Item::ArrayOfTables(tables) => {
                 let tables = tables.iter().map(|table| of_table(table, text, depth + 1).map(Value::from));
-                Value::from(tables.collect::<Option<Vec<_>>>()?)
+                Value::from(tables.collect::<Result<Vec<_>, _>>()?)
             }
         };
         dict.insert(name.to_owned(), value);
     }
-    Some(dict)
+    Ok(dict)
 }
 
-fn of_value(value: &Toml, text: &str, depth: usize) -> Option<Value> {
+fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
     if depth > DEPTH_MAX {
-        return None;
+        return Err(Excess::Depth);
     }
-    Some(match value {
+    Ok(match value {
         Toml::String(string) => Value::from(string.value().as_str()),
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
@@ -122,7 +148,7 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Option<Value> {
         }
         Toml::Array(array) => {
             let values = array.iter().map(|value| of_value(value, text, depth + 1));
-            Value::from(values.collect::<Option<Vec<_>>>()?)
+            Value::from(values.collect::<Result<Vec<_>, _>>()?)
         }
         Toml::InlineTable(table) => Value::from(of_table(table, text, depth + 1)?),
     })
@@ -137,7 +163,7 @@ pub(super) fn of_variable(text: &str) -> Value {
         // One value and nothing behind it, on a line of its own or not.
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
-        if let Some(value) = value.and_then(|value| of_value(value, &document, 0)) {
+        if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
             return value;
         }
     }
@@ -184,7 +210,7 @@ mod tests {
             format!("# {deep}\na = 1"),
             "a = [[1]]\n".repeat(100),
         ] {
-            assert_eq!(too_deep(&text), None, "{text}");
+            assert_eq!(excess(&text), None, "{text}");
         }
         for text in [
             format!("a = {deep}"),
@@ -195,7 +221,7 @@ mod tests {
             format!("a = 'x\\' {deep}"),
             format!("a = \"\n{deep}"),
         ] {
-            assert!(too_deep(&text).is_some(), "{text}");
+            assert!(matches!(excess(&text), Some((_, Excess::Depth))), "{text}");
         }
     }
 
@@ -205,9 +231,9 @@ mod tests {
         let key = ["k"; 79].join(".");
         let deep = format!("{}1{}", format!("{{ {key} = ").repeat(BRACKETS_MAX), " }".repeat(BRACKETS_MAX));
         let text = format!("[{key}]\n{key} = {deep}\n");
-        assert_eq!(too_deep(&text), None);
+        assert_eq!(excess(&text), None);
         let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
-        assert!(of_table(document.as_table(), &text, 0).is_none());
+        assert!(of_table(document.as_table(), &text, 0) == Err(Excess::Depth));
         // And by each kind of nesting alone.
         for text in [
             format!("[{key}]\n"),
@@ -216,11 +242,11 @@ mod tests {
             format!("a = [{{ {key} = 1 }}]\n"),
         ] {
             let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
-            assert!(of_table(document.as_table(), &text, 0).is_none(), "{text}");
+            assert!(of_table(document.as_table(), &text, 0) == Err(Excess::Depth), "{text}");
         }
         let text = format!("[{}]\n", ["k"; DEPTH_MAX].join("."));
         let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
-        assert!(of_table(document.as_table(), &text, 0).is_some(), "the deepest that is followed");
+        assert!(of_table(document.as_table(), &text, 0).is_ok(), "the deepest that is followed");
     }
 
     #[test]

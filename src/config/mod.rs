@@ -12,6 +12,7 @@ pub mod place;
 mod reference;
 pub mod schema;
 mod shown;
+pub(crate) mod source;
 mod typed;
 pub mod units;
 
@@ -20,16 +21,17 @@ pub use place::Places;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use figment::Figment;
 use file::File;
-use layer::Layer;
+use layer::{Excess, Layer};
 use serde_json::Value;
+use source::Unreadable;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml_edit::ImDocument;
+use units::ByteSize;
 
-/// The largest file that is read.
-const FILE_MAX: u64 = 16 << 20;
+/// The largest policy that is read. Ten thousand routes with as many test cases have a third of it.
+const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
 /// A file that was read, and what is needed to speak of it.
 #[derive(Debug)]
@@ -59,9 +61,9 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
 /// at the same time. What is read of a file with faults is not to be served.
 pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
-    let text = match read(path) {
+    let text = match read(&name, path) {
         Ok(text) => text,
-        Err((found, hint)) => return (None, vec![of_file(&name, "cannot_read", found, hint)]),
+        Err(fault) => return (None, vec![fault]),
     };
     let base = path.parent().map(Path::to_owned).unwrap_or_default();
     let (variables, mut faults) = variables(std::env::vars_os());
@@ -94,23 +96,17 @@ fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnosti
     Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint: hint.to_owned() }
 }
 
-fn read(path: &Path) -> Result<String, (String, &'static str)> {
-    let cannot =
-        |error: std::io::Error| (error.to_string(), "a file that can be read; --config FILE names another");
-    // Looked at before it is opened: opening a FIFO would wait for its writer.
-    if !std::fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(("not a file".to_owned(), "a file; --config FILE names another"));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(cannot)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(("larger than 16MiB".to_owned(), "a smaller file"));
-    }
+/// The text of a file.
+fn read(name: &str, path: &Path) -> Result<String, Diagnostic> {
+    let bytes = source::read(path, FILE_MAX)
+        .map_err(|Unreadable { found, hint }| of_file(name, "cannot_read", found, hint))?;
     String::from_utf8(bytes).map_err(|error| {
-        (
-            format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
-            "a text file in UTF-8, as TOML is",
-        )
+        let good = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(&error.as_bytes()[..good]);
+        let found = format!("not UTF-8 at byte {good}");
+        let mut fault = of_file(name, "cannot_read", found, "a text file in UTF-8, as TOML is");
+        fault.place = place::at_offset(name, &text, good);
+        fault
     })
 }
 
@@ -146,7 +142,7 @@ fn survey_text(
     let mut faults = environment.faults;
     let (file, more) = typed::typed(value, &places);
     faults.extend(more);
-    faults.sort_by_key(|fault| fault.place.order());
+    faults.sort_by_key(|fault| fault.order());
     (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
@@ -156,8 +152,8 @@ fn layered(
     text: String,
     variables: Vec<(String, String)>,
 ) -> Result<(ImDocument<String>, Value, environment::Environment), Vec<Diagnostic>> {
-    if let Some(offset) = layer::too_deep(&text) {
-        return Err(vec![too_deep(place::at_offset(name, &text, offset))]);
+    if let Some((offset, excess)) = layer::excess(&text) {
+        return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
     // The parser's message is told without the line that it is about, which may hold a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
@@ -168,8 +164,13 @@ fn layered(
         }
         vec![fault]
     })?;
-    let written = layer::of_table(document.as_table(), &text, 0)
-        .ok_or_else(|| vec![too_deep(Place::File(name.to_owned()))])?;
+    let written = layer::of_table(document.as_table(), &text, 0).map_err(|excess| {
+        let place = match excess {
+            Excess::Name(_, Some(offset)) => place::at_offset(name, &text, offset),
+            Excess::Name(_, None) | Excess::Depth | Excess::Values => Place::File(name.to_owned()),
+        };
+        vec![too_much(place, excess)]
+    })?;
     let environment = environment::read(variables, &written, &text);
     let merged = Figment::from(Layer("file", written)).merge(Layer("environment", environment.layer.clone()));
     let value: Value =
@@ -177,15 +178,21 @@ fn layered(
     Ok((document, value, environment))
 }
 
-fn too_deep(place: Place) -> Diagnostic {
-    Diagnostic {
-        severity: Severity::Fault,
-        id: "too_deep",
-        place,
-        key: String::new(),
-        found: "nested deeper than any key of a policy".to_owned(),
-        hint: String::new(),
-    }
+fn too_much(place: Place, excess: Excess) -> Diagnostic {
+    let (id, found, hint) = match excess {
+        Excess::Depth => ("too_deep", "nested deeper than any key of a policy".to_owned(), String::new()),
+        Excess::Values => (
+            "too_large",
+            format!("more than {} keys, tables and elements of lists", layer::VALUES_MAX),
+            "a policy in several gateways, or fewer routes with wider patterns".to_owned(),
+        ),
+        Excess::Name(bytes, _) => (
+            "long_key",
+            format!("a key of {bytes} bytes"),
+            format!("a name of at most {} bytes", layer::NAME_MAX),
+        ),
+    };
+    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint }
 }
 
 #[cfg(test)]

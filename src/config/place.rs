@@ -9,20 +9,17 @@ use toml_edit::{ImDocument, Item, TableLike, Value};
 #[derive(Debug, Default)]
 pub struct Places {
     file: String,
-    text: String,
     document: Option<ImDocument<String>>,
+    /// Where each line begins: a large file may have as many findings as lines.
+    lines: Vec<usize>,
     /// Keys that the environment gave, with the variable of each.
     environment: Vec<(String, String)>,
-    /// Where lines begin.
-    lines: Vec<usize>,
 }
 
 impl Places {
     pub(super) fn new(file: &str, document: ImDocument<String>, environment: Vec<(String, String)>) -> Self {
-        let text = document.raw().to_owned();
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        let lines = std::iter::once(0).chain(ends.map(|(end, _)| end + 1)).collect();
-        Self { file: file.to_owned(), text, document: Some(document), environment, lines }
+        let lines = line_starts(document.raw());
+        Self { file: file.to_owned(), document: Some(document), lines, environment }
     }
 
     /// The whole document, to go through it step by step.
@@ -47,25 +44,36 @@ impl Places {
         if let Some(variable) = variable(&|known| below(key, known)) {
             return Place::Environment(variable);
         }
-        let (nearest, is_there) = self.document.as_ref().map_or((None, false), |doc| offset(doc, key));
+        let Some(document) = &self.document else { return self.whole() };
+        let (nearest, is_there) = offset(document, key);
         match (nearest, variable(&|known| below(known, key))) {
             // A table that the environment alone has made.
             (_, Some(variable)) if !is_there => Place::Environment(variable),
-            (Some(offset), _) => at_offset(&self.file, &self.text, offset),
-            (None, _) => Place::File(self.file.clone()),
+            (Some(offset), _) => at_line(&self.file, document.raw(), &self.lines, offset),
+            (None, _) => self.whole(),
         }
+    }
+
+    /// The file as a whole.
+    pub fn whole(&self) -> Place {
+        Place::File(self.file.clone())
     }
 }
 
 /// The place of a byte of a text.
 pub(super) fn at_offset(file: &str, text: &str, offset: usize) -> Place {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    Place::Line {
-        file: file.to_owned(),
-        line: before.bytes().filter(|b| *b == b'\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-    }
+    at_line(file, text, &line_starts(text), offset)
+}
+
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect()
+}
+
+fn at_line(file: &str, text: &str, lines: &[usize], offset: usize) -> Place {
+    let line = lines.partition_point(|start| *start <= offset).max(1);
+    let start = lines.get(line - 1).copied().unwrap_or_default();
+    let before = text.get(start..offset).or_else(|| text.get(start..)).unwrap_or_default();
+    Place::Line { file: file.to_owned(), line, column: before.chars().count() + 1 }
 }
 
 /// What a key's path has led to.
@@ -133,23 +141,34 @@ fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'
         let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
     };
-    // Most names are the path's next word.
-    let word = path.find(['.', '[']).map_or(path, |end| &path[..end]);
-    let longest = || table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
-    match table.get_key_value(word) {
-        Some((key, _)) if word.len() == path.len() => fits(key.get()),
-        _ => longest(),
+    // A name in quotes has to be looked for; any other is the path up to one of its dots and brackets.
+    if path.starts_with('"') {
+        return table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
     }
+    let ends = path.match_indices(['.', '[']).map(|(end, _)| end).chain([path.len()]);
+    let names = ends.filter_map(|end| table.get_key_value(&path[..end]));
+    names.filter_map(|(key, _)| fits(key.get())).min_by_key(|(_, rest)| rest.len())
 }
+
+/// Longer names are not compared: it takes as many steps as both lengths multiplied.
+const COMPARED_BYTES_MAX: usize = 64;
+/// With so many names of about the same length, the rest is not compared.
+const COMPARED_MAX: usize = 1000;
 
 /// The known name that is most like this one, unless none is much like it.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
+    // Two slips, or one in three letters of a long name.
+    let slips = |candidate: &str| 2.max(candidate.len() / 3);
+    let comparable = |candidate: &&'k str| {
+        // A letter of UTF-8 has at most four bytes.
+        let apart = name.len().abs_diff(candidate.len());
+        name.len().max(candidate.len()) <= COMPARED_BYTES_MAX && apart <= 4 * slips(candidate)
+    };
+    let compared = known.iter().copied().filter(comparable).take(COMPARED_MAX);
+    compared
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .min()
-        // Two slips, or one in three letters of a long name.
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3))
+        .filter(|(distance, candidate)| *distance <= slips(candidate))
         .map(|(_, candidate)| candidate)
 }
 

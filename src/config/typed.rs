@@ -1,37 +1,121 @@
 //! Types out of values: every fault at once, each told in the words of the file.
 //!
-//! What serde cannot read is noted and taken out, and the rest read again. The value of a key is told only where the
+//! What serde cannot read is noted and taken out, and what stood beside it read again. The value of a key is told only where the
 //! key's own parser tells it: a secret in the wrong place must not reach a log.
 
 use super::file::File;
 use super::layer;
 use super::place::{Places, nearest};
 use crate::diagnostic::{Diagnostic, Severity};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
 /// After so many faults the rest is left for the next reading.
 const FAULTS_MAX: usize = 100;
+/// So many elements of a list are read at a time while faults are looked for. One that has a fault is read again, and
+/// the others of its piece with it: ten thousand routes are not read a hundred times for a hundred faults.
+const PIECE: usize = 64;
 /// What separates, in a message of our own types, what was found from what would be right.
 pub(super) const WANT: &str = "; want ";
 
 /// Reads the types out of a value: what can be read of it, and what is wrong with the rest. No file where there are too
 /// many faults to go on.
 pub(super) fn typed(mut value: Value, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
-    let mut faults = Vec::new();
-    let mut gone = Gone::default();
-    loop {
-        let error = match serde_path_to_error::deserialize::<_, File>(&value) {
-            Ok(file) => return (Some(file), faults),
-            Err(error) => error,
-        };
-        let path: Vec<Step> = error.path().iter().filter_map(step).collect();
-        let (fault, culprit) = describe(&error.inner().to_string(), path, &gone, places);
-        faults.push(fault);
-        if faults.len() >= FAULTS_MAX || !take_out(&mut value, &culprit) {
-            return (None, faults);
+    if let Ok(file) = File::deserialize(&value) {
+        return (Some(file), Vec::new());
+    }
+    let mut reading = Reading { places, faults: Vec::new() };
+    let mut file = None;
+    // No table minds what stands beside it, so that the whole of sound pieces is sound, and is read once.
+    if reading.clear_pieces(&mut value).is_some() {
+        file = reading.clear(&mut value, 0);
+    }
+    (file, reading.faults)
+}
+
+/// The search for what cannot be read.
+struct Reading<'p> {
+    places: &'p Places,
+    faults: Vec<Diagnostic>,
+}
+
+impl Reading<'_> {
+    /// Takes out what cannot be read of a file, list by list and table by table, some elements at a time.
+    fn clear_pieces(&mut self, value: &mut Value) -> Option<()> {
+        let Value::Object(file) = value else { return Some(()) };
+        let keys: Vec<String> = file.keys().cloned().collect();
+        for key in keys {
+            let Some(whole) = file.remove(&key) else { continue };
+            if let Some(sound) = self.sound(&key, whole)? {
+                file.insert(key, sound);
+            }
         }
-        gone.note(&culprit);
+        Some(())
+    }
+
+    /// What can be read under a key of the file; `None` within for a key that is at fault itself.
+    fn sound(&mut self, key: &str, whole: Value) -> Option<Option<Value>> {
+        let piece = |value: Value| Value::Object([(key.to_owned(), value)].into_iter().collect());
+        let (mut list, mut table) = (Vec::new(), Map::new());
+        match whole {
+            Value::Array(elements) if !elements.is_empty() => {
+                let (mut start, mut rest) = (0, elements.into_iter());
+                while rest.len() > 0 {
+                    let some: Vec<Value> = rest.by_ref().take(PIECE).collect();
+                    let count = some.len();
+                    let mut piece = piece(Value::Array(some));
+                    self.clear(&mut piece, start)?;
+                    let Value::Array(sound) = piece[key].take() else { return Some(None) };
+                    list.extend(sound);
+                    start += count;
+                }
+                Some(Some(Value::Array(list)))
+            }
+            Value::Object(entries) if !entries.is_empty() => {
+                let mut rest = entries.into_iter();
+                while rest.len() > 0 {
+                    let mut piece = piece(Value::Object(rest.by_ref().take(PIECE).collect()));
+                    self.clear(&mut piece, 0)?;
+                    let Value::Object(sound) = piece[key].take() else { return Some(None) };
+                    table.extend(sound);
+                }
+                Some(Some(Value::Object(table)))
+            }
+            other => {
+                let mut piece = piece(other);
+                self.clear(&mut piece, 0)?;
+                Some(piece.get_mut(key).map(Value::take))
+            }
+        }
+    }
+
+    /// Takes out what cannot be read of a file, or of a piece of one: then the list in it begins with this element.
+    fn clear(&mut self, piece: &mut Value, start: usize) -> Option<File> {
+        let mut gone = Gone::default();
+        loop {
+            let error = match serde_path_to_error::deserialize::<_, File>(&*piece) {
+                Ok(file) => return Some(file),
+                Err(error) => error,
+            };
+            if self.faults.len() == FAULTS_MAX {
+                let found = format!("more faults than these {FAULTS_MAX}");
+                self.faults.push(Diagnostic::more(Severity::Fault, self.places.whole(), found));
+                return None;
+            }
+            let path: Vec<Step> = error.path().iter().filter_map(step).collect();
+            let (mut written, culprit, said) = describe(&error.inner().to_string(), path, &gone);
+            if let Some(Step::Index(index)) = written.get_mut(1) {
+                *index += start;
+            }
+            let key = key_of(&written);
+            let (place, Said { id, found, hint }) = (self.places.of(&key), said);
+            self.faults.push(Diagnostic { severity: Severity::Fault, id, place, key, found, hint });
+            if !take_out(piece, &culprit) {
+                return None;
+            }
+            gone.note(&culprit);
+        }
     }
 }
 
@@ -87,8 +171,15 @@ fn key_of(path: &[Step]) -> String {
     })
 }
 
-/// A fault out of serde's words for it, and the path of what has to be taken out.
-fn describe(message: &str, mut path: Vec<Step>, gone: &Gone, places: &Places) -> (Diagnostic, Vec<Step>) {
+/// What is said of a fault.
+struct Said {
+    id: &'static str,
+    found: String,
+    hint: String,
+}
+
+/// A fault out of serde's words for it: its path in the file, that of what has to be taken out, and what is said of it.
+fn describe(message: &str, mut path: Vec<Step>, gone: &Gone) -> (Vec<Step>, Vec<Step>, Said) {
     let (id, found, hint);
     if let Some((name, known)) = names_in(message, "unknown field `", &path) {
         if path.last() != Some(&Step::Name(name.clone())) {
@@ -118,9 +209,7 @@ fn describe(message: &str, mut path: Vec<Step>, gone: &Gone, places: &Places) ->
         id = "bad_value";
         (found, hint) = (message.to_owned(), String::new());
     }
-    let key = key_of(&gone.written(&path));
-    let place = places.of(&key);
-    (Diagnostic { severity: Severity::Fault, id, place, key, found, hint }, path)
+    (gone.written(&path), path, Said { id, found, hint })
 }
 
 /// The name that serde did not know, and those that it would have: "unknown field `x`, expected one of `a`, `b`". The

@@ -3,13 +3,12 @@
 //! Each is parsed while the file is read, so that a bad one is reported at its key. A message of theirs has two
 //! parts, `what was found; want what would be right`, which the reader takes apart.
 
+use super::source;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -479,7 +478,7 @@ pub enum Secret {
 }
 
 /// The largest secret or key that is read from a file.
-const SECRET_FILE_MAX: u64 = 1024 * 1024;
+const SECRET_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 
 impl Secret {
     /// Whether the secret stands in the policy itself.
@@ -500,7 +499,8 @@ impl Secret {
             },
             Self::File(path) => {
                 let path = base.join(path);
-                let mut bytes = read_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                let mut bytes = source::read(&path, SECRET_FILE_MAX)
+                    .map_err(|error| format!("{}: {error}", path.display()))?;
                 if bytes.ends_with(b"\n") {
                     bytes.pop();
                     if bytes.ends_with(b"\r") {
@@ -512,18 +512,6 @@ impl Secret {
         };
         if bytes.is_empty() { Err(format!("{self:?} is empty")) } else { Ok(bytes) }
     }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    // Looked at before it is opened: opening a FIFO would wait for its writer.
-    let about = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if !about.is_file() {
-        return Err("not a file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(SECRET_FILE_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > SECRET_FILE_MAX { Err("larger than 1MiB".to_owned()) } else { Ok(bytes) }
 }
 
 impl FromStr for Secret {

@@ -196,6 +196,9 @@ impl Expected {
     }
 }
 
+/// So many tests that fail are told one by one as findings.
+const TOLD_MAX: usize = 20;
+
 /// Runs all tests of a policy, and tells those that fail.
 pub fn run(policy: &Policy, cases: &[Case], now: Now) -> Vec<Mismatch> {
     if cases.is_empty() {
@@ -207,7 +210,8 @@ pub fn run(policy: &Policy, cases: &[Case], now: Now) -> Vec<Mismatch> {
 
 /// The tests that fail, as findings about the policy.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
-    let mismatches = run(policy, cases, now);
+    let mut mismatches = run(policy, cases, now);
+    let more = mismatches.split_off(mismatches.len().min(TOLD_MAX)).len();
     let told = |mismatch: Mismatch| Diagnostic {
         severity,
         id: "failed_test",
@@ -216,5 +220,9 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
         found: format!("the test \"{}\" fails: {mismatch}", mismatch.test),
         hint: "portcullis check tells more".to_owned(),
     };
-    mismatches.into_iter().map(told).collect()
+    let mut told: Vec<_> = mismatches.into_iter().map(told).collect();
+    if let Some(last) = told.last_mut().filter(|_| more > 0) {
+        last.hint = format!("portcullis check tells more, and of {more} more tests that fail");
+    }
+    told
 }

@@ -36,8 +36,9 @@ use aws_lc_rs::rand;
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
 use jsonwebtoken::{EncodingKey, Header};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -80,6 +81,22 @@ impl Serialize for Outcome {
     }
 }
 
+impl<'de> Deserialize<'de> for Outcome {
+    /// A refusal is read by its code: what else it holds is not told.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        match word.as_str() {
+            "passed" => Ok(Self::Passed),
+            "redirected" => Ok(Self::Redirected),
+            code => Denial::every()
+                .into_iter()
+                .find(|denial| denial.code() == code)
+                .map(Self::Refused)
+                .ok_or_else(|| de::Error::custom("a code that this version does not know")),
+        }
+    }
+}
+
 /// The verdict on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -99,7 +116,7 @@ impl Verdict {
 }
 
 /// All that can be told of a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// As asked.
     pub method: String,
@@ -128,13 +145,13 @@ pub struct Explanation {
     /// The status of the refusal.
     pub status: Option<u16>,
     /// What the client is told of the refusal.
-    pub detail: Option<&'static str>,
+    pub detail: Option<Cow<'static, str>>,
     /// What the upstream gets.
     pub outgoing: Option<Outgoing>,
 }
 
 /// The route that covers a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Covering {
     /// Its name.
     pub name: String,
@@ -149,7 +166,7 @@ pub struct Covering {
 }
 
 /// Who calls.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Known {
     /// `sub`.
     pub subject: String,
@@ -162,7 +179,7 @@ pub struct Known {
 }
 
 /// One thing that is asked of the caller.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Checked {
     /// What.
     pub asks: String,
@@ -171,7 +188,7 @@ pub struct Checked {
 }
 
 /// A limit that would count the request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Counting {
     /// Its name.
     pub name: String,
@@ -184,7 +201,7 @@ pub struct Counting {
 }
 
 /// What the upstream gets.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outgoing {
     /// The upstream's name; `authority` where the gateway answers itself.
     pub upstream: String,
@@ -313,7 +330,7 @@ impl<'p> Examiner<'p> {
         }
         if let Outcome::Refused(denial) = &course.outcome {
             told.status = Some(denial.status().as_u16());
-            told.detail = Some(denial.detail());
+            told.detail = Some(denial.detail().into());
         }
         told.caller = course.caller.as_ref().map(|(principal, _)| Known::of(principal));
         if let (Ok(head), Some(found), Some(permit)) = (&read, &course.found, &course.permit) {

@@ -5,14 +5,14 @@
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// So many are told: an operator reads them all.
 const NEAR_MAX: usize = 8;
 
 /// Why a route is not the one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Miss {
     /// It covers the request; the one that was chosen is more specific.
@@ -41,7 +41,7 @@ impl Miss {
 }
 
 /// A route that is not the one, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Near {
     /// Its name.
     pub route: String,

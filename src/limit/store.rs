@@ -17,8 +17,7 @@ const SHARDS: usize = 16;
 
 /// The places of one set: fingerprints first, then the theoretical arrival times in nanoseconds since the
 /// limit was made. Zeros are a place that nobody used. That needs no mark of its own: a bucket with arrival
-/// time 0 is full, which is what a key without a bucket has too. (A plain array, so that a fresh table is
-/// zeroed pages that cost nothing until they are used.)
+/// time 0 is full, which is what a key without a bucket has too.
 type Set = [[u64; WAYS]; 2];
 
 /// A bounded [`StateStore`] of governor's for 64-bit fingerprints: set-associative, 16 bytes an entry.
@@ -41,17 +40,18 @@ pub struct Store {
     displaced: Arc<AtomicU64>,
 }
 
-/// One lock and its sets, on a cache line of its own.
+/// One lock and its sets, on a cache line of its own. The sets are there once a key has come: a limit that nobody meets
+/// takes no memory, however many a policy defines.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard(Mutex<Box<[Set]>>);
 
 impl Store {
     /// A table of `capacity` entries, rounded up to a power of two (at least 128), for a limit that gives
-    /// back one request each `cost`. Takes 16 bytes an entry: 1 MiB for 65,536.
+    /// back one request each `cost`. Takes 16 bytes an entry once it is used: 1 MiB for 65,536.
     pub fn new(capacity: usize, cost: Duration) -> Self {
         let sets = capacity.div_ceil(WAYS * SHARDS).next_power_of_two();
-        let shard = || Shard(Mutex::new(vec![[[0; WAYS]; 2]; sets].into_boxed_slice()));
+        let shard = || Shard(Mutex::new(Box::new([])));
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             sets_a_shard: sets as u64,
@@ -84,6 +84,9 @@ impl StateStore for Store {
         let index = (key / SHARDS as u64 % self.sets_a_shard) as usize;
         // A thread that panicked here left whole entries behind: each is two plain stores that cannot panic.
         let mut sets = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sets.is_empty() {
+            *sets = vec![[[0; WAYS]; 2]; self.sets_a_shard as usize].into();
+        }
         let [keys, arrivals] = &mut sets[index];
 
         if let Some(arrival) = keys.iter().zip(arrivals.iter_mut()).find_map(|(k, a)| (k == key).then_some(a))

@@ -40,6 +40,9 @@ const CORES_MAX: usize = 1024;
 /// Recent decisions beyond this are a log's business.
 const DECISIONS_MAX: usize = 100_000;
 
+/// Different claims that a policy may look at. Each remembered token has a place for each of them.
+const CLAIMS_MAX: usize = 1000;
+
 /// What a file compiles to.
 #[derive(Debug)]
 pub struct Compiled {
@@ -131,10 +134,18 @@ impl Compiled {
     }
 }
 
+/// More faults than this are counted and not told, and more warnings: what is wrong with ten thousand routes is most
+/// often one thing.
+const TOLD_MAX: usize = 100;
+
 /// Gathers faults and warnings as the parts of a file are compiled.
 struct Faults<'l> {
     loaded: &'l Loaded,
     found: Vec<Diagnostic>,
+    /// How many faults there are, told or not.
+    faults: usize,
+    /// How many warnings there are, told or not.
+    warnings: usize,
 }
 
 impl Faults<'_> {
@@ -147,8 +158,15 @@ impl Faults<'_> {
     }
 
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
-        let place = self.loaded.places.of(key);
-        self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
+        let count = match severity {
+            Severity::Fault => &mut self.faults,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= TOLD_MAX {
+            let place = self.loaded.places.of(key);
+            self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
+        }
     }
 
     /// A file that the policy names, relative to the policy's own folder.
@@ -156,8 +174,23 @@ impl Faults<'_> {
         self.loaded.base.join(text)
     }
 
-    fn any(&self) -> bool {
-        self.found.iter().any(|diagnostic| diagnostic.severity == Severity::Fault)
+    /// Whether another fault would not be told: then nobody need find out what would be right.
+    const fn is_full(&self) -> bool {
+        self.faults >= TOLD_MAX
+    }
+
+    /// What is told, in the order in which it stands in the file, and how much is not.
+    fn told(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(Diagnostic::order);
+        for (severity, count, what) in
+            [(Severity::Fault, self.faults, "fault"), (Severity::Warning, self.warnings, "warning")]
+        {
+            if let Some(more @ 1..) = count.checked_sub(TOLD_MAX) {
+                let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
+                self.found.push(Diagnostic::more(severity, self.loaded.places.whole(), found));
+            }
+        }
+        self.found
     }
 }
 
@@ -184,7 +217,7 @@ fn compile_policy(
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
-    let mut faults = Faults { loaded, found: Vec::new() };
+    let mut faults = Faults { loaded, found: Vec::new(), faults: 0, warnings: 0 };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
@@ -208,9 +241,16 @@ fn compile_policy(
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
 
-    faults.found.sort_by_key(|diagnostic| diagnostic.place.order());
-    if faults.any() {
-        return Err(faults.found);
+    if claims.count() > CLAIMS_MAX {
+        faults.fault(
+            "too_many",
+            "route",
+            format!("{} different claims in this file", claims.count()),
+            format!("at most {CLAIMS_MAX}: what each token says of every one is kept"),
+        );
+    }
+    if faults.faults > 0 {
+        return Err(faults.told());
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
@@ -233,7 +273,7 @@ fn compile_policy(
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
     let lenient = file.policy.tests == file::Tests::Warn;
-    Ok(Compiled { policy, plan, cases, lenient, warnings: faults.found })
+    Ok(Compiled { policy, plan, cases, lenient, warnings: faults.told() })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.

@@ -27,7 +27,7 @@ pub fn read(path: &Path, absent: Absent, before: Option<&Policy>) -> Result<Comp
     let own = more.into_iter().filter(|found| !faults.iter().any(|cause| follows_from(found, cause)));
     let own: Vec<_> = own.collect();
     faults.extend(own);
-    faults.sort_by_key(|fault| fault.place.order());
+    faults.sort_by_key(|fault| fault.order());
     Err(faults)
 }
 

@@ -2,11 +2,15 @@
 
 use super::pattern::PatternFault;
 use http::Method;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 /// The standard methods, in the order in which `Allow` names them.
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+
+/// Methods of one list. Some forty are registered (RFC 9110 section 18.2).
+const METHODS_MAX: usize = 64;
 
 /// A set of methods. Never holds CONNECT, which asks for a tunnel past every check, nor TRACE, whose answer
 /// would show a client the header fields that are written for the upstream (RFC 9110 section 9.3.8).
@@ -37,6 +41,12 @@ impl Methods {
             return Err(PatternFault::new(
                 "an empty list of methods, which would cover no request",
                 "name at least one method, or leave `methods` out to cover all",
+            ));
+        }
+        if list.len() > METHODS_MAX {
+            return Err(PatternFault::new(
+                format!("a list of {} methods", list.len()),
+                format!("at most {METHODS_MAX}; leave `methods` out to cover all"),
             ));
         }
         let listed = list.iter().map(|text| parse_method(text.as_ref())).collect::<Result<Vec<_>, _>>()?;
@@ -86,22 +96,16 @@ impl Methods {
         }
     }
 
-    /// The methods of both sets.
+    /// The methods of all these sets, of which there is one at least.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        match (&self.0, &other.0) {
-            (Set::Any, Set::Any | Set::Listed(_)) | (Set::Listed(_), Set::Any) => Self::any(),
-            (Set::Listed(ours), Set::Listed(theirs)) => {
-                let has = |method: &Method| ours.contains(method) || theirs.contains(method);
-                let mut methods: Vec<Method> = STANDARD.into_iter().filter(has).collect();
-                for method in ours.iter().chain(theirs) {
-                    if !methods.contains(method) {
-                        methods.push(method.clone());
-                    }
-                }
-                Self(Set::Listed(methods.into()))
-            }
+    pub fn union<'s>(sets: impl Iterator<Item = &'s Self> + Clone) -> Self {
+        if sets.clone().any(Self::is_any) {
+            return Self::any();
         }
+        let mut seen: HashSet<&Method> = sets.clone().flat_map(Self::iter).collect();
+        let mut methods: Vec<Method> = STANDARD.into_iter().filter(|method| seen.remove(method)).collect();
+        methods.extend(sets.flat_map(Self::iter).filter(|method| seen.remove(method)).cloned());
+        Self(Set::Listed(methods.into()))
     }
 
     /// The value of `Allow` (RFC 9110 section 10.2.1).
@@ -176,9 +180,9 @@ mod tests {
     #[test]
     fn allow_names_each_method_once_in_the_usual_order() {
         assert_eq!(methods(&["REPORT", "DELETE", "GET", "GET"]).allow_value(), "GET, HEAD, DELETE, REPORT");
-        let both = methods(&["PURGE", "DELETE"]).union(&methods(&["GET", "PURGE"]));
-        assert_eq!(both.allow_value(), "GET, HEAD, DELETE, PURGE");
-        assert!(both.union(&Methods::any()).is_any());
+        let two = [methods(&["PURGE", "DELETE"]), methods(&["GET", "PURGE"])];
+        assert_eq!(Methods::union(two.iter()).allow_value(), "GET, HEAD, DELETE, PURGE");
+        assert!(Methods::union([&two[0], &Methods::any(), &two[1]].into_iter()).is_any());
     }
 
     #[test]

@@ -64,7 +64,7 @@ struct Node {
 /// Two entries that would claim the same requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The index of the entry that came first.
+    /// The index of the first entry that claims what the second does.
     pub first: usize,
     /// The index of the entry that claims the same host, path shape and a method again.
     pub second: usize,
@@ -96,7 +96,7 @@ impl<T> RouteTable<T> {
     ///
     /// # Errors
     ///
-    /// Every two entries of one (host, path shape) that have a method in common.
+    /// Every entry that has a method in common with an earlier one of its (host, path shape), with the first such.
     pub fn build(entries: Vec<(Matcher, T)>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self {
             entries,
@@ -107,6 +107,7 @@ impl<T> RouteTable<T> {
             below_bytes_max: 0,
         };
         let mut conflicts = Vec::new();
+        let mut taken = Taken::default();
         for (index, (matcher, _)) in table.entries.iter().enumerate() {
             let root = match &matcher.host {
                 HostPattern::Any => &mut table.any,
@@ -121,10 +122,8 @@ impl<T> RouteTable<T> {
                 spots.push(Spot { entries: Vec::new(), allow: Arc::from("") });
                 spots.len() - 1
             });
-            for &first in &spots[spot].entries {
-                if table.entries[first].0.methods.overlaps(&matcher.methods) {
-                    conflicts.push(Conflict { first, second: index });
-                }
+            if let Some(first) = taken.take(spot, &matcher.methods, index) {
+                conflicts.push(Conflict { first, second: index });
             }
             spots[spot].entries.push(index);
         }
@@ -133,8 +132,7 @@ impl<T> RouteTable<T> {
         }
         for spot in &mut table.spots {
             let sets = spot.entries.iter().map(|&index| &table.entries[index].0.methods);
-            let all = sets.cloned().reduce(|all, methods| all.union(&methods));
-            spot.allow = all.map_or_else(String::new, |all| all.allow_value()).into();
+            spot.allow = Methods::union(sets).allow_value().into();
         }
         Ok(table)
     }
@@ -197,25 +195,84 @@ impl<T> RouteTable<T> {
 
     /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
     /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
-    /// a place of its own, `/orders/new`, for GET alone. For reviews: compares each entry with each.
+    /// a place of its own, `/orders/new`, for GET alone. For reviews.
     pub fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
-        for spot in &self.spots {
+        for (position, spot) in self.spots.iter().enumerate() {
             // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
             let specific = spot.entries[0];
-            let place = &self.entries[specific].0;
             let is_refused = |method: &Method| self.by_method(spot, method).is_none();
-            let takes_all = spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any());
-            for (general, (matcher, _)) in self.entries.iter().enumerate() {
-                let loses =
-                    !takes_all && (matcher.methods.is_any() || matcher.methods.iter().any(is_refused));
-                if loses && matcher.includes(place) && !place.includes(matcher) {
-                    pairs.push((general, specific));
+            if spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any()) {
+                continue;
+            }
+            for wider in self.including(&self.entries[specific].0) {
+                for &general in self.spots[wider].entries.iter().filter(|_| wider != position) {
+                    let methods = &self.entries[general].0.methods;
+                    if methods.is_any() || methods.iter().any(is_refused) {
+                        pairs.push((general, specific));
+                    }
                 }
             }
         }
         pairs.sort_unstable();
         pairs
+    }
+
+    /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
+    /// looked at than cover a request that these cover.
+    fn including(&self, place: &Matcher) -> Vec<usize> {
+        let mut spots = Vec::new();
+        let segments = place.path.segments();
+        let mut visit = |tree: Option<&Node>| {
+            if let Some(tree) = tree {
+                tree.including(segments, &mut spots);
+            }
+        };
+        visit(Some(&self.any));
+        let name = match &place.host {
+            HostPattern::Any => return spots,
+            HostPattern::Below(name) => {
+                visit(self.below.get(name));
+                name
+            }
+            HostPattern::Exact(name) => {
+                visit(self.exact.get(name));
+                name
+            }
+        };
+        for (dot, _) in name.match_indices('.') {
+            visit(self.below.get(&name[dot + 1..]));
+        }
+        spots
+    }
+}
+
+/// Which entry has which methods of which spot, while a table is built: ten thousand entries of one place are not
+/// compared each with each.
+#[derive(Default)]
+struct Taken<'m> {
+    /// The first entry of a spot, and the first of those that cover every method.
+    all: HashMap<usize, (usize, Option<usize>)>,
+    one: HashMap<(usize, &'m Method), usize>,
+}
+
+impl<'m> Taken<'m> {
+    /// Notes an entry; returns the first that has a method of it already.
+    fn take(&mut self, spot: usize, methods: &'m Methods, entry: usize) -> Option<usize> {
+        let (first, any) = self.all.entry(spot).or_insert((entry, None));
+        if methods.is_any() {
+            any.get_or_insert(entry);
+            // A set is never empty.
+            return (*first != entry).then_some(*first);
+        }
+        let mut before = *any;
+        for method in methods.iter() {
+            let owner = *self.one.entry((spot, method)).or_insert(entry);
+            if owner != entry {
+                before = Some(before.map_or(owner, |before| before.min(owner)));
+            }
+        }
+        before
     }
 }
 
@@ -228,6 +285,29 @@ impl Node {
             [Segment::Param, tail @ ..] => self.param.get_or_insert_default().grow(tail),
             [Segment::Literal(literal), tail @ ..] => {
                 self.literals.entry(literal.clone()).or_default().grow(tail)
+            }
+        }
+    }
+
+    /// The places that cover every path which a pattern covers, its own among them.
+    fn including(&self, segments: &[Segment], spots: &mut Vec<usize>) {
+        let Some((segment, tail)) = segments.split_first() else {
+            spots.extend(self.end);
+            return;
+        };
+        spots.extend(self.rest);
+        let follow = |node: Option<&Self>, spots: &mut Vec<usize>| {
+            if let Some(node) = node {
+                node.including(tail, spots);
+            }
+        };
+        match segment {
+            Segment::Rest => {}
+            Segment::Param => follow(self.param.as_deref(), spots),
+            Segment::Literal(literal) => {
+                follow(self.literals.get(literal), spots);
+                // A parameter is never empty.
+                follow(self.param.as_deref().filter(|_| !literal.is_empty()), spots);
             }
         }
     }
@@ -445,11 +525,20 @@ mod tests {
                 ("", "/a/{y}", &["HEAD"]),
                 ("", "/a/{z}", &[])
             ]),
-            [
-                Conflict { first: 0, second: 2 },
-                Conflict { first: 0, second: 3 },
-                Conflict { first: 2, second: 3 }
-            ]
+            [Conflict { first: 0, second: 2 }, Conflict { first: 0, second: 3 }]
+        );
+        assert_eq!(
+            conflicts(&[
+                ("", "/", &["GET"]),
+                ("", "/", &["PUT"]),
+                ("", "/", &["POST", "PUT"]),
+                ("", "/", &[])
+            ]),
+            [Conflict { first: 1, second: 2 }, Conflict { first: 0, second: 3 }]
+        );
+        assert_eq!(
+            conflicts(&[("", "/", &[]), ("", "/", &["PUT"]), ("", "/", &["PUT"])]),
+            [Conflict { first: 0, second: 1 }, Conflict { first: 0, second: 2 }]
         );
         assert_eq!(conflicts(&[("A.b", "/", &[]), ("a.b.", "/", &[])]).len(), 1);
         assert!(conflicts(&[("a.b", "/", &[]), ("*.b", "/", &[]), ("", "/", &[])]).is_empty());
@@ -534,6 +623,49 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn what_shadows_is_always_what_comparing_each_with_each_finds(
+            entries in proptest::collection::vec(entry(), 0..24),
+        ) {
+            let all: Vec<_> = entries.iter().map(|(host, path, methods)| (matcher(host, path, methods), ())).collect();
+            let conflicts = RouteTable::build(all.clone()).err().unwrap_or_default();
+            let seconds: Vec<_> = conflicts.iter().map(|conflict| conflict.second).collect();
+            let kept: Vec<_> = all.into_iter().enumerate().filter(|(index, _)| !seconds.contains(index)).collect();
+            let table = RouteTable::build(kept.into_iter().map(|(_, entry)| entry).collect()).unwrap();
+
+            let mut pairs = Vec::new();
+            for spot in &table.spots {
+                let specific = spot.entries[0];
+                let place = &table.entries[specific].0;
+                let answers = |method: &Method| table.by_method(spot, method).is_some();
+                let takes_all = spot.entries.iter().any(|&index| table.entries[index].0.methods.is_any());
+                for (general, (wider, ())) in table.entries.iter().enumerate() {
+                    let loses = !takes_all && (wider.methods.is_any() || !wider.methods.iter().all(answers));
+                    if loses && wider.includes(place) && !place.includes(wider) {
+                        pairs.push((general, specific));
+                    }
+                }
+            }
+            pairs.sort_unstable();
+            prop_assert_eq!(table.shadowed(), pairs);
+        }
+
+        #[test]
+        fn entries_always_conflict_with_the_first_that_has_one_of_their_methods(
+            entries in proptest::collection::vec(entry(), 0..24),
+        ) {
+            let all: Vec<_> = entries.iter().map(|(host, path, methods)| (matcher(host, path, methods), ())).collect();
+            let same = |one: &Matcher, other: &Matcher| one.includes(other) && other.includes(one);
+            let mut expected = Vec::new();
+            for (second, (later, ())) in all.iter().enumerate() {
+                let claims = |(earlier, ()): &(Matcher, ())| {
+                    same(earlier, later) && earlier.methods.overlaps(&later.methods)
+                };
+                expected.extend(all[..second].iter().position(claims).map(|first| Conflict { first, second }));
+            }
+            prop_assert_eq!(RouteTable::build(all).err().unwrap_or_default(), expected);
+        }
 
         #[test]
         fn the_table_always_agrees_with_a_naive_model(

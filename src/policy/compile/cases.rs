@@ -12,22 +12,12 @@ use crate::policy::Route;
 use http::HeaderName;
 use std::collections::{HashMap, HashSet};
 
-/// How many unknown names are told with the nearest that is known: finding it takes a look at all.
-const SUGGESTIONS: usize = 20;
-
-/// The names of all routes, and of the authority's endpoints.
-struct Names<'n> {
-    known: HashSet<&'n str>,
-    unknown: usize,
-}
-
 /// Compiles the tests of a file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
     // One whose own fault is told already is not missed here.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
-    let known = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
-    let mut routes = Names { known, unknown: 0 };
+    let routes: HashSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut cases = Vec::new();
     for (index, table) in file.test.iter().enumerate() {
@@ -41,7 +31,7 @@ pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) ->
         }
         let before = faults.found.len();
         let question = question(&key, table, faults);
-        let expected = expected(&key, table, &mut routes, faults);
+        let expected = expected(&key, table, &routes, faults);
         if faults.found.len() == before
             && let Some(question) = question
         {
@@ -114,7 +104,7 @@ fn question(key: &str, table: &TestTable, faults: &mut Faults<'_>) -> Option<Que
     Some(question)
 }
 
-fn expected(key: &str, table: &TestTable, routes: &mut Names<'_>, faults: &mut Faults<'_>) -> Expected {
+fn expected(key: &str, table: &TestTable, routes: &HashSet<&str>, faults: &mut Faults<'_>) -> Expected {
     let at = |name: &str| format!("{key}.expect.{name}");
     let expect = &table.expect;
     let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));
@@ -160,11 +150,10 @@ fn expected(key: &str, table: &TestTable, routes: &mut Names<'_>, faults: &mut F
         faults.fault("impossible_test", &at("status"), format!("{status} beside allow = true"), hint);
     }
     if let Some(route) = &expect.route
-        && !routes.known.contains(route.as_str())
+        && !routes.contains(route.as_str())
     {
-        routes.unknown += 1;
-        let known: Vec<&str> =
-            routes.known.iter().copied().filter(|_| routes.unknown <= SUGGESTIONS).collect();
+        // Finding the nearest takes a look at all of them.
+        let known: Vec<&str> = routes.iter().copied().filter(|_| !faults.is_full()).collect();
         let near =
             nearest(route, &known).map(|near| format!("the nearest is \"{near}\"")).unwrap_or_default();
         faults.fault("unknown_name", &at("route"), format!("no route named \"{route}\""), near);

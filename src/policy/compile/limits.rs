@@ -13,6 +13,11 @@ use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
+/// Once clients have come, each limit has a table of 1 MiB.
+const LIMITS_MAX: usize = 1000;
+/// So many of the names that are defined are told to who used another.
+const DEFINED_SHOWN: usize = 20;
+
 /// `before`: the policy that this one comes after. A limit that stays the same goes on with its counts.
 pub(super) fn compile(
     file: &File,
@@ -26,6 +31,16 @@ pub(super) fn compile(
         .map(|limit| (&**limit.name(), &**limit))
         .collect();
     let mut limits = NamedLimits::new();
+    if file.rate_limit.len() > LIMITS_MAX {
+        faults.fault(
+            "too_many",
+            "rate_limit",
+            format!("{} rate limits", file.rate_limit.len()),
+            format!(
+                "at most {LIMITS_MAX}: each keeps a table of its own; one limit counts each client apart"
+            ),
+        );
+    }
     for (name, table) in &file.rate_limit {
         let key = format!("rate_limit.{name}");
         if !is_plain_name(name) {
@@ -117,13 +132,26 @@ fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
 }
 
 /// What is defined where a name is not.
-pub(super) fn defined<'n>(name: &str, known: impl Iterator<Item = &'n String>) -> String {
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    match nearest(name, &known) {
-        Some(near) => format!("the nearest is \"{near}\"; defined: {}", known.join(", ")),
-        None if known.is_empty() => "none is defined".to_owned(),
-        None => format!("defined: {}", known.join(", ")),
+pub(super) fn defined<'n>(
+    name: &str,
+    known: impl Iterator<Item = &'n String>,
+    faults: &Faults<'_>,
+) -> String {
+    if faults.is_full() {
+        return String::new();
     }
+    let known: Vec<&str> = known.map(String::as_str).collect();
+    if known.is_empty() {
+        return "none is defined".to_owned();
+    }
+    let mut hint =
+        nearest(name, &known).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
+    hint.push_str("defined: ");
+    hint.push_str(&known[..known.len().min(DEFINED_SHOWN)].join(", "));
+    if known.len() > DEFINED_SHOWN {
+        hint.push_str(&format!(" and {} more", known.len() - DEFINED_SHOWN));
+    }
+    hint
 }
 
 pub(super) fn chosen_limits(
@@ -138,12 +166,11 @@ pub(super) fn chosen_limits(
             Some(limit) => chosen.push(limit.clone()),
             // One whose own fault is reported already is not reported again.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
-            None => faults.fault(
-                "unknown_name",
-                &format!("{key}[{index}]"),
-                format!("no rate limit named \"{name}\""),
-                defined(name, limits.keys()),
-            ),
+            None => {
+                let hint = defined(name, limits.keys(), faults);
+                let found = format!("no rate limit named \"{name}\"");
+                faults.fault("unknown_name", &format!("{key}[{index}]"), found, hint);
+            }
         }
     }
     Limits::sort(chosen)

@@ -231,12 +231,8 @@ fn destination(
         // Either the echo, or an upstream whose own fault is reported already.
         Some(None) => Some(Destination::Echo),
         None => {
-            faults.fault(
-                "unknown_name",
-                &at,
-                format!("no upstream named \"{}\"", table.upstream),
-                defined(&table.upstream, upstreams.keys()),
-            );
+            let hint = defined(&table.upstream, upstreams.keys(), faults);
+            faults.fault("unknown_name", &at, format!("no upstream named \"{}\"", table.upstream), hint);
             None
         }
     }

@@ -4,42 +4,49 @@ use super::Faults;
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
 use crate::authority::{Terms, sign};
 use crate::config::file::{File, IssuerTable};
-use crate::config::units::Secret;
+use crate::config::source;
+use crate::config::units::{ByteSize, Secret};
 use crate::forward::proof::TYPE;
 use crate::forward::{Assertor, Proofs};
 use http::HeaderName;
-use std::fs;
-use std::io::Read;
-use std::path::Path;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest key file that is read.
-const KEY_FILE_MAX: u64 = 1024 * 1024;
+const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 /// Leeway above this is a fault: it would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
 /// The claims that a policy uses, each once.
 #[derive(Default)]
-pub(super) struct Claims(Vec<ClaimPath>);
+pub(super) struct Claims {
+    paths: Vec<ClaimPath>,
+    ids: HashMap<ClaimPath, usize>,
+}
 
 impl Claims {
-    /// The number of this claim.
+    /// The number of this claim. Of more than [`super::CLAIMS_MAX`] claims none is ever used: the file is refused.
     pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
-        let position = self.0.iter().position(|known| *known == path).unwrap_or_else(|| {
-            self.0.push(path);
-            self.0.len() - 1
+        let position = *self.ids.entry(path).or_insert_with_key(|path| {
+            self.paths.push(path.clone());
+            self.paths.len() - 1
         });
         ClaimId(u16::try_from(position).unwrap_or(u16::MAX))
     }
 
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.paths.len()
+    }
+
     /// How this claim is written.
     pub(super) fn name(&self, id: ClaimId) -> String {
-        self.0.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default()
+        self.paths.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default()
     }
 
     pub(super) fn into_paths(self) -> Vec<ClaimPath> {
-        self.0
+        self.paths
     }
 }
 
@@ -242,7 +249,7 @@ fn ours(terms: &Terms) -> Result<Issuer, String> {
 
 fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Issuer> {
     let at = |name: &str| format!("{key}.{name}");
-    let before = faults.found.len();
+    let before = faults.faults;
     if table.issuer.is_empty() {
         faults.fault(
             "missing_key",
@@ -284,7 +291,7 @@ fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Iss
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
     let keys = if algorithms.is_empty() { None } else { keys(key, table, &algorithms, faults) };
-    if faults.found[before..].iter().any(|d| d.severity == super::Severity::Fault) {
+    if faults.faults > before {
         return None;
     }
     Some(Issuer {
@@ -385,9 +392,10 @@ fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut F
         return None;
     }
     let path = faults.path(text);
-    let set = read_bounded(&path).and_then(|bytes| {
-        KeySet::from_jwks(&bytes, algorithms).map_err(|why| format!("{}: {why}", path.display()))
-    });
+    let bytes = source::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
+    let set = bytes
+        .and_then(|bytes| KeySet::from_jwks(&bytes, algorithms))
+        .map_err(|why| format!("{}: {why}", path.display()));
     match set {
         Ok((set, skipped)) => {
             for why in skipped {
@@ -405,20 +413,6 @@ fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut F
             None
         }
     }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let fault = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = fs::File::open(path).map_err(fault)?;
-    if !file.metadata().map_err(fault)?.is_file() {
-        return Err(format!("{}: not a file", path.display()));
-    }
-    let mut bytes = Vec::new();
-    file.take(KEY_FILE_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
-    if bytes.len() as u64 > KEY_FILE_MAX {
-        return Err(format!("{}: larger than 1MiB", path.display()));
-    }
-    Ok(bytes)
 }
 
 pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Option<Vec<u8>> {

@@ -4,6 +4,8 @@ use super::Faults;
 use super::trust::resolve;
 use crate::authenticate::digest_of;
 use crate::config::file::{File, UpstreamTable};
+use crate::config::source;
+use crate::config::units::ByteSize;
 use crate::forward::{Audience, Server, Tls, Upstream};
 use ::aws_lc_rs::hmac;
 use http::Uri;
@@ -29,7 +31,10 @@ fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
 pub(super) fn compile(file: &File, before: &[Arc<Upstream>], faults: &mut Faults<'_>) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| upstream.servers.iter());
     let known: Servers = servers.map(|server| (identity(server), server.clone())).collect();
-    file.upstream.iter().map(|(name, table)| (name.clone(), upstream(name, table, &known, faults))).collect()
+    let mut roots = Authorities::new();
+    let upstream =
+        |(name, table): (&String, _)| (name.clone(), upstream(name, table, &known, &mut roots, faults));
+    file.upstream.iter().map(upstream).collect()
 }
 
 /// To whom identity is proven, by name.
@@ -40,7 +45,7 @@ const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
     let mut audiences = Audiences::new();
-    let mut known: Vec<(&str, Vec<u8>)> = Vec::new();
+    let mut known: HashMap<Vec<u8>, &str> = HashMap::new();
     for (name, table) in &file.upstream {
         let at = format!("upstream.{name}.identity_secret");
         let secret = table.identity_secret.as_ref().and_then(|secret| resolve(&at, secret, faults));
@@ -55,21 +60,22 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
             // Whoever holds a key can sign: each of the two could say to the other who calls.
-            if let Some((other, _)) = known.iter().find(|(_, known)| *known == secret) {
+            let first = *known.entry(secret).or_insert(name);
+            if first != name {
                 let hint = "a key of its own: openssl rand -hex 32";
-                faults.warn("same_secret", &at, format!("the key of upstream.{other}"), hint);
+                faults.warn("same_secret", &at, format!("the key of upstream.{first}"), hint);
             }
-            known.push((name, secret));
         }
         audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
     }
     audiences
 }
 
-fn upstream(
+fn upstream<'f>(
     name: &str,
-    table: &UpstreamTable,
+    table: &'f UpstreamTable,
     known: &Servers,
+    roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Arc<Upstream>> {
     let key = format!("upstream.{name}");
@@ -91,7 +97,7 @@ fn upstream(
         (false, false) => {}
     }
     let wants_tls = table.servers.iter().any(|server| server.starts_with("https://"));
-    let tls = if wants_tls { connector(&key, table, faults) } else { None };
+    let tls = if wants_tls { connector(&key, table, roots, faults) } else { None };
     let mut servers = Vec::new();
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
@@ -159,35 +165,72 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
+/// The authorities of one PEM file, or of the system, each read once: a hundred upstreams share them. None for those
+/// whose fault is reported already.
+type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
+
+/// The largest file of authorities that is read: many times that of all which browsers know.
+const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
+
 /// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
-fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Option<Tls> {
+fn connector<'f>(
+    key: &str,
+    table: &'f UpstreamTable,
+    known: &mut Authorities<'f>,
+    faults: &mut Faults<'_>,
+) -> Option<Tls> {
+    let ca = table.ca.as_deref();
+    let (roots, authorities) =
+        known.entry(ca).or_insert_with(|| authorities(key, ca, faults).map(digested)).clone()?;
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions();
+    match config {
+        Ok(config) => {
+            let mut config = config.with_root_certificates(roots).with_no_client_auth();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
+        }
+        Err(error) => {
+            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
+            None
+        }
+    }
+}
+
+/// Authorities, and a digest that two of them share only if they trust the same.
+fn digested(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
+    let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
+        all.extend_from_slice(root.subject.as_ref());
+        all.extend_from_slice(root.subject_public_key_info.as_ref());
+        all.extend_from_slice(root.name_constraints.as_deref().unwrap_or_default());
+        all
+    }));
+    (Arc::new(roots), digest)
+}
+
+fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    match &table.ca {
+    match ca {
         Some(ca) => {
             let key = format!("{key}.ca");
             let path = faults.path(ca);
-            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect);
+            let hint = "a PEM file of certificates";
+            let read = source::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
+                let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+                certificates.map_err(|error| error.to_string())
+            });
             match read {
                 Ok(certificates) => {
                     roots.add_parsable_certificates(certificates);
                 }
-                Err(error) => {
-                    faults.fault(
-                        "bad_file",
-                        &key,
-                        format!("{}: {error}", path.display()),
-                        "a PEM file of certificates",
-                    );
+                Err(why) => {
+                    faults.fault("bad_file", &key, format!("{}: {why}", path.display()), hint);
                     return None;
                 }
             }
             if roots.is_empty() {
-                faults.fault(
-                    "bad_file",
-                    &key,
-                    format!("{}: holds no certificate", path.display()),
-                    "a PEM file of certificates",
-                );
+                let found = format!("{}: holds no certificate", path.display());
+                faults.fault("bad_file", &key, found, hint);
                 return None;
             }
         }
@@ -204,25 +247,7 @@ fn connector(key: &str, table: &UpstreamTable, faults: &mut Faults<'_>) -> Optio
             }
         }
     }
-    let authorities = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
-        all.extend_from_slice(root.subject.as_ref());
-        all.extend_from_slice(root.subject_public_key_info.as_ref());
-        all.extend_from_slice(root.name_constraints.as_deref().unwrap_or_default());
-        all
-    }));
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions();
-    match config {
-        Ok(config) => {
-            let mut config = config.with_root_certificates(roots).with_no_client_auth();
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-            Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
-        }
-        Err(error) => {
-            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
-            None
-        }
-    }
+    Some(roots)
 }
 
 #[cfg(test)]
