@@ -22,6 +22,7 @@ mod browser;
 mod cli;
 mod compat;
 mod cookies;
+mod diff;
 mod drain;
 mod explain;
 mod forward_auth;
