@@ -5,6 +5,7 @@
 mod admin;
 mod check;
 mod config;
+mod diff;
 mod explain;
 mod healthcheck;
 mod init;

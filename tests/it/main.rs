@@ -24,6 +24,7 @@ mod cli;
 mod compat;
 mod config;
 mod cookies;
+mod diff;
 mod drain;
 mod explain;
 mod forward_auth;
