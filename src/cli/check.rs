@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::explain::Examiner;
 use crate::explain::case::{Case, Mismatch};
-use crate::policy::Policy;
+use crate::policy::{Policy, Sifted, Waived};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -35,6 +35,8 @@ struct Report<'p> {
     routes: Option<usize>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
+    /// What the file accepts.
+    waived: Vec<Waived>,
     /// The tests, and how each ended.
     tests: Vec<Tried>,
 }
@@ -74,6 +76,9 @@ impl Report<'_> {
             parts.push(counted(self.count(Severity::Fault), "fault"));
         }
         parts.push(counted(self.count(Severity::Warning), "warning"));
+        if !self.waived.is_empty() {
+            parts.push(format!("{} waived", self.waived.len()));
+        }
         if self.routes.is_some() {
             let failed = self.failed().count();
             let passed = self.tests.len() - failed;
@@ -113,7 +118,13 @@ impl Report<'_> {
                 told
             })
             .collect();
-        json!({ "ok": self.is_good(), "routes": self.routes, "diagnostics": self.found, "tests": tests })
+        json!({
+            "ok": self.is_good(),
+            "routes": self.routes,
+            "diagnostics": self.found,
+            "waived": self.waived,
+            "tests": tests,
+        })
     }
 }
 
@@ -149,9 +160,14 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Ok(compiled) => {
             let tests = tried(&compiled.policy, compiled.cases);
             let routes = Some(compiled.policy.routes.len());
-            Report { path, strict, routes, found: compiled.warnings, tests }
+            let sifted = compiled.waivers.sift(compiled.warnings);
+            let unused = compiled.waivers.unused(&sifted);
+            let Sifted { left: mut found, waived } = sifted;
+            found.extend(unused);
+            found.sort_by_key(Diagnostic::order);
+            Report { path, strict, routes, found, waived, tests }
         }
-        Err(found) => Report { path, strict, routes: None, found, tests: Vec::new() },
+        Err(found) => Report { path, strict, routes: None, found, waived: Vec::new(), tests: Vec::new() },
     };
     match format {
         Shape::Json => say(&format!("{:#}", report.json())),

@@ -2,12 +2,15 @@
 //! request.
 
 mod compile;
+pub mod findings;
 mod live;
 mod read;
+mod waivers;
 
 pub use compile::{Compiled, ServerPlan, compile, compile_after};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use read::read;
+pub use waivers::{Sifted, Waived, Waivers};
 
 use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
