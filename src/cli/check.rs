@@ -2,7 +2,7 @@
 
 use super::{Format, REFUSED, compiled, say};
 use crate::authority::Absent;
-use crate::diagnostic::Severity;
+use crate::diagnostic::{Diagnostic, Severity};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ pub(super) fn run(path: &Path, format: Format) -> ExitCode {
         Ok(compiled) => (compiled.warnings, Some(compiled.policy.routes.len())),
         Err(faults) => (faults, None),
     };
-    let count = |severity| found.iter().filter(|d| d.severity == severity).count();
+    let count = |severity| Diagnostic::count(&found, severity);
     let (faults, warnings) = (count(Severity::Fault), count(Severity::Warning));
     match format {
         Format::Json => {
