@@ -127,7 +127,7 @@ pub fn load_text(
 
 /// Reads what can be read of a policy's text, and tells what cannot: so that what is wrong with the rest of it can be
 /// told as well.
-fn survey_text(
+pub fn survey_text(
     name: &str,
     text: String,
     base: PathBuf,

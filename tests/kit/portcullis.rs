@@ -29,23 +29,28 @@ const DEFAULTS: [(&str, &str, &str); 8] = [
 
 /// Runs one command of the binary to its end, in a folder.
 pub fn command(dir: &Dir, arguments: &[&str]) -> Finished {
-    command_with(dir, arguments, "")
+    finish(prepared(dir).args(arguments), "")
 }
 
 /// The same, with something to read from its standard input.
 pub fn command_with(dir: &Dir, arguments: &[&str], input: &str) -> Finished {
-    finished(prepared(dir).args(arguments), input)
+    finish(prepared(dir).args(arguments), input)
 }
 
-/// The same, with more of an environment, and no more than two gigabytes of memory to ask for.
+/// The same, with variables in its environment.
+pub fn command_in(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    finish(prepared(dir).args(arguments).envs(environment.iter().copied()), "")
+}
+
+/// The same, with no more than two gigabytes of memory to ask for.
 pub fn command_bounded(dir: &Dir, arguments: &[&str], environment: &[(String, String)]) -> Finished {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -v 2097152 && exec \"$@\"", "sh", BINARY]);
-    finished(in_dir(command, dir).args(arguments).envs(environment.iter().cloned()), "")
+    finish(in_dir(command, dir).args(arguments).envs(environment.iter().cloned()), "")
 }
 
 /// Runs a command to its end, within [`PATIENCE`].
-fn finished(command: &mut Command, input: &str) -> Finished {
+fn finish(command: &mut Command, input: &str) -> Finished {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary was built for this test");
     fn follow(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
