@@ -104,6 +104,11 @@ impl Diagnostic {
         format!("docs/findings.md#{}", self.id)
     }
 
+    /// How many of these are told. That there are more is not one of them.
+    pub fn count(found: &[Self], severity: Severity) -> usize {
+        found.iter().filter(|one| one.severity == severity && one.id != Self::MORE).count()
+    }
+
     /// Where it comes when findings are told in order: as its place does, and that there are more at the end.
     pub fn order(&self) -> (bool, usize, usize) {
         let (line, column) = self.place.order();
@@ -207,6 +212,23 @@ mod tests {
         let hostile = diagnostic("\u{1b}[31m\ngateway.toml: good\u{202e}").to_string();
         assert!(!hostile.contains(['\u{1b}', '\n', '\u{202e}']), "{hostile}");
         assert!(diagnostic(&"x".repeat(100_000)).to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_finding_for_programs_is_bounded_too() {
+        let json = serde_json::to_string(&diagnostic(&"\u{fc}".repeat(1_000_000))).unwrap();
+        assert!(json.len() < 10_000, "{}", json.len());
+        let whole = "\u{fc}".repeat(SERIALIZED_MAX);
+        assert_eq!(serde_json::to_value(diagnostic(&whole)).unwrap()["found"], whole);
+    }
+
+    #[test]
+    fn that_there_is_more_comes_last_and_is_not_counted() {
+        let more = Diagnostic::more(Severity::Fault, Place::File("f".to_owned()), "2 more faults".to_owned());
+        let mut found = [more.clone(), diagnostic("unknown key")];
+        found.sort_by_key(Diagnostic::order);
+        assert_eq!(found[1], more);
+        assert_eq!(Diagnostic::count(&found, Severity::Fault), 1);
     }
 
     #[test]

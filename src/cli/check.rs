@@ -50,7 +50,7 @@ struct Tried {
 
 impl Report<'_> {
     fn count(&self, severity: Severity) -> usize {
-        self.found.iter().filter(|found| found.severity == severity).count()
+        Diagnostic::count(&self.found, severity)
     }
 
     fn failed(&self) -> impl Iterator<Item = &Mismatch> {
