@@ -6,12 +6,12 @@
 
 pub mod case;
 pub mod diff;
-mod facts;
 mod near;
 mod question;
 pub mod replay;
 pub mod sample;
 mod text;
+pub mod written;
 
 pub use near::{Miss, Near};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
