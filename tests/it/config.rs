@@ -244,6 +244,7 @@ fn a_starter_that_guards_less_fails_its_own_tests() {
     for (line, weaker) in [
         ("roles       = [\"admin\"]", "roles       = [\"admin\", \"clerk\"]"),
         ("path        = \"/admin/{*rest}\"", "path        = \"/admins/{*rest}\""),
+        ("path        = \"/app/{*rest}\"", "path        = \"/{*rest}\""),
         ("name        = \"app\"", "access      = \"public\"\nname        = \"app\""),
     ] {
         assert_eq!(starter.matches(line).count(), 1, "{line}");
@@ -263,9 +264,13 @@ fn a_starter_serves_and_guards() {
         .env("PORTCULLIS_SERVER__HTTP", free)
         .env("PORTCULLIS_SERVER__ADMIN", free)
         .start();
-    let answer = Request::get("/").to(gateway.http());
-    answer.is(401);
-    assert_eq!(answer.json()["code"], "missing_token");
+    for (path, status, code) in
+        [("/app/", 401, "missing_token"), ("/admin/", 401, "missing_token"), ("/", 404, "no_route")]
+    {
+        let answer = Request::get(path).to(gateway.http());
+        answer.is(status);
+        assert_eq!(answer.json()["code"], code, "{path}");
+    }
 }
 
 #[test]
