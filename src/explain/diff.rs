@@ -4,6 +4,7 @@
 //! rules tell apart there. See [`super::sample`] for why no difference is between these.
 
 use super::sample::{self, Caller, Holding};
+use super::text::Line;
 use super::written::Other;
 use super::{Examiner, Question, Verdict, upstream_of};
 use crate::clock::Now;
@@ -90,7 +91,7 @@ impl fmt::Display for Side {
         let shadow = if self.shadow { ", and passes in the shadow" } else { "" };
         match (&self.route, &self.upstream) {
             (Some(route), Some(upstream)) if !self.shadow => {
-                write!(f, "passed by {route:?}, to {upstream}")
+                write!(f, "passed by {route:?}, to {}", Line(upstream))
             }
             (Some(route), _) => write!(f, "refused by {route:?}: {}{shadow}", self.outcome),
             (None, _) => write!(f, "refused: {}", self.outcome),
@@ -251,7 +252,8 @@ impl fmt::Display for Difference {
             }
             writeln!(f, "{title} ({})", changes.len())?;
             for change in changes {
-                writeln!(f, "  {}: {} {}", change.caller, change.methods.join(","), change.covers)?;
+                let (caller, covers) = (Line(&change.caller), Line(&change.covers));
+                writeln!(f, "  {caller}: {} {covers}", change.methods.join(","))?;
                 writeln!(f, "    was {}", change.before)?;
                 writeln!(f, "    is  {}", change.after)?;
             }
@@ -260,7 +262,8 @@ impl fmt::Display for Difference {
             writeln!(f, "also different ({})", self.others.len())?;
             for other in &self.others {
                 let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "not given".to_owned());
-                writeln!(f, "  {}: {}, was {}", other.what, told(&other.after), told(&other.before))?;
+                let (before, after) = (told(&other.before), told(&other.after));
+                writeln!(f, "  {}: {}, was {}", Line(&other.what), Line(&after), Line(&before))?;
             }
         }
         Ok(())
