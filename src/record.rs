@@ -156,7 +156,9 @@ impl Record {
         principal: Option<&Principal>,
         denial: Option<&Denial>,
     ) {
-        let Some(recorder) = self.worker.recorder() else { return };
+        let Some(recorder) = self.worker.recorder().filter(|_| self.policy.front.keeps_decisions) else {
+            return;
+        };
         if !recorder.wants(denial.is_some(), self.worker.tick()) {
             return;
         }
