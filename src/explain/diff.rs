@@ -3,10 +3,11 @@
 //! Both policies answer the same questions: the requests that either one's routes name, from the callers that either one's
 //! rules tell apart there. See [`super::sample`] for why no difference is between these.
 
+use super::examiner::upstream_of;
 use super::sample::{self, Caller, Holding};
 use super::text::Line;
 use super::written::Other;
-use super::{Examiner, Question, Verdict, upstream_of};
+use super::{Examiner, Question, Verdict};
 use crate::clock::Now;
 use crate::policy::{Handler, Policy};
 use http::Method;

@@ -2,6 +2,7 @@
 //!
 //! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
 
+use super::explanation::methods;
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
@@ -80,7 +81,7 @@ pub(super) fn covers(matcher: &Matcher) -> String {
         HostPattern::Any => Cow::Borrowed(""),
         host => Cow::Owned(host.to_string()),
     };
-    let methods = super::methods(&matcher.methods);
+    let methods = methods(&matcher.methods);
     let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
     format!("{methods}{host}{}", matcher.path)
 }
