@@ -216,6 +216,9 @@ impl Reloader {
             authority.follow(terms.clone());
         }
         self.shared.policy.update(|current| keys::newest(policy.clone(), current));
+        if !policy.front.keeps_decisions {
+            self.shared.recent.iter().for_each(|recent| recent.clear());
+        }
         self.standing.replaced(&before);
         self.watch_keys();
 

@@ -111,6 +111,8 @@ impl ServerPlan {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
+            // To keep none takes effect at once: see `Front::keeps_decisions`.
+            ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {
             severity: Severity::Warning,
@@ -362,6 +364,7 @@ fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         trusted_proxies: file.server.trusted_proxies.clone().into(),
         hsts,
         forward_token: file.identity.forward_token,
+        keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
 }

@@ -125,6 +125,8 @@ pub struct Front {
     pub hsts: Option<HeaderValue>,
     /// Whether upstreams get the client's `Authorization`.
     pub forward_token: bool,
+    /// Whether decisions are kept in memory for a while.
+    pub keeps_decisions: bool,
     /// Whether requests in cleartext are sent to TLS.
     pub redirect: bool,
 }
