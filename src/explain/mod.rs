@@ -11,6 +11,7 @@ mod near;
 mod question;
 pub mod replay;
 pub mod sample;
+pub mod spelling;
 mod text;
 
 pub use near::{Miss, Near};
