@@ -62,22 +62,6 @@ impl IdentityHeaders {
         self
     }
 
-    /// The facts that have a header, and its name; claims aside.
-    pub fn named(&self) -> impl Iterator<Item = (&'static str, &HeaderName)> {
-        let facts = [
-            ("subject", &self.subject),
-            ("roles", &self.roles),
-            ("scopes", &self.scopes),
-            ("issuer", &self.issuer),
-        ];
-        facts.into_iter().filter_map(|(fact, name)| Some((fact, name.as_ref()?)))
-    }
-
-    /// The headers that tell a claim.
-    pub fn of_claims(&self) -> impl Iterator<Item = (&HeaderName, ClaimId)> {
-        self.claims.iter().map(|(name, id)| (name, *id))
-    }
-
     /// Whether a client's header of this name could be taken for one of ours: folded (every character that is no
     /// letter or digit the same) it is one of the names, or begins with `x-auth-`.
     pub fn reserved(&self, name: &HeaderName) -> bool {

@@ -329,6 +329,11 @@ impl KeySet {
         self.0.iter().map(Arc::as_ref)
     }
 
+    /// Whether the sets hold the same keys.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.covers(other) && other.covers(self)
+    }
+
     /// Whether every key of the other set is in this one.
     pub(super) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))

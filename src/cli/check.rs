@@ -1,46 +1,163 @@
-//! `portcullis check`: load the policy, report every fault.
+//! `portcullis check`: load the policy, report every fault, run its tests.
+//!
+//! Whatever is wrong is told at once, and once: a policy that does not compile has no tests to run.
 
-use super::{Format, REFUSED, compiled, say};
+mod junit;
+mod tap;
+
+use super::{REFUSED, Shape, compiled, say};
 use crate::authority::Absent;
-use crate::diagnostic::Severity;
-use serde_json::json;
+use crate::clock::Now;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::explain::Examiner;
+use crate::explain::case::{Case, Mismatch};
+use crate::policy::Policy;
+use clap::Args;
+use serde_json::{Value, json};
+use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) fn run(path: &Path, format: Format) -> ExitCode {
-    let (found, routes) = match compiled(path, Absent::Pretend) {
-        Ok(compiled) => (compiled.warnings, Some(compiled.policy.routes.len())),
-        Err(faults) => (faults, None),
-    };
-    let count = |severity| found.iter().filter(|d| d.severity == severity).count();
-    let (faults, warnings) = (count(Severity::Fault), count(Severity::Warning));
-    match format {
-        Format::Json => {
-            let report = json!({ "ok": routes.is_some(), "routes": routes, "diagnostics": found });
-            say(&format!("{report:#}"));
-        }
-        Format::Text => {
-            for diagnostic in &found {
-                say(&diagnostic.to_string());
-            }
-            let counted =
-                |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-            let verdict = match routes {
-                Some(routes) => format!(
-                    "{}: good: {}, {}",
-                    path.display(),
-                    counted(routes, "route"),
-                    counted(warnings, "warning")
-                ),
-                None => format!(
-                    "{}: refused: {}, {}",
-                    path.display(),
-                    counted(faults, "fault"),
-                    counted(warnings, "warning")
-                ),
-            };
-            say(&verdict);
-        }
+/// How strictly it is checked.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Any finding is a reason to fail, not faults alone.
+    #[arg(long)]
+    strict: bool,
+}
+
+/// All that was found out of a policy.
+#[derive(Debug)]
+struct Report<'p> {
+    path: &'p Path,
+    strict: bool,
+    /// How many routes it has; none where it does not compile.
+    routes: Option<usize>,
+    /// Faults and warnings.
+    found: Vec<Diagnostic>,
+    /// The tests, and how each ended.
+    tests: Vec<Tried>,
+}
+
+/// A test that was run.
+#[derive(Debug)]
+struct Tried {
+    case: Case,
+    failed: Option<Mismatch>,
+}
+
+impl Report<'_> {
+    fn count(&self, severity: Severity) -> usize {
+        self.found.iter().filter(|found| found.severity == severity).count()
     }
-    if routes.is_some() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
+
+    fn failed(&self) -> impl Iterator<Item = &Mismatch> {
+        self.tests.iter().filter_map(|test| test.failed.as_ref())
+    }
+
+    /// Whether the policy may be served, as far as this command is to say.
+    fn is_good(&self) -> bool {
+        let warned = self.strict && !self.found.is_empty();
+        self.routes.is_some() && self.count(Severity::Fault) == 0 && self.failed().next().is_none() && !warned
+    }
+
+    /// The last line: what came of it, in numbers.
+    fn verdict(&self) -> String {
+        let counted =
+            |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let verdict = if self.is_good() { "good" } else { "refused" };
+        let mut parts = Vec::new();
+        if let Some(routes) = self.routes {
+            parts.push(counted(routes, "route"));
+        }
+        if self.count(Severity::Fault) > 0 || self.routes.is_none() {
+            parts.push(counted(self.count(Severity::Fault), "fault"));
+        }
+        parts.push(counted(self.count(Severity::Warning), "warning"));
+        if self.routes.is_some() {
+            let failed = self.failed().count();
+            let passed = self.tests.len() - failed;
+            parts.push(counted(self.tests.len(), "test"));
+            if !self.tests.is_empty() {
+                parts.push(format!("{passed} passed"));
+            }
+            if failed > 0 {
+                parts.push(format!("{failed} failed"));
+            }
+        }
+        format!("{}: {verdict}: {}", self.path.display(), parts.join(", "))
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for found in &self.found {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{found}");
+        }
+        for mismatch in self.failed() {
+            let _ = write!(text, "{}", difference(mismatch));
+        }
+        text + &self.verdict()
+    }
+
+    fn json(&self) -> Value {
+        let tests: Vec<_> = self
+            .tests
+            .iter()
+            .map(|Tried { case, failed }| {
+                let mut told = json!({ "name": case.name, "place": case.place, "passed": failed.is_none() });
+                if let Some(failed) = failed {
+                    told["differences"] = json!(failed.differences);
+                    told["explanation"] = json!(failed.explanation);
+                }
+                told
+            })
+            .collect();
+        json!({ "ok": self.is_good(), "routes": self.routes, "diagnostics": self.found, "tests": tests })
+    }
+}
+
+/// A failed test for people: what was expected above what was found, and all that led there.
+fn difference(mismatch: &Mismatch) -> String {
+    let mut text = format!("{}: the test \"{}\" fails:\n", mismatch.place, mismatch.test);
+    for difference in &mismatch.differences {
+        let _ = writeln!(text, "  {}:", difference.what);
+        let _ = writeln!(text, "    - {}", difference.expected);
+        let _ = writeln!(text, "    + {}", difference.found);
+    }
+    for line in mismatch.explanation.to_string().lines() {
+        let _ = writeln!(text, "  | {line}");
+    }
+    text
+}
+
+/// Runs each test of a policy.
+fn tried(policy: &Policy, cases: Vec<Case>) -> Vec<Tried> {
+    let (examiner, now) = (Examiner::new(policy), Now::read());
+    cases
+        .into_iter()
+        .map(|case| {
+            let failed = case.run(&examiner, now).err();
+            Tried { case, failed }
+        })
+        .collect()
+}
+
+pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
+    let strict = options.strict;
+    let report = match compiled(path, Absent::Pretend) {
+        Ok(compiled) => {
+            let tests = tried(&compiled.policy, compiled.cases);
+            let routes = Some(compiled.policy.routes.len());
+            Report { path, strict, routes, found: compiled.warnings, tests }
+        }
+        Err(found) => Report { path, strict, routes: None, found, tests: Vec::new() },
+    };
+    match format {
+        Shape::Json => say(&format!("{:#}", report.json())),
+        Shape::Junit => say(&junit::write(&report)),
+        Shape::Tap => say(&tap::write(&report)),
+        Shape::Text => say(&report.text()),
+    }
+    if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
 }

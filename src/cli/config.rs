@@ -17,12 +17,15 @@ pub(super) enum Command {
         #[arg(long)]
         changed: bool,
     },
+    /// Compare two policies: who gains or loses access, and which recent decisions would change.
+    Diff(super::diff::Compared),
     /// Print the JSON Schema of a policy, by which editors complete and check it.
     Schema,
 }
 
 pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
     let done = match command {
+        Command::Diff(compared) => return super::diff::run(format, &compared),
         Command::Show { changed } => loaded(path).and_then(|loaded| show(&loaded, format, changed)),
         Command::Schema => {
             say(&format!("{:#}", schema()));

@@ -1,11 +1,12 @@
 //! `portcullis explain`: what would become of a request, and why.
 
-use super::{Format, REFUSED, compiled, complain, say};
+use super::{Format, REFUSED, admin, compiled, complain, say};
 use crate::authority::Absent;
 use crate::clock::Now;
-use crate::explain::{Question, explain};
+use crate::explain::{Explanation, Question, explain};
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ pub(super) struct Request {
     /// The client's address.
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
+    /// Ask the gateway that runs, by its admin listener: it knows what was revoked, and the policy in force.
+    #[arg(long)]
+    live: bool,
     /// When the request is made, in seconds since 1970; now, where it is not given.
     #[arg(long, value_name = "SECONDS")]
     time: Option<u64>,
@@ -51,14 +55,23 @@ pub(super) fn run(path: &Path, format: Format, request: &Request) -> ExitCode {
             return ExitCode::from(super::USAGE);
         }
     };
-    let policy = match compiled(path, Absent::Pretend) {
-        Ok(compiled) => compiled.policy,
-        Err(faults) => {
-            faults.iter().for_each(|fault| complain(&fault.to_string()));
-            return ExitCode::from(REFUSED);
+    let explanation = if request.live {
+        match live(path, request) {
+            Ok(explanation) => explanation,
+            Err(why) => {
+                complain(&why);
+                return ExitCode::from(REFUSED);
+            }
+        }
+    } else {
+        match compiled(path, Absent::Pretend) {
+            Ok(compiled) => explain(&compiled.policy, &question),
+            Err(faults) => {
+                faults.iter().for_each(|fault| complain(&fault.to_string()));
+                return ExitCode::from(REFUSED);
+            }
         }
     };
-    let explanation = explain(&policy, &question);
     match format {
         Format::Json => match serde_json::to_string_pretty(&explanation) {
             Ok(text) => say(&text),
@@ -89,7 +102,8 @@ fn question(request: &Request) -> Result<Question, String> {
     if let Some(token) = &request.token {
         question = question.token(token.clone());
     }
-    if let Some(file) = &request.token_file {
+    // A live question reads it when it is asked: standard input can be read once.
+    if let Some(file) = request.token_file.as_ref().filter(|_| !request.live) {
         question = question.token(token_in(file)?);
     }
     if let Some(client) = request.client {
@@ -99,6 +113,33 @@ fn question(request: &Request) -> Result<Question, String> {
         question = question.at(Now::at(time));
     }
     Ok(question)
+}
+
+/// Asks the gateway that runs. The question was read here already, so that what is wrong with it is told alike.
+fn live(path: &Path, request: &Request) -> Result<Explanation, String> {
+    let line = match &request.second {
+        Some(url) => format!("{} {url}", request.first),
+        None => request.first.clone(),
+    };
+    let fields = request.headers.iter().filter_map(|field| field.split_once(':'));
+    let headers: BTreeMap<_, _> = fields.map(|(name, value)| (name.trim(), value.trim())).collect();
+    let mut asked =
+        json!({ "request": line, "headers": headers, "client": request.client, "time": request.time });
+    if let Some(claims) = &request.claims {
+        asked["claims"] = serde_json::from_str(claims).map_err(|error| format!("--claims: {error}"))?;
+    }
+    let token = match &request.token_file {
+        Some(file) => Some(token_in(file)?),
+        None => request.token.clone(),
+    };
+    if let Some(token) = token {
+        asked["token"] = token.into();
+    }
+    let (status, answer) = admin::post(path, "/explain", &asked.to_string())?;
+    if status != 200 {
+        return Err(format!("the gateway answered {status}: {}", answer.trim()));
+    }
+    serde_json::from_str(&answer).map_err(|error| format!("the gateway's answer cannot be read: {error}"))
 }
 
 fn token_in(file: &Path) -> Result<String, String> {

@@ -5,8 +5,10 @@
 mod admin;
 mod check;
 mod config;
+mod diff;
 mod explain;
 mod healthcheck;
+mod init;
 mod key;
 mod run;
 mod token;
@@ -35,14 +37,14 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, global = true, value_enum, default_value_t = Shape::Text)]
+    format: Shape,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 /// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     /// For people.
     Text,
@@ -50,14 +52,40 @@ enum Format {
     Json,
 }
 
+/// How the results of this or that command are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Shape {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For continuous integration: `check`.
+    Junit,
+    /// For harnesses of tests: `check`.
+    Tap,
+}
+
+impl Shape {
+    /// As every command can print.
+    const fn common(self) -> Option<Format> {
+        match self {
+            Self::Text => Some(Format::Text),
+            Self::Json => Some(Format::Json),
+            Self::Junit | Self::Tap => None,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve (the default).
     Run,
-    /// Load the policy and report every fault in it.
-    Check,
+    /// Load the policy, report every fault in it, and run its tests.
+    Check(check::Options),
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// Write a policy to begin with.
+    Init(init::Request),
     /// Show the policy as it is in effect.
     #[command(subcommand)]
     Config(config::Command),
@@ -78,11 +106,22 @@ enum Command {
 pub fn main() -> ExitCode {
     // clap prints its own message and exits with 2 on wrong usage, with 0 for --help and --version.
     let arguments = Arguments::parse();
-    let Arguments { config, format, command } = arguments;
-    match command.unwrap_or(Command::Run) {
+    let Arguments { config, format: shape, command } = arguments;
+    let command = command.unwrap_or(Command::Run);
+    let format = match (shape.common(), &command) {
+        (Some(format), _) => format,
+        // It is told the shape itself.
+        (None, Command::Check(_)) => Format::Text,
+        (None, _) => {
+            complain("--format: text or json; junit and tap are what `check` prints");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match command {
         Command::Run => run::run(&config),
-        Command::Check => check::run(&config, format),
+        Command::Check(options) => check::run(&config, shape, &options),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Init(request) => init::run(&config, format, &request),
         Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
         Command::Key(command) => key::run(&config, format, command),

@@ -50,15 +50,18 @@ pub(super) struct Environment {
 /// `env:PORTCULLIS_…` holds a secret, not a key.
 pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
     let mut environment = Environment::default();
-    let mut layer = Value::from(Dict::new());
-    let under = Value::from(file.clone());
-    let mut seen = BTreeMap::<String, String>::new();
     let secrets = referred_to(text);
     let mut variables: Vec<_> = variables
         .into_iter()
         .filter(|(name, _)| name.strip_prefix(PREFIX).is_some_and(|rest| !rest.is_empty()))
         .filter(|(name, _)| !is_service_link(name) && !secrets.contains(&**name))
         .collect();
+    if variables.is_empty() {
+        return environment;
+    }
+    let mut layer = Value::from(Dict::new());
+    let under = Value::from(file.clone());
+    let mut seen = BTreeMap::<String, String>::new();
     // A table comes before what is in it, so that both hold.
     variables.sort();
     if variables.len() > VARIABLES_MAX {

@@ -14,9 +14,14 @@ pub(super) const DEPTH_MAX: usize = 24;
 /// Brackets within brackets. With the parser's bound on the parts of one key this bounds what it builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Keys, tables and elements of lists of one file. What is built of each takes about a kilobyte while it is read, so this
-/// bounds the memory that a file of the largest size can ask for.
+/// Keys, tables and elements of lists of one file: some eighty thousand routes. What is built of each takes up to a
+/// kilobyte while it is read, so this bounds the memory that a file of the largest size can ask for.
 pub(super) const VALUES_MAX: usize = 2_000_000;
+
+/// What a dot counts: a table of its own is built for each part of a dotted key.
+const DOT: usize = 4;
+/// What a bracket counts, which is a list or half a table.
+const BRACKET: usize = 2;
 
 /// Bytes of one part of a key, or of one name: told in every fault of what is under it.
 pub(super) const NAME_MAX: usize = 1024;
@@ -38,7 +43,12 @@ pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
         // Each of these begins a value, a table or the next part of a key: there can be no more of them than that.
-        values += usize::from(matches!(byte, b'=' | b',' | b'.' | b'[' | b'{'));
+        values += match byte {
+            b'=' | b',' => 1,
+            b'[' | b'{' => BRACKET,
+            b'.' => DOT,
+            _ => 0,
+        };
         if values > VALUES_MAX {
             return Some((at, Excess::Values));
         }
@@ -83,7 +93,7 @@ fn end_of_string(bytes: &[u8], start: usize) -> usize {
 }
 
 /// A layer that figment merges.
-pub(super) struct Layer(pub(super) &'static str, pub(super) Dict);
+struct Layer(&'static str, Dict);
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {

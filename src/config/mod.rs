@@ -19,9 +19,8 @@ pub mod units;
 pub use place::Places;
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use figment::Figment;
 use file::File;
-use layer::{Excess, Layer};
+use layer::{Excess, Merging};
 use serde_json::Value;
 use source::Unreadable;
 use std::collections::BTreeMap;
@@ -172,9 +171,13 @@ fn layered(
         vec![too_much(place, excess)]
     })?;
     let environment = environment::read(variables, &written, &text);
-    let merged = Figment::from(Layer("file", written)).merge(Layer("environment", environment.layer.clone()));
-    let value: Value =
-        merged.extract().map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
+    // Merging copies both: a large file is not copied for an environment that says nothing.
+    let merged = match environment.layer.is_empty() {
+        true => written,
+        false => written.merge_over(environment.layer.clone()),
+    };
+    let value = figment::value::Value::from(merged).deserialize::<Value>();
+    let value = value.map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
     Ok((document, value, environment))
 }
 
@@ -183,8 +186,8 @@ fn too_much(place: Place, excess: Excess) -> Diagnostic {
         Excess::Depth => ("too_deep", "nested deeper than any key of a policy".to_owned(), String::new()),
         Excess::Values => (
             "too_large",
-            format!("more than {} keys, tables and elements of lists", layer::VALUES_MAX),
-            "a policy in several gateways, or fewer routes with wider patterns".to_owned(),
+            format!("more keys, tables and elements of lists than are read: over {}", layer::VALUES_MAX),
+            "fewer routes with wider patterns, or several gateways".to_owned(),
         ),
         Excess::Name(bytes, _) => (
             "long_key",

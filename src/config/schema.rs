@@ -36,32 +36,35 @@ pub fn schema() -> Value {
 /// Makes of what suits JSON in general what suits TOML and its editors: there is no null; formats that only name Rust's
 /// types mean nothing elsewhere; a choice of words is a list of them.
 fn tidy(schema: &mut Value) {
-    match schema {
-        Value::Array(list) => list.iter_mut().for_each(tidy),
-        Value::Object(object) => {
-            object.values_mut().for_each(tidy);
-            if object.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
-                object.remove("default");
-            }
-            if let Some(Value::Array(types)) = object.get_mut("type") {
-                types.retain(|kind| kind != "null");
-                if let [only] = types.as_slice() {
-                    object["type"] = only.clone();
-                }
-            }
-            if let Some(Value::String(format)) = object.remove("format") {
-                let most = match format.as_str() {
-                    "uint16" => Some(u64::from(u16::MAX)),
-                    "uint32" => Some(u64::from(u32::MAX)),
-                    _ => None,
-                };
-                object.extend(most.map(|most| ("maximum".to_owned(), most.into())));
-            }
-            without_null(object);
-            words(object);
+    let Value::Object(object) = schema else { return };
+    // The names in `properties` are the file's own: one is `format`.
+    for (word, inner) in object.iter_mut() {
+        match (word.as_str(), inner) {
+            ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
+            ("anyOf" | "oneOf", Value::Array(choices)) => choices.iter_mut().for_each(tidy),
+            ("items" | "additionalProperties", inner) => tidy(inner),
+            _ => {}
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
+    if object.get("default").is_some_and(|default| default.is_null() || default.is_object()) {
+        object.remove("default");
+    }
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            object["type"] = only.clone();
+        }
+    }
+    if let Some(Value::String(format)) = object.remove("format") {
+        let most = match format.as_str() {
+            "uint16" => Some(u64::from(u16::MAX)),
+            "uint32" => Some(u64::from(u32::MAX)),
+            _ => None,
+        };
+        object.extend(most.map(|most| ("maximum".to_owned(), most.into())));
+    }
+    without_null(object);
+    words(object);
 }
 
 /// `anyOf` of something and null is that something.
@@ -255,3 +258,6 @@ fn named(name: &str) -> Value {
         "additionalProperties": false,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,9 +171,8 @@ async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Byt
     if *request.method() != Method::POST {
         return only_post();
     }
-    // A browser names the page's origin with every POST: no page has any business here.
-    if request.headers().contains_key(header::ORIGIN) {
-        return text(StatusCode::FORBIDDEN, "not from a page\n".into());
+    if let Err((status, why)) = ask::admit(request.headers()) {
+        return text(status, why);
     }
     let (reply, report) = oneshot::channel();
     let report = match state.reload.try_send(Some(reply)) {

@@ -3,8 +3,10 @@
 //! Both policies answer the same questions: the requests that either one's routes name, from the callers that either one's
 //! rules tell apart there. See [`super::sample`] for why no difference is between these.
 
+use super::examiner::upstream_of;
 use super::sample::{self, Caller, Holding};
-use super::{Examiner, Question, Verdict, facts, upstream_of};
+use super::written::Other;
+use super::{Examiner, Question, Verdict};
 use crate::clock::Now;
 use crate::policy::{Handler, Policy};
 use http::Method;
@@ -21,7 +23,7 @@ pub struct Difference {
     pub losses: Vec<Change>,
     /// What is served by another route than before, or sent elsewhere.
     pub moves: Vec<Change>,
-    /// What else is different, in words.
+    /// What else is written differently.
     pub others: Vec<Other>,
 }
 
@@ -53,17 +55,6 @@ pub struct Side {
     pub shadow: bool,
     /// Where it is sent, when it passes.
     pub upstream: Option<String>,
-}
-
-/// A difference that is not about who gets where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Other {
-    /// What.
-    pub what: String,
-    /// As it was; none: it was not.
-    pub before: Option<String>,
-    /// As it is; none: it is no more.
-    pub after: Option<String>,
 }
 
 impl Difference {
@@ -115,10 +106,10 @@ struct Place {
     methods: Vec<Method>,
 }
 
-/// What changes when `new` takes the place of `old`.
+/// What changes when `new` takes the place of `old`; `others` is for who has read their files.
 pub fn difference(old: &Policy, new: &Policy) -> Difference {
     let both = Both { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
-    let mut difference = Difference { others: facts::others(old, new), ..Difference::default() };
+    let mut difference = Difference::default();
     for place in places(old, new) {
         both.compare(&place, &mut difference);
     }
@@ -269,16 +260,219 @@ impl fmt::Display for Difference {
         if !self.others.is_empty() {
             writeln!(f, "also different ({})", self.others.len())?;
             for other in &self.others {
-                match (&other.before, &other.after) {
-                    (Some(before), Some(after)) => {
-                        writeln!(f, "  {}\n    was {before}\n    is  {after}", other.what)?;
-                    }
-                    (None, Some(after)) => writeln!(f, "  {}: new\n    is  {after}", other.what)?,
-                    (Some(before), None) => writeln!(f, "  {}: gone\n    was {before}", other.what)?,
-                    (None, None) => {}
-                }
+                let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "not given".to_owned());
+                writeln!(f, "  {}: {}, was {}", other.what, told(&other.after), told(&other.before))?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::tests::policy;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\nmethods = [\"GET\"]\n{rest}\n")
+    }
+
+    fn between(old: &str, new: &str) -> Difference {
+        difference(&policy(old), &policy(new))
+    }
+
+    /// Who, where, and what it was and is.
+    fn read(changes: &[Change]) -> Vec<String> {
+        let told = |change: &Change| {
+            let Change { caller, covers, before, after, .. } = change;
+            format!("{caller} | {} {covers} | {before} | {after}", change.methods.join(","))
+        };
+        changes.iter().map(told).collect()
+    }
+
+    #[test]
+    fn a_role_more_gains_and_a_role_less_loses() {
+        let (one, both) = (route("/a", "roles = [\"admin\"]"), route("/a", "roles = [\"admin\", \"clerk\"]"));
+        let found = between(&one, &both);
+        let gain =
+            "role clerk | GET,HEAD /a | refused by \"/a\": insufficient_role | passed by \"/a\", to echo";
+        assert_eq!(read(&found.gains), [gain]);
+        assert!(found.losses.is_empty() && found.moves.is_empty(), "{found}");
+        let found = between(&both, &one);
+        assert_eq!(read(&found.losses).len(), 1);
+        assert!(found.losses[0].caller == "role clerk" && found.gains.is_empty(), "{found}");
+    }
+
+    #[test]
+    fn what_is_no_longer_asked_for_is_a_gain_for_those_without() {
+        let guarded = route("/a", "roles = [\"admin\"]\nscopes = [\"a:read\"]");
+        for (new, who) in [
+            (route("/a", "scopes = [\"a:read\"]"), "scope a:read"),
+            (route("/a", "roles = [\"admin\"]"), "role admin"),
+            (route("/a", ""), "any token"),
+            (route("/a", "access = \"public\""), "everybody, with a token or without"),
+            (format!("{guarded}mode = \"shadow\""), "everybody, with a token or without"),
+        ] {
+            let found = between(&guarded, &new);
+            assert_eq!(found.gains.iter().map(|gain| &*gain.caller).collect::<Vec<_>>(), [who], "{found}");
+            assert!(found.losses.is_empty(), "{found}");
+        }
+        let found = between(&route("/a", ""), &route("/a", "access = \"public\""));
+        assert_eq!(found.gains[0].caller, "without a token", "others passed before");
+    }
+
+    #[test]
+    fn a_route_that_comes_goes_or_is_covered_by_another_shows() {
+        let (a, rest) = (route("/a/{id}", "roles = [\"admin\"]"), route("/a/{*rest}", ""));
+        let found = between(&rest, &format!("{rest}{a}"));
+        let loss = "any token | GET,HEAD /a/{id} | passed by \"/a/{*rest}\", to echo | refused by \"/a/{id}\": insufficient_role";
+        assert_eq!(read(&found.losses), [loss]);
+        let moved = "whoever passes | GET,HEAD /a/{id} | passed by \"/a/{*rest}\", to echo | passed by \"/a/{id}\", to echo";
+        assert_eq!(read(&found.moves), [moved]);
+        let found = between(&format!("{rest}{a}"), &a);
+        assert_eq!(read(&found.losses).len(), 1, "{found}");
+        assert_eq!(found.losses[0].after.route, None);
+        let found = between(&a, &format!("{a}{rest}"));
+        assert_eq!((found.gains.len(), &*found.gains[0].covers), (1, "/a/{*rest}"), "{found}");
+    }
+
+    #[test]
+    fn methods_are_told_apart_where_the_verdicts_are() {
+        let open = "[[route]]\npath = \"/a\"\nupstream = \"echo\"\n";
+        let found = between(&route("/a", ""), open);
+        assert_eq!(found.gains.len(), 1, "{found}");
+        assert_eq!(found.gains[0].methods, ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"]);
+    }
+
+    #[test]
+    fn gains_are_told_first() {
+        let (open, closed) = ("access = \"public\"", "roles = [\"admin\"]");
+        let old = route("/a", open) + &route("/b", closed);
+        let new = route("/a", closed) + &route("/b", open);
+        let text = between(&old, &new).to_string();
+        assert!(text.starts_with("GAINS ACCESS (1)\n  everybody"), "{text}");
+        assert!(text.contains("\nloses access (1)\n"), "{text}");
+        assert_eq!(between(&old, &old).to_string(), "nothing changes\n");
+    }
+
+    const PATHS: [&str; 7] = ["/a", "/a/{x}", "/a/{*r}", "/{*r}", "/b/{y}/c", "/b/{*r}", "/a/sample"];
+
+    /// One route of a policy that is made up.
+    type Made = (u8, u8, u8, u8, u8, bool, bool, bool);
+
+    fn made(routes: &[Option<Made>]) -> String {
+        let mut text = String::new();
+        let list = |names: &[&str], mask: u8| {
+            let names = names.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+            let names: Vec<_> = names.map(|(_, name)| format!("{name:?}")).collect();
+            format!("[{}]", names.join(", "))
+        };
+        for (path, made) in PATHS.iter().zip(routes) {
+            let Some((access, methods, roles, all, scopes, claim, fresh, shadow)) = *made else { continue };
+            text += &format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n");
+            text += &format!("methods = {}\n", list(&["GET", "POST", "PURGE"], methods));
+            match access {
+                0 => text += "access = \"public\"\n",
+                _ => {
+                    text += if access == 1 { "access = \"optional\"\n" } else { "" };
+                    text += &format!("roles = {}\n", list(&["a", "b", "c"], roles));
+                    text += &format!("all_roles = {}\n", list(&["a", "d"], all));
+                    text += &format!("scopes = {}\n", list(&["x", "y"], scopes));
+                    text += if claim { "claims = { tenant = \"acme\" }\n" } else { "" };
+                    text += if fresh { "fresh = true\n" } else { "" };
+                }
+            }
+            text += if shadow { "mode = \"shadow\"\n" } else { "" };
+        }
+        text + "[[route]]\npath = \"/always\"\nupstream = \"echo\"\n"
+    }
+
+    fn policies() -> impl Strategy<Value = String> {
+        let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, any::<bool>(), any::<bool>(), any::<bool>());
+        let one = one.prop_map(|(access, methods, roles, all, scopes, claim, fresh, shadow)| {
+            // Most routes ask for little, so that much passes.
+            (
+                access,
+                methods,
+                roles,
+                if all == 3 { 1 } else { 0 },
+                scopes & 1,
+                claim && fresh,
+                fresh && !claim,
+                shadow && claim,
+            )
+        });
+        proptest::collection::vec(proptest::option::of(one), PATHS.len()).prop_map(|routes| made(&routes))
+    }
+
+    fn holdings() -> impl Strategy<Value = Caller> {
+        let holding =
+            (0..16u8, 0..4u8, any::<bool>(), any::<bool>()).prop_map(|(roles, scopes, claim, fresh)| {
+                let some = |names: &[&str], mask: u8| {
+                    let names = names.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+                    names.map(|(_, name)| (*name).to_owned()).collect()
+                };
+                Caller::Holder(Holding {
+                    roles: some(&["a", "b", "c", "d"], roles),
+                    scopes: some(&["x", "y"], scopes),
+                    claims: claim
+                        .then(|| ("tenant".to_owned(), Some("\"acme\"".to_owned())))
+                        .into_iter()
+                        .collect(),
+                    fresh,
+                })
+            });
+        prop_oneof![1 => Just(Caller::Nobody), 5 => holding]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_policy_never_differs_from_itself(text in policies()) {
+            let found = between(&text, &text);
+            prop_assert!(found.is_empty(), "{}", found);
+        }
+
+        #[test]
+        fn what_one_way_gains_the_other_way_loses(one in policies(), other in policies()) {
+            let set = |changes: &[Change], swapped: bool| -> BTreeSet<String> {
+                let told = |change: &Change| {
+                    let methods: BTreeSet<_> = change.methods.iter().collect();
+                    let url = change.example.split(' ').nth(1);
+                    let (before, after) =
+                        if swapped { (&change.after, &change.before) } else { (&change.before, &change.after) };
+                    format!("{} {methods:?} {url:?} {before} {after}", change.caller)
+                };
+                changes.iter().map(told).collect()
+            };
+            let (there, back) = (between(&one, &other), between(&other, &one));
+            prop_assert_eq!(set(&there.gains, false), set(&back.losses, true));
+            prop_assert_eq!(set(&there.losses, false), set(&back.gains, true));
+        }
+
+        #[test]
+        fn nobody_ever_gains_or_loses_without_its_being_told(one in policies(), other in policies(), caller in holdings()) {
+            let (old, new) = (policy(&one), policy(&other));
+            let found = difference(&old, &new);
+            let both = Both { old: Examiner::new(&old), new: Examiner::new(&new), now: Now::read() };
+            for place in places(&old, &new) {
+                for method in &place.methods {
+                    let (before, after) = both.ask(method, &place.url, &caller).unwrap();
+                    let told = |changes: &[Change]| {
+                        changes.iter().any(|change| {
+                            change.example.ends_with(&format!(" {}", place.url))
+                                && change.methods.iter().any(|known| known == method.as_str())
+                        })
+                    };
+                    match (before.reaches(), after.reaches()) {
+                        (false, true) => prop_assert!(told(&found.gains), "{} {} {}: {}", caller, method, place.url, found),
+                        (true, false) => prop_assert!(told(&found.losses), "{} {} {}: {}", caller, method, place.url, found),
+                        (true, true) | (false, false) => {}
+                    }
+                }
+            }
+        }
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
 
+use super::explanation::methods;
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// So many are told: an operator reads them all.
 const NEAR_MAX: usize = 8;
 
 /// Why a route is not the one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Miss {
     /// It covers the request; the one that was chosen is more specific.
@@ -41,7 +42,7 @@ impl Miss {
 }
 
 /// A route that is not the one, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Near {
     /// Its name.
     pub route: String,
@@ -80,7 +81,7 @@ pub(super) fn covers(matcher: &Matcher) -> String {
         HostPattern::Any => Cow::Borrowed(""),
         host => Cow::Owned(host.to_string()),
     };
-    let methods = super::methods(&matcher.methods);
+    let methods = methods(&matcher.methods);
     let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
     format!("{methods}{host}{}", matcher.path)
 }

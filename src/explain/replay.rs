@@ -4,7 +4,8 @@
 //! tell what another policy would say, that is what is told, never a guess.
 
 use super::diff::Side;
-use super::{Examiner, Outcome, Question, Verdict, facts};
+use super::{Examiner, Outcome, Question, Verdict};
+use crate::authenticate::Issuer;
 use crate::authorize::Check;
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -57,7 +58,7 @@ enum Answer {
 
 /// Asks both policies about the decisions that lines of JSON tell of.
 pub fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
-    let trusts_alike = facts::trusts_alike(old, new);
+    let trusts_alike = trust_alike(old, new);
     let (old, new) = (Examiner::new(old), Examiner::new(new));
     let mut replay = Replay::default();
     for line in lines.lines().filter(|line| !line.trim().is_empty()) {
@@ -141,6 +142,18 @@ fn answer(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Answer 
     }
 }
 
+/// Whether both policies accept the same tokens.
+fn trust_alike(old: &Policy, new: &Policy) -> bool {
+    let same = |one: &Issuer, other: &Issuer| {
+        (&one.name, &one.audience, &one.algorithms, one.leeway, &one.types)
+            == (&other.name, &other.audience, &other.algorithms, other.leeway, &other.types)
+            // Where the local authority has no key yet, one is made up for each policy.
+            && (one.local && other.local || one.keys.is_same(&other.keys))
+    };
+    let (old, new) = (old.trust.issuers(), new.trust.issuers());
+    old.len() == new.len() && old.iter().all(|one| new.iter().any(|other| same(one, other)))
+}
+
 /// The claims of a verified token, each where this policy reads it.
 fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     let mut claims = Map::new();
@@ -202,5 +215,136 @@ impl fmt::Display for Replay {
             writeln!(f, "  {} lines are no decision, and were passed over", self.unreadable)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::tests::policy;
+    use super::*;
+    use serde_json::json;
+
+    fn entry(path: &str, more: Value) -> String {
+        let mut entry = json!({
+            "time": 1_000_000, "method": "GET", "scheme": "https", "host": "api.example.com", "path": path,
+            "client": "203.0.113.7", "credential": "none",
+        });
+        entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        entry.to_string()
+    }
+
+    fn verified(path: &str, roles: &[&str], claims: Value) -> String {
+        let issuer = "https://id.example.com/";
+        entry(
+            path,
+            json!({ "credential": "verified", "issuer": issuer, "roles": roles, "scopes": ["a:read"], "claims": claims }),
+        )
+    }
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
+    }
+
+    fn asked(old: &str, new: &str, lines: &[String]) -> Replay {
+        let replay = replay(&policy(old), &policy(new), &lines.join("\n"));
+        let counted: usize = replay.groups.iter().map(|group| group.count).sum();
+        assert_eq!(counted, replay.would_change);
+        replay
+    }
+
+    /// How many would change, of how many it cannot be told.
+    fn counts(replay: &Replay) -> (usize, usize) {
+        (replay.would_change, replay.unknown)
+    }
+
+    #[test]
+    fn decisions_that_would_end_otherwise_are_counted_by_what_changes() {
+        let old =
+            route("/a/{*r}", "roles = [\"clerk\", \"admin\"]\nscopes = [\"a:read\"]") + &route("/b", "");
+        let new = route("/a/{*r}", "roles = [\"admin\"]") + &route("/b", "access = \"public\"");
+        let lines = [
+            verified("/a/1", &["clerk"], json!({})),
+            verified("/a/2", &["clerk", "user"], json!({})),
+            verified("/a/3", &["admin"], json!({})),
+            entry("/b", json!({})),
+            entry("/none", json!({})),
+            "no decision".to_owned(),
+            String::new(),
+        ];
+        let replay = asked(&old, &new, &lines);
+        assert_eq!((replay.decisions, replay.would_change, replay.unreadable), (5, 3, 1));
+        assert_eq!(replay.groups.len(), 2);
+        let (gain, loss) = (&replay.groups[0], &replay.groups[1]);
+        assert_eq!((gain.count, &*gain.before.outcome, &*gain.after.outcome), (1, "missing_token", "passed"));
+        assert_eq!((loss.count, &*loss.after.outcome), (2, "insufficient_role"));
+        assert_eq!(loss.examples.len(), 2);
+        let text = replay.to_string();
+        assert!(text.starts_with("recent decisions: 3 of 5 would change\n  1 would PASS\n"), "{text}");
+        assert!(text.contains("GET https://api.example.com/a/1 (roles clerk; from 203.0.113.7)"), "{text}");
+        assert_eq!(asked(&old, &old, &lines).would_change, 0);
+    }
+
+    #[test]
+    fn a_refused_token_stays_refused_unless_nobody_looks_at_it_or_other_tokens_are_good() {
+        let guarded = route("/a", "");
+        let refused = [entry("/a", json!({ "credential": "refused", "code": "expired_token" }))];
+        assert_eq!(counts(&asked(&guarded, &route("/a", "roles = [\"x\"]"), &refused)), (0, 0));
+        let replay = asked(&guarded, &route("/a", "access = \"public\""), &refused);
+        assert_eq!((counts(&replay), &*replay.groups[0].before.outcome), ((1, 0), "expired_token"));
+        let mut later = policy(&guarded);
+        let mut trust = (*later.trust).clone();
+        trust = trust.with_keys("https://id.example.com/", &crate::authenticate::KeySet::default());
+        later.trust = std::sync::Arc::new(trust);
+        assert_eq!(counts(&super::replay(&policy(&guarded), &later, &refused[0])), (0, 1));
+    }
+
+    #[test]
+    fn what_was_not_kept_is_never_guessed() {
+        let open = route("/a", "access = \"public\"");
+        let unexamined = [entry("/a", json!({ "credential": "unexamined" }))];
+        assert_eq!(
+            counts(&asked(&open, &route("/a", ""), &unexamined)),
+            (0, 1),
+            "the token may be a good one"
+        );
+        assert_eq!(counts(&asked(&open, &route("/b", ""), &unexamined)), (1, 0), "no token helps");
+        assert_eq!(
+            counts(&asked(&open, &route("/a", ""), &[entry("/a", json!({}))])),
+            (1, 0),
+            "there was none"
+        );
+
+        let (any, tenant) = (route("/a", ""), route("/a", "claims = { tenant = \"acme\" }"));
+        for (claims, counted) in [
+            (json!({}), (0, 1)),
+            (json!({ "tenant": null }), (1, 0)),
+            (json!({ "tenant": "other" }), (1, 0)),
+            (json!({ "tenant": "acme" }), (0, 0)),
+        ] {
+            assert_eq!(
+                counts(&asked(&any, &tenant, &[verified("/a", &[], claims.clone())])),
+                counted,
+                "{claims}"
+            );
+        }
+        let own = route("/u/{user}", "claims = { sub = \"{user}\" }");
+        let lines = [verified("/u/(not%20kept)", &[], json!({})), verified("/u/ada", &[], json!({}))];
+        assert_eq!(
+            counts(&asked(&route("/u/{user}", ""), &own, &lines[1..])),
+            (0, 1),
+            "who it was is not kept"
+        );
+    }
+
+    #[test]
+    fn times_of_logins_count_at_the_time_of_the_decision() {
+        let (any, fresh) = (route("/a", ""), route("/a", "fresh = \"10m\""));
+        let line = |auth_time: u64| {
+            let mut entry: Value = serde_json::from_str(&verified("/a", &[], json!({}))).unwrap();
+            entry["auth_time"] = auth_time.into();
+            [entry.to_string()]
+        };
+        assert_eq!(counts(&asked(&any, &fresh, &line(1_000_000 - 600))), (0, 0));
+        assert_eq!(counts(&asked(&any, &fresh, &line(1_000_000 - 601))), (1, 0));
     }
 }

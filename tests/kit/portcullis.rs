@@ -28,13 +28,21 @@ const DEFAULTS: [(&str, &str, &str); 8] = [
 
 /// Runs one command of the binary to its end, in a folder.
 pub fn command(dir: &Dir, arguments: &[&str]) -> Finished {
-    command_with(dir, arguments, "")
+    finish(prepared(dir).args(arguments), "")
 }
 
 /// The same, with something to read from its standard input.
 pub fn command_with(dir: &Dir, arguments: &[&str], input: &str) -> Finished {
-    let mut child = prepared(dir)
-        .args(arguments)
+    finish(prepared(dir).args(arguments), input)
+}
+
+/// The same, with variables in its environment.
+pub fn command_in(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
+    finish(prepared(dir).args(arguments).envs(environment.iter().copied()), "")
+}
+
+fn finish(command: &mut Command, input: &str) -> Finished {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -13,6 +13,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
@@ -108,7 +109,7 @@ fn upstream<'f>(
             Err(why) => faults.fault(
                 "bad_server",
                 &format!("{key}.servers[{index}]"),
-                format!("\"{text}\": {why}"),
+                format!("\"{}\": {why}", without_password(text)),
                 "\"http://host:port\" or \"https://host:port\", without a path",
             ),
         }
@@ -130,6 +131,11 @@ fn upstream<'f>(
     }
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
     Some(Arc::new(Upstream::new(Arc::from(name), servers, connect, answer)))
+}
+
+/// A server as a log may show it: what stands before the host may be a password.
+fn without_password(text: &str) -> Cow<'_, str> {
+    text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {

@@ -1,0 +1,107 @@
+//! What was found, as JUnit's XML: what continuous integration shows beside its other tests.
+//!
+//! There is no one schema of it. What is written here is what its readers have in common: suites, cases, and in a case at
+//! most one failure.
+
+use super::{Report, Tried, difference};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use std::fmt::{self, Write};
+
+pub(super) fn write(report: &Report<'_>) -> String {
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    // Writing to a string cannot fail.
+    let _ = write_to(report, &mut out);
+    out
+}
+
+fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
+    let policy = report.path.display().to_string();
+    let is_failure = |found: &&Diagnostic| found.severity == Severity::Fault || report.strict;
+    let (found, failed) = (report.found.len(), report.failed().count());
+    let failures = report.found.iter().filter(is_failure).count();
+    writeln!(
+        out,
+        "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\">",
+        Escaped(&policy),
+        found + report.tests.len(),
+        failures + failed
+    )?;
+    writeln!(out, "  <testsuite name=\"findings\" tests=\"{found}\" failures=\"{failures}\">")?;
+    for diagnostic in &report.found {
+        let text = diagnostic.to_string();
+        case(out, diagnostic.id, "findings", &diagnostic.place)?;
+        match is_failure(&diagnostic) {
+            true => failure(out, &diagnostic.found, &text)?,
+            false => {
+                writeln!(out, ">\n      <system-out>{}</system-out>\n    </testcase>", Escaped(&text))?;
+            }
+        }
+    }
+    writeln!(out, "  </testsuite>")?;
+    writeln!(out, "  <testsuite name=\"tests\" tests=\"{}\" failures=\"{failed}\">", report.tests.len())?;
+    for Tried { case: tested, failed } in &report.tests {
+        case(out, &tested.name, "tests", &tested.place)?;
+        match failed {
+            None => writeln!(out, "/>")?,
+            Some(mismatch) => failure(out, &mismatch.to_string(), &difference(mismatch))?,
+        }
+    }
+    write!(out, "  </testsuite>\n</testsuites>")
+}
+
+/// The beginning of a case, its bracket still open.
+fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result {
+    write!(out, "    <testcase name=\"{}\" classname=\"{class}\"", Escaped(name))?;
+    match place {
+        Place::Line { file, line, .. } => write!(out, " file=\"{}\" line=\"{line}\"", Escaped(file)),
+        Place::File(file) => write!(out, " file=\"{}\"", Escaped(file)),
+        Place::Environment(_) => Ok(()),
+    }
+}
+
+fn failure(out: &mut String, message: &str, text: &str) -> fmt::Result {
+    let (message, text) = (Escaped(message), Escaped(text));
+    writeln!(out, ">\n      <failure message=\"{message}\">{text}</failure>\n    </testcase>")
+}
+
+/// Text in XML 1.0, in an element or in an attribute. What XML cannot hold at all is shown as a question mark in a box
+/// (U+FFFD).
+struct Escaped<'t>(&'t str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                // In an attribute, a line's end as it stands would be read as a blank.
+                '\n' => f.write_str("&#10;")?,
+                '\t' => f.write_str("&#9;")?,
+                c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => f.write_char('\u{fffd}')?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_is_markup_or_what_xml_cannot_hold(text in "\\PC{0,20}[\\x00-\\x7f\u{fffe}<>&\"]{0,20}") {
+            let escaped = Escaped(&text).to_string();
+            let is_right = |c: char| !matches!(c, '<' | '>' | '"' | '\u{fffe}' | '\u{ffff}') && !c.is_control();
+            prop_assert!(escaped.chars().all(is_right), "{escaped:?}");
+            let back = escaped.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+            let back = back.replace("&#10;", "\n").replace("&#9;", "\t").replace("&amp;", "&");
+            let kept = |c: char| if c.is_control() && c != '\n' && c != '\t' || c == '\u{fffe}' { '\u{fffd}' } else { c };
+            prop_assert_eq!(back, text.chars().map(kept).collect::<String>());
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `portcullis config diff OLD NEW`: who gains and who loses access, and which recent decisions would change.
+
+use super::{Format, REFUSED, USAGE, admin, complain, say};
+use crate::authority::Absent;
+use crate::config::{self, Loaded};
+use crate::diagnostic::Diagnostic;
+use crate::explain::diff::{Difference, difference};
+use crate::explain::replay::{Replay, replay};
+use crate::explain::written::{Written, others};
+use crate::policy::{self, Policy};
+use clap::Args;
+use serde_json::json;
+use std::io::Read;
+use std::net::ToSocketAddrs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The most bytes of decisions that are read from a file.
+const DECISIONS_MAX: u64 = 256 * 1024 * 1024;
+/// Where the admin listener tells its decisions.
+const DECISIONS: &str = "/decisions";
+
+/// What is compared.
+#[derive(Debug, Args)]
+pub(super) struct Compared {
+    /// The policy as it is. Files that it names are looked for beside it.
+    old: PathBuf,
+    /// The policy as it would be.
+    new: PathBuf,
+    /// Recent decisions to ask both policies about: a file of them, "-" for standard input, or the URL of an admin
+    /// listener's /decisions.
+    #[arg(long, value_name = "FILE|URL", conflicts_with = "live")]
+    decisions: Option<String>,
+    /// Ask about the recent decisions of the running gateway, which OLD tells where to find.
+    #[arg(long)]
+    live: bool,
+    /// Exit with 1 when anything changes.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub(super) fn run(format: Format, compared: &Compared) -> ExitCode {
+    let (old, new) = match (read(&compared.old), read(&compared.new)) {
+        (Ok(old), Ok(new)) => (old, new),
+        (old, new) => {
+            let faults = [old.err(), new.err()];
+            faults.iter().flatten().flatten().for_each(|fault| complain(&fault.to_string()));
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let replayed = match decisions(compared, &old.0) {
+        Ok(lines) => lines.map(|lines| replay(&old.1, &new.1, &lines)),
+        Err(why) => {
+            complain(&why);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let mut difference = difference(&old.1, &new.1);
+    match others(Written { file: &old.0, policy: &old.1 }, Written { file: &new.0, policy: &new.1 }) {
+        Ok(others) => difference.others = others,
+        Err(why) => {
+            complain(&why);
+            return ExitCode::from(REFUSED);
+        }
+    }
+    tell(format, &difference, replayed.as_ref());
+    let changes = !difference.is_empty() || replayed.is_some_and(|replayed| replayed.would_change > 0);
+    if changes && compared.exit_code { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
+}
+
+fn tell(format: Format, difference: &Difference, replayed: Option<&Replay>) {
+    match format {
+        Format::Json => {
+            let report =
+                json!({ "changes": !difference.is_empty(), "difference": difference, "decisions": replayed });
+            say(&format!("{report:#}"));
+        }
+        Format::Text => {
+            say(difference.to_string().trim_end());
+            if let Some(replayed) = replayed {
+                say(replayed.to_string().trim_end());
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<(Loaded, Policy), Vec<Diagnostic>> {
+    let loaded = config::load(path)?;
+    let compiled = policy::compile(&loaded, Absent::Pretend)?;
+    Ok((loaded, compiled.policy))
+}
+
+/// The decisions that are to be asked about, if any are.
+fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String> {
+    let answered = |answer: Result<(u16, String), String>| match answer? {
+        (200, lines) => Ok(lines),
+        (status, why) => Err(format!("no decisions: {status} {}", why.trim().escape_debug())),
+    };
+    match &compared.decisions {
+        None if !compared.live => Ok(None),
+        None => {
+            let address = admin::address(&old.file.server)?;
+            answered(admin::get_at(address, DECISIONS)).map(Some)
+        }
+        Some(from) => match from.strip_prefix("http://") {
+            Some(rest) => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                let path = if path.len() <= 1 { DECISIONS } else { path };
+                let cannot = |error: std::io::Error| format!("{authority}: {error}");
+                let address = authority.to_socket_addrs().map_err(cannot)?.next();
+                let address = address.ok_or_else(|| format!("{authority}: no address"))?;
+                answered(admin::get_at(address, path)).map(Some)
+            }
+            None => kept(Path::new(from)).map(Some).map_err(|error| format!("{from}: {error}")),
+        },
+    }
+}
+
+/// Decisions that were kept in a file.
+fn kept(file: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().lock().take(DECISIONS_MAX).read_to_string(&mut text)?;
+    } else {
+        std::fs::File::open(file)?.take(DECISIONS_MAX).read_to_string(&mut text)?;
+    }
+    Ok(text)
+}

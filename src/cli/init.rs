@@ -1,0 +1,151 @@
+//! `portcullis init`: a policy to begin with, which loads and does what its own tests say.
+
+use super::{Format, REFUSED, USAGE, complain, say};
+use crate::authority::Absent;
+use crate::config::load_text;
+use crate::diagnostic::Diagnostic;
+use crate::policy;
+use clap::Args;
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const STARTER: &str = include_str!("init/starter.toml");
+/// The upstream of a starter that was given none.
+const ECHO: &str = "builtin = \"echo\"                # answers with what an upstream would have received; for your own service:
+# servers = [\"http://127.0.0.1:9001\"]";
+
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    /// Where requests go, such as http://127.0.0.1:9001; without it, to a built-in echo.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Where to write the policy, in place of --config; "-" for standard output.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) fn run(config: &Path, format: Format, request: &Request) -> ExitCode {
+    let path = request.output.as_deref().unwrap_or(config);
+    let text = match starter(request.upstream.as_deref()) {
+        Ok(text) => text,
+        Err(faults) => {
+            faults.iter().for_each(|fault| complain(&format!("--upstream: {}", told(fault))));
+            return ExitCode::from(USAGE);
+        }
+    };
+    if path == Path::new("-") {
+        match format {
+            Format::Text => say(text.trim_end()),
+            Format::Json => say(&json!({ "policy": text }).to_string()),
+        }
+        return ExitCode::SUCCESS;
+    }
+    match write(path, &text) {
+        Ok(()) => {
+            match format {
+                Format::Text => say(&next(path)),
+                Format::Json => say(&json!({ "written": path }).to_string()),
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&match error.kind() {
+                io::ErrorKind::AlreadyExists => {
+                    format!("{path:?} is there already, and is left as it is: --output FILE names another")
+                }
+                _ => format!("{path:?}: {error}"),
+            });
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// The starter with this upstream. Whether the URL is one is for the compiler to say: what is written here loads.
+fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
+    let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
+    let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
+    let loaded = load_text("gateway.toml", text.clone(), PathBuf::new(), Vec::new())?;
+    policy::compile(&loaded, Absent::Pretend).map(|_| text)
+}
+
+/// A fault without its place: the file that it is in is not written.
+fn told(fault: &Diagnostic) -> String {
+    let shown = fault.to_string();
+    let before = format!("{}: {}: ", fault.place, fault.key);
+    shown.strip_prefix(&before).unwrap_or(&shown).to_owned()
+}
+
+/// Writes a file that was not there.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
+        // Half a policy would be in the way of the next try.
+        let _ = std::fs::remove_file(path);
+    })
+}
+
+/// What to do with it.
+fn next(path: &Path) -> String {
+    let config =
+        if path == Path::new("gateway.toml") { String::new() } else { format!(" --config {}", word(path)) };
+    let commands = [
+        (format!("portcullis check --strict{config}"), "says whether it is good"),
+        (
+            format!("portcullis user add ada --role admin{config}"),
+            "makes an account, and asks for its password",
+        ),
+        (format!("portcullis{config}"), "serves https://localhost:8443"),
+    ];
+    let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
+    let commands = commands.iter().map(|(command, does)| format!("\n  {command:width$}   {does}"));
+    format!("{} is written. Next:{}", word(path), commands.collect::<String>())
+}
+
+/// A path as one word of a shell.
+fn word(path: &Path) -> String {
+    let path = path.display().to_string();
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@".contains(char);
+    if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, said) in
+            [("a/b.toml", "a/b.toml"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$(x)", "'$(x)'")]
+        {
+            assert_eq!(word(Path::new(path)), said);
+        }
+    }
+
+    #[test]
+    fn the_starter_is_the_same_but_for_its_upstream() {
+        let (echo, own) = (starter(None).unwrap(), starter(Some("http://127.0.0.1:9001")).unwrap());
+        assert!(own.contains("\nservers = [\"http://127.0.0.1:9001\"]\n"), "{own}");
+        assert!(echo.contains("\nbuiltin = \"echo\""), "{echo}");
+        for text in [&echo, &own] {
+            assert!(!text.contains('@'), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_url_writes_another_policy(url in "\\PC{0,30}|http://[a-z0-9\"'\\\\\\]\n=#.:@/-]{0,20}") {
+            // What is taken is one server of one upstream; what is not taken is told, and nothing is made of it.
+            if let Ok(text) = starter(Some(&url)) {
+                let file = |text: String| load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap().file;
+                let (mut ours, plain) = (file(text), file(starter(Some("http://a")).unwrap()));
+                prop_assert_eq!(&ours.upstream["app"].servers, &[url]);
+                ours.upstream = plain.upstream.clone();
+                prop_assert_eq!(ours, plain);
+            }
+        }
+    }
+}

@@ -1,0 +1,644 @@
+//! Asks the stages: the one place where a question meets the code that serves.
+
+use super::explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
+use super::near;
+use super::question::{Credential, Question};
+use crate::accept::forwarded;
+use crate::authenticate::csrf::is_unsafe;
+use crate::authenticate::{
+    Access, CookieNames, KeySet, Place, Principal, Shown, TokenCache, Trust, claims_of,
+};
+use crate::authorize::{self, Permit};
+use crate::clock::Now;
+use crate::decision::{Refusal, decide};
+use crate::denial::Denial;
+use crate::forward::outgoing::{self, X_REQUEST_ID};
+use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
+use crate::limit::{By, Limit};
+use crate::peer::{Caller, Peer, Scheme};
+use crate::policy::{Handler, Policy, Route};
+use crate::request_id::RequestId;
+use crate::route::{Found, Head};
+use aws_lc_rs::rand;
+use http::request::Parts;
+use http::{HeaderValue, Uri, header};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// How long the token of a described caller lives that says nothing of it, in seconds.
+const LIFE: u64 = 60;
+/// How many described callers are remembered: a matrix asks about the same few again and again.
+const CALLERS: usize = 1024;
+
+/// Answers questions about one policy. Not for requests: it is not of any core.
+#[derive(Debug)]
+pub struct Examiner<'p> {
+    policy: &'p Policy,
+    /// The policy's trust, but for the keys: what described callers are verified under.
+    assuming: Trust,
+    key: [u8; 32],
+    tokens: RefCell<TokenCache>,
+    described: RefCell<TokenCache>,
+}
+
+/// How far a request came.
+struct Course<'p, 'h> {
+    found: Option<Found<'p, 'h, usize>>,
+    caller: Option<(Rc<Principal>, Place)>,
+    permit: Option<Permit>,
+    outcome: Outcome,
+    shadow: bool,
+}
+
+impl<'p> Examiner<'p> {
+    /// One for this policy.
+    pub fn new(policy: &'p Policy) -> Self {
+        let mut key = [0; 32];
+        // Without random numbers a described caller's key is known: which matters to nobody, since nothing that serves
+        // believes it.
+        let _ = rand::fill(&mut key);
+        let mut keys = KeySet::default();
+        keys.add_secret(None, &key)
+            .expect("256 bits are long enough, and random ones are no key of another kind");
+        Self {
+            policy,
+            assuming: policy.trust.assuming(&keys),
+            key,
+            tokens: RefCell::new(TokenCache::new(1)),
+            described: RefCell::new(TokenCache::new(CALLERS)),
+        }
+    }
+
+    /// The policy that is asked about.
+    pub fn policy(&self) -> &'p Policy {
+        self.policy
+    }
+
+    /// The verdict on a request.
+    pub fn verdict(&self, question: &Question) -> Verdict {
+        let (parts, trust, cache) = self.prepared(question);
+        let read = Head::read(&parts, self.policy.front.head_bounds, self.policy.front.slashes);
+        let course = match &read {
+            Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
+            Err(denial) => Course::ended(denial.clone()),
+        };
+        Verdict {
+            route: course.found.map(|found| *found.entry),
+            outcome: course.outcome,
+            shadow: course.shadow,
+        }
+    }
+
+    /// All that can be told of a request.
+    pub fn explain(&self, question: &Question) -> Explanation {
+        let policy = self.policy;
+        let (parts, trust, cache) = self.prepared(question);
+        let sender = self.sender(question, &parts);
+        let authority = question.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let mut told = Explanation {
+            method: parts.method.to_string(),
+            url: format!(
+                "{}://{}{}",
+                question.scheme.as_str(),
+                authority.unwrap_or_default(),
+                question.parts.uri
+            ),
+            client: sender.address,
+            host: None,
+            path: None,
+            route: None,
+            near: Vec::new(),
+            caller: None,
+            checks: Vec::new(),
+            limits: Vec::new(),
+            outcome: Outcome::Passed,
+            shadow: false,
+            status: None,
+            detail: None,
+            outgoing: None,
+        };
+        let read = Head::read(&parts, policy.front.head_bounds, policy.front.slashes);
+        let course = match &read {
+            Ok(head) => self.follow(head, &sender, question, trust, cache),
+            Err(denial) => Course::ended(denial.clone()),
+        };
+        if let Ok(head) = &read {
+            told.host = head.host.as_deref().map(str::to_owned);
+            told.path = Some(head.path.to_string());
+            told.near = near::near(&policy.table, &policy.routes, head, course.found.as_ref());
+        }
+        if let (Ok(head), Some(found)) = (&read, &course.found) {
+            let route = &policy.routes[*found.entry];
+            told.route = Some(Covering::of(route, found));
+            told.checks = checks(route, &course, found, question.now);
+            told.limits = self.limits(route, &sender, head, course.caller.as_ref());
+        }
+        if let Outcome::Refused(denial) = &course.outcome {
+            told.status = Some(denial.status().as_u16());
+            told.detail = Some(denial.detail().into());
+        }
+        told.caller = course.caller.as_ref().map(|(principal, _)| Known::of(principal));
+        if let (Ok(head), Some(found), Some(permit)) = (&read, &course.found, &course.permit) {
+            let route = &policy.routes[*found.entry];
+            told.outgoing = Some(self.outgoing(route, head, &parts, permit, &sender, question));
+        }
+        told.outcome = course.outcome;
+        told.shadow = course.shadow;
+        told
+    }
+
+    /// The stages, as the pipeline has them in order; limits are not charged.
+    fn follow<'h>(
+        &self,
+        head: &'h Head<'_>,
+        sender: &Caller,
+        question: &Question,
+        trust: &Trust,
+        cache: &RefCell<TokenCache>,
+    ) -> Course<'p, 'h> {
+        // By the listener, whatever a proxy before it says of its own client.
+        if self.policy.front.redirect && question.scheme == Scheme::Http {
+            return Course { outcome: Outcome::Redirected, ..Course::ended(Denial::NoRoute) };
+        }
+        let found = match self.policy.table.find(head) {
+            Ok(found) => found,
+            Err(denial) => return Course::ended(denial),
+        };
+        let route = &self.policy.routes[*found.entry];
+        let shown = Shown { head, scheme: sender.scheme, csrf_field: None };
+        let decided = decide(
+            &route.admission,
+            &route.rule,
+            trust,
+            &shown,
+            &found.params,
+            question.now,
+            &mut cache.borrow_mut(),
+        );
+        match decided {
+            Ok(permit) => {
+                let caller = permit.principal().cloned().zip(permit.place());
+                Course {
+                    found: Some(found),
+                    caller,
+                    permit: Some(permit),
+                    outcome: Outcome::Passed,
+                    shadow: false,
+                }
+            }
+            Err(Refusal { denial, caller }) => Course {
+                permit: route.shadow.then(|| authorize::let_pass(caller.clone())),
+                found: Some(found),
+                caller,
+                outcome: Outcome::Refused(denial),
+                shadow: route.shadow,
+            },
+        }
+    }
+
+    /// The request with its credential in its place, and what verifies it.
+    fn prepared(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
+        let mut parts = question.parts.clone();
+        match &question.credential {
+            Credential::AsSent => (parts, &self.policy.trust, &self.tokens),
+            Credential::Token(token) => {
+                let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
+                self.place(&mut parts, token, csrf.as_deref());
+                (parts, &self.policy.trust, &self.tokens)
+            }
+            Credential::Claims(claims) => {
+                let (token, csrf) = self.token_of(claims.clone(), question.now);
+                self.place(&mut parts, &token, Some(&csrf));
+                (parts, &self.assuming, &self.described)
+            }
+        }
+    }
+
+    /// A token of these claims, and its CSRF token.
+    fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
+        let issuers = self.assuming.issuers();
+        let issuer = match claims.get("iss") {
+            Some(named) => issuers.iter().find(|issuer| Some(&*issuer.name) == named.as_str()),
+            None => issuers.first(),
+        };
+        let mut typ = None;
+        if let Some(issuer) = issuer {
+            claims.entry("iss").or_insert_with(|| (*issuer.name).into());
+            if let Some(audience) = issuer.audience.first() {
+                claims.entry("aud").or_insert_with(|| (**audience).into());
+            }
+            typ = issuer.types.iter().find(|kind| !kind.is_empty()).map(|kind| kind.to_string());
+            if issuer.local {
+                claims.entry("gen").or_insert_with(|| i64::MAX.into());
+            }
+        }
+        claims.entry("exp").or_insert_with(|| now.unix.saturating_add(LIFE).into());
+        let csrf = claims.entry("csrf").or_insert_with(|| "of-this-question".into());
+        let csrf = csrf.as_str().unwrap_or_default().to_owned();
+        let header = Header { typ, ..Header::default() };
+        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&self.key));
+        (
+            token.expect("a map of JSON values can be written as JSON, and HMAC signs whatever it is given"),
+            csrf,
+        )
+    }
+
+    /// Puts a token where the request's route looks for one: in the header where it does, else in the place that it
+    /// names.
+    fn place(&self, parts: &mut Parts, token: &str, csrf: Option<&str>) {
+        let route = {
+            let read = Head::read(parts, self.policy.front.head_bounds, self.policy.front.slashes);
+            let found = read.as_ref().ok().and_then(|head| self.policy.table.find(head).ok());
+            found.map(|found| &self.policy.routes[*found.entry])
+        };
+        let sources = route.map(|route| &route.admission.sources);
+        let cookies = self.policy.trust.cookies();
+        let value = |text: String| HeaderValue::try_from(text).ok();
+        match sources {
+            Some(sources) if !sources.header => {
+                if let (Some(name), Some(value)) = (sources.named.first(), value(token.to_owned())) {
+                    parts.headers.append(name.clone(), value);
+                } else if let (true, Some(names)) = (sources.cookie, cookies) {
+                    let unsafe_method = is_unsafe(&parts.method);
+                    cookie(parts, names, token, csrf.filter(|_| unsafe_method));
+                } else if let Some(name) = &sources.query {
+                    let separator = if parts.uri.query().is_some() { '&' } else { '?' };
+                    let target = format!("{}{separator}{name}={token}", parts.uri);
+                    parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
+                }
+            }
+            Some(_) | None => {
+                if let Some(value) = value(format!("Bearer {token}")) {
+                    parts.headers.append(header::AUTHORIZATION, value);
+                }
+            }
+        }
+    }
+
+    /// Who sends it: whom the question names, or whom they name as a trusted proxy.
+    fn sender(&self, question: &Question, parts: &Parts) -> Caller {
+        let peer = Peer { address: question.client, scheme: question.scheme };
+        forwarded::caller(&peer, &self.policy.front.trusted_proxies, &parts.headers)
+    }
+
+    fn limits(
+        &self,
+        route: &Route,
+        sender: &Caller,
+        head: &Head<'_>,
+        caller: Option<&(Rc<Principal>, Place)>,
+    ) -> Vec<Counting> {
+        let principal = caller.map(|(principal, _)| &**principal);
+        let told = |limit: &Limit, before_token| Counting {
+            name: limit.name().to_string(),
+            quota: limit.told(),
+            by: self.counted_by(limit.by(), route, sender, head, principal),
+            before_token,
+        };
+        let before = route.limits.by_address.iter().map(|limit| told(limit, true));
+        before.chain(route.limits.by_caller.iter().map(|limit| told(limit, false))).collect()
+    }
+
+    /// What a limit counts a request by, in words and with the value where it is known.
+    fn counted_by(
+        &self,
+        by: &By,
+        route: &Route,
+        sender: &Caller,
+        head: &Head<'_>,
+        principal: Option<&Principal>,
+    ) -> String {
+        let unknown = "of the caller, who is not known";
+        match by {
+            By::ClientIp => format!("client address {}", sender.address),
+            By::Route => format!("route {}", route.name),
+            By::Subject => match principal {
+                Some(principal) => format!("subject {} of {}", principal.subject, principal.issuer),
+                None => format!("subject {unknown}"),
+            },
+            By::Header(name) if head.headers.contains_key(name) => format!("header {name}"),
+            By::Header(name) => format!("header {name}, which is absent"),
+            By::Claim(id) => {
+                let name = self.policy.trust.claims().get(usize::from(id.0)).map(ToString::to_string);
+                let name = name.unwrap_or_default();
+                match principal {
+                    Some(principal) if principal.claim(*id).is_some() => format!("claim {name}"),
+                    Some(principal) => format!("subject {}, for want of claim {name}", principal.subject),
+                    None => format!("claim {name} {unknown}"),
+                }
+            }
+        }
+    }
+
+    /// What the upstream would get, by the function that writes it.
+    fn outgoing(
+        &self,
+        route: &Route,
+        head: &Head<'_>,
+        parts: &Parts,
+        permit: &Permit,
+        sender: &Caller,
+        question: &Question,
+    ) -> Outgoing {
+        let delivery = match &route.handler {
+            Handler::Forward(delivery) => delivery,
+            Handler::Answer(_) => {
+                return Outgoing {
+                    upstream: "authority".to_owned(),
+                    servers: Vec::new(),
+                    method: parts.method.to_string(),
+                    path: head.path.to_string(),
+                    headers: Vec::new(),
+                };
+            }
+        };
+        let policy = self.policy;
+        let target = Target::of_route(
+            head,
+            &parts.uri,
+            delivery.strip_prefix.as_deref(),
+            &route.admission.sources,
+            permit,
+        );
+        let id = RequestId::default();
+        let id_header = HeaderValue::from_static("<made for each request>");
+        let forwarded_for =
+            HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
+        let none = Proofs::default();
+        let told = Told {
+            caller: *sender,
+            prepared: Prepared {
+                forwarded_for: &forwarded_for,
+                forwarded: &RefCell::new(None),
+                address: question.client,
+            },
+            id,
+            id_header: &id_header,
+            identity: policy.trust.identity(),
+            forward_token: policy.front.forward_token,
+            cookies: policy.trust.cookies(),
+            tell_csrf: route.csrf_field.is_some(),
+            credentials: &route.admission.sources.named,
+            // Not proven: a proof that holds would be a credential in whatever keeps this answer.
+            proofs: &none,
+            now: question.now,
+        };
+        let (method, path, mut headers, _) =
+            outgoing::head(parts.clone(), target, permit, &delivery.audience, &told);
+        if headers.get("traceparent") == Some(&id.traceparent()) {
+            headers.insert("traceparent", id_header.clone());
+        }
+        if permit.principal().is_some() {
+            let proven = HeaderValue::from_static("<proof of the identity, made for each request>");
+            if let Some(assertor) = &policy.proofs.assertion {
+                headers.insert(assertor.header.clone(), proven.clone());
+            }
+            if let (Some(name), Some(_)) = (&policy.proofs.signature, &delivery.audience.key) {
+                headers.insert(name.clone(), proven);
+            }
+        }
+        debug_assert!(headers.contains_key(X_REQUEST_ID), "every request that goes out has one");
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let mut headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        headers.sort();
+        let (upstream, servers) = upstream_of(delivery);
+        Outgoing { upstream, servers, method: method.to_string(), path: path.to_string(), headers }
+    }
+}
+
+impl Course<'_, '_> {
+    /// One that came to no route.
+    fn ended(denial: Denial) -> Self {
+        Self { found: None, caller: None, permit: None, outcome: Outcome::Refused(denial), shadow: false }
+    }
+}
+
+/// What a route asks, and how each of it ended: the caller first, then the rule's checks, of which serving asks as many
+/// as until the first that fails, and explaining all.
+fn checks(route: &Route, course: &Course<'_, '_>, found: &Found<'_, '_, usize>, now: Now) -> Vec<Checked> {
+    let caller = course.caller.as_ref().map(|(principal, _)| principal);
+    let of_caller = match &course.outcome {
+        Outcome::Refused(denial) if caller.is_none() => Outcome::Refused(denial.clone()),
+        Outcome::Passed | Outcome::Redirected | Outcome::Refused(_) => Outcome::Passed,
+    };
+    let asks = match route.admission.access {
+        Access::Public => "nothing: whoever calls",
+        Access::Optional => "a good token, or none",
+        Access::Authenticated => "a good token",
+    };
+    let mut told = vec![Checked { asks: asks.to_owned(), outcome: Some(of_caller) }];
+    told.extend(route.rule.checks().iter().map(|check| {
+        let verdict = caller.map(|principal| check.verdict(principal, &found.params, now));
+        let outcome = verdict.map(|verdict| verdict.map_or_else(Outcome::Refused, |()| Outcome::Passed));
+        Checked { asks: check.to_string(), outcome }
+    }));
+    told
+}
+
+/// Puts a token into the authority's cookie, as a browser would send it, with the CSRF token where it has to show one.
+fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str>) {
+    if let Ok(value) = HeaderValue::try_from(format!("{}={token}", names.access)) {
+        parts.headers.append(header::COOKIE, value);
+    }
+    if let Some(csrf) = csrf.and_then(|csrf| HeaderValue::from_str(csrf).ok()) {
+        parts.headers.insert(names.csrf_header.clone(), csrf);
+    }
+}
+
+pub(super) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
+    match &delivery.destination {
+        Destination::Upstream(upstream) => {
+            let servers = upstream.servers.iter().map(|server| server.origin.to_string()).collect();
+            (upstream.name.to_string(), servers)
+        }
+        Destination::Echo => (delivery.audience.name.to_string(), vec!["the built-in echo".to_owned()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{explain, verdict};
+    use super::*;
+    use crate::authority::Absent;
+    use crate::config;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use std::path::PathBuf;
+
+    const POLICY: &str = r#"
+        [server]
+        plain = "redirect"
+        trusted_proxies = ["10.0.0.0/8"]
+        [authority]
+        issuer = "https://a"
+        audience = ["x"]
+        cookies = true
+        [identity]
+        assertion = "X-Auth-Assertion"
+        [upstream.echo]
+        builtin = "echo"
+        [rate_limit.each]
+        by = "client_ip"
+        rate = "1/s"
+        [[route]]
+        name = "cookie"
+        path = "/cookie"
+        upstream = "echo"
+        sources = ["cookie"]
+        rate_limits = ["each"]
+        [[route]]
+        name = "named"
+        path = "/named"
+        upstream = "echo"
+        sources = [{ header = "X-Token" }]
+        [[route]]
+        name = "query"
+        path = "/query"
+        upstream = "echo"
+        sources = ["query"]
+        [[route]]
+        name = "fresh"
+        path = "/fresh"
+        upstream = "echo"
+        fresh = true
+        [[route]]
+        name = "shadow"
+        path = "/shadow"
+        upstream = "echo"
+        roles = ["clerk"]
+        mode = "shadow"
+    "#;
+
+    fn policy() -> Policy {
+        let loaded =
+            config::load_text("gateway.toml", POLICY.to_owned(), PathBuf::from("/nowhere"), Vec::new());
+        crate::policy::compile(&loaded.unwrap(), Absent::Pretend).unwrap().policy
+    }
+
+    fn claims(claims: Value) -> Map<String, Value> {
+        claims.as_object().unwrap().clone()
+    }
+
+    fn ada() -> Map<String, Value> {
+        claims(json!({ "sub": "ada", "roles": ["clerk"] }))
+    }
+
+    #[test]
+    fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
+        let policy = policy();
+        let examiner = Examiner::new(&policy);
+        for (path, absent) in [
+            ("/cookie", "cookie"),
+            ("/named", "x-token"),
+            ("/query", "authorization"),
+            ("/shadow", "authorization"),
+        ] {
+            // A request that changes something shows its CSRF token, as a page of ours would.
+            let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
+            let told = examiner.explain(&question);
+            assert_eq!(told.outcome, Outcome::Passed, "{told}");
+            assert_eq!(told.caller.as_ref().unwrap().subject, "ada", "{told}");
+            let outgoing = told.outgoing.unwrap();
+            assert_eq!(outgoing.path, format!("{path}?a=1"), "the token does not pass");
+            assert!(outgoing.headers.iter().all(|(name, _)| name != absent), "{outgoing:#?}");
+            assert_eq!(examiner.verdict(&question).outcome, Outcome::Passed);
+        }
+    }
+
+    #[test]
+    fn what_a_described_caller_leaves_out_is_filled_in_and_nothing_else() {
+        let policy = policy();
+        let ask = |path: &str, given: Value| {
+            let question = Question::parse(&format!("https://h{path}")).unwrap().claims(claims(given));
+            verdict(&policy, &question).outcome.word()
+        };
+        assert_eq!(ask("/named", json!({ "sub": "ada" })), "passed");
+        assert_eq!(ask("/named", json!({})), "missing_claim");
+        assert_eq!(ask("/named", json!({ "sub": "ada", "exp": 1 })), "expired_token");
+        assert_eq!(ask("/named", json!({ "sub": "ada", "iss": "https://b" })), "unknown_issuer");
+        assert_eq!(ask("/fresh", json!({ "sub": "ada" })), "fresh_token_required");
+        assert_eq!(ask("/fresh", json!({ "sub": "ada", "fresh": true })), "passed");
+    }
+
+    #[test]
+    fn a_described_caller_is_nobody_to_what_serves() {
+        let policy = policy();
+        let examiner = Examiner::new(&policy);
+        let question = Question::parse("https://h/fresh").unwrap();
+        let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
+        // The very token by which the question would pass.
+        assert!(!examiner.verdict(&question.token(token)).outcome.passes());
+    }
+
+    #[test]
+    fn in_the_shadow_the_refusal_is_told_and_what_passes_all_the_same() {
+        let policy = policy();
+        let question = Question::parse("https://h/shadow").unwrap().claims(claims(json!({ "sub": "ada" })));
+        let told = explain(&policy, &question);
+        assert_eq!((told.outcome.word(), told.shadow), ("insufficient_role", true));
+        let outgoing = told.outgoing.expect("it is sent all the same");
+        assert!(outgoing.headers.contains(&("x-auth-subject".to_owned(), "ada".to_owned())));
+        assert!(verdict(&policy, &question).reaches());
+    }
+
+    #[test]
+    fn cleartext_is_redirected_and_a_trusted_proxy_names_the_client() {
+        let policy = policy();
+        let question = Question::parse("http://h/cookie").unwrap();
+        assert_eq!(explain(&policy, &question).outcome, Outcome::Redirected);
+        let question = Question::parse("https://h/cookie").unwrap();
+        let question = question.header("X-Forwarded-For", "203.0.113.7").unwrap();
+        let told = explain(&policy, &question.clone().client("10.0.0.1".parse().unwrap()));
+        assert_eq!(told.limits[0].by, "client address 203.0.113.7");
+        let told = explain(&policy, &question.client("198.51.100.1".parse().unwrap()));
+        assert_eq!(told.limits[0].by, "client address 198.51.100.1");
+    }
+
+    #[test]
+    fn no_proof_that_holds_is_in_an_answer() {
+        let policy = policy();
+        let told = explain(&policy, &Question::parse("https://h/named").unwrap().claims(ada()));
+        let headers = told.outgoing.unwrap().headers;
+        let (_, value) = headers.iter().find(|(name, _)| name == "x-auth-assertion").unwrap();
+        assert!(value.starts_with('<'), "{value}");
+    }
+
+    #[test]
+    fn an_explanation_is_read_again_as_it_was_written() {
+        let policy = policy();
+        for line in ["https://h/shadow", "https://h/nowhere", "http://h/", "https://h/%00"] {
+            let told = explain(&policy, &Question::parse(line).unwrap());
+            let written = serde_json::to_string(&told).unwrap();
+            let read: Explanation = serde_json::from_str(&written).unwrap();
+            assert_eq!(read.to_string(), told.to_string(), "{line}");
+        }
+    }
+
+    proptest! {
+        /// The short answer and the long one never differ, whatever is asked.
+        #[test]
+        fn verdict_and_explanation_agree(
+            path in "/(cookie|named|query|fresh|shadow|%[0-9a-f]{2}|\\.\\.|;x|/|x){0,3}",
+            method in "GET|POST|DELETE",
+            scheme in "https?",
+            roles in prop::collection::vec("clerk|admin", 0..3),
+            token in prop::option::of("[a-z.]{0,8}"),
+        ) {
+            let policy = policy();
+            let question = Question::new(&method, &format!("{scheme}://h{path}")).unwrap();
+            let question = match token {
+                Some(token) => question.token(token),
+                None => question.claims(claims(json!({ "sub": "ada", "roles": roles }))),
+            };
+            let (short, long) = (verdict(&policy, &question), explain(&policy, &question));
+            let route = short.route.map(|route| policy.routes[route].name.to_string());
+            prop_assert_eq!(route, long.route.as_ref().map(|route| route.name.clone()));
+            prop_assert_eq!(&short.outcome, &long.outcome);
+            prop_assert_eq!(short.shadow, long.shadow);
+            prop_assert_eq!(long.outgoing.is_some(), short.reaches());
+        }
+    }
+}

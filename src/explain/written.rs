@@ -1,0 +1,178 @@
+//! What two policies' files say differently, key by key: what a comparison of who gets where leaves out.
+//!
+//! Promises that it is complete, since it compares all that is in effect, and that it tells no secret: the effective
+//! policy has none. That a secret was changed is told of issuers alone, whose keys can be compared.
+
+use crate::config::Loaded;
+use crate::config::effective::Effective;
+use crate::policy::Policy;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A key that says something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Other {
+    /// The key; routes and issuers by their names, since their numbers change when one is added.
+    pub what: String,
+    /// What it said, as JSON; none: it was not given.
+    pub before: Option<String>,
+    /// What it says; none: it is not given.
+    pub after: Option<String>,
+}
+
+/// A policy and the file that it was compiled from.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'w> {
+    /// The file.
+    pub file: &'w Loaded,
+    /// What it compiled to.
+    pub policy: &'w Policy,
+}
+
+/// What is written differently, in the order of the keys.
+///
+/// # Errors
+/// A value that cannot be written.
+pub fn others(old: Written<'_>, new: Written<'_>) -> Result<Vec<Other>, String> {
+    let (before, after) = (keys(old.file)?, keys(new.file)?);
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let mut others = Vec::new();
+    for table in names.iter().map(|(table, _)| table).collect::<BTreeSet<_>>() {
+        let has = |keys: &Keys| keys.keys().any(|(known, _)| known == table);
+        // Of a route that is new or gone, who gets there is told already, and all its keys would tell nothing more.
+        let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
+        match (has(&before), has(&after)) {
+            (true, false) if is_whole => others.push(told(table, Some("there"), None)),
+            (false, true) if is_whole => others.push(told(table, None, Some("there"))),
+            (_, _) => {
+                let own = names.iter().filter(|(known, _)| known == table);
+                let differ = own.filter(|name| before.get(name) != after.get(name));
+                others.extend(differ.map(|name| {
+                    let value = |keys: &Keys| keys.get(name).cloned();
+                    let what = if table.is_empty() { name.1.clone() } else { format!("{table}: {}", name.1) };
+                    Other { what, before: value(&before), after: value(&after) }
+                }));
+            }
+        }
+    }
+    for issuer in new.policy.trust.issuers().iter().filter(|issuer| !issuer.local) {
+        let was = old.policy.trust.issuers().iter().find(|known| known.name == issuer.name);
+        if was.is_some_and(|was| !was.keys.is_same(&issuer.keys)) {
+            let what = format!("issuer {:?}: keys", issuer.name);
+            others.push(told(&what, Some("others"), Some("these")));
+        }
+    }
+    Ok(others)
+}
+
+fn told(what: &str, before: Option<&str>, after: Option<&str>) -> Other {
+    Other { what: what.to_owned(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
+}
+
+/// Values by the route or issuer that they are of (empty: of neither) and their keys.
+type Keys = BTreeMap<(String, String), String>;
+
+fn keys(loaded: &Loaded) -> Result<Keys, String> {
+    let effective = Effective::of(loaded, false)?;
+    let keys = effective.entries.into_iter().filter_map(|entry| {
+        // What is expected of a policy is no part of it; and of a list without tables there is nothing to tell.
+        if entry.key.starts_with("test[") || matches!(&*entry.key, "test" | "issuer" | "route") {
+            return None;
+        }
+        Some((named(loaded, &entry.key), entry.value.to_string()))
+    });
+    Ok(keys.collect())
+}
+
+/// `route[3].upstream` of a route named `orders`: `route "orders"`, `upstream`.
+fn named(loaded: &Loaded, key: &str) -> (String, String) {
+    let numbered = |table: &str| {
+        let (index, rest) = key.strip_prefix(table)?.strip_prefix('[')?.split_once("].")?;
+        Some((index.parse::<usize>().ok()?, rest.to_owned()))
+    };
+    if let Some((index, rest)) = numbered("route")
+        && let Some(route) = loaded.file.route.get(index)
+    {
+        let name = if route.name.is_empty() { &route.path } else { &route.name };
+        return (format!("route {name:?}"), rest);
+    }
+    if let Some((index, rest)) = numbered("issuer")
+        && let Some(issuer) = loaded.file.issuer.get(index)
+    {
+        return (format!("issuer {:?}", issuer.issuer), rest);
+    }
+    (String::new(), key.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Absent;
+
+    const BASE: &str = r#"
+        [[issuer]]
+        issuer = "https://id.example.com/"
+        audience = ["a"]
+        algorithms = ["HS256"]
+        secret = "0123456789abcdef0123456789abcdef"
+        [rate_limit.login]
+        rate = "10/m"
+        [upstream.echo]
+        builtin = "echo"
+        [[route]]
+        name = "a"
+        path = "/a"
+        upstream = "echo"
+    "#;
+
+    /// What is told, one line each.
+    fn between(old: &str, new: &str) -> Vec<String> {
+        let read = |text: &str| {
+            let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());
+            let loaded = loaded.unwrap();
+            let policy = crate::policy::compile(&loaded, Absent::Pretend).unwrap().policy;
+            (loaded, policy)
+        };
+        let (old, new) = (read(old), read(new));
+        let written = |(file, policy)| Written { file, policy };
+        let others = others(written((&old.0, &old.1)), written((&new.0, &new.1))).unwrap();
+        let told = |other: Other| {
+            let side = |side: Option<String>| side.unwrap_or_else(|| "-".to_owned());
+            format!("{} | {} | {}", other.what, side(other.before), side(other.after))
+        };
+        others.into_iter().map(told).collect()
+    }
+
+    #[test]
+    fn each_key_that_says_something_else_is_told() {
+        let edit = |from: &str, to: &str| between(BASE, &BASE.replace(from, to));
+        assert_eq!(edit("\"10/m\"", "\"20/m\""), ["rate_limit.login.rate | \"10/m\" | \"20/m\""]);
+        assert_eq!(edit("rate =", "burst = 3\nrate ="), ["rate_limit.login.burst | - | 3"]);
+        assert_eq!(
+            edit("path = \"/a\"", "path = \"/a\"\nroles = [\"x\"]"),
+            ["route \"a\": roles | - | [\"x\"]"]
+        );
+        assert_eq!(
+            edit("[[route]]", "[identity]\nsubject = \"Remote-User\"\n[[route]]"),
+            ["identity.subject | - | \"Remote-User\""]
+        );
+        assert!(edit("x", "x").is_empty());
+    }
+
+    #[test]
+    fn a_route_is_known_by_its_name_wherever_it_stands() {
+        let more = "[[route]]\nname = \"b\"\npath = \"/b\"\nupstream = \"echo\"\n[[route]]\nname = \"a\"";
+        let found = between(BASE, &BASE.replace("[[route]]\n        name = \"a\"", more));
+        assert_eq!(found, ["route \"b\" | - | there"]);
+        let tested = format!(
+            "{BASE}\n[[test]]\nname = \"t\"\nrequest = \"GET https://h/a\"\nexpect = {{ allow = false }}"
+        );
+        assert_eq!(between(BASE, &tested), [] as [&str; 0], "a test is no part of what is obeyed");
+    }
+
+    #[test]
+    fn that_a_secret_is_another_is_told_and_never_the_secret() {
+        let found = between(BASE, &BASE.replace("0123456789abcdef0", "x123456789abcdef0"));
+        assert_eq!(found, ["issuer \"https://id.example.com/\": keys | others | these"]);
+    }
+}

@@ -1,0 +1,248 @@
+//! The policy's own tests: `[[test]]`.
+
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{Finished, command, write_policy};
+use crate::kit::{Portcullis, Request, Upstream, eventually, token};
+use crate::policy;
+use serde_json::Value;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+const ROUTES: &str = r#"
+[[route]]
+name = "orders"
+path = "/orders/{id}"
+methods = ["GET"]
+upstream = "app"
+roles = ["clerk"]
+strip_prefix = "/orders"
+
+[[route]]
+name = "open"
+path = "/{*rest}"
+upstream = "app"
+access = "public"
+"#;
+
+const GOOD: &str = r#"
+[[test]]
+name = "a clerk reads an order"
+request = "GET https://api.example.com/orders/7?x=1"
+headers = { Authorization-Hint = "none", X-Auth-Roles = "admin" }
+claims = { sub = "u1", roles = ["clerk"] }
+expect = { allow = true, route = "orders", path = "/7?x=1", headers = { X-Auth-Subject = "u1", X-Auth-Roles = "clerk", Authorization = "" } }
+
+[[test]]
+name = "a guest does not"
+request = "GET https://api.example.com/orders/7"
+claims = { sub = "u1", roles = ["guest"] }
+expect = { deny = "insufficient_role", status = 403, route = "orders" }
+
+[[test]]
+name = "nobody does"
+request = "https://api.example.com/orders/7"
+expect = { allow = false }
+
+[[test]]
+name = "a token that was good then"
+request = "GET https://api.example.com/orders/7"
+time = "2020-01-01T00:00:10Z"
+claims = { sub = "u1", roles = ["clerk"], exp = 1577836820 }
+expect = { allow = true }
+
+[[test]]
+name = "and is not any more"
+request = "GET https://api.example.com/orders/7"
+claims = { sub = "u1", roles = ["clerk"], exp = 1577836820 }
+expect = { deny = "expired_token" }
+"#;
+
+fn written(tests: &str) -> Dir {
+    let dir = Dir::new();
+    write_policy(&dir, &policy(&Upstream::start(), &format!("{ROUTES}{tests}")));
+    dir
+}
+
+fn case(expect: &str) -> String {
+    format!(
+        "[[test]]\nname = \"t\"\nrequest = \"GET https://h/orders/7\"\nclaims = {{ sub = \"u1\", roles = [\"clerk\"] }}\nexpect = {expect}\n"
+    )
+}
+
+fn check(tests: &str, format: &str) -> Finished {
+    command(&written(tests), &["check", "--format", format])
+}
+
+#[test]
+fn tests_that_hold_are_counted() {
+    let told = check(GOOD, "text");
+    assert_eq!(told.code, Some(0), "{}", told.text());
+    assert!(told.stdout.contains("5 tests, 5 passed"), "{}", told.stdout);
+}
+
+#[test]
+fn each_thing_that_differs_is_told_with_what_was_expected_and_what_was_found() {
+    for (expect, what, expected, found) in [
+        (r#"{ allow = false }"#, "the verdict", "it is refused", "it passes"),
+        (
+            r#"{ deny = "insufficient_role" }"#,
+            "the verdict",
+            "it is refused, with insufficient_role",
+            "it passes",
+        ),
+        (r#"{ status = 403 }"#, "the refusal's status", "403", "none"),
+        (r#"{ route = "open" }"#, "the route", "\"open\"", "\"orders\""),
+        (r#"{ path = "/8" }"#, "the path that the upstream gets", "\"/8\"", "\"/7\""),
+        (
+            r#"{ headers = { X-Auth-Subject = "u2" } }"#,
+            "the header x-auth-subject that the upstream gets",
+            "\"u2\"",
+            "\"u1\"",
+        ),
+        (r#"{ headers = { X-Auth-Subject = "" } }"#, "x-auth-subject", "absent", "\"u1\""),
+        (r#"{ headers = { X-Other = "1" } }"#, "x-other", "\"1\"", "absent"),
+    ] {
+        let told = check(&case(expect), "text");
+        assert_eq!(told.code, Some(1), "{expect}: {}", told.text());
+        for line in [what, &format!("    - {expected}\n"), &format!("    + {found}\n"), "  | verdict: passes"]
+        {
+            assert!(told.stdout.contains(line), "{expect}: {line}\n{}", told.stdout);
+        }
+        assert!(told.stdout.contains("the test \"t\" fails"), "{}", told.stdout);
+        assert!(told.stdout.contains("1 test, 0 passed, 1 failed"), "{}", told.stdout);
+    }
+}
+
+#[test]
+fn a_test_that_cannot_be_meant_is_a_fault() {
+    let request = "[[test]]\nname = \"t\"\nexpect = { allow = true }\n";
+    for (tests, says) in [
+        (case("{}"), "nothing is expected"),
+        (case(r#"{ allow = true, deny = "no_route" }"#), "a refusal beside allow = true"),
+        (case(r#"{ deny = "insufficient_rule" }"#), "the nearest is \"insufficient_role\""),
+        (case(r#"{ deny = "rate_limited" }"#), "no test can meet"),
+        (case(r#"{ deny = "no_route", status = 403 }"#), "404, the status of no_route"),
+        (case(r#"{ allow = true, status = 200 }"#), "beside allow = true"),
+        (case(r#"{ deny = "no_route", path = "/7" }"#), "a refusal that is sent"),
+        (case(r#"{ route = "order" }"#), "the nearest is \"orders\""),
+        (case(r#"{ headers = { "a b" = "1" } }"#), "no header name"),
+        (
+            format!("{request}request = \"/x\"\n").replace("expect", "claims = { sub = \"a\" }\nexpect"),
+            "no URL",
+        ),
+        (request.replace("name", "request = \"https://h/\"\ntime = \"noon\"\nname"), "RFC 3339"),
+        (request.replace("name", "request = \"https://h/\"\nclient = \"me\"\nname"), "an address"),
+        (
+            request.replace("name", "request = \"https://h/\"\ntoken = \"x\"\nclaims = {}\nname"),
+            "a token beside claims",
+        ),
+        (request.replace("name", "request = \"https://h/\"\ntoken = \"env:NOT_SET\"\nname"), "NOT_SET"),
+        (
+            request.replace("\"t\"", "\"\"").replace("expect", "request = \"https://h/\"\nexpect"),
+            "test[0].name: nothing",
+        ),
+        (format!("{0}{0}", case("{ allow = true }")), "the name of test 1 as well"),
+    ] {
+        let told = check(&tests, "text");
+        assert_eq!(told.code, Some(1), "{tests}: {}", told.text());
+        assert!(told.stdout.contains(says), "{says}\n{}", told.stdout);
+    }
+}
+
+#[test]
+fn a_token_in_a_test_is_verified() {
+    let dir = written("");
+    dir.write("token", token("u1").role("clerk").sign());
+    dir.write("bad", token("u1").role("clerk").expired().sign());
+    let test = |file: &str, expect: &str| {
+        format!(
+            "[[test]]\nname = \"{file}\"\nrequest = \"https://h/orders/7\"\ntoken = \"file:{file}\"\nexpect = {expect}\n"
+        )
+    };
+    let tests = test("token", "{ allow = true }") + &test("bad", "{ deny = \"expired_token\" }");
+    write_policy(&dir, &policy(&Upstream::start(), &format!("{ROUTES}{tests}")));
+    let told = command(&dir, &["check"]);
+    assert_eq!(told.code, Some(0), "{}", told.text());
+}
+
+#[test]
+fn a_policy_whose_tests_fail_is_not_served_unless_it_says_so() {
+    let failing = case("{ allow = false }");
+    let dir = written(&failing);
+    let told = command(&dir, &["run"]);
+    assert_eq!(told.code, Some(1), "{}", told.text());
+    assert!(told.stderr.contains("the test \"t\" fails: the verdict"), "{}", told.stderr);
+
+    let upstream = Upstream::start();
+    let lenient = policy(&upstream, &format!("[policy]\ntests = \"warn\"\n{ROUTES}{failing}"));
+    let gateway = Portcullis::with(&lenient).start();
+    gateway.wait_log("the failing test", |line| {
+        line["found"].as_str().is_some_and(|f| f.contains("the test \"t\" fails"))
+    });
+    Request::get("/x").to(gateway.http()).is(200);
+    assert_eq!(command(gateway.dir(), &["check"]).code, Some(1), "check is for those who want to know");
+}
+
+#[test]
+fn a_reload_whose_tests_fail_leaves_the_old_policy() {
+    let upstream = Upstream::start();
+    let gateway = Portcullis::with(&policy(&upstream, ROUTES)).start();
+    let open = ROUTES.replace("roles = [\"clerk\"]", "access = \"public\"");
+    let guarded =
+        case("{ allow = true }").replace("claims", "# claims").replace("allow = true", "allow = false");
+    write_policy(gateway.dir(), &policy(&upstream, &format!("{open}{guarded}")));
+    let answer = Request::new("POST", "/reload").host("localhost").to(gateway.admin());
+    assert_eq!(answer.status, 422, "{answer:#?}");
+    assert_eq!(answer.json()["diagnostics"][0]["id"], "failed_test");
+    Request::get("/orders/7").to(gateway.http()).is_refusal(401, "missing_token");
+
+    write_policy(gateway.dir(), &policy(&upstream, &open));
+    Request::new("POST", "/reload").host("localhost").to(gateway.admin()).is(200);
+    Request::get("/orders/7").to(gateway.http()).is(200);
+    eventually("both are counted", || {
+        let text = Request::get("/metrics").to(gateway.admin()).text();
+        ["reloaded", "refused"].iter().all(|outcome| {
+            text.contains(&format!("portcullis_policy_reloads_total{{outcome=\"{outcome}\"}} 1"))
+        })
+    });
+}
+
+/// What a real parser reads of JUnit's XML: the number of failures it says, of cases, and of failures in cases.
+fn read_junit(xml: &str) -> (String, usize, usize) {
+    let script = "import sys, xml.etree.ElementTree as E\nr = E.parse(sys.stdin).getroot()\n\
+        print(r.get('failures'), len(r.findall('.//testcase')), len(r.findall('.//testcase/failure')))\n";
+    let mut python = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is installed for the tests");
+    python.stdin.take().unwrap().write_all(xml.as_bytes()).unwrap();
+    let out = String::from_utf8(python.wait_with_output().unwrap().stdout).unwrap();
+    let words: Vec<_> = out.split_whitespace().collect();
+    let [said, cases, failures] = words[..] else { panic!("{out:?}\n{xml}") };
+    (said.to_owned(), cases.parse().unwrap(), failures.parse().unwrap())
+}
+
+#[test]
+fn machines_are_told_by_junit_tap_and_json() {
+    let hostile = case("{ allow = false }").replace("\"t\"", "\"a <b> & \\\"c\\\" \\u0001 # d\"");
+    let tests = format!("{GOOD}{hostile}");
+    let junit = check(&tests, "junit");
+    assert_eq!(junit.code, Some(1));
+    let (said, cases, failures) = read_junit(&junit.stdout);
+    assert_eq!((said.as_str(), cases, failures), ("1", 6, 1), "{}", junit.stdout);
+
+    let tap = check(&tests, "tap").stdout;
+    assert!(tap.starts_with("TAP version 14\n1..6\n"), "{tap}");
+    assert_eq!(tap.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{tap}");
+    assert!(tap.contains("not ok 6 - a <b> & \"c\"   \\# d\n  ---\n"), "{tap}");
+
+    let json: Value = serde_json::from_str(&check(&tests, "json").stdout).unwrap();
+    assert_eq!((&json["ok"], &json["tests"][5]["passed"]), (&false.into(), &false.into()));
+    assert_eq!(json["tests"][5]["differences"][0]["expected"], "it is refused");
+
+    let faulty = check("[[test]]\nnam = 1\n", "junit");
+    assert_eq!(read_junit(&faulty.stdout).2, 4, "{}", faulty.stdout);
+    assert_eq!(command(&Dir::new(), &["explain", "https://h/", "--format", "tap"]).code, Some(2));
+}

@@ -1,0 +1,308 @@
+//! The policy as it is in effect, what describes one, and one to begin with.
+
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{Finished, command, command_in, write_policy};
+use crate::kit::{ISSUER, Portcullis, Request};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A policy with a value of each kind.
+const POLICY: &str = "
+[server]
+trusted_proxies = [\"10.0.0.0/8\", \"2001:db8::7\"]
+
+[authority]
+issuer    = \"https://localhost:8443\"
+audience  = \"portcullis\"
+role_limit = \"all\"
+claims    = { tenant = \"company\" }
+
+[upstream.echo]
+builtin = \"echo\"
+
+[rate_limit.slow]
+rate = \"6/m\"
+
+[[route]]
+path     = \"/\"
+upstream = \"echo\"
+access   = \"public\"
+
+[[route]]
+path     = \"/x\"
+upstream = \"echo\"
+claims   = { tenant = \"{*}\", level = 3 }
+sources  = [\"cookie\", { header = \"X-Api-Token\" }]
+fresh    = \"10m\"
+rate_limits = \"slow\"
+";
+
+fn in_dir(policy: &str) -> Dir {
+    let dir = Dir::new();
+    write_policy(&dir, policy);
+    dir
+}
+
+fn policy_of(dir: &Dir) -> String {
+    std::fs::read_to_string(dir.path().join("gateway.toml")).unwrap()
+}
+
+/// The number of the line of a policy that begins so.
+#[track_caller]
+fn line(dir: &Dir, begins: &str) -> usize {
+    policy_of(dir).lines().position(|line| line.starts_with(begins)).expect("the policy has this line") + 1
+}
+
+/// Whether a line of the output says this of a key: its value, and then its origin.
+#[track_caller]
+fn says(shown: &Finished, value: &str, origin: &str) {
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let line = shown.stdout.lines().find(|line| line.starts_with(&format!("{value} ")));
+    let line = line.unwrap_or_else(|| panic!("{value}: {}", shown.stdout));
+    assert!(line.ends_with(&format!("# {origin}")), "{value} # {origin}: {line}");
+}
+
+/// Every key of `config show --format json`, with its value and its origins.
+#[track_caller]
+fn keys(shown: &Finished) -> BTreeMap<String, (Value, Value)> {
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let report: Value =
+        serde_json::from_str(&shown.stdout).unwrap_or_else(|error| panic!("{error}: {shown:?}"));
+    let keys = report["keys"].as_array().unwrap().iter();
+    keys.map(|key| (key["key"].as_str().unwrap().to_owned(), (key["value"].clone(), key["origins"].clone())))
+        .collect()
+}
+
+#[test]
+fn every_value_is_shown_with_where_it_comes_from() {
+    let dir = in_dir(POLICY);
+    let environment = [
+        ("PORTCULLIS_SERVER__DRAIN", "7s"),
+        ("PORTCULLIS_ROUTE__1__ROLES", "[\"clerk\"]"),
+        ("PORTCULLIS_LOG__LEVEL", "warn"),
+    ];
+    let shown = command_in(&dir, &["config", "show"], &environment);
+    let at = |begins: &str| format!("gateway.toml:{}", line(&dir, begins));
+    says(&shown, "trusted_proxies = [\"10.0.0.0/8\", \"2001:db8::7/128\"]", &at("trusted_proxies"));
+    says(&shown, "rate = \"6/m\"", &at("rate = "));
+    says(&shown, "role_limit = \"all\"", &at("role_limit"));
+    says(&shown, "fresh = \"10m\"", &at("fresh"));
+    says(&shown, "level = 3", &at("claims   = { tenant = \"{*}\""));
+    says(&shown, "drain = \"7s\"", "environment variable PORTCULLIS_SERVER__DRAIN");
+    says(&shown, "roles = [\"clerk\"]", "environment variable PORTCULLIS_ROUTE__1__ROLES");
+    says(&shown, "paths = \"strict\"", "default");
+    says(&shown, "refresh_grace = \"10s\"", "default");
+    // And the same for programs.
+    let keys = keys(&command_in(&dir, &["config", "show", "--format", "json"], &environment));
+    let origin = |key: &str| keys[key].1[0].clone();
+    assert_eq!(keys["server.drain"].0, "7s");
+    assert_eq!(origin("server.drain"), serde_json::json!({ "environment": "PORTCULLIS_SERVER__DRAIN" }));
+    assert_eq!(
+        origin("rate_limit.slow.rate"),
+        serde_json::json!({ "file": "gateway.toml", "line": line(&dir, "rate = ") })
+    );
+    assert_eq!(
+        origin("route[1].claims.level"),
+        serde_json::json!({ "file": "gateway.toml", "line": line(&dir, "claims   =") })
+    );
+    assert_eq!(origin("server.paths"), serde_json::json!({ "default": true }));
+    assert_eq!(keys["route[1].sources"].0, serde_json::json!(["cookie", { "header": "X-Api-Token" }]));
+}
+
+#[test]
+fn what_is_shown_is_a_policy_that_says_the_same() {
+    let dir = in_dir(POLICY);
+    let values = |dir: &Dir| {
+        let keys = keys(&command(dir, &["config", "show", "--format", "json"]));
+        keys.into_iter().map(|(key, (value, _))| (key, value)).collect::<BTreeMap<_, _>>()
+    };
+    for arguments in [&["config", "show"][..], &["config", "show", "--changed"]] {
+        let other = Dir::new();
+        other.write("gateway.toml", command(&dir, arguments).stdout);
+        assert_eq!(values(&other), values(&dir), "{arguments:?}: {}", policy_of(&other));
+    }
+}
+
+#[test]
+fn only_what_differs_from_the_defaults_is_shown_on_request() {
+    let dir = in_dir(&POLICY.replace("[authority]", "[authority]\nsame_site = \"strict\"\nsessions = 7"));
+    let shown = command(&dir, &["config", "show", "--changed"]);
+    says(&shown, "sessions = 7", &format!("gateway.toml:{}", line(&dir, "sessions")));
+    says(&shown, "access = \"public\"", &format!("gateway.toml:{}", line(&dir, "access")));
+    for default in ["same_site", "paths", "refresh_grace", "# default", "[identity]", "[policy]"] {
+        assert!(!shown.stdout.contains(default), "{default}: {}", shown.stdout);
+    }
+    assert_eq!(shown.stdout.matches("[[route]]").count(), 2);
+}
+
+#[test]
+fn a_secret_is_never_shown_and_its_place_is() {
+    let secret = "correct-horse-battery-staple-0123456789";
+    let issuer = |secret: &str| {
+        format!(
+            "[[issuer]]\nissuer = \"https://a/\"\naudience = \"o\"\nalgorithms = \"HS256\"\nsecret = \"{secret}\"\n"
+        )
+    };
+    let tables = "
+[authority]
+issuer   = \"https://localhost:8443\"
+audience = \"portcullis\"
+store    = \"postgres://portcullis:@@db.example/portcullis\"
+[authority.client.billing]
+secret = \"@\"
+[upstream.app]
+servers         = \"http://root:@@127.0.0.1:1\"
+identity_secret = \"@\"
+[[test]]
+request = \"GET https://localhost/?access_token=@\"
+token   = \"@\"
+[[test]]
+request = \"GET https://localhost/\"
+headers = { Authorization = \"Bearer @\", Accept = \"text/html\" }
+";
+    let tables = tables.replace("@@", "\u{1}").replace("\u{1}", &format!("{secret}\u{2}"));
+    let tables = tables.replace('@', secret).replace('\u{2}', "@");
+    let literal = in_dir(&format!("{}{tables}", issuer(secret)));
+    let variable = in_dir(&issuer("env:PORTCULLIS_SECRET_NOT_SET"));
+    let override_ = ("PORTCULLIS_ISSUER__0__SECRET", secret);
+    for format in ["text", "json"] {
+        for changed in [&[][..], &["--changed"]] {
+            let arguments = [&["config", "show", "--format", format], changed].concat();
+            for shown in [command(&literal, &arguments), command_in(&variable, &arguments, &[override_])] {
+                assert_eq!(shown.code, Some(0), "{shown:?}");
+                assert!(!shown.text().contains(secret) && shown.text().contains("\"****\""), "{shown:?}");
+            }
+            // The neighbour: nothing secret about where the secret is.
+            let shown = command(&variable, &arguments);
+            assert!(
+                shown.stdout.contains("env:PORTCULLIS_SECRET_NOT_SET") && !shown.stdout.contains("****"),
+                "{shown:?}"
+            );
+        }
+    }
+    let shown = command(&literal, &["config", "show"]).stdout;
+    assert!(shown.contains("Accept = \"text/html\"") && shown.contains("127.0.0.1:1"), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_read_is_told_and_not_shown() {
+    let dir = in_dir("[server]\nworkres = 1\nmin = \"hush-hush\"\n[[issuer]]\nsecret = \"$HUSH\"\n");
+    let shown = command(&dir, &["config", "show"]);
+    assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");
+    assert!(shown.stderr.contains("workers") && shown.stderr.contains("issuer[0].secret"), "{shown:?}");
+    assert!(!shown.stderr.contains("hush-hush"), "{shown:?}");
+    let shown = command(&Dir::new(), &["config", "show"]);
+    assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");
+    assert!(shown.stderr.contains("gateway.toml"), "{shown:?}");
+    // What can be read and not be served is shown: whoever looks for the fault needs to see it.
+    let dir = in_dir(&format!("{ISSUER}[[route]]\npath = \"/\"\nupstream = \"nowhere\"\n"));
+    assert_eq!(command(&dir, &["check"]).code, Some(1));
+    says(
+        &command(&dir, &["config", "show"]),
+        "upstream = \"nowhere\"",
+        &format!("gateway.toml:{}", line(&dir, "upstream")),
+    );
+}
+
+#[test]
+fn the_schema_is_printed_without_a_policy() {
+    let schema = command(&Dir::new(), &["config", "schema"]);
+    assert_eq!(schema.code, Some(0), "{schema:?}");
+    assert_eq!(schema.stdout, include_str!("../../docs/gateway.schema.json"));
+}
+
+#[test]
+fn a_starter_passes_its_own_check_whatever_upstream_is_given() {
+    for url in [
+        None,
+        Some("http://127.0.0.1:9001"),
+        Some("http://[::1]:9001"),
+        Some("http://localhost"),
+        Some("http://orders.svc.cluster.local:80"),
+        Some("HTTP://EXAMPLE.COM"),
+        Some("https://orders.example:8443"),
+    ] {
+        let dir = Dir::new();
+        let upstream = url.map(|url| ["--upstream", url]);
+        let arguments = [&["init"][..], upstream.as_ref().map_or(&[], |upstream| &upstream[..])].concat();
+        let made = command(&dir, &arguments);
+        assert_eq!(made.code, Some(0), "{url:?}: {made:?}");
+        for next in ["portcullis check --strict", "portcullis user add"] {
+            assert!(made.stdout.contains(next), "{url:?}: {made:?}");
+        }
+        let check = command(&dir, &["check"]);
+        assert_eq!(check.code, Some(0), "{url:?}: {check:?}");
+        assert!(check.stdout.contains("0 warnings"), "{url:?}: {check:?}");
+        assert!(url.is_none_or(|url| policy_of(&dir).contains(&format!("[\"{url}\"]"))), "{url:?}");
+    }
+}
+
+#[test]
+fn a_starter_serves_and_guards() {
+    let starter = command(&Dir::new(), &["init", "--output", "-"]);
+    assert_eq!(starter.code, Some(0), "{starter:?}");
+    let free = "127.0.0.1:0";
+    let gateway = Portcullis::with(&starter.stdout)
+        .env("PORTCULLIS_SERVER__HTTPS", "")
+        .env("PORTCULLIS_SERVER__HTTP", free)
+        .env("PORTCULLIS_SERVER__ADMIN", free)
+        .start();
+    let answer = Request::get("/").to(gateway.http());
+    answer.is(401);
+    assert_eq!(answer.json()["code"], "missing_token");
+}
+
+#[test]
+fn a_url_that_no_upstream_can_have_is_refused_and_nothing_is_written() {
+    for (url, why) in [
+        ("127.0.0.1:9001", "no scheme"),
+        ("/app", "no scheme"),
+        ("", "no URL"),
+        ("ftp://a", "the scheme ftp"),
+        ("http://a/b", "a path or query"),
+        ("http://a/", "a path or query"),
+        ("http://a?b", "a path or query"),
+        ("http://a:99999", "a port that is none"),
+        ("http://a:0", "port 0"),
+        ("http://a\"]\n[upstream.b]\nservers = [\"http://b", "no URL"),
+        ("http://root:hush@a", "a user name"),
+    ] {
+        let dir = Dir::new();
+        let made = command(&dir, &["init", "--upstream", url]);
+        assert_eq!((made.code, &*made.stdout), (Some(2), ""), "{url:?}: {made:?}");
+        assert!(made.stderr.starts_with("--upstream: ") && made.stderr.contains(why), "{url:?}: {made:?}");
+        assert!(
+            made.stderr.contains("http://host:port") && !made.stderr.contains("hush"),
+            "{url:?}: {made:?}"
+        );
+        assert!(!dir.path().join("gateway.toml").exists(), "{url:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_there_is_left_as_it_is() {
+    let dir = Dir::new();
+    dir.write("gateway.toml", "# mine\n");
+    std::os::unix::fs::symlink("nowhere.toml", dir.path().join("link.toml")).unwrap();
+    for arguments in [
+        &["init"][..],
+        &["init", "--output", "link.toml"],
+        &["init", "--config", "link.toml"],
+        &["init", "--output", "."],
+    ] {
+        let made = command(&dir, arguments);
+        assert_eq!((made.code, &*made.stdout), (Some(1), ""), "{made:?}");
+        assert!(made.stderr.contains("is there already"), "{made:?}");
+    }
+    assert_eq!(policy_of(&dir), "# mine\n");
+    assert!(!dir.path().join("nowhere.toml").exists());
+    let made = command(&dir, &["init", "--output", "none/gateway.toml"]);
+    assert!(made.code == Some(1) && made.stderr.contains("No such file"), "{made:?}");
+    // The neighbour: another name.
+    let made = command(&dir, &["init", "--output", "my own.toml"]);
+    assert!(made.code == Some(0) && made.stdout.contains("--config 'my own.toml'"), "{made:?}");
+    assert_eq!(command(&dir, &["check", "--config", "my own.toml"]).code, Some(0));
+    let made = command(&dir, &["init", "--config", "third.toml", "--format", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&made.stdout).unwrap()["written"], "third.toml");
+    assert_eq!(command(&dir, &["check", "--config", "third.toml"]).code, Some(0));
+}
