@@ -10,6 +10,7 @@ use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::explain::case::{self, EXPLAINED_MAX, Mismatch, Tried};
+use crate::policy::{Sifted, Waived};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -36,13 +37,15 @@ struct Report<'p> {
     routes: Option<usize>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
+    /// What the file accepts.
+    waived: Vec<Waived>,
     /// The tests, and how each ended.
     tests: Vec<Tried>,
 }
 
 impl Report<'_> {
     fn count(&self, severity: Severity) -> usize {
-        self.found.iter().filter(|found| found.severity == severity).count()
+        Diagnostic::count(&self.found, severity)
     }
 
     fn failed(&self) -> impl Iterator<Item = &Mismatch> {
@@ -68,6 +71,9 @@ impl Report<'_> {
             parts.push(counted(self.count(Severity::Fault), "fault"));
         }
         parts.push(counted(self.count(Severity::Warning), "warning"));
+        if !self.waived.is_empty() {
+            parts.push(format!("{} waived", self.waived.len()));
+        }
         if self.routes.is_some() {
             let (tests, failed) = (self.tests.len(), self.failed().count());
             parts.push(match (tests, failed) {
@@ -104,7 +110,13 @@ impl Report<'_> {
                 told
             })
             .collect();
-        json!({ "ok": self.is_good(), "routes": self.routes, "diagnostics": self.found, "tests": tests })
+        json!({
+            "ok": self.is_good(),
+            "routes": self.routes,
+            "diagnostics": self.found,
+            "waived": self.waived,
+            "tests": tests,
+        })
     }
 }
 
@@ -130,9 +142,14 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Ok(compiled) => {
             let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let routes = Some(compiled.policy.routes.len());
-            Report { path, strict, routes, found: compiled.warnings, tests }
+            let sifted = compiled.waivers.sift(compiled.warnings);
+            let unused = compiled.waivers.unused(&sifted);
+            let Sifted { left: mut found, waived } = sifted;
+            found.extend(unused);
+            found.sort_by_key(Diagnostic::order);
+            Report { path, strict, routes, found, waived, tests }
         }
-        Err(found) => Report { path, strict, routes: None, found, tests: Vec::new() },
+        Err(found) => Report { path, strict, routes: None, found, waived: Vec::new(), tests: Vec::new() },
     };
     match format {
         Shape::Json => say(&format!("{:#}", report.json())),
