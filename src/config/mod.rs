@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((good.len(), faults.len()), (1, 1));
         assert_eq!(
             faults[0].to_string(),
-            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8"
+            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8 [docs/findings.md#not_utf8]"
         );
     }
 
