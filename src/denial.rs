@@ -140,6 +140,8 @@ pub enum Malformed {
     DotSegment,
     /// An empty segment (`//`).
     EmptySegment,
+    /// Path parameters (`;x`) without which the path would be another route's, or none's.
+    Parameter,
     /// `%` without two hexadecimal digits behind it.
     PercentCode,
     /// Bytes that are not UTF-8 once decoded.

@@ -123,6 +123,14 @@ mod tests {
                 "{tenant:?}"
             );
         }
+        // `acme;x` is `acme` to some upstreams, so it is not even who is named just so.
+        for tenant in ["acme;x", "acme%3Bx", "acme"] {
+            let mut params = Params::default();
+            params.push(tenant);
+            let claim = tenant.replace("%3B", ";");
+            let found = rule().verdict(&principal(&[], &[], Some(&claim)), &params, Now::at(0));
+            assert_eq!(found.is_ok(), tenant == "acme", "{tenant}");
+        }
         let equals = Expected::Param { position: 1, name: "none".into() };
         let rule = Check::Claim { claim: ClaimId(0), name: "tenant".into(), equals };
         assert_eq!(verdict(rule, principal(&[], &[], Some("acme"))), Err(Denial::ClaimMismatch));

@@ -5,6 +5,7 @@ use crate::authenticate::{ClaimId, ClaimValue, Principal};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::route::Params;
+use crate::route::path::has_parameters;
 use std::fmt;
 use std::sync::Arc;
 
@@ -69,7 +70,9 @@ impl Check {
                 let equal = principal.claim(*claim).is_some_and(|value| match equals {
                     Expected::Literal(literal) => value.matches(literal),
                     Expected::Param { position, .. } => {
-                        params.get(*position).is_some_and(|segment| value.matches_segment(segment))
+                        // `acme;x` is `acme` to some upstreams: it says two things, and so is what nobody's claim says.
+                        let segment = params.get(*position).filter(|segment| !has_parameters(segment));
+                        segment.is_some_and(|segment| value.matches_segment(segment))
                     }
                 });
                 if equal { Ok(()) } else { Err(Denial::ClaimMismatch) }

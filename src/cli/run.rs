@@ -40,7 +40,8 @@ struct Bound {
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
-    let Compiled { mut policy, plan, warnings, .. } = compiled;
+    let warnings = compiled.weaknesses();
+    let Compiled { mut policy, plan, .. } = compiled;
     let cores = plan.cores;
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;

@@ -207,7 +207,8 @@ impl Reloader {
     }
 
     fn publish(&mut self, made: Compiled) -> Report {
-        let Compiled { policy, plan, mut warnings, .. } = made;
+        let mut warnings = made.weaknesses();
+        let Compiled { policy, plan, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
         self.watch_files(&plan);
         let before = self.shared.policy.load();
@@ -215,6 +216,9 @@ impl Reloader {
             authority.follow(terms.clone());
         }
         self.shared.policy.update(|current| keys::newest(policy.clone(), current));
+        if !policy.front.keeps_decisions {
+            self.shared.recent.iter().for_each(|recent| recent.clear());
+        }
         self.standing.replaced(&before);
         self.watch_keys();
 
@@ -317,6 +321,12 @@ pub fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     shared.journal.event(
         level,
         what,
-        &[("place", &place), ("key", &found.key), ("found", &found.found), ("right", &found.hint)],
+        &[
+            ("place", &place),
+            ("key", &found.key),
+            ("found", &found.found),
+            ("right", &found.hint),
+            ("docs", &found.docs()),
+        ],
     );
 }

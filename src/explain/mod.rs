@@ -12,6 +12,7 @@ mod near;
 mod question;
 pub mod replay;
 pub mod sample;
+pub mod spelling;
 mod text;
 pub mod written;
 

@@ -8,11 +8,12 @@ mod authority;
 mod cases;
 mod endpoints;
 mod limits;
+mod lint;
 mod routes;
 mod trust;
 mod upstreams;
 
-use super::{Front, Policy};
+use super::{Front, Policy, Waivers};
 use crate::authenticate::Trust;
 use crate::authority::Absent;
 use crate::clock::Now;
@@ -25,6 +26,7 @@ use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
 use crate::plan::{AccessLog, Plan};
+use crate::policy::findings::{Kind, kind};
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::tls::{Files, MinVersion};
@@ -54,7 +56,9 @@ pub struct Compiled {
     pub cases: Vec<Case>,
     /// Whether a policy whose tests fail is served all the same.
     pub lenient: bool,
-    /// What an operator should look at, though it can be served.
+    /// What the file accepts of that.
+    pub waivers: Waivers,
+    /// What an operator should look at, though it can be served; what the file accepts is among it.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -107,6 +111,8 @@ impl ServerPlan {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
+            // To keep none takes effect at once: see `Front::keeps_decisions`.
+            ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {
             severity: Severity::Warning,
@@ -121,16 +127,26 @@ impl ServerPlan {
 }
 
 impl Compiled {
+    /// What is told of a policy that is served: weaknesses that the file does not accept.
+    pub fn weaknesses(&self) -> Vec<Diagnostic> {
+        let mut left = self.waivers.sift(self.warnings.clone()).left;
+        left.retain(|found| kind(found.id) != Some(Kind::Advice));
+        left
+    }
+
     /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
     ///
     /// # Errors
     /// The tests that failed, with the warnings.
     pub fn tried(mut self, now: Now) -> Result<Self, Vec<Diagnostic>> {
         let severity = if self.lenient { Severity::Warning } else { Severity::Fault };
-        let failures = case::failures(&self.policy, &self.cases, severity, now);
-        let refused = !self.lenient && !failures.is_empty();
-        self.warnings.extend(failures);
-        if refused { Err(self.warnings) } else { Ok(self) }
+        let mut failures = case::failures(&self.policy, &self.cases, severity, now);
+        if self.lenient || failures.is_empty() {
+            self.warnings.extend(failures);
+            return Ok(self);
+        }
+        failures.extend(self.weaknesses());
+        Err(failures)
     }
 }
 
@@ -240,6 +256,7 @@ fn compile_policy(
 
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
+    lint::waivers(file, &mut faults);
 
     if claims.count() > CLAIMS_MAX {
         faults.fault(
@@ -272,8 +289,10 @@ fn compile_policy(
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
+    lint::lint(file, &policy, &plan, &cases, &mut faults);
     let lenient = file.policy.tests == file::Tests::Warn;
-    Ok(Compiled { policy, plan, cases, lenient, warnings: faults.told() })
+    let waivers = Waivers::of(loaded);
+    Ok(Compiled { waivers, policy, plan, cases, lenient, warnings: faults.told() })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.
@@ -345,6 +364,7 @@ fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         trusted_proxies: file.server.trusted_proxies.clone().into(),
         hsts,
         forward_token: file.identity.forward_token,
+        keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
 }

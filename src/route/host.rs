@@ -5,6 +5,7 @@
 use super::pattern::PatternFault;
 use crate::denial::Malformed;
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -171,6 +172,16 @@ impl HostPattern {
                 .is_some_and(|labels| labels.len() > 1 && labels.ends_with('.')),
             Self::Exact(name) => host == Some(&**name),
         }
+    }
+
+    /// The order in which patterns are considered: hosts by name first, then the longest parent first, then any host.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let key = |pattern: &Self| match pattern {
+            Self::Exact(_) => (0, 0),
+            Self::Below(parent) => (1, usize::MAX - parent.len()),
+            Self::Any => (2, 0),
+        };
+        key(self).cmp(&key(other)).then_with(|| self.to_string().cmp(&other.to_string()))
     }
 
     /// Whether every host that the other pattern covers is covered by this one too.

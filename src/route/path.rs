@@ -65,6 +65,36 @@ pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
+/// Whether a canonical path or a segment of one holds path parameters (RFC 3986 section 3.3): `;`, or `%3B`, which
+/// begins one to who decodes first.
+pub fn has_parameters(path: &str) -> bool {
+    path.as_bytes().iter().enumerate().any(|(at, byte)| match byte {
+        b';' => true,
+        b'%' => path[at..].starts_with(PARAMETER),
+        _ => false,
+    })
+}
+
+/// A canonical path to who drops path parameters. `None` where that leaves an empty segment before the end: such a
+/// reader takes `/;x/admin` for `//admin`, and may well take that for `/admin`.
+pub fn without_parameters(path: &str) -> Option<String> {
+    let mut short = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let end = segment.find(';').unwrap_or(segment.len());
+        let end = segment.find(PARAMETER).map_or(end, |code| code.min(end));
+        if end == 0 && segments.peek().is_some() {
+            return None;
+        }
+        short.push('/');
+        short.push_str(&segment[..end]);
+    }
+    Some(short)
+}
+
+/// An encoded `;` in a canonical path.
+const PARAMETER: &str = "%3B";
+
 /// Does all the refusing, and says whether the path is canonical as it stands.
 fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
     let bytes = raw.as_bytes();

@@ -6,6 +6,7 @@
 use super::path::{self, SEGMENTS_MAX};
 use crate::denial::Malformed;
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 
 /// The most parameters that one path pattern may have.
@@ -24,8 +25,8 @@ pub struct PathPattern {
     params: Box<[Box<str>]>,
 }
 
-/// One segment of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One segment of a pattern. In the order in which they are considered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
     /// What the segment must stand for, decoded: `/@me` covers `/%40me` too, which is the same to an upstream
     /// that decodes.
@@ -98,6 +99,12 @@ impl PathPattern {
         &self.segments
     }
 
+    /// The order in which patterns are considered: segment by segment from the left, literals before parameters before
+    /// the rest.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        self.segments.cmp(&other.segments)
+    }
+
     /// Whether every path that the other pattern covers is covered by this one too.
     pub fn includes(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
@@ -150,6 +157,13 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
             "requests arrive without dot segments: write the path that is meant",
         ));
     }
+    if path::has_parameters(source) {
+        return Err(PatternFault::new(
+            format!("the path parameter of `{source}` in `{text}`"),
+            "to some readers what stands behind `;` is no part of the path, and a request that two would read \
+             differently is refused: write the path without it",
+        ));
+    }
     let rooted = format!("/{source}");
     match path::canonical(&rooted) {
         Ok(Cow::Borrowed(_)) => {}
@@ -183,6 +197,7 @@ fn reason(malformed: Malformed) -> &'static str {
         Malformed::Backslash => "a backslash",
         Malformed::ControlByte => "a control character",
         Malformed::DotSegment => "a hidden dot segment",
+        Malformed::Parameter => "a path parameter",
         Malformed::EmptySegment => "an empty segment",
         Malformed::PercentCode => "a percent sign without two hexadecimal digits",
         Malformed::NotUtf8 => "bytes that are not UTF-8",

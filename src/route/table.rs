@@ -8,8 +8,9 @@ use super::host::HostPattern;
 use super::methods::Methods;
 use super::path;
 use super::pattern::{LITERAL_BYTES_MAX, Params, PathPattern, Segment};
-use crate::denial::Denial;
+use crate::denial::{Denial, Malformed};
 use http::Method;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,14 @@ impl Matcher {
     /// Whether every host and path that the other covers is covered by this one too; methods take no part.
     pub fn includes(&self, other: &Self) -> bool {
         self.host.includes(&other.host) && self.path.includes(&other.path)
+    }
+
+    /// The order in which entries are considered: the first of them all that covers a host and a path is the most
+    /// specific one. For listings; a look-up goes through no list.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let methods = |matcher: &Self| matcher.methods.allow_value();
+        let by_place = self.host.order(&other.host).then_with(|| self.path.order(&other.path));
+        by_place.then_with(|| methods(self).cmp(&methods(other)))
     }
 }
 
@@ -137,15 +146,30 @@ impl<T> RouteTable<T> {
         Ok(table)
     }
 
-    /// The entry that covers a request. Allocates nothing.
+    /// The entry that covers a request. Allocates nothing, unless the path holds parameters.
     ///
     /// # Errors
     ///
     /// [`Denial::NoRoute`] when none covers its host and path, [`Denial::MethodNotAllowed`] when what covers
-    /// them most specifically does not cover its method.
+    /// them most specifically does not cover its method, [`Denial::BadRequest`] when something else covers them to
+    /// whoever drops the path's parameters.
     pub fn find<'t, 'p>(&'t self, head: &'p Head<'_>) -> Result<Found<'t, 'p, T>, Denial> {
         let mut params = Params::default();
-        let spot = self.find_spot(head.host.as_deref(), &head.path, &mut params).ok_or(Denial::NoRoute)?;
+        let host = head.host.as_deref();
+        let spot = self.find_spot(host, &head.path, &mut params);
+        // `/admin;x=1` is `/admin` to a servlet container (RFC 3986 section 3.3) and a name of its own to others: where
+        // a laxer route would take the name, it would be the way around the guard.
+        if path::has_parameters(&head.path) {
+            let short = path::without_parameters(&head.path);
+            let same = |short: &str| {
+                let other = self.find_spot(host, short, &mut Params::default());
+                other.map(std::ptr::from_ref) == spot.map(std::ptr::from_ref)
+            };
+            if !short.as_deref().is_some_and(same) {
+                return Err(Denial::BadRequest(Malformed::Parameter));
+            }
+        }
+        let spot = spot.ok_or(Denial::NoRoute)?;
         match self.by_method(spot, head.method) {
             Some(index) => {
                 let (matcher, entry) = &self.entries[index];
@@ -216,6 +240,15 @@ impl<T> RouteTable<T> {
         }
         pairs.sort_unstable();
         pairs
+    }
+
+    /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
+    /// place. For reviews.
+    pub fn wider(&self, position: usize) -> Vec<&T> {
+        let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
+        let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
+        let wider = spots.filter(|entries| !entries.contains(&position));
+        wider.flatten().map(|&index| &self.entries[index].1).collect()
     }
 
     /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
@@ -454,6 +487,33 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_parameters_that_another_route_would_cover_without_is_refused() {
+        let table = paths(&["/{*rest}", "/admin", "/files/{name}", "/folder/{*rest}", "/x/"]);
+        let refused =
+            |path| find(&table, &Method::GET, None, path) == Err(Denial::BadRequest(Malformed::Parameter));
+        for path in
+            ["/admin;x", "/admin;", "/admin%3Bx", "/admin%3b", "/x/;y", "/;x/admin", "/;/admin", "/files;x/a"]
+        {
+            assert!(refused(path), "{path}");
+        }
+        assert!(refused("/files/;x"), "without it the name is empty, which is no name");
+        for (path, index) in [
+            ("/admin", 1),
+            ("/adminx", 0),
+            ("/y;x", 0),
+            ("/files/a;v=2", 2),
+            ("/files/a%3Bb", 2),
+            ("/folder/a;x/b", 3),
+            ("/folder/;x", 3),
+        ] {
+            assert_eq!(get(&table, path), Some(index), "{path}");
+        }
+        let alone = paths(&["/a"]);
+        assert_eq!(find(&alone, &Method::GET, None, "/b;x"), Err(Denial::NoRoute));
+        assert_eq!(find(&alone, &Method::GET, None, "/a;x"), Err(Denial::BadRequest(Malformed::Parameter)));
+    }
+
+    #[test]
     fn the_most_specific_host_with_a_path_wins() {
         let table = build(&[
             ("", "/x", &[]),
@@ -621,8 +681,75 @@ mod tests {
         (host, path, methods)
     }
 
+    /// Entries that can stand in one table.
+    fn kept(entries: Vec<(&'static str, String, Vec<&'static str>)>) -> (Vec<Matcher>, RouteTable<()>) {
+        let mut kept: Vec<Matcher> = Vec::new();
+        for (host, path, methods) in entries {
+            kept.push(matcher(host, &path, &methods));
+            if RouteTable::build(kept.iter().cloned().map(|matcher| (matcher, ())).collect()).is_err() {
+                kept.pop();
+            }
+        }
+        let table = RouteTable::build(kept.iter().cloned().map(|matcher| (matcher, ())).collect()).unwrap();
+        (kept, table)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn path_parameters_never_lead_to_another_route(
+            entries in proptest::collection::vec(entry(), 0..24),
+            host in proptest::sample::select(vec![None, Some("x.y"), Some("z.x.y"), Some("o")]),
+            path in "(/[abcd]){1,5}/?",
+            at in any::<proptest::sample::Index>(),
+            parameter in proptest::sample::select(vec![";", ";x", ";x=1", "%3B", "%3bx=a", ";/", ";x/"]),
+        ) {
+            let (_, table) = kept(entries);
+            let ends: Vec<usize> =
+                (1..=path.len()).filter(|at| path[*at..].is_empty() || path[*at..].starts_with('/')).collect();
+            let at = ends[at.index(ends.len())];
+            let odd = format!("{}{parameter}{}", &path[..at], path[at..].strip_prefix('/').map_or_else(String::new, |tail| if parameter.ends_with('/') { tail.to_owned() } else { path[at..].to_owned() }));
+            let plain = odd.replace("%3bx=a", "").replace("%3B", "").replace(";x=1", "").replace(";x", "").replace(';', "");
+            let found = find(&table, &Method::GET, host, &odd).map(|(index, _)| index);
+            match path::canonical(&plain) {
+                Ok(_) if found.is_ok() => prop_assert_eq!(found, find(&table, &Method::GET, host, &plain).map(|(index, _)| index)),
+                Ok(_) => {}
+                // Without its parameters the path has an empty segment.
+                Err(_) => prop_assert_eq!(found, Err(Denial::BadRequest(Malformed::Parameter))),
+            }
+        }
+
+        #[test]
+        fn in_their_order_the_first_that_covers_a_place_is_always_the_one_that_is_found(
+            entries in proptest::collection::vec(entry(), 0..24),
+            host in proptest::sample::select(vec![None, Some("x.y"), Some("z.x.y"), Some("w.z.x.y"), Some("o")]),
+            path in "(/[abcd]){1,5}/?",
+        ) {
+            let (mut kept, table) = kept(entries);
+            kept.sort_by(Matcher::order);
+            let covers = |matcher: &Matcher| {
+                let matcher = Matcher { methods: Methods::any(), ..matcher.clone() };
+                get(&RouteTable::build(vec![(matcher, ())]).unwrap(), &path).is_some()
+            };
+            let first = kept.iter().filter(|matcher| matcher.host.covers(host)).find(|matcher| covers(&Matcher { host: HostPattern::Any, ..(*matcher).clone() }));
+            let all: Vec<_> = table.iter().map(|(matcher, ())| (Matcher { methods: Methods::any(), ..matcher.clone() }, matcher.clone())).collect();
+            // One of each place is enough, and methods take no part.
+            let mut places: Vec<(Matcher, Matcher)> = Vec::new();
+            for (place, matcher) in all {
+                if !places.iter().any(|(known, _)| known.includes(&place) && place.includes(known)) {
+                    places.push((place, matcher));
+                }
+            }
+            let places = RouteTable::build(places).unwrap();
+            let headers = HeaderMap::new();
+            let head = Head { method: &Method::GET, host: host.map(Cow::Borrowed), port: None, path: Cow::Borrowed(&path), query: None, headers: &headers };
+            let found = places.find(&head).ok().map(|found| found.entry);
+            prop_assert_eq!(first.is_some(), found.is_some());
+            if let (Some(first), Some(found)) = (first, found) {
+                prop_assert!(first.includes(found) && found.includes(first), "{:?} {:?}", first, found);
+            }
+        }
 
         #[test]
         fn what_shadows_is_always_what_comparing_each_with_each_finds(

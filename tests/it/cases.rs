@@ -12,7 +12,6 @@ const ROUTES: &str = r#"
 [[route]]
 name = "orders"
 path = "/orders/{id}"
-methods = ["GET"]
 upstream = "app"
 roles = ["clerk"]
 strip_prefix = "/orders"
@@ -37,6 +36,11 @@ name = "a guest does not"
 request = "GET https://api.example.com/orders/7"
 claims = { sub = "u1", roles = ["guest"] }
 expect = { deny = "insufficient_role", status = 403, route = "orders" }
+
+[[test]]
+name = "whoever reads the rest"
+request = "GET https://api.example.com/"
+expect = { allow = true, route = "open" }
 
 [[test]]
 name = "nobody does"
@@ -77,7 +81,7 @@ fn check(tests: &str, format: &str) -> Finished {
 fn tests_that_hold_are_counted() {
     let told = check(GOOD, "text");
     assert_eq!(told.code, Some(0), "{}", told.text());
-    assert!(told.stdout.contains("5 tests, 5 passed"), "{}", told.stdout);
+    assert!(told.stdout.contains("6 tests, 6 passed"), "{}", told.stdout);
 }
 
 #[test]
@@ -231,16 +235,16 @@ fn machines_are_told_by_junit_tap_and_json() {
     let junit = check(&tests, "junit");
     assert_eq!(junit.code, Some(1));
     let (said, cases, failures) = read_junit(&junit.stdout);
-    assert_eq!((said.as_str(), cases, failures), ("1", 6, 1), "{}", junit.stdout);
+    assert_eq!((said.as_str(), cases, failures), ("1", 7, 1), "{}", junit.stdout);
 
     let tap = check(&tests, "tap").stdout;
-    assert!(tap.starts_with("TAP version 14\n1..6\n"), "{tap}");
-    assert_eq!(tap.lines().filter(|line| line.starts_with("ok ")).count(), 5, "{tap}");
-    assert!(tap.contains("not ok 6 - a <b> & \"c\"   \\# d\n  ---\n"), "{tap}");
+    assert!(tap.starts_with("TAP version 14\n1..7\n"), "{tap}");
+    assert_eq!(tap.lines().filter(|line| line.starts_with("ok ")).count(), 6, "{tap}");
+    assert!(tap.contains("not ok 7 - a <b> & \"c\"   \\# d\n  ---\n"), "{tap}");
 
     let json: Value = serde_json::from_str(&check(&tests, "json").stdout).unwrap();
-    assert_eq!((&json["ok"], &json["tests"][5]["passed"]), (&false.into(), &false.into()));
-    assert_eq!(json["tests"][5]["differences"][0]["expected"], "it is refused");
+    assert_eq!((&json["ok"], &json["tests"][6]["passed"]), (&false.into(), &false.into()));
+    assert_eq!(json["tests"][6]["differences"][0]["expected"], "it is refused");
 
     let faulty = check("[[test]]\nnam = 1\n", "junit");
     assert_eq!(read_junit(&faulty.stdout).2, 4, "{}", faulty.stdout);

@@ -193,6 +193,27 @@ fn a_policy_may_keep_no_decisions() {
 }
 
 #[test]
+fn a_reload_that_keeps_no_more_decisions_forgets_those_that_were_kept() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ROUTES);
+    Request::get("/open").to(gateway.http()).is(200);
+    assert_eq!(decisions(&gateway).len(), 1);
+    let file = gateway.dir().path().join("gateway.toml");
+    let keeping = std::fs::read_to_string(file).unwrap();
+    let reload = |policy: &str| {
+        gateway.dir().write("gateway.toml", policy);
+        Request::post("/reload", "").host("127.0.0.1").to(gateway.admin()).is(200);
+    };
+    reload(&format!("[policy]\ndecisions = 0\n{keeping}"));
+    Request::get("/open").to(gateway.http()).is(200);
+    Request::get("/decisions").host("127.0.0.1").to(gateway.admin()).is(404);
+    reload(&keeping);
+    assert_eq!(decisions(&gateway), [] as [Value; 0], "neither from before nor from meanwhile");
+    Request::get("/open").to(gateway.http()).is(200);
+    assert_eq!(decisions(&gateway).len(), 1);
+}
+
+#[test]
 fn a_policy_that_does_not_load_is_not_compared() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));

@@ -3,8 +3,9 @@
 //! There is no one schema of it. What is written here is what its readers have in common: suites, cases, and in a case at
 //! most one failure.
 
-use super::{Report, Tried, difference};
+use super::{Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::explain::case::Tried;
 use std::fmt::{self, Write};
 
 pub(super) fn write(report: &Report<'_>) -> String {

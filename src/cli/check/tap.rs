@@ -1,7 +1,8 @@
 //! What was found, by the Test Anything Protocol, version 14: one line a test, with YAML below those that fail.
 
-use super::{Report, Tried};
+use super::Report;
 use crate::diagnostic::Severity;
+use crate::explain::case::Tried;
 use serde_json::json;
 use std::fmt::Write;
 

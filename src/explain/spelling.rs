@@ -1,0 +1,449 @@
+//! The spelling attack: whether an odd spelling of a request gets past a route that refuses the plain one.
+//!
+//! Each route is asked about as the gateway would be, in the plain spelling and in odd ones. What the gateway reads as the
+//! same request meets the same route, and what has two readings is refused: so what is found is nearly always a route for
+//! all else that is laxer, before an upstream that may be less exact than the gateway.
+
+mod odd;
+
+pub use odd::Kind;
+
+use super::sample::{self, Caller, Holding, Sample};
+use super::{Examiner, Question};
+use crate::clock::Now;
+use crate::config::place::Places;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::forward::{Delivery, Destination, Target};
+use crate::policy::{Handler, Policy, Route};
+use crate::route::Head;
+use http::Method;
+use std::collections::{HashMap, HashSet};
+
+/// So many of the callers that another route asks for are tried: one for each of the roles of which any will do.
+const CALLERS_MAX: usize = 8;
+
+/// A spelling that gets past a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The route that is got past: a position in [`Policy::routes`].
+    pub route: usize,
+    /// By what.
+    pub kind: Kind,
+    /// The request that it refuses.
+    pub plain: String,
+    /// The spelling that passes.
+    pub odd: String,
+    /// By which route: a position in [`Policy::routes`].
+    pub by: usize,
+    /// For whom.
+    pub caller: Caller,
+}
+
+/// Tries all routes, and tells what was found. Where the policy stands is asked of `places`.
+pub fn attack(policy: &Policy, places: &Places, severity: Severity) -> Vec<Diagnostic> {
+    holes(policy).into_iter().map(|hole| told(policy, places, severity, hole)).collect()
+}
+
+/// The holes of a policy: at most one for each route and kind of spelling.
+pub fn holes(policy: &Policy) -> Vec<Hole> {
+    let mut attack = Attack {
+        policy,
+        examiner: Examiner::new(policy),
+        now: Now::read(),
+        callers: HashMap::new(),
+        known: HashSet::new(),
+        found: Vec::new(),
+    };
+    let mut asked: HashSet<(usize, String)> = HashSet::new();
+    let mut samples = sample::requests(policy).peekable();
+    while let Some(sample) = samples.next() {
+        let mut methods = vec![sample.method.clone()];
+        while let Some(same) = samples.next_if(|next| next.route == sample.route && next.url == sample.url) {
+            methods.push(same.method);
+        }
+        // Endpoints of the authority are served here, and nobody reads them after us.
+        let Handler::Forward(delivery) = &policy.routes[sample.route].handler else { continue };
+        for url in plain(policy, &sample) {
+            if asked.insert((sample.route, url.clone())) {
+                attack.try_route(sample.route, delivery, &url, &methods);
+            }
+        }
+    }
+    attack.found.sort_by_key(|hole| (hole.route, hole.kind));
+    attack.found
+}
+
+/// The plain spellings that are tried: the sample's own and, of a route for all below a folder, the folder.
+fn plain(policy: &Policy, sample: &Sample) -> Vec<String> {
+    let mut urls = vec![sample.url.clone()];
+    let pattern = policy.routes[sample.route].matcher.path.to_string();
+    let (folder, last) = pattern.rsplit_once('/').unwrap_or_default();
+    if last.starts_with("{*") {
+        let depth = folder.matches('/').count() + 1;
+        let start = sample.url.find("://").map_or(0, |at| at + 3);
+        if let Some((slash, _)) = sample.url[start..].match_indices('/').nth(depth - 1) {
+            urls.push(sample.url[..=start + slash].to_owned());
+        }
+    }
+    urls
+}
+
+struct Attack<'p> {
+    policy: &'p Policy,
+    examiner: Examiner<'p>,
+    now: Now,
+    /// Whom a route is asked for, by its position.
+    callers: HashMap<usize, Vec<Caller>>,
+    known: HashSet<(usize, Kind)>,
+    found: Vec<Hole>,
+}
+
+/// A request that its route refuses to nobody in particular.
+struct Guarded<'d> {
+    route: usize,
+    delivery: &'d Delivery,
+    url: &'d str,
+    /// The path that the upstream would get.
+    sent: String,
+    /// By which other routes a kind of spelling was tried already.
+    tried: HashSet<(Kind, usize)>,
+}
+
+impl<'p> Attack<'p> {
+    fn try_route(&mut self, route: usize, delivery: &Delivery, url: &str, methods: &[Method]) {
+        let Some(question) = methods.first().and_then(|method| self.question(method.as_str(), url)) else {
+            return;
+        };
+        let plain = self.examiner.verdict(&question);
+        // Where nobody is kept out nobody gets past, and what another route covers is that one's to guard.
+        if plain.outcome.passes() || plain.route != Some(route) {
+            return;
+        }
+        let Some(sent) = self.sent(delivery, &question) else { return };
+        let mut guarded = Guarded { route, delivery, url, sent, tried: HashSet::new() };
+        let (origin, path) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+        let (host, path) = path.split_at(path.find('/').unwrap_or(path.len()));
+        for (kind, odd) in odd::paths(path) {
+            let odd = format!("{origin}{host}{odd}");
+            for method in methods {
+                let met = self.try_spelling(&mut guarded, kind, method, (method.as_str(), &odd));
+                // A route for all methods is met with the others too.
+                if met.is_some_and(|met| self.policy.routes[met].matcher.methods.is_any()) {
+                    break;
+                }
+            }
+        }
+        for odd in odd::hosts(host) {
+            let odd = format!("{origin}{odd}{path}");
+            for method in methods {
+                self.try_spelling(&mut guarded, Kind::Host, method, (method.as_str(), &odd));
+            }
+        }
+        for method in methods {
+            for odd in odd::methods(method.as_str()) {
+                self.try_spelling(&mut guarded, Kind::Method, method, (&odd, url));
+            }
+        }
+    }
+
+    /// Tries one spelling, and says which route it meets: none where it is refused before there is one.
+    fn try_spelling(
+        &mut self,
+        guarded: &mut Guarded<'_>,
+        kind: Kind,
+        method: &Method,
+        (odd_method, odd_url): (&str, &str),
+    ) -> Option<usize> {
+        let policy = self.policy;
+        let odd = self.question(odd_method, odd_url)?;
+        let by = self.met(&odd)?;
+        let Handler::Forward(other) = &policy.routes[by].handler else { return Some(by) };
+        let is_hopeless = by == guarded.route
+            || !same_servers(guarded.delivery, other)
+            || self.known.contains(&(guarded.route, kind))
+            || !guarded.tried.insert((kind, by));
+        if is_hopeless {
+            return Some(by);
+        }
+        let sent = self.sent(other, &odd)?;
+        if odd::leniently(&sent) != odd::leniently(&guarded.sent) {
+            return Some(by);
+        }
+        let plain = self.question(method.as_str(), guarded.url)?;
+        let callers = self.callers.entry(by).or_insert_with(|| callers(policy, &policy.routes[by]));
+        let ask = |caller: &Caller, question: &Question| {
+            self.examiner.verdict(&caller.asking(policy, question.clone()))
+        };
+        // A route in the shadow that lets all pass does so for this spelling too; what this one would refuse in its own
+        // shadow is what it is for.
+        let weaker = callers
+            .iter()
+            .find(|caller| ask(caller, &odd).reaches() && !ask(caller, &plain).outcome.passes());
+        if let Some(caller) = weaker {
+            self.known.insert((guarded.route, kind));
+            self.found.push(Hole {
+                route: guarded.route,
+                kind,
+                plain: format!("{method} {}", guarded.url),
+                odd: format!("{odd_method} {odd_url}"),
+                by,
+                caller: caller.clone(),
+            });
+        }
+        Some(by)
+    }
+
+    /// A question; none where the spelling cannot even be a request.
+    fn question(&self, method: &str, url: &str) -> Option<Question> {
+        Question::new(method, url).ok().map(|question| question.at(self.now))
+    }
+
+    /// The route that a request meets.
+    fn met(&self, question: &Question) -> Option<usize> {
+        let front = &self.policy.front;
+        let head = Head::read(&question.parts, front.head_bounds, front.slashes).ok()?;
+        self.policy.table.find(&head).ok().map(|found| *found.entry)
+    }
+
+    /// The path that the upstream would get.
+    fn sent(&self, delivery: &Delivery, question: &Question) -> Option<String> {
+        let front = &self.policy.front;
+        let head = Head::read(&question.parts, front.head_bounds, front.slashes).ok()?;
+        let target = Target::of(&head, &question.parts.uri, delivery.strip_prefix.as_deref(), None);
+        Some(target.path.path().to_owned())
+    }
+}
+
+/// Who gets through a route, as far as it can be told: nobody at all, anybody, and who holds just what it asks for.
+fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
+    let asked = sample::satisfying(policy, route).into_iter().take(CALLERS_MAX);
+    let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
+    callers.extend(asked.map(Caller::Holder));
+    callers.dedup();
+    callers
+}
+
+/// Whether what two routes cover comes to the same servers, as far as their addresses tell.
+fn same_servers(one: &Delivery, other: &Delivery) -> bool {
+    match (&one.destination, &other.destination) {
+        (Destination::Upstream(one), Destination::Upstream(other)) => {
+            let has = |origin: &str| other.servers.iter().any(|server| *server.origin == *origin);
+            one.servers.iter().any(|server| has(&server.origin))
+        }
+        (Destination::Echo, Destination::Echo) => one.audience.name == other.audience.name,
+        (Destination::Upstream(_), Destination::Echo) | (Destination::Echo, Destination::Upstream(_)) => {
+            false
+        }
+    }
+}
+
+fn told(policy: &Policy, places: &Places, severity: Severity, hole: Hole) -> Diagnostic {
+    let Hole { route, kind, plain, odd, by, caller } = hole;
+    let key = format!("route[{route}].path");
+    let other = &policy.routes[by];
+    let covers = sample::covers(&other.matcher);
+    let without = |url: &str| url.replacen("https://sample.invalid", "", 1);
+    let (plain, odd) = (without(&plain), without(&odd));
+    let who = match &caller {
+        Caller::Nobody => "whoever calls".to_owned(),
+        Caller::Holder(holding) => format!("a caller with {holding}"),
+    };
+    let found = format!(
+        "`{odd}` passes for {who}, by route \"{}\" ({covers}), though `{plain}` is refused: an upstream that reads both \
+         alike gives away what is guarded here",
+        other.name
+    );
+    let cure = match kind {
+        Kind::Slash => "a route for the path with the slash and one without, that ask the same",
+        Kind::Case | Kind::Parameter | Kind::Encoding | Kind::Host | Kind::Method => {
+            "the same asked by both routes, or other servers behind that one"
+        }
+    };
+    let hint = format!("{cure}; or waive = {{ {} = \"why the service tells them apart\" }}", kind.id());
+    Diagnostic { severity, id: kind.id(), place: places.of(&key), key, found, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Absent;
+    use proptest::prelude::*;
+
+    const HEAD: &str = "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
+        secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.app]\nbuiltin = \"echo\"\n[upstream.site]\nbuiltin = \"echo\"\n";
+
+    fn findings(routes: &str) -> Vec<Diagnostic> {
+        let text = format!("{HEAD}{routes}");
+        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
+        let compiled = crate::policy::compile(&loaded, Absent::Pretend).unwrap();
+        attack(&compiled.policy, &loaded.places, Severity::Fault)
+    }
+
+    fn route(path: &str, rest: &str) -> String {
+        let upstream = if rest.contains("upstream") { "" } else { "upstream = \"app\"\n" };
+        format!("[[route]]\npath = \"{path}\"\n{upstream}{rest}\n")
+    }
+
+    /// The findings as (route, kind).
+    fn found(routes: &[(&str, &str)]) -> Vec<(String, &'static str)> {
+        let text: String = routes.iter().map(|(path, rest)| route(path, rest)).collect();
+        findings(&text).into_iter().map(|finding| (finding.key, finding.id)).collect()
+    }
+
+    const PUBLIC: &str = "access = \"public\"";
+
+    #[test]
+    fn a_laxer_route_for_all_else_is_a_way_around_the_guard() {
+        let text = [
+            route("/admin", "roles = [\"admin\"]"),
+            route("/{*rest}", "name = \"open\"\naccess = \"public\""),
+        ];
+        let findings = findings(&text.concat());
+        let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+        assert_eq!(ids, ["spelling_case", "spelling_slash", "spelling_encoding"]);
+        let line = findings[1].to_string();
+        assert!(line.starts_with("gateway.toml:11:1: route[0].path: `GET /admin/` passes for whoever calls, by route \"open\" (/{*rest}), though `GET /admin` is refused"), "{line}");
+        assert!(line.contains("waive = { spelling_slash = "), "{line}");
+        assert!(findings[2].found.contains("%25"), "what is encoded once is read as plain: {}", findings[2]);
+    }
+
+    #[test]
+    fn what_asks_the_same_or_leads_elsewhere_or_nowhere_is_no_way_around() {
+        for other in [
+            &[][..],
+            &[("/{*rest}", "roles = [\"admin\"]")],
+            &[("/{*rest}", "roles = [\"admin\"]\nscopes = [\"x\"]")],
+            &[("/{*rest}", "upstream = \"site\"\naccess = \"public\"")],
+            &[("/other/{*rest}", PUBLIC)],
+            &[("/{*rest}", "host = \"site.example.com\"\naccess = \"public\"")],
+            &[("/", PUBLIC)],
+        ] {
+            let routes = [&[("/admin", "roles = [\"admin\"]")], other].concat();
+            assert_eq!(found(&routes), [], "{other:?}");
+        }
+    }
+
+    #[test]
+    fn who_holds_what_the_other_route_asks_for_is_tried_too() {
+        for rule in [
+            "",
+            "roles = [\"clerk\"]",
+            "scopes = [\"x\"]",
+            "claims = { tenant = \"acme\" }",
+            "roles = [\"a\", \"admin\"]",
+        ] {
+            let found = found(&[("/admin", "roles = [\"admin\"]"), ("/{*rest}", rule)]);
+            assert_eq!(found.len(), 3, "{rule}: {found:?}");
+        }
+        assert_eq!(found(&[("/admin", ""), ("/{*rest}", "roles = [\"clerk\"]")]), []);
+    }
+
+    #[test]
+    fn a_folder_is_tried_without_its_slash_and_a_path_with_one() {
+        let slash = |routes: &[(&str, &str)]| {
+            let found = found(routes);
+            found
+                .into_iter()
+                .filter(|(_, id)| *id == "spelling_slash")
+                .map(|(key, _)| key)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(slash(&[("/admin/{*rest}", ""), ("/{*rest}", PUBLIC)]), ["route[0].path"]);
+        assert_eq!(slash(&[("/admin/", ""), ("/admin", PUBLIC)]), ["route[0].path"]);
+        assert_eq!(slash(&[("/admin", "roles = [\"admin\"]"), ("/admin/{*rest}", "")]), ["route[0].path"]);
+        assert_eq!(slash(&[("/admin/{*rest}", ""), ("/admin", ""), ("/{*rest}", PUBLIC)]), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_upstream_gets_decides_and_not_what_the_client_sent() {
+        let stripped = "strip_prefix = \"/api\"";
+        assert_eq!(
+            found(&[("/api/{*rest}", stripped), ("/{*rest}", PUBLIC)]),
+            [],
+            "it gets /Api/x, and guards /x"
+        );
+        let folder = "access = \"public\"\nstrip_prefix = \"/API\"";
+        assert_eq!(
+            found(&[("/api/{*rest}", stripped), ("/API/{*rest}", folder)]),
+            [("route[0].path".to_owned(), "spelling_case")],
+        );
+    }
+
+    #[test]
+    fn each_method_is_tried_where_routes_differ_by_it() {
+        let routes =
+            [("/admin", "roles = [\"admin\"]"), ("/{*rest}", "methods = [\"DELETE\"]\naccess = \"public\"")];
+        let text: String = routes.iter().map(|(path, rest)| route(path, rest)).collect();
+        let findings = findings(&text);
+        assert_eq!(findings.len(), 3);
+        assert!(findings.iter().all(|finding| finding.found.contains("`DELETE ")), "{findings:?}");
+    }
+
+    #[test]
+    fn a_route_in_the_shadow_is_weak_and_no_guard_is_weaker_than_its_rule() {
+        let shadow = "roles = [\"admin\"]\nmode = \"shadow\"";
+        assert_eq!(found(&[("/admin", "roles = [\"admin\"]"), ("/{*rest}", shadow)]).len(), 3);
+        assert_eq!(found(&[("/admin", shadow), ("/{*rest}", PUBLIC)]).len(), 3);
+    }
+
+    #[test]
+    fn the_endpoints_of_the_authority_are_read_by_nobody_else() {
+        let text =
+            "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"portcullis\"]\ncookies = true\n";
+        assert_eq!(findings(&format!("{text}{}", route("/{*rest}", PUBLIC))), []);
+    }
+
+    #[test]
+    fn ten_thousand_guarded_routes_are_tried_in_a_bounded_time() {
+        let mut text: String =
+            (0..300).map(|nth| route(&format!("/s{nth}/orders/{{id}}"), "roles = [\"r\"]")).collect();
+        text.push_str(&route("/{*rest}", PUBLIC));
+        let begun = std::time::Instant::now();
+        assert_eq!(findings(&text).len(), 900);
+        println!("{:?}", begun.elapsed());
+    }
+
+    fn guarded() -> impl Strategy<Value = (String, String)> {
+        let path = "(/([a-z]{1,6}|\\{[a-z]\\})){1,3}(/|/\\{\\*rest\\})?".prop_filter(
+            "parameters have their own names",
+            |path| {
+                let names: Vec<_> = path.split('/').filter(|segment| segment.starts_with('{')).collect();
+                names.iter().collect::<HashSet<_>>().len() == names.len()
+            },
+        );
+        (
+            path,
+            proptest::sample::select(vec![
+                "",
+                "roles = [\"admin\"]",
+                "scopes = [\"x\"]",
+                "methods = [\"GET\", \"PUT\"]",
+            ]),
+        )
+            .prop_map(|(path, rule)| (path, rule.to_owned()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn behind_any_guarded_route_a_public_route_for_all_else_is_found_and_a_guarded_one_never_is((path, rule) in guarded()) {
+            let with = |other: &str| found(&[(&path, &rule), ("/{*rest}", other)]);
+            // The one route has no neighbour: it is itself for all else.
+            prop_assume!(path.split('/').skip(1).any(|segment| !segment.starts_with('{')));
+            let holes = with(PUBLIC);
+            prop_assert!(holes.iter().any(|(_, id)| *id == "spelling_encoding"), "{} {:?}", path, holes);
+            let same = rule.replace("methods = [\"GET\", \"PUT\"]", "");
+            prop_assert_eq!(with(&same), vec![]);
+        }
+
+        #[test]
+        fn routes_that_ask_the_same_are_never_a_way_around_each_other(routes in proptest::collection::vec(guarded(), 1..8), merge in any::<bool>()) {
+            let mut known = HashSet::new();
+            let shape = |path: &str| path.split('/').map(|segment| if segment.starts_with("{*") { "{*}" } else if segment.starts_with('{') { "{}" } else { segment }.to_owned()).collect::<Vec<_>>();
+            let text: String = routes.iter().filter(|(path, _)| known.insert(shape(path))).map(|(path, _)| route(path, "roles = [\"r\"]")).collect();
+            let server = if merge { "[server]\npaths = \"merge\"\n" } else { "" };
+            prop_assert_eq!(findings(&format!("{server}{text}")), vec![]);
+        }
+    }
+}

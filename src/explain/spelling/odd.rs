@@ -1,0 +1,285 @@
+//! Odd spellings of a request: what one writes so that two readers take it for two things.
+//!
+//! Each changes one thing of a plain request that some reader does not see: a gateway that does, and an upstream that does
+//! not, are the two readers. The list is the attacker's, and of some dozens however long the path is.
+
+use std::collections::HashSet;
+
+/// So many segments of a path are spelled oddly, from its beginning; and the last.
+const SEGMENTS_MAX: usize = 4;
+
+/// What is odd about a spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Upper and lower case of the path.
+    Case,
+    /// Slashes and dot segments, which some readers merge or take out.
+    Slash,
+    /// Path parameters (RFC 3986 section 3.3), which some readers take out.
+    Parameter,
+    /// Percent codes, once or twice, and what is none.
+    Encoding,
+    /// The host.
+    Host,
+    /// The method.
+    Method,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are told.
+    pub const ALL: [Self; 6] =
+        [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method];
+
+    /// The finding that such a spelling leads to.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Case => "spelling_case",
+            Self::Slash => "spelling_slash",
+            Self::Parameter => "spelling_parameter",
+            Self::Encoding => "spelling_encoding",
+            Self::Host => "spelling_host",
+            Self::Method => "spelling_method",
+        }
+    }
+}
+
+/// Odd spellings of a path in plain spelling. Each is another text than the path.
+pub(super) fn paths(path: &str) -> Vec<(Kind, String)> {
+    let mut odd = Spellings { plain: path, known: HashSet::new(), odd: Vec::new() };
+    odd.of_whole();
+    let ends = ends(path);
+    for (start, end) in ends {
+        odd.of_segment(start, end);
+    }
+    odd.odd
+}
+
+/// Odd spellings of a host.
+pub(super) fn hosts(host: &str) -> Vec<String> {
+    let name = host.to_ascii_uppercase();
+    let mut odd = vec![name.clone(), format!("{host}:443"), format!("{host}:1"), format!("{host}:")];
+    odd.push(format!("somebody@{host}"));
+    if !host.starts_with('[') {
+        odd.extend([format!("{host}."), format!("{host}.."), format!("{name}.:443"), format!(".{host}")]);
+        odd.push(host.replacen('.', "%2e", 1));
+    }
+    odd.retain(|odd| odd != host);
+    odd
+}
+
+/// Odd spellings of a method: methods are told apart by case (RFC 9110 section 9.1), but not by every reader.
+pub(super) fn methods(method: &str) -> Vec<String> {
+    let lower = method.to_ascii_lowercase();
+    let (first, rest) = method.split_at(method.len().min(1));
+    let mut odd = vec![lower, format!("{first}{}", rest.to_ascii_lowercase()), method.to_ascii_uppercase()];
+    odd.retain(|odd| odd != method);
+    odd
+}
+
+/// Where the segments that are spelled oddly begin and end: behind their slash, before the next.
+fn ends(path: &str) -> Vec<(usize, usize)> {
+    let mut ends = Vec::new();
+    for (slash, _) in path.match_indices('/') {
+        let start = slash + 1;
+        let end = path[start..].find('/').map_or(path.len(), |end| start + end);
+        ends.push((start, end));
+    }
+    if ends.len() > SEGMENTS_MAX + 1 {
+        let last = ends.len() - 1;
+        ends.drain(SEGMENTS_MAX..last);
+    }
+    ends
+}
+
+struct Spellings<'p> {
+    plain: &'p str,
+    known: HashSet<String>,
+    odd: Vec<(Kind, String)>,
+}
+
+impl Spellings<'_> {
+    fn add(&mut self, kind: Kind, spelling: String) {
+        if spelling != self.plain && self.known.insert(spelling.clone()) {
+            self.odd.push((kind, spelling));
+        }
+    }
+
+    fn of_whole(&mut self) {
+        let path = self.plain;
+        self.add(Kind::Case, in_case(path, |byte| byte.to_ascii_uppercase()));
+        self.add(Kind::Case, in_case(path, |byte| byte.to_ascii_lowercase()));
+        match path.strip_suffix('/') {
+            Some(shorter) if !shorter.is_empty() => self.add(Kind::Slash, shorter.to_owned()),
+            Some(_) => {}
+            None => self.add(Kind::Slash, format!("{path}/")),
+        }
+        for end in ["//", "/.", "/x/..", "\\"] {
+            self.add(Kind::Slash, format!("{path}{end}"));
+        }
+        self.add(Kind::Slash, path.replace('/', "\\"));
+        for end in [";", ";x=1", "%3Bx=1", "/;x"] {
+            self.add(Kind::Parameter, format!("{path}{end}"));
+        }
+        for end in [
+            "%2f", "%2F", "%252f", "%5c", "%255c", "%00", "\u{0}", "%2500", "/%2e", "/%252e", "%c0%af",
+            "%ff", "%u002f", "%", "%23", "%3f", "%20",
+        ] {
+            self.add(Kind::Encoding, format!("{path}{end}"));
+        }
+        // As a reader spells it that encodes all there is to encode, and once more.
+        let coded = |code: &str| {
+            let bytes = path.bytes().map(|byte| match byte {
+                b'/' => "/".to_owned(),
+                b'%' => "%".to_owned(),
+                _ => format!("{code}{byte:02x}"),
+            });
+            bytes.collect::<String>()
+        };
+        if !path.contains('%') {
+            self.add(Kind::Encoding, coded("%"));
+            self.add(Kind::Encoding, coded("%25"));
+        }
+    }
+
+    fn of_segment(&mut self, start: usize, end: usize) {
+        let (before, segment, after) = (&self.plain[..start], &self.plain[start..end], &self.plain[end..]);
+        let folder = &self.plain[..start - 1];
+        let mut odd = vec![
+            (Kind::Slash, format!("{before}/{segment}{after}")),
+            (Kind::Slash, format!("{before}./{segment}{after}")),
+            (Kind::Slash, format!("{before}x/../{segment}{after}")),
+            (Kind::Slash, format!("{folder}\\{segment}{after}")),
+            (Kind::Parameter, format!("{before};x/{segment}{after}")),
+            (Kind::Parameter, format!("{before}x/..;/{segment}{after}")),
+            (Kind::Encoding, format!("{before}%2e/{segment}{after}")),
+            (Kind::Encoding, format!("{before}x/%2e%2e/{segment}{after}")),
+            (Kind::Encoding, format!("{before}%252e/{segment}{after}")),
+            (Kind::Encoding, format!("{before}x/%252e%252e/{segment}{after}")),
+        ];
+        if start > 1 {
+            for code in ["%2f", "%5c", "%252f", "%c0%af"] {
+                odd.push((Kind::Encoding, format!("{folder}{code}{segment}{after}")));
+            }
+        }
+        // A percent code begins with what is no letter of its own.
+        if let Some(first) = segment.chars().next().filter(|first| first.is_ascii_alphanumeric()) {
+            let rest = &segment[1..];
+            let turned = if first.is_ascii_uppercase() {
+                first.to_ascii_lowercase()
+            } else {
+                first.to_ascii_uppercase()
+            };
+            odd.push((Kind::Case, format!("{before}{turned}{rest}{after}")));
+            odd.push((Kind::Parameter, format!("{before}{segment};x=1{after}")));
+            let byte = first as u32;
+            odd.push((Kind::Encoding, format!("{before}%{byte:02x}{rest}{after}")));
+            odd.push((Kind::Encoding, format!("{before}%25{byte:02x}{rest}{after}")));
+            odd.push((Kind::Encoding, format!("{before}%u00{byte:02x}{rest}{after}")));
+        }
+        for (kind, spelling) in odd {
+            self.add(kind, spelling);
+        }
+    }
+}
+
+/// A path in another case, but for its percent codes: of these, the digits' case is nobody's business.
+fn in_case(path: &str, turned: impl Fn(u8) -> u8) -> String {
+    let mut code = 0;
+    let bytes = path.bytes().map(|byte| {
+        code = if byte == b'%' { 3_u8 } else { code };
+        let kept = code > 0;
+        code = code.saturating_sub(1);
+        char::from(if kept { byte } else { turned(byte) })
+    });
+    bytes.collect()
+}
+
+/// What the most lenient reader makes of a path: everything decoded until nothing is left to decode, no parameters, no
+/// empty and no dot segments, one kind of slash, one case, and nothing behind a NUL or what looks like a query.
+pub(super) fn leniently(path: &str) -> String {
+    let mut bytes = path.as_bytes().to_vec();
+    for _ in 0..3 {
+        bytes = crate::route::path::decoded(&bytes).collect();
+    }
+    let text = String::from_utf8_lossy(&bytes).to_lowercase().replace('\\', "/");
+    let text = text.split(['\0', '?', '#']).next().unwrap_or_default();
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in text.split('/') {
+        match segment.split(';').next().unwrap_or_default().trim_end() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_kind_of_spelling_is_among_those_of_a_path() {
+        let odd = paths("/admin/x%20y");
+        for spelling in [
+            "/ADMIN/X%20Y",
+            "/Admin/x%20y",
+            "/admin/x%20y/",
+            "//admin/x%20y",
+            "/admin//x%20y",
+            "/./admin/x%20y",
+            "/admin/x/../x%20y",
+            "/admin\\x%20y",
+            "/admin;x=1/x%20y",
+            "/admin/x%20y;",
+            "/%2e/admin/x%20y",
+            "/admin%2fx%20y",
+            "/admin%5cx%20y",
+            "/admin%252fx%20y",
+            "/%61dmin/x%20y",
+            "/%2561dmin/x%20y",
+            "/admin%c0%afx%20y",
+            "/admin/x%20y%00",
+            "/admin/x/..;/x%20y",
+            "/;x/admin/x%20y",
+            "/x/%2e%2e/admin/x%20y",
+            "/%u0061dmin/x%20y",
+        ] {
+            assert!(odd.iter().any(|(_, known)| known == spelling), "{spelling}\n{odd:#?}");
+        }
+        assert!(paths("/admin/").iter().any(|(kind, path)| (*kind, &**path) == (Kind::Slash, "/admin")));
+        assert!(
+            paths("/admin")
+                .iter()
+                .any(|(kind, path)| (*kind, &**path) == (Kind::Encoding, "/%2561%2564%256d%2569%256e"))
+        );
+        assert_eq!(methods("GET"), ["get", "Get"]);
+        let hosts = hosts("api.example.com");
+        for host in ["API.EXAMPLE.COM", "api.example.com.", "api.example.com:443"] {
+            assert!(hosts.iter().any(|odd| odd == host), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_most_lenient_reader_tells_requests_apart_that_are_different() {
+        for (path, other) in [("/a", "/b"), ("/a/b", "/b"), ("/a", "/a/b"), ("/", "/a"), ("/a%20b", "/ab")] {
+            assert_ne!(leniently(path), leniently(other));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_odd_spelling_is_the_plain_one_to_the_most_lenient_reader(path in "(/([a-zA-Z]{1,4}|[a-z]%20[A-Z]|@me|%C3%A9)){1,12}/?") {
+            let spellings = paths(&path);
+            prop_assert!(spellings.len() <= 160, "{}", spellings.len());
+            for (kind, odd) in spellings {
+                prop_assert_ne!(&odd, &path);
+                // What is no code at all is refused by whoever reads it, or read in a way of their own.
+                if !odd.contains("%u") && !odd.contains("%c0") && !odd.contains("%ff") && !odd.ends_with('%') {
+                    prop_assert_eq!(leniently(&odd), leniently(&path), "{:?} {}", kind, odd);
+                }
+            }
+        }
+    }
+}
