@@ -457,7 +457,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         file::TlsVersion::Tls13 => MinVersion::Tls13,
     };
     if let Some(files) = &certificate
-        && let Err(why) = crate::tls::acceptor(files, min_version)
+        && let Err(why) = crate::tls::Certificates::open(files.clone())
     {
         faults.fault(
             "bad_certificate",
