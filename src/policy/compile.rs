@@ -21,6 +21,7 @@ use crate::config::file::{self, File};
 use crate::config::units::Secret;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::case::{self, Case};
+use crate::explain::spelling::{self, Stand};
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
@@ -54,6 +55,8 @@ pub struct Compiled {
     pub cases: Vec<Case>,
     /// Whether a policy whose tests fail is served all the same.
     pub lenient: bool,
+    /// What stands where of each route of the file.
+    pub stands: Vec<Stand>,
     /// What an operator should look at, though it can be served.
     pub warnings: Vec<Diagnostic>,
 }
@@ -121,6 +124,13 @@ impl ServerPlan {
 }
 
 impl Compiled {
+    /// Tries each route in odd spellings, and tells those that get past one.
+    #[must_use]
+    pub fn attacked(mut self, severity: Severity) -> Self {
+        self.warnings.extend(spelling::attack(&self.policy, &self.stands, severity));
+        self
+    }
+
     /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
     ///
     /// # Errors
@@ -273,7 +283,12 @@ fn compile_policy(
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
     let lenient = file.policy.tests == file::Tests::Warn;
-    Ok(Compiled { policy, plan, cases, lenient, warnings: faults.told() })
+    let stands = file.route.iter().enumerate().map(|(index, route)| Stand {
+        place: loaded.places.of(&format!("route[{index}].path")),
+        waived: file.policy.waive.keys().chain(route.waive.keys()).cloned().collect(),
+    });
+    let stands = stands.collect();
+    Ok(Compiled { policy, plan, cases, lenient, stands, warnings: faults.told() })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.
