@@ -2,6 +2,7 @@
 //!
 //! A leaf: whoever reads or compiles a policy makes them; commands and logs show them.
 
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -72,7 +73,7 @@ pub enum Severity {
 }
 
 /// One finding. Never holds the value of a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How grave it is.
     pub severity: Severity,
@@ -81,13 +82,10 @@ pub struct Diagnostic {
     /// Where it stands.
     pub place: Place,
     /// The key that it is about, such as `route[3].upstream`.
-    #[serde(serialize_with = "clipped")]
     pub key: String,
     /// What was found.
-    #[serde(serialize_with = "clipped")]
     pub found: String,
     /// What would be right; may be empty where `found` says all.
-    #[serde(serialize_with = "clipped")]
     pub hint: String,
 }
 
@@ -101,6 +99,16 @@ impl Diagnostic {
         Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint }
     }
 
+    /// Where it is explained.
+    pub fn docs(&self) -> String {
+        format!("docs/findings.md#{}", self.id)
+    }
+
+    /// How many of these are told. That there are more is not one of them.
+    pub fn count(found: &[Self], severity: Severity) -> usize {
+        found.iter().filter(|one| one.severity == severity && one.id != Self::MORE).count()
+    }
+
     /// Where it comes when findings are told in order: as its place does, and that there are more at the end.
     pub fn order(&self) -> (bool, usize, usize) {
         let (line, column) = self.place.order();
@@ -108,8 +116,22 @@ impl Diagnostic {
     }
 }
 
+impl Serialize for Diagnostic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut told = serializer.serialize_struct("Diagnostic", 7)?;
+        told.serialize_field("severity", &self.severity)?;
+        told.serialize_field("id", self.id)?;
+        told.serialize_field("place", &self.place)?;
+        told.serialize_field("key", &Clipped(&self.key))?;
+        told.serialize_field("found", &Clipped(&self.found))?;
+        told.serialize_field("hint", &Clipped(&self.hint))?;
+        told.serialize_field("docs", &self.docs())?;
+        told.end()
+    }
+}
+
 impl fmt::Display for Diagnostic {
-    /// `gateway.toml:12:5: server.htps: unknown key; right would be: "https", the nearest known key`
+    /// `gateway.toml:12:5: server.htps: unknown key; right would be: "https" [docs/findings.md#unknown_key]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, place, key, found, hint, .. } = self;
         write!(f, "{place}: ")?;
@@ -123,7 +145,7 @@ impl fmt::Display for Diagnostic {
         if !hint.is_empty() {
             write!(f, "; right would be: {}", Plain(hint))?;
         }
-        Ok(())
+        write!(f, " [{}]", self.docs())
     }
 }
 
@@ -135,10 +157,14 @@ const SHOWN_MAX: usize = 400;
 /// Programs get more of it; what a file of megabytes has in one text is in the file.
 const SERIALIZED_MAX: usize = 4096;
 
-fn clipped<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    match text.char_indices().nth(SERIALIZED_MAX) {
-        Some((end, _)) => serializer.collect_str(&format_args!("{}…", &text[..end])),
-        None => serializer.serialize_str(text),
+struct Clipped<'t>(&'t str);
+
+impl Serialize for Clipped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.char_indices().nth(SERIALIZED_MAX) {
+            Some((end, _)) => serializer.collect_str(&format_args!("{}…", &self.0[..end])),
+            None => serializer.serialize_str(self.0),
+        }
     }
 }
 
@@ -181,11 +207,28 @@ mod tests {
     fn a_finding_is_one_line_whatever_the_file_holds() {
         assert_eq!(
             diagnostic("unknown key").to_string(),
-            "gateway.toml:12:5: server.htps: unknown key; right would be: \"https\""
+            "gateway.toml:12:5: server.htps: unknown key; right would be: \"https\" [docs/findings.md#unknown_key]"
         );
         let hostile = diagnostic("\u{1b}[31m\ngateway.toml: good\u{202e}").to_string();
         assert!(!hostile.contains(['\u{1b}', '\n', '\u{202e}']), "{hostile}");
         assert!(diagnostic(&"x".repeat(100_000)).to_string().len() < 1000);
+    }
+
+    #[test]
+    fn a_finding_for_programs_is_bounded_too() {
+        let json = serde_json::to_string(&diagnostic(&"\u{fc}".repeat(1_000_000))).unwrap();
+        assert!(json.len() < 10_000, "{}", json.len());
+        let whole = "\u{fc}".repeat(SERIALIZED_MAX);
+        assert_eq!(serde_json::to_value(diagnostic(&whole)).unwrap()["found"], whole);
+    }
+
+    #[test]
+    fn that_there_is_more_comes_last_and_is_not_counted() {
+        let more = Diagnostic::more(Severity::Fault, Place::File("f".to_owned()), "2 more faults".to_owned());
+        let mut found = [more.clone(), diagnostic("unknown key")];
+        found.sort_by_key(Diagnostic::order);
+        assert_eq!(found[1], more);
+        assert_eq!(Diagnostic::count(&found, Severity::Fault), 1);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::desk::verdict::{Manner, Original};
 use crate::forward::{Cut, Meter, Notes};
 use crate::peer::{Caller, Peer};
 use crate::plan::AccessLog;
-use crate::policy::{PinnedPolicy, Route};
+use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
 use crate::request_id::RequestId;
 use crate::respond::access_log::{self, Line};
@@ -156,7 +156,13 @@ impl Record {
         principal: Option<&Principal>,
         denial: Option<&Denial>,
     ) {
-        let Some(recorder) = self.worker.recorder() else { return };
+        let Some(recorder) = self.worker.recorder().filter(|_| self.policy.front.keeps_decisions) else {
+            return;
+        };
+        // The authority's own endpoints are no policy's business, and the paths of some name a session.
+        if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
+            return;
+        }
         if !recorder.wants(denial.is_some(), self.worker.tick()) {
             return;
         }

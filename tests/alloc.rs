@@ -14,6 +14,7 @@ use portcullis::clock::Now;
 use portcullis::decision::decide;
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
 use portcullis::peer::Scheme;
+use portcullis::recent::{Credential, Observed, Recent, Recorder};
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
 use portcullis::route::{Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
@@ -165,6 +166,40 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
     let (told, allocations) = write();
     assert!(told == 1 && allocations > 0, "the first time it is made");
     assert_eq!(write(), (1, 0));
+}
+
+#[test]
+fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
+    let (trust, now) = (trust(), Now::read());
+    let headers = request(now);
+    let method = Method::GET;
+    let path = "/orders/7".into();
+    let head =
+        Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
+    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let (admission, params) = (Admission::from(Access::Authenticated), Params::default());
+    let decided =
+        decide(&admission, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));
+    let permit = decided.unwrap();
+    let decision = Observed {
+        time: now.unix,
+        method: head.method.as_str(),
+        scheme: Scheme::Https,
+        host: "h",
+        path: &head.path,
+        client: [203, 0, 113, 7].into(),
+        credential: Credential::Verified,
+        principal: permit.principal().map(|principal| &**principal),
+        claims: trust.claims(),
+        route: Some("orders"),
+        code: None,
+        shadow: false,
+    };
+    let recorder = Recorder::new(Arc::new(Recent::new(8)));
+    let keep = || counted(|| recorder.keep(now, &decision)).1;
+    let first: usize = (0..5).map(|_| keep()).sum();
+    assert!(first > 0, "room is made when it is needed");
+    assert_eq!((0..20).map(|_| keep()).sum::<usize>(), 0);
 }
 
 #[test]

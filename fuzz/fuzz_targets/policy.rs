@@ -1,12 +1,17 @@
-//! A policy file and an environment, whatever they hold, are read or refused with places; nothing panics or overflows.
+//! A policy file and an environment, whatever they hold, are read or refused with places; what is read is compiled or
+//! refused; what is compiled answers questions. Nothing panics, overflows or tells more than a person reads.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::authority::Absent;
-use portcullis::config::load_text;
-use portcullis::diagnostic::Place;
-use portcullis::policy::compile;
+use portcullis::config::{Loaded, survey_text};
+use portcullis::diagnostic::{Diagnostic, Place};
+use portcullis::explain::{Question, explain, verdict};
+use portcullis::policy::{Policy, compile};
 use std::path::PathBuf;
+
+/// More findings of one step than this are not told, but for that there are more.
+const TOLD_MAX: usize = 202;
 
 // The text up to the first NUL is the file; each further pair of texts a variable and its value.
 fuzz_target!(|input: &str| {
@@ -17,23 +22,47 @@ fuzz_target!(|input: &str| {
         variables.push((format!("PORTCULLIS_{name}"), value));
     }
     let lines = text.split('\n').count();
-    match load_text("gateway.toml", text.clone(), PathBuf::new(), variables.clone()) {
-        Ok(loaded) => {
-            match compile(&loaded, Absent::Pretend) {
-                Ok(compiled) => assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing"),
-                Err(faults) => assert!(!faults.is_empty(), "refused without a reason"),
-            }
-            let again = load_text("gateway.toml", text, PathBuf::new(), variables).map(|again| again.file);
-            assert_eq!(again.ok(), Some(loaded.file), "one text, two readings");
+    let survey = || survey_text("gateway.toml", text.clone(), PathBuf::new(), variables.clone());
+    let (loaded, faults) = survey();
+    told(&faults, lines);
+    let Some(loaded) = loaded else {
+        assert!(!faults.is_empty(), "refused without a reason");
+        return;
+    };
+    // What is wrong with the rest of a file with faults is told too, and so it is compiled as well.
+    match compile(&loaded, Absent::Pretend) {
+        Ok(compiled) => {
+            told(&compiled.warnings, lines);
+            assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing");
+            answers(&compiled.policy);
         }
         Err(faults) => {
             assert!(!faults.is_empty(), "refused without a reason");
-            for fault in faults {
-                assert!(!fault.to_string().contains(char::is_control), "{fault:?}");
-                if let Place::Line { line, .. } = fault.place {
-                    assert!((1..=lines).contains(&line), "{fault:?}");
-                }
-            }
+            told(&faults, lines);
         }
     }
+    let again = survey().0.map(|Loaded { file, .. }| file);
+    assert_eq!(again, Some(loaded.file), "one text, two readings");
 });
+
+/// Each finding is one line, at a place that there is, and there are not too many.
+fn told(findings: &[Diagnostic], lines: usize) {
+    assert!(findings.len() <= TOLD_MAX, "{} findings", findings.len());
+    for finding in findings {
+        let text = finding.to_string();
+        assert!(!text.contains(char::is_control) && text.len() < 10_000, "{finding:?}");
+        if let Place::Line { line, .. } = finding.place {
+            assert!((1..=lines).contains(&line), "{finding:?}");
+        }
+    }
+}
+
+/// A policy says the same of a request whether it is asked for the verdict alone or for its reasons.
+fn answers(policy: &Policy) {
+    for request in ["GET https://a.example/a/b", "DELETE http://h/", "POST https://x.y.example/auth/login?a=%2F"] {
+        let question = Question::parse(request).expect("the request is well formed");
+        let (verdict, explained) = (verdict(policy, &question), explain(policy, &question));
+        let said = (verdict.outcome.passes(), verdict.shadow);
+        assert_eq!(said, (explained.outcome.passes(), explained.shadow), "{request}");
+    }
+}

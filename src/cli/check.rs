@@ -9,14 +9,16 @@ use super::{REFUSED, Shape, compiled, say};
 use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::explain::Examiner;
-use crate::explain::case::{Case, Mismatch};
-use crate::policy::Policy;
+use crate::explain::case::{self, EXPLAINED_MAX, Mismatch, Tried};
+use crate::policy::{Sifted, Waived};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
+
+/// What machines are told of first, as a test by the name.
+const LOADS: &str = "the policy loads";
 
 /// How strictly it is checked.
 #[derive(Debug, Args)]
@@ -35,20 +37,15 @@ struct Report<'p> {
     routes: Option<usize>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
+    /// What the file accepts.
+    waived: Vec<Waived>,
     /// The tests, and how each ended.
     tests: Vec<Tried>,
 }
 
-/// A test that was run.
-#[derive(Debug)]
-struct Tried {
-    case: Case,
-    failed: Option<Mismatch>,
-}
-
 impl Report<'_> {
     fn count(&self, severity: Severity) -> usize {
-        self.found.iter().filter(|found| found.severity == severity).count()
+        Diagnostic::count(&self.found, severity)
     }
 
     fn failed(&self) -> impl Iterator<Item = &Mismatch> {
@@ -74,16 +71,16 @@ impl Report<'_> {
             parts.push(counted(self.count(Severity::Fault), "fault"));
         }
         parts.push(counted(self.count(Severity::Warning), "warning"));
+        if !self.waived.is_empty() {
+            parts.push(format!("{} waived", self.waived.len()));
+        }
         if self.routes.is_some() {
-            let failed = self.failed().count();
-            let passed = self.tests.len() - failed;
-            parts.push(counted(self.tests.len(), "test"));
-            if !self.tests.is_empty() {
-                parts.push(format!("{passed} passed"));
-            }
-            if failed > 0 {
-                parts.push(format!("{failed} failed"));
-            }
+            let (tests, failed) = (self.tests.len(), self.failed().count());
+            parts.push(match (tests, failed) {
+                (0, _) => counted(0, "test"),
+                (_, 0) => format!("{}: {tests} passed", counted(tests, "test")),
+                (_, _) => format!("{}: {} passed, {failed} failed", counted(tests, "test"), tests - failed),
+            });
         }
         format!("{}: {verdict}: {}", self.path.display(), parts.join(", "))
     }
@@ -113,34 +110,30 @@ impl Report<'_> {
                 told
             })
             .collect();
-        json!({ "ok": self.is_good(), "routes": self.routes, "diagnostics": self.found, "tests": tests })
+        json!({
+            "ok": self.is_good(),
+            "routes": self.routes,
+            "diagnostics": self.found,
+            "waived": self.waived,
+            "tests": tests,
+        })
     }
 }
 
 /// A failed test for people: what was expected above what was found, and all that led there.
 fn difference(mismatch: &Mismatch) -> String {
-    let mut text = format!("{}: the test \"{}\" fails:\n", mismatch.place, mismatch.test);
+    let mut text = format!("{}: the test {:?} fails:\n", mismatch.place, mismatch.test);
     for difference in &mismatch.differences {
         let _ = writeln!(text, "  {}:", difference.what);
         let _ = writeln!(text, "    - {}", difference.expected);
         let _ = writeln!(text, "    + {}", difference.found);
     }
-    for line in mismatch.explanation.to_string().lines() {
-        let _ = writeln!(text, "  | {line}");
+    if let Some(explanation) = &mismatch.explanation {
+        for line in explanation.to_string().lines() {
+            let _ = writeln!(text, "  | {line}");
+        }
     }
     text
-}
-
-/// Runs each test of a policy.
-fn tried(policy: &Policy, cases: Vec<Case>) -> Vec<Tried> {
-    let (examiner, now) = (Examiner::new(policy), Now::read());
-    cases
-        .into_iter()
-        .map(|case| {
-            let failed = case.run(&examiner, now).err();
-            Tried { case, failed }
-        })
-        .collect()
 }
 
 pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
@@ -148,11 +141,16 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
     let report = match compiled(path, Absent::Pretend) {
         Ok(compiled) => {
             let compiled = compiled.attacked(Severity::Fault);
-            let tests = tried(&compiled.policy, compiled.cases);
+            let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let routes = Some(compiled.policy.routes.len());
-            Report { path, strict, routes, found: compiled.warnings, tests }
+            let sifted = compiled.waivers.sift(compiled.warnings);
+            let unused = compiled.waivers.unused(&sifted);
+            let Sifted { left: mut found, waived } = sifted;
+            found.extend(unused);
+            found.sort_by_key(Diagnostic::order);
+            Report { path, strict, routes, found, waived, tests }
         }
-        Err(found) => Report { path, strict, routes: None, found, tests: Vec::new() },
+        Err(found) => Report { path, strict, routes: None, found, waived: Vec::new(), tests: Vec::new() },
     };
     match format {
         Shape::Json => say(&format!("{:#}", report.json())),

@@ -157,7 +157,7 @@ fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, 
             for fault in &faults {
                 complain(&fault.to_string());
             }
-            let count = faults.iter().filter(|fault| fault.severity == Severity::Fault).count();
+            let count = Diagnostic::count(&faults, Severity::Fault);
             complain(&format!("{count} fault{}: nothing is served", if count == 1 { "" } else { "s" }));
             Err(ExitCode::from(REFUSED))
         }

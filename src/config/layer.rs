@@ -236,6 +236,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_built_is_counted_before_it_is_built() {
+        // As much as is let through, and one thing more; what stands in text and comments is not built.
+        for (one, count, more) in [
+            ("k=1\n", VALUES_MAX, "k=1"),
+            ("[t]\n", VALUES_MAX / BRACKET, "k=1"),
+            ("[[t]]\n", VALUES_MAX / BRACKET / 2, "#=\nk=1"),
+            ("{},", VALUES_MAX / (BRACKET + 1), "{},"),
+            ("\"=,[{.\"=1\n", VALUES_MAX, "k=1"),
+            ("a.b\n", VALUES_MAX / DOT, "a=b"),
+        ] {
+            let text = one.repeat(count);
+            assert_eq!(excess(&text), None, "{one}");
+            let too_much = excess(&(text + more));
+            assert!(matches!(too_much, Some((_, Excess::Values))), "{one}: {too_much:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_refused_wherever_it_stands() {
+        for (len, is_refused) in [(NAME_MAX, false), (NAME_MAX + 1, true)] {
+            let name = "n".repeat(len);
+            for text in [
+                format!("{name} = 1"),
+                format!("[{name}]"),
+                format!("[a.{name}.b]"),
+                format!("a = [{{ \"{name}\" = 1 }}]"),
+                format!("a.{name} = 1"),
+            ] {
+                let document = ImDocument::parse(text.as_str()).unwrap();
+                let excess = of_table(document.as_table(), &text, 0).err();
+                assert_eq!(matches!(excess, Some(Excess::Name(_, Some(_)))), is_refused, "{excess:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_deepest_that_the_parser_takes_is_refused_and_not_followed() {
         // As many brackets as are let through, each with as many dotted parts as the parser takes.
         let key = ["k"; 79].join(".");

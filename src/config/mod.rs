@@ -127,7 +127,7 @@ pub fn load_text(
 
 /// Reads what can be read of a policy's text, and tells what cannot: so that what is wrong with the rest of it can be
 /// told as well.
-fn survey_text(
+pub fn survey_text(
     name: &str,
     text: String,
     base: PathBuf,
@@ -344,6 +344,7 @@ mod tests {
             assert!(read("", &[(name, "x")]).is_ok(), "{name}");
         }
         let text = "[authority]\nsecret = \"env:PORTCULLIS_AUTHORITY_KEY\"\n";
+        assert!(read(text, &[("PORTCULLIS_AUTHORITY_KE", "x")]).is_err(), "half of its name");
         assert!(read(text, &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_ok(), "a secret that the file refers to");
         assert!(read("", &[("PORTCULLIS_AUTHORITY_KEY", "x")]).is_err());
     }
@@ -363,8 +364,74 @@ mod tests {
         assert_eq!((good.len(), faults.len()), (1, 1));
         assert_eq!(
             faults[0].to_string(),
-            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8"
+            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8 [docs/findings.md#not_utf8]"
         );
+    }
+
+    #[test]
+    fn faults_of_a_long_list_are_told_by_the_positions_of_the_file() {
+        // Elements are read some at a time: faults within the first piece, on both sides of a border, and at the end.
+        let mut text = "route = [".to_owned();
+        for index in 0..200 {
+            text.push_str(match index {
+                3 | 64 | 198 => "7",
+                4 | 63 | 65 | 199 => "{ pth = 1 }",
+                _ => "{}",
+            });
+            text.push_str(",\n");
+        }
+        text.push(']');
+        let found = faults(&text, &[]);
+        let at = |index: usize, rest: &str| {
+            let line = index + 1;
+            let column = if index == 0 { 10 } else { 1 };
+            let key = format!("route[{index}]{rest}");
+            let column = if rest.is_empty() { column } else { column + 2 };
+            format!("gateway.toml:{line}:{column}: {key}: ")
+        };
+        let expected = [
+            at(3, ""),
+            at(4, ".pth"),
+            at(63, ".pth"),
+            at(64, ""),
+            at(65, ".pth"),
+            at(198, ""),
+            at(199, ".pth"),
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(found.starts_with(expected), "{expected}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_long_list_under_an_unknown_key_is_one_fault() {
+        for text in [
+            "[[roue]]\n".repeat(200),
+            format!("roue = [{}]", "1,".repeat(200)),
+            (0..200).map(|index| format!("[roue.k{index}]\n")).collect(),
+            "[[server]]\n".repeat(200),
+            (0..200).map(|index| format!("[route.k{index}]\n")).collect(),
+        ] {
+            let found = faults(&text, &[]);
+            assert_eq!(found.len(), 1, "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_what_is_left_of_it_without_its_faults() {
+        let routes = |bad: &str| -> String {
+            (0..200)
+                .map(|index| {
+                    format!("[[route]]\npath = \"/{index}\"\n{}", if index == 150 { bad } else { "" })
+                })
+                .collect()
+        };
+        let survey = |text: String| survey_text("gateway.toml", text, PathBuf::new(), Vec::new());
+        let (sound, none) = survey(routes(""));
+        let (left, one) = survey(format!("{}[serve]\n", routes("rols = 1\n")));
+        assert_eq!((none.len(), one.len()), (0, 2), "{one:#?}");
+        assert_eq!(left.unwrap().file, sound.unwrap().file);
     }
 
     #[test]

@@ -209,6 +209,47 @@ mod tests {
     }
 
     #[test]
+    fn a_name_may_look_like_a_way_through_other_tables() {
+        let text = "[a]\n\"b.c\" = 1\nb = { c = 2, \"d[0]\" = 3 }\n'\"q' = 4\n\"\" = 5\n";
+        let places = Places::new("f", ImDocument::parse(text.to_owned()).unwrap(), Vec::new());
+        for (key, place) in [
+            ("a.b.c", "f:2:1"),
+            ("a.\"b.c\"", "f:2:1"),
+            ("a.b.d[0]", "f:3:14"),
+            ("a.b.d[1]", "f:3:1"),
+            ("a.\"q", "f:4:1"),
+            ("a.\"\\\"q\"", "f:4:1"),
+            ("a.\"\"", "f:5:1"),
+            ("a.bc", "f:1:2"),
+        ] {
+            assert_eq!(places.of(key).to_string(), place, "{key}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_place_is_always_the_number_of_lines_and_characters_before_it(text in "([a\u{fc}\r\n]|\n){0,40}", at in 0..80_usize) {
+            let offset = at.min(text.len());
+            let Place::Line { line, column, .. } = at_offset("f", &text, offset) else { panic!("a line") };
+            let before = text.get(..offset);
+            proptest::prop_assert!(line <= text.split('\n').count());
+            if let Some(before) = before {
+                proptest::prop_assert_eq!(line, before.split('\n').count());
+                proptest::prop_assert_eq!(column, before.split('\n').next_back().unwrap().chars().count() + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_compared_in_bounded_time() {
+        let long = "n".repeat(1 << 20);
+        let many: Vec<String> = (0..100_000).map(|index| format!("name-number-{index:06}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).chain([&*long]).collect();
+        assert_eq!(nearest(&long, &many), None);
+        assert_eq!(nearest("name-numbr-000007", &many), Some("name-number-000007"));
+    }
+
+    #[test]
     fn the_nearest_name_is_near() {
         let known = ["https", "http", "trusted_proxies"];
         assert_eq!(nearest("htps", &known), Some("https"));

@@ -80,25 +80,48 @@ pub(super) fn headers<S: Serializer>(
 
 /// The request line of a test. A query may carry a token, and which of its fields does is the routes' matter.
 pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    match request.split_once('?') {
-        Some((before, query)) => {
-            let fields = query.split('&').map(|field| match field.split_once('=') {
-                Some((name, value)) if is_secret_name(name) || is_token(value) => format!("{name}={MASK}"),
-                Some(_) | None => field.to_owned(),
-            });
-            serializer.collect_str(&format_args!("{before}?{}", fields.collect::<Vec<_>>().join("&")))
+    let (before, query) = request.split_once('?').map_or((request, None), |(b, query)| (b, Some(query)));
+    let mut shown = before.to_owned();
+    if let Some((scheme, rest)) = before.split_once("://")
+        && let Some((user, host)) = rest.rsplit_once('@')
+    {
+        // A path may hold an @, behind a host and its port; all else before one may be a password.
+        let (first, port) = user.split_once(['/', ':']).unwrap_or((user, ""));
+        let is_path = user[first.len()..].starts_with('/') && !first.contains('@')
+            || port.split_once('/').is_some_and(|(port, _)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        if !is_path {
+            shown = format!("{scheme}://{MASK}@{host}");
         }
-        None => serializer.serialize_str(request),
     }
+    for (position, field) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if position == 0 { '?' } else { '&' });
+        match field.split_once('=') {
+            Some((name, value)) if is_secret_name(name) || is_token(value) => {
+                shown.extend([name, "=", MASK]);
+            }
+            Some(_) | None => shown.push_str(field),
+        }
+    }
+    serializer.serialize_str(&shown)
 }
 
 /// Whether a header field or a field of a query carries what is to be believed, and not read by others.
 fn is_secret_name(name: &str) -> bool {
-    const WORDS: [&str; 10] =
-        ["auth", "cookie", "token", "secret", "key", "pass", "session", "signature", "credential", "csrf"];
+    const WORDS: [&str; 10] = [
+        "authoriz",
+        "cookie",
+        "token",
+        "secret",
+        "key",
+        "pass",
+        "session",
+        "signature",
+        "credential",
+        "csrf",
+    ];
     let name = name.to_ascii_lowercase();
     // A query's names may be percent-encoded: such a one is no word that can be looked for.
-    name.contains('%') || WORDS.iter().any(|word| name.contains(word))
+    name.contains('%') || name.ends_with("auth") || WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Whether there is something in it that begins as every JSON Web Token does.

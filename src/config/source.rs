@@ -6,7 +6,7 @@
 
 use super::units::ByteSize;
 use std::fmt;
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{FileType, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -16,8 +16,18 @@ use std::time::Duration;
 /// writer who needs longer has to write beside the file and rename.
 const READINGS_MAX: u32 = 12;
 
-/// The pause before the third reading; each one after that waits longer by the same.
+/// The pause before the second reading of a file that was written just now; each one after that waits longer by the same.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Whoever wrote to a file so short a time ago may not be done.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// One reading of a file.
+struct Reading {
+    bytes: Vec<u8>,
+    /// Whether it was written just now.
+    fresh: bool,
+}
 
 /// What is wrong with a file, and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,20 +59,23 @@ pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
 }
 
 /// Reads until two readings in a row agree: one reading of a file that is being written holds a part of what was there
-/// and a part of what will be, and half a policy may well be a policy. Times and sizes of files do not tell, since
-/// several writes fall into one tick of a file system's clock.
+/// and a part of what will be, and half a policy may well be a policy. That its time and size are the same before and
+/// after would not tell, since several writes fall into one tick of a file system's clock.
 fn settled(
-    mut once: impl FnMut() -> Result<Vec<u8>, Unreadable>,
+    mut once: impl FnMut() -> Result<Reading, Unreadable>,
     pause: impl Fn(Duration),
 ) -> Result<Vec<u8>, Unreadable> {
     let mut before = once()?;
     for reading in 1..READINGS_MAX {
+        // A file at rest is not waited for.
+        if before.fresh || reading > 1 {
+            pause(PAUSE * reading);
+        }
         let now = once()?;
-        if now == before {
-            return Ok(now);
+        if now.bytes == before.bytes {
+            return Ok(now.bytes);
         }
         before = now;
-        pause(PAUSE * reading);
     }
     Err(Unreadable {
         found: "changes while it is read".to_owned(),
@@ -70,7 +83,7 @@ fn settled(
     })
 }
 
-fn once(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
+fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     // Looked at before it is opened, since opening a device may set something off.
     only_a_file(std::fs::metadata(path)?.file_type())?;
     // And again once it is open: what the path names may be another thing by now. Opening does not wait for the other
@@ -78,8 +91,20 @@ fn once(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("the flags of open(2) are an int");
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    only_a_file(file.metadata()?.file_type())?;
-    bounded(&file, max)
+    let about = file.metadata()?;
+    only_a_file(about.file_type())?;
+    // One that is said to be too large is not read up to the bound first.
+    if about.len() > max.as_u64() {
+        return Err(too_large(max));
+    }
+    let mut bytes = Vec::new();
+    file.take(max.as_u64() + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max.as_u64() {
+        return Err(too_large(max));
+    }
+    // A time that lies ahead is another clock's.
+    let fresh = about.modified()?.elapsed().is_ok_and(|age| age < JUST_NOW);
+    Ok(Reading { bytes, fresh })
 }
 
 fn only_a_file(kind: FileType) -> Result<(), Unreadable> {
@@ -93,63 +118,58 @@ fn only_a_file(kind: FileType) -> Result<(), Unreadable> {
     Err(Unreadable { found: found.to_owned(), hint: "a file; --config FILE names another" })
 }
 
-fn bounded(file: &File, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
-    let mut bytes = Vec::new();
-    // One that is said to be too large is not read up to the bound first.
-    if file.metadata()?.len() <= max.as_u64() {
-        file.take(max.as_u64() + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 <= max.as_u64() {
-            return Ok(bytes);
-        }
-    }
-    Err(Unreadable { found: format!("larger than {max}"), hint: "a smaller file" })
+fn too_large(max: ByteSize) -> Unreadable {
+    Unreadable { found: format!("larger than {max}"), hint: "a smaller file" }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
-    fn words(words: &[&'static str]) -> impl FnMut() -> Result<Vec<u8>, Unreadable> {
-        let mut words = words.to_vec().into_iter();
-        move || Ok(words.next().expect("no more readings than there are words").into())
+    type Script = &'static [(&'static str, bool)];
+
+    /// What comes of these readings in turn, and what was waited before each but the first.
+    fn script(readings: Script) -> (Result<Vec<u8>, Unreadable>, Vec<u128>) {
+        let mut readings = readings.iter();
+        let once = || match readings.next() {
+            Some((bytes, fresh)) => Ok(Reading { bytes: (*bytes).into(), fresh: *fresh }),
+            None => Err(Unreadable { found: "gone".to_owned(), hint: "" }),
+        };
+        let waited = RefCell::new(Vec::new());
+        let read = settled(once, |pause| waited.borrow_mut().push(pause.as_millis()));
+        (read, waited.into_inner())
     }
 
     #[test]
     fn two_readings_in_a_row_have_to_agree() {
-        let never = |_| panic!("a file at rest is not waited for");
-        assert_eq!(settled(words(&["new", "new"]), never), Ok("new".into()));
-        assert_eq!(settled(words(&["old", "o", "new", "new"]), |_| ()), Ok("new".into()));
-        assert_eq!(settled(words(&["a", "b", "a", "a"]), |_| ()), Ok("a".into()));
+        let read = |bytes: &str| Ok(bytes.into());
+        assert_eq!(script(&[("new", false), ("new", false)]), (read("new"), vec![]));
+        assert_eq!(script(&[("new", true), ("new", true)]), (read("new"), vec![20]));
+        let rewritten = &[("old", false), ("o", true), ("new", true), ("new", true)];
+        assert_eq!(script(rewritten), (read("new"), vec![40, 60]));
+        let back = &[("a", true), ("b", true), ("a", true), ("a", true)];
+        assert_eq!(script(back), (read("a"), vec![20, 40, 60]));
+        // A file that goes in between is gone.
+        assert_eq!(script(&[("a", false), ("b", false)]).0.unwrap_err().found, "gone");
     }
 
     #[test]
     fn a_file_that_never_rests_is_refused_in_bounded_time() {
-        let (readings, waited) = (Cell::new(0_u32), Cell::new(Duration::ZERO));
+        let (mut readings, waited) = (0_u32, Cell::new(Duration::ZERO));
         let changing = || {
-            readings.set(readings.get() + 1);
-            Ok(readings.get().to_string().into_bytes())
+            readings += 1;
+            Ok(Reading { bytes: readings.to_string().into(), fresh: true })
         };
         let refused = settled(changing, |pause| waited.set(waited.get() + pause));
         assert_eq!(refused.unwrap_err().found, "changes while it is read");
-        assert_eq!(readings.get(), READINGS_MAX);
+        assert_eq!(readings, READINGS_MAX);
         assert!(waited.get() < Duration::from_secs(2), "{waited:?}");
     }
 
     #[test]
-    fn a_reading_that_fails_is_not_tried_again() {
-        let tries = Cell::new(0);
-        let failing = || {
-            tries.set(tries.get() + 1);
-            Err(Unreadable { found: "gone".to_owned(), hint: "" })
-        };
-        assert_eq!(settled(failing, |_| ()).unwrap_err().found, "gone");
-        assert_eq!(tries.get(), 1);
-    }
-
-    #[test]
     fn what_is_no_file_is_refused_in_its_own_words() {
-        let found = |path: &str| once(Path::new(path), ByteSize::bytes(1)).unwrap_err().found;
+        let found = |path: &str| once(Path::new(path), ByteSize::bytes(1)).err().expect(path).found;
         assert_eq!(found("/"), "a directory, not a file");
         assert_eq!(found("/dev/zero"), "a device, not a file");
         assert!(found("/no/such/file").contains("No such file"));

@@ -128,7 +128,7 @@ pub(super) fn explained(policy: &Policy, question: &Question) -> Result<String, 
 /// # Errors
 /// 404 where nothing is kept.
 pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, Unanswered> {
-    if shared.recent.is_empty() {
+    if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));
     }
     Ok(recent::lines(&shared.recent))

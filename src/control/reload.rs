@@ -12,6 +12,7 @@ use crate::journal::Level;
 use crate::moment::rfc3339;
 use crate::policy::{self, Compiled, Policy, ServerPlan};
 use crate::respond::metrics::{Exposition, Kind};
+use crate::tls;
 use crate::worker::Shared;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -207,14 +208,21 @@ impl Reloader {
     }
 
     fn publish(&mut self, made: Compiled) -> Report {
-        let Compiled { policy, plan, mut warnings, .. } = made;
+        let mut warnings = made.weaknesses();
+        let Compiled { policy, plan, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
         self.watch_files(&plan);
+        if let Some(why) = self.follow_certificate(&plan) {
+            warnings.push(why);
+        }
         let before = self.shared.policy.load();
         if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
             authority.follow(terms.clone());
         }
         self.shared.policy.update(|current| keys::newest(policy.clone(), current));
+        if !policy.front.keeps_decisions {
+            self.shared.recent.iter().for_each(|recent| recent.clear());
+        }
         self.standing.replaced(&before);
         self.watch_keys();
 
@@ -253,6 +261,17 @@ impl Reloader {
             tell(&self.shared, Level::Error, "the policy has a fault", fault);
         }
         Report::Refused { diagnostics }
+    }
+
+    /// Reads the certificate again, from where the policy has it now. What is wrong with it leaves the old one.
+    fn follow_certificate(&self, plan: &ServerPlan) -> Option<Diagnostic> {
+        let certificates = self.shared.certificates.as_ref()?;
+        let files = match &plan.certificate {
+            Some(files) => Ok(files.clone()),
+            None => tls::self_signed(&plan.state_dir),
+        };
+        let why = files.and_then(|files| certificates.follow(files)).err()?;
+        Some(Diagnostic { severity: Severity::Warning, id: "bad_certificate", ..ours(&why) })
     }
 
     /// Watches what the policy in force is made of, if it says so.
@@ -318,6 +337,12 @@ pub fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     shared.journal.event(
         level,
         what,
-        &[("place", &place), ("key", &found.key), ("found", &found.found), ("right", &found.hint)],
+        &[
+            ("place", &place),
+            ("key", &found.key),
+            ("found", &found.found),
+            ("right", &found.hint),
+            ("docs", &found.docs()),
+        ],
     );
 }

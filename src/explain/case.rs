@@ -1,12 +1,14 @@
 //! The policy's own tests: a request, and what is to become of it.
 //!
 //! What a route in the shadow would refuse is refused here: a test says what the policy means, so that it holds before and
-//! after the shadow.
+//! after the shadow. Many thousand are run in a second, so that a start can wait for them; only of the first that fail it
+//! is told why.
 
-use super::{Examiner, Explanation, Outcome, Question};
+use super::{Examiner, Explanation, Outcome, Outgoing, Question, Verdict};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::policy::Policy;
+use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
 
@@ -32,7 +34,7 @@ pub struct Case {
 pub struct Expected {
     /// Whether it passes.
     pub verdict: Option<Wanted>,
-    /// The status of its refusal.
+    /// The status of its refusal, or of its redirect to https.
     pub status: Option<u16>,
     /// The route that covers it.
     pub route: Option<String>,
@@ -56,7 +58,7 @@ pub enum Wanted {
 /// One thing that is not as it was expected to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// What.
+    /// What: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
     pub what: String,
     /// As the test has it.
     pub expected: String,
@@ -73,12 +75,12 @@ pub struct Mismatch {
     pub place: Place,
     /// What differs, at least one thing.
     pub differences: Vec<Difference>,
-    /// What becomes of the request, and why.
-    pub explanation: Box<Explanation>,
+    /// What becomes of the request, and why: of the first tests that fail, not of thousands.
+    pub explanation: Option<Box<Explanation>>,
 }
 
 impl fmt::Display for Mismatch {
-    /// In one line: `the route: expected "orders", found "open"; …`
+    /// In one line: `route: expected "orders", found "open"; ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, Difference { what, expected, found }) in self.differences.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
@@ -88,141 +90,355 @@ impl fmt::Display for Mismatch {
     }
 }
 
-impl Case {
-    /// Runs the test.
-    ///
-    /// # Errors
-    /// What differs, and why.
-    pub fn run(&self, examiner: &Examiner<'_>, now: Now) -> Result<(), Mismatch> {
-        let asked;
-        let question = if self.now {
-            asked = self.question.clone().at(now);
-            &asked
-        } else {
-            &self.question
-        };
-        let expected = &self.expected;
-        // What goes upstream takes longer to find out, and few tests ask for it.
-        if expected.path.is_none() && expected.headers.is_empty() {
-            let verdict = examiner.verdict(question);
-            let route = verdict.route.map(|route| &*examiner.policy().routes[route].name);
-            if expected.differences(&verdict.outcome, route).is_empty() {
-                return Ok(());
-            }
-        }
-        let explanation = Box::new(examiner.explain(question));
-        let route = explanation.route.as_ref().map(|route| &*route.name);
-        let mut differences = expected.differences(&explanation.outcome, route);
-        differences.extend(expected.differences_upstream(&explanation));
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(Mismatch { test: self.name.clone(), place: self.place.clone(), differences, explanation })
-    }
+/// So many tests that fail are explained: nobody reads more, and each takes a look at every route.
+pub const EXPLAINED_MAX: usize = 20;
+
+/// A test that was run.
+#[derive(Debug)]
+pub struct Tried {
+    /// The test.
+    pub case: Case,
+    /// How it failed, if it did.
+    pub failed: Option<Mismatch>,
 }
 
-impl Expected {
-    fn differences(&self, outcome: &Outcome, route: Option<&str>) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let status = match outcome {
-            Outcome::Refused(denial) => Some(denial.status().as_u16()),
-            Outcome::Passed | Outcome::Redirected => None,
-        };
-        let found = match (outcome, status) {
-            (Outcome::Passed, _) => "it passes".to_owned(),
-            (Outcome::Redirected, _) => "it is redirected to https".to_owned(),
-            (Outcome::Refused(denial), _) => format!("it is refused, with {}", denial.code()),
-        };
-        let (is_right, expected) = match (self.verdict, outcome) {
-            (None, _) => (true, String::new()),
-            (Some(Wanted::Passed), outcome) => (outcome.passes(), "it passes".to_owned()),
-            (Some(Wanted::Refused), outcome) => {
-                (matches!(outcome, Outcome::Refused(_)), "it is refused".to_owned())
-            }
-            (Some(Wanted::RefusedWith(code)), outcome) => {
-                (outcome.word() == code, format!("it is refused, with {code}"))
-            }
-        };
-        if !is_right {
-            differences.push(Difference { what: "the verdict".to_owned(), expected, found });
+/// Runs all tests of a policy: how each ended, in order. The first that fail are explained, up to so many.
+pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) -> Vec<Tried> {
+    let examiner = Examiner::new(policy);
+    let mut explained = 0;
+    let mut run = |case: &Case| {
+        let mut mismatch = case.mismatch(&examiner, now)?;
+        if explained < explained_max {
+            explained += 1;
+            mismatch.explanation = Some(Box::new(examiner.explain(&case.question_at(now))));
         }
-        let none = || "none".to_owned();
-        if self.status.is_some() && self.status != status {
-            let shown = |status: Option<u16>| status.map_or_else(none, |status| status.to_string());
-            let (expected, found) = (shown(self.status), shown(status));
-            differences.push(Difference { what: "the refusal's status".to_owned(), expected, found });
-        }
-        if self.route.is_some() && self.route.as_deref() != route {
-            let shown = |route: Option<&str>| route.map_or_else(none, |route| format!("{route:?}"));
-            let (expected, found) = (shown(self.route.as_deref()), shown(route));
-            differences.push(Difference { what: "the route".to_owned(), expected, found });
-        }
-        differences
-    }
-
-    fn differences_upstream(&self, explanation: &Explanation) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let outgoing = explanation.outgoing.as_ref();
-        let nothing = || "nothing is sent".to_owned();
-        if let Some(path) = &self.path
-            && outgoing.map(|outgoing| &outgoing.path) != Some(path)
-        {
-            let found = outgoing.map_or_else(nothing, |outgoing| format!("{:?}", outgoing.path));
-            let what = "the path that the upstream gets".to_owned();
-            differences.push(Difference { what, expected: format!("{path:?}"), found });
-        }
-        for (name, wanted) in &self.headers {
-            let sent: Option<Vec<&str>> = outgoing.map(|outgoing| {
-                let fields = outgoing.headers.iter().filter(|(known, _)| known == name);
-                fields.map(|(_, value)| value.as_str()).collect()
-            });
-            let is_right = match &sent {
-                None => false,
-                Some(values) if wanted.is_empty() => values.is_empty(),
-                Some(values) => values[..] == [wanted.as_str()],
-            };
-            if !is_right {
-                let expected = if wanted.is_empty() { "absent".to_owned() } else { format!("{wanted:?}") };
-                let found = match sent {
-                    None => nothing(),
-                    Some(values) if values.is_empty() => "absent".to_owned(),
-                    Some(values) => format!("{:?}", values.join(", ")),
-                };
-                let what = format!("the header {name} that the upstream gets");
-                differences.push(Difference { what, expected, found });
-            }
-        }
-        differences
-    }
+        Some(mismatch)
+    };
+    cases.into_iter().map(|case| Tried { failed: run(&case), case }).collect()
 }
 
 /// So many tests that fail are told one by one as findings.
 const TOLD_MAX: usize = 20;
 
-/// Runs all tests of a policy, and tells those that fail.
-pub fn run(policy: &Policy, cases: &[Case], now: Now) -> Vec<Mismatch> {
-    if cases.is_empty() {
-        return Vec::new();
-    }
-    let examiner = Examiner::new(policy);
-    cases.iter().filter_map(|case| case.run(&examiner, now).err()).collect()
-}
-
 /// The tests that fail, as findings about the policy.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
-    let mut mismatches = run(policy, cases, now);
-    let more = mismatches.split_off(mismatches.len().min(TOLD_MAX)).len();
-    let told = |mismatch: Mismatch| Diagnostic {
+    let hint = "a policy that does as the test says, or a test that says what is meant; \
+                `portcullis check` explains both";
+    let examiner = Examiner::new(policy);
+    let mut failed = cases.iter().filter_map(|case| Some((case, case.mismatch(&examiner, now)?)));
+    let told = |(case, mismatch): (&Case, Mismatch)| Diagnostic {
         severity,
         id: "failed_test",
-        place: mismatch.place.clone(),
-        key: String::new(),
         found: format!("the test \"{}\" fails: {mismatch}", mismatch.test),
-        hint: "portcullis check tells more".to_owned(),
+        place: mismatch.place,
+        key: case.key.clone(),
+        hint: hint.to_owned(),
     };
-    let mut told: Vec<_> = mismatches.into_iter().map(told).collect();
-    if let Some(last) = told.last_mut().filter(|_| more > 0) {
-        last.hint = format!("portcullis check tells more, and of {more} more tests that fail");
+    let mut told: Vec<_> = failed.by_ref().take(TOLD_MAX).map(told).collect();
+    let more = failed.count();
+    if let (1.., Some(Diagnostic { place: Place::Line { file, .. }, .. })) = (more, told.last()) {
+        let found = format!("{more} more test{} that fail{}", plural(more), if more == 1 { "s" } else { "" });
+        told.push(Diagnostic::more(severity, Place::File(file.clone()), found));
     }
     told
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+impl Case {
+    /// What is not as expected, unexplained; `None` where the test passes.
+    pub fn mismatch(&self, examiner: &Examiner<'_>, now: Now) -> Option<Mismatch> {
+        let question = self.question_at(now);
+        // What goes upstream takes longer to find out, and few tests ask for it.
+        let (verdict, outgoing) = if self.expected.is_upstream() {
+            examiner.sent(&question)
+        } else {
+            (examiner.verdict(&question), None)
+        };
+        let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
+        let mut differences = self.expected.differences(&verdict, route.map(|route| &*route.name));
+        // What is refused is not compared with what would have been sent: that it is refused was told.
+        if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
+            differences.extend(self.expected.differences_upstream(outgoing));
+        }
+        let (test, place) = (self.name.clone(), self.place.clone());
+        (!differences.is_empty()).then_some(Mismatch { test, place, differences, explanation: None })
+    }
+
+    /// The request, as it is made when the test is run.
+    pub fn question_at(&self, now: Now) -> Question {
+        if self.now { self.question.clone().at(now) } else { self.question.clone() }
+    }
+}
+
+impl Expected {
+    /// Whether anything is expected of what goes upstream.
+    pub fn is_upstream(&self) -> bool {
+        self.path.is_some() || !self.headers.is_empty()
+    }
+
+    fn differences(&self, verdict: &Verdict, route: Option<&str>) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let mut differs = |what: &str, expected: String, found: String| {
+            differences.push(Difference { what: what.to_owned(), expected, found });
+        };
+        // Nothing is sent of what does not pass.
+        let wanted = self.verdict.or_else(|| self.is_upstream().then_some(Wanted::Passed));
+        let is_right = match (wanted, &verdict.outcome) {
+            (None, _) => true,
+            (Some(Wanted::Passed), outcome) => outcome.passes(),
+            (Some(Wanted::Refused), outcome) => matches!(outcome, Outcome::Refused(_)),
+            (Some(Wanted::RefusedWith(code)), outcome) => {
+                matches!(outcome, Outcome::Refused(denial) if denial.code() == code)
+            }
+        };
+        if let (false, Some(wanted)) = (is_right, wanted) {
+            differs("verdict", wanted.to_string(), told(verdict));
+        }
+        let status = match &verdict.outcome {
+            Outcome::Passed => None,
+            Outcome::Redirected => Some(StatusCode::PERMANENT_REDIRECT.as_u16()),
+            Outcome::Refused(denial) => Some(denial.status().as_u16()),
+        };
+        if self.status.is_some() && self.status != status {
+            let shown = |status: Option<u16>| {
+                status.map_or_else(|| "the upstream's".to_owned(), |status| status.to_string())
+            };
+            differs("status", shown(self.status), shown(status));
+        }
+        if self.route.is_some() && self.route.as_deref() != route {
+            let shown =
+                |route: Option<&str>| route.map_or_else(|| "none".to_owned(), |route| format!("{route:?}"));
+            differs("route", shown(self.route.as_deref()), shown(route));
+        }
+        differences
+    }
+
+    fn differences_upstream(&self, outgoing: &Outgoing) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        if let Some(path) = self.path.as_ref().filter(|path| **path != outgoing.path) {
+            let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
+            differences.push(Difference { what: "path".to_owned(), expected, found });
+        }
+        for (name, wanted) in &self.headers {
+            let sent: Vec<&str> = outgoing
+                .headers
+                .iter()
+                .filter(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str())
+                .collect();
+            let is_right = if wanted.is_empty() { sent.is_empty() } else { sent[..] == [wanted.as_str()] };
+            if !is_right {
+                let quoted = |value: &&str| format!("{value:?}");
+                let expected = if wanted.is_empty() { "absent".to_owned() } else { format!("{wanted:?}") };
+                let found = match &sent[..] {
+                    [] => "absent".to_owned(),
+                    sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
+                };
+                differences.push(Difference { what: format!("header {name}"), expected, found });
+            }
+        }
+        differences
+    }
+}
+
+impl fmt::Display for Wanted {
+    /// In the words of the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("allow"),
+            Self::Refused => f.write_str("deny, for whatever reason"),
+            Self::RefusedWith(code) => write!(f, "deny {code:?}"),
+        }
+    }
+}
+
+/// What became of a request, in the same words.
+fn told(verdict: &Verdict) -> String {
+    let shadow = if verdict.shadow { ", which the shadow lets pass" } else { "" };
+    match &verdict.outcome {
+        Outcome::Passed => "allow".to_owned(),
+        Outcome::Redirected => "a redirect to https".to_owned(),
+        Outcome::Refused(denial) => format!("deny {:?}{shadow}", denial.code()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Absent;
+    use crate::policy::Compiled;
+
+    const ROUTES: &str = r#"
+[identity]
+claims = { "X-Auth-Tenant" = "tenant" }
+[[route]]
+name = "orders"
+path = "/orders/{id}"
+upstream = "echo"
+roles = ["clerk"]
+strip_prefix = "/orders"
+[[route]]
+name = "watched"
+path = "/watched"
+upstream = "echo"
+roles = ["clerk"]
+mode = "shadow"
+[[route]]
+name = "open"
+path = "/open"
+upstream = "echo"
+access = "public"
+"#;
+
+    fn compiled(tests: &str) -> Result<Compiled, Vec<Diagnostic>> {
+        let text = format!(
+            "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{ROUTES}{tests}"
+        );
+        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
+        crate::policy::compile(&loaded.unwrap(), Absent::Pretend)
+    }
+
+    const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";
+
+    /// What differs, as one line, or nothing.
+    #[track_caller]
+    fn ended(request: &str, rest: &str, expect: &str) -> String {
+        let test =
+            format!("[[test]]\nname = \"t\"\nrequest = \"{request}\"\n{rest}\nexpect = {{ {expect} }}\n");
+        let compiled = compiled(&test).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        let examiner = Examiner::new(&compiled.policy);
+        let mismatch = compiled.cases[0].mismatch(&examiner, Now::read());
+        mismatch.map(|mismatch| mismatch.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_thing_that_is_not_as_expected_is_told_and_what_is_so_is_not() {
+        let orders = "GET https://h/orders/7?q=1";
+        for (request, rest, right, wrong, told) in [
+            (
+                orders,
+                CLERK,
+                "allow = true",
+                "allow = false",
+                "verdict: expected deny, for whatever reason, found allow",
+            ),
+            (
+                orders,
+                "",
+                "allow = false",
+                "allow = true",
+                "verdict: expected allow, found deny \"missing_token\"",
+            ),
+            (
+                orders,
+                "claims = { sub = \"u1\" }",
+                "deny = \"insufficient_role\"",
+                "deny = \"insufficient_scope\"",
+                "verdict: expected deny \"insufficient_scope\", found deny \"insufficient_role\"",
+            ),
+            (orders, "", "status = 401", "status = 403", "status: expected 403, found 401"),
+            (orders, CLERK, "allow = true", "status = 403", "status: expected 403, found the upstream's"),
+            (
+                orders,
+                "",
+                "route = \"orders\"",
+                "route = \"open\"",
+                "route: expected \"open\", found \"orders\"",
+            ),
+            (
+                "https://h/nowhere",
+                "",
+                "deny = \"no_route\"",
+                "route = \"open\"",
+                "route: expected \"open\", found none",
+            ),
+            (
+                orders,
+                CLERK,
+                "path = \"/7?q=1\"",
+                "path = \"/orders/7\"",
+                "path: expected \"/orders/7\", found \"/7?q=1\"",
+            ),
+            (
+                orders,
+                CLERK,
+                "headers = { \"X-Auth-Tenant\" = \"acme\" }",
+                "headers = { \"X-Auth-Tenant\" = \"other\" }",
+                "header x-auth-tenant: expected \"other\", found \"acme\"",
+            ),
+            (
+                orders,
+                CLERK,
+                "headers = { Authorization = \"\" }",
+                "headers = { \"X-Auth-Subject\" = \"\" }",
+                "header x-auth-subject: expected absent, found \"u1\"",
+            ),
+            (
+                "https://h/open",
+                "headers = { \"X-Auth-Subject\" = \"root\" }",
+                "headers = { \"x-auth-subject\" = \"\" }",
+                "headers = { \"x-auth-subject\" = \"root\" }",
+                "header x-auth-subject: expected \"root\", found absent",
+            ),
+        ] {
+            assert_eq!(ended(request, rest, right), "", "{request} {rest}");
+            assert_eq!(ended(request, rest, wrong), told, "{request} {rest}");
+        }
+    }
+
+    #[test]
+    fn what_goes_upstream_is_only_expected_of_what_passes() {
+        let told =
+            ended("https://h/orders/7", "", "path = \"/7\", headers = { \"X-Auth-Subject\" = \"u1\" }");
+        assert_eq!(told, "verdict: expected allow, found deny \"missing_token\"");
+    }
+
+    #[test]
+    fn a_refusal_in_the_shadow_is_a_refusal() {
+        let watched = "https://h/watched";
+        assert_eq!(ended(watched, "", "deny = \"missing_token\""), "");
+        for expect in ["allow = true", "path = \"/watched\"", "headers = { Authorization = \"\" }"] {
+            let told = "verdict: expected allow, found deny \"missing_token\", which the shadow lets pass";
+            assert_eq!(ended(watched, "", expect), told);
+        }
+        assert_eq!(ended(watched, CLERK, "allow = true, path = \"/watched\""), "");
+    }
+
+    #[test]
+    fn a_test_is_made_at_its_own_time_or_else_now() {
+        let at = |time: &str, claims: &str| {
+            let rest = format!("claims = {{ sub = \"u1\", roles = [\"clerk\"], {claims} }}\n{time}");
+            ended("https://h/orders/7", &rest, "deny = \"expired_token\"").is_empty()
+        };
+        let of_1970 = "time = \"1970-01-01T00:20:00Z\"";
+        assert!(at("", "exp = 2000"), "now is later");
+        assert!(!at(of_1970, "exp = 2000"));
+        assert!(at(of_1970, "exp = 1000"));
+    }
+
+    #[test]
+    fn as_many_are_explained_as_were_asked_for_and_the_rest_is_counted() {
+        let test = |n: usize| {
+            format!(
+                "[[test]]\nname = \"t{n}\"\nrequest = \"https://h/open\"\nexpect = {{ allow = {} }}\n",
+                n % 2 == 0
+            )
+        };
+        let compiled = compiled(&(0..44).map(test).collect::<String>()).unwrap();
+        let tried = run(&compiled.policy, compiled.cases.clone(), Now::read(), 3);
+        let failed: Vec<_> = tried.iter().filter_map(|tried| tried.failed.as_ref()).collect();
+        let explained = failed.iter().filter(|mismatch| mismatch.explanation.is_some());
+        assert_eq!((failed.len(), explained.count()), (22, 3));
+        let findings = failures(&compiled.policy, &compiled.cases, Severity::Fault, Now::read());
+        assert_eq!(findings.len(), TOLD_MAX + 1);
+        assert_eq!(
+            (&*findings[0].key, findings[0].place.order()),
+            ("test[1]", compiled.cases[1].place.order())
+        );
+        assert_eq!(findings.last().unwrap().found, "2 more tests that fail");
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::examiner::upstream_of;
 use super::sample::{self, Caller, Holding};
+use super::text::Line;
 use super::written::Other;
 use super::{Examiner, Question, Verdict};
 use crate::clock::Now;
@@ -91,7 +92,7 @@ impl fmt::Display for Side {
         let shadow = if self.shadow { ", and passes in the shadow" } else { "" };
         match (&self.route, &self.upstream) {
             (Some(route), Some(upstream)) if !self.shadow => {
-                write!(f, "passed by {route:?}, to {upstream}")
+                write!(f, "passed by {route:?}, to {}", Line(upstream))
             }
             (Some(route), _) => write!(f, "refused by {route:?}: {}{shadow}", self.outcome),
             (None, _) => write!(f, "refused: {}", self.outcome),
@@ -141,6 +142,14 @@ struct Both<'p> {
 /// What both policies do with one request of one caller.
 type Pair = (Side, Side);
 
+/// Two routes that cover the same request, with all methods of which that is so: what they do with a caller is the same
+/// for all of these.
+struct Meeting {
+    routes: (Option<usize>, Option<usize>),
+    nobody: Pair,
+    methods: Vec<Method>,
+}
+
 impl Both<'_> {
     fn ask(&self, method: &Method, url: &str, caller: &Caller) -> Option<(Verdict, Verdict)> {
         // Every URL of a sample is one.
@@ -151,35 +160,29 @@ impl Both<'_> {
     }
 
     fn compare(&self, place: &Place, difference: &mut Difference) {
-        // With which methods two routes meet here: what they do with a caller is the same for all of these.
-        let mut meetings: Vec<((Pair, Option<usize>, Option<usize>), Vec<Method>)> = Vec::new();
+        let mut meetings: Vec<Meeting> = Vec::new();
         for method in &place.methods {
             let Some((old, new)) = self.ask(method, &place.url, &Caller::Nobody) else { continue };
-            let sides = (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new));
-            let meeting = (sides, old.route, new.route);
-            match meetings.iter_mut().find(|(known, _)| *known == meeting) {
-                Some((_, methods)) => methods.push(method.clone()),
-                None => meetings.push((meeting, vec![method.clone()])),
+            let nobody = (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new));
+            let routes = (old.route, new.route);
+            match meetings.iter_mut().find(|known| (known.routes, &known.nobody) == (routes, &nobody)) {
+                Some(known) => known.methods.push(method.clone()),
+                None => meetings.push(Meeting { routes, nobody, methods: vec![method.clone()] }),
             }
         }
-        for ((nobody, old, new), methods) in meetings {
-            self.meet(place, nobody, (old, new), &methods, difference);
+        for meeting in &meetings {
+            self.meet(place, meeting, difference);
         }
     }
 
-    fn meet(
-        &self,
-        place: &Place,
-        nobody: Pair,
-        (old, new): (Option<usize>, Option<usize>),
-        methods: &[Method],
-        difference: &mut Difference,
-    ) {
-        let holdings =
-            [(self.old.policy(), old), (self.new.policy(), new)].into_iter().flat_map(|(policy, route)| {
-                route.map(|route| sample::satisfying(policy, &policy.routes[route])).unwrap_or_default()
-            });
-        let holdings: BTreeSet<Holding> = holdings.chain([Holding::default()]).collect();
+    fn meet(&self, place: &Place, meeting: &Meeting, difference: &mut Difference) {
+        let Meeting { routes: (old, new), nobody, methods } = meeting;
+        let least = |policy: &Policy, route: &Option<usize>| {
+            route.map(|route| sample::satisfying(policy, &policy.routes[route])).unwrap_or_default()
+        };
+        let mut holdings = BTreeSet::from([Holding::default()]);
+        holdings.extend(least(self.old.policy(), old));
+        holdings.extend(least(self.new.policy(), new));
         let asked: Vec<(Holding, Pair)> = holdings
             .into_iter()
             .filter_map(|holding| {
@@ -200,11 +203,11 @@ impl Both<'_> {
         let loses = |(before, after): &Pair| before.reaches() && !after.reaches();
         difference
             .gains
-            .extend(those(&nobody, &asked, gains).into_iter().map(|(who, pair)| change(who, pair)));
+            .extend(those(nobody, &asked, gains).into_iter().map(|(who, pair)| change(who, pair)));
         difference
             .losses
-            .extend(those(&nobody, &asked, loses).into_iter().map(|(who, pair)| change(who, pair)));
-        let all = [&nobody].into_iter().chain(asked.iter().map(|(_, pair)| pair));
+            .extend(those(nobody, &asked, loses).into_iter().map(|(who, pair)| change(who, pair)));
+        let all = [nobody].into_iter().chain(asked.iter().map(|(_, pair)| pair));
         let mut through = all.filter(|(before, after)| before.reaches() && after.reaches());
         if let Some(pair) = through
             .find(|(before, after)| (&before.route, &before.upstream) != (&after.route, &after.upstream))
@@ -252,7 +255,8 @@ impl fmt::Display for Difference {
             }
             writeln!(f, "{title} ({})", changes.len())?;
             for change in changes {
-                writeln!(f, "  {}: {} {}", change.caller, change.methods.join(","), change.covers)?;
+                let (caller, covers) = (Line(&change.caller), Line(&change.covers));
+                writeln!(f, "  {caller}: {} {covers}", change.methods.join(","))?;
                 writeln!(f, "    was {}", change.before)?;
                 writeln!(f, "    is  {}", change.after)?;
             }
@@ -261,7 +265,8 @@ impl fmt::Display for Difference {
             writeln!(f, "also different ({})", self.others.len())?;
             for other in &self.others {
                 let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "not given".to_owned());
-                writeln!(f, "  {}: {}, was {}", other.what, told(&other.after), told(&other.before))?;
+                let (before, after) = (told(&other.before), told(&other.after));
+                writeln!(f, "  {}: {}, was {}", Line(&other.what), Line(&after), Line(&before))?;
             }
         }
         Ok(())

@@ -84,11 +84,24 @@ impl<'p> Examiner<'p> {
             Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
             Err(denial) => Course::ended(denial.clone()),
         };
-        Verdict {
-            route: course.found.map(|found| *found.entry),
-            outcome: course.outcome,
-            shadow: course.shadow,
-        }
+        course.verdict()
+    }
+
+    /// The verdict on a request, and what the upstream gets if it reaches one: without the reasons, which take a look at
+    /// every route.
+    pub fn sent(&self, question: &Question) -> (Verdict, Option<Outgoing>) {
+        let (parts, trust, cache) = self.prepared(question);
+        let sender = self.sender(question, &parts);
+        let read = Head::read(&parts, self.policy.front.head_bounds, self.policy.front.slashes);
+        let (course, outgoing) = match &read {
+            Ok(head) => {
+                let course = self.follow(head, &sender, question, trust, cache);
+                let outgoing = self.outgoing(head, &course, &parts, &sender, question);
+                (course, outgoing)
+            }
+            Err(denial) => (Course::ended(denial.clone()), None),
+        };
+        (course.verdict(), outgoing)
     }
 
     /// All that can be told of a request.
@@ -140,9 +153,8 @@ impl<'p> Examiner<'p> {
             told.detail = Some(denial.detail().into());
         }
         told.caller = course.caller.as_ref().map(|(principal, _)| Known::of(principal));
-        if let (Ok(head), Some(found), Some(permit)) = (&read, &course.found, &course.permit) {
-            let route = &policy.routes[*found.entry];
-            told.outgoing = Some(self.outgoing(route, head, &parts, permit, &sender, question));
+        if let Ok(head) = &read {
+            told.outgoing = self.outgoing(head, &course, &parts, &sender, question);
         }
         told.outcome = course.outcome;
         told.shadow = course.shadow;
@@ -332,26 +344,27 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// What the upstream would get, by the function that writes it.
+    /// What the upstream would get, by the function that writes it; `None` of what does not get so far.
     fn outgoing(
         &self,
-        route: &Route,
         head: &Head<'_>,
+        course: &Course<'_, '_>,
         parts: &Parts,
-        permit: &Permit,
         sender: &Caller,
         question: &Question,
-    ) -> Outgoing {
+    ) -> Option<Outgoing> {
+        let (Some(found), Some(permit)) = (&course.found, &course.permit) else { return None };
+        let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
             Handler::Answer(_) => {
-                return Outgoing {
+                return Some(Outgoing {
                     upstream: "authority".to_owned(),
                     servers: Vec::new(),
                     method: parts.method.to_string(),
                     path: head.path.to_string(),
                     headers: Vec::new(),
-                };
+                });
             }
         };
         let policy = self.policy;
@@ -390,6 +403,11 @@ impl<'p> Examiner<'p> {
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header.clone());
         }
+        // Who asks with a token knows it; whoever reads of a test that failed need not.
+        if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
+            let token = HeaderValue::from_static("Bearer <the caller's token>");
+            headers.insert(header::AUTHORIZATION, token);
+        }
         if permit.principal().is_some() {
             let proven = HeaderValue::from_static("<proof of the identity, made for each request>");
             if let Some(assertor) = &policy.proofs.assertion {
@@ -405,11 +423,15 @@ impl<'p> Examiner<'p> {
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
         let (upstream, servers) = upstream_of(delivery);
-        Outgoing { upstream, servers, method: method.to_string(), path: path.to_string(), headers }
+        Some(Outgoing { upstream, servers, method: method.to_string(), path: path.to_string(), headers })
     }
 }
 
 impl Course<'_, '_> {
+    fn verdict(self) -> Verdict {
+        Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
+    }
+
     /// One that came to no route.
     fn ended(denial: Denial) -> Self {
         Self { found: None, caller: None, permit: None, outcome: Outcome::Refused(denial), shadow: false }

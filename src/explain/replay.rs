@@ -4,6 +4,7 @@
 //! tell what another policy would say, that is what is told, never a guess.
 
 use super::diff::Side;
+use super::text::Line;
 use super::{Examiner, Outcome, Question, Verdict};
 use crate::authenticate::Issuer;
 use crate::authorize::Check;
@@ -112,8 +113,7 @@ fn told(entry: &Entry) -> String {
         Credential::Verified => format!("roles {}", entry.roles.join(", ")),
     };
     let Entry { method, scheme, host, path, client, .. } = entry;
-    let text = format!("{method} {scheme}://{host}{path} ({who}; from {client})");
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
 }
 
 /// `trusts_alike`: whether both policies accept the same tokens.

@@ -382,7 +382,7 @@ pub(super) mod tests {
                 examiner.verdict(&caller.asking(&policy, question)).reaches()
             };
             let own = satisfying(&policy, &policy.routes[sample.route]);
-            for holding in own.iter().cloned() {
+            for holding in &own {
                 assert!(ask(&Caller::Holder(holding.clone())), "{sample:?} {holding}");
             }
             let others = callers.iter().filter(|caller| match caller {

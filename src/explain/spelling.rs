@@ -41,33 +41,20 @@ pub struct Hole {
     pub caller: Caller,
 }
 
-/// Where a route stands in the policy's file, and what is said of it there.
-#[derive(Clone, Debug)]
-pub struct Stand {
-    /// The place of its path.
-    pub place: Place,
-    /// The findings that are accepted, for it or for the whole file.
-    pub waived: Vec<String>,
+/// Tries all routes, and tells what was found. `places` are those of the file's routes, which come first among the
+/// policy's.
+pub fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
+    let told = |hole: &Hole| Some(finding(policy, places.get(hole.route)?.clone(), severity, hole));
+    holes(policy).iter().filter_map(told).collect()
 }
 
-/// Tries all routes, and tells what was found and is not waived. `stands` are the file's routes, which come first among
-/// the policy's.
-pub fn attack(policy: &Policy, stands: &[Stand], severity: Severity) -> Vec<Diagnostic> {
-    let holes = holes(policy);
+/// As many findings of each kind as are read; the last of these says how many more there are.
+pub fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut told: Vec<Diagnostic> = Vec::new();
     for kind in Kind::ALL {
-        let (begun, mut more) = (told.len(), 0_usize);
-        for hole in holes.iter().filter(|hole| hole.kind == kind) {
-            let Some(stand) = stands.get(hole.route) else { continue };
-            if stand.waived.iter().any(|id| id == kind.id()) {
-                continue;
-            }
-            if told.len() - begun < TOLD_MAX {
-                told.push(finding(policy, stand, severity, hole));
-            } else {
-                more += 1;
-            }
-        }
+        let of_kind = found.iter().filter(|finding| finding.id == kind.id());
+        let more = of_kind.clone().count().saturating_sub(TOLD_MAX);
+        told.extend(of_kind.take(TOLD_MAX).cloned());
         if let Some(last) = told.last_mut().filter(|_| more > 0) {
             last.found.push_str(&format!("; and so it is with {more} more routes"));
         }
@@ -278,7 +265,7 @@ fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     }
 }
 
-fn finding(policy: &Policy, stand: &Stand, severity: Severity, hole: &Hole) -> Diagnostic {
+fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Diagnostic {
     let Hole { route, kind, plain, odd, by, caller } = hole;
     let key = format!("route[{route}].path");
     let other = &policy.routes[*by];
@@ -301,13 +288,14 @@ fn finding(policy: &Policy, stand: &Stand, severity: Severity, hole: &Hole) -> D
         }
     };
     let hint = format!("{cure}; or waive = {{ {} = \"why the service tells them apart\" }}", kind.id());
-    Diagnostic { severity, id: kind.id(), place: stand.place.clone(), key, found, hint }
+    Diagnostic { severity, id: kind.id(), place, key, found, hint }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::authority::Absent;
+    use crate::policy::Compiled;
     use proptest::prelude::*;
 
     const HEAD: &str = "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
@@ -317,7 +305,8 @@ mod tests {
         let text = format!("{HEAD}{routes}");
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
         let compiled = crate::policy::compile(&loaded, Absent::Pretend).unwrap();
-        attack(&compiled.policy, &compiled.stands, Severity::Fault)
+        let compiled = Compiled { warnings: Vec::new(), ..compiled }.attacked(Severity::Fault);
+        compiled.waivers.sift(compiled.warnings).left
     }
 
     fn route(path: &str, rest: &str) -> String {

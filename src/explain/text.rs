@@ -73,7 +73,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Text of a request or a policy on a line of its own: without control characters.
-struct Line<'t>(&'t str);
+pub(super) struct Line<'t>(pub(super) &'t str);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

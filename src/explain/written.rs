@@ -35,22 +35,21 @@ pub struct Written<'w> {
 /// A value that cannot be written.
 pub fn others(old: Written<'_>, new: Written<'_>) -> Result<Vec<Other>, String> {
     let (before, after) = (keys(old.file)?, keys(new.file)?);
-    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let mut others = Vec::new();
-    for table in names.iter().map(|(table, _)| table).collect::<BTreeSet<_>>() {
-        let has = |keys: &Keys| keys.keys().any(|(known, _)| known == table);
+    for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
         // Of a route that is new or gone, who gets there is told already, and all its keys would tell nothing more.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
-        match (has(&before), has(&after)) {
-            (true, false) if is_whole => others.push(told(table, Some("there"), None)),
-            (false, true) if is_whole => others.push(told(table, None, Some("there"))),
-            (_, _) => {
-                let own = names.iter().filter(|(known, _)| known == table);
-                let differ = own.filter(|name| before.get(name) != after.get(name));
-                others.extend(differ.map(|name| {
-                    let value = |keys: &Keys| keys.get(name).cloned();
-                    let what = if table.is_empty() { name.1.clone() } else { format!("{table}: {}", name.1) };
-                    Other { what, before: value(&before), after: value(&after) }
+        match (before.get(table), after.get(table)) {
+            (Some(_), None) if is_whole => others.push(told(table, Some("there"), None)),
+            (None, Some(_)) if is_whole => others.push(told(table, None, Some("there"))),
+            (before, after) => {
+                let none = BTreeMap::new();
+                let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+                let keys = before.keys().chain(after.keys()).collect::<BTreeSet<_>>();
+                let differ = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
+                others.extend(differ.map(|key| {
+                    let what = if table.is_empty() { key.clone() } else { format!("{table}: {key}") };
+                    Other { what, before: before.get(key).cloned(), after: after.get(key).cloned() }
                 }));
             }
         }
@@ -69,19 +68,19 @@ fn told(what: &str, before: Option<&str>, after: Option<&str>) -> Other {
     Other { what: what.to_owned(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
 }
 
-/// Values by the route or issuer that they are of (empty: of neither) and their keys.
-type Keys = BTreeMap<(String, String), String>;
+/// The values of keys, by the route or issuer that they are of (empty: of neither).
+type Keys = BTreeMap<String, BTreeMap<String, String>>;
 
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
-    let effective = Effective::of(loaded, false)?;
-    let keys = effective.entries.into_iter().filter_map(|entry| {
+    let mut keys = Keys::new();
+    for entry in Effective::of(loaded, false)?.entries {
         // What is expected of a policy is no part of it; and of a list without tables there is nothing to tell.
-        if entry.key.starts_with("test[") || matches!(&*entry.key, "test" | "issuer" | "route") {
-            return None;
+        if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
+            let (table, key) = named(loaded, &entry.key);
+            keys.entry(table).or_default().insert(key, entry.value.to_string());
         }
-        Some((named(loaded, &entry.key), entry.value.to_string()))
-    });
-    Ok(keys.collect())
+    }
+    Ok(keys)
 }
 
 /// `route[3].upstream` of a route named `orders`: `route "orders"`, `upstream`.

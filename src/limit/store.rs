@@ -139,6 +139,19 @@ mod tests {
     }
 
     #[test]
+    fn a_table_takes_memory_where_keys_have_come() {
+        let store = Store::new(65_536, Duration::from_secs(1));
+        let sets = || store.shards.iter().map(|shard| shard.0.lock().unwrap().len()).sum::<usize>();
+        assert_eq!(sets(), 0);
+        put(&store, 5, 1);
+        assert_eq!(sets(), store.sets_a_shard as usize);
+        for key in 0..10_000 {
+            put(&store, key, 1);
+        }
+        assert_eq!(sets() * WAYS, store.capacity());
+    }
+
+    #[test]
     fn capacity_is_what_was_asked_rounded_up_to_a_power_of_two() {
         assert_eq!(Store::new(65_536, Duration::from_secs(1)).capacity(), 65_536);
         assert_eq!(Store::new(65_537, Duration::from_secs(1)).capacity(), 131_072);

@@ -8,11 +8,12 @@ mod authority;
 mod cases;
 mod endpoints;
 mod limits;
+mod lint;
 mod routes;
 mod trust;
 mod upstreams;
 
-use super::{Front, Policy};
+use super::{Front, Policy, Sifted, Waivers};
 use crate::authenticate::Trust;
 use crate::authority::Absent;
 use crate::clock::Now;
@@ -21,11 +22,12 @@ use crate::config::file::{self, File};
 use crate::config::units::Secret;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::case::{self, Case};
-use crate::explain::spelling::{self, Stand};
+use crate::explain::spelling;
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
 use crate::plan::{AccessLog, Plan};
+use crate::policy::findings::{Kind, kind};
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::tls::{Files, MinVersion};
@@ -55,9 +57,11 @@ pub struct Compiled {
     pub cases: Vec<Case>,
     /// Whether a policy whose tests fail is served all the same.
     pub lenient: bool,
-    /// What stands where of each route of the file.
-    pub stands: Vec<Stand>,
-    /// What an operator should look at, though it can be served.
+    /// Where the path of each route of the file stands.
+    pub route_places: Vec<Place>,
+    /// What the file accepts of that.
+    pub waivers: Waivers,
+    /// What an operator should look at, though it can be served; what the file accepts is among it.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -110,6 +114,8 @@ impl ServerPlan {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
+            // To keep none takes effect at once: see `Front::keeps_decisions`.
+            ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {
             severity: Severity::Warning,
@@ -127,8 +133,18 @@ impl Compiled {
     /// Tries each route in odd spellings, and tells those that get past one.
     #[must_use]
     pub fn attacked(mut self, severity: Severity) -> Self {
-        self.warnings.extend(spelling::attack(&self.policy, &self.stands, severity));
+        let found = spelling::attack(&self.policy, &self.route_places, severity);
+        let Sifted { left, waived } = self.waivers.sift(found);
+        self.warnings.extend(spelling::bounded(left));
+        self.warnings.extend(waived.into_iter().map(|waived| waived.finding));
         self
+    }
+
+    /// What is told of a policy that is served: weaknesses that the file does not accept.
+    pub fn weaknesses(&self) -> Vec<Diagnostic> {
+        let mut left = self.waivers.sift(self.warnings.clone()).left;
+        left.retain(|found| kind(found.id) != Some(Kind::Advice));
+        left
     }
 
     /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
@@ -137,10 +153,13 @@ impl Compiled {
     /// The tests that failed, with the warnings.
     pub fn tried(mut self, now: Now) -> Result<Self, Vec<Diagnostic>> {
         let severity = if self.lenient { Severity::Warning } else { Severity::Fault };
-        let failures = case::failures(&self.policy, &self.cases, severity, now);
-        let refused = !self.lenient && !failures.is_empty();
-        self.warnings.extend(failures);
-        if refused { Err(self.warnings) } else { Ok(self) }
+        let mut failures = case::failures(&self.policy, &self.cases, severity, now);
+        if self.lenient || failures.is_empty() {
+            self.warnings.extend(failures);
+            return Ok(self);
+        }
+        failures.extend(self.weaknesses());
+        Err(failures)
     }
 }
 
@@ -250,6 +269,7 @@ fn compile_policy(
 
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
+    lint::waivers(file, &mut faults);
 
     if claims.count() > CLAIMS_MAX {
         faults.fault(
@@ -282,13 +302,12 @@ fn compile_policy(
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
+    lint::lint(file, &policy, &plan, &cases, &mut faults);
     let lenient = file.policy.tests == file::Tests::Warn;
-    let stands = file.route.iter().enumerate().map(|(index, route)| Stand {
-        place: loaded.places.of(&format!("route[{index}].path")),
-        waived: file.policy.waive.keys().chain(route.waive.keys()).cloned().collect(),
-    });
-    let stands = stands.collect();
-    Ok(Compiled { policy, plan, cases, lenient, stands, warnings: faults.told() })
+    let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
+    let route_places = route_places.collect();
+    let waivers = Waivers::of(loaded);
+    Ok(Compiled { waivers, route_places, policy, plan, cases, lenient, warnings: faults.told() })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.
@@ -360,6 +379,7 @@ fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         trusted_proxies: file.server.trusted_proxies.clone().into(),
         hsts,
         forward_token: file.identity.forward_token,
+        keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
 }
@@ -452,7 +472,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         file::TlsVersion::Tls13 => MinVersion::Tls13,
     };
     if let Some(files) = &certificate
-        && let Err(why) = crate::tls::acceptor(files, min_version)
+        && let Err(why) = crate::tls::Certificates::open(files.clone())
     {
         faults.fault(
             "bad_certificate",

@@ -2,12 +2,15 @@
 //! request.
 
 mod compile;
+pub mod findings;
 mod live;
 mod read;
+mod waivers;
 
 pub use compile::{Compiled, ServerPlan, compile, compile_after};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use read::read;
+pub use waivers::{Sifted, Waived, Waivers};
 
 use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
@@ -122,6 +125,8 @@ pub struct Front {
     pub hsts: Option<HeaderValue>,
     /// Whether upstreams get the client's `Authorization`.
     pub forward_token: bool,
+    /// Whether decisions are kept in memory for a while.
+    pub keeps_decisions: bool,
     /// Whether requests in cleartext are sent to TLS.
     pub redirect: bool,
 }

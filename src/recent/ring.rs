@@ -39,6 +39,14 @@ impl Recent {
         }
     }
 
+    /// Forgets all that is kept.
+    pub fn clear(&self) {
+        for ring in [&self.permitted, &self.refused] {
+            let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+            *ring = Ring::new(ring.kept.len());
+        }
+    }
+
     fn ring(&self, is_refusal: bool) -> &Mutex<Ring> {
         if is_refusal { &self.refused } else { &self.permitted }
     }
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_does_not_wait_for_who_reads() {
+    fn a_core_does_not_wait_for_who_reads_and_what_is_forgotten_is_gone() {
         let recent = Arc::new(Recent::new(4));
         let recorder = Recorder::new(recent.clone());
         let reading = recent.permitted.lock().unwrap();
@@ -248,6 +256,8 @@ mod tests {
         drop(reading);
         recorder.keep(at(2), &observed("/kept", None));
         assert_eq!(kept(&recent), ["/kept"]);
+        recent.clear();
+        assert!(kept(&recent).is_empty());
     }
 
     #[test]

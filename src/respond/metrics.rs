@@ -588,6 +588,24 @@ mod tests {
     }
 
     #[test]
+    fn a_route_takes_memory_and_tells_durations_once_it_met_a_request() {
+        let (used, unused) = (
+            Arc::new(RouteCounters::new("used".into(), 64)),
+            Arc::new(RouteCounters::new("unused".into(), 64)),
+        );
+        used.record(7, Outcome::Refused(&Denial::ExpiredToken), 20);
+        assert_eq!((used.used().count(), unused.used().count()), (1, 0));
+        let samples = rendered(&[used, unused], &[], &[]);
+        let of = |route: &str, family: &str| {
+            let label = format!("route=\"{route}\"");
+            samples.keys().filter(|key| key.contains(&label) && key.contains(family)).count()
+        };
+        assert_eq!((of("used", "_duration_"), of("unused", "_duration_")), (17, 0));
+        // From its first request on, a rate of requests can be told: the count was there before, and zero.
+        assert_eq!((of("used", "requests_total"), of("unused", "requests_total")), (CLASSES + 1, CLASSES));
+    }
+
+    #[test]
     fn a_duration_on_a_bound_is_within_it() {
         for (place, (bound, _)) in BOUNDS.iter().enumerate() {
             let route = RouteCounters::new("r".into(), 1);

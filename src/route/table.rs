@@ -246,6 +246,15 @@ impl<T> RouteTable<T> {
         pairs
     }
 
+    /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
+    /// place. For reviews.
+    pub fn wider(&self, position: usize) -> Vec<&T> {
+        let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
+        let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
+        let wider = spots.filter(|entries| !entries.contains(&position));
+        wider.flatten().map(|&index| &self.entries[index].1).collect()
+    }
+
     /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
     /// looked at than cover a request that these cover.
     fn including(&self, place: &Matcher) -> Vec<usize> {

@@ -347,8 +347,14 @@ fn a_proof_that_would_prove_nothing_does_not_load() {
     ] {
         let dir = Dir::new();
         let route = "[[route]]\npath = \"/x\"\nupstream = \"orders\"\naccess = \"public\"\n";
+        // Whatever is defined is used, so that nothing else is to be said of it.
+        let also = if more.is_empty() {
+            String::new()
+        } else {
+            route.replace("/x", "/y").replace("orders", "stock")
+        };
         let orders = format!("[upstream.orders]\nbuiltin = \"echo\"\n{orders}");
-        write_policy(&dir, &format!("{authority}[identity]\n{identity}{orders}{more}{route}"));
+        write_policy(&dir, &format!("{authority}[identity]\n{identity}{orders}{more}{route}{also}"));
         let check = command(&dir, &["check", "--format", "json"]);
         assert_eq!(check.code, Some(code), "{identity}{orders}: {check:?}");
         for id in ["no_key", "slow_signature", "weak_secret", "same_secret", "unused"] {

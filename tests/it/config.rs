@@ -230,10 +230,27 @@ fn a_starter_passes_its_own_check_whatever_upstream_is_given() {
         for next in ["portcullis check --strict", "portcullis user add"] {
             assert!(made.stdout.contains(next), "{url:?}: {made:?}");
         }
-        let check = command(&dir, &["check"]);
+        let check = command(&dir, &["check", "--strict"]);
         assert_eq!(check.code, Some(0), "{url:?}: {check:?}");
-        assert!(check.stdout.contains("0 warnings"), "{url:?}: {check:?}");
         assert!(url.is_none_or(|url| policy_of(&dir).contains(&format!("[\"{url}\"]"))), "{url:?}");
+    }
+}
+
+#[test]
+fn a_starter_that_guards_less_fails_its_own_tests() {
+    let dir = Dir::new();
+    assert_eq!(command(&dir, &["init"]).code, Some(0));
+    let starter = policy_of(&dir);
+    for (line, weaker) in [
+        ("roles       = [\"admin\"]", "roles       = [\"admin\", \"clerk\"]"),
+        ("path        = \"/admin/{*rest}\"", "path        = \"/admins/{*rest}\""),
+        ("path        = \"/app/{*rest}\"", "path        = \"/{*rest}\""),
+        ("name        = \"app\"", "access      = \"public\"\nname        = \"app\""),
+    ] {
+        assert_eq!(starter.matches(line).count(), 1, "{line}");
+        dir.write("gateway.toml", starter.replace(line, weaker));
+        let check = command(&dir, &["check"]);
+        assert_eq!(check.code, Some(1), "{weaker}: {check:?}");
     }
 }
 
@@ -247,9 +264,13 @@ fn a_starter_serves_and_guards() {
         .env("PORTCULLIS_SERVER__HTTP", free)
         .env("PORTCULLIS_SERVER__ADMIN", free)
         .start();
-    let answer = Request::get("/").to(gateway.http());
-    answer.is(401);
-    assert_eq!(answer.json()["code"], "missing_token");
+    for (path, status, code) in
+        [("/app/", 401, "missing_token"), ("/admin/", 401, "missing_token"), ("/", 404, "no_route")]
+    {
+        let answer = Request::get(path).to(gateway.http());
+        answer.is(status);
+        assert_eq!(answer.json()["code"], code, "{path}");
+    }
 }
 
 #[test]
@@ -301,8 +322,8 @@ fn a_file_that_is_there_is_left_as_it_is() {
     // The neighbour: another name.
     let made = command(&dir, &["init", "--output", "my own.toml"]);
     assert!(made.code == Some(0) && made.stdout.contains("--config 'my own.toml'"), "{made:?}");
-    assert_eq!(command(&dir, &["check", "--config", "my own.toml"]).code, Some(0));
+    assert_eq!(command(&dir, &["check", "--strict", "--config", "my own.toml"]).code, Some(0));
     let made = command(&dir, &["init", "--config", "third.toml", "--format", "json"]);
     assert_eq!(serde_json::from_str::<Value>(&made.stdout).unwrap()["written"], "third.toml");
-    assert_eq!(command(&dir, &["check", "--config", "third.toml"]).code, Some(0));
+    assert_eq!(command(&dir, &["check", "--strict", "--config", "third.toml"]).code, Some(0));
 }

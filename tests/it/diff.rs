@@ -188,8 +188,29 @@ fn a_policy_may_keep_no_decisions() {
     assert!(answer.is(404).text().contains("decisions = 0"), "{answer:#?}");
     write_both(&gateway, str::to_owned);
     let finished = diff(gateway.dir(), &["--live"]);
-    assert_eq!(finished.code, Some(2), "{}", finished.text());
+    assert_eq!(finished.code, Some(1), "{}", finished.text());
     assert!(finished.stderr.contains("no decisions: 404"), "{}", finished.text());
+}
+
+#[test]
+fn a_reload_that_keeps_no_more_decisions_forgets_those_that_were_kept() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ROUTES);
+    Request::get("/open").to(gateway.http()).is(200);
+    assert_eq!(decisions(&gateway).len(), 1);
+    let file = gateway.dir().path().join("gateway.toml");
+    let keeping = std::fs::read_to_string(file).unwrap();
+    let reload = |policy: &str| {
+        gateway.dir().write("gateway.toml", policy);
+        Request::post("/reload", "").host("127.0.0.1").to(gateway.admin()).is(200);
+    };
+    reload(&format!("[policy]\ndecisions = 0\n{keeping}"));
+    Request::get("/open").to(gateway.http()).is(200);
+    Request::get("/decisions").host("127.0.0.1").to(gateway.admin()).is(404);
+    reload(&keeping);
+    assert_eq!(decisions(&gateway), [] as [Value; 0], "neither from before nor from meanwhile");
+    Request::get("/open").to(gateway.http()).is(200);
+    assert_eq!(decisions(&gateway).len(), 1);
 }
 
 #[test]
@@ -204,7 +225,14 @@ fn a_policy_that_does_not_load_is_not_compared() {
     assert!(finished.stderr.contains("new.toml") && finished.stderr.contains("acces"), "{}", finished.text());
     dir.write("new.toml", &good);
     let finished = diff(&dir, &["--decisions", "nowhere"]);
-    assert_eq!((finished.code, finished.stderr.contains("nowhere")), (Some(2), true), "{}", finished.text());
+    assert_eq!((finished.code, finished.stderr.contains("nowhere")), (Some(1), true), "{}", finished.text());
+    let finished = diff(&dir, &["--decisions", "https://127.0.0.1:9900/decisions"]);
+    assert_eq!(
+        (finished.code, finished.stderr.contains("plain HTTP")),
+        (Some(2), true),
+        "{}",
+        finished.text()
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod drain;
 mod explain;
 mod forward_auth;
 mod forwarding;
+mod hostile;
 mod http2;
 mod itself;
 mod keys;

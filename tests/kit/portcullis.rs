@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
@@ -41,24 +42,29 @@ pub fn command_in(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -
     finish(prepared(dir).args(arguments).envs(environment.iter().copied()), "")
 }
 
+/// The same, with no more than two gigabytes of memory to ask for.
+pub fn command_bounded(dir: &Dir, arguments: &[&str], environment: &[(String, String)]) -> Finished {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -v 2097152 && exec \"$@\"", "sh", BINARY]);
+    finish(in_dir(command, dir).args(arguments).envs(environment.iter().cloned()), "")
+}
+
+/// Runs a command to its end, within [`PATIENCE`].
 fn finish(command: &mut Command, input: &str) -> Finished {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary was built for this test");
-    let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary was built for this test");
+    fn follow(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("what the binary prints is UTF-8");
+            text
+        })
+    }
+    let (stdout, stderr) = (follow(child.stdout.take().unwrap()), follow(child.stderr.take().unwrap()));
     // A command that reads nothing may have ended before it is written to.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let errors = std::thread::spawn(move || {
-        let mut text = String::new();
-        stderr.read_to_string(&mut text).map(|_| text)
-    });
-    let mut text = String::new();
-    stdout.read_to_string(&mut text).expect("what the binary prints is UTF-8");
     let status = wait(&mut child).expect("a command ends by itself");
-    Finished { code: status.code(), stdout: text, stderr: errors.join().unwrap().unwrap() }
+    Finished { code: status.code(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
 /// What a command left behind.
@@ -80,7 +86,10 @@ impl Finished {
 }
 
 fn prepared(dir: &Dir) -> Command {
-    let mut command = Command::new(BINARY);
+    in_dir(Command::new(BINARY), dir)
+}
+
+fn in_dir(mut command: Command, dir: &Dir) -> Command {
     command.current_dir(dir.path());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PORTCULLIS")) {
         command.env_remove(name);

@@ -1,0 +1,87 @@
+//! Who can reach what: listeners, certificates, the way to upstreams.
+
+use super::Subject;
+use crate::config::file::File;
+use crate::policy::compile::Faults;
+use std::net::{IpAddr, SocketAddr};
+
+pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let Subject { file, plan, .. } = *subject;
+    if let Some(address) = plan.admin.iter().find(|address| !is_own(address)) {
+        faults.warn(
+            "admin_exposed",
+            "server.admin",
+            format!("{address}: whoever reaches it reads metrics and decisions, and reloads the policy"),
+            "127.0.0.1, or an address that a firewall keeps for operators",
+        );
+    }
+    let guards = file.authority.is_some() || !file.issuer.is_empty();
+    if let Some(address) = plan.http.iter().find(|address| !plan.redirect && guards && !is_own(address)) {
+        faults.warn(
+            "cleartext_exposed",
+            "server.plain",
+            format!("\"serve\" on {address}: tokens and cookies travel where others can read them"),
+            "plain = \"redirect\"; or an address that only a proxy with TLS reaches",
+        );
+    }
+    if let Some(address) = plan.https.iter().find(|address| plan.certificate.is_none() && !is_own(address)) {
+        faults.warn(
+            "self_signed",
+            "server.https",
+            format!("{address} with a certificate that the gateway signed itself: no client has a reason to trust it"),
+            "[tls] certificate and key",
+        );
+    }
+    if !plan.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
+        faults.warn(
+            "hsts_off",
+            "tls.hsts",
+            "off: a browser's first request may go out in cleartext, and be caught",
+            "\"max-age=31536000\", unless other services of this host speak no TLS",
+        );
+    }
+    upstreams(file, faults);
+}
+
+/// Identity in header fields is as good as the way that they take.
+fn upstreams(file: &File, faults: &mut Faults<'_>) {
+    let proven = !file.identity.assertion.is_empty();
+    for (name, table) in &file.upstream {
+        let signed = !file.identity.signature.is_empty() && table.identity_secret.is_some();
+        for (index, server) in table.servers.iter().enumerate() {
+            let host = server.strip_prefix("http://").and_then(host);
+            if let Some(address) = host.filter(|address| is_global(*address) && !proven && !signed) {
+                faults.warn(
+                    "upstream_in_cleartext",
+                    &format!("upstream.{name}.servers[{index}]"),
+                    format!(
+                        "{address} over http: whoever is on the way reads what passes, and can say who calls"
+                    ),
+                    "https://, or [identity] assertion, which the service checks",
+                );
+            }
+        }
+    }
+}
+
+/// The address that stands where a host does.
+fn host(authority: &str) -> Option<IpAddr> {
+    let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    authority.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| bare(authority))
+}
+
+/// Whether only this machine reaches it.
+fn is_own(address: &SocketAddr) -> bool {
+    address.ip().is_loopback()
+}
+
+/// Whether it is an address of the whole net: of no private network (RFC 1918, RFC 4193), link or machine.
+fn is_global(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),
+        IpAddr::V6(v6) => {
+            let first = v6.segments()[0];
+            !(v6.is_loopback() || v6.is_unspecified() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80)
+        }
+    }
+}

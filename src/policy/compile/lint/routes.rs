@@ -1,0 +1,151 @@
+//! What routes do to each other, and whether anything tests them.
+
+use super::Subject;
+use crate::authenticate::Access;
+use crate::explain::Examiner;
+use crate::explain::sample::covers;
+use crate::policy::compile::Faults;
+use crate::policy::{Handler, Route};
+use std::collections::BTreeSet;
+
+pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    below_guarded(subject, faults);
+    shadowed(subject, faults);
+    single(subject, faults);
+    unused(subject, faults);
+    untested(subject, faults);
+}
+
+/// The key of a route's table: positions in the file and in the policy are the same, the authority's endpoints follow.
+fn key(route: &Route, name: &str) -> String {
+    format!("route[{}].{name}", route.index)
+}
+
+fn is_of_file(route: &Route) -> bool {
+    matches!(route.handler, Handler::Forward(_))
+}
+
+/// A public route below a guarded one is what a slip of the pen looks like.
+fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let policy = subject.policy;
+    for (position, (_, index)) in policy.table.iter().enumerate() {
+        let route = &policy.routes[*index];
+        if route.admission.access != Access::Public || !is_of_file(route) {
+            continue;
+        }
+        let wider = policy.table.wider(position).into_iter().map(|index| &policy.routes[*index]);
+        let guarded =
+            wider.filter(|wider| wider.admission.access == Access::Authenticated && is_of_file(wider));
+        if let Some(guarded) = guarded.max_by_key(|wider| wider.matcher.path.to_string().len()) {
+            faults.warn(
+                "public_below_guarded",
+                &key(route, "access"),
+                format!(
+                    "public, below {} (route \"{}\"), which asks for a token",
+                    covers(&guarded.matcher),
+                    guarded.name
+                ),
+                "access = \"authenticated\"; or waive it with the reason why everybody may",
+            );
+        }
+    }
+}
+
+/// A place of its own for some methods takes the path away from a wider route for all others.
+fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let policy = subject.policy;
+    let entries: Vec<_> = policy.table.iter().collect();
+    let mut told = BTreeSet::new();
+    for (general, specific) in policy.table.shadowed() {
+        let (general, specific) = (&policy.routes[*entries[general].1], &policy.routes[*entries[specific].1]);
+        if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
+            continue;
+        }
+        let methods: Vec<_> = specific.matcher.methods.iter().map(ToString::to_string).collect();
+        faults.warn(
+            "shadowed_route",
+            &key(general, "path"),
+            format!(
+                "{} is route \"{}\" for {} alone: its other methods are refused there, not passed on to \"{}\"",
+                covers(&specific.matcher),
+                specific.name,
+                methods.join(", "),
+                general.name
+            ),
+            "a route for the other methods of that path, if they are to pass",
+        );
+    }
+}
+
+fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    for route in subject.policy.routes.iter().filter(|route| is_of_file(route)) {
+        if route.shadow {
+            faults.warn(
+                "shadow_mode",
+                &key(route, "mode"),
+                "in the shadow: what is refused passes",
+                "mode = \"enforce\", once the log says that nobody is refused who should pass",
+            );
+        }
+        if route.admission.access == Access::Optional && !route.rule.checks().is_empty() {
+            faults.warn(
+                "optional_with_rule",
+                &key(route, "access"),
+                "\"optional\" beside roles, scopes or claims: nobody passes without a token",
+                "\"authenticated\", which says so; or no rule",
+            );
+        }
+    }
+}
+
+/// What is defined, and nobody names.
+fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let file = subject.file;
+    let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
+    for name in file.upstream.keys().filter(|name| !upstreams.contains(name.as_str())) {
+        let key = format!("upstream.{name}");
+        faults.warn("unused", &key, "no route leads to it", "a [[route]] with it as upstream, or nothing");
+    }
+    let of_routes = file.route.iter().flat_map(|route| &route.rate_limits);
+    let of_authority = file.authority.iter().flat_map(|authority| &authority.rate_limits);
+    let limits: BTreeSet<&str> = of_routes.chain(of_authority).map(String::as_str).collect();
+    for name in file.rate_limit.keys().filter(|name| !limits.contains(name.as_str())) {
+        let key = format!("rate_limit.{name}");
+        faults.warn(
+            "unused",
+            &key,
+            "no route names it: it limits nothing",
+            "rate_limits of a route, or nothing",
+        );
+    }
+}
+
+/// What no test covers changes unseen.
+fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let routes: Vec<&Route> = subject.policy.routes.iter().filter(|route| is_of_file(route)).collect();
+    if subject.cases.is_empty() {
+        let routes = if routes.len() == 1 {
+            "its one route".to_owned()
+        } else {
+            format!("its {} routes", routes.len())
+        };
+        faults.warn(
+            "no_test",
+            "test",
+            format!("no [[test]] says what is expected of {routes}"),
+            "a [[test]] for each route: one request that passes, and one that does not",
+        );
+        return;
+    }
+    let examiner = Examiner::new(subject.policy);
+    let tested: BTreeSet<usize> =
+        subject.cases.iter().filter_map(|case| examiner.verdict(&case.question).route).collect();
+    for route in routes.into_iter().filter(|route| !tested.contains(&route.index)) {
+        faults.warn(
+            "no_test",
+            &key(route, "name"),
+            format!("no [[test]] covers route \"{}\"", route.name),
+            "a [[test]] whose request it covers",
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Every kind of finding, by its id: what `docs/findings.md` explains, and what a waiver may name.
+
+/// How a finding is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The policy cannot be obeyed, or must not be. Never waived.
+    Fault,
+    /// It can be served, and somebody may get in who should not, or something will break. Told at start as well.
+    Weakness,
+    /// It could be better. Told by `check` alone.
+    Advice,
+}
+
+/// All ids, in the order of the alphabet.
+pub const ALL: [(&str, Kind); 84] = [
+    ("admin_exposed", Kind::Weakness),
+    ("bad_certificate", Kind::Fault),
+    ("bad_claim_path", Kind::Fault),
+    ("bad_file", Kind::Fault),
+    ("bad_header", Kind::Fault),
+    ("bad_host", Kind::Fault),
+    ("bad_key", Kind::Fault),
+    ("bad_method", Kind::Fault),
+    ("bad_name", Kind::Fault),
+    ("bad_path", Kind::Fault),
+    ("bad_prefix", Kind::Fault),
+    ("bad_server", Kind::Fault),
+    ("bad_toml", Kind::Fault),
+    ("bad_type", Kind::Fault),
+    ("bad_upstream", Kind::Fault),
+    ("bad_value", Kind::Fault),
+    ("cannot_read", Kind::Fault),
+    ("cannot_serve", Kind::Fault),
+    ("cleartext_exposed", Kind::Weakness),
+    ("failed_test", Kind::Fault),
+    ("half_a_pair", Kind::Fault),
+    ("hsts_off", Kind::Weakness),
+    ("impossible_rule", Kind::Fault),
+    ("impossible_test", Kind::Fault),
+    ("issuer_in_cleartext", Kind::Weakness),
+    ("lax_cookies", Kind::Weakness),
+    ("login_unlimited", Kind::Weakness),
+    ("long_access_token", Kind::Weakness),
+    ("long_grace", Kind::Weakness),
+    ("long_leeway", Kind::Weakness),
+    ("missing_key", Kind::Fault),
+    ("mixed_keys", Kind::Weakness),
+    ("more_findings", Kind::Fault),
+    ("nearly_the_same", Kind::Weakness),
+    ("no_audience", Kind::Fault),
+    ("no_authorities", Kind::Fault),
+    ("no_cookies", Kind::Fault),
+    ("no_key", Kind::Fault),
+    ("no_routes", Kind::Fault),
+    ("no_secret", Kind::Fault),
+    ("no_servers", Kind::Fault),
+    ("no_signing_key", Kind::Fault),
+    ("no_test", Kind::Advice),
+    ("nobody_to_trust", Kind::Fault),
+    ("not_utf8", Kind::Fault),
+    ("nothing_served", Kind::Fault),
+    ("nothing_to_redirect_to", Kind::Fault),
+    ("one_key_source", Kind::Fault),
+    ("optional_with_rule", Kind::Advice),
+    ("public_below_guarded", Kind::Weakness),
+    ("redirect_port", Kind::Advice),
+    ("restart_needed", Kind::Fault),
+    ("same_header", Kind::Fault),
+    ("same_issuer", Kind::Fault),
+    ("same_name", Kind::Fault),
+    ("same_route", Kind::Fault),
+    ("same_secret", Kind::Weakness),
+    ("secret_in_plain_text", Kind::Weakness),
+    ("self_signed", Kind::Weakness),
+    ("shadow_mode", Kind::Weakness),
+    ("shadowed_route", Kind::Weakness),
+    ("skipped_key", Kind::Weakness),
+    ("slow_signature", Kind::Advice),
+    ("spelling_case", Kind::Weakness),
+    ("spelling_encoding", Kind::Weakness),
+    ("spelling_host", Kind::Weakness),
+    ("spelling_method", Kind::Weakness),
+    ("spelling_parameter", Kind::Weakness),
+    ("spelling_slash", Kind::Weakness),
+    ("tls", Kind::Fault),
+    ("token_forwarded", Kind::Weakness),
+    ("token_in_query", Kind::Weakness),
+    ("too_deep", Kind::Fault),
+    ("too_large", Kind::Fault),
+    ("too_many", Kind::Fault),
+    ("trusts_everybody", Kind::Weakness),
+    ("unknown_algorithm", Kind::Fault),
+    ("unknown_key", Kind::Fault),
+    ("unknown_name", Kind::Fault),
+    ("unused", Kind::Advice),
+    ("unused_waiver", Kind::Advice),
+    ("upstream_in_cleartext", Kind::Weakness),
+    ("useless_key", Kind::Fault),
+    ("weak_secret", Kind::Fault),
+];
+
+/// How a finding of this id is taken; none for an id that there is not.
+pub fn kind(id: &str) -> Option<Kind> {
+    ALL.binary_search_by_key(&id, |(known, _)| known).ok().map(|position| ALL[position].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ids_are_in_order_and_each_is_there_once() {
+        assert!(ALL.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(kind("no_test"), Some(Kind::Advice));
+        assert_eq!(kind("no_tests"), None);
+    }
+}
