@@ -140,6 +140,7 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
     let strict = options.strict;
     let report = match compiled(path, Absent::Pretend) {
         Ok(compiled) => {
+            let compiled = compiled.attacked(Severity::Fault);
             let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let routes = Some(compiled.policy.routes.len());
             let sifted = compiled.waivers.sift(compiled.warnings);
@@ -155,7 +156,7 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Shape::Json => say(&format!("{:#}", report.json())),
         Shape::Junit => say(&junit::write(&report)),
         Shape::Tap => say(&tap::write(&report)),
-        Shape::Text => say(&report.text()),
+        Shape::Text | Shape::Csv | Shape::Markdown => say(&report.text()),
     }
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
 }

@@ -306,7 +306,8 @@ fn watched(path: &Path, plan: &ServerPlan) -> Option<Watched> {
 /// Reads the file and makes a policy of it that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let mut compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    let compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    let mut compiled = compiled.attacked(Severity::Warning);
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),
