@@ -1,5 +1,7 @@
 //! TLS 1.2 and 1.3 towards clients.
 
+use crate::config::source;
+use crate::config::units::ByteSize;
 use crate::state::place_once;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -14,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::TlsAcceptor;
 use yasna::Tag;
 use yasna::tags::TAG_UTCTIME;
+use zeroize::Zeroizing;
 
 /// The oldest version of TLS that a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,9 @@ pub struct Files {
     /// PEM: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
 }
+
+/// The largest file of a chain or a key that is read: a thousand times what is usual.
+const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
 /// The certificate that clients are shown, which may be replaced while it is. Cheap to clone; all clones are one.
 ///
@@ -107,13 +113,15 @@ impl ResolvesServerCert for Served {
 }
 
 fn read(files: &Files) -> Result<CertifiedKey, String> {
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect)
+    let bytes =
+        |path: &Path| source::read(path, FILE_MAX).map_err(|why| format!("{}: {why}", path.display()));
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes(&files.certificate)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| format!("{}: cannot be read as PEM: {error}", files.certificate.display()))?;
     if certificates.is_empty() {
         return Err(format!("{}: holds no certificate", files.certificate.display()));
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key)
+    let key = PrivateKeyDer::from_pem_slice(&Zeroizing::new(bytes(&files.key)?))
         .map_err(|error| format!("{}: cannot be read as a PEM private key: {error}", files.key.display()))?;
     CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider()).map_err(|error| {
         format!("{} and {} do not go together: {error}", files.certificate.display(), files.key.display())
@@ -217,7 +225,8 @@ mod tests {
             (&old.certificate, &new.key, "do not go together"),
             (&new.key, &new.key, "holds no certificate"),
             (&new.certificate, &new.certificate, "cannot be read as a PEM private key"),
-            (&folder.join("absent"), &new.key, "cannot be read as PEM"),
+            (&folder.join("absent"), &new.key, "No such file"),
+            (&folder, &new.key, "not a file"),
         ] {
             let files = Files { certificate: certificate.clone(), key: key.clone() };
             let why = certificates.follow(files).expect_err(says);
