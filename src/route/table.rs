@@ -887,7 +887,7 @@ mod tests {
                 2 => format!("{before}{letter};x=1{after}"),
                 3 => format!("{before}{letter}%3Bx{after}"),
                 4 => format!("{before}%25{byte:02x}{after}"),
-                5 => format!("{}%252f{letter}{after}", &path[..at - 1]),
+                5 if at > 1 => format!("{}%252f{letter}{after}", &path[..at - 1]),
                 _ => format!("{before};x/{letter}{after}"),
             };
             prop_assume!(odd.starts_with('/'));
