@@ -140,8 +140,9 @@ pub enum Malformed {
     DotSegment,
     /// An empty segment (`//`).
     EmptySegment,
-    /// Path parameters (`;x`) without which the path would be another route's, or none's.
-    Parameter,
+    /// A path that is another route's, or none's, to a reader that ignores case, drops path parameters (`;x`) or decodes
+    /// twice.
+    OtherRoute,
     /// `%` without two hexadecimal digits behind it.
     PercentCode,
     /// Bytes that are not UTF-8 once decoded.

@@ -446,8 +446,8 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
             Malformed::ControlByte => "the path holds a control character",
             Malformed::DotSegment => "the path holds a hidden dot segment, or climbs above its root",
             Malformed::EmptySegment => "the path holds an empty segment (//)",
-            Malformed::Parameter => {
-                "the path holds parameters (;) without which another route would cover it"
+            Malformed::OtherRoute => {
+                "the path is another route's but for case, parameters (;) or a second encoding"
             }
             Malformed::PercentCode => "the path holds a % that is no percent code",
             Malformed::NotUtf8 => "the path is not UTF-8",

@@ -11,6 +11,7 @@ use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::recent::{Recent, Recorder};
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
+use crate::tls::Certificates;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use std::cell::{Cell, RefCell, RefMut};
@@ -31,6 +32,8 @@ const LOG_BATCH: usize = 32 * 1024;
 pub struct Shared {
     /// The policy in force.
     pub policy: LivePolicy,
+    /// What clients are shown over TLS, where TLS is spoken.
+    pub certificates: Option<Certificates>,
     /// Where log lines go.
     pub journal: Journal,
     /// One set of counters a core.

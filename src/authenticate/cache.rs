@@ -11,13 +11,13 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-/// What a token is remembered by.
+/// What a token or another secret is remembered by: its SHA-256.
 pub type Digest = [u8; 32];
 
-/// The digest of a token.
-pub fn digest_of(token: impl AsRef<[u8]>) -> Digest {
+/// The digest of a token, or of another secret that is too long and random to be guessed.
+pub fn digest_of(secret: impl AsRef<[u8]>) -> Digest {
     let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, token.as_ref()).as_ref());
+    out.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
     out
 }
 

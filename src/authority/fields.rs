@@ -28,6 +28,32 @@ impl std::fmt::Debug for Fields {
     }
 }
 
+/// What a body says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    /// One JSON text.
+    Json,
+    /// One form.
+    Form,
+}
+
+impl BodyKind {
+    /// By the one media type that a head names, whatever its parameters (RFC 9110 section 8.3); none for another type, or
+    /// where two fields say it.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
+        let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };
+        let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        if essence.eq_ignore_ascii_case(b"application/json") {
+            Some(Self::Json)
+        } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+            Some(Self::Form)
+        } else {
+            None
+        }
+    }
+}
+
 enum Field {
     Text(Zeroizing<String>),
     /// What is no string, in JSON.
@@ -43,18 +69,10 @@ impl Fields {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
-        let (Some(kind), None) = (kinds.next(), kinds.next()) else {
-            return Err(Denial::UnsupportedMediaType);
-        };
-        let kind = kind.as_bytes();
-        let essence = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        if essence.eq_ignore_ascii_case(b"application/json") {
-            Self::json(body)
-        } else if essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-            Self::form(body)
-        } else {
-            Err(Denial::UnsupportedMediaType)
+        match BodyKind::of(headers) {
+            Some(BodyKind::Json) => Self::json(body),
+            Some(BodyKind::Form) => Self::form(body),
+            None => Err(Denial::UnsupportedMediaType),
         }
     }
 

@@ -5,11 +5,11 @@ use super::counters::Counters;
 use super::terms::{Compat, Terms};
 use super::token::{AccessClaims, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX as PREFIX;
+use crate::authenticate::digest_of;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::journal::{Journal, Level};
 use crate::store::{Account, Session};
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -49,7 +49,7 @@ impl RefreshToken {
 
     /// What the store knows it by.
     pub(super) fn hash(&self) -> [u8; 32] {
-        sha256(self.0.as_bytes())
+        digest_of(self.0.as_bytes())
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -64,16 +64,10 @@ impl RefreshToken {
 pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
     let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match text.strip_prefix(PREFIX) {
-        Some(rest) if rest.len() == TEXT_LENGTH && rest.bytes().all(is_text) => Ok(sha256(text.as_bytes())),
+        Some(rest) if rest.len() == TEXT_LENGTH && rest.bytes().all(is_text) => Ok(digest_of(text)),
         None if text.matches('.').count() == 2 => Err(Denial::WrongType),
         Some(_) | None => Err(Denial::MalformedToken(crate::denial::TokenPart::Shape)),
     }
-}
-
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
-    out
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Denial> {

@@ -4,11 +4,12 @@
 //! which hash it has. Answer, status and time are the same.
 
 use super::ask::Ask;
-use super::grant::{Grant, RefreshToken, hash_of, random_text, sha256};
+use super::grant::{Grant, RefreshToken, hash_of, random_text};
 use super::password::Verdict;
 use super::session::end_one;
 use super::username::UserName;
 use super::{Authority, millis, millis_of, page};
+use crate::authenticate::digest_of;
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;
 use crate::store::{Account, Begun, Session};
@@ -136,7 +137,7 @@ async fn begin(
         authenticated: now,
         address: ask.address.to_string(),
         agent: ask.agent(),
-        csrf: csrf.as_deref().map(|csrf| sha256(csrf.as_bytes())),
+        csrf: csrf.as_deref().map(|csrf| digest_of(csrf.as_bytes())),
         ended: None,
     };
     let token = RefreshToken::random()?;

@@ -31,7 +31,7 @@ pub use ask::{Ask, Examined, Holder};
 pub use cookie::take_back;
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
-pub use fields::{BODY_MAX, Fields};
+pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,

@@ -5,10 +5,10 @@
 //! second tab, or a client whose first answer was lost, are no thieves, and there are never two successors.
 
 use super::ask::Ask;
-use super::grant::{Grant, RefreshToken, hash_of, random, sha256};
+use super::grant::{Grant, RefreshToken, hash_of, random};
 use super::{Authority, millis, millis_of};
-use crate::authenticate::Mark;
 use crate::authenticate::csrf::shown;
+use crate::authenticate::{Mark, digest_of};
 use crate::denial::Denial;
 use crate::journal::Level;
 use crate::store::{Rotation, Spend};
@@ -43,7 +43,7 @@ pub(super) async fn belongs(authority: &Authority, token: &str, csrf: &str) -> R
     let session = session.map_err(|error| authority.unavailable(&error))?;
     match session.map(|session| session.csrf) {
         None => Ok(()),
-        Some(Some(hash)) if verify_slices_are_equal(&hash, &sha256(csrf.as_bytes())).is_ok() => Ok(()),
+        Some(Some(hash)) if verify_slices_are_equal(&hash, &digest_of(csrf.as_bytes())).is_ok() => Ok(()),
         // A session without a value was not made for cookies.
         Some(_) => Err(Denial::CsrfMismatch),
     }

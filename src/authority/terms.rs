@@ -2,9 +2,8 @@
 
 use super::endpoint::Endpoint;
 use super::keyring::Keyring;
-use crate::authenticate::{CookieNames, Revoked};
+use crate::authenticate::{CookieNames, Digest, Revoked, digest_of};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -109,19 +108,17 @@ pub struct Client {
 
 /// The SHA-256 of a client's secret.
 #[derive(Clone)]
-pub struct ClientSecret([u8; 32]);
+pub struct ClientSecret(Digest);
 
 impl ClientSecret {
     /// Of this secret.
     pub fn of(secret: &[u8]) -> Self {
-        let mut out = [0; 32];
-        out.copy_from_slice(digest(&SHA256, secret).as_ref());
-        Self(out)
+        Self(digest_of(secret))
     }
 
     /// Whether this is the secret.
     pub fn is(&self, secret: &[u8]) -> bool {
-        verify_slices_are_equal(digest(&SHA256, secret).as_ref(), &self.0).is_ok()
+        verify_slices_are_equal(&digest_of(secret), &self.0).is_ok()
     }
 }
 

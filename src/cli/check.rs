@@ -17,6 +17,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
+/// What machines are told of first, as a test by the name.
+const LOADS: &str = "the policy loads";
+
 /// How strictly it is checked.
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -72,15 +75,12 @@ impl Report<'_> {
             parts.push(format!("{} waived", self.waived.len()));
         }
         if self.routes.is_some() {
-            let failed = self.failed().count();
-            let passed = self.tests.len() - failed;
-            parts.push(counted(self.tests.len(), "test"));
-            if !self.tests.is_empty() {
-                parts.push(format!("{passed} passed"));
-            }
-            if failed > 0 {
-                parts.push(format!("{failed} failed"));
-            }
+            let (tests, failed) = (self.tests.len(), self.failed().count());
+            parts.push(match (tests, failed) {
+                (0, _) => counted(0, "test"),
+                (_, 0) => format!("{}: {tests} passed", counted(tests, "test")),
+                (_, _) => format!("{}: {} passed, {failed} failed", counted(tests, "test"), tests - failed),
+            });
         }
         format!("{}: {verdict}: {}", self.path.display(), parts.join(", "))
     }
@@ -140,6 +140,7 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
     let strict = options.strict;
     let report = match compiled(path, Absent::Pretend) {
         Ok(compiled) => {
+            let compiled = compiled.attacked(Severity::Fault);
             let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let routes = Some(compiled.policy.routes.len());
             let sifted = compiled.waivers.sift(compiled.warnings);
@@ -155,7 +156,7 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Shape::Json => say(&format!("{:#}", report.json())),
         Shape::Junit => say(&junit::write(&report)),
         Shape::Tap => say(&tap::write(&report)),
-        Shape::Text => say(&report.text()),
+        Shape::Text | Shape::Csv | Shape::Markdown => say(&report.text()),
     }
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
 }

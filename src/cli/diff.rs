@@ -40,6 +40,10 @@ pub(super) struct Compared {
 }
 
 pub(super) fn run(format: Format, compared: &Compared) -> ExitCode {
+    if compared.decisions.as_ref().is_some_and(|from| from.starts_with("https://")) {
+        complain("--decisions: the admin listener speaks plain HTTP: http://ADDRESS:PORT/decisions");
+        return ExitCode::from(USAGE);
+    }
     let (old, new) = match (read(&compared.old), read(&compared.new)) {
         (Ok(old), Ok(new)) => (old, new),
         (old, new) => {
@@ -52,7 +56,7 @@ pub(super) fn run(format: Format, compared: &Compared) -> ExitCode {
         Ok(lines) => lines.map(|lines| replay(&old.1, &new.1, &lines)),
         Err(why) => {
             complain(&why);
-            return ExitCode::from(USAGE);
+            return ExitCode::from(REFUSED);
         }
     };
     let mut difference = difference(&old.1, &new.1);

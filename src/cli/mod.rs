@@ -10,6 +10,7 @@ mod explain;
 mod healthcheck;
 mod init;
 mod key;
+mod routes;
 mod run;
 mod token;
 mod user;
@@ -63,6 +64,10 @@ enum Shape {
     Junit,
     /// For harnesses of tests: `check`.
     Tap,
+    /// For spreadsheets: `routes`.
+    Csv,
+    /// For documents: `routes`.
+    Markdown,
 }
 
 impl Shape {
@@ -71,7 +76,7 @@ impl Shape {
         match self {
             Self::Text => Some(Format::Text),
             Self::Json => Some(Format::Json),
-            Self::Junit | Self::Tap => None,
+            Self::Junit | Self::Tap | Self::Csv | Self::Markdown => None,
         }
     }
 }
@@ -84,6 +89,8 @@ enum Command {
     Check(check::Options),
     /// Tell what would become of a request, and why.
     Explain(explain::Request),
+    /// List the routes in the order in which they are considered, or who may do what on them.
+    Routes(routes::Request),
     /// Write a policy to begin with.
     Init(init::Request),
     /// Show the policy as it is in effect.
@@ -110,10 +117,11 @@ pub fn main() -> ExitCode {
     let command = command.unwrap_or(Command::Run);
     let format = match (shape.common(), &command) {
         (Some(format), _) => format,
-        // It is told the shape itself.
-        (None, Command::Check(_)) => Format::Text,
+        // They are told the shape itself.
+        (None, Command::Check(_)) if matches!(shape, Shape::Junit | Shape::Tap) => Format::Text,
+        (None, Command::Routes(_)) if matches!(shape, Shape::Csv | Shape::Markdown) => Format::Text,
         (None, _) => {
-            complain("--format: text or json; junit and tap are what `check` prints");
+            complain("--format: text or json; `check` prints junit and tap too, `routes` csv and markdown");
             return ExitCode::from(USAGE);
         }
     };
@@ -121,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(&config),
         Command::Check(options) => check::run(&config, shape, &options),
         Command::Explain(request) => explain::run(&config, format, &request),
+        Command::Routes(request) => routes::run(&config, shape, &request),
         Command::Init(request) => init::run(&config, format, &request),
         Command::Config(command) => config::run(&config, format, command),
         Command::Token(command) => token::run(&config, format, command),
@@ -137,7 +146,8 @@ fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
 
 /// Loads a policy whose own tests are to pass before it is served.
 fn load_tried(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_complain(compiled(path, absent).and_then(|compiled| compiled.tried(Now::read())))
+    let tried = compiled(path, absent).and_then(|compiled| compiled.tried(Now::read()));
+    or_complain(tried.map(|compiled| compiled.attacked(Severity::Warning)))
 }
 
 fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {

@@ -10,7 +10,7 @@ use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
 use crate::respond::metrics::WorkerCounters;
-use crate::tls;
+use crate::tls::{self, Certificates};
 use crate::worker::Shared;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -37,6 +37,7 @@ struct Bound {
     https: Vec<SocketAddr>,
     http: Vec<SocketAddr>,
     admin: Vec<(TcpListener, SocketAddr)>,
+    certificates: Option<Certificates>,
 }
 
 fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
@@ -65,6 +66,7 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
     };
     let shared = Arc::new(Shared {
         policy: LivePolicy::new(policy),
+        certificates: bound.certificates,
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
         recent: recent(plan.worker.decisions, cores),
@@ -123,13 +125,16 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
         https: vec![],
         http: vec![],
         admin: vec![],
+        certificates: None,
     };
     if !plan.https.is_empty() {
         let files = match &plan.certificate {
             Some(files) => files.clone(),
             None => tls::self_signed(&plan.state_dir)?,
         };
-        let entry = Entry::Tls(tls::acceptor(&files, plan.min_version)?);
+        let certificates = Certificates::open(files)?;
+        let entry = Entry::Tls(certificates.acceptor(plan.min_version)?);
+        bound.certificates = Some(certificates);
         for address in &plan.https {
             bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
         }

@@ -155,7 +155,12 @@ impl<'r> Described<'r> {
         if let Some(items) = object.get_mut("items") {
             self.tell(items, name);
         }
-        if let Some(named) = object.get_mut("additionalProperties") {
+        let description = object.get("description").cloned();
+        if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
+            // Unless the reference has words for the tables of this name, they are those for the table of them.
+            if let Some(description) = description {
+                named["description"] = description;
+            }
             self.tell(named, &format!("{name}.NAME"));
         }
     }

@@ -10,6 +10,7 @@ use crate::authority::{KeyState, Keyring};
 use crate::clock::Now;
 use crate::journal::Level;
 use crate::respond::metrics::{self, Exposition, Kind};
+use crate::tls::Certificates;
 use crate::worker::Shared;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -215,6 +216,11 @@ fn tell(state: &State) -> String {
     }
     tell_tokens(&mut out, &policy.trust);
     state.standing.tell(&mut out);
+    if let Some(ends) = state.shared.certificates.as_ref().and_then(Certificates::ends) {
+        let help = "When the certificate that clients are shown ends, in seconds since 1970.";
+        out.family("portcullis_certificate_expires_seconds", help, Kind::Gauge);
+        out.sample(&[], ends);
+    }
     if let Some(terms) = &policy.terms {
         tell_signing(&mut out, &terms.keyring);
     }

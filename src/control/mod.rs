@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod certificates;
 mod keys;
 mod reload;
 mod watched;
@@ -48,6 +49,9 @@ pub fn run(
         // Reloads that are asked for while one is made: each is told what came of its own.
         let (ask, asked) = mpsc::channel(RELOADS_WAITING);
         tokio::task::spawn_local(hang_ups(signal(SignalKind::hangup())?, ask.clone()));
+        if let Some(certificates) = &shared.certificates {
+            tokio::task::spawn_local(certificates::watch(certificates.clone(), shared.journal.clone()));
+        }
         tokio::task::spawn_local(reload::watch(reloader.watching(), ask.clone()));
         tokio::task::spawn_local(reloader.run(asked));
         let state = admin.serve(shared.clone(), ask)?;

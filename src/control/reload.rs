@@ -12,6 +12,7 @@ use crate::journal::Level;
 use crate::moment::rfc3339;
 use crate::policy::{self, Compiled, Policy, ServerPlan};
 use crate::respond::metrics::{Exposition, Kind};
+use crate::tls;
 use crate::worker::Shared;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -211,6 +212,9 @@ impl Reloader {
         let Compiled { policy, plan, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
         self.watch_files(&plan);
+        if let Some(why) = self.follow_certificate(&plan) {
+            warnings.push(why);
+        }
         let before = self.shared.policy.load();
         if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
             authority.follow(terms.clone());
@@ -259,6 +263,17 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
+    /// Reads the certificate again, from where the policy has it now. What is wrong with it leaves the old one.
+    fn follow_certificate(&self, plan: &ServerPlan) -> Option<Diagnostic> {
+        let certificates = self.shared.certificates.as_ref()?;
+        let files = match &plan.certificate {
+            Some(files) => Ok(files.clone()),
+            None => tls::self_signed(&plan.state_dir),
+        };
+        let why = files.and_then(|files| certificates.follow(files)).err()?;
+        Some(Diagnostic { severity: Severity::Warning, id: "bad_certificate", ..ours(&why) })
+    }
+
     /// Watches what the policy in force is made of, if it says so.
     fn watch_files(&mut self, plan: &ServerPlan) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,7 +306,8 @@ fn watched(path: &Path, plan: &ServerPlan) -> Option<Watched> {
 /// Reads the file and makes a policy of it that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let mut compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    let compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    let mut compiled = compiled.attacked(Severity::Warning);
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),

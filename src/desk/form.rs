@@ -3,7 +3,7 @@
 
 use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
-use crate::authority::Fields;
+use crate::authority::{BodyKind, Fields};
 use crate::denial::Denial;
 use crate::forward::RequestBody;
 use crate::route::Head;
@@ -39,12 +39,8 @@ pub async fn csrf_field(
 
 /// Whether the body is one form, of an announced size that is worth a look.
 fn is_small_form(headers: &HeaderMap) -> bool {
-    let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
-    let (Some(kind), None) = (kinds.next(), kinds.next()) else { return false };
-    let essence = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-        && length.is_some_and(|length: u64| length <= FORM_MAX)
+    BodyKind::of(headers) == Some(BodyKind::Form) && length.is_some_and(|length: u64| length <= FORM_MAX)
 }
 
 #[cfg(test)]

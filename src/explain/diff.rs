@@ -7,7 +7,7 @@ use super::examiner::upstream_of;
 use super::sample::{self, Caller, Holding};
 use super::text::Line;
 use super::written::Other;
-use super::{Examiner, Question, Verdict};
+use super::{Examiner, Outcome, Question, Verdict};
 use crate::clock::Now;
 use crate::policy::{Handler, Policy};
 use http::Method;
@@ -82,7 +82,7 @@ impl Side {
 
     /// Whether the request gets where it was to go.
     pub fn reaches(&self) -> bool {
-        self.shadow || self.outcome == "passed"
+        self.shadow || self.outcome == Outcome::Passed.word()
     }
 }
 
@@ -95,6 +95,7 @@ impl fmt::Display for Side {
                 write!(f, "passed by {route:?}, to {}", Line(upstream))
             }
             (Some(route), _) => write!(f, "refused by {route:?}: {}{shadow}", self.outcome),
+            (None, _) if self.outcome == Outcome::Redirected.word() => f.write_str("redirected to https"),
             (None, _) => write!(f, "refused: {}", self.outcome),
         }
     }

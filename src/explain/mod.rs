@@ -8,6 +8,8 @@ pub mod case;
 pub mod diff;
 mod examiner;
 mod explanation;
+pub mod listing;
+pub mod matrix;
 mod near;
 mod question;
 pub mod replay;

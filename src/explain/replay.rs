@@ -196,7 +196,7 @@ impl fmt::Display for Replay {
         let Self { decisions, would_change, .. } = self;
         writeln!(f, "recent decisions: {would_change} of {decisions} would change")?;
         for group in &self.groups {
-            let mark = if group.after.reaches() { "PASS" } else { "be refused" };
+            let mark = if group.after.reaches() { "PASS" } else { "not pass" };
             writeln!(f, "  {} would {mark}", group.count)?;
             writeln!(f, "    was {}", group.before)?;
             writeln!(f, "    is  {}", group.after)?;
@@ -333,6 +333,18 @@ mod tests {
             counts(&asked(&route("/u/{user}", ""), &own, &lines[1..])),
             (0, 1),
             "who it was is not kept"
+        );
+    }
+
+    #[test]
+    fn what_came_in_cleartext_is_redirected_where_the_new_policy_says_so() {
+        let line = entry("/a", json!({ "scheme": "http" }));
+        let with =
+            |plain: &str| route("/a", "access = \"public\"") + &format!("[server]\nplain = \"{plain}\"");
+        let replay = asked(&with("serve"), &with("redirect"), &[line]);
+        assert_eq!(
+            (counts(&replay), replay.groups[0].after.to_string()),
+            ((1, 0), "redirected to https".to_owned())
         );
     }
 

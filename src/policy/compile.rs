@@ -14,7 +14,7 @@ mod secrets;
 mod trust;
 mod upstreams;
 
-use super::{Front, Policy, Waivers};
+use super::{Front, Policy, Sifted, Waivers};
 use crate::authenticate::Trust;
 use crate::authority::Absent;
 use crate::clock::Now;
@@ -23,6 +23,7 @@ use crate::config::file::{self, File};
 use crate::config::units::Secret;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::case::{self, Case};
+use crate::explain::spelling;
 use crate::forward::BodyBounds;
 use crate::journal::{Level, Style};
 use crate::limit::Limit;
@@ -57,6 +58,8 @@ pub struct Compiled {
     pub cases: Vec<Case>,
     /// Whether a policy whose tests fail is served all the same.
     pub lenient: bool,
+    /// Where the path of each route of the file stands.
+    pub route_places: Vec<Place>,
     /// What the file accepts of that.
     pub waivers: Waivers,
     /// What an operator should look at, though it can be served; what the file accepts is among it.
@@ -128,6 +131,16 @@ impl ServerPlan {
 }
 
 impl Compiled {
+    /// Tries each route in odd spellings, and tells those that get past one.
+    #[must_use]
+    pub fn attacked(mut self, severity: Severity) -> Self {
+        let found = spelling::attack(&self.policy, &self.route_places, severity);
+        let Sifted { left, waived } = self.waivers.sift(found);
+        self.warnings.extend(spelling::bounded(left));
+        self.warnings.extend(waived.into_iter().map(|waived| waived.finding));
+        self
+    }
+
     /// What is told of a policy that is served: weaknesses that the file does not accept.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
@@ -292,8 +305,10 @@ fn compile_policy(
     };
     lint::lint(file, &policy, &plan, &cases, &mut faults);
     let lenient = file.policy.tests == file::Tests::Warn;
+    let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
+    let route_places = route_places.collect();
     let waivers = Waivers::of(loaded);
-    Ok(Compiled { waivers, policy, plan, cases, lenient, warnings: faults.told() })
+    Ok(Compiled { waivers, route_places, policy, plan, cases, lenient, warnings: faults.told() })
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.
@@ -458,7 +473,7 @@ fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         file::TlsVersion::Tls13 => MinVersion::Tls13,
     };
     if let Some(files) = &certificate
-        && let Err(why) = crate::tls::acceptor(files, min_version)
+        && let Err(why) = crate::tls::Certificates::open(files.clone())
     {
         faults.fault(
             "bad_certificate",

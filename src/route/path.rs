@@ -75,22 +75,44 @@ pub fn has_parameters(path: &str) -> bool {
     })
 }
 
-/// A canonical path to who drops path parameters. `None` where that leaves an empty segment before the end: such a
-/// reader takes `/;x/admin` for `//admin`, and may well take that for `/admin`.
-pub fn without_parameters(path: &str) -> Option<String> {
-    let mut short = String::with_capacity(path.len());
-    let mut segments = path.split('/').skip(1).peekable();
+/// What a canonical path is to the most lenient of readers: one that decodes until there is nothing left to decode, takes
+/// a backslash for a slash, and drops path parameters (RFC 3986 section 3.3). Case is left as it is. Borrowed where such a
+/// reader has nothing to do.
+///
+/// `None` where that leaves dot segments, empty segments before the end, control characters, or bytes that are no text:
+/// what such readers make of these cannot be told.
+pub fn leniently(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains(['%', ';']) {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut bytes = path.as_bytes().to_vec();
+    for _ in 0..DECODINGS_MAX {
+        let fewer: Vec<u8> = decoded(&bytes).collect();
+        if fewer.len() == bytes.len() {
+            break;
+        }
+        bytes = fewer;
+    }
+    if decoded(&bytes).count() != bytes.len() {
+        return None;
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let mut read = String::with_capacity(text.len());
+    let mut segments = text.split(['/', '\\']).skip(1).peekable();
     while let Some(segment) = segments.next() {
-        let end = segment.find(';').unwrap_or(segment.len());
-        let end = segment.find(PARAMETER).map_or(end, |code| code.min(end));
-        if end == 0 && segments.peek().is_some() {
+        let name = segment.split(';').next().unwrap_or_default();
+        let is_hidden = name.is_empty() && segments.peek().is_some();
+        if is_hidden || matches!(name, "." | "..") || name.contains(char::is_control) {
             return None;
         }
-        short.push('/');
-        short.push_str(&segment[..end]);
+        read.push('/');
+        read.push_str(name);
     }
-    Some(short)
+    Some(Cow::Owned(read))
 }
+
+/// So often is a path decoded: nobody decodes more often, and a path that could be has a reason to be refused.
+const DECODINGS_MAX: usize = 3;
 
 /// An encoded `;` in a canonical path.
 const PARAMETER: &str = "%3B";
@@ -323,6 +345,28 @@ mod tests {
 
     fn refused(raw: &str) -> Malformed {
         canonical(raw).expect_err(raw)
+    }
+
+    #[test]
+    fn the_most_lenient_reader_decodes_to_the_end_and_drops_parameters() {
+        for (path, read) in [
+            ("/a/b", Some("/a/b")),
+            ("/a%20b/", Some("/a b/")),
+            ("/a;x=1/b%3Bc", Some("/a/b")),
+            ("/a/;x", Some("/a/")),
+            ("/%2561%252525", Some("/a%")),
+            ("/a%252fb%255cc", Some("/a/b/c")),
+            ("/100%25", Some("/100%")),
+            ("/;x/a", None),
+            ("/a%252f/b", None),
+            ("/%252e%252e/a", None),
+            ("/a%2500", None),
+            ("/%25ff", None),
+            ("/%2525252541", None),
+        ] {
+            assert_eq!(leniently(path).as_deref(), read, "{path}");
+        }
+        assert!(matches!(leniently("/a/b"), Some(Cow::Borrowed(_))));
     }
 
     #[test]

@@ -99,6 +99,14 @@ impl PathPattern {
         &self.segments
     }
 
+    /// Whether a literal holds a letter in upper case.
+    pub(super) fn has_upper(&self) -> bool {
+        self.segments.iter().any(|segment| match segment {
+            Segment::Literal(literal) => literal.iter().any(u8::is_ascii_uppercase),
+            Segment::Param | Segment::Rest => false,
+        })
+    }
+
     /// The order in which patterns are considered: segment by segment from the left, literals before parameters before
     /// the rest.
     pub(super) fn order(&self, other: &Self) -> Ordering {
@@ -197,7 +205,7 @@ fn reason(malformed: Malformed) -> &'static str {
         Malformed::Backslash => "a backslash",
         Malformed::ControlByte => "a control character",
         Malformed::DotSegment => "a hidden dot segment",
-        Malformed::Parameter => "a path parameter",
+        Malformed::OtherRoute => "a path of another route",
         Malformed::EmptySegment => "an empty segment",
         Malformed::PercentCode => "a percent sign without two hexadecimal digits",
         Malformed::NotUtf8 => "bytes that are not UTF-8",

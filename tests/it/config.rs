@@ -207,8 +207,11 @@ fn what_cannot_be_read_is_told_and_not_shown() {
 #[test]
 fn the_schema_is_printed_without_a_policy() {
     let schema = command(&Dir::new(), &["config", "schema"]);
-    assert_eq!(schema.code, Some(0), "{schema:?}");
-    assert_eq!(schema.stdout, include_str!("../../docs/gateway.schema.json"));
+    assert_eq!((schema.code, &*schema.stderr), (Some(0), ""));
+    assert!(
+        schema.stdout == include_str!("../../docs/gateway.schema.json"),
+        "docs/gateway.schema.json is behind"
+    );
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod limits;
 mod logs;
 mod regression;
 mod responses;
+mod routes;
 mod routing;
 mod services;
 mod sessions;

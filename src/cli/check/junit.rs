@@ -3,7 +3,7 @@
 //! There is no one schema of it. What is written here is what its readers have in common: suites, cases, and in a case at
 //! most one failure.
 
-use super::{Report, difference};
+use super::{LOADS, Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::case::Tried;
 use std::fmt::{self, Write};
@@ -20,6 +20,8 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     let is_failure = |found: &&Diagnostic| found.severity == Severity::Fault || report.strict;
     let (found, failed) = (report.found.len(), report.failed().count());
     let failures = report.found.iter().filter(is_failure).count();
+    // The policy itself is a case too: readers take a report without any for one that went astray.
+    let (found, failures) = (found + 1, failures + usize::from(report.routes.is_none()));
     writeln!(
         out,
         "<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\">",
@@ -28,6 +30,11 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
         failures + failed
     )?;
     writeln!(out, "  <testsuite name=\"findings\" tests=\"{found}\" failures=\"{failures}\">")?;
+    case(out, LOADS, "findings", &Place::File(policy.clone()))?;
+    match report.routes {
+        Some(_) => writeln!(out, "/>")?,
+        None => failure(out, "it does not load", &report.verdict())?,
+    }
     for diagnostic in &report.found {
         let text = diagnostic.to_string();
         case(out, diagnostic.id, "findings", &diagnostic.place)?;
@@ -61,7 +68,8 @@ fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result
 }
 
 fn failure(out: &mut String, message: &str, text: &str) -> fmt::Result {
-    let (message, text) = (Escaped(message), Escaped(text));
+    // Outside of an attribute a line's end is one: whoever reads the file itself can read this.
+    let (message, text) = (Escaped(message), Escaped(text).to_string().replace("&#10;", "\n"));
     writeln!(out, ">\n      <failure message=\"{message}\">{text}</failure>\n    </testcase>")
 }
 

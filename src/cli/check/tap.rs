@@ -1,14 +1,15 @@
 //! What was found, by the Test Anything Protocol, version 14: one line a test, with YAML below those that fail.
 
-use super::Report;
+use super::{LOADS, Report};
 use crate::diagnostic::Severity;
-use crate::explain::case::Tried;
-use serde_json::json;
+use crate::explain::case::{Mismatch, Tried};
+use serde_json::{Value, json};
 use std::fmt::Write;
 
 pub(super) fn write(report: &Report<'_>) -> String {
     let mut out = String::from("TAP version 14\n");
-    let count = report.found.len() + report.tests.len();
+    // The policy itself is the first: a plan of nothing would say that all was skipped.
+    let count = 1 + report.found.len() + report.tests.len();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "1..{count}");
     let mut number = 0;
@@ -16,22 +17,56 @@ pub(super) fn write(report: &Report<'_>) -> String {
         number += 1;
         let _ = writeln!(out, "{}ok {number} - {}", if passed { "" } else { "not " }, escaped(name));
         if let Some(details) = details {
-            // JSON is YAML, and needs no rules of its own for what has to be quoted.
-            let _ = writeln!(out, "  ---\n  {details}\n  ...");
+            let _ = writeln!(out, "  ---\n{details}  ...");
         }
     };
+    line(&mut out, report.routes.is_some(), LOADS, None);
     for found in &report.found {
         let passed = found.severity == Severity::Warning && !report.strict;
-        line(&mut out, passed, &format!("{}: {found}", found.id), Some(json!(found).to_string()));
+        line(&mut out, passed, &format!("{}: {found}", found.id), Some(key("finding", &json!(found))));
     }
     for Tried { case, failed } in &report.tests {
-        let details = failed.as_ref().map(|failed| {
-            json!({ "at": failed.place, "differences": failed.differences, "explanation": failed.explanation })
-                .to_string()
-        });
+        let details = failed.as_ref().map(diagnostic);
         line(&mut out, failed.is_none(), &case.name, details);
     }
     out.truncate(out.trim_end().len());
+    out
+}
+
+/// What differs, and all that led there.
+fn diagnostic(mismatch: &Mismatch) -> String {
+    let mut yaml = key("message", &json!(mismatch.to_string()));
+    yaml += &key("at", &json!(mismatch.place));
+    yaml += "  differences:\n";
+    for difference in &mismatch.differences {
+        let _ = writeln!(yaml, "    - {}", written(&json!(difference)));
+    }
+    if let Some(explanation) = &mismatch.explanation {
+        // Each line of it is of printable characters, and the first is not indented: what a block may hold as it stands.
+        yaml += "  explanation: |\n";
+        for line in explanation.to_string().lines() {
+            let _ = writeln!(yaml, "    {line}");
+        }
+    }
+    yaml
+}
+
+fn key(name: &str, value: &Value) -> String {
+    format!("  {name}: {}\n", written(value))
+}
+
+/// JSON, which is YAML and needs no rules of its own for what has to be quoted. What may not stand in YAML as it is
+/// stands there by its number (YAML 1.2.2, section 5.1); it can only be in a string.
+fn written(value: &Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
     out
 }
 
@@ -39,4 +74,22 @@ pub(super) fn write(report: &Report<'_>) -> String {
 fn escaped(name: &str) -> String {
     let one_line: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     one_line.replace('\\', "\\\\").replace('#', "\\#")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_is_one_line_and_no_directive() {
+        assert_eq!(escaped("a # SKIP \\ \n b"), "a \\# SKIP \\\\   b");
+    }
+
+    #[test]
+    fn what_yaml_cannot_hold_is_written_by_its_number() {
+        let text = "a\u{7f}\u{85}\n\"\u{feff}é";
+        let yaml = written(&json!(text));
+        assert_eq!(yaml, "\"a\\u007f\\u0085\\n\\\"\\ufeffé\"");
+        assert_eq!(serde_json::from_str::<String>(&yaml).unwrap(), text);
+    }
 }

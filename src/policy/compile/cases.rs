@@ -195,3 +195,62 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
     }
     Some(denial.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::authority::Absent;
+    use crate::diagnostic::Severity;
+
+    /// The faults of a policy that has this test, on one line.
+    fn fault(test: &str) -> String {
+        let text = format!(
+            "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\nname = \"open\"\npath = \"/open\"\nupstream = \"echo\"\n\
+             access = \"public\"\n[[test]]\nname = \"t\"\n{test}\n"
+        );
+        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
+        let found = crate::policy::compile(&loaded.unwrap(), Absent::Pretend).err().unwrap_or_default();
+        let faults = found.iter().filter(|found| found.severity == Severity::Fault);
+        faults.map(|fault| format!("{}: {} ({})", fault.key, fault.found, fault.hint)).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_a_test_is_a_fault_that_says_what_would_be_right() {
+        let of = |expect: &str| fault(&format!("request = \"https://h/open\"\nexpect = {{ {expect} }}"));
+        let with =
+            |rest: &str| fault(&format!("request = \"https://h/open\"\nexpect = {{ allow = true }}\n{rest}"));
+        for (fault, key, says) in [
+            (fault("request = \"/open\"\nexpect = { allow = true }"), "test[0].request", "no URL"),
+            (of(""), "test[0].expect", "nothing is expected"),
+            (of("allow = true, deny = \"no_route\""), "test[0].expect.deny", "beside allow"),
+            (
+                of("deny = \"insufficent_role\""),
+                "test[0].expect.deny",
+                "the nearest is \"insufficient_role\"",
+            ),
+            (of("deny = \"rate_limited\""), "test[0].expect.deny", "no test can meet"),
+            (of("route = \"opn\""), "test[0].expect.route", "the nearest is \"open\""),
+            (of("deny = \"no_route\", status = 403"), "test[0].expect.status", "404, the status of no_route"),
+            (of("allow = true, status = 200"), "test[0].expect.status", "no status"),
+            (of("deny = \"no_route\", path = \"/\""), "test[0].expect", "not sent"),
+            (of("headers = { \"a b\" = \"\" }"), "test[0].expect.headers", "no header name"),
+            (with("claims = { sub = \"u\" }\ntoken = \"t\""), "test[0].token", "a token beside claims"),
+            (with("token = \"env:PORTCULLIS_NO_SUCH\""), "test[0].token", "PORTCULLIS_NO_SUCH"),
+            (with("time = \"noon\""), "test[0].time", "RFC 3339"),
+            (with("client = \"nobody\""), "test[0].client", "203.0.113.7"),
+            (with("headers = { \"a b\" = \"\" }"), "test[0].headers", "a b"),
+            (
+                with("[[test]]\nname = \"t\"\nrequest = \"https://h/open\"\nexpect = { allow = true }"),
+                "test[1].name",
+                "the name of test 1 as well",
+            ),
+            (
+                with("[[test]]\nrequest = \"https://h/open\"\nexpect = { allow = true }"),
+                "test[1].name",
+                "name = ",
+            ),
+        ] {
+            assert!(fault.starts_with(&format!("{key}: ")) && fault.contains(says), "{key}, {says}: {fault}");
+        }
+        assert_eq!(of("allow = false, deny = \"no_route\", status = 404"), "");
+    }
+}

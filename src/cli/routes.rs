@@ -1,0 +1,124 @@
+//! `portcullis routes`: the routes in the order in which they are considered, or who may do what on them.
+
+mod table;
+
+use super::{REFUSED, Shape, compiled, complain, say};
+use crate::authority::Absent;
+use crate::explain::listing::{Listed, listing};
+use crate::explain::matrix::{LeftOut, Matrix, matrix};
+use crate::policy::Policy;
+use clap::Args;
+use serde_json::json;
+use std::path::Path;
+use std::process::ExitCode;
+use table::Table;
+
+/// What is printed.
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    /// Which roles get through on which route, and what they need beside.
+    #[arg(long)]
+    matrix: bool,
+}
+
+pub(super) fn run(path: &Path, format: Shape, request: &Request) -> ExitCode {
+    let policy = match compiled(path, Absent::Pretend) {
+        Ok(compiled) => compiled.policy,
+        Err(faults) => {
+            faults.iter().for_each(|fault| complain(&fault.to_string()));
+            return ExitCode::from(REFUSED);
+        }
+    };
+    let printed = if request.matrix { print_matrix(&policy, format) } else { print_listing(&policy, format) };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::from(super::USAGE)
+        }
+    }
+}
+
+fn print_listing(policy: &Policy, format: Shape) -> Result<(), String> {
+    let listed = listing(policy);
+    match format {
+        Shape::Json => {
+            say(&format!("{:#}", json!({ "routes": listed })));
+            Ok(())
+        }
+        Shape::Text | Shape::Csv | Shape::Markdown | Shape::Junit | Shape::Tap => {
+            let mut table = Table::of([
+                "host", "path", "methods", "route", "access", "asks", "limits", "upstream", "mode",
+            ]);
+            for Listed { name, host, path, methods, access, asks, limits, upstream, strip_prefix, mode } in
+                listed
+            {
+                let methods = if methods.is_empty() { "any".to_owned() } else { methods.join(" ") };
+                let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
+                table.row([
+                    host.unwrap_or_else(|| "any".to_owned()),
+                    path,
+                    methods,
+                    name,
+                    access.to_owned(),
+                    asks.join("; "),
+                    limits.join(" "),
+                    upstream + &stripped,
+                    mode.to_owned(),
+                ]);
+            }
+            print_table(&table, format)
+        }
+    }
+}
+
+fn print_matrix(policy: &Policy, format: Shape) -> Result<(), String> {
+    let Matrix { columns, rows, left_out } = &matrix(policy);
+    if format == Shape::Json {
+        say(&format!("{:#}", json!({ "columns": columns, "rows": rows, "left_out": left_out })));
+        return Ok(());
+    }
+    let names = columns.iter().map(ToString::to_string);
+    let mut table = Table::of(["route", "covers", "methods"].map(str::to_owned).into_iter().chain(names));
+    for row in rows {
+        let covered = row.covered_by.as_deref();
+        let covers = match covered {
+            Some(by) => format!("{} (covered by {by})", row.covers),
+            None => row.covers.clone(),
+        };
+        // For programs one method a row; people read them together.
+        let methods = match format {
+            _ if row.methods.is_empty() => vec!["any".to_owned()],
+            Shape::Csv => row.methods.clone(),
+            Shape::Text | Shape::Json | Shape::Markdown | Shape::Junit | Shape::Tap => {
+                vec![row.methods.join(" ")]
+            }
+        };
+        for methods in methods {
+            let cells = row.cells.iter().map(ToString::to_string);
+            table.row([row.route.clone(), covers.clone(), methods].into_iter().chain(cells));
+        }
+    }
+    print_table(&table, format)?;
+    let LeftOut { roles, rows } = *left_out;
+    if roles > 0 || rows > 0 {
+        // Beside the table, which may be read by a program.
+        complain(&format!(
+            "not all fits into the table: {roles} roles and {rows} rows of routes are left out"
+        ));
+    }
+    Ok(())
+}
+
+fn print_table(table: &Table, format: Shape) -> Result<(), String> {
+    let text = match format {
+        Shape::Text => table.text(),
+        Shape::Csv => table.csv(),
+        Shape::Markdown => table.markdown(),
+        Shape::Json | Shape::Junit | Shape::Tap => {
+            return Err("--format: text, json, csv or markdown".to_owned());
+        }
+    };
+    say(text.trim_end());
+    Ok(())
+}

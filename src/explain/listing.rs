@@ -1,0 +1,127 @@
+//! The routes of a policy as a list to read: in the order in which they are considered, with all that each asks.
+
+use super::examiner::upstream_of;
+use crate::authenticate::Access;
+use crate::policy::{Handler, Policy, Route};
+use crate::route::HostPattern;
+use serde::Serialize;
+
+/// A route, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// The hosts; none: all.
+    pub host: Option<String>,
+    /// The paths.
+    pub path: String,
+    /// The methods; empty: all.
+    pub methods: Vec<String>,
+    /// `public`, `optional` or `authenticated`.
+    pub access: &'static str,
+    /// What the caller's token has to say, one check each.
+    pub asks: Vec<String>,
+    /// The limits, in the order in which they are charged.
+    pub limits: Vec<String>,
+    /// Where it is sent: the upstream's name; `authority` where the gateway answers itself.
+    pub upstream: String,
+    /// What of the path the upstream does not see.
+    pub strip_prefix: Option<String>,
+    /// `enforce` or `shadow`.
+    pub mode: &'static str,
+}
+
+/// The routes in the order in which they are considered: the first that covers a request's host and path is the most
+/// specific one. The authority's endpoints, which are there on every host, come at the end.
+pub fn listing(policy: &Policy) -> Vec<Listed> {
+    let mut routes: Vec<&Route> = policy.routes.iter().collect();
+    routes.sort_by(|one, other| {
+        let key = |route: &Route| matches!(route.handler, Handler::Answer(_));
+        key(one).cmp(&key(other)).then_with(|| one.matcher.order(&other.matcher))
+    });
+    routes.into_iter().map(Listed::of).collect()
+}
+
+impl Listed {
+    fn of(route: &Route) -> Self {
+        let (upstream, strip_prefix) = match &route.handler {
+            Handler::Forward(delivery) => {
+                (upstream_of(delivery).0, delivery.strip_prefix.as_deref().map(str::to_owned))
+            }
+            Handler::Answer(_) => ("authority".to_owned(), None),
+        };
+        let limits = route.limits.by_address.iter().chain(&route.limits.by_caller);
+        Self {
+            name: route.name.to_string(),
+            host: match &route.matcher.host {
+                HostPattern::Any => None,
+                HostPattern::Below(_) | HostPattern::Exact(_) => Some(route.matcher.host.to_string()),
+            },
+            path: route.matcher.path.to_string(),
+            methods: match route.matcher.methods.is_any() {
+                true => Vec::new(),
+                false => route.matcher.methods.iter().map(ToString::to_string).collect(),
+            },
+            access: match route.admission.access {
+                Access::Public => "public",
+                Access::Optional => "optional",
+                Access::Authenticated => "authenticated",
+            },
+            asks: route.rule.checks().iter().map(ToString::to_string).collect(),
+            limits: limits.map(|limit| limit.name().to_string()).collect(),
+            upstream,
+            strip_prefix,
+            mode: if route.shadow { "shadow" } else { "enforce" },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::sample::tests::policy;
+
+    #[test]
+    fn routes_are_listed_in_the_order_in_which_they_are_considered() {
+        let route =
+            |path: &str, rest: &str| format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n");
+        let text = [
+            "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"p\"]\n[rate_limit.slow]\nby = \"subject\"\nrate = \"1/s\"\n[rate_limit.each]\nby = \"client_ip\"\nrate = \"1/s\"\n".to_owned(),
+            route("/{*rest}", "access = \"public\""),
+            route("/a/{id}", "methods = [\"GET\", \"PURGE\"]\nroles = [\"x\"]\nscopes = [\"s\"]\nrate_limits = [\"slow\", \"each\"]\nmode = \"shadow\"\nstrip_prefix = \"/a\""),
+            route("/a/b", "access = \"optional\""),
+            route("/{*rest}", "host = \"*.example.com\""),
+            route("/{*rest}", "host = \"*.eu.example.com\""),
+            route("/z", "host = \"api.example.com\""),
+        ];
+        let listed = listing(&policy(&text.concat()));
+        let places: Vec<_> = listed
+            .iter()
+            .map(|listed| format!("{}{}", listed.host.as_deref().unwrap_or(""), listed.path))
+            .collect();
+        assert_eq!(
+            places[..6],
+            [
+                "api.example.com/z",
+                "*.eu.example.com/{*rest}",
+                "*.example.com/{*rest}",
+                "/a/b",
+                "/a/{id}",
+                "/{*rest}"
+            ]
+        );
+        assert!(
+            places.len() > 6 && listed[6..].iter().all(|listed| listed.upstream == "authority"),
+            "{places:?}"
+        );
+        let order = &listed[4];
+        assert_eq!(order.methods, ["GET", "HEAD", "PURGE"]);
+        assert_eq!(order.asks, ["any role of x", "all scopes of s"]);
+        assert_eq!(order.limits, ["each", "slow"], "as they are charged");
+        assert_eq!(
+            (order.mode, order.access, order.strip_prefix.as_deref()),
+            ("shadow", "authenticated", Some("/a"))
+        );
+        assert_eq!((listed[3].access, listed[5].access, listed[5].mode), ("optional", "public", "enforce"));
+    }
+}

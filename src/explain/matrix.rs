@@ -1,0 +1,387 @@
+//! Who may do what: for each route and its methods, which roles get through, and what they need beside.
+//!
+//! Each cell is a verdict on a sample request of a caller with that one role. Where it is a refusal, the callers that hold
+//! just what the route's rule asks for are asked in turn, so that a cell never says more than what serves would do.
+
+use super::sample::{self, Caller, Holding, Sample};
+use super::{Examiner, Outcome, Question, Verdict};
+use crate::authorize::Check;
+use crate::clock::Now;
+use crate::policy::{Handler, Policy};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// How many roles have a column: a table of more is not read.
+const ROLES_MAX: usize = 200;
+/// How many cells are filled: about a second's work.
+const CELLS_MAX: usize = 100_000;
+/// How many ways to get through a cell tells.
+const WAYS_MAX: usize = 4;
+
+/// Who may do what.
+#[derive(Clone, Debug, Serialize)]
+pub struct Matrix {
+    /// Whom the columns are about.
+    pub columns: Vec<Column>,
+    /// One for each route and the methods for which it says the same, in the order in which routes are considered; the
+    /// authority's endpoints at the end.
+    pub rows: Vec<Row>,
+    /// What there was no room for.
+    pub left_out: LeftOut,
+}
+
+/// Whom a column is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "caller", rename_all = "snake_case")]
+pub enum Column {
+    /// Without a token.
+    Nobody,
+    /// With a good token that says no more than whose it is.
+    AnyCaller,
+    /// With a good token that has this one role.
+    Role {
+        /// Its name.
+        role: String,
+    },
+}
+
+/// A route, and methods for which it says the same.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The route's name.
+    pub route: String,
+    /// Host and path, as the policy writes them.
+    pub covers: String,
+    /// The methods; empty: all.
+    pub methods: Vec<String>,
+    /// The request that was asked about.
+    pub request: String,
+    /// The route that covers even that, since it is more specific: then this one is never met there.
+    pub covered_by: Option<String>,
+    /// One for each column.
+    pub cells: Vec<Cell>,
+}
+
+/// Whether a caller gets through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "verdict", rename_all = "snake_case")]
+pub enum Cell {
+    /// It does.
+    Yes,
+    /// It would not, and does all the same since the route is in the shadow.
+    Shadow {
+        /// The code of the refusal.
+        code: &'static str,
+    },
+    /// With something more in the token; any of these will do.
+    With {
+        /// What.
+        needs: Vec<String>,
+    },
+    /// It does not, whatever more the token says: another role would be needed, or the request is refused to all.
+    No {
+        /// The code of the refusal.
+        code: &'static str,
+    },
+}
+
+/// What there was no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// So many roles, the last by name.
+    pub roles: usize,
+    /// So many rows, the last in order.
+    pub rows: usize,
+}
+
+/// Fills the table.
+pub fn matrix(policy: &Policy) -> Matrix {
+    bounded(policy, ROLES_MAX, CELLS_MAX)
+}
+
+fn bounded(policy: &Policy, roles_max: usize, cells_max: usize) -> Matrix {
+    let mut roles = roles(policy);
+    let mut left_out = LeftOut { roles: roles.len().saturating_sub(roles_max), rows: 0 };
+    roles.truncate(roles_max);
+    let mut columns = vec![Column::Nobody, Column::AnyCaller];
+    columns.extend(roles.into_iter().map(|role| Column::Role { role }));
+    let asking = Asking { policy, examiner: Examiner::new(policy), now: Now::read() };
+    let groups = groups(policy);
+    let rows_max = (cells_max / columns.len()).max(1);
+    left_out.rows = groups.len().saturating_sub(rows_max);
+    let rows = groups.into_iter().take(rows_max).flat_map(|group| asking.rows(&group, &columns)).collect();
+    Matrix { columns, rows, left_out }
+}
+
+/// The roles that a policy mentions, by name.
+fn roles(policy: &Policy) -> Vec<String> {
+    let mut roles = BTreeSet::new();
+    for check in policy.routes.iter().flat_map(|route| route.rule.checks()) {
+        match check {
+            Check::Roles(named) | Check::AllRoles(named) => {
+                roles.extend(named.iter().map(ToString::to_string))
+            }
+            Check::Scopes { .. } | Check::Claim { .. } | Check::Fresh { .. } => {}
+        }
+    }
+    roles.into_iter().collect()
+}
+
+/// The samples of each route and place, which differ by method alone, in the order in which routes are considered.
+fn groups(policy: &Policy) -> Vec<Vec<Sample>> {
+    let mut groups: Vec<Vec<Sample>> = Vec::new();
+    for sample in sample::requests(policy) {
+        // The authority's endpoints are there for each host that the policy names: once is enough.
+        if is_endpoint(policy, &sample) && !sample.covers.starts_with('/') {
+            continue;
+        }
+        match groups.last_mut() {
+            Some(group) if group[0].route == sample.route && group[0].url == sample.url => group.push(sample),
+            Some(_) | None => groups.push(vec![sample]),
+        }
+    }
+    groups.sort_by(|one, other| {
+        let key = |group: &[Sample]| is_endpoint(policy, &group[0]);
+        let matcher = |group: &[Sample]| &policy.routes[group[0].route].matcher;
+        key(one).cmp(&key(other)).then_with(|| matcher(one).order(matcher(other)))
+    });
+    groups
+}
+
+fn is_endpoint(policy: &Policy, sample: &Sample) -> bool {
+    match policy.routes[sample.route].handler {
+        Handler::Answer(_) => true,
+        Handler::Forward(_) => false,
+    }
+}
+
+struct Asking<'p> {
+    policy: &'p Policy,
+    examiner: Examiner<'p>,
+    now: Now,
+}
+
+impl Asking<'_> {
+    /// One row for the methods that meet the same route.
+    fn rows(&self, group: &[Sample], columns: &[Column]) -> Vec<Row> {
+        let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
+        for sample in group {
+            // Every URL of a sample is one.
+            let Ok(question) = Question::new(sample.method.as_str(), &sample.url) else { continue };
+            let question = question.at(self.now);
+            let verdict = self.examiner.verdict(&question);
+            match met.iter_mut().find(|(known, ..)| *known == verdict) {
+                Some((.., samples)) => samples.push(sample),
+                None => met.push((verdict, question, vec![sample])),
+            }
+        }
+        let is_one = met.len() == 1;
+        met.into_iter().filter_map(|met| self.row(met, is_one, columns)).collect()
+    }
+
+    fn row(
+        &self,
+        (verdict, question, samples): (Verdict, Question, Vec<&Sample>),
+        is_one: bool,
+        columns: &[Column],
+    ) -> Option<Row> {
+        let first = samples.first()?;
+        let route = &self.policy.routes[first.route];
+        let by =
+            verdict.route.filter(|by| *by != first.route).map(|by| self.policy.routes[by].name.to_string());
+        let is_any = is_one && route.matcher.methods.is_any();
+        let methods = samples.iter().map(|sample| sample.method.to_string()).filter(|_| !is_any);
+        Some(Row {
+            route: route.name.to_string(),
+            covers: first.covers.clone(),
+            methods: methods.collect(),
+            request: format!("{} {}", first.method, first.url),
+            covered_by: by,
+            cells: columns.iter().map(|column| self.cell(column, &verdict, &question)).collect(),
+        })
+    }
+
+    fn cell(&self, column: &Column, nobody: &Verdict, question: &Question) -> Cell {
+        let mut base = Holding::default();
+        let verdict = match column {
+            Column::Nobody => nobody.clone(),
+            Column::AnyCaller => self.ask(&base, question),
+            Column::Role { role } => {
+                base.roles.insert(role.clone());
+                self.ask(&base, question)
+            }
+        };
+        let code = match &verdict.outcome {
+            Outcome::Passed => return Cell::Yes,
+            Outcome::Redirected => Outcome::Redirected.word(),
+            Outcome::Refused(denial) => denial.code(),
+        };
+        if verdict.shadow {
+            return Cell::Shadow { code };
+        }
+        let Some(route) = verdict.route.filter(|_| *column != Column::Nobody) else {
+            return Cell::No { code };
+        };
+        let ways = sample::satisfying(self.policy, &self.policy.routes[route]);
+        // Who would need another role in this one's stead is meant by that role's column.
+        let mut ways =
+            ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
+        let needs: Vec<String> = ways
+            .by_ref()
+            .filter_map(|way| {
+                let mut whole = way.clone();
+                whole.roles.extend(base.roles.iter().cloned());
+                let missing = Holding { roles: way.roles.difference(&base.roles).cloned().collect(), ..way };
+                self.ask(&whole, question).outcome.passes().then(|| missing.to_string())
+            })
+            .take(WAYS_MAX)
+            .collect();
+        if needs.is_empty() { Cell::No { code } } else { Cell::With { needs } }
+    }
+
+    fn ask(&self, holding: &Holding, question: &Question) -> Verdict {
+        let caller = Caller::Holder(holding.clone());
+        self.examiner.verdict(&caller.asking(self.policy, question.clone()))
+    }
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.write_str("(no token)"),
+            Self::AnyCaller => f.write_str("(any token)"),
+            Self::Role { role } => f.write_str(role),
+        }
+    }
+}
+
+impl fmt::Display for Cell {
+    /// `yes`, `no`, `with scope a`; `shadow` where what is refused passes all the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes => f.write_str("yes"),
+            Self::Shadow { .. } => f.write_str("shadow"),
+            Self::With { needs } => write!(f, "with {}", needs.join(" or ")),
+            Self::No { .. } => f.write_str("no"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::sample::tests::policy;
+    use proptest::prelude::*;
+
+    fn route(path: &str, rest: &str) -> String {
+        format!("[[route]]\nname = \"{path}\"\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
+    }
+
+    /// The rows as text: route, methods, cells.
+    fn lines(matrix: &Matrix) -> Vec<String> {
+        let line = |row: &Row| {
+            let cells: Vec<_> = row.cells.iter().map(ToString::to_string).collect();
+            format!("{} {}: {}", row.covers, row.methods.join(","), cells.join(" | "))
+        };
+        matrix.rows.iter().map(line).collect()
+    }
+
+    #[test]
+    fn each_route_says_who_gets_through_and_what_they_need_beside() {
+        let routes = [
+            ("/open/{*rest}", "access = \"public\""),
+            ("/me", ""),
+            ("/guests", "access = \"optional\""),
+            (
+                "/orders/{id}",
+                "methods = [\"GET\"]\nroles = [\"clerk\", \"admin\"]\nscopes = [\"orders:read\"]",
+            ),
+            ("/orders/{name}", "methods = [\"DELETE\"]\nroles = [\"admin\"]"),
+            ("/both", "roles = [\"clerk\", \"admin\"]\nall_roles = [\"staff\"]"),
+            ("/t/{tenant}", "claims = { tenant = \"{tenant}\" }"),
+            ("/trial", "roles = [\"admin\"]\nmode = \"shadow\""),
+        ];
+        let matrix = matrix(&policy(&routes.map(|(path, rest)| route(path, rest)).concat()));
+        let columns: Vec<_> = matrix.columns.iter().map(ToString::to_string).collect();
+        assert_eq!(columns, ["(no token)", "(any token)", "admin", "clerk", "staff"]);
+        assert_eq!(
+            lines(&matrix),
+            [
+                "/both : no | no | with role staff | with role staff | with role admin or role clerk",
+                "/guests : yes | yes | yes | yes | yes",
+                "/me : no | yes | yes | yes | yes",
+                "/open/{*rest} : yes | yes | yes | yes | yes",
+                "/orders/{name} DELETE: no | no | yes | no | no",
+                "/orders/{id} GET,HEAD: no | no | with scope orders:read | with scope orders:read | no",
+                "/t/{tenant} : no | with claim tenant as in the path | with claim tenant as in the path | \
+                 with claim tenant as in the path | with claim tenant as in the path",
+                "/trial : shadow | shadow | yes | shadow | shadow",
+            ]
+        );
+        assert_eq!(matrix.left_out, LeftOut::default());
+        assert_eq!(matrix.rows[1].request, "GET https://sample.invalid/guests");
+    }
+
+    #[test]
+    fn what_a_more_specific_route_covers_is_said_to_be_its_own() {
+        let routes =
+            [route("/{a}", ""), route("/sample", "access = \"public\""), route("/another-sample", "")];
+        let matrix = matrix(&policy(&routes.concat()));
+        let row = matrix.rows.iter().find(|row| row.covers == "/{a}").unwrap();
+        assert_eq!(row.covered_by.as_deref(), Some("/sample"));
+        assert_eq!(row.cells[0], Cell::Yes, "what becomes of the request, not what the route asks");
+        assert!(matrix.rows.iter().filter(|row| row.covers != "/{a}").all(|row| row.covered_by.is_none()));
+    }
+
+    #[test]
+    fn the_authoritys_endpoints_stand_at_the_end_and_once() {
+        let text = "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"p\"]\n";
+        let hosts = route("/x", "host = \"api.example.com\"") + &route("/z", "");
+        let matrix = matrix(&policy(&(text.to_owned() + &hosts)));
+        let names: Vec<_> = matrix.rows.iter().map(|row| &*row.route).collect();
+        assert_eq!(names[..2], ["/x", "/z"]);
+        assert!(names[2..].iter().all(|name| name.starts_with("auth:")), "{names:?}");
+        assert_eq!(names.iter().filter(|name| **name == "auth:login").count(), 1, "{names:?}");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_counted() {
+        let routes: String =
+            (0..20).map(|nth| route(&format!("/r{nth}"), &format!("roles = [\"r{nth:02}\"]"))).collect();
+        let policy = policy(&routes);
+        let matrix = bounded(&policy, 3, 50);
+        assert_eq!((matrix.columns.len(), matrix.rows.len()), (5, 10));
+        assert_eq!(matrix.left_out, LeftOut { roles: 17, rows: 10 });
+        assert_eq!(bounded(&policy, 20, 440).left_out, LeftOut::default());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn a_cell_never_says_yes_to_whom_the_rule_refuses(
+            any in proptest::collection::btree_set("[abc]", 0..3),
+            all in proptest::collection::btree_set("[abc]", 0..3),
+            scoped in any::<bool>(),
+        ) {
+            let list = |names: &BTreeSet<String>| format!("{names:?}").replace(['{', '}'], "").to_owned();
+            let scopes = if scoped { "scopes = [\"s\"]" } else { "" };
+            let rest = format!("roles = [{}]\nall_roles = [{}]\n{scopes}", list(&any), list(&all));
+            let matrix = matrix(&policy(&route("/x", &rest)));
+            for (column, cell) in matrix.columns.iter().zip(&matrix.rows[0].cells) {
+                let role = match column {
+                    Column::Nobody => { prop_assert_eq!(cell, &Cell::No { code: "missing_token" }); continue; }
+                    Column::AnyCaller => None,
+                    Column::Role { role } => Some(role),
+                };
+                let has_role = (any.is_empty() || role.is_some_and(|role| any.contains(role))) && all.iter().all(|one| Some(one) == role);
+                prop_assert_eq!(*cell == Cell::Yes, has_role && !scoped, "{:?} {:?}", column, cell);
+                // A role that is asked for, and a rule without roles, lead through with something more; no other does.
+                let is_asked_for = role.is_some_and(|role| any.contains(role) || all.contains(role)) || any.is_empty() && all.is_empty();
+                let is_no = matches!(cell, Cell::No { .. });
+                prop_assert_eq!(is_no, !is_asked_for, "{:?} {:?}", column, cell);
+            }
+        }
+    }
+}
