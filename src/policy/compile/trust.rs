@@ -425,7 +425,19 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
         );
     }
     match secret.resolve(&faults.loaded.base) {
-        Ok(bytes) => Some(bytes.to_vec()),
+        Ok(bytes) => {
+            let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));
+            let hint = "at least 256 random bits: openssl rand -hex 32";
+            match flaw {
+                Some(Flaw::Known(what)) => {
+                    faults.fault("weak_secret", key, what, hint);
+                    return None;
+                }
+                Some(Flaw::Guessable(what)) => faults.warn("guessable_secret", key, what, hint),
+                None => {}
+            }
+            Some(bytes.to_vec())
+        }
         Err(why) => {
             faults.fault(
                 "no_secret",
