@@ -103,7 +103,11 @@ mod tests {
             "k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!",
             "Zx81-_=/Zx81-_=/Zx81-_=/Zx81-_=/",
         ] {
-            assert!(matches!(flaw(known.as_bytes()), Some(Flaw::Known(_))), "{known}: {:?}", flaw(known.as_bytes()));
+            assert!(
+                matches!(flaw(known.as_bytes()), Some(Flaw::Known(_))),
+                "{known}: {:?}",
+                flaw(known.as_bytes())
+            );
         }
         assert!(matches!(flaw(&[0; 64]), Some(Flaw::Known(_))));
     }
