@@ -10,6 +10,7 @@ mod endpoints;
 mod limits;
 mod lint;
 mod routes;
+mod secrets;
 mod trust;
 mod upstreams;
 
