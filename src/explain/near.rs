@@ -2,7 +2,6 @@
 //!
 //! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
 
-use super::explanation::methods;
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
@@ -131,4 +130,9 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
 fn alone(matcher: Matcher, head: &Head<'_>) -> Result<(), Denial> {
     let Ok(table) = RouteTable::build(vec![(matcher, ())]) else { return Err(Denial::NoRoute) };
     table.find(head).map(|_| ())
+}
+
+/// The methods by name; none where all are covered.
+pub(crate) fn methods(methods: &Methods) -> Vec<String> {
+    if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
