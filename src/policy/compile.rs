@@ -33,6 +33,7 @@ use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::tls::{Files, MinVersion};
 use http::HeaderValue;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -144,7 +145,9 @@ impl Compiled {
     /// What is told of a policy that is served: weaknesses that the file does not accept.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
-        left.retain(|found| kind(found.id) != Some(Kind::Advice));
+        let what =
+            |found: &Diagnostic| if found.id == Diagnostic::MORE { kind(&found.key) } else { kind(found.id) };
+        left.retain(|found| what(found) != Some(Kind::Advice));
         left
     }
 
@@ -164,8 +167,8 @@ impl Compiled {
     }
 }
 
-/// More faults than this are counted and not told, and more warnings: what is wrong with ten thousand routes is most
-/// often one thing.
+/// More faults than this are counted and not told, and more warnings of one kind: what is wrong with ten thousand routes
+/// is most often one thing.
 const TOLD_MAX: usize = 100;
 
 /// Gathers faults and warnings as the parts of a file are compiled.
@@ -174,8 +177,10 @@ struct Faults<'l> {
     found: Vec<Diagnostic>,
     /// How many faults there are, told or not.
     faults: usize,
-    /// How many warnings there are, told or not.
-    warnings: usize,
+    /// What the file accepts: that is all told, and counts for nothing.
+    waivers: Waivers,
+    /// How many warnings of each kind there are, told or not.
+    warnings: BTreeMap<&'static str, usize>,
 }
 
 impl Faults<'_> {
@@ -188,12 +193,22 @@ impl Faults<'_> {
     }
 
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
+        let is_fault = severity == Severity::Fault;
+        debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
         let count = match severity {
-            Severity::Fault => &mut self.faults,
-            Severity::Warning => &mut self.warnings,
+            Severity::Fault => {
+                self.faults += 1;
+                self.faults
+            }
+            // What is accepted takes nobody's place: hundreds of it must not hide the one that is not.
+            Severity::Warning if self.waivers.accepts(id, key) => 0,
+            Severity::Warning => {
+                let count = self.warnings.entry(id).or_default();
+                *count += 1;
+                *count
+            }
         };
-        *count += 1;
-        if *count <= TOLD_MAX {
+        if count <= TOLD_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
         }
@@ -212,12 +227,17 @@ impl Faults<'_> {
     /// What is told, in the order in which it stands in the file, and how much is not.
     fn told(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
-        for (severity, count, what) in
-            [(Severity::Fault, self.faults, "fault"), (Severity::Warning, self.warnings, "warning")]
-        {
-            if let Some(more @ 1..) = count.checked_sub(TOLD_MAX) {
-                let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
-                self.found.push(Diagnostic::more(severity, self.loaded.places.whole(), found));
+        let more = |count: usize| count.checked_sub(TOLD_MAX).filter(|more| *more > 0);
+        let whole = self.loaded.places.whole();
+        if let Some(more) = more(self.faults) {
+            let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
+            self.found.push(Diagnostic::more(Severity::Fault, whole.clone(), found));
+        }
+        for (id, count) in &self.warnings {
+            if let Some(more) = more(*count) {
+                let told =
+                    Diagnostic::more(Severity::Warning, whole.clone(), format!("{more} more of these"));
+                self.found.push(Diagnostic { key: (*id).to_owned(), ..told });
             }
         }
         self.found
@@ -247,7 +267,13 @@ fn compile_policy(
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
-    let mut faults = Faults { loaded, found: Vec::new(), faults: 0, warnings: 0 };
+    let mut faults = Faults {
+        loaded,
+        found: Vec::new(),
+        faults: 0,
+        waivers: Waivers::of(loaded),
+        warnings: BTreeMap::new(),
+    };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
@@ -281,7 +307,8 @@ fn compile_policy(
         );
     }
     if faults.faults > 0 {
-        return Err(faults.told());
+        let waivers = faults.waivers.clone();
+        return Err(waivers.sift(faults.told()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
@@ -307,7 +334,7 @@ fn compile_policy(
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
     let route_places = route_places.collect();
-    let waivers = Waivers::of(loaded);
+    let waivers = faults.waivers.clone();
     Ok(Compiled { waivers, route_places, policy, plan, cases, lenient, warnings: faults.told() })
 }
 

@@ -1,6 +1,7 @@
 //! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
 
 use super::Faults;
+use super::secrets::{self, Flaw};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
 use crate::authority::{Terms, sign};
 use crate::config::file::{File, IssuerTable};
