@@ -21,7 +21,7 @@ use crate::clock::Now;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::config::units::Secret;
-use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::diagnostic::{Diagnostic, Place, Severity, TOLD_MAX};
 use crate::explain::case::{self, Case};
 use crate::explain::spelling;
 use crate::forward::BodyBounds;
@@ -33,7 +33,6 @@ use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::tls::{Files, MinVersion};
 use http::HeaderValue;
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -145,10 +144,8 @@ impl Compiled {
     /// What is told of a policy that is served: weaknesses that the file does not accept.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
-        let what =
-            |found: &Diagnostic| if found.id == Diagnostic::MORE { kind(&found.key) } else { kind(found.id) };
-        left.retain(|found| what(found) != Some(Kind::Advice));
-        left
+        left.retain(|found| kind(found.id) != Some(Kind::Advice));
+        Diagnostic::bounded(left)
     }
 
     /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
@@ -163,24 +160,16 @@ impl Compiled {
             return Ok(self);
         }
         failures.extend(self.weaknesses());
-        Err(failures)
+        Err(Diagnostic::bounded(failures))
     }
 }
-
-/// More faults than this are counted and not told, and more warnings of one kind: what is wrong with ten thousand routes
-/// is most often one thing.
-const TOLD_MAX: usize = 100;
 
 /// Gathers faults and warnings as the parts of a file are compiled.
 struct Faults<'l> {
     loaded: &'l Loaded,
     found: Vec<Diagnostic>,
-    /// How many faults there are, told or not.
+    /// How many faults there are: not all of them are kept, since each takes time to find the place of.
     faults: usize,
-    /// What the file accepts: that is all told, and counts for nothing.
-    waivers: Waivers,
-    /// How many warnings of each kind there are, told or not.
-    warnings: BTreeMap<&'static str, usize>,
 }
 
 impl Faults<'_> {
@@ -195,20 +184,9 @@ impl Faults<'_> {
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
         let is_fault = severity == Severity::Fault;
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
-        let count = match severity {
-            Severity::Fault => {
-                self.faults += 1;
-                self.faults
-            }
-            // What is accepted takes nobody's place: hundreds of it must not hide the one that is not.
-            Severity::Warning if self.waivers.accepts(id, key) => 0,
-            Severity::Warning => {
-                let count = self.warnings.entry(id).or_default();
-                *count += 1;
-                *count
-            }
-        };
-        if count <= TOLD_MAX {
+        self.faults += usize::from(is_fault);
+        // Of warnings none is left out here: the file may accept the first hundred.
+        if severity == Severity::Warning || self.faults <= TOLD_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
         }
@@ -224,23 +202,18 @@ impl Faults<'_> {
         self.faults >= TOLD_MAX
     }
 
-    /// What is told, in the order in which it stands in the file, and how much is not.
+    /// What was found, in the order in which it stands in the file.
     fn told(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
-        let more = |count: usize| count.checked_sub(TOLD_MAX).filter(|more| *more > 0);
-        let whole = self.loaded.places.whole();
-        if let Some(more) = more(self.faults) {
+        if self.faults == 0 {
+            return self.found;
+        }
+        let mut told = Diagnostic::bounded(self.found);
+        if let Some(more @ 1..) = self.faults.checked_sub(TOLD_MAX) {
             let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
-            self.found.push(Diagnostic::more(Severity::Fault, whole.clone(), found));
+            told.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
         }
-        for (id, count) in &self.warnings {
-            if let Some(more) = more(*count) {
-                let told =
-                    Diagnostic::more(Severity::Warning, whole.clone(), format!("{more} more of these"));
-                self.found.push(Diagnostic { key: (*id).to_owned(), ..told });
-            }
-        }
-        self.found
+        told
     }
 }
 
@@ -267,13 +240,7 @@ fn compile_policy(
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
-    let mut faults = Faults {
-        loaded,
-        found: Vec::new(),
-        faults: 0,
-        waivers: Waivers::of(loaded),
-        warnings: BTreeMap::new(),
-    };
+    let mut faults = Faults { loaded, found: Vec::new(), faults: 0 };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
@@ -307,8 +274,7 @@ fn compile_policy(
         );
     }
     if faults.faults > 0 {
-        let waivers = faults.waivers.clone();
-        return Err(waivers.sift(faults.told()).left);
+        return Err(Waivers::of(loaded).sift(faults.told()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
@@ -334,7 +300,7 @@ fn compile_policy(
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
     let route_places = route_places.collect();
-    let waivers = faults.waivers.clone();
+    let waivers = Waivers::of(loaded);
     Ok(Compiled { waivers, route_places, policy, plan, cases, lenient, warnings: faults.told() })
 }
 

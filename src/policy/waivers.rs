@@ -66,24 +66,19 @@ impl Waivers {
         Self { anywhere: waivers("policy", &policy.waive), of_route }
     }
 
-    fn of_finding(&self, id: &str, key: &str) -> Option<&Waiver> {
-        if kind(id) == Some(Kind::Fault) {
+    fn of_finding(&self, found: &Diagnostic) -> Option<&Waiver> {
+        if kind(found.id) == Some(Kind::Fault) {
             return None;
         }
-        let route = route_of(key).and_then(|route| self.of_route.get(&route));
-        route.and_then(|route| route.get(id)).or_else(|| self.anywhere.get(id))
-    }
-
-    /// Whether a finding of this id at this key is accepted.
-    pub(super) fn accepts(&self, id: &str, key: &str) -> bool {
-        self.of_finding(id, key).is_some()
+        let route = route_of(&found.key).and_then(|route| self.of_route.get(&route));
+        route.and_then(|route| route.get(found.id)).or_else(|| self.anywhere.get(found.id))
     }
 
     /// Sorts findings by whether they are accepted.
     pub fn sift(&self, found: Vec<Diagnostic>) -> Sifted {
         let mut sifted = Sifted::default();
         for finding in found {
-            match self.of_finding(finding.id, &finding.key) {
+            match self.of_finding(&finding) {
                 Some(waiver) => sifted.waived.push(Waived { reason: waiver.reason.clone(), finding }),
                 None => sifted.left.push(finding),
             }
@@ -96,7 +91,7 @@ impl Waivers {
         let used: BTreeSet<&str> = sifted
             .waived
             .iter()
-            .filter_map(|waived| self.of_finding(waived.finding.id, &waived.finding.key))
+            .filter_map(|waived| self.of_finding(&waived.finding))
             .map(|waiver| waiver.key.as_str())
             .collect();
         let all = self.anywhere.values().chain(self.of_route.values().flat_map(BTreeMap::values));

@@ -312,20 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waived_hides_nothing_and_is_all_told() {
+    fn what_is_waived_is_all_told() {
         let many: String =
             (0..300).map(|n| format!("[[route]]\npath = \"/n/{n}\"\nupstream = \"app\"\n")).collect();
-        let left_over = left(&text(&[], &many));
-        let untold: Vec<_> = left_over.iter().filter(|found| found.id == Diagnostic::MORE).collect();
-        assert_eq!(untold.len(), 1);
-        assert_eq!((&*untold[0].key, &*untold[0].found), ("no_test", "200 more of these"));
+        assert_eq!(left(&text(&[], &many)).len(), 300);
         let waived = text(&[("waive = {", "waive = { no_test = \"tested elsewhere\",")], &many);
         assert_eq!(found(&waived), []);
         let compiled = compiled(&waived);
         assert_eq!(compiled.waivers.sift(compiled.warnings).waived.len(), 301);
-        // Of one kind there are too many; the others are told all the same.
-        let also = text(&[("leeway = \"30s\"", "leeway = \"5m\"")], &many);
-        assert!(found(&also).contains(&("long_leeway", "issuer[0].leeway".to_owned())));
     }
 
     #[test]
