@@ -182,7 +182,9 @@ impl Faults<'_> {
     }
 
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
-        self.faults += usize::from(severity == Severity::Fault);
+        let is_fault = severity == Severity::Fault;
+        debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
+        self.faults += usize::from(is_fault);
         // Of warnings none is left out here: the file may accept the first hundred.
         if severity == Severity::Warning || self.faults <= TOLD_MAX {
             let place = self.loaded.places.of(key);
@@ -272,7 +274,7 @@ fn compile_policy(
         );
     }
     if faults.faults > 0 {
-        return Err(faults.told());
+        return Err(Waivers::of(loaded).sift(faults.told()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);

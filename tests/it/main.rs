@@ -34,6 +34,7 @@ mod http2;
 mod itself;
 mod keys;
 mod limits;
+mod lint;
 mod logs;
 mod regression;
 mod responses;
