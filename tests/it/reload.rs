@@ -5,7 +5,7 @@ use crate::kit::account::{self, AUTHORITY, login, post};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::completed;
 use crate::kit::upstream::{After, Gate};
-use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, forge, token};
+use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, forge, token};
 use crate::{PUBLIC, gateway, policy};
 use serde_json::json;
 use std::os::unix::fs::symlink;
@@ -199,6 +199,19 @@ fn counts_of_a_limit_go_on_over_a_reload_that_leaves_it_alone_and_only_over_such
 }
 
 #[test]
+fn connections_to_an_upstream_that_stays_are_used_on() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    for path in ["/a", "/b", "/c"] {
+        gateway.dir().replace("gateway.toml", only(&upstream, path));
+        assert_eq!(reload(&gateway).status, 200);
+        Request::get(path).over(&mut connection).is(200);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
 fn counters_of_a_route_go_on_over_a_reload() {
     let upstream = Upstream::start();
     let route = |path: &str| {
@@ -242,6 +255,14 @@ fn revoked_tokens_stay_revoked_and_sessions_stay_good_over_a_reload() {
         Request::post("/auth/logout", "").bearer(&again.access).to(address);
         ask(&again.access).is_refusal(401, "revoked_token");
     }
+    // What is revoked outlives a policy that knows nothing of the authority.
+    gateway.dir().replace("gateway.toml", completed(&format!("{ISSUER}{routes}")));
+    assert_eq!(reload(&gateway).status, 200);
+    ask(&alive.access).is_refusal(401, "unknown_issuer");
+    gateway.dir().replace("gateway.toml", completed(&format!("{AUTHORITY}{routes}")));
+    assert_eq!(reload(&gateway).status, 200);
+    ask(&ended.access).is_refusal(401, "revoked_token");
+    ask(&alive.access).is(200);
 }
 
 const GUARDED: &str = "[[route]]\npath = \"/guarded\"\nupstream = \"app\"\n";
