@@ -83,8 +83,11 @@ mod tests {
 
     #[test]
     fn routes_are_listed_in_the_order_in_which_they_are_considered() {
-        let route =
-            |path: &str, rest: &str| format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n");
+        let mut names = 0..;
+        let mut route = |path: &str, rest: &str| {
+            let name = names.next().unwrap();
+            format!("[[route]]\nname = \"r{name}\"\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
+        };
         let text = [
             "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"p\"]\n[rate_limit.slow]\nby = \"subject\"\nrate = \"1/s\"\n[rate_limit.each]\nby = \"client_ip\"\nrate = \"1/s\"\n".to_owned(),
             route("/{*rest}", "access = \"public\""),

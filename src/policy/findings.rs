@@ -12,7 +12,8 @@ pub enum Kind {
 }
 
 /// All ids, in the order of the alphabet.
-pub const ALL: [(&str, Kind); 84] = [
+pub const ALL: [(&str, Kind); 92] = [
+    ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
     ("bad_certificate", Kind::Fault),
     ("bad_claim_path", Kind::Fault),
@@ -32,7 +33,10 @@ pub const ALL: [(&str, Kind); 84] = [
     ("cannot_read", Kind::Fault),
     ("cannot_serve", Kind::Fault),
     ("cleartext_exposed", Kind::Weakness),
+    ("duplicate_key", Kind::Fault),
+    ("evadable_limit", Kind::Weakness),
     ("failed_test", Kind::Fault),
+    ("guessable_secret", Kind::Weakness),
     ("half_a_pair", Kind::Fault),
     ("hsts_off", Kind::Weakness),
     ("impossible_rule", Kind::Fault),
@@ -42,9 +46,10 @@ pub const ALL: [(&str, Kind); 84] = [
     ("login_unlimited", Kind::Weakness),
     ("long_access_token", Kind::Weakness),
     ("long_grace", Kind::Weakness),
+    ("long_key", Kind::Fault),
     ("long_leeway", Kind::Weakness),
     ("missing_key", Kind::Fault),
-    ("mixed_keys", Kind::Weakness),
+    ("mixed_keys", Kind::Fault),
     ("more_findings", Kind::Fault),
     ("nearly_the_same", Kind::Weakness),
     ("no_audience", Kind::Fault),
@@ -61,7 +66,9 @@ pub const ALL: [(&str, Kind); 84] = [
     ("nothing_served", Kind::Fault),
     ("nothing_to_redirect_to", Kind::Fault),
     ("one_key_source", Kind::Fault),
+    ("open_by_default", Kind::Weakness),
     ("optional_with_rule", Kind::Advice),
+    ("origin_in_cleartext", Kind::Weakness),
     ("public_below_guarded", Kind::Weakness),
     ("redirect_port", Kind::Advice),
     ("restart_needed", Kind::Fault),
@@ -92,6 +99,7 @@ pub const ALL: [(&str, Kind); 84] = [
     ("unknown_algorithm", Kind::Fault),
     ("unknown_key", Kind::Fault),
     ("unknown_name", Kind::Fault),
+    ("unreachable_route", Kind::Weakness),
     ("unused", Kind::Advice),
     ("unused_waiver", Kind::Advice),
     ("upstream_in_cleartext", Kind::Weakness),

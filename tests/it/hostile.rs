@@ -17,7 +17,11 @@ fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     let check = command_bounded(dir, &["check", "--config", policy], &[]);
     let start = command_bounded(dir, &["run", "--config", policy], &[]);
     assert_eq!((check.code, start.code), (Some(1), Some(1)), "{check:?}\n{start:?}");
-    let lines = |text: &str| -> Vec<String> { text.lines().map(str::to_owned).collect() };
+    // Faults alone, without the section that explains each.
+    let lines = |text: &str| -> Vec<String> {
+        let faults = text.lines().filter(|line| !line.contains(": warning: "));
+        faults.map(|line| line.split(" [docs/").next().unwrap_or(line).to_owned()).collect()
+    };
     let (mut said, mut started) = (lines(&check.stdout), lines(&start.stderr));
     let verdict = said.pop().unwrap_or_default();
     assert!(verdict.contains(": refused: "), "{check:?}");
@@ -160,21 +164,21 @@ fn the_spellings_of_other_systems_are_read() {
 }
 
 #[test]
-fn of_a_hundred_thousand_faults_a_hundred_are_told() {
+fn of_thousands_of_faults_a_hundred_are_told() {
     let wrong_route = |index: usize| format!("[[route]]\npath = \"/{index}\"\nupstraem = \"echo\"\n");
     let unnamed = |index: usize| route(&format!("/{index}")).replace("\"echo\"", "\"none\"");
-    let all = |one: &dyn Fn(usize) -> String| (0..50_000).map(one).collect::<String>();
+    let all = |one: &dyn Fn(usize) -> String| (0..20_000).map(one).collect::<String>();
     for (name, text, told) in [
         ("unknown keys of one table", format!("[server]\n{}", all(&|index| format!("k{index} = 1\n"))), 1),
         ("an unknown key of each route", all(&wrong_route), 1),
         (
             "wrong elements of one list",
-            format!("[server]\ntrusted_proxies = [{}]", "\"x\",".repeat(50_000)),
+            format!("[server]\ntrusted_proxies = [{}]", "\"x\",".repeat(20_000)),
             1,
         ),
         ("unknown tables", all(&|index| format!("[t{index}]\n")), 1),
-        ("routes to nowhere", all(&unnamed), 49_900),
-        ("one route, often", route("/").repeat(50_000), 99_898),
+        ("routes to nowhere", all(&unnamed), 19_900),
+        ("one route, often", route("/").repeat(20_000), 39_898),
     ] {
         let dir = Dir::new();
         dir.write("gateway.toml", format!("{ECHO}{text}"));
@@ -189,13 +193,13 @@ fn of_a_hundred_thousand_faults_a_hundred_are_told() {
 }
 
 #[test]
-fn of_a_hundred_thousand_names_a_few_are_told() {
-    let upstreams: String = (0..50_000).fold(String::new(), |mut text, index| {
+fn of_thousands_of_names_a_few_are_told() {
+    let upstreams: String = (0..20_000).fold(String::new(), |mut text, index| {
         let _ = writeln!(text, "[upstream.u{index}]\nbuiltin = \"echo\"");
         text
     });
     let fault = one_fault(format!("{upstreams}{}", route("/")));
-    assert!(fault.contains("no upstream named \"echo\"") && fault.ends_with("and 49980 more"), "{fault}");
+    assert!(fault.contains("no upstream named \"echo\"") && fault.ends_with("and 19980 more"), "{fault}");
 }
 
 #[test]
@@ -226,7 +230,8 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
     let check = |environment: &[(String, String)]| {
         let check = command_bounded(&dir, &["check"], environment);
         assert_eq!(check.code, Some(1), "{check:?}");
-        check.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+        let faults = check.stdout.lines().filter(|line| !line.contains(": warning: "));
+        faults.map(str::to_owned).collect::<Vec<_>>()
     };
     let many: Vec<_> = (0..5000).map(|n| (format!("PORTCULLIS_UPSTREAM__U{n}__X"), "1".to_owned())).collect();
     let said = check(&many).join("\n");

