@@ -4,6 +4,7 @@
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Where something stands.
@@ -117,14 +118,16 @@ impl Diagnostic {
         format!("docs/findings.md#{}", self.id)
     }
 
-    /// The first of these, so many faults and so many warnings, and how many more there are of each.
+    /// The first of these, so many faults and so many warnings of each kind, and how many more there are. Hundreds of one
+    /// kind of warning do not hide the one of another.
     pub fn bounded(found: Vec<Self>) -> Vec<Self> {
-        let (mut told, mut faults, mut warnings, mut last) = (Vec::new(), 0, 0, None);
+        let (mut told, mut faults, mut last) = (Vec::new(), 0, None);
+        let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
         for one in found {
             let count = match one.severity {
                 _ if one.id == Self::MORE => &mut 0,
                 Severity::Fault => &mut faults,
-                Severity::Warning => &mut warnings,
+                Severity::Warning => warnings.entry(one.id).or_default(),
             };
             *count += 1;
             match *count > TOLD_MAX {
@@ -132,10 +135,12 @@ impl Diagnostic {
                 false => told.push(one),
             }
         }
-        for (severity, count, what) in
-            [(Severity::Fault, faults, "fault"), (Severity::Warning, warnings, "warning")]
+        let untold = |count: usize| count.saturating_sub(TOLD_MAX);
+        let warnings: usize = warnings.into_values().map(untold).sum();
+        for (severity, more, what) in
+            [(Severity::Fault, untold(faults), "fault"), (Severity::Warning, warnings, "warning")]
         {
-            if let (Some(more @ 1..), Some(place)) = (usize::checked_sub(count, TOLD_MAX), &last) {
+            if let (1.., Some(place)) = (more, &last) {
                 let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
                 told.push(Self::more(severity, place.whole(), found));
             }
@@ -277,6 +282,10 @@ mod tests {
         assert_eq!(said(100, 100), (100, 100, vec![]));
         assert_eq!(said(3, 101), (3, 100, vec![more("1 more warning")]));
         assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
+        // A kind of its own is told whatever there is of another.
+        let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
+        let told = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
+        assert_eq!((told.len(), &told[100]), (102, &other));
         // What is bounded already stays as it is.
         let once = Diagnostic::bounded(of(Severity::Fault, 150));
         assert_eq!(Diagnostic::bounded(once.clone()), once);

@@ -104,6 +104,7 @@ impl ServerPlan {
             ("server.admin", self.admin != other.admin),
             ("server.plain", self.redirect != other.redirect),
             ("server.workers", self.cores != other.cores),
+            ("tls.min_version", self.min_version != other.min_version),
             ("server.drain", ours.drain != theirs.drain),
             ("server.bounds.header_timeout", ours.header_timeout != theirs.header_timeout),
             ("server.bounds.header_size", ours.header_size != theirs.header_size),
@@ -182,7 +183,9 @@ impl Faults<'_> {
     }
 
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
-        self.faults += usize::from(severity == Severity::Fault);
+        let is_fault = severity == Severity::Fault;
+        debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
+        self.faults += usize::from(is_fault);
         // Of warnings none is left out here: the file may accept the first hundred.
         if severity == Severity::Warning || self.faults <= TOLD_MAX {
             let place = self.loaded.places.of(key);
@@ -272,7 +275,7 @@ fn compile_policy(
         );
     }
     if faults.faults > 0 {
-        return Err(faults.told());
+        return Err(Waivers::of(loaded).sift(faults.told()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);

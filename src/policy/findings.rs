@@ -116,6 +116,67 @@ pub fn kind(id: &str) -> Option<Kind> {
 mod tests {
     use super::*;
 
+    const DOCS: &str = include_str!("../../docs/findings.md");
+
+    #[test]
+    fn every_finding_has_its_paragraph_under_its_kind_and_every_paragraph_its_finding() {
+        for (title, kind) in
+            [("Faults", Kind::Fault), ("Weaknesses", Kind::Weakness), ("Advice", Kind::Advice)]
+        {
+            let (_, section) = DOCS.split_once(&format!("\n## {title}\n")).expect(title);
+            let section = section.split("\n## ").next().unwrap();
+            let documented: Vec<_> =
+                section.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+            let ids: Vec<_> = ALL.iter().filter(|(_, of)| *of == kind).map(|(id, _)| *id).collect();
+            assert_eq!(documented, ids, "{title}");
+        }
+    }
+
+    #[test]
+    fn every_paragraph_says_what_to_do() {
+        for section in DOCS.split("\n### ").skip(1) {
+            assert!(section.contains("*Do:*"), "{section}");
+        }
+    }
+
+    /// All of the program's source but this list.
+    fn sources() -> String {
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut all = String::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with("policy/findings.rs") {
+                    all += &std::fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_finding_that_is_made_is_listed_and_every_one_that_is_listed_is_made() {
+        let source = sources();
+        for (id, _) in ALL {
+            assert!(source.contains(&format!("\"{id}\"")), "nothing makes {id}");
+        }
+        for (call, is_fault) in [("faults.fault(", true), ("faults.warn(", false)] {
+            let ids = source.split(call).skip(1).filter_map(|rest| {
+                let (id, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+                Some(id)
+            });
+            let mut count = 0;
+            for id in ids {
+                count += 1;
+                let listed = kind(id).unwrap_or_else(|| panic!("{id} is not listed"));
+                assert_eq!(listed == Kind::Fault, is_fault, "{id}");
+            }
+            assert!(count > 20, "{call}: {count}");
+        }
+    }
+
     #[test]
     fn the_ids_are_in_order_and_each_is_there_once() {
         assert!(ALL.windows(2).all(|pair| pair[0].0 < pair[1].0));

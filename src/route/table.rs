@@ -308,6 +308,21 @@ impl<T> RouteTable<T> {
         wider.flatten().map(|&index| &self.entries[index].1).collect()
     }
 
+    /// The entries that no request ever gets to, each with one that takes its requests: `/a/{*rest}` beside `/a/`,
+    /// `/a/{x}` and `/a/{x}/{*rest}`. For reviews.
+    pub fn unreachable(&self) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::new();
+        let trees = &self.trees;
+        for tree in trees.exact.values().chain(trees.below.values()).chain([&trees.any]) {
+            tree.unreachable(&mut |lost, winner| {
+                let winner = self.spots[winner].entries[0];
+                pairs.extend(self.spots[lost].entries.iter().map(|&lost| (lost, winner)));
+            });
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
     /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
     /// looked at than cover a request that these cover.
     fn including(&self, place: &Matcher) -> Vec<usize> {
@@ -444,6 +459,24 @@ impl Node {
         }
     }
 
+    /// Tells each place of a `{*rest}` that more specific ones leave nothing to, with one of those. A node is asked about
+    /// once for each parameter above it, of which a pattern has few.
+    fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
+        if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
+            tell(lost, winner);
+        }
+        self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(tell));
+    }
+
+    /// A place that whatever follows goes to, but for the `{*rest}` here, if there is a place for all of it: nothing at
+    /// all, one segment of any name, and several. Literals decide nothing: a segment may always have another name.
+    fn taken(&self) -> Option<usize> {
+        self.literals.get(&[][..])?.end?;
+        let param = self.param.as_deref()?;
+        param.end?;
+        param.rest.or_else(|| param.taken())
+    }
+
     /// The most specific place that covers a path, given without the slash before it. Goes as deep as the table's
     /// longest pattern, and visits a node at most once, however the path is made.
     fn search<'p>(&self, path: &'p str, case: Case, params: &mut Params<'p>) -> Option<usize> {
@@ -517,6 +550,22 @@ mod tests {
 
     fn paths(entries: &[&str]) -> RouteTable<()> {
         build(&entries.iter().map(|path| ("", *path, &[][..])).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
+        let all = ["/a/{*rest}", "/a/", "/a/{x}", "/a/{x}/", "/a/{x}/{y}", "/a/{x}/{y}/{*z}"];
+        let requests = ["/a/", "/a/b", "/a/b/", "/a/b/c", "/a/b/c/d"];
+        let table = paths(&all);
+        assert_eq!(table.unreachable(), [(0, 5)]);
+        assert!(requests.iter().all(|path| get(&table, path) != Some(0)));
+        // Without any one of the others something is left for it.
+        for missing in 1..all.len() {
+            let some: Vec<_> = all.iter().filter(|path| **path != all[missing]).copied().collect();
+            let table = paths(&some);
+            assert_eq!(table.unreachable(), [], "{some:?}");
+            assert_eq!(get(&table, requests[missing - 1]), Some(0), "{some:?}");
+        }
     }
 
     /// The index and the parameters of what is found.
