@@ -664,6 +664,9 @@ mod tests {
             prop_assert_eq!(&short.outcome, &long.outcome);
             prop_assert_eq!(short.shadow, long.shadow);
             prop_assert_eq!(long.outgoing.is_some(), short.reaches());
+            let (verdict, sent) = Examiner::new(&policy).sent(&question);
+            prop_assert_eq!(verdict, short);
+            prop_assert_eq!(serde_json::to_value(&sent).unwrap(), serde_json::to_value(&long.outgoing).unwrap());
         }
     }
 }

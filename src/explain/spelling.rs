@@ -11,6 +11,7 @@ pub use odd::Kind;
 use super::sample::{self, Caller, Holding, Sample};
 use super::{Examiner, Question};
 use crate::clock::Now;
+use crate::denial::Denial;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Route};
@@ -74,13 +75,14 @@ pub fn holes(policy: &Policy) -> Vec<Hole> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    let mut samples = sample::requests(policy).peekable();
+    // Endpoints of the authority are served here, and nobody reads them after us.
+    let is_sent_on = |route: &Route| matches!(route.handler, Handler::Forward(_));
+    let mut samples = sample::requests_to(policy, is_sent_on).peekable();
     while let Some(sample) = samples.next() {
         let mut methods = vec![sample.method.clone()];
         while let Some(same) = samples.next_if(|next| next.route == sample.route && next.url == sample.url) {
             methods.push(same.method);
         }
-        // Endpoints of the authority are served here, and nobody reads them after us.
         let Handler::Forward(delivery) = &policy.routes[sample.route].handler else { continue };
         for url in plain(policy, &sample) {
             if asked.insert((sample.route, url.clone())) {
@@ -117,6 +119,13 @@ struct Attack<'p> {
     found: Vec<Hole>,
 }
 
+/// Whether a spelling meets the same by every method: a route for all of them, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    ByAnyMethod,
+    ByThisMethod,
+}
+
 /// A request that its route refuses to nobody in particular.
 struct Guarded<'d> {
     route: usize,
@@ -145,9 +154,8 @@ impl<'p> Attack<'p> {
         for (kind, odd) in odd::paths(path) {
             let odd = format!("{origin}{host}{odd}");
             for method in methods {
-                let met = self.try_spelling(&mut guarded, kind, method, (method.as_str(), &odd));
-                // A route for all methods is met with the others too.
-                if met.is_some_and(|met| self.policy.routes[met].matcher.methods.is_any()) {
+                if self.try_spelling(&mut guarded, kind, method, (method.as_str(), &odd)) == Met::ByAnyMethod
+                {
                     break;
                 }
             }
@@ -155,7 +163,10 @@ impl<'p> Attack<'p> {
         for odd in odd::hosts(host) {
             let odd = format!("{origin}{odd}{path}");
             for method in methods {
-                self.try_spelling(&mut guarded, Kind::Host, method, (method.as_str(), &odd));
+                let tried = (method.as_str(), odd.as_str());
+                if self.try_spelling(&mut guarded, Kind::Host, method, tried) == Met::ByAnyMethod {
+                    break;
+                }
             }
         }
         for method in methods {
@@ -165,30 +176,34 @@ impl<'p> Attack<'p> {
         }
     }
 
-    /// Tries one spelling, and says which route it meets: none where it is refused before there is one.
+    /// Tries one spelling, and says whether it is of use to try it by another method.
     fn try_spelling(
         &mut self,
         guarded: &mut Guarded<'_>,
         kind: Kind,
         method: &Method,
         (odd_method, odd_url): (&str, &str),
-    ) -> Option<usize> {
+    ) -> Met {
         let policy = self.policy;
-        let odd = self.question(odd_method, odd_url)?;
-        let by = self.met(&odd)?;
-        let Handler::Forward(other) = &policy.routes[by].handler else { return Some(by) };
+        let Some(odd) = self.question(odd_method, odd_url) else { return Met::ByAnyMethod };
+        let by = match self.met(&odd) {
+            Ok(by) => by,
+            Err(met) => return met,
+        };
+        let met =
+            if policy.routes[by].matcher.methods.is_any() { Met::ByAnyMethod } else { Met::ByThisMethod };
+        let Handler::Forward(other) = &policy.routes[by].handler else { return met };
         let is_hopeless = by == guarded.route
             || !same_servers(guarded.delivery, other)
             || self.known.contains(&(guarded.route, kind))
             || !guarded.tried.insert((kind, by));
         if is_hopeless {
-            return Some(by);
+            return met;
         }
-        let sent = self.sent(other, &odd)?;
-        if !reads_alike(&sent, &guarded.sent) {
-            return Some(by);
+        if !self.sent(other, &odd).is_some_and(|sent| reads_alike(&sent, &guarded.sent)) {
+            return met;
         }
-        let plain = self.question(method.as_str(), guarded.url)?;
+        let Some(plain) = self.question(method.as_str(), guarded.url) else { return met };
         let callers = self.callers.entry(by).or_insert_with(|| callers(policy, &policy.routes[by]));
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.asking(policy, question.clone()))
@@ -209,7 +224,7 @@ impl<'p> Attack<'p> {
                 caller: caller.clone(),
             });
         }
-        Some(by)
+        met
     }
 
     /// A question; none where the spelling cannot even be a request.
@@ -218,10 +233,15 @@ impl<'p> Attack<'p> {
     }
 
     /// The route that a request meets.
-    fn met(&self, question: &Question) -> Option<usize> {
+    fn met(&self, question: &Question) -> Result<usize, Met> {
         let front = &self.policy.front;
-        let head = Head::read(&question.parts, front.head_bounds, front.slashes).ok()?;
-        self.policy.table.find(&head).ok().map(|found| *found.entry)
+        // A head has one reading whatever its method is, and so has a host and path that no route covers.
+        let head = Head::read(&question.parts, front.head_bounds, front.slashes).or(Err(Met::ByAnyMethod))?;
+        match self.policy.table.find(&head) {
+            Ok(found) => Ok(*found.entry),
+            Err(denial) if matches!(denial, Denial::MethodNotAllowed(_)) => Err(Met::ByThisMethod),
+            Err(_) => Err(Met::ByAnyMethod),
+        }
     }
 
     /// The path that the upstream would get.

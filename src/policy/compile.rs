@@ -104,6 +104,7 @@ impl ServerPlan {
             ("server.admin", self.admin != other.admin),
             ("server.plain", self.redirect != other.redirect),
             ("server.workers", self.cores != other.cores),
+            ("tls.min_version", self.min_version != other.min_version),
             ("server.drain", ours.drain != theirs.drain),
             ("server.bounds.header_timeout", ours.header_timeout != theirs.header_timeout),
             ("server.bounds.header_size", ours.header_size != theirs.header_size),

@@ -13,8 +13,12 @@ use crate::forward::{Delivery, Destination};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::metrics::RouteCounters;
 use crate::route::{Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
-use std::collections::HashMap;
+use http::Method;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Different methods of one policy. Some forty are registered (RFC 9110 section 16.1).
+const METHODS_MAX: usize = 100;
 
 /// What routes refer to: compiled before them.
 pub(super) struct Known<'k> {
@@ -127,6 +131,15 @@ pub(super) fn compile(
         positions.push(Some(index));
         routes.push(route);
     }
+    let methods: HashSet<&Method> = entries.iter().flat_map(|(matcher, _)| listed(matcher)).collect();
+    if methods.len() > METHODS_MAX {
+        faults.fault(
+            "too_many",
+            "route",
+            format!("{} different methods in this file", methods.len()),
+            format!("at most {METHODS_MAX}: routes for all methods are tried with each of them"),
+        );
+    }
     if let Some(terms) = terms {
         endpoints::compile(file, terms, limits, counted, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
@@ -201,6 +214,11 @@ fn guard(route: &Route) -> Guard {
         asks: (route.admission.access != Access::Public).then(asks),
         is_lax: route.shadow,
     }
+}
+
+/// The methods that a route names; none where it is for all.
+fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
+    matcher.methods.iter().filter(|_| !matcher.methods.is_any())
 }
 
 /// A route's name; its path where it has none.
