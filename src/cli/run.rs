@@ -6,6 +6,8 @@ use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::{Absent, Authority};
 use crate::clock::Now;
 use crate::control::{self, Admin, Reloader, Standing};
+use crate::diagnostic::Severity;
+use crate::explain::spelling;
 use crate::journal::{Journal, Level};
 use crate::policy::{Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
@@ -44,8 +46,9 @@ struct Bound {
 /// `read`: when reading the policy began.
 fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
     let warnings = compiled.weaknesses();
-    let Compiled { mut policy, plan, .. } = compiled;
+    let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
     let cores = plan.cores;
+    let asked = policy.clone();
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
     let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
@@ -95,6 +98,16 @@ fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
             ("admin", &listed(&admin_addresses)),
         ],
     );
+    {
+        // Not on the way of the start: it refuses nothing, and of ten thousand routes it takes a moment.
+        let shared = shared.clone();
+        std::thread::spawn(move || {
+            let found = spelling::attack(&asked, &route_places, Severity::Warning);
+            for warning in spelling::bounded(waivers.sift(found).left) {
+                control::tell(&shared, Level::Warn, "the policy has a weak spot", &warning);
+            }
+        });
+    }
     let admin =
         Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
     let ended = control::run(&shared, &gateway, admin, reloader, plan.worker.drain);

@@ -21,7 +21,7 @@ const SAMPLE: &str = "sample";
 /// In its place where a route has a literal of that very name.
 const ANOTHER: &str = "another-sample";
 /// The host of a request to a route for all hosts: below a top-level domain that nobody has (RFC 6761 section 6.4).
-const ANY_HOST: &str = "sample.invalid";
+pub(super) const ANY_HOST: &str = "sample.invalid";
 /// Whose token it is, where that is not asked: nobody whom a sample's path names.
 const SOMEBODY: &str = "somebody";
 /// The longest path that is tried for a `{*rest}`: routes with more specific paths may cover the shorter ones.

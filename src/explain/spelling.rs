@@ -15,9 +15,10 @@ use crate::denial::Denial;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Route};
-use crate::route::Head;
 use crate::route::path::leniently;
-use http::Method;
+use crate::route::{Head, HostPattern};
+use http::header::HOST;
+use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 
 /// So many of the callers that another route asks for are tried: one for each of the roles of which any will do.
@@ -119,18 +120,12 @@ struct Attack<'p> {
     found: Vec<Hole>,
 }
 
-/// Whether a spelling meets the same by every method: a route for all of them, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Met {
-    ByAnyMethod,
-    ByThisMethod,
-}
-
-/// A request that its route refuses to nobody in particular.
+/// A request that its route refuses to somebody.
 struct Guarded<'d> {
     route: usize,
     delivery: &'d Delivery,
-    url: &'d str,
+    /// In plain spelling, and from nobody.
+    plain: Question,
     /// The path that the upstream would get.
     sent: String,
     /// By which other routes a kind of spelling was tried already.
@@ -139,71 +134,79 @@ struct Guarded<'d> {
 
 impl<'p> Attack<'p> {
     fn try_route(&mut self, route: usize, delivery: &Delivery, url: &str, methods: &[Method]) {
-        let Some(question) = methods.first().and_then(|method| self.question(method.as_str(), url)) else {
-            return;
-        };
-        let plain = self.examiner.verdict(&question);
+        let Some(first) = methods.first() else { return };
+        // Every URL of a sample is one.
+        let Ok(plain) = Question::new(first.as_str(), url) else { return };
+        let plain = plain.at(self.now);
+        let verdict = self.examiner.verdict(&plain);
         // Where nobody is kept out nobody gets past, and what another route covers is that one's to guard.
-        if plain.outcome.passes() || plain.route != Some(route) {
+        if verdict.outcome.passes() || verdict.route != Some(route) {
             return;
         }
-        let Some(sent) = self.sent(delivery, &question) else { return };
-        let mut guarded = Guarded { route, delivery, url, sent, tried: HashSet::new() };
-        let (origin, path) = url.split_at(url.find("://").map_or(0, |at| at + 3));
-        let (host, path) = path.split_at(path.find('/').unwrap_or(path.len()));
-        for (kind, odd) in odd::paths(path) {
-            let odd = format!("{origin}{host}{odd}");
-            for method in methods {
-                if self.try_spelling(&mut guarded, kind, method, (method.as_str(), &odd)) == Met::ByAnyMethod
-                {
-                    break;
-                }
-            }
+        let Some(sent) = self.sent(delivery, &plain) else { return };
+        let matcher = &self.policy.routes[route].matcher;
+        let path = plain.parts.uri.path().to_owned();
+        let host = plain.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        let mut odd = plain.clone();
+        let mut guarded = Guarded { route, delivery, plain, sent, tried: HashSet::new() };
+        for (kind, path) in odd::paths(&path) {
+            // What is no target of a request cannot be sent.
+            let Ok(uri) = path.parse() else { continue };
+            odd.parts.uri = uri;
+            self.try_methods(&mut guarded, kind, &mut odd, methods);
         }
-        for odd in odd::hosts(host) {
-            let odd = format!("{origin}{odd}{path}");
-            for method in methods {
-                let tried = (method.as_str(), odd.as_str());
-                if self.try_spelling(&mut guarded, Kind::Host, method, tried) == Met::ByAnyMethod {
-                    break;
-                }
-            }
+        odd.parts.uri = guarded.plain.parts.uri.clone();
+        // To a route of every host all spellings of a host are hosts.
+        for host in host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| odd::hosts(host))
+        {
+            let Ok(host) = HeaderValue::try_from(host) else { continue };
+            odd.parts.headers.insert(HOST, host);
+            self.try_methods(&mut guarded, Kind::Host, &mut odd, methods);
         }
-        for method in methods {
-            for odd in odd::methods(method.as_str()) {
-                self.try_spelling(&mut guarded, Kind::Method, method, (&odd, url));
+        odd.parts.headers = guarded.plain.parts.headers.clone();
+        for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {
+            guarded.plain.parts.method = method.clone();
+            for spelling in odd::methods(method.as_str()) {
+                let Ok(spelling) = Method::from_bytes(spelling.as_bytes()) else { continue };
+                odd.parts.method = spelling;
+                self.try_spelling(&mut guarded, Kind::Method, &odd);
             }
         }
     }
 
-    /// Tries one spelling, and says whether it is of use to try it by another method.
-    fn try_spelling(
-        &mut self,
-        guarded: &mut Guarded<'_>,
-        kind: Kind,
-        method: &Method,
-        (odd_method, odd_url): (&str, &str),
-    ) -> Met {
+    /// Tries one spelling with each method.
+    fn try_methods(&mut self, guarded: &mut Guarded<'_>, kind: Kind, odd: &mut Question, methods: &[Method]) {
+        for method in methods {
+            guarded.plain.parts.method = method.clone();
+            odd.parts.method = method.clone();
+            match self.try_spelling(guarded, kind, odd) {
+                Met::Route(by) if !self.policy.routes[by].matcher.methods.is_any() => {}
+                Met::OtherMethod => {}
+                // With other methods it ends in the same way.
+                Met::Route(_) | Met::Nothing => return,
+            }
+        }
+    }
+
+    /// Tries one spelling, and says what it meets.
+    fn try_spelling(&mut self, guarded: &mut Guarded<'_>, kind: Kind, odd: &Question) -> Met {
         let policy = self.policy;
-        let Some(odd) = self.question(odd_method, odd_url) else { return Met::ByAnyMethod };
-        let by = match self.met(&odd) {
-            Ok(by) => by,
-            Err(met) => return met,
+        let front = &policy.front;
+        let Ok(head) = Head::read(&odd.parts, front.head_bounds, front.slashes) else { return Met::Nothing };
+        let by = match policy.table.find(&head) {
+            Ok(found) => *found.entry,
+            Err(Denial::MethodNotAllowed(_)) => return Met::OtherMethod,
+            Err(_) => return Met::Nothing,
         };
-        let met =
-            if policy.routes[by].matcher.methods.is_any() { Met::ByAnyMethod } else { Met::ByThisMethod };
-        let Handler::Forward(other) = &policy.routes[by].handler else { return met };
+        let Handler::Forward(other) = &policy.routes[by].handler else { return Met::Route(by) };
         let is_hopeless = by == guarded.route
             || !same_servers(guarded.delivery, other)
             || self.known.contains(&(guarded.route, kind))
-            || !guarded.tried.insert((kind, by));
+            || !guarded.tried.insert((kind, by))
+            || !self.sent(other, odd).is_some_and(|sent| reads_alike(&sent, &guarded.sent));
         if is_hopeless {
-            return met;
+            return Met::Route(by);
         }
-        if !self.sent(other, &odd).is_some_and(|sent| reads_alike(&sent, &guarded.sent)) {
-            return met;
-        }
-        let Some(plain) = self.question(method.as_str(), guarded.url) else { return met };
         let callers = self.callers.entry(by).or_insert_with(|| callers(policy, &policy.routes[by]));
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.asking(policy, question.clone()))
@@ -212,35 +215,19 @@ impl<'p> Attack<'p> {
         // shadow is what it is for.
         let weaker = callers
             .iter()
-            .find(|caller| ask(caller, &odd).reaches() && !ask(caller, &plain).outcome.passes());
+            .find(|caller| ask(caller, odd).reaches() && !ask(caller, &guarded.plain).outcome.passes());
         if let Some(caller) = weaker {
             self.known.insert((guarded.route, kind));
             self.found.push(Hole {
                 route: guarded.route,
                 kind,
-                plain: format!("{method} {}", guarded.url),
-                odd: format!("{odd_method} {odd_url}"),
+                plain: request(&guarded.plain),
+                odd: request(odd),
                 by,
                 caller: caller.clone(),
             });
         }
-        met
-    }
-
-    /// A question; none where the spelling cannot even be a request.
-    fn question(&self, method: &str, url: &str) -> Option<Question> {
-        Question::new(method, url).ok().map(|question| question.at(self.now))
-    }
-
-    /// The route that a request meets.
-    fn met(&self, question: &Question) -> Result<usize, Met> {
-        let front = &self.policy.front;
-        // A head has one reading whatever its method is, and so has a host and path that no route covers.
-        let head = Head::read(&question.parts, front.head_bounds, front.slashes).or(Err(Met::ByAnyMethod))?;
-        let found = self.policy.table.find(&head).map(|found| *found.entry);
-        found.map_err(|denial| {
-            if matches!(denial, Denial::MethodNotAllowed(_)) { Met::ByThisMethod } else { Met::ByAnyMethod }
-        })
+        Met::Route(by)
     }
 
     /// The path that the upstream would get.
@@ -250,6 +237,23 @@ impl<'p> Attack<'p> {
         let target = Target::of(&head, &question.parts.uri, delivery.strip_prefix.as_deref(), None);
         Some(target.path.path().to_owned())
     }
+}
+
+/// What a spelling meets.
+enum Met {
+    /// A route, by its position.
+    Route(usize),
+    /// Routes of other methods.
+    OtherMethod,
+    /// A refusal that has nothing to do with the method.
+    Nothing,
+}
+
+/// A request for people; where every host will do, without one.
+fn request(question: &Question) -> String {
+    let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let origin = if host == sample::ANY_HOST { String::new() } else { format!("https://{host}") };
+    format!("{} {origin}{}", question.parts.method, question.parts.uri)
 }
 
 /// Who gets through a route, as far as it can be told: nobody at all, anybody, and who holds just what it asks for.
@@ -289,8 +293,6 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
     let key = format!("route[{route}].path");
     let other = &policy.routes[*by];
     let covers = sample::covers(&other.matcher);
-    let without = |url: &str| url.replacen("https://sample.invalid", "", 1);
-    let (plain, odd) = (without(plain), without(odd));
     let who = match caller {
         Caller::Nobody => "whoever calls".to_owned(),
         Caller::Holder(holding) => format!("a caller with {holding}"),
