@@ -237,11 +237,10 @@ impl<'p> Attack<'p> {
         let front = &self.policy.front;
         // A head has one reading whatever its method is, and so has a host and path that no route covers.
         let head = Head::read(&question.parts, front.head_bounds, front.slashes).or(Err(Met::ByAnyMethod))?;
-        match self.policy.table.find(&head) {
-            Ok(found) => Ok(*found.entry),
-            Err(denial) if matches!(denial, Denial::MethodNotAllowed(_)) => Err(Met::ByThisMethod),
-            Err(_) => Err(Met::ByAnyMethod),
-        }
+        let found = self.policy.table.find(&head).map(|found| *found.entry);
+        found.map_err(|denial| {
+            if matches!(denial, Denial::MethodNotAllowed(_)) { Met::ByThisMethod } else { Met::ByAnyMethod }
+        })
     }
 
     /// The path that the upstream would get.

@@ -21,6 +21,7 @@ name = "open"
 path = "/{*rest}"
 upstream = "app"
 access = "public"
+waive = { open_by_default = "the rest is a page for everybody" }
 "#;
 
 const GOOD: &str = r#"
