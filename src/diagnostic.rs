@@ -4,6 +4,7 @@
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Where something stands.
@@ -25,6 +26,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// The file, or the variable, as a whole.
+    #[must_use]
+    pub fn whole(&self) -> Self {
+        match self {
+            Self::Line { file, .. } | Self::File(file) => Self::File(file.clone()),
+            Self::Environment(name) => Self::Environment(name.clone()),
+        }
+    }
+
     /// Where it comes when findings are told in order: the file from its top, then the environment.
     pub const fn order(&self) -> (usize, usize) {
         match self {
@@ -61,6 +71,10 @@ impl Serialize for Place {
         map.end()
     }
 }
+
+/// More faults than this are not told one by one, nor more warnings where people read them: what is wrong with ten
+/// thousand routes is most often one thing.
+pub const TOLD_MAX: usize = 100;
 
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -102,6 +116,36 @@ impl Diagnostic {
     /// Where it is explained.
     pub fn docs(&self) -> String {
         format!("docs/findings.md#{}", self.id)
+    }
+
+    /// The first of these, so many faults and so many warnings of each kind, and how many more there are. Hundreds of one
+    /// kind of warning do not hide the one of another.
+    pub fn bounded(found: Vec<Self>) -> Vec<Self> {
+        let (mut told, mut faults, mut last) = (Vec::new(), 0, None);
+        let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
+        for one in found {
+            let count = match one.severity {
+                _ if one.id == Self::MORE => &mut 0,
+                Severity::Fault => &mut faults,
+                Severity::Warning => warnings.entry(one.id).or_default(),
+            };
+            *count += 1;
+            match *count > TOLD_MAX {
+                true => last = Some(one.place),
+                false => told.push(one),
+            }
+        }
+        let untold = |count: usize| count.saturating_sub(TOLD_MAX);
+        let warnings: usize = warnings.into_values().map(untold).sum();
+        for (severity, more, what) in
+            [(Severity::Fault, untold(faults), "fault"), (Severity::Warning, warnings, "warning")]
+        {
+            if let (1.., Some(place)) = (more, &last) {
+                let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
+                told.push(Self::more(severity, place.whole(), found));
+            }
+        }
+        told
     }
 
     /// How many of these are told. That there are more is not one of them.
@@ -220,6 +264,31 @@ mod tests {
         assert!(json.len() < 10_000, "{}", json.len());
         let whole = "\u{fc}".repeat(SERIALIZED_MAX);
         assert_eq!(serde_json::to_value(diagnostic(&whole)).unwrap()["found"], whole);
+    }
+
+    #[test]
+    fn of_many_findings_the_first_are_told_and_how_many_more_there_are() {
+        let of = |severity, count| vec![Diagnostic { severity, ..diagnostic("x") }; count];
+        let said = |faults, warnings| {
+            let found = [of(Severity::Fault, faults), of(Severity::Warning, warnings)].concat();
+            let told = Diagnostic::bounded(found);
+            let more: Vec<_> = told.iter().filter(|one| one.id == Diagnostic::MORE).collect();
+            let count = |severity| Diagnostic::count(&told, severity);
+            let more =
+                more.into_iter().map(|one| (one.place.to_string(), one.found.clone())).collect::<Vec<_>>();
+            (count(Severity::Fault), count(Severity::Warning), more)
+        };
+        let more = |text: &str| ("gateway.toml".to_owned(), text.to_owned());
+        assert_eq!(said(100, 100), (100, 100, vec![]));
+        assert_eq!(said(3, 101), (3, 100, vec![more("1 more warning")]));
+        assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
+        // A kind of its own is told whatever there is of another.
+        let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
+        let told = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
+        assert_eq!((told.len(), &told[100]), (102, &other));
+        // What is bounded already stays as it is.
+        let once = Diagnostic::bounded(of(Severity::Fault, 150));
+        assert_eq!(Diagnostic::bounded(once.clone()), once);
     }
 
     #[test]

@@ -32,7 +32,7 @@ fuzz_target!(|input: &str| {
     // What is wrong with the rest of a file with faults is told too, and so it is compiled as well.
     match compile(&loaded, Absent::Pretend) {
         Ok(compiled) => {
-            told(&compiled.warnings, lines);
+            told(&compiled.weaknesses(), lines);
             assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing");
             answers(&compiled.policy);
         }

@@ -117,17 +117,22 @@ impl Trust {
         self
     }
 
+    /// This trust for questions: what verifies under it is not counted among the tokens that were seen.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        let seen = self.issuers.iter().map(|_| Arc::default()).collect();
+        Self { seen, ..self.clone() }
+    }
+
     /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token says
     /// this or that: they are answered by the verification that serves, with a token that is signed by a key made for them.
-    /// What verifies here is not counted among the tokens that were seen.
     #[must_use]
     pub fn assuming(&self, key: &KeySet) -> Self {
-        let mut assuming = self.clone();
+        let mut assuming = self.uncounted();
         for issuer in &mut assuming.issuers {
             issuer.keys = key.clone();
             issuer.algorithms = vec![Algorithm::HS256];
         }
-        assuming.seen = assuming.issuers.iter().map(|_| Arc::default()).collect();
         assuming.epoch = next_epoch();
         assuming
     }

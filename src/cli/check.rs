@@ -87,7 +87,7 @@ impl Report<'_> {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        for found in &self.found {
+        for found in Diagnostic::bounded(self.found.clone()) {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{found}");
         }

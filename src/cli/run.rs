@@ -20,11 +20,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> ExitCode {
+    let read = Now::read();
     let compiled = match load_tried(path, Absent::Make) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
-    match serve(path, compiled) {
+    match serve(path, compiled, read) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             complain(&why);
@@ -42,7 +43,8 @@ struct Bound {
     certificates: Option<Certificates>,
 }
 
-fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
+/// `read`: when reading the policy began.
+fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
     let warnings = compiled.weaknesses();
     let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
     let cores = plan.cores;
@@ -78,7 +80,7 @@ fn serve(path: &Path, compiled: Compiled) -> Result<(), String> {
         control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
     }
     let standing = Arc::new(Standing::begin(Now::read()));
-    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone());
+    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone(), read);
     let gateway = Gateway::start(&shared, plan.worker, bound.sockets)
         .map_err(|error| format!("cannot start: {error}"))?;
     let listed =

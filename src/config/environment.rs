@@ -16,8 +16,6 @@ const NESTING: &str = "__";
 const PARTS_MAX: usize = 12;
 /// More variables than this are not meant: each may change a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
-/// After so many faults the rest is counted.
-const FAULTS_MAX: usize = 100;
 /// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
 pub(super) const TABLES: [&str; 12] = [
     "POLICY",
@@ -97,12 +95,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
             Err((found, hint)) => environment.faults.push(fault(&name, "unknown_key", found, hint)),
         }
     }
-    if environment.faults.len() > FAULTS_MAX {
-        let more = environment.faults.len() - FAULTS_MAX;
-        let (first, found) = (environment.faults[FAULTS_MAX].place.clone(), format!("{more} more faults"));
-        environment.faults.truncate(FAULTS_MAX);
-        environment.faults.push(Diagnostic::more(Severity::Fault, first, found));
-    }
+    environment.faults = Diagnostic::bounded(environment.faults);
     // The most particular first: an element that one variable gave lies in a list that another gave.
     environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     environment.layer = match layer {

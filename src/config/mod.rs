@@ -62,7 +62,7 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     let text = match read(&name, path) {
         Ok(text) => text,
-        Err(fault) => return (None, vec![fault]),
+        Err(faults) => return (None, faults),
     };
     let base = path.parent().map(Path::to_owned).unwrap_or_default();
     let (variables, mut faults) = variables(std::env::vars_os());
@@ -96,16 +96,16 @@ fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnosti
 }
 
 /// The text of a file.
-fn read(name: &str, path: &Path) -> Result<String, Diagnostic> {
+fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
     let bytes = source::read(path, FILE_MAX)
-        .map_err(|Unreadable { found, hint }| of_file(name, "cannot_read", found, hint))?;
+        .map_err(|Unreadable { found, hint }| vec![of_file(name, "cannot_read", found, hint)])?;
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(&error.as_bytes()[..good]);
         let found = format!("not UTF-8 at byte {good}");
         let mut fault = of_file(name, "cannot_read", found, "a text file in UTF-8, as TOML is");
         fault.place = place::at_offset(name, &text, good);
-        fault
+        vec![fault]
     })
 }
 

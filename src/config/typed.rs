@@ -6,13 +6,11 @@
 use super::file::File;
 use super::layer;
 use super::place::{Places, nearest};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Severity, TOLD_MAX};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
-/// After so many faults the rest is left for the next reading.
-const FAULTS_MAX: usize = 100;
 /// So many elements of a list are read at a time while faults are looked for. One that has a fault is read again, and
 /// the others of its piece with it: ten thousand routes are not read a hundred times for a hundred faults.
 const PIECE: usize = 64;
@@ -98,8 +96,8 @@ impl Reading<'_> {
                 Ok(file) => return Some(file),
                 Err(error) => error,
             };
-            if self.faults.len() == FAULTS_MAX {
-                let found = format!("more faults than these {FAULTS_MAX}");
+            if self.faults.len() == TOLD_MAX {
+                let found = format!("more faults than these {TOLD_MAX}");
                 self.faults.push(Diagnostic::more(Severity::Fault, self.places.whole(), found));
                 return None;
             }

@@ -27,7 +27,8 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut files = certificates.files();
-    let mut watched = Watched::new(paths(&files));
+    // Read again once: they may have changed since the start of the process read them.
+    let mut watched = Watched::unread(paths(&files));
     let mut told = (None, Told::Nothing);
     loop {
         interval.tick().await;
@@ -36,7 +37,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             // A reload may have led to other files, and has read them.
             let now = ours.files();
             if now != files {
-                watched = Watched::new(paths(&now));
+                watched = Watched::unread(paths(&now));
                 files = now;
             }
             let outcome = watched.look().then(|| ours.follow(files.clone()));
@@ -45,7 +46,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
         let Ok((back, looked, outcome)) = looked.await else {
             // It ended in a panic, which was told; the next look begins anew.
             files = certificates.files();
-            watched = Watched::new(paths(&files));
+            watched = Watched::unread(paths(&files));
             continue;
         };
         (files, watched) = (back, looked);

@@ -172,9 +172,15 @@ pub(super) async fn watch(watching: Arc<Mutex<Option<Watched>>>, ask: mpsc::Send
 }
 
 impl Reloader {
-    /// Of the policy that the process was started with.
-    pub fn new(shared: Arc<Shared>, path: PathBuf, plan: ServerPlan, standing: Arc<Standing>) -> Self {
-        let watching = Arc::new(Mutex::new(watched(&path, &plan)));
+    /// Of the policy that the process was started with, whose files were read from this moment on.
+    pub fn new(
+        shared: Arc<Shared>,
+        path: PathBuf,
+        plan: ServerPlan,
+        standing: Arc<Standing>,
+        read: Now,
+    ) -> Self {
+        let watching = Arc::new(Mutex::new(watched(&path, &plan, read)));
         Self { shared, path, plan, standing, watching, keys: None }
     }
 
@@ -197,21 +203,22 @@ impl Reloader {
 
     async fn reload(&mut self) -> Report {
         let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.plan.cores);
+        let read = Now::read();
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
         // A panic is a fault of ours, and no reason to stop serving.
         let made = made
             .unwrap_or_else(|_| Err(vec![ours("the policy could not be compiled: a fault of the gateway")]));
         match made {
-            Ok(made) => self.publish(made),
+            Ok(made) => self.publish(made, read),
             Err(diagnostics) => self.refuse(diagnostics),
         }
     }
 
-    fn publish(&mut self, made: Compiled) -> Report {
+    fn publish(&mut self, made: Compiled, read: Now) -> Report {
         let mut warnings = made.weaknesses();
         let Compiled { policy, plan, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
-        self.watch_files(&plan);
+        self.watch_files(&plan, read);
         if let Some(why) = self.follow_certificate(&plan) {
             warnings.push(why);
         }
@@ -275,9 +282,9 @@ impl Reloader {
     }
 
     /// Watches what the policy in force is made of, if it says so.
-    fn watch_files(&mut self, plan: &ServerPlan) {
+    fn watch_files(&mut self, plan: &ServerPlan, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *watching, watched(&self.path, plan)) {
+        match (&mut *watching, watched(&self.path, plan, read)) {
             // One that goes on has seen what changed while the policy was made.
             (Some(known), Some(wanted)) if known.is_of(&wanted) => {}
             (known, wanted) => *known = wanted,
@@ -298,9 +305,10 @@ impl Reloader {
     }
 }
 
-fn watched(path: &Path, plan: &ServerPlan) -> Option<Watched> {
+fn watched(path: &Path, plan: &ServerPlan, read: Now) -> Option<Watched> {
     let files = plan.watch.as_ref()?;
-    Some(Watched::new(std::iter::once(path.to_owned()).chain(files.iter().cloned()).collect()))
+    let files = std::iter::once(path.to_owned()).chain(files.iter().cloned());
+    Some(Watched::read_at(files.collect(), read))
 }
 
 /// Reads the file and makes a policy of it that can be served.

@@ -4,9 +4,13 @@
 //! Kubernetes' symbolic link that is turned to another folder, for one that is written in place, and on folders of a
 //! network, of which no kernel tells. A look reads nothing of a file.
 
+use crate::clock::Now;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+
+/// How far the kernel's stamp on a file may lag behind the clock that everybody else reads, in nanoseconds: one tick.
+const TICK: i64 = 10_000_000;
 
 /// What can be seen of a file without reading it, behind symbolic links; the time of its last change of any kind
 /// (`ctime`) is among it, which nobody sets.
@@ -30,10 +34,20 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// These files, as they are now.
-    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        let known = see(&paths);
-        Self { paths, last: known.clone(), known }
+    /// These files, which were read at this moment or later. One that has changed since may have been read before it did,
+    /// and is told of.
+    pub(super) fn read_at(paths: Vec<PathBuf>, moment: Now) -> Self {
+        let nanos = i64::from(moment.subsec_nanos) - TICK;
+        let seconds = i64::try_from(moment.unix).unwrap_or(i64::MAX);
+        let since = if nanos < 0 { (seconds - 1, nanos + 1_000_000_000) } else { (seconds, nanos) };
+        let last = see(&paths);
+        let known = last.iter().map(|seen| seen.clone().filter(|seen| seen.changed < since)).collect();
+        Self { paths, known, last }
+    }
+
+    /// These files, of which nobody can tell when they were read: they are told of once, without a change.
+    pub(super) fn unread(paths: Vec<PathBuf>) -> Self {
+        Self::read_at(paths, Now::at(0))
     }
 
     /// Whether both watch the same files.
@@ -101,12 +115,32 @@ mod tests {
         Folder(path)
     }
 
+    /// A moment after all that the test did so far.
+    fn later() -> Now {
+        let now = Now::read();
+        Now { unix: now.unix + 60, ..now }
+    }
+
+    #[test]
+    fn what_changed_between_being_read_and_being_watched_is_told() {
+        let folder = folder("between");
+        let path = folder.path().join("f");
+        let moment = Now::read();
+        fs::write(&path, "one").unwrap();
+        let mut watched = Watched::read_at(vec![path.clone()], moment);
+        assert_eq!(told(&mut watched), 1, "it may have been read before it was written");
+        let mut watched = Watched::read_at(vec![path.clone()], later());
+        assert_eq!(told(&mut watched), 0, "it was read after it was written");
+        let mut watched = Watched::unread(vec![path]);
+        assert_eq!(told(&mut watched), 1);
+    }
+
     #[test]
     fn each_way_to_replace_a_file_is_seen_once() {
         let folder = folder("replaced");
         let path = folder.path().join("f");
         fs::write(&path, "one").unwrap();
-        let mut watched = Watched::new(vec![path.clone()]);
+        let mut watched = Watched::read_at(vec![path.clone()], later());
         assert_eq!(told(&mut watched), 0, "nothing happened");
 
         fs::write(folder.path().join("new"), "two").unwrap();
@@ -131,7 +165,7 @@ mod tests {
         }
         symlink("..1", folder.path().join("..data")).unwrap();
         symlink("..data/gateway.toml", folder.path().join("gateway.toml")).unwrap();
-        let mut watched = Watched::new(vec![folder.path().join("gateway.toml")]);
+        let mut watched = Watched::read_at(vec![folder.path().join("gateway.toml")], later());
         assert_eq!(told(&mut watched), 0);
         symlink("..2", folder.path().join("..tmp")).unwrap();
         fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
@@ -143,7 +177,7 @@ mod tests {
         let folder = folder("written");
         let path = folder.path().join("f");
         fs::write(&path, "").unwrap();
-        let mut watched = Watched::new(vec![path.clone()]);
+        let mut watched = Watched::read_at(vec![path.clone()], later());
         for length in 1..5 {
             fs::write(&path, "x".repeat(length)).unwrap();
             assert!(!watched.look(), "it was other than at the last look");

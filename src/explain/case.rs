@@ -425,7 +425,7 @@ access = "public"
         let test = |n: usize| {
             format!(
                 "[[test]]\nname = \"t{n}\"\nrequest = \"https://h/open\"\nexpect = {{ allow = {} }}\n",
-                n % 2 == 0
+                n.is_multiple_of(2)
             )
         };
         let compiled = compiled(&(0..44).map(test).collect::<String>()).unwrap();

@@ -36,7 +36,9 @@ const CALLERS: usize = 1024;
 #[derive(Debug)]
 pub struct Examiner<'p> {
     policy: &'p Policy,
-    /// The policy's trust, but for the keys: what described callers are verified under.
+    /// The policy's trust: what tokens are verified under.
+    trust: Trust,
+    /// The same but for the keys: what described callers are verified under.
     assuming: Trust,
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
@@ -64,6 +66,7 @@ impl<'p> Examiner<'p> {
             .expect("256 bits are long enough, and random ones are no key of another kind");
         Self {
             policy,
+            trust: policy.trust.uncounted(),
             assuming: policy.trust.assuming(&keys),
             key,
             tokens: RefCell::new(TokenCache::new(1)),
@@ -214,11 +217,11 @@ impl<'p> Examiner<'p> {
     fn prepared(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
         match &question.credential {
-            Credential::AsSent => (parts, &self.policy.trust, &self.tokens),
+            Credential::AsSent => (parts, &self.trust, &self.tokens),
             Credential::Token(token) => {
                 let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
                 self.place(&mut parts, token, csrf.as_deref());
-                (parts, &self.policy.trust, &self.tokens)
+                (parts, &self.trust, &self.tokens)
             }
             Credential::Claims(claims) => {
                 let (token, csrf) = self.token_of(claims.clone(), question.now);
@@ -661,6 +664,9 @@ mod tests {
             prop_assert_eq!(&short.outcome, &long.outcome);
             prop_assert_eq!(short.shadow, long.shadow);
             prop_assert_eq!(long.outgoing.is_some(), short.reaches());
+            let (verdict, sent) = Examiner::new(&policy).sent(&question);
+            prop_assert_eq!(verdict, short);
+            prop_assert_eq!(serde_json::to_value(&sent).unwrap(), serde_json::to_value(&long.outgoing).unwrap());
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What is told of a request: a verdict, or all that led to it. Owned, so that it outlives the policy that it is about, and
 //! can be written and read again.
 
-use super::near::Near;
+use super::near::{Near, methods};
 use crate::authenticate::Principal;
 use crate::denial::Denial;
 use crate::policy::Route;
-use crate::route::{Found, Methods};
+use crate::route::Found;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -201,9 +201,4 @@ impl Known {
             scopes: owned(&principal.scopes),
         }
     }
-}
-
-/// The methods by name; none where all are covered.
-pub(crate) fn methods(methods: &Methods) -> Vec<String> {
-    if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }

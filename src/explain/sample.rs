@@ -43,13 +43,22 @@ pub struct Sample {
 /// One request for each host, path and method that the policy's routes name, in the order of its table. A route for all
 /// methods is asked with the standard ones, and with all others that the policy names.
 pub fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
+    requests_to(policy, |_| true)
+}
+
+/// The same for some routes alone. The authority's endpoints are there for each host that the policy names.
+pub fn requests_to<'p>(
+    policy: &'p Policy,
+    is_wanted: impl Fn(&Route) -> bool + 'p,
+) -> impl Iterator<Item = Sample> + 'p {
     let named: BTreeSet<&str> = policy
         .table
         .iter()
         .filter(|(matcher, _)| !matcher.methods.is_any())
         .flat_map(|(matcher, _)| matcher.methods.iter().map(Method::as_str))
         .collect();
-    policy.table.iter().flat_map(move |(matcher, &route)| {
+    let wanted = policy.table.iter().filter(move |(_, route)| is_wanted(&policy.routes[**route]));
+    wanted.flat_map(move |(matcher, &route)| {
         let url = url(policy, matcher, route);
         let covers = covers(matcher);
         let mut methods: Vec<Method> = matcher.methods.iter().cloned().collect();

@@ -76,13 +76,14 @@ pub fn holes(policy: &Policy) -> Vec<Hole> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    let mut samples = sample::requests(policy).peekable();
+    // Endpoints of the authority are served here, and nobody reads them after us.
+    let is_sent_on = |route: &Route| matches!(route.handler, Handler::Forward(_));
+    let mut samples = sample::requests_to(policy, is_sent_on).peekable();
     while let Some(sample) = samples.next() {
         let mut methods = vec![sample.method.clone()];
         while let Some(same) = samples.next_if(|next| next.route == sample.route && next.url == sample.url) {
             methods.push(same.method);
         }
-        // Endpoints of the authority are served here, and nobody reads them after us.
         let Handler::Forward(delivery) = &policy.routes[sample.route].handler else { continue };
         for url in plain(policy, &sample) {
             if asked.insert((sample.route, url.clone())) {

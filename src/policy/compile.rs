@@ -10,6 +10,7 @@ mod endpoints;
 mod limits;
 mod lint;
 mod routes;
+mod secrets;
 mod trust;
 mod upstreams;
 
@@ -20,7 +21,7 @@ use crate::clock::Now;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::config::units::Secret;
-use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::diagnostic::{Diagnostic, Place, Severity, TOLD_MAX};
 use crate::explain::case::{self, Case};
 use crate::explain::spelling;
 use crate::forward::BodyBounds;
@@ -103,6 +104,7 @@ impl ServerPlan {
             ("server.admin", self.admin != other.admin),
             ("server.plain", self.redirect != other.redirect),
             ("server.workers", self.cores != other.cores),
+            ("tls.min_version", self.min_version != other.min_version),
             ("server.drain", ours.drain != theirs.drain),
             ("server.bounds.header_timeout", ours.header_timeout != theirs.header_timeout),
             ("server.bounds.header_size", ours.header_size != theirs.header_size),
@@ -144,7 +146,7 @@ impl Compiled {
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
         left.retain(|found| kind(found.id) != Some(Kind::Advice));
-        left
+        Diagnostic::bounded(left)
     }
 
     /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
@@ -159,22 +161,16 @@ impl Compiled {
             return Ok(self);
         }
         failures.extend(self.weaknesses());
-        Err(failures)
+        Err(Diagnostic::bounded(failures))
     }
 }
-
-/// More faults than this are counted and not told, and more warnings: what is wrong with ten thousand routes is most
-/// often one thing.
-const TOLD_MAX: usize = 100;
 
 /// Gathers faults and warnings as the parts of a file are compiled.
 struct Faults<'l> {
     loaded: &'l Loaded,
     found: Vec<Diagnostic>,
-    /// How many faults there are, told or not.
+    /// How many faults there are: not all of them are kept, since each takes time to find the place of.
     faults: usize,
-    /// How many warnings there are, told or not.
-    warnings: usize,
 }
 
 impl Faults<'_> {
@@ -187,12 +183,11 @@ impl Faults<'_> {
     }
 
     fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
-        let count = match severity {
-            Severity::Fault => &mut self.faults,
-            Severity::Warning => &mut self.warnings,
-        };
-        *count += 1;
-        if *count <= TOLD_MAX {
+        let is_fault = severity == Severity::Fault;
+        debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
+        self.faults += usize::from(is_fault);
+        // Of warnings none is left out here: the file may accept the first hundred.
+        if severity == Severity::Warning || self.faults <= TOLD_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
         }
@@ -208,18 +203,18 @@ impl Faults<'_> {
         self.faults >= TOLD_MAX
     }
 
-    /// What is told, in the order in which it stands in the file, and how much is not.
+    /// What was found, in the order in which it stands in the file.
     fn told(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
-        for (severity, count, what) in
-            [(Severity::Fault, self.faults, "fault"), (Severity::Warning, self.warnings, "warning")]
-        {
-            if let Some(more @ 1..) = count.checked_sub(TOLD_MAX) {
-                let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
-                self.found.push(Diagnostic::more(severity, self.loaded.places.whole(), found));
-            }
+        if self.faults == 0 {
+            return self.found;
         }
-        self.found
+        let mut told = Diagnostic::bounded(self.found);
+        if let Some(more @ 1..) = self.faults.checked_sub(TOLD_MAX) {
+            let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
+            told.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
+        }
+        told
     }
 }
 
@@ -246,7 +241,7 @@ fn compile_policy(
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
-    let mut faults = Faults { loaded, found: Vec::new(), faults: 0, warnings: 0 };
+    let mut faults = Faults { loaded, found: Vec::new(), faults: 0 };
 
     let plan = plan(file, &mut faults);
     let front = front(file, &mut faults);
@@ -280,7 +275,7 @@ fn compile_policy(
         );
     }
     if faults.faults > 0 {
-        return Err(faults.told());
+        return Err(Waivers::of(loaded).sift(faults.told()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);

@@ -12,7 +12,8 @@ pub enum Kind {
 }
 
 /// All ids, in the order of the alphabet.
-pub const ALL: [(&str, Kind); 84] = [
+pub const ALL: [(&str, Kind); 92] = [
+    ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
     ("bad_certificate", Kind::Fault),
     ("bad_claim_path", Kind::Fault),
@@ -32,7 +33,10 @@ pub const ALL: [(&str, Kind); 84] = [
     ("cannot_read", Kind::Fault),
     ("cannot_serve", Kind::Fault),
     ("cleartext_exposed", Kind::Weakness),
+    ("duplicate_key", Kind::Fault),
+    ("evadable_limit", Kind::Weakness),
     ("failed_test", Kind::Fault),
+    ("guessable_secret", Kind::Weakness),
     ("half_a_pair", Kind::Fault),
     ("hsts_off", Kind::Weakness),
     ("impossible_rule", Kind::Fault),
@@ -42,9 +46,10 @@ pub const ALL: [(&str, Kind); 84] = [
     ("login_unlimited", Kind::Weakness),
     ("long_access_token", Kind::Weakness),
     ("long_grace", Kind::Weakness),
+    ("long_key", Kind::Fault),
     ("long_leeway", Kind::Weakness),
     ("missing_key", Kind::Fault),
-    ("mixed_keys", Kind::Weakness),
+    ("mixed_keys", Kind::Fault),
     ("more_findings", Kind::Fault),
     ("nearly_the_same", Kind::Weakness),
     ("no_audience", Kind::Fault),
@@ -61,7 +66,9 @@ pub const ALL: [(&str, Kind); 84] = [
     ("nothing_served", Kind::Fault),
     ("nothing_to_redirect_to", Kind::Fault),
     ("one_key_source", Kind::Fault),
+    ("open_by_default", Kind::Weakness),
     ("optional_with_rule", Kind::Advice),
+    ("origin_in_cleartext", Kind::Weakness),
     ("public_below_guarded", Kind::Weakness),
     ("redirect_port", Kind::Advice),
     ("restart_needed", Kind::Fault),
@@ -92,6 +99,7 @@ pub const ALL: [(&str, Kind); 84] = [
     ("unknown_algorithm", Kind::Fault),
     ("unknown_key", Kind::Fault),
     ("unknown_name", Kind::Fault),
+    ("unreachable_route", Kind::Weakness),
     ("unused", Kind::Advice),
     ("unused_waiver", Kind::Advice),
     ("upstream_in_cleartext", Kind::Weakness),
@@ -107,6 +115,67 @@ pub fn kind(id: &str) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const DOCS: &str = include_str!("../../docs/findings.md");
+
+    #[test]
+    fn every_finding_has_its_paragraph_under_its_kind_and_every_paragraph_its_finding() {
+        for (title, kind) in
+            [("Faults", Kind::Fault), ("Weaknesses", Kind::Weakness), ("Advice", Kind::Advice)]
+        {
+            let (_, section) = DOCS.split_once(&format!("\n## {title}\n")).expect(title);
+            let section = section.split("\n## ").next().unwrap();
+            let documented: Vec<_> =
+                section.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+            let ids: Vec<_> = ALL.iter().filter(|(_, of)| *of == kind).map(|(id, _)| *id).collect();
+            assert_eq!(documented, ids, "{title}");
+        }
+    }
+
+    #[test]
+    fn every_paragraph_says_what_to_do() {
+        for section in DOCS.split("\n### ").skip(1) {
+            assert!(section.contains("*Do:*"), "{section}");
+        }
+    }
+
+    /// All of the program's source but this list.
+    fn sources() -> String {
+        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        let mut all = String::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if !path.ends_with("policy/findings.rs") {
+                    all += &std::fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_finding_that_is_made_is_listed_and_every_one_that_is_listed_is_made() {
+        let source = sources();
+        for (id, _) in ALL {
+            assert!(source.contains(&format!("\"{id}\"")), "nothing makes {id}");
+        }
+        for (call, is_fault) in [("faults.fault(", true), ("faults.warn(", false)] {
+            let ids = source.split(call).skip(1).filter_map(|rest| {
+                let (id, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
+                Some(id)
+            });
+            let mut count = 0;
+            for id in ids {
+                count += 1;
+                let listed = kind(id).unwrap_or_else(|| panic!("{id} is not listed"));
+                assert_eq!(listed == Kind::Fault, is_fault, "{id}");
+            }
+            assert!(count > 20, "{call}: {count}");
+        }
+    }
 
     #[test]
     fn the_ids_are_in_order_and_each_is_there_once() {

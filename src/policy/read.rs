@@ -21,7 +21,7 @@ pub fn read(path: &Path, absent: Absent, before: Option<&Policy>) -> Result<Comp
     }
     // It will not be served; what is wrong with the part that could be read is told all the same.
     let more = match compile(&loaded, Absent::Pretend) {
-        Ok(compiled) => compiled.warnings,
+        Ok(compiled) => compiled.waivers.sift(compiled.warnings).left,
         Err(more) => more,
     };
     let own = more.into_iter().filter(|found| !faults.iter().any(|cause| follows_from(found, cause)));

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Methods of one list. Some forty are registered (RFC 9110 section 18.2).
+/// Methods of one list. Some forty are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 64;
 
 /// A set of methods. Never holds CONNECT, which asks for a tunnel past every check, nor TRACE, whose answer

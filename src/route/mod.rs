@@ -31,4 +31,4 @@ pub use host::HostPattern;
 pub use methods::Methods;
 pub use path::Slashes;
 pub use pattern::{Params, PathPattern, PatternFault};
-pub use table::{Conflict, Found, Matcher, RouteTable};
+pub use table::{Conflict, Found, Guard, Matcher, RouteTable};

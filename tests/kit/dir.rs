@@ -22,6 +22,13 @@ impl Dir {
         &self.0
     }
 
+    /// Puts a file into it as careful programs do: whole under another name, and then in place of the old one.
+    pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
+        let beside = format!("{name}.new");
+        self.write(&beside, content);
+        std::fs::rename(self.0.join(beside), self.0.join(name)).expect("both are in the test's own folder");
+    }
+
     /// Writes a file into it.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.0.join(name), content).expect("a test may write into its own folder");

@@ -126,6 +126,15 @@ pub fn jwks() -> Value {
     ]})
 }
 
+/// The same key set after the issuer changed its key in place: the key of the same id is the stranger's now.
+pub fn jwks_of_the_stranger() -> Value {
+    let mut set = jwks();
+    let point = keys().stranger.public_key().as_ref();
+    set["keys"][0]["x"] = base64url(&point[1..33]).into();
+    set["keys"][0]["y"] = base64url(&point[33..]).into();
+    set
+}
+
 /// Modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1): a sequence of two integers.
 fn rsa_numbers(der: &[u8]) -> (&[u8], &[u8]) {
     fn element(der: &[u8]) -> (&[u8], &[u8]) {
@@ -249,6 +258,13 @@ impl Token {
         format!("{}.{}", part(&self.header), part(&self.claims))
     }
 
+    /// Signed by the stranger: under [`jwks_of_the_stranger`] alone it is good.
+    pub fn sign_as_the_stranger(&self) -> String {
+        let message = self.message();
+        let signature = keys().stranger.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        signed(&message, signature)
+    }
+
     /// Signed.
     pub fn sign(&self) -> String {
         let message = self.message();
@@ -297,11 +313,7 @@ pub fn every_bad_token() -> Vec<Bad> {
     };
     let point = keys().p256.public_key().as_ref().to_vec();
     let point_der = keys().p256.public_key().as_der().unwrap().as_ref().to_vec();
-    let stranger = {
-        let message = good().message();
-        let signature = keys().stranger.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
-        signed(&message, signature)
-    };
+    let stranger = good().sign_as_the_stranger();
     let of_another = {
         // Another token's signature, by the same key.
         let other = token("eve").sign();

@@ -3,15 +3,20 @@
 use super::client::{Answer, HOST};
 use super::{PATIENCE, tls};
 use bytes::Bytes;
+use http_body::{Body, Frame as BodyFrame};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
 /// Runs the streams of a connection on the runtime of the call.
@@ -32,16 +37,9 @@ pub fn request(method: &str, path: &str) -> http::request::Builder {
 /// Sends requests one after the other over one connection with TLS, and reads their answers.
 #[track_caller]
 pub fn exchange(address: SocketAddr, requests: Vec<http::Request<Bytes>>) -> Vec<Answer> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let talk = async {
-            let options = tls::Options { alpn: vec!["h2"], ..tls::Options::default() };
-            let socket = tokio::net::TcpStream::connect(address).await.expect("the gateway listens");
-            let name = ServerName::try_from("localhost").unwrap();
-            let stream =
-                TlsConnector::from(Arc::new(tls::config(&options))).connect(name, socket).await.unwrap();
-            let (mut sender, connection) = http2::handshake(Here, TokioIo::new(stream)).await.unwrap();
-            tokio::spawn(connection);
+            let mut sender = open(address).await;
             let mut answers = Vec::new();
             for request in requests {
                 let response = sender.send_request(request.map(Full::new)).await.expect("an answer");
@@ -51,6 +49,98 @@ pub fn exchange(address: SocketAddr, requests: Vec<http::Request<Bytes>>) -> Vec
         };
         tokio::time::timeout(PATIENCE, talk).await.expect("answers within the deadline")
     })
+}
+
+/// Asks over one connection with TLS in so many streams at once, each of them one request after the other, until `next`
+/// has no more. `take` gets every answer, with what `next` gave beside its request.
+#[track_caller]
+pub fn crowd<T: 'static>(
+    address: SocketAddr,
+    streams: usize,
+    next: impl Fn() -> Option<(T, http::Request<Bytes>)> + Clone + 'static,
+    take: impl Fn(T, Answer) + Clone + 'static,
+) {
+    tokio::task::LocalSet::new().block_on(&runtime(), async {
+        let sender = open(address).await;
+        let ask = |_| {
+            let (mut sender, next, take) = (sender.clone(), next.clone(), take.clone());
+            tokio::task::spawn_local(async move {
+                while let Some((what, request)) = next() {
+                    let answer = async {
+                        let response = sender.send_request(request.map(Full::new)).await;
+                        read(response.expect("an answer")).await
+                    };
+                    take(what, tokio::time::timeout(2 * PATIENCE, answer).await.expect("an answer in time"));
+                }
+            })
+        };
+        let asking: Vec<_> = (0..streams).map(ask).collect();
+        for asking in asking {
+            asking.await.expect("no stream fails");
+        }
+    });
+}
+
+/// Sends a request over a connection of its own with TLS: the first half of its body at once, the second one when it is
+/// given.
+#[track_caller]
+pub fn upload(
+    address: SocketAddr,
+    request: http::request::Builder,
+    first: Bytes,
+    second: oneshot::Receiver<Bytes>,
+) -> Answer {
+    let request = request.body(Halves { first: Some(first), second: Some(second) }).unwrap();
+    runtime().block_on(async {
+        let talk = async {
+            let mut sender = open(address).await;
+            read(sender.send_request(request).await.expect("an answer")).await
+        };
+        // The test decides when it gives the second half.
+        tokio::time::timeout(10 * PATIENCE, talk).await.expect("an answer within the deadline")
+    })
+}
+
+/// A body in two halves.
+struct Halves {
+    first: Option<Bytes>,
+    second: Option<oneshot::Receiver<Bytes>>,
+}
+
+impl Body for Halves {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(BodyFrame::data(first))));
+        }
+        let Some(second) = &mut self.second else { return Poll::Ready(None) };
+        let given = ready!(Pin::new(second).poll(cx)).expect("the test gives the second half");
+        self.second = None;
+        Poll::Ready(Some(Ok(BodyFrame::data(given))))
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Connects with TLS, and drives the connection in the background.
+async fn open<B>(address: SocketAddr) -> http2::SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let options = tls::Options { alpn: vec!["h2"], ..tls::Options::default() };
+    let socket = tokio::net::TcpStream::connect(address).await.expect("the gateway listens");
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(tls::config(&options))).connect(name, socket).await.unwrap();
+    let (sender, connection) = http2::handshake(Here, TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {

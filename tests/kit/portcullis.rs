@@ -117,7 +117,8 @@ pub fn write_policy(dir: &Dir, policy: &str) {
     dir.write("gateway.toml", completed(policy));
 }
 
-fn completed(policy: &str) -> String {
+/// The same policy as a file, for a test that puts it in place in a way of its own.
+pub fn completed(policy: &str) -> String {
     let mut text = policy.to_owned();
     for (section, key, value) in DEFAULTS.into_iter().rev() {
         let header = format!("[{section}]");

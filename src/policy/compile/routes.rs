@@ -5,16 +5,20 @@ use super::limits::{NamedLimits, chosen_limits, defined};
 use super::trust::{Claims, claim_path};
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints};
-use crate::authenticate::{Access, Admission, ClaimValue};
+use crate::authenticate::{Access, Admission, ClaimValue, digest_of};
 use crate::authority::Terms;
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, Fresh, Literal, RouteTable as Table};
 use crate::forward::{Delivery, Destination};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::metrics::RouteCounters;
-use crate::route::{HostPattern, Matcher, Methods, PathPattern, RouteTable};
-use std::collections::HashMap;
+use crate::route::{Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
+use http::Method;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Different methods of one policy. Some forty are registered (RFC 9110 section 16.1).
+const METHODS_MAX: usize = 100;
 
 /// What routes refer to: compiled before them.
 pub(super) struct Known<'k> {
@@ -127,13 +131,22 @@ pub(super) fn compile(
         positions.push(Some(index));
         routes.push(route);
     }
+    let methods: HashSet<&Method> = entries.iter().flat_map(|(matcher, _)| listed(matcher)).collect();
+    if methods.len() > METHODS_MAX {
+        faults.fault(
+            "too_many",
+            "route",
+            format!("{} different methods in this file", methods.len()),
+            format!("at most {METHODS_MAX}: routes for all methods are tried with each of them"),
+        );
+    }
     if let Some(terms) = terms {
         endpoints::compile(file, terms, limits, counted, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
     }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
     let table = match RouteTable::build(entries) {
-        Ok(table) => Some(table),
+        Ok(table) => Some(table.guarding(|index| guard(&routes[*index]))),
         Err(conflicts) => {
             for conflict in conflicts {
                 let (one, other) = match (positions[conflict.first], positions[conflict.second]) {
@@ -172,6 +185,40 @@ pub(super) fn compile(
         }
     };
     (routes, table)
+}
+
+/// What a route asks, and before what, as far as two routes are compared by it.
+fn guard(route: &Route) -> Guard {
+    let digest = |parts: &[String]| {
+        let digest = digest_of(parts.join("\n"));
+        digest.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
+    };
+    let before = match &route.handler {
+        Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
+        Handler::Forward(delivery) => match &delivery.destination {
+            Destination::Echo => vec!["echo".to_owned()],
+            Destination::Upstream(upstream) => {
+                let mut servers: Vec<_> =
+                    upstream.servers.iter().map(|server| server.origin.to_string()).collect();
+                servers.sort_unstable();
+                servers
+            }
+        },
+    };
+    let asks = || {
+        let checks = route.rule.checks().iter().map(ToString::to_string);
+        digest(&std::iter::once(format!("{:?}", route.admission.access)).chain(checks).collect::<Vec<_>>())
+    };
+    Guard {
+        before: digest(&before),
+        asks: (route.admission.access != Access::Public).then(asks),
+        is_lax: route.shadow,
+    }
+}
+
+/// The methods that a route names; none where it is for all.
+fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
+    matcher.methods.iter().filter(|_| !matcher.methods.is_any())
 }
 
 /// A route's name; its path where it has none.

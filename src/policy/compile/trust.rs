@@ -1,6 +1,7 @@
 //! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
 
 use super::Faults;
+use super::secrets::{self, Flaw};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
 use crate::authority::{Terms, sign};
 use crate::config::file::{File, IssuerTable};
@@ -425,7 +426,19 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
         );
     }
     match secret.resolve(&faults.loaded.base) {
-        Ok(bytes) => Some(bytes.to_vec()),
+        Ok(bytes) => {
+            let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));
+            let hint = "at least 256 random bits: openssl rand -hex 32";
+            match flaw {
+                Some(Flaw::Known(what)) => {
+                    faults.fault("weak_secret", key, what, hint);
+                    return None;
+                }
+                Some(Flaw::Guessable(what)) => faults.warn("guessable_secret", key, what, hint),
+                None => {}
+            }
+            Some(bytes.to_vec())
+        }
         Err(why) => {
             faults.fault(
                 "no_secret",

@@ -49,6 +49,17 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
     for (name, table) in &file.upstream {
         let signed = !file.identity.signature.is_empty() && table.identity_secret.is_some();
         for (index, server) in table.servers.iter().enumerate() {
+            let inner = server.strip_prefix("https://").and_then(host).filter(|inner| !is_global(*inner));
+            if let Some(address) = inner.filter(|_| table.ca.is_none()) {
+                faults.warn(
+                    "address_without_ca",
+                    &format!("upstream.{name}.servers[{index}]"),
+                    format!(
+                        "{address}, for which no public authority signs certificates: no request would pass"
+                    ),
+                    "ca = \"FILE\", the authority that signed it; or the name in its certificate",
+                );
+            }
             let host = server.strip_prefix("http://").and_then(host);
             if let Some(address) = host.filter(|address| is_global(*address) && !proven && !signed) {
                 faults.warn(

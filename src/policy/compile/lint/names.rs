@@ -23,6 +23,15 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             used(&mut scopes, scope, || format!("route[{index}].scopes"));
         }
     }
+    // What the authority gives its clients is to fit what routes ask for.
+    for (id, client) in subject.file.authority.iter().flat_map(|authority| &authority.client) {
+        for role in &client.roles {
+            used(&mut roles, role, || format!("authority.client.{id}.roles"));
+        }
+        for scope in &client.scopes {
+            used(&mut scopes, scope, || format!("authority.client.{id}.scopes"));
+        }
+    }
     near("role", &roles, faults);
     near("scope", &scopes, faults);
 }

@@ -2,15 +2,19 @@
 
 use super::Subject;
 use crate::authenticate::Access;
+use crate::config::file::Mode;
 use crate::explain::Examiner;
 use crate::explain::sample::covers;
 use crate::policy::compile::Faults;
 use crate::policy::{Handler, Route};
+use crate::route::HostPattern;
 use std::collections::BTreeSet;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     below_guarded(subject, faults);
+    open_by_default(subject, faults);
     shadowed(subject, faults);
+    unreachable(subject, faults);
     single(subject, faults);
     unused(subject, faults);
     untested(subject, faults);
@@ -51,6 +55,36 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
+/// What no route was written for is refused, unless a public one is for everything: then a guarded service that gains a
+/// path gains an open one.
+fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
+    let guarded: Vec<&Route> =
+        routes().filter(|route| route.admission.access == Access::Authenticated).collect();
+    let hosts: BTreeSet<String> = guarded.iter().map(|route| route.matcher.host.to_string()).collect();
+    let is_everything = |route: &&Route| {
+        let path = route.matcher.path.to_string();
+        path.starts_with("/{*") && route.admission.access == Access::Public
+    };
+    for route in routes().filter(is_everything) {
+        let guards_too = match &route.matcher.host {
+            HostPattern::Any => !guarded.is_empty(),
+            // A route for all hosts guards nothing of a host that has a route of its own for everything.
+            host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
+                hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
+            }
+        };
+        if guards_too {
+            faults.warn(
+                "open_by_default",
+                &key(route, "path"),
+                format!("{} is public: whatever no other route is for passes", covers(&route.matcher)),
+                "routes for what is meant to be public; the rest is refused",
+            );
+        }
+    }
+}
+
 /// A place of its own for some methods takes the path away from a wider route for all others.
 fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
@@ -77,9 +111,46 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
+/// A rule that no request meets guards nothing.
+fn unreachable(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let policy = subject.policy;
+    let lost = policy.table.unreachable();
+    if lost.is_empty() {
+        return;
+    }
+    let entries: Vec<_> = policy.table.iter().collect();
+    for (lost, winner) in lost {
+        let (lost, winner) = (&policy.routes[*entries[lost].1], &policy.routes[*entries[winner].1]);
+        if is_of_file(lost) {
+            faults.warn(
+                "unreachable_route",
+                &key(lost, "path"),
+                format!(
+                    "no request gets here: what {} covers goes to more specific routes, such as \"{}\" ({})",
+                    covers(&lost.matcher),
+                    winner.name,
+                    covers(&winner.matcher)
+                ),
+                "another path, or no such route",
+            );
+        }
+    }
+}
+
 fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
-    for route in subject.policy.routes.iter().filter(|route| is_of_file(route)) {
-        if route.shadow {
+    let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
+    let all_by_file = subject.file.policy.mode == Mode::Shadow;
+    if all_by_file {
+        let (count, all) = (routes().filter(|route| route.shadow).count(), routes().count());
+        faults.warn(
+            "shadow_mode",
+            "policy.mode",
+            format!("{count} of {all} routes in the shadow: what they refuse passes"),
+            "mode = \"enforce\", once the log says that nobody is refused who should pass",
+        );
+    }
+    for route in routes() {
+        if route.shadow && !all_by_file {
             faults.warn(
                 "shadow_mode",
                 &key(route, "mode"),

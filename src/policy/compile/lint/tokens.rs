@@ -1,8 +1,10 @@
 //! Whose tokens are believed, for how long, and where they go.
 
 use super::Subject;
-use crate::config::file::SameSite;
+use crate::config::file::{File, SameSite};
+use crate::config::units::Secret;
 use crate::policy::compile::Faults;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Clocks that are kept by NTP differ by less than a second; a minute is ample.
@@ -10,10 +12,30 @@ const LEEWAY_MUCH: Duration = Duration::from_secs(60);
 /// A retry comes within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
+/// Whether what follows `http://` is another machine.
+fn is_far(rest: &str) -> bool {
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, port)| match port.parse::<u16>() {
+        Ok(_) => host,
+        Err(_) => rest,
+    });
+    let own = host == "localhost" || host.ends_with(".localhost");
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    !own && !bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a store's URL that stands in the file holds a password (RFC 3986 section 3.2.1).
+fn holds_password(store: &Secret) -> bool {
+    let Secret::Literal(text) = store else { return false };
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let in_query = rest.contains("?password=") || rest.contains("&password=");
+    in_query || authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let file = subject.file;
     for (index, issuer) in file.issuer.iter().enumerate() {
-        let is_far = |rest: &str| !["localhost", "127.", "[::1]"].iter().any(|own| rest.starts_with(own));
         if issuer.issuer.strip_prefix("http://").is_some_and(is_far) {
             faults.warn(
                 "issuer_in_cleartext",
@@ -39,6 +61,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "false; an upstream that has to call others gets a token of its own",
         );
     }
+    evadable(file, faults);
     let Some(authority) = &file.authority else { return };
     if Duration::from(authority.refresh_grace) > GRACE_MUCH {
         faults.warn(
@@ -59,6 +82,27 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "rate_limits = [\"login\"], and a [rate_limit.login] by \"client_ip\"",
         );
     }
+    let origins = authority.origins.iter().enumerate().filter(|_| authority.cookies);
+    for (index, origin) in origins {
+        if origin.strip_prefix("http://").is_some_and(is_far) {
+            faults.warn(
+                "origin_in_cleartext",
+                &format!("authority.origins[{index}]"),
+                format!(
+                    "\"{origin}\": whoever is on the way to that page acts as the person who looks at it"
+                ),
+                "the page's https origin",
+            );
+        }
+    }
+    if authority.store.as_ref().is_some_and(holds_password) {
+        faults.warn(
+            "secret_in_plain_text",
+            "authority.store",
+            "a password in the policy file itself (not shown)",
+            "\"env:NAME\" of a variable that holds the whole URL",
+        );
+    }
     if authority.cookies && authority.same_site == SameSite::Lax {
         faults.warn(
             "lax_cookies",
@@ -66,5 +110,27 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "\"lax\": a link of another site brings the session's cookies along",
             "\"strict\"; a route with login = \"page\" leads back by itself",
         );
+    }
+}
+
+/// Whoever writes the header that he is counted by is never counted twice.
+fn evadable(file: &File, faults: &mut Faults<'_>) {
+    let mut look = |key: String, names: &[String]| {
+        let by: Vec<&str> =
+            names.iter().filter_map(|name| file.rate_limit.get(name)).map(|limit| &*limit.by).collect();
+        if !by.is_empty() && by.iter().all(|by| by.starts_with("header:")) {
+            faults.warn(
+                "evadable_limit",
+                &key,
+                "limits by a header alone, which the client writes: another value, and nothing was counted",
+                "one by \"client_ip\" or \"subject\" beside it",
+            );
+        }
+    };
+    if let Some(authority) = &file.authority {
+        look("authority.rate_limits".to_owned(), &authority.rate_limits);
+    }
+    for (index, route) in file.route.iter().enumerate() {
+        look(format!("route[{index}].rate_limits"), &route.rate_limits);
     }
 }

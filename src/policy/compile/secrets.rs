@@ -1,0 +1,145 @@
+//! Secrets that are long enough and can be guessed all the same.
+//!
+//! Whoever has one token signed with such a secret finds it without asking the gateway: lists of the secrets of tutorials
+//! are what every tool for the purpose begins with. What a secret is made of cannot be seen; this knows bad ones only.
+
+/// What is wrong with a secret. Never holds any of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// It is no secret.
+    Known(&'static str),
+    /// It has far less in it than its length.
+    Guessable(String),
+}
+
+/// Shorter secrets are refused for their length.
+const LENGTH_MIN: usize = 32;
+/// Of 32 random hexadecimal digits, one time in a billion fewer than so many differ.
+const DIFFERENT_MIN: usize = 8;
+/// What repeats after so few bytes has less than 64 bits in it.
+const PERIOD_MIN: usize = 8;
+
+/// What stands in examples where a secret should be, in small letters and digits alone: `your-256-bit-secret`.
+const PHRASES: [&str; 21] = [
+    "astringsecretatleast256bitslong",
+    "changeit",
+    "changeme",
+    "changethis",
+    "donttellanyone",
+    "insertyour",
+    "keyboardcat",
+    "letmein",
+    "mysecret",
+    "notsosecret",
+    "passw0rd",
+    "password",
+    "placeholder",
+    "qwerty",
+    "replaceme",
+    "secretkey",
+    "supersecret",
+    "topsecret",
+    "verysecret",
+    "your256bitsecret",
+    "yoursecret",
+];
+
+/// The key that the standard itself signs its first example with (RFC 7515 appendix A.1).
+const PUBLISHED: &str =
+    "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+
+/// What is wrong with a secret, if anything is.
+pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
+    if secret.len() < LENGTH_MIN {
+        return None;
+    }
+    if secret == PUBLISHED.as_bytes() || is_phrase(secret) {
+        return Some(Flaw::Known("a text of examples and tutorials, which everybody tries first"));
+    }
+    let mut seen = [false; 256];
+    secret.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    if seen.iter().filter(|seen| **seen).count() < DIFFERENT_MIN {
+        return Some(Flaw::Known("made of a few characters only"));
+    }
+    match (1..=secret.len() / 2).find(|period| secret[*period..] == secret[..secret.len() - period]) {
+        Some(..=PERIOD_MIN) => return Some(Flaw::Known("a few characters over and over")),
+        Some(period) => return Some(Flaw::Guessable(format!("repeats itself after {period} bytes"))),
+        None => {}
+    }
+    let follows = |pair: &&[u8]| pair[1].abs_diff(pair[0]) <= 1;
+    let in_a_row = secret.windows(2).filter(follows).count();
+    (in_a_row * 4 >= secret.len() * 3)
+        .then(|| Flaw::Guessable("characters as they follow each other in the alphabet".to_owned()))
+}
+
+/// Whether too little is left of it without the phrases of examples.
+fn is_phrase(secret: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(secret) else { return false };
+    let mut plain = text.to_ascii_lowercase();
+    plain.retain(|letter| letter.is_ascii_alphanumeric());
+    let left = PHRASES.iter().fold(plain.clone(), |left, phrase| left.replace(phrase, ""));
+    left.len() < plain.len() && left.len() < LENGTH_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_everybody_tries_first_is_no_secret_however_long() {
+        for known in [
+            "changeme-changeme-changeme-changeme-changeme",
+            "Change_Me_In_Production_Please_Do_It_Now",
+            "a-string-secret-at-least-256-bits-long",
+            "your-256-bit-secret-your-256-bit-secret",
+            "my-super-secret-key-for-signing-tokens",
+            "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow",
+            "00000000000000000000000000000000",
+            "abcabcaabbccabcabcabacbcabcbabca",
+            "k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!k7Qz!",
+            "Zx81-_=/Zx81-_=/Zx81-_=/Zx81-_=/",
+        ] {
+            assert!(
+                matches!(flaw(known.as_bytes()), Some(Flaw::Known(_))),
+                "{known}: {:?}",
+                flaw(known.as_bytes())
+            );
+        }
+        assert!(matches!(flaw(&[0; 64]), Some(Flaw::Known(_))));
+    }
+
+    #[test]
+    fn what_repeats_or_counts_has_less_in_it_than_it_is_long() {
+        for (guessable, what) in [
+            ("0123456789abcdef0123456789abcdef", "repeats itself after 16 bytes"),
+            ("d3Jq8ZpLmX2vd3Jq8ZpLmX2vd3Jq8ZpLmX2v", "repeats itself after 12 bytes"),
+            ("abcdefghijklmnopqrstuvwxyz0123456789", "characters as they follow"),
+        ] {
+            let Some(Flaw::Guessable(found)) = flaw(guessable.as_bytes()) else { panic!("{guessable}") };
+            assert!(found.starts_with(what), "{guessable}: {found}");
+        }
+        let counted: Vec<u8> = (0..=255).collect();
+        assert!(matches!(flaw(&counted), Some(Flaw::Guessable(_))));
+    }
+
+    #[test]
+    fn a_phrase_beside_enough_else_and_what_is_too_short_anyway_are_not_told_of() {
+        assert_eq!(flaw(b"mysecret-8f14e45fceea167a5a36dedd4bea2543"), None);
+        assert!(flaw(b"mysecret-8f14e45fceea167a5a36dedd4be").is_some());
+        assert_eq!(flaw(b"changeme"), None);
+    }
+
+    proptest! {
+        // What `openssl rand` makes is never complained of, in whatever spelling it is kept.
+        #[test]
+        fn a_random_secret_has_no_flaw(bytes in any::<[u8; 32]>()) {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            for secret in [hex, BASE64_STANDARD.encode(bytes), BASE64_URL_SAFE_NO_PAD.encode(bytes)] {
+                prop_assert_eq!(flaw(secret.as_bytes()), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The policy is read again while requests are served: what follows the file at once, what goes on, and what is told when
+//! the file is bad.
+
+use crate::kit::account::{self, AUTHORITY, login, post};
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::completed;
+use crate::kit::upstream::{After, Gate};
+use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, forge, token};
+use crate::{PUBLIC, gateway, policy};
+use serde_json::json;
+use std::os::unix::fs::symlink;
+
+const RELOADED: &str = "the policy was reloaded";
+const REFUSED: &str = "the policy was not reloaded; the old one goes on";
+
+/// Asks the admin listener for a reload.
+#[track_caller]
+pub fn reload(gateway: &Portcullis) -> Answer {
+    Request::post("/reload", "").host("localhost").to(gateway.admin())
+}
+
+/// A public route of this path, and nothing else.
+fn only(upstream: &Upstream, path: &str) -> String {
+    let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n");
+    completed(&policy(upstream, &route))
+}
+
+#[track_caller]
+fn serves_only(gateway: &Portcullis, served: &str, other: &str) {
+    Request::get(served).to(gateway.http()).is(200);
+    Request::get(other).to(gateway.http()).is_refusal(404, "no_route");
+}
+
+/// The value of one sample; the labels are part of its name.
+#[track_caller]
+fn sample(gateway: &Portcullis, name: &str) -> u64 {
+    let text = Request::get("/metrics").to(gateway.admin()).text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no sample {name}: {text}")).parse().unwrap()
+}
+
+fn reloads(gateway: &Portcullis, outcome: &str) -> u64 {
+    sample(gateway, &format!("portcullis_policy_reloads_total{{outcome=\"{outcome}\"}}"))
+}
+
+fn generation(gateway: &Portcullis) -> u64 {
+    sample(gateway, "portcullis_policy_generation")
+}
+
+fn verbose(gateway: &Portcullis) -> String {
+    Request::get("/readyz?verbose").to(gateway.admin()).is(200).text()
+}
+
+fn told(gateway: &Portcullis, message: &str) -> usize {
+    gateway.log().iter().filter(|line| line["message"] == message).count()
+}
+
+#[test]
+fn a_reload_by_signal_and_by_call_is_told_in_the_log_the_metrics_and_to_who_asks() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n");
+    serves_only(&gateway, "/a", "/b");
+    assert!(verbose(&gateway).contains("policy: generation 1, loaded 20"), "{}", verbose(&gateway));
+
+    gateway.dir().replace("gateway.toml", only(&upstream, "/b"));
+    let answer = reload(&gateway);
+    let report = answer.is(200).json();
+    assert_eq!((&report["outcome"], &report["generation"]), (&json!("reloaded"), &json!(2)), "{report:#}");
+    assert!(report["warnings"].is_array(), "{report:#}");
+    serves_only(&gateway, "/b", "/a");
+    gateway.wait_log("it is told", |line| line["message"] == RELOADED && line["generation"] == "2");
+    assert_eq!((reloads(&gateway, "reloaded"), reloads(&gateway, "refused")), (1, 0));
+    assert_eq!((generation(&gateway), sample(&gateway, "portcullis_policy_last_reload_ok")), (2, 1));
+    let loaded = sample(&gateway, "portcullis_policy_loaded_timestamp_seconds");
+    assert!(forge::now().abs_diff(loaded as i64) < 60, "{loaded}");
+    assert!(verbose(&gateway).contains("policy: generation 2, loaded 20"), "{}", verbose(&gateway));
+
+    gateway.dir().replace("gateway.toml", only(&upstream, "/a"));
+    gateway.signal("HUP");
+    eventually("the signal reloads", || generation(&gateway) == 3);
+    serves_only(&gateway, "/a", "/b");
+}
+
+#[test]
+fn only_an_operators_tool_may_ask_for_a_reload() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let ask = || Request::post("/reload", "");
+    for (request, status) in [
+        (Request::get("/reload").host("localhost"), 405),
+        (ask().host("evil.test"), 403),
+        (ask().host("localhost").header("Origin", "http://localhost"), 403),
+        (ask().host("localhost").header("Host", "evil.test"), 403),
+    ] {
+        let answer = request.to(gateway.admin());
+        assert!(answer.status == status || answer.status == 400, "{answer:#?}");
+    }
+    Request::post("/reload", "").to(gateway.http()).is(200);
+    assert_eq!(upstream.last_request().target, "/reload", "elsewhere it is a path like others");
+    assert_eq!(generation(&gateway), 1);
+    assert_eq!(reload(&gateway).status, 200);
+}
+
+#[test]
+fn a_bad_file_keeps_the_old_policy_and_is_told_until_it_is_mended() {
+    let upstream = Upstream::start();
+    let good = only(&upstream, "/a");
+    let gateway = gateway(&upstream, "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n");
+    let misspelt = good.replace("access = \"public\"", "acces = \"public\"");
+    let half = &good[..good.find("servers").unwrap() + 12];
+    let bad: [&[u8]; 5] = [misspelt.as_bytes(), half.as_bytes(), b"\xff\xfe\x00", b"[", &[b'a'; 1 << 16]];
+    for (count, bad) in (1..).zip(bad) {
+        gateway.dir().replace("gateway.toml", bad);
+        let answer = reload(&gateway);
+        let report = answer.json();
+        assert_eq!((answer.status, &report["outcome"]), (422, &json!("refused")), "{report:#}");
+        let diagnostics = report["diagnostics"].as_array().expect("what is wrong");
+        assert!(diagnostics.iter().any(|found| found["severity"] == "fault"), "{report:#}");
+        serves_only(&gateway, "/a", "/b");
+        assert_eq!((generation(&gateway), reloads(&gateway, "refused")), (1, count));
+        assert_eq!(sample(&gateway, "portcullis_policy_last_reload_ok"), 0);
+        let lines = verbose(&gateway);
+        assert!(lines.starts_with("ready\n"), "{lines}");
+        assert!(lines.contains("policy: generation 1, loaded"), "{lines}");
+        assert!(lines.contains("policy: the file on disk does not load since 20"), "{lines}");
+    }
+    gateway.wait_log("the fault is told with its place", |line| {
+        line["message"] == "the policy has a fault" && line["key"].as_str().unwrap_or("").contains("acces")
+    });
+    gateway.wait_log("and that the old policy goes on", |line| {
+        line["message"] == REFUSED && line["level"] == "error" && line["generation"] == "1"
+    });
+
+    std::fs::remove_file(gateway.dir().path().join("gateway.toml")).unwrap();
+    assert_eq!(reload(&gateway).status, 422, "it is gone");
+    std::fs::create_dir(gateway.dir().path().join("gateway.toml")).unwrap();
+    gateway.signal("HUP");
+    eventually("a folder is refused by signal too", || reloads(&gateway, "refused") == 7);
+    serves_only(&gateway, "/a", "/b");
+
+    std::fs::remove_dir(gateway.dir().path().join("gateway.toml")).unwrap();
+    gateway.dir().write("gateway.toml", only(&upstream, "/b"));
+    assert_eq!(reload(&gateway).is(200).json()["generation"], 2);
+    serves_only(&gateway, "/b", "/a");
+    assert_eq!(sample(&gateway, "portcullis_policy_last_reload_ok"), 1);
+    assert!(!verbose(&gateway).contains("does not load"), "{}", verbose(&gateway));
+}
+
+#[test]
+fn what_is_told_of_a_bad_file_holds_no_secret_of_it() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let secret = "s3cret-that-nobody-may-read-in-any-log-00000";
+    let issuer = format!(
+        "[[issuer]]\nissuer = \"https://b.test/\"\naudience = [\"b\"]\nalgorithms = [\"HS512\"]\nsecret = \"{secret}\"\n"
+    );
+    for bad in [issuer.clone(), issuer.replace("secret = \"", "secret = ").replace("000\"", "000")] {
+        gateway.dir().replace("gateway.toml", completed(&policy(&upstream, &format!("{bad}{PUBLIC}"))));
+        let answer = reload(&gateway);
+        assert_eq!(answer.status, 422, "{answer:#?}");
+        assert!(!answer.text().contains("s3cret"), "{answer:#?}");
+        assert!(!verbose(&gateway).contains("s3cret"), "{}", verbose(&gateway));
+    }
+    let log = gateway.stop();
+    assert!(log.contains(REFUSED) && !log.contains("s3cret"), "{log}");
+}
+
+fn limited(rate: &str) -> String {
+    format!(
+        "[rate_limit.few]\nby = \"client_ip\"\nrate = \"{rate}\"\nburst = 3\n\
+         [[route]]\nname = \"limited\"\npath = \"/limited\"\nupstream = \"app\"\naccess = \"public\"\n\
+         rate_limits = [\"few\"]\n"
+    )
+}
+
+#[test]
+fn counts_of_a_limit_go_on_over_a_reload_that_leaves_it_alone_and_only_over_such_a_one() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &limited("1/h"));
+    let ask = || Request::get("/limited").to(gateway.http());
+    let swap = |tables: &str| {
+        gateway.dir().replace("gateway.toml", completed(&policy(&upstream, tables)));
+        assert_eq!(reload(&gateway).status, 200);
+    };
+    ask().is(200);
+    ask().is(200);
+    swap(&format!("{}{PUBLIC}", limited("1/h")));
+    ask().is(200);
+    ask().is_refusal(429, "rate_limited");
+    for _ in 0..5 {
+        swap(&limited("1/h"));
+        ask().is_refusal(429, "rate_limited");
+    }
+    swap(&limited("2/h"));
+    for _ in 0..3 {
+        ask().is(200);
+    }
+    ask().is_refusal(429, "rate_limited");
+}
+
+#[test]
+fn connections_to_an_upstream_that_stays_are_used_on() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    for path in ["/a", "/b", "/c"] {
+        gateway.dir().replace("gateway.toml", only(&upstream, path));
+        assert_eq!(reload(&gateway).status, 200);
+        Request::get(path).over(&mut connection).is(200);
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn counters_of_a_route_go_on_over_a_reload() {
+    let upstream = Upstream::start();
+    let route = |path: &str| {
+        format!("[[route]]\nname = \"it\"\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n")
+    };
+    let gateway = gateway(&upstream, &route("/a"));
+    Request::get("/a").to(gateway.http()).is(200);
+    gateway.dir().replace("gateway.toml", completed(&policy(&upstream, &route("/b"))));
+    assert_eq!(reload(&gateway).status, 200);
+    Request::get("/b").to(gateway.http()).is(200);
+    eventually("both requests are counted", || {
+        let text = Request::get("/metrics").to(gateway.admin()).text();
+        let counts = text.lines().filter(|line| line.starts_with("portcullis_requests_total{route=\"it\""));
+        counts.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>() == 2
+    });
+}
+
+#[test]
+fn revoked_tokens_stay_revoked_and_sessions_stay_good_over_a_reload() {
+    let routes = "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/any\"\nupstream = \"echo\"\n";
+    let gateway = Portcullis::with(&format!("{AUTHORITY}{routes}")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let address = gateway.http();
+    let (ended, alive) = (login(address, "ada"), login(address, "ada"));
+    let ask = |token: &str| Request::get("/any").bearer(token).to(address);
+    ask(&ended.access).is(200);
+    ask(&alive.access).is(200);
+    Request::post("/auth/logout", "").bearer(&ended.access).to(address);
+    ask(&ended.access).is_refusal(401, "revoked_token");
+    for round in 0..3 {
+        // Other bounds each time, so that it is another policy each time.
+        let bounds = format!("[server.bounds]\nbody_size = \"{}MiB\"\n", 10 + round);
+        gateway.dir().replace("gateway.toml", completed(&format!("{bounds}{AUTHORITY}{routes}")));
+        assert_eq!(reload(&gateway).status, 200);
+        ask(&ended.access).is_refusal(401, "revoked_token");
+        let refused = post(address, "/auth/refresh", &json!({ "refresh_token": ended.refresh }));
+        assert_eq!(refused.status, 401, "{refused:#?}");
+        ask(&alive.access).is(200);
+        let again = login(address, "ada");
+        ask(&again.access).is(200);
+        Request::post("/auth/logout", "").bearer(&again.access).to(address);
+        ask(&again.access).is_refusal(401, "revoked_token");
+    }
+    // What is revoked outlives a policy that knows nothing of the authority.
+    gateway.dir().replace("gateway.toml", completed(&format!("{ISSUER}{routes}")));
+    assert_eq!(reload(&gateway).status, 200);
+    ask(&alive.access).is_refusal(401, "unknown_issuer");
+    gateway.dir().replace("gateway.toml", completed(&format!("{AUTHORITY}{routes}")));
+    assert_eq!(reload(&gateway).status, 200);
+    ask(&ended.access).is_refusal(401, "revoked_token");
+    ask(&alive.access).is(200);
+}
+
+const GUARDED: &str = "[[route]]\npath = \"/guarded\"\nupstream = \"app\"\n";
+
+#[test]
+fn an_issuers_changed_key_refuses_its_old_tokens_from_the_next_request_on() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, GUARDED);
+    let (old, new) = (token("ada").sign(), token("ada").sign_as_the_stranger());
+    let mut connection = Connection::open(gateway.http());
+    let mut ask = |token: &str| Request::get("/guarded").bearer(token).over(&mut connection);
+    for _ in 0..3 {
+        // Again and again: what is asked for twice is found in the caches.
+        ask(&old).is(200);
+        ask(&new).is_refusal(401, "bad_signature");
+    }
+    for _ in 0..3 {
+        gateway.dir().replace("jwks.json", forge::jwks_of_the_stranger().to_string());
+        assert_eq!(reload(&gateway).status, 200);
+        ask(&old).is_refusal(401, "bad_signature");
+        ask(&new).is(200);
+        ask(&new).is(200);
+        gateway.dir().replace("jwks.json", forge::jwks().to_string());
+        assert_eq!(reload(&gateway).status, 200);
+        ask(&new).is_refusal(401, "bad_signature");
+        ask(&old).is(200);
+        ask(&old).is(200);
+    }
+    gateway.dir().replace("jwks.json", "{\"keys\":[]}");
+    let answer = reload(&gateway);
+    assert_eq!(answer.status, 422, "a set without a key is no set: {answer:#?}");
+    ask(&old).is(200);
+}
+
+#[test]
+fn what_is_asked_of_tokens_is_asked_of_those_that_were_verified_before() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, GUARDED);
+    let good = token("ada").role("clerk").sign();
+    let ask = || Request::get("/guarded").bearer(&good).to(gateway.http());
+    let before = completed(&policy(&upstream, GUARDED));
+    for (what, wanted, code) in [
+        ("audience   = [\"orders\"]", "audience = [\"billing\"]", "wrong_audience"),
+        ("https://id.test/", "https://other.test/", "unknown_issuer"),
+        ("upstream = \"app\"\n", "upstream = \"app\"\nroles = [\"admin\"]\n", "insufficient_role"),
+        ("algorithms = [\"ES256\"]", "algorithms = [\"EdDSA\"]", "unsupported_algorithm"),
+    ] {
+        ask().is(200);
+        ask().is(200);
+        assert!(before.contains(what), "{what}");
+        gateway.dir().replace("gateway.toml", before.replace(what, wanted));
+        assert_eq!(reload(&gateway).status, 200, "{wanted}");
+        let refused = ask();
+        assert_eq!(refused.code(), code, "{refused:#?}");
+        gateway.dir().replace("gateway.toml", &before);
+        assert_eq!(reload(&gateway).status, 200);
+    }
+    ask().is(200);
+}
+
+#[test]
+fn a_stream_lives_on_under_its_policy_though_its_route_is_gone() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let upstream = Upstream::with(move |seen, wire| {
+        wire.read_body();
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+        if seen.target == "/a" {
+            opened.wait();
+        }
+        wire.send("4\r\nlast\r\n0\r\n\r\n");
+        After::Keep
+    });
+    let gateway = gateway(&upstream, "[[route]]\npath = \"/a\"\nupstream = \"app\"\naccess = \"public\"\n");
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/a").bytes());
+    upstream.wait_for_requests(1);
+    gateway.dir().replace("gateway.toml", only(&upstream, "/b"));
+    assert_eq!(reload(&gateway).status, 200);
+    serves_only(&gateway, "/b", "/a");
+    eventually("the old policy is counted as in use", || {
+        sample(&gateway, "portcullis_policies_before_in_use") == 1
+    });
+    gate.open();
+    assert_eq!(connection.answer().is(200).text(), "firstlast");
+    Request::get("/a").over(&mut connection).is_refusal(404, "no_route");
+    Request::get("/b").over(&mut connection).is(200);
+    eventually("and as gone when nothing goes on under it", || {
+        sample(&gateway, "portcullis_policies_before_in_use") == 0
+    });
+}
+
+#[test]
+fn what_is_fixed_from_the_start_is_told_to_need_a_restart_and_the_rest_is_in_force() {
+    let upstream = Upstream::start();
+    let https = "[server]\nhttps = \"127.0.0.1:0\"\n";
+    let gateway = gateway(&upstream, &format!("{https}{PUBLIC}"));
+    let route = "[[route]]\npath = \"/b\"\nupstream = \"app\"\naccess = \"public\"\n";
+    let changed = format!("{https}workers = 2\n[tls]\nmin_version = \"1.3\"\n{}", policy(&upstream, route));
+    let changed = completed(&changed).replace("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:1\"");
+    gateway.dir().replace("gateway.toml", changed);
+    let report = reload(&gateway).is(200).json();
+    let warnings = report["warnings"].as_array().unwrap();
+    let restart = warnings.iter().filter(|warning| warning["id"] == "restart_needed");
+    let keys: Vec<_> = restart.map(|warning| warning["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["server.http", "server.workers", "tls.min_version"], "{report:#}");
+    serves_only(&gateway, "/b", "/a");
+    gateway.wait_log("it is told in the log", |line| line["key"] == "server.http" && line["level"] == "warn");
+}
+
+/// A policy that is watched, with a route of this path.
+fn watching(upstream: &Upstream, reload: &str, path: &str) -> String {
+    let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n");
+    completed(&format!("[server]\nreload = \"{reload}\"\n{}{GUARDED}", policy(upstream, &route)))
+}
+
+#[test]
+fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not() {
+    let upstream = Upstream::start();
+    let watched = Portcullis::with(&watching(&upstream, "watch", "/0")).start();
+    let signalled = Portcullis::with(&watching(&upstream, "signal", "/0")).start();
+    let ways: [(&str, fn(&Dir, &str)); 4] = [
+        ("renamed over the old one", |dir, text| dir.replace("gateway.toml", text)),
+        ("written in place", |dir, text| dir.write("gateway.toml", text)),
+        ("removed and made anew", |dir, text| {
+            std::fs::remove_file(dir.path().join("gateway.toml")).unwrap();
+            dir.write("gateway.toml", text);
+        }),
+        ("renamed away and replaced, as editors do", |dir, text| {
+            std::fs::rename(dir.path().join("gateway.toml"), dir.path().join("gateway.toml~")).unwrap();
+            dir.write("gateway.toml", text);
+        }),
+    ];
+    for (count, (way, put)) in (1..).zip(ways) {
+        let (new, old) = (format!("/{count}"), format!("/{}", count - 1));
+        put(signalled.dir(), &watching(&upstream, "signal", &new));
+        put(watched.dir(), &watching(&upstream, "watch", &new));
+        eventually(way, || Request::get(&new).to(watched.http()).status == 200);
+        serves_only(&watched, &new, &old);
+        // It changed first, and is looked at no less often than the other; so it is not looked at.
+        Request::get(&new).to(signalled.http()).is_refusal(404, "no_route");
+    }
+    assert_eq!(generation(&signalled), 1);
+    assert_eq!(reload(&signalled).status, 200);
+    serves_only(&signalled, "/4", "/0");
+
+    let (old, new) = (token("ada").sign(), token("ada").sign_as_the_stranger());
+    let ask = |token: &str| Request::get("/guarded").bearer(token).to(watched.http());
+    ask(&old).is(200);
+    watched.dir().replace("jwks.json", forge::jwks_of_the_stranger().to_string());
+    eventually("the files that the policy names are watched as well", || ask(&new).status == 200);
+    ask(&old).is_refusal(401, "bad_signature");
+
+    watched.dir().replace("gateway.toml", "half a fi");
+    eventually("a bad file is told", || reloads(&watched, "refused") == 1);
+    serves_only(&watched, "/4", "/0");
+    watched.dir().replace("gateway.toml", watching(&upstream, "signal", "/5"));
+    eventually("and the mended one is taken", || Request::get("/5").to(watched.http()).status == 200);
+    watched.dir().replace("gateway.toml", watching(&upstream, "watch", "/6"));
+    assert_eq!(generation(&watched), reloads(&watched, "reloaded") + 1);
+    assert_eq!(reload(&watched).status, 200, "it is watched no more, and so was asked to");
+    watched.dir().replace("gateway.toml", watching(&upstream, "watch", "/7"));
+    eventually("and now it is again", || Request::get("/7").to(watched.http()).status == 200);
+}
+
+#[test]
+fn a_folder_that_kubernetes_turns_to_another_one_is_followed() {
+    let upstream = Upstream::start();
+    let dir = std::rc::Rc::new(Dir::new());
+    let volume = dir.path().join("volume");
+    let put = |version: &str, path: &str| {
+        let folder = volume.join(version);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("gateway.toml"), watching(&upstream, "watch", path)).unwrap();
+        // As the kubelet does: a new link, renamed over the old one.
+        symlink(version, volume.join("..data_tmp")).unwrap();
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    };
+    put("..v1", "/1");
+    // The gateway is started with the plain file in place, which is then turned into the link of a mounted volume.
+    let gateway = Portcullis::with(&watching(&upstream, "watch", "/0")).within(dir.clone()).start();
+    symlink("volume/..data/gateway.toml", dir.path().join("gateway.toml.new")).unwrap();
+    std::fs::rename(dir.path().join("gateway.toml.new"), dir.path().join("gateway.toml")).unwrap();
+    eventually("the link is followed", || Request::get("/1").to(gateway.http()).status == 200);
+    for round in 2..5 {
+        let (new, old) = (format!("/{round}"), format!("/{}", round - 1));
+        put(&format!("..v{round}"), &new);
+        std::fs::remove_dir_all(volume.join(format!("..v{}", round - 1))).unwrap();
+        eventually("the other folder is read", || Request::get(&new).to(gateway.http()).status == 200);
+        serves_only(&gateway, &new, &old);
+    }
+    assert_eq!(reloads(&gateway, "refused"), 0, "nothing is read between two folders");
+}
+
+#[test]
+fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    std::thread::scope(|scope| {
+        let admin = gateway.admin();
+        for _ in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..15 {
+                    let answer = Request::post("/reload", "").host("localhost").to(admin);
+                    // Each is answered; where too many wait, it is told so.
+                    assert!(matches!(answer.status, 200 | 422 | 503), "{answer:#?}");
+                }
+            });
+        }
+        for round in 0..60 {
+            let text = match round % 3 {
+                0 => "no policy".to_owned(),
+                _ => only(&upstream, &format!("/{round}")),
+            };
+            gateway.dir().replace("gateway.toml", text);
+            gateway.signal("HUP");
+        }
+    });
+    gateway.dir().replace("gateway.toml", only(&upstream, "/last"));
+    gateway.signal("HUP");
+    eventually("the last signal counts", || Request::get("/last").to(gateway.http()).status == 200);
+    serves_only(&gateway, "/last", "/59");
+    // What is told is what happened.
+    eventually("each reload is told once", || {
+        told(&gateway, RELOADED) as u64 == reloads(&gateway, "reloaded")
+            && told(&gateway, REFUSED) as u64 == reloads(&gateway, "refused")
+    });
+    assert_eq!(generation(&gateway), reloads(&gateway, "reloaded") + 1);
+    assert_eq!(sample(&gateway, "portcullis_policy_last_reload_ok"), 1);
+    gateway.stop();
+}
+
+#[test]
+fn a_reload_while_draining_neither_ends_nor_holds_up_what_is_finished() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.read_body();
+        opened.wait();
+        wire.answer("200 OK", "", "late");
+        After::Keep
+    });
+    let mut gateway = gateway(&upstream, PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get("/").bytes());
+    upstream.wait_for_requests(1);
+    gateway.signal("TERM");
+    eventually("it drains", || Request::get("/readyz").to(gateway.admin()).status == 503);
+    gateway.dir().replace("gateway.toml", only(&upstream, "/b"));
+    assert_eq!(reload(&gateway).status, 200);
+    gateway.signal("HUP");
+    eventually("by signal too", || generation(&gateway) == 3);
+    gateway.dir().replace("gateway.toml", "no policy");
+    assert_eq!(reload(&gateway).status, 422);
+    assert_eq!(Request::get("/readyz").to(gateway.admin()).status, 503, "it is still draining");
+    gate.open();
+    assert_eq!(connection.answer().is(200).text(), "late");
+    assert_eq!(gateway.exit_code(), Some(0));
+}
