@@ -5,11 +5,13 @@ mod compile;
 pub mod findings;
 mod live;
 mod read;
+mod server_plan;
 mod waivers;
 
-pub use compile::{Compiled, ServerPlan, compile, compile_after};
+pub use compile::{Compiled, compile, compile_after};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use read::read;
+pub use server_plan::ServerPlan;
 pub use waivers::{Sifted, Waived, Waivers};
 
 use crate::authenticate::{Admission, KeySet, Trust};

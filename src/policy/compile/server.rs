@@ -1,0 +1,228 @@
+//! `[server]`, `[tls]`, `[log]`: where to listen, within which bounds, and what holds for all requests.
+
+use super::Faults;
+use crate::config::file::{self, File};
+use crate::config::units::Secret;
+use crate::forward::BodyBounds;
+use crate::journal::{Level, Style};
+use crate::plan::{AccessLog, Plan};
+use crate::policy::{Front, ServerPlan};
+use crate::route::head::HeadBounds;
+use crate::route::path::Slashes;
+use crate::tls::{Files, MinVersion};
+use http::HeaderValue;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Each worker is a thread with its own sockets and counters: more than this is a slip of the pen.
+const CORES_MAX: usize = 1024;
+/// Recent decisions beyond this are a log's business.
+const DECISIONS_MAX: usize = 100_000;
+
+pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
+    let bounds = &file.server.bounds;
+    if file.server.trusted_proxies.iter().any(|network| network.is_everything()) {
+        faults.warn(
+            "trusts_everybody",
+            "server.trusted_proxies",
+            "a network that holds every address: any client can pass for any other",
+            "name the addresses of the proxies in front of the gateway",
+        );
+    }
+    let hsts = file.tls.as_ref().map_or(file::Tls::default().hsts, |tls| tls.hsts.clone());
+    let hsts = match hsts.as_str() {
+        "" => None,
+        text => match HeaderValue::from_str(text) {
+            Ok(value) => Some(value),
+            Err(_) => {
+                faults.fault("bad_value", "tls.hsts", "no header value", "such as \"max-age=31536000\"");
+                None
+            }
+        },
+    };
+    Front {
+        head_bounds: HeadBounds { header_count: bounds.headers, header_bytes: bounds.header_size.as_usize() },
+        body_bounds: BodyBounds { size: bounds.body_size.as_u64(), timeout: bounds.body_timeout.into() },
+        slashes: match file.server.paths {
+            file::Paths::Strict => Slashes::Strict,
+            file::Paths::Merge => Slashes::Merge,
+        },
+        trusted_proxies: file.server.trusted_proxies.clone().into(),
+        hsts,
+        forward_token: file.identity.forward_token,
+        keeps_decisions: file.policy.decisions > 0,
+        redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
+    }
+}
+
+/// How many recent decisions are kept. Each takes up to 2 KiB.
+fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
+    let decisions = file.policy.decisions;
+    if decisions > DECISIONS_MAX {
+        faults.fault(
+            "bad_value",
+            "policy.decisions",
+            format!("{decisions}: more than are kept in memory"),
+            format!("a number up to {DECISIONS_MAX}; 0 keeps none"),
+        );
+    }
+    decisions.min(DECISIONS_MAX)
+}
+
+pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
+    let server = &file.server;
+    let bounds = &server.bounds;
+    let https = server.https.addresses().to_vec();
+    let http = server.http.addresses().to_vec();
+    if https.is_empty() && http.is_empty() {
+        faults.fault(
+            "nothing_served",
+            "server",
+            "neither https nor http has an address",
+            "give one of them an address",
+        );
+    }
+    let redirect = server.plain == file::Plain::Redirect;
+    if redirect && https.is_empty() && !http.is_empty() {
+        faults.fault(
+            "nothing_to_redirect_to",
+            "server.plain",
+            "\"redirect\" while [server] https is off",
+            "turn https on, or say plain = \"serve\"",
+        );
+    }
+    if https.len() > 1 && redirect && https.iter().any(|address| address.port() != https[0].port()) {
+        faults.warn(
+            "redirect_port",
+            "server.https",
+            format!("several ports: cleartext is redirected to the first, {}", https[0].port()),
+            "put the port that clients should use first",
+        );
+    }
+    for (key, duration) in [
+        ("server.bounds.header_timeout", Duration::from(bounds.header_timeout)),
+        ("server.bounds.body_timeout", bounds.body_timeout.into()),
+        ("server.bounds.idle_timeout", bounds.idle_timeout.into()),
+    ] {
+        if duration.is_zero() {
+            faults.fault("bad_value", key, "0: nothing could arrive in time", "a duration such as \"30s\"");
+        }
+    }
+    if bounds.header_size.as_usize() < 1024 {
+        faults.fault(
+            "bad_value",
+            "server.bounds.header_size",
+            "less than 1KiB",
+            "at least \"1KiB\"; the default is \"32KiB\"",
+        );
+    }
+    for (key, number) in [
+        ("server.bounds.headers", bounds.headers),
+        ("server.bounds.connections", bounds.connections),
+        ("server.bounds.streams", bounds.streams as usize),
+    ] {
+        if number == 0 {
+            faults.fault("bad_value", key, "0: nothing could be served", "a number of at least 1");
+        }
+    }
+    let tls = file.tls.clone().unwrap_or_default();
+    let certificate = match (tls.certificate.as_str(), tls.key.as_str()) {
+        ("", "") => None,
+        ("", _) => {
+            faults.fault("half_a_pair", "tls.key", "a key without its certificate", "add [tls] certificate");
+            None
+        }
+        (_, "") => {
+            faults.fault("half_a_pair", "tls.certificate", "a certificate without its key", "add [tls] key");
+            None
+        }
+        (certificate, key) => Some(Files { certificate: faults.path(certificate), key: faults.path(key) }),
+    };
+    let min_version = match tls.min_version {
+        file::TlsVersion::Tls12 => MinVersion::Tls12,
+        file::TlsVersion::Tls13 => MinVersion::Tls13,
+    };
+    if let Some(files) = &certificate
+        && let Err(why) = crate::tls::Certificates::open(files.clone())
+    {
+        faults.fault(
+            "bad_certificate",
+            "tls.certificate",
+            why,
+            "PEM files of a certificate chain and its key",
+        );
+    }
+    let human = match file.log.format {
+        file::LogFormat::Human => true,
+        file::LogFormat::Json => false,
+        file::LogFormat::Auto => std::io::stdout().is_terminal(),
+    };
+    let cores = match server.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers if workers <= CORES_MAX => workers,
+        workers => {
+            let hint = format!("at most {CORES_MAX}; 0 for one a core");
+            faults.fault("bad_value", "server.workers", workers.to_string(), hint);
+            1
+        }
+    };
+    ServerPlan {
+        watch: (server.reload == file::Reload::Watch).then(|| referred(file, faults)),
+        cores,
+        https,
+        http,
+        admin: server.admin.addresses().to_vec(),
+        redirect,
+        certificate,
+        min_version,
+        state_dir: faults.path(&file.state.dir),
+        level: match file.log.level {
+            file::LogLevel::Error => Level::Error,
+            file::LogLevel::Warn => Level::Warn,
+            file::LogLevel::Info => Level::Info,
+            file::LogLevel::Debug => Level::Debug,
+        },
+        worker: Plan {
+            header_timeout: bounds.header_timeout.into(),
+            idle_timeout: bounds.idle_timeout.into(),
+            body_timeout: bounds.body_timeout.into(),
+            header_size: bounds.header_size.as_usize(),
+            header_count: bounds.headers,
+            streams: bounds.streams,
+            connections_max: bounds.connections,
+            drain: server.drain.into(),
+            access: match file.log.access {
+                file::LogAccess::On => AccessLog::On,
+                file::LogAccess::Refusals => AccessLog::Refusals,
+                file::LogAccess::Off => AccessLog::Off,
+            },
+            style: if human { Style::Human } else { Style::Json },
+            decisions: decisions(file, faults),
+        },
+    }
+}
+
+/// The files that a policy is made of beside its own: keys, secrets, whom to trust.
+fn referred(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
+    let of_secret = |secret: &Option<Secret>| match secret {
+        Some(Secret::File(path)) => Some(faults.path(path)),
+        Some(Secret::Environment(_) | Secret::Literal(_)) | None => None,
+    };
+    let mut files = Vec::new();
+    for issuer in &file.issuer {
+        files.extend(issuer.jwks.as_deref().map(|path| faults.path(path)));
+        files.extend(of_secret(&issuer.secret));
+        files.extend(of_secret(&issuer.public_key));
+    }
+    for upstream in file.upstream.values() {
+        files.extend(upstream.ca.as_deref().map(|path| faults.path(path)));
+        files.extend(of_secret(&upstream.identity_secret));
+    }
+    if let Some(authority) = &file.authority {
+        files.extend(of_secret(&authority.secret));
+        files.extend(of_secret(&authority.store));
+        files.extend(authority.client.values().filter_map(|client| of_secret(&client.secret)));
+    }
+    files
+}
