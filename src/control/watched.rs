@@ -154,6 +154,9 @@ mod tests {
         assert_eq!(told(&mut watched), 1, "removed");
         fs::write(&path, "three").unwrap();
         assert_eq!(told(&mut watched), 1, "come back");
+
+        fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(told(&mut watched), 1, "touched: whether it says anything else, reading it tells");
     }
 
     #[test]

@@ -373,6 +373,9 @@ fn what_is_fixed_from_the_start_is_told_to_need_a_restart_and_the_rest_is_in_for
     gateway.wait_log("it is told in the log", |line| line["key"] == "server.http" && line["level"] == "warn");
 }
 
+/// A way to put a policy in place, and its name.
+type Way = (&'static str, fn(&Dir, &str));
+
 /// A policy that is watched, with a route of this path.
 fn watching(upstream: &Upstream, reload: &str, path: &str) -> String {
     let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n");
@@ -384,7 +387,7 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
     let upstream = Upstream::start();
     let watched = Portcullis::with(&watching(&upstream, "watch", "/0")).start();
     let signalled = Portcullis::with(&watching(&upstream, "signal", "/0")).start();
-    let ways: [(&str, fn(&Dir, &str)); 4] = [
+    let ways: [Way; 4] = [
         ("renamed over the old one", |dir, text| dir.replace("gateway.toml", text)),
         ("written in place", |dir, text| dir.write("gateway.toml", text)),
         ("removed and made anew", |dir, text| {

@@ -14,6 +14,8 @@ pub(super) enum Flaw {
 
 /// Shorter secrets are refused for their length.
 const LENGTH_MIN: usize = 32;
+/// So much of a long one is looked at: whether it repeats takes time by the square of that.
+const LOOKED_AT: usize = 1024;
 /// Of 32 random hexadecimal digits, one time in a billion fewer than so many differ.
 const DIFFERENT_MIN: usize = 8;
 /// What repeats after so few bytes has less than 64 bits in it.
@@ -53,6 +55,7 @@ pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
     if secret.len() < LENGTH_MIN {
         return None;
     }
+    let secret = &secret[..secret.len().min(LOOKED_AT)];
     if secret == PUBLISHED.as_bytes() || is_phrase(secret) {
         return Some(Flaw::Known("a text of examples and tutorials, which everybody tries first"));
     }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 const NAMES_MAX: usize = 500;
 /// Shorter names differ by one letter all the time.
 const LETTERS_MIN: usize = 5;
+/// Longer names are not compared letter by letter, which takes time and memory by the square of their lengths.
+const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.file.route.iter().enumerate();
@@ -50,7 +52,8 @@ fn near(what: &str, names: &Used<'_>, faults: &mut Faults<'_>) {
     for (name, (key, count)) in names {
         let is_near = |other: &str| {
             let same_letters = name.eq_ignore_ascii_case(other);
-            let long = name.len().min(other.len()) >= LETTERS_MIN;
+            let lengths = LETTERS_MIN..=LETTERS_MAX;
+            let long = lengths.contains(&name.len()) && lengths.contains(&other.len());
             // Of numbered names (`tier1`, `tier2`) each is meant.
             let numbered = name.bytes().chain(other.bytes()).any(|byte| byte.is_ascii_digit());
             same_letters || long && !numbered && strsim::damerau_levenshtein(name, other) == 1
