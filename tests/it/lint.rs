@@ -32,7 +32,7 @@ expect = { deny = "missing_token" }
 
 fn written(tables: &str, secret: &str) -> Dir {
     let dir = Dir::new();
-    dir.write("other.txt", secret.to_owned());
+    dir.write("other.txt", secret);
     write_policy(&dir, &policy(&Upstream::start(), tables));
     dir
 }
