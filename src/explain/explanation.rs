@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Outcome {
 /// The verdict on a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The route that covers it: a position in [`Policy::routes`].
+    /// The route that covers it: a position in [`crate::policy::Policy::routes`].
     pub route: Option<usize>,
     /// What becomes of it, were its route not in the shadow.
     pub outcome: Outcome,
