@@ -316,3 +316,40 @@ fn ten_thousand_routes_are_served_each_as_it_says() {
     assert_eq!(metrics.text().matches("portcullis_request_duration_seconds_count{").count(), 4);
     assert!(gateway.peak_memory() < 600 << 20, "{}", gateway.peak_memory());
 }
+
+#[test]
+fn whatever_takes_the_place_of_the_policy_what_is_served_goes_on() {
+    let policy = format!("{ISSUER}{ECHO}{}", route("/served"));
+    let gateway = Portcullis::with(&policy).start();
+    let dir = gateway.dir();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::create_dir(at("folder")).unwrap();
+    assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    dir.write("bytes", [0xff, 0xfe, b'=', b'1']);
+    dir.write("large", vec![b'#'; 17 << 20]);
+    dir.write("deep", "a = [".repeat(10_000));
+    dir.write("routes", format!("{ECHO}{}", route("/x").repeat(90_000)));
+    for (target, says) in [
+        ("folder", "a directory, not a file"),
+        ("pipe", "a pipe, not a file"),
+        ("/dev/zero", "a device, not a file"),
+        ("absent", "No such file"),
+        ("bytes", "not UTF-8"),
+        ("large", "16MiB"),
+        ("deep", "nested"),
+        ("routes", "more_findings"),
+    ] {
+        symlink(target, at("link")).unwrap();
+        std::fs::rename(at("link"), at("gateway.toml")).unwrap();
+        let answer = Request::new("POST", "/reload").host("localhost").to(gateway.admin());
+        assert_eq!(answer.status, 422, "{target}: {answer:#?}");
+        let told = answer.json()["diagnostics"].to_string();
+        assert!(told.contains(says), "{target}: {}", &told[..told.len().min(2000)]);
+        Request::get("/served").to(gateway.http()).is(200);
+    }
+    assert!(gateway.peak_memory() < 1 << 30, "{} bytes", gateway.peak_memory());
+    std::fs::remove_file(at("gateway.toml")).unwrap();
+    write_policy(dir, &format!("{ISSUER}{ECHO}{}", route("/next")));
+    Request::new("POST", "/reload").host("localhost").to(gateway.admin()).is(200);
+    Request::get("/next").to(gateway.http()).is(200);
+}
