@@ -248,9 +248,15 @@ impl<T> RouteTable<T> {
             None => false,
             Some(place) if place == spot.place => false,
             Some(place) => self.places[place].iter().any(|&other| {
-                let met = self.by_method(&self.spots[other], head.method);
-                // Where the path is another's and the method is not, it would be refused.
-                met.is_none_or(|met| self.guards[index].is_way_around(self.guards[met]))
+                let other = &self.spots[other];
+                match self.by_method(other, head.method) {
+                    Some(met) => self.guards[index].is_way_around(self.guards[met]),
+                    // By this method the path would be refused.
+                    None => other
+                        .entries
+                        .iter()
+                        .any(|&entry| self.guards[entry].before == self.guards[index].before),
+                }
             }),
         }
     }
@@ -624,6 +630,16 @@ mod tests {
                 assert_eq!(is_refused(&table, path), refused, "{path}: {admin:?} {rest:?}");
             }
             assert!(!is_refused(&table, "/admin") && !is_refused(&table, "/Other;x=1"));
+        }
+        for (before, refused) in [(0, true), (7, false)] {
+            let guards = [guard(before, nothing, false), guard(0, nothing, false), guard(0, role, false)];
+            let entries = [("/page", &["GET"][..]), ("/{*rest}", &[]), ("/guarded", &[])];
+            let entries = entries.map(|(path, methods)| matcher("", path, methods));
+            let table = RouteTable::build(entries.into_iter().zip([0, 1, 2]).collect()).unwrap();
+            let table = table.guarding(|index| guards[*index]);
+            let posted = find(&table, &Method::POST, None, "/Page");
+            assert_eq!(posted == Err(Denial::BadRequest(Malformed::OtherRoute)), refused, "{before}");
+            assert!(!is_refused(&table, "/Page"), "by GET it passes as it is");
         }
     }
 
