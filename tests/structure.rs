@@ -188,3 +188,32 @@ fn what_is_allowed_is_not_a_fault() {
         assert_eq!(faults(&[file]), Vec::<String>::new(), "{module}");
     }
 }
+
+#[test]
+fn what_the_program_is_made_of_is_in_the_image_that_builds_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let copied: BTreeSet<&str> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "))
+        .flat_map(|line| line.split(' ').rev().skip(1))
+        .collect();
+    let mut paths = Vec::new();
+    files(&root.join("src"), &mut paths);
+    // Files that are tests as a whole are not built there.
+    paths.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("config/reference.rs"));
+    let mut included = 0;
+    for path in paths {
+        let code = code(&fs::read_to_string(&path).unwrap());
+        for rest in code.split("include_str!(\"").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            let file = path.parent().unwrap().join(name).canonicalize().unwrap();
+            let file = file.strip_prefix(root.canonicalize().unwrap()).unwrap().to_str().unwrap().to_owned();
+            included += 1;
+            let is_copied =
+                copied.iter().any(|copied| file == *copied || file.starts_with(&format!("{copied}/")));
+            assert!(is_copied, "{}: {file} is not copied by the Dockerfile", path.display());
+        }
+    }
+    assert!(included > 1, "the page of the login and the reference at least");
+}
