@@ -235,8 +235,13 @@ impl<T> RouteTable<T> {
     /// around the guard. Who means two paths that differ by case has a route for each.
     fn is_way_around(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
         let path = &*head.path;
-        let is_plain = !path.bytes().any(|byte| byte.is_ascii_uppercase() || matches!(byte, b'%' | b';'));
-        if !self.guards_differ || is_plain && !self.has_upper {
+        if !self.guards_differ {
+            return false;
+        }
+        // All bytes and no branch: sixteen at a time, which for a path is faster than to stop at the first.
+        let is_odd = |byte: u8| byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';');
+        let is_plain = !path.bytes().fold(false, |odd, byte| odd | is_odd(byte));
+        if is_plain && !self.has_upper {
             return false;
         }
         let Some(read) = path::leniently(path) else { return true };
