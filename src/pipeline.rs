@@ -104,7 +104,7 @@ async fn serve<'p>(
     if connection.take_fragment() {
         return Err(Denial::BadRequest(Malformed::Fragment));
     }
-    let head = Head::read(&parts, policy.front.head_bounds, policy.front.slashes)?;
+    let head = policy.front.head(&parts)?;
     if let Some(port) = connection.redirect {
         return to_https(&head, port);
     }

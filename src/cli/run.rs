@@ -7,9 +7,8 @@ use crate::authority::{Absent, Authority};
 use crate::clock::Now;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::diagnostic::Severity;
-use crate::explain::spelling;
 use crate::journal::{Journal, Level};
-use crate::policy::{Compiled, LivePolicy, ServerPlan};
+use crate::policy::{self, Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
 use crate::respond::metrics::WorkerCounters;
 use crate::tls::{self, Certificates};
@@ -102,9 +101,9 @@ fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
         // Not on the way of the start: it refuses nothing, and of ten thousand routes it takes a moment.
         let shared = shared.clone();
         std::thread::spawn(move || {
-            let found = spelling::attack(&asked, &route_places, Severity::Warning);
-            for warning in spelling::bounded(waivers.sift(found).left) {
-                control::tell(&shared, Level::Warn, "the policy has a weak spot", &warning);
+            let found = policy::attack(&asked, &route_places, &waivers, Severity::Warning);
+            for warning in &found.left {
+                control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
             }
         });
     }

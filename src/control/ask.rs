@@ -4,6 +4,7 @@
 //! Promises that no web page can ask: neither one of another site in an operator's browser, nor one whose name was made
 //! to lead here (DNS rebinding). A token that is asked about is verified and forgotten.
 
+use crate::authority::BodyKind;
 use crate::clock::Now;
 use crate::explain::{Question, explain};
 use crate::policy::Policy;
@@ -102,10 +103,8 @@ impl Asked {
 /// # Errors
 /// When it was not asked in JSON, or what is asked cannot be understood; what is wrong is told to who asked alone.
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, Unanswered> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     // A form or plain text is what a page may send without asking first.
-    let essence = kind.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
+    if BodyKind::of(headers) != Some(BodyKind::Json) {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "want application/json\n".to_owned()));
     }
     let body = received(body).await?;

@@ -6,11 +6,7 @@ use crate::clock::Now;
 use crate::journal::{Journal, Level};
 use crate::moment::rfc3339;
 use crate::tls::{Certificates, Files};
-use std::time::Duration;
-use tokio::time::MissedTickBehavior;
 
-/// How often the files are looked at: a new certificate is shown within about a second.
-const INTERVAL: Duration = Duration::from_millis(500);
 /// How long before its end a certificate is told of, in seconds: two weeks, in which a person may be on leave.
 const SOON: u64 = 14 * 86_400;
 
@@ -24,8 +20,7 @@ enum Told {
 
 /// Looks after the certificate, for ever. The files are looked at on a thread of their own: their folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = super::looks();
     let mut files = certificates.files();
     // Read again once: they may have changed since the start of the process read them.
     let mut watched = Watched::unread(paths(&files));

@@ -6,18 +6,12 @@ use crate::journal::Level;
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::MissedTickBehavior;
-
-/// How often the folder is looked at. What a command changed is in force within a second.
-const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Looks after the keys of this issuer, for ever. Each look is on a thread of its own: the folder may be slow, and making
 /// a key takes a while.
 pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Watcher) {
     let keyring = watcher.keyring().clone();
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = super::looks();
     loop {
         interval.tick().await;
         let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());

@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// How much longer than the drain itself the cores may take to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -93,6 +94,14 @@ async fn hang_ups(mut hang_up: Signal, ask: mpsc::Sender<Option<Asked>>) {
             return;
         }
     }
+}
+
+/// When files are looked at that may be replaced while they are used: what a person or a command changed is in force within
+/// about a second. Looks that a slow folder held up are not made up for.
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {

@@ -18,10 +18,8 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 
 /// So many faults of a file are told in the log; `portcullis check` tells all.
 const FAULTS_TOLD: usize = 20;
@@ -150,13 +148,9 @@ pub struct Reloader {
     keys: Option<JoinHandle<()>>,
 }
 
-/// How often the files are looked at.
-const INTERVAL: Duration = Duration::from_millis(500);
-
 /// Asks for a reload when the watched files have changed, for ever.
 pub(super) async fn watch(watching: Arc<Mutex<Option<Watched>>>, ask: mpsc::Sender<Option<Asked>>) {
-    let mut interval = tokio::time::interval(INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = super::looks();
     loop {
         interval.tick().await;
         let watching = watching.clone();
@@ -206,8 +200,9 @@ impl Reloader {
         let read = Now::read();
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
         // A panic is a fault of ours, and no reason to stop serving.
-        let made = made
-            .unwrap_or_else(|_| Err(vec![ours("the policy could not be compiled: a fault of the gateway")]));
+        let made = made.unwrap_or_else(|_| {
+            Err(vec![of_file(&self.path, "it could not be compiled: a fault of the gateway")])
+        });
         match made {
             Ok(made) => self.publish(made, read),
             Err(diagnostics) => self.refuse(diagnostics),
@@ -278,7 +273,7 @@ impl Reloader {
             None => tls::self_signed(&plan.state_dir),
         };
         let why = files.and_then(|files| certificates.follow(files)).err()?;
-        Some(Diagnostic { severity: Severity::Warning, id: "bad_certificate", ..ours(&why) })
+        Some(Diagnostic { severity: Severity::Warning, id: "bad_certificate", ..of_file(&self.path, &why) })
     }
 
     /// Watches what the policy in force is made of, if it says so.
@@ -321,18 +316,18 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),
         (Some(terms), _, _) => match Authority::start(terms, cores, shared.journal.clone()) {
             Ok(authority) => Some(authority),
-            Err(why) => return Err(vec![ours(&why)]),
+            Err(why) => return Err(vec![of_file(path, &why)]),
         },
     };
     Ok(compiled)
 }
 
-/// A fault that stands nowhere in the file.
-fn ours(why: &str) -> Diagnostic {
+/// A fault of the file as a whole.
+fn of_file(path: &Path, why: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
         id: "cannot_serve",
-        place: Place::File(String::new()),
+        place: Place::File(path.display().to_string()),
         key: String::new(),
         found: why.to_owned(),
         hint: String::new(),

@@ -1,6 +1,7 @@
 //! Asks the stages: the one place where a question meets the code that serves.
 
 use super::explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
+use super::met;
 use super::near;
 use super::question::{Credential, Question};
 use crate::accept::forwarded;
@@ -15,7 +16,7 @@ use crate::denial::Denial;
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
 use crate::limit::{By, Limit};
-use crate::peer::{Caller, Peer, Scheme};
+use crate::peer::{Caller, Peer};
 use crate::policy::{Handler, Policy, Route};
 use crate::request_id::RequestId;
 use crate::route::{Found, Head};
@@ -82,7 +83,7 @@ impl<'p> Examiner<'p> {
     /// The verdict on a request.
     pub fn verdict(&self, question: &Question) -> Verdict {
         let (parts, trust, cache) = self.prepared(question);
-        let read = Head::read(&parts, self.policy.front.head_bounds, self.policy.front.slashes);
+        let read = self.policy.front.head(&parts);
         let course = match &read {
             Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
             Err(denial) => Course::ended(denial.clone()),
@@ -95,7 +96,7 @@ impl<'p> Examiner<'p> {
     pub fn sent(&self, question: &Question) -> (Verdict, Option<Outgoing>) {
         let (parts, trust, cache) = self.prepared(question);
         let sender = self.sender(question, &parts);
-        let read = Head::read(&parts, self.policy.front.head_bounds, self.policy.front.slashes);
+        let read = self.policy.front.head(&parts);
         let (course, outgoing) = match &read {
             Ok(head) => {
                 let course = self.follow(head, &sender, question, trust, cache);
@@ -135,7 +136,7 @@ impl<'p> Examiner<'p> {
             detail: None,
             outgoing: None,
         };
-        let read = Head::read(&parts, policy.front.head_bounds, policy.front.slashes);
+        let read = policy.front.head(&parts);
         let course = match &read {
             Ok(head) => self.follow(head, &sender, question, trust, cache),
             Err(denial) => Course::ended(denial.clone()),
@@ -173,8 +174,7 @@ impl<'p> Examiner<'p> {
         trust: &Trust,
         cache: &RefCell<TokenCache>,
     ) -> Course<'p, 'h> {
-        // By the listener, whatever a proxy before it says of its own client.
-        if self.policy.front.redirect && question.scheme == Scheme::Http {
+        if self.policy.front.redirects(question.scheme) {
             return Course { outcome: Outcome::Redirected, ..Course::ended(Denial::NoRoute) };
         }
         let found = match self.policy.table.find(head) {
@@ -220,12 +220,12 @@ impl<'p> Examiner<'p> {
             Credential::AsSent => (parts, &self.trust, &self.tokens),
             Credential::Token(token) => {
                 let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
-                self.place(&mut parts, token, csrf.as_deref());
+                self.place(&mut parts, question, token, csrf.as_deref());
                 (parts, &self.trust, &self.tokens)
             }
             Credential::Claims(claims) => {
                 let (token, csrf) = self.token_of(claims.clone(), question.now);
-                self.place(&mut parts, &token, Some(&csrf));
+                self.place(&mut parts, question, &token, Some(&csrf));
                 (parts, &self.assuming, &self.described)
             }
         }
@@ -262,12 +262,8 @@ impl<'p> Examiner<'p> {
 
     /// Puts a token where the request's route looks for one: in the header where it does, else in the place that it
     /// names.
-    fn place(&self, parts: &mut Parts, token: &str, csrf: Option<&str>) {
-        let route = {
-            let read = Head::read(parts, self.policy.front.head_bounds, self.policy.front.slashes);
-            let found = read.as_ref().ok().and_then(|head| self.policy.table.find(head).ok());
-            found.map(|found| &self.policy.routes[*found.entry])
-        };
+    fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
+        let route = met(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.admission.sources);
         let cookies = self.policy.trust.cookies();
         let value = |text: String| HeaderValue::try_from(text).ok();

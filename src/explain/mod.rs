@@ -25,6 +25,16 @@ pub use question::{Credential, NOBODYS_ADDRESS, Question};
 
 use crate::policy::Policy;
 
+/// The route that covers a request: a position in [`Policy::routes`]; none where there is none, or it is refused or
+/// redirected before there is one.
+pub fn met(policy: &Policy, question: &Question) -> Option<usize> {
+    if policy.front.redirects(question.scheme) {
+        return None;
+    }
+    let head = policy.front.head(&question.parts).ok()?;
+    policy.table.find(&head).ok().map(|found| *found.entry)
+}
+
 /// The verdict on a request. Whoever has many questions makes one [`Examiner`].
 pub fn verdict(policy: &Policy, question: &Question) -> Verdict {
     Examiner::new(policy).verdict(question)

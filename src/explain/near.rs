@@ -2,6 +2,7 @@
 //!
 //! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
 
+use super::sample;
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
@@ -79,13 +80,9 @@ pub(super) fn near(
 
 /// What a matcher covers, in a line.
 pub(super) fn covers(matcher: &Matcher) -> String {
-    let host = match &matcher.host {
-        HostPattern::Any => Cow::Borrowed(""),
-        host => Cow::Owned(host.to_string()),
-    };
     let methods = methods(&matcher.methods);
     let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
-    format!("{methods}{host}{}", matcher.path)
+    format!("{methods}{}", sample::covers(matcher))
 }
 
 /// Whether a pattern has another word than the path somewhere, in whatever case: then [`miss`] would not find it near, and

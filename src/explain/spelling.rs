@@ -15,8 +15,8 @@ use crate::denial::Denial;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Route};
+use crate::route::HostPattern;
 use crate::route::path::leniently;
-use crate::route::{Head, HostPattern};
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
@@ -192,7 +192,7 @@ impl<'p> Attack<'p> {
     fn try_spelling(&mut self, guarded: &mut Guarded<'_>, kind: Kind, odd: &Question) -> Met {
         let policy = self.policy;
         let front = &policy.front;
-        let Ok(head) = Head::read(&odd.parts, front.head_bounds, front.slashes) else { return Met::Nothing };
+        let Ok(head) = front.head(&odd.parts) else { return Met::Nothing };
         let by = match policy.table.find(&head) {
             Ok(found) => *found.entry,
             Err(Denial::MethodNotAllowed(_)) => return Met::OtherMethod,
@@ -233,7 +233,7 @@ impl<'p> Attack<'p> {
     /// The path that the upstream would get.
     fn sent(&self, delivery: &Delivery, question: &Question) -> Option<String> {
         let front = &self.policy.front;
-        let head = Head::read(&question.parts, front.head_bounds, front.slashes).ok()?;
+        let head = front.head(&question.parts).ok()?;
         let target = Target::of(&head, &question.parts.uri, delivery.strip_prefix.as_deref(), None);
         Some(target.path.path().to_owned())
     }

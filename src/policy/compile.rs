@@ -55,9 +55,8 @@ impl Compiled {
     /// Tries each route in odd spellings, and tells those that get past one.
     #[must_use]
     pub fn attacked(mut self, severity: Severity) -> Self {
-        let found = spelling::attack(&self.policy, &self.route_places, severity);
-        let Sifted { left, waived } = self.waivers.sift(found);
-        self.warnings.extend(spelling::bounded(left));
+        let Sifted { left, waived } = attack(&self.policy, &self.route_places, &self.waivers, severity);
+        self.warnings.extend(left);
         self.warnings.extend(waived.into_iter().map(|waived| waived.finding));
         self
     }
@@ -83,6 +82,13 @@ impl Compiled {
         failures.extend(self.weaknesses());
         Err(Diagnostic::bounded(failures))
     }
+}
+
+/// Tries each route of a policy in odd spellings. Of those that get past one and are not accepted, as many are told as are
+/// read.
+pub fn attack(policy: &Policy, places: &[Place], waivers: &Waivers, severity: Severity) -> Sifted {
+    let Sifted { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
+    Sifted { left: spelling::bounded(left), waived }
 }
 
 /// Gathers faults and warnings as the parts of a file are compiled.

@@ -8,7 +8,7 @@ mod read;
 mod server_plan;
 mod waivers;
 
-pub use compile::{Compiled, compile, compile_after};
+pub use compile::{Compiled, attack, compile, compile_after};
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use read::read;
 pub use server_plan::ServerPlan;
@@ -18,14 +18,17 @@ use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
+use crate::denial::Denial;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
+use crate::peer::Scheme;
 use crate::respond::compat::Places;
 use crate::respond::metrics::RouteCounters;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
-use crate::route::{Matcher, RouteTable};
+use crate::route::{Head, Matcher, RouteTable};
 use http::HeaderValue;
+use http::request::Parts;
 use std::sync::Arc;
 
 /// A compiled policy. Cheap to clone: one that differs in a part shares the others.
@@ -131,4 +134,20 @@ pub struct Front {
     pub keeps_decisions: bool,
     /// Whether requests in cleartext are sent to TLS.
     pub redirect: bool,
+}
+
+impl Front {
+    /// Whether what comes over the listeners of this scheme is sent to TLS, whatever a proxy before them says of its own
+    /// client.
+    pub fn redirects(&self, scheme: Scheme) -> bool {
+        self.redirect && scheme == Scheme::Http
+    }
+
+    /// Reads the head of a request as the policy has heads read.
+    ///
+    /// # Errors
+    /// As [`Head::read`].
+    pub fn head<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
+        Head::read(parts, self.head_bounds, self.slashes)
+    }
 }

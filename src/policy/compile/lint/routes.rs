@@ -3,7 +3,7 @@
 use super::Subject;
 use crate::authenticate::Access;
 use crate::config::file::Mode;
-use crate::explain::Examiner;
+use crate::explain::met;
 use crate::explain::sample::covers;
 use crate::policy::compile::Faults;
 use crate::policy::{Handler, Route};
@@ -208,9 +208,8 @@ fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
         return;
     }
-    let examiner = Examiner::new(subject.policy);
     let tested: BTreeSet<usize> =
-        subject.cases.iter().filter_map(|case| examiner.verdict(&case.question).route).collect();
+        subject.cases.iter().filter_map(|case| met(subject.policy, &case.question)).collect();
     for route in routes.into_iter().filter(|route| !tested.contains(&route.index)) {
         faults.warn(
             "no_test",
