@@ -165,6 +165,8 @@ pub enum Malformed {
     OriginalTwice,
     /// Who asks for a verdict would forward another spelling of the path than the one judged.
     OriginalSpelling,
+    /// A WebSocket handshake on a route that forwards: the gateway does not forward WebSockets.
+    WebSocket,
 }
 
 /// What is wrong with the body of a request to an endpoint of the authority.
@@ -454,6 +456,7 @@ impl Denial {
     /// One sentence for the client: fixed text, nothing that helps an attacker.
     pub const fn detail(&self) -> &'static str {
         match self {
+            Self::BadRequest(Malformed::WebSocket) => "WebSockets are not forwarded here.",
             Self::BadRequest(_) => "The request cannot be read in one way only.",
             Self::HeadersTooLarge => "The header fields are too many or too large.",
             Self::BodyTooLarge => "The body is too large.",

@@ -16,7 +16,7 @@ use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
 use crate::respond::compat::Heard;
 use crate::respond::{self, Format};
-use crate::route::{Found, Head, Params, Slashes};
+use crate::route::{Found, Head, Params, Slashes, upgrade};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
@@ -123,6 +123,10 @@ async fn serve<'p>(
 
     match &route.handler {
         Handler::Forward(delivery) => {
+            // Passed on without its `Upgrade` it would be a plain GET, whose answer no WebSocket client understands.
+            if upgrade::is_websocket(&parts.headers) {
+                return Err(Denial::BadRequest(Malformed::WebSocket));
+            }
             let sources = &route.admission.sources;
             let target =
                 Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);

@@ -462,6 +462,7 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
             }
             Malformed::OriginalTwice => "the original request is named twice, or not in one way",
             Malformed::OriginalSpelling => "the path holds dot segments, which the proxy would forward",
+            Malformed::WebSocket => "a WebSocket handshake, and the gateway does not forward WebSockets",
         }),
         Denial::MalformedToken(part) => Some(match part {
             TokenPart::Field => "Authorization is not one scheme, one space, one token",

@@ -9,7 +9,7 @@ use super::credential::CookieNames;
 use super::principal::Local;
 use crate::denial::Denial;
 use crate::peer::Scheme;
-use crate::route::Head;
+use crate::route::{Head, upgrade};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -36,7 +36,7 @@ pub(super) fn check(
     if !is_unsafe(head.method) {
         // A page of any site may open a WebSocket, with cookies, and read what comes over it; it cannot send a header
         // with it, so the token is not asked for.
-        let upgrades = head.headers.contains_key(header::UPGRADE);
+        let upgrades = upgrade::is_asked(head.method, head.headers);
         return if upgrades { same_site(head, scheme, origins) } else { Ok(()) };
     }
     same_site(head, scheme, origins)?;
@@ -159,20 +159,29 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_for_pages_of_ours_alone() {
-        let upgrade = ("upgrade", "websocket");
-        for (fields, outcome) in [
-            (&[upgrade][..], Ok(())),
-            (&[upgrade, ("origin", "https://shop.example")], Ok(())),
-            (&[upgrade, ("origin", "https://app.example")], Ok(())),
-            (&[upgrade, ("origin", "https://evil.example")], MISMATCH),
-            (&[upgrade, ("origin", "https://evil.shop.example")], MISMATCH),
-            (&[upgrade, ("origin", "null")], MISMATCH),
-            (&[upgrade, ("sec-fetch-site", "cross-site")], MISMATCH),
-            (&[("origin", "https://evil.example")], Ok(())),
+    fn a_handshake_by_any_of_its_marks_is_for_pages_of_ours_alone() {
+        // Crossings C1: each proxy leaves other marks in the question. RFC 6455 section 10.2 asks the server to check
+        // the origin.
+        for mark in [
+            ("upgrade", "websocket"),
+            ("upgrade", "h2c"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+            ("sec-fetch-mode", "websocket"),
         ] {
-            assert_eq!(at(&Method::GET, None, fields), outcome, "{fields:?}");
+            for (fields, outcome) in [
+                (&[mark][..], Ok(())),
+                (&[mark, ("origin", "https://shop.example")], Ok(())),
+                (&[mark, ("origin", "https://app.example")], Ok(())),
+                (&[mark, ("origin", "https://evil.example")], MISMATCH),
+                (&[mark, ("origin", "https://evil.shop.example")], MISMATCH),
+                (&[mark, ("origin", "null")], MISMATCH),
+                (&[mark, ("sec-fetch-site", "cross-site")], MISMATCH),
+            ] {
+                assert_eq!(at(&Method::GET, None, fields), outcome, "{fields:?}");
+            }
         }
+        assert_eq!(at(&Method::GET, None, &[("origin", "https://evil.example")]), Ok(()), "no handshake");
     }
 
     #[test]

@@ -12,14 +12,14 @@ use crate::authenticate::{
 use crate::authorize::{self, Permit};
 use crate::clock::Now;
 use crate::decision::{Refusal, decide};
-use crate::denial::Denial;
+use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
 use crate::limit::{By, Limit};
 use crate::peer::{Caller, Peer};
 use crate::policy::{Handler, Policy, Route};
 use crate::request_id::RequestId;
-use crate::route::{Found, Head};
+use crate::route::{Found, Head, upgrade};
 use aws_lc_rs::rand;
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
@@ -192,6 +192,16 @@ impl<'p> Examiner<'p> {
             question.now,
             &mut cache.borrow_mut(),
         );
+        // As the pipeline refuses it: after the decision, shadow or not.
+        let is_forwarded = matches!(route.handler, Handler::Forward(_)) && (decided.is_ok() || route.shadow);
+        if is_forwarded && upgrade::is_websocket(head.headers) {
+            let caller = match decided {
+                Ok(permit) => permit.principal().cloned().zip(permit.place()),
+                Err(Refusal { caller, .. }) => caller,
+            };
+            let outcome = Outcome::Refused(Denial::BadRequest(Malformed::WebSocket));
+            return Course { found: Some(found), caller, permit: None, outcome, shadow: false };
+        }
         match decided {
             Ok(permit) => {
                 let caller = permit.principal().cloned().zip(permit.place());

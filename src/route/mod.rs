@@ -25,6 +25,7 @@ pub mod methods;
 pub mod path;
 pub mod pattern;
 pub mod table;
+pub mod upgrade;
 
 pub use head::{Head, HeadBounds};
 pub use host::HostPattern;

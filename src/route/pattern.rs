@@ -217,7 +217,8 @@ fn reason(malformed: Malformed) -> &'static str {
         | Malformed::Framing
         | Malformed::OriginalMissing
         | Malformed::OriginalTwice
-        | Malformed::OriginalSpelling => "not a path",
+        | Malformed::OriginalSpelling
+        | Malformed::WebSocket => "not a path",
     }
 }
 

@@ -52,6 +52,7 @@ mod tls;
 mod upstreams;
 mod users;
 mod verify;
+mod websocket;
 mod wire;
 
 use kit::{ISSUER, Portcullis, Upstream};

@@ -285,6 +285,13 @@ impl Connection {
         }
     }
 
+    /// Takes so many bytes of what comes; fewer when the stream ends before.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count && self.fill().is_ok() {}
+        let count = count.min(self.buffer.len());
+        self.buffer.drain(..count).collect()
+    }
+
     /// Reads and drops so many bytes at least, of a body that is too large to keep; fewer when the stream ends.
     pub fn skip(&mut self, count: usize) -> usize {
         let mut skipped = std::mem::take(&mut self.buffer).len();

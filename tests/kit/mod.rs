@@ -15,6 +15,7 @@ pub mod postgres;
 pub mod proxies;
 pub mod tls;
 pub mod upstream;
+pub mod websocket;
 
 pub use client::{Answer, Connection, Request};
 pub use forge::{ISSUER, token};

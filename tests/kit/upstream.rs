@@ -164,6 +164,17 @@ impl Wire {
         let _ = self.stream.shutdown(Shutdown::Read);
     }
 
+    /// Takes so many bytes of what comes after the head; fails when the connection ends before.
+    ///
+    /// # Errors
+    /// When it ends, or nothing comes for too long.
+    pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < count {
+            self.fill()?;
+        }
+        Ok(self.buffer.drain(..count).collect())
+    }
+
     fn seen(&self) -> Seen {
         self.shared.requests.lock().unwrap()[self.request].clone()
     }

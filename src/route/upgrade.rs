@@ -1,0 +1,93 @@
+//! Requests that ask for another protocol on their connection: WebSocket handshakes above all.
+//!
+//! One place recognises them, for the gate and for forward-auth alike. A handshake passes through proxies that remove one
+//! mark and keep another: Traefik and nginx take `Upgrade` out of the question that they ask and leave
+//! `Sec-WebSocket-Key` in it. So each mark counts by itself.
+
+use http::{HeaderMap, HeaderName, Method, header};
+
+/// `Sec-Fetch-Mode`, in which a browser names the kind of its request (W3C Fetch Metadata, section 2.2).
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// Whether a request asks to speak another protocol: `Upgrade` of any kind, a mark of a WebSocket handshake, or
+/// `CONNECT`, which with `:protocol` is the handshake of HTTP/2 (RFC 8441 section 4).
+pub fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::CONNECT || headers.contains_key(header::UPGRADE) || is_websocket(headers)
+}
+
+/// Whether a request is a WebSocket handshake (RFC 6455 section 4.1) by any of its marks: `Upgrade: websocket`,
+/// `Sec-WebSocket-Key`, `Sec-WebSocket-Version`, `Sec-Fetch-Mode: websocket`.
+///
+/// Another protocol in `Upgrade` is no handshake: Java's `HttpClient` offers `h2c` with each first request over
+/// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
+pub fn is_websocket(headers: &HeaderMap) -> bool {
+    // The length tells nearly all names apart; this runs over each field of each request that is forwarded.
+    headers.keys().any(|name| match name.as_str().len() {
+        7 => name == header::UPGRADE && offers_websocket(headers),
+        14 => {
+            *name == SEC_FETCH_MODE
+                && headers.get_all(name).iter().any(|mode| is(mode.as_bytes(), b"websocket"))
+        }
+        17 => name == header::SEC_WEBSOCKET_KEY,
+        21 => name == header::SEC_WEBSOCKET_VERSION,
+        _ => false,
+    })
+}
+
+/// Whether `websocket` is among the protocols of `Upgrade` (RFC 9110 section 7.8: a list, each with an optional
+/// version behind a slash).
+fn offers_websocket(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::UPGRADE).iter();
+    let mut protocols = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));
+    protocols
+        .any(|protocol| is(protocol.split(|byte| *byte == b'/').next().unwrap_or_default(), b"websocket"))
+}
+
+fn is(written: &[u8], word: &[u8]) -> bool {
+    written.trim_ascii().eq_ignore_ascii_case(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn each_mark_of_a_handshake_counts_by_itself() {
+        for fields in [
+            &[("upgrade", "websocket")][..],
+            &[("upgrade", "WebSocket")],
+            &[("upgrade", "h2c, websocket")],
+            &[("upgrade", "h2c"), ("upgrade", "websocket/13")],
+            &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+            &[("sec-websocket-version", "13")],
+            &[("sec-fetch-mode", "websocket")],
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-mode", "WebSocket")],
+        ] {
+            assert!(is_websocket(&headers(fields)), "{fields:?}");
+            assert!(is_asked(&Method::GET, &headers(fields)), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_offer_of_another_protocol_is_an_upgrade_and_no_handshake() {
+        for fields in [&[("upgrade", "h2c")][..], &[("upgrade", "TLS/1.0, websockets")], &[("upgrade", "")]] {
+            assert!(!is_websocket(&headers(fields)), "{fields:?}");
+            assert!(is_asked(&Method::GET, &headers(fields)), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_requests_ask_for_none() {
+        let fields = &[("sec-fetch-mode", "navigate"), ("connection", "upgrade"), ("accept", "websocket")];
+        assert!(!is_websocket(&headers(fields)) && !is_asked(&Method::GET, &headers(fields)));
+        assert!(is_asked(&Method::CONNECT, &headers(&[])), "RFC 8441 section 4");
+    }
+}

@@ -1,0 +1,85 @@
+//! WebSockets by hand (RFC 6455): a server that echoes, and a client's handshake and frames. Text of up to 125 bytes, in
+//! one frame.
+
+use super::client::{Connection, Request};
+use super::upstream::{After, Upstream, Wire};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// The key of RFC 6455 section 1.3, and the answer to it.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// One frame, the last of its message, of text.
+const TEXT: u8 = 0x81;
+
+/// A service that answers handshakes with 101 and frames with themselves, and all other requests with 200.
+pub fn service() -> Upstream {
+    Upstream::with(|seen, wire| {
+        let is_handshake = seen.header("upgrade").is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
+            && seen.header("connection").is_some_and(|it| it.to_lowercase().contains("upgrade"));
+        match seen.header("sec-websocket-key").filter(|_| is_handshake) {
+            Some(key) => {
+                let accept = accept(key);
+                wire.send(format!(
+                    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                ));
+                while let Some(text) = read_masked(wire) {
+                    wire.send([&[TEXT, text.len() as u8], &text[..]].concat());
+                }
+                After::Close
+            }
+            None => {
+                if !wire.read_body() {
+                    return After::Close;
+                }
+                wire.answer("200 OK", "content-type: text/plain\r\n", "no WebSocket");
+                After::Keep
+            }
+        }
+    })
+}
+
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
+}
+
+fn read_masked(wire: &mut Wire) -> Option<Vec<u8>> {
+    let head = wire.take(2).ok()?;
+    if head[0] != TEXT || head[1] & 0x80 == 0 {
+        return None;
+    }
+    let mask = wire.take(4).ok()?;
+    let text = wire.take(usize::from(head[1] & 0x7f)).ok()?;
+    Some(text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect())
+}
+
+/// A handshake for this target.
+pub fn handshake(target: &str) -> Request {
+    Request::get(target)
+        .header("Connection", "keep-alive, Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", KEY)
+}
+
+/// Whether an answer's `Sec-WebSocket-Accept` is the right one for [`handshake`].
+pub fn is_accepted(answer: &super::Answer) -> bool {
+    answer.status == 101 && answer.header("sec-websocket-accept") == Some(ACCEPT)
+}
+
+/// Sends text over an open WebSocket and returns what comes back.
+#[track_caller]
+pub fn echoed(connection: &mut Connection, text: &str) -> String {
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    let masked = text.bytes().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+    let mut frame = vec![TEXT, 0x80 | text.len() as u8];
+    frame.extend(mask);
+    frame.extend(masked);
+    connection.send(frame);
+    let head = connection.take(2);
+    assert_eq!(head.first(), Some(&TEXT), "one frame of text: {head:?}");
+    String::from_utf8(connection.take(usize::from(head[1]))).unwrap()
+}
