@@ -3,8 +3,7 @@
 use crate::accept::Connection;
 use crate::answer::Body;
 use crate::authenticate::Shown;
-use crate::authenticate::csrf::is_unsafe;
-use crate::authority::{Compat, Endpoint, take_back};
+use crate::authority::{Compat, Endpoint, take_back, take_back_access};
 use crate::authorize::{self, Permit};
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
@@ -15,13 +14,13 @@ use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
 use crate::respond::compat::Heard;
-use crate::respond::{self, Format};
+use crate::respond::{self, cors};
 use crate::route::{Found, Head, Params, Slashes, upgrade};
 use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -39,23 +38,25 @@ pub async fn handle(
     let policy = worker.policy();
     let snapshot: &Policy = &policy;
     let (version, method) = (parts.version, parts.method.clone());
-    let format = Format::of(&parts.headers);
     let heard = snapshot.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
+    let origin = cors::listed(&parts.headers, snapshot.origins());
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
+    let format = record.format();
     if verdict::is_asked(snapshot, parts.uri.path()) {
         record.verdict_asked();
     }
     let mut standing = Standing::default();
 
     let served = serve(&worker, snapshot, &connection, parts, body, &mut record, &mut standing).await;
+    let mut is_ours = false;
     let mut response = match served {
         Ok(response) => response,
         Err(denial) => {
-            let login = record.take_login().filter(|_| format == Format::Html);
+            let (login, ways) = (record.take_login(), record.take_ways());
             let response = match (record.verdict(), login) {
                 (Some(manner), login) => {
                     let response =
-                        verdict::refused(&denial, login, manner, format, record.id_header(), &method);
+                        verdict::refused(&denial, login, manner, format, record.id_header(), &method, &ways);
                     response.map(Body::whole)
                 }
                 (None, Some(location)) => respond::see_other(location).map(Body::whole),
@@ -63,21 +64,31 @@ pub async fn handle(
                     let theirs = heard.and_then(|heard| {
                         heard.refuse(&denial, format, &snapshot.places(record.route()), &method)
                     });
-                    let ours = || respond::refuse(&denial, format, record.id_header(), &method);
+                    let ours = || {
+                        let status = denial.status();
+                        respond::refuse_with(&denial, status, format, record.id_header(), &method, &ways)
+                    };
                     theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
             let mut response = closing_if_unread(response, &denial, version);
-            if record.is_session_over()
-                && let Some(cookies) = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref())
-            {
-                take_back(response.headers_mut(), cookies);
+            let cookies = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref());
+            match cookies {
+                Some(cookies) if record.is_session_over() => take_back(response.headers_mut(), cookies),
+                Some(cookies) if record.is_access_over() => {
+                    take_back_access(response.headers_mut(), cookies);
+                }
+                Some(_) | None => {}
             }
             record.refused(denial);
+            is_ours = true;
             response
         }
     };
 
+    if !snapshot.origins().is_empty() && (is_ours || is_for_scripts(snapshot, &record)) {
+        cors::share(response.headers_mut(), origin, snapshot.trust.cookies().is_some());
+    }
     let headers = response.headers_mut();
     headers.insert(forward::X_REQUEST_ID, record.id_header().clone());
     if record.caller().scheme == Scheme::Https
@@ -89,6 +100,12 @@ pub async fn handle(
     record.answered(response.status());
     response.body_mut().carry(record);
     Ok(response)
+}
+
+/// Whether the answer is one of the gateway's own that scripts of other origins may read. A verdict is read by a proxy.
+fn is_for_scripts(policy: &Policy, record: &Record) -> bool {
+    let route = record.route().filter(|_| record.verdict().is_none());
+    route.is_some_and(|route| policy.routes[route].handler.is_for_scripts())
 }
 
 /// The inner half: the first refusal ends it.
@@ -117,6 +134,11 @@ async fn serve<'p>(
         }
         let original = verdict::original(policy, &parts, &head, record.caller())?;
         return give_verdict(worker, policy, original, record, standing).await;
+    }
+    if head.method == Method::OPTIONS
+        && let Some(answer) = desk::preflight(policy, &head, record)
+    {
+        return Ok(answer.map(Body::whole));
     }
     let judged = judge(worker, policy, &head, Some(body), record, standing).await?;
     let Judged { route, found, permit, body, meter } = judged;
@@ -290,14 +312,7 @@ fn permit(
             Ok(authorize::let_pass(caller))
         }
         Err(refusal) => {
-            if route.login_page
-                && refusal.denial.status() == StatusCode::UNAUTHORIZED
-                && !is_unsafe(head.method)
-                && let Some(terms) = &policy.terms
-                && let Some(location) = desk::login_location(terms, head, &refusal.denial, record)
-            {
-                record.send_to_login(location);
-            }
+            desk::guide(policy, route, head, &refusal, record);
             Err(record.not_permitted(refusal, route, params))
         }
     }

@@ -18,6 +18,7 @@ use crate::recent;
 use crate::request_id::RequestId;
 use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
+use crate::respond::{Format, Ways};
 use crate::route::{Head, Params};
 use crate::worker::Worker;
 use http::request::Parts;
@@ -53,8 +54,12 @@ pub struct Record {
     notes: Notes,
     bytes_out: u64,
     complete: bool,
+    format: Format,
+    at_root: bool,
     to_login: Option<HeaderValue>,
+    ways: Option<Box<Ways>>,
     session_over: bool,
+    access_over: bool,
     verdict: Option<Manner>,
 }
 
@@ -102,8 +107,12 @@ impl Record {
             notes: Notes { timed: logged, ..Notes::default() },
             bytes_out: 0,
             complete: false,
+            format: Format::of(&parts.headers),
+            at_root: parts.uri.path() == "/",
             to_login: None,
+            ways: None,
             session_over: false,
+            access_over: false,
             verdict: None,
         }
     }
@@ -237,6 +246,7 @@ impl Record {
         self.route = None;
         self.caller.scheme = original.scheme;
         self.method = original.parts.method.clone();
+        self.at_root = original.parts.uri.path() == "/";
         if self.target.is_some() {
             self.target = original.parts.uri.path_and_query().cloned();
             self.host = original.parts.headers.get(header::HOST).cloned();
@@ -263,6 +273,33 @@ impl Record {
     /// Whether it is.
     pub fn is_session_over(&self) -> bool {
         self.session_over
+    }
+
+    /// The access token in the client's cookie is of no use any more.
+    pub fn access_is_over(&mut self) {
+        self.access_over = true;
+    }
+
+    /// Whether it is of none.
+    pub fn is_access_over(&self) -> bool {
+        self.access_over
+    }
+
+    /// The form in which the client can read a refusal.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A page that refuses the request leads on by these ways.
+    pub fn offer(&mut self, ways: Ways) {
+        self.ways = Some(Box::new(ways));
+    }
+
+    /// The ways by which the page that refuses the request leads on.
+    pub fn take_ways(&mut self) -> Ways {
+        let ways = self.ways.take().map(|ways| *ways).unwrap_or_default();
+        let again = matches!(self.method, Method::GET | Method::HEAD);
+        Ways { again, home: !self.at_root, ..ways }
     }
 
     /// A person is to log in, at this address.

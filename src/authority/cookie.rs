@@ -29,6 +29,11 @@ pub(super) fn give(
     }
 }
 
+/// Takes back the access token alone. A session that still has its refresh token goes on.
+pub fn take_back_access(headers: &mut HeaderMap, cookies: &Cookies) {
+    set(headers, &cookies.names.access, "", 0, true, cookies.lax);
+}
+
 /// Takes them back.
 pub fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
     let names = &cookies.names;

@@ -205,7 +205,8 @@ pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
 
 fn filled(mut response: Response<Bytes>, status: StatusCode, body: &Value) -> Response<Bytes> {
     *response.status_mut() = status;
-    *response.body_mut() = Bytes::from(body.to_string());
+    // A line of its own in a terminal.
+    *response.body_mut() = Bytes::from(format!("{body}\n"));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -75,7 +75,7 @@ impl View {
     fn at(ring: Arc<Ring>, schedule: &Schedule, now: u64) -> Self {
         let published = ring.published(schedule, now);
         let keys: Vec<_> = published.iter().filter_map(|key| key.jwk()).collect();
-        let jwks = Bytes::from(format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
+        let jwks = Bytes::from(format!("{{\"keys\":[{}]}}\n", keys.join(",")));
         Self { ring, published, jwks }
     }
 
@@ -492,7 +492,7 @@ mod tests {
         let open = |secret| Keyring::open(&folder.0, Algorithm::HS256, secret, Absent::Make);
         let keyring = open(Some(&[7; 32])).unwrap();
         assert_eq!(id(&keyring, START), "hs256");
-        assert_eq!(keyring.jwks(), r#"{"keys":[]}"#);
+        assert_eq!(keyring.jwks(), "{\"keys\":[]}\n");
         assert_eq!(keyring.key_set().unwrap().iter().count(), 1);
         for refused in [
             keyring.rotate(Begin::AtOnce, Now::read()).unwrap_err(),

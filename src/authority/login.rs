@@ -50,10 +50,10 @@ async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, De
 }
 
 /// Whether the client wants cookies: where the authority gives them, unless it asks for the tokens themselves with
-/// `deliver=body`.
+/// `deliver=body`, or sends a form as no browser does.
 fn as_cookies(ask: &Ask) -> Result<bool, Denial> {
     match ask.fields.optional("deliver")? {
-        None => Ok(ask.terms.cookies.is_some()),
+        None => Ok(ask.terms.cookies.is_some() && !page::is_of_a_program(ask)?),
         Some("body") => Ok(false),
         Some(_) => Err(Denial::InvalidBody(BodyFault::Value)),
     }

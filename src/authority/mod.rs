@@ -28,7 +28,7 @@ mod token;
 mod username;
 
 pub use ask::{Ask, Examined, Holder};
-pub use cookie::take_back;
+pub use cookie::{take_back, take_back_access};
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, BodyKind, Fields};

@@ -15,11 +15,12 @@ use super::{Authority, Fields};
 use crate::authenticate::credential;
 use crate::authenticate::csrf::{is_cross_site, names_site};
 use crate::denial::{BodyFault, Denial};
+use crate::respond::page::{card, span};
 use crate::respond::{Format, refuse, see_other};
 use bytes::Bytes;
 use document::{LoggedIn, LoginForm, Note};
 use http::header::{
-    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -109,6 +110,20 @@ pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Byt
     }
     visit.keep(response.headers_mut(), cookies);
     Ok(response)
+}
+
+/// Whether a form comes from a client that is no browser, such as `curl -d`: it says nothing of a page that it belongs to,
+/// where a browser names the site that sends a form, asks for HTML and shows what the login page gave it. Such a form could
+/// not log in for cookies, so the client is given the tokens in the body. No harm comes of a wrong guess: nothing is put into
+/// a browser, and no page can read the answer.
+pub(super) fn is_of_a_program(ask: &Ask) -> Result<bool, Denial> {
+    let headers = &ask.headers;
+    Ok(ask.fields.is_form()
+        && ask.fields.optional("csrf_token")?.is_none()
+        && !names_site(headers)
+        && !headers.contains_key(COOKIE)
+        && Format::of(headers) != Format::Html
+        && cookie::can_be_kept(ask))
 }
 
 /// Refuses a login for cookies that the person at the browser may not have meant.
@@ -252,10 +267,7 @@ fn refused(ask: &Ask, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
 /// A refusal in the words of who logs in.
 fn words(denial: &Denial, ask: &Ask, came_without_cookie: bool) -> String {
     if let Denial::TooManyAttempts { wait } = denial {
-        let wait = *wait;
-        let (count, unit) = if wait < 120 { (wait, "second") } else { (wait.div_ceil(60), "minute") };
-        let many = if count == 1 { "" } else { "s" };
-        return format!("Too many failed attempts. Try again in {count} {unit}{many}.");
+        return format!("Too many failed attempts. Try again in {}.", span(*wait));
     }
     let words = match denial {
         Denial::BadCredentials => "The user name or the password is wrong.",
@@ -307,7 +319,7 @@ fn page(status: StatusCode, text: String) -> Response<Bytes> {
 
 /// What keeps other sites away from a page of ours.
 fn protect(headers: &mut HeaderMap) {
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(document::CONTENT_SECURITY_POLICY));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     // Not `no-referrer`: the browser would name no origin with the form either (Fetch, section 3.2.1).
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -425,6 +437,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_form_without_a_trace_of_a_browser_is_a_programs() {
+        let form = "username=ada&password=x";
+        let program = |form: Option<&str>, fields: &[(&str, &str)]| {
+            is_of_a_program(&ask("POST", form, fields)).unwrap()
+        };
+        assert!(program(Some(form), &[]));
+        assert!(program(Some(form), &[("accept", "*/*"), ("user-agent", "curl/8.0")]));
+        for fields in [
+            &[HTML][..],
+            &[("origin", "https://shop.example")],
+            &[("origin", "null")],
+            &[("sec-fetch-site", "same-origin")],
+            &[COOKIE],
+            &[("cookie", "a=b")],
+        ] {
+            assert!(!program(Some(form), fields), "{fields:?}");
+        }
+        assert!(!program(None, &[]), "JSON, for which a session of a client's library may want cookies");
+        assert!(!program(Some("username=ada&password=x&csrf_token=y"), &[]));
+        let mut clear = ask("POST", Some(form), &[]);
+        clear.scheme = Scheme::Http;
+        assert!(!is_of_a_program(&clear).unwrap(), "in cleartext the refusal says what to do");
+    }
+
+    #[test]
     fn a_person_goes_on_and_a_program_gets_what_it_asked_for() {
         let person = ask("POST", Some("username=ada&password=x&next=/a?b"), &[HTML, COOKIE]);
         let response = login_answer(&person, Ok(given())).unwrap();
@@ -480,7 +517,7 @@ pub(super) mod tests {
                 ("x-frame-options", "DENY"),
                 ("referrer-policy", "same-origin"),
                 ("x-content-type-options", "nosniff"),
-                ("content-security-policy", document::CONTENT_SECURITY_POLICY),
+                ("content-security-policy", card::CONTENT_SECURITY_POLICY),
             ] {
                 assert_eq!(headers.get_all(name).iter().collect::<Vec<_>>(), [value], "{name}");
             }

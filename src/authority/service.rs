@@ -203,7 +203,7 @@ fn metadata(terms: &Terms) -> Option<Bytes> {
         "grant_types_supported": ["client_credentials"],
         "response_types_supported": [],
     });
-    Some(body.to_string().into())
+    Some(format!("{body}\n").into())
 }
 
 /// Scheme and authority of an issuer that is a URL.

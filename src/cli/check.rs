@@ -10,7 +10,7 @@ use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::explain::case::{self, EXPLAINED_MAX, Mismatch, Tried};
-use crate::policy::{Sifted, Waived};
+use crate::policy::{Handler, Route, Sifted, Waived};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -33,8 +33,8 @@ pub(super) struct Options {
 struct Report<'p> {
     path: &'p Path,
     strict: bool,
-    /// How many routes it has; none where it does not compile.
-    routes: Option<usize>,
+    /// How many routes it has, and how many more are endpoints of the authority; none where it does not compile.
+    routes: Option<(usize, usize)>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
     /// What the file accepts.
@@ -64,8 +64,10 @@ impl Report<'_> {
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let verdict = if self.is_good() { "good" } else { "refused" };
         let mut parts = Vec::new();
-        if let Some(routes) = self.routes {
-            parts.push(counted(routes, "route"));
+        if let Some((own, endpoints)) = self.routes {
+            let more =
+                if endpoints > 0 { format!(" and {endpoints} of the authority") } else { String::new() };
+            parts.push(counted(own, "route") + &more);
         }
         if self.count(Severity::Fault) > 0 || self.routes.is_none() {
             parts.push(counted(self.count(Severity::Fault), "fault"));
@@ -112,7 +114,7 @@ impl Report<'_> {
             .collect();
         json!({
             "ok": self.is_good(),
-            "routes": self.routes,
+            "routes": self.routes.map(|(own, endpoints)| own + endpoints),
             "diagnostics": self.found,
             "waived": self.waived,
             "tests": tests,
@@ -142,7 +144,9 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Ok(compiled) => {
             let compiled = compiled.attacked(Severity::Fault);
             let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
-            let routes = Some(compiled.policy.routes.len());
+            let is_own = |route: &&Route| matches!(route.handler, Handler::Forward(_));
+            let own = compiled.policy.routes.iter().filter(is_own).count();
+            let routes = Some((own, compiled.policy.routes.len() - own));
             let sifted = compiled.waivers.sift(compiled.warnings);
             let unused = compiled.waivers.unused(&sifted);
             let Sifted { left: mut found, waived } = sifted;

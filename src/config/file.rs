@@ -110,6 +110,8 @@ pub struct Server {
     pub plain: Plain,
     /// Addresses for health and metrics.
     pub admin: Listen,
+    /// Names by which the admin listener may be asked, beside its addresses.
+    pub admin_hosts: Vec<String>,
     /// Cores to use; 0: all.
     pub workers: usize,
     /// How long requests in progress may go on after the order to stop.
@@ -134,6 +136,7 @@ impl Default for Server {
             http: Listen::on("127.0.0.1:8080"),
             plain: Plain::Redirect,
             admin: Listen::on("127.0.0.1:9900"),
+            admin_hosts: Vec::new(),
             workers: 0,
             drain: Duration::seconds(30),
             reload: Reload::Signal,

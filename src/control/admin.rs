@@ -1,8 +1,8 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here and
 //! nowhere else, whatever the path, host or user agent of a request to the other listeners says.
 
-use super::ask;
 use super::reload::{Asked, Report, Standing};
+use super::{ask, guard};
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
 use crate::authority::{ByOutcome, Counters};
@@ -113,6 +113,11 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<State>) {
 }
 
 async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let admitted =
+        guard::admit(request.uri(), request.headers(), &state.shared.policy.load().front.admin_hosts);
+    if let Err((status, why)) = admitted {
+        return text(status, why);
+    }
     match request.uri().path() {
         "/reload" => return reload(state, &request).await,
         "/explain" => return explained(state, request).await,
@@ -137,7 +142,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
                 .insert(header::CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
             response
         }
-        "/decisions" => match ask::admit(request.headers()).and_then(|()| ask::decisions(&state.shared)) {
+        "/decisions" => match ask::decisions(&state.shared) {
             Ok(lines) => typed(ask::JSON_LINES, lines),
             Err((status, why)) => text(status, why),
         },
@@ -155,14 +160,11 @@ async fn explained(state: &State, request: Request<Incoming>) -> Response<Full<B
         return only_post();
     }
     let (parts, body) = request.into_parts();
-    let explained = match ask::admit(&parts.headers) {
-        Ok(()) => ask::question(&parts.headers, body)
-            .await
-            .and_then(|question| ask::explained(&state.shared.policy.load(), &question)),
-        Err(refused) => Err(refused),
-    };
+    let explained = ask::question(&parts.headers, body)
+        .await
+        .and_then(|question| ask::explained(&state.shared.policy.load(), &question));
     match explained {
-        Ok(json) => typed(ask::JSON, json.into_bytes()),
+        Ok(json) => typed(ask::JSON, (json + "\n").into_bytes()),
         Err((status, why)) => text(status, why),
     }
 }
@@ -171,9 +173,6 @@ async fn explained(state: &State, request: Request<Incoming>) -> Response<Full<B
 async fn reload(state: &State, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::POST {
         return only_post();
-    }
-    if let Err((status, why)) = ask::admit(request.headers()) {
-        return text(status, why);
     }
     let (reply, report) = oneshot::channel();
     let report = match state.reload.try_send(Some(reply)) {
@@ -319,5 +318,6 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

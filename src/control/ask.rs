@@ -1,24 +1,22 @@
 //! What operators ask the admin listener about the policy in force: what would become of a request, and what was decided
 //! lately.
 //!
-//! Promises that no web page can ask: neither one of another site in an operator's browser, nor one whose name was made
-//! to lead here (DNS rebinding). A token that is asked about is verified and forgotten.
+//! A token that is asked about is verified and forgotten. Who may ask is for `guard` to say.
 
 use crate::authority::BodyKind;
 use crate::clock::Now;
 use crate::explain::{Question, explain};
 use crate::policy::Policy;
 use crate::recent;
-use crate::route::host::Authority;
 use crate::worker::Shared;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// The longest question, in bytes: a request with a head as long as requests have.
@@ -33,33 +31,6 @@ pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
 /// A refusal to answer: its status and a line that says why.
 pub(super) type Unanswered = (StatusCode, String);
-
-/// Refuses what a browser may have sent. A page of another site sends `Origin`; one whose name was made to lead here is
-/// asked for by that name, where operators and their tools use an address.
-///
-/// # Errors
-/// 403.
-pub(super) fn admit(headers: &HeaderMap) -> Result<(), Unanswered> {
-    let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
-    if headers.contains_key(header::ORIGIN) {
-        return forbidden("not for web pages: the request has an Origin");
-    }
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        // Of HTTP/1.0, which no browser speaks.
-        (None, _) => return Ok(()),
-        (Some(host), None) => host.to_str().ok().and_then(|host| Authority::parse(host).ok()),
-        (Some(_), Some(_)) => None,
-    };
-    match host {
-        Some(Authority { host, .. })
-            if host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok() =>
-        {
-            Ok(())
-        }
-        Some(_) | None => forbidden("ask by the listener's address, or as localhost"),
-    }
-}
 
 /// A question, as it is asked. Not printable: it may hold a token.
 #[derive(Deserialize)]
@@ -148,32 +119,6 @@ async fn received(body: Incoming) -> Result<Bytes, Unanswered> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    #[test]
-    fn operators_may_ask_and_web_pages_may_not() {
-        for host in ["127.0.0.1:9900", "[::1]:9900", "localhost:9900", "10.1.2.3"] {
-            assert_eq!(admit(&headers(&[("host", host)])), Ok(()), "{host}");
-        }
-        assert_eq!(admit(&HeaderMap::new()), Ok(()));
-        for fields in [
-            &[("host", "127.0.0.1:9900"), ("origin", "http://127.0.0.1:9900")][..],
-            &[("host", "127.0.0.1"), ("origin", "null")],
-            &[("host", "rebound.example:9900")],
-            &[("host", "localhost.example")],
-            &[("host", "127.0.0.1"), ("host", "rebound.example")],
-            &[("host", "")],
-        ] {
-            assert_eq!(admit(&headers(fields)).unwrap_err().0, StatusCode::FORBIDDEN, "{fields:?}");
-        }
-    }
 
     #[test]
     fn a_question_is_one_request_from_one_caller() {

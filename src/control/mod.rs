@@ -4,6 +4,7 @@
 mod admin;
 mod ask;
 mod certificates;
+mod guard;
 mod keys;
 mod reload;
 mod watched;

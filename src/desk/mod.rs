@@ -2,14 +2,16 @@
 //! needed of the request is handed to the authority's own thread, and its answer handed back.
 
 pub mod form;
+mod guide;
+mod preflight;
 pub mod verdict;
+
+pub use guide::guide;
+pub use preflight::preflight;
 
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
-use crate::authority::{
-    Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, Terms,
-    document, encoded, refused,
-};
+use crate::authority::{Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, Refused, document, refused};
 use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -19,7 +21,7 @@ use crate::record::Record;
 use crate::route::Head;
 use crate::worker::Worker;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use std::sync::Arc;
 
 /// Answers a request to an endpoint.
@@ -94,6 +96,9 @@ pub async fn answer(
     match authority.answer(ask).await {
         Ok(response) => Ok(told(response, record)),
         Err(denial) => {
+            if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
+                record.notes().detail = Some(LOGIN_FORM.to_owned());
+            }
             if by_cookie && denial.status() == StatusCode::UNAUTHORIZED {
                 record.session_is_over();
             }
@@ -101,6 +106,10 @@ pub async fn answer(
         }
     }
 }
+
+/// Why a login form is refused that shows nothing of the page that it belongs to.
+const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is no browser sends \
+    deliver=body, and no cookies";
 
 /// An answer that is a refusal in a form of its own is noted as one.
 fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
@@ -114,34 +123,4 @@ fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
 fn examined(token: &str, policy: &Policy, now: Now) -> Option<Examined> {
     let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
     Some(Examined { claims: claims_of(token)?, is_local: principal.local.is_some() })
-}
-
-/// Where a person logs in who asked for a page, and where they come back to.
-pub fn login_location(
-    terms: &Terms,
-    head: &Head<'_>,
-    denial: &Denial,
-    record: &Record,
-) -> Option<HeaderValue> {
-    let mut fields = Vec::new();
-    let asked = match head.query {
-        Some(query) => format!("{}?{query}", head.path),
-        None => head.path.clone().into_owned(),
-    };
-    // A longer address would make one that browsers and servers refuse: the person comes to the root instead.
-    if asked.len() <= NEXT_MAX {
-        fields.push(format!("next={}", encoded(&asked)));
-    }
-    // Who is logged in, and not freshly so, would be sent straight back.
-    if matches!(denial, Denial::FreshTokenRequired { .. }) {
-        fields.push(format!("{PROMPT}={PROMPT_LOGIN}"));
-    }
-    let question = if fields.is_empty() { "" } else { "?" };
-    // A proxy that asks for a verdict may read a bare path as one of ours (Traefik does).
-    let site = match record.verdict() {
-        None => String::new(),
-        Some(_) => format!("{}://{}", record.caller().scheme.as_str(), head.authority()?),
-    };
-    let page = terms.path(Endpoint::LoginPage);
-    HeaderValue::try_from(format!("{site}{page}{question}{}", fields.join("&"))).ok()
 }

@@ -10,7 +10,7 @@ use crate::forward::Proof;
 use crate::forward::outgoing::{self, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
-use crate::respond::{self, Format};
+use crate::respond::{self, Format, Ways};
 use crate::route::{Head, path};
 use bytes::Bytes;
 use http::request::Parts;
@@ -225,6 +225,7 @@ pub fn refused(
     format: Format,
     id: &HeaderValue,
     method: &Method,
+    ways: &Ways,
 ) -> Response<Bytes> {
     let format = match format {
         Format::Html => Format::Html,
@@ -234,7 +235,7 @@ pub fn refused(
     match (login, manner) {
         (Some(location), Manner::Answers) => respond::see_other(location),
         (login, _) => {
-            let mut response = respond::refuse_with(denial, status(denial), format, id, method);
+            let mut response = respond::refuse_with(denial, status(denial), format, id, method, ways);
             if let Some(location) = login {
                 response.headers_mut().insert(header::LOCATION, location);
             }

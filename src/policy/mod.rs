@@ -60,6 +60,11 @@ impl Policy {
         self.terms.as_deref()?.compat
     }
 
+    /// The origins whose scripts may read the gateway's own answers, and whose requests with cookies are accepted.
+    pub fn origins(&self) -> &[Box<str>] {
+        self.terms.as_deref().map_or(&[], |terms| &terms.origins)
+    }
+
     /// Where a route looks for a token.
     pub fn places(&self, route: Option<usize>) -> Places<'_> {
         let route = route.and_then(|route| self.routes.get(route));
@@ -126,6 +131,8 @@ pub struct Front {
     pub slashes: Slashes,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Box<[Cidr]>,
+    /// Names by which the admin listener may be asked, beside its addresses.
+    pub admin_hosts: Box<[Box<str>]>,
     /// `Strict-Transport-Security`, unless it is turned off.
     pub hsts: Option<HeaderValue>,
     /// Whether upstreams get the client's `Authorization`.

@@ -5,7 +5,8 @@
 //! gateway's words, in the same body. The challenge and all other fields are as they are without it: a client that does
 //! not look for them does not find them.
 
-use super::problem::{Format, answer};
+use super::accept::Format;
+use super::problem::answer;
 use crate::authenticate::Sources;
 use crate::denial::{BodyFault, Denial, RequiredClaim, TokenPart};
 use bytes::Bytes;
@@ -41,7 +42,7 @@ impl Heard {
             Format::Grpc | Format::GrpcWeb => return None,
         }
         let words = words(denial, &Looked { heard: self, places: *places });
-        let body = serde_json::json!({ "msg": words }).to_string().into_bytes();
+        let body = format!("{}\n", serde_json::json!({ "msg": words })).into_bytes();
         Some(answer(denial, status(denial), "application/json", body, method))
     }
 }

@@ -3,14 +3,18 @@
 //! Promises that a refusal has one form for each kind of client, whichever stage refused, and that neither an
 //! answer nor a log line nor a metric holds anything of a token. When to answer is the pipeline's business.
 
+pub mod accept;
 pub mod access_log;
 pub mod compat;
+pub mod cors;
 pub mod metrics;
 pub mod page;
 pub mod problem;
 
+pub use accept::{Format, is_navigation};
 pub use access_log::Line;
-pub use problem::{Format, refuse, refuse_with, see_other};
+pub use page::Ways;
+pub use problem::{refuse, refuse_with, see_other};
 
 #[cfg(test)]
 mod tests {

@@ -1,89 +1,285 @@
-//! A refusal for a person with a browser.
+//! A refusal for a person with a browser: one sentence without the words of protocols, and a way on.
 //!
-//! Promises a small page that reads well aloud, in the dark and on a phone, loads nothing, runs nothing, and
-//! holds fixed text but for the request's id, which is escaped.
+//! Promises a page that looks like the login page, loads nothing, runs nothing, and holds fixed text but for the id of the
+//! request, the name of the account and the address of the login page, which are escaped. It holds no secret: a proxy that
+//! compresses answers would give a secret away beside text that a stranger can choose (BREACH), and the address of the
+//! login page leads back to what was asked for.
+
+pub mod card;
 
 use crate::denial::Denial;
+use card::Card;
 use http::StatusCode;
+use std::borrow::Cow;
 
-/// The page's style sheet, byte for byte as it stands in the page: the policy below names its digest.
-const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{font:1.0625rem/1.5 system-ui,sans-serif;max-width:34rem;margin:18vh auto 2rem;padding:0 1.25rem}\
-h1{font-size:1.5rem;line-height:1.25;margin:0 0 .5rem}\
-p{margin:.5rem 0}\
-footer{margin-top:2rem;font-size:.875rem;overflow-wrap:anywhere}";
+/// The ways on that a page offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// The login page, which leads back here.
+    pub login: Option<String>,
+    /// The account whose session the browser holds, and which may not do this.
+    pub account: Option<Account>,
+    /// Whether the same address works without a login: the route asks for none, and the browser is to forget its session.
+    pub without_login: bool,
+    /// Whether the request can be sent again as it is.
+    pub again: bool,
+    /// Whether the root of the site is another page.
+    pub home: bool,
+}
 
-/// What the page may do: show its own style, and nothing else.
-pub(super) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
-     style-src 'sha256-+MHogwwIVqB2IkZf67UwkVUUz810MPR1oB7T7QrJtYI='; base-uri 'none'; \
-     form-action 'none'; frame-ancestors 'none'";
+/// An account that is logged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name.
+    pub name: String,
+    /// The page on which its session can be ended.
+    pub page: String,
+}
 
 /// The page for a refusal.
-pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
-    let title = status.canonical_reason().unwrap_or("Refused");
-    let mut out = Vec::with_capacity(1024);
-    for part in [
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"robots\" content=\"noindex\">\n<title>",
-        title,
-        "</title>\n<style>",
-        STYLE,
-        "</style>\n</head>\n<body>\n<main>\n<h1>",
-        title,
-        "</h1>\n<p>",
-        denial.detail(),
-        "</p>\n</main>\n<footer>\n<p>Status ",
-        status.as_str(),
-        ", <code>",
-        denial.code(),
-        "</code></p>\n<p>Request <code>",
-    ] {
-        out.extend_from_slice(part.as_bytes());
+pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways: &Ways) -> String {
+    let (heading, sentence) = words(denial);
+    let mut card = Card::begin(heading, None);
+    card.gate().push("<h1>").text(heading).push("</h1>\n<p class=\"why\">").text(&sentence).push("</p>\n");
+    if let Some(account) = &ways.account {
+        card.push("<p class=\"note\">Logged in as <strong>").text(&account.name).push("</strong></p>\n");
     }
-    for byte in request_id {
-        match byte {
-            b'&' => out.extend_from_slice(b"&amp;"),
-            b'<' => out.extend_from_slice(b"&lt;"),
-            b' '..=b'~' => out.push(*byte),
-            _ => out.push(b'?'),
+    let mut links: Vec<(&str, &str)> = Vec::new();
+    if let Some(login) = &ways.login {
+        links.push((login, if ways.account.is_some() { "Use another account" } else { "Log in" }));
+    }
+    // An empty reference is the page's own address (RFC 3986 section 4.4).
+    if ways.without_login {
+        links.push(("", "Go on without logging in"));
+    } else if ways.again && passes(status) {
+        links.push(("", "Try again"));
+    }
+    if let Some(account) = &ways.account {
+        links.push((&account.page, "Log out"));
+    }
+    if ways.home {
+        links.push(("/", "To the start page"));
+    }
+    for (place, (address, words)) in links.into_iter().enumerate() {
+        card.link(address, words, place == 0);
+    }
+    let reason = status.canonical_reason().unwrap_or("Refused");
+    card.push("<footer>\n<p>")
+        .push(status.as_str())
+        .push(" ")
+        .push(reason)
+        .push(", <code>")
+        .push(denial.code());
+    card.push("</code></p>\n<p>Request <code>");
+    let id: String = request_id
+        .iter()
+        .map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' })
+        .collect();
+    card.text(&id).push("</code></p>\n</footer>\n");
+    card.end()
+}
+
+/// Whether the cause of such a status may be gone a moment later.
+fn passes(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+}
+
+/// A span of time in words: `17 seconds`, `3 minutes`.
+pub fn span(seconds: u32) -> String {
+    let (count, unit) = if seconds < 120 { (seconds, "second") } else { (seconds.div_ceil(60), "minute") };
+    let many = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{many}")
+}
+
+/// A refusal in the words of a person who knows nothing of tokens: a heading and a sentence.
+fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
+    let (heading, sentence) = match denial {
+        Denial::BadRequest(_) | Denial::AmbiguousCredentials => (
+            "This request is not accepted",
+            "The address, or what your browser sent with it, has no clear meaning.",
+        ),
+        Denial::HeadersTooLarge => (
+            "Your browser sent too much",
+            "This is most often due to cookies that pile up. Delete the cookies of this site, then try again.",
+        ),
+        Denial::BodyTooLarge => ("Too large", "The form or file is larger than this site accepts."),
+        Denial::RequestTimeout => (
+            "That took too long",
+            "The request did not arrive in time. Check your connection, then try again.",
+        ),
+        Denial::NoRoute | Denial::NotFound => ("Page not found", "There is nothing at this address."),
+        Denial::MethodNotAllowed(_) => {
+            ("Not possible here", "This address does not accept this kind of request.")
         }
-    }
-    out.extend_from_slice(b"</code></p>\n</footer>\n</body>\n</html>\n");
-    out
+        Denial::MissingToken => ("Log in to continue", "This page is for people who are logged in."),
+        Denial::ExpiredToken | Denial::RevokedToken | Denial::UnknownToken | Denial::RefreshReused => {
+            ("Your session has ended", "Log in again to continue.")
+        }
+        Denial::MalformedToken(_)
+        | Denial::UnsupportedAlgorithm
+        | Denial::UnknownIssuer
+        | Denial::UnknownKey
+        | Denial::BadSignature
+        | Denial::TokenNotYetValid
+        | Denial::WrongAudience
+        | Denial::WrongType
+        | Denial::MissingClaim(_) => (
+            "Your login is not accepted here",
+            "Your session is not valid for this site. Log in again to continue.",
+        ),
+        Denial::FreshTokenRequired { .. } => {
+            ("Confirm your password", "This page asks for a recent login. Log in again to continue.")
+        }
+        Denial::CsrfMissing | Denial::CsrfMismatch => (
+            "This form is not accepted",
+            "It was open for too long, or another site sent it. Go back, reload the page and send the form again.",
+        ),
+        Denial::InsufficientRole | Denial::InsufficientScope(_) | Denial::ClaimMismatch => {
+            ("No access", "Your account is not allowed to do this.")
+        }
+        Denial::InsecureTransport => {
+            ("This connection is not encrypted", "Open this page with https in place of http.")
+        }
+        Denial::RateLimited { wait } => {
+            return ("Too many requests", format!("Try again in {}.", span(*wait)).into());
+        }
+        Denial::TooManyAttempts { wait } => {
+            return ("Too many failed attempts", format!("Try again in {}.", span(*wait)).into());
+        }
+        Denial::Overloaded => {
+            ("Busy right now", "This site has more requests than it can answer. Try again in a moment.")
+        }
+        Denial::CheckUnavailable | Denial::StoreUnavailable => {
+            ("Not available right now", "Logins cannot be checked at the moment. Try again shortly.")
+        }
+        Denial::UpstreamUnavailable => {
+            ("Not available right now", "The service behind this page cannot be reached. Try again shortly.")
+        }
+        Denial::UpstreamTimeout => (
+            "No answer in time",
+            "The service behind this page took too long to answer. It may have done what you asked for.",
+        ),
+        Denial::UpstreamFailed => {
+            ("Something went wrong", "The service behind this page gave an answer that cannot be used.")
+        }
+        Denial::BadCredentials | Denial::AccountDisabled => ("Login failed", denial.detail()),
+        // Programs ask for these.
+        Denial::InvalidBody(_)
+        | Denial::UnsupportedMediaType
+        | Denial::UntrustedProxy
+        | Denial::InvalidClient
+        | Denial::InvalidScope
+        | Denial::UnsupportedGrantType
+        | Denial::UnauthorizedClient => ("This request is not accepted", denial.detail()),
+    };
+    (heading, sentence.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
 
-    #[test]
-    fn the_policy_allows_exactly_the_style_of_the_page() {
-        let page = String::from_utf8(page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"id")).unwrap();
-        let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, style.as_bytes());
-        let expected = format!("style-src 'sha256-{}';", STANDARD.encode(digest));
-        assert!(CONTENT_SECURITY_POLICY.contains(&expected), "{expected}");
+    fn ways() -> Ways {
+        Ways {
+            login: Some("/auth/login?next=/a%3Fb&prompt=login".to_owned()),
+            account: Some(Account { name: "ada".to_owned(), page: "/auth/login".to_owned() }),
+            without_login: false,
+            again: true,
+            home: true,
+        }
+    }
+
+    /// The addresses and words of the links, in order.
+    fn links(page: &str) -> Vec<(String, String)> {
+        let rest = page.split("<a ").skip(1);
+        rest.map(|link| {
+            let address = link.split_once("href=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+            let words = link.split_once('>').unwrap().1.split_once('<').unwrap().0.to_owned();
+            (address, words)
+        })
+        .collect()
     }
 
     #[test]
-    fn every_page_says_what_the_document_says() {
+    fn every_page_names_status_code_and_request_and_speaks_to_people() {
         for denial in Denial::every() {
-            let page = String::from_utf8(page(&denial, denial.status(), b"01J-id")).unwrap();
-            for text in [denial.detail(), denial.code(), denial.status().as_str(), "01J-id"] {
+            let page = page(&denial, denial.status(), b"01J-id", &ways());
+            for text in [denial.code(), denial.status().as_str(), "01J-id", "<h1>", "href=\"/\""] {
                 assert!(page.contains(text), "{text}");
             }
-            assert!(!denial.detail().contains(['<', '&']));
-            assert!(!page.contains("<script") && !page.contains("http"));
+            let (heading, sentence) = words(&denial);
+            assert!(page.contains(&format!("<title>{heading}</title>")), "{heading}");
+            assert!(sentence.ends_with('.'), "{sentence}");
+            if matches!(denial.status().as_u16(), 401 | 403 | 404 | 429 | 500..) {
+                for jargon in ["token", "CSRF", "claim", "scope", "upstream", "JSON"] {
+                    let is_of_a_program = matches!(denial, Denial::InvalidClient | Denial::UntrustedProxy);
+                    assert!(is_of_a_program || !sentence.contains(jargon), "{jargon}: {sentence}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_refusal_offers_the_ways_on_that_help() {
+        let told = |denial: &Denial, ways: &Ways| {
+            let links = links(&page(denial, denial.status(), b"id", ways));
+            links.iter().map(|(_, words)| words.clone()).collect::<Vec<_>>()
+        };
+        let nobody = Ways { account: None, ..ways() };
+        assert_eq!(told(&Denial::MissingToken, &nobody), ["Log in", "To the start page"]);
+        let guest = Ways { without_login: true, ..nobody.clone() };
+        assert_eq!(
+            told(&Denial::RevokedToken, &guest),
+            ["Log in", "Go on without logging in", "To the start page"]
+        );
+        assert_eq!(
+            told(&Denial::InsufficientRole, &ways()),
+            ["Use another account", "Log out", "To the start page"]
+        );
+        let plain = Ways { login: None, ..nobody };
+        for (denial, again) in [
+            (Denial::NoRoute, false),
+            (Denial::RateLimited { wait: 7 }, true),
+            (Denial::UpstreamUnavailable, true),
+            (Denial::UpstreamTimeout, true),
+            (Denial::UpstreamFailed, true),
+            (Denial::BadRequest(crate::denial::Malformed::DotSegment), false),
+        ] {
+            let expected: &[&str] =
+                if again { &["Try again", "To the start page"] } else { &["To the start page"] };
+            assert_eq!(told(&denial, &plain), expected, "{denial:?}");
+        }
+        assert_eq!(told(&Denial::NoRoute, &Ways::default()), [""; 0]);
+        let wait = page(&Denial::RateLimited { wait: 7 }, StatusCode::TOO_MANY_REQUESTS, b"id", &plain);
+        assert!(wait.contains("Try again in 7 seconds."), "{wait}");
+    }
+
+    #[test]
+    fn a_span_of_time_is_said_in_words() {
+        for (seconds, words) in
+            [(1, "1 second"), (61, "61 seconds"), (119, "119 seconds"), (121, "3 minutes")]
+        {
+            assert_eq!(span(seconds), words);
         }
     }
 
     #[test]
     fn a_request_id_cannot_open_an_element() {
-        let page = String::from_utf8(page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"<b>&\xff\x1b")).unwrap();
-        assert!(page.contains("&lt;b>&amp;??</code>"));
+        let page = page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"<b>&\xff\x1b", &Ways::default());
+        assert!(page.contains("&lt;b&gt;&amp;??</code>"), "{page}");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_of_a_request_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
+            let marks = |text: &str| {
+                let account = Account { name: text.to_owned(), page: text.to_owned() };
+                let ways = Ways { login: Some(text.to_owned()), account: Some(account), ..ways() };
+                let page = page(&Denial::InsufficientRole, StatusCode::FORBIDDEN, text.as_bytes(), &ways);
+                page.matches(['<', '>', '"', '\'']).count()
+            };
+            prop_assert_eq!(marks(&text), marks("x"));
+        }
     }
 }

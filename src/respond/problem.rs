@@ -4,15 +4,16 @@
 //! the request. Leaves to the caller what all answers have (`X-Request-Id`, HSTS, `RateLimit`) and whether
 //! the connection goes on.
 
-use super::page;
+use super::accept::Format;
+use super::page::{self, Ways, card};
 use crate::denial::{Challenge, Denial};
 use crate::journal::line::quoted;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION,
-    REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 
 /// `grpc-status` of the gRPC protocol over HTTP/2.
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -22,54 +23,6 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Seconds after which a client may try again when the gateway or a service is at its limit. A second is
 /// long enough for a health check to change its mind, and short enough not to be noticed.
 const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
-
-/// The form that the client can read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// `application/problem+json` (RFC 9457).
-    Json,
-    /// A page for a person with a browser.
-    Html,
-    /// The trailers-only answer of a gRPC call.
-    Grpc,
-    /// The same for a gRPC-Web call, whose clients look for their own media type.
-    GrpcWeb,
-}
-
-impl Format {
-    /// What the request asks for. A gRPC call says so in `Content-Type`; a browser names `text/html` before
-    /// any JSON in `Accept`; everybody else gets a problem document.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if begins(kind, b"application/grpc-web") {
-            return Self::GrpcWeb;
-        }
-        if begins(kind, b"application/grpc") {
-            return Self::Grpc;
-        }
-        for field in headers.get_all(ACCEPT) {
-            for range in field.as_bytes().split(|byte| *byte == b',') {
-                let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-                let media = parts.next().unwrap_or_default();
-                // A weight of zero means "not this" (RFC 9110 section 12.4.2).
-                if parts.any(|parameter| matches!(parameter, b"q=0" | b"q=0.0" | b"q=0.00" | b"q=0.000")) {
-                    continue;
-                }
-                if media.eq_ignore_ascii_case(b"text/html") {
-                    return Self::Html;
-                }
-                if begins(media, b"application/json") || begins(media, b"application/problem+json") {
-                    return Self::Json;
-                }
-            }
-        }
-        Self::Json
-    }
-}
-
-fn begins(value: &[u8], with: &[u8]) -> bool {
-    value.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
-}
 
 /// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
 pub fn see_other(location: HeaderValue) -> Response<Bytes> {
@@ -83,16 +36,18 @@ pub fn see_other(location: HeaderValue) -> Response<Bytes> {
 /// The answer to a refused request. An answer to HEAD has the header fields of the one to GET, and no body
 /// (RFC 9110 section 9.3.2).
 pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
-    refuse_with(denial, denial.status(), format, request_id, method)
+    refuse_with(denial, denial.status(), format, request_id, method, &Ways::default())
 }
 
-/// The same under another status, for who understands few of them. The form of a gRPC call has none to give.
+/// The same under another status, for a proxy that knows few of them, and with the ways on that a page offers. The form of a
+/// gRPC call has neither.
 pub fn refuse_with(
     denial: &Denial,
     status: StatusCode,
     format: Format,
     request_id: &HeaderValue,
     method: &Method,
+    ways: &Ways,
 ) -> Response<Bytes> {
     match format {
         Format::Json => {
@@ -100,10 +55,11 @@ pub fn refuse_with(
             answer(denial, status, "application/problem+json", body, method)
         }
         Format::Html => {
-            let body = page::page(denial, status, request_id.as_bytes());
+            let body = page::page(denial, status, request_id.as_bytes(), ways).into_bytes();
             let mut answer = answer(denial, status, "text/html; charset=utf-8", body, method);
             let headers = answer.headers_mut();
-            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY));
+            headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
+            headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             answer
         }
@@ -167,7 +123,8 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
         out.extend_from_slice(part.as_bytes());
     }
     quoted(&mut out, request_id);
-    out.push(b'}');
+    // A line of its own in a terminal or a file.
+    out.extend_from_slice(b"}\n");
     out
 }
 
@@ -289,37 +246,6 @@ mod tests {
 
     fn field(answer: &Response<Bytes>, name: &str) -> Option<String> {
         answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-    }
-
-    fn format(fields: &[(&'static str, &'static str)]) -> Format {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        Format::of(&headers)
-    }
-
-    #[test]
-    fn browsers_get_a_page_and_everybody_else_a_document() {
-        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-        assert_eq!(format(&[("accept", browser)]), Format::Html);
-        assert_eq!(format(&[("accept", "TEXT/HTML")]), Format::Html);
-        assert_eq!(format(&[("accept", "*/*"), ("accept", "text/html;q=0.5")]), Format::Html);
-        assert_eq!(format(&[]), Format::Json);
-        assert_eq!(format(&[("accept", "*/*")]), Format::Json);
-        assert_eq!(format(&[("accept", "application/json, text/html")]), Format::Json);
-        assert_eq!(format(&[("accept", "application/problem+json, text/html")]), Format::Json);
-        assert_eq!(format(&[("accept", "text/html;q=0")]), Format::Json);
-        assert_eq!(format(&[("accept", "text/htmlx")]), Format::Json);
-    }
-
-    #[test]
-    fn grpc_calls_are_told_by_their_content_type() {
-        assert_eq!(format(&[("content-type", "application/grpc")]), Format::Grpc);
-        assert_eq!(format(&[("content-type", "Application/gRPC+proto")]), Format::Grpc);
-        assert_eq!(format(&[("content-type", "application/grpc-web+proto")]), Format::GrpcWeb);
-        assert_eq!(format(&[("content-type", "application/json")]), Format::Json);
-        assert_eq!(format(&[("content-type", "application/grp"), ("accept", "text/html")]), Format::Html);
     }
 
     #[test]

@@ -267,7 +267,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ));
             shop.is_at(path);
             assert!(
-                browser.source().contains("site") || browser.source().contains("needed"),
+                browser.source().contains("site") || browser.source().contains("missing_token"),
                 "{}",
                 browser.source()
             );
@@ -325,7 +325,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
 }
 
 /// How much two colours of the page differ (WCAG 2.2, relative luminance), and whether the page is wider than its window.
-const LOOK: &str = "
+pub const LOOK: &str = "
     const luminance = colour => {
         const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
         const [r, g, b] = parts.map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);

@@ -14,6 +14,7 @@
 mod kit;
 
 mod admin;
+mod admin_guard;
 mod assertion;
 mod authentication;
 mod authorization;
@@ -25,6 +26,7 @@ mod cli;
 mod compat;
 mod config;
 mod cookies;
+mod cors;
 mod diff;
 mod drain;
 mod explain;
@@ -37,6 +39,7 @@ mod keys;
 mod limits;
 mod lint;
 mod logs;
+mod pages;
 mod regression;
 mod reload;
 mod reload_load;

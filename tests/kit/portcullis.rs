@@ -1,6 +1,7 @@
 //! The real binary, with a policy that the test wrote, on ports of its own.
 
 use super::client::Answer;
+use super::client::HOST;
 use super::dir::Dir;
 use super::{PATIENCE, forge};
 use serde_json::Value;
@@ -171,6 +172,8 @@ impl Builder {
         write_policy(&self.dir, &self.policy);
         let mut child = prepared(&self.dir)
             .args(["run", "--config", "gateway.toml"])
+            // The host that requests name unless a test names another: the operators' listener is asked by it, too.
+            .env("PORTCULLIS_SERVER__ADMIN_HOSTS", format!("[\"{HOST}\"]"))
             .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

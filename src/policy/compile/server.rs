@@ -8,6 +8,7 @@ use crate::journal::{Level, Style};
 use crate::plan::{AccessLog, Plan};
 use crate::policy::{Front, ServerPlan};
 use crate::route::head::HeadBounds;
+use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
 use crate::tls::{Files, MinVersion};
 use http::HeaderValue;
@@ -49,11 +50,29 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
             file::Paths::Merge => Slashes::Merge,
         },
         trusted_proxies: file.server.trusted_proxies.clone().into(),
+        admin_hosts: admin_hosts(file, faults),
         hsts,
         forward_token: file.identity.forward_token,
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
+}
+
+/// The names of the admin listener, each in its one spelling.
+fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
+    let mut hosts = Vec::new();
+    for (index, written) in file.server.admin_hosts.iter().enumerate() {
+        match canonical_host(written) {
+            Ok(host) => hosts.push(host.into_owned().into_boxed_str()),
+            Err(_) => faults.fault(
+                "bad_value",
+                &format!("server.admin_hosts[{index}]"),
+                format!("\"{written}\""),
+                "a host without scheme and port, such as \"gateway.internal\"",
+            ),
+        }
+    }
+    hosts.into()
 }
 
 /// How many recent decisions are kept. Each takes up to 2 KiB.

@@ -1,0 +1,56 @@
+//! Preflights of the authority's endpoints: a browser asks whether a script of another origin may call one.
+
+use crate::authority::Endpoint;
+use crate::policy::{Handler, Policy};
+use crate::record::Record;
+use crate::respond::cors;
+use crate::route::Head;
+use bytes::Bytes;
+use http::Response;
+
+/// The answer to a preflight that a listed origin sends for an endpoint that is meant for scripts; none for any other
+/// request, which goes the way of all. Nothing is learned or done here that the request itself would not be asked for.
+pub fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Option<Response<Bytes>> {
+    cors::listed(head.headers, policy.origins())?;
+    let method = cors::method_asked(head.method, head.headers)?;
+    let asked = Head {
+        method: &method,
+        host: head.host.clone(),
+        port: head.port,
+        path: head.path.clone(),
+        query: head.query,
+        headers: head.headers,
+    };
+    let entry = *policy.table.find(&asked).ok()?.entry;
+    if !policy.routes[entry].handler.is_for_scripts() {
+        return None;
+    }
+    record.routed(entry);
+    Some(cors::preflight(&method, policy.trust.cookies().map(|names| &names.csrf_header)))
+}
+
+impl Handler {
+    /// Whether a script of a listed origin may read the answers: those of people's sessions and of public documents. The
+    /// login page is for people alone, and services call the rest.
+    pub fn is_for_scripts(&self) -> bool {
+        match self {
+            Self::Forward(_) => false,
+            Self::Answer(endpoint) => match endpoint {
+                Endpoint::Login
+                | Endpoint::Refresh
+                | Endpoint::Logout
+                | Endpoint::LogoutAll
+                | Endpoint::Me
+                | Endpoint::Sessions
+                | Endpoint::EndSession
+                | Endpoint::Jwks
+                | Endpoint::Metadata => true,
+                Endpoint::LoginPage
+                | Endpoint::Token
+                | Endpoint::Revoke
+                | Endpoint::Introspect
+                | Endpoint::Verify => false,
+            },
+        }
+    }
+}

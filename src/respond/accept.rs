@@ -1,0 +1,263 @@
+//! The form in which a client can read a refusal, by its `Content-Type` and `Accept`, and whether a person waits for a page.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
+/// A weight of 1, in thousandths.
+const WHOLE: u16 = 1000;
+
+/// The form that the client can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `application/problem+json` (RFC 9457).
+    Json,
+    /// A page for a person with a browser.
+    Html,
+    /// The trailers-only answer of a gRPC call.
+    Grpc,
+    /// The same for a gRPC-Web call, whose clients look for their own media type.
+    GrpcWeb,
+}
+
+impl Format {
+    /// The form that the request asks for. A gRPC call says so in `Content-Type`. A browser names `text/html` in `Accept` and
+    /// prefers it to JSON. Every other client gets a problem document.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if begins(kind, b"application/grpc-web") {
+            return Self::GrpcWeb;
+        }
+        if begins(kind, b"application/grpc") {
+            return Self::Grpc;
+        }
+        // Programs name no page: most requests are done here.
+        if ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
+            Self::Html
+        } else {
+            Self::Json
+        }
+    }
+}
+
+/// Whether a person looks at the answer to this request next. A browser says `navigate` of such a request (Fetch Metadata,
+/// section 2.3), and another mode of pictures, scripts and `fetch`. A request without that field counts as one, unless a
+/// library marks it as a script's.
+///
+/// Only `GET` and `HEAD` count: neither a form nor `OPTIONS` can be repeated after a login.
+pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    let is_script = |with: &HeaderValue| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest");
+    matches!(*method, Method::GET | Method::HEAD)
+        && headers.get_all(SEC_FETCH_MODE).iter().all(|mode| mode == "navigate")
+        && !headers.get_all(X_REQUESTED_WITH).iter().any(is_script)
+}
+
+/// The media ranges of `Accept`, parameters included, in order.
+fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(ACCEPT).iter();
+    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range decides for each; of two
+/// that are named with the same weight the first does, which is how clients of old express a preference.
+#[cold]
+fn prefers_page(headers: &HeaderMap) -> bool {
+    let (mut page, mut json): (Option<Wish>, Option<Wish>) = (None, None);
+    let (mut application, mut any) = (None, None);
+    for (place, range) in ranges(headers).enumerate() {
+        let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let wish = Wish { weight: weight(parts), place };
+        match &media[..] {
+            b"text/html" => raise(&mut page, wish),
+            b"application/json" | b"application/problem+json" => raise(&mut json, wish),
+            b"application/*" => raise(&mut application, wish),
+            b"*/*" => raise(&mut any, wish),
+            _ => {}
+        }
+    }
+    let Some(page) = page.filter(|page| page.weight > 0) else { return false };
+    match (json, application.or(any)) {
+        (Some(json), _) if json.weight == page.weight => page.place < json.place,
+        (Some(json), _) => page.weight > json.weight,
+        (None, Some(wild)) => page.weight >= wild.weight,
+        (None, None) => true,
+    }
+}
+
+/// How much a client wants a form, and where it says so.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    weight: u16,
+    place: usize,
+}
+
+/// Keeps the highest weight, and the first place of it.
+fn raise(kept: &mut Option<Wish>, wish: Wish) {
+    if kept.is_none_or(|kept| kept.weight < wish.weight) {
+        *kept = Some(wish);
+    }
+}
+
+/// The weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). A range whose weight has no reading
+/// counts for nothing.
+fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
+    for parameter in parameters {
+        if let [b'q' | b'Q', b'=', value @ ..] = parameter {
+            return thousandths(value).unwrap_or(0);
+        }
+    }
+    WHOLE
+}
+
+fn thousandths(value: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match value.iter().position(|byte| *byte == b'.') {
+        Some(at) => (&value[..at], &value[at + 1..]),
+        None => (value, &b""[..]),
+    };
+    // ".2" is no weight by the grammar, and is sent by the HTTP client of Java.
+    let whole = match whole {
+        b"1" => WHOLE,
+        b"0" => 0,
+        b"" if !fraction.is_empty() => 0,
+        _ => return None,
+    };
+    if fraction.len() > 3 || !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = fraction.iter().chain(&b"000"[fraction.len()..]);
+    let sum = digits.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0')) + whole;
+    (sum <= WHOLE).then_some(sum)
+}
+
+fn begins(value: &[u8], with: &[u8]) -> bool {
+    value.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn format(fields: &[(&'static str, &str)]) -> Format {
+        Format::of(&headers(fields))
+    }
+
+    #[test]
+    fn browsers_get_a_page_and_every_other_client_a_document() {
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        assert_eq!(format(&[("accept", browser)]), Format::Html);
+        assert_eq!(format(&[("accept", "TEXT/HTML")]), Format::Html);
+        assert_eq!(format(&[]), Format::Json);
+        assert_eq!(format(&[("accept", "*/*")]), Format::Json);
+        assert_eq!(format(&[("accept", "text/*")]), Format::Json);
+        assert_eq!(format(&[("accept", "text/htmlx")]), Format::Json);
+    }
+
+    /// RFC 9110 sections 12.4.2 and 12.5.1; reports 14.
+    #[test]
+    fn the_higher_weight_wins_and_a_weight_of_zero_never_does() {
+        for (accept, page) in [
+            ("application/json;q=0.5,text/html", true),
+            ("application/json, text/html;q=0.1", false),
+            ("text/html;q=0.9, application/json;q=0.8", true),
+            ("text/html;q=0.8, application/json;q=0.9", false),
+            ("text/html;q=0.8, application/problem+json;q=0.801", false),
+            ("text/html;q=0", false),
+            ("text/html;q=0.000", false),
+            ("text/html;Q=0, */*", false),
+            ("text/html; q=0 , application/json;q=0", false),
+            ("text/html;q=0.001", true),
+            ("text/html;level=1;q=0.3, application/json;q=0.2", true),
+            // A tie of names goes to the first of them.
+            ("application/json, text/html", false),
+            ("text/html, application/json", true),
+            ("application/json;q=1.0, text/html;q=1", false),
+            // JSON that no range names has the weight of the range that covers it.
+            ("text/html, */*", true),
+            ("*/*, text/html", true),
+            ("text/html;q=0.5, */*", false),
+            ("text/html;q=0.5, application/*;q=0.4, */*", true),
+            ("text/html;q=0.5, application/json;q=0.1, */*", true),
+            // Weights that are none.
+            ("text/html;q=1.1", false),
+            ("text/html;q=2", false),
+            ("text/html;q=-1", false),
+            ("text/html;q=0.1234", false),
+            ("text/html;q=", false),
+            ("text/html;q=.", false),
+            ("text/html, image/gif, *; q=.2, */*; q=.2", true),
+            ("text/html;q=.2, */*;q=.3", false),
+        ] {
+            let expected = if page { Format::Html } else { Format::Json };
+            assert_eq!(format(&[("accept", accept)]), expected, "{accept}");
+            let fields: Vec<_> = accept.split(',').map(|range| ("accept", range)).collect();
+            assert_eq!(format(&fields), expected, "{accept}, in a field each");
+        }
+    }
+
+    #[test]
+    fn grpc_calls_are_recognised_by_their_content_type() {
+        assert_eq!(format(&[("content-type", "application/grpc")]), Format::Grpc);
+        assert_eq!(format(&[("content-type", "Application/gRPC+proto")]), Format::Grpc);
+        assert_eq!(format(&[("content-type", "application/grpc-web+proto")]), Format::GrpcWeb);
+        assert_eq!(format(&[("content-type", "application/json")]), Format::Json);
+        assert_eq!(format(&[("content-type", "application/grp"), ("accept", "text/html")]), Format::Html);
+    }
+
+    /// Fetch Metadata, section 2.3; reports 16.
+    #[test]
+    fn only_what_a_person_looks_at_next_is_a_navigation() {
+        for (method, fields, expected) in [
+            ("GET", &[][..], true),
+            ("HEAD", &[], true),
+            ("GET", &[("sec-fetch-mode", "navigate")], true),
+            ("GET", &[("sec-fetch-mode", "cors")], false),
+            ("GET", &[("sec-fetch-mode", "no-cors")], false),
+            ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-mode", "cors")], false),
+            ("GET", &[("x-requested-with", "XMLHttpRequest")], false),
+            ("GET", &[("x-requested-with", "xmlhttprequest")], false),
+            ("GET", &[("x-requested-with", "org.example.browser")], true),
+            ("OPTIONS", &[], false),
+            ("TRACE", &[], false),
+            ("POST", &[("sec-fetch-mode", "navigate")], false),
+            ("PROPFIND", &[], false),
+        ] {
+            assert_eq!(
+                is_navigation(&method.parse().unwrap(), &headers(fields)),
+                expected,
+                "{method} {fields:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_accept_has_a_reading(accept in "[ -~]{0,60}|([a-z*]{1,4}/(html|json|[*])(;q=[0-9.]{0,5})?,?){0,6}") {
+            let format = format(&[("accept", &accept)]);
+            prop_assert!(format == Format::Json || accept.to_ascii_lowercase().contains("text/html"));
+        }
+
+        #[test]
+        fn the_weights_decide_wherever_they_stand(page in 0_u16..=1000, json in 0_u16..=1000, first in any::<bool>()) {
+            prop_assume!(page != json);
+            let q = |weight: u16| format!("{}.{:03}", weight / 1000, weight % 1000);
+            let (page_range, json_range) =
+                (format!("text/html;q={}", q(page)), format!("application/json;q={}", q(json)));
+            let accept =
+                if first { format!("{page_range}, {json_range}") } else { format!("{json_range},{page_range}") };
+            let expected = if page > json { Format::Html } else { Format::Json };
+            prop_assert_eq!(format(&[("accept", &accept)]), expected);
+        }
+    }
+}

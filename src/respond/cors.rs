@@ -1,0 +1,159 @@
+//! Lets scripts of the origins that the policy lists read the gateway's own answers, and nobody else's (Fetch Standard,
+//! section 3.2).
+//!
+//! Promises that an origin is named in an answer only if the policy lists it, letter for letter, and never `*`. What an
+//! upstream answers is the upstream's to share.
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+
+/// The fields that a script of another origin reads, beside those that every script may (Fetch Standard, section 2.2.2).
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
+);
+/// For how long a browser need not ask again, in seconds. A policy that no longer lists the origin holds after that time at
+/// the latest; the requests themselves are checked each time.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// The origin that the policy lists, of a request that names one.
+pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
+    if origins.is_empty() {
+        return None;
+    }
+    let mut named = headers.get_all(ORIGIN).iter();
+    match (named.next(), named.next()) {
+        (Some(origin), None) if origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) => {
+            Some(origin.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Shares an answer of the gateway's own with this origin. `cookies`: whether the browser may have sent the authority's.
+#[cold]
+pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
+    // Also where nobody may read it: a cache must not give this answer to an origin that may.
+    headers.append(VARY, HeaderValue::from_static("origin"));
+    let Some(origin) = origin else { return };
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    if cookies {
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+}
+
+/// The method that a browser asks whether it may send (Fetch Standard, section 4.8); none where it does not ask.
+pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS {
+        return None;
+    }
+    let mut asked = headers.get_all(ACCESS_CONTROL_REQUEST_METHOD).iter();
+    match (asked.next(), asked.next()) {
+        (Some(asked), None) => Method::from_bytes(asked.as_bytes()).ok(),
+        _ => None,
+    }
+}
+
+/// Says that a script of a listed origin may send this method, with the fields that the endpoints look at.
+pub fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(method) = HeaderValue::from_str(method.as_str()) {
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, method);
+    }
+    let more = csrf_header.map(|name| format!(", {name}")).unwrap_or_default();
+    if let Ok(fields) = HeaderValue::try_from(format!("authorization, content-type{more}")) {
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, fields);
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn origins() -> Vec<Box<str>> {
+        vec!["https://app.example".into(), "https://other.example:8443".into()]
+    }
+
+    #[test]
+    fn an_origin_is_listed_letter_for_letter() {
+        for (named, expected) in [
+            (&["https://app.example"][..], true),
+            (&["https://other.example:8443"], true),
+            (&["https://other.example"], false),
+            (&["https://APP.example"], false),
+            (&["https://app.example/"], false),
+            (&["https://app.example.evil.example"], false),
+            (&["http://app.example"], false),
+            (&["null"], false),
+            (&["*"], false),
+            (&[""], false),
+            (&["https://app.example", "https://app.example"], false),
+            (&["https://app.example, https://evil.example"], false),
+            (&[], false),
+        ] {
+            let fields: Vec<_> = named.iter().map(|origin| (&ORIGIN, *origin)).collect();
+            assert_eq!(listed(&headers(&fields), &origins()).is_some(), expected, "{named:?}");
+            assert_eq!(listed(&headers(&fields), &[]), None, "{named:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_named_where_there_are_cookies_and_nothing_for_an_origin_that_is_not_listed() {
+        let mut shared = HeaderMap::new();
+        share(&mut shared, Some(HeaderValue::from_static("https://app.example")), true);
+        assert_eq!(shared[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
+        assert_eq!(shared[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
+        assert_eq!(shared[VARY], "origin");
+        let mut shared = HeaderMap::new();
+        share(&mut shared, Some(HeaderValue::from_static("https://app.example")), false);
+        assert!(!shared.contains_key(ACCESS_CONTROL_ALLOW_CREDENTIALS));
+        let mut shared = headers(&[(&VARY, "accept")]);
+        share(&mut shared, None, true);
+        assert_eq!(shared.get_all(VARY).iter().collect::<Vec<_>>(), ["accept", "origin"]);
+        assert_eq!(shared.len(), 2, "{shared:?}");
+    }
+
+    #[test]
+    fn a_preflight_is_options_with_one_method() {
+        let asked = headers(&[(&ACCESS_CONTROL_REQUEST_METHOD, "DELETE")]);
+        assert_eq!(method_asked(&Method::OPTIONS, &asked), Some(Method::DELETE));
+        assert_eq!(method_asked(&Method::GET, &asked), None);
+        assert_eq!(method_asked(&Method::OPTIONS, &HeaderMap::new()), None);
+        let twice =
+            headers(&[(&ACCESS_CONTROL_REQUEST_METHOD, "GET"), (&ACCESS_CONTROL_REQUEST_METHOD, "GET")]);
+        assert_eq!(method_asked(&Method::OPTIONS, &twice), None);
+        let answer = preflight(&Method::DELETE, Some(&HeaderName::from_static("x-csrf-token")));
+        assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_METHODS], "DELETE");
+        assert_eq!(
+            answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS],
+            "authorization, content-type, x-csrf-token"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_origin_is_ever_named(origin in "(https?://)?(app|other)?\\.?[a-z.:0-9*@/-]{0,16}|https://app\\.example[ -~]{1,8}") {
+            prop_assume!(!origins().iter().any(|listed| **listed == *origin));
+            prop_assert_eq!(listed(&headers(&[(&ORIGIN, &origin)]), &origins()), None);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What scripts of another origin can read and do: those of the policy's `origins`, and those of any other.
+
+use crate::kit::account::{self, AUTHORITY, PASSWORD};
+use crate::kit::browser::{Browser, Scripts};
+use crate::kit::{Answer, Portcullis, Request, Upstream, values};
+use serde_json::{Value, json};
+
+const APP: &str = "https://app.shop.test";
+
+const ROUTES: &str = "
+[rate_limit.one]
+by    = \"route\"
+rate  = \"1/m\"
+burst = 1
+
+[[route]]
+name     = \"api\"
+host     = \"shop.test\"
+path     = \"/api/{*rest}\"
+upstream = \"app\"
+roles    = [\"admin\"]
+
+[[route]]
+name        = \"limited\"
+host        = \"shop.test\"
+path        = \"/limited\"
+upstream    = \"app\"
+access      = \"public\"
+rate_limits = [\"one\"]
+";
+
+fn gateway(upstream: &Upstream, origin: &str, more: &str) -> Portcullis {
+    let policy = crate::policy(upstream, ROUTES);
+    let policy =
+        format!("{AUTHORITY}origins = [\"{origin}\"]\n{more}\n[server]\nhttps = \"127.0.0.1:0\"\n{policy}");
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &[]);
+    gateway
+}
+
+fn shared(answer: &Answer) -> Vec<(String, String)> {
+    let fields = answer.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone()));
+    fields.filter(|(name, _)| name.starts_with("access-control-")).collect()
+}
+
+fn varies_by_origin(answer: &Answer) -> bool {
+    values(&answer.headers, "vary").iter().any(|value| value.split(',').any(|name| name.trim() == "origin"))
+}
+
+/// Fetch Standard, section 3.2 (crossings C9, reports 35).
+#[test]
+fn a_listed_origin_reads_what_the_gateway_itself_answers_and_no_other_does() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, APP, "cookies = true");
+    let get = |path: &str| Request::get(path).host("shop.test");
+    get("/limited").to(gateway.http()).is(200);
+    let login = || account::posting("/auth/login", &json!({ "username": "ada", "password": "wrong" }));
+    for (request, status) in [
+        (get("/api/x"), 401),
+        (get("/limited"), 429),
+        (get("/nothing"), 404),
+        (get("//"), 400),
+        (get("/auth/me"), 401),
+        (get("/.well-known/jwks.json"), 200),
+        (login().host("localhost").header("Sec-Fetch-Site", "same-site"), 401),
+    ] {
+        let answer = request.clone().header("Origin", APP).to(gateway.http());
+        assert_eq!(answer.status, status, "{answer:#?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(APP), "{answer:#?}");
+        assert_eq!(answer.header("access-control-allow-credentials"), Some("true"), "{answer:#?}");
+        let exposed = answer.header("access-control-expose-headers").unwrap();
+        for name in ["www-authenticate", "retry-after", "ratelimit", "x-request-id"] {
+            assert!(exposed.split(", ").any(|known| known == name), "{name}: {exposed}");
+        }
+        assert!(varies_by_origin(&answer), "{answer:#?}");
+        for origin in
+            ["https://evil.test", "https://app.shop.test.evil.test", "http://app.shop.test", "null", "*"]
+        {
+            let answer = request.clone().header("Origin", origin).to(gateway.http());
+            assert_eq!(shared(&answer), [], "{origin}: {answer:#?}");
+            assert!(varies_by_origin(&answer), "{origin}: {answer:#?}");
+        }
+        let answer = request.to(gateway.http());
+        assert_eq!((shared(&answer).len(), varies_by_origin(&answer)), (0, true), "{answer:#?}");
+    }
+    // The pages that people type passwords into are for no script, and neither is what services ask.
+    for request in [get("/auth/login"), Request::post("/auth/token", "").host("shop.test")] {
+        let answer = request.header("Origin", APP).to(gateway.http());
+        assert_eq!(shared(&answer), [], "{answer:#?}");
+    }
+}
+
+#[test]
+fn an_upstreams_answer_is_the_upstreams_to_share() {
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\naccess-control-allow-origin: https://third.test\r\ncontent-length: 0\r\n\r\n",
+    );
+    let gateway = gateway(&upstream, APP, "cookies = true");
+    let answer = Request::get("/limited").host("shop.test").header("Origin", APP).to(gateway.http());
+    assert_eq!(
+        shared(answer.is(200)),
+        [("access-control-allow-origin".to_owned(), "https://third.test".to_owned())]
+    );
+}
+
+#[test]
+fn without_cookies_or_listed_origins_nothing_is_promised() {
+    let upstream = Upstream::start();
+    let bearer = gateway(&upstream, APP, "");
+    let answer = Request::get("/api/x").host("shop.test").header("Origin", APP).to(bearer.http());
+    assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+    assert_eq!(answer.header("access-control-allow-credentials"), None);
+    let none =
+        Portcullis::with(&format!("{AUTHORITY}cookies = true\n{}", crate::policy(&upstream, ROUTES))).start();
+    let answer = Request::get("/api/x").host("shop.test").header("Origin", APP).to(none.http());
+    assert_eq!((shared(&answer).len(), varies_by_origin(&answer)), (0, false), "{answer:#?}");
+}
+
+/// Fetch Standard, section 4.8.
+#[test]
+fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, APP, "cookies = true");
+    let ask = |path: &str, method: &str, origin: &str| {
+        let request = Request::new("OPTIONS", path).host("shop.test").header("Origin", origin);
+        request.header("Access-Control-Request-Method", method).to(gateway.http())
+    };
+    for (path, method) in [
+        ("/auth/login", "POST"),
+        ("/auth/refresh", "POST"),
+        ("/auth/logout", "POST"),
+        ("/auth/logout-all", "POST"),
+        ("/auth/me", "GET"),
+        ("/auth/sessions", "GET"),
+        ("/auth/sessions/x", "DELETE"),
+    ] {
+        let answer = ask(path, method, APP);
+        assert_eq!(answer.status, 204, "{path}: {answer:#?}");
+        assert_eq!(answer.header("access-control-allow-origin"), Some(APP));
+        assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+        assert_eq!(answer.header("access-control-allow-methods"), Some(method));
+        assert_eq!(
+            answer.header("access-control-allow-headers"),
+            Some("authorization, content-type, x-csrf-token")
+        );
+        assert!(answer.header("access-control-max-age").is_some() && varies_by_origin(&answer));
+        for origin in ["https://evil.test", "null"] {
+            let answer = ask(path, method, origin);
+            assert!(answer.status >= 400 && shared(&answer).is_empty(), "{path} {origin}: {answer:#?}");
+        }
+        assert!(ask(path, "PATCH", APP).status >= 400, "a method that the endpoint does not have");
+    }
+    for (path, method) in [("/auth/token", "POST"), ("/auth/introspect", "POST"), ("/auth/login", "GET")] {
+        let answer = ask(path, method, APP);
+        assert_eq!(answer.header("access-control-allow-methods"), None, "{path}: {answer:#?}");
+    }
+    // What a route of a service would say to a preflight is the service's to say: it is asked for a token as ever.
+    let answer = ask("/api/x", "PUT", APP);
+    answer.is_refusal(401, "missing_token");
+    assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
+    upstream.saw_nothing();
+}
+
+/// What a script finds out by one request: the status, the code and `Retry-After`; or that the browser blocks it.
+fn fetched(browser: &Browser, address: &str, options: &str) -> Value {
+    browser.script(&format!(
+        "fetch('{address}', {options}).then(
+             async answer => arguments[0]({{ status: answer.status, wait: answer.headers.get('retry-after'),
+                 challenge: answer.headers.get('www-authenticate') !== null,
+                 body: await answer.json().catch(() => null) }}),
+             () => arguments[0]('blocked'))"
+    ))
+}
+
+#[test]
+fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
+    let upstream = Upstream::answering(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 22\r\n\r\n<!doctype html><p>page",
+    );
+    // Whose pages these are is of no matter to the gateway under test: another one serves them over TLS.
+    let pages = Portcullis::with(&format!(
+        "{AUTHORITY}[server]\nhttps = \"127.0.0.1:0\"\n{}",
+        crate::policy(&upstream, crate::PUBLIC)
+    ))
+    .start();
+    let at = |host: &str| format!("https://{host}:{}", pages.https().port());
+    let listed = at("app.shop.test");
+    let gateway = gateway(&upstream, &listed, "cookies = true");
+    let shop = |path: &str| format!("https://shop.test:{}{path}", gateway.https().port());
+    let credentials = "{ credentials: 'include' }";
+    let login = format!(
+        "{{ method: 'POST', credentials: 'include', headers: {{ 'Content-Type': 'application/json' }},
+            body: JSON.stringify({{ username: 'ada', password: '{PASSWORD}' }}) }}"
+    );
+    let browser = Browser::start(Scripts::On);
+
+    for other in [at("evil.shop.test"), at("evil.test")] {
+        browser.go(&format!("{other}/"));
+        for (path, options) in [
+            ("/api/x", credentials),
+            ("/auth/me", credentials),
+            ("/nothing", "{}"),
+            ("/auth/login", &login),
+            ("/auth/refresh", "{ method: 'POST', credentials: 'include', headers: { 'X-CSRF-Token': 'x' } }"),
+        ] {
+            assert_eq!(fetched(&browser, &shop(path), options), "blocked", "{other} {path}");
+        }
+    }
+
+    browser.go(&format!("{listed}/"));
+    let refused = fetched(&browser, &shop("/api/x"), credentials);
+    assert_eq!(
+        (&refused["status"], &refused["body"]["code"]),
+        (&json!(401), &json!("missing_token")),
+        "{refused}"
+    );
+    assert_eq!(refused["challenge"], true, "{refused}");
+    let entered = fetched(&browser, &shop("/auth/login"), &login);
+    let csrf = entered["body"]["csrf_token"].as_str().unwrap_or_else(|| panic!("{entered}"));
+    let me = fetched(&browser, &shop("/auth/me"), credentials);
+    assert_eq!((&me["status"], &me["body"]["sub"]), (&json!(200), &json!("ada")), "{me}");
+    let refused = fetched(&browser, &shop("/api/x"), credentials);
+    assert_eq!((&refused["status"], &refused["body"]["code"]), (&json!(403), &json!("insufficient_role")));
+    let with_token =
+        format!("{{ method: 'POST', credentials: 'include', headers: {{ 'X-CSRF-Token': '{csrf}' }} }}");
+    assert_eq!(fetched(&browser, &shop("/auth/refresh"), &with_token)["status"], 200);
+    fetched(&browser, &shop("/limited"), "{}");
+    let limited = fetched(&browser, &shop("/limited"), "{}");
+    assert_eq!((&limited["status"], limited["wait"].is_string()), (&json!(429), true), "{limited}");
+    assert_eq!(fetched(&browser, &shop("/auth/logout"), &with_token)["status"], 204);
+    assert_eq!(fetched(&browser, &shop("/auth/me"), credentials)["status"], 401);
+
+    // The session of a listed origin is nobody else's.
+    browser.go(&format!("{}/", at("evil.shop.test")));
+    assert_eq!(fetched(&browser, &shop("/auth/refresh"), &with_token), "blocked");
+}
