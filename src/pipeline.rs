@@ -256,8 +256,10 @@ async fn judge<'p, 'h>(
         route: &route.name,
         principal: None,
     };
-    let admitted = limit::admit(&route.limits.by_address, &asker, standing);
-    admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
+    if !desk::is_sent_by_another_site(policy, route, head, record) {
+        let admitted = limit::admit(&route.limits.by_address, &asker, standing);
+        admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
+    }
     let (mut body, meter) = match body {
         Some(body) => RequestBody::admit(body, policy.front.body_bounds)?,
         None => (RequestBody::Empty, None),

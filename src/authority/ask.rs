@@ -28,6 +28,8 @@ pub struct Ask {
     pub scheme: Scheme,
     /// Host and port, as the client named them.
     pub authority: String,
+    /// Its id, as the log has it.
+    pub request_id: String,
     /// Its header fields.
     pub headers: HeaderMap,
     /// Its query.

@@ -35,7 +35,7 @@ pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<B
 }
 
 async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
+    // That no other site sent it was asked before it came here (`Authority::answer`).
     let as_cookies = as_cookies(ask)?;
     if as_cookies {
         page::meant(ask)?;
@@ -72,6 +72,7 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     let schemes = authority.schemes().await.map_err(unavailable)?;
     let began = Instant::now();
     authority.throttle.ask(ask.address, &name, known, began).map_err(|wait| {
+        log_failed(authority, ask, account.as_ref(), "too_many_attempts");
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
     })?;
@@ -85,13 +86,15 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     })?;
     let (account, upgraded) = match (verdict, account) {
         (Verdict::Right { upgraded }, Some(account)) => (account, upgraded),
-        (Verdict::Wrong | Verdict::Right { .. }, _) => {
+        (Verdict::Wrong | Verdict::Right { .. }, guessed) => {
             authority.throttle.failed(ask.address, &name, known, Instant::now());
+            log_failed(authority, ask, guessed.as_ref(), "bad_credentials");
             return Err(Denial::BadCredentials);
         }
     };
     authority.throttle.succeeded(ask.address, &name, known);
     if account.disabled {
+        log_failed(authority, ask, Some(&account), "account_disabled");
         return Err(Denial::AccountDisabled);
     }
     if let Some(new) = upgraded {
@@ -100,6 +103,24 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
         authority.forget_schemes();
     }
     Ok(account)
+}
+
+/// Reports a login that failed, where the account exists: an operator sees who is being guessed at. A name that nobody has
+/// is not logged: it may be a password, typed into the wrong field.
+fn log_failed(authority: &Authority, ask: &Ask, account: Option<&Account>, why: &'static str) {
+    let Some(account) = account else { return };
+    let client = ask.address.to_string();
+    authority.journal.event(
+        Level::Warn,
+        "a login failed",
+        &[
+            ("account", &account.name),
+            ("subject", &account.id),
+            ("client", &client),
+            ("request_id", &ask.request_id),
+            ("why", why),
+        ],
+    );
 }
 
 /// Ends the session whose cookies those of the new one take the place of: the browser was its only holder. Otherwise each

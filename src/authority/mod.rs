@@ -15,10 +15,12 @@ mod endpoint;
 mod feed;
 mod fields;
 mod grant;
+mod health;
 mod keyring;
 mod login;
 mod page;
 mod password;
+mod queue;
 mod refresh;
 mod service;
 mod session;
@@ -32,12 +34,14 @@ pub use cookie::{take_back, take_back_access};
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
 pub use fields::{BODY_MAX, BodyKind, Fields};
+pub use health::StoreHealth;
 pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
+pub use queue::Queue;
 pub use service::document;
 pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
 pub use throttle::Throttle;
@@ -50,14 +54,14 @@ pub use username::{
 use crate::authenticate::Mark;
 use crate::clock::Now;
 use crate::denial::Denial;
-use crate::journal::{Journal, Level};
-use crate::store::{Store, StoreError};
+use crate::journal::Journal;
+use crate::store::{Feed, Store, StoreError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Response;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -65,6 +69,10 @@ use std::time::{Duration, Instant};
 pub struct Authority {
     runtime: tokio::runtime::Handle,
     store: Store,
+    health: StoreHealth,
+    /// Whether the last attempt to read marks failed.
+    feed_fails: AtomicBool,
+    queue: Queue,
     hashers: Hashers,
     throttle: Throttle,
     counters: Counters,
@@ -106,11 +114,13 @@ impl Authority {
             };
             runtime.block_on(async {
                 match Self::open(&terms, cores, journal).await {
-                    Ok((authority, last)) => {
+                    Ok((authority, feed, last)) => {
                         let weak = Arc::downgrade(&authority);
                         // Whoever started this waits for it.
                         let _ = send.send(Ok(authority));
-                        feed::run(weak, last).await;
+                        let upkeep = tokio::spawn(feed::upkeep(weak.clone()));
+                        feed::run(weak, feed, last).await;
+                        upkeep.abort();
                     }
                     Err(why) => drop(send.send(Err(why))),
                 }
@@ -128,15 +138,23 @@ impl Authority {
         self.terms.store(terms);
     }
 
-    /// With the number of the last mark that it learned.
-    async fn open(terms: &Arc<Terms>, cores: usize, journal: Journal) -> Result<(Arc<Self>, i64), String> {
+    /// With the reader of marks, and the number of the last one that it read.
+    async fn open(
+        terms: &Arc<Terms>,
+        cores: usize,
+        journal: Journal,
+    ) -> Result<(Arc<Self>, Feed, i64), String> {
         let fault = |error: StoreError| format!("[authority] store: {error}");
         let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
         let alive_before_boot = store.alive_at().await.map_err(fault)?;
         let boot = millis(Now::read());
-        let last = feed::learn(&store, &terms.revoked, 0, boot).await.map_err(fault)?;
+        let mut feed = store.feed();
+        let last = feed::learn(&mut feed, &terms.revoked, 0, boot).await.map_err(fault)?;
         let authority = Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
+            health: StoreHealth::new(store.place()),
+            feed_fails: AtomicBool::new(false),
+            queue: Queue::new(),
             store,
             // Half of the cores at most hash, whatever is asked of them; what waits is bounded and told to come back.
             hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
@@ -149,7 +167,7 @@ impl Authority {
             last_spent: AtomicI64::new(0),
             schemes: Mutex::new(None),
         });
-        Ok((authority, last))
+        Ok((authority, feed, last))
     }
 
     /// Does the work of an endpoint on the authority's own thread. What services are refused has a form of its own, and
@@ -158,9 +176,19 @@ impl Authority {
     /// # Errors
     /// Why the request is refused.
     pub async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Response<Bytes>, Denial> {
-        let authority = self.clone();
         let endpoint = ask.endpoint;
+        // What another site's page sent costs an answer, and neither a place nor an attempt of the person at the browser.
+        if endpoint == Endpoint::Login && !ask.own_site {
+            self.counters.logins.add("invalid");
+            return page::login_answer(&ask, Err(Denial::CsrfMismatch));
+        }
+        let Some(place) = self.queue.enter(endpoint.facts().access) else {
+            return refused(endpoint, Denial::Overloaded);
+        };
+        let authority = self.clone();
         let answered = self.on_own_thread(async move {
+            // Held until the work is done, whether or not the client waits that long.
+            let _place = place;
             match ask.endpoint {
                 Endpoint::LoginPage => page::show(&authority, ask).await,
                 Endpoint::Login => page::login_answer(&ask, login::login(&authority, &ask).await),
@@ -180,6 +208,21 @@ impl Authority {
         answered.await.or_else(|denial| refused(endpoint, denial))
     }
 
+    /// Whether its store answers.
+    pub fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    /// How many connections of the store were closed because their transaction did not end in order.
+    pub fn connections_replaced(&self) -> u64 {
+        self.store.replaced()
+    }
+
+    /// What waits for its thread.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// What it counts.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -190,7 +233,11 @@ impl Authority {
         work: impl Future<Output = Result<T, Denial>> + Send + 'static,
     ) -> Result<T, Denial> {
         // A task that panicked is a fault of ours: it ends one request, not the authority.
-        self.runtime.spawn(work).await.unwrap_or(Err(Denial::StoreUnavailable))
+        let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
+        match self.runtime.spawn(in_time).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) | Err(_) => Err(Denial::StoreUnavailable),
+        }
     }
 
     /// Until when the store keeps a mark of now: milliseconds since 1970.
@@ -238,10 +285,27 @@ impl Authority {
         *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A fault of the store, told to the operator and refused to the client.
+    /// A fault of the store: counted, and reported if it is the first; and the refusal for the client.
     fn unavailable(&self, error: &StoreError) -> Denial {
-        self.journal.event(Level::Error, "the store cannot be used", &[("error", &error.to_string())]);
+        self.health.failed(error, &self.journal);
         Denial::StoreUnavailable
+    }
+
+    fn set_feed_fails(&self, fails: bool) {
+        self.feed_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Writes and reads, and notes that the store answers if both succeed. The reader of marks must have succeeded too.
+    async fn try_store(&self, now: i64) {
+        let tried = async {
+            self.store.touch_alive(now).await?;
+            self.store.alive_at().await
+        };
+        match tried.await {
+            Ok(_) if self.feed_fails.load(Ordering::Relaxed) => {}
+            Ok(_) => self.health.answered(&self.journal),
+            Err(error) => drop(self.unavailable(&error)),
+        }
     }
 }
 
@@ -252,6 +316,9 @@ impl Authority {
 pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, Denial> {
     if endpoint.facts().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }
+
+/// The longest time for the work of one request. Each of its waits has a shorter bound, but there are several.
+const WORK_MAX: Duration = Duration::from_secs(30);
 
 /// How far behind the cores the authority's thread stands.
 const NICE: i32 = 10;

@@ -134,6 +134,7 @@ pub(super) fn meant(ask: &Ask) -> Result<(), Denial> {
     if !cookie::can_be_kept(ask) {
         return Err(Denial::InsecureTransport);
     }
+    // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
     if !ask.own_site {
         return Err(Denial::CsrfMismatch);
     }
@@ -382,6 +383,7 @@ pub(super) mod tests {
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Https,
             authority: "shop.example".into(),
+            request_id: String::new(),
             headers,
             query: None,
             id: None,

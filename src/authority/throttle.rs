@@ -6,8 +6,9 @@
 
 mod table;
 
+use crate::peer::network;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use table::{Debt, Table};
@@ -154,17 +155,6 @@ impl Throttle {
     fn nanos(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.began) + Duration::from_secs(1);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Whose an address is: an IPv6 network of 64 bits belongs to one household or one host, which may use any address in it.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::reload::{Asked, Report, Standing};
 use super::{ask, guard};
 use crate::authenticate::Trust;
 use crate::authenticate::seen::{AGES, SIZES};
-use crate::authority::{ByOutcome, Counters};
+use crate::authority::{Authority, ByOutcome, Counters};
 use crate::authority::{KeyState, Keyring};
 use crate::clock::Now;
 use crate::journal::Level;
@@ -132,7 +132,11 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
         "/livez" => text(StatusCode::OK, "alive\n".into()),
         "/readyz" if state.draining.get() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".into()),
         "/readyz" if request.uri().query() == Some("verbose") => {
-            text(StatusCode::OK, format!("ready\n{}", state.standing.lines()))
+            let mut lines = format!("ready\n{}", state.standing.lines());
+            if let Some(authority) = &state.shared.policy.load().authority {
+                lines.push_str(&authority.health().line());
+            }
+            text(StatusCode::OK, lines)
         }
         "/readyz" => text(StatusCode::OK, "ready\n".into()),
         "/metrics" => {
@@ -225,6 +229,7 @@ fn tell(state: &State) -> String {
     }
     if let Some(authority) = &policy.authority {
         tell_authority(&mut out, authority.counters(), &policy.trust);
+        tell_store(&mut out, authority);
     }
     out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
     out.sample(&[], u64::from(!state.draining.get()));
@@ -284,6 +289,28 @@ fn tell_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     tell(out, name, "Access tokens that services asked for themselves.", "outcome", &counters.services);
     out.family("portcullis_revocation_marks", "What is marked as revoked now.", Kind::Gauge);
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
+}
+
+/// Whether the store answers, and what waits for the authority.
+fn tell_store(out: &mut Exposition, authority: &Authority) {
+    let health = authority.health();
+    let help = "Whether the store of accounts and sessions answered when it was last used (1) or not (0).";
+    out.family("portcullis_store_up", help, Kind::Gauge);
+    out.sample(&[], u64::from(health.is_up()));
+    out.family("portcullis_store_failures_total", "Faults of the store, by reason.", Kind::Counter);
+    for (reason, count) in health.failures() {
+        out.sample(&[("reason", reason)], count);
+    }
+    let help =
+        "Connections to the store that were closed because a transaction on them did not end in order.";
+    out.family("portcullis_store_connections_replaced_total", help, Kind::Counter);
+    out.sample(&[], authority.connections_replaced());
+    let help = "Requests that the authority works on, or that wait for it.";
+    out.family("portcullis_authority_waiting", help, Kind::Gauge);
+    out.sample(&[], u64::try_from(authority.queue().waiting()).unwrap_or(u64::MAX));
+    let help = "Requests that were refused because too many waited for the authority.";
+    out.family("portcullis_authority_shed_total", help, Kind::Counter);
+    out.sample(&[], authority.queue().shed());
 }
 
 fn tell_signing(out: &mut Exposition, keyring: &Keyring) {

@@ -16,7 +16,7 @@ use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
-use crate::policy::Policy;
+use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
 use crate::route::Head;
 use crate::worker::Worker;
@@ -57,6 +57,7 @@ pub async fn answer(
         address: caller.address,
         scheme: caller.scheme,
         authority: head.authority().unwrap_or_default().into_owned(),
+        request_id: record.id_header().to_str().unwrap_or_default().to_owned(),
         headers: head.headers.clone(),
         query: head.query.map(str::to_owned),
         id,
@@ -110,6 +111,14 @@ pub async fn answer(
 /// Why a login form is refused that shows nothing of the page that it belongs to.
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is no browser sends \
     deliver=body, and no cookies";
+
+/// Whether a page of another site sent a request to log in. Such a request is refused before anything counts it: it comes
+/// from the address of the person whose browser shows that page, and must not spend what that person may do.
+pub fn is_sent_by_another_site(policy: &Policy, route: &Route, head: &Head<'_>, record: &Record) -> bool {
+    let Handler::Answer(Endpoint::Login) = route.handler else { return false };
+    let Some(terms) = &policy.terms else { return false };
+    same_site(head, record.caller().scheme, &terms.origins).is_err()
+}
 
 /// An answer that is a refusal in a form of its own is noted as one.
 fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {

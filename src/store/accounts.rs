@@ -42,10 +42,7 @@ impl Store {
         if !is_text(id) {
             return Ok(None);
         }
-        let row = sqlx::query(select!("WHERE id = $1 AND removed IS NULL"))
-            .bind(id)
-            .fetch_optional(&self.reads)
-            .await?;
+        let row = self.row(self.query(select!("WHERE id = $1 AND removed IS NULL")).bind(id)).await?;
         row.as_ref().map(account_of).transpose()
     }
 
@@ -57,7 +54,7 @@ impl Store {
         if !is_text(name) {
             return Ok(None);
         }
-        let row = sqlx::query(select!("WHERE name = $1")).bind(name).fetch_optional(&self.reads).await?;
+        let row = self.row(self.query(select!("WHERE name = $1")).bind(name)).await?;
         row.as_ref().map(account_of).transpose()
     }
 
@@ -66,11 +63,8 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn accounts(&self, after_name: &str, limit: u32) -> Result<Vec<Account>, StoreError> {
-        let rows = sqlx::query(select!("WHERE name > $1 ORDER BY name LIMIT $2"))
-            .bind(after_name)
-            .bind(i64::from(limit))
-            .fetch_all(&self.reads)
-            .await?;
+        let statement = self.query(select!("WHERE name > $1 ORDER BY name LIMIT $2"));
+        let rows = self.rows(statement.bind(after_name).bind(i64::from(limit))).await?;
         rows.iter().map(account_of).collect()
     }
 
@@ -88,7 +82,10 @@ impl Store {
         until: i64,
     ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(before) = self.lock_by_name(&mut transaction, name).await? else { return Ok(None) };
+        let Some(before) = self.lock_by_name(&mut transaction, name).await? else {
+            transaction.undo().await;
+            return Ok(None);
+        };
         let mut account = before.clone();
         let AccountChange { roles, scopes, attributes, disabled, password, end_sessions } = change.clone();
         let why_ended = match () {
@@ -111,7 +108,7 @@ impl Store {
         }
         let written =
             Written::of(name, &account.password, &account.roles, &account.scopes, &account.attributes)?;
-        sqlx::query(
+        transaction.query(
             "UPDATE accounts SET password = $1, scheme = $2, roles = $3, scopes = $4, attributes = $5, disabled = $6,
              generation = $7 WHERE id = $8",
         )
@@ -143,19 +140,24 @@ impl Store {
         until: i64,
     ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
-        let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else { return Ok(None) };
+        let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else {
+            transaction.undo().await;
+            return Ok(None);
+        };
         account.generation += 1;
-        sqlx::query(
-            "UPDATE accounts SET name = NULL, password = '', scheme = '', roles = '[]', scopes = '[]',
+        transaction
+            .query(
+                "UPDATE accounts SET name = NULL, password = '', scheme = '', roles = '[]', scopes = '[]',
              attributes = '{}', disabled = 1, generation = $1, removed = $2 WHERE id = $3",
-        )
-        .bind(account.generation)
-        .bind(now)
-        .bind(&account.id)
-        .execute(&mut *transaction)
-        .await?;
+            )
+            .bind(account.generation)
+            .bind(now)
+            .bind(&account.id)
+            .execute(&mut *transaction)
+            .await?;
         end_all(&mut transaction, &account.id, "removed", now).await?;
-        sqlx::query("DELETE FROM addresses WHERE account = $1")
+        transaction
+            .query("DELETE FROM addresses WHERE account = $1")
             .bind(&account.id)
             .execute(&mut *transaction)
             .await?;
@@ -170,15 +172,13 @@ impl Store {
     /// When the store cannot be used, or the hash is longer than any of ours.
     pub async fn upgrade_password(&self, id: &str, old: &str, new: &str) -> Result<bool, StoreError> {
         fit("password hash", new, PASSWORD_MAX)?;
-        let done = sqlx::query(
+        let mut transaction = self.begin().await?;
+        let statement = transaction.query(
             "UPDATE accounts SET password = $1, scheme = $2 WHERE id = $3 AND password = $4 AND removed IS NULL",
-        )
-        .bind(new)
-        .bind(scheme(new).unwrap_or_default())
-        .bind(id)
-        .bind(old)
-        .execute(&self.writes)
-        .await?;
+        );
+        let statement = statement.bind(new).bind(scheme(new).unwrap_or_default()).bind(id).bind(old);
+        let done = statement.execute(&mut *transaction).await?;
+        transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -188,7 +188,7 @@ impl Store {
     /// When the store cannot be used.
     pub async fn schemes(&self) -> Result<Vec<String>, StoreError> {
         // From one to the next by the index, rather than through all accounts: there are a few among millions.
-        let rows = sqlx::query(
+        let statement = self.query(
             "WITH RECURSIVE known (scheme) AS (
                  SELECT MIN(scheme) FROM accounts WHERE scheme > ''
                  UNION ALL
@@ -196,9 +196,8 @@ impl Store {
                  FROM known WHERE known.scheme IS NOT NULL
              )
              SELECT scheme FROM known WHERE scheme IS NOT NULL",
-        )
-        .fetch_all(&self.reads)
-        .await?;
+        );
+        let rows = self.rows(statement).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
@@ -211,7 +210,8 @@ impl Store {
         if !is_text(name) {
             return Ok(None);
         }
-        let row = sqlx::query(for_update!(self.dialect, select!("WHERE name = $1")))
+        let row = transaction
+            .query(for_update!(self.dialect, select!("WHERE name = $1")))
             .bind(name)
             .fetch_optional(&mut **transaction)
             .await?;
@@ -224,7 +224,8 @@ impl Store {
         transaction: &mut Writing,
         id: &str,
     ) -> Result<Option<Account>, StoreError> {
-        let row = sqlx::query(for_update!(self.dialect, select!("WHERE id = $1 AND removed IS NULL")))
+        let row = transaction
+            .query(for_update!(self.dialect, select!("WHERE id = $1 AND removed IS NULL")))
             .bind(id)
             .fetch_optional(&mut **transaction)
             .await?;
@@ -237,7 +238,7 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
     fit("account id", id, NAME_MAX)?;
     fit("account name", name, NAME_MAX)?;
     let written = Written::of(name, password, roles, scopes, attributes)?;
-    let made = sqlx::query(
+    let made = transaction.query(
         "INSERT INTO accounts (id, name, password, scheme, roles, scopes, attributes, disabled, generation, created)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9) ON CONFLICT DO NOTHING",
     )
@@ -255,7 +256,8 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
     if made.rows_affected() == 1 {
         return Ok(Added::Added);
     }
-    let holder = sqlx::query("SELECT name, removed FROM accounts WHERE id = $1")
+    let holder = transaction
+        .query("SELECT name, removed FROM accounts WHERE id = $1")
         .bind(id)
         .fetch_optional(&mut **transaction)
         .await?;
@@ -269,7 +271,8 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
 
 /// The account of this id, as a transaction sees it.
 pub(super) async fn by_id(transaction: &mut Writing, id: &str) -> Result<Option<Account>, StoreError> {
-    let row = sqlx::query(select!("WHERE id = $1 AND removed IS NULL"))
+    let row = transaction
+        .query(select!("WHERE id = $1 AND removed IS NULL"))
         .bind(id)
         .fetch_optional(&mut **transaction)
         .await?;

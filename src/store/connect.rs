@@ -1,21 +1,21 @@
-//! The way to a database: its file or URL, its connections, and what each of them is told first.
+//! The way to a database: its file or URL, its connections, and the first statements on each.
 
-use super::error::is_busy;
+use super::error::{Reason, is_busy};
+use super::place::{leaves_host_unguarded, options, place, take_pool_mode};
 use super::{Store, StoreError};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyConnection, AnyPool, ConnectOptions, Connection, Row};
+use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use std::fmt::Write;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// For how long anything waits for a connection, or for another process.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections to a server. One thread uses them, so they are many enough for statements that wait for a lock.
 const CONNECTIONS: u32 = 8;
 /// Connections that read from a file. A read takes microseconds; the second is for one that lists.
@@ -26,6 +26,9 @@ const READERS: u32 = 2;
 pub(super) enum Dialect {
     Sqlite,
     Postgres,
+    /// Behind a pooler that lends connections for a transaction at a time: nothing holds beyond a transaction, neither a
+    /// setting nor a prepared statement.
+    PooledPostgres,
 }
 
 impl Dialect {
@@ -37,10 +40,29 @@ impl Dialect {
             Self::Sqlite => "BEGIN IMMEDIATE",
             // Whoever waited for a locked row must then read what was committed, whatever the server's default is.
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            // The settings of `Self::settings`, for this transaction, in one message.
+            Self::PooledPostgres => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED;
+                 SET LOCAL statement_timeout = 5000;
+                 SET LOCAL lock_timeout = 5000;
+                 SET LOCAL idle_in_transaction_session_timeout = 4000;
+                 SELECT set_config('synchronous_commit', 'on', true)
+                 WHERE current_setting('synchronous_commit') IN ('off', 'local')"
+            }
         }
     }
 
-    /// What each connection is told.
+    /// Whether it is a PostgreSQL server.
+    pub(super) const fn is_server(self) -> bool {
+        !matches!(self, Self::Sqlite)
+    }
+
+    /// Whether a connection keeps a statement that it has prepared.
+    pub(super) const fn keeps_statements(self) -> bool {
+        !matches!(self, Self::PooledPostgres)
+    }
+
+    /// The settings of each connection.
     const fn settings(self) -> &'static [&'static str] {
         match self {
             Self::Sqlite => &[
@@ -58,6 +80,8 @@ impl Dialect {
                 "SELECT set_config('synchronous_commit', 'on', false)
                  WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             ],
+            // Another client would have them.
+            Self::PooledPostgres => &[],
         }
     }
 }
@@ -69,23 +93,29 @@ impl Store {
     /// A server on another host is spoken to over TLS, and must prove that it is that host, unless the URL's `sslmode` (or
     /// `PGSSLMODE`) says otherwise.
     ///
+    /// `pool_mode=transaction` in the URL of a server says that a pooler stands between, which lends connections for a
+    /// transaction at a time.
+    ///
     /// # Errors
-    /// What stands in the way. Nothing of the URL is told but the path of a file.
+    /// The obstacle, with the path of the file, or host, port and database of the server. Nothing else of the URL is shown.
     pub async fn open(url: &str, base: &Path) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let store = match url.strip_prefix("sqlite:") {
             Some(path) => Self::open_file(&base.join(path)).await?,
             None => Self::open_server(url).await?,
         };
-        store.migrate().await?;
+        store.migrate().await.map_err(|error| error.at(&store.place))?;
         Ok(store)
     }
 
     async fn open_file(path: &Path) -> Result<Self, StoreError> {
         let path = make_file(path)?;
-        let options = options(&file_url(&path))?;
+        let place = format!("sqlite:{}", path.display());
         let dialect = Dialect::Sqlite;
-        // A connection to a file does not break, so that none is tested, replaced or closed when it idles.
+        let writer = Plan { options: options(&file_url(&path))?, dialect, more: &[] };
+        let reader = Plan { more: &["PRAGMA query_only = ON"], ..writer.clone() };
+        // A connection to a file does not break by itself, so that none is tested, replaced or closed when it idles: one
+        // whose transaction failed is closed where it failed.
         let pool = || {
             AnyPoolOptions::new()
                 .acquire_timeout(PATIENCE)
@@ -93,63 +123,77 @@ impl Store {
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
-        let fault = |error: StoreError| match error {
-            StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", path.display())),
-            StoreError::Broken(why) => StoreError::Broken(format!("{}: {why}", path.display())),
-            StoreError::Unfit(why) => StoreError::Unfit(why),
-        };
         let connected = async {
-            let writes = connect(pool().max_connections(1), dialect, &[], options.clone()).await?;
+            let writes = writer.pool(pool().max_connections(1)).await?;
             write_ahead(&writes).await?;
-            let reads =
-                connect(pool().max_connections(READERS), dialect, &["PRAGMA query_only = ON"], options)
-                    .await?;
-            Ok(Self { reads, writes, dialect })
+            let reads = reader.clone().pool(pool().max_connections(READERS)).await?;
+            Ok((reads, writes))
         };
-        connected.await.map_err(fault)
+        let (reads, writes) = connected.await.map_err(|error: StoreError| error.at(&place))?;
+        Ok(Self { reads, writes, plan: reader, dialect, place: place.into(), replaced: Arc::default() })
     }
 
     async fn open_server(url: &str) -> Result<Self, StoreError> {
         let mut options = options(url)?;
+        let dialect = match take_pool_mode(&mut options)? {
+            true => Dialect::PooledPostgres,
+            false => Dialect::Postgres,
+        };
+        let place = place(&options);
         if leaves_host_unguarded(&options) {
             options.database_url.query_pairs_mut().append_pair("sslmode", "verify-full");
         }
+        let plan = Plan { options, dialect, more: &[] };
         let pool = AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(CONNECTIONS);
-        let dialect = Dialect::Postgres;
-        let pool = connect(pool, dialect, &[], options).await?;
-        let encoding: String =
-            sqlx::query("SELECT current_setting('server_encoding')").fetch_one(&pool).await?.try_get(0)?;
+        let pool = plan.clone().pool(pool).await.map_err(|error| error.at(&place))?;
+        let (reads, writes) = (pool.clone(), pool);
+        let store =
+            Self { reads, writes, plan, dialect, place: place.as_str().into(), replaced: Arc::default() };
+        let encoding = store.row(store.query("SELECT current_setting('server_encoding')")).await;
+        let encoding = encoding.map_err(|error| error.at(&place))?;
+        let encoding: String = encoding.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
         if encoding != "UTF8" {
             return Err(StoreError::Broken(format!(
                 "the database's encoding is {encoding}; names need one with ENCODING 'UTF8'"
             )));
         }
-        Ok(Self { reads: pool.clone(), writes: pool, dialect })
+        Ok(store)
     }
 }
 
-fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
-    let options = AnyConnectOptions::from_str(url)
-        .map_err(|_| StoreError::Unavailable("the store's URL is no URL".to_owned()))?;
-    Ok(options.disable_statement_logging())
+/// How connections of one kind are made.
+#[derive(Clone)]
+pub(super) struct Plan {
+    options: AnyConnectOptions,
+    dialect: Dialect,
+    /// What is said to each beside the dialect's settings.
+    more: &'static [&'static str],
 }
 
-async fn connect(
-    pool: AnyPoolOptions,
-    dialect: Dialect,
-    more: &'static [&'static str],
-    options: AnyConnectOptions,
-) -> Result<AnyPool, StoreError> {
-    // Alone first: a pool would try again and again, and in the end only say that time is up.
-    let alone = async {
-        let mut connection = AnyConnection::connect_with(&options).await?;
-        prepare(&mut connection, dialect, more).await?;
-        connection.close().await
-    };
-    let late = |_| StoreError::Unavailable(format!("the database does not answer within {PATIENCE:?}"));
-    tokio::time::timeout(PATIENCE, alone).await.map_err(late)??;
-    let pool = pool.after_connect(move |connection, _| Box::pin(prepare(connection, dialect, more)));
-    Ok(pool.connect_with(options).await?)
+impl Plan {
+    /// A connection of no pool.
+    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        let connect = async {
+            let mut connection = AnyConnection::connect_with(&self.options).await?;
+            prepare(&mut connection, self.dialect, self.more).await?;
+            Ok::<_, StoreError>(connection)
+        };
+        let late = |_| {
+            StoreError::trouble(
+                Reason::Unreachable,
+                format!("the database does not answer within {PATIENCE:?}"),
+            )
+        };
+        tokio::time::timeout(PATIENCE, connect).await.map_err(late)?
+    }
+
+    async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
+        // One alone first: a pool would try again and again, and in the end only say that time is up.
+        self.connect().await?.close().await?;
+        let Self { options, dialect, more } = self;
+        let pool = pool.after_connect(move |connection, _| Box::pin(prepare(connection, dialect, more)));
+        Ok(pool.connect_with(options).await?)
+    }
 }
 
 /// Tells a new connection how it is used.
@@ -178,16 +222,17 @@ async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
     };
     let mode: String = row.try_get(0)?;
     if mode != "wal" {
-        return Err(StoreError::Unavailable(format!(
-            "its file system has no shared memory (journal mode {mode}): put it on a local disk"
-        )));
+        return Err(StoreError::trouble(
+            Reason::Io,
+            format!("its file system has no shared memory (journal mode {mode}): put it on a local disk"),
+        ));
     }
     Ok(())
 }
 
 /// A file that nobody else may read, in a folder that nobody else may. Its path without links or dots.
 fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
-    let fault = |error: io::Error| StoreError::Unavailable(format!("{}: {error}", path.display()));
+    let fault = |error: io::Error| StoreError::trouble(Reason::Io, format!("{}: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault)?;
     // SQLite gives its other files the mode of this one.
@@ -195,10 +240,10 @@ fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(fault)?;
     let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(StoreError::Unavailable(format!(
-            "{}: others than its owner may use it (mode {mode:o}): chmod 600 it",
-            path.display()
-        )));
+        return Err(StoreError::trouble(
+            Reason::Other,
+            format!("{}: others than its owner may use it (mode {mode:o}): chmod 600 it", path.display()),
+        ));
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fault)?;
     fs::canonicalize(path).map_err(fault)
@@ -218,67 +263,13 @@ fn file_url(path: &Path) -> String {
     url
 }
 
-/// Whether a URL names a server on another host and leaves open whether that must prove who it is. The driver's own
-/// default would then speak to whoever answers, in plain text if they wish.
-fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
-    let url = &options.database_url;
-    let mut host = url.host_str().unwrap_or_default().to_owned();
-    for (key, value) in url.query_pairs() {
-        match &*key {
-            "sslmode" | "ssl-mode" => return false,
-            "host" | "hostaddr" => host = value.into_owned(),
-            _ => {}
-        }
-    }
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_local = host.is_empty()
-        || host == "localhost"
-        // The folder of a Unix socket, as it is or percent-encoded.
-        || host.starts_with(['/', '%'])
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    // Without a host in the URL the driver asks the environment.
-    let host_of_environment = host.is_empty() && std::env::var_os("PGHOST").is_some();
-    (!is_local || host_of_environment) && std::env::var_os("PGSSLMODE").is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn another_host_must_prove_itself_unless_the_url_says_how() {
-        let unguarded = |url: &str| leaves_host_unguarded(&options(url).unwrap());
-        for url in [
-            "postgres://u@db.example.com/p",
-            "postgres://u@10.0.0.1:5433/p",
-            "postgres://u@[2001:db8::1]/p",
-            "postgres://u@localhost/p?host=db.example.com",
-            "postgres://u@localhost.example.com/p?application_name=x",
-        ] {
-            assert!(unguarded(url), "{url}");
-        }
-        for url in [
-            "postgres://u@db.example.com/p?sslmode=disable",
-            "postgres://u@db.example.com/p?ssl-mode=require",
-            "postgres://u@localhost/p",
-            "postgres://u@127.0.0.1:5433/p",
-            "postgres://u@[::1]/p",
-            "postgres://u@%2Frun%2Fpostgresql/p",
-            "postgres://u@localhost/p?host=/run/postgresql",
-        ] {
-            assert!(!unguarded(url), "{url}");
-        }
-    }
-
-    #[test]
     fn a_path_may_have_any_characters() {
         assert_eq!(file_url(Path::new("/a b/c?d#e%f")), "sqlite:/a%20b/c%3Fd%23e%25f");
         assert_eq!(file_url(Path::new("/state/portcullis.db")), "sqlite:/state/portcullis.db");
-    }
-
-    #[test]
-    fn what_is_no_url_is_not_repeated() {
-        let error = options("postgres//ada:hunter2@host").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

@@ -7,17 +7,122 @@ use std::fmt;
 #[derive(Debug)]
 pub enum StoreError {
     /// It does not answer, or not in time: later it may.
-    Unavailable(String),
+    Unavailable(Trouble),
     /// It holds what it should not, or not what it should.
     Broken(String),
     /// It was given what it does not keep: too large, or with a NUL, which PostgreSQL's text has no room for.
     Unfit(String),
 }
 
+/// A fault that passes once its cause is gone.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Its kind, for metrics.
+    pub reason: Reason,
+    /// The cause, for the operator.
+    pub why: String,
+}
+
+/// The kinds of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The disk, or a quota, is full.
+    Full,
+    /// The disk or the file system failed.
+    Io,
+    /// There was not enough memory.
+    Memory,
+    /// Another process held a lock for too long, or was in the way of this one.
+    Locked,
+    /// The database takes no writes.
+    ReadOnly,
+    /// The server cannot be reached, or ended the connection.
+    Unreachable,
+    /// The server let nobody in: too many connections, another password, no such database.
+    Refused,
+    /// All connections were in use, or none could be made in time.
+    NoConnection,
+    /// A statement took too long.
+    Timeout,
+    /// Another cause.
+    Other,
+}
+
+impl Reason {
+    /// The word for it in metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Io => "io",
+            Self::Memory => "memory",
+            Self::Locked => "locked",
+            Self::ReadOnly => "read_only",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::NoConnection => "no_connection",
+            Self::Timeout => "timeout",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl StoreError {
+    /// Every word that [`Self::reason`] returns.
+    pub const REASONS: [&str; 12] = [
+        "full",
+        "io",
+        "memory",
+        "locked",
+        "read_only",
+        "unreachable",
+        "refused",
+        "no_connection",
+        "timeout",
+        "other",
+        "broken",
+        "unfit",
+    ];
+
+    /// A fault that passes.
+    pub(super) const fn trouble(reason: Reason, why: String) -> Self {
+        Self::Unavailable(Trouble { reason, why })
+    }
+
+    /// The kind of the fault in a word, for metrics and logs.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unavailable(trouble) => trouble.reason.as_str(),
+            Self::Broken(_) => "broken",
+            Self::Unfit(_) => "unfit",
+        }
+    }
+
+    /// The same fault, with the place and, where one is known, the remedy.
+    pub(super) fn at(self, place: &str) -> Self {
+        match self {
+            Self::Unavailable(Trouble { reason, why }) => {
+                let remedy = match reason {
+                    Reason::Locked => LOCKED,
+                    Reason::Unreachable => UNREACHABLE,
+                    _ => "",
+                };
+                Self::trouble(reason, format!("{place}: {why}{remedy}"))
+            }
+            Self::Broken(why) => Self::Broken(format!("{place}: {why}")),
+            Self::Unfit(why) => Self::Unfit(why),
+        }
+    }
+}
+
+const LOCKED: &str = "; another process holds a lock on it (a backup, or a sqlite3 shell with an open transaction): \
+     `fuser` or `lsof` on the file names that process; end its transaction";
+const UNREACHABLE: &str = "; the gateway does not start without its store: check host, port and firewall, and let the \
+     service manager start the gateway again once the server answers";
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(why) | Self::Broken(why) | Self::Unfit(why) => f.write_str(why),
+            Self::Unavailable(Trouble { why, .. }) | Self::Broken(why) | Self::Unfit(why) => f.write_str(why),
         }
     }
 }
@@ -27,34 +132,72 @@ impl std::error::Error for StoreError {}
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            // sqlx tells values of the URL here, and a password may be one.
-            sqlx::Error::Configuration(_) => Self::Unavailable(
+            // sqlx shows values of the URL here, and a password may be one.
+            sqlx::Error::Configuration(_) => Self::trouble(
+                Reason::Other,
                 "a part of the store's URL cannot be used: see its host, port and ssl options".into(),
             ),
-            sqlx::Error::PoolTimedOut => {
-                Self::Unavailable("the database gave no connection in time, or all are in use".into())
-            }
+            sqlx::Error::PoolTimedOut => Self::trouble(
+                Reason::NoConnection,
+                "the database gave no connection in time, or all are in use".into(),
+            ),
             sqlx::Error::Database(fault) => {
                 let code = fault.code().unwrap_or_default();
-                let why = format!("the database says: {} ({code})", fault.message());
-                if passes(&code) { Self::Unavailable(why) } else { Self::Broken(why) }
+                let hint = hint(&code, fault.message());
+                let why = format!("the database says: {} ({code}){hint}", fault.message());
+                match reason_of(&code) {
+                    Some(reason) => Self::trouble(reason, why),
+                    None => Self::Broken(why),
+                }
             }
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => {
                 Self::Broken(error.to_string())
             }
-            _ => Self::Unavailable(error.to_string()),
+            _ => Self::trouble(Reason::Unreachable, error.to_string()),
         }
     }
 }
 
-/// Whether another attempt later may succeed.
-fn passes(code: &str) -> bool {
-    match code.len() {
-        // PostgreSQL's classes (its manual, appendix A): connections, rollbacks, resources, objects in use, operators'
-        // interventions, systems.
-        5 => ["08", "40", "53", "55", "57", "58", "28", "3D", "25"].contains(&&code[..2]),
-        // SQLite's primary codes, in the lowest byte: busy, locked, no memory, read-only, I/O, full, cannot open.
-        _ => code.parse::<u32>().is_ok_and(|code| [5, 6, 7, 8, 10, 13, 14].contains(&(code & 0xff))),
+/// Why another attempt later may succeed, where it may.
+fn reason_of(code: &str) -> Option<Reason> {
+    if code.len() == 5 {
+        // PostgreSQL's codes and classes (its manual, appendix A).
+        return Some(match (&code[..2], code) {
+            (_, "53100") => Reason::Full,
+            (_, "53200") => Reason::Memory,
+            (_, "53300") | ("28" | "3D", _) => Reason::Refused,
+            // A statement of a pooled connection that reached another server.
+            (_, "42P05" | "26000") => Reason::Other,
+            (_, "57014" | "25P03" | "57P05") => Reason::Timeout,
+            (_, "25006") => Reason::ReadOnly,
+            ("40" | "55", _) => Reason::Locked,
+            ("08" | "57", _) => Reason::Unreachable,
+            ("58", _) => Reason::Io,
+            ("53" | "25", _) => Reason::Other,
+            (_, _) => return None,
+        });
+    }
+    // SQLite's primary codes, in the lowest byte.
+    Some(match code.parse::<u32>().ok()? & 0xff {
+        5 | 6 => Reason::Locked,
+        7 => Reason::Memory,
+        8 => Reason::ReadOnly,
+        10 | 14 => Reason::Io,
+        13 => Reason::Full,
+        _ => return None,
+    })
+}
+
+/// What a fault that a pooler causes asks the operator to do.
+fn hint(code: &str, message: &str) -> &'static str {
+    match code {
+        "08P01" if message.contains("extra_float_digits") => {
+            "; this is PgBouncer: add extra_float_digits to its ignore_startup_parameters"
+        }
+        "42P05" | "26000" => {
+            "; a pooler lends connections for a transaction at a time: add ?pool_mode=transaction to the store's URL"
+        }
+        _ => "",
     }
 }
 
@@ -70,17 +213,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_pass_is_told_from_what_will_not() {
-        for code in ["5", "517", "10", "13", "08006", "40P01", "53300", "55P03", "57014"] {
-            assert!(passes(code), "{code}");
+    fn a_fault_that_passes_has_a_reason_and_another_has_none() {
+        // https://sqlite.org/rescode.html; PostgreSQL's manual, appendix A.
+        for (code, reason) in [
+            ("5", "locked"),
+            ("517", "locked"),
+            ("7", "memory"),
+            ("10", "io"),
+            ("778", "io"),
+            ("13", "full"),
+            ("14", "io"),
+            ("1032", "read_only"),
+            ("08006", "unreachable"),
+            ("57P01", "unreachable"),
+            ("57P03", "unreachable"),
+            ("40P01", "locked"),
+            ("55P03", "locked"),
+            ("53100", "full"),
+            ("53200", "memory"),
+            ("53300", "refused"),
+            ("28P01", "refused"),
+            ("3D000", "refused"),
+            ("57014", "timeout"),
+            ("25006", "read_only"),
+            ("58030", "io"),
+        ] {
+            let found = reason_of(code).map(Reason::as_str);
+            assert_eq!(found, Some(reason), "{code}");
+            assert!(StoreError::REASONS.contains(&reason));
         }
         for code in ["1", "11", "19", "2067", "23505", "42P01", "", "nonsense"] {
-            assert!(!passes(code), "{code}");
+            assert_eq!(reason_of(code), None, "{code}");
         }
     }
 
     #[test]
-    fn a_fault_of_the_url_tells_nothing_of_it() {
+    fn a_fault_of_the_url_shows_nothing_of_it() {
         let error = StoreError::from(sqlx::Error::Configuration("unknown value \"hunter2\"".into()));
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }

@@ -1,10 +1,10 @@
 //! What was revoked, for those who were not there: other gateways, and this one after a restart.
 
-use super::connect::Dialect;
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::Mark;
 use sqlx::Row;
+use sqlx::any::AnyRow;
 
 /// A mark as it is kept.
 #[derive(Clone, Debug)]
@@ -25,6 +25,10 @@ pub struct Marked {
 /// while it is held but the commit, and revocations are few.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
+/// The statement that reads the marks behind a number, in order.
+pub(super) const MARKS_BEHIND: &str =
+    "SELECT seq, kind, value, generation, until FROM marks WHERE seq > $1 AND until > $2 ORDER BY seq";
+
 impl Store {
     /// The marks behind a number that still matter, in order. None that comes later has a smaller number than one that
     /// was read.
@@ -32,25 +36,8 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn marks(&self, after: i64, now: i64) -> Result<Vec<Marked>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, kind, value, generation, until FROM marks WHERE seq > $1 AND until > $2 ORDER BY seq",
-        )
-        .bind(after)
-        .bind(now)
-        .fetch_all(&self.reads)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let value: String = row.try_get("value")?;
-                let mark = match row.try_get::<String, _>("kind")?.as_str() {
-                    "token" => Mark::Token(value),
-                    "session" => Mark::Session(value),
-                    "account" => Mark::Account { id: value, generation: row.try_get("generation")? },
-                    other => return Err(StoreError::Broken(format!("a mark of kind {other}"))),
-                };
-                Ok(Marked { seq: row.try_get("seq")?, mark, until: row.try_get("until")? })
-            })
-            .collect()
+        let rows = self.rows(self.query(MARKS_BEHIND).bind(after).bind(now)).await?;
+        rows.iter().map(marked).collect()
     }
 
     /// Revokes one access token.
@@ -71,8 +58,8 @@ impl Store {
         now: i64,
         until: i64,
     ) -> Result<(), StoreError> {
-        if self.dialect == Dialect::Postgres && !marks.is_empty() {
-            sqlx::query(LOCK).execute(&mut *transaction).await?;
+        if self.dialect.is_server() && !marks.is_empty() {
+            transaction.query(LOCK).execute(&mut *transaction).await?;
         }
         for mark in marks {
             let (kind, value, generation) = match mark {
@@ -80,17 +67,24 @@ impl Store {
                 Mark::Session(id) => ("session", id, 0),
                 Mark::Account { id, generation } => ("account", id, *generation),
             };
-            sqlx::query(
+            let statement = transaction.query(
                 "INSERT INTO marks (kind, value, generation, until, made) VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(kind)
-            .bind(value)
-            .bind(generation)
-            .bind(until)
-            .bind(now)
-            .execute(&mut *transaction)
-            .await?;
+            );
+            let statement = statement.bind(kind).bind(value).bind(generation).bind(until).bind(now);
+            statement.execute(&mut *transaction).await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
+}
+
+/// A row of [`MARKS_BEHIND`].
+pub(super) fn marked(row: &AnyRow) -> Result<Marked, StoreError> {
+    let value: String = row.try_get("value")?;
+    let mark = match row.try_get::<String, _>("kind")?.as_str() {
+        "token" => Mark::Token(value),
+        "session" => Mark::Session(value),
+        "account" => Mark::Account { id: value, generation: row.try_get("generation")? },
+        other => return Err(StoreError::Broken(format!("a mark of kind {other}"))),
+    };
+    Ok(Marked { seq: row.try_get("seq")?, mark, until: row.try_get("until")? })
 }

@@ -12,7 +12,10 @@ mod account;
 mod accounts;
 mod connect;
 mod error;
+mod feed;
+mod lease;
 mod marks;
+mod place;
 mod rotation;
 mod schema;
 mod sessions;
@@ -21,14 +24,18 @@ mod text;
 
 pub use crate::authenticate::Mark;
 pub use account::{Account, AccountChange, Added, NewAccount};
-pub use error::StoreError;
+pub use error::{Reason, StoreError, Trouble};
+pub use feed::Feed;
 pub use marks::Marked;
 pub use rotation::{Renewed, Rotation, Spend};
 pub use sessions::{Begun, Session};
 
-use connect::Dialect;
-use sqlx::{Any, AnyPool, Row, Transaction};
+use connect::{Dialect, Plan};
+use lease::Lease;
+use sqlx::{AnyPool, Row};
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Accounts and sessions. Cheap to clone.
 #[derive(Clone)]
@@ -38,7 +45,13 @@ pub struct Store {
     /// Connections that write. SQLite has one writer at a time; here it waits in our queue, in order, rather than in
     /// SQLite's, which knows none. Those who read go on meanwhile.
     writes: AnyPool,
+    /// How a connection of no pool is made that only reads.
+    plan: Plan,
     dialect: Dialect,
+    /// The file, or the server and its database, to be shown.
+    place: Arc<str>,
+    /// Connections that were closed because their transaction did not end in order.
+    replaced: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Store {
@@ -48,7 +61,7 @@ impl fmt::Debug for Store {
 }
 
 /// A transaction that writes; undone when it is dropped.
-type Writing = Transaction<'static, Any>;
+type Writing = Lease;
 
 /// A statement that reads rows for a change: on PostgreSQL nobody else changes them until the transaction ends, and
 /// whoever had them is waited for. SQLite's writers are alone anyway.
@@ -56,16 +69,18 @@ macro_rules! for_update {
     ($dialect:expr, $($sql:tt)+) => {
         match $dialect {
             $crate::store::connect::Dialect::Sqlite => $($sql)+,
-            $crate::store::connect::Dialect::Postgres => concat!($($sql)+, " FOR UPDATE"),
+            $crate::store::connect::Dialect::Postgres | $crate::store::connect::Dialect::PooledPostgres => {
+                concat!($($sql)+, " FOR UPDATE")
+            }
         }
     };
 }
 use for_update;
 
 impl Store {
-    /// A transaction that will write.
-    async fn begin(&self) -> Result<Writing, StoreError> {
-        Ok(self.writes.begin_with(self.dialect.begin()).await?)
+    /// Where it is, to be shown: `sqlite:PATH`, or `postgres://HOST:PORT/DATABASE`, never a user or a password.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The last moment at which a process that used this store is known to have lived; 0: none is.
@@ -73,7 +88,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn alive_at(&self) -> Result<i64, StoreError> {
-        let row = sqlx::query("SELECT alive FROM life").fetch_optional(&self.reads).await?;
+        let row = self.row(self.query("SELECT alive FROM life")).await?;
         row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
     }
 
@@ -82,12 +97,15 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn touch_alive(&self, now: i64) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO life (one, alive) VALUES (1, $1) ON CONFLICT (one) DO UPDATE SET alive = excluded.alive",
-        )
-        .bind(now)
-        .execute(&self.writes)
-        .await?;
-        Ok(())
+        let mut transaction = self.begin().await?;
+        transaction
+            .query(
+                "INSERT INTO life (one, alive) VALUES (1, $1)
+                 ON CONFLICT (one) DO UPDATE SET alive = excluded.alive",
+            )
+            .bind(now)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
     }
 }

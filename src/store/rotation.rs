@@ -105,12 +105,20 @@ impl Store {
     /// When the store cannot be used. Unless only the answer was lost, it is not spent then; if it is, the grace has its
     /// successor.
     pub async fn rotate(&self, spend: &Spend<'_>) -> Result<Rotation, StoreError> {
+        // Whoever invents tokens does not get as far as the lock that every login needs.
+        if !self.knows_token(spend.token).await? {
+            return Ok(Rotation::Unknown);
+        }
         let mut transaction = self.begin().await?;
-        let row = sqlx::query(for_update!(self.dialect, token_by_hash!()))
+        let row = transaction
+            .query(for_update!(self.dialect, token_by_hash!()))
             .bind(hex(spend.token))
             .fetch_optional(&mut *transaction)
             .await?;
-        let Some(row) = row else { return Ok(Rotation::Unknown) };
+        let Some(row) = row else {
+            transaction.undo().await;
+            return Ok(Rotation::Unknown);
+        };
         let token = token_of(&row)?;
         match token.spent {
             None => self.spend(transaction, token, spend).await,
@@ -133,11 +141,15 @@ impl Store {
         let account = by_id(&mut transaction, &token.session.account).await?;
         let account = match usable(&token.session, account, token.expires, spend.now) {
             Ok(account) => account,
-            Err(refused) => return Ok(refused),
+            Err(refused) => {
+                transaction.undo().await;
+                return Ok(refused);
+            }
         };
         let mut session = token.session;
         let expires = spend.expires.min(session.expires);
-        sqlx::query("UPDATE refresh_tokens SET spent = $1, nonce = $2 WHERE hash = $3")
+        transaction
+            .query("UPDATE refresh_tokens SET spent = $1, nonce = $2 WHERE hash = $3")
             .bind(spend.now)
             .bind(hex(&spend.nonce))
             .bind(hex(spend.token))
@@ -145,7 +157,8 @@ impl Store {
             .await?;
         let successor = (spend.successor)(&spend.nonce);
         insert_token(&mut transaction, &successor, &session.id, token.number + 1, spend.now, expires).await?;
-        sqlx::query("UPDATE sessions SET used = $1 WHERE id = $2")
+        transaction
+            .query("UPDATE sessions SET used = $1 WHERE id = $2")
             .bind(spend.now)
             .bind(&session.id)
             .execute(&mut *transaction)
@@ -165,8 +178,16 @@ impl Store {
         let reused = Rotation::Reused { session: session.id.clone(), account: session.account };
         if end(&mut transaction, None, &session.id, "reuse", spend.now).await? {
             self.commit_marked(transaction, &[Mark::Session(session.id)], spend.now, spend.until).await?;
+        } else {
+            transaction.undo().await;
         }
         Ok(reused)
+    }
+
+    /// Whether a refresh token is there, spent or not.
+    async fn knows_token(&self, token: &[u8; 32]) -> Result<bool, StoreError> {
+        let statement = self.query("SELECT number FROM refresh_tokens WHERE hash = $1");
+        Ok(self.row(statement.bind(hex(token))).await?.is_some())
     }
 
     /// The session that a refresh token belongs to, ended or not.
@@ -174,7 +195,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn session_of_token(&self, token: &[u8; 32]) -> Result<Option<Session>, StoreError> {
-        let row = sqlx::query(token_by_hash!()).bind(hex(token)).fetch_optional(&self.reads).await?;
+        let row = self.row(self.query(token_by_hash!()).bind(hex(token))).await?;
         row.as_ref().map(session_of).transpose()
     }
 
@@ -187,7 +208,7 @@ impl Store {
         token: &[u8; 32],
         now: i64,
     ) -> Result<Option<(Session, Account, i64, i64)>, StoreError> {
-        let row = sqlx::query(token_by_hash!()).bind(hex(token)).fetch_optional(&self.reads).await?;
+        let row = self.row(self.query(token_by_hash!()).bind(hex(token))).await?;
         let Some(token) = row.as_ref().map(token_of).transpose()?.filter(|token| token.spent.is_none())
         else {
             return Ok(None);
@@ -207,6 +228,7 @@ async fn repeat(
     now: i64,
 ) -> Result<Rotation, StoreError> {
     let account = by_id(&mut transaction, &token.session.account).await?;
+    transaction.undo().await;
     Ok(match usable(&token.session, account, expires, now) {
         Ok(account) => {
             Rotation::Repeated(Box::new(Renewed { session: token.session, account, nonce, expires }))
@@ -246,7 +268,7 @@ async fn unspent(
     token: &Token,
     successor: &[u8; 32],
 ) -> Result<Option<i64>, StoreError> {
-    let row = sqlx::query(
+    let row = transaction.query(
         "SELECT expires FROM refresh_tokens WHERE session = $1 AND number = $2 AND hash = $3 AND spent IS NULL",
     )
     .bind(&token.session.id)
@@ -266,18 +288,20 @@ pub(super) async fn insert_token(
     now: i64,
     expires: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO refresh_tokens (hash, session, number, issued, expires) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(hex(token))
-    .bind(session)
-    .bind(number)
-    .bind(now)
-    .bind(expires)
-    .execute(&mut **transaction)
-    .await?;
+    transaction
+        .query(
+            "INSERT INTO refresh_tokens (hash, session, number, issued, expires) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(hex(token))
+        .bind(session)
+        .bind(number)
+        .bind(now)
+        .bind(expires)
+        .execute(&mut **transaction)
+        .await?;
     if number >= TOKENS {
-        sqlx::query("DELETE FROM refresh_tokens WHERE session = $1 AND number <= $2")
+        transaction
+            .query("DELETE FROM refresh_tokens WHERE session = $1 AND number <= $2")
             .bind(session)
             .bind(number - TOKENS)
             .execute(&mut **transaction)

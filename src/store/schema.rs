@@ -77,15 +77,16 @@ impl Store {
     /// Takes the steps that are missing, all or none. Of processes that start at once one does, and the others wait.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        if self.dialect == Dialect::Postgres {
+        if self.dialect.is_server() {
             for statement in UNHURRIED.into_iter().chain([LOCK]) {
-                sqlx::query(statement).execute(&mut *transaction).await?;
+                transaction.query(statement).execute(&mut *transaction).await?;
             }
         }
-        sqlx::query("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)")
+        transaction
+            .query("CREATE TABLE IF NOT EXISTS schema_steps (step BIGINT PRIMARY KEY)")
             .execute(&mut *transaction)
             .await?;
-        let row = sqlx::query("SELECT COUNT(*) FROM schema_steps").fetch_one(&mut *transaction).await?;
+        let row = transaction.query("SELECT COUNT(*) FROM schema_steps").fetch_one(&mut *transaction).await?;
         let done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(usize::MAX);
         if done > STEPS.len() {
             return Err(StoreError::Broken(format!(
@@ -97,9 +98,10 @@ impl Store {
         for (number, statements) in STEPS.iter().enumerate().skip(done) {
             for statement in *statements {
                 let statement = self.dialect.written(statement);
-                sqlx::query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+                transaction.query(AssertSqlSafe(statement)).execute(&mut *transaction).await?;
             }
-            sqlx::query("INSERT INTO schema_steps (step) VALUES ($1)")
+            transaction
+                .query("INSERT INTO schema_steps (step) VALUES ($1)")
                 .bind(i64::try_from(number).unwrap_or(i64::MAX))
                 .execute(&mut *transaction)
                 .await?;
@@ -117,7 +119,9 @@ impl Dialect {
             Self::Sqlite => ("TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT"),
             // Compared byte by byte, as SQLite does. A language's order would also change with the system's libraries,
             // and leave indexes behind in which names are not found any more.
-            Self::Postgres => ("TEXT COLLATE \"C\"", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+            Self::Postgres | Self::PooledPostgres => {
+                ("TEXT COLLATE \"C\"", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
+            }
         };
         statement.replace("{text}", text).replace("{serial}", serial)
     }

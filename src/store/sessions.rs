@@ -6,6 +6,7 @@ use super::rotation::insert_token;
 use super::text::{AGENT_MAX, NAME_MAX, bytes_of, fit, hex, is_text, shown};
 use super::{Store, StoreError, Writing};
 use crate::authenticate::Mark;
+use crate::peer::network;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -79,15 +80,18 @@ impl Store {
         fit("sid", &session.id, NAME_MAX)?;
         let mut transaction = self.begin().await?;
         let Some(account) = self.lock_by_id(&mut transaction, &session.account).await? else {
+            transaction.undo().await;
             return Ok(Begun::AccountGone);
         };
         if account.disabled {
+            transaction.undo().await;
             return Ok(Begun::AccountDisabled);
         }
         if account.generation != generation {
+            transaction.undo().await;
             return Ok(Begun::AccountChanged);
         }
-        sqlx::query(
+        transaction.query(
             "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $5)",
         )
@@ -116,17 +120,13 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn sessions(&self, account: &str, now: i64) -> Result<Vec<Session>, StoreError> {
-        let rows = sqlx::query(concat!(
+        let statement = self.query(concat!(
             "SELECT ",
             columns!(),
             " FROM sessions s WHERE s.account = $1 AND s.ended IS NULL AND s.expires > $2
              ORDER BY s.created DESC, s.id LIMIT $3"
-        ))
-        .bind(account)
-        .bind(now)
-        .bind(SESSIONS)
-        .fetch_all(&self.reads)
-        .await?;
+        ));
+        let rows = self.rows(statement.bind(account).bind(now).bind(SESSIONS)).await?;
         rows.iter().map(session_of).collect()
     }
 
@@ -148,6 +148,7 @@ impl Store {
         }
         let mut transaction = self.begin().await?;
         if !end(&mut transaction, account, sid, why, now).await? {
+            transaction.undo().await;
             return Ok(false);
         }
         self.commit_marked(transaction, &[Mark::Session(sid.to_owned())], now, until).await?;
@@ -169,12 +170,15 @@ impl Store {
             return Ok(Vec::new());
         }
         let mut transaction = self.begin().await?;
-        let row =
-            sqlx::query("UPDATE accounts SET generation = generation + 1 WHERE id = $1 RETURNING generation")
-                .bind(account)
-                .fetch_optional(&mut *transaction)
-                .await?;
-        let Some(row) = row else { return Ok(Vec::new()) };
+        let row = transaction
+            .query("UPDATE accounts SET generation = generation + 1 WHERE id = $1 RETURNING generation")
+            .bind(account)
+            .fetch_optional(&mut *transaction)
+            .await?;
+        let Some(row) = row else {
+            transaction.undo().await;
+            return Ok(Vec::new());
+        };
         let marks = vec![Mark::Account { id: account.to_owned(), generation: row.try_get(0)? }];
         end_all(&mut transaction, account, why, now).await?;
         self.commit_marked(transaction, &marks, now, until).await?;
@@ -182,6 +186,8 @@ impl Store {
     }
 
     /// Whether a session of this account began at this address lately: among its last 20 addresses, in the last 90 days.
+    /// An IPv6 address stands for its network, as where attempts are counted: hosts take another one in it each day (RFC
+    /// 8981 section 3.4).
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -189,11 +195,10 @@ impl Store {
         if !is_text(account) || !is_text(address) {
             return Ok(false);
         }
-        let row = sqlx::query("SELECT seen FROM addresses WHERE account = $1 AND address = $2")
-            .bind(account)
-            .bind(address)
-            .fetch_optional(&self.reads)
-            .await?;
+        // Older versions noted the whole address.
+        let statement =
+            self.query("SELECT seen FROM addresses WHERE account = $1 AND address IN ($2, $3) LIMIT 1");
+        let row = self.row(statement.bind(account).bind(network_of(address)).bind(address)).await?;
         Ok(row.is_some())
     }
 }
@@ -206,17 +211,18 @@ async fn end_oldest(
     keep: u32,
     now: i64,
 ) -> Result<Vec<Mark>, StoreError> {
-    let over = sqlx::query(
-        "SELECT id FROM sessions WHERE account = $1 AND ended IS NULL AND expires > $2 AND id <> $3
+    let over = transaction
+        .query(
+            "SELECT id FROM sessions WHERE account = $1 AND ended IS NULL AND expires > $2 AND id <> $3
          ORDER BY created DESC, id LIMIT $4 OFFSET $5",
-    )
-    .bind(&new.account)
-    .bind(now)
-    .bind(&new.id)
-    .bind(SESSIONS)
-    .bind(i64::from(keep.saturating_sub(1)))
-    .fetch_all(&mut **transaction)
-    .await?;
+        )
+        .bind(&new.account)
+        .bind(now)
+        .bind(&new.id)
+        .bind(SESSIONS)
+        .bind(i64::from(keep.saturating_sub(1)))
+        .fetch_all(&mut **transaction)
+        .await?;
     let mut marks = Vec::with_capacity(over.len());
     for row in over {
         let id: String = row.try_get(0)?;
@@ -227,25 +233,32 @@ async fn end_oldest(
     Ok(marks)
 }
 
+/// The network of an address, as text.
+fn network_of(address: &str) -> String {
+    address.parse().map_or_else(|_| address.to_owned(), |address| network(address).to_string())
+}
+
 /// Remembers from where a session began, and forgets what is beyond the bound.
 async fn note_address(transaction: &mut Writing, session: &Session, now: i64) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO addresses (account, address, seen) VALUES ($1, $2, $3)
+    transaction
+        .query(
+            "INSERT INTO addresses (account, address, seen) VALUES ($1, $2, $3)
          ON CONFLICT (account, address) DO UPDATE SET seen = excluded.seen",
-    )
-    .bind(&session.account)
-    .bind(shown(&session.address, NAME_MAX))
-    .bind(now)
-    .execute(&mut **transaction)
-    .await?;
-    sqlx::query(
-        "DELETE FROM addresses WHERE account = $1 AND address NOT IN
+        )
+        .bind(&session.account)
+        .bind(shown(&network_of(&session.address), NAME_MAX))
+        .bind(now)
+        .execute(&mut **transaction)
+        .await?;
+    transaction
+        .query(
+            "DELETE FROM addresses WHERE account = $1 AND address NOT IN
          (SELECT address FROM addresses WHERE account = $1 ORDER BY seen DESC, address LIMIT $2)",
-    )
-    .bind(&session.account)
-    .bind(ADDRESSES)
-    .execute(&mut **transaction)
-    .await?;
+        )
+        .bind(&session.account)
+        .bind(ADDRESSES)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 
@@ -257,16 +270,17 @@ pub(super) async fn end(
     why: &str,
     now: i64,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE sessions SET ended = $1, over = CASE WHEN over < $2 THEN over ELSE $2 END
+    let done = transaction
+        .query(
+            "UPDATE sessions SET ended = $1, over = CASE WHEN over < $2 THEN over ELSE $2 END
          WHERE id = $3 AND ended IS NULL AND account = COALESCE($4, account)",
-    )
-    .bind(why)
-    .bind(now)
-    .bind(sid)
-    .bind(account)
-    .execute(&mut **transaction)
-    .await?;
+        )
+        .bind(why)
+        .bind(now)
+        .bind(sid)
+        .bind(account)
+        .execute(&mut **transaction)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -278,14 +292,13 @@ pub(super) async fn end_all(
     why: &str,
     now: i64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE sessions SET ended = $1, over = $2 WHERE account = $3 AND ended IS NULL AND over > $2",
-    )
-    .bind(why)
-    .bind(now)
-    .bind(account)
-    .execute(&mut **transaction)
-    .await?;
+    transaction
+        .query("UPDATE sessions SET ended = $1, over = $2 WHERE account = $3 AND ended IS NULL AND over > $2")
+        .bind(why)
+        .bind(now)
+        .bind(account)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! Forgetting. What is deleted is what nobody can ask about any more, in small bites: each one a transaction, so that
 //! those who write wait for none of them long.
 
-use super::connect::Dialect;
 use super::{Store, StoreError};
 use sqlx::Row;
 
@@ -49,13 +48,14 @@ impl Store {
     /// Whether there may be more.
     async fn bite(&self, statement: &'static str, until: i64) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
-        if self.dialect == Dialect::Postgres {
-            let row = sqlx::query(LOCK).fetch_one(&mut *transaction).await?;
+        if self.dialect.is_server() {
+            let row = transaction.query(LOCK).fetch_one(&mut *transaction).await?;
             if !row.try_get::<bool, _>(0)? {
+                transaction.undo().await;
                 return Ok(false);
             }
         }
-        let done = sqlx::query(statement).bind(until).bind(BITE).execute(&mut *transaction).await?;
+        let done = transaction.query(statement).bind(until).bind(BITE).execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() >= BITE.unsigned_abs())
     }

@@ -145,9 +145,16 @@ pub struct Builder {
     dir: Rc<Dir>,
     policy: String,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 impl Builder {
+    /// Starts it by this program and arguments, to which its own command line is appended. The program must `exec` it.
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Writes a file beside the policy.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.dir.write(name, content);
@@ -170,7 +177,15 @@ impl Builder {
     #[track_caller]
     pub fn start(self) -> Portcullis {
         write_policy(&self.dir, &self.policy);
-        let mut child = prepared(&self.dir)
+        let command = match self.wrapper.split_first() {
+            None => prepared(&self.dir),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(BINARY);
+                in_dir(command, &self.dir)
+            }
+        };
+        let mut child = { command }
             .args(["run", "--config", "gateway.toml"])
             // The host that requests name unless a test names another: the operators' listener is asked by it, too.
             .env("PORTCULLIS_SERVER__ADMIN_HOSTS", format!("[\"{HOST}\"]"))
@@ -211,7 +226,12 @@ pub struct Portcullis {
 impl Portcullis {
     /// A gateway with this policy. The forge's keys lie beside it, and what [`DEFAULTS`] lists is filled in.
     pub fn with(policy: &str) -> Builder {
-        Builder { dir: Rc::new(Dir::new()), policy: policy.to_owned(), environment: Vec::new() }
+        Builder {
+            dir: Rc::new(Dir::new()),
+            policy: policy.to_owned(),
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+        }
     }
 
     /// Where it listens in cleartext.

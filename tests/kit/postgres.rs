@@ -29,9 +29,10 @@ for port in $(shuf --input-range 20000-60000 --head-count 10) none; do
         -c ssl_cert_file='$dir/certificate.pem' -c ssl_key_file='$dir/key.pem' -c fsync=off -c full_page_writes=off \
         -c shared_buffers=16MB -c max_connections=200 -c deadlock_timeout=100ms -c autovacuum=off" && break
 done
+cp "$dir/data/postmaster.opts" "$dir/options"
 echo "$port $dir"
 read -r _ || true
-"$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop
+"$bin/pg_ctl" --pgdata "$dir/data" --mode immediate --silent stop || true
 "#;
 
 /// A running server. Stopped when dropped, or when this process ends.
@@ -113,6 +114,38 @@ impl Postgres {
     /// The certificate that it shows there, as PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
+    }
+
+    /// Stops the server at once, as a crash does. Its data stay, and [`Self::resume`] starts it again.
+    pub fn stop(&self) {
+        self.control(&["--mode", "immediate", "stop"]);
+    }
+
+    /// Starts the server again, where it was.
+    ///
+    /// # Panics
+    /// When its options cannot be read, or it does not start.
+    pub fn resume(&self) {
+        // The line with which it was started: program and options, each in quotes.
+        let line = std::fs::read_to_string(self.dir.join("options")).expect("they were kept");
+        let options = line.split_once(' ').expect("options stand behind the program").1.trim();
+        let log = self.dir.join("log").display().to_string();
+        self.control(&["--log", &log, "--wait", "-o", options, "start"]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let program = self.bin.join("pg_ctl");
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let command = command.arg("--pgdata").arg(self.dir.join("data")).arg("--silent").args(arguments);
+        // No pipe: the server would keep it open.
+        let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).status();
+        assert!(status.expect("pg_ctl stands beside the server").success(), "{arguments:?}");
     }
 
     /// Has the server do something, and returns the rows as text.

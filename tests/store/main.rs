@@ -20,3 +20,4 @@ mod postgres;
 mod revocation;
 mod rotation;
 mod sessions;
+mod trouble;

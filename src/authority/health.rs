@@ -1,0 +1,103 @@
+//! Whether the store answers: for the log, the metrics and `/readyz?verbose`.
+//!
+//! Each fault is counted by its reason. The log reports the first one, and the moment from which the store answers again;
+//! the thousand requests between them are in the counts.
+
+use crate::journal::{Journal, Level};
+use crate::store::{Reason, StoreError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Whether the store answers, and how often it did not.
+#[derive(Debug)]
+pub struct StoreHealth {
+    place: String,
+    failures: [AtomicU64; StoreError::REASONS.len()],
+    lost: Mutex<Option<Lost>>,
+}
+
+/// Why the store does not answer, and since when.
+#[derive(Clone, Debug)]
+struct Lost {
+    since: Instant,
+    reason: &'static str,
+    why: String,
+}
+
+impl StoreHealth {
+    pub(super) fn new(place: &str) -> Self {
+        Self {
+            place: place.to_owned(),
+            failures: std::array::from_fn(|_| AtomicU64::new(0)),
+            lost: Mutex::new(None),
+        }
+    }
+
+    /// Counts a fault. The log reports it if the store answered until now, or if it is one that does not pass.
+    pub(super) fn failed(&self, error: &StoreError, journal: &Journal) {
+        let reason = error.reason();
+        if let Some(position) = StoreError::REASONS.iter().position(|known| *known == reason) {
+            self.failures[position].fetch_add(1, Ordering::Relaxed);
+        }
+        let why = error.to_string();
+        let StoreError::Unavailable(trouble) = error else {
+            // Rows that cannot be read, or a value that is not kept: the store answers, and waiting mends nothing.
+            return self.log(journal, Level::Error, "the store cannot be used", reason, &why);
+        };
+        let mut lost = self.lost();
+        match &mut *lost {
+            None => {
+                *lost = Some(Lost { since: Instant::now(), reason, why: why.clone() });
+                drop(lost);
+                self.log(journal, Level::Error, "the store cannot be used", reason, &why);
+            }
+            // That no connection was free says less than why there is none.
+            Some(_) if trouble.reason == Reason::NoConnection => {}
+            Some(lost) => (lost.reason, lost.why) = (reason, why),
+        }
+    }
+
+    /// Notes that the store has just read and written.
+    pub(super) fn answered(&self, journal: &Journal) {
+        let Some(lost) = self.lost().take() else { return };
+        let seconds = lost.since.elapsed().as_secs().to_string();
+        let fields = [("store", self.place.as_str()), ("reason", lost.reason), ("seconds", &seconds)];
+        journal.event(Level::Info, "the store answers again", &fields);
+    }
+
+    fn log(&self, journal: &Journal, level: Level, event: &'static str, reason: &str, why: &str) {
+        journal.event(level, event, &[("store", &self.place), ("reason", reason), ("error", why)]);
+    }
+
+    /// Whether the store answered when it was last used.
+    pub fn is_up(&self) -> bool {
+        self.lost().is_none()
+    }
+
+    /// The faults by their reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        StoreError::REASONS.into_iter().zip(self.failures.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// A line for people: which store it is, and whether it answers.
+    pub fn line(&self) -> String {
+        let place = &self.place;
+        match &*self.lost() {
+            None => format!("store: {place} answers\n"),
+            Some(Lost { since, reason, why }) => {
+                let seconds = since.elapsed().as_secs();
+                // The cause may name the place already; and it must not break the line.
+                let why =
+                    why.strip_prefix(place.as_str()).map_or(why.as_str(), |why| why.trim_start_matches(": "));
+                let why = why.replace(['\n', '\r'], " ");
+                format!("store: {place} has failed for {seconds} s ({reason}): {why}\n")
+            }
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<Lost>> {
+        // A thread that panicked here left a whole value behind.
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

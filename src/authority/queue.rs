@@ -1,0 +1,76 @@
+//! The bound on what waits for the authority's thread.
+//!
+//! Each request that waits holds its fields in memory and, in the end, a connection of the store. Without a bound a
+//! flood that needs no token would make all others wait for as long as it likes. Those who have shown a good access token
+//! have places of their own: whoever ends their sessions must get through whatever strangers do.
+
+use crate::authenticate::Access;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Requests that anybody may send: more than the passwords that may wait to be hashed, and what a store on a slow disk
+/// does in a few seconds.
+const ANYBODY: usize = 256;
+/// Requests with an access token that the gate has found good.
+const CALLERS: usize = 64;
+
+/// The places of those who wait.
+#[derive(Debug)]
+pub struct Queue {
+    anybody: Arc<Semaphore>,
+    callers: Arc<Semaphore>,
+    shed: AtomicU64,
+}
+
+/// A place, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { anybody: places(ANYBODY), callers: places(CALLERS), shed: AtomicU64::new(0) }
+    }
+
+    /// A place for a request to an endpoint with this access; none where all are taken.
+    pub(super) fn enter(&self, access: Access) -> Option<Place> {
+        let places = match access {
+            Access::Authenticated => &self.callers,
+            Access::Public | Access::Optional => &self.anybody,
+        };
+        let place = places.clone().try_acquire_owned().ok().map(Place);
+        if place.is_none() {
+            self.shed.fetch_add(1, Ordering::Relaxed);
+        }
+        place
+    }
+
+    /// How many requests wait or are at work.
+    pub fn waiting(&self) -> usize {
+        ANYBODY + CALLERS - self.anybody.available_permits() - self.callers.available_permits()
+    }
+
+    /// How many requests found no place.
+    pub fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_fill_their_own_places_alone() {
+        let queue = Queue::new();
+        let strangers: Vec<Place> = std::iter::from_fn(|| queue.enter(Access::Public)).collect();
+        assert_eq!((strangers.len(), queue.waiting(), queue.shed()), (ANYBODY, ANYBODY, 1));
+        let callers: Vec<Place> = std::iter::from_fn(|| queue.enter(Access::Authenticated)).collect();
+        assert_eq!((callers.len(), queue.waiting(), queue.shed()), (CALLERS, ANYBODY + CALLERS, 2));
+        drop(strangers);
+        assert_eq!(queue.waiting(), CALLERS);
+        assert!(queue.enter(Access::Public).is_some(), "a place that was left is free");
+        assert!(queue.enter(Access::Authenticated).is_none());
+    }
+}

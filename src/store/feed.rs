@@ -1,0 +1,51 @@
+//! Reading marks over a connection of its own, which nothing else waits for.
+
+use super::connect::{Dialect, Plan};
+use super::lease::{in_time, rows};
+use super::marks::{MARKS_BEHIND, Marked, marked};
+use super::{Store, StoreError};
+use sqlx::{AnyConnection, query};
+use std::fmt;
+
+/// Reads what other processes revoked. However many requests wait for the store's other connections, and however long a
+/// statement of theirs takes, this reads on.
+pub struct Feed {
+    plan: Plan,
+    dialect: Dialect,
+    connection: Option<AnyConnection>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed").field("is_connected", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    pub(super) fn new(plan: Plan, dialect: Dialect) -> Self {
+        Self { plan, dialect, connection: None }
+    }
+
+    /// The marks behind a number that still matter, in order; as [`Store::marks`]. Connects where it has no connection.
+    ///
+    /// # Errors
+    /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed then,
+    /// and the next call opens another.
+    pub async fn marks(&mut self, after: i64, now: i64) -> Result<Vec<Marked>, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.plan.connect().await?,
+        };
+        let statement = query(MARKS_BEHIND).persistent(self.dialect.keeps_statements()).bind(after).bind(now);
+        let found = in_time(rows(&mut connection, self.dialect, statement)).await?;
+        self.connection = Some(connection);
+        found.iter().map(marked).collect()
+    }
+}
+
+impl Store {
+    /// A reader of marks with a connection of its own.
+    pub fn feed(&self) -> Feed {
+        Feed::new(self.plan.clone(), self.dialect)
+    }
+}

@@ -1,0 +1,150 @@
+//! A connection on loan from a pool, and the transactions on it.
+//!
+//! A connection goes back to its pool only when its work is known to be complete. One whose transaction failed, or was
+//! abandoned between two statements, is closed, and the pool opens another. SQLite undoes a transaction by itself on a
+//! full disk, an I/O error or a lack of memory; PostgreSQL may be waiting behind a network that drops packets. In each
+//! case the driver's account of the transaction is wrong from then on, and every later use of the connection would fail.
+
+use super::connect::{Dialect, PATIENCE};
+use super::error::Reason;
+use super::{Store, StoreError};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::pool::PoolConnection;
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AnyPool, SqlSafeStr};
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The longest time that a read may take, beside the wait for a connection. The server's own bound comes first, unless
+/// the server cannot be heard.
+const READ_MAX: Duration = Duration::from_secs(6);
+
+/// A connection on loan, inside a transaction where one was begun. It is closed when it is dropped without
+/// [`Lease::commit`], [`Lease::undo`] or [`Lease::give_back`].
+pub(super) struct Lease {
+    connection: PoolConnection<Any>,
+    dialect: Dialect,
+    is_complete: bool,
+    replaced: Arc<AtomicU64>,
+}
+
+impl Deref for Lease {
+    type Target = AnyConnection;
+
+    fn deref(&self) -> &AnyConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            self.connection.close_on_drop();
+            self.replaced.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Lease {
+    async fn of(pool: &AnyPool, dialect: Dialect, replaced: &Arc<AtomicU64>) -> Result<Self, StoreError> {
+        let connection = pool.acquire().await?;
+        Ok(Self { connection, dialect, is_complete: false, replaced: replaced.clone() })
+    }
+
+    /// A statement for this connection.
+    #[allow(clippy::unused_self, reason = "the dialect decides")]
+    pub(super) fn query<'q>(&self, sql: impl SqlSafeStr) -> Query<'q, Any, AnyArguments> {
+        sqlx::query(sql).persistent(self.dialect.keeps_statements())
+    }
+
+    async fn says(&mut self, sql: &'static str) -> Result<(), StoreError> {
+        sqlx::raw_sql(sql).execute(&mut *self.connection).await?;
+        Ok(())
+    }
+
+    /// Ends the transaction, and returns the connection.
+    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
+        self.says("COMMIT").await?;
+        self.give_back();
+        Ok(())
+    }
+
+    /// Takes the transaction back, and returns the connection. If that fails, the connection is closed, which takes the
+    /// transaction back as well.
+    pub(super) async fn undo(mut self) {
+        if self.says("ROLLBACK").await.is_ok() {
+            self.give_back();
+        }
+    }
+
+    /// Returns the connection: no transaction is open on it.
+    fn give_back(mut self) {
+        self.is_complete = true;
+    }
+}
+
+impl Store {
+    /// A transaction that will write.
+    pub(super) async fn begin(&self) -> Result<Lease, StoreError> {
+        let mut lease = Lease::of(&self.writes, self.dialect, &self.replaced).await?;
+        lease.says(self.dialect.begin()).await?;
+        Ok(lease)
+    }
+
+    /// A statement that reads, for [`Self::rows`] or [`Self::row`].
+    pub(super) fn query<'q>(&self, sql: impl SqlSafeStr) -> Query<'q, Any, AnyArguments> {
+        sqlx::query(sql).persistent(self.dialect.keeps_statements())
+    }
+
+    /// All rows that a statement finds.
+    pub(super) async fn rows(&self, query: Query<'_, Any, AnyArguments>) -> Result<Vec<AnyRow>, StoreError> {
+        let mut lease = Lease::of(&self.reads, self.dialect, &self.replaced).await?;
+        let rows = in_time(rows(&mut lease, self.dialect, query)).await?;
+        lease.give_back();
+        Ok(rows)
+    }
+
+    /// The row that a statement finds.
+    pub(super) async fn row(
+        &self,
+        query: Query<'_, Any, AnyArguments>,
+    ) -> Result<Option<AnyRow>, StoreError> {
+        Ok(self.rows(query).await?.into_iter().next())
+    }
+
+    /// How many connections were closed because their transaction did not end in order.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+}
+
+/// What a statement finds; inside a transaction where two statements outside of one may reach two servers.
+pub(super) async fn rows(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    query: Query<'_, Any, AnyArguments>,
+) -> Result<Vec<AnyRow>, StoreError> {
+    if dialect != Dialect::PooledPostgres {
+        return Ok(query.fetch_all(connection).await?);
+    }
+    sqlx::raw_sql(dialect.begin()).execute(&mut *connection).await?;
+    let rows = query.fetch_all(&mut *connection).await?;
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
+    Ok(rows)
+}
+
+/// Bounds a read on this side too: a server that cannot be heard does not say that time is up.
+pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late =
+        |_| StoreError::trouble(Reason::Timeout, format!("the database does not answer within {PATIENCE:?}"));
+    tokio::time::timeout(READ_MAX, read).await.map_err(late)?
+}

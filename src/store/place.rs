@@ -1,0 +1,172 @@
+//! The URL of a database server: what it says of the place, without its secrets, and what the driver is not to see of it.
+
+use super::StoreError;
+use super::error::Reason;
+use sqlx::ConnectOptions;
+use sqlx::any::AnyConnectOptions;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// The part of a URL that says how a pooler between the gateway and the server lends connections; PgBouncer's name for it.
+const POOL_MODE: &str = "pool_mode";
+
+/// Options of a URL that the driver understands.
+pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
+    let options = AnyConnectOptions::from_str(url)
+        .map_err(|_| StoreError::trouble(Reason::Other, "the store's URL is no URL".to_owned()))?;
+    Ok(options.disable_statement_logging())
+}
+
+/// Takes `pool_mode` out of the URL; whether connections are lent for a transaction at a time.
+pub(super) fn take_pool_mode(options: &mut AnyConnectOptions) -> Result<bool, StoreError> {
+    let url = &mut options.database_url;
+    let (mut modes, rest): (Vec<_>, Vec<_>) = url
+        .query_pairs()
+        .map(|(key, value)| (key.into_owned(), value.into_owned()))
+        .partition(|(key, _)| key == POOL_MODE);
+    let mode = modes.pop();
+    if mode.is_some() {
+        url.set_query(None);
+        if !rest.is_empty() {
+            url.query_pairs_mut().extend_pairs(rest);
+        }
+    }
+    match mode.as_ref().map(|(_, mode)| mode.as_str()) {
+        _ if !modes.is_empty() => Err(unknown_mode("twice")),
+        None | Some("session") => Ok(false),
+        Some("transaction") => Ok(true),
+        Some(_) => Err(unknown_mode("neither \"session\" nor \"transaction\"")),
+    }
+}
+
+fn unknown_mode(found: &str) -> StoreError {
+    let why =
+        format!("pool_mode of the store's URL is {found}: write ?pool_mode=transaction, or leave it out");
+    StoreError::trouble(Reason::Other, why)
+}
+
+/// Which server and database a URL names, to be shown: `postgres://HOST:PORT/DATABASE`.
+pub(super) fn place(options: &AnyConnectOptions) -> String {
+    let url = &options.database_url;
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let decoded = |part: &str| decoded(options, part);
+    let mut host = url.host_str().filter(|host| !host.is_empty()).map(decoded);
+    let mut port = url.port();
+    let mut database = Some(decoded(url.path().trim_start_matches('/'))).filter(|name| !name.is_empty());
+    for (key, value) in url.query_pairs() {
+        match &*key {
+            "host" | "hostaddr" => host = Some(value.into_owned()),
+            "port" => port = value.parse().ok(),
+            "dbname" => database = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
+    let port = port.or_else(|| environment("PGPORT")?.parse().ok()).unwrap_or(5432);
+    let database = database.or_else(|| environment("PGDATABASE")).unwrap_or_default();
+    // A URL with a slash too few has the user and the password where others have the database.
+    let is_name =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte));
+    let database = if is_name(&database) { database.as_str() } else { "(not shown)" };
+    format!("postgres://{host}:{port}/{database}")
+}
+
+/// A part of a URL without its percent-encoding, such as the path of a socket.
+fn decoded(options: &AnyConnectOptions, part: &str) -> String {
+    let mut url = options.database_url.clone();
+    url.set_query(Some(&format!("part={part}")));
+    url.query_pairs().next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// Whether a URL names a server on another host and leaves open whether that must prove who it is. The driver's own
+/// default would then speak to whoever answers, in plain text if they wish.
+pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
+    let url = &options.database_url;
+    let mut host = url.host_str().unwrap_or_default().to_owned();
+    for (key, value) in url.query_pairs() {
+        match &*key {
+            "sslmode" | "ssl-mode" => return false,
+            "host" | "hostaddr" => host = value.into_owned(),
+            _ => {}
+        }
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_local = host.is_empty()
+        || host == "localhost"
+        // The folder of a Unix socket, as it is or percent-encoded.
+        || host.starts_with(['/', '%'])
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    // Without a host in the URL the driver asks the environment.
+    let host_of_environment = host.is_empty() && std::env::var_os("PGHOST").is_some();
+    (!is_local || host_of_environment) && std::env::var_os("PGSSLMODE").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_host_must_prove_itself_unless_the_url_says_how() {
+        let unguarded = |url: &str| leaves_host_unguarded(&options(url).unwrap());
+        for url in [
+            "postgres://u@db.example.com/p",
+            "postgres://u@10.0.0.1:5433/p",
+            "postgres://u@[2001:db8::1]/p",
+            "postgres://u@localhost/p?host=db.example.com",
+            "postgres://u@localhost.example.com/p?application_name=x",
+        ] {
+            assert!(unguarded(url), "{url}");
+        }
+        for url in [
+            "postgres://u@db.example.com/p?sslmode=disable",
+            "postgres://u@db.example.com/p?ssl-mode=require",
+            "postgres://u@localhost/p",
+            "postgres://u@127.0.0.1:5433/p",
+            "postgres://u@[::1]/p",
+            "postgres://u@%2Frun%2Fpostgresql/p",
+            "postgres://u@localhost/p?host=/run/postgresql",
+        ] {
+            assert!(!unguarded(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_url_is_not_repeated() {
+        let error = options("postgres//ada:hunter2@host").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_place_names_host_port_and_database_and_no_user_or_password() {
+        for (url, expected) in [
+            ("postgres://ada:hunter2@db.example.com:5433/p", "postgres://db.example.com:5433/p"),
+            ("postgres://ada@localhost/p?password=hunter2&port=6432", "postgres://localhost:6432/p"),
+            ("postgres://ada@%2Frun%2Fpostgresql/p", "postgres:///run/postgresql:5432/p"),
+            ("postgres://ada@localhost/p?host=10.0.0.7&dbname=q", "postgres://10.0.0.7:5432/q"),
+            ("postgres://ada@[::1]:5433/p", "postgres://[::1]:5433/p"),
+            ("postgres:/ada:hunter2@127.0.0.1", "postgres://localhost:5432/(not shown)"),
+        ] {
+            assert_eq!(place(&options(url).unwrap()), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_pool_mode_is_read_and_the_driver_does_not_see_it() {
+        let read = |url: &str| {
+            let mut options = options(url).unwrap();
+            let mode = take_pool_mode(&mut options).map_err(|error| error.to_string());
+            (mode, options.database_url.to_string())
+        };
+        assert_eq!(read("postgres://u@h/p?pool_mode=transaction"), (Ok(true), "postgres://u@h/p".into()));
+        assert_eq!(read("postgres://u@h/p?pool_mode=session"), (Ok(false), "postgres://u@h/p".into()));
+        let with_more = "postgres://u@h/p?sslmode=disable&pool_mode=transaction&options=a%20b";
+        assert_eq!(read(with_more), (Ok(true), "postgres://u@h/p?sslmode=disable&options=a+b".into()));
+        let as_written = "postgres://u@h/p?options=a%20b";
+        assert_eq!(read(as_written), (Ok(false), as_written.into()));
+        for bad in ["pool_mode=statement", "pool_mode=", "pool_mode=session&pool_mode=transaction"] {
+            let (mode, _) = read(&format!("postgres://u:hunter2@h/p?{bad}"));
+            let error = mode.unwrap_err();
+            assert!(error.contains("pool_mode") && !error.contains("hunter2"), "{error}");
+        }
+    }
+}

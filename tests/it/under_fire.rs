@@ -1,0 +1,133 @@
+//! Login under fire: nobody but its owner can spend what the owner of an account may do, and operators see who is guessed
+//! at.
+
+use crate::kit::account::{self, AUTHORITY, PASSWORD, login, try_login};
+use crate::kit::{Answer, Portcullis, Request};
+use std::net::SocketAddr;
+
+/// A route, without which no policy is served.
+const ROUTES: &str = "
+[upstream.echo]
+builtin = \"echo\"
+
+[[route]]
+path     = \"/any\"
+upstream = \"echo\"
+";
+
+/// A policy with these keys of the authority, and this after it.
+fn policy(keys: &str, more: &str) -> String {
+    format!("{AUTHORITY}{keys}{more}{ROUTES}")
+}
+
+/// A login as a form: what a page of any site can have a browser send.
+fn form(name: &str, password: &str, more: &str) -> Request {
+    let body = format!("username={name}&password={}{more}", password.replace(' ', "+"));
+    Request::post("/auth/login", body).header("content-type", "application/x-www-form-urlencoded")
+}
+
+/// The same with what a browser says of a page of another site (Fetch, section 3.1; Fetch Metadata, section 2.4).
+fn from_another_site(address: SocketAddr, name: &str, more: &str) -> Answer {
+    form(name, "x", more)
+        .header("origin", "https://evil.example")
+        .header("sec-fetch-site", "cross-site")
+        .header("sec-fetch-mode", "no-cors")
+        .to(address)
+}
+
+/// attacks C5; OWASP CSRF cheat sheet, "login CSRF" and "Fetch Metadata".
+#[test]
+fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
+    for cookies in ["", "cookies = true\n"] {
+        let keys = format!("{cookies}rate_limits = [\"login\"]\n");
+        let limit = "[rate_limit.login]\nby = \"client_ip\"\nrate = \"10/h\"\n";
+        let gateway = Portcullis::with(&policy(&keys, limit)).start();
+        account::add(gateway.dir(), "ada", &[]);
+        let address = gateway.http();
+        let owner = || form("ada", PASSWORD, "&deliver=body").to(address);
+        // This address is a usual one of hers from now on.
+        owner().is(200);
+        for number in 0..30 {
+            // At her account, and at the whole address.
+            let name = if number % 2 == 0 { "ada".to_owned() } else { format!("u{number}") };
+            from_another_site(address, &name, "&deliver=body").is_refusal(403, "csrf_mismatch");
+            let answer = form(&name, "x", "").header("sec-fetch-site", "cross-site").to(address);
+            answer.is_refusal(403, "csrf_mismatch");
+            let answer = form(&name, "x", "").header("origin", "null").to(address);
+            answer.is_refusal(403, "csrf_mismatch");
+        }
+        owner().is(200);
+        // A client that is no browser says neither, and is counted as ever.
+        form("ada", "wrong", "&deliver=body").to(address).is_refusal(401, "bad_credentials");
+    }
+}
+
+#[test]
+fn a_page_of_the_own_site_and_of_a_listed_one_may_log_in() {
+    let gateway = Portcullis::with(&policy("origins = [\"https://app.example\"]\n", "")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let own = format!("http://{}", gateway.http());
+    for (origin, site) in [(own.as_str(), "same-origin"), ("https://app.example", "cross-site")] {
+        let request = form("ada", PASSWORD, "&deliver=body").header("sec-fetch-site", site);
+        request.host(&gateway.http().to_string()).header("origin", origin).to(gateway.http()).is(200);
+    }
+}
+
+/// attacks C6; RFC 8981 section 3.4, SP 800-63B section 5.2.2.
+#[test]
+fn an_owner_with_temporary_addresses_is_in_a_usual_place() {
+    let proxies = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    let gateway = Portcullis::with(&policy("", proxies)).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let attempt = |from: &str, password: &str| {
+        form("ada", password, "&deliver=body").header("x-forwarded-for", from).to(gateway.http())
+    };
+    attempt("2001:db8:1:1::1", PASSWORD).is(200);
+    // Strangers, each in a network of its own, until the account is delayed for all of them.
+    let guesses = (0..14).map(|number| attempt(&format!("2001:db8:ffff:{number}::1"), "x").status);
+    assert!(guesses.collect::<Vec<_>>().contains(&429));
+    attempt("2001:db8:1:1:aaaa::2", PASSWORD).is(200);
+    attempt("2001:db8:1:2::1", PASSWORD).is_refusal(429, "too_many_attempts");
+}
+
+/// attacks D8; ASVS 16.3.1.
+#[test]
+fn a_failed_login_is_logged_with_the_account_if_there_is_one() {
+    let gateway = Portcullis::with(&policy("", "")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let failed = |answer: &Answer| {
+        let id = answer.header("x-request-id").unwrap().to_owned();
+        gateway.access_line(answer);
+        let log = gateway.log();
+        log.into_iter().find(|line| line["message"] == "a login failed" && line["request_id"] == *id)
+    };
+    // The canonical form, whatever was typed (full width and upper case).
+    let line = failed(&try_login(gateway.http(), "\u{ff21}DA", "hunter2-wrong")).expect("an event");
+    assert_eq!(line["account"], "ada", "{line}");
+    assert_eq!(line["client"], "127.0.0.1", "{line}");
+    assert_eq!(line["why"], "bad_credentials", "{line}");
+    assert!(line["subject"].as_str().is_some_and(|id| !id.is_empty()), "{line}");
+    let unknown = try_login(gateway.http(), "correct-horse-typed-as-name", "hunter2-wrong");
+    assert!(failed(&unknown).is_none());
+    for _ in 0..4 {
+        try_login(gateway.http(), "ada", "hunter2-wrong").is_refusal(401, "bad_credentials");
+    }
+    let throttled = try_login(gateway.http(), "ada", "hunter2-wrong");
+    throttled.is_refusal(429, "too_many_attempts");
+    assert_eq!(failed(&throttled).expect("an event")["why"], "too_many_attempts");
+    let text = gateway.stop();
+    assert!(
+        !text.contains("hunter2") && !text.contains("correct-horse"),
+        "neither password nor unknown name"
+    );
+}
+
+/// A login goes on as ever where nothing is wrong.
+#[test]
+fn a_login_that_succeeds_is_no_failure() {
+    let gateway = Portcullis::with(&policy("", "")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    login(gateway.http(), "ada");
+    gateway.wait_log("the login", |line| line["message"] == "logged in");
+    assert!(gateway.log().iter().all(|line| line["message"] != "a login failed"));
+}
