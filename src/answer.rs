@@ -53,15 +53,20 @@ impl HttpBody for Body {
             Source::Streamed(body) => Pin::new(body).poll_frame(cx),
         };
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
-            match frame {
-                Some(Ok(frame)) => record.sent(frame.data_ref().map_or(0, Bytes::len)),
-                Some(Err(cut)) => record.cut(cut),
-                None => {}
-            }
-            if matches!(frame, None | Some(Ok(_)))
-                && this.is_end_stream()
-                && let Some(mut record) = this.record.take()
-            {
+            // Three ways to say that this was the last of it: the length is reached, trailers come, nothing more does.
+            // hyper asks no further after the first two.
+            let last = match frame {
+                Some(Ok(frame)) => {
+                    record.sent(frame.data_ref().map_or(0, Bytes::len));
+                    frame.is_trailers() || this.is_end_stream()
+                }
+                Some(Err(cut)) => {
+                    record.cut(cut);
+                    false
+                }
+                None => true,
+            };
+            if last && let Some(mut record) = this.record.take() {
                 record.completed();
             }
         }

@@ -30,7 +30,7 @@
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
 //!
 //! # Words
 //!
@@ -67,6 +67,7 @@ pub mod tls;
 pub mod worker;
 
 pub mod clock;
+pub mod counter;
 pub mod denial;
 pub mod diagnostic;
 pub mod journal;

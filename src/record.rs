@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
 use crate::desk::verdict::{Manner, Original};
-use crate::forward::{Cut, Meter, Notes};
+use crate::forward::{Broken, Cut, Destination, Meter, Notes};
 use crate::peer::{Caller, Peer};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
@@ -56,6 +56,7 @@ pub struct Record {
     complete: bool,
     format: Format,
     at_root: bool,
+    broken: Option<Broken>,
     to_login: Option<HeaderValue>,
     ways: Option<Box<Ways>>,
     session_over: bool,
@@ -72,6 +73,7 @@ impl Record {
         parts: &Parts,
     ) -> Self {
         connection.pulse.request_begins();
+        worker.counters().requests_in_progress.add(1);
         let caller = forwarded::caller(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
         let id = worker.request_ids().next();
         // From a trusted proxy its own name for the request is kept, so that one name leads through all logs.
@@ -104,11 +106,12 @@ impl Record {
             shadow: None,
             principal: None,
             meter: None,
-            notes: Notes { timed: logged, ..Notes::default() },
+            notes: Notes::default(),
             bytes_out: 0,
             complete: false,
             format: Format::of(&parts.headers),
             at_root: parts.uri.path() == "/",
+            broken: None,
             to_login: None,
             ways: None,
             session_over: false,
@@ -335,12 +338,13 @@ impl Record {
         self.bytes_out += bytes as u64;
     }
 
-    /// The answer's body broke off.
+    /// The upstream's answer broke off after its head.
     pub fn cut(&mut self, cut: &Cut) {
         self.notes.detail = Some(cut.to_string());
+        self.broken = Some(cut.kind());
     }
 
-    /// The answer was handed to the connection to its end.
+    /// The whole answer was handed to the client's connection.
     pub fn completed(&mut self) {
         self.complete = true;
     }
@@ -349,11 +353,22 @@ impl Record {
         self.policy.routes[route].counters.record(self.worker.index(), outcome, micros);
     }
 
+    #[cold]
+    fn count_broken(&self, broken: Broken) {
+        if let Some(route) = self.route
+            && let Handler::Forward(delivery) = &self.policy.routes[route].handler
+            && let Destination::Upstream(upstream) = &delivery.destination
+            && let Some(counts) = upstream.counters.of(self.worker.index())
+        {
+            counts.answer_broke(broken);
+        }
+    }
+
     fn line<'l>(&'l self, micros: u64) -> Line<'l> {
         Line {
             unix: self.now.unix,
             subsec_nanos: self.now.subsec_nanos,
-            level: access_log::level(self.denial.as_ref()),
+            level: access_log::level(self.denial.as_ref(), self.broken.is_some()),
             request_id: self.id_header.as_bytes(),
             client: self.caller.address,
             scheme: self.caller.scheme,
@@ -401,9 +416,13 @@ impl Drop for Record {
         if self.notes.forged > 0 {
             counters.identity_dropped.add(self.notes.forged);
         }
+        if let Some(broken) = self.broken {
+            self.count_broken(broken);
+        }
+        counters.requests_in_progress.sub(1);
         let wanted = match worker.plan().access {
             AccessLog::On => true,
-            AccessLog::Refusals => self.denial.is_some() || self.shadow.is_some(),
+            AccessLog::Refusals => self.denial.is_some() || self.shadow.is_some() || self.broken.is_some(),
             AccessLog::Off => false,
         };
         if wanted {
@@ -427,7 +446,7 @@ pub fn unreadable(worker: &Worker, connection: &Connection, error: &hyper::Error
     let line = Line {
         unix: now.unix,
         subsec_nanos: now.subsec_nanos,
-        level: access_log::level(Some(&denial)),
+        level: access_log::level(Some(&denial), false),
         request_id: b"",
         client: address,
         scheme,

@@ -100,7 +100,7 @@ impl Worker {
             plan,
             policy: RefCell::new(shared.policy.pin()),
             tokens: RefCell::new(TokenCache::new(TOKENS)),
-            pools: Rc::new(Pools::new(counters.clone())),
+            pools: Rc::new(Pools::new(index, shared.journal.clone())),
             counters,
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
             journal: shared.journal.clone(),

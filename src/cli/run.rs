@@ -10,7 +10,7 @@ use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level};
 use crate::policy::{self, Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
-use crate::respond::metrics::WorkerCounters;
+use crate::respond::metrics::{self, WorkerCounters};
 use crate::tls::{self, Certificates};
 use crate::worker::Shared;
 use std::net::{SocketAddr, TcpListener};
@@ -44,6 +44,7 @@ struct Bound {
 
 /// `read`: when reading the policy began.
 fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
+    metrics::process::started();
     let warnings = compiled.weaknesses();
     let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
     let cores = plan.cores;

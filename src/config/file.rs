@@ -548,6 +548,9 @@ pub struct UpstreamTable {
     pub connect_timeout: Duration,
     /// For an answer.
     pub timeout: Duration,
+    /// The most connections to each of the servers at once, over all cores: each core may open its share, rounded up.
+    /// A request beyond it waits for a connection, within `timeout`.
+    pub connections: u32,
     /// Path of the certificate authorities to trust instead of the system's, PEM.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
@@ -562,6 +565,7 @@ impl Default for UpstreamTable {
             builtin: None,
             connect_timeout: Duration::seconds(2),
             timeout: Duration::seconds(30),
+            connections: 10_000,
             ca: None,
             identity_secret: None,
         }

@@ -25,7 +25,7 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// How many admin connections may be open: scrapers and probes are few.
@@ -201,28 +201,21 @@ fn tell(state: &State) -> String {
     let policy = state.shared.policy.load();
     let mut out = Exposition::new();
     let routes: Vec<_> = policy.routes.iter().map(|route| route.counters.clone()).collect();
-    metrics::render(&mut out, &routes, &state.shared.counters, &policy.limits);
+    metrics::render(&mut out, &routes, &state.shared.counters, &policy.limits, &policy.upstreams);
 
     out.family("portcullis_log_lines_dropped_total", "Log lines that were lost.", Kind::Counter);
     out.sample(&[], state.shared.journal.dropped());
-    out.family(
-        "portcullis_upstream_up",
-        "Whether a server is tried in turn (1) or set aside (0).",
-        Kind::Gauge,
-    );
-    let now = Instant::now();
-    for upstream in policy.upstreams.iter() {
-        for server in &upstream.servers {
-            let labels = [("upstream", &*upstream.name), ("server", &*server.origin)];
-            out.sample(&labels, u64::from(!server.is_set_aside(now)));
-        }
-    }
     tell_tokens(&mut out, &policy.trust);
     state.standing.tell(&mut out);
     if let Some(ends) = state.shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "When the certificate that clients are shown ends, in seconds since 1970.";
-        out.family("portcullis_certificate_expires_seconds", help, Kind::Gauge);
-        out.sample(&[], ends);
+        // The first name came before Prometheus' convention was known here; it stays for the alerts that use it.
+        for name in
+            ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
+        {
+            out.family(name, help, Kind::Gauge);
+            out.sample(&[], ends);
+        }
     }
     if let Some(terms) = &policy.terms {
         tell_signing(&mut out, &terms.keyring);

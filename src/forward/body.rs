@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -141,9 +142,14 @@ impl RequestBody {
         Ok(whole.into())
     }
 
-    /// Whether there is nothing to send, so that a request can be sent again.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
+    /// The same body once more, for a request that may be sent again; `None` for one that is still on its way, and is
+    /// nowhere once it was sent.
+    pub(super) fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Whole(bytes) => Some(Self::Whole(bytes.clone())),
+            Self::Streamed(_) => None,
+        }
     }
 }
 
@@ -229,9 +235,60 @@ pub enum Cut {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(error) => write!(f, "the upstream's answer broke off: {error}"),
-            Self::Silent => f.write_str("the upstream's answer stopped"),
+            Self::Broken(error) => write!(f, "the upstream's answer broke off: {}", super::chain(error)),
+            Self::Silent => {
+                f.write_str("the upstream's answer stopped: no byte of it came within the timeout")
+            }
         }
+    }
+}
+
+/// How an upstream's answer broke off after its head: for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The upstream closed the connection before the announced end.
+    Closed,
+    /// The connection was reset.
+    Reset,
+    /// A chunk is not well-formed.
+    Invalid,
+    /// Nothing came for too long.
+    Stalled,
+}
+
+impl Broken {
+    /// All reasons, as the metrics name them.
+    pub const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
+
+    /// The reason, as the metrics name it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Invalid => "invalid",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+impl Cut {
+    /// How the answer broke off.
+    pub fn kind(&self) -> Broken {
+        let Self::Broken(error) = self else { return Broken::Stalled };
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return match error.kind() {
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Broken::Invalid,
+                    io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe => Broken::Reset,
+                    _ => Broken::Closed,
+                };
+            }
+            cause = error.source();
+        }
+        Broken::Closed
     }
 }
 
@@ -264,10 +321,14 @@ impl Body for ResponseBody {
                 this.waiting = None;
                 match frame {
                     Some(Ok(mut frame)) => {
-                        if let Some(trailers) = frame.trailers_mut() {
-                            super::strip::hop_by_hop(trailers);
-                        }
-                        if this.incoming.is_end_stream() {
+                        let last = match frame.trailers_mut() {
+                            Some(trailers) => {
+                                super::reframe::trailers(trailers);
+                                true
+                            }
+                            None => this.incoming.is_end_stream(),
+                        };
+                        if last {
                             this.end();
                         }
                         Poll::Ready(Some(Ok(frame)))

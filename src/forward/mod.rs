@@ -3,15 +3,19 @@
 //! [`forward`] takes the [`Permit`] by value: nothing that was not authorized has one, and one sends one request.
 
 mod body;
+mod connect;
+mod counters;
 mod deadline;
 mod echo;
 pub mod outgoing;
 mod pool;
 pub mod proof;
+mod reframe;
 pub mod strip;
 mod upstream;
 
-pub use body::{BodyBounds, Cut, Meter, RequestBody, ResponseBody};
+pub use body::{BodyBounds, Broken, Cut, Meter, RequestBody, ResponseBody};
+pub use counters::{UpstreamCounters, UpstreamShard};
 pub use outgoing::{Prepared, Target, Told, X_REQUEST_ID};
 pub use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
@@ -19,12 +23,13 @@ pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
 use crate::denial::Denial;
+use crate::journal::Level;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
-use pool::Lease;
+use pool::{Lease, NoConnection};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -58,8 +63,6 @@ pub struct Notes {
     pub server: Option<Arc<Server>>,
     /// What went wrong, for the operator.
     pub detail: Option<String>,
-    /// Whether it is to be timed: only for a line of the log.
-    pub timed: bool,
     /// From the reading of the request to the head of the upstream's answer.
     pub took: Option<Duration>,
     /// Identity fields of the client's that were dropped.
@@ -97,25 +100,67 @@ pub async fn forward(
     notes.forged = forged;
     match &delivery.destination {
         Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {
-            Ok(response) => Ok(Answer::Whole(response)),
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
+                reframe::answer(&mut parts, &method, told.cookies)
+                    .map_err(|bad| rejected(&bad, None, notes))?;
+                Ok(Answer::Whole(Response::from_parts(parts, body)))
+            }
             Err(fault) => {
                 notes.detail = Some(fault.to_string());
                 Err(meter.and_then(Meter::denial).unwrap_or(Denial::UpstreamFailed))
             }
         },
         Destination::Upstream(upstream) => {
+            let asked = method.clone();
             let request = outbound(method, path, headers, body);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let sent = send(pools, upstream, timeout, request, now, notes).await;
-            if notes.timed {
-                notes.took = Some(now.elapsed());
+            let took = now.elapsed();
+            notes.took = Some(took);
+            let (response, mut lease) =
+                sent.map_err(|denial| meter.and_then(Meter::denial).unwrap_or(denial))?;
+            let counts = upstream.counters.of(pools.core);
+            counts.inspect(|counts| counts.durations.record(micros(took)));
+
+            let (mut parts, body) = response.into_parts();
+            let reframed = reframe::answer(&mut parts, &asked, told.cookies)
+                .map_err(|bad| rejected(&bad, notes.server.clone().as_deref(), notes))?;
+            lease.keep = reframed.keep;
+            if reframed.cookies_removed > 0 {
+                counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
+                report_cookies(pools, upstream);
             }
-            match sent {
-                Ok((response, lease)) => answer(response, lease, timeout, notes).map(Answer::Streamed),
-                Err(denial) => Err(meter.and_then(Meter::denial).unwrap_or(denial)),
-            }
+            Ok(Answer::Streamed(Response::from_parts(parts, ResponseBody::new(body, lease, timeout))))
         }
     }
+}
+
+/// An answer that came and cannot be passed on.
+#[cold]
+fn rejected(bad: &reframe::BadAnswer, server: Option<&Server>, notes: &mut Notes) -> Denial {
+    notes.detail = Some(match server {
+        Some(server) => format!("{}: {bad}", server.origin),
+        None => bad.to_string(),
+    });
+    Denial::UpstreamFailed
+}
+
+/// Says once that an upstream sets cookies of the gateway: it may be broken into, or another gateway stands behind this
+/// one. The metrics count each of them.
+#[cold]
+fn report_cookies(pools: &Pools, upstream: &Upstream) {
+    if upstream.is_first_report_of_cookies() {
+        pools.journal.event(
+            Level::Warn,
+            "an upstream's answer set a cookie under a name of the gateway; it was removed, and so will all others",
+            &[("upstream", &upstream.name)],
+        );
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The request as it goes out: HTTP/1.1 whatever the client spoke (an HTTP/2 request keeps its version otherwise, and
@@ -134,11 +179,14 @@ fn outbound(
     request
 }
 
-/// Tries servers in turn until one takes the request.
+/// Tries servers in turn until one answers.
 ///
-/// A request goes to another server, or again to the same, only where that is safe: nothing of it was sent; or it
-/// went over a connection that had been idle, which the server closed meanwhile, and it is idempotent (RFC 9110
-/// section 9.2.2) and has no body.
+/// A server that cannot be connected to, or all of whose connections are in use, is passed over. If all others fail and
+/// one is only busy, the request waits for that one, within its timeout.
+///
+/// A request whose connection breaks before an answer is sent once more, to the next server or to the same again, where
+/// that is safe: none of it was sent; or its method is idempotent (RFC 9110 section 9.2.2) and its body is at hand. A body
+/// that was streamed is gone, and is not sent again.
 async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -147,10 +195,12 @@ async fn send(
     now: Instant,
     notes: &mut Notes,
 ) -> Result<(Response<Incoming>, Lease), Denial> {
-    let repeatable = request.method().is_idempotent() && request.body().is_empty();
+    let idempotent = request.method().is_idempotent();
     // A client of HTTP/1.0 may name no host; a request of HTTP/1.1 has one (RFC 9112 section 3.2).
     let named = request.headers().contains_key(header::HOST);
-    for server in upstream.in_turn(now) {
+    let mut tried = Tried::default();
+    let mut servers = upstream.in_turn(now);
+    while let Some(server) = servers.next().or_else(|| tried.left_over()) {
         notes.server = Some(server.clone());
         if let (false, Some(authority)) = (named, server.authority()) {
             request.headers_mut().insert(header::HOST, authority);
@@ -160,18 +210,28 @@ async fn send(
             let mut lease = match idle.take() {
                 Some(lease) => lease,
                 // Seldom needed, and large: kept out of every other request's own memory.
-                None => match Box::pin(pools.connect(upstream, server)).await {
-                    Ok(lease) => lease,
-                    Err(error) => {
-                        server.failed(Instant::now());
-                        notes.detail = Some(format!("cannot connect to {}: {error}", server.origin));
-                        break;
+                None => {
+                    let wait = tried.last.then(|| timeout.saturating_sub(now.elapsed()));
+                    match Box::pin(connect(pools, upstream, server, wait, notes)).await {
+                        Ok(lease) => lease,
+                        Err(NoConnection::Full) => {
+                            tried.busy.get_or_insert(server);
+                            break;
+                        }
+                        Err(NoConnection::LineFull | NoConnection::Waited) => return Err(Denial::Overloaded),
+                        Err(NoConnection::Fault(fault)) => {
+                            tried.out_of_reach |= fault.is_the_servers();
+                            break;
+                        }
                     }
-                },
+                }
             };
-            let copy = (lease.reused && repeatable).then(|| copy_of(&request));
+            let copy = if idempotent && !tried.sent { copy_of(&request) } else { None };
             let response = lease.sender.try_send_request(request);
-            let mut error = match pools.deadlines.within(timeout, response).await {
+            // Only the first attempt has all of the time.
+            let first = !tried.sent && !tried.last && !tried.broke_off;
+            let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
+            let mut error = match pools.deadlines.within(left, response).await {
                 Ok(Ok(response)) => {
                     server.answered();
                     return Ok((response, lease));
@@ -182,20 +242,93 @@ async fn send(
                     return Err(Denial::UpstreamTimeout);
                 }
             };
-            match error.take_message().or(copy.filter(|_| broke_off(error.error()))) {
-                Some(unsent) if lease.reused => request = unsent,
-                Some(_) | None => {
-                    let error = error.into_error();
-                    if broke_off(&error) {
-                        server.failed(Instant::now());
-                    }
-                    notes.detail = Some(format!("{}: {}", server.origin, chain(&error)));
+            let unsent = error.take_message();
+            let error = error.into_error();
+            let broke = broke_off(&error);
+            if broke && !lease.reused {
+                server.failed(Instant::now());
+            }
+            notes.detail = Some(format!("{}: {}", server.origin, chain(&error)));
+            let was_sent = unsent.is_none();
+            let Some(again) = unsent.or(copy.filter(|_| broke)) else { return Err(Denial::UpstreamFailed) };
+            request = again;
+            tried.sent |= was_sent;
+            if !lease.reused {
+                if tried.broke_off {
                     return Err(Denial::UpstreamFailed);
                 }
+                tried.broke_off = true;
+                tried.again = Some(server);
+                upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
+                break;
             }
+            // The server closed a connection that was idle. A new one, to the same server, will do.
         }
     }
-    Err(Denial::UpstreamUnavailable)
+    Err(tried.denial())
+}
+
+/// How far one request has come through the servers of its upstream.
+#[derive(Default)]
+struct Tried<'u> {
+    /// The first server all of whose connections are in use.
+    busy: Option<&'u Arc<Server>>,
+    /// The server that broke off over a new connection.
+    again: Option<&'u Arc<Server>>,
+    /// Whether all servers had their turn, so that a busy one is waited for.
+    last: bool,
+    /// Whether the request was sent once, so that it may be sent only once more.
+    sent: bool,
+    /// Whether a server broke off over a new connection.
+    broke_off: bool,
+    /// Whether a server could not be connected to, for a reason that is not the gateway's own.
+    out_of_reach: bool,
+}
+
+impl<'u> Tried<'u> {
+    /// A server to ask after all had their turn: one that was busy, or the one that broke off.
+    fn left_over(&mut self) -> Option<&'u Arc<Server>> {
+        self.last = true;
+        self.busy.take().or_else(|| self.again.take())
+    }
+
+    fn denial(&self) -> Denial {
+        if self.broke_off {
+            Denial::UpstreamFailed
+        } else if self.out_of_reach {
+            Denial::UpstreamUnavailable
+        } else {
+            Denial::Overloaded
+        }
+    }
+}
+
+/// A new connection to a server, or with `wait` another request's; and a note why there is none.
+async fn connect(
+    pools: &Rc<Pools>,
+    upstream: &Upstream,
+    server: &Server,
+    wait: Option<Duration>,
+    notes: &mut Notes,
+) -> Result<Lease, NoConnection> {
+    let connected = pools.obtain(upstream, server, wait).await;
+    notes.detail = match &connected {
+        Ok(_) => return connected,
+        Err(NoConnection::Full | NoConnection::Waited) => Some(format!(
+            "all connections to {} that upstream.{}.connections allows are in use",
+            server.origin, upstream.name
+        )),
+        Err(NoConnection::LineFull) => {
+            Some(format!("too many requests wait for a connection to {}", server.origin))
+        }
+        Err(NoConnection::Fault(fault)) => {
+            if fault.is_the_servers() {
+                server.failed(Instant::now());
+            }
+            Some(format!("cannot connect to {}: {fault}", server.origin))
+        }
+    };
+    connected
 }
 
 /// Whether a connection ended before the answer's head, as one does that the server closed while it was idle.
@@ -206,9 +339,10 @@ fn broke_off(error: &hyper::Error) -> bool {
         || (!error.is_parse() && !error.is_user())
 }
 
-fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
+fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let body = request.body().copy()?;
     let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    outbound(request.method().clone(), path, request.headers().clone(), RequestBody::Empty)
+    Some(outbound(request.method().clone(), path, request.headers().clone(), body))
 }
 
 /// An error and its causes, in one line.
@@ -221,22 +355,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// The upstream's answer, re-framed for the client.
-fn answer(
-    response: Response<Incoming>,
-    lease: Lease,
-    timeout: Duration,
-    notes: &mut Notes,
-) -> Result<Response<ResponseBody>, Denial> {
-    let (mut parts, body) = response.into_parts();
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        // No upgrade was asked for: what follows on this connection is not HTTP that we could frame.
-        notes.detail = Some("the upstream switched protocols unasked".to_owned());
-        return Err(Denial::UpstreamFailed);
-    }
-    strip::hop_by_hop(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    Ok(Response::from_parts(parts, ResponseBody::new(body, lease, timeout)))
 }

@@ -2,22 +2,24 @@
 //!
 //! A connection goes back to its pool only after an answer that was read to its end (RFC 9112 section 9.3.2); one
 //! with anything else on it is closed, so that no answer's leftover is taken for another's.
+//!
+//! The connections to a server are bounded. Each core has its share of the bound and counts for itself, so that no core
+//! waits for another's lock. A request that finds its server's share in use waits in line, first come, first served.
 
 use super::body::RequestBody;
+use super::connect::{self, ConnectFault};
+use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
 use super::upstream::{Server, Upstream};
-use crate::respond::metrics::WorkerCounters;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use crate::journal::Journal;
+use hyper::client::conn::http1::SendRequest;
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// How many idle connections a core keeps to one server.
 const IDLE_MAX: usize = 256;
@@ -27,14 +29,26 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 /// How long a connection whose answer is complete may take to become ready again (the request's body may still be
 /// on its way out) before it is closed.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many requests of one core may wait for a connection to one server.
+const WAITING_MAX: usize = 1024;
 
 /// The pools of one core, by [`Server::id`].
 pub struct Pools {
-    idle: RefCell<Vec<Vec<Idle>>>,
+    servers: RefCell<Vec<PerServer>>,
     /// When the sweep last came: near enough for the age of an idle connection.
     swept: Cell<Instant>,
     pub(super) deadlines: Deadlines,
-    counters: Arc<WorkerCounters>,
+    pub(super) core: usize,
+    pub(super) journal: Journal,
+}
+
+/// One core's connections to one server.
+#[derive(Default)]
+struct PerServer {
+    idle: Vec<Idle>,
+    /// Connections that are open or being opened, idle ones included.
+    open: usize,
+    waiting: VecDeque<Waiting>,
 }
 
 struct Idle {
@@ -42,12 +56,49 @@ struct Idle {
     since: Instant,
 }
 
+/// A request that waits for a connection.
+struct Waiting {
+    turn: oneshot::Sender<Turn>,
+    /// The bound of the upstream that the request is for, and where it is counted.
+    share: usize,
+    counters: Arc<UpstreamCounters>,
+}
+
+/// The end of a wait: a connection, or the right to open one.
+enum Turn {
+    Connection(Lease),
+    Place(Place),
+}
+
+/// One of a server's connections, or one that is being opened. Dropped when the connection has ended; the first request
+/// in line then gets its place.
+struct Place {
+    server: usize,
+    pools: Rc<Pools>,
+    counters: Arc<UpstreamCounters>,
+}
+
 /// A connection that one request holds. Dropped, it is closed; [`Lease::release`] puts it back.
 pub(super) struct Lease {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) reused: bool,
+    /// Whether another request may follow on it.
+    pub(super) keep: bool,
     server: usize,
     pools: Rc<Pools>,
+}
+
+/// Why there is no connection for a request.
+#[derive(Debug)]
+pub(super) enum NoConnection {
+    /// This core's share of connections to the server is in use.
+    Full,
+    /// The share was in use until the request's time was over.
+    Waited,
+    /// The share is in use, and the line is full too.
+    LineFull,
+    /// The connection could not be made.
+    Fault(ConnectFault),
 }
 
 impl fmt::Debug for Pools {
@@ -63,100 +114,191 @@ impl fmt::Debug for Lease {
 }
 
 impl Pools {
-    /// No connections yet.
-    pub fn new(counters: Arc<WorkerCounters>) -> Self {
+    /// The pools of the core of this number, without connections yet.
+    pub fn new(core: usize, journal: Journal) -> Self {
         Self {
-            idle: RefCell::new(Vec::new()),
+            servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
             deadlines: Deadlines::default(),
-            counters,
+            core,
+            journal,
         }
     }
 
     /// A connection that is idle now: the one used last, which is the least likely to be closed by the server soon.
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
-        let mut idle = self.idle.borrow_mut();
-        let pool = idle.get_mut(server.id)?;
-        while let Some(Idle { sender, .. }) = pool.pop() {
+        let mut servers = self.servers.borrow_mut();
+        let pool = servers.get_mut(server.id)?;
+        while let Some(Idle { sender, .. }) = pool.idle.pop() {
             if sender.is_ready() {
-                return Some(Lease { sender, reused: true, server: server.id, pools: self.clone() });
+                return Some(self.lease(sender, true, server.id));
             }
         }
         None
     }
 
-    /// A new connection.
-    pub(super) async fn connect(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> io::Result<Lease> {
-        let connect = self.open(server);
-        let result = match tokio::time::timeout(upstream.connect_timeout, connect).await {
-            Ok(result) => result,
-            Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    /// A new connection, if the server's share allows one; with `wait`, a new one or another request's, within this
+    /// time.
+    pub(super) async fn obtain(
+        self: &Rc<Self>,
+        upstream: &Upstream,
+        server: &Server,
+        wait: Option<Duration>,
+    ) -> Result<Lease, NoConnection> {
+        let place = match (self.place(upstream, server), wait) {
+            (Some(place), _) => place,
+            (None, None) => return Err(NoConnection::Full),
+            (None, Some(wait)) => match self.wait(upstream, server, wait).await? {
+                Turn::Connection(lease) => return Ok(lease),
+                Turn::Place(place) => place,
+            },
         };
-        match &result {
-            Ok(_) => self.counters.upstream_connections.add(1),
-            Err(_) => self.counters.upstream_connect_failures.add(1),
-        }
-        result
-    }
-
-    async fn open(self: &Rc<Self>, server: &Server) -> io::Result<Lease> {
-        let stream = TcpStream::connect((&*server.host, server.port)).await?;
-        stream.set_nodelay(true)?;
-        let sender = match &server.tls {
-            None => handshake(stream).await?,
-            Some(tls) => {
-                let name = ServerName::try_from(server.host.to_string()).map_err(io::Error::other)?;
-                handshake(tls.connector.connect(name, stream).await?).await?
+        let result = connect::connect(server, upstream.connect_timeout, place).await;
+        let counts = upstream.counters.of(self.core);
+        match result {
+            Ok(sender) => {
+                counts.inspect(|counts| counts.connections.add(1));
+                Ok(self.lease(sender, false, server.id))
             }
-        };
-        Ok(Lease { sender, reused: false, server: server.id, pools: self.clone() })
-    }
-
-    fn put(&self, server: usize, sender: SendRequest<RequestBody>) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() <= server {
-            idle.resize_with(server + 1, Vec::new);
-        }
-        if idle[server].len() < IDLE_MAX {
-            idle[server].push(Idle { sender, since: self.swept.get() });
+            Err(fault) => {
+                counts.inspect(|counts| counts.connect_failed(&fault));
+                Err(NoConnection::Fault(fault))
+            }
         }
     }
 
-    /// Closes what has been idle for long, or was closed by the server; ends exchanges that take too long. `tick` is
-    /// the core's coarse clock, in milliseconds.
+    fn lease(self: &Rc<Self>, sender: SendRequest<RequestBody>, reused: bool, server: usize) -> Lease {
+        Lease { sender, reused, keep: true, server, pools: self.clone() }
+    }
+
+    /// The right to open a connection, unless the share is in use.
+    fn place(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> Option<Place> {
+        let mut servers = self.servers.borrow_mut();
+        if servers.len() <= server.id {
+            servers.resize_with(server.id + 1, PerServer::default);
+        }
+        let pool = &mut servers[server.id];
+        if pool.open >= upstream.share {
+            return None;
+        }
+        pool.open += 1;
+        Some(Place::taken(self, server.id, upstream.counters.clone()))
+    }
+
+    /// Waits in line for a connection of another request, or for the right to open one.
+    async fn wait(
+        self: &Rc<Self>,
+        upstream: &Upstream,
+        server: &Server,
+        timeout: Duration,
+    ) -> Result<Turn, NoConnection> {
+        let (turn, mine) = oneshot::channel();
+        {
+            let mut servers = self.servers.borrow_mut();
+            let line = &mut servers[server.id].waiting;
+            if line.len() >= WAITING_MAX {
+                // Requests whose client has left, or whose time is over, still stand there.
+                line.retain(|waiting| !waiting.turn.is_closed());
+            }
+            if line.len() >= WAITING_MAX {
+                return Err(NoConnection::LineFull);
+            }
+            line.push_back(Waiting { turn, share: upstream.share, counters: upstream.counters.clone() });
+        }
+        let _counted = upstream.counters.of(self.core).map(Waits::begin);
+        match self.deadlines.within(timeout, mine).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // Nobody drops the other end: it stands in line.
+            Ok(Err(_)) | Err(_) => Err(NoConnection::Waited),
+        }
+    }
+
+    fn put(self: &Rc<Self>, server: usize, sender: SendRequest<RequestBody>) {
+        let mut servers = self.servers.borrow_mut();
+        let pool = &mut servers[server];
+        if !pool.waiting.is_empty()
+            && let Some(first) = pool.first_in_line(|_| true)
+        {
+            let lease = self.lease(sender, true, server);
+            drop(servers);
+            // The other end is there: `first_in_line` has checked it, on this thread.
+            let _ = first.turn.send(Turn::Connection(lease));
+        } else if pool.idle.len() < IDLE_MAX {
+            pool.idle.push(Idle { sender, since: self.swept.get() });
+        }
+    }
+
+    /// Closes connections that have been idle for long, or that the server closed; ends exchanges that take too long.
+    /// `tick` is the core's coarse clock, in milliseconds.
     pub fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
-        for pool in self.idle.borrow_mut().iter_mut() {
-            pool.retain(|idle| {
+        for pool in self.servers.borrow_mut().iter_mut() {
+            pool.idle.retain(|idle| {
                 !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
             });
         }
     }
 }
 
-async fn handshake<S>(stream: S) -> io::Result<SendRequest<RequestBody>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        // What an upstream may make us hold of one head.
-        .max_headers(256)
-        .max_buf_size(256 * 1024)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    tokio::task::spawn_local(async move {
-        // A fault is reported to the request that waits, if any does.
-        let _ = connection.await;
-    });
-    Ok(sender)
+impl PerServer {
+    /// Takes the first request out of the line, if it may have its turn. Requests whose client has left leave the line.
+    fn first_in_line(&mut self, may: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
+        while self.waiting.front().is_some_and(|first| first.turn.is_closed()) {
+            self.waiting.pop_front();
+        }
+        self.waiting.pop_front_if(|first| may(first))
+    }
+}
+
+/// A request that waits, for as long as it is counted.
+struct Waits<'c>(&'c UpstreamShard);
+
+impl<'c> Waits<'c> {
+    fn begin(counts: &'c UpstreamShard) -> Self {
+        counts.waiting.add(1);
+        Self(counts)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.sub(1);
+    }
+}
+
+impl Place {
+    fn taken(pools: &Rc<Pools>, server: usize, counters: Arc<UpstreamCounters>) -> Self {
+        counters.of(pools.core).inspect(|counts| counts.open.add(1));
+        Self { server, pools: pools.clone(), counters }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.counters.of(self.pools.core).inspect(|counts| counts.open.sub(1));
+        let mut servers = self.pools.servers.borrow_mut();
+        let pool = &mut servers[self.server];
+        pool.open -= 1;
+        let open = pool.open;
+        // After a reload that lowers the bound, more may be open than the bound allows.
+        if let Some(first) = pool.first_in_line(|first| open < first.share) {
+            pool.open += 1;
+            drop(servers);
+            let place = Self::taken(&self.pools, self.server, first.counters);
+            // The other end is there: `first_in_line` has checked it, on this thread.
+            let _ = first.turn.send(Turn::Place(place));
+        }
+    }
 }
 
 impl Lease {
     /// Puts the connection back: its answer was read to the end.
     pub(super) fn release(self) {
-        let Self { mut sender, server, pools, .. } = self;
+        let Self { mut sender, server, pools, keep, .. } = self;
+        if !keep {
+            return;
+        }
         if sender.is_ready() {
             pools.put(server, sender);
         } else if !sender.is_closed() {

@@ -96,6 +96,39 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     }
 }
 
+/// Removes from an upstream's answer `Set-Cookie` fields that name a cookie of the local authority: a service behind the
+/// gateway must not put its visitor into another session, nor end one. Returns how many were removed.
+pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
+    let is_ours = |field: &HeaderValue| ours.includes(cookie_name(field.as_bytes()));
+    // Most answers set none of ours, and are left alone.
+    if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
+        return 0;
+    }
+    let all: Vec<HeaderValue> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    headers.remove(header::SET_COOKIE);
+    let mut removed = 0;
+    for field in all {
+        if is_ours(&field) {
+            removed += 1;
+        } else {
+            headers.append(header::SET_COOKIE, field);
+        }
+    }
+    removed
+}
+
+/// The name under which a browser may send a cookie back that was set like this. A browser that takes `=NAME=VALUE` or
+/// `NAME` for a cookie without a name sends the text back as it is, and it then reads as one of that name (RFC 6265bis
+/// section 5.7 asks browsers to reject some of these; older ones do not).
+fn cookie_name(field: &[u8]) -> &[u8] {
+    let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut pair = pair.trim_ascii();
+    while let Some(rest) = pair.strip_prefix(b"=") {
+        pair = rest.trim_ascii_start();
+    }
+    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
+}
+
 /// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
 /// names.
 pub fn hop_by_hop(headers: &mut HeaderMap) {
@@ -319,6 +352,36 @@ mod tests {
             if others.len() == was.len() {
                 prop_assert_eq!(before, headers, "not touched at all");
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_sets_no_cookie_of_the_gateways() {
+        let names = CookieNames { csrf_refresh: Some("csrf_refresh_token".into()), ..CookieNames::default() };
+        for ours in [
+            "__Host-portcullis=x; Path=/; Secure; HttpOnly",
+            "__Host-portcullis-refresh=x",
+            "__Host-portcullis-csrf=; Max-Age=0",
+            "__Host-portcullis-login = x",
+            " \t__Host-portcullis\t=x",
+            "=__Host-portcullis=x",
+            "= =__Host-portcullis=x",
+            "__Host-portcullis",
+            "__Host-portcullis;=x",
+            "csrf_refresh_token=x",
+        ] {
+            let mut headers =
+                headers(&[("set-cookie", "a=1"), ("set-cookie", ours), ("set-cookie", "b=2; Path=/")]);
+            assert_eq!(set_cookies(&mut headers, &names), 1, "{ours}");
+            let left: Vec<_> = headers.get_all(header::SET_COOKIE).iter().collect();
+            assert_eq!(left, ["a=1", "b=2; Path=/"], "{ours}");
+        }
+        for theirs in
+            ["portcullis=1", "__Host-portcullisx=1", "a=__Host-portcullis", "x; __Host-portcullis=1", ""]
+        {
+            let mut headers = headers(&[("set-cookie", theirs)]);
+            assert_eq!(set_cookies(&mut headers, &names), 0, "{theirs}");
+            assert_eq!(headers.get_all(header::SET_COOKIE).iter().count(), 1, "{theirs}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! Upstreams: their servers, which of them is next, and which are set aside for a while.
 
+use super::counters::UpstreamCounters;
 use http::HeaderValue;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
@@ -23,7 +24,13 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// For the head of an answer, and then between two reads of its body.
     pub timeout: Duration,
+    /// How many connections one core may have to each of the servers, idle ones included.
+    pub share: usize,
+    /// What is counted of it.
+    pub counters: Arc<UpstreamCounters>,
     next: AtomicUsize,
+    /// Whether the log says already that it sets cookies of the gateway.
+    cookies_reported: AtomicBool,
 }
 
 /// One server.
@@ -66,26 +73,46 @@ struct Health {
 }
 
 impl Upstream {
-    /// An upstream of these servers.
+    /// An upstream of these servers, with the counters of its name.
     pub fn new(
-        name: Arc<str>,
+        counters: Arc<UpstreamCounters>,
         servers: Vec<Arc<Server>>,
         connect_timeout: Duration,
         timeout: Duration,
+        share: usize,
     ) -> Self {
         assert!(!servers.is_empty(), "the compiler refuses an upstream without servers");
-        Self { name, servers: servers.into(), connect_timeout, timeout, next: AtomicUsize::new(0) }
+        Self {
+            name: counters.name().clone(),
+            servers: servers.into(),
+            connect_timeout,
+            timeout,
+            share: share.max(1),
+            counters,
+            next: AtomicUsize::new(0),
+            cookies_reported: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether this is the first time that anybody asks: so that the log says once what is wrong with each answer.
+    pub(super) fn is_first_report_of_cookies(&self) -> bool {
+        !self.cookies_reported.swap(true, Ordering::Relaxed)
     }
 
     /// The servers in the order in which one request should try them: in turn, those set aside last. They are tried
-    /// all the same when no other is left: a server thought dead is worth a connection before a certain 503.
+    /// when no other is left: a server thought dead is worth a connection before a certain 503. Each server comes once,
+    /// even if it fails meanwhile.
     pub fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
-        let all = move || (0..count).map(move |i| &self.servers[(start + i) % count]);
-        all()
-            .filter(move |server| !server.is_set_aside(now))
-            .chain(all().filter(move |server| server.is_set_aside(now)))
+        let all = move || (0..count).map(move |i| (start + i) % count);
+        // Nearly always empty, and then no memory is taken.
+        let aside: Vec<usize> = all().filter(|at| self.servers[*at].is_set_aside(now)).collect();
+        let good = {
+            let aside = aside.clone();
+            all().filter(move |at| !aside.contains(at))
+        };
+        good.chain(aside).map(|at| &self.servers[at])
     }
 }
 
@@ -116,6 +143,12 @@ impl Server {
         !was_aside
     }
 
+    /// Whether the server has answered since it last failed. The end of its pause alone does not make it one that
+    /// answers: an alert must not end before the trouble does.
+    pub fn is_up(&self) -> bool {
+        self.health.failures.load(Ordering::Relaxed) == 0
+    }
+
     /// The server answered.
     pub fn answered(&self) {
         // Read first: a store on each request would make the cores pass the cache line around.
@@ -144,7 +177,8 @@ mod tests {
         let server =
             |n: usize| Arc::new(Server::new(Arc::from(format!("http://s{n}:80")), "s".into(), 80, None));
         let timeout = Duration::from_secs(1);
-        Upstream::new(Arc::from("u"), (0..count).map(server).collect(), timeout, timeout)
+        let counters = Arc::new(UpstreamCounters::new(Arc::from("u"), 1));
+        Upstream::new(counters, (0..count).map(server).collect(), timeout, timeout, 10)
     }
 
     fn order(upstream: &Upstream, now: Instant) -> Vec<String> {
@@ -172,6 +206,14 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_fails_while_it_is_tried_is_not_tried_twice() {
+        let upstream = upstream(2);
+        let now = Instant::now();
+        let tried: Vec<_> = upstream.in_turn(now).inspect(|server| assert!(server.failed(now))).collect();
+        assert_eq!(tried.len(), 2);
+    }
+
+    #[test]
     fn pauses_double_up_to_a_bound_and_an_answer_ends_them() {
         let upstream = upstream(1);
         let server = &upstream.servers[0];
@@ -184,7 +226,21 @@ mod tests {
             assert!(server.is_set_aside(now - Duration::from_millis(1)), "before {pause} s");
         }
         server.failed(now);
+        assert!(!server.is_up());
         server.answered();
-        assert!(!server.is_set_aside(now));
+        assert!(!server.is_set_aside(now) && server.is_up());
+    }
+
+    #[test]
+    fn a_server_is_up_again_once_it_has_answered_and_not_before() {
+        let upstream = upstream(1);
+        let (server, now) = (&upstream.servers[0], Instant::now());
+        assert!(server.is_up());
+        server.failed(now);
+        let later = now + Duration::from_secs(60);
+        assert!(!server.is_set_aside(later), "its pause is over, and it is tried again");
+        assert!(!server.is_up(), "but it has not answered yet");
+        server.answered();
+        assert!(server.is_up());
     }
 }

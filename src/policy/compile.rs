@@ -176,7 +176,9 @@ fn compile_policy(
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
-    let upstreams = upstreams::compile(file, before.map_or(&[], |before| &before.upstreams), &mut faults);
+    let counted = routes::Counted::after(before, plan.cores);
+    let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
+    let upstreams = upstreams::compile(file, upstreams_before, counted.cores(), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
     let limits = limits::compile(file, &mut claims, before, &mut faults);
     let known = routes::Known {
@@ -184,7 +186,7 @@ fn compile_policy(
         audiences: &audiences,
         limits: &limits,
         terms: terms.as_deref(),
-        counted: routes::Counted::after(before, plan.cores),
+        counted,
     };
     let (routes, table) = routes::compile(file, &known, &mut claims, &mut faults);
 

@@ -57,15 +57,17 @@ pub struct Line<'a> {
     pub micros: u64,
     /// The part of it that was spent waiting for the upstream's answer, in microseconds.
     pub upstream_micros: Option<u64>,
-    /// Whether the client got the whole answer.
+    /// Whether the whole answer was handed to the client's connection.
     pub complete: bool,
     /// The proxy that asked for a verdict on this request and holds it; `None` for a request that came itself.
     pub verdict_for: Option<IpAddr>,
 }
 
-/// How much the line of a request matters. A client's fault is an ordinary event of a gateway.
-pub const fn level(denial: Option<&Denial>) -> Level {
+/// How much the line of a request matters. A client's fault is an ordinary event of a gateway; an answer that broke off
+/// after its head is a fault of the upstream.
+pub const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
+        None if broken => Level::Warn,
         None => Level::Info,
         Some(denial) => match denial.fault() {
             Fault::Client => Level::Info,
@@ -263,10 +265,11 @@ mod tests {
 
     #[test]
     fn only_faults_that_are_not_the_clients_are_warnings() {
-        assert_eq!(level(None), Level::Info);
-        assert_eq!(level(Some(&Denial::BadSignature)), Level::Info);
-        assert_eq!(level(Some(&Denial::Overloaded)), Level::Warn);
-        assert_eq!(level(Some(&Denial::UpstreamFailed)), Level::Warn);
+        assert_eq!(level(None, false), Level::Info);
+        assert_eq!(level(None, true), Level::Warn);
+        assert_eq!(level(Some(&Denial::BadSignature), false), Level::Info);
+        assert_eq!(level(Some(&Denial::Overloaded), false), Level::Warn);
+        assert_eq!(level(Some(&Denial::UpstreamFailed), false), Level::Warn);
     }
 
     /// Bytes that a client might send to harm a log: anything, and what means something somewhere.

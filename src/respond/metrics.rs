@@ -4,38 +4,16 @@
 //! and counting without a locked instruction: each core writes to a shard of its own, and a scrape adds them
 //! up. Gauges of others are added through [`Exposition`].
 
+pub mod process;
+mod upstreams;
+
+use crate::counter::{BOUNDS, Counter, Durations, Sharded};
 use crate::denial::Denial;
+use crate::forward::Upstream;
 use crate::limit::Limit;
 use http::StatusCode;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
-
-/// A count that one thread writes and others read.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds, without a locked instruction: two writers at once would lose counts, so each has its own.
-    pub fn add(&self, n: u64) {
-        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Takes off, for a count of what there is now; never below zero.
-    pub fn sub(&self, n: u64) {
-        self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
-    }
-
-    /// Replaces the count by one that is kept elsewhere.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Ordering::Relaxed);
-    }
-
-    /// The count.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The codes of all denials with the class of their status, in order.
 static REASONS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
@@ -80,30 +58,11 @@ pub enum Outcome<'d> {
 
 const CLASSES: usize = 5;
 
-/// Upper bounds of the histogram of durations: in microseconds, and in seconds as they are shown.
-const BOUNDS: [(u64, &str); 14] = [
-    (500, "0.0005"),
-    (1_000, "0.001"),
-    (2_500, "0.0025"),
-    (5_000, "0.005"),
-    (10_000, "0.01"),
-    (25_000, "0.025"),
-    (50_000, "0.05"),
-    (100_000, "0.1"),
-    (250_000, "0.25"),
-    (500_000, "0.5"),
-    (1_000_000, "1"),
-    (2_500_000, "2.5"),
-    (5_000_000, "5"),
-    (10_000_000, "10"),
-];
-
-/// The counts of one route, a shard for each core. A shard is made when its core counts for the first time: of ten
-/// thousand routes few are asked for on every one of many cores.
+/// The counts of one route, a shard for each core.
 #[derive(Debug)]
 pub struct RouteCounters {
     name: Arc<str>,
-    shards: Box<[OnceLock<Box<RouteShard>>]>,
+    shards: Sharded<RouteShard>,
 }
 
 /// One core's counts of one route. Aligned, so that two cores never write to one cache line.
@@ -112,23 +71,21 @@ pub struct RouteCounters {
 struct RouteShard {
     forwarded: [Counter; CLASSES],
     permitted: Counter,
-    /// Requests by duration: at most each bound, not cumulated; the last is beyond all of them.
-    durations: [Counter; BOUNDS.len() + 1],
-    micros: Counter,
+    durations: Durations,
     refused: Reasons,
-    /// Made when first needed: few routes are ever in the shadow.
+    /// Made when first needed: few routes are ever in shadow mode.
     shadowed: OnceLock<Reasons>,
 }
 
 impl RouteCounters {
-    /// Counters for the route of this name, for so many cores (at least one).
-    pub fn new(name: Arc<str>, shards: usize) -> Self {
-        Self { name, shards: (0..shards.max(1)).map(|_| OnceLock::new()).collect() }
+    /// Counters for the route of this name, for this many cores (at least one).
+    pub fn new(name: Arc<str>, cores: usize) -> Self {
+        Self { name, shards: Sharded::new(cores) }
     }
 
     /// For how many cores.
     pub fn cores(&self) -> usize {
-        self.shards.len()
+        self.shards.cores()
     }
 
     /// The route's name.
@@ -136,35 +93,31 @@ impl RouteCounters {
         &self.name
     }
 
-    /// Counts one request that took so many microseconds. Each shard has one writer, the core of its number;
-    /// a number without a shard is not counted.
-    pub fn record(&self, shard: usize, outcome: Outcome<'_>, micros: u64) {
-        let Some(shard) = self.shards.get(shard) else { return };
-        let shard = shard.get_or_init(Box::default);
+    /// Counts one request and its duration. Each shard has one writer, the core of its number; a number without a
+    /// shard is not counted.
+    pub fn record(&self, core: usize, outcome: Outcome<'_>, micros: u64) {
+        let Some(shard) = self.shards.of(core) else { return };
         match outcome {
             Outcome::Forwarded(status) => shard.forwarded[class(status)].add(1),
             Outcome::Permitted => shard.permitted.add(1),
             Outcome::Refused(denial) => shard.refused.record(denial),
         }
-        let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
-        shard.durations[bucket].add(1);
-        shard.micros.add(micros);
+        shard.durations.record(micros);
     }
 
-    /// Counts a request that passed in the shadow, and would have been refused.
-    pub fn shadowed(&self, shard: usize, denial: &Denial) {
-        if let Some(shard) = self.shards.get(shard) {
-            shard.get_or_init(Box::default).shadowed.get_or_init(Reasons::default).record(denial);
+    /// Counts a request that shadow mode let pass, and that would have been refused.
+    pub fn shadowed(&self, core: usize, denial: &Denial) {
+        if let Some(shard) = self.shards.of(core) {
+            shard.shadowed.get_or_init(Reasons::default).record(denial);
         }
     }
 
     fn sum(&self, of: impl Fn(&RouteShard) -> u64) -> u64 {
-        self.used().map(of).fold(0, u64::wrapping_add)
+        self.shards.sum(of)
     }
 
-    /// The shards of the cores that have counted.
     fn used(&self) -> impl Iterator<Item = &RouteShard> {
-        self.shards.iter().filter_map(OnceLock::get).map(|shard| &**shard)
+        self.shards.used()
     }
 }
 
@@ -215,10 +168,8 @@ pub struct WorkerCounters {
     pub token_cache_misses: Counter,
     /// Header fields under an identity name that were taken from clients' requests.
     pub identity_dropped: Counter,
-    /// Connections to upstream servers that could not be made.
-    pub upstream_connect_failures: Counter,
-    /// Connections to upstream servers that were made.
-    pub upstream_connections: Counter,
+    /// Requests that are being served now.
+    pub requests_in_progress: Counter,
 }
 
 /// What a family of samples is.
@@ -277,17 +228,21 @@ impl Exposition {
         self.text
     }
 
-    /// The series of one histogram. `counts` are not cumulated, and one longer than the bounds.
-    fn histogram(&mut self, labels: &[(&str, &str)], counts: impl Iterator<Item = u64>, micros: u64) {
+    /// The series of one histogram of durations, over all cores.
+    fn durations<'d>(
+        &mut self,
+        labels: &[(&str, &str)],
+        shards: impl Iterator<Item = &'d Durations> + Clone,
+    ) {
         let mut total = 0_u64;
         let bounds = BOUNDS.iter().map(|(_, shown)| *shown).chain(["+Inf"]);
-        for (bound, count) in bounds.zip(counts) {
-            total = total.wrapping_add(count);
+        for (place, bound) in bounds.enumerate() {
+            total = shards.clone().map(|shard| shard.bucket(place)).fold(total, u64::wrapping_add);
             self.series("_bucket", labels, &[("le", bound)]);
             self.push(&[itoa::Buffer::new().format(total), "\n"]);
         }
         self.series("_sum", labels, &[]);
-        self.seconds(micros);
+        self.seconds(shards.map(Durations::micros).fold(0, u64::wrapping_add));
         self.series("_count", labels, &[]);
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
@@ -342,9 +297,12 @@ pub fn render(
     routes: &[Arc<RouteCounters>],
     workers: &[Arc<WorkerCounters>],
     limits: &[Arc<Limit>],
+    upstreams: &[Arc<Upstream>],
 ) {
     render_requests(out, routes, workers);
     render_workers(out, workers);
+    upstreams::render(out, upstreams);
+    process::render(out);
     out.family("portcullis_rate_limited_total", "Requests that a limit refused.", Kind::Counter);
     for limit in limits {
         out.sample(&[("limit", limit.name())], limit.refused());
@@ -383,10 +341,9 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
 
     let help = "Time from a request's first reading to its answer's last byte.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
-    // Seventeen series that are all zero say no more of a route than that its five of requests are.
+    // A histogram that is all zero says no more of a route than its five zero counts of requests.
     for route in routes.iter().filter(|route| route.used().next().is_some()) {
-        let counts = (0..=BOUNDS.len()).map(|bucket| route.sum(|shard| shard.durations[bucket].get()));
-        out.histogram(&[("route", &route.name)], counts, route.sum(|shard| shard.micros.get()));
+        out.durations(&[("route", &route.name)], route.shards.used().map(|shard| &shard.durations));
     }
 }
 
@@ -419,7 +376,7 @@ const fn request_labels<'l>(
 
 fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 11] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 10] = [
         ("portcullis_connections_open", "Connections of clients, now.", Kind::Gauge, |w| &w.connections_open),
         ("portcullis_connections_total", "Connections accepted.", Kind::Counter, |w| &w.connections_accepted),
         (
@@ -454,14 +411,11 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             |w| &w.clients_left,
         ),
         (
-            "portcullis_upstream_connect_failures_total",
-            "Connections to upstream servers that could not be made.",
-            Kind::Counter,
-            |w| &w.upstream_connect_failures,
+            "portcullis_requests_in_progress",
+            "Requests whose answer is not complete yet, now.",
+            Kind::Gauge,
+            |w| &w.requests_in_progress,
         ),
-        ("portcullis_upstream_connections_total", "Connections to upstream servers.", Kind::Counter, |w| {
-            &w.upstream_connections
-        }),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
@@ -552,7 +506,7 @@ mod tests {
         limits: &[Arc<Limit>],
     ) -> Samples {
         let mut out = Exposition::new();
-        render(&mut out, routes, workers, limits);
+        render(&mut out, routes, workers, limits, &[]);
         parse(&out.finish())
     }
 
@@ -600,28 +554,9 @@ mod tests {
             let label = format!("route=\"{route}\"");
             samples.keys().filter(|key| key.contains(&label) && key.contains(family)).count()
         };
-        assert_eq!((of("used", "_duration_"), of("unused", "_duration_")), (17, 0));
+        assert_eq!((of("used", "_duration_"), of("unused", "_duration_")), (BOUNDS.len() + 3, 0));
         // From its first request on, a rate of requests can be told: the count was there before, and zero.
         assert_eq!((of("used", "requests_total"), of("unused", "requests_total")), (CLASSES + 1, CLASSES));
-    }
-
-    #[test]
-    fn a_duration_on_a_bound_is_within_it() {
-        for (place, (bound, _)) in BOUNDS.iter().enumerate() {
-            let route = RouteCounters::new("r".into(), 1);
-            route.record(0, Outcome::Forwarded(StatusCode::OK), *bound);
-            route.record(0, Outcome::Forwarded(StatusCode::OK), *bound + 1);
-            assert_eq!(route.used().next().unwrap().durations[place].get(), 1);
-            assert_eq!(route.used().next().unwrap().durations[place + 1].get(), 1);
-        }
-    }
-
-    #[test]
-    fn the_bounds_that_are_shown_are_the_bounds_that_count() {
-        for (micros, shown) in BOUNDS {
-            assert_eq!(shown.parse::<f64>().unwrap(), micros as f64 / 1e6);
-        }
-        assert!(BOUNDS.is_sorted());
     }
 
     #[test]

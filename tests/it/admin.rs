@@ -5,7 +5,7 @@ use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, 
 use crate::{PUBLIC, gateway};
 
 /// The sum of all samples of a metric whose line has all of these in it.
-fn metric(answer: &Answer, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn metric(answer: &Answer, name: &str, labels: &[&str]) -> f64 {
     answer
         .text()
         .lines()
@@ -15,7 +15,7 @@ fn metric(answer: &Answer, name: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-fn metrics(gateway: &Portcullis) -> Answer {
+pub(crate) fn metrics(gateway: &Portcullis) -> Answer {
     Request::get("/metrics").to(gateway.admin())
 }
 
@@ -79,7 +79,7 @@ fn requests_and_refusals_are_counted_by_route_and_reason() {
     let now = metrics(&gateway);
     assert!(now.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{now:#?}");
     for line in now.text().lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
-        assert!(line.starts_with("portcullis_"), "{line}");
+        assert!(line.starts_with("portcullis_") || line.starts_with("process_"), "{line}");
         assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
     }
     let dropped = metric(&now, "portcullis_identity_headers_dropped_total", &[]);

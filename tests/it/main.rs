@@ -15,6 +15,7 @@ mod kit;
 
 mod admin;
 mod admin_guard;
+mod answers;
 mod assertion;
 mod authentication;
 mod authorization;
@@ -55,6 +56,7 @@ mod stores;
 mod tls;
 mod under_fire;
 mod upstreams;
+mod upstreams_busy;
 mod users;
 mod verify;
 mod websocket;

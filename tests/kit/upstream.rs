@@ -106,6 +106,7 @@ pub struct Wire {
     buffer: Vec<u8>,
     request: usize,
     shared: Arc<Shared>,
+    resets: bool,
 }
 
 impl Wire {
@@ -158,10 +159,28 @@ impl Wire {
         true
     }
 
-    /// Ends the connection with a reset instead of a farewell.
+    /// Waits until the gateway's system has acknowledged all that was sent: a reset that comes sooner may overtake it.
+    pub fn peer_reads(&self) {
+        eventually("what was sent arrives", || {
+            let path = "/proc/net/tcp";
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let port = format!(":{:04X}", self.stream.local_addr().map_or(0, |address| address.port()));
+            let peer = format!(":{:04X}", self.stream.peer_addr().map_or(0, |address| address.port()));
+            // The row of the gateway's end: its receive queue is empty once it has read everything.
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).all(|row| {
+                let ours = row.len() > 4 && row[1].ends_with(&peer) && row[2].ends_with(&port);
+                !ours || row[4].ends_with(":00000000")
+            })
+        });
+    }
+
+    /// Lets the connection end with a reset instead of a farewell, once the script is over.
     pub fn reset(&mut self) {
+        let mine = self.stream.peer_addr().ok();
+        // The clone for `stop` would keep the connection open.
+        self.shared.open.lock().unwrap().retain(|stream| stream.peer_addr().ok() != mine);
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        let _ = self.stream.shutdown(Shutdown::Read);
+        self.resets = true;
     }
 
     /// Takes so many bytes of what comes after the head; fails when the connection ends before.
@@ -412,7 +431,7 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) {
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
     shared.open.lock().unwrap().push(stream.try_clone().unwrap());
-    let mut wire = Wire { stream, buffer: Vec::new(), request: 0, shared: shared.clone() };
+    let mut wire = Wire { stream, buffer: Vec::new(), request: 0, shared: shared.clone(), resets: false };
     while let Ok(seen) = wire.read_head() {
         {
             let mut requests = shared.requests.lock().unwrap();
@@ -422,6 +441,9 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) {
         if (shared.script)(&seen, &mut wire) == After::Close {
             break;
         }
+    }
+    if wire.resets {
+        return;
     }
     // A clone for `stop` may still be there: dropping ours alone would not close it.
     let _ = wire.stream.shutdown(Shutdown::Both);

@@ -48,6 +48,11 @@ impl Counted {
         Self { known, cores }
     }
 
+    /// For how many cores.
+    pub(super) fn cores(&self) -> usize {
+        self.cores
+    }
+
     /// The counters of a route.
     pub(super) fn of(&self, name: &Arc<str>) -> Arc<RouteCounters> {
         let known = self.known.get(name).cloned();

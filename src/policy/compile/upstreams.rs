@@ -6,7 +6,7 @@ use crate::authenticate::digest_of;
 use crate::config::file::{File, UpstreamTable};
 use crate::config::source;
 use crate::config::units::ByteSize;
-use crate::forward::{Audience, Server, Tls, Upstream};
+use crate::forward::{Audience, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
 use http::Uri;
 use rustls::crypto::aws_lc_rs;
@@ -29,9 +29,29 @@ fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
     (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
 }
 
-pub(super) fn compile(file: &File, before: &[Arc<Upstream>], faults: &mut Faults<'_>) -> Upstreams {
+/// What goes on from the policy before this one.
+struct Known {
+    servers: Servers,
+    /// By the upstream's name.
+    counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
+    /// How many cores there are.
+    cores: usize,
+}
+
+/// `cores` is the number of cores that run, whatever the file says by now.
+pub(super) fn compile(
+    file: &File,
+    before: &[Arc<Upstream>],
+    cores: usize,
+    faults: &mut Faults<'_>,
+) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| upstream.servers.iter());
-    let known: Servers = servers.map(|server| (identity(server), server.clone())).collect();
+    let counters = before.iter().map(|upstream| (upstream.name.clone(), upstream.counters.clone()));
+    let known = Known {
+        servers: servers.map(|server| (identity(server), server.clone())).collect(),
+        counters: counters.collect(),
+        cores: cores.max(1),
+    };
     let mut roots = Authorities::new();
     let upstream =
         |(name, table): (&String, _)| (name.clone(), upstream(name, table, &known, &mut roots, faults));
@@ -75,7 +95,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
 fn upstream<'f>(
     name: &str,
     table: &'f UpstreamTable,
-    known: &Servers,
+    known: &Known,
     roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Arc<Upstream>> {
@@ -103,7 +123,7 @@ fn upstream<'f>(
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
             Ok(server) => {
-                let known = known.get(&identity(&server)).cloned();
+                let known = known.servers.get(&identity(&server)).cloned();
                 servers.push(known.unwrap_or_else(|| Arc::new(server)));
             }
             Err(why) => faults.fault(
@@ -126,11 +146,19 @@ fn upstream<'f>(
             );
         }
     }
+    let connections = usize::try_from(table.connections).unwrap_or(usize::MAX);
+    if connections == 0 {
+        let hint = "the most connections to each server, such as 1000";
+        faults.fault("bad_value", &format!("{key}.connections"), "0: no request could be forwarded", hint);
+    }
     if servers.is_empty() {
         return None;
     }
+    let counters = known.counters.get(name).cloned();
+    let counters = counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), known.cores)));
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
-    Some(Arc::new(Upstream::new(Arc::from(name), servers, connect, answer)))
+    let share = connections.div_ceil(known.cores);
+    Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
 }
 
 /// A server as a log may show it: what stands before the host may be a password.

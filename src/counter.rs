@@ -1,0 +1,144 @@
+//! Counters without a locked instruction: each core writes to a shard of its own, and a scrape adds the shards up.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A count that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds, without a locked instruction: two writers at once would lose counts, so each has its own.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Subtracts, for a gauge; never below zero.
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
+    }
+
+    /// Replaces the count by one that is kept elsewhere.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// The count.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They go
+/// past the default timeout of an upstream (30 s), so that a histogram tells "slow" from "timed out".
+pub const BOUNDS: [(u64, &str); 18] = [
+    (500, "0.0005"),
+    (1_000, "0.001"),
+    (2_500, "0.0025"),
+    (5_000, "0.005"),
+    (10_000, "0.01"),
+    (25_000, "0.025"),
+    (50_000, "0.05"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (500_000, "0.5"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (5_000_000, "5"),
+    (10_000_000, "10"),
+    (30_000_000, "30"),
+    (60_000_000, "60"),
+    (120_000_000, "120"),
+    (300_000_000, "300"),
+];
+
+/// One core's histogram of durations.
+#[derive(Debug, Default)]
+pub struct Durations {
+    /// Durations of at most each bound, not cumulated; the last is beyond all of them.
+    buckets: [Counter; BOUNDS.len() + 1],
+    micros: Counter,
+}
+
+impl Durations {
+    /// Counts one duration.
+    pub fn record(&self, micros: u64) {
+        let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
+        self.buckets[bucket].add(1);
+        self.micros.add(micros);
+    }
+
+    /// The count of one bucket, not cumulated.
+    pub fn bucket(&self, bucket: usize) -> u64 {
+        self.buckets[bucket].get()
+    }
+
+    /// The sum of all durations, in microseconds.
+    pub fn micros(&self) -> u64 {
+        self.micros.get()
+    }
+}
+
+/// One shard for each core. A core's shard is made when the core counts for the first time: of ten thousand routes few
+/// are requested on every one of many cores.
+#[derive(Debug)]
+pub struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
+
+impl<S: Default> Sharded<S> {
+    /// Shards for this many cores (at least one).
+    pub fn new(cores: usize) -> Self {
+        Self((0..cores.max(1)).map(|_| OnceLock::new()).collect())
+    }
+
+    /// For how many cores.
+    pub fn cores(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The shard of one core, which is its only writer; `None` for a core that does not exist.
+    pub fn of(&self, core: usize) -> Option<&S> {
+        self.0.get(core).map(|shard| &**shard.get_or_init(Box::default))
+    }
+
+    /// The shards of the cores that have counted.
+    pub fn used(&self) -> impl Iterator<Item = &S> + Clone {
+        self.0.iter().filter_map(OnceLock::get).map(|shard| &**shard)
+    }
+
+    /// A sum over all cores.
+    pub fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
+        self.used().map(count).fold(0, u64::wrapping_add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_on_a_bound_is_within_it() {
+        for (place, (bound, _)) in BOUNDS.iter().enumerate() {
+            let durations = Durations::default();
+            durations.record(*bound);
+            durations.record(*bound + 1);
+            assert_eq!((durations.bucket(place), durations.bucket(place + 1)), (1, 1));
+            assert_eq!(durations.micros(), 2 * bound + 1);
+        }
+    }
+
+    #[test]
+    fn the_bounds_in_seconds_are_the_bounds_in_microseconds() {
+        for (micros, shown) in BOUNDS {
+            assert_eq!(shown.parse::<f64>().unwrap(), micros as f64 / 1e6);
+        }
+        assert!(BOUNDS.is_sorted());
+    }
+
+    #[test]
+    fn a_core_without_a_shard_is_not_counted() {
+        let sharded: Sharded<Counter> = Sharded::new(2);
+        sharded.of(1).unwrap().add(3);
+        assert!(sharded.of(2).is_none());
+        assert_eq!((sharded.used().count(), sharded.sum(Counter::get)), (1, 3));
+    }
+}

@@ -1,0 +1,161 @@
+//! One new connection to a server: name resolution, TCP, TLS; and what can go wrong with each.
+
+use super::body::RequestBody;
+use super::upstream::Server;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
+use rustls::pki_types::ServerName;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Why a connection to a server could not be made.
+#[derive(Debug)]
+pub(super) enum ConnectFault {
+    /// The server's host refused it.
+    Refused,
+    /// It was not there in time.
+    Timeout(Duration),
+    /// The server's name has no address.
+    Name(io::Error),
+    /// TLS failed: the server's certificate, its versions, or it does not speak TLS.
+    Tls(io::Error),
+    /// The gateway itself lacks a file, a port or memory: not the server's fault.
+    Own(io::Error),
+    /// Anything else, such as a network without a route.
+    Other(io::Error),
+}
+
+impl ConnectFault {
+    /// All reasons, as the metrics name them.
+    pub(super) const REASONS: [&str; 6] = ["refused", "timeout", "dns", "tls", "own", "other"];
+
+    /// The reason, as the metrics name it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Name(_) => "dns",
+            Self::Tls(_) => "tls",
+            Self::Own(_) => "own",
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// Whether the fault says anything about the server.
+    pub(super) fn is_the_servers(&self) -> bool {
+        !matches!(self, Self::Own(_))
+    }
+
+    fn of_tcp(error: io::Error) -> Self {
+        if is_own(&error) {
+            return Self::Own(error);
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+impl fmt::Display for ConnectFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Timeout(timeout) => write!(f, "no connection within {timeout:?}"),
+            Self::Name(error) => write!(f, "cannot resolve its name: {error}"),
+            Self::Tls(error) if speaks_no_tls(error) => {
+                f.write_str("the server does not speak TLS on this port")
+            }
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Own(error) => write!(f, "the gateway is out of resources: {error}"),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Whether the error says that the gateway lacks something, not that the server does. EADDRNOTAVAIL means that no local
+/// port is left for this destination.
+fn is_own(error: &io::Error) -> bool {
+    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Whether the other side answered a `ClientHello` with something that is no TLS record.
+fn speaks_no_tls(error: &io::Error) -> bool {
+    use rustls::{Error, InvalidMessage};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+                | InvalidMessage::UnknownProtocolVersion
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::InvalidEmptyPayload
+        ))
+    )
+}
+
+/// Opens a connection that is ready for a request. `alive` is held for as long as the connection is open.
+pub(super) async fn connect<A: 'static>(
+    server: &Server,
+    timeout: Duration,
+    alive: A,
+) -> Result<SendRequest<RequestBody>, ConnectFault> {
+    match tokio::time::timeout(timeout, open(server, alive)).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(ConnectFault::Timeout(timeout)),
+    }
+}
+
+async fn open<A: 'static>(server: &Server, alive: A) -> Result<SendRequest<RequestBody>, ConnectFault> {
+    let name = (&*server.host, server.port);
+    let addresses = tokio::net::lookup_host(name).await.map_err(|error| match is_own(&error) {
+        true => ConnectFault::Own(error),
+        false => ConnectFault::Name(error),
+    })?;
+    let addresses: Vec<_> = addresses.collect();
+    let stream = TcpStream::connect(&*addresses).await.map_err(ConnectFault::of_tcp)?;
+    stream.set_nodelay(true).map_err(ConnectFault::of_tcp)?;
+    match &server.tls {
+        None => handshake(stream, alive).await,
+        Some(tls) => {
+            let name = ServerName::try_from(server.host.to_string());
+            let name = name.map_err(|error| ConnectFault::Tls(io::Error::other(error)))?;
+            let stream = tls.connector.connect(name, stream).await.map_err(ConnectFault::Tls)?;
+            handshake(stream, alive).await
+        }
+    }
+}
+
+async fn handshake<S, A>(stream: S, alive: A) -> Result<SendRequest<RequestBody>, ConnectFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    A: 'static,
+{
+    let (sender, connection) = settings()
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ConnectFault::Other(io::Error::other(error)))?;
+    tokio::task::spawn_local(async move {
+        // A fault is reported to the request that waits, if any does.
+        let _ = connection.await;
+        drop(alive);
+    });
+    Ok(sender)
+}
+
+fn settings() -> http1::Builder {
+    let mut settings = http1::Builder::new();
+    settings
+        // RFC 9112 section 5.1: a proxy removes white space between a field's name and its colon from an answer. (In a
+        // request it is an error: such requests were used to smuggle others.)
+        .allow_spaces_after_header_name_in_responses(true)
+        // What an upstream may make us hold of one head.
+        .max_headers(256)
+        .max_buf_size(256 * 1024);
+    settings
+}

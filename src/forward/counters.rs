@@ -1,0 +1,91 @@
+//! What is counted of each upstream: connections, their failures, the time to an answer, and what was wrong with it.
+
+use super::body::Broken;
+use super::connect::ConnectFault;
+use crate::counter::{Counter, Durations, Sharded};
+use std::sync::Arc;
+
+/// The counts of one upstream, a shard for each core. They survive a reload that keeps the upstream's name.
+#[derive(Debug)]
+pub struct UpstreamCounters {
+    name: Arc<str>,
+    shards: Sharded<UpstreamShard>,
+}
+
+/// One core's counts of one upstream. Aligned, so that two cores never write to one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct UpstreamShard {
+    /// Connections that were made.
+    pub connections: Counter,
+    /// Connections that are open now.
+    pub open: Counter,
+    /// Requests that wait for a connection now.
+    pub waiting: Counter,
+    /// Requests that were sent a second time.
+    pub retries: Counter,
+    /// `Set-Cookie` fields that named a cookie of the gateway and were removed.
+    pub cookies_removed: Counter,
+    /// From a request's head to the head of its answer.
+    pub durations: Durations,
+    connect_failures: [Counter; ConnectFault::REASONS.len()],
+    broken: [Counter; Broken::REASONS.len()],
+}
+
+impl UpstreamCounters {
+    /// Counters for the upstream of this name, for this many cores (at least one).
+    pub fn new(name: Arc<str>, cores: usize) -> Self {
+        Self { name, shards: Sharded::new(cores) }
+    }
+
+    /// The upstream's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The counts of one core, which is their only writer.
+    pub fn of(&self, core: usize) -> Option<&UpstreamShard> {
+        self.shards.of(core)
+    }
+
+    /// The counts of the cores that have counted.
+    pub fn used(&self) -> impl Iterator<Item = &UpstreamShard> + Clone {
+        self.shards.used()
+    }
+
+    /// A sum over all cores.
+    pub fn sum(&self, count: impl Fn(&UpstreamShard) -> u64) -> u64 {
+        self.shards.sum(count)
+    }
+
+    /// Connections that could not be made, by reason.
+    pub fn connect_failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts =
+            (0..ConnectFault::REASONS.len()).map(|at| self.sum(|shard| shard.connect_failures[at].get()));
+        ConnectFault::REASONS.into_iter().zip(counts)
+    }
+
+    /// Answers that broke off after their head, by reason.
+    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = (0..Broken::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
+        Broken::REASONS.into_iter().zip(counts)
+    }
+}
+
+impl UpstreamShard {
+    /// Counts a connection that could not be made.
+    pub(super) fn connect_failed(&self, fault: &ConnectFault) {
+        count(&self.connect_failures, &ConnectFault::REASONS, fault.reason());
+    }
+
+    /// Counts an answer that broke off after its head.
+    pub fn answer_broke(&self, broken: Broken) {
+        count(&self.broken, &Broken::REASONS, broken.reason());
+    }
+}
+
+fn count(counters: &[Counter], reasons: &[&str], reason: &str) {
+    if let Some(place) = reasons.iter().position(|known| *known == reason) {
+        counters[place].add(1);
+    }
+}

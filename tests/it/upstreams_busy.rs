@@ -1,0 +1,309 @@
+//! Upstreams under load and in trouble: requests that are sent again, connections that are bounded, and what operators
+//! can measure of both.
+
+use crate::admin::{metric, metrics};
+use crate::kit::upstream::{After, ClosedPort, Gate};
+use crate::kit::{Connection, ISSUER, PATIENCE, Portcullis, Request, Upstream, eventually};
+use crate::{PUBLIC, gateway};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A gateway before these servers.
+#[track_caller]
+fn before(servers: &[&dyn std::fmt::Display], more: &str, routes: &str) -> Portcullis {
+    let servers = servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>().join(", ");
+    Portcullis::with(&format!("{ISSUER}\n[upstream.app]\nservers = [{servers}]\n{more}\n{routes}")).start()
+}
+
+/// An upstream that reads each request and closes the connection without a byte.
+fn dying() -> Upstream {
+    Upstream::with(|_, wire| {
+        wire.read_body();
+        After::Close
+    })
+}
+
+#[track_caller]
+fn app(gateway: &Portcullis, name: &str, labels: &[&str]) -> f64 {
+    let labels: Vec<_> = labels.iter().copied().chain(["upstream=\"app\""]).collect();
+    metric(&metrics(gateway), name, &labels)
+}
+
+/// RFC 9110 section 9.2.2: a proxy may repeat an idempotent request whose connection broke before an answer.
+#[test]
+fn a_safe_request_whose_server_died_goes_to_another_server() {
+    let (dead, good) = (dying(), Upstream::start());
+    let gateway = before(&[&dead, &good], "", PUBLIC);
+    for request in [Request::get("/"), Request::new("PUT", "/"), Request::new("DELETE", "/")] {
+        request.to(gateway.http()).is(200);
+    }
+    assert!(!dead.requests().is_empty(), "the dead server was asked");
+    assert_eq!(good.requests().len(), 3);
+    assert_eq!(app(&gateway, "portcullis_upstream_retries_total", &[]), dead.requests().len() as f64);
+}
+
+#[test]
+fn a_safe_request_is_sent_to_the_only_server_twice_and_not_more() {
+    let count = AtomicUsize::new(0);
+    let upstream = Upstream::with(move |_, wire| {
+        wire.read_body();
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            return After::Close;
+        }
+        wire.answer("200 OK", "", "second");
+        After::Keep
+    });
+    let first = gateway(&upstream, PUBLIC);
+    assert_eq!(Request::get("/").to(first.http()).is(200).text(), "second");
+    assert_eq!(upstream.requests().len(), 2);
+
+    let all = [dying(), dying(), dying()];
+    let gateway = before(&[&all[0], &all[1], &all[2]], "", PUBLIC);
+    Request::get("/").to(gateway.http()).is_refusal(502, "upstream_failed");
+    assert_eq!(all.iter().map(|dead| dead.requests().len()).sum::<usize>(), 2, "one repetition");
+}
+
+#[test]
+fn a_request_that_may_have_done_something_is_sent_once() {
+    for request in [Request::post("/", "pay"), Request::new("POST", "/")] {
+        let (dead, other) = (dying(), dying());
+        let gateway = before(&[&dead, &other], "", PUBLIC);
+        request.to(gateway.http()).is_refusal(502, "upstream_failed");
+        assert_eq!(dead.requests().len() + other.requests().len(), 1, "{request:?}");
+    }
+    let (dead, other) = (dying(), dying());
+    let gateway = before(&[&dead, &other], "", PUBLIC);
+    let mut connection = Connection::open(gateway.http());
+    connection.send("PUT / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 4\r\n\r\nbody");
+    connection.answer().is_refusal(502, "upstream_failed");
+    assert_eq!(dead.requests().len() + other.requests().len(), 1, "a body that was streamed is gone");
+}
+
+#[test]
+fn a_server_that_fails_is_down_until_it_has_answered() {
+    let port = ClosedPort::new();
+    let gateway = before(&[&port], "", PUBLIC);
+    let up = || app(&gateway, "portcullis_upstream_up", &[]);
+    assert_eq!(up(), 1.0);
+    Request::get("/").to(gateway.http()).is_refusal(503, "upstream_unavailable");
+    assert_eq!(up(), 0.0);
+    let _upstream = port.listen();
+    assert_eq!(up(), 0.0, "nobody has asked it");
+    Request::get("/").to(gateway.http()).is(200);
+    assert_eq!(up(), 1.0);
+}
+
+#[test]
+fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
+    // A server that answers whatever comes, TLS or not, in cleartext.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let https = format!("https://{}", plain.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in plain.incoming().flatten() {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca =
+        rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    let closed = ClosedPort::new();
+    for (server, reason, detail) in [
+        (closed.to_string(), "refused", "connection refused"),
+        ("http://nowhere.invalid:80".to_owned(), "dns", "cannot resolve its name"),
+        (https, "tls", "does not speak TLS"),
+    ] {
+        let policy = format!("{ISSUER}\n[upstream.app]\nservers = [\"{server}\"]\nca = \"ca.pem\"\n{PUBLIC}");
+        let gateway = Portcullis::with(&policy).file("ca.pem", &ca).start();
+        let answer = Request::get("/").to(gateway.http());
+        answer.is_refusal(503, "upstream_unavailable");
+        let line = gateway.access_line(&answer);
+        assert!(line["detail"].as_str().is_some_and(|told| told.contains(detail)), "{server}: {line}");
+        let label = format!("reason=\"{reason}\"");
+        let failures = |labels: &[&str]| app(&gateway, "portcullis_upstream_connect_failures_total", labels);
+        assert_eq!((failures(&[&label]), failures(&[])), (1.0, 1.0), "{server}");
+    }
+}
+
+/// load 3: out of files is the gateway's own trouble.
+#[test]
+fn a_gateway_without_files_does_not_blame_its_upstream() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.read_body();
+        wire.answer("200 OK", "connection: close\r\n", "fine");
+        After::Close
+    });
+    let gateway = gateway(&upstream, PUBLIC);
+    // Connections that are there before the files run out.
+    let mut client = Connection::open(gateway.http());
+    let mut operator = Connection::open(gateway.admin());
+    Request::get("/").over(&mut client).is(200);
+    Request::get("/livez").over(&mut operator).is(200);
+    let limit = |files: &str| {
+        let pid = gateway.pid().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={files}:")]).status();
+        let status = status.expect("prlimit is part of Debian's util-linux");
+        assert!(status.success(), "prlimit {files}");
+    };
+    limit("3");
+    let answer = Request::get("/").over(&mut client);
+    answer.is_refusal(503, "overloaded");
+    let line = gateway.access_line(&answer);
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("out of resources")), "{line}");
+    let text = Request::get("/metrics").over(&mut operator);
+    assert_eq!(metric(&text, "portcullis_upstream_up", &[]), 1.0, "{}", text.text());
+    assert_eq!(metric(&text, "portcullis_upstream_connect_failures_total", &["reason=\"own\""]), 1.0);
+    limit("1000");
+    Request::get("/").over(&mut client).is(200);
+}
+
+const TWO_ROUTES: &str = "
+[[route]]
+path     = \"/{*rest}\"
+upstream = \"app\"
+access   = \"public\"
+
+[[route]]
+path     = \"/hasty\"
+upstream = \"app\"
+access   = \"public\"
+timeout  = \"500ms\"
+";
+
+/// An upstream that answers once the gate is open.
+fn gated(gate: &Gate) -> Upstream {
+    let gate = gate.clone();
+    Upstream::with(move |_, wire| {
+        wire.read_body();
+        gate.wait();
+        wire.answer("200 OK", "", "fine");
+        After::Keep
+    })
+}
+
+fn sent(gateway: &Portcullis, target: &str) -> Connection {
+    let mut connection = Connection::open(gateway.http());
+    connection.send(Request::get(target).bytes());
+    connection
+}
+
+#[test]
+fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = before(&[&upstream], "connections = 2", TWO_ROUTES);
+    let mut first = [sent(&gateway, "/"), sent(&gateway, "/")];
+    upstream.wait_for_requests(2);
+    let mut waiting = [sent(&gateway, "/"), sent(&gateway, "/"), sent(&gateway, "/")];
+    eventually("three wait", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 3.0);
+    assert_eq!(app(&gateway, "portcullis_upstream_connections_open", &[]), 2.0);
+    assert_eq!(metric(&metrics(&gateway), "portcullis_requests_in_progress", &[]), 5.0);
+
+    // Within its own timeout, and no longer.
+    let answer = Request::get("/hasty").to(gateway.http());
+    answer.is_refusal(503, "overloaded");
+    let line = gateway.access_line(&answer);
+    assert!(line["detail"].as_str().is_some_and(|told| told.contains("upstream.app.connections")), "{line}");
+
+    gate.open();
+    for connection in first.iter_mut().chain(&mut waiting) {
+        assert_eq!(connection.answer().is(200).text(), "fine");
+    }
+    assert_eq!(upstream.connections(), 2);
+    eventually("nothing is in progress", || {
+        metric(&metrics(&gateway), "portcullis_requests_in_progress", &[]) == 0.0
+    });
+    assert_eq!(app(&gateway, "portcullis_upstream_requests_waiting", &[]), 0.0);
+}
+
+#[test]
+fn a_connection_that_ends_makes_room_for_a_request_that_waits() {
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let upstream = Upstream::with(move |_, wire| {
+        wire.read_body();
+        closed.wait();
+        wire.answer("200 OK", "connection: close\r\n", "fine");
+        After::Close
+    });
+    let gateway = before(&[&upstream], "connections = 1", PUBLIC);
+    let mut first = sent(&gateway, "/");
+    upstream.wait_for_requests(1);
+    let left = sent(&gateway, "/");
+    eventually("one waits", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
+    let mut second = sent(&gateway, "/");
+    eventually("two wait", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 2.0);
+    // A client that leaves the line holds nobody up.
+    drop(left);
+    eventually("one has left", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
+    gate.open();
+    first.answer().is(200);
+    second.answer().is(200);
+    assert_eq!(upstream.requests().len(), 2);
+    eventually("no connection is open", || app(&gateway, "portcullis_upstream_connections_open", &[]) == 0.0);
+}
+
+#[test]
+fn a_server_with_all_connections_in_use_is_passed_over() {
+    let gate = Gate::new();
+    let (busy, free) = (gated(&gate), Upstream::start());
+    let gateway = before(&[&busy, &free], "connections = 1", PUBLIC);
+    let mut held = sent(&gateway, "/");
+    busy.wait_for_requests(1);
+    for _ in 0..6 {
+        Request::get("/").to(gateway.http()).is(200);
+    }
+    assert_eq!((busy.requests().len(), free.requests().len()), (1, 6));
+    gate.open();
+    held.answer().is(200);
+}
+
+#[test]
+fn the_line_is_bounded_too() {
+    let gate = Gate::new();
+    let upstream = gated(&gate);
+    let gateway = before(&[&upstream], "connections = 1", PUBLIC);
+    let _held = sent(&gateway, "/");
+    upstream.wait_for_requests(1);
+    let line: Vec<_> = (0..1024).map(|_| sent(&gateway, "/")).collect();
+    eventually("the line is full", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1024.0);
+    let answer = Request::get("/").to(gateway.http());
+    answer.is_refusal(503, "overloaded");
+    answer.header("retry-after").unwrap().parse::<u32>().expect("whole seconds");
+    // Those that have left make room.
+    drop(line);
+    eventually("the line is empty", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 0.0);
+    let mut next = sent(&gateway, "/");
+    eventually("one waits", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
+    gate.open();
+    next.answer().is(200);
+}
+
+#[test]
+fn the_time_to_an_answer_is_measured_by_upstream() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, PUBLIC);
+    for _ in 0..3 {
+        Request::get("/").to(gateway.http()).is(200);
+    }
+    let count = |le: &str| {
+        let le = format!("le=\"{le}\"");
+        app(&gateway, "portcullis_upstream_duration_seconds_bucket", &[&le])
+    };
+    assert_eq!((count("300"), count("+Inf")), (3.0, 3.0), "bounds go past the default timeout of 30 s");
+    assert!(app(&gateway, "portcullis_upstream_duration_seconds_sum", &[]) < 3.0 * PATIENCE.as_secs_f64());
+    assert_eq!(app(&gateway, "portcullis_upstream_connections_total", &[]), 1.0);
+}
+
+#[test]
+fn the_process_is_measured_under_the_usual_names() {
+    let gateway = gateway(&Upstream::start(), PUBLIC);
+    let now = metrics(&gateway);
+    let value = |name: &str| metric(&now, name, &[]);
+    assert!(value("process_resident_memory_bytes") > 1e6 && value("process_cpu_seconds_total") > 0.0);
+    assert!(value("process_open_fds") > 5.0 && value("process_max_fds") > value("process_open_fds"));
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((0.0..600.0).contains(&(unix - value("process_start_time_seconds"))));
+}
