@@ -189,7 +189,13 @@ impl Plan {
 
     async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
         // One alone first: a pool would try again and again, and in the end only say that time is up.
-        self.connect().await?.close().await?;
+        let first = self.connect().await?;
+        if self.dialect == Dialect::Postgres {
+            // And another beside it: a pooler that lends connections for a transaction at a time gives it the statements
+            // that the first one has prepared, which it refuses by their names.
+            self.connect().await?.close().await?;
+        }
+        first.close().await?;
         let Self { options, dialect, more } = self;
         let pool = pool.after_connect(move |connection, _| Box::pin(prepare(connection, dialect, more)));
         Ok(pool.connect_with(options).await?)

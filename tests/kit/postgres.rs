@@ -106,6 +106,11 @@ impl Postgres {
         format!("postgres://postgres@{socket}:{}/{database}", self.port)
     }
 
+    /// The folder of its socket.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where it listens on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
@@ -151,10 +156,15 @@ impl Postgres {
     /// Has the server do something, and returns the rows as text.
     #[track_caller]
     pub fn sql(&self, database: &str, statement: &str) -> String {
+        self.sql_at(&self.dir.display().to_string(), self.port, database, statement)
+    }
+
+    /// The same by way of whoever listens at this host and port.
+    #[track_caller]
+    pub fn sql_at(&self, host: &str, port: u16, database: &str, statement: &str) -> String {
         let out = Command::new(self.bin.join("psql"))
-            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--username", "postgres", "--host"])
-            .arg(&self.dir)
-            .args(["--port", &self.port.to_string()])
+            .args(["--no-psqlrc", "--tuples-only", "--no-align", "--username", "postgres", "--host", host])
+            .args(["--port", &port.to_string()])
             .args(["--dbname", database, "--command", statement])
             .output()
             .expect("psql stands beside the server");
@@ -170,7 +180,7 @@ impl Drop for Postgres {
     }
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

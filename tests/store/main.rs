@@ -15,6 +15,9 @@ mod dir;
 mod model;
 mod opening;
 mod parallel;
+#[path = "../kit/pgbouncer.rs"]
+mod pgbouncer;
+mod pooler;
 #[path = "../kit/postgres.rs"]
 mod postgres;
 mod revocation;

@@ -1,0 +1,81 @@
+//! PgBouncer before a PostgreSQL server. A shell minds it, as it minds the server: when this process ends, so does it.
+
+use super::postgres::{Postgres, is_root};
+use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long it may take to listen, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running PgBouncer.
+#[derive(Debug)]
+pub struct PgBouncer {
+    address: SocketAddr,
+    minder: Child,
+    dir: super::dir::Dir,
+}
+
+impl PgBouncer {
+    /// One that lends connections in this mode; `more`: further lines of its configuration.
+    ///
+    /// # Panics
+    /// When it is not on this machine, or does not start.
+    pub fn start(server: &Postgres, pool_mode: &str, more: &str) -> Self {
+        let dir = super::dir::Dir::new();
+        let free =
+            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let configuration = format!(
+            "[databases]\n* = host={} port={} user=postgres\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = {pool_mode}\ndefault_pool_size = 4\nserver_round_robin = 1\n{more}\n",
+            server.dir().display(),
+            server.port(),
+            free.port(),
+        );
+        dir.write("pgbouncer.ini", configuration);
+        // It refuses to run as root, and its user must reach the file.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        let script = "PATH=$PATH:/usr/sbin; pgbouncer --quiet \"$1\" & pid=$!; read -r _ || true; kill $pid";
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "sh"]);
+            command
+        } else {
+            Command::new("sh")
+        };
+        let minder = command
+            .args(["-c", script, "minder"])
+            .arg(dir.path().join("pgbouncer.ini"))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh and setpriv are there");
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(free).is_err() {
+            assert!(Instant::now() < deadline, "PgBouncer is installed (Debian: pgbouncer) and starts");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { address: free, minder, dir }
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The URL of a database of the server behind it.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@{}/{database}", self.address)
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        drop(self.minder.stdin.take());
+        let _ = self.minder.wait();
+        let _ = self.dir.path();
+    }
+}
