@@ -8,8 +8,8 @@ COPY Cargo.toml Cargo.lock clippy.toml ./
 COPY src src
 COPY benches benches
 COPY tests tests
-# What `config schema` tells of each key.
-COPY docs/reference.md docs/
+# The texts of `config schema` and of `help`.
+COPY docs/reference.md docs/findings.md docs/
 RUN cargo build --release --locked --bin portcullis
 # The program and the few shared objects that it names, at the paths where it looks for them, are all that it needs.
 COPY docker-root.sh ./

@@ -1,6 +1,6 @@
-//! One fault of a policy: where it stands, what was found, what would be right.
+//! One finding about a policy: where it stands, what was found, and what helps.
 //!
-//! A leaf: whoever reads or compiles a policy makes them; commands and logs show them.
+//! A leaf: the modules that read and compile a policy make findings; commands and logs show them.
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -99,7 +99,7 @@ pub struct Diagnostic {
     pub key: String,
     /// What was found.
     pub found: String,
-    /// What would be right; may be empty where `found` says all.
+    /// What was expected or what to do; may be empty where `found` says all.
     pub hint: String,
 }
 
@@ -113,9 +113,14 @@ impl Diagnostic {
         Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint }
     }
 
-    /// Where it is explained.
+    /// The paragraph of the documentation that explains it.
     pub fn docs(&self) -> String {
         format!("docs/findings.md#{}", self.id)
+    }
+
+    /// The command that prints this paragraph: the program holds it, and may be all that a machine has.
+    pub fn help(&self) -> String {
+        format!("portcullis help {}", self.id)
     }
 
     /// The first of these, so many faults and so many warnings of each kind, and how many more there are. Hundreds of one
@@ -162,7 +167,7 @@ impl Diagnostic {
 
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut told = serializer.serialize_struct("Diagnostic", 7)?;
+        let mut told = serializer.serialize_struct("Diagnostic", 8)?;
         told.serialize_field("severity", &self.severity)?;
         told.serialize_field("id", self.id)?;
         told.serialize_field("place", &self.place)?;
@@ -170,26 +175,30 @@ impl Serialize for Diagnostic {
         told.serialize_field("found", &Clipped(&self.found))?;
         told.serialize_field("hint", &Clipped(&self.hint))?;
         told.serialize_field("docs", &self.docs())?;
+        told.serialize_field("help", &self.help())?;
         told.end()
     }
 }
 
 impl fmt::Display for Diagnostic {
-    /// `gateway.toml:12:5: server.htps: unknown key; right would be: "https" [docs/findings.md#unknown_key]`
+    /// `gateway.toml:12:5: fault: server.htps: unknown key; help: the nearest key is "https" [portcullis help unknown_key]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { severity, place, key, found, hint, .. } = self;
-        write!(f, "{place}: ")?;
-        if *severity == Severity::Warning {
-            f.write_str("warning: ")?;
-        }
+        let Self { severity, id, place, key, found, hint } = self;
+        let severity = match severity {
+            // That there are more findings is not one itself.
+            _ if *id == Self::MORE => "",
+            Severity::Fault => "fault: ",
+            Severity::Warning => "warning: ",
+        };
+        write!(f, "{place}: {severity}")?;
         if !key.is_empty() {
             write!(f, "{}: ", Plain(key))?;
         }
         write!(f, "{}", Plain(found))?;
         if !hint.is_empty() {
-            write!(f, "; right would be: {}", Plain(hint))?;
+            write!(f, "; help: {}", Plain(hint))?;
         }
-        write!(f, " [{}]", self.docs())
+        write!(f, " [{}]", self.help())
     }
 }
 
@@ -251,7 +260,7 @@ mod tests {
     fn a_finding_is_one_line_whatever_the_file_holds() {
         assert_eq!(
             diagnostic("unknown key").to_string(),
-            "gateway.toml:12:5: server.htps: unknown key; right would be: \"https\" [docs/findings.md#unknown_key]"
+            "gateway.toml:12:5: fault: server.htps: unknown key; help: \"https\" [portcullis help unknown_key]"
         );
         let hostile = diagnostic("\u{1b}[31m\ngateway.toml: good\u{202e}").to_string();
         assert!(!hostile.contains(['\u{1b}', '\n', '\u{202e}']), "{hostile}");

@@ -1,22 +1,21 @@
 //! TLS 1.2 and 1.3 towards clients.
 
-use crate::config::source;
-use crate::config::units::ByteSize;
+mod pair;
+
+pub use pair::{Invalid, Part, Unusable, Validity, names_other};
+
+use crate::clock::Now;
 use crate::state::place_once;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::TlsAcceptor;
-use yasna::Tag;
-use yasna::tags::TAG_UTCTIME;
-use zeroize::Zeroizing;
 
 /// The oldest version of TLS that a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +35,6 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// The largest file of a chain or a key that is read: a thousand times what is usual.
-const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
-
 /// The certificate that clients are shown, which may be replaced while it is. Cheap to clone; all clones are one.
 ///
 /// A client that resumes an earlier session is shown none: it goes on by what it was shown then.
@@ -55,9 +51,9 @@ impl Certificates {
     /// Reads a certificate and its key.
     ///
     /// # Errors
-    /// A sentence for the operator: which file, what is wrong with it.
-    pub fn open(files: Files) -> Result<Self, String> {
-        let shown = ArcSwap::from_pointee(read(&files)?);
+    /// Which file is at fault, and what to do about it.
+    pub fn open(files: Files) -> Result<Self, Unusable> {
+        let shown = ArcSwap::from_pointee(pair::read(&files)?);
         Ok(Self(Arc::new(Served { shown, files: Mutex::new(files) })))
     }
 
@@ -90,9 +86,18 @@ impl Certificates {
     /// Reads it again, from these files from now on. True when it is another one than before.
     ///
     /// # Errors
-    /// As [`Certificates::open`]; the one that was shown goes on to be, and the files are those of before.
+    /// As [`Certificates::open`], and for a certificate that does not hold now while the one in use does: clients would
+    /// refuse it. The one that was shown goes on to be, and the files are those of before.
     pub fn follow(&self, files: Files) -> Result<bool, String> {
-        let new = read(&files)?;
+        let new = pair::read(&files).map_err(|why| why.to_string())?;
+        let now = Now::read().unix;
+        let invalid = new.cert.first().and_then(Validity::of).and_then(|validity| validity.fault(now));
+        if let Some(invalid) = invalid.filter(|_| self.holds(now)) {
+            return Err(format!(
+                "{}: {invalid}, and the certificate in use is valid",
+                files.certificate.display()
+            ));
+        }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         let changed = self.0.shown.load().cert != new.cert;
         // In any case: the key may be another one of the same certificate's, or in another form.
@@ -102,7 +107,22 @@ impl Certificates {
 
     /// When it ends: the last moment at which it holds, in seconds since 1970; none where that cannot be read.
     pub fn ends(&self) -> Option<u64> {
-        self.0.shown.load().cert.first().and_then(|certificate| ends(certificate))
+        self.validity().map(|validity| validity.ends)
+    }
+
+    /// From when to when it holds; none where that cannot be read.
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.shown.load().cert.first().and_then(Validity::of)
+    }
+
+    /// Whether it holds at a moment, in seconds since 1970.
+    pub fn holds(&self, now: u64) -> bool {
+        self.validity().is_some_and(|validity| validity.fault(now).is_none())
+    }
+
+    /// The server's own certificate.
+    pub fn own(&self) -> Option<CertificateDer<'static>> {
+        self.0.shown.load().cert.first().cloned()
     }
 }
 
@@ -110,51 +130,6 @@ impl ResolvesServerCert for Served {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.shown.load_full())
     }
-}
-
-fn read(files: &Files) -> Result<CertifiedKey, String> {
-    let bytes =
-        |path: &Path| source::read(path, FILE_MAX).map_err(|why| format!("{}: {why}", path.display()));
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes(&files.certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{}: cannot be read as PEM: {error}", files.certificate.display()))?;
-    if certificates.is_empty() {
-        return Err(format!("{}: holds no certificate", files.certificate.display()));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&Zeroizing::new(bytes(&files.key)?))
-        .map_err(|error| format!("{}: cannot be read as a PEM private key: {error}", files.key.display()))?;
-    CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider()).map_err(|error| {
-        format!("{} and {} do not go together: {error}", files.certificate.display(), files.key.display())
-    })
-}
-
-/// `notAfter` of a certificate (RFC 5280 section 4.1), in seconds since 1970.
-fn ends(certificate: &CertificateDer<'_>) -> Option<u64> {
-    let read = yasna::parse_der(certificate, |reader| {
-        reader.read_sequence(|reader| {
-            let ends = reader.next().read_sequence(|reader| {
-                reader.read_optional(|reader| {
-                    reader.read_tagged(Tag::context(0), |reader| reader.read_der())
-                })?;
-                let (_serial, _signature, _issuer) =
-                    (reader.next().read_der()?, reader.next().read_der()?, reader.next().read_der()?);
-                let ends = reader.next().read_sequence(|reader| {
-                    let _begins = reader.next().read_der()?;
-                    let reader = reader.next();
-                    Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
-                        reader.read_utctime()?.datetime().unix_timestamp()
-                    } else {
-                        reader.read_generalized_time()?.datetime().unix_timestamp()
-                    })
-                })?;
-                while reader.read_optional(|reader| reader.read_der())?.is_some() {}
-                Ok(ends)
-            })?;
-            while reader.read_optional(|reader| reader.read_der())?.is_some() {}
-            Ok(ends)
-        })
-    });
-    read.ok().and_then(|ends| u64::try_from(ends).ok())
 }
 
 /// The self-signed pair under the state folder, made when it is not there.
@@ -222,9 +197,9 @@ mod tests {
         let certificates = Certificates::open(old.clone()).unwrap();
         assert_eq!(certificates.ends(), Some(2_398_377_600), "a UTCTime");
         for (certificate, key, says) in [
-            (&old.certificate, &new.key, "do not go together"),
-            (&new.key, &new.key, "holds no certificate"),
-            (&new.certificate, &new.certificate, "cannot be read as a PEM private key"),
+            (&old.certificate, &new.key, "is not the key of the certificate in"),
+            (&new.key, &new.key, "holds a private key and no certificate"),
+            (&new.certificate, &new.certificate, "holds a certificate and no private key"),
             (&folder.join("absent"), &new.key, "No such file"),
             (&folder, &new.key, "not a file"),
         ] {
@@ -243,11 +218,20 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
     }
 
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_reading_the_end_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
-            let _ = ends(&CertificateDer::from(bytes));
-        }
+    #[test]
+    fn a_certificate_that_does_not_hold_never_replaces_one_that_does() {
+        let folder = std::env::temp_dir().join(format!("portcullis-expired-{}", std::process::id()));
+        let (valid, expired) = (pair(&folder, "valid", 2046), pair(&folder, "expired", 2020));
+        let certificates = Certificates::open(valid.clone()).unwrap();
+        let why = certificates.follow(expired.clone()).unwrap_err();
+        assert!(why.contains("expired.pem: expired on 2020-01-01T00:00:00Z"), "{why}");
+        assert_eq!(certificates.files(), valid);
+        // One that has expired itself is replaced by any other, as is right for a mended one.
+        let certificates = Certificates::open(expired).unwrap();
+        let other = pair(&folder, "other", 2021);
+        assert_eq!(certificates.follow(other), Ok(true));
+        assert_eq!(certificates.follow(valid), Ok(true));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
 /// A fault without its place: the file that it is in is not written.
 fn told(fault: &Diagnostic) -> String {
     let shown = fault.to_string();
-    let before = format!("{}: {}: ", fault.place, fault.key);
+    let before = format!("{}: fault: {}: ", fault.place, fault.key);
     shown.strip_prefix(&before).unwrap_or(&shown).to_owned()
 }
 

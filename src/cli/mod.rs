@@ -8,6 +8,7 @@ mod config;
 mod diff;
 mod explain;
 mod healthcheck;
+mod help;
 mod init;
 mod key;
 mod routes;
@@ -19,7 +20,8 @@ use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::policy::{self, Compiled};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -107,12 +109,40 @@ enum Command {
     User(user::Command),
     /// Ask the running gateway's admin listener whether it is ready.
     Healthcheck,
+    /// Explain a finding of `check`, or a command.
+    Help(help::Topic),
+}
+
+/// The command line, in which the help of each command lists the formats that this command has.
+fn program() -> clap::Command {
+    let program = Arguments::command();
+    let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.iter().fold(program, |program, name| {
+        let shapes: &[&str] = match name.as_str() {
+            "check" => &["text", "json", "junit", "tap"],
+            "routes" => &["text", "json", "csv", "markdown"],
+            _ => &["text", "json"],
+        };
+        let parser = PossibleValuesParser::new(shapes)
+            .map(|text| Shape::from_str(&text, false).expect("each of these words is a format"));
+        // An argument of the same id that a command has itself takes the place of the global one.
+        let format = Arg::new("format")
+            .long("format")
+            .global(true)
+            .value_name("FORMAT")
+            .default_value("text")
+            .value_parser(parser)
+            .help("How results are printed")
+            .hide(name == "run");
+        program.mut_subcommand(name, |command| command.arg(format))
+    })
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // clap prints its own message and exits with 2 on wrong usage, with 0 for --help and --version.
-    let arguments = Arguments::parse();
+    let arguments =
+        Arguments::from_arg_matches(&program().get_matches()).unwrap_or_else(|error| error.exit());
     let Arguments { config, format: shape, command } = arguments;
     let command = command.unwrap_or(Command::Run);
     let format = match (shape.common(), &command) {
@@ -121,7 +151,9 @@ pub fn main() -> ExitCode {
         (None, Command::Check(_)) if matches!(shape, Shape::Junit | Shape::Tap) => Format::Text,
         (None, Command::Routes(_)) if matches!(shape, Shape::Csv | Shape::Markdown) => Format::Text,
         (None, _) => {
-            complain("--format: text or json; `check` prints junit and tap too, `routes` csv and markdown");
+            complain(
+                "--format: this command prints text or json; `check` prints junit and tap too, `routes` csv and markdown",
+            );
             return ExitCode::from(USAGE);
         }
     };
@@ -136,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => key::run(&config, format, command),
         Command::User(command) => user::run(&config, format, command),
         Command::Healthcheck => healthcheck::run(&config, format),
+        Command::Help(topic) => help::run(format, &topic),
     }
 }
 

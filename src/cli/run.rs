@@ -7,12 +7,13 @@ use crate::authority::{Absent, Authority};
 use crate::clock::Now;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::diagnostic::Severity;
-use crate::journal::{Journal, Level};
+use crate::journal::{Journal, Level, Style};
 use crate::policy::{self, Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
 use crate::respond::metrics::{self, WorkerCounters};
 use crate::tls::{self, Certificates};
 use crate::worker::Shared;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,10 +25,24 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
-    match serve(path, compiled, read) {
+    let plan = &compiled.plan;
+    let style = plan.worker.style;
+    let journal = match Journal::start(style, plan.level, Box::new(std::io::stdout())) {
+        Ok(journal) => journal,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(REFUSED);
+        }
+    };
+    match serve(path, compiled, read, &journal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&why);
+            match style {
+                // Whoever reads the log by program reads this as well.
+                Style::Json => journal.event(Level::Error, "cannot start", &[("why", &why)]),
+                Style::Human => complain(&why),
+            }
+            journal.close();
             ExitCode::from(REFUSED)
         }
     }
@@ -43,7 +58,7 @@ struct Bound {
 }
 
 /// `read`: when reading the policy began.
-fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
+fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
     let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
@@ -51,8 +66,6 @@ fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
     let asked = policy.clone();
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
-    let journal = Journal::start(plan.worker.style, plan.level, Box::new(std::io::stdout()))
-        .map_err(|error| format!("cannot start: {error}"))?;
     if let Some(limit) = short_of_files {
         let connections = plan.worker.connections_max.to_string();
         journal.event(
@@ -112,7 +125,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now) -> Result<(), String> {
         Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
     let ended = control::run(&shared, &gateway, admin, reloader, plan.worker.drain);
     journal.event(Level::Info, "stopped", &[]);
-    journal.close();
+    journal.clone().close();
     ended.map_err(|error| format!("cannot go on: {error}"))
 }
 
@@ -147,7 +160,7 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
             Some(files) => files.clone(),
             None => tls::self_signed(&plan.state_dir)?,
         };
-        let certificates = Certificates::open(files)?;
+        let certificates = Certificates::open(files).map_err(|why| why.to_string())?;
         let entry = Entry::Tls(certificates.acceptor(plan.min_version)?);
         bound.certificates = Some(certificates);
         for address in &plan.https {
@@ -162,7 +175,7 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
         bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
     }
     for address in &plan.admin {
-        let cannot = |error| format!("[server] admin: cannot listen on {address}: {error}");
+        let cannot = |error| cannot_listen("admin", *address, &error);
         for listener in bind(*address, 1).map_err(cannot)? {
             let local = listener.local_addr().map_err(cannot)?;
             bound.admin.push((listener, local));
@@ -171,13 +184,33 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
     Ok(bound)
 }
 
+/// Why a listener cannot be had, and what to do.
+fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
+    let port = address.port();
+    let help = match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("; another process listens there: `ss -ltnp 'sport = :{port}'` names it")
+        }
+        ErrorKind::PermissionDenied => {
+            "; low ports are for root and for programs with CAP_NET_BIND_SERVICE: `setcap cap_net_bind_service=+ep` for the \
+             program, AmbientCapabilities= in its systemd unit, or a port from 1024 on"
+                .to_owned()
+        }
+        ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: `ip address` lists those that it has".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("[server] {key}: cannot listen on {address}: {error}{help}")
+}
+
 fn spread(
     address: SocketAddr,
     key: &str,
     entry: &Entry,
     sockets: &mut [Sockets],
 ) -> Result<SocketAddr, String> {
-    let cannot = |error| format!("[server] {key}: cannot listen on {address}: {error}");
+    let cannot = |error| cannot_listen(key, address, &error);
     let listeners = bind(address, sockets.len()).map_err(cannot)?;
     let local = listeners[0].local_addr().map_err(cannot)?;
     for (listener, sockets) in listeners.into_iter().zip(sockets) {

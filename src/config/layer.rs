@@ -70,7 +70,7 @@ pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
 }
 
 /// The position of the last byte of the string that begins here.
-fn end_of_string(bytes: &[u8], start: usize) -> usize {
+pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let quote = bytes[start];
     let is_long = bytes[start..].starts_with(&[quote; 3]);
     let mut at = start + if is_long { 3 } else { 1 };

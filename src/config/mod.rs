@@ -6,6 +6,7 @@
 pub mod effective;
 mod environment;
 pub mod file;
+mod known;
 mod layer;
 pub mod place;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod reference;
 pub mod schema;
 mod shown;
 pub(crate) mod source;
+mod syntax;
 mod typed;
 pub mod units;
 
@@ -156,11 +158,11 @@ fn layered(
     }
     // The parser's message is told without the line that it is about, which may hold a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
-        let found = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut fault = of_file(name, "bad_toml", found, "TOML 1.0");
-        if let Some(span) = error.span() {
-            fault.place = place::at_offset(name, &text, span.start);
-        }
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        let stopped = error.span().map_or(0, |span| span.start);
+        let syntax = syntax::explain(&text, stopped, &message);
+        let mut fault = of_file(name, "bad_toml", syntax.found, &syntax.hint);
+        fault.place = place::at_offset(name, &text, syntax.offset);
         vec![fault]
     })?;
     let written = layer::of_table(document.as_table(), &text, 0).map_err(|excess| {
@@ -225,11 +227,11 @@ mod tests {
         let text = "[server]\nhtps = \"127.0.0.1:1\"\ndrain = \"30\"\nplain = \"redirct\"\n\n[[route]]\npath = \"/\"\n\n[[route]]\nacess = \"public\"\nroles = { a = 1 }\n";
         let found = faults(text, &[]);
         for expected in [
-            "gateway.toml:2:1: server.htps: unknown key; right would be: \"https\"",
-            "gateway.toml:3:1: server.drain: \"30\": a number without a unit; right would be: a whole number and a unit",
-            "gateway.toml:4:1: server.plain: \"redirct\"; right would be: \"redirect\"",
-            "gateway.toml:10:1: route[1].acess: unknown key; right would be: \"access\"",
-            "gateway.toml:11:1: route[1].roles: a table; right would be: text or a list of texts",
+            "gateway.toml:2:1: fault: server.htps: unknown key; help: the nearest key is \"https\"",
+            "gateway.toml:3:1: fault: server.drain: \"30\": a number without a unit; help: a whole number and a unit",
+            "gateway.toml:4:1: fault: server.plain: \"redirct\"; help: \"redirect\"",
+            "gateway.toml:10:1: fault: route[1].acess: unknown key; help: the nearest key is \"access\"",
+            "gateway.toml:11:1: fault: route[1].roles: a table; help: text or a list of texts",
         ] {
             assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected}\n{found:#?}");
         }
@@ -259,7 +261,8 @@ mod tests {
     fn a_variable_that_names_nothing_is_a_fault_of_its_own() {
         let found = faults("", &[("PORTCULLIS_SERVER__HTPS", "x")]);
         assert!(
-            found[0].starts_with("environment variable PORTCULLIS_SERVER__HTPS: server.htps: unknown key"),
+            found[0]
+                .starts_with("environment variable PORTCULLIS_SERVER__HTPS: fault: server.htps: unknown key"),
             "{found:?}"
         );
     }
@@ -315,7 +318,7 @@ mod tests {
             ("PORTCULLIS_AUTHORITY_SECRET", "PORTCULLIS_AUTHORITY__SECRET"),
             ("PORTCULLIS_SERVER____HTTPS", "a part without a name"),
             ("PORTCULLIS_SERVER__", "a part without a name"),
-            ("PORTCULLIS_SERVER__HTTPS__X", "right would be"),
+            ("PORTCULLIS_SERVER__HTTPS__X", "help: "),
         ] {
             let found = faults("", &[(name, "1")]);
             assert!(
@@ -364,7 +367,7 @@ mod tests {
         assert_eq!((good.len(), faults.len()), (1, 1));
         assert_eq!(
             faults[0].to_string(),
-            "environment variable PORTCULLIS_LOG__LEVEL: not UTF-8; right would be: text in UTF-8 [docs/findings.md#not_utf8]"
+            "environment variable PORTCULLIS_LOG__LEVEL: fault: not UTF-8; help: text in UTF-8 [portcullis help not_utf8]"
         );
     }
 
@@ -387,7 +390,7 @@ mod tests {
             let column = if index == 0 { 10 } else { 1 };
             let key = format!("route[{index}]{rest}");
             let column = if rest.is_empty() { column } else { column + 2 };
-            format!("gateway.toml:{line}:{column}: {key}: ")
+            format!("gateway.toml:{line}:{column}: fault: {key}: ")
         };
         let expected = [
             at(3, ""),
@@ -439,12 +442,12 @@ mod tests {
         let text = "[server]\ntrusted_proxies = [\"a\", \"10.0.0.0/8\", \"b\", \"10.0.0.1/8\"]\nhttps = [\"127.0.0.1:1\", \":2\"]\n[[issuer]]\ntypes = [[], \"JWT\", {}]\n";
         let found = faults(text, &[]);
         for expected in [
-            "gateway.toml:2:20: server.trusted_proxies[0]: \"a\": no address",
-            "gateway.toml:2:39: server.trusted_proxies[2]: \"b\": no address",
-            "gateway.toml:2:44: server.trusted_proxies[3]: \"10.0.0.1/8\": bits",
-            "gateway.toml:3:25: server.https[1]: \":2\": a port without an address",
-            "gateway.toml:5:10: issuer[0].types[0]: a list; right would be: text",
-            "gateway.toml:5:21: issuer[0].types[2]: a table; right would be: text",
+            "gateway.toml:2:20: fault: server.trusted_proxies[0]: \"a\": no address",
+            "gateway.toml:2:39: fault: server.trusted_proxies[2]: \"b\": no address",
+            "gateway.toml:2:44: fault: server.trusted_proxies[3]: \"10.0.0.1/8\": bits",
+            "gateway.toml:3:25: fault: server.https[1]: \":2\": a port without an address",
+            "gateway.toml:5:10: fault: issuer[0].types[0]: a list; help: text",
+            "gateway.toml:5:21: fault: issuer[0].types[2]: a table; help: text",
         ] {
             assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected}\n{found:#?}");
         }
@@ -461,7 +464,7 @@ mod tests {
             "issuer = [1]",
         ] {
             let found = faults(text, &[]);
-            assert!(found[0].contains("right would be: a table"), "{text}: {found:?}");
+            assert!(found[0].contains("help: a table"), "{text}: {found:?}");
         }
     }
 
@@ -478,10 +481,10 @@ mod tests {
         let found = faults(text, &[]);
         assert_eq!(found.len(), 3, "{found:#?}");
         assert!(
-            found[0].starts_with("gateway.toml:2:1: server.\"a`, expected one of `b\": unknown key"),
+            found[0].starts_with("gateway.toml:2:1: fault: server.\"a`, expected one of `b\": unknown key"),
             "{found:#?}"
         );
-        assert!(found[1].starts_with("gateway.toml:3:1: server.\"x.y\": unknown key"), "{found:#?}");
+        assert!(found[1].starts_with("gateway.toml:3:1: fault: server.\"x.y\": unknown key"), "{found:#?}");
         assert!(!found[2].contains('\u{1b}'), "{found:#?}");
     }
 

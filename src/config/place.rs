@@ -54,10 +54,38 @@ impl Places {
         }
     }
 
+    /// Whether a key is given, in the file or by the environment.
+    pub fn is_given(&self, key: &str) -> bool {
+        let in_file = self.document.as_ref().is_some_and(|document| offset(document, key).1);
+        in_file || self.environment.iter().any(|(known, _)| known == key)
+    }
+
+    /// Under which kind of header a key stands in the file; none where it is a value or absent.
+    pub(super) fn header(&self, key: &str) -> Option<Header> {
+        let mut here = self.root()?;
+        for name in key.split('.') {
+            here = here.entry(name)?.0;
+        }
+        match here {
+            Here::Item(Item::Table(_)) => Some(Header::Table),
+            Here::Item(Item::ArrayOfTables(_)) => Some(Header::List),
+            Here::Table(_) | Here::Item(_) | Here::Value(_) => None,
+        }
+    }
+
     /// The file as a whole.
     pub fn whole(&self) -> Place {
         Place::File(self.file.clone())
     }
+}
+
+/// The kind of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    /// `[table]`
+    Table,
+    /// `[[table]]`
+    List,
 }
 
 /// The place of a byte of a text.

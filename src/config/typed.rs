@@ -4,8 +4,9 @@
 //! key's own parser tells it: a secret in the wrong place must not reach a log.
 
 use super::file::File;
+use super::known;
 use super::layer;
-use super::place::{Places, nearest};
+use super::place::{Header, Places, nearest};
 use crate::diagnostic::{Diagnostic, Severity, TOLD_MAX};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -88,6 +89,19 @@ impl Reading<'_> {
         }
     }
 
+    /// What to say of a table that stands under a header of the other form: `[route]` for `[[route]]`.
+    fn header(&self, key: &str, expected: &str) -> Option<(String, String)> {
+        match (self.places.header(key)?, expected) {
+            (Header::Table, "a list") => {
+                Some((format!("[{key}] is one table"), format!("write [[{key}]]: each is one of a list")))
+            }
+            (Header::List, "a table") => {
+                Some((format!("[[{key}]] is a list of tables"), format!("write [{key}]: there is one")))
+            }
+            (Header::Table | Header::List, _) => None,
+        }
+    }
+
     /// Takes out what cannot be read of a file, or of a piece of one: then the list in it begins with this element.
     fn clear(&mut self, piece: &mut Value, start: usize) -> Option<File> {
         let mut gone = Gone::default();
@@ -107,7 +121,10 @@ impl Reading<'_> {
                 *index += start;
             }
             let key = key_of(&written);
-            let (place, Said { id, found, hint }) = (self.places.of(&key), said);
+            let (place, Said { id, mut found, mut hint }) = (self.places.of(&key), said);
+            if let Some((seen, meant)) = self.header(&key, &hint) {
+                (found, hint) = (seen, meant);
+            }
             self.faults.push(Diagnostic { severity: Severity::Fault, id, place, key, found, hint });
             if !take_out(piece, &culprit) {
                 return None;
@@ -179,16 +196,13 @@ struct Said {
 /// A fault out of serde's words for it: its path in the file, that of what has to be taken out, and what is said of it.
 fn describe(message: &str, mut path: Vec<Step>, gone: &Gone) -> (Vec<Step>, Vec<Step>, Said) {
     let (id, found, hint);
-    if let Some((name, known)) = names_in(message, "unknown field `", &path) {
+    if let Some((name, siblings)) = names_in(message, "unknown field `", &path) {
         if path.last() != Some(&Step::Name(name.clone())) {
             path.push(Step::Name(name.clone()));
         }
         id = "unknown_key";
         found = "unknown key".to_owned();
-        hint = match nearest(&name, &known) {
-            Some(near) => format!("\"{near}\", the nearest known key"),
-            None => format!("one of {}", known.join(", ")),
-        };
+        hint = known::help(&name, &siblings);
     } else if let Some((name, known)) = names_in(message, "unknown variant `", &[]) {
         id = "bad_value";
         found = format!("{name:?}");

@@ -93,6 +93,9 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             |what: &str| format!("{text:?}: {what}; want a whole number and a unit: 500ms, 30s, 15m, 1h, 7d");
+        if let Some((found, meant)) = slip(text, &DURATION_UNITS) {
+            return Err(format!("{text:?}: {found}; want {meant}"));
+        }
         let (number, unit) = split_unit(text).ok_or_else(|| wrong("no duration"))?;
         let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             wrong(if unit.is_empty() { "a number without a unit" } else { "an unknown unit" })
@@ -141,6 +144,9 @@ impl FromStr for ByteSize {
         let wrong = |what: &str| {
             format!("{text:?}: {what}; want a whole number and a unit: 512B, 32KiB, 16MiB, 2GiB")
         };
+        if let Some((found, meant)) = slip(text, &SIZE_UNITS) {
+            return Err(format!("{text:?}: {found}; want {meant}"));
+        }
         let (number, unit) = split_unit(text).ok_or_else(|| wrong("no size"))?;
         let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
             wrong(match unit {
@@ -162,6 +168,33 @@ impl fmt::Display for ByteSize {
         let (unit, factor) = fits.copied().unwrap_or(("B", 1));
         write!(f, "{}{unit}", self.0 / factor)
     }
+}
+
+/// A number with a fraction, or with a space before its unit: what was found, and how the same value is written.
+fn slip(text: &str, units: &[(&str, u64)]) -> Option<(&'static str, String)> {
+    let trimmed = text.trim();
+    let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',')?;
+    let (number, rest) = trimmed.split_at(end);
+    let unit = rest.trim_start();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    if let Some((whole, fraction)) = number.split_once(['.', ',']) {
+        // The largest unit in which the value is whole; digits beyond nine are no slip of the pen.
+        let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
+        let scale = 10_u128.pow(digits);
+        let all: u128 = format!("{whole}{fraction}").parse().ok()?;
+        let value = all.checked_mul(u128::from(*factor))?;
+        let fits = |(_, factor): &&(&str, u64)| value.is_multiple_of(scale * u128::from(*factor));
+        let meant = match units.iter().rev().find(fits) {
+            Some((unit, factor)) => {
+                format!("a whole number: {:?}", format!("{}{unit}", value / scale / u128::from(*factor)))
+            }
+            None => "a whole number of a smaller unit".to_owned(),
+        };
+        return Some(("a fraction", meant));
+    }
+    let is_spaced = trimmed.len() < text.len() || unit.len() < rest.len();
+    let meant = format!("{number}{unit}");
+    (is_spaced && !number.is_empty()).then(|| ("white space in it", format!("{meant:?}")))
 }
 
 /// `"30s"` into 30 and `s`.
@@ -186,6 +219,13 @@ impl FromStr for Rate {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             |what: &str| format!("{text:?}: {what}; want so many in a time: 100/s, 600/m, 1000/h, 10000/d");
+        if text.contains(char::is_whitespace) {
+            let meant: String = text.split_whitespace().collect();
+            return Err(match meant.parse::<Self>() {
+                Ok(_) => format!("{text:?}: white space in it; want {meant:?}"),
+                Err(_) => wrong("no rate"),
+            });
+        }
         let (count, unit) = text.split_once('/').ok_or_else(|| wrong("no rate"))?;
         let seconds = match unit {
             "s" => 1,
@@ -386,7 +426,38 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
     }
 }
 
-/// Text out of any scalar, as an element of a list or table.
+/// A name out of a number or text, as an element of a list. A truth value is no name: `roles = true` is a slip.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visited;
+
+        impl Visitor<'_> for Visited {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Name, E> {
+                Ok(Name(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Name, E> {
+                Ok(Name(number.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(Visited)
+    }
+}
+
+/// Text out of any scalar, as a value of a table of texts.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -398,7 +469,7 @@ impl<'de> Deserialize<'de> for Text {
 /// Reads a list of texts, or one text.
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let texts = deserializer.deserialize_any(OneOrMany("text or a list of texts", PhantomData))?;
-    Ok(texts.into_iter().map(|Text(text)| text).collect())
+    Ok(texts.into_iter().map(|Name(text)| text).collect())
 }
 
 /// Reads a list of networks, or one network.

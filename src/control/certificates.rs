@@ -5,7 +5,7 @@ use super::watched::Watched;
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
 use crate::moment::rfc3339;
-use crate::tls::{Certificates, Files};
+use crate::tls::{Certificates, Files, Validity};
 
 /// How long before its end a certificate is told of, in seconds: two weeks, in which a person may be on leave.
 const SOON: u64 = 14 * 86_400;
@@ -14,6 +14,7 @@ const SOON: u64 = 14 * 86_400;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Nothing,
+    NotYet,
     Soon,
     Ended,
 }
@@ -65,28 +66,34 @@ fn paths(files: &Files) -> Vec<std::path::PathBuf> {
     vec![files.certificate.clone(), files.key.clone()]
 }
 
-/// Tells once that a certificate ends soon, and once that it has ended.
-fn tell_end(certificates: &Certificates, journal: &Journal, told: &mut (Option<u64>, Told)) {
-    let ends = certificates.ends();
-    let now = match ends {
-        Some(ends) => state(ends, Now::read().unix),
+/// Logs once that a certificate is not valid yet, once that it ends soon, and once that it has ended.
+fn tell_end(certificates: &Certificates, journal: &Journal, told: &mut (Option<Validity>, Told)) {
+    let validity = certificates.validity();
+    let now = match validity {
+        Some(validity) => state(validity, Now::read().unix),
         None => Told::Nothing,
     };
-    if *told == (ends, now) {
+    if *told == (validity, now) {
         return;
     }
-    *told = (ends, now);
-    let at = ends.map(rfc3339).unwrap_or_default();
+    *told = (validity, now);
+    let at = validity.map(|validity| rfc3339(validity.ends)).unwrap_or_default();
     match now {
         Told::Nothing => {}
+        Told::NotYet => {
+            let begins = validity.map(|validity| rfc3339(validity.begins)).unwrap_or_default();
+            journal.event(Level::Error, "the certificate is not valid yet", &[("begins", &begins)]);
+        }
         Told::Soon => journal.event(Level::Warn, "the certificate ends soon", &[("ends", &at)]),
         Told::Ended => journal.event(Level::Error, "the certificate has ended", &[("ends", &at)]),
     }
 }
 
-const fn state(ends: u64, now: u64) -> Told {
+const fn state(Validity { begins, ends }: Validity, now: u64) -> Told {
     if now > ends {
         Told::Ended
+    } else if now < begins {
+        Told::NotYet
     } else if now.saturating_add(SOON) > ends {
         Told::Soon
     } else {
@@ -108,7 +115,9 @@ mod tests {
             (now + SOON, Told::Nothing),
             (u64::MAX, Told::Nothing),
         ] {
-            assert_eq!(state(ends, now), told, "{ends}");
+            assert_eq!(state(Validity { begins: now, ends }, now), told, "{ends}");
         }
+        let later = Validity { begins: now + 1, ends: u64::MAX };
+        assert_eq!(state(later, now), Told::NotYet);
     }
 }

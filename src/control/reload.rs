@@ -310,6 +310,20 @@ fn watched(path: &Path, plan: &ServerPlan, read: Now) -> Option<Watched> {
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
     let compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    if let Some(certificates) = shared.certificates.as_ref().filter(|served| served.holds(Now::read().unix)) {
+        let invalid =
+            |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
+        if let Some(found) = compiled.warnings.iter().find(invalid) {
+            // Clients would refuse what they take now.
+            let ends = certificates.ends().map(rfc3339).unwrap_or_default();
+            let found = Diagnostic {
+                severity: Severity::Fault,
+                hint: format!("{} (the certificate in use is valid until {ends})", found.hint),
+                ..found.clone()
+            };
+            return Err(vec![found]);
+        }
+    }
     let mut compiled = compiled.attacked(Severity::Warning);
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
@@ -345,7 +359,7 @@ pub fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
             ("key", &found.key),
             ("found", &found.found),
             ("right", &found.hint),
-            ("docs", &found.docs()),
+            ("help", &found.help()),
         ],
     );
 }

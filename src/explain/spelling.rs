@@ -163,6 +163,14 @@ impl<'p> Attack<'p> {
             odd.parts.headers.insert(HOST, host);
             self.try_methods(&mut guarded, Kind::Host, &mut odd, methods);
         }
+        for host in
+            host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| odd::others(host))
+        {
+            // A route for all hosts of a domain covers some of these itself.
+            let Ok(host) = HeaderValue::try_from(host) else { continue };
+            odd.parts.headers.insert(HOST, host);
+            self.try_methods(&mut guarded, Kind::OtherHost, &mut odd, methods);
+        }
         odd.parts.headers = guarded.plain.parts.headers.clone();
         for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {
             guarded.plain.parts.method = method.clone();
@@ -297,6 +305,8 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
         Caller::Nobody => "whoever calls".to_owned(),
         Caller::Holder(holding) => format!("a caller with {holding}"),
     };
+    // The service may well look at the host: this alone is no reason to refuse a policy.
+    let severity = if *kind == Kind::OtherHost { Severity::Warning } else { severity };
     let found = format!(
         "`{odd}` passes for {who}, by route \"{}\" ({covers}), though `{plain}` is refused: an upstream that reads both \
          alike gives away what is guarded here",
@@ -306,6 +316,9 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
         Kind::Slash => "a route for the path with the slash and one without, that ask the same",
         Kind::Case | Kind::Parameter | Kind::Encoding | Kind::Host | Kind::Method => {
             "the same asked by both routes, or other servers behind that one"
+        }
+        Kind::OtherHost => {
+            "the host in that route too, the same asked by both, or other servers behind one of them"
         }
     };
     let hint = format!("{cure}; or waive = {{ {} = \"why the service tells them apart\" }}", kind.id());
@@ -353,7 +366,7 @@ mod tests {
         let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
         assert_eq!(ids, ["spelling_slash"], "other spellings have two readings, and are refused");
         let line = findings[0].to_string();
-        assert!(line.starts_with("gateway.toml:11:1: route[0].path: `GET /admin/` passes for whoever calls, by route \"open\" (/{*rest}), though `GET /admin` is refused"), "{line}");
+        assert!(line.starts_with("gateway.toml:11:1: fault: route[0].path: `GET /admin/` passes for whoever calls, by route \"open\" (/{*rest}), though `GET /admin` is refused"), "{line}");
         assert!(line.contains("waive = { spelling_slash = "), "{line}");
     }
 

@@ -6,9 +6,11 @@
 mod admission;
 mod authority;
 mod cases;
+mod certificate;
 mod endpoints;
 mod limits;
 mod lint;
+mod private;
 mod routes;
 mod secrets;
 mod server;

@@ -12,7 +12,7 @@ pub enum Kind {
 }
 
 /// All ids, in the order of the alphabet.
-pub const ALL: [(&str, Kind); 92] = [
+pub const ALL: [(&str, Kind); 106] = [
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
     ("bad_certificate", Kind::Fault),
@@ -32,8 +32,13 @@ pub const ALL: [(&str, Kind); 92] = [
     ("bad_value", Kind::Fault),
     ("cannot_read", Kind::Fault),
     ("cannot_serve", Kind::Fault),
+    ("certificate_expired", Kind::Weakness),
+    ("certificate_name", Kind::Weakness),
+    ("certificate_not_yet_valid", Kind::Weakness),
     ("cleartext_exposed", Kind::Weakness),
+    ("colon_parameter", Kind::Weakness),
     ("duplicate_key", Kind::Fault),
+    ("empty_list", Kind::Weakness),
     ("evadable_limit", Kind::Weakness),
     ("failed_test", Kind::Fault),
     ("guessable_secret", Kind::Weakness),
@@ -42,6 +47,7 @@ pub const ALL: [(&str, Kind); 92] = [
     ("impossible_rule", Kind::Fault),
     ("impossible_test", Kind::Fault),
     ("issuer_in_cleartext", Kind::Weakness),
+    ("issuer_not_told", Kind::Weakness),
     ("lax_cookies", Kind::Weakness),
     ("login_unlimited", Kind::Weakness),
     ("long_access_token", Kind::Weakness),
@@ -66,21 +72,26 @@ pub const ALL: [(&str, Kind); 92] = [
     ("nothing_served", Kind::Fault),
     ("nothing_to_redirect_to", Kind::Fault),
     ("one_key_source", Kind::Fault),
+    ("open_by_another_host", Kind::Weakness),
     ("open_by_default", Kind::Weakness),
     ("optional_with_rule", Kind::Advice),
     ("origin_in_cleartext", Kind::Weakness),
     ("public_below_guarded", Kind::Weakness),
     ("redirect_port", Kind::Advice),
     ("restart_needed", Kind::Fault),
+    ("same_address", Kind::Fault),
     ("same_header", Kind::Fault),
     ("same_issuer", Kind::Fault),
     ("same_name", Kind::Fault),
     ("same_route", Kind::Fault),
     ("same_secret", Kind::Weakness),
     ("secret_in_plain_text", Kind::Weakness),
+    ("secret_readable", Kind::Weakness),
+    ("secret_writable", Kind::Fault),
     ("self_signed", Kind::Weakness),
     ("shadow_mode", Kind::Weakness),
     ("shadowed_route", Kind::Weakness),
+    ("shared_roles", Kind::Weakness),
     ("skipped_key", Kind::Weakness),
     ("slow_signature", Kind::Advice),
     ("spelling_case", Kind::Weakness),
@@ -89,6 +100,7 @@ pub const ALL: [(&str, Kind); 92] = [
     ("spelling_method", Kind::Weakness),
     ("spelling_parameter", Kind::Weakness),
     ("spelling_slash", Kind::Weakness),
+    ("state_not_writable", Kind::Weakness),
     ("tls", Kind::Fault),
     ("token_forwarded", Kind::Weakness),
     ("token_in_query", Kind::Weakness),
@@ -98,6 +110,7 @@ pub const ALL: [(&str, Kind); 92] = [
     ("trusts_everybody", Kind::Weakness),
     ("unknown_algorithm", Kind::Fault),
     ("unknown_key", Kind::Fault),
+    ("unknown_method", Kind::Weakness),
     ("unknown_name", Kind::Fault),
     ("unreachable_route", Kind::Weakness),
     ("unused", Kind::Advice),
@@ -105,7 +118,20 @@ pub const ALL: [(&str, Kind); 92] = [
     ("upstream_in_cleartext", Kind::Weakness),
     ("useless_key", Kind::Fault),
     ("weak_secret", Kind::Fault),
+    ("white_space", Kind::Weakness),
 ];
+
+/// The page that explains every finding.
+const DOCS: &str = include_str!("../../docs/findings.md");
+
+/// The paragraph of the documentation that explains a finding, without its heading; none for an unknown id.
+pub fn paragraph(id: &str) -> Option<&'static str> {
+    kind(id)?;
+    let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
+    let end =
+        section.find("\n## ").unwrap_or(section.len()).min(section.find("\n### ").unwrap_or(section.len()));
+    Some(section[..end].trim())
+}
 
 /// How a finding of this id is taken; none for an id that there is not.
 pub fn kind(id: &str) -> Option<Kind> {
@@ -115,8 +141,6 @@ pub fn kind(id: &str) -> Option<Kind> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const DOCS: &str = include_str!("../../docs/findings.md");
 
     #[test]
     fn every_finding_has_its_paragraph_under_its_kind_and_every_paragraph_its_finding() {
@@ -130,6 +154,16 @@ mod tests {
             let ids: Vec<_> = ALL.iter().filter(|(_, of)| *of == kind).map(|(id, _)| *id).collect();
             assert_eq!(documented, ids, "{title}");
         }
+    }
+
+    #[test]
+    fn a_paragraph_is_that_of_its_finding_and_ends_where_the_next_begins() {
+        for (id, _) in ALL {
+            let text = paragraph(id).unwrap_or_else(|| panic!("{id}"));
+            assert!(text.contains("*Do:*") && !text.contains("\n#"), "{id}: {text}");
+            assert_eq!(text.matches("*Do:*").count(), 1, "{id}: {text}");
+        }
+        assert_eq!(paragraph("no_such_finding"), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub mod upgrade;
 
 pub use head::{Head, HeadBounds};
 pub use host::HostPattern;
-pub use methods::Methods;
+pub use methods::{Methods, known_methods};
 pub use path::Slashes;
 pub use pattern::{Params, PathPattern, PatternFault};
 pub use table::{Conflict, Found, Guard, Matcher, RouteTable};

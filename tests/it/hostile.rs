@@ -19,7 +19,7 @@ fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     // Faults alone, without the section that explains each.
     let lines = |text: &str| -> Vec<String> {
         let faults = text.lines().filter(|line| !line.contains(": warning: "));
-        faults.map(|line| line.split(" [docs/").next().unwrap_or(line).to_owned()).collect()
+        faults.map(|line| line.split(" [portcullis help ").next().unwrap_or(line).to_owned()).collect()
     };
     let (mut said, mut started) = (lines(&check.stdout), lines(&start.stderr));
     let verdict = said.pop().unwrap_or_default();
@@ -119,18 +119,18 @@ fn text_that_is_no_policy_is_refused_at_its_place() {
     let deep = |open: &str, close: &str| format!("a = {}{}", open.repeat(100_000), close.repeat(100_000));
     for (content, says) in [
         (b"".to_vec(), "no [[route]]"),
-        (b"[server]\nhttp = \"\xff\"\n".to_vec(), "gateway.toml:2:9: not UTF-8 at byte 17"),
-        (b"\xff\xfe".iter().copied().chain(utf16).collect(), "gateway.toml:1:1: not UTF-8"),
+        (b"[server]\nhttp = \"\xff\"\n".to_vec(), "gateway.toml:2:9: fault: not UTF-8 at byte 17"),
+        (b"\xff\xfe".iter().copied().chain(utf16).collect(), "gateway.toml:1:1: fault: not UTF-8"),
         (b"[server]\nhttp = \"a\0b\"\n".to_vec(), "gateway.toml:2:"),
         (vec![0; 1 << 20], "gateway.toml:1:1: "),
         (vec![b'a'; 10 << 20], "gateway.toml:1:"),
         (vec![b'\n'; 10 << 20], "no [[route]]"),
-        (deep("[", "]").into(), "gateway.toml:1:21: nested deeper than any key"),
+        (deep("[", "]").into(), "gateway.toml:1:21: fault: nested deeper than any key"),
         (deep("{a=", "}").into(), "nested deeper than any key"),
         (format!("[{}]", ["a"; 100_000].join(".")).into(), "gateway.toml:1:"),
         (
             format!("[server]\n{} = 1\n", "k".repeat(1 << 20)).into(),
-            "gateway.toml:2:1: a key of 1048576 bytes",
+            "gateway.toml:2:1: fault: a key of 1048576 bytes",
         ),
         (format!("[server]\n\"{}\" = 1\n", "\\n".repeat(1 << 20)).into(), "a key of 1048576 bytes"),
         (format!("[server]\nworkers = {}\n", "9".repeat(1 << 20)).into(), "gateway.toml:2:"),
@@ -148,14 +148,14 @@ fn a_file_that_is_far_too_large_is_not_read_to_know_it() {
     let dir = Dir::new();
     File::create(dir.path().join("gateway.toml")).unwrap().set_len(1 << 40).unwrap();
     let said = refused(&dir, "gateway.toml");
-    assert_eq!(said, ["gateway.toml: larger than 16MiB; right would be: a smaller file"]);
+    assert_eq!(said, ["gateway.toml: fault: larger than 16MiB; help: a smaller file"]);
 }
 
 #[test]
 fn the_spellings_of_other_systems_are_read() {
     let text = format!("{ECHO}{}[server]\nhtps = \"\"\n", route("/"));
     let plain = one_fault(&text);
-    assert!(plain.starts_with("gateway.toml:8:1: server.htps: unknown key"), "{plain}");
+    assert!(plain.starts_with("gateway.toml:8:1: fault: server.htps: unknown key"), "{plain}");
     assert_eq!(one_fault(text.replace('\n', "\r\n")), plain);
     assert_eq!(one_fault(format!("\u{feff}{text}")), plain);
     let good = format!("\u{feff}{ECHO}{}", route("/")).replace('\n', "\r\n");
@@ -244,7 +244,7 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
     for huge in ["[".repeat(100_000), "{a=".repeat(30_000), "x".repeat(100_000), "[1,".repeat(30_000)] {
         let said = check(&[("PORTCULLIS_LOG__LEVEL".to_owned(), huge)]);
         assert_eq!(said.len(), 2, "{said:?}");
-        let begins = "environment variable PORTCULLIS_LOG__LEVEL: log.level: ";
+        let begins = "environment variable PORTCULLIS_LOG__LEVEL: fault: log.level: ";
         assert!(said[0].starts_with(begins) && said[0].len() < 1000, "{said:?}");
     }
 }

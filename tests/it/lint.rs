@@ -77,7 +77,7 @@ fn findings_fail_a_strict_check_and_no_other() {
 fn each_finding_is_one_line_that_ends_with_where_it_is_explained() {
     let check = check(WEAK, &[]);
     for id in ["long_leeway", "no_test"] {
-        let anchor = format!("[docs/findings.md#{id}]");
+        let anchor = format!("[portcullis help {id}]");
         let lines: Vec<_> = check.stdout.lines().filter(|line| line.contains(&anchor)).collect();
         assert_eq!(lines.len(), 1, "{check:?}");
         assert!(lines[0].starts_with("gateway.toml:") && lines[0].ends_with(&anchor), "{}", lines[0]);
@@ -129,7 +129,7 @@ fn a_waiver_without_reason_or_of_no_finding_or_of_a_fault_is_a_fault() {
     ] {
         let run = check(&format!("{}{WEAK}", waiving(waiver)), &[]);
         assert_eq!(run.code, Some(1), "{run:?}");
-        assert!(run.text().contains(told) && run.text().contains(&format!("#{id}]")), "{run:?}");
+        assert!(run.text().contains(told) && run.text().contains(&format!("help {id}]")), "{run:?}");
     }
 }
 
@@ -152,7 +152,7 @@ fn a_start_tells_weak_spots_but_neither_advice_nor_what_is_accepted() {
     let log = start(WEAK);
     let told: Vec<_> = log.lines().filter(|line| line.contains("weak spot")).collect();
     assert_eq!(told.len(), 1, "{log}");
-    assert!(told[0].contains("docs/findings.md#long_leeway"), "{log}");
+    assert!(told[0].contains("portcullis help long_leeway"), "{log}");
     let log = start(&format!("{}{WEAK}", waiving("long_leeway = \"their clock\"")));
     assert!(!log.contains("weak spot"), "{log}");
 }
@@ -162,8 +162,8 @@ fn a_secret_of_examples_is_refused_and_never_shown() {
     let dir = written(WEAK, "changeme-changeme-changeme-changeme");
     let run = command(&dir, &["check"]);
     assert_eq!(run.code, Some(1), "{run:?}");
-    assert!(run.text().contains("#weak_secret]") && !run.text().contains("changeme"), "{run:?}");
+    assert!(run.text().contains("help weak_secret]") && !run.text().contains("changeme"), "{run:?}");
     let run = command(&written(WEAK, "0123456789abcdef0123456789abcdef"), &["check"]);
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.text().contains("#guessable_secret]") && !run.text().contains("0123456789"), "{run:?}");
+    assert!(run.text().contains("help guessable_secret]") && !run.text().contains("0123456789"), "{run:?}");
 }

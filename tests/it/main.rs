@@ -40,6 +40,7 @@ mod keys;
 mod limits;
 mod lint;
 mod logs;
+mod mistakes;
 mod pages;
 mod regression;
 mod reload;

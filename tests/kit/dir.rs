@@ -1,5 +1,8 @@
 //! A folder of one test's own, gone when the test is.
 
+use std::fs::{OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,9 +32,22 @@ impl Dir {
         std::fs::rename(self.0.join(beside), self.0.join(name)).expect("both are in the test's own folder");
     }
 
-    /// Writes a file into it.
+    /// Writes a file into it, which only this user may read: it may hold a secret.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        std::fs::write(self.0.join(name), content).expect("a test may write into its own folder");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.0.join(name))
+            .expect("a test may write into its own folder");
+        file.write_all(content.as_ref()).expect("a test may write into its own folder");
+    }
+
+    /// Sets the mode of a file or folder in it.
+    pub fn set_mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.0.join(name), Permissions::from_mode(mode))
+            .expect("a test may change its own files");
     }
 }
 

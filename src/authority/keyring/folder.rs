@@ -126,10 +126,10 @@ impl Folder {
             Err(error) => return Err(self.fault(&error)),
         };
         let mode = fs::metadata(&self.0).map_err(|error| self.fault(&error))?.permissions().mode();
-        if mode & 0o002 != 0 {
+        if mode & 0o022 != 0 {
             // Whoever puts a key there could sign as the authority.
             return Err(format!(
-                "{}: anybody may write to it (mode {:o}): chmod 700 it",
+                "{}: others than its owner may write to it (mode {:o}): chmod 700 it",
                 self.0.display(),
                 mode & 0o7777
             ));

@@ -23,12 +23,14 @@ pub enum Kind {
     Host,
     /// The method.
     Method,
+    /// Another host than the route's own.
+    OtherHost,
 }
 
 impl Kind {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 6] =
-        [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method];
+    pub const ALL: [Self; 7] =
+        [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
 
     /// The finding that such a spelling leads to.
     pub const fn id(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Kind {
             Self::Encoding => "spelling_encoding",
             Self::Host => "spelling_host",
             Self::Method => "spelling_method",
+            Self::OtherHost => "open_by_another_host",
         }
     }
 }
@@ -65,6 +68,17 @@ pub(super) fn hosts(host: &str) -> Vec<String> {
     }
     odd.retain(|odd| odd != host);
     odd
+}
+
+/// Hosts that are not this one, as a client may name them: one that no policy knows, and one of each domain that this one
+/// is in.
+pub(super) fn others(host: &str) -> Vec<String> {
+    let domains =
+        host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));
+    let mut others: Vec<String> = domains.map(|domain| format!("another.{domain}")).collect();
+    others.push("another.invalid".to_owned());
+    others.retain(|other| other != host);
+    others
 }
 
 /// Odd spellings of a method: methods are told apart by case (RFC 9110 section 9.1), but not by every reader.

@@ -1,6 +1,7 @@
 //! What a route says of its callers' credentials: where a token may be, and what a person with a browser meets.
 
 use super::Faults;
+use super::trust::is_ours;
 use crate::authenticate::Sources;
 use crate::authority::Terms;
 use crate::config::file::{self, RouteTable as Table, Source};
@@ -41,12 +42,10 @@ pub(super) fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &
                 sources.query = Some(name.as_str().into());
             }
             Source::Named(name) => match name.parse::<HeaderName>() {
-                Ok(name) if name != http::header::AUTHORIZATION && name != http::header::COOKIE => {
-                    named.push(name)
-                }
+                Ok(name) if !is_ours(&name) => named.push(name),
                 Ok(_) | Err(_) => {
                     let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
-                    faults.fault("bad_header", &key, format!("\"{name}\""), hint);
+                    faults.fault("bad_header", &key, format!("\"{name}\", which means something else"), hint);
                 }
             },
         }

@@ -313,7 +313,8 @@ fn keyring(
     match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
         Ok(keyring) => Some(keyring.scheduled(schedule)),
         Err(why) => {
-            faults.fault("no_signing_key", "authority", why, "a state folder that only the gateway can read");
+            let hint = "a [state] dir that belongs to the gateway's user (chown), with mode 700";
+            faults.fault("no_signing_key", "state.dir", why, hint);
             None
         }
     }

@@ -6,6 +6,7 @@ mod exposure;
 mod names;
 mod routes;
 mod tokens;
+mod written;
 
 use super::Faults;
 use crate::config::file::File;
@@ -30,6 +31,7 @@ pub(super) fn lint(file: &File, policy: &Policy, plan: &ServerPlan, cases: &[Cas
     tokens::lint(&subject, faults);
     routes::lint(&subject, faults);
     names::lint(&subject, faults);
+    written::lint(&subject, faults);
 }
 
 /// What is wrong with the file's waivers themselves.
@@ -51,7 +53,7 @@ pub(super) fn waivers(file: &File, faults: &mut Faults<'_>) {
                         ALL.iter().filter(|(_, kind)| *kind != Kind::Fault).map(|(id, _)| *id).collect();
                     let near = nearest(id, &waivable);
                     let near = near.map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
-                    let hint = format!("{near}the findings are in docs/findings.md");
+                    let hint = format!("{near}`portcullis help findings` lists them");
                     faults.fault("unknown_name", &key, format!("no finding \"{id}\""), hint);
                 }
             }
@@ -77,7 +79,7 @@ mod tests {
         let mut text = format!(
             "[server]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\nadmin = \"127.0.0.1:9900\"\nplain = \"redirect\"\n\
              [tls]\nhsts = \"max-age=31536000\"\n\
-             [policy]\nwaive = {{ secret_in_plain_text = \"of this test alone\" }}\n\
+             [policy]\nwaive = {{ shared_roles = \"both are trusted\", secret_in_plain_text = \"of this test alone\" }}\n\
              [identity]\nforward_token = false\n\
              [authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\ncookies = true\nsame_site = \"strict\"\n\
              origins = [\"https://app.example.com\"]\naccess_expires = \"15m\"\nrefresh_grace = \"10s\"\nrate_limits = [\"login\"]\n\
@@ -253,7 +255,7 @@ mod tests {
             ),
         ] {
             // The waiver is for the secret that every one of these policies holds.
-            let waiver = "waive = { secret_in_plain_text = \"of this test alone\" }\n";
+            let waiver = ", secret_in_plain_text = \"of this test alone\"";
             let told = found(&text(&[(old, bad)], "").replace(waiver, ""));
             assert!(told.contains(&(id, key.to_owned())), "{bad}: {told:?}");
             let rest: Vec<_> = told.iter().filter(|(_, at)| at != key && at != "issuer[0].secret").collect();
@@ -319,7 +321,7 @@ mod tests {
         let waived = text(&[("waive = {", "waive = { no_test = \"tested elsewhere\",")], &many);
         assert_eq!(found(&waived), []);
         let compiled = compiled(&waived);
-        assert_eq!(compiled.waivers.sift(compiled.warnings).waived.len(), 301);
+        assert_eq!(compiled.waivers.sift(compiled.warnings).waived.len(), 302);
     }
 
     #[test]
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn a_finding_names_the_paragraph_that_explains_it() {
         let told = left(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], ""));
-        assert!(told[0].to_string().ends_with("[docs/findings.md#long_leeway]"), "{}", told[0]);
+        assert!(told[0].to_string().ends_with("[portcullis help long_leeway]"), "{}", told[0]);
         assert_eq!(json!(told[0])["docs"], "docs/findings.md#long_leeway");
     }
 

@@ -1,6 +1,6 @@
 //! `[server]`, `[tls]`, `[log]`: where to listen, within which bounds, and what holds for all requests.
 
-use super::Faults;
+use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
 use crate::config::units::Secret;
 use crate::forward::BodyBounds;
@@ -10,9 +10,10 @@ use crate::policy::{Front, ServerPlan};
 use crate::route::head::HeadBounds;
 use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
-use crate::tls::{Files, MinVersion};
+use crate::tls::MinVersion;
 use http::HeaderValue;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -102,6 +103,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             "give one of them an address",
         );
     }
+    same_address(server, faults);
     let redirect = server.plain == file::Plain::Redirect;
     if redirect && https.is_empty() && !http.is_empty() {
         faults.fault(
@@ -146,32 +148,12 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         }
     }
     let tls = file.tls.clone().unwrap_or_default();
-    let certificate = match (tls.certificate.as_str(), tls.key.as_str()) {
-        ("", "") => None,
-        ("", _) => {
-            faults.fault("half_a_pair", "tls.key", "a key without its certificate", "add [tls] certificate");
-            None
-        }
-        (_, "") => {
-            faults.fault("half_a_pair", "tls.certificate", "a certificate without its key", "add [tls] key");
-            None
-        }
-        (certificate, key) => Some(Files { certificate: faults.path(certificate), key: faults.path(key) }),
-    };
+    let certificate = certificate::compile(file, faults);
+    private::state(file, faults);
     let min_version = match tls.min_version {
         file::TlsVersion::Tls12 => MinVersion::Tls12,
         file::TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    if let Some(files) = &certificate
-        && let Err(why) = crate::tls::Certificates::open(files.clone())
-    {
-        faults.fault(
-            "bad_certificate",
-            "tls.certificate",
-            why,
-            "PEM files of a certificate chain and its key",
-        );
-    }
     let human = match file.log.format {
         file::LogFormat::Human => true,
         file::LogFormat::Json => false,
@@ -219,6 +201,24 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             style: if human { Style::Human } else { Style::Json },
             decisions: decisions(file, faults),
         },
+    }
+}
+
+/// Two listeners cannot have one address. Port 0 is a different free port each time.
+fn same_address(server: &file::Server, faults: &mut Faults<'_>) {
+    let mut known: Vec<(SocketAddr, &str)> = Vec::new();
+    for (key, listen) in
+        [("server.https", &server.https), ("server.http", &server.http), ("server.admin", &server.admin)]
+    {
+        for address in listen.addresses().iter().filter(|address| address.port() != 0) {
+            match known.iter().find(|(other, _)| other == address) {
+                Some((_, other)) => {
+                    let found = format!("{address}, where {other} listens as well");
+                    faults.fault("same_address", key, found, "another port for one of the two");
+                }
+                None => known.push((*address, key)),
+            }
+        }
     }
 }
 

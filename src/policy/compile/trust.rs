@@ -1,8 +1,8 @@
 //! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
 
-use super::Faults;
 use super::secrets::{self, Flaw};
-use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet};
+use super::{Faults, private};
+use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, fold_eq};
 use crate::authority::{Terms, sign};
 use crate::config::file::{File, IssuerTable};
 use crate::config::source;
@@ -97,8 +97,10 @@ pub(super) fn identity(
             );
             return None;
         }
-        if seen.contains(&name) {
-            faults.fault("same_header", key, format!("\"{text}\" a second time"), "one name for each fact");
+        // A CGI-like upstream reads `X-User` and `X_User` as one name (RFC 3875 section 4.1.18).
+        if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
+            let found = format!("\"{text}\", which an upstream may read as \"{other}\"");
+            faults.fault("same_header", key, found, "one name for each fact");
             return None;
         }
         seen.push(name.clone());
@@ -185,7 +187,7 @@ fn assertor(
 
 /// Names that mean something else to HTTP or to the gateway, so that identity under them would be overwritten or
 /// break a message.
-fn is_ours(name: &HeaderName) -> bool {
+pub(super) fn is_ours(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
         "host",
@@ -425,8 +427,23 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
             "\"env:NAME\" or \"file:PATH\"; a literal is for development",
         );
     }
+    let is_secret = key.ends_with("secret");
+    if let Secret::File(path) = secret
+        && is_secret
+    {
+        private::look(key, &faults.path(path), faults);
+    }
     match secret.resolve(&faults.loaded.base) {
         Ok(bytes) => {
+            let is_white = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_whitespace);
+            if is_secret && (is_white(bytes.first()) || is_white(bytes.last())) {
+                faults.warn(
+                    "white_space",
+                    key,
+                    "white space at an end of the secret: it is a part of it (one newline at the end of a file is not)",
+                    "the same secret without it, unless whoever else uses it has it too",
+                );
+            }
             let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));
             let hint = "at least 256 random bits: openssl rand -hex 32";
             match flaw {

@@ -167,6 +167,8 @@ fn without_password(text: &str) -> Cow<'_, str> {
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
+    // A slash after the host is the empty path, and no other.
+    let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
         Some("http") => (80, None),
@@ -294,6 +296,7 @@ mod tests {
             ("http://127.0.0.1:9001", "127.0.0.1", 9001),
             ("http://[::1]:9001", "::1", 9001),
             ("http://orders", "orders", 80),
+            ("http://orders:9001/", "orders", 9001),
         ] {
             let server = server(text, None).unwrap();
             assert_eq!((&*server.host, server.port), (host, port), "{text}");
@@ -302,7 +305,8 @@ mod tests {
             "127.0.0.1:9001",
             "ftp://a:1",
             "http://a:1/path",
-            "http://a:1/",
+            "http://a:1//",
+            "http://a:1/?",
             "http://a:1?q",
             "http://user@a:1",
             "http://:80",

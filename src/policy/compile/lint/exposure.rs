@@ -77,6 +77,7 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
 
 /// The address that stands where a host does.
 fn host(authority: &str) -> Option<IpAddr> {
+    let authority = authority.trim_end_matches('/');
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse().ok();
     authority.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| bare(authority))
 }

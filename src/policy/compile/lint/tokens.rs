@@ -1,7 +1,7 @@
 //! Whose tokens are believed, for how long, and where they go.
 
 use super::Subject;
-use crate::config::file::{File, SameSite};
+use crate::config::file::{File, RouteTable, SameSite};
 use crate::config::units::Secret;
 use crate::policy::compile::Faults;
 use std::net::IpAddr;
@@ -62,6 +62,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     evadable(file, faults);
+    several_issuers(file, faults);
     let Some(authority) = &file.authority else { return };
     if Duration::from(authority.refresh_grace) > GRACE_MUCH {
         faults.warn(
@@ -109,6 +110,46 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "authority.same_site",
             "\"lax\": a link of another site brings the session's cookies along",
             "\"strict\"; a route with login = \"page\" leads back by itself",
+        );
+    }
+}
+
+/// Roles and subjects of several issuers are names of one space, unless the policy keeps them apart.
+fn several_issuers(file: &File, faults: &mut Faults<'_>) {
+    let count = file.issuer.len() + usize::from(file.authority.is_some());
+    if count < 2 {
+        return;
+    }
+    let asks_for_names = |route: &RouteTable| {
+        !route.roles.is_empty() || !route.all_roles.is_empty() || !route.scopes.is_empty()
+    };
+    let open = |route: &&RouteTable| asks_for_names(route) && !route.claims.contains_key("iss");
+    let mut routes = file.route.iter().enumerate().filter(|(_, route)| open(route));
+    if let Some((index, first)) = routes.next() {
+        let more = routes.count();
+        let name = if first.name.is_empty() { &first.path } else { &first.name };
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let list = if first.roles.is_empty() && first.all_roles.is_empty() { "scopes" } else { "roles" };
+        faults.warn(
+            "shared_roles",
+            &format!(
+                "route[{index}].{}",
+                if first.roles.is_empty() && list == "roles" { "all_roles" } else { list }
+            ),
+            format!(
+                "route \"{name}\"{more} asks for {list}, and each of {count} issuers can give them to anybody"
+            ),
+            "claims = { iss = \"…\" } on routes that one issuer alone is to open",
+        );
+    }
+    if file.identity.issuer.is_empty() && !file.identity.subject.is_empty() {
+        faults.warn(
+            "issuer_not_told",
+            "identity.issuer",
+            format!(
+                "empty, with {count} issuers: to a service a subject of one is the same as that of another"
+            ),
+            "\"X-Auth-Issuer\", and a service that looks at both",
         );
     }
 }

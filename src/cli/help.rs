@@ -1,0 +1,87 @@
+//! `portcullis help`: the commands, one command, or what a finding means and what to do about it.
+//!
+//! The program holds the text of docs/findings.md: on the machine where a finding is read there may be nothing else.
+
+use super::{Format, USAGE, complain, say};
+use crate::config::place::nearest;
+use crate::policy::findings::{ALL, Kind, kind, paragraph};
+use clap::Args;
+use serde_json::json;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+/// The word for all findings.
+const FINDINGS: &str = "findings";
+
+/// What to explain.
+#[derive(Debug, Args)]
+pub(super) struct Topic {
+    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command.
+    #[arg(value_name = "TOPIC")]
+    topic: Option<String>,
+}
+
+pub(super) fn run(format: Format, request: &Topic) -> ExitCode {
+    let mut program = super::program();
+    let Some(topic) = request.topic.as_deref() else {
+        say(program.render_long_help().to_string().trim_end());
+        return ExitCode::SUCCESS;
+    };
+    if topic == FINDINGS {
+        say(&list(format));
+        return ExitCode::SUCCESS;
+    }
+    if let (Some(kind), Some(text)) = (kind(topic), paragraph(topic)) {
+        match format {
+            Format::Text => say(&format!("{topic} ({})\n\n{text}", word(kind))),
+            Format::Json => say(&format!("{:#}", json!({ "id": topic, "kind": word(kind), "text": text }))),
+        }
+        return ExitCode::SUCCESS;
+    }
+    program.build();
+    if let Some(command) = program.find_subcommand_mut(topic) {
+        say(command.render_long_help().to_string().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let mut known: Vec<&str> = ALL.iter().map(|(id, _)| *id).chain([FINDINGS]).collect();
+    known.extend(program.get_subcommands().map(clap::Command::get_name));
+    let near = nearest(topic, &known).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
+    complain(&format!(
+        "no finding and no command {topic:?}{near}; `portcullis help findings` lists all findings"
+    ));
+    ExitCode::from(USAGE)
+}
+
+const fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Fault => "fault",
+        Kind::Weakness => "weakness",
+        Kind::Advice => "advice",
+    }
+}
+
+/// All ids by their kind.
+fn list(format: Format) -> String {
+    let of = |kind: Kind| ALL.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id);
+    match format {
+        Format::Json => {
+            let all = ALL.map(|(id, kind)| json!({ "id": id, "kind": word(kind) }));
+            format!("{:#}", json!(all[..]))
+        }
+        Format::Text => {
+            let mut text = String::new();
+            for (title, kind) in [
+                ("Faults (the policy is not served):", Kind::Fault),
+                ("Weaknesses (reported by check, at start and at reload):", Kind::Weakness),
+                ("Advice (reported by check):", Kind::Advice),
+            ] {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{title}");
+                for id in of(kind) {
+                    let _ = writeln!(text, "  {id}");
+                }
+            }
+            text + "\n`portcullis help ID` explains one."
+        }
+    }
+}

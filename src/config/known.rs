@@ -1,0 +1,132 @@
+//! The keys that a policy has, table by table, and the one that an unknown key was meant to be.
+//!
+//! Only a policy with an unknown key asks: the names come out of the schema, which is made of the types that read the file.
+
+use super::place::nearest;
+use super::schema::schema;
+use serde_json::Value;
+use std::sync::OnceLock;
+
+/// Shorter names are the beginning of too many.
+const BEGINNING_MIN: usize = 3;
+/// More tables than these are not listed.
+const TABLES_SHOWN: usize = 4;
+
+/// A table as a header names it (`[server]`, `[[route]]`, `[upstream.NAME]`), and the keys in it.
+#[derive(Debug)]
+struct Table {
+    header: String,
+    keys: Vec<String>,
+}
+
+/// All tables of a policy.
+fn tables() -> &'static [Table] {
+    static TABLES: OnceLock<Vec<Table>> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        let mut tables = Vec::new();
+        collect(&schema(), "", false, &mut tables);
+        tables
+    })
+}
+
+fn collect(schema: &Value, name: &str, is_list: bool, tables: &mut Vec<Table>) {
+    if let Some(items) = schema.get("items").filter(|items| items.get("properties").is_some()) {
+        return collect(items, name, true, tables);
+    }
+    if let Some(named) = schema.get("additionalProperties").filter(|named| named.get("properties").is_some())
+    {
+        return collect(named, &format!("{name}.NAME"), false, tables);
+    }
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    let header = match (name, is_list) {
+        ("", _) => "the top of the file".to_owned(),
+        (name, true) => format!("[[{name}]]"),
+        (name, false) => format!("[{name}]"),
+    };
+    tables.push(Table { header, keys: properties.keys().cloned().collect() });
+    for (key, inner) in properties {
+        let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+        collect(inner, &name, false, tables);
+    }
+}
+
+/// What helps with a key that its table does not have; `siblings` are those that it has.
+pub(super) fn help(name: &str, siblings: &[&str]) -> String {
+    let lower = name.to_ascii_lowercase();
+    let is_near = |known: &&str| strsim::damerau_levenshtein(&lower, known) <= 1;
+    let begins = |known: &&str| lower.len() >= BEGINNING_MIN && known.starts_with(&lower);
+    let comparable = name.len() <= 64;
+    let one = |found: Option<&&str>| found.map(|known| format!("the nearest key is \"{known}\""));
+    if let Some(help) = one(siblings.iter().find(|known| comparable && is_near(known))) {
+        return help;
+    }
+    let owners: Vec<&str> = tables()
+        .iter()
+        .filter(|table| table.keys.contains(&lower))
+        .map(|table| table.header.as_str())
+        .collect();
+    if !owners.is_empty() {
+        return match owners.len() {
+            ..=TABLES_SHOWN => format!("\"{lower}\" is a key of {}", owners.join(" and ")),
+            _ => format!(
+                "\"{lower}\" is a key of other tables, such as {}",
+                owners[..TABLES_SHOWN].join(" and ")
+            ),
+        };
+    }
+    let here = || one(siblings.iter().find(|known| comparable && begins(known)));
+    let like = || nearest(&lower, siblings).map(|known| format!("the nearest key is \"{known}\""));
+    if let Some(help) = here().or_else(like) {
+        return help;
+    }
+    let all: Vec<&str> = tables().iter().flat_map(|table| &table.keys).map(String::as_str).collect();
+    let elsewhere = nearest(&lower, &all).and_then(|known| {
+        let owner = tables().iter().find(|table| table.keys.iter().any(|key| key == known))?;
+        Some(format!("the nearest key is \"{known}\" of {}; ", owner.header))
+    });
+    format!("{}one of {}", elsewhere.unwrap_or_default(), siblings.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_those_of_a_policy() {
+        let headers: Vec<&str> = tables().iter().map(|table| table.header.as_str()).collect();
+        for header in [
+            "the top of the file",
+            "[server]",
+            "[server.bounds]",
+            "[[route]]",
+            "[upstream.NAME]",
+            "[authority.client.NAME]",
+        ] {
+            assert!(headers.contains(&header), "{header}: {headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_apart_by_what_it_was_meant_to_be() {
+        let issuer = ["issuer", "audience", "algorithms", "jwks", "secret", "public_key", "kid", "leeway"];
+        let route = ["name", "path", "roles", "rate_limits", "access", "timeout"];
+        let bounds = ["header_timeout", "headers", "body_size"];
+        for (name, siblings, help) in [
+            ("aud", &issuer[..], "the nearest key is \"audience\""),
+            ("alg", &issuer, "the nearest key is \"algorithms\""),
+            ("acess", &route, "the nearest key is \"access\""),
+            ("Access", &route, "the nearest key is \"access\""),
+            ("trusted_proxies", &bounds, "\"trusted_proxies\" is a key of [server]"),
+            ("cookies", &bounds, "\"cookies\" is a key of [authority]"),
+            (
+                "trustd_proxies",
+                &bounds,
+                "the nearest key is \"trusted_proxies\" of [server]; one of header_timeout",
+            ),
+            ("colour", &bounds, "one of header_timeout, headers, body_size"),
+        ] {
+            let told = super::help(name, siblings);
+            assert!(told.starts_with(help), "{name}: {told}");
+        }
+    }
+}

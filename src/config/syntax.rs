@@ -1,0 +1,368 @@
+//! What is wrong with a text that is not TOML, in words that a person can act on.
+//!
+//! The parser says where it stopped and which rule of the grammar it was in. The cause is read from the text around that
+//! place. No value is shown: it may be a secret.
+
+use std::fmt;
+use toml_edit::{ImDocument, Item, TableLike};
+
+/// A fault of syntax: what was found, what to write, and where, if not where the parser stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Syntax {
+    pub(super) found: String,
+    pub(super) hint: String,
+    pub(super) offset: usize,
+}
+
+/// Explains the parser's message about a byte of the text.
+pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
+    let stopped = stopped.min(text.len());
+    let said = |offset: usize, found: &str, hint: &str| Syntax {
+        found: found.to_owned(),
+        hint: hint.to_owned(),
+        offset,
+    };
+    if let Some(twice) = duplicate(text, stopped, message) {
+        return twice;
+    }
+    let line = Line::around(text, stopped);
+    if let Some(quote) = line.text.find(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}']) {
+        let hint = "straight quotes: KEY = \"text\"";
+        return said(line.start + quote, "a typographic quotation mark", hint);
+    }
+    match line.shape() {
+        Shape::OpenText(at) => {
+            return said(
+                line.start + at,
+                "text without a closing quote on its line",
+                "close it: KEY = \"text\"",
+            );
+        }
+        Shape::OpenHeader => {
+            return said(
+                line.start,
+                "a table's header without its closing bracket",
+                "[table], or [[table]] for an element of a list",
+            );
+        }
+        Shape::Header | Shape::Other => {}
+    }
+    if message.contains("escape") {
+        let hint =
+            "a backslash is written \\\\; or put the text into single quotes, where it stands for itself";
+        return said(stopped, "a backslash that begins no escape sequence", hint);
+    }
+    if let Some(list) = open_list(text, stopped) {
+        let first = Line::around(text, list);
+        return match Line::rest(text, stopped).chars().next() {
+            Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => said(
+                stopped,
+                "two elements of a list without a comma between them",
+                "a comma behind each element",
+            ),
+            _ => {
+                let (_, number) = (first.start, text[..list].matches('\n').count() + 1);
+                let hint = format!("close the list that begins on line {number} with ]");
+                Syntax { found: "a list without its closing bracket".to_owned(), hint, offset: list }
+            }
+        };
+    }
+    if message.contains("inline table") {
+        return said(
+            stopped,
+            "an inline table that is not complete",
+            "{ KEY = VALUE, KEY = VALUE }, on one line",
+        );
+    }
+    if let Some((key, value)) = line.text.split_once('=') {
+        let (key, value) = (key.trim(), value.trim());
+        let value = value.split('#').next().unwrap_or_default().trim_end();
+        let at = line.start + line.text.find('=').map_or(0, |equals| equals + 1);
+        return match value {
+            "" => said(at, "a key without a value", "KEY = VALUE; \"\" for empty text"),
+            "True" | "TRUE" | "yes" | "Yes" | "on" | "On" => {
+                said(at, "a truth value in another spelling", "true")
+            }
+            "False" | "FALSE" | "no" | "No" | "off" | "Off" => {
+                said(at, "a truth value in another spelling", "false")
+            }
+            _ if key.contains(' ') && !key.contains(['"', '\'']) => said(
+                line.start,
+                "a key with a space in it",
+                "a name of letters, digits, - and _; or in quotes",
+            ),
+            _ if value.starts_with(|first: char| {
+                first.is_alphabetic() || matches!(first, '/' | '$' | '.' | '*' | '<')
+            }) =>
+            {
+                said(at, "text without quotes", "text stands in quotes: KEY = \"text\"")
+            }
+            _ if value.starts_with(['"', '\'']) => said(
+                stopped,
+                "something behind the text of a value",
+                "one KEY = VALUE a line; a quote within text is written \\\"; a comment begins with #",
+            ),
+            _ if value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'_')) => {
+                said(at, "a number that is too large", "a number of at most 18 digits")
+            }
+            _ if value.starts_with(|first: char| first.is_ascii_digit()) => said(
+                at,
+                "a value that is no number",
+                "text such as an address or a duration stands in quotes: KEY = \"30s\"",
+            ),
+            _ => said(stopped, message, "KEY = VALUE, with text in quotes (TOML 1.0)"),
+        };
+    }
+    let trimmed = line.text.trim_start();
+    if trimmed.starts_with("//") || trimmed.starts_with(';') || trimmed.starts_with("--") {
+        return said(line.start, "a comment in another language's spelling", "a comment begins with #");
+    }
+    if trimmed.split_once(':').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_bare)) {
+        return said(line.start, "a key with a colon behind it", "TOML writes KEY = VALUE");
+    }
+    if !trimmed.is_empty() && trimmed.trim_end().chars().all(|char| is_bare(char) || char == '.') {
+        return said(line.start, "a name without a value", "KEY = VALUE, or a header such as [server]");
+    }
+    said(stopped, message, "KEY = VALUE, [table] or [[table]], with text in quotes (TOML 1.0)")
+}
+
+const fn is_bare(char: char) -> bool {
+    char.is_ascii_alphanumeric() || matches!(char, '_' | '-')
+}
+
+const fn begins_value(char: char) -> bool {
+    matches!(char, '"' | '\'' | '{' | '[' | '+' | '-') || char.is_ascii_digit() || matches!(char, 't' | 'f')
+}
+
+/// Whether a line looks like `key = …`.
+fn is_assignment(line: &str) -> bool {
+    line.trim_start().split_once('=').is_some_and(|(key, _)| {
+        let key = key.trim_end();
+        !key.is_empty() && key.chars().all(|char| is_bare(char) || char == '.')
+    })
+}
+
+/// One line of a text.
+struct Line<'t> {
+    start: usize,
+    text: &'t str,
+}
+
+/// What a line is made of.
+enum Shape {
+    /// A string begins here and does not end on this line.
+    OpenText(usize),
+    /// `[table`
+    OpenHeader,
+    /// `[table]`
+    Header,
+    /// Anything else.
+    Other,
+}
+
+impl<'t> Line<'t> {
+    fn around(text: &'t str, at: usize) -> Self {
+        // The end of a line belongs to it.
+        let start = text.as_bytes()[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let len =
+            text.as_bytes()[start..].iter().position(|byte| *byte == b'\n').unwrap_or(text.len() - start);
+        let line = text.get(start..start + len).unwrap_or_default();
+        Self { start, text: line.strip_suffix('\r').unwrap_or(line) }
+    }
+
+    /// The next line that is not empty, from a byte on.
+    fn rest(text: &'t str, at: usize) -> &'t str {
+        text.get(at..).and_then(|rest| rest.trim_start().lines().next()).unwrap_or_default()
+    }
+
+    fn shape(&self) -> Shape {
+        let bytes = self.text.as_bytes();
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'#' => break,
+                // A string over several lines is not looked into.
+                b'"' | b'\'' if bytes[at..].starts_with(&[*byte; 3]) => return Shape::Other,
+                b'"' | b'\'' => {
+                    let start = at;
+                    loop {
+                        at += 1;
+                        match bytes.get(at) {
+                            None => return Shape::OpenText(start),
+                            Some(b'\\') if *byte == b'"' => at += 1,
+                            Some(end) if end == byte => break,
+                            Some(_) => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        let trimmed = self.text.split('#').next().unwrap_or_default().trim();
+        match trimmed.strip_prefix('[') {
+            Some(_) if is_assignment(trimmed) || trimmed.contains(['"', ',']) => Shape::Other,
+            Some(rest) => {
+                let double = rest.starts_with('[');
+                let closed = if double { rest.ends_with("]]") } else { rest.ends_with(']') };
+                if closed { Shape::Header } else { Shape::OpenHeader }
+            }
+            None => Shape::Other,
+        }
+    }
+}
+
+/// Where a list begins that is open at this byte: the bracket of the last `key = [` before it without its end.
+fn open_list(text: &str, at: usize) -> Option<usize> {
+    let before = &text.as_bytes()[..at];
+    let mut open = Vec::new();
+    let mut index = 0;
+    while let Some(byte) = before.get(index) {
+        match byte {
+            b'#' => {
+                index +=
+                    before[index..].iter().position(|byte| *byte == b'\n').unwrap_or(before.len() - index)
+            }
+            b'"' | b'\'' => index = super::layer::end_of_string(before, index),
+            b'[' | b'{' => open.push((*byte, index)),
+            b']' | b'}' => drop(open.pop()),
+            _ => {}
+        }
+        index += 1;
+    }
+    match open.last() {
+        Some((b'[', start)) => Some(*start),
+        Some(_) | None => None,
+    }
+}
+
+/// A key that stands twice, with its first place.
+fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
+    let (_, rest) = message.split_once("duplicate key `")?;
+    let (name, rest) = rest.split_once('`')?;
+    let table = rest.split_once('`').and_then(|(_, table)| table.strip_suffix('`')).unwrap_or_default();
+    let line = Line::around(text, stopped);
+    let first = first_place(&text[..line.start], table, name);
+    let found = match first {
+        Some(first) => {
+            let number = text[..first].matches('\n').count() + 1;
+            format!("\"{}\" a second time; the first is on line {number}", Shown(name))
+        }
+        None => format!("\"{}\" a second time", Shown(name)),
+    };
+    let hint = match line.shape() {
+        Shape::Header => "one header for a table, with all its keys below it".to_owned(),
+        Shape::OpenText(_) | Shape::OpenHeader | Shape::Other => "keep one of the two".to_owned(),
+    };
+    Some(Syntax { found, hint, offset: stopped })
+}
+
+/// Where a key stands in the part of a text before its second place.
+fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
+    let document = ImDocument::parse(before).ok()?;
+    let mut here: &dyn TableLike = document.as_table();
+    for step in table.split('.').filter(|step| !step.is_empty()) {
+        here = match here.get(step)? {
+            // The element at hand is the last one.
+            Item::ArrayOfTables(list) => list.get(list.len().checked_sub(1)?)?,
+            item => item.as_table_like()?,
+        };
+    }
+    let (key, item) = here.get_key_value(name.trim_matches(['"', '\'']))?;
+    let span =
+        item.as_table().and_then(toml_edit::Table::span).or_else(|| key.span()).or_else(|| item.span());
+    span.map(|span| span.start)
+}
+
+/// A name that a message repeats: not longer than one reads.
+struct Shown<'n>(&'n str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.char_indices().nth(100) {
+            Some((end, _)) => write!(f, "{}…", &self.0[..end]),
+            None => f.write_str(self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load_text;
+    use crate::diagnostic::Place;
+
+    #[test]
+    fn each_slip_is_told_by_its_line_and_by_what_to_write() {
+        let mut wrong = Vec::new();
+        for (text, line, found, hint) in [
+            ("[server]\nhttps = \n", 2, "a key without a value", "KEY = VALUE"),
+            ("[server]\nhttps = \"127.0.0.1:1\nhttp = \"\"\n", 2, "without a closing quote", "close it"),
+            ("[server]\nhttps = '127.0.0.1:1\nhttp = \"\"\n", 2, "without a closing quote", "close it"),
+            ("[server]\nplain = redirect\n", 2, "text without quotes", "in quotes"),
+            ("[server]\ndrain = 30s\n", 2, "no number", "\"30s\""),
+            ("[server]\nhttps = 127.0.0.1:8443\n", 2, "no number", "in quotes"),
+            ("[identity]\nforward_token = True\n", 2, "truth value", "true"),
+            ("[identity]\nforward_token = no\n", 2, "truth value", "false"),
+            ("[[route]]\nmethods = [\"GET\" \"PUT\"]\n", 2, "without a comma", "a comma"),
+            ("[[route]]\nmethods = [\n  \"GET\"\n  \"PUT\"\n]\n", 4, "without a comma", "a comma"),
+            (
+                "[[route]]\nmethods = [\"GET\"\npath = \"/\"\n",
+                2,
+                "without its closing bracket",
+                "begins on line 2 with ]",
+            ),
+            ("[[route]]\nmethods = [\"GET\"", 2, "without its closing bracket", "line 2 with ]"),
+            ("[server\nhttps = \"\"\n", 1, "without its closing bracket", "[table]"),
+            ("[[route]\npath = \"/\"\n", 1, "without its closing bracket", "[[table]]"),
+            ("[server]\nhttps: \"\"\n", 2, "colon", "KEY = VALUE"),
+            ("[server]\n// a comment\n", 2, "comment", "#"),
+            ("[server]\nhttps\n", 2, "a name without a value", "KEY = VALUE"),
+            ("[server]\nhttps = \u{201c}x\u{201d}\n", 2, "typographic", "straight quotes"),
+            ("[state]\ndir = \"C:\\data\"\n", 2, "backslash", "single quotes"),
+            ("[state]\ndir = \"a\" \"b\"\n", 2, "behind the text", "#"),
+            ("[state]\ndir = \"a\" // why\n", 2, "behind the text", "#"),
+            ("[state]\nthe dir = \"a\"\n", 2, "a key with a space", "quotes"),
+            (
+                "[state]\ndir = \"a\"\n[log]\n[state]\ndir = \"b\"\n",
+                4,
+                "\"state\" a second time; the first is on line 1",
+                "one header",
+            ),
+            (
+                "[state]\ndir = \"a\"\ndir = \"b\"\n",
+                3,
+                "\"dir\" a second time; the first is on line 2",
+                "keep one",
+            ),
+            (
+                "[[route]]\npath = \"/\"\n[[route]]\nname = \"x\"\npath = \"/a\"\npath = \"/b\"\n",
+                6,
+                "\"path\" a second time; the first is on line 5",
+                "keep one",
+            ),
+            (
+                "[upstream.a]\nbuiltin = \"echo\"\n[upstream.b]\n[upstream.a]\n",
+                4,
+                "\"a\" a second time; the first is on line 1",
+                "one header",
+            ),
+            ("[policy]\nwaive = { a = \"x\", a = \"y\" }\n", 2, "\"a\" a second time", "keep one"),
+            ("[policy]\nwaive = { a = \"x\",\n b = \"y\" }\n", 2, "inline table", "on one line"),
+            ("[server]\nworkers = 99999999999999999999\n", 2, "too large", "digits"),
+        ] {
+            let faults = load_text("f", text.to_owned(), "".into(), Vec::new()).expect_err(text);
+            let fault = &faults[0];
+            let at = match &fault.place {
+                Place::Line { line, .. } => *line,
+                _ => 0,
+            };
+            if (faults.len(), fault.id, at) != (1, "bad_toml", line)
+                || !fault.found.contains(found)
+                || !fault.hint.contains(hint)
+            {
+                wrong.push(format!("{text:?}: want {line} {found:?} {hint:?}, got {fault}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

@@ -1,0 +1,131 @@
+//! What can be obeyed as it is written, and was hardly meant so.
+
+use super::Subject;
+use crate::config::file::{File, Literal};
+use crate::config::place::nearest;
+use crate::policy::compile::Faults;
+use crate::route::known_methods;
+
+pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
+    let file = subject.file;
+    empty_lists(file, faults);
+    methods(file, faults);
+    colons(file, faults);
+    white_space(file, faults);
+}
+
+/// An empty list looks like a rule, and is none.
+fn empty_lists(file: &File, faults: &mut Faults<'_>) {
+    for (index, route) in file.route.iter().enumerate() {
+        let lists = [
+            ("roles", route.roles.is_empty(), "asks for no role"),
+            ("all_roles", route.all_roles.is_empty(), "asks for no role"),
+            ("scopes", route.scopes.is_empty(), "asks for no scope"),
+            ("claims", route.claims.is_empty(), "asks for no claim"),
+            ("methods", route.methods.is_empty(), "stands for every method"),
+        ];
+        for (name, is_empty, means) in lists {
+            let key = format!("route[{index}].{name}");
+            if is_empty && faults.loaded.places.is_given(&key) {
+                let hint = format!("the names that are meant; or no {name}, which says the same");
+                faults.warn("empty_list", &key, format!("an empty list {means}"), hint);
+            }
+        }
+    }
+}
+
+/// A method that no client sends covers no request.
+fn methods(file: &File, faults: &mut Faults<'_>) {
+    for (index, route) in file.route.iter().enumerate() {
+        for (nth, method) in route.methods.iter().enumerate() {
+            if known_methods().any(|known| known == method) {
+                continue;
+            }
+            let known: Vec<&str> = known_methods().collect();
+            let near = nearest(&method.to_ascii_uppercase(), &known);
+            let near = near.map(|near| format!("\"{near}\", the nearest one; ")).unwrap_or_default();
+            let hint = format!("{near}or a waiver, if clients do send it");
+            let key = format!("route[{index}].methods[{nth}]");
+            faults.warn("unknown_method", &key, format!("\"{method}\" is no registered method"), hint);
+        }
+    }
+}
+
+/// `/items/:id` is how other routers write a parameter.
+fn colons(file: &File, faults: &mut Faults<'_>) {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(is_word);
+    for (index, route) in file.route.iter().enumerate() {
+        let name = route.path.split('/').find_map(|segment| segment.strip_prefix(':').filter(is_name));
+        if let Some(name) = name {
+            faults.warn(
+                "colon_parameter",
+                &format!("route[{index}].path"),
+                format!("`:{name}` is a literal segment here, and covers no other"),
+                format!("`{{{name}}}` for a parameter"),
+            );
+        }
+    }
+}
+
+/// Names are compared exactly, and nobody sees white space at an end.
+fn white_space(file: &File, faults: &mut Faults<'_>) {
+    let mut look = |key: &dyn Fn() -> String, text: &str| {
+        if text.trim() != text {
+            faults.warn(
+                "white_space",
+                &key(),
+                format!("white space at an end of {text:?}: it is a part of the name"),
+                format!("{:?}", text.trim()),
+            );
+        }
+    };
+    let mut names = |table: &str, lists: &[(&str, &[String])]| {
+        for (name, list) in lists {
+            for (nth, text) in list.iter().enumerate() {
+                look(&|| format!("{table}.{name}[{nth}]"), text);
+            }
+        }
+    };
+    for (index, issuer) in file.issuer.iter().enumerate() {
+        names(&format!("issuer[{index}]"), &[("audience", &issuer.audience), ("types", &issuer.types)]);
+    }
+    if let Some(authority) = &file.authority {
+        names("authority", &[("audience", &authority.audience)]);
+        for (id, client) in &authority.client {
+            let lists: [(&str, &[String]); 3] =
+                [("roles", &client.roles), ("scopes", &client.scopes), ("audience", &client.audience)];
+            names(&format!("authority.client.{id}"), &lists);
+        }
+    }
+    for (index, route) in file.route.iter().enumerate() {
+        names(&format!("route[{index}]"), &[("roles", &route.roles), ("all_roles", &route.all_roles)]);
+    }
+    for (index, issuer) in file.issuer.iter().enumerate() {
+        let kid = issuer.kid.as_deref().unwrap_or_default();
+        for (name, text) in
+            [("issuer", &*issuer.issuer), ("kid", kid), ("roles", &issuer.roles), ("scopes", &issuer.scopes)]
+        {
+            look(&|| format!("issuer[{index}].{name}"), text);
+        }
+    }
+    if let Some(authority) = &file.authority {
+        look(&|| "authority.issuer".to_owned(), &authority.issuer);
+        for (claim, attribute) in &authority.claims {
+            look(&|| format!("authority.claims.{claim}"), claim);
+            look(&|| format!("authority.claims.{claim}"), attribute);
+        }
+    }
+    for name in file.upstream.keys() {
+        look(&|| format!("upstream.{name}"), name);
+    }
+    for (index, route) in file.route.iter().enumerate() {
+        look(&|| format!("route[{index}].name"), &route.name);
+        for (claim, value) in &route.claims {
+            look(&|| format!("route[{index}].claims.{claim}"), claim);
+            if let Literal::Text(text) = value {
+                look(&|| format!("route[{index}].claims.{claim}"), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! A certificate chain and its key, as files hold them: read, or refused in words that lead to the right command.
+
+use super::Files;
+use crate::config::source;
+use crate::config::units::ByteSize;
+use crate::moment::rfc3339;
+use rustls::client::verify_server_name;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use std::fmt;
+use std::path::Path;
+use yasna::tags::TAG_UTCTIME;
+use yasna::{ASN1Result, BERReader, Tag};
+use zeroize::Zeroizing;
+
+/// The largest file of a chain or a key that is read: a thousand times what is usual.
+const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
+
+/// Which of the two files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The chain.
+    Certificate,
+    /// The key.
+    Key,
+}
+
+/// Why a pair cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// The file that is at fault.
+    pub part: Part,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.found, self.hint)
+    }
+}
+
+/// From when to when a certificate holds, in seconds since 1970 (RFC 5280 section 4.1.2.5): both ends are included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// `notBefore`.
+    pub begins: u64,
+    /// `notAfter`.
+    pub ends: u64,
+}
+
+impl Validity {
+    /// Of a certificate; none where it cannot be read.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
+            Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
+                reader.read_utctime()?.datetime().unix_timestamp()
+            } else {
+                reader.read_generalized_time()?.datetime().unix_timestamp()
+            })
+        };
+        let read = yasna::parse_der(certificate, |reader| {
+            reader.read_sequence(|reader| {
+                let validity = reader.next().read_sequence(|reader| {
+                    reader.read_optional(|reader| {
+                        reader.read_tagged(Tag::context(0), |reader| reader.read_der())
+                    })?;
+                    let (_serial, _signature, _issuer) =
+                        (reader.next().read_der()?, reader.next().read_der()?, reader.next().read_der()?);
+                    let validity = reader
+                        .next()
+                        .read_sequence(|reader| Ok((moment(reader.next())?, moment(reader.next())?)))?;
+                    while reader.read_optional(|reader| reader.read_der())?.is_some() {}
+                    Ok(validity)
+                })?;
+                while reader.read_optional(|reader| reader.read_der())?.is_some() {}
+                Ok(validity)
+            })
+        });
+        let (begins, ends) = read.ok()?;
+        // Before 1970 is long ago.
+        let unsigned = |moment: i64| u64::try_from(moment).unwrap_or(0);
+        Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
+    }
+
+    /// Why it does not hold at a moment; none where it does.
+    pub fn fault(self, now: u64) -> Option<Invalid> {
+        match () {
+            () if now > self.ends => Some(Invalid::Expired(self.ends)),
+            () if now < self.begins => Some(Invalid::NotYet(self.begins)),
+            () => None,
+        }
+    }
+}
+
+/// Why a certificate does not hold now, with the moment at which it ended or will begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// It has expired.
+    Expired(u64),
+    /// It is not valid yet.
+    NotYet(u64),
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Expired(ends) => write!(f, "expired on {}", rfc3339(*ends)),
+            Self::NotYet(begins) => write!(f, "is not valid before {}", rfc3339(*begins)),
+        }
+    }
+}
+
+/// Whether a certificate is for a name (RFC 9525); if not, the names that it is for.
+pub fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    let name = ServerName::try_from(name).ok()?;
+    match verify_server_name(&parsed, &name) {
+        Ok(()) => None,
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext {
+            presented,
+            ..
+        })) => {
+            // The library writes them as `DnsName("a.example.com")`.
+            let bare = |name: String| match (name.find('"'), name.rfind('"')) {
+                (Some(start), Some(end)) if start < end => name[start + 1..end].to_owned(),
+                _ => name
+                    .split_once('(')
+                    .map_or(name.clone(), |(_, rest)| rest.trim_end_matches(')').to_owned()),
+            };
+            Some(presented.into_iter().map(bare).collect())
+        }
+        Err(_) => Some(Vec::new()),
+    }
+}
+
+/// Reads a chain and its key.
+///
+/// # Errors
+/// Which of the files is at fault, and what to do about it.
+pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
+    let certificates = chain(&files.certificate)?;
+    let fault = |found: &str, hint: String| Unusable {
+        part: Part::Key,
+        found: format!("{}: {found}", files.key.display()),
+        hint,
+    };
+    let bytes = Zeroizing::new(bytes(Part::Key, &files.key)?);
+    let key = match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) if !is_encrypted(&bytes) => key,
+        Ok(_) | Err(_) => {
+            let (found, hint) = no_key(&bytes, &files.key);
+            return Err(fault(found, hint));
+        }
+    };
+    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).map_err(|error| {
+        fault(
+            &format!("holds a key of a kind that is not supported ({error})"),
+            "an RSA key of at least 2048 bits, or one of P-256, P-384 or Ed25519".to_owned(),
+        )
+    })?;
+    let pair = CertifiedKey::new(certificates, key);
+    match pair.keys_match() {
+        // Of a key whose public half cannot be told nothing is known to be wrong.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let later = (1..pair.cert.len()).find(|nth| {
+                CertifiedKey::new(vec![pair.cert[*nth].clone()], pair.key.clone()).keys_match() == Ok(())
+            });
+            Err(match later {
+                Some(nth) => Unusable {
+                    part: Part::Certificate,
+                    found: format!(
+                        "{}: the server's own certificate is number {}, behind those of its authorities",
+                        files.certificate.display(),
+                        nth + 1
+                    ),
+                    hint: "the server's own certificate first, then the one that signed it, and so on"
+                        .to_owned(),
+                },
+                None => fault(
+                    &format!("is not the key of the certificate in {}", files.certificate.display()),
+                    format!(
+                        "the key of this certificate: `openssl x509 -noout -pubkey -in {}` and `openssl pkey -pubout -in {}` print the same for a pair",
+                        files.certificate.display(),
+                        files.key.display()
+                    ),
+                ),
+            })
+        }
+        Err(error) => Err(Unusable {
+            part: Part::Certificate,
+            found: format!("{}: the first certificate cannot be read ({error})", files.certificate.display()),
+            hint: format!("openssl x509 -noout -text -in {}", files.certificate.display()),
+        }),
+    }
+}
+
+fn bytes(part: Part, path: &Path) -> Result<Vec<u8>, Unusable> {
+    source::read(path, FILE_MAX).map_err(|why| Unusable {
+        part,
+        found: format!("{}: {why}", path.display()),
+        hint: "a PEM file that the gateway's user can read".to_owned(),
+    })
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let bytes = Zeroizing::new(bytes(Part::Certificate, path)?);
+    let fault = |found: &str, hint: String| Unusable {
+        part: Part::Certificate,
+        found: format!("{}: {found}", path.display()),
+        hint,
+    };
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => {
+            let (found, hint) = no_certificate(&bytes, path);
+            Err(fault(found, hint))
+        }
+        Err(error) => Err(fault(
+            &format!("cannot be read as PEM: {error}"),
+            "whole blocks from BEGIN CERTIFICATE to END CERTIFICATE".to_owned(),
+        )),
+    }
+}
+
+fn holds(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
+}
+
+/// Whether bytes are DER: a sequence whose length has two bytes, as certificates and most keys have, or one.
+fn is_der(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x30, 0x81..=0x83, ..])
+        || matches!(bytes, [0x30, len, rest @ ..] if rest.len() == usize::from(*len))
+}
+
+fn is_encrypted(bytes: &[u8]) -> bool {
+    holds(bytes, "BEGIN ENCRYPTED PRIVATE KEY") || holds(bytes, "Proc-Type: 4,ENCRYPTED")
+}
+
+/// What a file is that holds no certificate, and what to do.
+fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
+    let path = path.display();
+    match () {
+        () if bytes.is_empty() => ("is empty", "a PEM file of the certificate chain".to_owned()),
+        () if holds(bytes, "PRIVATE KEY-----") => (
+            "holds a private key and no certificate",
+            "the certificate's file here, and the key's in `key`".to_owned(),
+        ),
+        () if holds(bytes, "BEGIN CERTIFICATE REQUEST") || holds(bytes, "BEGIN NEW CERTIFICATE REQUEST") => {
+            ("holds a certificate request", "the certificate that the authority made of it".to_owned())
+        }
+        () if holds(bytes, "BEGIN PUBLIC KEY") => ("holds a public key", "the certificate's file".to_owned()),
+        () if holds(bytes, "BEGIN PKCS7") => (
+            "holds PKCS #7",
+            format!("PEM certificates: openssl pkcs7 -print_certs -in {path} -out {path}.pem"),
+        ),
+        () if is_der(bytes) => {
+            ("is DER and not PEM", format!("PEM: openssl x509 -inform der -in {path} -out {path}.pem"))
+        }
+        () => ("holds no certificate", "a PEM file with BEGIN CERTIFICATE".to_owned()),
+    }
+}
+
+/// What a file is that holds no usable key, and what to do.
+fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
+    let path = path.display();
+    match () {
+        () if bytes.is_empty() => ("is empty", "a PEM file of the private key".to_owned()),
+        () if is_encrypted(bytes) => (
+            "is encrypted, and nobody is there to type its passphrase",
+            format!("a key without passphrase, with mode 600: openssl pkey -in {path} -out {path}.plain"),
+        ),
+        () if holds(bytes, "BEGIN OPENSSH PRIVATE KEY") => {
+            ("is in OpenSSH's own format", format!("PKCS #8: ssh-keygen -p -m PKCS8 -f {path}, on a copy"))
+        }
+        () if holds(bytes, "BEGIN CERTIFICATE") => (
+            "holds a certificate and no private key",
+            "the key's file here, and the certificate's in `certificate`".to_owned(),
+        ),
+        () if holds(bytes, "BEGIN PUBLIC KEY") => ("holds a public key", "the private key's file".to_owned()),
+        () if is_der(bytes) => {
+            ("is DER and not PEM", format!("PEM: openssl pkey -inform der -in {path} -out {path}.pem"))
+        }
+        () => ("holds no private key in PEM", "a PEM file of the private key".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_reading_the_validity_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..80)) {
+            let _ = Validity::of(&CertificateDer::from(bytes));
+        }
+    }
+
+    #[test]
+    fn a_certificate_holds_from_its_first_second_to_its_last() {
+        // RFC 5280 section 4.1.2.5: the period from notBefore through notAfter, inclusive.
+        let validity = Validity { begins: 10, ends: 20 };
+        for (now, fault) in
+            [(9, Some(Invalid::NotYet(10))), (10, None), (20, None), (21, Some(Invalid::Expired(20)))]
+        {
+            assert_eq!(validity.fault(now), fault, "{now}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_certificate_are_told_where_another_is_asked_for() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names = ["a.example.com", "*.b.example.com", "127.0.0.1"].map(str::to_owned);
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        for name in ["a.example.com", "A.EXAMPLE.COM", "x.b.example.com", "127.0.0.1"] {
+            assert_eq!(names_other(certificate.der(), name), None, "{name}");
+        }
+        for name in ["example.com", "b.example.com", "y.x.b.example.com", "127.0.0.2"] {
+            let told = names_other(certificate.der(), name).unwrap_or_else(|| panic!("{name}"));
+            assert!(told.iter().any(|name| name == "a.example.com"), "{name}: {told:?}");
+        }
+    }
+}

@@ -1,0 +1,645 @@
+//! Mistakes that operators make in the policy and in the files beside it: each gets the line that it is on, and words that
+//! a person can act on. Rows of "Configuration mistakes" (operators, section 3) and of attacks C13, C14, D1, D5.
+
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{Finished, command, command_in, completed, write_policy};
+use crate::kit::{Portcullis, Upstream, eventually};
+use crate::reload::reload;
+use crate::{PUBLIC, policy};
+use serde_json::Value;
+use std::net::TcpListener;
+
+const ECHO: &str = "[upstream.echo]\nbuiltin = \"echo\"\n";
+const ROUTE: &str = "[[route]]\npath = \"/x\"\nupstream = \"echo\"\n";
+const SECRET: &str = "q7Vd0mY2cXk9Ru4LzTf1HsWb8JnPe5Ga";
+
+fn issuer(rest: &str) -> String {
+    format!(
+        "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\nsecret = \"file:secret\"\n{rest}"
+    )
+}
+
+/// A folder with this policy as it stands, and a secret beside it.
+fn in_dir(text: &str) -> Dir {
+    let dir = Dir::new();
+    dir.write("gateway.toml", text);
+    dir.write("secret", SECRET);
+    dir
+}
+
+fn findings(checked: &Finished) -> Vec<Value> {
+    let report: Value =
+        serde_json::from_str(&checked.stdout).unwrap_or_else(|error| panic!("{error}: {checked:?}"));
+    report["diagnostics"].as_array().unwrap().clone()
+}
+
+/// Whether one of the findings has this id, is on this line, and says all these words; each after the last.
+#[track_caller]
+fn has(found: &[Value], severity: &str, id: &str, line: usize, words: &[&str]) {
+    let fits = |one: &&Value| {
+        let text = format!("{}; {}", one["found"].as_str().unwrap(), one["hint"].as_str().unwrap());
+        let is_there = one["place"]["line"] == line && one["id"] == id && one["severity"] == severity;
+        is_there && words.iter().all(|word| text.contains(word))
+    };
+    assert!(found.iter().any(|one| fits(&one)), "{severity} {id} {line} {words:?}: {found:#?}");
+}
+
+fn checked(dir: &Dir) -> Vec<Value> {
+    findings(&command(dir, &["check", "--format", "json"]))
+}
+
+#[test]
+fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
+    let route = format!("{ECHO}{ROUTE}");
+    for (text, severity, id, line, words) in [
+        // Tables and lists of them.
+        (
+            format!("[route]\npath = \"/\"\n{ECHO}"),
+            "fault",
+            "bad_type",
+            1,
+            &["[route] is one table", "write [[route]]"][..],
+        ),
+        (format!("[issuer]\n{route}"), "fault", "bad_type", 1, &["write [[issuer]]"]),
+        (
+            format!("[[upstream.api]]\nbuiltin = \"echo\"\n{route}"),
+            "fault",
+            "bad_type",
+            1,
+            &["write [upstream.api]"],
+        ),
+        (format!("[[server]]\n{route}"), "fault", "bad_type", 1, &["write [server]"]),
+        // Keys.
+        (format!("[[issuer]]\naud = \"a\"\n{route}"), "fault", "unknown_key", 2, &["\"audience\""]),
+        (
+            format!("{ECHO}{ROUTE}rate = \"1/s\"\n"),
+            "fault",
+            "unknown_key",
+            6,
+            &["a key of [rate_limit.NAME]"],
+        ),
+        (
+            format!("[server.bounds]\ntrusted_proxies = []\n{route}"),
+            "fault",
+            "unknown_key",
+            2,
+            &["a key of [server]"],
+        ),
+        (format!("[server]\ncookies = true\n{route}"), "fault", "unknown_key", 2, &["a key of [authority]"]),
+        // TOML itself.
+        (
+            format!("[server]\nhttps = \"127.0.0.1:1\nhttp = \"\"\n{route}"),
+            "fault",
+            "bad_toml",
+            2,
+            &["closing quote"],
+        ),
+        (format!("[[route]]\nmethods = [\"GET\" \"PUT\"]\n{ECHO}"), "fault", "bad_toml", 2, &["a comma"]),
+        (
+            format!("[server]\nhttp = \"\"\nadmin = \"\"\nhttp = \"\"\n{route}"),
+            "fault",
+            "bad_toml",
+            4,
+            &["the first is on line 2"],
+        ),
+        // Values.
+        (
+            format!("[server]\ndrain = \"1.5s\"\n{route}"),
+            "fault",
+            "bad_value",
+            2,
+            &["a fraction", "\"1500ms\""],
+        ),
+        (
+            format!("[server]\ndrain = \"30 s\"\n{route}"),
+            "fault",
+            "bad_value",
+            2,
+            &["white space", "\"30s\""],
+        ),
+        (
+            format!("[server.bounds]\nbody_size = \"1.5MiB\"\n{route}"),
+            "fault",
+            "bad_value",
+            2,
+            &["\"1536KiB\""],
+        ),
+        (
+            format!("[rate_limit.a]\nrate = \"10 / s\"\n{route}"),
+            "fault",
+            "bad_value",
+            2,
+            &["white space", "\"10/s\""],
+        ),
+        (
+            format!("[server]\nhttp = \"127.0.0.1:9443\"\nhttps = \"127.0.0.1:9443\"\n{route}"),
+            "fault",
+            "same_address",
+            2,
+            &["127.0.0.1:9443", "server.https"],
+        ),
+        (
+            format!("[server]\nadmin = \"127.0.0.1:8443\"\n{route}"),
+            "fault",
+            "same_address",
+            2,
+            &["127.0.0.1:8443"],
+        ),
+        // Rules that are none.
+        (
+            format!("{}{ECHO}{ROUTE}roles = []\n", issuer("")),
+            "warning",
+            "empty_list",
+            11,
+            &["asks for no role"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}methods = []\n", issuer("")),
+            "warning",
+            "empty_list",
+            11,
+            &["every method"],
+        ),
+        (format!("{}{ECHO}{ROUTE}roles = true\n", issuer("")), "fault", "bad_type", 11, &["true", "text"]),
+        (
+            format!("{}{ECHO}{ROUTE}roles = [\"a\", false]\n", issuer("")),
+            "fault",
+            "bad_type",
+            11,
+            &["false", "text"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}methods = [\"GTE\"]\n", issuer("")),
+            "warning",
+            "unknown_method",
+            11,
+            &["\"GTE\"", "\"GET\""],
+        ),
+        (
+            format!("{}{ECHO}[[route]]\npath = \"/items/:id\"\nupstream = \"echo\"\n", issuer("")),
+            "warning",
+            "colon_parameter",
+            9,
+            &["`:id`", "`{id}`"],
+        ),
+        // White space that nobody sees.
+        (
+            format!("{}{route}", issuer("").replace(".com/", ".com/ ")),
+            "warning",
+            "white_space",
+            2,
+            &["https://id.example.com/ ", "\"https://id.example.com/\""],
+        ),
+        (
+            format!("{}{route}", issuer("").replace("\"a\"", "\" a\"")),
+            "warning",
+            "white_space",
+            3,
+            &["\" a\"", "\"a\""],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}roles = [\"admin \"]\n", issuer("")),
+            "warning",
+            "white_space",
+            11,
+            &["\"admin\""],
+        ),
+        // C14: names of headers.
+        (
+            format!("[identity]\nsubject = \"X-U\"\nroles = \"X_U\"\n{}{route}", issuer("")),
+            "fault",
+            "same_header",
+            3,
+            &["X_U", "x-u"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}sources = [{{ header = \"Host\" }}]\n", issuer("")),
+            "fault",
+            "bad_header",
+            11,
+            &["Host"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}sources = [{{ header = \"Content-Length\" }}]\n", issuer("")),
+            "fault",
+            "bad_header",
+            11,
+            &["Content-Length"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}sources = [{{ header = \"connection\" }}]\n", issuer("")),
+            "fault",
+            "bad_header",
+            11,
+            &["connection"],
+        ),
+        // D5: several issuers.
+        (
+            format!("{}{}{ECHO}{ROUTE}roles = [\"admin\"]\n", issuer(""), issuer("").replace("id.", "id2.")),
+            "warning",
+            "shared_roles",
+            16,
+            &["2 issuers", "iss"],
+        ),
+        (
+            format!("[identity]\nissuer = \"\"\n{}{}{route}", issuer(""), issuer("").replace("id.", "id2.")),
+            "warning",
+            "issuer_not_told",
+            2,
+            &["2 issuers"],
+        ),
+    ] {
+        let found = checked(&in_dir(&text));
+        has(&found, severity, id, line, words);
+    }
+}
+
+#[test]
+fn what_is_right_beside_a_mistake_is_not_told_of() {
+    let two = format!("{}{}", issuer(""), issuer("").replace("id.", "id2."));
+    for (text, id) in [
+        (format!("{}{ECHO}{ROUTE}roles = [\"a\"]\n", issuer("")), "empty_list"),
+        (format!("{}{ECHO}{ROUTE}", issuer("")), "empty_list"),
+        (format!("{}{ECHO}{ROUTE}methods = [\"PROPFIND\", \"PURGE\"]\n", issuer("")), "unknown_method"),
+        (format!("{}{ECHO}{ROUTE}roles = [\"shop admin\"]\n", issuer("")), "white_space"),
+        (
+            format!("{}{ECHO}[[route]]\npath = \"/v1/things:batch\"\nupstream = \"echo\"\n", issuer("")),
+            "colon_parameter",
+        ),
+        (
+            format!("[server]\nhttp = \"127.0.0.1:0\"\nhttps = \"127.0.0.1:0\"\n{}{ECHO}{ROUTE}", issuer("")),
+            "same_address",
+        ),
+        (
+            format!("{two}{ECHO}{ROUTE}roles = [\"a\"]\nclaims = {{ iss = \"https://id.example.com/\" }}\n"),
+            "shared_roles",
+        ),
+        (format!("{two}{ECHO}{ROUTE}"), "issuer_not_told"),
+        (
+            format!("{}[upstream.a]\nservers = [\"http://127.0.0.1:1/\"]\n{ECHO}{ROUTE}", issuer("")),
+            "bad_server",
+        ),
+    ] {
+        let found = checked(&in_dir(&text));
+        assert!(!found.iter().any(|one| one["id"] == id), "{id}: {found:#?}");
+        assert!(!found.iter().any(|one| one["severity"] == "fault"), "{id}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_secret_with_white_space_at_an_end_is_told_of_and_one_newline_is_not() {
+    let policy = format!("{}{ECHO}{ROUTE}", issuer(""));
+    for (secret, is_told) in [
+        (SECRET.to_owned(), false),
+        (format!("{SECRET}\n"), false),
+        (format!("{SECRET}\r\n"), false),
+        (format!("{SECRET}\n\n"), true),
+        (format!("{SECRET} \n"), true),
+        (format!(" {SECRET}"), true),
+    ] {
+        let dir = in_dir(&policy);
+        dir.write("secret", &secret);
+        let checked = command(&dir, &["check", "--format", "json"]);
+        let found = findings(&checked);
+        let told = found.iter().filter(|one| one["id"] == "white_space").collect::<Vec<_>>();
+        assert_eq!(!told.is_empty(), is_told, "{secret:?}: {found:#?}");
+        assert!(told.iter().all(|one| one["place"]["line"] == 5), "{found:#?}");
+        assert!(!checked.text().contains(SECRET), "the secret is not shown");
+    }
+}
+
+/// C13: the same rule for every file that holds a secret (CWE-732, ASVS 13.3.2).
+#[test]
+fn a_secret_file_that_others_may_read_or_change_is_told_of() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let text = format!("[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\n{}{ECHO}{ROUTE}", issuer(""));
+    let dir = in_dir(&text);
+    dir.write("c.pem", certificate.pem());
+    dir.write("k.pem", key.serialize_pem());
+    dir.set_mode("c.pem", 0o644);
+    for (file, line) in [("secret", 8), ("k.pem", 3)] {
+        for (mode, told) in [
+            (0o600, None),
+            (0o640, None),
+            (0o400, None),
+            (0o644, Some(("warning", "secret_readable"))),
+            (0o660, Some(("fault", "secret_writable"))),
+            (0o666, Some(("fault", "secret_writable"))),
+        ] {
+            dir.set_mode(file, mode);
+            let found = checked(&dir);
+            match told {
+                Some((severity, id)) => {
+                    has(&found, severity, id, line, &[file, &format!("{mode:o}"), "chmod 600"])
+                }
+                None => {
+                    let of_mode = |one: &&Value| one["id"].as_str().unwrap().starts_with("secret_");
+                    assert_eq!(found.iter().find(of_mode), None, "{file} {mode:o}");
+                }
+            }
+        }
+        dir.set_mode(file, 0o600);
+    }
+    // The key that the gateway made itself.
+    let dir = in_dir(&format!("[state]\ndir = \"state\"\n{}{ECHO}{ROUTE}", issuer("")));
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    dir.write("state/certificate-key.pem", key.serialize_pem());
+    dir.set_mode("state/certificate-key.pem", 0o644);
+    has(&checked(&dir), "warning", "secret_readable", 2, &["certificate-key.pem"]);
+}
+
+#[test]
+fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_told_of() {
+    let authority = "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\n";
+    let dir = in_dir(&format!("[state]\ndir = \"state\"\n{authority}{ECHO}{ROUTE}"));
+    std::fs::create_dir(dir.path().join("state")).unwrap();
+    for (mode, told) in [
+        (0o700, None),
+        (0o750, None),
+        (0o770, Some(("fault", "no_signing_key", "chmod 700"))),
+        (0o777, Some(("fault", "no_signing_key", "chmod 700"))),
+        (0o500, Some(("warning", "state_not_writable", "may not write"))),
+    ] {
+        dir.set_mode("state", mode);
+        let found = checked(&dir);
+        match told {
+            Some((severity, id, word)) => has(&found, severity, id, 2, &["state", word, "chown"]),
+            None => assert!(
+                !found.iter().any(
+                    |one| ["no_signing_key", "state_not_writable"].contains(&one["id"].as_str().unwrap())
+                ),
+                "{mode:o}: {found:#?}"
+            ),
+        }
+    }
+    dir.set_mode("state", 0o700);
+}
+
+/// A certificate for these names from and to the beginning of these years, with its key.
+fn pair(names: &[&str], from: i32, to: i32) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(to, 1, 1);
+    let certificate = parameters.self_signed(&key).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+const TLS: &str = "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
+
+fn certified(certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>, rest: &str) -> Dir {
+    let dir = in_dir(&format!("{TLS}{}{ECHO}{rest}", issuer("")));
+    dir.write("cert.pem", certificate);
+    dir.write("key.pem", key);
+    dir
+}
+
+#[test]
+fn a_certificate_that_clients_will_refuse_is_a_finding() {
+    let authority = "[authority]\nissuer = \"https://id.test:8443\"\naudience = [\"a\"]\n";
+    let hosts = "[[route]]\nhost = \"api.test\"\npath = \"/\"\nupstream = \"echo\"\n[[route]]\nhost = \"*.shop.test\"\npath = \"/\"\nupstream = \"echo\"\n";
+    let rest = format!("{ROUTE}{hosts}{authority}");
+    let all = ["id.test", "api.test", "*.shop.test"];
+    for (names, from, to, told) in [
+        (&all[..], 2000, 2046, None),
+        (&all, 2000, 2020, Some(("certificate_expired", &["expired on 2020-01-01T00:00:00Z"][..]))),
+        (&all, 2046, 2047, Some(("certificate_not_yet_valid", &["before 2046-01-01T00:00:00Z"]))),
+        (
+            &["api.test", "*.shop.test"],
+            2000,
+            2046,
+            Some(("certificate_name", &["is for api.test, *.shop.test", "\"id.test\" of authority.issuer"])),
+        ),
+        (
+            &["id.test", "x.test"],
+            2000,
+            2046,
+            Some((
+                "certificate_name",
+                &["\"*.shop.test\" of route[2].host", "\"api.test\" of route[1].host"],
+            )),
+        ),
+    ] {
+        let (certificate, key) = pair(names, from, to);
+        let found = checked(&certified(certificate, key, &rest));
+        match told {
+            Some((id, words)) => has(&found, "warning", id, 2, words),
+            None => assert!(
+                !found.iter().any(|one| one["id"].as_str().unwrap().starts_with("certificate_")),
+                "{found:#?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_certificate_or_key_is_told_by_what_it_is() {
+    let (certificate, key) = pair(&["localhost"], 2000, 2046);
+    let (_, other) = pair(&["localhost"], 2000, 2046);
+    let der = |pem: &str| rcgen_der(pem);
+    let block =
+        |name: &str, head: &str| format!("-----BEGIN {name}-----\n{head}TUlJ\n-----END {name}-----\n");
+    let encrypted = block("ENCRYPTED PRIVATE KEY", "");
+    let sec1 = block("EC PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n");
+    for (chain, own, line, words) in [
+        (
+            certificate.clone().into_bytes(),
+            other.into_bytes(),
+            3,
+            &["not the key of the certificate", "openssl pkey -pubout"][..],
+        ),
+        (key.clone().into_bytes(), certificate.clone().into_bytes(), 2, &["holds a private key"]),
+        (
+            certificate.clone().into_bytes(),
+            certificate.clone().into_bytes(),
+            3,
+            &["holds a certificate and no private key"],
+        ),
+        (der(&certificate), key.clone().into_bytes(), 2, &["is DER", "openssl x509 -inform der -in"]),
+        (certificate.clone().into_bytes(), der(&key), 3, &["is DER", "openssl pkey -inform der -in"]),
+        (certificate.clone().into_bytes(), encrypted.into_bytes(), 3, &["is encrypted", "openssl pkey -in"]),
+        (certificate.clone().into_bytes(), sec1.into_bytes(), 3, &["is encrypted", "openssl pkey -in"]),
+        (certificate.clone().into_bytes(), Vec::new(), 3, &["is empty"]),
+        (Vec::new(), key.clone().into_bytes(), 2, &["is empty"]),
+        (
+            block("CERTIFICATE REQUEST", "").into_bytes(),
+            key.clone().into_bytes(),
+            2,
+            &["certificate request"],
+        ),
+        (certificate.clone().into_bytes(), block("OPENSSH PRIVATE KEY", "").into_bytes(), 3, &["ssh-keygen"]),
+    ] {
+        let found = checked(&certified(chain, own, ROUTE));
+        has(&found, "fault", "bad_certificate", line, words);
+    }
+    let dir = certified(&certificate, &key, ROUTE);
+    std::fs::remove_file(dir.path().join("key.pem")).unwrap();
+    has(&checked(&dir), "fault", "bad_certificate", 3, &["key.pem", "No such file"]);
+    // The chain in the wrong order.
+    let (authority, _) = pair(&["ca.test"], 2000, 2046);
+    let found = checked(&certified(format!("{authority}{certificate}"), &key, ROUTE));
+    has(&found, "fault", "bad_certificate", 2, &["number 2", "first"]);
+}
+
+/// What stands in a PEM file's one block.
+fn rcgen_der(pem: &str) -> Vec<u8> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    match CertificateDer::from_pem_slice(pem.as_bytes()) {
+        Ok(certificate) => certificate.to_vec(),
+        Err(_) => PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap().secret_der().to_vec(),
+    }
+}
+
+#[test]
+fn a_reload_never_replaces_a_valid_certificate_by_one_that_clients_refuse() {
+    let upstream = Upstream::start();
+    let (certificate, key) = pair(&["localhost"], 2000, 2046);
+    let gateway =
+        Portcullis::with(&format!("[server]\nhttps = \"127.0.0.1:0\"\n{TLS}{}", policy(&upstream, PUBLIC)))
+            .file("cert.pem", certificate)
+            .file("key.pem", key)
+            .start();
+    for (from, to, id) in [(2000, 2020, "certificate_expired"), (2046, 2047, "certificate_not_yet_valid")] {
+        let (certificate, key) = pair(&["localhost"], from, to);
+        gateway.dir().replace("key.pem", key);
+        gateway.dir().replace("cert.pem", certificate);
+        let answer = reload(&gateway);
+        assert_eq!(answer.status, 422, "{answer:?}");
+        let report = answer.json();
+        let found = report["diagnostics"].as_array().unwrap();
+        let line = found[0]["place"]["line"].as_u64().unwrap();
+        let text = std::fs::read_to_string(gateway.dir().path().join("gateway.toml")).unwrap();
+        assert!(
+            text.lines().nth(usize::try_from(line).unwrap() - 1).unwrap().starts_with("certificate"),
+            "{report:#}"
+        );
+        assert_eq!((&found[0]["id"], &found[0]["severity"]), (&id.into(), &"fault".into()), "{report:#}");
+        // Nor does the watcher.
+        eventually("the watcher says why", || {
+            gateway.log_text().contains(if to == 2020 {
+                "expired on 2020"
+            } else {
+                "is not valid before 2046"
+            })
+        });
+    }
+    assert!(!gateway.log_text().contains("the certificate was replaced"));
+    let (certificate, key) = pair(&["localhost"], 2000, 2047);
+    gateway.dir().replace("key.pem", key);
+    gateway.dir().replace("cert.pem", certificate);
+    reload(&gateway).is(200);
+}
+
+#[test]
+fn a_listener_that_cannot_be_had_is_told_in_the_logs_own_format_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let dir = Dir::new();
+    write_policy(
+        &dir,
+        &format!(
+            "[log]\nformat = \"json\"\n[server]\nhttp = \"127.0.0.1:{port}\"\n{ECHO}{ROUTE}access = \"public\"\n"
+        ),
+    );
+    let run = command(&dir, &["run"]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let lines: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON alone")).collect();
+    let last = lines.last().unwrap();
+    assert_eq!((&last["level"], &last["message"]), (&"error".into(), &"cannot start".into()), "{run:?}");
+    let why = last["why"].as_str().unwrap();
+    assert!(
+        why.contains("[server] http: cannot listen on") && why.contains(&format!("sport = :{port}")),
+        "{why}"
+    );
+    // 192.0.2.0/24 is nobody's (RFC 5737), and so not this machine's.
+    dir.write("gateway.toml", completed(&format!("[log]\nformat = \"human\"\n[server]\nhttp = \"192.0.2.1:8080\"\n{ECHO}{ROUTE}access = \"public\"\n")));
+    let run = command(&dir, &["run"]);
+    assert!(run.code == Some(1) && run.stderr.contains("no such address"), "{run:?}");
+}
+
+#[test]
+fn a_guard_by_host_that_another_host_walks_around_is_a_finding() {
+    let routes = |weaker: &str| {
+        format!(
+            "{}{ECHO}[upstream.site]\nbuiltin = \"echo\"\n[[route]]\nname = \"report\"\nhost = \"internal.example.com\"\npath = \"/report\"\nupstream = \"echo\"\nroles = [\"staff\"]\n{weaker}",
+            issuer("")
+        )
+    };
+    let public = |rest: &str| {
+        format!("[[route]]\nname = \"open\"\npath = \"/{{*rest}}\"\naccess = \"public\"\n{rest}\n")
+    };
+    for (weaker, is_told) in [
+        (public("upstream = \"echo\""), true),
+        (public("upstream = \"echo\"\nhost = \"*.example.com\""), true),
+        (public("upstream = \"site\""), false),
+        (public("upstream = \"echo\"\nhost = \"www.example.com\""), false),
+        ("[[route]]\npath = \"/{*rest}\"\nupstream = \"echo\"\nroles = [\"staff\"]\n".to_owned(), false),
+        ("[[route]]\npath = \"/other\"\nupstream = \"echo\"\naccess = \"public\"\n".to_owned(), false),
+    ] {
+        let dir = in_dir(&routes(&weaker));
+        let found = checked(&dir);
+        if is_told {
+            has(&found, "warning", "open_by_another_host", 13, &["another.", "/report", "route \"open\""]);
+        } else {
+            assert!(!found.iter().any(|one| one["id"] == "open_by_another_host"), "{weaker}: {found:#?}");
+        }
+        let strict = command(&dir, &["check", "--strict"]);
+        assert_eq!(strict.code, Some(1), "there is no test: {strict:?}");
+    }
+}
+
+#[test]
+fn the_program_explains_its_findings_itself() {
+    let dir = Dir::new();
+    let help = command(&dir, &["help", "open_by_another_host"]);
+    assert_eq!(help.code, Some(0), "{help:?}");
+    assert!(
+        help.stdout.starts_with("open_by_another_host (weakness)\n") && help.stdout.contains("*Do:*"),
+        "{help:?}"
+    );
+    let all = command(&dir, &["help", "findings"]);
+    assert!(all.code == Some(0) && all.stdout.contains("\n  bad_toml\n"), "{all:?}");
+    let near = command(&dir, &["help", "open_by_anoter_host"]);
+    assert!(near.code == Some(2) && near.stderr.contains("the nearest is open_by_another_host"), "{near:?}");
+    // A finding names the command that explains it.
+    dir.write("gateway.toml", "[server]\nhtps = \"\"\n");
+    let check = command(&dir, &["check"]);
+    let line = check.stdout.lines().find(|line| line.contains("htps")).unwrap();
+    assert!(line.starts_with("gateway.toml:2:1: fault: server.htps: unknown key; help: "), "{line}");
+    assert!(line.ends_with("[portcullis help unknown_key]"), "{line}");
+}
+
+#[test]
+fn the_help_of_a_command_lists_the_formats_that_it_has() {
+    let dir = Dir::new();
+    for (arguments, has, has_not) in [
+        (&["check", "--help"][..], "text, json, junit, tap", "csv"),
+        (&["routes", "--help"], "text, json, csv, markdown", "junit"),
+        (&["token", "mint", "--help"], "text, json", "junit"),
+        (&["init", "--help"], "text, json", "markdown"),
+    ] {
+        let help = command(&dir, arguments);
+        assert_eq!(help.code, Some(0), "{help:?}");
+        assert!(help.stdout.contains(has) && !help.stdout.contains(has_not), "{arguments:?}: {help:?}");
+    }
+    let wrong = command(&dir, &["init", "--format", "junit"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+}
+
+#[test]
+fn the_last_line_counts_the_endpoints_of_the_authority_apart() {
+    let dir = in_dir(&format!(
+        "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\n{ECHO}{ROUTE}"
+    ));
+    let check = command_in(&dir, &["check"], &[]);
+    let last = check.stdout.lines().last().unwrap();
+    assert!(last.contains("good: 1 route and ") && last.contains(" of the authority, "), "{last}");
+    let dir = in_dir(&format!("{}{ECHO}{ROUTE}", issuer("")));
+    let check = command(&dir, &["check"]);
+    assert!(check.stdout.lines().last().unwrap().contains("good: 1 route, "), "{check:?}");
+}
