@@ -213,3 +213,22 @@ fn what_the_program_is_made_of_is_in_the_image_that_builds_it() {
     }
     assert!(included > 1, "the page of the login and the reference at least");
 }
+
+#[test]
+fn the_readme_links_to_files_that_exist_and_to_each_of_them_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link);
+    let pictures =
+        readme.split("src=\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(link, _)| link);
+    let mut seen = BTreeSet::new();
+    for link in links.chain(pictures) {
+        assert!(seen.insert(link), "{link} is linked twice");
+        assert!(link.starts_with("https://") || root.join(link).exists(), "{link} does not exist");
+    }
+    let documents = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    for document in documents.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".md"))
+    {
+        assert!(seen.contains(&*format!("docs/{document}")), "docs/{document} is in no table of the README");
+    }
+}
