@@ -54,8 +54,9 @@ impl Gateway {
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = runtime_ready() {
                     // Without its core a share of all connections would hang in a queue that nobody reads.
-                    let (core, error) = (index.to_string(), error.to_string());
-                    journal.event(Level::Error, "a core cannot work", &[("core", &core), ("error", &error)]);
+                    let error = error.to_string();
+                    let fields = [("core", index.into()), ("error", (&error).into())];
+                    journal.event_with(Level::Error, "a core cannot work", &fields);
                     journal.close();
                     std::process::exit(1);
                 }

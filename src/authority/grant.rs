@@ -186,13 +186,13 @@ pub(super) fn weigh(token: &str, subject: &str, counters: &Counters, journal: &J
     };
     counters.tokens.add(size);
     if size != "normal" {
-        journal.event(
+        journal.event_with(
             Level::Warn,
             "an access token is larger than browsers keep as a cookie, or servers take as a header",
             &[
-                ("subject", subject),
-                ("bytes", &token.len().to_string()),
-                ("right", "fewer roles (role_limit), scopes or [authority.claims]"),
+                ("subject", subject.into()),
+                ("bytes", token.len().into()),
+                ("right", "fewer roles (role_limit), scopes or [authority.claims]".into()),
             ],
         );
     }

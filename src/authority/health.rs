@@ -61,9 +61,10 @@ impl StoreHealth {
     /// Notes that the store has just read and written.
     pub(super) fn answered(&self, journal: &Journal) {
         let Some(lost) = self.lost().take() else { return };
-        let seconds = lost.since.elapsed().as_secs().to_string();
-        let fields = [("store", self.place.as_str()), ("reason", lost.reason), ("seconds", &seconds)];
-        journal.event(Level::Info, "the store answers again", &fields);
+        let seconds = lost.since.elapsed().as_secs();
+        let fields =
+            [("store", (&self.place).into()), ("reason", lost.reason.into()), ("seconds", seconds.into())];
+        journal.event_with(Level::Info, "the store answers again", &fields);
     }
 
     fn log(&self, journal: &Journal, level: Level, event: &'static str, reason: &str, why: &str) {

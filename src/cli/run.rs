@@ -67,14 +67,16 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let short_of_files = raise_open_files(plan.worker.connections_max);
     let bound = bind_all(&plan)?;
     if let Some(limit) = short_of_files {
-        let connections = plan.worker.connections_max.to_string();
-        journal.event(
+        journal.event_with(
             Level::Warn,
             "the limit of open files is too low for [server.bounds] connections",
             &[
-                ("limit", &limit.to_string()),
-                ("connections", &connections),
-                ("right", "two files for each connection: raise the hard limit (ulimit -Hn, LimitNOFILE=)"),
+                ("limit", limit.into()),
+                ("connections", plan.worker.connections_max.into()),
+                (
+                    "right",
+                    "two files for each connection: raise the hard limit (ulimit -Hn, LimitNOFILE=)".into(),
+                ),
             ],
         );
     }
@@ -99,16 +101,16 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let listed =
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
-    journal.event(
+    journal.event_with(
         Level::Info,
         "ready",
         &[
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("policy", &path.display().to_string()),
-            ("workers", &cores.to_string()),
-            ("https", &listed(&bound.https)),
-            ("http", &listed(&bound.http)),
-            ("admin", &listed(&admin_addresses)),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("policy", (&path.display().to_string()).into()),
+            ("workers", cores.into()),
+            ("https", (&listed(&bound.https)).into()),
+            ("http", (&listed(&bound.http)).into()),
+            ("admin", (&listed(&admin_addresses)).into()),
         ],
     );
     {

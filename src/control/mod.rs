@@ -59,11 +59,10 @@ pub fn run(
         let state = admin.serve(shared.clone(), ask)?;
         let name = stop.asked().await;
         state.begin_draining();
-        let seconds = drain.as_secs().to_string();
-        shared.journal.event(
+        shared.journal.event_with(
             Level::Info,
             "draining; a second signal stops at once",
-            &[("signal", name), ("seconds", &seconds)],
+            &[("signal", name.into()), ("seconds", drain.as_secs().into())],
         );
         gateway.drain();
         let deadline = Instant::now() + drain + GRACE;

@@ -233,11 +233,14 @@ impl Reloader {
         self.standing.reloaded.fetch_add(1, Ordering::Relaxed);
         self.standing.set_fault(None);
         let journal = &self.shared.journal;
-        let (shown, routes) = (generation.to_string(), policy.routes.len().to_string());
-        journal.event(
+        journal.event_with(
             Level::Info,
             "the policy was reloaded",
-            &[("generation", &shown), ("routes", &routes), ("warnings", &warnings.len().to_string())],
+            &[
+                ("generation", generation.into()),
+                ("routes", policy.routes.len().into()),
+                ("warnings", warnings.len().into()),
+            ],
         );
         for warning in &warnings {
             tell(&self.shared, Level::Warn, "the policy has a weak spot", warning);
@@ -253,11 +256,11 @@ impl Reloader {
         self.standing.refused.fetch_add(1, Ordering::Relaxed);
         let since = self.standing.fault().map_or(Now::read().unix, |fault| fault.since);
         self.standing.set_fault(Some(Fault { since, first, more }));
-        let generation = self.standing.generation().to_string();
-        self.shared.journal.event(
+        let generation = self.standing.generation();
+        self.shared.journal.event_with(
             Level::Error,
             "the policy was not reloaded; the old one goes on",
-            &[("generation", &generation), ("faults", &faults.len().to_string())],
+            &[("generation", generation.into()), ("faults", faults.len().into())],
         );
         for fault in faults.iter().take(FAULTS_TOLD) {
             tell(&self.shared, Level::Error, "the policy has a fault", fault);

@@ -30,6 +30,39 @@ pub struct Journal {
     shared: Arc<Shared>,
 }
 
+/// A value of an event.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'v> {
+    /// Text of any origin.
+    Text(&'v str),
+    /// A number, such as a count.
+    Number(u64),
+}
+
+impl<'v> From<&'v str> for Value<'v> {
+    fn from(text: &'v str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'v> From<&'v String> for Value<'v> {
+    fn from(text: &'v String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<usize> for Value<'_> {
+    fn from(number: usize) -> Self {
+        Self::Number(u64::try_from(number).unwrap_or(u64::MAX))
+    }
+}
+
 struct Shared {
     dropped: AtomicU64,
     /// Says that the writer has ended, by being disconnected.
@@ -69,9 +102,23 @@ impl Journal {
         level >= self.level
     }
 
-    /// Writes down something that operators should know. Values may hold anything; keys are ours, and none
+    /// Logs an event that operators should know of. Values may hold anything; keys are constants of the gateway, and none
     /// of `time`, `level` and `message`.
     pub fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
+    }
+
+    /// [`Journal::event`] with numbers among its values: a JSON line holds them as numbers, as an access line does.
+    pub fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
+        self.write_event(level, message, fields.iter().copied());
+    }
+
+    fn write_event<'f>(
+        &self,
+        level: Level,
+        message: &str,
+        fields: impl Iterator<Item = (&'f str, Value<'f>)>,
+    ) {
         if !self.enabled(level) {
             return;
         }
@@ -80,7 +127,10 @@ impl Journal {
         let mut line = LineWriter::begin(self.style, &mut out, now.unix, now.subsec_nanos, level);
         line.message(message);
         for (key, value) in fields {
-            line.text(key, value.as_bytes());
+            match value {
+                Value::Text(text) => line.text(key, text.as_bytes()),
+                Value::Number(number) => line.number(key, number),
+            }
         }
         line.end();
         // Counted when there was no room: that an event is missing is then seen in the metrics.
@@ -251,6 +301,19 @@ mod tests {
         assert_eq!(text.lines().count(), 1);
         let rest = &text["2026-01-01T00:00:00.000Z".len()..];
         assert_eq!(rest, " ERROR the policy did not load file=\"a b\" fault=\"x\\n2026 INFO y\"\n");
+    }
+
+    #[test]
+    fn a_number_of_an_event_is_a_number_in_json() {
+        for (style, written) in
+            [(Style::Json, "\"core\":3,\"error\":\"7\"}\n"), (Style::Human, " core=3 error=7\n")]
+        {
+            let kept = Kept::default();
+            let journal = start(style, Level::Info, kept.clone());
+            journal.event_with(Level::Info, "m", &[("core", 3_usize.into()), ("error", "7".into())]);
+            assert!(journal.close());
+            assert!(kept.text().ends_with(written), "{}", kept.text());
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod limits;
 mod lint;
 mod logs;
 mod mistakes;
+mod monitoring;
 mod pages;
 mod regression;
 mod reload;

@@ -68,7 +68,7 @@ fn a_reload_by_signal_and_by_call_is_told_in_the_log_the_metrics_and_to_who_asks
     assert_eq!((&report["outcome"], &report["generation"]), (&json!("reloaded"), &json!(2)), "{report:#}");
     assert!(report["warnings"].is_array(), "{report:#}");
     serves_only(&gateway, "/b", "/a");
-    gateway.wait_log("it is told", |line| line["message"] == RELOADED && line["generation"] == "2");
+    gateway.wait_log("it is told", |line| line["message"] == RELOADED && line["generation"] == 2);
     assert_eq!((reloads(&gateway, "reloaded"), reloads(&gateway, "refused")), (1, 0));
     assert_eq!((generation(&gateway), sample(&gateway, "portcullis_policy_last_reload_ok")), (2, 1));
     let loaded = sample(&gateway, "portcullis_policy_loaded_timestamp_seconds");
@@ -128,7 +128,7 @@ fn a_bad_file_keeps_the_old_policy_and_is_told_until_it_is_mended() {
         line["message"] == "the policy has a fault" && line["key"].as_str().unwrap_or("").contains("acces")
     });
     gateway.wait_log("and that the old policy goes on", |line| {
-        line["message"] == REFUSED && line["level"] == "error" && line["generation"] == "1"
+        line["message"] == REFUSED && line["level"] == "error" && line["generation"] == 1
     });
 
     std::fs::remove_file(gateway.dir().path().join("gateway.toml")).unwrap();
