@@ -69,11 +69,12 @@ pub(super) fn answer(
         return Err(BadAnswer::Interim(parts.status));
     }
     let headers = &mut parts.headers;
-    let chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let seen = Seen::of(headers);
+    let chunked = seen.coding;
     let without_content = parts.status == StatusCode::NO_CONTENT;
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
     let mut keep = true;
-    if (chunked || without_content) && headers.contains_key(header::CONTENT_LENGTH) {
+    if seen.length && (chunked || without_content) {
         // Another reader of these bytes may take the length for the end. If that is what the server meant, the rest of
         // the answer would be taken for the next one (RFC 9112 section 6.3).
         keep = headers.get(header::CONTENT_LENGTH).is_some_and(|length| !chunked && length == "0");
@@ -82,7 +83,7 @@ pub(super) fn answer(
     if chunked && !without_body {
         only_chunked(headers)?;
     }
-    match one_length(headers) {
+    match if seen.length { one_length(headers) } else { Ok(None) } {
         Ok(None) => {}
         Ok(Some(length)) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -93,10 +94,45 @@ pub(super) fn answer(
         }
         Err(bad) => return Err(bad),
     }
-    strip::hop_by_hop(headers);
-    let cookies_removed = ours.map_or(0, |ours| strip::set_cookies(headers, ours));
+    if seen.hop {
+        strip::hop_by_hop(headers);
+    } else if seen.connection {
+        strip::connection(headers);
+    }
+    let cookies_removed =
+        if seen.cookie { ours.map_or(0, |ours| strip::set_cookies(headers, ours)) } else { 0 };
     parts.version = Version::HTTP_11;
     Ok(Reframed { keep, cookies_removed })
+}
+
+/// Which of the fields that matter here an answer has. One look over all names: an ordinary answer has hardly any of them,
+/// and nothing more is looked up in it.
+#[derive(Default)]
+struct Seen {
+    length: bool,
+    coding: bool,
+    connection: bool,
+    /// A field that belongs to one connection by its name.
+    hop: bool,
+    cookie: bool,
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            // Lengths tell nearly all names apart at once.
+            match name.as_str().len() {
+                10 if *name == header::CONNECTION => seen.connection = true,
+                10 if *name == header::SET_COOKIE => seen.cookie = true,
+                14 if *name == header::CONTENT_LENGTH => seen.length = true,
+                17 if *name == header::TRANSFER_ENCODING => (seen.coding, seen.hop) = (true, true),
+                2 | 7 | 10 | 16 => seen.hop |= strip::is_hop_by_hop(name),
+                _ => {}
+            }
+        }
+        seen
+    }
 }
 
 /// Whether the body is chunked and nothing else. Any other coding would lose its label on the way: `Transfer-Encoding`
@@ -248,6 +284,24 @@ mod tests {
             assert!(found.contains(detail), "{name}: {found}");
         }
         assert!(answer(&mut parts(103, &[]), &Method::GET, None).is_err());
+    }
+
+    /// The quick look over the names misses nothing that the thorough one removes.
+    #[test]
+    fn fields_of_one_connection_do_not_pass_whatever_stands_beside_them() {
+        for name in
+            ["te", "trailer", "upgrade", "keep-alive", "proxy-connection", "connection", "transfer-encoding"]
+        {
+            let value = if name == "transfer-encoding" { "chunked" } else { "x-gone" };
+            let mut parts = parts(200, &[(name, value), ("x-stays", "1")]);
+            answer(&mut parts, &Method::GET, None).unwrap();
+            let left: Vec<_> = parts.headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(left, ["x-stays"]);
+        }
+        let mut parts =
+            parts(200, &[("connection", "close, x-gone"), ("x-gone", "1"), ("content-length", "3")]);
+        answer(&mut parts, &Method::GET, None).unwrap();
+        assert_eq!(parts.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-length"]);
     }
 
     #[test]

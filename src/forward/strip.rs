@@ -132,6 +132,12 @@ fn cookie_name(field: &[u8]) -> &[u8] {
 /// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
 /// names.
 pub fn hop_by_hop(headers: &mut HeaderMap) {
+    connection(headers);
+    remove_where(headers, is_hop_by_hop);
+}
+
+/// Removes `Connection` and the fields that it names.
+pub(super) fn connection(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CONNECTION).iter();
     let first = values.next();
     // What nearly all say that say anything, and it names no other field.
@@ -151,10 +157,10 @@ pub fn hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(header::CONNECTION);
     }
-    remove_where(headers, is_hop_by_hop);
 }
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+/// Whether a field belongs to one connection only by its name. `Connection` does too, and is looked at on its own.
+pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Lengths tell nearly all names apart at once; this runs over each field of each request and answer.
     match name.as_str().len() {
         2 => name == header::TE,

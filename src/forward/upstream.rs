@@ -106,8 +106,11 @@ impl Upstream {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
         let all = move || (0..count).map(move |i| (start + i) % count);
-        // Nearly always empty, and then no memory is taken.
-        let aside: Vec<usize> = all().filter(|at| self.servers[*at].is_set_aside(now)).collect();
+        // Nearly always empty, and then no memory is taken. The only server has nobody to give way to.
+        let aside: Vec<usize> = match count {
+            1 => Vec::new(),
+            _ => all().filter(|at| self.servers[*at].is_set_aside(now)).collect(),
+        };
         let good = {
             let aside = aside.clone();
             all().filter(move |at| !aside.contains(at))

@@ -3,9 +3,9 @@
 
 use crate::admin::{metric, metrics};
 use crate::kit::account::AUTHORITY;
-use crate::kit::http2::{exchange, request};
+use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
 use crate::kit::upstream::{After, Gate, Seen, Wire};
-use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, values};
+use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, tls, values};
 use crate::{PUBLIC, policy};
 use bytes::Bytes;
 use std::process::Command;
@@ -508,6 +508,51 @@ fn an_answer_whose_client_left_is_not_complete() {
     assert_eq!((&line["complete"], &line["level"]), (&false.into(), &"info".into()), "{line}");
     let now = metric(&metrics(&gateway), "portcullis_upstream_broken_answers_total", &[]);
     assert_eq!(now, 0.0, "the upstream did nothing wrong");
+}
+
+/// RFC 9113 section 5.4.2: a client ends a stream that it no longer wants with RST_STREAM.
+#[test]
+fn an_answer_whose_stream_the_client_reset_is_not_complete() {
+    let upstream = Upstream::with(|_, wire| {
+        wire.read_body();
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nbeginning\r\n");
+        wire.peer_left();
+        After::Close
+    });
+    let gateway = encrypted(&upstream, PUBLIC);
+    let mut frames = Frames::open(gateway.http());
+    let fields =
+        [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "/reset")];
+    let flags = frame::END_HEADERS | frame::END_STREAM;
+    frames.send(frame::HEADERS, flags, 1, &block(&fields)).unwrap();
+    assert_eq!(frames.verdict(1), Verdict::Status(200));
+    frames.send(frame::RST_STREAM, 0, 1, &8_u32.to_be_bytes()).unwrap();
+    upstream.wait_for_departure();
+    let line = gateway.wait_log("the line of the stream", |line| line["path"] == "/reset");
+    assert_eq!((&line["complete"], &line["level"]), (&false.into(), &"info".into()), "{line}");
+}
+
+/// RFC 9112 section 9.8: over TLS an answer that ends with its connection is whole only after `close_notify`.
+#[test]
+fn the_end_of_an_answer_over_tls_is_checked() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    for (says_goodbye, reason) in [(true, None), (false, Some("closed"))] {
+        let answer = "HTTP/1.1 200 OK\r\n\r\nto the end";
+        let server = tls::Server::answering(certificate.der(), &key, answer, says_goodbye);
+        let gateway = Portcullis::with(&format!(
+            "{ISSUER}\n[upstream.app]\nservers = [\"https://localhost:{}\"]\nca = \"ca.pem\"\n{PUBLIC}",
+            server.port()
+        ))
+        .file("ca.pem", certificate.pem())
+        .start();
+        let answer = Request::get("/").to(gateway.http());
+        assert_eq!((answer.status, answer.complete), (200, says_goodbye), "{answer:#?}");
+        let line = gateway.access_line(&answer);
+        assert_eq!(line["complete"], says_goodbye, "{line}");
+        assert_eq!(broken(&gateway, "closed"), f64::from(u8::from(reason.is_some())));
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! can measure of both.
 
 use crate::admin::{metric, metrics};
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{command, write_policy};
 use crate::kit::upstream::{After, ClosedPort, Gate};
 use crate::kit::{Connection, ISSUER, PATIENCE, Portcullis, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway};
@@ -279,6 +281,17 @@ fn the_line_is_bounded_too() {
     eventually("one waits", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
     gate.open();
     next.answer().is(200);
+}
+
+#[test]
+fn a_bound_of_no_connections_is_a_mistake() {
+    let dir = Dir::new();
+    let text =
+        format!("{ISSUER}\n[upstream.app]\nservers = [\"http://127.0.0.1:9\"]\nconnections = 0\n{PUBLIC}");
+    write_policy(&dir, &text);
+    let checked = command(&dir, &["check", "--config", "gateway.toml"]);
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    assert!(checked.text().contains("upstream.app.connections"), "{checked:?}");
 }
 
 #[test]

@@ -95,6 +95,17 @@ pub struct Server {
 impl Server {
     /// One that shows this certificate, on all addresses of `localhost`.
     pub fn start(certificate: &CertificateDer<'_>, key: &rcgen::KeyPair) -> Self {
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 9\r\n\r\nencrypted";
+        Self::answering(certificate, key, answer, true)
+    }
+
+    /// One that gives this answer, and ends the connection with `close_notify` (RFC 8446 section 6.1) or without.
+    pub fn answering(
+        certificate: &CertificateDer<'_>,
+        key: &rcgen::KeyPair,
+        answer: &'static str,
+        says_goodbye: bool,
+    ) -> Self {
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key that rcgen wrote");
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -110,7 +121,7 @@ impl Server {
             // The thread ends with the process: it holds nothing but its port.
             for socket in listener.incoming().flatten() {
                 let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
-                let _ = Self::answer(&mut stream, &counter);
+                let _ = Self::answer(&mut stream, &counter, answer, says_goodbye);
             }
         });
         Self { port, requests }
@@ -119,6 +130,8 @@ impl Server {
     fn answer(
         stream: &mut StreamOwned<ServerConnection, TcpStream>,
         counter: &AtomicUsize,
+        answer: &str,
+        says_goodbye: bool,
     ) -> io::Result<()> {
         let mut head = Vec::new();
         while end_of_head(&head).is_none() {
@@ -127,8 +140,10 @@ impl Server {
             head.extend(byte);
         }
         counter.fetch_add(1, Ordering::SeqCst);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 9\r\n\r\nencrypted")?;
-        stream.conn.send_close_notify();
+        stream.write_all(answer.as_bytes())?;
+        if says_goodbye {
+            stream.conn.send_close_notify();
+        }
         stream.flush()
     }
 
