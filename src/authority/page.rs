@@ -1,7 +1,7 @@
-//! The login page: where a person with a browser shows who they are, and how they come back to where they wanted to go.
+//! The login page: a person with a browser proves who they are here, and comes back to the page that they asked for.
 //!
-//! It works without scripts, so all that a browser must be told it is told by redirects, cookies and forms. What it promises
-//! beside that: nobody is led to another host, another site's form logs nobody in, and no browser is sent to and fro.
+//! It works without scripts, by redirects, cookies and forms alone. It promises that it leads to no other host, that a form
+//! of another site logs nobody in, and that no browser is redirected in a circle.
 
 mod document;
 mod next;

@@ -1,5 +1,5 @@
-//! Where requests to the authority's endpoints are taken in, on the core that they came to: the body is gathered, what is
-//! needed of the request is handed to the authority's own thread, and its answer handed back.
+//! The way of a request to the authority's endpoints, on the core that received it: gather the body, hand the facts of the
+//! request to the authority's own thread, and return its answer. Beside it the ways on after a refusal, and preflights.
 
 pub mod form;
 mod guide;

@@ -225,6 +225,35 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     assert!(!sent.text().contains("Go on without"), "{sent:#?}");
 }
 
+/// The client of a proxy that asks for a verdict sees the page under the host of the proxy, and Traefik reads a bare path in
+/// `Location` as one of the gateway's: the login page is named in full.
+#[test]
+fn a_page_for_the_client_of_another_proxy_leads_on_by_full_addresses() {
+    let upstream = Upstream::start();
+    let trusting = ROUTES.replace("[server]", "[server]\ntrusted_proxies = [\"127.0.0.1\"]");
+    let policy = format!("{AUTHORITY}cookies = true\n{}", crate::policy(&upstream, &trusting));
+    let gateway = Portcullis::with(&policy).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let (cookie, _) = log_in(&gateway);
+    let ask = Request::get("/auth/verify")
+        .header("Accept", HTML)
+        .header("X-Forwarded-Method", "GET")
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "shop.test")
+        .header("X-Forwarded-Uri", "/staff/list?a=b");
+    let login = "https://shop.test/auth/login";
+    let page = ask.clone().to(gateway.http());
+    let back = format!("{login}?next=/staff/list%3Fa%3Db");
+    assert_eq!((page.status, led(&page)), (401, vec![link(&back, "Log in"), link("/", "To the start page")]));
+    let page = ask.header("Cookie", &cookie).to(gateway.http());
+    let links = vec![
+        link(&format!("{back}&prompt=login"), "Use another account"),
+        link(login, "Log out"),
+        link("/", "To the start page"),
+    ];
+    assert_eq!((page.status, led(&page)), (403, links));
+}
+
 #[test]
 fn an_answer_in_json_ends_its_line() {
     let upstream = Upstream::start();
