@@ -159,3 +159,41 @@ fn settings() -> http1::Builder {
         .max_buf_size(256 * 1024);
     settings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_files_ports_or_memory_is_not_the_servers_fault() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM] {
+            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(!fault.is_the_servers(), "{fault}");
+            assert_eq!(fault.reason(), "own");
+        }
+        for (errno, reason) in [
+            (Errno::CONNREFUSED, "refused"),
+            (Errno::HOSTUNREACH, "other"),
+            (Errno::NETUNREACH, "other"),
+            (Errno::CONNRESET, "other"),
+        ] {
+            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(fault.is_the_servers(), "{fault}");
+            assert_eq!(fault.reason(), reason);
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_that_the_metrics_know() {
+        let error = || io::Error::other("x");
+        let all = [
+            ConnectFault::Refused,
+            ConnectFault::Timeout(Duration::from_secs(2)),
+            ConnectFault::Name(error()),
+            ConnectFault::Tls(error()),
+            ConnectFault::Own(error()),
+            ConnectFault::Other(error()),
+        ];
+        assert_eq!(all.map(|fault| fault.reason()), ConnectFault::REASONS);
+    }
+}

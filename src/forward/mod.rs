@@ -159,6 +159,18 @@ fn report_cookies(pools: &Pools, upstream: &Upstream) {
     }
 }
 
+#[cold]
+fn report_down(pools: &Pools, upstream: &Upstream, server: &Server, why: &str) {
+    let fields = [("upstream", &*upstream.name), ("server", &server.origin), ("error", why)];
+    pools.journal.event(Level::Warn, "a server does not answer", &fields);
+}
+
+#[cold]
+fn report_up(pools: &Pools, upstream: &Upstream, server: &Server) {
+    let fields = [("upstream", &*upstream.name), ("server", &*server.origin)];
+    pools.journal.event(Level::Info, "a server answers again", &fields);
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -233,7 +245,9 @@ async fn send(
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
             let mut error = match pools.deadlines.within(left, response).await {
                 Ok(Ok(response)) => {
-                    server.answered();
+                    if server.answered() {
+                        report_up(pools, upstream, server);
+                    }
                     return Ok((response, lease));
                 }
                 Ok(Err(error)) => error,
@@ -245,10 +259,11 @@ async fn send(
             let unsent = error.take_message();
             let error = error.into_error();
             let broke = broke_off(&error);
-            if broke && !lease.reused {
-                server.failed(Instant::now());
+            let why = chain(&error);
+            if broke && !lease.reused && server.failed(Instant::now()) {
+                report_down(pools, upstream, server, &why);
             }
-            notes.detail = Some(format!("{}: {}", server.origin, chain(&error)));
+            notes.detail = Some(format!("{}: {why}", server.origin));
             let was_sent = unsent.is_none();
             let Some(again) = unsent.or(copy.filter(|_| broke)) else { return Err(Denial::UpstreamFailed) };
             request = again;
@@ -322,10 +337,11 @@ async fn connect(
             Some(format!("too many requests wait for a connection to {}", server.origin))
         }
         Err(NoConnection::Fault(fault)) => {
-            if fault.is_the_servers() {
-                server.failed(Instant::now());
+            let why = fault.to_string();
+            if fault.is_the_servers() && server.failed(Instant::now()) {
+                report_down(pools, upstream, server, &why);
             }
-            Some(format!("cannot connect to {}: {fault}", server.origin))
+            Some(format!("cannot connect to {}: {why}", server.origin))
         }
     };
     connected

@@ -134,16 +134,16 @@ impl Server {
         until > 0 && self.nanos(now) < until
     }
 
-    /// The server could not be connected to, or broke off before its answer. True when it was not set aside before.
+    /// The server could not be connected to, or broke off before its answer. Returns whether it was up until now.
     pub fn failed(&self, now: Instant) -> bool {
-        let was_aside = self.is_set_aside(now);
-        if !was_aside {
-            // Failures while it is set aside are of requests that began before, or had no other server left.
-            let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);
-            let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
-            self.health.aside_until.store(self.nanos(now + pause), Ordering::Relaxed);
+        if self.is_set_aside(now) {
+            // The request began before, or had no other server left.
+            return false;
         }
-        !was_aside
+        let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
+        self.health.aside_until.store(self.nanos(now + pause), Ordering::Relaxed);
+        failures == 0
     }
 
     /// Whether the server has answered since it last failed. The end of its pause alone does not make it one that
@@ -152,13 +152,14 @@ impl Server {
         self.health.failures.load(Ordering::Relaxed) == 0
     }
 
-    /// The server answered.
-    pub fn answered(&self) {
+    /// The server answered. Returns whether it was down until now.
+    pub fn answered(&self) -> bool {
         // Read first: a store on each request would make the cores pass the cache line around.
-        if self.health.failures.load(Ordering::Relaxed) != 0 {
-            self.health.failures.store(0, Ordering::Relaxed);
-            self.health.aside_until.store(0, Ordering::Relaxed);
+        if self.is_up() {
+            return false;
         }
+        self.health.aside_until.store(0, Ordering::Relaxed);
+        self.health.failures.swap(0, Ordering::Relaxed) != 0
     }
 
     /// The name that is sent in TLS and, where nothing else is known, as `Host`.
@@ -221,8 +222,8 @@ mod tests {
         let upstream = upstream(1);
         let server = &upstream.servers[0];
         let mut now = Instant::now();
-        for pause in [1, 2, 4, 8, 16, 30, 30] {
-            assert!(server.failed(now));
+        for (round, pause) in [1, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
+            assert_eq!(server.failed(now), round == 0, "only the first failure brings it down");
             assert!(!server.failed(now), "a failure while set aside counts once");
             now += Duration::from_secs(pause);
             assert!(!server.is_set_aside(now), "after {pause} s");
@@ -243,7 +244,7 @@ mod tests {
         let later = now + Duration::from_secs(60);
         assert!(!server.is_set_aside(later), "its pause is over, and it is tried again");
         assert!(!server.is_up(), "but it has not answered yet");
-        server.answered();
-        assert!(server.is_up());
+        assert!(server.answered() && server.is_up());
+        assert!(!server.answered(), "it was up already");
     }
 }
