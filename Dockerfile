@@ -23,9 +23,11 @@ COPY --from=build /image /
 COPY gateway.toml /etc/portcullis/gateway.toml
 USER 65532:65532
 WORKDIR /var/lib/portcullis
-# In a container the public listeners must be reachable from outside of it; the admin listener need not be.
+# In a container the public listeners must be reachable from outside of it; the admin listener need not be. Clients are
+# redirected to 443: publish 8443 as that (-p 443:8443 -p 80:8080), or say another port.
 ENV PORTCULLIS_SERVER__HTTPS="[::]:8443" \
     PORTCULLIS_SERVER__HTTP="[::]:8080" \
+    PORTCULLIS_SERVER__PUBLIC_PORT="443" \
     PORTCULLIS_SERVER__ADMIN="127.0.0.1:9900" \
     PORTCULLIS_STATE__DIR="/var/lib/portcullis/state"
 VOLUME ["/var/lib/portcullis"]

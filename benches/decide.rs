@@ -64,7 +64,7 @@ fn decision(c: &mut Criterion) {
         query: None,
         headers: &headers,
     };
-    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
     let admission = Admission::from(Access::Authenticated);
     let ask = |rule: &Rule, tokens: &mut TokenCache| {
         decide(&admission, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()

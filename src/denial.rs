@@ -90,7 +90,8 @@ pub enum Denial {
     UnsupportedMediaType,
     /// Who asks for a verdict on another request is no trusted proxy.
     UntrustedProxy,
-    /// Cookies were asked for over a connection on which browsers drop them.
+    /// A credential came in cleartext to a listener that sends clients to TLS, or cookies were asked for over a connection
+    /// on which browsers drop them.
     InsecureTransport,
     /// No such user name and password.
     BadCredentials,
@@ -165,6 +166,8 @@ pub enum Malformed {
     OriginalTwice,
     /// Who asks for a verdict would forward another spelling of the path than the one judged.
     OriginalSpelling,
+    /// Who asks for a verdict would forward a field that names another method, target or caller.
+    OriginalOverride,
     /// A WebSocket handshake on a route that forwards: the gateway does not forward WebSockets.
     WebSocket,
 }
@@ -496,7 +499,7 @@ impl Denial {
             },
             Self::UnsupportedMediaType => "The body must be JSON or a form.",
             Self::UntrustedProxy => "Only a trusted proxy may ask about other requests.",
-            Self::InsecureTransport => "Cookies are given over encrypted connections only.",
+            Self::InsecureTransport => "Credentials are taken and given over encrypted connections only.",
             Self::BadCredentials => "The user name or the password is wrong.",
             Self::AccountDisabled => "The account is disabled.",
             Self::TooManyAttempts { .. } => "Too many failed attempts; try again later.",
@@ -539,7 +542,8 @@ impl Denial {
             | Self::CsrfMismatch
             | Self::InsufficientRole
             | Self::InsufficientScope(_)
-            | Self::ClaimMismatch => true,
+            | Self::ClaimMismatch
+            | Self::InsecureTransport => true,
             Self::BodyTooLarge
             | Self::RequestTimeout
             | Self::RevokedToken
@@ -549,7 +553,6 @@ impl Denial {
             | Self::InvalidBody(_)
             | Self::UnsupportedMediaType
             | Self::UntrustedProxy
-            | Self::InsecureTransport
             | Self::BadCredentials
             | Self::AccountDisabled
             | Self::TooManyAttempts { .. }

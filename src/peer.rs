@@ -19,6 +19,14 @@ impl Scheme {
             Self::Https => "https",
         }
     }
+
+    /// The port that an authority without one means (RFC 9110 sections 4.2.1 and 4.2.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// The network that counts for an address: an IPv6 network of 64 bits belongs to one household or one host, which may use
@@ -43,7 +51,7 @@ pub struct Peer {
 }
 
 /// Who sends a request: the peer itself, or whom a trusted proxy names. Made by
-/// [`crate::accept::forwarded::caller`] alone.
+/// [`crate::accept::forwarded`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address: what limits count and logs name.
@@ -52,4 +60,17 @@ pub struct Caller {
     pub scheme: Scheme,
     /// Whether the peer is a trusted proxy, so that its forwarding fields are kept and added to.
     pub by_trusted_proxy: bool,
+}
+
+/// What a trusted proxy says of the request that it forwards: read once, by [`crate::accept::forwarded`] alone, and the
+/// source of every field that tells an upstream of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relayed {
+    /// The addresses that the request came by before the proxy itself, the client's end first; `None` for one that is
+    /// hidden or cannot be read.
+    pub chain: Vec<Option<IpAddr>>,
+    /// The host that the client asked, in canonical spelling, with the port where one is named beside it.
+    pub host: Option<Box<str>>,
+    /// The port that the client reached.
+    pub port: Option<u16>,
 }

@@ -15,6 +15,7 @@ use crate::policy::{Handler, Policy, Route};
 use crate::record::Record;
 use crate::respond::compat::Heard;
 use crate::respond::{self, cors};
+use crate::route::host::Authority;
 use crate::route::{Found, Head, Params, Slashes, upgrade};
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -121,9 +122,14 @@ async fn serve<'p>(
     if connection.take_fragment() {
         return Err(Denial::BadRequest(Malformed::Fragment));
     }
-    let head = policy.front.head(&parts)?;
-    if let Some(port) = connection.redirect {
-        return to_https(&head, port);
+    let is_question = record.verdict().is_some() && record.caller().by_trusted_proxy;
+    let head = if is_question { policy.front.question(&parts)? } else { policy.front.head(&parts)? };
+    // Of a trusted proxy, its client's scheme counts; and it asks for verdicts over the wire between the two of us.
+    if let Some(port) = connection.redirect
+        && record.caller().scheme == Scheme::Http
+        && !is_question
+    {
+        return to_https(policy, &head, port, record);
     }
     if record.verdict().is_some() || verdict::is_asked(policy, &head.path) {
         record.verdict_asked();
@@ -133,6 +139,11 @@ async fn serve<'p>(
             record.routed(*found.entry);
         }
         let original = verdict::original(policy, &parts, &head, record.caller())?;
+        if let Some(name) = verdict::misleading(&parts.headers, &policy.front.pass) {
+            record.asked_about(&original);
+            record.passed_on(name);
+            return Err(Denial::BadRequest(Malformed::OriginalOverride));
+        }
         return give_verdict(worker, policy, original, record, standing).await;
     }
     if head.method == Method::OPTIONS
@@ -153,8 +164,10 @@ async fn serve<'p>(
             let target =
                 Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
             let id_header = record.id_header().clone();
+            let relayed = record.take_relayed();
             let told = Told {
                 caller: record.caller(),
+                relayed: relayed.as_deref(),
                 prepared: Prepared {
                     forwarded_for: &connection.forwarded_for,
                     forwarded: &connection.forwarded,
@@ -164,6 +177,8 @@ async fn serve<'p>(
                 id_header: &id_header,
                 identity: policy.trust.identity(),
                 forward_token: policy.front.forward_token,
+                pass_authorization: delivery.pass_authorization,
+                pass: &policy.front.pass,
                 cookies: policy.trust.cookies(),
                 tell_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
@@ -200,7 +215,8 @@ async fn give_verdict<'p>(
 ) -> Result<Response<Body>, Denial> {
     record.asked_about(&original);
     // Strict whatever the policy says: the slashes that we would merge, the other proxy forwards.
-    let head = Head::read(&original.parts, policy.front.head_bounds, Slashes::Strict)?;
+    let bounds = verdict::bounds(policy.front.head_bounds);
+    let head = Head::read(&original.parts, bounds, Slashes::Strict)?;
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
@@ -287,7 +303,7 @@ fn permit(
     csrf_field: Option<&str>,
     record: &mut Record,
 ) -> Result<Permit, Denial> {
-    let shown = Shown { head, scheme: record.caller().scheme, csrf_field };
+    let shown = Shown { head, scheme: record.caller().scheme, relayed: record.relayed(), csrf_field };
     let decision = decide(
         &route.admission,
         &route.rule,
@@ -331,9 +347,23 @@ fn unless_shadowed(route: &Route, denial: Denial, record: &mut Record) -> Result
 }
 
 /// Sends a client from the cleartext port to the encrypted one: with 308, so that it keeps its method (RFC 9110
-/// section 15.4.9).
-fn to_https(head: &Head<'_>, port: u16) -> Result<Response<Body>, Denial> {
-    let host = head.host.as_deref().ok_or(Denial::BadRequest(Malformed::Host))?;
+/// section 15.4.9). Refuses a request that carries a credential.
+#[cold]
+fn to_https(
+    policy: &Policy,
+    head: &Head<'_>,
+    port: u16,
+    record: &mut Record,
+) -> Result<Response<Body>, Denial> {
+    if policy.carries_credential(head) {
+        if let Ok(found) = policy.table.find(head) {
+            record.routed(*found.entry);
+        }
+        return Err(Denial::InsecureTransport);
+    }
+    let asked = record.relayed().and_then(|relayed| relayed.host.as_deref());
+    let asked = asked.and_then(|asked| Authority::parse(asked).ok()).map(|authority| authority.host);
+    let host = asked.as_deref().or(head.host.as_deref()).ok_or(Denial::BadRequest(Malformed::Host))?;
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
     let location = format!("https://{host}{port}{}{query}", head.path);

@@ -27,6 +27,9 @@ pub struct Plan {
     pub header_size: usize,
     /// Header fields that the HTTP library may parse.
     pub header_count: usize,
+    /// Whether other proxies may ask for verdicts, so that the library must take more of a head. A reload that names the
+    /// first of them leaves this as it is: it matters to heads near the bounds alone.
+    pub is_asked: bool,
     /// HTTP/2 streams at once, a connection.
     pub streams: u32,
     /// Connections at once, over all cores.

@@ -11,7 +11,7 @@ use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
 use crate::desk::verdict::{Manner, Original};
 use crate::forward::{Broken, Cut, Destination, Meter, Notes};
-use crate::peer::{Caller, Peer};
+use crate::peer::{Caller, Peer, Relayed};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
@@ -39,6 +39,7 @@ pub struct Record {
     connection: Rc<Connection>,
     now: Now,
     caller: Caller,
+    relayed: Option<Box<Relayed>>,
     id: RequestId,
     id_header: HeaderValue,
     version: Version,
@@ -74,7 +75,8 @@ impl Record {
     ) -> Self {
         connection.pulse.request_begins();
         worker.counters().requests_in_progress.add(1);
-        let caller = forwarded::caller(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
+        let (caller, relayed) =
+            forwarded::read(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
         let id = worker.request_ids().next();
         // From a trusted proxy its own name for the request is kept, so that one name leads through all logs.
         let id_header = parts
@@ -90,6 +92,7 @@ impl Record {
             connection: connection.clone(),
             now: worker.now(),
             caller,
+            relayed,
             id,
             id_header,
             version: parts.version,
@@ -128,6 +131,16 @@ impl Record {
     /// Who sent it.
     pub fn caller(&self) -> Caller {
         self.caller
+    }
+
+    /// What a trusted proxy says of it.
+    pub fn relayed(&self) -> Option<&Relayed> {
+        self.relayed.as_deref()
+    }
+
+    /// The same, to be kept by whoever forwards it.
+    pub fn take_relayed(&mut self) -> Option<Box<Relayed>> {
+        self.relayed.take()
     }
 
     /// Its name.
@@ -248,6 +261,8 @@ impl Record {
         self.verdict = Some(original.manner);
         self.route = None;
         self.caller.scheme = original.scheme;
+        // Its head names the client's own host.
+        self.relayed = None;
         self.method = original.parts.method.clone();
         self.at_root = original.parts.uri.path() == "/";
         if self.target.is_some() {
@@ -259,6 +274,14 @@ impl Record {
     /// How who asks for a verdict understands one; `None` for a request that is no such question.
     pub fn verdict(&self) -> Option<Manner> {
         self.verdict
+    }
+
+    /// It holds a field of this name that its proxy must not pass on.
+    pub fn passed_on(&mut self, name: &str) {
+        self.notes.detail = Some(format!(
+            "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
+             docs/forward-auth.md"
+        ));
     }
 
     /// It asks about a request to an endpoint of ours, which no other service is to get.
@@ -518,6 +541,9 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
             }
             Malformed::OriginalTwice => "the original request is named twice, or not in one way",
             Malformed::OriginalSpelling => "the path holds dot segments, which the proxy would forward",
+            Malformed::OriginalOverride => {
+                "the proxy passes on a field that names another method, target or caller: see docs/forward-auth.md"
+            }
             Malformed::WebSocket => "a WebSocket handshake, and the gateway does not forward WebSockets",
         }),
         Denial::MalformedToken(part) => Some(match part {

@@ -4,6 +4,7 @@ use crate::accept::Connection;
 use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
+use crate::desk::verdict;
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::plan::Plan;
@@ -319,9 +320,19 @@ fn http1_settings(plan: &Plan) -> http1::Builder {
         .timer(TokioTimer::new())
         // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
         .header_read_timeout(None)
-        .max_headers(plan.header_count + 1)
-        .max_buf_size((plan.header_size + plan.header_size / 4).max(8192 + 512));
+        .max_headers(header_count(plan) + 1)
+        .max_buf_size((header_size(plan) + header_size(plan) / 4).max(8192 + 512));
     http1
+}
+
+/// How many fields the library takes.
+fn header_count(plan: &Plan) -> usize {
+    plan.header_count + if plan.is_asked { verdict::ROOM_FIELDS } else { 0 }
+}
+
+/// How many bytes of fields the library takes.
+fn header_size(plan: &Plan) -> usize {
+    plan.header_size + if plan.is_asked { verdict::ROOM_BYTES } else { 0 }
 }
 
 fn http2_settings(plan: &Plan) -> http2::Builder<ThisCore> {
@@ -330,7 +341,7 @@ fn http2_settings(plan: &Plan) -> http2::Builder<ThisCore> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(plan.streams)
         // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
-        .max_header_list_size(u32::try_from(plan.header_size + 32 * plan.header_count).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_size(plan) + 32 * header_count(plan)).unwrap_or(u32::MAX))
         // Envoy's advice for the edge: what one stream, and one connection, may make us hold.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)

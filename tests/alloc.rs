@@ -119,7 +119,7 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
         query: None,
         headers: &headers,
     };
-    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
     let admission = Admission::from(Access::Authenticated);
     let mut ask =
         |rule: &Rule| counted(|| decide(&admission, rule, &trust, &shown, &params, now, &mut tokens).is_ok());
@@ -176,7 +176,7 @@ fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
     let path = "/orders/7".into();
     let head =
         Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
     let (admission, params) = (Admission::from(Access::Authenticated), Params::default());
     let decided =
         decide(&admission, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));

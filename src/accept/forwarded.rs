@@ -4,51 +4,89 @@
 //! `[server] trusted_proxies`, and from nobody else.
 
 use crate::config::units::Cidr;
-use crate::forward::outgoing::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
-use crate::peer::{Caller, Peer, Scheme};
+use crate::forward::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
+use crate::peer::{Caller, Peer, Relayed, Scheme};
+use crate::route::host::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
 
-/// Who sends this request.
+/// How many addresses of a chain are kept, from the right: a client can write as many as a head holds, and real chains
+/// have a few.
+const CHAIN_MAX: usize = 32;
+
+/// Who sends this request, and what a trusted proxy says of it.
 ///
 /// From a trusted proxy the addresses are read from the right, the end that the nearest proxy wrote; the first
 /// that is not a trusted proxy's is the client. What stands to the left of it was written by the client itself. An
 /// element that is no address ends the search at the last one that was.
-pub fn caller(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> Caller {
+pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
+    let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     if trusted.is_empty() || !is_trusted(peer.address) {
-        return Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
+        return (caller, None);
     }
-    let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: true };
-    let mut take = |address: Option<IpAddr>| match address {
-        Some(address) => {
-            caller.address = address;
-            is_trusted(address)
+    caller.by_trusted_proxy = true;
+    let relayed = relayed(headers);
+    for address in relayed.chain.iter().rev() {
+        let Some(address) = *address else { break };
+        caller.address = address;
+        if !is_trusted(address) {
+            break;
         }
-        None => false,
-    };
-    if headers.contains_key(X_FORWARDED_FOR) {
-        elements_from_the_right(headers, &X_FORWARDED_FOR).all(|element| take(address(element)));
+    }
+    if let Some(scheme) = nearest(headers, &X_FORWARDED_PROTO, "proto").and_then(scheme) {
+        caller.scheme = scheme;
+    }
+    (caller, Some(Box::new(relayed)))
+}
+
+/// What a trusted proxy says of a request, beyond its scheme. `X-Forwarded-*` count before `Forwarded`: most proxies
+/// write the former, and pass on a client's own `Forwarded` unread.
+fn relayed(headers: &HeaderMap) -> Relayed {
+    let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
+        elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(address).collect()
     } else {
         elements_from_the_right(headers, &header::FORWARDED)
-            .all(|element| take(parameter(element, "for").and_then(address)));
-    }
-    let scheme = if headers.contains_key(X_FORWARDED_PROTO) {
-        elements_from_the_right(headers, &X_FORWARDED_PROTO).next()
-    } else {
-        elements_from_the_right(headers, &header::FORWARDED).next().and_then(|e| parameter(e, "proto"))
+            .take(CHAIN_MAX)
+            .map(|element| parameter(element, "for").and_then(address))
+            .collect()
     };
-    match scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => caller.scheme = Scheme::Https,
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") => caller.scheme = Scheme::Http,
-        Some(_) | None => {}
+    chain.reverse();
+    let host = nearest(headers, &X_FORWARDED_HOST, "host").and_then(|host| Authority::parse(host).ok());
+    let host = host.map(|authority| match authority.port {
+        Some(port) => format!("{}:{port}", authority.host).into(),
+        None => authority.host.into(),
+    });
+    let port = elements_from_the_right(headers, &X_FORWARDED_PORT).next();
+    let port = port.and_then(|port| port.parse().ok()).filter(|port| *port != 0);
+    Relayed { chain, host, port }
+}
+
+/// What the nearest proxy says in this field, or in this parameter of `Forwarded`: its word stands last.
+fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
+    if headers.contains_key(name) {
+        elements_from_the_right(headers, name).next()
+    } else {
+        let element = elements_from_the_right(headers, &header::FORWARDED).next()?;
+        parameter(element, parameter_name)
     }
-    caller
+}
+
+/// The scheme that a proxy names. Traefik names a WebSocket's (RFC 6455 section 3).
+pub fn scheme(written: &str) -> Option<Scheme> {
+    let is = |name: &str| written.eq_ignore_ascii_case(name);
+    if is("https") || is("wss") {
+        Some(Scheme::Https)
+    } else if is("http") || is("ws") {
+        Some(Scheme::Http)
+    } else {
+        None
+    }
 }
 
 /// The comma-separated elements of all fields of this name, last first. A field that is not ASCII has none.
 fn elements_from_the_right<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    let fields: Vec<&HeaderValue> = headers.get_all(name).iter().collect();
+    let fields: Vec<&HeaderValue> = headers.get_all(name).iter().filter(|value| !value.is_empty()).collect();
     fields
         .into_iter()
         .rev()
@@ -88,7 +126,7 @@ mod tests {
     fn read(peer: &str, fields: &[(&'static str, &str)]) -> Caller {
         let trusted: Vec<Cidr> = ["10.0.0.0/8", "fd00::/8"].iter().map(|c| c.parse().unwrap()).collect();
         let peer = Peer { address: peer.parse().unwrap(), scheme: Scheme::Http };
-        caller(&peer, &trusted, &headers(fields))
+        super::read(&peer, &trusted, &headers(fields)).0
     }
 
     #[test]
@@ -125,10 +163,62 @@ mod tests {
             ("https", Scheme::Https),
             ("http, https", Scheme::Https),
             ("https, http", Scheme::Http),
+            ("wss", Scheme::Https),
+            ("ws", Scheme::Http),
             ("gopher", Scheme::Http),
         ] {
             assert_eq!(read("10.0.0.1", &[("x-forwarded-proto", value)]).scheme, scheme, "{value}");
         }
         assert_eq!(read("fd00::1", &[("forwarded", "for=1.1.1.1;proto=https")]).scheme, Scheme::Https);
+    }
+
+    fn relayed_of(fields: &[(&'static str, &str)]) -> Relayed {
+        relayed(&headers(fields))
+    }
+
+    #[test]
+    fn the_chain_is_the_same_in_either_field() {
+        // RFC 7239 section 7.4; report 6.
+        let one = relayed_of(&[("x-forwarded-for", "203.0.113.9, bogus, 2001:db8::1")]);
+        let other = relayed_of(&[(
+            "forwarded",
+            "for=203.0.113.9, for=_hidden;proto=https, for=\"[2001:db8::1]:4711\"",
+        )]);
+        assert_eq!(one.chain, other.chain);
+        assert_eq!(
+            one.chain,
+            [Some("203.0.113.9".parse().unwrap()), None, Some("2001:db8::1".parse().unwrap())]
+        );
+        let long = "1.1.1.1, ".repeat(1000) + "192.0.2.7";
+        let chain = relayed_of(&[("x-forwarded-for", &long)]).chain;
+        assert_eq!(
+            (chain.len(), chain.last().copied()),
+            (CHAIN_MAX, Some(Some("192.0.2.7".parse().unwrap())))
+        );
+    }
+
+    #[test]
+    fn host_and_port_are_the_nearest_proxys_and_read_as_any_host() {
+        for (fields, host, port) in [
+            (&[("x-forwarded-host", "Pub.Example")][..], Some("pub.example"), None),
+            (&[("x-forwarded-host", "evil.example, pub.example:8443")], Some("pub.example:8443"), None),
+            (
+                &[("x-forwarded-host", "evil.example"), ("x-forwarded-host", "pub.example")],
+                Some("pub.example"),
+                None,
+            ),
+            (&[("x-forwarded-host", "pub.example/evil"), ("x-forwarded-port", "443")], None, Some(443)),
+            (&[("x-forwarded-port", "0")], None, None),
+            (&[("x-forwarded-port", "65536")], None, None),
+            (
+                &[("forwarded", "host=evil.example, for=1.1.1.1;host=\"pub.example:81\"")],
+                Some("pub.example:81"),
+                None,
+            ),
+            (&[("x-forwarded-host", "a.example"), ("forwarded", "host=b.example")], Some("a.example"), None),
+        ] {
+            let relayed = relayed_of(fields);
+            assert_eq!((relayed.host.as_deref(), relayed.port), (host, port), "{fields:?}");
+        }
     }
 }

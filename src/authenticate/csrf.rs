@@ -5,11 +5,12 @@
 //! which the readable cookie holds too. Whoever can write cookies but not read them gains nothing: the value that counts
 //! is signed into the token.
 
+use super::Shown;
 use super::credential::CookieNames;
 use super::principal::Local;
 use crate::denial::Denial;
-use crate::peer::Scheme;
-use crate::route::{Head, upgrade};
+use crate::peer::Relayed;
+use crate::route::upgrade;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -26,13 +27,12 @@ pub fn is_unsafe(method: &Method) -> bool {
 /// [`Denial::CsrfMismatch`] where another site sent the request, or the value shown is not the token's;
 /// [`Denial::CsrfMissing`] where none is shown.
 pub(super) fn check(
-    head: &Head<'_>,
-    scheme: Scheme,
-    field: Option<&str>,
+    shown: &Shown<'_>,
     names: &CookieNames,
     origins: &[Box<str>],
     local: Option<&Local>,
 ) -> Result<(), Denial> {
+    let head = shown.head;
     if !is_unsafe(head.method) {
         // A page of any site may open a WebSocket, with cookies, and read what comes over it; it cannot send a header
         // with it, so the token is not asked for.
@@ -44,20 +44,20 @@ pub(super) fn check(
         if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
             return Err(Denial::CsrfMismatch);
         }
-        return same_site(head, scheme, origins);
+        return same_site(shown, origins);
     }
-    same_site(head, scheme, origins)?;
-    let shown = shown(head.headers, names, field)?.ok_or(Denial::CsrfMissing)?;
+    same_site(shown, origins)?;
+    let token = token_shown(head.headers, names, shown.csrf_field)?.ok_or(Denial::CsrfMissing)?;
     // A token without the claim was not made to be a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
-    verify_slices_are_equal(shown, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
+    verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
 }
 
 /// The CSRF token that a request shows: in the header, else in the field of its form.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`] where the header stands twice.
-pub fn shown<'r>(
+pub fn token_shown<'r>(
     headers: &'r HeaderMap,
     names: &CookieNames,
     field: Option<&'r str>,
@@ -70,7 +70,8 @@ pub fn shown<'r>(
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`].
-pub fn same_site(head: &Head<'_>, scheme: Scheme, origins: &[Box<str>]) -> Result<(), Denial> {
+pub fn same_site(shown: &Shown<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+    let head = shown.head;
     let origin = only(head.headers, &header::ORIGIN)?;
     let site = only(head.headers, &SEC_FETCH_SITE)?;
     let is_own = match origin {
@@ -79,7 +80,7 @@ pub fn same_site(head: &Head<'_>, scheme: Scheme, origins: &[Box<str>]) -> Resul
         // A page with `Referrer-Policy: no-referrer` names no origin in its forms (Fetch, section 3.2.1); that it is one
         // of ours, the browser says beside it. A sandboxed frame names none either, and is a site of its own.
         Some(b"null") => site == Some(b"same-origin"),
-        Some(origin) => is_own(origin, head, scheme),
+        Some(origin) => is_own(origin, shown),
     };
     // A person who typed the address, or chose a bookmark, comes from no site.
     let is_same_site = matches!(site, None | Some(b"same-origin" | b"none"));
@@ -106,26 +107,35 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
     }
 }
 
-/// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's.
-fn is_own(origin: &[u8], head: &Head<'_>, scheme: Scheme) -> bool {
-    let Some(rest) = origin.strip_prefix(scheme.as_str().as_bytes()) else { return false };
+/// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's. The
+/// request's own host is the one that it names, and the one that a trusted proxy says its client asked.
+fn is_own(origin: &[u8], shown: &Shown<'_>) -> bool {
+    let Some(rest) = origin.strip_prefix(shown.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };
-    let default = match scheme {
-        Scheme::Http => 80,
-        Scheme::Https => 443,
-    };
-    match head.port {
+    let (head, default) = (shown.head, shown.scheme.default_port());
+    let is_heads = match head.port {
         Some(port) if port == default => {
             head.host.as_deref().is_some_and(|host| host.as_bytes() == authority)
                 || head.authority_is(authority)
         }
         Some(_) | None => head.authority_is(authority),
-    }
+    };
+    is_heads || shown.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
+}
+
+/// Whether a trusted proxy says that its client asked this authority.
+fn is_relayed(authority: &[u8], relayed: &Relayed, default: u16) -> bool {
+    let Some(host) = relayed.host.as_deref() else { return false };
+    let is = |written: &str| written.as_bytes() == authority;
+    let with_port = || relayed.port.is_some_and(|port| is(&format!("{host}:{port}")));
+    is(host) || host.strip_suffix(&format!(":{default}")).is_some_and(is) || with_port()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Scheme;
+    use crate::route::Head;
     use proptest::prelude::*;
 
     fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
@@ -143,7 +153,8 @@ mod tests {
         let head = Head { method, host, port, path: "/".into(), query: None, headers: &headers };
         let local = Local::new(None, 0, Some("right".into()));
         let origins = ["https://app.example".into()];
-        check(&head, Scheme::Https, None, &CookieNames::default(), &origins, Some(&local))
+        let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+        check(&shown, &CookieNames::default(), &origins, Some(&local))
     }
 
     fn post(fields: &[(&'static str, &str)]) -> Result<(), Denial> {
@@ -208,13 +219,14 @@ mod tests {
             };
             let local = Local::new(None, 0, Some("right".into()));
             let names = CookieNames::default();
-            let outcome = check(&head, Scheme::Https, None, &names, &[], Some(&local));
+            let shown = |csrf_field| Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field };
+            let outcome = check(&shown(None), &names, &[], Some(&local));
             assert_eq!(outcome, MISMATCH, "{wrong:?}");
             // A field of a form does not make good what the header says, and a token without the claim has no right one.
-            assert_eq!(check(&head, Scheme::Https, Some("right"), &names, &[], Some(&local)), MISMATCH);
+            assert_eq!(check(&shown(Some("right")), &names, &[], Some(&local)), MISMATCH);
             let without = Local::new(None, 0, None);
-            assert_eq!(check(&head, Scheme::Https, Some(wrong), &names, &[], Some(&without)), MISMATCH);
-            assert_eq!(check(&head, Scheme::Https, Some(wrong), &names, &[], None), MISMATCH);
+            assert_eq!(check(&shown(Some(wrong)), &names, &[], Some(&without)), MISMATCH);
+            assert_eq!(check(&shown(Some(wrong)), &names, &[], None), MISMATCH);
         }
         assert_eq!(post(&[TOKEN, TOKEN]), MISMATCH);
     }
@@ -248,6 +260,38 @@ mod tests {
         }
         let own = ("origin", "https://shop.example");
         assert_eq!(post(&[TOKEN, own, own]), MISMATCH, "twice");
+    }
+
+    #[test]
+    fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
+        // Report 22: `Host: internal`, `X-Forwarded-Host: pub.example`.
+        for (host, port, origin, outcome) in [
+            ("pub.example", None, "https://pub.example", Ok(())),
+            ("pub.example:443", None, "https://pub.example", Ok(())),
+            ("pub.example", Some(8443), "https://pub.example:8443", Ok(())),
+            ("pub.example", Some(8443), "https://pub.example", Ok(())),
+            ("pub.example:8443", None, "https://pub.example:8443", Ok(())),
+            ("pub.example:8443", None, "https://pub.example", MISMATCH),
+            ("pub.example", None, "http://pub.example", MISMATCH),
+            ("pub.example", None, "https://evil.example", MISMATCH),
+            ("pub.example", None, "https://shop.example", Ok(())),
+        ] {
+            let fields = headers(&[TOKEN, ("origin", origin)]);
+            let head = Head {
+                method: &Method::POST,
+                host: Some("shop.example".into()),
+                port: None,
+                path: "/".into(),
+                query: None,
+                headers: &fields,
+            };
+            let relayed = Relayed { host: Some(host.into()), port, ..Relayed::default() };
+            let local = Local::new(None, 0, Some("right".into()));
+            let shown =
+                Shown { head: &head, scheme: Scheme::Https, relayed: Some(&relayed), csrf_field: None };
+            let checked = check(&shown, &CookieNames::default(), &[], Some(&local));
+            assert_eq!(checked, outcome, "{host} {port:?} {origin}");
+        }
     }
 
     #[test]

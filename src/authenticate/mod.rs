@@ -26,7 +26,7 @@ pub use verify::{claims_of, verify};
 
 use crate::clock::Now;
 use crate::denial::{Denial, TokenPart};
-use crate::peer::Scheme;
+use crate::peer::{Relayed, Scheme};
 use crate::route::Head;
 use http::header::AUTHORIZATION;
 use std::rc::Rc;
@@ -65,6 +65,8 @@ pub struct Shown<'r> {
     pub head: &'r Head<'r>,
     /// How it came, as the client sees it.
     pub scheme: Scheme,
+    /// What a trusted proxy says of it.
+    pub relayed: Option<&'r Relayed>,
     /// The CSRF token in its form, where the route reads forms for one.
     pub csrf_field: Option<&'r str>,
 }
@@ -109,14 +111,7 @@ pub fn authenticate(
         trust.revoked().admit(&principal, local)?;
     }
     if let (Place::Cookie, Some(names)) = (place, trust.cookies()) {
-        csrf::check(
-            head,
-            shown.scheme,
-            shown.csrf_field,
-            names,
-            trust.origins(),
-            principal.local.as_deref(),
-        )?;
+        csrf::check(shown, names, trust.origins(), principal.local.as_deref())?;
     }
     Ok(Some((principal, place)))
 }
@@ -182,7 +177,7 @@ mod tests {
             query: None,
             headers,
         };
-        let shown = Shown { head: &head, scheme: Scheme::Https, csrf_field: None };
+        let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
         authenticate(&access.into(), trust, &shown, Now::at(now), tokens)
     }
 

@@ -7,9 +7,9 @@
 use super::ask::Ask;
 use super::terms::Cookies;
 use crate::peer::Scheme;
+use crate::route::host::is_own_machine;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
-use std::net::Ipv4Addr;
 
 /// Gives the access token, the refresh token and the CSRF value, the tokens each with the seconds that it lives.
 pub(super) fn give(
@@ -61,11 +61,7 @@ pub(super) fn can_be_kept(ask: &Ask) -> bool {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         Some(_) | None => &ask.authority,
     };
-    let is_this_machine = host == "localhost"
-        || host.ends_with(".localhost")
-        || host == "[::1]"
-        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
-    ask.scheme == Scheme::Https || is_this_machine
+    ask.scheme == Scheme::Https || is_own_machine(host)
 }
 
 fn set(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64, http_only: bool, lax: bool) {

@@ -7,7 +7,7 @@
 use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random};
 use super::{Authority, millis, millis_of};
-use crate::authenticate::csrf::shown;
+use crate::authenticate::csrf::token_shown;
 use crate::authenticate::{Mark, digest_of};
 use crate::denial::Denial;
 use crate::journal::Level;
@@ -29,7 +29,7 @@ pub(super) async fn csrf_of_session(authority: &Authority, ask: &Ask, token: &st
         return Err(Denial::CsrfMismatch);
     }
     let field = ask.fields.optional("csrf_token")?;
-    let shown = shown(&ask.headers, &cookies.names, field)?.ok_or(Denial::CsrfMissing)?;
+    let shown = token_shown(&ask.headers, &cookies.names, field)?.ok_or(Denial::CsrfMissing)?;
     let shown = std::str::from_utf8(shown).map_err(|_| Denial::CsrfMismatch)?;
     belongs(authority, token, shown).await?;
     Ok(shown.to_owned())

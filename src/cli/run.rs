@@ -170,7 +170,7 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
         }
     }
     let entry = match (plan.redirect, bound.https.first()) {
-        (true, Some(https)) => Entry::Redirect(https.port()),
+        (true, Some(https)) => Entry::Redirect(plan.public_port.unwrap_or(https.port())),
         (true, None) | (false, _) => Entry::Plain,
     };
     for address in &plan.http {

@@ -108,6 +108,8 @@ pub struct Server {
     pub http: Listen,
     /// What cleartext listeners do.
     pub plain: Plain,
+    /// The port of https that clients reach; that of the first address where it is not given.
+    pub public_port: Option<u16>,
     /// Addresses for health and metrics.
     pub admin: Listen,
     /// Names by which the admin listener may be asked, beside its addresses.
@@ -135,6 +137,7 @@ impl Default for Server {
             https: Listen::on("127.0.0.1:8443"),
             http: Listen::on("127.0.0.1:8080"),
             plain: Plain::Redirect,
+            public_port: None,
             admin: Listen::on("127.0.0.1:9900"),
             admin_hosts: Vec::new(),
             workers: 0,
@@ -626,8 +629,12 @@ pub struct Identity {
     /// The header for an HMAC that proves the others.
     #[serde(deserialize_with = "text")]
     pub signature: String,
-    /// Whether upstreams get the client's own `Authorization`.
+    /// Whether upstreams get the caller's verified token.
     pub forward_token: bool,
+    /// Fields of other products that pass from a trusted proxy.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub pass: Vec<String>,
 }
 
 impl Default for Identity {
@@ -642,6 +649,7 @@ impl Default for Identity {
             assertion_binds: false,
             signature: String::new(),
             forward_token: false,
+            pass: Vec::new(),
         }
     }
 }
@@ -689,6 +697,8 @@ pub struct RouteTable {
     /// A beginning of the path that the upstream does not see.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,
+    /// Whether a public route's upstream gets the client's own `Authorization`.
+    pub pass_authorization: bool,
     /// In place of the upstream's own.
     pub timeout: Option<Duration>,
     /// Whether the token must come from a login with a password, and how long ago at most.

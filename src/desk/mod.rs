@@ -46,6 +46,8 @@ pub async fn answer(
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = record.caller();
+    let relayed = record.take_relayed();
+    let shown = Shown { head, scheme: caller.scheme, relayed: relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
         Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
@@ -62,7 +64,7 @@ pub async fn answer(
         query: head.query.map(str::to_owned),
         id,
         fields,
-        own_site: same_site(head, caller.scheme, &terms.origins).is_ok(),
+        own_site: same_site(&shown, &terms.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
         examined: None,
         now: record.now(),
@@ -77,7 +79,7 @@ pub async fn answer(
     if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
         let admission = Admission::from(Access::Authenticated);
         let csrf_field = ask.fields.optional("csrf_token")?;
-        let shown = Shown { head, scheme: caller.scheme, csrf_field };
+        let shown = Shown { csrf_field, ..shown };
         ask.caller = match authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens()) {
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
             // A person whose session is over already is told so by the page that they are sent to.
@@ -88,7 +90,6 @@ pub async fn answer(
     // Whoever is logged in need not see the login page; whose token is not good, does.
     if endpoint == Endpoint::LoginPage {
         let admission = Admission::from(Access::Optional);
-        let shown = Shown { head, scheme: caller.scheme, csrf_field: None };
         let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
         ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
@@ -117,7 +118,8 @@ const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-F
 pub fn is_sent_by_another_site(policy: &Policy, route: &Route, head: &Head<'_>, record: &Record) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(terms) = &policy.terms else { return false };
-    same_site(head, record.caller().scheme, &terms.origins).is_err()
+    let shown = Shown { head, scheme: record.caller().scheme, relayed: record.relayed(), csrf_field: None };
+    same_site(&shown, &terms.origins).is_err()
 }
 
 /// An answer that is a refusal in a form of its own is noted as one.

@@ -3,15 +3,17 @@
 //! Promises that the request it reads is the one that the proxy will forward, or none: every fact is named, in one way,
 //! by a trusted proxy. Leaves the deciding to the pipeline, which has one way to decide for all requests.
 
+use crate::accept::forwarded;
 use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::denial::{Denial, Malformed};
 use crate::forward::Proof;
-use crate::forward::outgoing::{self, X_FORWARDED_PROTO};
+use crate::forward::foreign::{self, Kind};
+use crate::forward::outgoing::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
 use crate::respond::{self, Format, Ways};
-use crate::route::{Head, path};
+use crate::route::{Head, HeadBounds, path};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -21,14 +23,26 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 /// Traefik, Caddy: the original path and query.
 const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-/// All but Envoy: the original host.
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// nginx: the original method.
 const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 /// nginx: the original path and query.
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// nginx as a Kubernetes ingress: scheme, host, path and query in one.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// How many fields a question may have beyond those that a request may: those that name the original, and some that
+/// proxies add.
+pub const ROOM_FIELDS: usize = 32;
+/// How many bytes of fields: above all for the original target, which is a field of the question.
+pub const ROOM_BYTES: usize = 16 * 1024;
+
+/// How large the head of a question may be, and the one that it is about.
+pub fn bounds(request: HeadBounds) -> HeadBounds {
+    HeadBounds {
+        header_count: request.header_count + ROOM_FIELDS,
+        header_bytes: request.header_bytes + ROOM_BYTES,
+    }
+}
 
 /// How who asked understands a verdict that sends a person to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +97,26 @@ pub fn original(
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 
+/// A field of a question by which a service could take the request for another one than the one that is judged, or its
+/// caller for another one: what the gateway would remove from a request that it forwards, the asking proxy does not.
+/// Returns the name as the table has it. `pass`: fields of that kind that the policy lets through.
+///
+/// Addresses are none of them: proxies write them of themselves (Traefik writes `X-Real-Ip` into each question), and
+/// nothing is decided by them here.
+pub fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
+    headers.keys().find_map(|name| match foreign::found(name.as_str())? {
+        (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
+        (Kind::Identity, known) if !pass.contains(name) => Some(known),
+        (Kind::Proxy, _) if name == "proxy" => Some("proxy"),
+        _ => None,
+    })
+}
+
+/// Whether a field is one of those that name the original.
+fn is_question(name: &HeaderName) -> bool {
+    [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
+}
+
 fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed> {
     let headers = &asking.headers;
     let mut named = Named::default();
@@ -92,11 +126,11 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed
         let whole = asking.uri.path_and_query().map_or("", PathAndQuery::as_str);
         named.method(asking.method.clone())?;
         named.host(&head.authority().ok_or(Malformed::OriginalMissing)?)?;
-        named.target(below(whole, at).ok_or(Malformed::OriginalSpelling)?)?;
+        named.target(below(whole, at).ok_or(Malformed::OriginalSpelling)?.as_bytes())?;
     }
     for name in [X_FORWARDED_METHOD, X_ORIGINAL_METHOD] {
         if let Some(method) = one(headers, &name)? {
-            named.method(Method::from_bytes(method.as_bytes()).map_err(|_| Malformed::OriginalTwice)?)?;
+            named.method(Method::from_bytes(method).map_err(|_| Malformed::OriginalTwice)?)?;
         }
     }
     let mut manner = Manner::Answers;
@@ -109,11 +143,11 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed
         }
     }
     if let Some(host) = one(headers, &X_FORWARDED_HOST)? {
-        named.host(host)?;
+        named.host(text(host)?)?;
     }
     if let Some(scheme) = one(headers, &X_FORWARDED_PROTO)? {
         // The nearest proxy's word stands last.
-        named.scheme(scheme.rsplit(',').next().unwrap_or_default().trim())?;
+        named.scheme(text(scheme)?.rsplit(',').next().unwrap_or_default().trim())?;
     }
     let Named { method: Some(method), scheme: Some(scheme), host: Some(host), target: Some(target) } = named
     else {
@@ -131,13 +165,17 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed
 }
 
 /// The one value of a field.
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Malformed> {
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Malformed> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => value.to_str().map(Some).map_err(|_| Malformed::OriginalTwice),
+        (Some(value), None) => Ok(Some(value.as_bytes())),
         (Some(_), Some(_)) => Err(Malformed::OriginalTwice),
     }
+}
+
+fn text(value: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(value).map_err(|_| Malformed::OriginalTwice)
 }
 
 /// The facts of the original request, each as often as it is named, and always the same.
@@ -155,11 +193,7 @@ impl Named {
     }
 
     fn scheme(&mut self, scheme: &str) -> Result<(), Malformed> {
-        let scheme = match scheme {
-            _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
-            _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-            _ => return Err(Malformed::OriginalTwice),
-        };
+        let scheme = forwarded::scheme(scheme).ok_or(Malformed::OriginalTwice)?;
         agree(&mut self.scheme, scheme)
     }
 
@@ -168,12 +202,15 @@ impl Named {
     }
 
     /// A target in origin form, or in absolute form, which names scheme and host as well.
-    fn target(&mut self, target: &str) -> Result<(), Malformed> {
+    ///
+    /// Read from its bytes by the parser that reads request lines, so that a target with raw UTF-8 has the same verdict
+    /// here and there.
+    fn target(&mut self, target: &[u8]) -> Result<(), Malformed> {
         // The library would drop it without a word, and the proxy's own upstream may not.
-        if target.contains('#') {
+        if target.contains(&b'#') {
             return Err(Malformed::Fragment);
         }
-        let uri: Uri = target.parse().map_err(|_| Malformed::Target)?;
+        let uri = Uri::try_from(target).map_err(|_| Malformed::Target)?;
         match (uri.scheme_str(), uri.authority()) {
             (None, None) => {}
             (Some(scheme), Some(authority)) => {
@@ -256,7 +293,7 @@ fn status(denial: &Denial) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::{HeadBounds, Slashes};
+    use crate::route::Slashes;
     use proptest::prelude::*;
 
     const AT: &str = "/auth/verify";
@@ -308,6 +345,91 @@ mod tests {
         assert_eq!(asked("PUT", "/auth/verify/a?b", &proto), Ok(read));
         let read = names("GET", Scheme::Http, "proxy.test", "/");
         assert_eq!(asked("GET", "/auth/verify/", &proto), Ok(read), "the root, as Envoy asks about it");
+    }
+
+    #[test]
+    fn a_target_of_raw_utf_8_is_read_as_a_request_line_is() {
+        // Crossings C5: curl sends it raw in a query.
+        let question = |target: &[u8]| {
+            let value = HeaderValue::from_bytes(target).unwrap();
+            let fields = [("x-forwarded-method", "GET"), ("x-forwarded-proto", "https")];
+            let mut request = Request::builder().uri(AT).header("x-forwarded-uri", value);
+            for (name, value) in fields.into_iter().chain([("x-forwarded-host", "a"), ("host", "proxy.test")])
+            {
+                request = request.header(name, value);
+            }
+            let parts = request.body(()).unwrap().into_parts().0;
+            let head = Head::read(&parts, BOUNDS, Slashes::Strict).unwrap();
+            read(AT, &parts, &head).map(|original| original.parts.uri.to_string())
+        };
+        for target in ["/search?q=M\u{fc}nchen", "/caf\u{e9}?x={\u{e9}}", "/{a}|^?b|"] {
+            assert_eq!(question(target.as_bytes()), Ok(target.to_owned()));
+            assert_eq!(Uri::try_from(target.as_bytes()).unwrap().to_string(), target);
+        }
+        assert_eq!(question(b"/a?\xff"), Err(Malformed::Target), "no UTF-8");
+    }
+
+    #[test]
+    fn a_websockets_scheme_is_its_connections() {
+        // Report 19; RFC 6455 section 3. Traefik writes these.
+        for (written, scheme) in [("wss", Scheme::Https), ("ws", Scheme::Http), ("WSS", Scheme::Https)] {
+            let fields = [
+                ("x-forwarded-method", "GET"),
+                ("x-forwarded-proto", written),
+                ("x-forwarded-host", "a"),
+                ("x-forwarded-uri", "/"),
+            ];
+            assert_eq!(asked("GET", AT, &fields), Ok(names("GET", scheme, "a", "/")));
+        }
+    }
+
+    #[test]
+    fn a_field_that_names_another_request_or_caller_misleads() {
+        // Attacks D2; issue 9, 3.
+        let found = |name: &'static str, pass: &[HeaderName]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static("x"));
+            misleading(&headers, pass)
+        };
+        for name in [
+            "x-http-method-override",
+            "x-method-override",
+            "x_http_method",
+            "x-rewrite-url",
+            "x-override-url",
+            "x_original_url",
+            "x-original-host",
+            "x_forwarded_uri",
+            "base-url",
+            "proxy",
+            "remote-user",
+            "x-forwarded-user",
+            "x-webauth-user",
+            "x-forwarded-client-cert",
+        ] {
+            assert!(found(name, &[]).is_some(), "{name}");
+        }
+        for name in [
+            "x-forwarded-method",
+            "x-forwarded-uri",
+            "x-original-method",
+            "x-original-uri",
+            "x-original-url",
+            "x-real-ip",
+            "x-forwarded-prefix",
+            "x-forwarded-server",
+            "forwarded",
+            "x-request-id",
+            "accept",
+            "x-original-forwarded-for",
+            "x-auth-request-redirect",
+            "proxy-connection",
+            "x-envoy-internal",
+        ] {
+            assert_eq!(found(name, &[]), None, "{name}");
+        }
+        let pass = [HeaderName::from_static("x-forwarded-client-cert")];
+        assert_eq!(found("x-forwarded-client-cert", &pass), None);
     }
 
     #[test]

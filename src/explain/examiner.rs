@@ -16,7 +16,7 @@ use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
 use crate::limit::{By, Limit};
-use crate::peer::{Caller, Peer};
+use crate::peer::{Caller, Peer, Relayed};
 use crate::policy::{Handler, Policy, Route};
 use crate::request_id::RequestId;
 use crate::route::{Found, Head, upgrade};
@@ -44,6 +44,12 @@ pub struct Examiner<'p> {
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
     described: RefCell<TokenCache>,
+}
+
+/// Who sends a request.
+struct Sender {
+    caller: Caller,
+    relayed: Option<Box<Relayed>>,
 }
 
 /// How far a request came.
@@ -122,7 +128,7 @@ impl<'p> Examiner<'p> {
                 authority.unwrap_or_default(),
                 question.parts.uri
             ),
-            client: sender.address,
+            client: sender.caller.address,
             host: None,
             path: None,
             route: None,
@@ -169,12 +175,16 @@ impl<'p> Examiner<'p> {
     fn follow<'h>(
         &self,
         head: &'h Head<'_>,
-        sender: &Caller,
+        sender: &Sender,
         question: &Question,
         trust: &Trust,
         cache: &RefCell<TokenCache>,
     ) -> Course<'p, 'h> {
-        if self.policy.front.redirects(question.scheme) {
+        if self.policy.front.redirects(question.scheme) && self.policy.front.redirects(sender.caller.scheme) {
+            if self.policy.carries_credential(head) {
+                let found = self.policy.table.find(head).ok();
+                return Course { found, ..Course::ended(Denial::InsecureTransport) };
+            }
             return Course { outcome: Outcome::Redirected, ..Course::ended(Denial::NoRoute) };
         }
         let found = match self.policy.table.find(head) {
@@ -182,7 +192,12 @@ impl<'p> Examiner<'p> {
             Err(denial) => return Course::ended(denial),
         };
         let route = &self.policy.routes[*found.entry];
-        let shown = Shown { head, scheme: sender.scheme, csrf_field: None };
+        let shown = Shown {
+            head,
+            scheme: sender.caller.scheme,
+            relayed: sender.relayed.as_deref(),
+            csrf_field: None,
+        };
         let decided = decide(
             &route.admission,
             &route.rule,
@@ -299,15 +314,17 @@ impl<'p> Examiner<'p> {
     }
 
     /// Who sends it: whom the question names, or whom they name as a trusted proxy.
-    fn sender(&self, question: &Question, parts: &Parts) -> Caller {
+    fn sender(&self, question: &Question, parts: &Parts) -> Sender {
         let peer = Peer { address: question.client, scheme: question.scheme };
-        forwarded::caller(&peer, &self.policy.front.trusted_proxies, &parts.headers)
+        let trusted = &self.policy.front.trusted_proxies;
+        let (caller, relayed) = forwarded::read(&peer, trusted, &parts.headers);
+        Sender { caller, relayed }
     }
 
     fn limits(
         &self,
         route: &Route,
-        sender: &Caller,
+        sender: &Sender,
         head: &Head<'_>,
         caller: Option<&(Rc<Principal>, Place)>,
     ) -> Vec<Counting> {
@@ -327,13 +344,13 @@ impl<'p> Examiner<'p> {
         &self,
         by: &By,
         route: &Route,
-        sender: &Caller,
+        sender: &Sender,
         head: &Head<'_>,
         principal: Option<&Principal>,
     ) -> String {
         let unknown = "of the caller, who is not known";
         match by {
-            By::ClientIp => format!("client address {}", sender.address),
+            By::ClientIp => format!("client address {}", sender.caller.address),
             By::Route => format!("route {}", route.name),
             By::Subject => match principal {
                 Some(principal) => format!("subject {} of {}", principal.subject, principal.issuer),
@@ -359,7 +376,7 @@ impl<'p> Examiner<'p> {
         head: &Head<'_>,
         course: &Course<'_, '_>,
         parts: &Parts,
-        sender: &Caller,
+        sender: &Sender,
         question: &Question,
     ) -> Option<Outgoing> {
         let (Some(found), Some(permit)) = (&course.found, &course.permit) else { return None };
@@ -390,7 +407,8 @@ impl<'p> Examiner<'p> {
             HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
         let none = Proofs::default();
         let told = Told {
-            caller: *sender,
+            caller: sender.caller,
+            relayed: sender.relayed.as_deref(),
             prepared: Prepared {
                 forwarded_for: &forwarded_for,
                 forwarded: &RefCell::new(None),
@@ -400,6 +418,8 @@ impl<'p> Examiner<'p> {
             id_header: &id_header,
             identity: policy.trust.identity(),
             forward_token: policy.front.forward_token,
+            pass_authorization: delivery.pass_authorization,
+            pass: &policy.front.pass,
             cookies: policy.trust.cookies(),
             tell_csrf: route.csrf_field.is_some(),
             credentials: &route.admission.sources.named,

@@ -23,12 +23,16 @@ pub use explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, 
 pub use near::{Miss, Near};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
 
+use crate::accept::forwarded;
+use crate::peer::Peer;
 use crate::policy::Policy;
 
 /// The route that covers a request: a position in [`Policy::routes`]; none where there is none, or it is refused or
 /// redirected before there is one.
 pub fn met(policy: &Policy, question: &Question) -> Option<usize> {
-    if policy.front.redirects(question.scheme) {
+    let peer = Peer { address: question.client, scheme: question.scheme };
+    let (caller, _) = forwarded::read(&peer, &policy.front.trusted_proxies, &question.parts.headers);
+    if policy.front.redirects(question.scheme) && policy.front.redirects(caller.scheme) {
         return None;
     }
     let head = policy.front.head(&question.parts).ok()?;

@@ -3,10 +3,12 @@
 //! [`forward`] takes the [`Permit`] by value: nothing that was not authorized has one, and one sends one request.
 
 mod body;
+pub mod client;
 mod connect;
 mod counters;
 mod deadline;
 mod echo;
+pub mod foreign;
 pub mod outgoing;
 mod pool;
 pub mod proof;
@@ -15,8 +17,9 @@ pub mod strip;
 mod upstream;
 
 pub use body::{BodyBounds, Broken, Cut, Meter, RequestBody, ResponseBody};
+pub use client::Prepared;
 pub use counters::{UpstreamCounters, UpstreamShard};
-pub use outgoing::{Prepared, Target, Told, X_REQUEST_ID};
+pub use outgoing::{Target, Told, X_REQUEST_ID};
 pub use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
 pub use upstream::{Server, Tls, Upstream};
@@ -50,6 +53,8 @@ pub struct Delivery {
     pub destination: Destination,
     /// A prefix of the path that the upstream does not see.
     pub strip_prefix: Option<Box<str>>,
+    /// Whether the client's `Authorization` passes as it came.
+    pub pass_authorization: bool,
     /// The route's own timeout, in place of its upstream's.
     pub timeout: Option<Duration>,
     /// To whom identity is proven.

@@ -1,19 +1,18 @@
 //! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
 
+use super::client::{self, Prepared};
 use super::proof::{Audience, Proof, Proofs};
-use super::strip::{self, Sender};
+use super::strip;
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
-use crate::peer::{Caller, Scheme};
+use crate::peer::{Caller, Relayed};
 use crate::request_id::RequestId;
 use crate::route::Head;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::net::IpAddr;
 
 /// `X-Request-Id`.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,7 +20,12 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `X-Forwarded-Proto`.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `X-Forwarded-Host`.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `X-Forwarded-Port`.
+pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// `X-Forwarded-Prefix`: the beginning of the client's path that the upstream does not see.
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// `X-Auth-Csrf`: what a page of the upstream writes into the CSRF field of its forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -34,6 +38,8 @@ pub struct Target {
     pub path: PathAndQuery,
     /// Canonical host and port; absent only where an HTTP/1.0 client named none.
     pub authority: Option<HeaderValue>,
+    /// The prefix that was stripped.
+    pub prefix: Option<HeaderValue>,
 }
 
 impl Target {
@@ -58,6 +64,8 @@ impl Target {
     /// `token` names a field of the query that held the caller's token, which the upstream does not get.
     pub fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
         let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
+        let prefix = strip_prefix.filter(|_| stripped.is_some()).map(|prefix| prefix.trim_end_matches('/'));
+        let prefix = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok());
         let path = match (uri.path_and_query(), stripped, token) {
             (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
             (_, stripped, None) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
@@ -73,7 +81,7 @@ impl Target {
             Some(as_sent) if head.authority_is(as_sent.as_bytes()) => Some(as_sent.clone()),
             Some(_) | None => head.authority().and_then(|authority| HeaderValue::from_str(&authority).ok()),
         };
-        Self { path, authority }
+        Self { path, authority, prefix }
     }
 }
 
@@ -95,22 +103,13 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
     PathAndQuery::try_from(text).expect("a canonical path and the query of a URI make a URI")
 }
 
-/// What the connection knows ready-made, so that most requests copy nothing.
-#[derive(Clone, Copy, Debug)]
-pub struct Prepared<'c> {
-    /// `X-Forwarded-For` of the peer.
-    pub forwarded_for: &'c HeaderValue,
-    /// The last host and `Forwarded` value.
-    pub forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
-    /// The peer's own address.
-    pub address: IpAddr,
-}
-
 /// Facts of one request that the upstream is told.
 #[derive(Debug)]
 pub struct Told<'a> {
     /// Who sends it.
     pub caller: Caller,
+    /// What a trusted proxy says of it.
+    pub relayed: Option<&'a Relayed>,
     /// Its connection.
     pub prepared: Prepared<'a>,
     /// Its name.
@@ -119,8 +118,12 @@ pub struct Told<'a> {
     pub id_header: &'a HeaderValue,
     /// The names under which identity is told.
     pub identity: &'a IdentityHeaders,
-    /// Whether `Authorization` passes.
+    /// Whether a verified token passes in `Authorization`.
     pub forward_token: bool,
+    /// Whether `Authorization` passes as it came: on a public route, where the gateway does not look at it.
+    pub pass_authorization: bool,
+    /// Fields of a trusted proxy that pass though they tell of clients.
+    pub pass: &'a [HeaderName],
     /// The local authority's cookies, which do not pass.
     pub cookies: Option<&'a CookieNames>,
     /// Whether the route takes the CSRF token from a form's field, so that the upstream must be able to write it there.
@@ -146,7 +149,6 @@ pub fn head(
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut headers);
     }
-    let sender = if told.caller.by_trusted_proxy { Sender::TrustedProxy } else { Sender::Stranger };
     if let Some(cookies) = told.cookies {
         strip::cookies(&mut headers, cookies);
         if permit.place() == Some(Place::Cookie) {
@@ -156,29 +158,26 @@ pub fn head(
     for name in told.credentials {
         headers.remove(name);
     }
-    let forged = strip::request(&mut headers, told.identity, sender, told.forward_token);
+    // With `forward_token` the credential that was verified passes, and nothing that stands beside it.
+    let verified = told.forward_token && permit.place() == Some(Place::Header);
+    if !verified && !told.pass_authorization {
+        headers.remove(header::AUTHORIZATION);
+    }
+    let pass = if told.relayed.is_some() { told.pass } else { &[] };
+    let forged = strip::request(&mut headers, told.identity, pass);
 
     match &target.authority {
         Some(authority) => {
             headers.insert(header::HOST, authority.clone());
-            headers.insert(X_FORWARDED_HOST, authority.clone());
         }
         None => {
             headers.remove(header::HOST);
         }
     }
-    headers.insert(
-        X_FORWARDED_PROTO,
-        match told.caller.scheme {
-            Scheme::Http => HeaderValue::from_static("http"),
-            Scheme::Https => HeaderValue::from_static("https"),
-        },
-    );
-    let forwarded_for = extended(&headers, &X_FORWARDED_FOR, told.prepared.forwarded_for);
-    headers.insert(X_FORWARDED_FOR, forwarded_for);
-    let element = forwarded_element(&told.prepared, target.authority.as_ref(), told.caller.scheme);
-    let forwarded = extended(&headers, &header::FORWARDED, &element);
-    headers.insert(header::FORWARDED, forwarded);
+    client::write(&mut headers, &told.prepared, told.caller, told.relayed, target.authority.as_ref());
+    if let Some(prefix) = target.prefix {
+        headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
     headers.insert(X_REQUEST_ID, told.id_header.clone());
     if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
         headers.insert(TRACEPARENT, told.id.traceparent());
@@ -220,50 +219,6 @@ fn join_cookies(headers: &mut HeaderMap) {
         let whole = HeaderValue::from_bytes(&pieces.join(&b"; "[..]));
         headers.insert(header::COOKIE, whole.expect("field values joined by semicolons are a field value"));
     }
-}
-
-/// The fields of this name that are left (a trusted proxy's), with our element after them.
-fn extended(headers: &HeaderMap, name: &HeaderName, ours: &HeaderValue) -> HeaderValue {
-    if !headers.contains_key(name) {
-        return ours.clone();
-    }
-    let mut list = Vec::new();
-    for value in headers.get_all(name).iter().chain([ours]) {
-        if !list.is_empty() {
-            list.extend_from_slice(b", ");
-        }
-        list.extend_from_slice(value.as_bytes());
-    }
-    HeaderValue::from_bytes(&list).expect("field values joined by commas are a field value")
-}
-
-/// Our element of `Forwarded` (RFC 7239 section 4).
-fn forwarded_element(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
-    let Some(host) = host else { return build_forwarded(prepared.address, None, scheme) };
-    let mut last = prepared.forwarded.borrow_mut();
-    match &*last {
-        Some((known, element)) if known == host => element.clone(),
-        Some(_) | None => {
-            let element = build_forwarded(prepared.address, Some(host), scheme);
-            *last = Some((host.clone(), element.clone()));
-            element
-        }
-    }
-}
-
-fn build_forwarded(address: IpAddr, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
-    let node = match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("\"[{v6}]\""),
-    };
-    // A canonical host holds neither quote nor backslash; a colon makes it no token, hence the quotes.
-    let host = match host.and_then(|host| host.to_str().ok()) {
-        Some(host) if host.contains([':', '[']) => format!(";host=\"{host}\""),
-        Some(host) => format!(";host={host}"),
-        None => String::new(),
-    };
-    let element = format!("for={node}{host};proto={}", scheme.as_str());
-    HeaderValue::try_from(element).expect("addresses and canonical hosts are visible ASCII")
 }
 
 /// Whether a client's `traceparent` is one (W3C Trace Context, section 3.2): `00-` 32 hex `-` 16 hex `-` 2 hex, in
@@ -323,15 +278,5 @@ mod tests {
         ] {
             assert!(!is_traceparent(&bad.parse().unwrap()), "{bad}");
         }
-    }
-
-    #[test]
-    fn forwarded_quotes_what_is_no_token() {
-        let host: HeaderValue = "a.example:8443".parse().unwrap();
-        let element = build_forwarded("2001:db8::1".parse().unwrap(), Some(&host), Scheme::Https);
-        assert_eq!(element, "for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https");
-        let host: HeaderValue = "a.example".parse().unwrap();
-        let element = build_forwarded("192.0.2.1".parse().unwrap(), Some(&host), Scheme::Http);
-        assert_eq!(element, "for=192.0.2.1;host=a.example;proto=http");
     }
 }

@@ -1,10 +1,11 @@
-//! What does not pass: hop-by-hop fields, forged identity, forwarding fields of strangers, our own credentials.
+//! What does not pass: hop-by-hop fields, forged identity, fields of other proxies and products, our own credentials.
 //!
 //! Stripping comes first and injecting last, so that no `Connection` field can take away what the gateway adds
 //! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
 //! same, since a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
 
-use crate::authenticate::{CookieNames, IdentityHeaders, fold_eq};
+use super::foreign;
+use crate::authenticate::{CookieNames, IdentityHeaders};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// `Keep-Alive`.
@@ -14,51 +15,17 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `HTTP2-Settings` (RFC 7540 section 3.2.1): an upgrade to HTTP/2 that must not be passed on.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Names by which a client could pass for another one, or for a proxy: how each begins, folded.
-const OF_PROXIES: [&str; 11] = [
-    "x-forwarded",
-    "forwarded",
-    "x-real-",
-    "x-original-",
-    "x-rewrite-",
-    "x-http-method",
-    "x-method-override",
-    "x-request-id",
-    "x-client-",
-    "x-cluster-client-",
-    "proxy",
-];
-/// Names of the same kind that are known by how they end: `True-Client-IP`, `CF-Connecting-IP`.
-const OF_PROXIES_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
-
-/// Whether the sender of a request is a trusted proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// Its forwarding fields are believed and kept.
-    TrustedProxy,
-    /// They are removed.
-    Stranger,
-}
-
-/// Removes from a client's request all that must not reach an upstream. Returns how many identity fields were
-/// dropped.
-pub fn request(
-    headers: &mut HeaderMap,
-    identity: &IdentityHeaders,
-    sender: Sender,
-    forward_token: bool,
-) -> u64 {
+/// Removes from a client's request all that must not reach an upstream; `Authorization` aside, which is the caller's
+/// affair. `pass`: fields of [`foreign`] that pass all the same. Returns how many identity fields were dropped.
+pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[HeaderName]) -> u64 {
     hop_by_hop(headers);
-    if !forward_token {
-        headers.remove(header::AUTHORIZATION);
-    }
     let mut forged = 0;
     remove_where(headers, |name| {
         if identity.reserved(name) {
             forged += 1;
             return true;
         }
-        is_for_us(name) || (sender == Sender::Stranger && is_of_proxies(name.as_str()))
+        is_for_us(name) || (foreign::found(name.as_str()).is_some() && !pass.contains(name))
     });
     forged
 }
@@ -191,25 +158,6 @@ fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -
     }
 }
 
-fn is_of_proxies(name: &str) -> bool {
-    // Nearly all names of ordinary requests begin otherwise and are done with here.
-    let may_begin = matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'p'));
-    let may_end = name.ends_with("ip");
-    (may_begin && OF_PROXIES.iter().any(|prefix| starts_with_folded(name, prefix)))
-        || may_end && OF_PROXIES_ENDS.iter().any(|suffix| ends_with_folded(name, suffix))
-}
-
-fn starts_with_folded(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| fold_eq(start, prefix))
-}
-
-fn ends_with_folded(name: &str, suffix: &str) -> bool {
-    name.len()
-        .checked_sub(suffix.len())
-        .and_then(|start| name.get(start..))
-        .is_some_and(|end| fold_eq(end, suffix))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,9 +171,10 @@ mod tests {
         headers
     }
 
-    fn left(fields: &[(&str, &str)], sender: Sender) -> Vec<String> {
+    fn left(fields: &[(&str, &str)], pass: &[&'static str]) -> Vec<String> {
         let mut headers = headers(fields);
-        request(&mut headers, &IdentityHeaders::default(), sender, false);
+        let pass: Vec<_> = pass.iter().map(|name| HeaderName::from_static(name)).collect();
+        request(&mut headers, &IdentityHeaders::default(), &pass);
         let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort();
         names
@@ -247,11 +196,11 @@ mod tests {
             ("http2-settings", "AAMAAABkAAQAAP__"),
             ("accept", "*/*"),
         ];
-        assert_eq!(left(&fields, Sender::Stranger), ["accept"]);
+        assert_eq!(left(&fields, &[]), ["accept"]);
     }
 
     #[test]
-    fn what_a_stranger_says_of_proxies_does_not_pass_and_what_a_trusted_proxy_says_does() {
+    fn fields_of_other_proxies_and_products_pass_by_name_alone() {
         let fields = [
             ("x-forwarded-for", "1.1.1.1"),
             ("x_forwarded_proto", "https"),
@@ -265,20 +214,12 @@ mod tests {
             ("x-method-override", "DELETE"),
             ("true-client-ip", "1.1.1.1"),
             ("cf-connecting-ip", "1.1.1.1"),
+            ("remote-user", "root"),
             ("proxy", "http://evil"),
             ("x-request-id", "1"),
         ];
-        assert!(left(&fields, Sender::Stranger).is_empty());
-        assert_eq!(left(&fields, Sender::TrustedProxy).len(), fields.len());
-    }
-
-    #[test]
-    fn the_token_passes_only_where_the_policy_says_so() {
-        for (forward_token, passes) in [(false, false), (true, true)] {
-            let mut headers = headers(&[("authorization", "Bearer x")]);
-            request(&mut headers, &IdentityHeaders::default(), Sender::Stranger, forward_token);
-            assert_eq!(headers.contains_key("authorization"), passes);
-        }
+        assert!(left(&fields, &[]).is_empty());
+        assert_eq!(left(&fields, &["true-client-ip"]), ["true-client-ip"]);
     }
 
     #[test]
@@ -292,7 +233,7 @@ mod tests {
             ("priority", "u=1"),
             ("from", "a@example.com"),
         ];
-        assert_eq!(left(&fields, Sender::Stranger).len(), fields.len());
+        assert_eq!(left(&fields, &[]).len(), fields.len());
     }
 
     proptest! {
@@ -300,7 +241,6 @@ mod tests {
         fn an_identity_name_never_passes_in_any_spelling(
             which in 0..4usize,
             separators in proptest::collection::vec(proptest::sample::select(b"-_.!#$%&'*+^`|~".to_vec()), 3),
-            trusted in any::<bool>(),
         ) {
             let name = ["x-auth-subject", "x-auth-roles", "x-auth-anything", "x-auth-scopes"][which];
             let mut separators = separators.into_iter();
@@ -311,8 +251,8 @@ mod tests {
             let name = HeaderName::from_bytes(&spelled).unwrap();
             let mut headers = HeaderMap::new();
             headers.insert(name, "forged".parse().unwrap());
-            let sender = if trusted { Sender::TrustedProxy } else { Sender::Stranger };
-            let dropped = request(&mut headers, &IdentityHeaders::default(), sender, true);
+            let pass = [headers.keys().next().unwrap().clone()];
+            let dropped = request(&mut headers, &IdentityHeaders::default(), &pass);
             prop_assert!(headers.is_empty());
             prop_assert_eq!(dropped, 1);
         }

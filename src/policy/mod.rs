@@ -1,6 +1,7 @@
 //! What the gateway obeys: an immutable snapshot, complete and consistent. Holding one is enough to decide any
 //! request.
 
+mod cleartext;
 mod compile;
 pub mod findings;
 mod live;
@@ -19,6 +20,7 @@ use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
 use crate::denial::Denial;
+use crate::desk::verdict;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
 use crate::peer::Scheme;
@@ -27,8 +29,8 @@ use crate::respond::metrics::RouteCounters;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, Matcher, RouteTable};
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
 /// A compiled policy. Cheap to clone: one that differs in a part shares the others.
@@ -135,8 +137,10 @@ pub struct Front {
     pub admin_hosts: Box<[Box<str>]>,
     /// `Strict-Transport-Security`, unless it is turned off.
     pub hsts: Option<HeaderValue>,
-    /// Whether upstreams get the client's `Authorization`.
+    /// Whether upstreams get the client's verified token in `Authorization`.
     pub forward_token: bool,
+    /// Fields of a trusted proxy that pass though they tell of clients.
+    pub pass: Box<[HeaderName]>,
     /// Whether decisions are kept in memory for a while.
     pub keeps_decisions: bool,
     /// Whether requests in cleartext are sent to TLS.
@@ -144,8 +148,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether what comes over the listeners of this scheme is sent to TLS, whatever a proxy before them says of its own
-    /// client.
+    /// Whether what comes by this scheme is sent to TLS. Both count: that of the listener, and that which a trusted proxy
+    /// says its client used.
     pub fn redirects(&self, scheme: Scheme) -> bool {
         self.redirect && scheme == Scheme::Http
     }
@@ -156,5 +160,14 @@ impl Front {
     /// As [`Head::read`].
     pub fn head<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
         Head::read(parts, self.head_bounds, self.slashes)
+    }
+
+    /// Reads the head of a trusted proxy's question, which has more fields than the request that it is about.
+    ///
+    /// # Errors
+    /// As [`Head::read`].
+    #[cold]
+    pub fn question<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
+        Head::read(parts, verdict::bounds(self.head_bounds), self.slashes)
     }
 }

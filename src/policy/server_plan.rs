@@ -18,6 +18,8 @@ pub struct ServerPlan {
     pub admin: Vec<SocketAddr>,
     /// Whether cleartext is sent to TLS instead of served.
     pub redirect: bool,
+    /// The port of https that clients reach; that of the first address where it is not given.
+    pub public_port: Option<u16>,
     /// The certificate; none: a self-signed one under the state folder.
     pub certificate: Option<Files>,
     /// The oldest TLS.
@@ -44,6 +46,7 @@ impl ServerPlan {
             ("server.http", self.http != other.http),
             ("server.admin", self.admin != other.admin),
             ("server.plain", self.redirect != other.redirect),
+            ("server.public_port", self.public_port != other.public_port),
             ("server.workers", self.cores != other.cores),
             ("tls.min_version", self.min_version != other.min_version),
             ("server.drain", ours.drain != theirs.drain),

@@ -6,7 +6,7 @@
 use super::host::Authority;
 use super::path::{Slashes, canonical_with};
 use crate::denial::{Denial, Malformed};
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 use std::borrow::Cow;
@@ -48,7 +48,8 @@ impl<'r> Head<'r> {
     ///
     /// [`Denial::HeadersTooLarge`] over the bounds, [`Denial::BadRequest`] where the request has two readings.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
-        if parts.headers.len() > bounds.header_count || header_bytes(&parts.headers) > bounds.header_bytes {
+        let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
+        if is_too_many || header_bytes(&parts.headers) > bounds.header_bytes {
             return Err(Denial::HeadersTooLarge);
         }
         Self::read_bounded(parts, slashes).map_err(Denial::BadRequest)
@@ -91,6 +92,14 @@ impl<'r> Head<'r> {
     }
 }
 
+/// How many fields a head has: the pieces that a client of HTTP/2 splits `Cookie` into are one (RFC 9113 section 8.2.3).
+#[cold]
+fn fields(parts: &Parts) -> usize {
+    let pieces =
+        if parts.version == Version::HTTP_2 { parts.headers.get_all(COOKIE).iter().count() } else { 0 };
+    parts.headers.len() - pieces.saturating_sub(1)
+}
+
 fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
@@ -128,6 +137,13 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     }
 }
 
+/// Whether two authorities are the same for a URI's scheme: one may name the port that the other leaves out (RFC 9110
+/// section 4.2.3, RFC 9113 section 8.3.1).
+fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
+    let default = uri.scheme_str().map(|scheme| if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 });
+    one.host == other.host && (one.port == other.port || one.port.or(default) == other.port.or(default))
+}
+
 /// The one host of a request: what `Host`, and an absolute-form target or `:authority`, agree on.
 fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let mut fields = parts.headers.get_all(HOST).iter();
@@ -145,7 +161,7 @@ fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     };
     match (field, target) {
         // A proxy must use the target's, an origin server often uses the field's (RFC 9112 section 3.2.2).
-        (Some(field), Some(target)) if field != target => Err(Malformed::HostMismatch),
+        (Some(field), Some(target)) if !is_same(&field, &target, &parts.uri) => Err(Malformed::HostMismatch),
         (Some(authority), Some(_) | None) => Ok(Some(authority)),
         // RFC 9112 section 3.2: HTTP/1.1 has the field even beside an absolute-form target.
         (None, Some(_) | None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
@@ -227,7 +243,7 @@ mod tests {
     #[test]
     fn a_host_that_is_none_or_two_is_refused() {
         for host in
-            ["", " ", "a b", "u@a", "a:", "a:x", "a%2eb", "a,b", "b\u{fc}cher", "a/b", "http://a", "::1"]
+            ["", " ", "a b", "u@a", ":", "a:x", "a%2eb", "a,b", "b\u{fc}cher", "a/b", "http://a", "::1"]
         {
             assert_eq!(refused(Version::HTTP_11, "GET", "/", &[("host", host)]), Malformed::Host, "{host}");
         }
@@ -237,14 +253,21 @@ mod tests {
 
     #[test]
     fn host_and_target_must_name_the_same() {
-        for (target, field) in
-            [("http://a/", "a"), ("http://A./", "a"), ("https://a:81/", "A.:81"), ("http://[::1]/", "[0::1]")]
-        {
+        for (target, field) in [
+            ("http://a/", "a"),
+            ("http://A./", "a"),
+            ("https://a:81/", "A.:81"),
+            ("http://[::1]/", "[0::1]"),
+            ("http://a/", "a:80"),
+            ("http://a:80/", "a"),
+            ("https://a/", "a:443"),
+            ("http://a/", "a:"),
+        ] {
             assert!(host_of(Version::HTTP_11, target, &[("host", field)]).is_some());
             assert!(host_of(Version::HTTP_2, target, &[("host", field)]).is_some());
         }
         for (target, field) in
-            [("http://a/", "b"), ("http://a:81/", "a"), ("http://a/", "a:80"), ("http://a:81/", "a:82")]
+            [("http://a/", "b"), ("http://a:81/", "a"), ("http://a/", "a:443"), ("http://a:81/", "a:82")]
         {
             for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
                 assert_eq!(refused(version, "GET", target, &[("host", field)]), Malformed::HostMismatch);

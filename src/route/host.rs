@@ -30,24 +30,28 @@ impl<'r> Authority<'r> {
     ///
     /// # Errors
     ///
-    /// [`Malformed::Host`] for anything else, an empty port and one with leading zeros included.
+    /// [`Malformed::Host`] for anything else, a port with leading zeros included. An empty port is none (RFC 3986
+    /// section 3.2.3).
     pub fn parse(raw: &'r str) -> Result<Self, Malformed> {
         // An IPv6 address has colons of its own, inside its brackets.
         let name_end = if raw.starts_with('[') { raw.find(']').map_or(0, |at| at + 1) } else { 0 };
         let (host, port) = match raw[name_end..].find(':') {
-            Some(colon) => (&raw[..name_end + colon], Some(parse_port(&raw[name_end + colon + 1..])?)),
+            Some(colon) => (&raw[..name_end + colon], parse_port(&raw[name_end + colon + 1..])?),
             None => (raw, None),
         };
         Ok(Self { host: canonical_host(host)?, port })
     }
 }
 
-/// A port in its one decimal spelling.
-fn parse_port(text: &str) -> Result<u16, Malformed> {
+/// A port in its one decimal spelling, or none.
+fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     if text.starts_with('0') || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Malformed::Host);
     }
-    text.parse().map_err(|_| Malformed::Host)
+    text.parse().map(Some).map_err(|_| Malformed::Host)
 }
 
 /// The canonical spelling of a host without a port: lower case, no trailing dot, IPv6 in brackets and compressed
@@ -86,6 +90,14 @@ pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
         return Err(Malformed::Host);
     }
     Ok(if has_upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
+}
+
+/// Whether a host, in canonical spelling, is the machine that asks (RFC 6761 section 6.3, RFC 1122 section 3.2.1.3).
+pub fn is_own_machine(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host == "[::1]"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether some readers would take a name for an IPv4 address (the "ends in a number" of the WHATWG URL standard).
@@ -277,8 +289,10 @@ mod tests {
         assert_eq!(port("a:80"), Ok(Some(80)));
         assert_eq!(port("[::1]:8443"), Ok(Some(8443)));
         assert_eq!(port("[::1]"), Ok(None));
+        assert_eq!(port("a:"), Ok(None));
+        assert_eq!(port("[::1]:"), Ok(None));
         let bad = [
-            "a:", "a:0", "a:080", "a:65536", "a:+1", "a:1a", "a:1:2", ":80", "[::1]80", "[::1:80", "u@a:80",
+            ":", "a:0", "a:080", "a:65536", "a:+1", "a:1a", "a:1:2", ":80", "[::1]80", "[::1:80", "u@a:80",
             "u:1@a",
         ];
         for raw in bad {

@@ -218,6 +218,7 @@ fn reason(malformed: Malformed) -> &'static str {
         | Malformed::OriginalMissing
         | Malformed::OriginalTwice
         | Malformed::OriginalSpelling
+        | Malformed::OriginalOverride
         | Malformed::WebSocket => "not a path",
     }
 }

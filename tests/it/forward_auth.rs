@@ -157,6 +157,8 @@ fn all_of_it(stage: &Stage) {
     no_forged_identity_arrives(stage);
     methods_hosts_and_bodies(stage);
     no_field_of_the_client_chooses_the_route(stage);
+    no_field_of_another_product_arrives(stage);
+    raw_characters_and_large_heads_pass_as_at_the_gate(stage);
     no_spelling_leads_past_a_guard(stage);
     limits_pages_and_cookies(stage);
     the_operator_finds_it(stage);
@@ -306,6 +308,82 @@ fn no_field_of_the_client_chooses_the_route(stage: &Stage) {
             assert!((400..500).contains(&answer.status), "{label}: {answer:#?}");
         }
     }
+}
+
+/// Attacks D2, issue 9, 3 and 7: overrides, and what other products say of callers and addresses.
+fn no_field_of_another_product_arrives(stage: &Stage) {
+    for name in [
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-URL",
+        "X-Original-URI",
+        "X-Original-Method",
+        "X-Rewrite-URL",
+        "X-Override-URL",
+        "X-HTTP-Path-Override",
+        "X-Envoy-Original-Path",
+        "Base-Url",
+        "X-Host",
+        "Proxy",
+        "Forwarded",
+        "Remote-User",
+        "X-Remote-User",
+        "X-WEBAUTH-USER",
+        "X-Forwarded-User",
+        "X-Auth-Request-User",
+        "X-SSL-Client-Verify",
+        "X-Client-Cert",
+        "Client-Cert",
+        "Cf-Access-Jwt-Assertion",
+        "X-MS-CLIENT-PRINCIPAL-NAME",
+        "Tailscale-User-Login",
+        "X-Vouch-User",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "Client-IP",
+        "X-Client-IP",
+        "X-Originating-IP",
+    ] {
+        // With the file as it is, the service gets the request without the field.
+        let seen = stage.passes(&Request::get("/open/a").header(name, "f0rged"));
+        assert!(!seen.mentions("f0rged"), "{:?} {name}: {seen:#?}", stage.kind);
+    }
+    // In another spelling, or of a name that no file lists, it is removed or refused.
+    for name in [
+        "X_HTTP_Method_Override",
+        "X.Original.URL",
+        "Remote_User",
+        "SM_USER",
+        "X-Override-Anything",
+        "Shib-Session-ID",
+    ] {
+        let (answer, seen) = stage.ask(&Request::get("/open/a").header(name, "f0rged"));
+        match seen {
+            Some(seen) => assert!(!seen.mentions("f0rged"), "{:?} {name}: {seen:#?}", stage.kind),
+            None => assert!((400..500).contains(&answer.status), "{:?} {name}: {answer:#?}", stage.kind),
+        }
+    }
+}
+
+/// Crossings C5 and C14, report 18: what the gateway would take, it takes in a question too.
+fn raw_characters_and_large_heads_pass_as_at_the_gate(stage: &Stage) {
+    // Envoy refuses a target that is not ASCII before it asks.
+    if stage.kind != Kind::Envoy {
+        let seen = stage.passes(&Request::get("/open/a?q=M\u{fc}nchen"));
+        assert!(seen.target.contains("M\u{fc}nchen") || seen.target.contains("M%C3%BCnchen"), "{seen:#?}");
+    }
+    let mut many = Request::get("/orders/1").bearer(clerk());
+    for at in 0..88 {
+        many = many.header(&format!("X-Many-{at}"), "1");
+    }
+    stage.passes(&many);
+    let mut roles = token("ada").role("clerk");
+    for at in 0..300 {
+        roles = roles.role(&format!("some-role-of-many-{at}"));
+    }
+    let seen = stage.passes(&Request::get("/orders/1").bearer(roles));
+    assert!(seen.header("x-auth-roles").is_some_and(|roles| roles.contains("many-299")), "{:?}", stage.kind);
 }
 
 /// What a service may take a target for: with its codes read and not, with parameters and without.

@@ -36,7 +36,7 @@ impl Kind {
     /// Its files in `docs/forward-auth`, the one that it is started with first.
     fn files(self) -> &'static [&'static str] {
         match self {
-            Self::Nginx => &["nginx.conf"],
+            Self::Nginx => &["nginx.conf", "nginx-foreign.conf"],
             Self::Caddy => &["Caddyfile"],
             Self::Traefik => &["traefik.yml", "traefik-dynamic.yml"],
             Self::Envoy => &["envoy.yaml"],

@@ -100,6 +100,15 @@ pub(super) fn compile(
         let sources = sources(&key, table, terms, faults);
         person(&key, table, terms, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
+        if table.pass_authorization && table.access != file::Access::Public {
+            // Beside an identity that was verified, a service could believe one that was not.
+            faults.fault(
+                "impossible_rule",
+                &format!("{key}.pass_authorization"),
+                "on a route where the gateway reads credentials",
+                "access = \"public\" for a service with a login of its own; or [identity] forward_token",
+            );
+        }
         let audience = audiences.get(&table.upstream).cloned();
         let (Some(matcher), Some(destination), Some(rule), Some(audience)) =
             (matcher, destination, rule, audience)
@@ -125,6 +134,7 @@ pub(super) fn compile(
             handler: Handler::Forward(Delivery {
                 destination,
                 strip_prefix,
+                pass_authorization: table.pass_authorization,
                 timeout: table.timeout.map(Into::into),
                 audience,
             }),

@@ -3,7 +3,9 @@
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
 use crate::config::units::Secret;
-use crate::forward::BodyBounds;
+use crate::forward::foreign::{self, Kind};
+use crate::forward::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
+use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
 use crate::plan::{AccessLog, Plan};
 use crate::policy::{Front, ServerPlan};
@@ -11,7 +13,8 @@ use crate::route::head::HeadBounds;
 use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
 use crate::tls::MinVersion;
-use http::HeaderValue;
+use http::header::FORWARDED;
+use http::{HeaderName, HeaderValue};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -54,6 +57,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         admin_hosts: admin_hosts(file, faults),
         hsts,
         forward_token: file.identity.forward_token,
+        pass: passing(file, faults),
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
@@ -74,6 +78,52 @@ fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
         }
     }
     hosts.into()
+}
+
+/// The fields of other products that pass from a trusted proxy.
+fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
+    let mut passing = Vec::new();
+    for (index, text) in file.identity.pass.iter().enumerate() {
+        let key = format!("identity.pass[{index}]");
+        let Ok(name) = text.parse::<HeaderName>() else {
+            let hint = "such as \"X-Forwarded-Client-Cert\"";
+            faults.fault("bad_header", &key, format!("\"{text}\" is no header name"), hint);
+            continue;
+        };
+        let is_written =
+            [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID]
+                .contains(&name);
+        match foreign::found(name.as_str()) {
+            Some((Kind::Method | Kind::Target | Kind::Proxy, _)) => faults.fault(
+                "bad_header",
+                &key,
+                format!("\"{text}\", by which a request passes for another one"),
+                "only fields that tell of the client or its way",
+            ),
+            Some(_) if is_written || name == FORWARDED => faults.fault(
+                "bad_header",
+                &key,
+                format!("\"{text}\", which the gateway reads and writes itself"),
+                "leave it out: trusted_proxies is enough",
+            ),
+            Some(_) => passing.push(name),
+            None => faults.fault(
+                "bad_header",
+                &key,
+                format!("\"{text}\", which passes from everybody"),
+                "leave it out: docs/identity.md lists the fields that are removed",
+            ),
+        }
+    }
+    if !passing.is_empty() && file.server.trusted_proxies.is_empty() {
+        faults.warn(
+            "unused",
+            "identity.pass",
+            "fields of trusted proxies, and [server] trusted_proxies names none",
+            "the proxy that sends them, or nothing here",
+        );
+    }
+    passing.into()
 }
 
 /// How many recent decisions are kept. Each takes up to 2 KiB.
@@ -113,12 +163,24 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             "turn https on, or say plain = \"serve\"",
         );
     }
-    if https.len() > 1 && redirect && https.iter().any(|address| address.port() != https[0].port()) {
+    if server.public_port == Some(0) {
+        faults.fault(
+            "bad_value",
+            "server.public_port",
+            "0: no port",
+            "the port that clients reach, such as 443",
+        );
+    }
+    if https.len() > 1
+        && redirect
+        && server.public_port.is_none()
+        && https.iter().any(|address| address.port() != https[0].port())
+    {
         faults.warn(
             "redirect_port",
             "server.https",
             format!("several ports: cleartext is redirected to the first, {}", https[0].port()),
-            "put the port that clients should use first",
+            "public_port = the port that clients reach, or that one first here",
         );
     }
     for (key, duration) in [
@@ -175,6 +237,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
         http,
         admin: server.admin.addresses().to_vec(),
         redirect,
+        public_port: server.public_port,
         certificate,
         min_version,
         state_dir: faults.path(&file.state.dir),
@@ -190,6 +253,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             body_timeout: bounds.body_timeout.into(),
             header_size: bounds.header_size.as_usize(),
             header_count: bounds.headers,
+            is_asked: file.authority.is_some() && !server.trusted_proxies.is_empty(),
             streams: bounds.streams,
             connections_max: bounds.connections,
             drain: server.drain.into(),

@@ -1,0 +1,220 @@
+//! One account of the client, in each of the fields that upstreams read it from: `X-Forwarded-For`, `-Proto`, `-Host`,
+//! `-Port` and `Forwarded` (RFC 7239) never contradict each other.
+//!
+//! Assumes that no such field of the client's own is left.
+
+use super::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
+use crate::peer::{Caller, Relayed, Scheme};
+use http::{HeaderMap, HeaderValue, header};
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+/// What the connection knows ready-made, so that most requests copy nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'c> {
+    /// `X-Forwarded-For` of the peer.
+    pub forwarded_for: &'c HeaderValue,
+    /// The last host and `Forwarded` value of a peer that is no proxy: its scheme is the connection's.
+    pub forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// The peer's own address.
+    pub address: IpAddr,
+}
+
+/// Writes the account. `authority` is host and port as the request that reached the gateway names them.
+pub fn write(
+    headers: &mut HeaderMap,
+    prepared: &Prepared<'_>,
+    caller: Caller,
+    relayed: Option<&Relayed>,
+    authority: Option<&HeaderValue>,
+) {
+    let proto = match caller.scheme {
+        Scheme::Http => HeaderValue::from_static("http"),
+        Scheme::Https => HeaderValue::from_static("https"),
+    };
+    headers.insert(X_FORWARDED_PROTO, proto);
+    if let Some(relayed) = relayed {
+        return write_relayed(headers, prepared.address, caller.scheme, relayed, authority);
+    }
+    if let Some(authority) = authority {
+        headers.insert(X_FORWARDED_HOST, authority.clone());
+    }
+    headers.insert(X_FORWARDED_FOR, prepared.forwarded_for.clone());
+    headers.insert(header::FORWARDED, of_peer(prepared, authority, caller.scheme));
+}
+
+/// `Forwarded` of a peer that is the client itself.
+fn of_peer(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
+    let text = host.and_then(|host| host.to_str().ok());
+    let Some(host) = host else { return forwarded(&[], prepared.address, None, scheme) };
+    let mut last = prepared.forwarded.borrow_mut();
+    match &*last {
+        Some((known, element)) if known == host => element.clone(),
+        Some(_) | None => {
+            let element = forwarded(&[], prepared.address, text, scheme);
+            *last = Some((host.clone(), element.clone()));
+            element
+        }
+    }
+}
+
+/// What a trusted proxy says, and the proxy itself at the end of the chain.
+#[cold]
+fn write_relayed(
+    headers: &mut HeaderMap,
+    proxy: IpAddr,
+    scheme: Scheme,
+    relayed: &Relayed,
+    authority: Option<&HeaderValue>,
+) {
+    let value =
+        |text: String| HeaderValue::try_from(text).expect("addresses and canonical hosts are visible ASCII");
+    let host = match (&relayed.host, authority) {
+        (Some(host), _) => Some(host.to_string()),
+        (None, authority) => authority.and_then(|it| it.to_str().ok()).map(str::to_owned),
+    };
+    let named = host.as_deref().and_then(port_of);
+    let port = named.or(relayed.port);
+    // A host without a port means the scheme's own.
+    let full = match (&host, named, port) {
+        (Some(host), None, Some(port)) if port != scheme.default_port() => Some(format!("{host}:{port}")),
+        (host, _, _) => host.clone(),
+    };
+    let mut addresses = String::new();
+    for address in &relayed.chain {
+        match address {
+            Some(address) => addresses.push_str(&format!("{address}, ")),
+            None => addresses.push_str("unknown, "),
+        }
+    }
+    addresses.push_str(&proxy.to_string());
+    headers.insert(X_FORWARDED_FOR, value(addresses));
+    headers.insert(header::FORWARDED, forwarded(&relayed.chain, proxy, full.as_deref(), scheme));
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, value(host));
+    }
+    if let Some(port) = port {
+        headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
+    }
+}
+
+/// The port that stands beside a host in canonical spelling.
+fn port_of(authority: &str) -> Option<u16> {
+    let (host, port) = authority.rsplit_once(':')?;
+    let is_whole = !host.starts_with('[') || host.ends_with(']');
+    port.parse().ok().filter(|_| is_whole)
+}
+
+/// `Forwarded` (RFC 7239 section 4): an element for each of the chain and one for the peer. The first and the last one
+/// say host and scheme, the same in both: some readers look at the one, some at the other.
+fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme: Scheme) -> HeaderValue {
+    let mut text = String::new();
+    let last = chain.len();
+    for (at, address) in chain.iter().copied().chain([Some(peer)]).enumerate() {
+        if at > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&match address {
+            Some(IpAddr::V4(v4)) => format!("for={v4}"),
+            Some(IpAddr::V6(v6)) => format!("for=\"[{v6}]\""),
+            None => "for=unknown".to_owned(),
+        });
+        if at == 0 || at == last {
+            // A canonical host holds neither quote nor backslash; a colon makes it no token, hence the quotes.
+            match host {
+                Some(host) if host.contains([':', '[']) => text.push_str(&format!(";host=\"{host}\"")),
+                Some(host) => text.push_str(&format!(";host={host}")),
+                None => {}
+            }
+            text.push_str(";proto=");
+            text.push_str(scheme.as_str());
+        }
+    }
+    HeaderValue::try_from(text).expect("addresses and canonical hosts are visible ASCII")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn forwarded_quotes_what_is_no_token() {
+        let element = forwarded(&[], "2001:db8::1".parse().unwrap(), Some("a.example:8443"), Scheme::Https);
+        assert_eq!(element, "for=\"[2001:db8::1]\";host=\"a.example:8443\";proto=https");
+        let element = forwarded(&[], "192.0.2.1".parse().unwrap(), Some("a.example"), Scheme::Http);
+        assert_eq!(element, "for=192.0.2.1;host=a.example;proto=http");
+    }
+
+    /// What is written of a request from the proxy 10.0.0.1, `Host: inner:81`.
+    fn written(relayed: &Relayed, scheme: Scheme) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let address = "10.0.0.1".parse().unwrap();
+        let prepared = Prepared {
+            forwarded_for: &HeaderValue::from_static("10.0.0.1"),
+            forwarded: &RefCell::new(None),
+            address,
+        };
+        let caller = Caller { address, scheme, by_trusted_proxy: true };
+        write(&mut headers, &prepared, caller, Some(relayed), Some(&HeaderValue::from_static("inner:81")));
+        headers
+    }
+
+    #[test]
+    fn host_and_port_of_a_proxy_are_kept_together() {
+        // Reports 22: three facts of two hops. RFC 7239 section 5.3 for `host`.
+        let relayed =
+            |host: Option<&str>, port| Relayed { host: host.map(Into::into), port, ..Relayed::default() };
+        for (relayed, host, port, forwarded) in [
+            (relayed(Some("pub.example"), Some(443)), "pub.example", Some("443"), "pub.example"),
+            (relayed(Some("pub.example"), None), "pub.example", None, "pub.example"),
+            (relayed(Some("pub.example"), Some(8443)), "pub.example", Some("8443"), "\"pub.example:8443\""),
+            (
+                relayed(Some("pub.example:8443"), None),
+                "pub.example:8443",
+                Some("8443"),
+                "\"pub.example:8443\"",
+            ),
+            // The port beside the host is the more exact word.
+            (
+                relayed(Some("pub.example:8443"), Some(443)),
+                "pub.example:8443",
+                Some("8443"),
+                "\"pub.example:8443\"",
+            ),
+            (relayed(Some("[::1]"), Some(443)), "[::1]", Some("443"), "\"[::1]\""),
+            (relayed(None, Some(443)), "inner:81", Some("81"), "\"inner:81\""),
+            (relayed(None, None), "inner:81", Some("81"), "\"inner:81\""),
+        ] {
+            let headers = written(&relayed, Scheme::Https);
+            let text = |name: &http::HeaderName| headers.get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(text(&X_FORWARDED_HOST), Some(host), "{relayed:?}");
+            assert_eq!(text(&X_FORWARDED_PORT), port, "{relayed:?}");
+            let element = format!("for=10.0.0.1;host={forwarded};proto=https");
+            assert_eq!(text(&header::FORWARDED), Some(&*element), "{relayed:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn both_chains_are_the_same_and_each_end_says_host_and_scheme(
+            chain in proptest::collection::vec(proptest::option::of(any::<IpAddr>()), 0..5),
+            https in any::<bool>(),
+        ) {
+            let scheme = if https { Scheme::Https } else { Scheme::Http };
+            let relayed = Relayed { chain, host: Some("pub.example".into()), port: None };
+            let headers = written(&relayed, scheme);
+            let old: Vec<_> = headers[X_FORWARDED_FOR].to_str().unwrap().split(", ").map(str::to_owned).collect();
+            let elements: Vec<_> = headers[header::FORWARDED].to_str().unwrap().split(", ").collect();
+            let new: Vec<_> = elements
+                .iter()
+                .map(|element| element.split(';').next().unwrap())
+                .map(|node| node.trim_start_matches("for=").trim_matches('"').trim_matches(['[', ']']).to_owned())
+                .collect();
+            prop_assert_eq!(old, new);
+            let end = format!(";host=pub.example;proto={}", scheme.as_str());
+            prop_assert!(elements[0].ends_with(&end) && elements[elements.len() - 1].ends_with(&end));
+            prop_assert_eq!(headers[X_FORWARDED_PROTO].to_str().unwrap(), scheme.as_str());
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Credentials that come in cleartext to a listener that sends clients to TLS.
+//!
+//! A redirect would hide the mistake: the credential has been read on its way, and the client works on and nobody learns
+//! of it. So such a request is refused, and only a request without a credential is redirected (OWASP REST Security, HTTPS;
+//! ASVS 12.2.1).
+
+use super::{Handler, Policy};
+use crate::authenticate::csrf::is_unsafe;
+use crate::route::Head;
+use crate::route::host::is_own_machine;
+use http::header;
+
+impl Policy {
+    /// Whether a request carries a credential that this policy knows: `Authorization`, a cookie of the local authority, a
+    /// token where its route looks for one, or what an endpoint of the authority is sent in a body. To the machine that
+    /// asks, nothing crosses a network.
+    pub fn carries_credential(&self, head: &Head<'_>) -> bool {
+        if head.host.as_deref().is_some_and(is_own_machine) {
+            return false;
+        }
+        if head.headers.contains_key(header::AUTHORIZATION) || self.has_cookie(head) {
+            return true;
+        }
+        let Ok(found) = self.table.find(head) else { return false };
+        let route = &self.routes[*found.entry];
+        let sources = &route.admission.sources;
+        let in_query = |name: &str| {
+            let mut fields =
+                head.query.unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
+            fields.any(|(key, _)| key == name)
+        };
+        let is_posted = matches!(route.handler, Handler::Answer(_)) && is_unsafe(head.method);
+        is_posted
+            || sources.named.iter().any(|name| head.headers.contains_key(name))
+            || sources.query.as_deref().is_some_and(in_query)
+    }
+
+    /// Whether one of the authority's cookies came.
+    fn has_cookie(&self, head: &Head<'_>) -> bool {
+        let Some(names) = self.trust.cookies() else { return false };
+        let fields = head.headers.get_all(header::COOKIE).iter();
+        let mut pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+        pairs.any(|pair| {
+            names.includes(pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii())
+        })
+    }
+}
