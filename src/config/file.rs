@@ -7,8 +7,8 @@
 use super::schema::OneOrMany;
 use super::shown;
 use super::units::{
-    ByteSize, Cidr, Duration, Listen, Rate, Secret, named_tables, named_texts, networks, one_or_many,
-    optional_table, optional_text, table, tables, text,
+    ByteSize, Cidr, Duration, Listen, Rate, Secret, named_lists, named_tables, named_texts, networks,
+    one_or_many, optional_one_or_many, optional_table, optional_text, table, tables, text,
 };
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
@@ -365,10 +365,14 @@ pub struct AuthorityTable {
     /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
     #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
-    /// Names of rate limits for logging in.
-    #[serde(deserialize_with = "one_or_many")]
+    /// Names of rate limits of the endpoints that look at a password or a client's secret.
+    #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OneOrMany<String>")]
-    pub rate_limits: Vec<String>,
+    pub rate_limits: Option<Vec<String>>,
+    /// Names of rate limits of single endpoints: endpoint to names.
+    #[serde(deserialize_with = "named_lists")]
+    #[schemars(with = "BTreeMap<String, OneOrMany<String>>")]
+    pub limits: BTreeMap<String, Vec<String>>,
     /// Other paths for its endpoints: endpoint to path.
     #[serde(deserialize_with = "named_texts")]
     pub paths: BTreeMap<String, String>,
@@ -458,7 +462,8 @@ impl Default for AuthorityTable {
             same_site: SameSite::Strict,
             origins: Vec::new(),
             store: None,
-            rate_limits: Vec::new(),
+            rate_limits: None,
+            limits: BTreeMap::new(),
             paths: BTreeMap::new(),
             client: BTreeMap::new(),
             compat: None,

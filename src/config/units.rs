@@ -472,6 +472,13 @@ pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Ok(texts.into_iter().map(|Name(text)| text).collect())
 }
 
+/// Reads a list of texts, or one text, which need not be there.
+pub(super) fn optional_one_or_many<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    one_or_many(deserializer).map(Some)
+}
+
 /// Reads a list of networks, or one network.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
     deserializer.deserialize_any(OneOrMany("a network or a list of networks", PhantomData))
@@ -535,6 +542,23 @@ pub(super) fn named_texts<'de, D: Deserializer<'de>>(
 ) -> Result<BTreeMap<String, String>, D::Error> {
     let texts = BTreeMap::<String, Text>::deserialize(deserializer)?;
     Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
+}
+
+/// A list of texts, or one text, as an element of a table of names.
+struct Texts(Vec<String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_or_many(deserializer).map(Self)
+    }
+}
+
+/// Reads a table of lists of texts.
+pub(super) fn named_lists<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    let lists = BTreeMap::<String, Texts>::deserialize(deserializer)?;
+    Ok(lists.into_iter().map(|(name, Texts(list))| (name, list)).collect())
 }
 
 /// Where a secret is: `env:NAME`, `file:PATH`, or the secret itself.

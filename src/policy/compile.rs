@@ -7,6 +7,7 @@ mod admission;
 mod authority;
 mod cases;
 mod certificate;
+mod endpoint_limits;
 mod endpoints;
 mod limits;
 mod lint;

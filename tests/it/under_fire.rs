@@ -1,8 +1,12 @@
 //! Login under fire: nobody but its owner can spend what the owner of an account may do, and operators see who is guessed
 //! at.
 
-use crate::kit::account::{self, AUTHORITY, PASSWORD, login, try_login};
+use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
+use crate::kit::dir::Dir;
+use crate::kit::portcullis::{command, write_policy};
 use crate::kit::{Answer, Portcullis, Request};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// A route, without which no policy is served.
@@ -120,6 +124,87 @@ fn a_failed_login_is_logged_with_the_account_if_there_is_one() {
         !text.contains("hunter2") && !text.contains("correct-horse"),
         "neither password nor unknown name"
     );
+}
+
+/// The names of the limits of each endpoint, as `routes` shows them.
+fn limits_of(dir: &Dir) -> BTreeMap<String, Vec<String>> {
+    let listed = command(dir, &["routes", "--config", "gateway.toml", "--format", "json"]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    let routes: Value = serde_json::from_str(&listed.stdout).unwrap();
+    let routes =
+        routes.as_array().or_else(|| routes["routes"].as_array()).unwrap_or_else(|| panic!("{routes}"));
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let limits = |route: &Value| route["limits"].as_array().unwrap().iter().map(text).collect();
+    let endpoint =
+        |route: &Value| Some((text(&route["name"]).strip_prefix("auth:")?.to_owned(), limits(route)));
+    routes.iter().filter_map(endpoint).collect()
+}
+
+/// attacks D3, P5: each endpoint has a limit by default, can have another one, and none.
+#[test]
+fn every_endpoint_can_have_a_limit_and_most_have_one() {
+    let dir = Dir::new();
+    let found = |keys: &str, more: &str| {
+        write_policy(&dir, &policy(&format!("cookies = true\n{keys}"), more));
+        limits_of(&dir)
+    };
+    let default = found("", "");
+    for (endpoint, limit) in [
+        ("login", "auth_login"),
+        ("login_page", "auth_session"),
+        ("refresh", "auth_session"),
+        ("logout", "auth_session"),
+        ("logout_all", "auth_session"),
+        ("sessions", "auth_session"),
+        ("end_session", "auth_session"),
+        ("me", "auth_service"),
+        ("token", "auth_service"),
+        ("revoke", "auth_service"),
+        ("introspect", "auth_service"),
+    ] {
+        assert_eq!(default[endpoint], [limit], "{endpoint}");
+    }
+    for endpoint in ["jwks", "metadata", "verify"] {
+        assert!(default[endpoint].is_empty(), "{endpoint}");
+    }
+    assert_eq!(default.len(), 14);
+    let own = "[rate_limit.mine]\nrate = \"1/m\"\n";
+    let each = default.keys().map(|endpoint| format!("{endpoint} = \"mine\"")).collect::<Vec<_>>().join(", ");
+    let all = found(&format!("limits = {{ {each} }}\n"), own);
+    assert!(all.values().all(|limits| limits == &["mine"]), "{all:?}");
+    let shared = found("rate_limits = \"mine\"\nlimits = { token = [], refresh = [] }\n", own);
+    assert_eq!(
+        (&shared["login"][..], &shared["introspect"][..]),
+        (&["mine".to_owned()][..], &["mine".to_owned()][..])
+    );
+    assert!(shared["token"].is_empty() && shared["refresh"].is_empty(), "{shared:?}");
+    assert_eq!(shared["logout"], ["auth_session"]);
+    assert!(found("rate_limits = []\n", "")["login"].is_empty());
+    // A name that no endpoint has, and one that no limit has.
+    for (keys, key) in [
+        ("limits = { logins = [] }\n", "authority.limits.logins"),
+        ("limits = { login = [\"none\"] }\n", "authority.limits.login[0]"),
+    ] {
+        write_policy(&dir, &policy(keys, ""));
+        let checked = command(&dir, &["check", "--config", "gateway.toml"]);
+        assert!(checked.code != Some(0) && checked.text().contains(key), "{checked:?}");
+    }
+}
+
+#[test]
+fn the_default_limit_of_an_endpoint_refuses_and_says_so() {
+    let gateway = Portcullis::with(&policy("", "[rate_limit.auth_session]\nrate = \"3/h\"\n")).start();
+    let refresh = || post(gateway.http(), "/auth/refresh", &json!({ "refresh_token": "pcr_none" }));
+    for _ in 0..3 {
+        let answer = refresh();
+        assert_eq!(answer.status, 401, "{answer:#?}");
+        assert!(answer.header("ratelimit-policy").unwrap().contains("auth_session"), "{answer:#?}");
+    }
+    refresh().is_refusal(429, "rate_limited");
+    // Each limit counts by itself.
+    try_login(gateway.http(), "ada", "x").is_refusal(401, "bad_credentials");
+    let text = Request::get("/metrics").to(gateway.admin()).text();
+    assert!(text.contains("portcullis_rate_limited_total{limit=\"auth_session\"} 1"), "{text}");
 }
 
 /// A login goes on as ever where nothing is wrong.

@@ -1,13 +1,13 @@
 //! The endpoints of the local authority among the routes.
 
 use super::Faults;
-use super::limits::{NamedLimits, chosen_limits};
+use super::endpoint_limits;
+use super::limits::NamedLimits;
 use super::routes::Counted;
 use crate::authenticate::Access;
 use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::Rule;
 use crate::config::file::File;
-use crate::limit::Limits;
 use crate::policy::{Handler, Route};
 use crate::route::{HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
@@ -26,8 +26,8 @@ pub(super) fn compile(
 ) {
     let named = entries.iter().map(|(matcher, _)| matcher.host.clone());
     let hosts: HashSet<HostPattern> = named.chain([HostPattern::Any]).collect();
-    let wanted = file.authority.as_ref().map_or(&[][..], |table| &table.rate_limits);
-    let guessable = chosen_limits("authority.rate_limits", wanted, limits, faults);
+    let Some(table) = &file.authority else { return };
+    endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
         if facts.endpoint == Endpoint::LoginPage && terms.cookies.is_none() {
             // Without cookies a browser could not keep what it is given.
@@ -60,7 +60,7 @@ pub(super) fn compile(
             }
         }
         let Some(matcher) = first else { continue };
-        let limits = if facts.guessable { guessable.clone() } else { Limits::default() };
+        let limits = endpoint_limits::limits_of(table, facts, limits, faults);
         routes.push(Route {
             name: name.clone(),
             index: routes.len(),

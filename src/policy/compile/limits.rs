@@ -1,6 +1,7 @@
 //! `[rate_limit.NAME]`, and the ones that somebody names.
 
 use super::Faults;
+use super::endpoint_limits;
 use super::trust::{Claims, claim_path};
 use crate::config::file::{File, RateLimitTable};
 use crate::config::place::nearest;
@@ -41,7 +42,8 @@ pub(super) fn compile(
             ),
         );
     }
-    for (name, table) in &file.rate_limit {
+    let presets = endpoint_limits::presets(file);
+    for (name, table) in file.rate_limit.iter().chain(&presets) {
         let key = format!("rate_limit.{name}");
         if !is_plain_name(name) {
             faults.fault(

@@ -267,9 +267,18 @@ mod tests {
 
     #[test]
     fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
-        let no_limit = text(&[("rate_limits = [\"login\"]\n", "")], "");
+        let no_limit = text(&[("rate_limits = [\"login\"]\n", "rate_limits = []\n")], "");
         let ids: Vec<_> = found(&no_limit).into_iter().map(|(id, _)| id).collect();
         assert_eq!(ids, ["login_unlimited", "unused"]);
+        let no_limit =
+            text(&[("rate_limits = [\"login\"]\n", "limits = { login = [], token = [\"login\"] }\n")], "");
+        assert_eq!(found(&no_limit), [("login_unlimited", "authority.limits.login".to_owned())]);
+        // Without a word about it, it has the default; which the policy may define itself.
+        let default = text(
+            &[("rate_limits = [\"login\"]\n", ""), ("[rate_limit.login]", "[rate_limit.auth_login]")],
+            "",
+        );
+        assert_eq!(found(&default), []);
         let everybody =
             |network: &str| text(&[("[tls]", &format!("trusted_proxies = [\"{network}\"]\n[tls]"))], "");
         assert_eq!(

@@ -6,6 +6,7 @@ use crate::config::file::Mode;
 use crate::explain::met;
 use crate::explain::sample::covers;
 use crate::policy::compile::Faults;
+use crate::policy::compile::endpoint_limits::{lists, preset_names};
 use crate::policy::{Handler, Route};
 use crate::route::HostPattern;
 use std::collections::BTreeSet;
@@ -178,8 +179,9 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn("unused", &key, "no route leads to it", "a [[route]] with it as upstream, or nothing");
     }
     let of_routes = file.route.iter().flat_map(|route| &route.rate_limits);
-    let of_authority = file.authority.iter().flat_map(|authority| &authority.rate_limits);
-    let limits: BTreeSet<&str> = of_routes.chain(of_authority).map(String::as_str).collect();
+    let of_authority = file.authority.iter().flat_map(lists).flat_map(|(_, names)| names);
+    let named = of_routes.chain(of_authority).map(String::as_str);
+    let limits: BTreeSet<&str> = named.chain(preset_names(file)).collect();
     for name in file.rate_limit.keys().filter(|name| !limits.contains(name.as_str())) {
         let key = format!("rate_limit.{name}");
         faults.warn(

@@ -4,6 +4,7 @@ use super::Subject;
 use crate::config::file::{File, RouteTable, SameSite};
 use crate::config::units::Secret;
 use crate::policy::compile::Faults;
+use crate::policy::compile::endpoint_limits::{lists, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -75,12 +76,12 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "\"10s\"",
         );
     }
-    if authority.rate_limits.is_empty() {
+    if let Some(key) = unlimited_login(authority) {
         faults.warn(
             "login_unlimited",
-            "authority.rate_limits",
+            &key,
             "nothing bounds how fast an address may try to log in, but the throttle of single accounts",
-            "rate_limits = [\"login\"], and a [rate_limit.login] by \"client_ip\"",
+            "nothing, for the default of 120/m; or the name of a [rate_limit.NAME] by \"client_ip\"",
         );
     }
     let origins = authority.origins.iter().enumerate().filter(|_| authority.cookies);
@@ -169,7 +170,9 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
         }
     };
     if let Some(authority) = &file.authority {
-        look("authority.rate_limits".to_owned(), &authority.rate_limits);
+        for (key, names) in lists(authority) {
+            look(key, names);
+        }
     }
     for (index, route) in file.route.iter().enumerate() {
         look(format!("route[{index}].rate_limits"), &route.rate_limits);
