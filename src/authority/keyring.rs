@@ -294,8 +294,10 @@ impl Keyring {
         let earliest = match begin {
             Begin::Published => {
                 let latest = now.unix.saturating_add(LEAD);
+                // One that signs before its moment, in place of a key that was revoked, is no next key.
+                let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
                 let coming = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
-                if let Some(next) = ring.slots().iter().filter(|slot| slot.key.is_some()).find(coming) {
+                if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(coming) {
                     return Ok(Rotated {
                         id: next.id.clone().into(),
                         signs_from: next.signs_from,
@@ -311,8 +313,8 @@ impl Keyring {
         Ok(Rotated { id, signs_from, made: true })
     }
 
-    /// Takes a key back: from now on nothing that it signed is accepted. When it is the one that signs, a new one signs in
-    /// its place; its id is returned.
+    /// Takes a key back: from now on nothing that it signed is accepted. When it is the one that signs, the next one signs
+    /// in its place, which whoever reads the key set knows already; where there is none, a new one. Its id is returned.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -330,15 +332,52 @@ impl Keyring {
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
-                // In this order: there is a key to sign with at every moment.
-                let signs_from = ring.free_from(now.unix.max(slot.signs_from.saturating_add(1)));
-                replaced_by = Some(self.add(folder, &lock, &ring, signs_from, now)?);
+                // In this order: there is a key to sign with at every moment. A key for a time far ahead, made by a clock
+                // that was wrong, is not the next one.
+                let soon = now.unix.saturating_add(2 * LEAD);
+                let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
+                replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {
+                    Some(next) => next.id.clone().into(),
+                    None => {
+                        let signs_from = ring.free_from(now.unix.max(slot.signs_from.saturating_add(1)));
+                        self.add(folder, &lock, &ring, signs_from, now)?
+                    }
+                });
                 folder.revoke(&lock, slot)?;
             }
         }
         let ring = read_sound(folder, self.inner.algorithm)?;
         self.inner.view.store(Arc::new(View::at(Arc::new(ring), &self.schedule, now.unix)));
         Ok(replaced_by)
+    }
+
+    /// Takes all keys back, as when somebody could read the whole folder, and makes a new one that signs at once. Returns
+    /// the ids of those that were taken back, and that of the new one.
+    ///
+    /// # Errors
+    /// A sentence for the operator. Then some may have been taken back; it can be called again.
+    pub fn revoke_all(&self, now: Now) -> Result<(Vec<String>, String), String> {
+        let folder = self.folder()?;
+        let lock = folder.lock(PATIENCE)?;
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        let mut revoked = Vec::new();
+        // Those that have signed nothing go first, so that the new one is the last of all.
+        for slot in ring.slots()[ring.current(now.unix) + 1..].iter().filter(|slot| slot.key.is_some()) {
+            folder.remove(&lock, slot)?;
+            revoked.push(slot.id.clone().into());
+        }
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        let last = ring.slots().last().map_or(0, |slot| slot.signs_from);
+        // In this order: there is a key to sign with at every moment.
+        let signs_from = ring.free_from(now.unix.max(last.saturating_add(1)));
+        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        for slot in ring.slots().iter().filter(|slot| slot.key.is_some()) {
+            folder.revoke(&lock, slot)?;
+            revoked.push(slot.id.clone().into());
+        }
+        let ring = read_sound(folder, self.inner.algorithm)?;
+        self.inner.view.store(Arc::new(View::at(Arc::new(ring), &self.schedule, now.unix)));
+        Ok((revoked, id))
     }
 
     /// Makes a key and takes it up. Returns its id.
@@ -433,6 +472,12 @@ mod tests {
 
     fn id(keyring: &Keyring, now: u64) -> String {
         keyring.signing(Now::at(now)).id().to_owned()
+    }
+
+    impl Keyring {
+        fn published_ids(&self) -> Vec<String> {
+            self.inner.view.load().published.iter().map(|key| key.id().to_owned()).collect()
+        }
     }
 
     #[test]
@@ -640,7 +685,7 @@ mod tests {
         };
         for (place, after) in [
             (0, &[Revoked, Signing, Next][..]),
-            (1, &[Retiring, Revoked, Signing, Next]),
+            (1, &[Retiring, Revoked, Signing]),
             (2, &[Retiring, Signing]),
         ] {
             let (folder, keyring, now) = ring();
@@ -661,6 +706,69 @@ mod tests {
             assert_eq!(again.is_ok(), taken.state != Next, "{again:?}");
             assert!(keyring.revoke("a\u{1b}b", Now::at(now)).unwrap_err().contains(r"a\u{1b}b"));
         }
+    }
+
+    #[test]
+    fn the_next_key_signs_in_place_of_one_that_is_taken_back() {
+        // Whoever reads the key set knows it already (crossings C2).
+        use KeyState::{Next, Revoked, Signing};
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let leaked = id(&keyring, START);
+        let next = keyring.rotate(Begin::Published, Now::at(START + 100)).unwrap();
+        let now = START + 101;
+        assert_eq!(keyring.revoke(&leaked, Now::at(now)), Ok(Some(next.id.clone())));
+        for keyring in [&keyring, &folder.open(now)] {
+            assert_eq!(states(keyring, now), [Revoked, Signing]);
+            assert_eq!(id(keyring, now), next.id);
+        }
+        // The key behind that one is another one, and signs in its turn.
+        let third = keyring.rotate(Begin::Published, Now::at(now)).unwrap();
+        assert!(third.made && third.id != next.id && third.signs_from >= now + LEAD);
+        assert_eq!(states(&folder.open(now), now), [Revoked, Signing, Next]);
+        assert_eq!(id(&folder.open(now), third.signs_from), third.id);
+        // Where that leaked too, and nothing is published: a new one.
+        let fourth = keyring.revoke(&next.id, Now::at(now)).unwrap();
+        assert_eq!(fourth, Some(third.id.clone()));
+        let fifth = keyring.revoke(&third.id, Now::at(now)).unwrap().unwrap();
+        assert_eq!(id(&folder.open(now), now), fifth);
+        assert_eq!(states(&folder.open(now), now), [Revoked, Revoked, Revoked, Signing]);
+    }
+
+    #[test]
+    fn a_key_for_a_time_far_ahead_does_not_sign_in_place_of_another() {
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        let leaked = id(&keyring, START);
+        let far = keyring.rotate(Begin::Published, Now::at(START + 900_000)).unwrap();
+        let new = keyring.revoke(&leaked, Now::at(START)).unwrap().unwrap();
+        assert_ne!(new, far.id);
+        assert_eq!(id(&folder.open(START + 1), START + 1), new);
+    }
+
+    #[test]
+    fn all_keys_are_taken_back_at_once_and_a_new_one_signs() {
+        use KeyState::{Revoked, Signing};
+        let folder = Scratch::new();
+        let keyring = folder.open(START);
+        keyring.rotate(Begin::AtOnce, Now::at(START + 100)).unwrap();
+        keyring.rotate(Begin::Published, Now::at(START + 200)).unwrap();
+        let now = START + 201;
+        let mut before: Vec<_> = keyring.list(Now::at(now)).into_iter().map(|key| key.id).collect();
+        for count in [3, 1, 1] {
+            let (mut revoked, new) = keyring.revoke_all(Now::at(now)).unwrap();
+            revoked.sort();
+            before.sort();
+            assert_eq!((revoked.len(), &revoked), (count, &before));
+            for keyring in [&keyring, &folder.open(now)] {
+                assert_eq!(id(keyring, now + 9), new);
+                assert_eq!(states(keyring, now + 9).last(), Some(&Signing));
+                let ids: Vec<_> = keyring.published_ids();
+                assert_eq!(ids, [new.clone()], "nothing else is published or accepted");
+            }
+            before = vec![new];
+        }
+        assert_eq!(states(&keyring, now + 9), [Revoked, Revoked, Revoked, Revoked, Signing]);
     }
 
     #[test]

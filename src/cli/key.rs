@@ -22,12 +22,16 @@ pub(super) enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Take a key back that leaked: nothing that it signed is accepted from now on. If it is the one that signs, a new
-    /// one signs at once.
+    /// Take a key back that leaked: nothing that it signed is accepted from now on. If it is the one that signs, the next
+    /// one signs at once; if there is none, a new one.
     Revoke {
         /// The key's id, as `key list` shows it.
-        #[arg(value_name = "KID", allow_hyphen_values = true)]
-        id: String,
+        #[arg(value_name = "KID", allow_hyphen_values = true, required_unless_present = "all")]
+        id: Option<String>,
+        /// Take all keys back, the next one too, and sign with a new one: somebody could read the whole folder. Whoever
+        /// verifies tokens elsewhere may refuse the new key's tokens, until they fetch the key set again.
+        #[arg(long, conflicts_with = "id")]
+        all: bool,
     },
     /// List the signing keys and what they are for, and the keys of every issuer.
     List,
@@ -51,7 +55,8 @@ pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
     let result = match command {
         Command::Generate => generate(path, format),
         Command::Rotate { now } => rotate(path, format, if now { Begin::AtOnce } else { Begin::Published }),
-        Command::Revoke { id } => revoke(path, format, &id),
+        Command::Revoke { id: Some(id), .. } => revoke(path, format, &id),
+        Command::Revoke { id: None, .. } => revoke_all(path, format),
         Command::List => list(path, format),
     };
     match result {
@@ -119,6 +124,20 @@ fn revoke(path: &Path, format: Format, id: &str) -> Result<(), Failure> {
             if let Some(new) = replaced_by {
                 say(&format!("{new} signs in its place"));
             }
+        }
+    }
+    Ok(())
+}
+
+fn revoke_all(path: &Path, format: Format) -> Result<(), Failure> {
+    let (revoked, new) = keyring(path, Absent::Pretend)?.revoke_all(Now::read())?;
+    match format {
+        Format::Json => say(&json!({ "revoked": revoked, "replaced_by": new }).to_string()),
+        Format::Text => {
+            for id in revoked {
+                say(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
+            }
+            say(&format!("{new} signs in their place"));
         }
     }
     Ok(())
