@@ -24,6 +24,7 @@ fn trust() -> Trust {
     let issuer = Issuer {
         name: Arc::from("https://id.example.com"),
         audience: Box::new(["bench".into()]),
+        audience_of_clients: Box::new([]),
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,

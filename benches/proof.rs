@@ -25,6 +25,7 @@ fn principal() -> Principal {
         not_before: 0,
         expires: u64::MAX,
         authenticated: None,
+        leeway: 0,
         fresh: false,
         local: None,
         proofs: Default::default(),

@@ -74,7 +74,7 @@ async fn begin(store: &Store, number: usize) {
         csrf: None,
         ended: None,
     };
-    let begun = store.begin_session(&session, 0, (&token(number, 0), LATER), 10, NOW, LATER).await.unwrap();
+    let begun = store.begin_session(&session, 0, (&token(number, 0), LATER), 10, NOW).await.unwrap();
     assert!(matches!(begun, Begun::Begun(_)));
 }
 
@@ -105,7 +105,6 @@ async fn rotations(store: &Store, sessions: std::ops::Range<usize>) -> Vec<Durat
                     grace: 10_000,
                     boot: 0,
                     alive_before_boot: 0,
-                    until: LATER,
                 };
                 assert!(matches!(store.rotate(&spend).await.unwrap(), Rotation::Rotated(_)));
                 took.push(began.elapsed());

@@ -29,6 +29,7 @@ fn trust(keyring: &Keyring) -> Trust {
     let issuer = Issuer {
         name: Arc::from(ISSUER),
         audience: Box::new(["bench".into()]),
+        audience_of_clients: Box::new([]),
         algorithms: vec![keyring.algorithm()],
         keys: keyring.key_set().expect("the keyring's own keys"),
         leeway: 0,

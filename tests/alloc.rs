@@ -67,6 +67,7 @@ fn trust() -> Trust {
     let issuer = Issuer {
         name: Arc::from("https://id.example.com"),
         audience: Box::new(["orders".into()]),
+        audience_of_clients: Box::new([]),
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,
@@ -151,6 +152,7 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
         not_before: 0,
         expires: u64::MAX,
         authenticated: None,
+        leeway: 0,
         fresh: false,
         local: None,
         proofs: Default::default(),

@@ -17,6 +17,7 @@ static TRUST: LazyLock<Trust> = LazyLock::new(|| {
     let issuer = Issuer {
         name: Arc::from("i"),
         audience: Box::new(["a".into()]),
+        audience_of_clients: Box::new([]),
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0, local: false,

@@ -155,6 +155,7 @@ mod tests {
             not_before,
             expires,
             authenticated: None,
+            leeway: 0,
             fresh: false,
             local: None,
             proofs: Default::default(),

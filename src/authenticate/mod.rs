@@ -20,7 +20,7 @@ pub use credential::{CookieNames, Place, Sources, bearer, token};
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, Key, KeySet};
 pub use principal::Principal;
-pub use revoked::{Mark, Revoked};
+pub use revoked::{MARK_MARGIN, Mark, Revoked};
 pub use trust::{Issuer, Trust};
 pub use verify::{claims_of, verify};
 
@@ -30,6 +30,7 @@ use crate::peer::{Relayed, Scheme};
 use crate::route::Head;
 use http::header::AUTHORIZATION;
 use std::rc::Rc;
+use verify::{MeantFor, verify_for};
 
 /// Whether a route asks for a caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +117,13 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
-/// Examines an access token that somebody asks about: as good as one that calls, or not.
+/// Examines an access token that somebody asks about: as good as one that calls, or not. Tokens that the local authority
+/// gave to a client for an audience of its own are examined too: nobody else can be asked about them.
 ///
 /// # Errors
 /// Why it would be refused.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Denial> {
-    let principal = verify(token(text)?, trust, now)?;
+    let principal = verify_for(MeantFor::Anybody, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {
         trust.revoked().admit(&principal, local)?;
     }
@@ -144,6 +146,7 @@ mod tests {
         let issuer = Issuer {
             name: Arc::from("i"),
             audience: Box::new(["a".into()]),
+            audience_of_clients: Box::new([]),
             algorithms: vec![Algorithm::HS256],
             keys,
             leeway: 5,

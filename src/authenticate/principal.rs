@@ -27,6 +27,8 @@ pub struct Principal {
     pub expires: u64,
     /// When the caller proved who they are, seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
+    /// How many seconds the issuer's clock may be off.
+    pub leeway: u64,
     /// Whether the token comes from such a proof itself, not from a refresh.
     pub fresh: bool,
     /// What only tokens of the local authority say.
@@ -57,6 +59,8 @@ pub struct Local {
     pub session: Option<Box<str>>,
     /// `gen`: the account's generation when the token was made.
     pub generation: i64,
+    /// `exp`, as the token says it.
+    pub ends: u64,
     /// `csrf`: what a request with the token in a cookie must show beside it.
     pub csrf: Option<Box<str>>,
     /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the same
@@ -69,7 +73,13 @@ pub struct Local {
 impl Local {
     /// These facts, of a token that is yet to be looked up among the revoked.
     pub fn new(session: Option<Box<str>>, generation: i64, csrf: Option<Box<str>>) -> Self {
-        Self { session, generation, csrf, service: false, unmarked_at: Cell::new(None) }
+        Self { session, generation, ends: u64::MAX, csrf, service: false, unmarked_at: Cell::new(None) }
+    }
+
+    /// The same, of a token with this `exp`.
+    #[must_use]
+    pub fn ending(self, ends: u64) -> Self {
+        Self { ends, ..self }
     }
 
     /// The same, of a service's own token, or not.

@@ -8,6 +8,14 @@ use crate::denial::Denial;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+/// For how long a mark is kept after the last access token that it revokes has expired.
+///
+/// Four clocks take part: that of the gateway that issues a token, of the one that revokes it, of the one that forgets the
+/// mark, and of the one that is asked. A mark outlives its tokens while each of them is within a quarter of this of the
+/// true time.
+pub const MARK_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a mark revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,25 +34,42 @@ pub enum Mark {
 }
 
 /// The marks, shared by all cores.
-#[derive(Debug, Default)]
+///
+/// Until it is given what is on record, it limits the life of no token: a policy that is only looked at has no store.
+#[derive(Debug)]
 pub struct Revoked {
     /// Changes with every new mark. Principals of an older number are looked up again.
     epoch: AtomicU64,
     /// Whether marks may be missing, because they could not be read for too long.
     blind: AtomicBool,
+    /// The longest life of an access token that is on record, in seconds.
+    longest: AtomicU64,
     marks: RwLock<Marks>,
 }
 
-/// Each mark with the moment when the last token that it speaks of has expired: seconds since 1970.
+impl Default for Revoked {
+    fn default() -> Self {
+        Self {
+            epoch: AtomicU64::default(),
+            blind: AtomicBool::default(),
+            longest: AtomicU64::new(u64::MAX),
+            marks: RwLock::default(),
+        }
+    }
+}
+
+/// Each mark with the moment from which it may be forgotten; and the subjects whose tokens may live longer than others,
+/// with the moment when the last of these has expired. Seconds since 1970.
 #[derive(Debug, Default)]
 struct Marks {
+    subjects: HashMap<Box<str>, u64>,
     tokens: HashMap<Box<str>, u64>,
     sessions: HashMap<Box<str>, u64>,
     accounts: HashMap<Box<str>, (i64, u64)>,
 }
 
 impl Revoked {
-    /// Marks something until a moment (seconds since 1970, exclusive) after which no token that it speaks of is alive.
+    /// Marks something until a moment (seconds since 1970, exclusive) from which it may be forgotten.
     /// When this returns, no core accepts such a token any more. Marking twice is marking once.
     pub fn mark(&self, mark: &Mark, until: u64) {
         let mut marks = self.write();
@@ -70,6 +95,30 @@ impl Revoked {
         if new {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Puts what the store has on record of the lives of tokens in force: the longest of all, in seconds, and when the
+    /// last of those expires that a command made for a subject.
+    pub fn set_lives(&self, longest: u64, subjects: impl Iterator<Item = (String, u64)>) {
+        self.write().subjects = subjects.map(|(subject, until)| (subject.into(), until)).collect();
+        self.longest.store(longest, Ordering::Release);
+    }
+
+    /// The longest life of an access token that is on record, in seconds.
+    pub fn longest(&self) -> u64 {
+        self.longest.load(Ordering::Acquire)
+    }
+
+    /// Until when a token is accepted that was issued at this moment, whatever its `exp`: marks of revoked tokens are not
+    /// kept for longer. Seconds since 1970, exclusive.
+    pub(super) fn accepted_until(&self, issued: u64, subject: &str) -> u64 {
+        let usual = issued.saturating_add(self.longest());
+        self.read().subjects.get(subject).map_or(usual, |until| usual.max(*until))
+    }
+
+    /// Until when a mark of now is kept at least. The store, which this does not wait for, may know a later moment.
+    pub fn kept_until(&self, now: u64) -> u64 {
+        now.saturating_add(self.longest()).saturating_add(MARK_MARGIN.as_secs())
     }
 
     /// Says whether marks may be missing. While they may, no token of the local authority is accepted.
@@ -149,7 +198,6 @@ fn insert(marks: &mut HashMap<Box<str>, u64>, id: &str, until: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
     use std::sync::Arc;
 
     fn principal(subject: &str, token: &str, session: &str, generation: i64) -> Principal {
@@ -163,14 +211,9 @@ mod tests {
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
+            leeway: 0,
             fresh: false,
-            local: Some(Box::new(Local {
-                session: Some(session.into()),
-                generation,
-                csrf: None,
-                service: false,
-                unmarked_at: Cell::new(None),
-            })),
+            local: Some(Box::new(Local::new(Some(session.into()), generation, None))),
             proofs: Default::default(),
             headers: Box::new([]),
         }
@@ -224,6 +267,19 @@ mod tests {
         assert_eq!(verdict(&revoked, &principal("ada", "t", "s", 5)), Ok(()));
         revoked.forget(100);
         assert!(revoked.is_empty());
+    }
+
+    #[test]
+    fn a_token_is_accepted_for_as_long_as_lives_are_on_record_and_a_mark_is_kept_for_longer() {
+        let revoked = Revoked::default();
+        assert_eq!(revoked.accepted_until(100, "ada"), u64::MAX, "without a record there is no bound");
+        revoked.set_lives(60, [("ada".to_owned(), 900), ("old".to_owned(), 120)].into_iter());
+        for (subject, until) in [("bob", 160), ("ada", 900), ("old", 160)] {
+            assert_eq!(revoked.accepted_until(100, subject), until, "{subject}");
+        }
+        assert_eq!(revoked.kept_until(100), 160 + MARK_MARGIN.as_secs());
+        revoked.set_lives(60, std::iter::empty());
+        assert_eq!(revoked.accepted_until(100, "ada"), 160, "its record is gone");
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct Issuer {
     pub name: Arc<str>,
     /// `aud`: one of a token's must be one of these, compared whole.
     pub audience: Box<[Box<str>]>,
+    /// `aud` of what the local authority gives its clients, beside `audience`: these tokens do not pass the gate, but
+    /// belong to the authority when somebody asks about them.
+    pub audience_of_clients: Box<[Box<str>]>,
     /// What it may sign with.
     pub algorithms: Vec<Algorithm>,
     /// What it signs with.
@@ -36,9 +39,21 @@ impl Issuer {
     /// Whether what one makes of a token is what the other makes of it.
     fn verifies_like(&self, other: &Self) -> bool {
         // Each member by name: one that is added has to be thought of here.
-        let Self { name, audience, algorithms, keys, leeway, roles, scopes, local, types } = self;
+        let Self {
+            name,
+            audience,
+            audience_of_clients,
+            algorithms,
+            keys,
+            leeway,
+            roles,
+            scopes,
+            local,
+            types,
+        } = self;
         *name == other.name
             && *audience == other.audience
+            && *audience_of_clients == other.audience_of_clients
             && *algorithms == other.algorithms
             && keys.covers(&other.keys)
             && other.keys.covers(keys)
@@ -249,6 +264,7 @@ mod tests {
         let issuer = |name: &str| Issuer {
             name: Arc::from(name),
             audience: Box::new(["a".into()]),
+            audience_of_clients: Box::new([]),
             algorithms: vec![Algorithm::HS256],
             keys: keys(&[("1", 1), ("2", 2)]),
             leeway: 0,

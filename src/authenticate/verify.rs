@@ -19,11 +19,31 @@ const NAMES_MAX: usize = 512;
 
 type Claims = Map<String, Value>;
 
+/// Whom a token must be meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MeantFor {
+    /// The gate: one of the issuer's audiences.
+    Gate,
+    /// The gate, or whoever takes tokens that the local authority gives its clients: a token that somebody asks the
+    /// authority about (RFC 7662 section 2.2, RFC 7009 section 2.1).
+    Anybody,
+}
+
 /// Verifies a token: signature and claims.
 ///
 /// # Errors
 /// The first check that fails.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial> {
+    verify_for(MeantFor::Gate, token, trust, now)
+}
+
+/// Verifies a token that is meant for the gate, or for others too.
+pub(super) fn verify_for(
+    meant_for: MeantFor,
+    token: &str,
+    trust: &Trust,
+    now: Now,
+) -> Result<Principal, Denial> {
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
         return Err(Denial::WrongType);
     }
@@ -41,13 +61,22 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
     if claims.contains_key("cnf") {
         return Err(Denial::WrongType);
     }
-    let (not_before, expires) = check_times(&claims, issuer, now)?;
-    check_audience(&claims, issuer)?;
+    let (not_before, mut expires) = check_times(&claims, issuer, now)?;
+    check_audience(&claims, issuer, meant_for)?;
     let subject = match claims.get("sub") {
         Some(Value::String(subject)) if !subject.is_empty() => subject.as_str(),
         Some(Value::String(_)) | None => return Err(Denial::MissingClaim(RequiredClaim::Subject)),
         Some(_) => return Err(Denial::MissingClaim(RequiredClaim::SubjectText)),
     };
+    let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
+    if local.is_some() {
+        // What was revoked is on record for as long as a token may live, and no token is accepted for longer.
+        let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
+        expires = expires.min(trust.revoked().accepted_until(issued, subject));
+        if now.unix >= expires {
+            return Err(Denial::ExpiredToken);
+        }
+    }
     let mut principal = Principal {
         issuer: issuer.name.clone(),
         subject: subject.into(),
@@ -58,8 +87,9 @@ pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial>
         not_before,
         expires,
         authenticated: claims.get("auth_time").and_then(date).map(|time| time.floor() as u64),
+        leeway: issuer.leeway,
         fresh: claims.get("fresh") == Some(&Value::Bool(true)),
-        local: if issuer.local { Some(Box::new(local(&claims)?)) } else { None },
+        local,
         proofs: Default::default(),
         headers: Box::new([]),
     };
@@ -87,7 +117,8 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
         Some(value) => value.as_i64().ok_or(Denial::MalformedToken(TokenPart::Claims))?,
     };
     let client: Option<Box<str>> = text("client_id")?;
-    Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()))
+    let ends = claims.get("exp").and_then(date).map_or(u64::MAX, |time| time.floor() as u64);
+    Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()).ending(ends))
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
@@ -144,8 +175,12 @@ fn date(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
 
-fn check_audience(claims: &Claims, issuer: &Issuer) -> Result<(), Denial> {
-    let ours = |text: &str| issuer.audience.iter().any(|audience| **audience == *text);
+fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Result<(), Denial> {
+    let clients = match meant_for {
+        MeantFor::Gate => &[][..],
+        MeantFor::Anybody => &issuer.audience_of_clients,
+    };
+    let ours = |text: &str| issuer.audience.iter().chain(clients).any(|audience| **audience == *text);
     let meant = match claims.get("aud") {
         Some(Value::String(audience)) => ours(audience),
         Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
@@ -197,6 +232,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             keys,
             leeway: 30,
+            audience_of_clients: Box::new([]),
             local: false,
             roles: path("realm.roles"),
             scopes: path("scope"),
@@ -280,6 +316,52 @@ mod tests {
         let ours = format!("{REFRESH_TOKEN_PREFIX}{}", "A".repeat(43));
         for token in [ours, format!("{REFRESH_TOKEN_PREFIX}a.b.c")] {
             assert_eq!(verify(&token, &trust(), Now::at(NOW)).unwrap_err(), Denial::WrongType);
+        }
+    }
+
+    #[test]
+    fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() {
+        // What revokes it is kept for so long (attacks C1).
+        let mut local = issuer("https://a", SECRET);
+        (local.local, local.leeway) = (true, 0);
+        let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
+        let token = |claims: Value| signed(&header().to_string(), &claims.to_string());
+        let until = |token: &str| verify(token, &trust, Now::at(NOW)).map(|principal| principal.expires);
+        let usual = token(with("exp", json!(NOW + 900)));
+        let undated = token(with("iat", Value::Null));
+        trust.revoked().set_lives(60, std::iter::empty());
+        assert_eq!(until(&usual), Ok(NOW + 60));
+        assert_eq!(verify(&usual, &trust, Now::at(NOW + 60)).unwrap_err(), Denial::ExpiredToken);
+        assert_eq!(until(&undated), Err(Denial::ExpiredToken), "nobody knows how old it is");
+        trust.revoked().set_lives(60, [("ada".to_owned(), NOW + 100)].into_iter());
+        assert_eq!(until(&usual), Ok(NOW + 100));
+        trust.revoked().set_lives(3600, std::iter::empty());
+        let principal = verify(&usual, &trust, Now::at(NOW + 899)).unwrap();
+        assert_eq!((principal.expires, principal.local.unwrap().ends), (NOW + 900, NOW + 900));
+        // The tokens of other issuers cannot be revoked here, and live as long as they say.
+        let other = self::trust();
+        other.revoked().set_lives(1, std::iter::empty());
+        assert_eq!(verify(&usual, &other, Now::at(NOW)).unwrap().expires, NOW + 930);
+    }
+
+    #[test]
+    fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
+        // RFC 7662 section 2.2, RFC 7009 section 2.1 (attacks D7).
+        let mut local = issuer("https://a", SECRET);
+        local.audience_of_clients = Box::new(["billing".into()]);
+        let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
+        let outcome = |meant_for, audience: Value| {
+            let token = signed(&header().to_string(), &with("aud", audience).to_string());
+            verify_for(meant_for, &token, &trust, Now::at(NOW)).map(drop)
+        };
+        for (audience, gate, anybody) in [
+            (json!("orders"), Ok(()), Ok(())),
+            (json!("billing"), Err(Denial::WrongAudience), Ok(())),
+            (json!(["billing", "x"]), Err(Denial::WrongAudience), Ok(())),
+            (json!("x"), Err(Denial::WrongAudience), Err(Denial::WrongAudience)),
+        ] {
+            assert_eq!(outcome(MeantFor::Gate, audience.clone()), gate, "{audience}");
+            assert_eq!(outcome(MeantFor::Anybody, audience.clone()), anybody, "{audience}");
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Holder {
     pub scopes: Vec<String>,
     /// Until when the token holds, seconds since 1970.
     pub expires: u64,
+    /// The token's `exp`. It may hold for less, where its life is not on record yet.
+    pub ends: u64,
     /// Whether it comes from a login.
     pub fresh: bool,
     /// Whether it came in a cookie.
@@ -99,6 +101,7 @@ impl Holder {
             roles: owned(&principal.roles),
             scopes: owned(&principal.scopes),
             expires: principal.expires,
+            ends: local.map_or(principal.expires, |local| local.ends),
             fresh: principal.fresh,
             by_cookie: place == Place::Cookie,
         }

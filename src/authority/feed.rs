@@ -4,6 +4,7 @@
 //! Reading has a connection and a task of its own, so that neither a flood of requests nor a slow sweep delays it. The
 //! rest of the store's upkeep is [`upkeep`]'s.
 
+use super::sweeps::Sweeps;
 use super::{Authority, millis};
 use crate::authenticate::Revoked;
 use crate::clock::Now;
@@ -22,18 +23,23 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often what no longer matters is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// Reads the marks behind a number, and returns the last one's.
-pub(super) async fn learn(
-    feed: &mut Feed,
-    revoked: &Revoked,
-    after: i64,
-    now: i64,
-) -> Result<i64, StoreError> {
+/// Puts the marks behind a number in force, and how long tokens live; returns the number of the last mark.
+///
+/// # Errors
+/// When the store cannot be used.
+pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
+    let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
+    let lives = feed.lives().await?;
+    // With a longer life the marks that there are were kept for longer: they are read again.
+    let longest = seconds(lives.longest);
+    let after = if longest == revoked.longest() { after } else { 0 };
     let mut last = after;
-    for marked in feed.marks(after, now).await? {
+    for marked in feed.marks(after).await? {
         last = last.max(marked.seq);
-        revoked.mark(&marked.mark, u64::try_from(marked.until / 1000 + 1).unwrap_or(0));
+        revoked.mark(&marked.mark, seconds(marked.kept));
     }
+    // The marks first: no token is accepted for longer before they are in force for longer.
+    revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
     Ok(last)
 }
 
@@ -45,7 +51,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
         let terms = authority.terms.load_full();
-        match learn(&mut feed, &terms.revoked, last, millis(Now::read())).await {
+        match learn(&mut feed, &terms.revoked, last).await {
             Ok(seq) => {
                 (last, heard, is_blind) = (seq, Instant::now(), false);
                 authority.set_feed_fails(false);
@@ -74,13 +80,19 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
 pub(super) async fn upkeep(authority: Weak<Authority>) {
     let mut ticks = ticks(TRY_EVERY);
     let mut swept = Instant::now();
+    let mut sweeps = Sweeps::from(Now::read());
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
         let terms = authority.terms.load_full();
-        let now = millis(Now::read());
+        let clock = Now::read();
+        let now = millis(clock);
         if !authority.health.is_up() {
             authority.try_store(now).await;
+        }
+        // Before somebody is issued a token of another life, who would have to wait for it.
+        if let Err(error) = authority.keep_record(&terms).await {
+            authority.unavailable(&error);
         }
         // The store learns that the process outlived the grace of the last refresh: see `Authority::spent`.
         if authority.take_outlived(now, terms.refresh_grace)
@@ -90,8 +102,9 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         }
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
-            terms.revoked.forget(Now::read().unix);
-            if let Err(error) = authority.store.forget(now).await {
+            let time = sweeps.time(clock);
+            terms.revoked.forget(time.unix);
+            if let Err(error) = authority.store.forget(millis(time)).await {
                 authority.unavailable(&error);
             }
         }

@@ -163,17 +163,10 @@ async fn begin(
     };
     let token = RefreshToken::random()?;
     let token_expires = now.saturating_add(millis_of(terms.refresh_expires)).min(expires);
-    let until = authority.until(terms, ask.now);
+    authority.record_life(terms).await?;
     let begun = authority
         .store
-        .begin_session(
-            &session,
-            account.generation,
-            (&token.hash(), token_expires),
-            terms.sessions,
-            now,
-            until,
-        )
+        .begin_session(&session, account.generation, (&token.hash(), token_expires), terms.sessions, now)
         .await
         .map_err(|error| authority.unavailable(&error))?;
     match begun {

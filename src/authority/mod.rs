@@ -18,12 +18,14 @@ mod grant;
 mod health;
 mod keyring;
 mod login;
+mod minted;
 mod page;
 mod password;
 mod queue;
 mod refresh;
 mod service;
 mod session;
+mod sweeps;
 mod terms;
 mod throttle;
 mod token;
@@ -33,12 +35,14 @@ pub use ask::{Ask, Examined, Holder};
 pub use cookie::{take_back, take_back_access};
 pub use counters::{ByOutcome, Counters};
 pub use endpoint::{Endpoint, Facts};
+pub use feed::learn;
 pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use health::StoreHealth;
 pub use keyring::{
     Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
     SigningKey, Watcher,
 };
+pub use minted::put_on_record;
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
 pub use queue::Queue;
@@ -61,7 +65,7 @@ use bytes::Bytes;
 use http::Response;
 use std::future::Future;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -85,6 +89,8 @@ pub struct Authority {
     alive_before_boot: i64,
     /// When a refresh token was last spent, milliseconds since 1970; 0 once the store knows that we outlived its grace.
     last_spent: AtomicI64,
+    /// The longest life of access tokens that this process has seen on record in the store, in seconds.
+    recorded: AtomicU64,
     /// The schemes of the accounts' password hashes, as they were read last.
     schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
 }
@@ -148,8 +154,10 @@ impl Authority {
         let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
         let alive_before_boot = store.alive_at().await.map_err(fault)?;
         let boot = millis(Now::read());
+        let life = terms.access_expires.as_secs();
+        store.record_life(millis_of(Duration::from_secs(life))).await.map_err(fault)?;
         let mut feed = store.feed();
-        let last = feed::learn(&mut feed, &terms.revoked, 0, boot).await.map_err(fault)?;
+        let last = feed::learn(&mut feed, &terms.revoked, 0).await.map_err(fault)?;
         let authority = Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
             health: StoreHealth::new(store.place()),
@@ -165,6 +173,7 @@ impl Authority {
             boot,
             alive_before_boot,
             last_spent: AtomicI64::new(0),
+            recorded: AtomicU64::new(life),
             schemes: Mutex::new(None),
         });
         Ok((authority, feed, last))
@@ -198,7 +207,7 @@ impl Authority {
                 Endpoint::Sessions => session::list(&authority, ask).await,
                 Endpoint::EndSession => session::end(&authority, ask).await,
                 Endpoint::Me => session::me(&ask),
-                Endpoint::Token => service::token(&authority, &ask),
+                Endpoint::Token => service::token(&authority, &ask).await,
                 Endpoint::Introspect => service::introspect(&authority, &ask).await,
                 Endpoint::Revoke => service::revoke(&authority, &ask).await,
                 // Both are answered, and a verdict is given, on the core that was asked.
@@ -240,15 +249,25 @@ impl Authority {
         }
     }
 
-    /// Until when the store keeps a mark of now: milliseconds since 1970.
-    fn until(&self, terms: &Terms, now: Now) -> i64 {
-        i64::try_from(terms.mark_until(now.unix).saturating_mul(1000)).unwrap_or(i64::MAX)
+    /// Sees to it that the store knows how long the access tokens of these terms live. Whoever is about to issue one calls
+    /// this before anything is read that the token will say: a revocation then either reads the record, or has happened.
+    async fn record_life(&self, terms: &Terms) -> Result<(), Denial> {
+        self.keep_record(terms).await.map_err(|error| self.unavailable(&error))
+    }
+
+    async fn keep_record(&self, terms: &Terms) -> Result<(), StoreError> {
+        let life = terms.access_expires.as_secs();
+        if self.recorded.load(Ordering::Acquire) < life {
+            self.store.record_life(millis_of(Duration::from_secs(life))).await?;
+            self.recorded.fetch_max(life, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// Puts marks, which the store has already, in force.
     fn mark(&self, terms: &Terms, marks: &[Mark], now: Now, why: &'static str) {
         for mark in marks {
-            terms.revoked.mark(mark, terms.mark_until(now.unix));
+            terms.revoked.mark(mark, terms.revoked.kept_until(now.unix));
             self.counters.revocations.add(why);
         }
     }

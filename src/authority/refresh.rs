@@ -68,8 +68,8 @@ pub(super) async fn spend(
         grace: millis_of(terms.refresh_grace),
         boot: authority.boot,
         alive_before_boot: authority.alive_before_boot,
-        until: authority.until(terms, ask.now),
     };
+    authority.record_life(terms).await?;
     let rotation = authority.store.rotate(&spend).await.map_err(|error| authority.unavailable(&error))?;
     let (outcome, result) = match rotation {
         Rotation::Rotated(renewed) => ("ok", Ok(renewed)),

@@ -39,13 +39,13 @@ const TOLD: [&str; 13] = [
 ];
 
 /// Gives a service an access token of its own.
-pub(super) fn token(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let given = issue(authority, ask);
+pub(super) async fn token(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+    let given = issue(authority, ask).await;
     authority.counters.services.add(if given.is_ok() { "ok" } else { "refused" });
     given
 }
 
-fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+async fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
     let (id, client) = proven(ask)?;
     match ask.fields.required("grant_type")? {
         "client_credentials" => {}
@@ -60,6 +60,7 @@ fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
         return Err(Denial::InvalidScope);
     }
     let scope = scopes.join(" ");
+    authority.record_life(terms).await?;
     let claims = AccessClaims {
         issuer: terms.issuer.clone(),
         audience: if client.audience.is_empty() { terms.audience.clone() } else { client.audience.clone() },
@@ -201,7 +202,10 @@ fn metadata(terms: &Terms) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
-        "response_types_supported": [],
+        // Required, and no list may be empty (RFC 8414 sections 2 and 3.2). There is no authorization endpoint, and so no
+        // response of one that carries anything: `none` says that (OAuth 2.0 Multiple Response Type Encoding Practices,
+        // section 4), and clients that insist on the list take it.
+        "response_types_supported": ["none"],
     });
     Some(format!("{body}\n").into())
 }

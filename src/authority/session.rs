@@ -5,7 +5,7 @@ use super::grant::{described, empty_answer, hash_of, json_answer};
 use super::refresh::csrf_of_session;
 use super::terms::Compat;
 use super::{Authority, cookie, millis, page};
-use crate::authenticate::Mark;
+use crate::authenticate::{MARK_MARGIN, Mark};
 use crate::denial::Denial;
 use crate::journal::Level;
 use bytes::Bytes;
@@ -37,7 +37,7 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
                 (Some(session), _) => {
                     end_one(authority, &ask, Some(&holder.subject), session, "logout").await?;
                 }
-                (None, Some(id)) => revoke_token(authority, &ask, id, holder.expires, "logout").await?,
+                (None, Some(id)) => revoke_token(authority, &ask, id, holder.ends, "logout").await?,
                 (None, None) => return Err(Denial::NotFound),
             }
             if holder.by_cookie { "logout successful" } else { "Access token revoked" }
@@ -49,10 +49,9 @@ pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<B
 /// Ends all sessions of the account, and all its access tokens.
 pub(super) async fn logout_all(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
     let holder = ask.account()?;
-    let until = authority.until(&ask.terms, ask.now);
     let marks = authority
         .store
-        .end_sessions(&holder.subject, "logout_all", millis(ask.now), until)
+        .end_sessions(&holder.subject, "logout_all", millis(ask.now))
         .await
         .map_err(|error| authority.unavailable(&error))?;
     authority.mark(&ask.terms, &marks, ask.now, "logout_all");
@@ -110,8 +109,7 @@ pub(super) async fn end_one(
     id: &str,
     why: &'static str,
 ) -> Result<bool, Denial> {
-    let until = authority.until(&ask.terms, ask.now);
-    let ended = authority.store.end_session(account, id, why, millis(ask.now), until).await;
+    let ended = authority.store.end_session(account, id, why, millis(ask.now)).await;
     let ended = ended.map_err(|error| authority.unavailable(&error))?;
     if ended {
         authority.mark(&ask.terms, &[Mark::Session(id.to_owned())], ask.now, why);
@@ -120,7 +118,7 @@ pub(super) async fn end_one(
     Ok(ended)
 }
 
-/// Revokes one access token, which expires then (seconds since 1970).
+/// Revokes one access token, whose `exp` this is (seconds since 1970).
 pub(super) async fn revoke_token(
     authority: &Authority,
     ask: &Ask,
@@ -128,11 +126,11 @@ pub(super) async fn revoke_token(
     expires: u64,
     why: &'static str,
 ) -> Result<(), Denial> {
-    let end = ask.terms.mark_until(ask.now.unix).max(expires);
-    let until = i64::try_from(end.saturating_mul(1000)).unwrap_or(i64::MAX);
-    let revoked = authority.store.revoke_token(id, millis(ask.now), until).await;
+    let end = i64::try_from(expires.saturating_mul(1000)).unwrap_or(i64::MAX);
+    let revoked = authority.store.revoke_token(id, millis(ask.now), end).await;
     revoked.map_err(|error| authority.unavailable(&error))?;
-    ask.terms.revoked.mark(&Mark::Token(id.to_owned()), end);
+    let kept = ask.now.unix.max(expires).saturating_add(MARK_MARGIN.as_secs());
+    ask.terms.revoked.mark(&Mark::Token(id.to_owned()), kept);
     authority.counters.revocations.add(why);
     Ok(())
 }

@@ -57,12 +57,6 @@ impl Terms {
         let found = self.paths.iter().find(|(known, _)| *known == endpoint);
         found.map_or(endpoint.facts().path, |(_, path)| path)
     }
-
-    /// Until when a mark of now has to be kept: the last token made before it is dead then. Seconds since 1970.
-    pub fn mark_until(&self, now: u64) -> u64 {
-        // A minute more for tokens that another gateway makes before it has read the mark, and for its clock.
-        now.saturating_add(self.access_expires.as_secs()).saturating_add(60)
-    }
 }
 
 /// How cookies are given.

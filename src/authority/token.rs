@@ -172,6 +172,7 @@ mod tests {
         let issuer = Issuer {
             name: Arc::from("https://id.example.com"),
             audience: Box::new(["orders".into()]),
+            audience_of_clients: Box::new([]),
             algorithms: vec![keyring.algorithm()],
             keys: keyring.key_set().unwrap(),
             leeway: 0,

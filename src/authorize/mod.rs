@@ -56,6 +56,7 @@ mod tests {
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
+            leeway: 0,
             fresh: false,
             local: None,
             proofs: Default::default(),

@@ -79,8 +79,12 @@ impl Check {
             }
             Self::Fresh { max_age } => {
                 let max_age = *max_age;
-                // Within a bound the moment of the login counts, and a token of a refresh tells it too.
-                let recent = |time: u64| now.unix.saturating_sub(time) <= u64::from(max_age);
+                // Within a bound the moment of the login counts, and a token of a refresh tells it too. A moment that is yet
+                // to come, beyond what clocks may differ, says nothing about how long ago the login was.
+                let recent = |time: u64| {
+                    time <= now.unix.saturating_add(principal.leeway)
+                        && now.unix.saturating_sub(time) <= u64::from(max_age)
+                };
                 let fresh = match max_age {
                     0 => principal.fresh,
                     _ => principal.authenticated.is_some_and(recent),
@@ -172,8 +176,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_is_told_and_none_where_all_pass() {
-        let principal = Principal {
+    fn a_login_that_is_yet_to_come_is_not_fresh_beyond_what_clocks_may_differ() {
+        // RFC 9068 section 2.2.1: when the authentication occurred (attacks P4).
+        for (authenticated, leeway, fresh) in [
+            (Some(1000), 0, true),
+            (Some(940), 0, true),
+            (Some(939), 0, false),
+            (Some(1001), 0, false),
+            (Some(1030), 30, true),
+            (Some(1031), 30, false),
+            (Some(253_402_300_799), 30, false),
+            (None, 30, false),
+        ] {
+            let principal = Principal { authenticated, leeway, ..principal() };
+            let verdict = Check::Fresh { max_age: 60 }.verdict(&principal, &Params::default(), Now::at(1000));
+            assert_eq!(verdict.is_ok(), fresh, "{authenticated:?} {leeway}");
+        }
+    }
+
+    fn principal() -> Principal {
+        Principal {
             issuer: Arc::from("i"),
             subject: "s".into(),
             token_id: None,
@@ -183,11 +205,17 @@ mod tests {
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
+            leeway: 0,
             fresh: false,
             local: None,
             proofs: Default::default(),
             headers: Box::new([]),
-        };
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_told_and_none_where_all_pass() {
+        let principal = principal();
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
         let failure = |checks: Vec<Check>| {
             let rule = Rule::new(checks);

@@ -2,8 +2,9 @@
 
 use super::{Format, REFUSED, complain, load, say};
 use crate::authenticate::verify;
-use crate::authority::{Absent, AccessClaims, mint};
+use crate::authority::{Absent, AccessClaims, mint, put_on_record};
 use crate::clock::Now;
+use crate::store::Store;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
@@ -86,29 +87,38 @@ fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
             path.display()
         ))
     })?;
-    if wanted.expires_in.is_some_and(|wanted| wanted > terms.access_expires) {
+    let now = Now::read();
+    let expires_in = wanted.expires_in.unwrap_or(terms.access_expires);
+    if expires_in > terms.access_expires {
         complain(
-            "note: longer than [authority] access_expires, which is how long revocations and retired keys are kept for; \
-             for tests and load only",
+            "note: longer than [authority] access_expires: the token ends with its signing key; for tests and load only",
         );
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Because(format!("cannot start: {error}")))?;
+    let generation = runtime.block_on(async {
+        // The policy made its path absolute, or one beside the policy.
+        let store = Store::open(&terms.store.0, Path::new("")).await.map_err(|error| error.to_string());
+        put_on_record(&store?, &wanted.sub, expires_in, now).await
+    });
+    let generation = generation.map_err(|why| Failure::Because(format!("[authority] store: {why}")))?;
     let claims = AccessClaims {
         issuer: terms.issuer.clone(),
         audience: terms.audience.clone(),
         subject: wanted.sub,
         roles: wanted.roles,
         scopes: wanted.scopes,
-        expires_in: wanted.expires_in.unwrap_or(terms.access_expires),
+        expires_in,
         session: None,
-        generation: 0,
+        generation,
         fresh: wanted.fresh,
-        authenticated: wanted.fresh.then(|| Now::read().unix),
+        authenticated: wanted.fresh.then_some(now.unix),
         csrf: None,
         client: None,
         compat: terms.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
     };
-    let token = mint(&terms.keyring, claims, Now::read()).map_err(Failure::Because)?;
+    let token = mint(&terms.keyring, claims, now).map_err(Failure::Because)?;
     match format {
         Format::Text => say(&token),
         Format::Json => say(&json!({ "access_token": token, "token_type": "Bearer" }).to_string()),

@@ -266,8 +266,7 @@ impl Accounts {
                 return Err("nothing is removed".to_owned().into());
             }
         }
-        let (now, until) = (millis(), self.until());
-        let removed = self.runtime.block_on(self.store.remove(name.as_str(), now, until))?;
+        let removed = self.runtime.block_on(self.store.remove(name.as_str(), millis()))?;
         let (account, _) = removed.ok_or_else(|| unknown(&name))?;
         self.tell(&account, "is removed; its id will not be used again");
         Ok(())
@@ -275,7 +274,7 @@ impl Accounts {
 
     fn change(&self, name: &str, change: &AccountChange) -> Result<Account, Failure> {
         let name = self.name(name)?;
-        let changed = self.store.change(name.as_str(), change, millis(), self.until());
+        let changed = self.store.change(name.as_str(), change, millis());
         let (account, _) = self.runtime.block_on(changed)?.ok_or_else(|| unknown(&name))?;
         Ok(account)
     }
@@ -286,12 +285,6 @@ impl Accounts {
 
     fn name(&self, text: &str) -> Result<UserName, Failure> {
         UserName::parse(text).map_err(|fault| format!("{text:?} is no user name: {fault}").into())
-    }
-
-    /// Until when gateways must remember what is taken back now: milliseconds since 1970.
-    fn until(&self) -> i64 {
-        let until = self.terms.mark_until(Now::read().unix);
-        i64::try_from(until.saturating_mul(1000)).unwrap_or(i64::MAX)
     }
 
     fn tell(&self, account: &Account, what: &str) {

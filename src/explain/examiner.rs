@@ -272,9 +272,11 @@ impl<'p> Examiner<'p> {
             typ = issuer.types.iter().find(|kind| !kind.is_empty()).map(|kind| kind.to_string());
             if issuer.local {
                 claims.entry("gen").or_insert_with(|| i64::MAX.into());
+                claims.entry("iat").or_insert_with(|| now.unix.into());
             }
         }
-        claims.entry("exp").or_insert_with(|| now.unix.saturating_add(LIFE).into());
+        let life = LIFE.min(self.assuming.revoked().longest());
+        claims.entry("exp").or_insert_with(|| now.unix.saturating_add(life).into());
         let csrf = claims.entry("csrf").or_insert_with(|| "of-this-question".into());
         let csrf = csrf.as_str().unwrap_or_default().to_owned();
         let header = Header { typ, ..Header::default() };

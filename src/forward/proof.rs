@@ -199,6 +199,7 @@ mod tests {
             not_before: 0,
             expires,
             authenticated: None,
+            leeway: 0,
             fresh: false,
             local: None,
             proofs: Default::default(),

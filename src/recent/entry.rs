@@ -201,6 +201,7 @@ mod tests {
             not_before: 0,
             expires: u64::MAX,
             authenticated: Some(90),
+            leeway: 0,
             fresh: true,
             local: None,
             proofs: Default::default(),

@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Changes the account of this name. Where the change ends its tokens (other roles, scopes or attributes; another
-    /// password; disabled; asked for), its generation grows and a mark is put, until a moment when all of them are dead.
+    /// password; disabled; asked for), its generation grows and a mark is put.
     /// Another password and disabling end its sessions too.
     ///
     /// # Errors
@@ -79,7 +79,6 @@ impl Store {
         name: &str,
         change: &AccountChange,
         now: i64,
-        until: i64,
     ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(before) = self.lock_by_name(&mut transaction, name).await? else {
@@ -125,7 +124,7 @@ impl Store {
         if let Some(why) = why_ended {
             end_all(&mut transaction, &account.id, why, now).await?;
         }
-        self.commit_marked(transaction, &marks, now, until).await?;
+        self.commit_marked(transaction, &marks, now).await?;
         Ok(Some((account, marks)))
     }
 
@@ -133,12 +132,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be used; then it is still there.
-    pub async fn remove(
-        &self,
-        name: &str,
-        now: i64,
-        until: i64,
-    ) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
+    pub async fn remove(&self, name: &str, now: i64) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else {
             transaction.undo().await;
@@ -162,7 +156,7 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         let marks = vec![Mark::Account { id: account.id.clone(), generation: account.generation }];
-        self.commit_marked(transaction, &marks, now, until).await?;
+        self.commit_marked(transaction, &marks, now).await?;
         Ok(Some((account, marks)))
     }
 

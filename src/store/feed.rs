@@ -2,9 +2,12 @@
 
 use super::connect::{Dialect, Plan};
 use super::lease::{in_time, rows};
+use super::lives::{LIVES, Lives, lives};
 use super::marks::{MARKS_BEHIND, Marked, marked};
 use super::{Store, StoreError};
-use sqlx::{AnyConnection, query};
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, query};
 use std::fmt;
 
 /// Reads what other processes revoked. However many requests wait for the store's other connections, and however long a
@@ -26,20 +29,33 @@ impl Feed {
         Self { plan, dialect, connection: None }
     }
 
-    /// The marks behind a number that still matter, in order; as [`Store::marks`]. Connects where it has no connection.
+    /// The marks behind a number, in order; as [`Store::marks`]. Connects where it has no connection.
     ///
     /// # Errors
     /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed then,
     /// and the next call opens another.
-    pub async fn marks(&mut self, after: i64, now: i64) -> Result<Vec<Marked>, StoreError> {
+    pub async fn marks(&mut self, after: i64) -> Result<Vec<Marked>, StoreError> {
+        let found = self.read(query(MARKS_BEHIND).bind(after)).await?;
+        found.iter().map(marked).collect()
+    }
+
+    /// How long access tokens may live; as [`Store::lives`], and like [`Feed::marks`].
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn lives(&mut self) -> Result<Lives, StoreError> {
+        lives(&self.read(query(LIVES)).await?)
+    }
+
+    async fn read(&mut self, statement: Query<'_, Any, AnyArguments>) -> Result<Vec<AnyRow>, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.plan.connect().await?,
         };
-        let statement = query(MARKS_BEHIND).persistent(self.dialect.keeps_statements()).bind(after).bind(now);
+        let statement = statement.persistent(self.dialect.keeps_statements());
         let found = in_time(rows(&mut connection, self.dialect, statement)).await?;
         self.connection = Some(connection);
-        found.iter().map(marked).collect()
+        Ok(found)
     }
 }
 

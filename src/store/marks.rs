@@ -2,7 +2,7 @@
 
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
-use crate::authenticate::Mark;
+use crate::authenticate::{MARK_MARGIN, Mark};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -13,9 +13,13 @@ pub struct Marked {
     pub seq: i64,
     /// What it revokes.
     pub mark: Mark,
-    /// Until when it matters.
-    pub until: i64,
+    /// From when it may be forgotten: every access token that it revokes has expired by then, whichever gateway's clock
+    /// says so.
+    pub kept: i64,
 }
+
+/// For how long a mark is kept after the last access token that it revokes has expired, in milliseconds.
+pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
 /// Names the lock under which PostgreSQL numbers marks.
 ///
@@ -23,31 +27,37 @@ pub struct Marked {
 /// 7 would never see the 6 that came later. So a transaction that puts marks takes this lock first and has it until its
 /// commit is seen by all; numbers appear in order, and reading on behind the last one misses none. Nothing is waited for
 /// while it is held but the commit, and revocations are few.
+///
+/// A transaction that records how long tokens live takes it too. A gateway records a life before it reads the account or
+/// the session that it issues a token for. So a revocation either reads that record, or has committed before the gateway
+/// reads, which then issues nothing that was revoked.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
-/// The statement that reads the marks behind a number, in order.
+/// The statement that reads the marks behind a number, in order. A mark that the store holds is in force, whatever the time
+/// is.
 pub(super) const MARKS_BEHIND: &str =
-    "SELECT seq, kind, value, generation, until FROM marks WHERE seq > $1 AND until > $2 ORDER BY seq";
+    "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq";
 
 impl Store {
-    /// The marks behind a number that still matter, in order. None that comes later has a smaller number than one that
-    /// was read.
+    /// The marks behind a number, in order. None that comes later has a smaller number than one that was read.
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn marks(&self, after: i64, now: i64) -> Result<Vec<Marked>, StoreError> {
-        let rows = self.rows(self.query(MARKS_BEHIND).bind(after).bind(now)).await?;
+    pub async fn marks(&self, after: i64) -> Result<Vec<Marked>, StoreError> {
+        let rows = self.rows(self.query(MARKS_BEHIND).bind(after)).await?;
         rows.iter().map(marked).collect()
     }
 
-    /// Revokes one access token.
+    /// Revokes one access token, whose `exp` is at this moment.
     ///
     /// # Errors
     /// When the store cannot be used, or the id is longer than any of ours.
-    pub async fn revoke_token(&self, jti: &str, now: i64, until: i64) -> Result<(), StoreError> {
+    pub async fn revoke_token(&self, jti: &str, now: i64, expires: i64) -> Result<(), StoreError> {
         fit("jti", jti, NAME_MAX)?;
-        let transaction = self.begin().await?;
-        self.commit_marked(transaction, &[Mark::Token(jti.to_owned())], now, until).await
+        let mut transaction = self.begin().await?;
+        self.lock_marks(&mut transaction).await?;
+        insert(&mut transaction, &Mark::Token(jti.to_owned()), now, expires.max(now)).await?;
+        transaction.commit().await
     }
 
     /// Puts marks beside what they belong to, and ends the transaction: nothing else may follow (see [`LOCK`]).
@@ -56,25 +66,67 @@ impl Store {
         mut transaction: Writing,
         marks: &[Mark],
         now: i64,
-        until: i64,
     ) -> Result<(), StoreError> {
-        if self.dialect.is_server() && !marks.is_empty() {
-            transaction.query(LOCK).execute(&mut *transaction).await?;
+        if !marks.is_empty() {
+            self.lock_marks(&mut transaction).await?;
         }
         for mark in marks {
-            let (kind, value, generation) = match mark {
-                Mark::Token(id) => ("token", id, 0),
-                Mark::Session(id) => ("session", id, 0),
-                Mark::Account { id, generation } => ("account", id, *generation),
-            };
-            let statement = transaction.query(
-                "INSERT INTO marks (kind, value, generation, until, made) VALUES ($1, $2, $3, $4, $5)",
-            );
-            let statement = statement.bind(kind).bind(value).bind(generation).bind(until).bind(now);
-            statement.execute(&mut *transaction).await?;
+            let expired = expired(&mut transaction, mark, now).await?;
+            insert(&mut transaction, mark, now, expired).await?;
         }
         transaction.commit().await
     }
+
+    /// Waits until no other transaction puts marks or records lives; SQLite's writers are alone anyway.
+    pub(super) async fn lock_marks(&self, transaction: &mut Writing) -> Result<(), StoreError> {
+        if self.dialect.is_server() {
+            transaction.query(LOCK).execute(&mut **transaction).await?;
+        }
+        Ok(())
+    }
+}
+
+/// By when every access token has expired that a mark of now revokes, by the clock of the gateway that issued it.
+///
+/// A token belongs to a session that was used when the token was issued, so that the last use counts where it is later than
+/// this process's own clock says. Tokens that were made for one account by command may live longer than any policy says.
+async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64, StoreError> {
+    let (statement, value) = match mark {
+        // Its own `exp` counts: see `revoke_token`.
+        Mark::Token(_) => return Ok(now),
+        Mark::Session(id) => (
+            "SELECT COALESCE((SELECT longest FROM token_life), 0) AS longest,
+             COALESCE((SELECT used FROM sessions WHERE id = $1), 0) AS used, CAST(0 AS BIGINT) AS until",
+            id,
+        ),
+        Mark::Account { id, .. } => (
+            "SELECT COALESCE((SELECT longest FROM token_life), 0) AS longest,
+             COALESCE((SELECT MAX(used) FROM sessions WHERE account = $1), 0) AS used,
+             COALESCE((SELECT until FROM long_tokens WHERE subject = $1), 0) AS until",
+            id,
+        ),
+    };
+    let row = transaction.query(statement).bind(value).fetch_one(&mut **transaction).await?;
+    let number = |name| row.try_get::<i64, _>(name);
+    Ok(number("used")?.max(now).saturating_add(number("longest")?).max(number("until")?))
+}
+
+async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, expired: i64) -> Result<(), StoreError> {
+    let (kind, value, generation) = match mark {
+        Mark::Token(id) => ("token", id, 0),
+        Mark::Session(id) => ("session", id, 0),
+        Mark::Account { id, generation } => ("account", id, *generation),
+    };
+    transaction
+        .query("INSERT INTO marks (kind, value, generation, kept, made) VALUES ($1, $2, $3, $4, $5)")
+        .bind(kind)
+        .bind(value)
+        .bind(generation)
+        .bind(expired.saturating_add(MARGIN))
+        .bind(now)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
 }
 
 /// A row of [`MARKS_BEHIND`].
@@ -86,5 +138,5 @@ pub(super) fn marked(row: &AnyRow) -> Result<Marked, StoreError> {
         "account" => Mark::Account { id: value, generation: row.try_get("generation")? },
         other => return Err(StoreError::Broken(format!("a mark of kind {other}"))),
     };
-    Ok(Marked { seq: row.try_get("seq")?, mark, until: row.try_get("until")? })
+    Ok(Marked { seq: row.try_get("seq")?, mark, kept: row.try_get("kept")? })
 }

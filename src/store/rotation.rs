@@ -36,8 +36,6 @@ pub struct Spend<'a> {
     pub boot: i64,
     /// See `boot`.
     pub alive_before_boot: i64,
-    /// Until when marks matter.
-    pub until: i64,
 }
 
 /// What came of a refresh token.
@@ -177,7 +175,7 @@ impl Store {
     ) -> Result<Rotation, StoreError> {
         let reused = Rotation::Reused { session: session.id.clone(), account: session.account };
         if end(&mut transaction, None, &session.id, "reuse", spend.now).await? {
-            self.commit_marked(transaction, &[Mark::Session(session.id)], spend.now, spend.until).await?;
+            self.commit_marked(transaction, &[Mark::Session(session.id)], spend.now).await?;
         } else {
             transaction.undo().await;
         }
@@ -254,12 +252,16 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
 
 /// Whether a token that was spent at this moment gets its successor once more. The time in which no process answered does
 /// not count: who was waiting for an answer when the process ended asks again when it is back.
+///
+/// A request may carry a moment that is a little before the one that spent the token: it waited for that one, or came to
+/// another gateway. A clock that is behind by more than the grace was set back, and then nobody can tell how long ago the
+/// token was spent: the grace is over.
 fn in_grace(spend: &Spend<'_>, spent_at: i64) -> bool {
+    let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);
-    let interrupted = end > spend.alive_before_boot
-        && spent_at <= spend.boot
-        && spend.now <= spend.boot.saturating_add(spend.grace);
-    spend.grace > 0 && (spend.now <= end || interrupted)
+    let interrupted =
+        end > spend.alive_before_boot && spent_at <= spend.boot && around(spend.boot).contains(&spend.now);
+    spend.grace > 0 && (around(spent_at).contains(&spend.now) || interrupted)
 }
 
 /// When the token behind a spent one ends, if it is this one and itself not spent.

@@ -10,10 +10,11 @@ const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
 const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
 
 /// `{text}` and `{serial}` are what the two databases write differently.
-const STEPS: [&[&str]; 1] = [&[
-    // A row whose `removed` is set is what is left of an account: its id, so that it is never given again.
-    // `scheme` tells how the password is hashed, for `Store::schemes`.
-    "CREATE TABLE accounts (
+const STEPS: [&[&str]; 2] = [
+    &[
+        // A row whose `removed` is set is what is left of an account: its id, so that it is never given again.
+        // `scheme` tells how the password is hashed, for `Store::schemes`.
+        "CREATE TABLE accounts (
         id {text} PRIMARY KEY,
         name {text} UNIQUE,
         password {text} NOT NULL,
@@ -26,9 +27,9 @@ const STEPS: [&[&str]; 1] = [&[
         removed BIGINT,
         scheme {text} NOT NULL DEFAULT ''
     )",
-    "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
-    // `over`: from when on nobody can use it, because it ends by itself or was ended.
-    "CREATE TABLE sessions (
+        "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
+        // `over`: from when on nobody can use it, because it ends by itself or was ended.
+        "CREATE TABLE sessions (
         id {text} PRIMARY KEY,
         account {text} NOT NULL REFERENCES accounts (id),
         created BIGINT NOT NULL,
@@ -41,10 +42,10 @@ const STEPS: [&[&str]; 1] = [&[
         ended {text},
         over BIGINT NOT NULL
     )",
-    "CREATE INDEX sessions_of_account ON sessions (account, created)",
-    "CREATE INDEX sessions_by_end ON sessions (over)",
-    // `number` counts the tokens of a session. That it is unique is the last guard: a token has one successor.
-    "CREATE TABLE refresh_tokens (
+        "CREATE INDEX sessions_of_account ON sessions (account, created)",
+        "CREATE INDEX sessions_by_end ON sessions (over)",
+        // `number` counts the tokens of a session. That it is unique is the last guard: a token has one successor.
+        "CREATE TABLE refresh_tokens (
         hash {text} PRIMARY KEY,
         session {text} NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
         number BIGINT NOT NULL,
@@ -54,7 +55,7 @@ const STEPS: [&[&str]; 1] = [&[
         nonce {text},
         UNIQUE (session, number)
     )",
-    "CREATE TABLE marks (
+        "CREATE TABLE marks (
         seq {serial},
         kind {text} NOT NULL,
         value {text} NOT NULL,
@@ -62,16 +63,26 @@ const STEPS: [&[&str]; 1] = [&[
         until BIGINT NOT NULL,
         made BIGINT NOT NULL
     )",
-    "CREATE INDEX marks_by_end ON marks (until)",
-    "CREATE TABLE addresses (
+        "CREATE INDEX marks_by_end ON marks (until)",
+        "CREATE TABLE addresses (
         account {text} NOT NULL REFERENCES accounts (id),
         address {text} NOT NULL,
         seen BIGINT NOT NULL,
         PRIMARY KEY (account, address)
     )",
-    "CREATE INDEX addresses_by_age ON addresses (seen)",
-    "CREATE TABLE life (one BIGINT PRIMARY KEY CHECK (one = 1), alive BIGINT NOT NULL)",
-]];
+        "CREATE INDEX addresses_by_age ON addresses (seen)",
+        "CREATE TABLE life (one BIGINT PRIMARY KEY CHECK (one = 1), alive BIGINT NOT NULL)",
+    ],
+    &[
+        // How long access tokens live: see `lives`.
+        "CREATE TABLE token_life (one BIGINT PRIMARY KEY CHECK (one = 1), longest BIGINT NOT NULL)",
+        "CREATE TABLE long_tokens (subject {text} PRIMARY KEY, until BIGINT NOT NULL)",
+        // A mark is kept for longer than the version before has computed. A gateway of that version fails at the new name, and
+        // refuses tokens then, rather than put marks that end too early and sweep those that do not.
+        "ALTER TABLE marks RENAME COLUMN until TO kept",
+        "UPDATE marks SET kept = kept + 86400000",
+    ],
+];
 
 impl Store {
     /// Takes the steps that are missing, all or none. Of processes that start at once one does, and the others wait.

@@ -75,7 +75,6 @@ impl Store {
         first: (&[u8; 32], i64),
         keep: u32,
         now: i64,
-        until: i64,
     ) -> Result<Begun, StoreError> {
         fit("sid", &session.id, NAME_MAX)?;
         let mut transaction = self.begin().await?;
@@ -111,7 +110,7 @@ impl Store {
             .await?;
         let marks = end_oldest(&mut transaction, session, keep, now).await?;
         note_address(&mut transaction, session, now).await?;
-        self.commit_marked(transaction, &marks, now, until).await?;
+        self.commit_marked(transaction, &marks, now).await?;
         Ok(Begun::Begun(marks))
     }
 
@@ -141,7 +140,6 @@ impl Store {
         sid: &str,
         why: &str,
         now: i64,
-        until: i64,
     ) -> Result<bool, StoreError> {
         if !is_text(sid) || account.is_some_and(|account| !is_text(account)) {
             return Ok(false);
@@ -151,7 +149,7 @@ impl Store {
             transaction.undo().await;
             return Ok(false);
         }
-        self.commit_marked(transaction, &[Mark::Session(sid.to_owned())], now, until).await?;
+        self.commit_marked(transaction, &[Mark::Session(sid.to_owned())], now).await?;
         Ok(true)
     }
 
@@ -159,13 +157,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be used; then they go on.
-    pub async fn end_sessions(
-        &self,
-        account: &str,
-        why: &str,
-        now: i64,
-        until: i64,
-    ) -> Result<Vec<Mark>, StoreError> {
+    pub async fn end_sessions(&self, account: &str, why: &str, now: i64) -> Result<Vec<Mark>, StoreError> {
         if !is_text(account) {
             return Ok(Vec::new());
         }
@@ -181,7 +173,7 @@ impl Store {
         };
         let marks = vec![Mark::Account { id: account.to_owned(), generation: row.try_get(0)? }];
         end_all(&mut transaction, account, why, now).await?;
-        self.commit_marked(transaction, &marks, now, until).await?;
+        self.commit_marked(transaction, &marks, now).await?;
         Ok(marks)
     }
 

@@ -1,6 +1,7 @@
 //! Forgetting. What is deleted is what nobody can ask about any more, in small bites: each one a transaction, so that
 //! those who write wait for none of them long.
 
+use super::marks::MARGIN;
 use super::{Store, StoreError};
 use sqlx::Row;
 
@@ -22,7 +23,9 @@ const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
-const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.until <= $1 LIMIT $2)";
+const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
+/// Without its record a token is accepted for no longer than others, so that a record that goes too early accepts nothing.
+const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";
 
@@ -35,9 +38,13 @@ impl Store {
     pub async fn forget(&self, now: i64) -> Result<(), StoreError> {
         let over = now.saturating_sub(OVER_KEPT);
         let mut left = BITES;
-        for (statement, until) in
-            [(MARKS, now), (TOKENS, over), (SESSIONS, over), (ADDRESSES, now.saturating_sub(ADDRESS_KEPT))]
-        {
+        for (statement, until) in [
+            (MARKS, now),
+            (LONG_TOKENS, now.saturating_sub(MARGIN)),
+            (TOKENS, over),
+            (SESSIONS, over),
+            (ADDRESSES, now.saturating_sub(ADDRESS_KEPT)),
+        ] {
             while left > 0 && self.bite(statement, until).await? {
                 left -= 1;
             }

@@ -33,6 +33,7 @@ mod cors;
 mod diff;
 mod drain;
 mod explain;
+mod finality;
 mod forward_auth;
 mod forwarding;
 mod hostile;

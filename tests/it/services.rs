@@ -248,6 +248,10 @@ fn keys_and_metadata_are_there_for_everybody() {
     ] {
         assert_eq!(metadata[name], format!("https://localhost:8443{path}"));
     }
+    // RFC 8414 sections 2 (required) and 3.2 (no list is empty); Authlib asks for both (suites 7).
+    assert_eq!(metadata["response_types_supported"], json!(["none"]));
+    let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+    assert!(!metadata.as_object().unwrap().values().any(empty), "{metadata}");
 }
 
 #[test]

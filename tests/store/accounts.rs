@@ -1,6 +1,6 @@
 //! Accounts: made, changed, removed, listed.
 
-use crate::bed::{Bed, NOW, UNTIL, What, hash, new, on_both};
+use crate::bed::{Bed, NOW, What, hash, new, on_both};
 use portcullis::store::{AccountChange, Added, Mark, NewAccount, StoreError};
 use serde_json::{Map, Value, json};
 
@@ -45,7 +45,7 @@ fn one_that_cannot_be_made_stops_no_other() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
         bed.account("old").await;
-        bed.store.remove("old", NOW, UNTIL).await.unwrap().unwrap();
+        bed.store.remove("old", NOW).await.unwrap().unwrap();
         let named = |id: &str, name: &str| NewAccount { id: id.to_owned(), ..new(name) };
         let all = [
             named("ada", "ada"),
@@ -110,7 +110,7 @@ fn accounts_are_listed_page_by_page_in_the_order_of_their_bytes() {
             bed.account(name).await;
         }
         bed.account("gone").await;
-        bed.store.remove("gone", NOW, UNTIL).await.unwrap().unwrap();
+        bed.store.remove("gone", NOW).await.unwrap().unwrap();
         names.sort_unstable();
         let mut listed: Vec<String> = Vec::new();
         loop {
@@ -147,8 +147,8 @@ fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
             let (name, sid) = (format!("u{number}"), format!("s{number}"));
             let before = bed.account(&name).await;
             bed.begin(&name, &sid, NOW).await;
-            let seq = bed.store.marks(0, NOW).await.unwrap().last().map_or(0, |last| last.seq);
-            let (after, marks) = bed.store.change(&name, change, NOW + 1, UNTIL).await.unwrap().unwrap();
+            let seq = bed.store.marks(0).await.unwrap().last().map_or(0, |last| last.seq);
+            let (after, marks) = bed.store.change(&name, change, NOW + 1).await.unwrap().unwrap();
             let expected: Vec<Mark> = if *ends_tokens {
                 vec![Mark::Account { id: name.clone(), generation: 1 }]
             } else {
@@ -156,7 +156,7 @@ fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
             };
             assert_eq!(marks, expected, "{change:?}");
             let stored: Vec<Mark> =
-                bed.store.marks(seq, NOW).await.unwrap().into_iter().map(|marked| marked.mark).collect();
+                bed.store.marks(seq).await.unwrap().into_iter().map(|marked| marked.mark).collect();
             assert_eq!(stored, expected, "{change:?}");
             let found = bed.store.account(&name).await.unwrap().unwrap();
             for account in [&after, &found] {
@@ -178,8 +178,8 @@ fn who_is_not_there_is_neither_changed_nor_removed() {
         bed.account("ada").await;
         let change = AccountChange { end_sessions: true, ..AccountChange::default() };
         for name in ["bob", "", "a\0", "ADA"] {
-            assert!(bed.store.change(name, &change, NOW, UNTIL).await.unwrap().is_none());
-            assert!(bed.store.remove(name, NOW, UNTIL).await.unwrap().is_none());
+            assert!(bed.store.change(name, &change, NOW).await.unwrap().is_none());
+            assert!(bed.store.remove(name, NOW).await.unwrap().is_none());
         }
         assert!(bed.marks().await.is_empty());
     });
@@ -191,7 +191,7 @@ fn what_is_removed_leaves_its_id_and_nothing_else() {
         let secret = NewAccount { password: PBKDF2.to_owned(), ..new("ada") };
         bed.store.add(&[secret], NOW).await.unwrap();
         bed.begin("ada", "s", NOW).await;
-        let (removed, marks) = bed.store.remove("ada", NOW, UNTIL).await.unwrap().unwrap();
+        let (removed, marks) = bed.store.remove("ada", NOW).await.unwrap().unwrap();
         assert_eq!((&*removed.name, removed.generation), ("ada", 1));
         assert_eq!(marks, [Mark::Account { id: "ada".to_owned(), generation: 1 }]);
         assert_eq!(bed.marks().await, marks);
@@ -235,9 +235,9 @@ fn each_scheme_in_use_is_told_once() {
         bed.store.upgrade_password("c", BCRYPT, PBKDF2).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
         let change = AccountChange { password: Some(BCRYPT.to_owned()), ..AccountChange::default() };
-        bed.store.change("a", &change, NOW, UNTIL).await.unwrap();
+        bed.store.change("a", &change, NOW).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["bcrypt:12", "pbkdf2:sha256:1000"]);
-        bed.store.remove("a", NOW, UNTIL).await.unwrap();
+        bed.store.remove("a", NOW).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
     });
 }

@@ -17,7 +17,7 @@ pub const DAY: i64 = 86_400_000;
 pub const SESSION: i64 = 30 * DAY;
 pub const TOKEN: i64 = 7 * DAY;
 pub const GRACE: i64 = 10 * SECOND;
-/// Until when marks of these tests matter.
+/// When tokens of these tests expire, where that matters.
 pub const UNTIL: i64 = NOW + 400 * DAY;
 
 /// A store, and where it is.
@@ -105,7 +105,7 @@ impl Bed {
 
     /// All marks.
     pub async fn marks(&self) -> Vec<Mark> {
-        self.store.marks(0, NOW).await.unwrap().into_iter().map(|marked| marked.mark).collect()
+        self.store.marks(0).await.unwrap().into_iter().map(|marked| marked.mark).collect()
     }
 
     /// Why a session was ended.
@@ -114,13 +114,22 @@ impl Bed {
     }
 }
 
-pub async fn sql(url: &str, dir: &Dir, statement: &str) -> Vec<AnyRow> {
+/// Connections to the database of a bed, past the store.
+pub async fn pool(bed: &Bed) -> AnyPool {
+    connect(&bed.url, &bed.dir).await
+}
+
+async fn connect(url: &str, dir: &Dir) -> AnyPool {
     sqlx::any::install_default_drivers();
     let url = match url.strip_prefix("sqlite:") {
         Some(path) => format!("sqlite:{}", dir.path().join(path).display()),
         None => url.to_owned(),
     };
-    let pool = AnyPool::connect(&url).await.unwrap();
+    AnyPool::connect(&url).await.unwrap()
+}
+
+pub async fn sql(url: &str, dir: &Dir, statement: &str) -> Vec<AnyRow> {
+    let pool = connect(url, dir).await;
     let rows = sqlx::query(AssertSqlSafe(statement.to_owned())).fetch_all(&pool).await.unwrap();
     pool.close().await;
     rows
@@ -155,7 +164,7 @@ pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) ->
     {
         let generation =
             store.account(&session.account).await.unwrap().map_or(0, |account| account.generation);
-        store.begin_session(session, generation, (&token, now + TOKEN), keep, now, UNTIL)
+        store.begin_session(session, generation, (&token, now + TOKEN), keep, now)
     }
     .await
     .unwrap()
@@ -226,7 +235,6 @@ pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> Wha
         grace: window.grace,
         boot: window.boot,
         alive_before_boot: window.alive_before_boot,
-        until: UNTIL,
     };
     let short = |renewed: Box<Renewed>| {
         let Renewed { session, account, nonce, expires } = *renewed;

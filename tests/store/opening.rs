@@ -1,9 +1,9 @@
 //! Opening: files and modes, several processes at once, stores of others.
 
-use crate::bed::{Bed, NOW, new, on_both, on_file, on_server, run, sql};
+use crate::bed::{Bed, DAY, NOW, new, on_both, on_file, on_server, pool, run, sql};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
-use portcullis::store::{Store, StoreError};
+use portcullis::store::{Lives, Store, StoreError};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -75,7 +75,7 @@ fn of_processes_that_start_at_once_each_opens_the_store() {
             }
         });
         let steps = run(sql(&url, &dir, "SELECT step FROM schema_steps"));
-        assert_eq!(steps.len(), 1, "{url}");
+        assert_eq!(steps.len(), 2, "{url}");
     }
 }
 
@@ -83,10 +83,38 @@ fn of_processes_that_start_at_once_each_opens_the_store() {
 fn a_store_that_a_newer_version_has_used_is_refused() {
     on_both(async |bed: Bed| {
         bed.another().await.expect("one of this version is not");
-        bed.sql("INSERT INTO schema_steps (step) VALUES (1)").await;
+        bed.sql("INSERT INTO schema_steps (step) VALUES (2)").await;
         let error = bed.another().await.unwrap_err();
         assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
         assert!(error.to_string().contains("a newer version has used it"), "{error}");
+    });
+}
+
+#[test]
+fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
+    on_both(async |bed: Bed| {
+        bed.account("ada").await;
+        // As the first step left it.
+        for statement in [
+            "DROP TABLE token_life",
+            "DROP TABLE long_tokens",
+            "ALTER TABLE marks RENAME COLUMN kept TO until",
+            "DELETE FROM schema_steps WHERE step = 1",
+            "INSERT INTO marks (kind, value, generation, until, made) VALUES ('account', 'ada', 1, 2000, 1000)",
+        ] {
+            bed.sql(statement).await;
+        }
+        let store = bed.another().await.unwrap();
+        let marks = store.marks(0).await.unwrap();
+        assert_eq!((marks.len(), marks[0].kept), (1, 2000 + DAY));
+        assert_eq!(store.lives().await.unwrap(), Lives::default());
+        // The first gateway says how long tokens live; those that the version before issued may be as old.
+        store.record_life(7000).await.unwrap();
+        assert_eq!(store.marks(0).await.unwrap()[0].kept, 1000 + 7000 + DAY);
+        assert!(store.account("ada").await.unwrap().is_some());
+        // A gateway of the version before that still runs cannot put marks that end too early.
+        let old = "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'x', 0, 1, 1)";
+        assert!(sqlx::query(old).execute(&pool(&bed).await).await.is_err());
     });
 }
 

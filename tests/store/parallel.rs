@@ -66,9 +66,7 @@ fn of_those_who_end_one_session_one_does() {
         let mut tasks = JoinSet::new();
         for _ in 0..8 {
             let store = bed.store.clone();
-            tasks.spawn(
-                async move { store.end_session(Some("ada"), "s", "logout", NOW, UNTIL).await.unwrap() },
-            );
+            tasks.spawn(async move { store.end_session(Some("ada"), "s", "logout", NOW).await.unwrap() });
         }
         assert_eq!(tasks.join_all().await.into_iter().filter(|ended| *ended).count(), 1);
         assert_eq!(bed.marks().await.len(), 1);
@@ -107,7 +105,7 @@ fn no_session_survives_that_begins_while_its_account_is_disabled() {
                 tasks.spawn(async move {
                     let change = AccountChange { disabled: Some(true), ..AccountChange::default() };
                     if number == 3 {
-                        store.change(&name, &change, NOW, UNTIL).await.unwrap().unwrap();
+                        store.change(&name, &change, NOW).await.unwrap().unwrap();
                     }
                 });
             }
@@ -133,7 +131,7 @@ fn whoever_reads_on_misses_no_mark_of_many_writers() {
         let (mut last, mut seen) = (0, 0);
         loop {
             let done = writers.is_empty();
-            for marked in bed.store.marks(last, NOW).await.unwrap() {
+            for marked in bed.store.marks(last).await.unwrap() {
                 assert!(marked.seq > last);
                 (last, seen) = (marked.seq, seen + 1);
             }
@@ -153,7 +151,7 @@ fn a_mark_waits_for_one_that_has_a_number_already() {
         let mut other = pool.begin().await.unwrap();
         sqlx::query("SELECT pg_advisory_xact_lock(8098271343)").execute(&mut *other).await.unwrap();
         let first =
-            "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'first', 0, $1, 0)";
+            "INSERT INTO marks (kind, value, generation, kept, made) VALUES ('token', 'first', 0, $1, 0)";
         sqlx::query(first).bind(UNTIL).execute(&mut *other).await.unwrap();
         let store = bed.store.clone();
         let mut second = tokio::spawn(async move { store.revoke_token("second", NOW, UNTIL).await });
@@ -208,11 +206,11 @@ fn nobody_waits_for_each_other_in_a_circle() {
                 for step in 0..12_u32 {
                     let (name, sid) = (format!("u{}", step % 2), format!("w{worker}-{step}"));
                     match (worker + step) % 6 {
-                        0 => drop(store.end_sessions(&name, "logout_all", NOW, UNTIL).await.unwrap()),
+                        0 => drop(store.end_sessions(&name, "logout_all", NOW).await.unwrap()),
                         1 => store.forget(NOW).await.unwrap(),
                         2 => {
                             let change = AccountChange { end_sessions: true, ..AccountChange::default() };
-                            store.change(&name, &change, NOW, UNTIL).await.unwrap().unwrap();
+                            store.change(&name, &change, NOW).await.unwrap().unwrap();
                         }
                         _ => {
                             let begun = try_begin(&store, &session(&name, &sid, NOW), 3, NOW).await;
@@ -224,7 +222,7 @@ fn nobody_waits_for_each_other_in_a_circle() {
                             }
                             let rotated = rotate(&store, &format!("{sid}/0"), NOW, Window::default()).await;
                             assert!(rotated.is_rotated() || rotated == What::Ended, "{rotated:?}");
-                            store.end_session(None, &sid, "logout", NOW, UNTIL).await.unwrap();
+                            store.end_session(None, &sid, "logout", NOW).await.unwrap();
                         }
                     }
                 }

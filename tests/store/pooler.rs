@@ -25,7 +25,7 @@ async fn works(url: &str) {
     let accounts: Vec<_> = names.iter().map(|name| new(name)).collect();
     one.add(&accounts, NOW).await.unwrap();
     let mut feed = two.feed();
-    assert!(feed.marks(0, NOW).await.unwrap().is_empty());
+    assert!(feed.marks(0).await.unwrap().is_empty());
     let mut work = JoinSet::new();
     for (number, name) in names.iter().cloned().enumerate() {
         let store = if number % 2 == 0 { one.clone() } else { two.clone() };
@@ -41,14 +41,14 @@ async fn works(url: &str) {
                 assert!(store.known_address(&name, "192.0.2.1").await.unwrap());
             }
             assert_eq!(rotate(&store, "none/0", NOW, crate::bed::Window::default()).await, What::Unknown);
-            assert!(store.end_session(None, &name, "logout", NOW + 20, NOW + 1000).await.unwrap());
+            assert!(store.end_session(None, &name, "logout", NOW + 20).await.unwrap());
             store.touch_alive(NOW).await.unwrap();
         });
     }
     while let Some(done) = work.join_next().await {
         done.unwrap();
     }
-    let marks = feed.marks(0, NOW).await.unwrap();
+    let marks = feed.marks(0).await.unwrap();
     let mut ended: Vec<_> = marks
         .into_iter()
         .map(|marked| match marked.mark {

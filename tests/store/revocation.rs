@@ -1,30 +1,92 @@
 //! Marks: read in order, by all, until they do not matter. And what is forgotten.
 
 use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, What, hash, on_both};
-use portcullis::store::{Mark, StoreError};
+use portcullis::store::{AccountChange, Mark, Standing, StoreError};
 
 #[test]
-fn marks_are_read_on_from_the_last_one_while_they_matter() {
+fn marks_are_read_on_from_the_last_one_while_they_are_there() {
     on_both(async |bed: Bed| {
-        for (jti, until) in [("a", NOW + 1), ("b", NOW + 2), ("c", NOW + 3)] {
-            bed.store.revoke_token(jti, NOW, until).await.unwrap();
+        for (jti, expires) in [("a", NOW + 1), ("b", NOW + 2), ("c", NOW - 3)] {
+            bed.store.revoke_token(jti, NOW, expires).await.unwrap();
         }
-        let read = async |after: i64, now: i64| {
-            let marks = bed.store.marks(after, now).await.unwrap();
-            marks.into_iter().map(|marked| (marked.seq, marked.mark, marked.until)).collect::<Vec<_>>()
+        let read = async |after: i64| {
+            let marks = bed.store.marks(after).await.unwrap();
+            marks.into_iter().map(|marked| (marked.seq, marked.mark, marked.kept)).collect::<Vec<_>>()
         };
-        let all = read(0, NOW).await;
+        let all = read(0).await;
         let token = |jti: &str| Mark::Token(jti.to_owned());
         assert_eq!(
-            all.iter().map(|(_, mark, until)| (mark.clone(), *until)).collect::<Vec<_>>(),
-            [(token("a"), NOW + 1), (token("b"), NOW + 2), (token("c"), NOW + 3)]
+            all.iter().map(|(_, mark, kept)| (mark.clone(), *kept)).collect::<Vec<_>>(),
+            [(token("a"), NOW + 1 + DAY), (token("b"), NOW + 2 + DAY), (token("c"), NOW + DAY)]
         );
         assert!(all.is_sorted_by(|a, b| a.0 < b.0));
-        assert_eq!(read(all[0].0, NOW).await, all[1..]);
-        assert_eq!(read(all[2].0, NOW).await, []);
-        assert_eq!(read(0, NOW + 2).await, all[2..]);
+        assert_eq!(read(all[0].0).await, all[1..]);
+        assert_eq!(read(all[2].0).await, []);
         let other = bed.another().await.unwrap();
-        assert_eq!(other.marks(0, NOW).await.unwrap().len(), 3);
+        assert_eq!(other.marks(0).await.unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
+    on_both(async |bed: Bed| {
+        const HOUR: i64 = 3600 * SECOND;
+        let last = async || bed.store.marks(0).await.unwrap().last().unwrap().kept;
+        for name in ["ada", "bob"] {
+            bed.account(name).await;
+        }
+        // No life is on record: no token was issued.
+        bed.begin("ada", "none", NOW).await;
+        bed.store.end_session(None, "none", "logout", NOW).await.unwrap();
+        assert_eq!(last().await, NOW + DAY);
+        bed.store.record_life(HOUR).await.unwrap();
+        assert_eq!(last().await, NOW + HOUR + DAY, "marks that are there are kept for longer too");
+        // A gateway with a shorter life does not shorten it.
+        bed.store.record_life(60 * SECOND).await.unwrap();
+        assert_eq!(bed.store.lives().await.unwrap().longest, HOUR);
+        // The clock of the gateway that revokes is an hour behind that of the one that issued.
+        bed.begin("ada", "s", NOW).await;
+        bed.store.end_session(None, "s", "logout", NOW - HOUR).await.unwrap();
+        assert_eq!(last().await, NOW + HOUR + DAY);
+        bed.store.end_sessions("ada", "logout_all", NOW - HOUR).await.unwrap();
+        assert_eq!(last().await, NOW + HOUR + DAY);
+        // A token of a year that a command made, and a shorter one behind it.
+        bed.store.record_token("bob", NOW + 365 * DAY).await.unwrap();
+        bed.store.record_token("bob", NOW + DAY).await.unwrap();
+        let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
+        bed.store.change("bob", &disabled, NOW).await.unwrap();
+        assert_eq!(last().await, NOW + 366 * DAY);
+        bed.store.change("ada", &disabled, NOW).await.unwrap();
+        assert_eq!(last().await, NOW + HOUR + DAY, "nobody else's marks are kept for that");
+        // The record goes with the last token that it speaks of, and a day later, as marks do.
+        bed.store.forget(NOW + 366 * DAY - 1).await.unwrap();
+        assert_eq!(bed.store.lives().await.unwrap().subjects, [("bob".to_owned(), NOW + 365 * DAY)]);
+        assert_eq!(bed.marks().await, [Mark::Account { id: "bob".to_owned(), generation: 1 }]);
+        bed.store.forget(NOW + 366 * DAY).await.unwrap();
+        assert!(bed.store.lives().await.unwrap().subjects.is_empty() && bed.marks().await.is_empty());
+        assert_eq!(bed.store.lives().await.unwrap().longest, HOUR);
+    });
+}
+
+#[test]
+fn an_account_stands_as_it_does_for_whoever_makes_a_token_for_it() {
+    on_both(async |bed: Bed| {
+        for name in ["ada", "eve", "old"] {
+            bed.account(name).await;
+        }
+        bed.store.end_sessions("ada", "logout_all", NOW).await.unwrap();
+        let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
+        bed.store.change("eve", &disabled, NOW).await.unwrap();
+        bed.store.remove("old", NOW).await.unwrap();
+        let standing = |generation, disabled, removed| Some(Standing { generation, disabled, removed });
+        for (id, expected) in [
+            ("ada", standing(1, false, false)),
+            ("eve", standing(1, true, false)),
+            ("old", standing(1, true, true)),
+            ("dev", None),
+        ] {
+            assert_eq!(bed.store.standing(id).await.unwrap(), expected, "{id}");
+        }
     });
 }
 
@@ -32,11 +94,11 @@ fn marks_are_read_on_from_the_last_one_while_they_matter() {
 fn a_number_is_never_given_twice() {
     on_both(async |bed: Bed| {
         bed.store.revoke_token("a", NOW, NOW + 1).await.unwrap();
-        let last = bed.store.marks(0, NOW).await.unwrap()[0].seq;
-        bed.store.forget(NOW + 1).await.unwrap();
+        let last = bed.store.marks(0).await.unwrap()[0].seq;
+        bed.store.forget(NOW + DAY + 1).await.unwrap();
         assert_eq!(bed.number("SELECT COUNT(*) FROM marks").await, 0);
         bed.store.revoke_token("b", NOW, UNTIL).await.unwrap();
-        assert_eq!(bed.store.marks(last, NOW).await.unwrap().len(), 1, "whoever read up to {last} sees it");
+        assert_eq!(bed.store.marks(last).await.unwrap().len(), 1, "whoever read up to {last} sees it");
     });
 }
 
@@ -60,13 +122,14 @@ fn what_is_over_is_forgotten_a_day_later_and_nothing_before() {
             bed.begin("ada", sid, NOW).await;
             assert!(bed.rotate(&format!("{sid}/0"), NOW).await.is_rotated());
         }
-        bed.store.end_session(None, "ends", "logout", NOW, NOW + SECOND).await.unwrap();
+        bed.store.end_session(None, "ends", "logout", NOW).await.unwrap();
         let knows = async |token: &str| bed.store.session_of_token(&hash(token)).await.unwrap().is_some();
         bed.store.forget(NOW + DAY - 1).await.unwrap();
-        assert_eq!(bed.number("SELECT COUNT(*) FROM marks").await, 0);
+        assert_eq!(bed.number("SELECT COUNT(*) FROM marks").await, 1);
         assert!(knows("ends/0").await && knows("ends/1").await);
         bed.store.forget(NOW + DAY).await.unwrap();
         assert!(!knows("ends/0").await && !knows("ends/1").await);
+        assert_eq!(bed.number("SELECT COUNT(*) FROM marks").await, 0);
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 1);
         assert_eq!(bed.rotate("ends/1", NOW).await, What::Unknown);
         // What was spent is known for as long as the session could go on, and a day more.
@@ -87,7 +150,7 @@ fn much_is_forgotten_in_bites_and_completely() {
         bed.begin("ada", "lives", NOW).await;
         let many = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1234)";
         for insert in [
-            "INSERT INTO marks (kind, value, generation, until, made) %
+            "INSERT INTO marks (kind, value, generation, kept, made) %
              SELECT 'token', 'x', 0, 1, 1 FROM n",
             "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, over) %
              SELECT 'old' || i, 'ada', 1, 1, 1, 1, '', '', 1 FROM n",

@@ -1,6 +1,6 @@
 //! Refresh tokens: spent once, answered twice at most, and what ends the family.
 
-use crate::bed::{Bed, DAY, GRACE, NOW, SECOND, SESSION, TOKEN, UNTIL, What, Window, hash, on_both};
+use crate::bed::{Bed, DAY, GRACE, NOW, SECOND, SESSION, TOKEN, What, Window, hash, on_both};
 use portcullis::store::{AccountChange, Mark};
 
 async fn begun(bed: &Bed) {
@@ -39,6 +39,24 @@ fn a_spent_token_is_answered_alike_within_the_grace_and_ends_the_family_behind_i
         assert_eq!(bed.rotate("s/1", NOW).await, What::Ended, "the family has ended");
         assert_eq!(bed.rotate("s/0", NOW + DAY).await, What::Reused);
         assert_eq!(bed.marks().await.len(), 1, "there is nothing more to end");
+    });
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_lengthen_the_grace() {
+    on_both(async |bed: Bed| {
+        bed.account("ada").await;
+        // Of two requests at once, or of two gateways, the one that is later by its clock may come first (attacks P3).
+        for (sid, now, repeats) in
+            [("near", NOW - 1, true), ("grace", NOW - GRACE, true), ("far", NOW - GRACE - 1, false)]
+        {
+            bed.begin("ada", sid, NOW - DAY).await;
+            let token = format!("{sid}/0");
+            assert!(bed.rotate(&token, NOW).await.is_rotated());
+            let again = bed.rotate(&token, now).await;
+            assert_eq!(again.is_repeated(), repeats, "{sid}: {again:?}");
+            assert!(repeats || again == What::Reused, "{sid}: {again:?}");
+        }
     });
 }
 
@@ -128,8 +146,8 @@ fn a_token_of_a_session_or_an_account_that_ended_is_refused_by_name() {
             bed.begin(name, sid, NOW).await;
             assert!(bed.rotate(&format!("{sid}/0"), NOW).await.is_rotated());
         }
-        bed.store.end_session(None, "1", "logout", NOW, UNTIL).await.unwrap();
-        bed.store.remove("bob", NOW, UNTIL).await.unwrap();
+        bed.store.end_session(None, "1", "logout", NOW).await.unwrap();
+        bed.store.remove("bob", NOW).await.unwrap();
         // Its sessions end with that; here it is disabled by another hand.
         bed.sql("UPDATE accounts SET disabled = 1 WHERE id = 'eve'").await;
         let marks = bed.marks().await;
@@ -166,9 +184,9 @@ fn the_state_of_a_token_is_told_while_it_could_be_spent() {
         bed.sql("UPDATE accounts SET disabled = 1").await;
         assert_eq!(state("s/1", NOW + SECOND).await, None);
         let enabled = AccountChange { disabled: Some(false), ..AccountChange::default() };
-        bed.store.change("ada", &enabled, NOW, UNTIL).await.unwrap();
+        bed.store.change("ada", &enabled, NOW).await.unwrap();
         assert!(state("s/1", NOW + SECOND).await.is_some());
-        bed.store.end_session(None, "s", "logout", NOW, UNTIL).await.unwrap();
+        bed.store.end_session(None, "s", "logout", NOW).await.unwrap();
         assert_eq!(state("s/1", NOW + SECOND).await, None);
     });
 }

@@ -31,10 +31,10 @@ fn nobody_begins_a_session_with_a_password_that_was_changed_meanwhile() {
         bed.account("ada").await;
         let checked = bed.store.account("ada").await.unwrap().unwrap();
         let change = AccountChange { password: Some("$argon2id$new".to_owned()), ..AccountChange::default() };
-        bed.store.change("ada", &change, NOW, UNTIL).await.unwrap();
+        bed.store.change("ada", &change, NOW).await.unwrap();
         let begin = async |generation| {
             let session = session("ada", "s", NOW);
-            bed.store.begin_session(&session, generation, (&hash("s/0"), UNTIL), 5, NOW, UNTIL).await.unwrap()
+            bed.store.begin_session(&session, generation, (&hash("s/0"), UNTIL), 5, NOW).await.unwrap()
         };
         assert!(matches!(begin(checked.generation).await, Begun::AccountChanged));
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 0);
@@ -60,8 +60,8 @@ fn nobody_begins_a_session_who_is_disabled_or_gone() {
             bed.account(name).await;
         }
         let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
-        bed.store.change("eve", &disabled, NOW, UNTIL).await.unwrap();
-        bed.store.remove("old", NOW, UNTIL).await.unwrap();
+        bed.store.change("eve", &disabled, NOW).await.unwrap();
+        bed.store.remove("old", NOW).await.unwrap();
         let begin = async |name: &str| try_begin(&bed.store, &session(name, name, NOW), 5, NOW).await;
         assert!(matches!(begin("ada").await, Begun::Begun(_)));
         assert!(matches!(begin("eve").await, Begun::AccountDisabled));
@@ -69,7 +69,7 @@ fn nobody_begins_a_session_who_is_disabled_or_gone() {
         assert!(matches!(begin("never").await, Begun::AccountGone));
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 1);
         let enabled = AccountChange { disabled: Some(false), ..AccountChange::default() };
-        bed.store.change("eve", &enabled, NOW, UNTIL).await.unwrap();
+        bed.store.change("eve", &enabled, NOW).await.unwrap();
         assert!(matches!(begin("eve").await, Begun::Begun(_)));
     });
 }
@@ -84,7 +84,7 @@ fn live_sessions_are_listed_newest_first() {
         }
         bed.begin("bob", "other", NOW).await;
         bed.begin("ada", "expired", NOW - SESSION).await;
-        bed.store.end_session(None, "ended", "logout", NOW, UNTIL).await.unwrap();
+        bed.store.end_session(None, "ended", "logout", NOW).await.unwrap();
         assert_eq!(listed(&bed, "ada", NOW).await, ["new", "middle", "old"]);
         assert_eq!(listed(&bed, "bob", NOW).await, ["other"]);
         assert_eq!(listed(&bed, "ad", NOW).await, Vec::<String>::new());
@@ -118,7 +118,7 @@ fn a_session_is_ended_once_and_by_its_owner() {
             bed.begin(name, name, NOW).await;
         }
         let end = async |account: Option<&str>, sid: &str| {
-            bed.store.end_session(account, sid, "logout", NOW, UNTIL).await.unwrap()
+            bed.store.end_session(account, sid, "logout", NOW).await.unwrap()
         };
         for (account, sid) in
             [(Some("bob"), "ada"), (Some(""), "ada"), (Some("ada"), "no"), (None, "a\0"), (None, "")]
@@ -144,8 +144,7 @@ fn all_sessions_of_an_account_end_at_once() {
             bed.begin(name, sid, NOW).await;
         }
         bed.begin("ada", "over", NOW - SESSION).await;
-        let end_all =
-            async |account: &str| bed.store.end_sessions(account, "logout_all", NOW, UNTIL).await.unwrap();
+        let end_all = async |account: &str| bed.store.end_sessions(account, "logout_all", NOW).await.unwrap();
         assert_eq!(end_all("ada").await, [Mark::Account { id: "ada".to_owned(), generation: 1 }]);
         assert_eq!(end_all("nobody").await, []);
         assert_eq!(end_all("a\0").await, []);

@@ -22,7 +22,7 @@ async fn stranger(bed: &Bed) -> AnyConnection {
 
 async fn begins(bed: &Bed, sid: &str) -> Result<Begun, StoreError> {
     let new = session("ada", sid, NOW);
-    bed.store.begin_session(&new, 0, (&crate::bed::hash(&format!("{sid}/0")), UNTIL), 100, NOW, UNTIL).await
+    bed.store.begin_session(&new, 0, (&crate::bed::hash(&format!("{sid}/0")), UNTIL), 100, NOW).await
 }
 
 /// SQLite undoes a transaction by itself on a full disk, an I/O error or a lack of memory
@@ -127,18 +127,18 @@ fn marks_are_read_however_many_wait_for_the_stores_connections() {
         let mut waiting = JoinSet::new();
         for _ in 0..40 {
             let store = bed.store.clone();
-            waiting.spawn(async move { store.end_session(None, "one", "logout", NOW, UNTIL).await });
+            waiting.spawn(async move { store.end_session(None, "one", "logout", NOW).await });
         }
         tokio::time::timeout(Duration::from_millis(300), waiting.join_next()).await.unwrap_err();
         let mut feed = bed.store.feed();
         for _ in 0..3 {
-            let read = tokio::time::timeout(Duration::from_secs(2), feed.marks(0, NOW)).await;
+            let read = tokio::time::timeout(Duration::from_secs(2), feed.marks(0)).await;
             assert_eq!(read.expect("a connection of its own").unwrap().len(), 0);
         }
         other.execute("ROLLBACK").await.unwrap();
         let ended = waiting.join_all().await;
         assert_eq!(ended.iter().filter(|ended| matches!(ended, Ok(true))).count(), 1, "{ended:?}");
-        assert_eq!(feed.marks(0, NOW).await.unwrap().len(), 1);
+        assert_eq!(feed.marks(0).await.unwrap().len(), 1);
     });
 }
 
@@ -150,20 +150,20 @@ fn a_server_that_was_restarted_is_used_again() {
         let store = Store::open(&url, Path::new("")).await.unwrap();
         store.add(&[crate::bed::new("ada")], NOW).await.unwrap();
         let mut feed = store.feed();
-        feed.marks(0, NOW).await.unwrap();
+        feed.marks(0).await.unwrap();
         server.stop();
-        let error = feed.marks(0, NOW).await.unwrap_err();
+        let error = feed.marks(0).await.unwrap_err();
         assert_eq!(error.reason(), "unreachable", "{error}");
         let error = try_begin_error(&store).await;
         assert!(["unreachable", "no_connection"].contains(&error.reason()), "{error}");
         server.resume();
         assert!(matches!(try_begin(&store, &session("ada", "one", NOW), 100, NOW).await, Begun::Begun(_)));
-        feed.marks(0, NOW).await.unwrap();
+        feed.marks(0).await.unwrap();
     });
 }
 
 async fn try_begin_error(store: &Store) -> StoreError {
-    store.end_sessions("ada", "logout_all", NOW, UNTIL).await.unwrap_err()
+    store.end_sessions("ada", "logout_all", NOW).await.unwrap_err()
 }
 
 /// operators 3, "SQLite locked": which file, and what to do.

@@ -240,6 +240,12 @@ fn ours(terms: &Terms) -> Result<Issuer, String> {
     Ok(Issuer {
         name: Arc::from(&*terms.issuer),
         audience: terms.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        audience_of_clients: terms
+            .clients
+            .values()
+            .flat_map(|client| &client.audience)
+            .map(|audience| audience.as_str().into())
+            .collect(),
         algorithms: vec![terms.keyring.algorithm()],
         keys: terms.keyring.key_set()?,
         leeway: 0,
@@ -300,6 +306,7 @@ fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Iss
     Some(Issuer {
         name: Arc::from(&*table.issuer),
         audience: table.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        audience_of_clients: Box::new([]),
         algorithms,
         keys: keys?,
         leeway: Duration::from(table.leeway).as_secs(),

@@ -1,0 +1,87 @@
+//! When marks are swept, by a clock that may be wrong.
+
+use crate::authenticate::MARK_MARGIN;
+use crate::clock::Now;
+use std::time::{Duration, Instant};
+
+/// How far ahead of the time that passed a clock may be before nothing is swept by it.
+const LEAP: Duration = Duration::from_secs(60 * 60);
+/// For how long a clock must go on from where it leapt to before it is believed.
+const LEAP_BELIEVED: Duration = MARK_MARGIN;
+
+/// By which time marks are swept. A clock that leaps ahead of the time that passed is not believed before it has gone on
+/// from there for a day: marks must not be swept by a time that is taken back.
+#[derive(Debug)]
+pub(super) struct Sweeps {
+    believed: Now,
+    leapt: Option<Instant>,
+}
+
+impl Sweeps {
+    /// Believes the clock as it is now.
+    pub(super) fn from(now: Now) -> Self {
+        Self { believed: now, leapt: None }
+    }
+
+    /// By which time to sweep now.
+    pub(super) fn time(&mut self, now: Now) -> Now {
+        let expected = self.believed.later(now.steady);
+        if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
+            self.leapt = None;
+        } else {
+            let leapt = *self.leapt.get_or_insert(now.steady);
+            if now.steady.saturating_duration_since(leapt) < LEAP_BELIEVED {
+                return expected;
+            }
+        }
+        *self = Self::from(now);
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    /// A moment so many seconds of the wall clock and of the steady clock after another.
+    fn after(start: Now, wall: i64, steady: u64) -> Now {
+        Now {
+            unix: start.unix.saturating_add_signed(wall),
+            steady: start.steady + Duration::from_secs(steady),
+            ..start
+        }
+    }
+
+    #[test]
+    fn a_clock_that_leaps_sweeps_nothing_before_a_day_has_passed() {
+        // Attacks P2.
+        let start = Now::at(1_000_000_000);
+        let time = |sweeps: &mut Sweeps, wall: i64, steady: u64| {
+            sweeps.time(after(start, wall, steady)).unix - start.unix
+        };
+        let mut sweeps = Sweeps::from(start);
+        assert_eq!(time(&mut sweeps, 60, 60), 60);
+        let year = 365 * 86_400;
+        assert_eq!(time(&mut sweeps, year, 120), 120);
+        assert_eq!(time(&mut sweeps, year + 60, 180), 180);
+        // It came back: nothing happened.
+        assert_eq!(time(&mut sweeps, 240, 240), 240);
+        // It goes on from there, and is believed a day later.
+        let steady = |passed: u64| 300 + passed;
+        let wall = |passed: u64| year + i64::try_from(passed).unwrap();
+        assert_eq!(time(&mut sweeps, wall(0), steady(0)), 300);
+        assert_eq!(time(&mut sweeps, wall(DAY - 1), steady(DAY - 1)), 300 + DAY - 1);
+        assert_eq!(time(&mut sweeps, wall(DAY), steady(DAY)), u64::try_from(wall(DAY)).unwrap());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_within_an_hour_or_back_is_believed_at_once() {
+        let start = Now::at(1_000_000_000);
+        let mut sweeps = Sweeps::from(start);
+        assert_eq!(sweeps.time(after(start, 3660, 60)).unix, start.unix + 3660);
+        assert_eq!(sweeps.time(after(start, 60, 120)).unix, start.unix + 60);
+        assert_eq!(sweeps.time(after(start, -86_400, 180)).unix, start.unix - 86_400);
+    }
+}

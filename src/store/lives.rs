@@ -1,0 +1,117 @@
+//! How long access tokens live, on record: a mark must outlive every token that it revokes, so that no gateway and no command
+//! issues a token that lives longer than the store knows, and the gate accepts none for longer.
+
+use super::marks::MARGIN;
+use super::text::{NAME_MAX, fit};
+use super::{Store, StoreError};
+use sqlx::Row;
+use sqlx::any::AnyRow;
+
+/// How long access tokens may live, as the store has it on record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lives {
+    /// The longest life that a gateway has ever given, in milliseconds. It never becomes shorter.
+    pub longest: i64,
+    /// Subjects for whom a command has made tokens that live longer, and when the last of these expires.
+    pub subjects: Vec<(String, i64)>,
+}
+
+/// An account as `token mint` needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its generation now.
+    pub generation: i64,
+    /// Whether its owner is kept out.
+    pub disabled: bool,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// The statement that reads how long access tokens may live: the longest life of all, and the subjects with longer ones.
+pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM token_life
+     UNION ALL SELECT subject, until FROM long_tokens";
+
+/// What [`LIVES`] finds.
+pub(super) fn lives(rows: &[AnyRow]) -> Result<Lives, StoreError> {
+    let mut lives = Lives::default();
+    for row in rows {
+        let until = row.try_get("until")?;
+        match row.try_get::<Option<String>, _>("subject")? {
+            None => lives.longest = until,
+            Some(subject) => lives.subjects.push((subject, until)),
+        }
+    }
+    Ok(lives)
+}
+
+impl Store {
+    /// How long access tokens may live.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn lives(&self) -> Result<Lives, StoreError> {
+        lives(&self.rows(self.query(LIVES)).await?)
+    }
+
+    /// Records that access tokens live as long as this, in milliseconds, before one is issued. The marks that are there are
+    /// kept as much longer: the record may come after tokens of a version that made none.
+    ///
+    /// # Errors
+    /// When the store cannot be used; then no token may be issued that lives so long.
+    pub async fn record_life(&self, life: i64) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
+        self.lock_marks(&mut transaction).await?;
+        transaction.query(
+            "INSERT INTO token_life (one, longest) VALUES (1, $1)
+             ON CONFLICT (one) DO UPDATE SET longest = excluded.longest WHERE token_life.longest < excluded.longest",
+        )
+        .bind(life)
+        .execute(&mut *transaction)
+        .await?;
+        transaction
+            .query("UPDATE marks SET kept = made + $1 WHERE kept < made + $1 AND kind <> 'token'")
+            .bind(life.saturating_add(MARGIN))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// Records that a token for this subject expires at this moment, before it is made: for one that lives longer than
+    /// [`Lives::longest`].
+    ///
+    /// # Errors
+    /// When the store cannot be used, or the subject is longer than what is kept; then the token may not be made.
+    pub async fn record_token(&self, subject: &str, expires: i64) -> Result<(), StoreError> {
+        fit("subject", subject, NAME_MAX)?;
+        let mut transaction = self.begin().await?;
+        self.lock_marks(&mut transaction).await?;
+        transaction.query(
+            "INSERT INTO long_tokens (subject, until) VALUES ($1, $2)
+             ON CONFLICT (subject) DO UPDATE SET until = excluded.until WHERE long_tokens.until < excluded.until",
+        )
+        .bind(subject)
+        .bind(expires)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// How an account of this id stands, one that was removed included.
+    ///
+    /// # Errors
+    /// When the store cannot be used.
+    pub async fn standing(&self, id: &str) -> Result<Option<Standing>, StoreError> {
+        fit("account id", id, NAME_MAX)?;
+        let statement = self.query("SELECT generation, disabled, removed FROM accounts WHERE id = $1");
+        self.row(statement.bind(id))
+            .await?
+            .map(|row| {
+                Ok(Standing {
+                    generation: row.try_get("generation")?,
+                    disabled: row.try_get::<i64, _>("disabled")? != 0,
+                    removed: row.try_get::<Option<i64>, _>("removed")?.is_some(),
+                })
+            })
+            .transpose()
+    }
+}
