@@ -141,8 +141,8 @@ pub enum Malformed {
     DotSegment,
     /// An empty segment (`//`).
     EmptySegment,
-    /// A path that is another route's, or none's, to a reader that ignores case, drops path parameters (`;x`) or decodes
-    /// twice.
+    /// A path that is another route's, or none's, to a reader that ignores case, drops path parameters (`;x`), a last slash,
+    /// or dots and blanks at the end of a segment, or decodes twice.
     OtherRoute,
     /// `%` without two hexadecimal digits behind it.
     PercentCode,

@@ -526,7 +526,7 @@ fn finer_reason(denial: &Denial) -> Option<&'static str> {
             Malformed::DotSegment => "the path holds a hidden dot segment, or climbs above its root",
             Malformed::EmptySegment => "the path holds an empty segment (//)",
             Malformed::OtherRoute => {
-                "the path is another route's but for case, parameters (;) or a second encoding"
+                "the path is another route's but for case, a last slash, parameters (;), dots or blanks, or a second encoding"
             }
             Malformed::PercentCode => "the path holds a % that is no percent code",
             Malformed::NotUtf8 => "the path is not UTF-8",

@@ -120,6 +120,11 @@ impl Upstream {
 }
 
 impl Server {
+    /// Where it is, in one spelling: two servers of one address are one, however the policy writes them.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host.to_ascii_lowercase(), self.port)
+    }
+
     /// A server that nothing is known of.
     pub fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);

@@ -75,14 +75,20 @@ pub fn has_parameters(path: &str) -> bool {
     })
 }
 
+/// Whether the most lenient of readers could read a canonical path as another one, case apart.
+pub fn is_read_otherwise(path: &str) -> bool {
+    path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
+}
+
 /// What a canonical path is to the most lenient of readers: one that decodes until there is nothing left to decode, takes
-/// a backslash for a slash, and drops path parameters (RFC 3986 section 3.3). Case is left as it is. Borrowed where such a
-/// reader has nothing to do.
+/// a backslash for a slash, drops path parameters (RFC 3986 section 3.3), and drops what Windows drops at the end of a
+/// name: dots, blanks and the name of a stream (`::$DATA`). Case is left as it is. Borrowed where such a reader has nothing
+/// to do.
 ///
 /// `None` where that leaves dot segments, empty segments before the end, control characters, or bytes that are no text:
-/// what such readers make of these cannot be told.
+/// nobody can say what such readers make of these.
 pub fn leniently(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains(['%', ';']) {
+    if !is_read_otherwise(path) {
         return Some(Cow::Borrowed(path));
     }
     let mut bytes = path.as_bytes().to_vec();
@@ -101,14 +107,25 @@ pub fn leniently(path: &str) -> Option<Cow<'_, str>> {
     let mut segments = text.split(['/', '\\']).skip(1).peekable();
     while let Some(segment) = segments.next() {
         let name = segment.split(';').next().unwrap_or_default();
-        let is_hidden = name.is_empty() && segments.peek().is_some();
-        if is_hidden || matches!(name, "." | "..") || name.contains(char::is_control) {
+        if matches!(name, "." | "..") || name.contains(char::is_control) {
+            return None;
+        }
+        let name = without_ending(name);
+        // An empty segment that stands so in the path is its end.
+        if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
+        {
             return None;
         }
         read.push('/');
         read.push_str(name);
     }
     Some(Cow::Owned(read))
+}
+
+/// A decoded segment without what Windows drops at its end: the name of a stream, dots and blanks.
+pub fn without_ending(name: &str) -> &str {
+    let name = name.find(":$").map_or(name, |stream| name[..stream].trim_end_matches(':'));
+    name.trim_end_matches(|char: char| char == '.' || char.is_whitespace())
 }
 
 /// So often is a path decoded: nobody decodes more often, and a path that could be has a reason to be refused.
@@ -353,6 +370,18 @@ mod tests {
             ("/a/b", Some("/a/b")),
             ("/a%20b/", Some("/a b/")),
             ("/a;x=1/b%3Bc", Some("/a/b")),
+            ("/admin./x", Some("/admin/x")),
+            ("/admin..", Some("/admin")),
+            ("/admin%20/x", Some("/admin/x")),
+            ("/admin%C2%A0/x", Some("/admin/x")),
+            ("/admin%20.%20", Some("/admin")),
+            ("/admin::$DATA", Some("/admin")),
+            ("/admin:$i30:$INDEX_ALLOCATION/x", Some("/admin/x")),
+            ("/a.b/.c/v1:batch", Some("/a.b/.c/v1:batch")),
+            ("/$metadata", Some("/$metadata")),
+            ("/.../a", None),
+            ("/%20/a", None),
+            ("/a/%20", None),
             ("/a/;x", Some("/a/")),
             ("/%2561%252525", Some("/a%")),
             ("/a%252fb%255cc", Some("/a/b/c")),

@@ -113,6 +113,30 @@ impl PathPattern {
         self.segments.cmp(&other.segments)
     }
 
+    /// Whether it has no parameter, and so covers one path alone.
+    pub(super) fn is_literal(&self) -> bool {
+        self.params.is_empty()
+    }
+
+    /// Whether it was written for a path more closely than another pattern which covers that path but for its last slash: in
+    /// the first segment in which they differ it has a literal where the other has a parameter, or either where the other has
+    /// the rest. Of two that differ in their ends alone neither is.
+    pub(super) fn is_closer(&self, other: &Self) -> bool {
+        let pairs = self.segments.iter().zip(&other.segments);
+        let kind = |segment: &Segment| match segment {
+            Segment::Literal(literal) if literal.is_empty() => None,
+            Segment::Literal(_) => Some(0),
+            Segment::Param => Some(1),
+            Segment::Rest => Some(2),
+        };
+        let mut kinds = pairs.map(|(ours, theirs)| (kind(ours), kind(theirs)));
+        match kinds.find(|(ours, theirs)| ours != theirs) {
+            Some((Some(ours), Some(theirs))) => ours < theirs,
+            // One of them ends here.
+            Some((None, _) | (_, None)) | None => false,
+        }
+    }
+
     /// Whether every path that the other pattern covers is covered by this one too.
     pub fn includes(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();

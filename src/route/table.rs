@@ -10,6 +10,7 @@ use super::path;
 use super::pattern::{LITERAL_BYTES_MAX, Params, PathPattern, Segment};
 use crate::denial::{Denial, Malformed};
 use http::Method;
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
@@ -83,6 +84,9 @@ impl Guard {
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
+    /// Whether a path that it covers may be another entry's but for a slash at its end: see `is_way_around`. Known once the
+    /// guards are.
+    slash: bool,
     /// Its place without regard to case: spots that differ by case alone share one.
     place: usize,
 }
@@ -173,7 +177,7 @@ impl<T> RouteTable<T> {
             });
             let spots = &mut table.spots;
             let spot = *table.trees.grow(matcher).get_or_insert_with(|| {
-                spots.push(Spot { entries: Vec::new(), allow: Arc::from(""), place });
+                spots.push(Spot { entries: Vec::new(), allow: Arc::from(""), slash: false, place });
                 places[place].push(spots.len() - 1);
                 spots.len() - 1
             });
@@ -202,6 +206,9 @@ impl<T> RouteTable<T> {
     pub fn guarding(mut self, guard: impl Fn(&T) -> Guard) -> Self {
         self.guards = self.entries.iter().map(|(_, entry)| guard(entry)).collect();
         self.guards_differ = self.guards.windows(2).any(|pair| pair[0] != pair[1]);
+        for position in 0..self.spots.len() {
+            self.spots[position].slash = self.guards_differ && self.slash_matters(position);
+        }
         self
     }
 
@@ -230,18 +237,33 @@ impl<T> RouteTable<T> {
     }
 
     /// Whether an entry lets a request pass that another one, before the same upstream, would ask something else of: for a
-    /// reader that ignores case, drops path parameters and decodes what is encoded twice. `/Admin`, `/admin;x` and
-    /// `/%2561dmin` are `/admin` to many an upstream: a laxer route for all else, which covers them here, would be the way
-    /// around the guard. Who means two paths that differ by case has a route for each.
+    /// reader that ignores case, drops path parameters, endings and a last slash, and decodes what is encoded twice.
+    /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` are `/admin` to many an upstream: a laxer route for all
+    /// else, which covers them here, would be the way around the guard. Who means two paths that differ by case or by their
+    /// last slash has a route for each.
     fn is_way_around(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
         let path = &*head.path;
         if !self.guards_differ {
             return false;
         }
         // All bytes and no branch: sixteen at a time, which for a path is faster than to stop at the first.
-        let is_odd = |byte: u8| byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';');
+        let is_odd = |byte: u8| {
+            byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';') | (byte == b'.') | (byte == b'$')
+        };
         let is_plain = !path.bytes().fold(false, |odd, byte| odd | is_odd(byte));
-        if is_plain && !self.has_upper {
+        if is_plain && !self.has_upper && !spot.slash {
+            return false;
+        }
+        self.is_read_as_another(host, head, spot, index)
+    }
+
+    #[cold]
+    fn is_read_as_another(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
+        let path = &*head.path;
+        // Most of the paths with a dot in them are files, and nothing else.
+        let is_otherwise =
+            path::is_read_otherwise(path) || path.bytes().any(|byte| byte.is_ascii_uppercase());
+        if !is_otherwise && !self.has_upper && !spot.slash {
             return false;
         }
         let Some(read) = path::leniently(path) else { return true };
@@ -249,21 +271,65 @@ impl<T> RouteTable<T> {
         if read.matches('/').count() != path.matches('/').count() {
             return true;
         }
-        match self.caseless.find(host, &read, &mut Params::default()) {
-            None => false,
-            Some(place) if place == spot.place => false,
-            Some(place) => self.places[place].iter().any(|&other| {
-                let other = &self.spots[other];
-                match self.by_method(other, head.method) {
-                    Some(met) => self.guards[index].is_way_around(self.guards[met]),
-                    // By this method the path would be refused.
-                    None => other
-                        .entries
-                        .iter()
-                        .any(|&entry| self.guards[entry].before == self.guards[index].before),
+        let guards = |other: usize| {
+            let other = &self.spots[other];
+            match self.by_method(other, head.method) {
+                Some(met) => self.guards[index].is_way_around(self.guards[met]),
+                // By this method the path would be refused.
+                None => {
+                    other.entries.iter().any(|&entry| self.guards[entry].before == self.guards[index].before)
                 }
-            }),
+            }
+        };
+        let place = self.caseless.find(host, &read, &mut Params::default());
+        if let Some(place) = place.filter(|place| *place != spot.place)
+            && self.places[place].iter().any(|&other| guards(other))
+        {
+            return true;
         }
+        if !spot.slash {
+            return false;
+        }
+        let turned = match read.strip_suffix('/') {
+            Some("") => return false,
+            Some(shorter) => Cow::Borrowed(shorter),
+            None => Cow::Owned(format!("{read}/")),
+        };
+        let own = &self.entries[index].0.path;
+        self.caseless.find(host, &turned, &mut Params::default()).is_some_and(|place| {
+            let closer = |other: usize| {
+                let other = self.spots[other].entries[0];
+                self.entries[other].0.path.is_closer(own)
+            };
+            self.places[place].iter().any(|&other| closer(other) && guards(other))
+        })
+    }
+
+    /// Whether a path that the entries of a spot cover is, but for a slash at its end, one that other entries of another guard
+    /// were written for. Found along the trees' own ways, once, when the table is built.
+    fn slash_matters(&self, position: usize) -> bool {
+        let spot = &self.spots[position];
+        let (matcher, _) = &self.entries[spot.entries[0]];
+        if matcher.path.is_literal() {
+            return false;
+        }
+        let guards = |place: usize| {
+            self.places[place].iter().flat_map(|&other| &self.spots[other].entries).any(|&other| {
+                spot.entries.iter().any(|&own| {
+                    let (own, other) = (self.guards[own], self.guards[other]);
+                    own.before == other.before && own != other
+                })
+            })
+        };
+        let has_other_hosts = !self.caseless.exact.is_empty() || !self.caseless.below.is_empty();
+        let own = match &matcher.host {
+            HostPattern::Any if has_other_hosts => None,
+            HostPattern::Any => Some(&self.caseless.any),
+            HostPattern::Below(_) => None,
+            HostPattern::Exact(name) => self.caseless.exact.get(name),
+        };
+        // What a request with a host of several trees meets is looked up when it comes.
+        own.is_none_or(|tree| tree.closer(matcher.path.segments(), false, &guards))
     }
 
     fn by_method(&self, spot: &Spot, method: &Method) -> Option<usize> {
@@ -430,6 +496,20 @@ impl Trees {
     }
 }
 
+/// A literal as a tree holds it. In the tree for lenient readers, what such a reader drops of it is not there.
+fn lenient(literal: &[u8], case: Case) -> Box<[u8]> {
+    match case {
+        Case::Sensitive => literal.into(),
+        Case::Insensitive => {
+            let lower = literal.to_ascii_lowercase();
+            let kept =
+                std::str::from_utf8(&lower).map_or(&*lower, |text| path::without_ending(text).as_bytes());
+            // A literal of nothing else stays: an empty one is the end of a path.
+            if kept.is_empty() { lower.into() } else { kept.into() }
+        }
+    }
+}
+
 impl Node {
     /// The place of a pattern below this node, made when it is not there.
     fn grow(&mut self, segments: &[Segment], case: Case) -> &mut Option<usize> {
@@ -438,10 +518,7 @@ impl Node {
             [Segment::Rest, ..] => &mut self.rest,
             [Segment::Param, tail @ ..] => self.param.get_or_insert_default().grow(tail, case),
             [Segment::Literal(literal), tail @ ..] => {
-                let literal = match case {
-                    Case::Sensitive => literal.clone(),
-                    Case::Insensitive => literal.to_ascii_lowercase().into(),
-                };
+                let literal = lenient(literal, case);
                 self.literals.entry(literal).or_default().grow(tail, case)
             }
         }
@@ -468,6 +545,50 @@ impl Node {
                 follow(self.param.as_deref().filter(|_| !literal.is_empty()), spots);
             }
         }
+    }
+
+    /// Whether a place that these segments lead to, but for a slash at the end, is one of those asked for and nearer than they
+    /// are: it has a literal where they have a parameter or the rest, or a parameter where they have the rest.
+    fn closer(&self, segments: &[Segment], is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
+        let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
+        let last = || self.literals.get(&[][..]).and_then(|node| node.end);
+        let Some((segment, tail)) = segments.split_first() else {
+            return is_asked(self.end) || is_asked(last()) || is_asked(self.rest);
+        };
+        // The end of a path with a slash is that of the path without.
+        if is_asked(self.end)
+            && matches!(tail, [])
+            && matches!(segment, Segment::Literal(literal) if literal.is_empty())
+        {
+            return true;
+        }
+        let follow = |node: Option<&Self>, closer: bool| {
+            node.is_some_and(|node| node.closer(tail, is_closer || closer, asked))
+        };
+        let literals =
+            || self.literals.iter().filter(|(literal, _)| !literal.is_empty()).map(|(_, node)| node);
+        match segment {
+            Segment::Literal(literal) => {
+                let literal: Box<[u8]> = lenient(literal, Case::Insensitive);
+                is_asked(self.rest)
+                    || follow(self.literals.get(&literal), false)
+                    || follow(self.param.as_deref(), false)
+            }
+            Segment::Param => {
+                is_asked(self.rest)
+                    || literals().any(|node| follow(Some(node), true))
+                    || follow(self.param.as_deref(), false)
+            }
+            Segment::Rest => self.any_below(is_closer, asked),
+        }
+    }
+
+    /// Whether any place from here on is one of those asked for; those right here only where they count as nearer already.
+    fn any_below(&self, is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
+        let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
+        is_asked(self.end)
+            || is_asked(self.rest)
+            || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
     }
 
     /// Tells each place of a `{*rest}` that more specific ones leave nothing to, with one of those. A node is asked about
@@ -543,7 +664,6 @@ mod tests {
     use super::*;
     use http::HeaderMap;
     use proptest::prelude::*;
-    use std::borrow::Cow;
 
     fn matcher(host: &str, path: &str, methods: &[&str]) -> Matcher {
         Matcher {
@@ -607,6 +727,82 @@ mod tests {
         assert_eq!(get(&table, "/a/c/d"), Some(0));
         assert_eq!(get(&table, "/a/"), Some(0));
         assert_eq!(get(&table, "/a"), None);
+    }
+
+    /// A table whose entries are guarded by different rules before one upstream, but for those whose path is public.
+    fn guarded(paths: &[(&str, bool)]) -> RouteTable<(usize, bool)> {
+        let entries = paths.iter().enumerate();
+        let entries = entries.map(|(nth, (path, public))| (matcher("", path, &[]), (nth, *public))).collect();
+        RouteTable::build(entries).unwrap().guarding(|(nth, public)| Guard {
+            before: 0,
+            asks: (!public).then(|| u64::try_from(*nth).unwrap()),
+            is_lax: false,
+        })
+    }
+
+    #[test]
+    fn a_last_slash_never_leads_past_a_route_that_was_written_for_the_path() {
+        let refused = |paths: &[(&str, bool)], path: &str| {
+            let table = guarded(paths);
+            matches!(find(&table, &Method::GET, None, path), Err(Denial::BadRequest(Malformed::OtherRoute)))
+        };
+        let site = ("/{*rest}", true);
+        for (paths, path, is_refused) in [
+            (&[site, ("/api/{*rest}", false)][..], "/api", true),
+            (&[site, ("/api/{*rest}", false)], "/API", true),
+            (&[site, ("/api/{*rest}", false)], "/api/", false),
+            (&[site, ("/api/{*rest}", false)], "/apis", false),
+            (&[site, ("/admin", false)], "/admin/", true),
+            (&[("/{page}", true), ("/api/{*rest}", false)], "/api", true),
+            (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/", true),
+            (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/8", false),
+            // Both are written for it, and each is served as it says.
+            (&[site, ("/api/{*rest}", false), ("/api", true)], "/api", false),
+            (&[("/api/{*rest}", false), ("/api", false)], "/api/", false),
+            (&[("/api/", false), ("/api", true)], "/api", false),
+            // A guard is not walked around by what is guarded less elsewhere.
+            (&[("/{*rest}", false), ("/login", true)], "/login/", false),
+        ] {
+            assert_eq!(refused(paths, path), is_refused, "{paths:?} {path}");
+        }
+    }
+
+    #[test]
+    fn what_windows_drops_at_the_end_of_a_name_leads_past_no_guard() {
+        let table = guarded(&[("/{*rest}", true), ("/admin/{*rest}", false), ("/v1.", true)]);
+        for path in
+            ["/admin./x", "/admin%20/x", "/admin%C2%A0/x", "/admin::$DATA/x", "/admin.%20/x", "/ADMIN./x"]
+        {
+            let met = find(&table, &Method::GET, None, path);
+            assert_eq!(met, Err(Denial::BadRequest(Malformed::OtherRoute)), "{path}");
+        }
+        for (path, index) in
+            [("/admins./x", 0), ("/x.y/z.js", 0), ("/.well-known/x", 0), ("/v1.", 2), ("/admin/x.", 1)]
+        {
+            assert_eq!(find(&table, &Method::GET, None, path).unwrap().0, index, "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn what_is_known_of_last_slashes_beforehand_changes_no_answer(
+            patterns in proptest::collection::vec(
+                ("(/([ab]|\\{x\\})){0,2}(/|/[ab]|/\\{y\\}|/\\{\\*r\\})", 0..3_u64, 0..2_u64, proptest::sample::select(vec!["", "h", "*.h", "*.g.h"])), 1..7
+            ),
+            path in "(/[abAc]){0,3}(/|/[ab])",
+            host in proptest::sample::select(vec!["h", "g.h", "i.g.h", "z"]),
+        ) {
+            let entries: Vec<_> = patterns.iter().filter(|(path, ..)| path.matches("{x}").count() < 2).collect();
+            let matchers = entries.iter().map(|(path, _, _, host)| matcher(host, path, &[])).enumerate();
+            let Ok(table) = RouteTable::build(matchers.map(|(nth, matcher)| (matcher, nth)).collect()) else { return Ok(()) };
+            let guard = |nth: &usize| Guard { before: entries[*nth].2, asks: entries[*nth].1.checked_sub(1), is_lax: false };
+            let mut table = table.guarding(guard);
+            let quick = find(&table, &Method::GET, Some(host), &path);
+            table.spots.iter_mut().for_each(|spot| spot.slash = true);
+            prop_assert_eq!(quick, find(&table, &Method::GET, Some(host), &path), "{:?} {}", patterns, path);
+        }
     }
 
     #[test]

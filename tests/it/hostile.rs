@@ -271,7 +271,7 @@ fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
         // A busy machine may let the writer wait for as long as two readings take.
         eventually("a reading meets the writer", || {
             let check = command_bounded(&dir, &["check"], &[]);
-            let is_told = check.stdout.contains("gateway.toml: changes while it is read");
+            let is_told = check.stdout.contains("gateway.toml: fault: changes while it is read");
             assert_eq!(check.code, Some(i32::from(is_told)), "{check:?}");
             is_told
         });

@@ -3,7 +3,7 @@
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_in, completed, write_policy};
-use crate::kit::{Portcullis, Upstream, eventually};
+use crate::kit::{Portcullis, Request, Upstream, eventually};
 use crate::reload::reload;
 use crate::{PUBLIC, policy};
 use serde_json::Value;
@@ -642,4 +642,71 @@ fn the_last_line_counts_the_endpoints_of_the_authority_apart() {
     let dir = in_dir(&format!("{}{ECHO}{ROUTE}", issuer("")));
     let check = command(&dir, &["check"]);
     assert!(check.stdout.lines().last().unwrap().contains("good: 1 route, "), "{check:?}");
+}
+
+/// operators 2: the commonest layout there is passes `check` without a waiver, for the gateway refuses the odd spelling itself.
+#[test]
+fn the_commonest_layout_is_good_and_its_odd_spellings_are_refused() {
+    let routes = r#"
+[[route]]
+name = "site"
+path = "/{*rest}"
+upstream = "app"
+access = "public"
+waive = { open_by_default = "the site is public" }
+
+[[route]]
+name = "api"
+path = "/api/{*rest}"
+upstream = "app"
+
+[[route]]
+name = "delete order"
+path = "/api/orders/{id}"
+methods = ["DELETE"]
+upstream = "app"
+roles = ["admin"]
+
+[[route]]
+name = "order"
+path = "/api/orders/{id}"
+methods = ["GET", "PUT"]
+upstream = "app"
+"#;
+    let upstream = Upstream::start();
+    let dir = Dir::new();
+    write_policy(&dir, &policy(&upstream, routes));
+    let report = command(&dir, &["check", "--format", "json"]);
+    assert_eq!(report.code, Some(0), "{report:?}");
+    let found = findings(&report);
+    assert!(!found.iter().any(|one| one["id"].as_str().unwrap().starts_with("spelling_")), "{found:#?}");
+    // The warning names what is still refused there, and goes away when nothing is.
+    let shadowed = |found: &[Value]| -> Vec<String> {
+        let of = found.iter().filter(|one| one["id"] == "shadowed_route");
+        of.map(|one| one["found"].as_str().unwrap().to_owned()).collect()
+    };
+    let told = shadowed(&found);
+    assert!(
+        !told.is_empty()
+            && told.iter().all(|found| found.contains(": POST, PATCH, OPTIONS are refused there")),
+        "{told:?}"
+    );
+    let all = routes.replace("\"GET\", \"PUT\"", "\"GET\", \"PUT\", \"POST\", \"PATCH\", \"OPTIONS\"");
+    write_policy(&dir, &policy(&upstream, &all));
+    assert_eq!(shadowed(&checked(&dir)), [""; 0]);
+
+    let gateway = Portcullis::with(&policy(&upstream, routes)).start();
+    let code = |answer: &crate::kit::Answer| answer.json()["code"].as_str().unwrap().to_owned();
+    for path in ["/api", "/API", "/api.", "/api%20", "/api./x", "/api%C2%A0/x", "/api::$DATA"] {
+        let answer = Request::get(path).to(gateway.http());
+        assert_eq!((answer.status, &*code(&answer)), (400, "bad_request"), "{path}");
+    }
+    let answer = Request::new("DELETE", "/api/orders/7/").to(gateway.http());
+    assert_eq!((answer.status, &*code(&answer)), (400, "bad_request"));
+    for path in ["/", "/index.html", "/assets/", "/apis", "/a.b/", "/docs"] {
+        Request::get(path).to(gateway.http()).is(200);
+    }
+    for path in ["/api/", "/api/x", "/api/orders/7"] {
+        Request::get(path).to(gateway.http()).is(401);
+    }
 }

@@ -224,11 +224,16 @@ fn both_tables_are_printed_for_people_spreadsheets_and_documents() {
     assert_eq!(command(&dir, &["routes"]).code, Some(1));
 }
 
+/// A public route for all below `/admin`, and for `/admin/` itself.
+fn below() -> String {
+    PUBLIC.replace("/{*rest}", "/admin/{*rest}")
+}
+
 #[test]
 fn a_spelling_that_gets_past_a_route_fails_the_check_and_is_told_at_start() {
     let upstream = Upstream::start();
     let guarded = "[[route]]\nname = \"admin\"\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
-    let gateway = gateway(&upstream, &format!("{guarded}{PUBLIC}"));
+    let gateway = gateway(&upstream, &format!("{guarded}{}", below()));
     let told = json_of(gateway.dir(), &["check"]);
     let holes: Vec<(&str, &str)> = told["diagnostics"]
         .as_array()
@@ -258,14 +263,14 @@ fn a_spelling_that_is_waived_or_leads_to_another_service_is_no_fault() {
     let guarded = "[[route]]\npath = \"/admin\"\nupstream = \"app\"\nroles = [\"admin\"]\n";
     let waived = "waive = { spelling_slash = \"told apart\" }\n";
     for (tables, code) in [
-        (format!("{guarded}{waived}{PUBLIC}"), 0),
-        (format!("{guarded}{PUBLIC}"), 1),
-        (format!("{guarded}{}", PUBLIC.replace("access   = \"public\"", "")), 1),
-        (format!("{guarded}{}", PUBLIC.replace("access   = \"public\"", "roles = [\"admin\"]")), 0),
+        (format!("{guarded}{waived}{}", below()), 0),
+        (format!("{guarded}{}", below()), 1),
+        (format!("{guarded}{}", below().replace("access   = \"public\"", "")), 1),
+        (format!("{guarded}{}", below().replace("access   = \"public\"", "roles = [\"admin\"]")), 0),
         (
             format!(
                 "[upstream.site]\nbuiltin = \"echo\"\n{guarded}{}",
-                PUBLIC.replace("\"app\"", "\"site\"")
+                below().replace("\"app\"", "\"site\"")
             ),
             0,
         ),

@@ -8,7 +8,7 @@ use crate::explain::sample::covers;
 use crate::policy::compile::Faults;
 use crate::policy::compile::endpoint_limits::{lists, preset_names};
 use crate::policy::{Handler, Route};
-use crate::route::HostPattern;
+use crate::route::{HostPattern, Methods};
 use std::collections::BTreeSet;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
@@ -96,18 +96,30 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
             continue;
         }
-        let methods: Vec<_> = specific.matcher.methods.iter().map(ToString::to_string).collect();
+        // All routes of that very place: what none of them is for is refused.
+        let same = entries
+            .iter()
+            .map(|(matcher, _)| matcher)
+            .filter(|matcher| specific.matcher.includes(matcher) && matcher.includes(&specific.matcher));
+        let served = Methods::union(same.map(|matcher| &matcher.methods));
+        let wanted = general.matcher.methods.iter();
+        let refused: Vec<&str> =
+            wanted.filter(|method| !served.contains(method)).map(http::Method::as_str).collect();
+        if refused.is_empty() {
+            continue;
+        }
         faults.warn(
             "shadowed_route",
             &key(general, "path"),
             format!(
-                "{} is route \"{}\" for {} alone: its other methods are refused there, not passed on to \"{}\"",
+                "{} has routes of its own, such as \"{}\": {} {} refused there (405), not passed on to \"{}\"",
                 covers(&specific.matcher),
                 specific.name,
-                methods.join(", "),
+                refused.join(", "),
+                if refused.len() == 1 { "is" } else { "are" },
                 general.name
             ),
-            "a route for the other methods of that path, if they are to pass",
+            "a route for these methods of that path, if they are to pass",
         );
     }
 }
