@@ -1,7 +1,7 @@
-//! Answers of our own, and telling what happened.
+//! The gateway's own answers, the access log and the metrics.
 //!
 //! Promises that a refusal has one form for each kind of client, whichever stage refused, and that neither an
-//! answer nor a log line nor a metric holds anything of a token. When to answer is the pipeline's business.
+//! answer nor a log line nor a metric holds anything of a token. The pipeline decides when to answer.
 
 pub mod accept;
 pub mod access_log;
