@@ -3,7 +3,7 @@
 use crate::browser::LOOK;
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
-use crate::kit::{Answer, Portcullis, Request, Upstream, eventually, values};
+use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, values};
 use serde_json::json;
 
 const ROUTES: &str = "
@@ -375,4 +375,27 @@ fn refusal_pages_are_readable_in_the_light_in_the_dark_and_on_a_phone() {
         }
     }
     assert_ne!(grounds[0], grounds[6], "the dark is dark");
+}
+
+/// The first steps of the README, with the policy that is shipped.
+#[test]
+fn the_shipped_policy_lets_a_newcomer_log_in_and_call() {
+    let gateway = Portcullis::with(include_str!("../../gateway.toml"))
+        .env("PORTCULLIS_SERVER__HTTPS", "127.0.0.1:0")
+        .env("PORTCULLIS_SERVER__HTTP", "127.0.0.1:0")
+        .env("PORTCULLIS_SERVER__ADMIN", "127.0.0.1:0")
+        .start();
+    account::add(gateway.dir(), "ada", &["clerk"]);
+    let over = |request: Request| request.host("localhost").over(&mut Connection::tls(gateway.https()));
+    let form = format!("username=ada&password={PASSWORD}");
+    let login = Request::post("/auth/login", form)
+        .header("User-Agent", "curl/7.88.1")
+        .header("Accept", "*/*")
+        .header("Content-Type", "application/x-www-form-urlencoded");
+    let pair = account::Pair::of(&over(login));
+    assert_eq!(
+        over(Request::get("/me").bearer(&pair.access)).is(200).json()["headers"]["x-auth-subject"],
+        "ada"
+    );
+    over(Request::new("DELETE", "/orders/7").bearer(&pair.access)).is_refusal(403, "insufficient_role");
 }
