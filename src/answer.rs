@@ -1,17 +1,31 @@
 //! The body of every answer, and the record that it carries to its end.
 
+use crate::accept::reader::Reader;
 use crate::forward::{Cut, ResponseBody};
 use crate::record::Record;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
+
+/// The largest piece that one stream of HTTP/2 gets at once: a frame's worth. The HTTP library asks for the next when the
+/// client has opened its window for the last, which shows that the client reads.
+const PIECE: usize = 16 * 1024;
 
 /// An answer's body. When it is dropped, read to its end or not, the request's record is written.
 #[derive(Debug)]
 pub struct Body {
     source: Source,
     record: Option<Box<Record>>,
+    paced: Option<Box<Paced>>,
+}
+
+/// An answer over HTTP/2: how its client reads, and what of the last frame was not handed over yet.
+#[derive(Debug)]
+struct Paced {
+    reader: Rc<Reader>,
+    rest: Bytes,
 }
 
 #[derive(Debug)]
@@ -23,12 +37,12 @@ enum Source {
 impl Body {
     /// A body that is all there.
     pub fn whole(bytes: Bytes) -> Self {
-        Self { source: Source::Whole(bytes), record: None }
+        Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
     /// A body that comes from an upstream.
     pub fn streamed(body: ResponseBody) -> Self {
-        Self { source: Source::Streamed(body), record: None }
+        Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
     /// Lets the record end with this body.
@@ -39,6 +53,53 @@ impl Body {
             self.record = Some(Box::new(record));
         }
     }
+
+    /// Holds the client to a pace while it reads this body over HTTP/2.
+    pub(crate) fn pace(&mut self, reader: Rc<Reader>) {
+        if !self.is_end_stream() {
+            self.paced = Some(Box::new(Paced { reader, rest: Bytes::new() }));
+        }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut self.source {
+            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Streamed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    #[cold]
+    fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
+        paced.reader.taken();
+        let mut data = std::mem::take(&mut paced.rest);
+        if data.is_empty() {
+            match std::task::ready!(self.poll_source(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(frame) => data = frame,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let piece = data.split_to(data.len().min(PIECE));
+        if let Some(paced) = &mut self.paced {
+            paced.rest = data;
+            paced.reader.handed(piece.len());
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        if let (Some(paced), Some(record)) = (&self.paced, &mut self.record)
+            && paced.reader.is_given_up()
+        {
+            record.not_read();
+        }
+    }
 }
 
 impl HttpBody for Body {
@@ -47,11 +108,7 @@ impl HttpBody for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
-        let polled = match &mut this.source {
-            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Streamed(body) => Pin::new(body).poll_frame(cx),
-        };
+        let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
             // Three ways to say that this was the last of it: the length is reached, trailers come, nothing more does.
             // hyper asks no further after the first two.
@@ -74,6 +131,9 @@ impl HttpBody for Body {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.paced.as_ref().is_some_and(|paced| !paced.rest.is_empty()) {
+            return false;
+        }
         match &self.source {
             Source::Whole(bytes) => bytes.is_empty(),
             Source::Streamed(body) => body.is_end_stream(),

@@ -8,7 +8,7 @@ use crate::authorize::{self, Permit};
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::desk::{self, form, verdict};
-use crate::forward::{self, Answer, Meter, Prepared, Proof, RequestBody, Target, Told};
+use crate::forward::{self, Answer, Inbound, Meter, Prepared, Proof, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
@@ -21,7 +21,7 @@ use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -39,6 +39,7 @@ pub async fn handle(
     let policy = worker.policy();
     let snapshot: &Policy = &policy;
     let (version, method) = (parts.version, parts.method.clone());
+    let body = Inbound::new(body, connection.clone(), &parts.headers);
     let heard = snapshot.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
     let origin = cors::listed(&parts.headers, snapshot.origins());
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
@@ -72,7 +73,10 @@ pub async fn handle(
                     theirs.unwrap_or_else(ours).map(Body::whole)
                 }
             };
-            let mut response = closing_if_unread(response, &denial, version);
+            let mut response = response;
+            if may_be_unread(&denial) {
+                close_after(response.headers_mut(), version);
+            }
             let cookies = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref());
             match cookies {
                 Some(cookies) if record.is_session_over() => take_back(response.headers_mut(), cookies),
@@ -98,8 +102,16 @@ pub async fn handle(
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     standing.write(headers);
+    if connection.closes_next() || record.is_body_on_its_way() {
+        close_after(headers, version);
+    }
     record.answered(response.status());
     response.body_mut().carry(record);
+    if version == Version::HTTP_2
+        && let Some(reader) = connection.streams.current()
+    {
+        response.body_mut().pace(reader);
+    }
     Ok(response)
 }
 
@@ -115,7 +127,7 @@ async fn serve<'p>(
     policy: &'p Policy,
     connection: &Connection,
     parts: Parts,
-    body: Incoming,
+    body: Option<Inbound>,
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Response<Body>, Denial> {
@@ -151,7 +163,7 @@ async fn serve<'p>(
     {
         return Ok(answer.map(Body::whole));
     }
-    let judged = judge(worker, policy, &head, Some(body), record, standing).await?;
+    let judged = judge(worker, policy, &head, body, record, standing).await?;
     let Judged { route, found, permit, body, meter } = judged;
 
     match &route.handler {
@@ -186,7 +198,7 @@ async fn serve<'p>(
                 now: record.now(),
             };
             let (pools, now) = (worker.pools(), record.now().steady);
-            let meter = meter.as_deref();
+            let meter = meter.as_ref();
             let notes = record.notes();
             let answer =
                 forward::forward(pools, delivery, permit, parts, target, body, meter, &told, now, notes)
@@ -252,7 +264,7 @@ async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
     head: &'h Head<'_>,
-    body: Option<Incoming>,
+    body: Option<Inbound>,
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Judged<'p, 'h>, Denial> {
@@ -277,7 +289,10 @@ async fn judge<'p, 'h>(
         admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
     }
     let (mut body, meter) = match body {
-        Some(body) => RequestBody::admit(body, policy.front.body_bounds)?,
+        Some(body) => {
+            let (body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
+            (body, Some(meter))
+        }
         None => (RequestBody::Empty, None),
     };
     record.metered(meter.clone());
@@ -374,15 +389,18 @@ fn to_https(
     Ok(response)
 }
 
-/// Closes an HTTP/1.1 connection whose request was not read to its end, or may not have been: what is left of it
-/// must never be read as the next request.
-fn closing_if_unread(mut response: Response<Body>, denial: &Denial, version: Version) -> Response<Body> {
-    let unread = matches!(
+/// Whether what is left of a request must never be read as the next one: its head or the framing of its body is doubtful.
+fn may_be_unread(denial: &Denial) -> bool {
+    matches!(
         denial,
         Denial::BadRequest(_) | Denial::HeadersTooLarge | Denial::BodyTooLarge | Denial::RequestTimeout
-    );
-    if unread && version <= Version::HTTP_11 {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    )
+}
+
+/// Makes an answer of HTTP/1.1 its connection's last.
+#[cold]
+fn close_after(headers: &mut HeaderMap, version: Version) {
+    if version <= Version::HTTP_11 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }

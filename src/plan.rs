@@ -23,6 +23,8 @@ pub struct Plan {
     pub idle_timeout: Duration,
     /// Without progress of a body, either way.
     pub body_timeout: Duration,
+    /// The least bytes a second that a body must make, either way, after `body_timeout`; 0: any.
+    pub min_rate: u64,
     /// Bytes of a head that the HTTP library may buffer.
     pub header_size: usize,
     /// Header fields that the HTTP library may parse.
@@ -34,7 +36,9 @@ pub struct Plan {
     pub streams: u32,
     /// Connections at once, over all cores.
     pub connections_max: usize,
-    /// From the order to stop until what is not finished is given up.
+    /// From the order to stop until the drain begins.
+    pub drain_delay: Duration,
+    /// From the beginning of the drain until what is not finished is given up.
     pub drain: Duration,
     /// Which requests are logged.
     pub access: AccessLog,

@@ -3,6 +3,8 @@
 //! A record is written when it is dropped: with the answer's last byte, or when the client leaves before. It has no
 //! field that could hold a token, a query or a header of the client's.
 
+pub mod unread;
+
 use crate::accept::{Connection, forwarded};
 use crate::authenticate::{Access, Principal, Sources, credential};
 use crate::authorize::{Check, Permit};
@@ -11,7 +13,7 @@ use crate::decision::Refusal;
 use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
 use crate::desk::verdict::{Manner, Original};
 use crate::forward::{Broken, Cut, Destination, Meter, Notes};
-use crate::peer::{Caller, Peer, Relayed};
+use crate::peer::{Caller, Relayed};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
@@ -343,6 +345,16 @@ impl Record {
         self.meter = meter;
     }
 
+    /// Whether the client may still be sending its body.
+    pub fn is_body_on_its_way(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
+    }
+
+    /// The client did not read the answer.
+    pub fn not_read(&mut self) {
+        self.notes.detail = Some("the client did not read the answer in time".to_owned());
+    }
+
     /// It was refused.
     pub fn refused(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
@@ -453,46 +465,6 @@ impl Drop for Record {
         }
         self.connection.pulse.request_ends(worker.tick());
     }
-}
-
-/// Tells of bytes that were no HTTP: there is no request to make a record of.
-pub fn unreadable(worker: &Worker, connection: &Connection, error: &hyper::Error) {
-    let Peer { address, scheme } = connection.peer;
-    let now = Now::read();
-    let detail = error.to_string();
-    let too_large = error.is_parse_too_large();
-    let denial = if too_large { Denial::HeadersTooLarge } else { Denial::BadRequest(Malformed::Target) };
-    worker.counters().unrouted.record(&denial);
-    if worker.plan().access == AccessLog::Off {
-        return;
-    }
-    let line = Line {
-        unix: now.unix,
-        subsec_nanos: now.subsec_nanos,
-        level: access_log::level(Some(&denial), false),
-        request_id: b"",
-        client: address,
-        scheme,
-        version: "",
-        method: b"",
-        host: b"",
-        path: b"",
-        route: None,
-        status: denial.status().as_u16(),
-        code: Some(denial.code()),
-        shadow: None,
-        detail: Some(&detail),
-        subject: None,
-        issuer: None,
-        upstream: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        micros: 0,
-        upstream_micros: None,
-        complete: false,
-        verdict_for: None,
-    };
-    worker.log_line(|lines| line.write(worker.plan().style, lines));
 }
 
 /// The protocol's name, as logs write it.

@@ -71,7 +71,7 @@ impl Certificates {
             .map_err(|error| error.to_string())?
             .with_no_client_auth()
             .with_cert_resolver(self.0.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // Tickets instead of a session store: resumption works on every core without a lock that they share.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

@@ -1,22 +1,25 @@
 //! All that one core owns. Neither `Send` nor `Sync`: no other core can touch it.
 
 use crate::accept::Connection;
-use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick};
+use crate::accept::handshake::TlsLog;
+use crate::accept::pulse::{Order, Overdue, Patience, SWEEP, Tick, ticks};
+use crate::accept::reader::{OfConnection, Pace};
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
+use crate::denial::{Denial, Malformed};
 use crate::desk::verdict;
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::recent::{Recent, Recorder};
+use crate::record::unread;
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
 use crate::tls::Certificates;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use std::cell::{Cell, RefCell, RefMut};
-use std::future::Future;
 use std::io;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -26,6 +29,8 @@ use tokio::sync::Notify;
 
 /// How many verified tokens a core remembers.
 const TOKENS: usize = 16_384;
+/// How long a connection that is about to close waits for a request that is on its way.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Access lines are handed over when so many bytes have gathered, or at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
 
@@ -49,16 +54,6 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// The executor of HTTP/2 streams: this core.
-#[derive(Clone, Copy, Debug)]
-pub struct ThisCore;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for ThisCore {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
 /// One core.
 pub struct Worker {
     index: usize,
@@ -72,13 +67,14 @@ pub struct Worker {
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
     http1: http1::Builder,
-    http2: http2::Builder<ThisCore>,
     connections: RefCell<Vec<Weak<Connection>>>,
     open: Cell<usize>,
     started: Instant,
     clock: Cell<Now>,
     tick: Cell<Tick>,
+    closing: Cell<bool>,
     draining: Cell<bool>,
+    tls_log: TlsLog,
     drain_wakers: RefCell<Vec<Waker>>,
     emptied: Notify,
 }
@@ -109,13 +105,14 @@ impl Worker {
             request_ids: RequestIds::seeded()
                 .map_err(|_| io::Error::other("the system gives no random numbers"))?,
             http1: http1_settings(&plan),
-            http2: http2_settings(&plan),
             connections: RefCell::new(Vec::new()),
             open: Cell::new(0),
             started: Instant::now(),
             clock: Cell::new(Now::read()),
             tick: Cell::new(0),
+            closing: Cell::new(false),
             draining: Cell::new(false),
+            tls_log: TlsLog::default(),
             drain_wakers: RefCell::new(Vec::new()),
             emptied: Notify::new(),
         })
@@ -171,9 +168,14 @@ impl Worker {
         &self.http1
     }
 
-    /// How connections of HTTP/2 are served.
-    pub fn http2(&self) -> &http2::Builder<ThisCore> {
-        &self.http2
+    /// How a connection of HTTP/2 is served.
+    pub fn http2(&self, executor: OfConnection) -> http2::Builder<OfConnection> {
+        http2_settings(&self.plan, executor)
+    }
+
+    /// Which failures of TLS were logged lately.
+    pub fn tls_log(&self) -> &TlsLog {
+        &self.tls_log
     }
 
     /// What time it is, by one reading of the steady clock: the wall clock was read beside it at the last sweep, a
@@ -211,7 +213,7 @@ impl Worker {
         self.counters.connections_open.add(1);
         self.connections.borrow_mut().push(Rc::downgrade(connection));
         if self.draining.get() {
-            connection.pulse.command(Order::Drain);
+            connection.pulse.command(Order::Drain, self.tick());
         }
     }
 
@@ -224,21 +226,42 @@ impl Worker {
         }
     }
 
-    /// A connection was closed because something did not come in time.
-    pub fn overdue(&self, _connection: &Connection, overdue: Overdue) {
+    /// Counts a connection that was closed because something did not come in time.
+    pub fn overdue(&self, overdue: Overdue) {
         match overdue {
             Overdue::Head => self.counters.head_timeouts.add(1),
             Overdue::Idle => self.counters.idle_timeouts.add(1),
             Overdue::Reader => self.counters.reader_timeouts.add(1),
             Overdue::Drain => self.counters.drain_timeouts.add(1),
+            // Nobody was late: the connection was about to close, and no request came.
+            Overdue::Farewell => {}
         }
     }
 
-    /// A connection broke, or what came over it was not HTTP.
-    pub fn broken(&self, connection: &Connection, error: &hyper::Error) {
-        if error.is_parse() || error.is_parse_too_large() {
-            crate::record::unreadable(self, connection, error);
-        }
+    /// Logs and counts bytes that were not HTTP. Returns the answer to them, where they deserve one.
+    pub fn unreadable(&self, connection: &Connection, error: &hyper::Error) -> Option<Box<[u8]>> {
+        let denial = match (error.is_parse_too_large(), error.is_parse()) {
+            (true, _) => Denial::HeadersTooLarge,
+            (false, true) => Denial::BadRequest(Malformed::Target),
+            (false, false) => return None,
+        };
+        Some(unread::refuse(self, connection, denial, &error.to_string()))
+    }
+
+    /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
+    pub fn slow_head(&self, connection: &Connection) -> Box<[u8]> {
+        let detail = "the head of the request took longer than header_timeout";
+        unread::refuse(self, connection, Denial::RequestTimeout, detail)
+    }
+
+    /// From now on each answer of HTTP/1.1 is its connection's last.
+    pub fn announce_end(&self) {
+        self.closing.set(true);
+    }
+
+    /// Whether it is.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     /// Whether the worker takes no new connections. Otherwise the task of `cx` is woken when that begins.
@@ -275,28 +298,35 @@ impl Worker {
 
     fn command_all(&self, order: Order) {
         for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
-            connection.pulse.command(order);
+            connection.pulse.command(order, self.tick());
         }
     }
 
     /// Looks after deadlines, idle upstream connections and the log, a few times a second.
     pub async fn sweep(self: Rc<Self>) {
-        let millis = |duration: Duration| Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX);
+        // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
+        let late = |duration: Duration| ticks(duration.saturating_add(SWEEP));
+        let pace = Pace { grace: late(self.plan.body_timeout), bytes_per_second: self.plan.min_rate };
         let patience = Patience {
-            head: millis(self.plan.header_timeout),
-            idle: millis(self.plan.idle_timeout),
-            reader: millis(self.plan.body_timeout),
+            head: late(self.plan.header_timeout),
+            idle: late(self.plan.idle_timeout),
+            farewell: late(FAREWELL),
+            pace,
         };
         let mut interval = tokio::time::interval(SWEEP);
         loop {
             interval.tick().await;
             let now = Now::read();
             self.clock.set(now);
-            let tick = millis(now.steady.saturating_duration_since(self.started));
+            let tick = ticks(now.steady.saturating_duration_since(self.started));
             self.tick.set(tick);
             self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
                 Some(connection) => {
                     connection.pulse.examine(tick, patience);
+                    let given_up = connection.streams.examine(tick, pace);
+                    if given_up > 0 {
+                        self.counters.stream_reader_timeouts.add(given_up);
+                    }
                     true
                 }
                 None => false,
@@ -335,8 +365,8 @@ fn header_size(plan: &Plan) -> usize {
     plan.header_size + if plan.is_asked { verdict::ROOM_BYTES } else { 0 }
 }
 
-fn http2_settings(plan: &Plan) -> http2::Builder<ThisCore> {
-    let mut http2 = http2::Builder::new(ThisCore);
+fn http2_settings(plan: &Plan, executor: OfConnection) -> http2::Builder<OfConnection> {
+    let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(plan.streams)

@@ -1,11 +1,17 @@
 //! One connection: HTTP/1.1 or HTTP/2 over a stream, within its bounds, until either side is done with it.
 
+use super::linger::{linger, say};
 use super::pulse::{Order, Overdue, Pulse, Tick};
+use super::reader::{OfConnection, Streams};
 use super::stream::Watched;
+use crate::forward::Unread;
 use crate::peer::Peer;
 use crate::pipeline;
 use crate::worker::Worker;
 use http::HeaderValue;
+use http_body::Body;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
@@ -14,7 +20,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What belongs to one connection and serves all its requests.
 #[derive(Debug)]
@@ -29,7 +35,13 @@ pub struct Connection {
     pub forwarded_for: HeaderValue,
     /// The last `Forwarded` value, and the host that it was made for: on one connection the host seldom changes.
     pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// Its HTTP/2 streams.
+    pub streams: Streams,
     fragment: Cell<bool>,
+    /// How the head began that was read last: all that is known of a request that cannot be read.
+    beginning: RefCell<Vec<u8>>,
+    unread: Cell<bool>,
+    http2: Cell<bool>,
     worker: Rc<Worker>,
 }
 
@@ -42,7 +54,11 @@ impl Connection {
             redirect,
             forwarded_for: address.expect("an address is written in visible ASCII"),
             forwarded: RefCell::new(None),
+            streams: Streams::default(),
             fragment: Cell::new(false),
+            beginning: RefCell::default(),
+            unread: Cell::new(false),
+            http2: Cell::new(false),
             worker,
         }
     }
@@ -58,11 +74,78 @@ impl Connection {
     pub(super) fn head_begins(&self, bytes: &[u8]) {
         let line = bytes.iter().position(|b| *b == b'\n').map_or(bytes, |end| &bytes[..end]);
         self.fragment.set(line.contains(&b'#'));
+        let mut beginning = self.beginning.borrow_mut();
+        beginning.clear();
+        beginning.extend_from_slice(&line[..line.len().min(BEGINNING)]);
+    }
+
+    /// How the head began that was read last: a part of its first line. Empty over HTTP/2.
+    pub fn beginning(&self) -> Vec<u8> {
+        self.beginning.borrow().clone()
     }
 
     /// Whether the request whose head was just read had a fragment in its target.
     pub fn take_fragment(&self) -> bool {
         self.fragment.take()
+    }
+
+    /// Whether the next answer of HTTP/1.1 is the connection's last, and has to say so (RFC 9112 section 9.6).
+    pub fn closes_next(&self) -> bool {
+        self.unread.get() || self.pulse.is_leaving() || self.worker.is_closing()
+    }
+
+    /// Reads what is left of a body and drops it, within bounds.
+    fn discard(self: Rc<Self>, mut body: Incoming, bytes_max: u64, time: Duration) {
+        // The body's bytes are no head of a request: the connection is busy until they are read.
+        self.pulse.request_begins();
+        tokio::task::spawn_local(async move {
+            let read = async {
+                let mut bytes = 0;
+                while bytes <= bytes_max {
+                    match body.frame().await {
+                        Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+                        Some(Err(_)) | None => break,
+                    }
+                }
+            };
+            // However it ends, the request was answered.
+            let _ = tokio::time::timeout(time, read).await;
+            drop(body);
+            self.pulse.request_ends(self.tick());
+        });
+    }
+}
+
+/// How much of a head's first line is kept for the log.
+const BEGINNING: usize = 128;
+/// Bytes of a refused request's body that are read and dropped over HTTP/2, so that a client that sends all before it
+/// reads anything gets the refusal.
+const DISCARDED_MAX: u64 = 64 << 20;
+/// A body of which this much is announced and left is read over HTTP/1.1, and the connection stays open.
+const SMALL: u64 = 64 * 1024;
+/// How long that may take.
+const SMALL_TIME: Duration = Duration::from_secs(2);
+
+impl Unread for Connection {
+    /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and dropped: many clients report a
+    /// reset stream although the answer came whole (RFC 9113 section 8.1 forbids that), and once the announced length is
+    /// met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger one, the answer says
+    /// `Connection: close`, and [`linger`] reads on after it (RFC 9112 section 9.6).
+    fn left(self: Rc<Self>, body: Incoming, expects_continue: bool) {
+        if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if self.http2.get() {
+            let time = self.worker.plan().body_timeout;
+            return self.discard(body, DISCARDED_MAX, time);
+        }
+        // To read a body that waits for `100 Continue` would ask for it.
+        let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
+        if small && !expects_continue && !self.closes_next() {
+            self.discard(body, SMALL, SMALL_TIME);
+        } else {
+            self.unread.set(true);
+        }
     }
 }
 
@@ -79,6 +162,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let worker = connection.worker.clone();
+    let http2 = protocol == Protocol::Http2;
+    connection.http2.set(http2);
+    connection.pulse.serves(http2, worker.tick());
     let io = TokioIo::new(Watched::new(stream, connection.clone(), protocol));
     let service = {
         let connection = connection.clone();
@@ -94,30 +180,39 @@ where
                     Some(Order::Close(overdue)) => return Poll::Ready(Err(overdue)),
                     Some(Order::Drain) if !draining => {
                         draining = true;
-                        Pin::new(&mut http).graceful_shutdown();
+                        // An idle connection waits a moment: a request may be on its way. Its answer says `close`.
+                        if connection.pulse.is_active() {
+                            Pin::new(&mut http).graceful_shutdown();
+                        }
                     }
                     Some(Order::Drain) | None => {}
                 }
                 Pin::new(&mut http).poll(cx).map(Ok)
             })
             .await;
-            if let Ok(Err(error)) = &end {
-                worker.broken(&connection, error);
-            }
-            let stream = http.into_parts().io.into_inner().into_inner();
+            let (stream, withheld) = http.into_parts().io.into_inner().into_inner();
             match end {
-                Ok(Ok(())) if draining => {}
-                Ok(_) => linger(stream).await,
+                Ok(Ok(())) => linger(stream, worker.plan().body_timeout).await,
+                Ok(Err(error)) => {
+                    if let Some(answer) = worker.unreadable(&connection, &error)
+                        && withheld
+                    {
+                        return say(stream, &answer).await;
+                    }
+                    linger(stream, worker.plan().body_timeout).await;
+                }
                 Err(overdue) => {
-                    worker.overdue(&connection, overdue);
+                    worker.overdue(overdue);
                     if overdue == Overdue::Head {
-                        say_timeout(stream).await;
+                        let answer = worker.slow_head(&connection);
+                        say(stream, &answer).await;
                     }
                 }
             }
         }
         Protocol::Http2 => {
-            let mut http = pin!(worker.http2().serve_connection(io, service));
+            let http = worker.http2(OfConnection(connection.clone())).serve_connection(io, service);
+            let mut http = pin!(http);
             let mut draining = false;
             let end = poll_fn(|cx| {
                 match connection.pulse.order(cx) {
@@ -131,45 +226,19 @@ where
                 http.as_mut().poll(cx).map(Ok)
             })
             .await;
+            if connection.pulse.is_retired() {
+                worker.overdue(Overdue::Idle);
+            }
             match end {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => worker.broken(&connection, &error),
-                Err(overdue) => worker.overdue(&connection, overdue),
+                Ok(Err(error)) => drop(worker.unreadable(&connection, &error)),
+                Err(overdue) => {
+                    worker.overdue(overdue);
+                    if overdue == Overdue::Head {
+                        drop(worker.slow_head(&connection));
+                    }
+                }
             }
         }
     }
-}
-
-/// Tells a client whose head did not come in time (RFC 9110 section 15.5.9). It need not listen.
-async fn say_timeout<S: AsyncWrite + Unpin>(mut stream: S) {
-    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    let say = async {
-        stream.write_all(answer).await?;
-        stream.shutdown().await
-    };
-    // The client may be gone, and is late in any case.
-    let _ = tokio::time::timeout(Duration::from_secs(1), say).await;
-}
-
-/// Closes a connection in two steps: says that nothing more will be sent, then reads and drops for a moment what the
-/// client still sends. A socket closed with unread bytes is reset, and the reset may overtake our last answer: that a
-/// body is too large, say, to a client that is still sending it (RFC 9112 section 9.6). A client that has closed its
-/// end is not waited for.
-pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
-    const MOMENT: Duration = Duration::from_secs(1);
-    const BYTES_MAX: usize = 4 << 20;
-    let read = async {
-        stream.shutdown().await?;
-        let mut sink = vec![0; 16 * 1024];
-        let mut bytes = 0;
-        while bytes < BYTES_MAX {
-            match stream.read(&mut sink).await? {
-                0 => break,
-                read => bytes += read,
-            }
-        }
-        std::io::Result::Ok(())
-    };
-    // However it ends, the connection is closed next.
-    let _ = tokio::time::timeout(MOMENT, read).await;
 }

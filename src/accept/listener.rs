@@ -1,8 +1,12 @@
 //! Listening sockets, one of each kind for each core, and the loop that accepts from one.
 
-use super::connection::{Connection, Protocol, linger, serve};
+use super::connection::{Connection, Protocol, serve};
+use super::handshake::{failed, shake_hands};
+use super::linger::say;
+use super::pulse::Order;
 use crate::journal::Level;
 use crate::peer::{Peer, Scheme};
+use crate::respond::tls_failure::TlsFailure;
 use crate::worker::Worker;
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
@@ -15,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -210,16 +213,19 @@ impl Drop for Open {
     }
 }
 
-/// The first bytes of a connection, without taking them. None when there are none in time, or none yet when the core
-/// drains: whoever has not begun to speak is not waited for.
+/// The first bytes of a connection, without taking them. None when there are none in time. While the core drains, a
+/// moment is time enough for a request that is on its way.
 async fn first_bytes(worker: &Worker, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
-        let mut peek = pin!(tokio::time::timeout(worker.plan().header_timeout, stream.peek(&mut first)));
-        poll_fn(|cx| match peek.as_mut().poll(cx) {
-            Poll::Ready(peeked) => Poll::Ready(peeked.ok().and_then(Result::ok)),
-            Poll::Pending if connection.pulse.order(cx).is_some() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+        let mut peek = pin!(stream.peek(&mut first));
+        poll_fn(|cx| match (peek.as_mut().poll(cx), connection.pulse.order(cx)) {
+            (Poll::Ready(peeked), _) => Poll::Ready(peeked.ok()),
+            (Poll::Pending, Some(Order::Close(overdue))) => {
+                worker.overdue(overdue);
+                Poll::Ready(None)
+            }
+            (Poll::Pending, Some(Order::Drain) | None) => Poll::Pending,
         })
         .await?
     };
@@ -230,29 +236,25 @@ async fn encrypted(worker: &Worker, connection: &Rc<Connection>, stream: TcpStre
     let Some(first) = first_bytes(worker, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
         // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
-        worker.counters().tls_failures.add(1);
+        failed(worker, connection, TlsFailure::Cleartext, "HTTP in cleartext on a port for TLS");
         return say_wrong_port(stream).await;
     }
-    match tokio::time::timeout(worker.plan().header_timeout, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-            serve(connection.clone(), stream, protocol).await;
-        }
-        Ok(Err(_)) | Err(_) => worker.counters().tls_failures.add(1),
+    connection.pulse.handshake_begins();
+    if let Some(stream) = shake_hands(worker, connection, stream, acceptor).await {
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+        serve(connection.clone(), stream, protocol).await;
     }
 }
 
-/// Tells a client that speaks HTTP to the TLS port.
-async fn say_wrong_port(mut stream: TcpStream) {
+/// Answers a client that speaks HTTP to the TLS port.
+async fn say_wrong_port(stream: TcpStream) {
     const BODY: &str = "This port speaks HTTPS. Use https:// in the address.\n";
     let answer = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );
-    // Whether it reads that is its own affair.
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(answer.as_bytes())).await;
-    linger(stream).await;
+    say(stream, answer.as_bytes()).await;
 }
 
 /// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.

@@ -6,8 +6,12 @@
 
 pub mod connection;
 pub mod forwarded;
+mod frames;
+pub mod handshake;
+mod linger;
 pub mod listener;
 pub mod pulse;
+pub mod reader;
 mod stream;
 
 pub use connection::Connection;
@@ -26,10 +30,21 @@ use tokio::sync::watch;
 /// The sockets of one core, with what each does.
 pub type Sockets = Vec<(std::net::TcpListener, Entry)>;
 
+/// How near the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Everything is served.
+    Serving,
+    /// The same, but each answer of HTTP/1.1 is its connection's last.
+    Closing,
+    /// Nothing new begins.
+    Draining,
+}
+
 /// The running cores.
 #[derive(Debug)]
 pub struct Gateway {
-    drain: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -39,36 +54,42 @@ impl Gateway {
     /// # Errors
     /// When a thread or its runtime cannot be made.
     pub fn start(shared: &Arc<Shared>, plan: Plan, sockets: Vec<Sockets>) -> io::Result<Self> {
-        let (drain, draining) = watch::channel(false);
+        let (phase, watched) = watch::channel(Phase::Serving);
         let admission = Arc::new(Admission::new(plan.connections_max));
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let (shared, admission, draining) = (shared.clone(), admission.clone(), draining.clone());
+            let (shared, admission, watched) = (shared.clone(), admission.clone(), watched.clone());
             let journal = shared.journal.clone();
             let runtime_ready = move || -> io::Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default())?;
-                runtime.block_on(core(index, shared, plan, sockets, admission, draining))
+                runtime.block_on(core(index, shared, plan, sockets, admission, watched))
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = runtime_ready() {
                     // Without its core a share of all connections would hang in a queue that nobody reads.
                     let error = error.to_string();
                     let fields = [("core", index.into()), ("error", (&error).into())];
-                    journal.event_with(Level::Error, "a core cannot work", &fields);
+                    journal.event_with(Level::Error, "worker failed to start", &fields);
                     journal.close();
                     std::process::exit(1);
                 }
             })?;
             threads.push(thread);
         }
-        Ok(Self { drain, threads })
+        Ok(Self { phase, threads })
+    }
+
+    /// Goes on accepting and answering, but asks the clients of HTTP/1.1 to connect anew with each answer: a load balancer
+    /// is about to learn that the gateway is not ready.
+    pub fn announce_end(&self) {
+        self.phase.send_replace(Phase::Closing);
     }
 
     /// Stops accepting; what is being answered goes on, within `[server] drain`.
     pub fn drain(&self) {
-        self.drain.send_replace(true);
+        self.phase.send_replace(Phase::Draining);
     }
 
     /// Whether every core has ended.
@@ -84,7 +105,7 @@ async fn core(
     plan: Plan,
     sockets: Sockets,
     admission: Arc<Admission>,
-    mut draining: watch::Receiver<bool>,
+    mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let worker = Rc::new(Worker::new(index, &shared, plan)?);
     for (socket, entry) in sockets {
@@ -92,8 +113,10 @@ async fn core(
         tokio::task::spawn_local(listener::run(worker.clone(), listener, entry, admission.clone()));
     }
     tokio::task::spawn_local(worker.clone().sweep());
-    // An error means that whoever would ask us to drain is gone: then it is time to drain as well.
-    let _ = draining.wait_for(|draining| *draining).await;
+    // An error means that the thread that would ask for the drain is gone: then it is time to drain as well.
+    let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
+    worker.announce_end();
+    let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     worker.drain().await;
     Ok(())
 }

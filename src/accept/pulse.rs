@@ -1,9 +1,9 @@
 //! What a connection is waiting for, and since when.
 //!
-//! Deadlines are kept by one sweep a core (see [`crate::worker`]) that looks at every pulse a few times a second,
-//! so that a request starts no timer and reads no clock for them. A deadline is therefore kept to within
-//! [`SWEEP`].
+//! One sweep a core (see [`crate::worker`]) keeps all deadlines: it looks at every pulse a few times a second, so that a
+//! request starts no timer and reads no clock. A deadline passes up to two [`SWEEP`]s late and never early.
 
+use crate::accept::reader::Pace;
 use std::cell::Cell;
 use std::fmt;
 use std::task::{Context, Waker};
@@ -15,10 +15,15 @@ pub const SWEEP: Duration = Duration::from_millis(250);
 /// Milliseconds on a core's own coarse clock, which its sweep advances.
 pub type Tick = u64;
 
-/// What a connection is told to do.
+/// A span on the coarse clock.
+pub fn ticks(duration: Duration) -> Tick {
+    Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX)
+}
+
+/// What a connection must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Finish what is being answered, then close.
+    /// Answer what is on its way, then close.
     Drain,
     /// Close now.
     Close(Overdue),
@@ -31,21 +36,25 @@ pub enum Overdue {
     Head,
     /// A request, the first or another.
     Idle,
-    /// The client's reading of what was sent to it.
+    /// The client's reading of its answers.
     Reader,
     /// The end of the drain.
     Drain,
+    /// A request on a connection that is about to close.
+    Farewell,
 }
 
-/// The limits that a pulse is held to, in milliseconds.
+/// The limits of a pulse, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// From the first byte of a head to its last.
     pub head: Tick,
     /// Between two requests.
     pub idle: Tick,
-    /// How long a write may make no progress.
-    pub reader: Tick,
+    /// How long a connection that is about to close waits for a request that is on its way.
+    pub farewell: Tick,
+    /// How slowly a client may read.
+    pub pace: Pace,
 }
 
 /// What a connection without a request in progress waits for.
@@ -53,6 +62,8 @@ pub struct Patience {
 enum Wait {
     /// The first byte of all.
     First,
+    /// The end of the TLS handshake, which has a timer of its own.
+    Handshake,
     /// The rest of a head.
     Head,
     /// Another request.
@@ -61,10 +72,17 @@ enum Wait {
 
 /// The state of one connection, shared by its task, its requests and its core's sweep. All on one thread.
 pub struct Pulse {
+    http2: Cell<bool>,
     active: Cell<u32>,
     wait: Cell<Wait>,
     since: Cell<Tick>,
     blocked: Cell<Option<Tick>>,
+    /// How long writes were blocked before now, and the bytes written, since the connection was last idle.
+    stalled: Cell<Tick>,
+    written: Cell<u64>,
+    answering: Cell<bool>,
+    leaving: Cell<bool>,
+    retired: Cell<bool>,
     order: Cell<Option<Order>>,
     waker: Cell<Option<Waker>>,
 }
@@ -82,36 +100,77 @@ impl Pulse {
     /// A connection that was just accepted: its first head is due as if it had begun.
     pub fn new(tick: Tick) -> Self {
         Self {
+            http2: Cell::new(false),
             active: Cell::new(0),
             wait: Cell::new(Wait::First),
             since: Cell::new(tick),
             blocked: Cell::new(None),
+            stalled: Cell::new(0),
+            written: Cell::new(0),
+            answering: Cell::new(false),
+            leaving: Cell::new(false),
+            retired: Cell::new(false),
             order: Cell::new(None),
             waker: Cell::new(None),
         }
     }
 
-    /// Bytes arrived. True when they are the first of a request's head.
+    /// The first bytes are those of a TLS handshake.
+    pub fn handshake_begins(&self) {
+        self.wait.set(Wait::Handshake);
+    }
+
+    /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
+    pub fn serves(&self, http2: bool, tick: Tick) {
+        self.http2.set(http2);
+        if self.wait.replace(Wait::First) == Wait::Handshake {
+            self.since.set(tick);
+        }
+    }
+
+    /// Bytes of HTTP/1.1 arrived. True when they are the first of a request's head.
     pub fn received(&self, tick: Tick) -> bool {
         if self.active.get() > 0 || self.wait.get() == Wait::Head {
             return false;
         }
-        if self.wait.replace(Wait::Head) == Wait::Next {
+        self.head_begins(tick);
+        true
+    }
+
+    /// The first bytes of a head arrived. The first head of a connection is due since the connection was ready.
+    pub fn head_begins(&self, tick: Tick) {
+        if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(tick);
         }
-        true
+    }
+
+    /// A frame of HTTP/2 arrived to its end, and with it the head that was on its way, if one was: whether it becomes a
+    /// request is the library's decision.
+    pub fn frame_ends(&self, head: bool, tick: Tick) {
+        if head || self.wait.get() == Wait::First {
+            self.wait.set(Wait::Next);
+            self.since.set(tick);
+        }
     }
 
     /// A request's head is complete.
     pub fn request_begins(&self) {
-        self.active.set(self.active.get() + 1);
-        self.wait.set(Wait::Next);
+        if self.active.replace(self.active.get() + 1) == 0 {
+            self.stalled.set(0);
+            self.written.set(0);
+        }
+        self.answering.set(true);
+        if !self.http2.get() {
+            self.wait.set(Wait::Next);
+        }
     }
 
     /// A request's answer is handed over in full, or given up.
     pub fn request_ends(&self, tick: Tick) {
         self.active.set(self.active.get().saturating_sub(1));
-        self.since.set(tick);
+        if self.wait.get() != Wait::Head {
+            self.since.set(tick);
+        }
     }
 
     /// A write could not go on.
@@ -121,9 +180,25 @@ impl Pulse {
         }
     }
 
-    /// A write went on.
-    pub fn write_progressed(&self) {
-        self.blocked.set(None);
+    /// A write of this many bytes went on.
+    pub fn write_progressed(&self, bytes: usize, tick: impl FnOnce() -> Tick) {
+        self.written.set(self.written.get() + bytes as u64);
+        if let Some(since) = self.blocked.take() {
+            self.stalled.set(self.stalled.get() + tick().saturating_sub(since));
+        }
+    }
+
+    /// All that was to be written is written.
+    pub fn flushed(&self) {
+        if self.active.get() == 0 {
+            self.answering.set(false);
+        }
+    }
+
+    /// Whether an answer of the pipeline may be under way. Otherwise whatever is written comes from the HTTP library
+    /// alone: its answer to bytes that are not HTTP.
+    pub fn is_answering(&self) -> bool {
+        self.answering.get()
     }
 
     /// Whether a request is being answered.
@@ -131,32 +206,64 @@ impl Pulse {
         self.active.get() > 0
     }
 
+    /// Whether the connection closes after what is on its way.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Whether it closes because it was idle for long.
+    pub fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
     /// Looks for a deadline that has passed, and orders the connection closed if there is one.
     pub fn examine(&self, tick: Tick, patience: Patience) {
         let late = |since: Tick, patience: Tick| tick.saturating_sub(since) >= patience;
-        if self.blocked.get().is_some_and(|since| late(since, patience.reader)) {
-            return self.command(Order::Close(Overdue::Reader));
+        if let Some(since) = self.blocked.get() {
+            let stall = tick.saturating_sub(since);
+            let all = self.stalled.get().saturating_add(stall);
+            if stall >= patience.pace.grace || all >= patience.pace.allowance(self.written.get()) {
+                return self.command(Order::Close(Overdue::Reader), tick);
+            }
         }
-        if self.active.get() > 0 {
-            return;
-        }
-        let (patience, overdue) = match self.wait.get() {
-            Wait::First => (patience.head, Overdue::Idle),
-            Wait::Head => (patience.head, Overdue::Head),
-            Wait::Next => (patience.idle, Overdue::Idle),
-        };
-        if late(self.since.get(), patience) {
-            self.command(Order::Close(overdue));
+        let (http2, idle) = (self.http2.get(), self.active.get() == 0);
+        match self.wait.get() {
+            // Half a head of HTTP/2 holds up all streams of its connection.
+            Wait::Head if (idle || http2) && late(self.since.get(), patience.head) => {
+                self.command(Order::Close(Overdue::Head), tick);
+            }
+            Wait::First | Wait::Next if idle && self.leaving.get() => {
+                if late(self.since.get(), patience.farewell) {
+                    self.command(Order::Close(Overdue::Farewell), tick);
+                }
+            }
+            Wait::First if idle && late(self.since.get(), patience.head) => {
+                self.command(Order::Close(Overdue::Idle), tick);
+            }
+            Wait::Next if idle && late(self.since.get(), patience.idle) => {
+                if http2 {
+                    // HTTP/2 can say goodbye first; a request that is on its way is answered (RFC 9113 section 6.8).
+                    self.retired.set(true);
+                    self.command(Order::Drain, tick);
+                } else {
+                    self.command(Order::Close(Overdue::Idle), tick);
+                }
+            }
+            Wait::First | Wait::Handshake | Wait::Head | Wait::Next => {}
         }
     }
 
     /// Gives an order; one to close is never weakened to one to drain.
-    pub fn command(&self, order: Order) {
-        if !matches!(self.order.get(), Some(Order::Close(_))) {
-            self.order.set(Some(order));
-            if let Some(waker) = self.waker.take() {
-                waker.wake();
-            }
+    pub fn command(&self, order: Order, tick: Tick) {
+        if matches!(self.order.get(), Some(Order::Close(_))) || self.order.get() == Some(order) {
+            return;
+        }
+        self.order.set(Some(order));
+        if !self.leaving.replace(true) && self.wait.get() != Wait::Head {
+            self.since.set(tick);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
@@ -177,11 +284,26 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience = Patience { head: 10_000, idle: 75_000, reader: 30_000 };
+    const PATIENCE: Patience = Patience {
+        head: 10_000,
+        idle: 75_000,
+        farewell: 1_000,
+        pace: Pace { grace: 30_000, bytes_per_second: 500 },
+    };
 
     fn order_after(pulse: &Pulse, tick: Tick) -> Option<Order> {
         pulse.examine(tick, PATIENCE);
         pulse.order(&Context::from_waker(Waker::noop()))
+    }
+
+    fn served_once(http2: bool, ended: Tick) -> Pulse {
+        let pulse = Pulse::new(0);
+        pulse.serves(http2, 0);
+        pulse.head_begins(0);
+        pulse.frame_ends(true, 0);
+        pulse.request_begins();
+        pulse.request_ends(ended);
+        pulse
     }
 
     #[test]
@@ -200,9 +322,7 @@ mod tests {
 
     #[test]
     fn bytes_that_trickle_in_do_not_extend_the_deadline_of_a_head() {
-        let pulse = Pulse::new(0);
-        pulse.request_begins();
-        pulse.request_ends(1_000);
+        let pulse = served_once(false, 1_000);
         assert!(pulse.received(2_000));
         assert!(!pulse.received(11_999));
         assert_eq!(order_after(&pulse, 11_999), None);
@@ -211,11 +331,41 @@ mod tests {
 
     #[test]
     fn an_idle_connection_has_the_longer_patience() {
-        let pulse = Pulse::new(0);
-        pulse.request_begins();
-        pulse.request_ends(1_000);
+        let pulse = served_once(false, 1_000);
         assert_eq!(order_after(&pulse, 75_999), None);
         assert_eq!(order_after(&pulse, 76_000), Some(Order::Close(Overdue::Idle)));
+    }
+
+    /// RFC 9113 section 9.1: a server keeps idle connections open as long as possible, and sends GOAWAY before it closes one.
+    #[test]
+    fn an_idle_connection_of_http_2_says_goodbye_before_it_closes() {
+        let pulse = served_once(true, 1_000);
+        pulse.frame_ends(false, 30_000);
+        assert_eq!(order_after(&pulse, 75_999), None, "a PING begins no head and is no request");
+        assert_eq!(order_after(&pulse, 76_000), Some(Order::Drain));
+        assert!(pulse.is_leaving() && pulse.is_retired());
+        assert_eq!(order_after(&pulse, 76_999), Some(Order::Drain));
+        assert_eq!(order_after(&pulse, 77_000), Some(Order::Close(Overdue::Farewell)));
+    }
+
+    #[test]
+    fn half_a_head_of_http_2_is_due_although_other_streams_are_answered() {
+        let pulse = served_once(true, 0);
+        pulse.request_begins();
+        pulse.head_begins(1_000);
+        pulse.request_begins();
+        pulse.request_ends(5_000);
+        assert_eq!(order_after(&pulse, 10_999), None);
+        assert_eq!(order_after(&pulse, 11_000), Some(Order::Close(Overdue::Head)));
+    }
+
+    #[test]
+    fn a_head_of_http_2_that_becomes_no_request_leaves_the_connection_idle() {
+        let pulse = served_once(true, 0);
+        pulse.head_begins(1_000);
+        pulse.frame_ends(true, 2_000);
+        assert_eq!(order_after(&pulse, 76_999), None);
+        assert_eq!(order_after(&pulse, 77_000), Some(Order::Drain));
     }
 
     #[test]
@@ -226,22 +376,51 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_drains_waits_a_moment_for_what_is_on_its_way() {
+        let pulse = served_once(false, 0);
+        pulse.command(Order::Drain, 50_000);
+        assert_eq!(order_after(&pulse, 50_999), Some(Order::Drain));
+        pulse.request_begins();
+        assert_eq!(order_after(&pulse, 90_000), Some(Order::Drain));
+        pulse.request_ends(90_000);
+        assert_eq!(order_after(&pulse, 91_000), Some(Order::Close(Overdue::Farewell)));
+    }
+
+    #[test]
     fn a_client_that_stops_reading_is_closed_unless_it_goes_on() {
         let pulse = Pulse::new(0);
         pulse.request_begins();
         pulse.write_blocked(0);
         pulse.write_blocked(20_000);
-        pulse.write_progressed();
+        pulse.write_progressed(1 << 20, || 25_000);
         pulse.write_blocked(29_000);
         assert_eq!(order_after(&pulse, 30_000), None);
         assert_eq!(order_after(&pulse, 59_000), Some(Order::Close(Overdue::Reader)));
     }
 
     #[test]
+    fn a_client_that_reads_steadily_and_too_slowly_is_closed() {
+        let pulse = Pulse::new(0);
+        pulse.request_begins();
+        for second in 0..40 {
+            pulse.write_blocked(second * 1_000);
+            let order = order_after(&pulse, second * 1_000 + 999);
+            // 10 bytes a second, where 500 are the least: the grace of 30 s is used up.
+            let closed = second * 1_000 + 999 >= 30_000 + second * 20;
+            assert_eq!(order.is_some(), closed, "second {second}");
+            if closed {
+                return assert_eq!(order, Some(Order::Close(Overdue::Reader)));
+            }
+            pulse.write_progressed(10, || (second + 1) * 1_000);
+        }
+        panic!("it was never closed");
+    }
+
+    #[test]
     fn an_order_to_close_is_not_weakened() {
         let pulse = Pulse::new(0);
-        pulse.command(Order::Close(Overdue::Drain));
-        pulse.command(Order::Drain);
+        pulse.command(Order::Close(Overdue::Drain), 0);
+        pulse.command(Order::Drain, 0);
         assert_eq!(pulse.order(&Context::from_waker(Waker::noop())), Some(Order::Close(Overdue::Drain)));
     }
 }

@@ -1,6 +1,7 @@
 //! A connection's byte stream, watched: reads and writes feed its [`Pulse`](super::pulse::Pulse).
 
 use super::connection::{Connection, Protocol};
+use super::frames::{Scanner, Seen};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,22 +13,52 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Watched<S> {
     stream: S,
     connection: Rc<Connection>,
-    protocol: Protocol,
+    /// Over HTTP/2: where its frames begin.
+    frames: Option<Box<Scanner>>,
+    withheld: bool,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
-        Self { stream, connection, protocol }
+        let frames = (protocol == Protocol::Http2).then(|| Box::new(Scanner::new()));
+        Self { stream, connection, frames, withheld: false }
     }
 
-    pub(super) fn into_inner(self) -> S {
-        self.stream
+    /// The stream, and whether an answer of the HTTP library's own was kept from it.
+    pub(super) fn into_inner(self) -> (S, bool) {
+        (self.stream, self.withheld)
     }
 
-    fn wrote<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn read(&mut self, bytes: &[u8]) {
+        let connection = &self.connection;
+        match &mut self.frames {
+            None => {
+                if connection.pulse.received(connection.tick()) {
+                    connection.head_begins(bytes);
+                }
+            }
+            Some(frames) => frames.scan(bytes, |seen| match seen {
+                Seen::HeadBegins => connection.pulse.head_begins(connection.tick()),
+                Seen::FrameEnds(head) => connection.pulse.frame_ends(head, connection.tick()),
+            }),
+        }
+    }
+
+    /// Over HTTP/1.1, what is written while no request is being answered is the HTTP library's answer to bytes that are
+    /// not HTTP. It is withheld: the gateway writes its own, with a request id and a reason.
+    fn withholds(&mut self) -> bool {
+        let own = self.frames.is_none() && !self.connection.pulse.is_answering();
+        self.withheld |= own;
+        own
+    }
+
+    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Pending => self.connection.pulse.write_blocked(self.connection.tick()),
-            Poll::Ready(_) => self.connection.pulse.write_progressed(),
+            Poll::Ready(written) => {
+                let written = written.as_ref().map_or(0, |written| *written);
+                self.connection.pulse.write_progressed(written, || self.connection.tick());
+            }
         }
         result
     }
@@ -42,12 +73,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = &buf.filled()[before..];
-        if !new.is_empty() && self.connection.pulse.received(self.connection.tick()) {
-            match self.protocol {
-                Protocol::Http1 => self.connection.head_begins(new),
-                // Frames hold any byte anywhere; a target is none of their first lines.
-                Protocol::Http2 => {}
-            }
+        if !new.is_empty() {
+            self.read(new);
         }
         Poll::Ready(Ok(()))
     }
@@ -55,16 +82,31 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.withholds() {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.wrote(result)
+        let pulse = &self.connection.pulse;
+        match &result {
+            Poll::Pending => pulse.write_blocked(self.connection.tick()),
+            Poll::Ready(_) => {
+                pulse.write_progressed(0, || self.connection.tick());
+                pulse.flushed();
+            }
+        }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.withheld {
+            // The gateway's own answer comes first.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
@@ -73,6 +115,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.withholds() {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.wrote(result)
     }

@@ -11,6 +11,7 @@ mod healthcheck;
 mod help;
 mod init;
 mod key;
+mod limits;
 mod routes;
 mod run;
 mod token;

@@ -1,10 +1,11 @@
 //! `portcullis run`: start, tell what is served where, wait for a signal, drain, end.
 
-use super::{REFUSED, complain, load_tried};
+use super::{REFUSED, complain, limits, load_tried};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::{Absent, Authority};
 use crate::clock::Now;
+use crate::config::file::Bounds;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
@@ -64,21 +65,13 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
     let cores = plan.cores;
     let asked = policy.clone();
-    let short_of_files = raise_open_files(plan.worker.connections_max);
+    limits::no_core_dumps();
+    let files = limits::raise_open_files();
+    let mut worker_plan = plan.worker;
+    worker_plan.connections_max = limits::connections(plan.worker.connections_max, files);
     let bound = bind_all(&plan)?;
-    if let Some(limit) = short_of_files {
-        journal.event_with(
-            Level::Warn,
-            "the limit of open files is too low for [server.bounds] connections",
-            &[
-                ("limit", limit.into()),
-                ("connections", plan.worker.connections_max.into()),
-                (
-                    "right",
-                    "two files for each connection: raise the hard limit (ulimit -Hn, LimitNOFILE=)".into(),
-                ),
-            ],
-        );
+    if worker_plan.connections_max < plan.worker.connections_max {
+        tell_of_open_files(journal, plan.worker.connections_max, worker_plan.connections_max, files);
     }
     policy.authority = match &policy.terms {
         Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
@@ -96,7 +89,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     }
     let standing = Arc::new(Standing::begin(Now::read()));
     let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone(), read);
-    let gateway = Gateway::start(&shared, plan.worker, bound.sockets)
+    let gateway = Gateway::start(&shared, worker_plan, bound.sockets)
         .map_err(|error| format!("cannot start: {error}"))?;
     let listed =
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
@@ -125,7 +118,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     }
     let admin =
         Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
-    let ended = control::run(&shared, &gateway, admin, reloader, plan.worker.drain);
+    let ended = control::run(&shared, &gateway, admin, reloader, &worker_plan);
     journal.event(Level::Info, "stopped", &[]);
     journal.clone().close();
     ended.map_err(|error| format!("cannot go on: {error}"))
@@ -137,16 +130,23 @@ fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
     (0..cores).map(|_| Arc::new(Recent::new(decisions.div_ceil(cores)))).collect()
 }
 
-/// Raises the soft limit of open files to the hard one: the soft one is often 1024, for the sake of programs that use
-/// `select`. Returns the limit when it is too low for so many connections, each with one to an upstream.
-fn raise_open_files(connections: usize) -> Option<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Where it cannot be raised the old limit holds, which is what is told.
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let limit = if raised.is_ok() { limit.maximum } else { limit.current };
-    let needed = u64::try_from(connections).unwrap_or(u64::MAX).saturating_mul(2).saturating_add(256);
-    limit.filter(|limit| *limit < needed)
+/// Says that fewer connections are taken than the policy asks for: a warning only where an operator chose the number.
+fn tell_of_open_files(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
+    let level = if asked == Bounds::default().connections { Level::Info } else { Level::Warn };
+    journal.event_with(
+        level,
+        "the limit of open files bounds the number of connections",
+        &[
+            ("limit", files.unwrap_or_default().into()),
+            ("connections", taken.into()),
+            ("asked", asked.into()),
+            (
+                "cure",
+                "raise the hard limit (ulimit -Hn, LimitNOFILE=) to two files a connection and 256 more"
+                    .into(),
+            ),
+        ],
+    );
 }
 
 fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {

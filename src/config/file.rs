@@ -116,7 +116,9 @@ pub struct Server {
     pub admin_hosts: Vec<String>,
     /// Cores to use; 0: all.
     pub workers: usize,
-    /// How long requests in progress may go on after the order to stop.
+    /// How long the gateway goes on as before after the order to stop, while it says that it is not ready.
+    pub drain_delay: Duration,
+    /// How long requests in progress may go on after that.
     pub drain: Duration,
     /// When the file is read again.
     pub reload: Reload,
@@ -141,6 +143,7 @@ impl Default for Server {
             admin: Listen::on("127.0.0.1:9900"),
             admin_hosts: Vec::new(),
             workers: 0,
+            drain_delay: Duration::seconds(0),
             drain: Duration::seconds(30),
             reload: Reload::Signal,
             trusted_proxies: Vec::new(),
@@ -194,6 +197,8 @@ pub struct Bounds {
     pub body_size: ByteSize,
     /// Between two reads of a body, or two writes of an answer.
     pub body_timeout: Duration,
+    /// The least bytes a second of a body or an answer, after `body_timeout`; 0: any.
+    pub min_rate: ByteSize,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
     /// Connections at once.
@@ -210,6 +215,7 @@ impl Default for Bounds {
             headers: 100,
             body_size: ByteSize::bytes(16 << 20),
             body_timeout: Duration::seconds(30),
+            min_rate: ByteSize::bytes(500),
             idle_timeout: Duration::seconds(75),
             connections: 20_000,
             streams: 128,

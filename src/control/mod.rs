@@ -14,6 +14,7 @@ pub use reload::{Asked, Reloader, Report, Standing, tell};
 
 use crate::accept::Gateway;
 use crate::journal::Level;
+use crate::plan::Plan;
 use crate::worker::Shared;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -29,7 +30,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 const GRACE: Duration = Duration::from_secs(2);
 /// How many may wait for a reload.
 const RELOADS_WAITING: usize = 8;
-/// The exit code of a process that was told twice to stop: 128 and the number of SIGTERM, as shells count.
+/// The exit code of a process that a second signal stopped: 128 and the number of SIGTERM, as shells count.
 const TERMINATED: i32 = 143;
 
 /// Runs until the gateway has stopped.
@@ -41,7 +42,7 @@ pub fn run(
     gateway: &Gateway,
     admin: Admin,
     reloader: Reloader,
-    drain: Duration,
+    plan: &Plan,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -59,14 +60,24 @@ pub fn run(
         let state = admin.serve(shared.clone(), ask)?;
         let name = stop.asked().await;
         state.begin_draining();
+        let (delay, drain) = (plan.drain_delay, plan.drain);
         shared.journal.event_with(
             Level::Info,
             "draining; a second signal stops at once",
-            &[("signal", name.into()), ("seconds", drain.as_secs().into())],
+            &[
+                ("signal", name.into()),
+                ("delay", delay.as_secs().into()),
+                ("seconds", drain.as_secs().into()),
+            ],
         );
-        gateway.drain();
-        let deadline = Instant::now() + drain + GRACE;
-        let mut stopped = pin!(until_stopped(gateway, deadline));
+        let mut stopped = pin!(async {
+            if !delay.is_zero() {
+                gateway.announce_end();
+                tokio::time::sleep(delay).await;
+            }
+            gateway.drain();
+            until_stopped(gateway, Instant::now() + drain + GRACE).await;
+        });
         let mut again = pin!(stop.asked());
         let told_again = poll_fn(|cx| {
             if stopped.as_mut().poll(cx).is_ready() {
@@ -76,7 +87,7 @@ pub fn run(
         })
         .await;
         if told_again {
-            shared.journal.event(Level::Warn, "told twice to stop: stopping at once", &[]);
+            shared.journal.event(Level::Warn, "second signal received: stopping immediately", &[]);
             shared.journal.clone().close();
             std::process::exit(TERMINATED);
         }

@@ -1,8 +1,14 @@
 //! Bodies on their way through: bounded, timed, counted, and never gathered.
+//!
+//! A client that sends its body has `timeout` for each pause, and for all pauses together that time and a second more for
+//! each `min_rate` bytes that came, as Apache's `RequestReadTimeout` counts. Only waiting for the client counts: an upstream
+//! that reads slowly makes no client late.
 
+use super::deadline::Waiting;
 use super::pool::Lease;
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -13,7 +19,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// What a client's body may be.
 #[derive(Clone, Copy, Debug)]
@@ -22,19 +28,115 @@ pub struct BodyBounds {
     pub size: u64,
     /// Between two reads.
     pub timeout: Duration,
+    /// The least bytes a second, after `timeout`; 0: any.
+    pub min_rate: u64,
+}
+
+impl BodyBounds {
+    /// How long a client that has sent this much may have kept us waiting. None: for as long as it likes.
+    fn allowance(&self, bytes: u64) -> Option<Duration> {
+        let seconds = bytes.checked_div(self.min_rate)?;
+        Some(self.timeout.saturating_add(Duration::from_secs(seconds)))
+    }
+}
+
+/// The owner of a connection, to whom an unread body goes back.
+pub trait Unread: fmt::Debug {
+    /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any of it.
+    fn left(self: Rc<Self>, body: Incoming, expects_continue: bool);
+}
+
+/// A client's body as it comes in. Dropped before its end, it goes back to the owner of its connection.
+#[derive(Debug)]
+pub struct Inbound {
+    incoming: Option<Incoming>,
+    owner: Rc<dyn Unread>,
+    expects_continue: bool,
+}
+
+impl Inbound {
+    /// A body of a connection that belongs to this owner. None where it is empty.
+    pub fn new(incoming: Incoming, owner: Rc<dyn Unread>, headers: &HeaderMap) -> Option<Self> {
+        let is_empty = incoming.is_end_stream();
+        let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
+        (!is_empty).then(|| Self { incoming: Some(incoming), owner, expects_continue })
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        // To read the body is to ask for it.
+        self.expects_continue = false;
+        let polled = ready!(Pin::new(incoming).poll_frame(cx));
+        if matches!(polled, None | Some(Err(_))) {
+            self.incoming = None;
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or(SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.owner.clone().left(incoming, self.expects_continue);
+        }
+    }
 }
 
 /// What is known of a request's body after it was handed on: shared with the request's record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
     bytes: Cell<u64>,
     fault: Cell<Option<BodyFault>>,
+    waiting: Cell<Waiting>,
+    ended: Cell<bool>,
+    bounds: BodyBounds,
 }
 
 impl Meter {
+    fn new(bounds: BodyBounds) -> Self {
+        Self {
+            bytes: Cell::new(0),
+            fault: Cell::new(None),
+            waiting: Cell::new(Waiting::ForServer(Instant::now())),
+            ended: Cell::new(false),
+            bounds,
+        }
+    }
+
     /// How many bytes went through.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    /// Whether the body came to its end, or nobody reads it any more.
+    pub fn is_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Whose turn it is while the body is on its way to the server.
+    pub(super) fn waiting(&self) -> Waiting {
+        self.waiting.get()
+    }
+
+    /// What went wrong with the body, in words for the operator.
+    pub fn detail(&self) -> Option<String> {
+        let BodyBounds { size, timeout, min_rate } = self.bounds;
+        self.fault.get().map(|fault| match fault {
+            BodyFault::TooLarge => format!("the request's body is larger than {size} bytes"),
+            BodyFault::TooSlow => format!(
+                "the request's body came too slowly: {} bytes, with pauses of {timeout:?} or below {min_rate} bytes a second",
+                self.bytes.get()
+            ),
+            BodyFault::Broken => fault.to_string(),
+        })
     }
 
     /// The refusal that the body earned, if it did.
@@ -48,7 +150,7 @@ impl Meter {
 pub enum BodyFault {
     /// More bytes than the bound.
     TooLarge,
-    /// No bytes for too long.
+    /// No bytes for too long, or too few.
     TooSlow,
     /// The client broke off, or its framing is wrong.
     Broken,
@@ -92,10 +194,14 @@ pub enum RequestBody {
 /// A body that is still on its way.
 #[derive(Debug)]
 pub struct Streamed {
-    incoming: Incoming,
+    incoming: Inbound,
     bounds: BodyBounds,
     meter: Rc<Meter>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// How long the client kept us waiting, up to the pause that goes on now.
+    waited: Duration,
+    pause: Option<Instant>,
+    /// Made with the first pause, and used again for the others.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl RequestBody {
@@ -103,16 +209,14 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`Denial::BodyTooLarge`], before a byte of it is read.
-    pub fn admit(incoming: Incoming, bounds: BodyBounds) -> Result<(Self, Option<Rc<Meter>>), Denial> {
-        if incoming.is_end_stream() {
-            return Ok((Self::Empty, None));
-        }
+    pub fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
         if incoming.size_hint().lower() > bounds.size {
             return Err(Denial::BodyTooLarge);
         }
-        let meter = Rc::new(Meter::default());
-        let streamed = Streamed { incoming, bounds, meter: meter.clone(), waiting: None };
-        Ok((Self::Streamed(Box::new(streamed)), Some(meter)))
+        let meter = Rc::new(Meter::new(bounds));
+        let waited = Duration::ZERO;
+        let streamed = Streamed { incoming, bounds, meter: meter.clone(), waited, pause: None, timer: None };
+        Ok((Self::Streamed(Box::new(streamed)), meter))
     }
 
     /// With a tighter bound.
@@ -129,17 +233,35 @@ impl RequestBody {
         Ok(self)
     }
 
-    /// Reads it to its end, within the bounds that it was admitted with.
+    /// Reads it to its end, within the bounds that it was admitted with. All of it has the time that a pause of another body
+    /// may take: what is gathered is small, and no answer can be begun meanwhile.
     ///
     /// # Errors
     /// What it met on its way.
     pub async fn gather(mut self) -> Result<Bytes, Denial> {
+        let timeout = match &self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Whole(bytes) => return Ok(bytes.clone()),
+            Self::Streamed(streamed) => streamed.bounds.timeout,
+        };
         let mut whole = Vec::new();
-        while let Some(frame) = self.frame().await {
-            let frame = frame.map_err(|fault| fault.denial())?;
-            whole.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+        let read = async {
+            while let Some(frame) = self.frame().await {
+                let frame = frame.map_err(|fault| fault.denial())?;
+                whole.extend_from_slice(frame.data_ref().map_or(&[], |data| &data[..]));
+            }
+            Ok(())
+        };
+        let read = tokio::time::timeout(timeout, read).await;
+        match read {
+            Ok(read) => read.map(|()| whole.into()),
+            Err(_elapsed) => {
+                if let Self::Streamed(streamed) = &self {
+                    streamed.meter.fault.set(Some(BodyFault::TooSlow));
+                }
+                Err(Denial::RequestTimeout)
+            }
         }
-        Ok(whole.into())
     }
 
     /// The same body once more, for a request that may be sent again; `None` for one that is still on its way, and is
@@ -188,28 +310,64 @@ impl Body for RequestBody {
     }
 }
 
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // What is left of it goes back to the connection.
+        self.meter.ended.set(true);
+    }
+}
+
 impl Streamed {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.waiting = None;
-                let Some(data) = frame.data_ref() else { return Poll::Ready(None) };
-                let bytes = self.meter.bytes.get() + data.len() as u64;
-                self.meter.bytes.set(bytes);
-                if bytes > self.bounds.size {
-                    return Poll::Ready(Some(Err(BodyFault::TooLarge)));
-                }
-                Poll::Ready(Some(Ok(frame)))
+        let Poll::Ready(polled) = self.incoming.poll_frame(cx) else { return self.wait(cx) };
+        let now = Instant::now();
+        if let Some(since) = self.pause.take() {
+            self.waited += now.saturating_duration_since(since);
+        }
+        self.meter.waiting.set(Waiting::ForServer(now));
+        let frame = match polled {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+            None => {
+                self.meter.ended.set(true);
+                return Poll::Ready(None);
             }
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BodyFault::Broken))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let timeout = self.bounds.timeout;
-                let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                ready!(waiting.as_mut().poll(cx));
-                Poll::Ready(Some(Err(BodyFault::TooSlow)))
+        };
+        // Trailers end the body; they are dropped.
+        let Some(data) = frame.data_ref() else {
+            self.meter.ended.set(true);
+            return Poll::Ready(None);
+        };
+        let bytes = self.meter.bytes.get() + data.len() as u64;
+        self.meter.bytes.set(bytes);
+        if bytes > self.bounds.size {
+            return Poll::Ready(Some(Err(BodyFault::TooLarge)));
+        }
+        // Of a body with a length nothing more may be asked for.
+        if self.incoming.size_hint().exact() == Some(0) {
+            self.meter.ended.set(true);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    /// Waits for the client, within bounds.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if self.pause.is_none() {
+            let now = Instant::now();
+            self.pause = Some(now);
+            self.meter.waiting.set(Waiting::ForClient);
+            let left =
+                self.bounds.allowance(self.meter.bytes.get()).map(|all| all.saturating_sub(self.waited));
+            let due = now + left.map_or(self.bounds.timeout, |left| left.min(self.bounds.timeout));
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(due),
+                None => self.timer = Some(Box::pin(tokio::time::sleep_until(due))),
             }
         }
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(Some(Err(BodyFault::TooSlow)))
     }
 }
 
@@ -221,6 +379,8 @@ pub struct ResponseBody {
     lease: Option<Lease>,
     timeout: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    /// The request's body, which may still be on its way.
+    upload: Option<Rc<Meter>>,
 }
 
 /// Why an upstream's body ended early. The client must see it cut, not complete.
@@ -295,8 +455,13 @@ impl Cut {
 impl std::error::Error for Cut {}
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, lease: Lease, timeout: Duration) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), timeout, waiting: None };
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        timeout: Duration,
+        upload: Option<Rc<Meter>>,
+    ) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), timeout, waiting: None, upload };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -343,8 +508,14 @@ impl Body for ResponseBody {
             Poll::Pending => {
                 let timeout = this.timeout;
                 let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                ready!(waiting.as_mut().poll(cx));
-                Poll::Ready(Some(Err(Cut::Silent)))
+                loop {
+                    ready!(waiting.as_mut().poll(cx));
+                    // A server that still waits for the request's body is not late.
+                    match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
+                        Some(left) => waiting.as_mut().reset(Instant::now() + left),
+                        None => return Poll::Ready(Some(Err(Cut::Silent))),
+                    }
+                }
             }
         }
     }

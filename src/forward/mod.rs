@@ -16,7 +16,7 @@ mod reframe;
 pub mod strip;
 mod upstream;
 
-pub use body::{BodyBounds, Broken, Cut, Meter, RequestBody, ResponseBody};
+pub use body::{BodyBounds, Broken, Cut, Inbound, Meter, RequestBody, ResponseBody, Unread};
 pub use client::Prepared;
 pub use counters::{UpstreamCounters, UpstreamShard};
 pub use outgoing::{Target, Told, X_REQUEST_ID};
@@ -96,7 +96,7 @@ pub async fn forward(
     parts: Parts,
     target: Target,
     body: RequestBody,
-    meter: Option<&Meter>,
+    meter: Option<&Rc<Meter>>,
     told: &Told<'_>,
     now: Instant,
     notes: &mut Notes,
@@ -113,18 +113,17 @@ pub async fn forward(
             }
             Err(fault) => {
                 notes.detail = Some(fault.to_string());
-                Err(meter.and_then(Meter::denial).unwrap_or(Denial::UpstreamFailed))
+                Err(of_body(meter, notes).unwrap_or(Denial::UpstreamFailed))
             }
         },
         Destination::Upstream(upstream) => {
             let asked = method.clone();
             let request = outbound(method, path, headers, body);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
-            let sent = send(pools, upstream, timeout, request, now, notes).await;
+            let sent = send(pools, upstream, timeout, request, meter, now, notes).await;
             let took = now.elapsed();
             notes.took = Some(took);
-            let (response, mut lease) =
-                sent.map_err(|denial| meter.and_then(Meter::denial).unwrap_or(denial))?;
+            let (response, mut lease) = sent.map_err(|denial| of_body(meter, notes).unwrap_or(denial))?;
             let counts = upstream.counters.of(pools.core);
             counts.inspect(|counts| counts.durations.record(micros(took)));
 
@@ -136,7 +135,10 @@ pub async fn forward(
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
                 report_cookies(pools, upstream);
             }
-            Ok(Answer::Streamed(Response::from_parts(parts, ResponseBody::new(body, lease, timeout))))
+            // An answer that begins before the request's end leaves its server the time of the request.
+            let upload = meter.filter(|meter| !meter.is_ended()).cloned();
+            let body = ResponseBody::new(body, lease, timeout, upload);
+            Ok(Answer::Streamed(Response::from_parts(parts, body)))
         }
     }
 }
@@ -180,6 +182,13 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// The refusal that the client's body earned, if it did: in its own words, for the upstream is not at fault.
+fn of_body(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
+    let denial = meter?.denial()?;
+    notes.detail = meter?.detail();
+    Some(denial)
+}
+
 /// The request as it goes out: HTTP/1.1 whatever the client spoke (an HTTP/2 request keeps its version otherwise, and
 /// no HTTP/1.1 connection takes it), its target in origin form.
 fn outbound(
@@ -209,6 +218,7 @@ async fn send(
     upstream: &Upstream,
     timeout: Duration,
     mut request: Request<RequestBody>,
+    meter: Option<&Rc<Meter>>,
     now: Instant,
     notes: &mut Notes,
 ) -> Result<(Response<Incoming>, Lease), Denial> {
@@ -245,10 +255,11 @@ async fn send(
             };
             let copy = if idempotent && !tried.sent { copy_of(&request) } else { None };
             let response = lease.sender.try_send_request(request);
+            let upload = meter.map(|meter| || meter.waiting());
             // Only the first attempt has all of the time.
             let first = !tried.sent && !tried.last && !tried.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
-            let mut error = match pools.deadlines.within(left, response).await {
+            let mut error = match pools.deadlines.answer_within(left, upload, response).await {
                 Ok(Ok(response)) => {
                     if server.answered() {
                         report_up(pools, upstream, server);

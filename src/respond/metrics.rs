@@ -7,6 +7,7 @@
 pub mod process;
 mod upstreams;
 
+use super::tls_failure::{TlsFailure, TlsFailures};
 use crate::counter::{BOUNDS, Counter, Durations, Sharded};
 use crate::denial::Denial;
 use crate::forward::Upstream;
@@ -146,14 +147,16 @@ pub struct WorkerCounters {
     pub connections_accepted: Counter,
     /// Connections that were closed at once because the bound was reached.
     pub connections_refused: Counter,
-    /// TLS handshakes that failed or took too long.
-    pub tls_failures: Counter,
+    /// TLS handshakes that failed or took too long, by reason.
+    pub tls_failures: TlsFailures,
     /// Connections that were closed because a request's head did not come in time.
     pub head_timeouts: Counter,
     /// Connections that were closed because no request came.
     pub idle_timeouts: Counter,
     /// Connections that were closed because the client did not read its answer.
     pub reader_timeouts: Counter,
+    /// HTTP/2 streams that were reset because the client did not read its answer.
+    pub stream_reader_timeouts: Counter,
     /// Connections that were closed because the drain was over.
     pub drain_timeouts: Counter,
     /// Requests that were sent from cleartext to TLS.
@@ -376,7 +379,7 @@ const fn request_labels<'l>(
 
 fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 10] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 9] = [
         ("portcullis_connections_open", "Connections of clients, now.", Kind::Gauge, |w| &w.connections_open),
         ("portcullis_connections_total", "Connections accepted.", Kind::Counter, |w| &w.connections_accepted),
         (
@@ -385,7 +388,6 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.connections_refused,
         ),
-        ("portcullis_tls_failures_total", "TLS handshakes that failed.", Kind::Counter, |w| &w.tls_failures),
         (
             "portcullis_token_cache_hits_total",
             "Tokens whose verification was remembered.",
@@ -432,6 +434,15 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     out.family("portcullis_connection_timeouts_total", help, Kind::Counter);
     for (waited_for, pick) in timeouts {
         out.sample(&[("waited_for", waited_for)], sum(pick));
+    }
+    let help = "HTTP/2 streams reset because something did not come in time.";
+    out.family("portcullis_stream_timeouts_total", help, Kind::Counter);
+    out.sample(&[("waited_for", "reader")], sum(|worker| &worker.stream_reader_timeouts));
+    out.family("portcullis_tls_failures_total", "TLS handshakes that failed, by reason.", Kind::Counter);
+    for failure in TlsFailure::ALL {
+        let count =
+            workers.iter().map(|worker| worker.tls_failures.of(failure).get()).fold(0, u64::wrapping_add);
+        out.sample(&[("reason", failure.as_str())], count);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod cors;
 pub mod metrics;
 pub mod page;
 pub mod problem;
+pub mod tls_failure;
 
 pub use accept::{Format, is_navigation};
 pub use access_log::Line;

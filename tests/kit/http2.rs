@@ -175,6 +175,8 @@ pub mod frame {
     pub const GOAWAY: u8 = 7;
     /// `CONTINUATION`.
     pub const CONTINUATION: u8 = 9;
+    /// `WINDOW_UPDATE`.
+    pub const WINDOW_UPDATE: u8 = 8;
     /// On `HEADERS` and `DATA`: the stream's last.
     pub const END_STREAM: u8 = 1;
     /// On `HEADERS` and `CONTINUATION`: the list's last.
@@ -192,6 +194,8 @@ pub struct Frames {
 pub struct Frame {
     /// Its type.
     pub kind: u8,
+    /// Its flags.
+    pub flags: u8,
     /// Its stream.
     pub stream: u32,
     /// What it holds.
@@ -202,14 +206,25 @@ impl Frames {
     /// Connects, and begins with the preface and empty settings.
     #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, &[])
+    }
+
+    /// Connects, and begins with the preface and these settings.
+    #[track_caller]
+    pub fn open_with(address: SocketAddr, settings: &[u8]) -> Self {
         let stream = std::net::TcpStream::connect(address).expect("the gateway listens");
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let mut frames = Self { stream };
         frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        frames.send(frame::SETTINGS, 0, 0, &[]).unwrap();
+        frames.send(frame::SETTINGS, 0, 0, settings).unwrap();
         frames
+    }
+
+    /// Another handle of the same connection, to write from another thread.
+    pub fn writer(&self) -> Self {
+        Self { stream: self.stream.try_clone().unwrap() }
     }
 
     /// Bounds how long a write waits.
@@ -237,7 +252,7 @@ impl Frames {
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
         let mut payload = vec![0; length];
         self.stream.read_exact(&mut payload).ok()?;
-        Some(Frame { kind: head[3], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// How the gateway took what was sent on a stream: its status, or that it reset the stream or the connection.
@@ -279,6 +294,12 @@ fn indexed_status(block: &[u8]) -> u16 {
         _ => block,
     };
     match block.first() {
+        // A literal whose name is `:status`, not compressed: three digits (section 6.2).
+        Some(0x08 | 0x18 | 0x48) => match block.get(1) {
+            Some(3) => std::str::from_utf8(&block[2..5]).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
+            Some(0x82 | 0x83) => huffman_status(&block[2..]).unwrap_or(0),
+            _ => 0,
+        },
         Some(0x88) => 200,
         Some(0x89) => 204,
         Some(0x8a) => 206,
@@ -288,6 +309,23 @@ fn indexed_status(block: &[u8]) -> u16 {
         Some(0x8e) => 500,
         _ => 0,
     }
+}
+
+/// Three digits in Huffman's code, where each takes 5 or 6 bits (RFC 7541 appendix B).
+fn huffman_status(bytes: &[u8]) -> Option<u16> {
+    let bits = bytes.iter().chain([&0; 3]).take(3).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
+    let (mut left, mut status) = (24, 0);
+    for _ in 0..3 {
+        let five = (bits >> (left - 5)) & 0x1f;
+        if five <= 2 {
+            status = status * 10 + five;
+            left -= 5;
+        } else {
+            status = status * 10 + ((bits >> (left - 6)) & 0x3f).checked_sub(0x19 - 3)?;
+            left -= 6;
+        }
+    }
+    u16::try_from(status).ok()
 }
 
 /// A header block without compression: each field a literal that is not to be indexed (RFC 7541 section 6.2.2).

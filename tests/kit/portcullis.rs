@@ -265,6 +265,16 @@ impl Portcullis {
         self.child.id()
     }
 
+    /// The value of a sample of its metrics; none when it has no such sample.
+    #[track_caller]
+    pub fn metric(&self, sample: &str) -> Option<u64> {
+        let metrics = super::Request::get("/metrics").to(self.admin());
+        let text = metrics.is(200).text();
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ').map(str::to_owned));
+        value.map(|value| value.parse().expect("a count"))
+    }
+
     /// The most memory that it ever held, in bytes (`VmHWM`).
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

@@ -48,7 +48,11 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
     };
     Front {
         head_bounds: HeadBounds { header_count: bounds.headers, header_bytes: bounds.header_size.as_usize() },
-        body_bounds: BodyBounds { size: bounds.body_size.as_u64(), timeout: bounds.body_timeout.into() },
+        body_bounds: BodyBounds {
+            size: bounds.body_size.as_u64(),
+            timeout: bounds.body_timeout.into(),
+            min_rate: bounds.min_rate.as_u64(),
+        },
         slashes: match file.server.paths {
             file::Paths::Strict => Slashes::Strict,
             file::Paths::Merge => Slashes::Merge,
@@ -251,11 +255,13 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             header_timeout: bounds.header_timeout.into(),
             idle_timeout: bounds.idle_timeout.into(),
             body_timeout: bounds.body_timeout.into(),
+            min_rate: bounds.min_rate.as_u64(),
             header_size: bounds.header_size.as_usize(),
             header_count: bounds.headers,
             is_asked: file.authority.is_some() && !server.trusted_proxies.is_empty(),
             streams: bounds.streams,
             connections_max: bounds.connections,
+            drain_delay: server.drain_delay.into(),
             drain: server.drain.into(),
             access: match file.log.access {
                 file::LogAccess::On => AccessLog::On,

@@ -1,0 +1,152 @@
+//! Where frames of HTTP/2 begin and end in a stream of bytes, and which of them make up the head of a request.
+//!
+//! The HTTP library does not say when a head begins. Any other frame, an acknowledgement of its own PING among them, would
+//! pass for the first byte of a request, and start the deadline of a head on a connection that is merely idle. Only HEADERS
+//! and CONTINUATION make a head (RFC 9113 section 4.3). What the frames hold is the library's business.
+
+/// A frame's header (RFC 9113 section 4.1).
+const HEADER: usize = 9;
+/// What a client sends before its first frame (RFC 9113 section 3.4).
+const PREFACE: u64 = 24;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The first frame of a head.
+    HeadBegins,
+    /// The end of a frame; true when it ends a head.
+    FrameEnds(bool),
+}
+
+#[derive(Debug)]
+pub(super) struct Scanner {
+    header: [u8; HEADER],
+    /// How much of the header came.
+    filled: usize,
+    /// Bytes of the preface or of a frame's payload that are still to come.
+    left: u64,
+    in_frame: bool,
+    in_head: bool,
+    ends_head: bool,
+}
+
+impl Scanner {
+    /// Before the preface.
+    pub(super) fn new() -> Self {
+        Self {
+            header: [0; HEADER],
+            filled: 0,
+            left: PREFACE,
+            in_frame: false,
+            in_head: false,
+            ends_head: false,
+        }
+    }
+
+    /// Takes the bytes that came next.
+    pub(super) fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+        loop {
+            if self.left > 0 {
+                if bytes.is_empty() {
+                    return;
+                }
+                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                bytes = &bytes[step..];
+                self.left -= step as u64;
+                if self.left > 0 {
+                    return;
+                }
+            }
+            if std::mem::take(&mut self.in_frame) {
+                let ended = std::mem::take(&mut self.ends_head);
+                self.in_head &= !ended;
+                seen(Seen::FrameEnds(ended));
+            }
+            if bytes.is_empty() {
+                return;
+            }
+            let step = (HEADER - self.filled).min(bytes.len());
+            self.header[self.filled..self.filled + step].copy_from_slice(&bytes[..step]);
+            bytes = &bytes[step..];
+            self.filled += step;
+            if self.filled < HEADER {
+                return;
+            }
+            self.filled = 0;
+            self.in_frame = true;
+            let [a, b, c, kind, flags, ..] = self.header;
+            self.left = u64::from(u32::from_be_bytes([0, a, b, c]));
+            if kind == HEADERS || kind == CONTINUATION {
+                if !std::mem::replace(&mut self.in_head, true) {
+                    seen(Seen::HeadBegins);
+                }
+                self.ends_head = flags & END_HEADERS != 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
+        let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 1]);
+        // Payloads look like headers of HEADERS frames.
+        bytes.extend([0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1].iter().cycle().take(length));
+        bytes
+    }
+
+    fn scan(bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
+        let (mut scanner, mut found) = (Scanner::new(), Vec::new());
+        let (mut bytes, mut cuts) = (bytes, cuts.iter().cycle());
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at((*cuts.next().unwrap()).clamp(1, bytes.len()));
+            scanner.scan(piece, |seen| found.push(seen));
+            bytes = rest;
+        }
+        found
+    }
+
+    #[test]
+    fn only_headers_and_continuation_make_a_head() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        let mut expected = Vec::new();
+        for kind in [4, 6, 8, 2, 0, 3, 7, 200] {
+            bytes.extend(frame(kind, 0xff, usize::from(kind) % 19));
+            expected.push(Seen::FrameEnds(false));
+        }
+        bytes.extend(frame(HEADERS, END_HEADERS, 30));
+        bytes.extend(frame(HEADERS, 0, 30));
+        bytes.extend(frame(CONTINUATION, 0, 0));
+        bytes.extend(frame(CONTINUATION, END_HEADERS, 9));
+        expected.extend([Seen::HeadBegins, Seen::FrameEnds(true)]);
+        expected.extend([
+            Seen::HeadBegins,
+            Seen::FrameEnds(false),
+            Seen::FrameEnds(false),
+            Seen::FrameEnds(true),
+        ]);
+        assert_eq!(scan(&bytes, &[bytes.len()]), expected);
+        assert_eq!(scan(&bytes, &[1]), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(
+            frames in prop::collection::vec((0_u8..12, any::<u8>(), 0_usize..40), 0..12),
+            cuts in prop::collection::vec(1_usize..30, 1..8),
+        ) {
+            let mut bytes = vec![b'P'; 24];
+            bytes.extend(frames.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length)));
+            let whole = scan(&bytes, &[bytes.len()]);
+            prop_assert_eq!(whole.iter().filter(|seen| matches!(seen, Seen::FrameEnds(_))).count(), frames.len());
+            prop_assert_eq!(scan(&bytes, &cuts), whole);
+        }
+    }
+}

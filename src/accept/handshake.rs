@@ -1,0 +1,135 @@
+//! The TLS handshake of one connection, and why it failed.
+
+use super::connection::Connection;
+use crate::journal::Level;
+use crate::respond::tls_failure::TlsFailure;
+use crate::worker::Worker;
+use rustls::{AlertDescription, Error, PeerMisbehaved};
+use std::cell::RefCell;
+use std::io;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::pulse::Tick;
+
+/// The failures of one reason are logged at most this often by one core: scanners fail all day.
+const LOG_PAUSE: Tick = 10_000;
+
+/// Shakes hands within `header_timeout`. A failure is counted and logged.
+pub(super) async fn shake_hands(
+    worker: &Worker,
+    connection: &Connection,
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(worker.plan().header_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            failed(worker, connection, failure(&error), &error.to_string());
+            None
+        }
+        Err(_elapsed) => {
+            failed(worker, connection, TlsFailure::Timeout, "the handshake took longer than header_timeout");
+            None
+        }
+    }
+}
+
+/// Counts a failure, and logs it unless one of its reason was logged a moment ago.
+pub(super) fn failed(worker: &Worker, connection: &Connection, failure: TlsFailure, detail: &str) {
+    worker.counters().tls_failures.add(failure);
+    if let Some(unlogged) = worker.tls_log().admit(failure, worker.tick()) {
+        let client = connection.peer.address.to_string();
+        worker.journal().event_with(
+            Level::Info,
+            "TLS handshake failed",
+            &[
+                ("client", (&client).into()),
+                ("reason", failure.as_str().into()),
+                ("detail", detail.into()),
+                ("unlogged", unlogged.into()),
+            ],
+        );
+    }
+}
+
+fn failure(error: &io::Error) -> TlsFailure {
+    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => TlsFailure::Closed,
+            _ => TlsFailure::Other,
+        };
+    };
+    match error {
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown,
+        ) => TlsFailure::CertificateRejected,
+        Error::AlertReceived(_) => TlsFailure::ClientAlert,
+        Error::PeerIncompatible(_) => TlsFailure::Incompatible,
+        Error::NoApplicationProtocol => TlsFailure::NoProtocol,
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName) => TlsFailure::ServerName,
+        Error::InvalidMessage(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. }
+        | Error::DecryptError
+        | Error::PeerSentOversizedRecord
+        | Error::PeerMisbehaved(_) => TlsFailure::NotTls,
+        _ => TlsFailure::Other,
+    }
+}
+
+/// Which failures one core logged lately.
+#[derive(Debug, Default)]
+pub struct TlsLog {
+    /// By reason: when the last one was logged, and how many were not since.
+    last: RefCell<[Option<(Tick, u64)>; TlsFailure::ALL.len()]>,
+}
+
+impl TlsLog {
+    /// How many failures of this reason were left out since the last that was logged; none when this one is left out too.
+    fn admit(&self, failure: TlsFailure, tick: Tick) -> Option<u64> {
+        let last = &mut self.last.borrow_mut()[failure as usize];
+        match last {
+            Some((at, unlogged)) if tick.saturating_sub(*at) < LOG_PAUSE => {
+                *unlogged += 1;
+                None
+            }
+            _ => Some(last.replace((tick, 0)).map_or(0, |(_, unlogged)| unlogged)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_one_reason_are_logged_now_and_then_with_how_many_were_not() {
+        let log = TlsLog::default();
+        assert_eq!(log.admit(TlsFailure::NotTls, 5), Some(0));
+        assert_eq!(log.admit(TlsFailure::NotTls, 6), None);
+        assert_eq!(log.admit(TlsFailure::Closed, 6), Some(0), "another reason");
+        assert_eq!(log.admit(TlsFailure::NotTls, 10_004), None);
+        assert_eq!(log.admit(TlsFailure::NotTls, 10_005), Some(2));
+        assert_eq!(log.admit(TlsFailure::NotTls, 20_005), Some(0));
+    }
+
+    #[test]
+    fn errors_have_reasons() {
+        let of = |error: Error| failure(&io::Error::new(io::ErrorKind::InvalidData, error));
+        assert_eq!(of(Error::AlertReceived(AlertDescription::UnknownCA)), TlsFailure::CertificateRejected);
+        assert_eq!(of(Error::AlertReceived(AlertDescription::UserCanceled)), TlsFailure::ClientAlert);
+        assert_eq!(of(Error::NoApplicationProtocol), TlsFailure::NoProtocol);
+        assert_eq!(failure(&io::ErrorKind::UnexpectedEof.into()), TlsFailure::Closed);
+        assert_eq!(failure(&io::Error::other("odd")), TlsFailure::Other);
+    }
+}

@@ -1,0 +1,309 @@
+//! How a client reads the answers of HTTP/2 streams.
+//!
+//! A stream whose client opens no window holds its answer, and with it a connection to an upstream, while the connection
+//! itself is busy with other frames (CVE-2019-9511, CVE-2019-9517). The body of such an answer is not polled, so it cannot
+//! keep a deadline of its own: the core's sweep does, and the task of the stream ends when the sweep gives it up. The HTTP
+//! library then sends RST_STREAM(CANCEL).
+
+use super::connection::Connection;
+use super::pulse::Tick;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+/// The slowest client that is served.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How long a client may make no progress, and may be late altogether: milliseconds.
+    pub grace: Tick,
+    /// The least rate beyond that; 0: any.
+    pub bytes_per_second: u64,
+}
+
+impl Pace {
+    /// How long a client that took this many bytes may have kept us waiting.
+    pub fn allowance(&self, bytes: u64) -> Tick {
+        match bytes.saturating_mul(1000).checked_div(self.bytes_per_second) {
+            Some(earned) => self.grace.saturating_add(earned),
+            None => Tick::MAX,
+        }
+    }
+
+    /// How long one pause may last after this many bytes at once. Clients say what they took in pieces of half a window,
+    /// which are megabytes in browsers: a slow one takes its time over them, and is given the time of 16 KiB a second.
+    fn pause(&self, burst: u64) -> Tick {
+        const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
+        let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
+        self.grace.saturating_add(earned.min(self.grace.saturating_mul(9)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing waits for the client.
+    Taken,
+    /// The client has to take what was handed over since the last sweep.
+    Handed,
+    /// The same, since this sweep.
+    Since(Tick),
+}
+
+/// How the client of one stream reads.
+pub struct Reader {
+    state: Cell<State>,
+    looked: Cell<Tick>,
+    waited: Cell<Tick>,
+    bytes: Cell<u64>,
+    burst: Cell<u64>,
+    given_up: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            state: Cell::new(State::Taken),
+            looked: Cell::new(0),
+            waited: Cell::new(0),
+            bytes: Cell::new(0),
+            burst: Cell::new(0),
+            given_up: Cell::new(false),
+            waker: Cell::new(None),
+        }
+    }
+}
+
+impl Reader {
+    fn reset(&self) {
+        self.state.set(State::Taken);
+        self.waited.set(0);
+        self.bytes.set(0);
+        self.burst.set(0);
+        self.given_up.set(false);
+        self.waker.set(None);
+    }
+
+    /// The HTTP library asks for more: the client opened its window for what was handed over before.
+    pub fn taken(&self) {
+        if matches!(self.state.replace(State::Taken), State::Since(_)) {
+            self.burst.set(0);
+        }
+    }
+
+    /// The HTTP library has this much more for the client.
+    pub fn handed(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        self.burst.set(self.burst.get() + bytes as u64);
+        self.state.set(State::Handed);
+    }
+
+    /// Whether the stream was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.get()
+    }
+
+    /// Gives the stream up when its client is too slow. True when this look did.
+    fn examine(&self, tick: Tick, pace: Pace) -> bool {
+        match self.state.get() {
+            State::Taken => return false,
+            State::Handed => {
+                self.state.set(State::Since(tick));
+                self.looked.set(tick);
+                return false;
+            }
+            State::Since(since) => {
+                let waited = self.waited.get() + tick.saturating_sub(self.looked.replace(tick));
+                self.waited.set(waited);
+                let pause = tick.saturating_sub(since);
+                if pause < pace.pause(self.burst.get()) && waited < pace.allowance(self.bytes.get()) {
+                    return false;
+                }
+            }
+        }
+        if self.given_up.replace(true) {
+            return false;
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        true
+    }
+
+    fn poll_given_up(&self, cx: &Context<'_>) -> bool {
+        if !self.given_up.get() {
+            match self.waker.take() {
+                Some(known) if known.will_wake(cx.waker()) => self.waker.set(Some(known)),
+                _ => self.waker.set(Some(cx.waker().clone())),
+            }
+        }
+        self.given_up.get()
+    }
+}
+
+/// The streams of one connection that are open. Places are used again, so that a stream costs no allocation for this.
+#[derive(Debug, Default)]
+pub struct Streams {
+    readers: RefCell<Vec<Rc<Reader>>>,
+    free: RefCell<Vec<usize>>,
+    /// The place whose task runs now.
+    current: Cell<Option<usize>>,
+}
+
+impl Streams {
+    /// The reader of the stream whose task runs now.
+    pub fn current(&self) -> Option<Rc<Reader>> {
+        self.current.get().map(|place| self.readers.borrow()[place].clone())
+    }
+
+    /// Looks at all streams, and returns how many it gave up.
+    pub fn examine(&self, tick: Tick, pace: Pace) -> u64 {
+        self.readers.borrow().iter().map(|reader| u64::from(reader.examine(tick, pace))).sum()
+    }
+
+    fn enter(&self) -> usize {
+        if let Some(place) = self.free.borrow_mut().pop() {
+            return place;
+        }
+        let mut readers = self.readers.borrow_mut();
+        readers.push(Rc::default());
+        readers.len() - 1
+    }
+}
+
+/// The executor of the HTTP/2 streams of one connection: this core.
+#[derive(Clone, Debug)]
+pub struct OfConnection(pub(super) Rc<Connection>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OfConnection {
+    fn execute(&self, future: F) {
+        let connection = self.0.clone();
+        tokio::task::spawn_local(async move {
+            let place = Place::enter(&connection.streams);
+            // Dropped before its place is free again.
+            let mut future = pin!(future);
+            poll_fn(|cx| {
+                if place.reader.poll_given_up(cx) {
+                    return Poll::Ready(());
+                }
+                place.streams.current.set(Some(place.index));
+                let polled = future.as_mut().poll(cx);
+                place.streams.current.set(None);
+                polled
+            })
+            .await;
+        });
+    }
+}
+
+/// The place of one stream, free again when it is dropped.
+struct Place<'s> {
+    streams: &'s Streams,
+    index: usize,
+    reader: Rc<Reader>,
+}
+
+impl<'s> Place<'s> {
+    fn enter(streams: &'s Streams) -> Self {
+        let index = streams.enter();
+        let reader = streams.readers.borrow()[index].clone();
+        Self { streams, index, reader }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.streams.current.set(None);
+        self.reader.reset();
+        self.streams.free.borrow_mut().push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { grace: 30_000, bytes_per_second: 500 };
+
+    #[test]
+    fn a_client_that_opens_no_window_is_given_up_after_the_grace() {
+        let reader = Reader::default();
+        reader.handed(100);
+        assert!(!reader.examine(1_000, PACE), "the pause begins with the first look, never early");
+        assert!(!reader.examine(31_000, PACE));
+        assert!(reader.examine(31_250, PACE) && reader.is_given_up());
+        assert!(!reader.examine(31_500, PACE), "once");
+    }
+
+    #[test]
+    fn a_slow_browser_has_time_for_half_a_window_of_megabytes() {
+        let reader = Reader::default();
+        for _ in 0..6 * 64 {
+            reader.taken();
+            reader.handed(16 * 1024);
+        }
+        reader.examine(0, PACE);
+        assert!(!reader.examine(200_000, PACE), "3 MB at 15 KB/s");
+        reader.taken();
+        reader.handed(16 * 1024);
+        reader.examine(200_250, PACE);
+        assert!(reader.examine(240_000, PACE), "16 KiB earn one second");
+    }
+
+    #[test]
+    fn no_pause_is_longer_than_ten_times_the_grace() {
+        let reader = Reader::default();
+        reader.handed(1 << 40);
+        reader.examine(0, PACE);
+        assert!(!reader.examine(299_999, PACE));
+        assert!(reader.examine(300_000, PACE));
+    }
+
+    #[test]
+    fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
+        let reader = Reader::default();
+        let mut tick = 0;
+        while tick < 60_000 {
+            reader.taken();
+            reader.handed(1);
+            reader.examine(tick, PACE);
+            tick += 5_000;
+            if reader.examine(tick, PACE) {
+                return assert!((30_000..40_000).contains(&tick), "{tick}");
+            }
+        }
+        panic!("it was never given up");
+    }
+
+    #[test]
+    fn without_a_least_rate_only_pauses_are_bounded() {
+        let pace = Pace { bytes_per_second: 0, ..PACE };
+        let reader = Reader::default();
+        for step in 0..100 {
+            reader.taken();
+            reader.handed(1);
+            reader.examine(step * 20_000, pace);
+            assert!(!reader.examine(step * 20_000 + 19_999, pace));
+        }
+    }
+
+    #[test]
+    fn a_place_is_used_again_as_new() {
+        let streams = Streams::default();
+        let first = Place::enter(&streams);
+        first.reader.handed(1);
+        first.reader.examine(0, PACE);
+        drop(first);
+        let second = Place::enter(&streams);
+        assert_eq!((second.index, second.reader.state.get()), (0, State::Taken));
+        assert_eq!(streams.examine(1 << 40, PACE), 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is logged and answered where there is no request to make a record of: the bytes were not HTTP/1.1, or the head
+//! did not come in time.
+
+use crate::accept::Connection;
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::forward::X_REQUEST_ID;
+use crate::peer::Peer;
+use crate::plan::AccessLog;
+use crate::respond::access_log::{self, Line};
+use crate::respond::{self, Format};
+use crate::worker::Worker;
+use http::{HeaderValue, Method, header};
+
+/// Counts and logs a refusal with what is known, and returns the answer as it goes over HTTP/1.1.
+pub fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
+    let id = worker.request_ids().next().header();
+    worker.counters().unrouted.record(&denial);
+    if worker.plan().access != AccessLog::Off {
+        let Peer { address, scheme } = connection.peer;
+        let now = Now::read();
+        let read = connection.beginning();
+        let (method, path) = request_line(&read);
+        let line = Line {
+            unix: now.unix,
+            subsec_nanos: now.subsec_nanos,
+            level: access_log::level(Some(&denial), false),
+            request_id: id.as_bytes(),
+            client: address,
+            scheme,
+            version: "",
+            method,
+            host: b"",
+            path,
+            route: None,
+            status: denial.status().as_u16(),
+            code: Some(denial.code()),
+            shadow: None,
+            detail: Some(detail),
+            subject: None,
+            issuer: None,
+            upstream: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            micros: 0,
+            upstream_micros: None,
+            complete: false,
+            verdict_for: None,
+        };
+        worker.log_line(|lines| line.write(worker.plan().style, lines));
+    }
+    answer(&denial, &id)
+}
+
+/// The method and the path, without its query, of bytes that may hold a request line. Each is empty where it cannot be
+/// made out.
+fn request_line(read: &[u8]) -> (&[u8], &[u8]) {
+    let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().unwrap_or_default();
+    let is_method = (1..=32).contains(&method.len()) && method.iter().all(u8::is_ascii_uppercase);
+    let (true, Some(target)) = (is_method, words.next()) else { return (b"", b"") };
+    let path = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
+    (method, path)
+}
+
+/// A problem document with a head. It closes the connection: nothing after it can be read as a request.
+fn answer(denial: &Denial, id: &HeaderValue) -> Box<[u8]> {
+    let mut response = respond::refuse(denial, Format::Json, id, &Method::GET);
+    let length = HeaderValue::from(response.body().len());
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.clone());
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_LENGTH, length);
+    let status = response.status();
+    let mut bytes =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or_default())
+            .into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    bytes.extend(b"\r\n");
+    bytes.extend_from_slice(response.body());
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::denial::Malformed;
+
+    #[test]
+    fn what_is_known_of_a_request_is_its_method_and_path_and_never_its_query() {
+        for (read, known) in [
+            (&b"GET /a?token=x\"y HTTP/1.1\r\nHost: h\r\n"[..], (&b"GET"[..], &b"/a"[..])),
+            (b"POST /a\"b HTTP/1.1\r\n", (b"POST", b"/a\"b")),
+            (b"GET", (b"", b"")),
+            (b"\x16\x03\x01\x02", (b"", b"")),
+            (b"get /", (b"", b"")),
+            (b"\r\nGET /", (b"", b"")),
+            (b"", (b"", b"")),
+        ] {
+            assert_eq!(request_line(read), known, "{}", String::from_utf8_lossy(read));
+        }
+    }
+
+    #[test]
+    fn the_answer_is_one_answer_of_http_1() {
+        let id = HeaderValue::from_static("abc");
+        let answer = answer(&Denial::BadRequest(Malformed::Target), &id);
+        let text = String::from_utf8(answer.into()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("x-request-id: abc") && head.contains("connection: close"), "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(body.contains("bad_request"), "{body}");
+    }
+}

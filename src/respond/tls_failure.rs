@@ -1,0 +1,91 @@
+//! Why TLS handshakes fail: a label of the metrics, and a word of the log.
+
+use crate::counter::Counter;
+
+/// Why a handshake did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsFailure {
+    /// The client spoke HTTP in cleartext.
+    Cleartext,
+    /// The client took too long.
+    Timeout,
+    /// The client closed the connection.
+    Closed,
+    /// The client does not trust the certificate.
+    CertificateRejected,
+    /// The client gave up for another reason, which its alert names.
+    ClientAlert,
+    /// No version or cipher suite in common.
+    Incompatible,
+    /// No application protocol in common.
+    NoProtocol,
+    /// The client asked for a name that is not a host name.
+    ServerName,
+    /// Bytes that are not TLS, or not in its order.
+    NotTls,
+    /// Anything else.
+    Other,
+}
+
+impl TlsFailure {
+    /// All, in the order of their counters.
+    pub const ALL: [Self; 10] = [
+        Self::Cleartext,
+        Self::Timeout,
+        Self::Closed,
+        Self::CertificateRejected,
+        Self::ClientAlert,
+        Self::Incompatible,
+        Self::NoProtocol,
+        Self::ServerName,
+        Self::NotTls,
+        Self::Other,
+    ];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cleartext => "cleartext",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::CertificateRejected => "certificate_rejected",
+            Self::ClientAlert => "client_alert",
+            Self::Incompatible => "incompatible",
+            Self::NoProtocol => "no_protocol",
+            Self::ServerName => "server_name",
+            Self::NotTls => "not_tls",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How often handshakes failed, by reason.
+#[derive(Debug, Default)]
+pub struct TlsFailures([Counter; TlsFailure::ALL.len()]);
+
+impl TlsFailures {
+    /// Counts one.
+    pub fn add(&self, failure: TlsFailure) {
+        self.of(failure).add(1);
+    }
+
+    /// The counter of one reason.
+    pub fn of(&self, failure: TlsFailure) -> &Counter {
+        &self.0[failure as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_counter() {
+        let failures = TlsFailures::default();
+        for (place, failure) in TlsFailure::ALL.into_iter().enumerate() {
+            assert_eq!(failure as usize, place, "{failure:?}");
+            failures.add(failure);
+            assert_eq!(failures.of(failure).get(), 1, "{failure:?}");
+        }
+    }
+}
