@@ -166,7 +166,7 @@ pub enum Malformed {
     OriginalTwice,
     /// Who asks for a verdict would forward another spelling of the path than the one judged.
     OriginalSpelling,
-    /// Who asks for a verdict would forward a field that names another method, target or caller.
+    /// The proxy that asks for a verdict would forward a field that names another method, target or caller.
     OriginalOverride,
     /// A WebSocket handshake on a route that forwards: the gateway does not forward WebSockets.
     WebSocket,

@@ -62,8 +62,8 @@ pub struct Caller {
     pub by_trusted_proxy: bool,
 }
 
-/// What a trusted proxy says of the request that it forwards: read once, by [`crate::accept::forwarded`] alone, and the
-/// source of every field that tells an upstream of it.
+/// A trusted proxy's account of the request that it forwards: read once, by [`crate::accept::forwarded`] alone, and the
+/// source of every field in which an upstream reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
     /// The addresses that the request came by before the proxy itself, the client's end first; `None` for one that is

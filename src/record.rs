@@ -135,12 +135,12 @@ impl Record {
         self.caller
     }
 
-    /// What a trusted proxy says of it.
+    /// The account that a trusted proxy gives of it.
     pub fn relayed(&self) -> Option<&Relayed> {
         self.relayed.as_deref()
     }
 
-    /// The same, to be kept by whoever forwards it.
+    /// The same, for the stage that forwards the request to keep.
     pub fn take_relayed(&mut self) -> Option<Box<Relayed>> {
         self.relayed.take()
     }

@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 /// have a few.
 const CHAIN_MAX: usize = 32;
 
-/// Who sends this request, and what a trusted proxy says of it.
+/// Reads the sender of a request, and the account that a trusted proxy gives of it.
 ///
 /// From a trusted proxy the addresses are read from the right, the end that the nearest proxy wrote; the first
 /// that is not a trusted proxy's is the client. What stands to the left of it was written by the client itself. An
@@ -40,7 +40,7 @@ pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Opti
     (caller, Some(Box::new(relayed)))
 }
 
-/// What a trusted proxy says of a request, beyond its scheme. `X-Forwarded-*` count before `Forwarded`: most proxies
+/// Reads a trusted proxy's account of a request, the scheme aside. `X-Forwarded-*` count before `Forwarded`: most proxies
 /// write the former, and pass on a client's own `Forwarded` unread.
 fn relayed(headers: &HeaderMap) -> Relayed {
     let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
@@ -62,7 +62,7 @@ fn relayed(headers: &HeaderMap) -> Relayed {
     Relayed { chain, host, port }
 }
 
-/// What the nearest proxy says in this field, or in this parameter of `Forwarded`: its word stands last.
+/// The word of the nearest proxy in this field, or in this parameter of `Forwarded`: it stands last.
 fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
     if headers.contains_key(name) {
         elements_from_the_right(headers, name).next()

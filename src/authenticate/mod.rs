@@ -66,7 +66,7 @@ pub struct Shown<'r> {
     pub head: &'r Head<'r>,
     /// How it came, as the client sees it.
     pub scheme: Scheme,
-    /// What a trusted proxy says of it.
+    /// The account that a trusted proxy gives of it.
     pub relayed: Option<&'r Relayed>,
     /// The CSRF token in its form, where the route reads forms for one.
     pub csrf_field: Option<&'r str>,

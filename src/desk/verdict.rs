@@ -101,7 +101,7 @@ pub fn original(
 /// caller for another one: what the gateway would remove from a request that it forwards, the asking proxy does not.
 /// Returns the name as the table has it. `pass`: fields of that kind that the policy lets through.
 ///
-/// Addresses are none of them: proxies write them of themselves (Traefik writes `X-Real-Ip` into each question), and
+/// Addresses do not count: proxies write them of themselves (Traefik writes `X-Real-Ip` into each question), and
 /// nothing is decided by them here.
 pub fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::found(name.as_str())? {

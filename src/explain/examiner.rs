@@ -46,7 +46,7 @@ pub struct Examiner<'p> {
     described: RefCell<TokenCache>,
 }
 
-/// Who sends a request.
+/// The sender of a request.
 struct Sender {
     caller: Caller,
     relayed: Option<Box<Relayed>>,

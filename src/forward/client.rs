@@ -9,12 +9,12 @@ use http::{HeaderMap, HeaderValue, header};
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-/// What the connection knows ready-made, so that most requests copy nothing.
+/// Values that the connection keeps ready-made, so that most requests copy nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'c> {
     /// `X-Forwarded-For` of the peer.
     pub forwarded_for: &'c HeaderValue,
-    /// The last host and `Forwarded` value of a peer that is no proxy: its scheme is the connection's.
+    /// The last host and `Forwarded` value of a peer that is not a proxy: its scheme is the connection's.
     pub forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The peer's own address.
     pub address: IpAddr,
@@ -58,7 +58,7 @@ fn of_peer(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) 
     }
 }
 
-/// What a trusted proxy says, and the proxy itself at the end of the chain.
+/// The account of a trusted proxy, with the proxy itself at the end of the chain.
 #[cold]
 fn write_relayed(
     headers: &mut HeaderMap,
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(element, "for=192.0.2.1;host=a.example;proto=http");
     }
 
-    /// What is written of a request from the proxy 10.0.0.1, `Host: inner:81`.
+    /// The fields of a request from the proxy 10.0.0.1, `Host: inner:81`.
     fn written(relayed: &Relayed, scheme: Scheme) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let address = "10.0.0.1".parse().unwrap();

@@ -1,20 +1,20 @@
 //! Fields by which a client could pass for another client, another request or a proxy: one table, with the product that
 //! writes or reads each.
 //!
-//! None of them passes, whoever sends it: the gateway writes its own account of the client (see [`super::client`]), and
-//! a service that also reads another product's field would believe whoever can write one. A trusted proxy's own fields
+//! They pass from nobody: the gateway writes its own account of the client (see [`super::client`]), and a service that also
+//! reads another product's field would believe anybody who can write one. A trusted proxy's own fields
 //! can be let through by name (`[identity] pass`). In forward-auth, where the gateway removes nothing, a field that
 //! names another request or another caller refuses the question (`desk::verdict`).
 //!
-//! Names are compared *folded*: every character that is no letter or digit is the same, since a CGI-style backend reads
+//! Names are compared *folded*: all characters but letters and digits are the same, since a CGI-style backend reads
 //! `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
 
 use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 
-/// What a field could make a service believe.
+/// A belief to which a field could lead a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Which way the request came: what the gateway says in its own words.
+    /// Which way the request came: the gateway says that itself.
     Relay,
     /// Another method.
     Method,
@@ -143,7 +143,7 @@ const TABLE: [Entry; 105] = [
 /// Addresses that are known by how their name ends: `Fastly-Client-IP`, `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
-/// Where in the table the names of each first letter are; of those that begin with `x-`, of each third one.
+/// The places in the table of the names with each first letter; of those that begin with `x-`, with each third one.
 static PLACES: [[(u8, u8); 26]; 2] = places();
 
 const fn places() -> [[(u8, u8); 26]; 2] {
@@ -163,7 +163,7 @@ const fn places() -> [[(u8, u8); 26]; 2] {
     places
 }
 
-/// By which letter a name is looked up.
+/// The letter by which a name is looked up.
 const fn key(name: &[u8]) -> Option<(usize, usize)> {
     let (by_third, letter) = match name {
         [b'x', separator, third, ..] if !separator.is_ascii_alphanumeric() => (1, *third),
@@ -173,7 +173,7 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
     if letter.is_ascii_lowercase() { Some((by_third, (letter - b'a') as usize)) } else { None }
 }
 
-/// What a field of this name could make a service believe, and the entry that says so; `None` for nearly all names.
+/// The belief to which a field of this name could lead a service, and the entry that says so; `None` for nearly all names.
 /// `name` is in lower case, as `http::HeaderName` has it.
 pub fn found(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_fields_are_none_of_them() {
+    fn ordinary_fields_are_not_in_the_table() {
         for name in [
             "accept",
             "accept-encoding",

@@ -108,7 +108,7 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
 pub struct Told<'a> {
     /// Who sends it.
     pub caller: Caller,
-    /// What a trusted proxy says of it.
+    /// The account that a trusted proxy gives of it.
     pub relayed: Option<&'a Relayed>,
     /// Its connection.
     pub prepared: Prepared<'a>,
@@ -122,7 +122,7 @@ pub struct Told<'a> {
     pub forward_token: bool,
     /// Whether `Authorization` passes as it came: on a public route, where the gateway does not look at it.
     pub pass_authorization: bool,
-    /// Fields of a trusted proxy that pass though they tell of clients.
+    /// Fields of [`super::foreign`] that pass from a trusted proxy.
     pub pass: &'a [HeaderName],
     /// The local authority's cookies, which do not pass.
     pub cookies: Option<&'a CookieNames>,
@@ -176,7 +176,8 @@ pub fn head(
     }
     client::write(&mut headers, &told.prepared, told.caller, told.relayed, target.authority.as_ref());
     if let Some(prefix) = target.prefix {
-        headers.insert(X_FORWARDED_PREFIX, prefix);
+        let whole = after_proxys(headers.get(X_FORWARDED_PREFIX), prefix);
+        headers.insert(X_FORWARDED_PREFIX, whole);
     }
     headers.insert(X_REQUEST_ID, told.id_header.clone());
     if !headers.get(TRACEPARENT).is_some_and(is_traceparent) {
@@ -188,6 +189,14 @@ pub fn head(
         Proof { proofs: told.proofs, audience, method: &parts.method, target: &target.path, now: told.now };
     identity(&mut headers, permit, told.tell_csrf, &proof);
     (parts.method, target.path, headers, forged)
+}
+
+/// A stripped prefix behind the one that a trusted proxy stripped before, where the policy lets that pass.
+fn after_proxys(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
+    let Some(before) = before else { return ours };
+    let before = before.as_bytes();
+    let whole = [before.strip_suffix(b"/").unwrap_or(before), ours.as_bytes()].concat();
+    HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
 /// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `tell_csrf`: with the CSRF

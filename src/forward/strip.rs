@@ -1,4 +1,4 @@
-//! What does not pass: hop-by-hop fields, forged identity, fields of other proxies and products, our own credentials.
+//! Removes what does not pass: hop-by-hop fields, forged identity, fields of other proxies and products, our own credentials.
 //!
 //! Stripping comes first and injecting last, so that no `Connection` field can take away what the gateway adds
 //! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
@@ -15,8 +15,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `HTTP2-Settings` (RFC 7540 section 3.2.1): an upgrade to HTTP/2 that must not be passed on.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes from a client's request all that must not reach an upstream; `Authorization` aside, which is the caller's
-/// affair. `pass`: fields of [`foreign`] that pass all the same. Returns how many identity fields were dropped.
+/// Removes from a client's request all that must not reach an upstream; the caller of this function sees to
+/// `Authorization`. `pass`: fields of [`foreign`] that pass. Returns how many identity fields were dropped.
 pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[HeaderName]) -> u64 {
     hop_by_hop(headers);
     let mut forged = 0;

@@ -139,7 +139,7 @@ pub struct Front {
     pub hsts: Option<HeaderValue>,
     /// Whether upstreams get the client's verified token in `Authorization`.
     pub forward_token: bool,
-    /// Fields of a trusted proxy that pass though they tell of clients.
+    /// Fields of other products that pass from a trusted proxy.
     pub pass: Box<[HeaderName]>,
     /// Whether decisions are kept in memory for a while.
     pub keeps_decisions: bool,

@@ -30,8 +30,8 @@ impl<'r> Authority<'r> {
     ///
     /// # Errors
     ///
-    /// [`Malformed::Host`] for anything else, a port with leading zeros included. An empty port is none (RFC 3986
-    /// section 3.2.3).
+    /// [`Malformed::Host`] for anything else, a port with leading zeros included. An empty port counts as no
+    /// port (RFC 3986 section 3.2.3).
     pub fn parse(raw: &'r str) -> Result<Self, Malformed> {
         // An IPv6 address has colons of its own, inside its brackets.
         let name_end = if raw.starts_with('[') { raw.find(']').map_or(0, |at| at + 1) } else { 0 };

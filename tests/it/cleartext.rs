@@ -64,6 +64,21 @@ fn a_request_that_a_trusted_proxy_calls_https_is_served() {
 }
 
 #[test]
+fn a_trusted_proxy_may_ask_for_verdicts_where_clients_are_redirected() {
+    let upstream = Upstream::start();
+    let gateway = redirecting(&upstream, "trusted_proxies = [\"127.0.0.1\"]");
+    for proto in ["http", "https"] {
+        let question = Request::get("/auth/verify")
+            .header("X-Forwarded-Method", "GET")
+            .header("X-Forwarded-Uri", "/api/x")
+            .header("X-Forwarded-Host", "shop.example")
+            .header("X-Forwarded-Proto", proto);
+        question.to(gateway.http()).is_refusal(401, "missing_token");
+        question.bearer(token("ada")).to(gateway.http()).is(200);
+    }
+}
+
+#[test]
 fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
     // Attacks D6, crossings C8; OWASP REST Security, HTTPS.
     let upstream = Upstream::start();

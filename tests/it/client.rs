@@ -1,4 +1,4 @@
-//! One account of the client: what a trusted proxy may say of it, and what an upstream is told, in each field the same.
+//! One account of the client: a trusted proxy may say some of it, and an upstream reads the same in each field.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -81,7 +81,7 @@ fn account(seen: &Seen) -> [Option<&str>; 5] {
 }
 
 #[test]
-fn no_field_of_another_product_passes_whoever_sends_it() {
+fn no_field_of_another_product_passes_from_anybody() {
     // Attacks C2 and C12; issue 9, 3 and 7.
     let upstream = Upstream::start();
     let stranger = gateway(&upstream, PUBLIC);
@@ -134,14 +134,14 @@ fn a_field_passes_from_a_trusted_proxy_that_the_policy_names() {
 }
 
 #[test]
-fn what_cannot_pass_is_a_fault() {
+fn a_field_that_cannot_pass_is_a_fault() {
     let upstream = Upstream::start();
     for (name, why) in [
         ("X-HTTP-Method-Override", "another one"),
         ("X-Original-URL", "another one"),
         ("X-Forwarded-For", "writes itself"),
         ("Accept", "passes from everybody"),
-        ("a b", "no header name"),
+        ("a b", "not a header name"),
     ] {
         let dir = crate::kit::dir::Dir::new();
         let policy = crate::policy(&upstream, &format!("{TRUSTED}[identity]\npass = [\"{name}\"]\n{PUBLIC}"));
@@ -176,7 +176,7 @@ fn requests_of_one_connection_do_not_speak_for_each_other() {
 }
 
 #[test]
-fn a_chain_in_one_field_is_told_in_both() {
+fn a_chain_in_one_field_reaches_the_upstream_in_both() {
     // Report 6, RFC 7239 section 7.4.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}"));
@@ -243,7 +243,7 @@ fn the_host_that_a_proxys_client_asked_is_an_own_origin() {
 }
 
 #[test]
-fn a_prefix_that_is_stripped_is_told() {
+fn a_prefix_that_is_stripped_reaches_the_upstream() {
     // Report 23.
     let upstream = Upstream::start();
     let route = "[[route]]\npath = \"/pre/{*rest}\"\nupstream = \"app\"\naccess = \"public\"\nstrip_prefix = \"/pre\"\n";
@@ -251,6 +251,11 @@ fn a_prefix_that_is_stripped_is_told() {
     Request::get("/pre/x?y").header("X-Forwarded-Prefix", "/f0rged").to(gateway.http()).is(200);
     let seen = upstream.last_request();
     assert_eq!((&*seen.target, seen.header("x-forwarded-prefix")), ("/x?y", Some("/pre")), "{seen:#?}");
+    // Behind the prefix of a trusted proxy, where the policy lets it pass.
+    let gateway =
+        crate::gateway(&upstream, &format!("{TRUSTED}[identity]\npass = [\"X-Forwarded-Prefix\"]\n{route}"));
+    Request::get("/pre/x").header("X-Forwarded-Prefix", "/outer").to(gateway.http()).is(200);
+    assert_eq!(upstream.last_request().header("x-forwarded-prefix"), Some("/outer/pre"));
 }
 
 const PLACES: &str = r#"
@@ -341,7 +346,7 @@ fn host_and_authority_are_compared_with_the_default_port_in_mind() {
         let answer = Request::get(target).host(host).to(gateway.http());
         assert_eq!(answer.status, status, "{target} {host}: {answer:#?}");
     }
-    assert_eq!(upstream.last_request().header("host"), Some("[::1]"), "an empty port is none");
+    assert_eq!(upstream.last_request().header("host"), Some("[::1]"), "an empty port counts as no port");
     for (host, status) in [("gateway.test:443", 200), ("gateway.test:444", 400)] {
         let request = http2::request("GET", "/").header("host", host).body(bytes::Bytes::new()).unwrap();
         let answer = http2::exchange(gateway.https(), vec![request]).remove(0);
@@ -366,4 +371,67 @@ fn pieces_of_a_cookie_are_one_field() {
     assert_eq!(with(150, "cookie"), 200);
     assert_eq!(upstream.last_request().header("cookie").unwrap().split("; ").count(), 150);
     assert_eq!(with(150, "x-other"), 431);
+}
+
+#[test]
+fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
+    // Attacks D2: a verdict on GET, and a service that obeys `X-HTTP-Method-Override: DELETE`.
+    let upstream = Upstream::start();
+    let pass = "[identity]\npass = [\"X-Forwarded-Client-Cert\"]\n";
+    let gateway = gateway(&upstream, &format!("{TRUSTED}{pass}{PUBLIC}{AUTHORITY}"));
+    let question = || {
+        Request::get("/auth/verify")
+            .header("X-Forwarded-Method", "GET")
+            .header("X-Forwarded-Uri", "/page")
+            .header("X-Forwarded-Host", "app.example")
+            .header("X-Forwarded-Proto", "https")
+    };
+    for (name, known) in [
+        ("X-HTTP-Method-Override", "x-http-method*"),
+        ("X_Method_Override", "x-method*"),
+        ("X-Rewrite-URL", "x-rewrite-*"),
+        ("X-Override-URL", "x-override-*"),
+        ("X_Original_URL", "x-original-*"),
+        ("Proxy", "proxy"),
+        ("Remote-User", "remote-user"),
+        ("X-Forwarded-User", "x-forwarded-user"),
+    ] {
+        let answer = question().header(name, "DELETE").to(gateway.http());
+        answer.is_refusal(403, "bad_request");
+        let line = gateway.access_line(&answer);
+        assert!(
+            line["detail"].as_str().is_some_and(|detail| detail.contains(&format!("`{known}`"))),
+            "{line}"
+        );
+        assert_eq!(line["path"], "/page", "{line}");
+    }
+    // Proxies write these themselves.
+    for name in
+        ["X-Real-IP", "X-Forwarded-Server", "X-Forwarded-Port", "Forwarded", "X-Forwarded-Client-Cert"]
+    {
+        question().header(name, "x").to(gateway.http()).is(200);
+    }
+}
+
+#[test]
+fn a_question_has_room_for_its_own_fields() {
+    // Crossings C14: a request near the bound of 100 fields has more of them as a question.
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}{AUTHORITY}"));
+    let with = |count: usize| {
+        let mut question = Request::get("/auth/verify")
+            .header("X-Forwarded-Method", "GET")
+            .header("X-Forwarded-Uri", &format!("/page?{}", "q".repeat(8000)))
+            .header("X-Forwarded-Host", "app.example")
+            .header("X-Forwarded-Proto", "https");
+        for at in 0..count {
+            question = question.header(&format!("X-Many-{at}"), "1");
+        }
+        question
+    };
+    with(99).to(gateway.http()).is(200);
+    assert_eq!(with(140).to(gateway.http()).status, 431);
+    // Nobody else has that room.
+    let mut connection = Connection::from("127.0.0.2".parse().unwrap(), gateway.http());
+    with(99).over(&mut connection).is_refusal(403, "headers_too_large");
 }

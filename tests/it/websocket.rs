@@ -43,7 +43,7 @@ fn through(kind: Kind) {
     let proxy = Proxy::start(kind, &gateway, &service);
     let own = format!("http://{HOST}");
 
-    // Whoever may, gets a WebSocket that carries messages both ways.
+    // A caller who may open one gets a WebSocket that carries messages both ways.
     for request in [
         handshake("/open/chat"),
         handshake("/ws").bearer(token("ada")),
@@ -59,7 +59,7 @@ fn through(kind: Kind) {
     let seen = service.last_request();
     assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{kind:?}: {seen:#?}");
 
-    // Another origin does not, nor does whoever has no token.
+    // Another origin does not, nor does a caller without a token.
     let before = service.requests().len();
     for (request, status) in [
         (in_session(handshake("/ws")).header("Origin", "https://evil.test"), 403),
@@ -127,7 +127,7 @@ fn a_handshake_is_recognised_by_any_mark_that_a_proxy_leaves() {
 fn a_handshake_at_the_gateway_is_refused_by_name() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream);
-    // Who may not pass learns that first.
+    // A caller who may not pass learns that first.
     handshake("/ws").to(gateway.http()).is_refusal(401, "missing_token");
     in_session(handshake("/ws"))
         .header("Origin", "https://evil.test")

@@ -91,7 +91,7 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
         let key = format!("identity.pass[{index}]");
         let Ok(name) = text.parse::<HeaderName>() else {
             let hint = "such as \"X-Forwarded-Client-Cert\"";
-            faults.fault("bad_header", &key, format!("\"{text}\" is no header name"), hint);
+            faults.fault("bad_header", &key, format!("\"{text}\" is not a header name"), hint);
             continue;
         };
         let is_written =
@@ -102,7 +102,7 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
                 "bad_header",
                 &key,
                 format!("\"{text}\", by which a request passes for another one"),
-                "only fields that tell of the client or its way",
+                "only fields about the client or its way",
             ),
             Some(_) if is_written || name == FORWARDED => faults.fault(
                 "bad_header",
