@@ -161,6 +161,28 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
     upstream.saw_nothing();
 }
 
+/// The two routes of docs/browsers.md: a preflight reaches the service, and nothing else does without a token.
+#[test]
+fn the_documented_routes_let_a_preflight_through_to_a_service() {
+    let guide = include_str!("../../docs/browsers.md");
+    let (_, rest) = guide.split_once("answers with its own CORS fields:").unwrap();
+    let routes = rest.split("```").nth(1).unwrap().trim_start_matches("toml").replace("\n  ", "\n");
+    let upstream = Upstream::answering(
+        "HTTP/1.1 204 No Content\r\naccess-control-allow-origin: https://app.shop.test\r\n\r\n",
+    );
+    let routes = routes.replace("upstream = \"orders\"", "upstream = \"app\"");
+    let gateway = Portcullis::with(&crate::policy(&upstream, &routes)).start();
+    let ask = |method: &str| Request::new(method, "/orders/7").header("Origin", APP);
+    let answer = ask("OPTIONS").header("Access-Control-Request-Method", "PUT").to(gateway.http());
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (204, Some(APP)),
+        "{answer:#?}"
+    );
+    ask("PUT").to(gateway.http()).is_refusal(401, "missing_token");
+    assert_eq!(upstream.only_request().method, "OPTIONS");
+}
+
 /// What a script finds out by one request: the status, the code and `Retry-After`; or that the browser blocks it.
 fn fetched(browser: &Browser, address: &str, options: &str) -> Value {
     browser.script(&format!(
