@@ -38,6 +38,8 @@ impl PgBouncer {
         dir.write("pgbouncer.ini", configuration);
         // It refuses to run as root, and its user must reach the file.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("our own folder");
+        let file = dir.path().join("pgbouncer.ini");
+        fs::set_permissions(file, Permissions::from_mode(0o644)).expect("our own file");
         let script = "PATH=$PATH:/usr/sbin; pgbouncer --quiet \"$1\" & pid=$!; read -r _ || true; kill $pid";
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
