@@ -65,16 +65,18 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
         .filter(|table| table.keys.contains(&lower))
         .map(|table| table.header.as_str())
         .collect();
-    if !owners.is_empty() {
-        return match owners.len() {
-            ..=TABLES_SHOWN => format!("\"{lower}\" is a key of {}", owners.join(" and ")),
-            _ => format!(
-                "\"{lower}\" is a key of other tables, such as {}",
-                owners[..TABLES_SHOWN].join(" and ")
-            ),
-        };
-    }
     let here = || one(siblings.iter().find(|known| comparable && begins(known)));
+    if !owners.is_empty() {
+        let near = here().map(|near| format!("{near}; ")).unwrap_or_default();
+        return near
+            + &match owners.len() {
+                ..=TABLES_SHOWN => format!("\"{lower}\" is a key of {}", owners.join(" and ")),
+                _ => format!(
+                    "\"{lower}\" is a key of other tables, such as {}",
+                    owners[..TABLES_SHOWN].join(" and ")
+                ),
+            };
+    }
     let like = || nearest(&lower, siblings).map(|known| format!("the nearest key is \"{known}\""));
     if let Some(help) = here().or_else(like) {
         return help;
@@ -123,6 +125,7 @@ mod tests {
                 &bounds,
                 "the nearest key is \"trusted_proxies\" of [server]; one of header_timeout",
             ),
+            ("rate", &route, "the nearest key is \"rate_limits\"; \"rate\" is a key of [rate_limit.NAME]"),
             ("colour", &bounds, "one of header_timeout, headers, body_size"),
         ] {
             let told = super::help(name, siblings);

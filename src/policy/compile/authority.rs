@@ -1,7 +1,7 @@
 //! `[authority]`: the terms on which the local issuer issues, and where its endpoints are.
 
-use super::Faults;
 use super::trust::{parse_algorithm, resolve};
+use super::{Faults, private};
 use crate::authenticate::{Algorithm, CookieNames, Revoked};
 use crate::authority::{
     Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, RESERVED_CLAIMS, Schedule,
@@ -9,6 +9,7 @@ use crate::authority::{
 };
 use crate::config::file::{self, AuthorityTable, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
+use crate::config::units::Secret;
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;
@@ -226,6 +227,10 @@ fn store(file: &File, table: &AuthorityTable, faults: &mut Faults<'_>) -> Option
         let path = faults.path(&file.state.dir).join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
+    // A file holds it because of the password in it.
+    if let Secret::File(path) = secret {
+        private::look(key, &faults.path(path), faults);
+    }
     // A URL of a database is no secret by itself, so a literal is as good as a reference.
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
