@@ -764,7 +764,7 @@ mod tests {
                 assert_eq!(id(keyring, now + 9), new);
                 assert_eq!(states(keyring, now + 9).last(), Some(&Signing));
                 let ids: Vec<_> = keyring.published_ids();
-                assert_eq!(ids, [new.clone()], "nothing else is published or accepted");
+                assert_eq!(ids, std::slice::from_ref(&new), "nothing else is published or accepted");
             }
             before = vec![new];
         }
