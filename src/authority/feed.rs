@@ -5,7 +5,7 @@
 //! rest of the store's upkeep is [`upkeep`]'s.
 
 use super::sweeps::Sweeps;
-use super::{Authority, millis};
+use super::{Authority, WORK_MAX, millis};
 use crate::authenticate::Revoked;
 use crate::clock::Now;
 use crate::journal::Level;
@@ -22,6 +22,8 @@ const BLIND_AFTER: Duration = Duration::from_secs(10);
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often what no longer matters is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// The longest time for forgetting: many small transactions.
+const SWEEP_MAX: Duration = Duration::from_secs(120);
 
 /// Puts the marks behind a number in force, and how long tokens live; returns the number of the last mark.
 ///
@@ -91,22 +93,16 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
             authority.try_store(now).await;
         }
         // Before somebody is issued a token of another life, who would have to wait for it.
-        if let Err(error) = authority.keep_record(&terms).await {
-            authority.unavailable(&error);
-        }
+        authority.keep_up(WORK_MAX, authority.keep_record(&terms)).await;
         // The store learns that the process outlived the grace of the last refresh: see `Authority::spent`.
-        if authority.take_outlived(now, terms.refresh_grace)
-            && let Err(error) = authority.store.touch_alive(now).await
-        {
-            authority.unavailable(&error);
+        if authority.take_outlived(now, terms.refresh_grace) {
+            authority.keep_up(WORK_MAX, authority.store.touch_alive(now)).await;
         }
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
             let time = sweeps.time(clock);
             terms.revoked.forget(time.unix);
-            if let Err(error) = authority.store.forget(millis(time)).await {
-                authority.unavailable(&error);
-            }
+            authority.keep_up(SWEEP_MAX, authority.store.forget(millis(time))).await;
         }
     }
 }

@@ -245,7 +245,8 @@ impl Authority {
         let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
         match self.runtime.spawn(in_time).await {
             Ok(Ok(done)) => done,
-            Ok(Err(_)) | Err(_) => Err(Denial::StoreUnavailable),
+            Ok(Err(_)) => Err(self.unavailable(&StoreError::late(WORK_MAX))),
+            Err(_) => Err(Denial::StoreUnavailable),
         }
     }
 
@@ -314,16 +315,27 @@ impl Authority {
         self.feed_fails.store(fails, Ordering::Relaxed);
     }
 
+    /// Work of the store that no request waits for: its faults are reported, and it is bounded on this side too, because a
+    /// server that cannot be heard does not say that time is up.
+    async fn keep_up(&self, within: Duration, work: impl Future<Output = Result<(), StoreError>>) -> bool {
+        let done = match tokio::time::timeout(within, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::late(within)),
+        };
+        if let Err(error) = &done {
+            self.unavailable(error);
+        }
+        done.is_ok()
+    }
+
     /// Writes and reads, and notes that the store answers if both succeed. The reader of marks must have succeeded too.
     async fn try_store(&self, now: i64) {
         let tried = async {
             self.store.touch_alive(now).await?;
-            self.store.alive_at().await
+            self.store.alive_at().await.map(drop)
         };
-        match tried.await {
-            Ok(_) if self.feed_fails.load(Ordering::Relaxed) => {}
-            Ok(_) => self.health.answered(&self.journal),
-            Err(error) => drop(self.unavailable(&error)),
+        if self.keep_up(WORK_MAX, tried).await && !self.feed_fails.load(Ordering::Relaxed) {
+            self.health.answered(&self.journal);
         }
     }
 }
@@ -337,7 +349,7 @@ pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, De
 }
 
 /// The longest time for the work of one request. Each of its waits has a shorter bound, but there are several.
-const WORK_MAX: Duration = Duration::from_secs(30);
+const WORK_MAX: Duration = Duration::from_secs(20);
 
 /// How far behind the cores the authority's thread stands.
 const NICE: i32 = 10;

@@ -115,6 +115,7 @@ const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-F
 
 /// Whether a page of another site sent a request to log in. Such a request is refused before anything counts it: it comes
 /// from the address of the person whose browser shows that page, and must not spend what that person may do.
+#[inline]
 pub fn is_sent_by_another_site(policy: &Policy, route: &Route, head: &Head<'_>, record: &Record) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(terms) = &policy.terms else { return false };

@@ -2,6 +2,7 @@
 //! among them.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Why the store cannot be used.
 #[derive(Debug)]
@@ -86,6 +87,11 @@ impl StoreError {
     /// A fault that passes.
     pub(super) const fn trouble(reason: Reason, why: String) -> Self {
         Self::Unavailable(Trouble { reason, why })
+    }
+
+    /// The store did not answer within this time.
+    pub fn late(within: Duration) -> Self {
+        Self::trouble(Reason::Timeout, format!("the database does not answer within {within:?}"))
     }
 
     /// The kind of the fault in a word, for metrics and logs.

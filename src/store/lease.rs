@@ -5,8 +5,7 @@
 //! full disk, an I/O error or a lack of memory; PostgreSQL may be waiting behind a network that drops packets. In each
 //! case the driver's account of the transaction is wrong from then on, and every later use of the connection would fail.
 
-use super::connect::{Dialect, PATIENCE};
-use super::error::Reason;
+use super::connect::Dialect;
 use super::{Store, StoreError};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::pool::PoolConnection;
@@ -144,7 +143,6 @@ pub(super) async fn rows(
 
 /// Bounds a read on this side too: a server that cannot be heard does not say that time is up.
 pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late =
-        |_| StoreError::trouble(Reason::Timeout, format!("the database does not answer within {PATIENCE:?}"));
+    let late = |_| StoreError::late(READ_MAX);
     tokio::time::timeout(READ_MAX, read).await.map_err(late)?
 }

@@ -8,10 +8,14 @@ use crate::kit::{Portcullis, Request, eventually};
 use serde_json::json;
 use sqlx::{AnyConnection, Connection, Executor};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 /// A route, without which no policy is served.
 const ROUTES: &str = "
@@ -175,6 +179,67 @@ fn after_a_restart_of_the_server_the_store_works_again() {
     server.resume();
     is_back(&gateway, &place);
     Request::get("/auth/me").bearer(&pair.access).to(gateway.http()).is(200);
+}
+
+/// A network that drops what is sent: nothing says that the server is away, and connections from before stay dead.
+#[test]
+fn a_server_that_cannot_be_heard_is_lost_and_found_again() {
+    let server = Postgres::shared();
+    let name = server.database().rsplit('/').next().unwrap().to_owned();
+    server
+        .sql(&name, &format!("CREATE ROLE {name} LOGIN PASSWORD 'x'; ALTER DATABASE {name} OWNER TO {name}"));
+    let network = Network::before(server.port());
+    let url = format!("postgres://{name}:x@{}/{name}?sslmode=disable", network.address);
+    let gateway = Portcullis::with(&policy(&format!("store = \"{url}\"\n"), "")).start();
+    account::add(gateway.dir(), "ada", &[]);
+    let pair = login(gateway.http(), "ada");
+    network.drops.store(true, Ordering::SeqCst);
+    let place = network.address.to_string();
+    eventually("the loss is seen although nothing says so", || metric(&gateway, "portcullis_store_up") == 0);
+    assert!(store_line(&gateway).contains(&place), "{}", store_line(&gateway));
+    Request::get("/auth/me").bearer(&pair.access).to(gateway.http()).is(200);
+    network.drops.store(false, Ordering::SeqCst);
+    eventually("the store answers", || metric(&gateway, "portcullis_store_up") == 1);
+    eventually("logins too", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
+}
+
+/// A network before a port of this machine. While it drops, nothing passes; connections from that time pass nothing ever.
+struct Network {
+    address: SocketAddr,
+    drops: Arc<AtomicBool>,
+}
+
+impl Network {
+    fn before(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let network = Self { address: listener.local_addr().unwrap(), drops: Arc::default() };
+        let drops = network.drops.clone();
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", port))) else {
+                    return;
+                };
+                for (mut from, mut to) in
+                    [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    let drops = drops.clone();
+                    thread::spawn(move || {
+                        let (mut bytes, mut is_dead) = ([0; 4096], false);
+                        while let Ok(count @ 1..) = from.read(&mut bytes) {
+                            is_dead |= drops.load(Ordering::SeqCst);
+                            if !is_dead && to.write_all(&bytes[..count]).is_err() {
+                                return;
+                            }
+                        }
+                        if !is_dead {
+                            let _ = to.shutdown(std::net::Shutdown::Both);
+                        }
+                    });
+                }
+            }
+        });
+        network
+    }
 }
 
 /// attacks P1: what waits for the authority is bounded; those who have shown a token are not behind strangers.
