@@ -153,9 +153,11 @@ fn referred_to(text: &str) -> HashSet<&str> {
 /// each service: one named `portcullis` must not keep the gateway from starting.
 pub(super) fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
-    name.ends_with("_SERVICE_HOST")
+    let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
-        || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest))
+        || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
+    // A key of a table has two underscores, which a service's name hardly ever brings along: `server.public_port`.
+    is_link && !name.contains("__")
 }
 
 fn starts_with_digit(text: &str) -> bool {

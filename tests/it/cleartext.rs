@@ -39,6 +39,11 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
     assert_eq!(location(&gateway), format!("https://shop.example:{}/a?b=c", gateway.https().port()));
     assert_eq!(location(&redirecting(&upstream, "public_port = 443")), "https://shop.example/a?b=c");
     assert_eq!(location(&redirecting(&upstream, "public_port = 444")), "https://shop.example:444/a?b=c");
+    // The container image says it by a variable, whose name ends as those that Kubernetes makes of services do.
+    let tables = format!("[server]\nhttps = \"127.0.0.1:0\"\nplain = \"redirect\"\n{PUBLIC}");
+    let gateway =
+        Portcullis::with(&policy(&upstream, &tables)).env("PORTCULLIS_SERVER__PUBLIC_PORT", "443").start();
+    assert_eq!(location(&gateway), "https://shop.example/a?b=c");
 }
 
 #[test]
