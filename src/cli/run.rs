@@ -94,18 +94,6 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let listed =
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
-    journal.event_with(
-        Level::Info,
-        "ready",
-        &[
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            ("policy", (&path.display().to_string()).into()),
-            ("workers", cores.into()),
-            ("https", (&listed(&bound.https)).into()),
-            ("http", (&listed(&bound.http)).into()),
-            ("admin", (&listed(&admin_addresses)).into()),
-        ],
-    );
     {
         // Not on the way of the start: it refuses nothing, and of ten thousand routes it takes a moment.
         let shared = shared.clone();
@@ -118,7 +106,21 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     }
     let admin =
         Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
-    let ended = control::run(&shared, &gateway, admin, reloader, &worker_plan);
+    let ready = || {
+        journal.event_with(
+            Level::Info,
+            "ready",
+            &[
+                ("version", env!("CARGO_PKG_VERSION").into()),
+                ("policy", (&path.display().to_string()).into()),
+                ("workers", cores.into()),
+                ("https", (&listed(&bound.https)).into()),
+                ("http", (&listed(&bound.http)).into()),
+                ("admin", (&listed(&admin_addresses)).into()),
+            ],
+        );
+    };
+    let ended = control::run(&shared, &gateway, admin, reloader, &worker_plan, ready);
     journal.event(Level::Info, "stopped", &[]);
     journal.clone().close();
     ended.map_err(|error| format!("cannot go on: {error}"))

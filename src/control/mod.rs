@@ -33,7 +33,8 @@ const RELOADS_WAITING: usize = 8;
 /// The exit code of a process that a second signal stopped: 128 and the number of SIGTERM, as shells count.
 const TERMINATED: i32 = 143;
 
-/// Runs until the gateway has stopped.
+/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers: a signal
+/// that a supervisor sends at the word `ready` drains, and does not kill.
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be made.
@@ -43,6 +44,7 @@ pub fn run(
     admin: Admin,
     reloader: Reloader,
     plan: &Plan,
+    ready: impl FnOnce(),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,6 +60,7 @@ pub fn run(
         tokio::task::spawn_local(reload::watch(reloader.watching(), ask.clone()));
         tokio::task::spawn_local(reloader.run(asked));
         let state = admin.serve(shared.clone(), ask)?;
+        ready();
         let name = stop.asked().await;
         state.begin_draining();
         let (delay, drain) = (plan.drain_delay, plan.drain);
