@@ -22,6 +22,7 @@ fn principal() -> Principal {
         roles: Box::new(["user".into(), "admin".into()]),
         scopes: Box::new(["orders:read".into()]),
         claims: Box::new([]),
+        shapes: Default::default(),
         not_before: 0,
         expires: u64::MAX,
         authenticated: None,

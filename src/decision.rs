@@ -3,7 +3,7 @@
 //! No I/O, no await, no clock of its own, so that the proxy, and whatever else must know a verdict, call one and
 //! the same function.
 
-use crate::authenticate::{Admission, Place, Principal, Shown, TokenCache, Trust, authenticate};
+use crate::authenticate::{Admission, Place, Principal, Refused, Shown, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Rule, authorize};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -15,8 +15,19 @@ use std::rc::Rc;
 pub struct Refusal {
     /// Why.
     pub denial: Denial,
+    /// What came and what was expected, in the operator's words, where authentication refuses.
+    pub detail: Option<Box<str>>,
     /// Whose token verified, when the refusal came after that, and where it was.
     pub caller: Option<(Rc<Principal>, Place)>,
+}
+
+impl Refusal {
+    /// Why, in the operator's words: what was asked for and what came.
+    pub fn why(&self, rule: &Rule, params: &Params<'_>, now: Now) -> Option<String> {
+        let by_rule = |(principal, _): &(Rc<Principal>, Place)| rule.why(principal, params, now);
+        let detail = self.detail.as_deref().map(str::to_owned);
+        detail.or_else(|| self.caller.as_ref().and_then(by_rule))
+    }
 }
 
 /// Decides: is the caller who the route asks for, and may they do this?
@@ -33,6 +44,6 @@ pub fn decide(
     tokens: &mut TokenCache,
 ) -> Result<Permit, Refusal> {
     let caller = authenticate(admission, trust, shown, now, tokens)
-        .map_err(|denial| Refusal { denial, caller: None })?;
-    authorize(rule, caller.clone(), params, now).map_err(|denial| Refusal { denial, caller })
+        .map_err(|Refused { denial, detail }| Refusal { denial, detail, caller: None })?;
+    authorize(rule, caller.clone(), params, now).map_err(|denial| Refusal { denial, detail: None, caller })
 }

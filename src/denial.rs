@@ -5,6 +5,8 @@
 //! each: [`Denial::code`], [`Denial::status`], [`Denial::fault`] and [`Denial::challenge`]. None has a
 //! wildcard arm: a new variant does not compile until all four have an opinion.
 
+mod detail;
+
 use http::StatusCode;
 use std::sync::Arc;
 
@@ -192,8 +194,10 @@ pub enum BodyFault {
 pub enum TokenPart {
     /// The `Authorization` field: not one scheme, one space, one token (RFC 6750 section 2.1).
     Field,
-    /// Not three non-empty parts, or longer than a token may be.
+    /// Not three non-empty parts.
     Shape,
+    /// Longer than a token may be.
+    Length,
     /// The JOSE header.
     Header,
     /// The claims.

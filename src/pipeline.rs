@@ -85,6 +85,9 @@ pub async fn handle(
                 }
                 Some(_) | None => {}
             }
+            if matches!(denial, Denial::RateLimited { .. }) {
+                record.limited(&standing);
+            }
             record.refused(denial);
             is_ours = true;
             response
@@ -135,7 +138,8 @@ async fn serve<'p>(
         return Err(Denial::BadRequest(Malformed::Fragment));
     }
     let is_question = record.verdict().is_some() && record.caller().by_trusted_proxy;
-    let head = if is_question { policy.front.question(&parts)? } else { policy.front.head(&parts)? };
+    let head = if is_question { policy.front.question(&parts) } else { policy.front.head(&parts) };
+    let head = head.inspect_err(|denial| record.too_large(denial, &parts.headers))?;
     // Of a trusted proxy, its client's scheme counts; and it asks for verdicts over the wire between the two of us.
     if let Some(port) = connection.redirect
         && record.caller().scheme == Scheme::Http
@@ -228,7 +232,8 @@ async fn give_verdict<'p>(
     record.asked_about(&original);
     // Strict whatever the policy says: the slashes that we would merge, the other proxy forwards.
     let bounds = verdict::bounds(policy.front.head_bounds);
-    let head = Head::read(&original.parts, bounds, Slashes::Strict)?;
+    let head = Head::read(&original.parts, bounds, Slashes::Strict)
+        .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
@@ -286,11 +291,12 @@ async fn judge<'p, 'h>(
     };
     if !desk::is_sent_by_another_site(policy, route, head, record) {
         let admitted = limit::admit(&route.limits.by_address, &asker, standing);
-        admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
+        admitted.or_else(|denial| unless_shadowed(route, denial, standing, record))?;
     }
     let (mut body, meter) = match body {
         Some(body) => {
-            let (body, meter) = RequestBody::admit(body, policy.front.body_bounds)?;
+            let (body, meter) = RequestBody::admit(body, policy.front.body_bounds)
+                .inspect_err(|denial| record.too_large(denial, head.headers))?;
             (body, Some(meter))
         }
         None => (RequestBody::Empty, None),
@@ -304,7 +310,7 @@ async fn judge<'p, 'h>(
     let permit = permit(worker, policy, route, head, &found.params, csrf_field, record)?;
     asker.principal = permit.principal().map(Rc::as_ref);
     let admitted = limit::admit(&route.limits.by_caller, &asker, standing);
-    admitted.or_else(|denial| unless_shadowed(route, denial, record))?;
+    admitted.or_else(|denial| unless_shadowed(route, denial, standing, record))?;
     Ok(Judged { route, found, permit, body, meter })
 }
 
@@ -353,10 +359,16 @@ fn permit(
 
 /// What the policy refuses passes on a route in the shadow, and is only told. What no policy asks for, such as a body
 /// within its bounds, is not the shadow's business.
-fn unless_shadowed(route: &Route, denial: Denial, record: &mut Record) -> Result<(), Denial> {
+fn unless_shadowed(
+    route: &Route,
+    denial: Denial,
+    standing: &Standing<'_>,
+    record: &mut Record,
+) -> Result<(), Denial> {
     if !route.shadow {
         return Err(denial);
     }
+    record.limited(standing);
     record.shadowed(denial);
     Ok(())
 }

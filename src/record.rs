@@ -6,18 +6,20 @@
 pub mod unread;
 
 use crate::accept::{Connection, forwarded};
-use crate::authenticate::{Access, Principal, Sources, credential};
-use crate::authorize::{Check, Permit};
+use crate::authenticate::{Access, Principal, Refused, Sources, credential};
+use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::decision::Refusal;
-use crate::denial::{Denial, Malformed, RequiredClaim, TokenPart};
-use crate::desk::verdict::{Manner, Original};
+use crate::denial::Denial;
+use crate::desk::verdict::{self, Manner, Original};
+use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Broken, Cut, Destination, Meter, Notes};
+use crate::limit::Standing;
 use crate::peer::{Caller, Relayed};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
-use crate::request_id::RequestId;
+use crate::request_id::{RequestId, trace_id_of};
 use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
 use crate::respond::{Format, Ways};
@@ -25,7 +27,7 @@ use crate::route::{Head, Params};
 use crate::worker::Worker;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -44,6 +46,7 @@ pub struct Record {
     relayed: Option<Box<Relayed>>,
     id: RequestId,
     id_header: HeaderValue,
+    traceparent: Option<HeaderValue>,
     version: Version,
     method: Method,
     target: Option<PathAndQuery>,
@@ -97,6 +100,7 @@ impl Record {
             relayed,
             id,
             id_header,
+            traceparent: if logged { parts.headers.get(TRACEPARENT).cloned() } else { None },
             version: parts.version,
             method: parts.method.clone(),
             target: if logged { parts.uri.path_and_query().cloned() } else { None },
@@ -153,6 +157,14 @@ impl Record {
     /// Its name as a field value.
     pub fn id_header(&self) -> &HeaderValue {
         &self.id_header
+    }
+
+    /// The id of its trace, where that is another than its name: that of a client's `traceparent`, or the one that began
+    /// here while a trusted proxy had named the request.
+    fn trace_id(&self) -> Option<[u8; 32]> {
+        let of_client = self.traceparent.as_ref().and_then(trace_id_of);
+        let ours = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
+        of_client.or_else(ours)
     }
 
     /// Where forwarding notes what came of it.
@@ -229,26 +241,23 @@ impl Record {
 
     /// It was not: notes for the operator who was refused and what they lack.
     pub fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
-        if let Some((principal, _)) = &refusal.caller
-            && let Some(check) = route.rule.first_failure(principal, params, self.now)
-        {
-            let held = match check {
-                Check::Roles(_) | Check::AllRoles(_) => {
-                    format!("; the caller's roles: [{}]", principal.roles.join(", "))
-                }
-                Check::Scopes { .. } => format!("; the token's scopes: [{}]", principal.scopes.join(", ")),
-                Check::Claim { .. } | Check::Fresh { .. } => String::new(),
-            };
-            self.notes.detail = Some(format!("the route asks for {check}{held}"));
+        if let Some(why) = refusal.why(&route.rule, params, self.now) {
+            self.notes.detail = Some(why);
         }
         self.principal = refusal.caller.map(|(principal, _)| principal);
         refusal.denial
     }
 
+    /// Notes why a credential was refused.
+    pub fn noted(&mut self, refused: Refused) -> Denial {
+        self.notes.detail = refused.detail.map(String::from);
+        refused.denial
+    }
+
     /// It would have been refused, were its route not in the shadow. The first such refusal is the one that counts.
     pub fn shadowed(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
-            self.notes.detail = finer_reason(&denial).map(str::to_owned);
+            self.notes.detail = denial.finer().map(str::to_owned);
         }
         self.shadow.get_or_insert(denial);
     }
@@ -355,10 +364,42 @@ impl Record {
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
+    /// Its head, or the announced length of its body, is larger than the bound.
+    pub fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
+        let front = &self.policy.front;
+        if *denial == Denial::HeadersTooLarge {
+            let bounds = front.head_bounds;
+            let bounds = if self.verdict.is_some() { verdict::bounds(bounds) } else { bounds };
+            self.notes.detail = Some(bounds.excess(headers));
+        } else if *denial == Denial::BodyTooLarge {
+            // hyper read a number there, or it would have announced nothing.
+            let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+            let (length, bound) = (length.unwrap_or("more"), front.body_bounds.size);
+            let detail = format!("a body of {length} bytes, and body_size in [server.bounds] is {bound}");
+            self.notes.detail = Some(detail);
+        }
+    }
+
+    /// A limit refused it.
+    pub fn limited(&mut self, standing: &Standing<'_>) {
+        if self.notes.detail.is_none() {
+            self.notes.detail = standing.refused_by();
+        }
+    }
+
     /// It was refused.
     pub fn refused(&mut self, denial: Denial) {
+        // Of a body that grew too large on its way, the upstream's connection knows only that it ended.
+        if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
+            let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
+            self.notes.detail = Some(if came > bound {
+                format!("the body has more bytes than body_size in [server.bounds], which is {bound}")
+            } else {
+                "the body has more bytes than this endpoint reads".to_owned()
+            });
+        }
         if self.notes.detail.is_none() {
-            self.notes.detail = finer_reason(&denial).map(str::to_owned);
+            self.notes.detail = denial.finer().map(str::to_owned);
         }
         self.denial = Some(denial);
     }
@@ -399,12 +440,13 @@ impl Record {
         }
     }
 
-    fn line<'l>(&'l self, micros: u64) -> Line<'l> {
+    fn line<'l>(&'l self, micros: u64, trace_id: Option<&'l [u8; 32]>) -> Line<'l> {
         Line {
             unix: self.now.unix,
             subsec_nanos: self.now.subsec_nanos,
             level: access_log::level(self.denial.as_ref(), self.broken.is_some()),
             request_id: self.id_header.as_bytes(),
+            trace_id: trace_id.map(|id| &id[..]),
             client: self.caller.address,
             scheme: self.caller.scheme,
             version: protocol(self.version),
@@ -461,7 +503,8 @@ impl Drop for Record {
             AccessLog::Off => false,
         };
         if wanted {
-            worker.log_line(|lines| self.line(micros).write(worker.plan().style, lines));
+            let trace_id = self.trace_id();
+            worker.log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.plan().style, lines));
         }
         self.connection.pulse.request_ends(worker.tick());
     }
@@ -486,96 +529,4 @@ fn authority(parts: &Parts) -> Option<HeaderValue> {
 /// Whether a proxy's request id is short and of visible ASCII.
 fn is_plain_id(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
-}
-
-/// What the code does not say, for the operator: fixed text of ours.
-fn finer_reason(denial: &Denial) -> Option<&'static str> {
-    match denial {
-        Denial::BadRequest(malformed) => Some(match malformed {
-            Malformed::EncodedSeparator => "the path holds an encoded slash or backslash",
-            Malformed::Backslash => "the path holds a backslash",
-            Malformed::ControlByte => "the path holds a control character",
-            Malformed::DotSegment => "the path holds a hidden dot segment, or climbs above its root",
-            Malformed::EmptySegment => "the path holds an empty segment (//)",
-            Malformed::OtherRoute => {
-                "the path is another route's but for case, a last slash, parameters (;), dots or blanks, or a second encoding"
-            }
-            Malformed::PercentCode => "the path holds a % that is no percent code",
-            Malformed::NotUtf8 => "the path is not UTF-8",
-            Malformed::Fragment => "the request target holds a fragment (#)",
-            Malformed::Target => "the request target is neither a path nor an absolute URI",
-            Malformed::PathTooLong => "the path is too long",
-            Malformed::Host => "the host is missing, repeated or not a host",
-            Malformed::HostMismatch => "Host and the target's authority differ",
-            Malformed::Framing => "the body's framing is ambiguous or broke off",
-            Malformed::OriginalMissing => {
-                "the proxy does not name the original method, scheme, host and target: see docs/forward-auth.md"
-            }
-            Malformed::OriginalTwice => "the original request is named twice, or not in one way",
-            Malformed::OriginalSpelling => "the path holds dot segments, which the proxy would forward",
-            Malformed::OriginalOverride => {
-                "the proxy passes on a field that names another method, target or caller: see docs/forward-auth.md"
-            }
-            Malformed::WebSocket => "a WebSocket handshake, and the gateway does not forward WebSockets",
-        }),
-        Denial::MalformedToken(part) => Some(match part {
-            TokenPart::Field => "Authorization is not one scheme, one space, one token",
-            TokenPart::Shape => "the token is not three parts, or too long",
-            TokenPart::Header => "the token's header cannot be read",
-            TokenPart::Claims => "the token's claims cannot be read",
-            TokenPart::Signature => "the token's signature is not of its algorithm's form",
-            TokenPart::Critical => "the token's header has critical members (crit)",
-        }),
-        Denial::MissingClaim(claim) => Some(match claim {
-            RequiredClaim::Issuer => "iss is missing or no string",
-            RequiredClaim::Subject => "sub is missing or empty",
-            RequiredClaim::SubjectText => "sub is no string",
-            RequiredClaim::Audience => "aud is missing or neither string nor list of strings",
-            RequiredClaim::Expiry => "exp is missing or no number",
-            RequiredClaim::Time => "nbf or iat is no number",
-        }),
-        Denial::HeadersTooLarge
-        | Denial::BodyTooLarge
-        | Denial::RequestTimeout
-        | Denial::NoRoute
-        | Denial::MethodNotAllowed(_)
-        | Denial::MissingToken
-        | Denial::AmbiguousCredentials
-        | Denial::UnsupportedAlgorithm
-        | Denial::UnknownIssuer
-        | Denial::UnknownKey
-        | Denial::BadSignature
-        | Denial::ExpiredToken
-        | Denial::TokenNotYetValid
-        | Denial::WrongAudience
-        | Denial::WrongType
-        | Denial::RevokedToken
-        | Denial::FreshTokenRequired { .. }
-        | Denial::CsrfMissing
-        | Denial::CsrfMismatch
-        | Denial::CheckUnavailable
-        | Denial::UnsupportedMediaType
-        | Denial::UntrustedProxy
-        | Denial::InsecureTransport
-        | Denial::BadCredentials
-        | Denial::AccountDisabled
-        | Denial::TooManyAttempts { .. }
-        | Denial::UnknownToken
-        | Denial::RefreshReused
-        | Denial::InvalidClient
-        | Denial::InvalidScope
-        | Denial::UnsupportedGrantType
-        | Denial::UnauthorizedClient
-        | Denial::StoreUnavailable
-        | Denial::NotFound
-        | Denial::InvalidBody(_)
-        | Denial::InsufficientRole
-        | Denial::InsufficientScope(_)
-        | Denial::ClaimMismatch
-        | Denial::RateLimited { .. }
-        | Denial::Overloaded
-        | Denial::UpstreamUnavailable
-        | Denial::UpstreamTimeout
-        | Denial::UpstreamFailed => None,
-    }
 }

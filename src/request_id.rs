@@ -29,6 +29,11 @@ impl RequestId {
         HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes are a field value")
     }
 
+    /// The id of a trace that starts here.
+    pub fn trace_id(self) -> [u8; 32] {
+        self.hex()
+    }
+
     fn hex(self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = [0; 32];
@@ -38,6 +43,29 @@ impl RequestId {
         }
         out
     }
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context level 1, section 3.2): `00-`, 32 hexadecimal digits, `-`, 16 of them,
+/// `-`, 2 of them, in lower case, neither id zero; a higher version may have more behind another dash.
+pub fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
+    let bytes = traceparent.as_bytes();
+    let hex = |range: std::ops::Range<usize>| {
+        bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    };
+    let nonzero = |range: std::ops::Range<usize>| bytes[range].iter().any(|b| *b != b'0');
+    let is_valid = bytes.len() >= 55
+        && bytes.len() <= 256
+        && (bytes.len() == 55 || (!bytes.starts_with(b"00") && bytes[55] == b'-'))
+        && hex(0..2)
+        && !bytes.starts_with(b"ff")
+        && (bytes[2], bytes[35], bytes[52]) == (b'-', b'-', b'-')
+        && hex(3..35)
+        && hex(36..52)
+        && hex(53..55)
+        && nonzero(3..35)
+        && nonzero(36..52);
+    let id = bytes.get(3..).and_then(<[u8]>::first_chunk)?;
+    is_valid.then_some(*id)
 }
 
 /// One core's source of request ids: seeded once from the system, then counting, so that no request costs a
@@ -87,6 +115,27 @@ mod tests {
         let (one, other) = (RequestIds::seeded().unwrap(), RequestIds::seeded().unwrap());
         let ids: HashSet<_> = (0..1000).flat_map(|_| [one.next().0, other.next().0]).collect();
         assert_eq!(ids.len(), 2000);
+    }
+
+    #[test]
+    fn only_a_well_formed_traceparent_has_a_trace_id() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let id = *b"4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id_of(&good.parse().unwrap()), Some(id));
+        assert_eq!(trace_id_of(&format!("01{}-more", &good[2..]).parse().unwrap()), Some(id));
+        for bad in [
+            "",
+            "00",
+            &good.to_uppercase(),
+            &good[..54],
+            &format!("{good}-more"),
+            &format!("ff{}", &good[2..]),
+            &good.replace("4bf92f3577b34da6a3ce929d0e0e4736", "00000000000000000000000000000000"),
+            &good.replace("00f067aa0ba902b7", "0000000000000000"),
+            &good.replace('-', "_"),
+        ] {
+            assert_eq!(trace_id_of(&bad.parse().unwrap()), None, "{bad}");
+        }
     }
 
     #[test]

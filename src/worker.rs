@@ -31,6 +31,8 @@ use tokio::sync::Notify;
 const TOKENS: usize = 16_384;
 /// How long a connection that is about to close waits for a request that is on its way.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How many bytes of memory they take at most: 2 KiB for each, which is ample unless tokens hold long lists.
+const TOKEN_BYTES: usize = 2048 * TOKENS;
 /// Access lines are handed over when so many bytes have gathered, or at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
 
@@ -96,7 +98,7 @@ impl Worker {
             index,
             plan,
             policy: RefCell::new(shared.policy.pin()),
-            tokens: RefCell::new(TokenCache::new(TOKENS)),
+            tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
             pools: Rc::new(Pools::new(index, shared.journal.clone())),
             counters,
             recorder: shared.recent.get(index).cloned().map(Recorder::new),
@@ -334,7 +336,9 @@ impl Worker {
             self.pools.sweep(now.steady, tick);
             // A core without requests lets go of a policy that is no longer in force, too.
             drop(self.policy());
-            let tokens = self.tokens.borrow();
+            let mut tokens = self.tokens.borrow_mut();
+            tokens.weigh(now);
+            self.counters.token_cache_bytes.set(tokens.bytes() as u64);
             self.counters.token_cache_hits.set(tokens.hits());
             self.counters.token_cache_misses.set(tokens.misses());
             drop(tokens);

@@ -149,6 +149,7 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
         roles: Box::new(["clerk".into()]),
         scopes: Box::new([]),
         claims: Box::new([]),
+        shapes: Default::default(),
         not_before: 0,
         expires: u64::MAX,
         authenticated: None,

@@ -40,35 +40,56 @@ impl Hasher for FirstBytes {
     fn write_usize(&mut self, _length: usize) {}
 }
 
+/// What an entry takes beside its principal, the table's place for it included.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
+/// How many entries are weighed at a time.
+const WEIGHED: usize = 512;
+
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
     principal: Rc<Principal>,
     /// Looked up since the hand last passed.
     used: bool,
+    /// The bytes that it counts for, but for proofs.
+    bytes: usize,
+    /// The bytes of its proofs, when they were last weighed.
+    proofs: usize,
 }
 
-/// A bounded memory of verified tokens. When it is full, the entry that goes is one that was not asked for lately (the
-/// CLOCK algorithm: one at a time, no sweep that would hold up requests).
+/// A memory of verified tokens, bounded in entries and in bytes. When it is full, the entry that goes is one that was not
+/// asked for lately (the CLOCK algorithm: one at a time, no sweep that would hold up requests).
 #[derive(Debug)]
 pub struct TokenCache {
     places: HashMap<Digest, usize, BuildHasherDefault<FirstBytes>>,
     entries: Vec<Entry>,
     capacity: usize,
+    bytes_max: usize,
+    bytes: usize,
     hand: usize,
+    /// Where the next [`TokenCache::weigh`] goes on.
+    scale: usize,
     epoch: u64,
     hits: u64,
     misses: u64,
 }
 
 impl TokenCache {
-    /// Room for so many tokens (at least one). Memory is taken as it is filled.
+    /// Room for this many tokens (at least one), however large. Memory is taken as it is filled.
     pub fn new(capacity: usize) -> Self {
+        Self::bounded(capacity, usize::MAX)
+    }
+
+    /// Room for this many tokens (at least one) whose principals take this many bytes together.
+    pub fn bounded(capacity: usize, bytes_max: usize) -> Self {
         Self {
             places: HashMap::default(),
             entries: Vec::new(),
             capacity: capacity.max(1),
+            bytes_max,
+            bytes: 0,
             hand: 0,
+            scale: 0,
             epoch: 0,
             hits: 0,
             misses: 0,
@@ -80,7 +101,7 @@ impl TokenCache {
         if self.epoch != epoch {
             self.places.clear();
             self.entries.clear();
-            self.hand = 0;
+            (self.bytes, self.hand, self.scale) = (0, 0, 0);
             self.epoch = epoch;
         }
         let found = self.places.get(digest).map(|place| &mut self.entries[*place]);
@@ -98,23 +119,66 @@ impl TokenCache {
         }
     }
 
-    /// Remembers a token that was verified under the trust of the last [`TokenCache::get`].
+    /// Remembers a token that was verified under the trust of the last [`TokenCache::get`]. One that alone is larger than
+    /// the bound is verified each time.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
-        let entry = Entry { digest, principal, used: false };
-        if let Some(place) = self.places.get(&digest) {
-            self.entries[*place] = entry;
-        } else if self.entries.len() < self.capacity {
-            self.places.insert(digest, self.entries.len());
-            self.entries.push(entry);
-        } else {
-            while std::mem::take(&mut self.entries[self.hand].used) {
-                self.hand = (self.hand + 1) % self.capacity;
-            }
-            self.places.remove(&self.entries[self.hand].digest);
-            self.places.insert(digest, self.hand);
-            self.entries[self.hand] = entry;
-            self.hand = (self.hand + 1) % self.capacity;
+        if let Some(place) = self.places.get(&digest).copied() {
+            self.remove(place);
         }
+        let bytes = ENTRY_BYTES + principal.bytes();
+        if bytes > self.bytes_max {
+            return;
+        }
+        while self.entries.len() >= self.capacity || self.bytes > self.bytes_max - bytes {
+            self.evict();
+        }
+        self.bytes += bytes;
+        self.places.insert(digest, self.entries.len());
+        self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
+    }
+
+    /// Weighs the proofs of some entries: those that were made since, without those that have run out. Called at short
+    /// intervals, so that the bound on bytes holds for what grows after it was entered, too.
+    pub fn weigh(&mut self, now: Now) {
+        for _ in 0..WEIGHED.min(self.entries.len()) {
+            self.scale = if self.scale + 1 < self.entries.len() { self.scale + 1 } else { 0 };
+            let Some(entry) = self.entries.get_mut(self.scale) else { return };
+            let proofs = entry.principal.weigh_proofs(now.unix);
+            self.bytes = self.bytes - entry.proofs + proofs;
+            entry.proofs = proofs;
+        }
+        while self.bytes > self.bytes_max {
+            self.evict();
+        }
+    }
+
+    /// Forgets one entry that was not asked for lately.
+    fn evict(&mut self) {
+        while let Some(entry) = self.entries.get_mut(self.hand)
+            && std::mem::take(&mut entry.used)
+        {
+            self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
+        }
+        self.remove(self.hand);
+        // The last entry, the newest, stands where the hand was: its turn comes last.
+        self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
+    }
+
+    fn remove(&mut self, place: usize) {
+        let gone = self.entries.swap_remove(place);
+        self.bytes -= gone.bytes + gone.proofs;
+        self.places.remove(&gone.digest);
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.digest, place);
+        }
+        if self.hand >= self.entries.len() {
+            self.hand = 0;
+        }
+    }
+
+    /// How many bytes the principals take, as they were last weighed.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many tokens are remembered.
@@ -152,6 +216,7 @@ mod tests {
             roles: Box::new([]),
             scopes: Box::new([]),
             claims: Box::new([]),
+            shapes: Default::default(),
             not_before,
             expires,
             authenticated: None,
@@ -189,13 +254,67 @@ mod tests {
         assert!(cache.get(&digest_of("b"), 1, now).is_none());
     }
 
+    /// A principal with scopes of this many bytes.
+    fn sized(bytes: usize) -> Rc<Principal> {
+        let mut principal = Rc::into_inner(principal(0, u64::MAX)).unwrap();
+        principal.scopes = Box::new(["x".repeat(bytes).into()]);
+        Rc::new(principal)
+    }
+
+    #[test]
+    fn large_tokens_take_no_more_bytes_than_the_bound() {
+        // load 5: 36,000 tokens of 7.7 KiB took 629 MiB.
+        let mut cache = TokenCache::bounded(1000, 100_000);
+        let now = Now::at(0);
+        cache.get(&digest_of("x"), 1, now);
+        for token in 0..100 {
+            cache.insert(digest_of(token.to_string()), sized(9_000));
+            assert!(cache.bytes() <= 100_000);
+        }
+        assert!((9..=11).contains(&cache.len()), "{}", cache.len());
+        assert!(cache.get(&digest_of("99"), 1, now).is_some());
+        cache.insert(digest_of("huge"), sized(100_000));
+        assert!(cache.get(&digest_of("huge"), 1, now).is_none(), "one that alone is larger is not kept");
+        assert!(cache.get(&digest_of("99"), 1, now).is_some(), "and displaces none");
+        for token in 0..100 {
+            cache.insert(digest_of(format!("small {token}")), sized(100));
+        }
+        assert!(cache.len() > 90, "{}", cache.len());
+    }
+
+    #[test]
+    fn proofs_that_are_made_later_count_until_they_run_out() {
+        let mut cache = TokenCache::bounded(1000, 100_000);
+        cache.get(&digest_of("x"), 1, Now::at(0));
+        let kept: Vec<_> = (0..20).map(|_| sized(1_000)).collect();
+        for (token, principal) in kept.iter().enumerate() {
+            cache.insert(digest_of(token.to_string()), principal.clone());
+        }
+        let light = cache.bytes();
+        for principal in &kept {
+            let value = http::HeaderValue::try_from("x".repeat(8_000)).unwrap();
+            let proof = crate::authenticate::principal::Proven {
+                audience: Arc::from("a"),
+                value,
+                made: 0,
+                until: 50,
+            };
+            principal.proofs.borrow_mut().push(proof);
+        }
+        cache.weigh(Now::at(10));
+        assert!(cache.bytes() <= 100_000 && cache.len() < 20, "{} {}", cache.bytes(), cache.len());
+        cache.weigh(Now::at(50));
+        assert!(cache.bytes() < light, "what ran out counts no more");
+    }
+
     proptest! {
         #[test]
         fn it_never_exceeds_its_bound_never_outlives_an_expiry_and_never_crosses_an_epoch(
             capacity in 1..8usize,
+            bytes_max in 0..4000usize,
             steps in proptest::collection::vec((0..20u8, 1..4u64, 0..50u64, 0..50u64), 1..200),
         ) {
-            let mut cache = TokenCache::new(capacity);
+            let mut cache = TokenCache::bounded(capacity, bytes_max);
             let mut verified = std::collections::HashMap::new();
             for (token, epoch, time, expires) in steps {
                 let digest = digest_of(token.to_string());
@@ -205,7 +324,11 @@ mod tests {
                 }
                 cache.insert(digest, principal(0, expires));
                 verified.insert((token, epoch), expires);
-                prop_assert!(cache.len() <= capacity);
+                prop_assert!(cache.len() <= capacity && cache.bytes() <= bytes_max);
+                prop_assert_eq!(cache.bytes(), cache.entries.iter().map(|entry| entry.bytes + entry.proofs).sum::<usize>());
+                for (digest, place) in &cache.places {
+                    prop_assert_eq!(&cache.entries[*place].digest, digest);
+                }
                 prop_assert_eq!(cache.places.len(), cache.entries.len());
             }
         }

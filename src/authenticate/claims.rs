@@ -158,6 +158,16 @@ impl ClaimValue {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Text(text) => text.len(),
+                Self::List(values) => values.iter().map(Self::bytes).sum(),
+                Self::Number(_) | Self::Bool(_) | Self::Other => 0,
+            }
+    }
+
     fn is(&self, literal: &Self) -> bool {
         match (self, literal) {
             (Self::Text(one), Self::Text(other)) => one == other,

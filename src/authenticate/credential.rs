@@ -168,6 +168,47 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
+/// The scheme of an `Authorization` field, in words for the operator. Only a scheme that is known by name is shown: what
+/// stands first in a field without one may be a secret.
+pub(super) fn scheme_of(field: &[u8]) -> String {
+    // The IANA registry of authentication schemes, and those that services use without one.
+    const KNOWN: [&str; 20] = [
+        "ApiKey",
+        "Api-Key",
+        "AWS4-HMAC-SHA256",
+        "Basic",
+        "Bearer",
+        "Digest",
+        "DPoP",
+        "GNAP",
+        "Hawk",
+        "HOBA",
+        "JWT",
+        "Key",
+        "Mutual",
+        "Negotiate",
+        "NTLM",
+        "OAuth",
+        "PrivateToken",
+        "Signature",
+        "Token",
+        "vapid",
+    ];
+    let words = field.split(|byte| *byte == b' ').count();
+    let first = field.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let known = KNOWN.iter().find(|known| first.eq_ignore_ascii_case(known.as_bytes()));
+    match (known, words) {
+        (Some(known), 1) => format!("the scheme {known} and nothing behind it"),
+        (Some(known), _) => format!("the scheme {known}, not Bearer"),
+        (None, _) if field.is_empty() => "no value".to_owned(),
+        (None, 1) if field.iter().filter(|byte| **byte == b'.').count() == 2 => {
+            "a bare token: \"Bearer \" is missing before it".to_owned()
+        }
+        (None, 1) => format!("one word of {} bytes and no scheme", field.len()),
+        (None, _) => format!("a scheme of {} bytes that is not known, not Bearer", first.len()),
+    }
+}
+
 /// The one token that a credential is: no second space, no list. Not asked of a credential that was verified before,
 /// which has the very bytes of one that was one.
 ///
@@ -234,6 +275,22 @@ mod tests {
             bearer(&headers).map(|c| c.map(token)),
             Ok(Some(Err(Denial::MalformedToken(TokenPart::Field))))
         );
+    }
+
+    #[test]
+    fn the_operator_reads_which_scheme_came_and_nothing_of_a_secret() {
+        // operators.md, section 4.
+        for (field, words) in [
+            ("Token s3cret", "the scheme Token, not Bearer"),
+            ("basic dTpw", "the scheme Basic, not Bearer"),
+            ("Basic", "the scheme Basic and nothing behind it"),
+            ("eyJh.eyJz.c2ln", "a bare token: \"Bearer \" is missing before it"),
+            ("s3cret", "one word of 6 bytes and no scheme"),
+            ("s3cret more", "a scheme of 6 bytes that is not known, not Bearer"),
+            ("", "no value"),
+        ] {
+            assert_eq!(scheme_of(field.as_bytes()), words, "{field}");
+        }
     }
 
     #[test]

@@ -160,6 +160,7 @@ mod tests {
             roles: roles.iter().map(|role| (*role).into()).collect(),
             scopes: Box::new([]),
             claims: Box::new([Some(ClaimValue::Number(7.into())), None]),
+            shapes: Default::default(),
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,

@@ -3,7 +3,8 @@
 //! What the payload claims is none of this file's business.
 
 use super::json;
-use super::keys::{Algorithm, Found, Key, KeySet};
+use super::keys::{Algorithm, CANDIDATES_MAX, Found, Key, KeySet};
+use super::refused::{Claimed, Listed, Quoted, Refused, quoted};
 use crate::denial::{Denial, TokenPart};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -25,17 +26,21 @@ impl<'t> Jws<'t> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// [`Denial::MalformedToken`].
-    pub(super) fn read(token: &'t str) -> Result<Self, Denial> {
-        let malformed = Denial::MalformedToken;
+    /// [`Denial::MalformedToken`], with the part that cannot be read.
+    pub(super) fn read(token: &'t str) -> Result<Self, Refused> {
+        let malformed = |part| Refused::from(Denial::MalformedToken(part));
         if token.len() > TOKEN_MAX {
-            return Err(malformed(TokenPart::Shape));
+            let detail = format!("the token has {} bytes, and at most {TOKEN_MAX} are read", token.len());
+            return Err(Refused::because(Denial::MalformedToken(TokenPart::Length), detail));
         }
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(malformed(TokenPart::Shape));
+            let count = token.split('.').count();
+            let kind = if count == 5 { ": it is encrypted (JWE), which is not read here" } else { "" };
+            let detail = format!("the token has {count} parts, and a JWS has three{kind}");
+            return Err(Refused::because(Denial::MalformedToken(TokenPart::Shape), detail));
         };
         if header.is_empty() || payload.is_empty() {
             return Err(malformed(TokenPart::Shape));
@@ -68,42 +73,89 @@ impl<'t> Jws<'t> {
     ///
     /// # Errors
     /// The first of: the algorithm, the key, the signature's form, the signature.
-    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, Denial> {
+    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, Refused> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
-        let Some(Value::String(algorithm)) = self.header.get("alg") else { return Err(malformed) };
-        let algorithm: Algorithm = algorithm.parse().map_err(|()| Denial::UnsupportedAlgorithm)?;
-        if !accepted.contains(&algorithm) {
-            return Err(Denial::UnsupportedAlgorithm);
-        }
+        let Some(Value::String(named)) = self.header.get("alg") else {
+            return Err(Refused::because(malformed, format!("alg is {}", Claimed(self.header.get("alg")))));
+        };
+        let Some(algorithm) = named.parse().ok().filter(|algorithm| accepted.contains(algorithm)) else {
+            let detail =
+                format!("alg is {}; the issuer's algorithms: {}", Quoted(named), Listed(accepted.iter()));
+            return Err(Refused::because(Denial::UnsupportedAlgorithm, detail));
+        };
         let id = match self.header.get("kid") {
             None => None,
             Some(Value::String(id)) => Some(id.as_str()),
-            Some(_) => return Err(malformed),
+            other @ Some(_) => return Err(Refused::because(malformed, format!("kid is {}", Claimed(other)))),
         };
         match keys.find(id, algorithm) {
-            Found::Key(key) => self.verify_by(key).map(|()| algorithm),
-            Found::OtherAlgorithm => Err(Denial::UnsupportedAlgorithm),
-            Found::None => Err(Denial::UnknownKey),
+            Found::Keys(candidates) => self.verify_by_any(&candidates).map(|()| algorithm),
+            Found::OtherAlgorithm => {
+                let others = keys.iter().filter(|key| id.is_none() || key.id() == id).map(Key::algorithm);
+                let detail = match id {
+                    Some(id) => {
+                        format!("the key {} is for {}, not for {algorithm}", Quoted(id), Listed(others))
+                    }
+                    None => format!("no key of the issuer is for {algorithm}, only for {}", Listed(others)),
+                };
+                Err(Refused::because(Denial::UnsupportedAlgorithm, detail))
+            }
+            Found::TooMany(count) => Err(Refused::because(
+                Denial::UnknownKey,
+                format!(
+                    "the token has no kid, and the issuer has {count} keys for {algorithm}: at most {CANDIDATES_MAX} are tried"
+                ),
+            )),
+            Found::None => {
+                let known = keys.iter().map(|key| key.id().unwrap_or("(a key without kid)"));
+                let detail = match id {
+                    Some(id) => format!("kid is {}; the issuer's keys: {}", Quoted(id), quoted(known)),
+                    None => format!("the token has no kid; the issuer's keys: {}", quoted(known)),
+                };
+                Err(Refused::because(Denial::UnknownKey, detail))
+            }
         }
     }
 
-    fn verify_by(&self, key: &Key) -> Result<(), Denial> {
+    /// Whether one of a few keys made the signature.
+    fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), Refused> {
         // The length first: ES256 is two numbers of 32 bytes (RFC 7518 section 3.4), never DER, never more.
-        let malformed = TokenPart::Signature;
-        if decode(self.signature, malformed)?.len() != key.signature_bytes() {
-            return Err(Denial::MalformedToken(malformed));
+        let part = TokenPart::Signature;
+        let length = decode(self.signature, part)?.len();
+        let mut tried = 0;
+        for key in keys.iter().flatten().filter(|key| key.signature_bytes() == length) {
+            if self.is_by(key) {
+                return Ok(());
+            }
+            tried += 1;
         }
+        let all = || keys.iter().flatten();
+        if tried == 0 {
+            let wanted = Listed(all().map(|key| key.signature_bytes()));
+            let detail = format!("the signature has {length} bytes; a signature of the key has {wanted}");
+            return Err(Refused::because(Denial::MalformedToken(part), detail));
+        }
+        let detail = match (all().next(), tried) {
+            (Some(key), 1) => match key.id() {
+                Some(id) => format!("not by the key {} ({})", Quoted(id), key.algorithm()),
+                None => format!("not by the issuer's key for {}, which has no kid", key.algorithm()),
+            },
+            (Some(key), several) => format!("by none of {several} keys for {}", key.algorithm()),
+            (None, _) => String::new(),
+        };
+        Err(Refused::because(Denial::BadSignature, detail))
+    }
+
+    fn is_by(&self, key: &Key) -> bool {
         let (message, algorithm) = (self.message.as_bytes(), key.algorithm().as_library());
-        match jsonwebtoken::crypto::verify(self.signature, message, key.decoding_key(), algorithm) {
-            Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Denial::BadSignature),
-        }
+        // A key that the library cannot use is a key that did not sign.
+        jsonwebtoken::crypto::verify(self.signature, message, key.decoding_key(), algorithm).unwrap_or(false)
     }
 }
 
 /// base64url without padding, in the one spelling that the bytes have (RFC 7515 section 2).
-fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, Denial> {
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part))
+fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, Refused> {
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part).into())
 }
 
 #[cfg(test)]
@@ -208,7 +260,7 @@ mod tests {
         let (r, s) = good.split_at(32);
         let verdict = |signature: &[u8]| {
             let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
-            Jws::read(&token).unwrap().verify(&keys, &ALL)
+            Jws::read(&token).unwrap().verify(&keys, &ALL).map_err(|refused| refused.denial)
         };
         let integer = |number: &[u8]| {
             let number = [&[0], number].concat();
@@ -249,7 +301,9 @@ mod tests {
         let signature =
             jsonwebtoken::crypto::sign(message.as_bytes(), &signing, jsonwebtoken::Algorithm::HS256).unwrap();
         let token = format!("{message}.{signature}");
-        let verdict = |accepted: &[Algorithm]| Jws::read(&token).unwrap().verify(&keys, accepted);
+        let verdict = |accepted: &[Algorithm]| {
+            Jws::read(&token).unwrap().verify(&keys, accepted).map_err(|refused| refused.denial)
+        };
         assert_eq!(verdict(&[Algorithm::ES256, Algorithm::HS256]), Ok(Algorithm::HS256));
         assert_eq!(verdict(&[Algorithm::ES256]), Err(Denial::UnsupportedAlgorithm));
         assert_eq!(verdict(&[]), Err(Denial::UnsupportedAlgorithm));
@@ -276,7 +330,8 @@ mod tests {
             Err(Denial::MalformedToken(TokenPart::Signature)),
         ]) {
             let token = format!("{message}.{most}{}", &ALPHABET[value + bits..=value + bits]);
-            assert_eq!(Jws::read(&token).and_then(|jws| jws.verify(&keys, &ALL)), verdict, "{bits}");
+            let found = Jws::read(&token).and_then(|jws| jws.verify(&keys, &ALL));
+            assert_eq!(found.map_err(|refused| refused.denial), verdict, "{bits}");
         }
     }
 }

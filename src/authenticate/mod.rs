@@ -9,6 +9,7 @@ pub(crate) mod json;
 mod jws;
 mod keys;
 pub mod principal;
+mod refused;
 mod revoked;
 pub mod seen;
 mod trust;
@@ -18,8 +19,9 @@ pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub use credential::{CookieNames, Place, Sources, bearer, token};
 pub use identity::{IdentityHeaders, fold_eq};
-pub use keys::{Algorithm, Key, KeySet};
+pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use principal::Principal;
+pub use refused::Refused;
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
 pub use trust::{Issuer, Trust};
 pub use verify::{claims_of, verify};
@@ -83,7 +85,7 @@ pub fn authenticate(
     shown: &Shown<'_>,
     now: Now,
     tokens: &mut TokenCache,
-) -> Result<Option<(Rc<Principal>, Place)>, Denial> {
+) -> Result<Option<(Rc<Principal>, Place)>, Refused> {
     let access = admission.access;
     if access == Access::Public {
         return Ok(None);
@@ -93,10 +95,10 @@ pub fn authenticate(
         return match access {
             // Somebody who says who they are in a way that is not understood must not pass for nobody.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
-                Err(Denial::MalformedToken(TokenPart::Field))
+                Err(absent(Denial::MalformedToken(TokenPart::Field), head, admission, trust))
             }
             Access::Optional | Access::Public => Ok(None),
-            Access::Authenticated => Err(Denial::MissingToken),
+            Access::Authenticated => Err(absent(Denial::MissingToken, head, admission, trust)),
         };
     };
     let digest = digest_of(credential);
@@ -117,12 +119,35 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
+/// A request without a credential where its route looks, and where else it may have one.
+#[cold]
+fn absent(denial: Denial, head: &Head<'_>, admission: &Admission, trust: &Trust) -> Refused {
+    let sources = &admission.sources;
+    if let Some(field) = head.headers.get(AUTHORIZATION) {
+        let scheme = credential::scheme_of(field.as_bytes());
+        let looks = if sources.header { "" } else { "; the route takes no token from Authorization" };
+        return Refused::because(denial, format!("Authorization has {scheme}{looks}"));
+    }
+    let has = |name: &str| matches!(credential::cookie(head.headers, name), Ok(Some(_)));
+    match trust.cookies() {
+        Some(names) if !sources.cookie && has(&names.access) => {
+            let detail = format!("the route takes no token from a cookie, and {} is there", names.access);
+            Refused::because(denial, detail)
+        }
+        Some(names) if sources.cookie && has(&names.refresh) => Refused::because(
+            denial,
+            format!("no cookie {}, which runs out with its token; {} is there", names.access, names.refresh),
+        ),
+        Some(_) | None => denial.into(),
+    }
+}
+
 /// Examines an access token that somebody asks about: as good as one that calls, or not. Tokens that the local authority
 /// gave to a client for an audience of its own are examined too: nobody else can be asked about them.
 ///
 /// # Errors
 /// Why it would be refused.
-pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Denial> {
+pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Refused> {
     let principal = verify_for(MeantFor::Anybody, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {
         trust.revoked().admit(&principal, local)?;
@@ -181,7 +206,7 @@ mod tests {
             headers,
         };
         let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-        authenticate(&access.into(), trust, &shown, Now::at(now), tokens)
+        authenticate(&access.into(), trust, &shown, Now::at(now), tokens).map_err(|refused| refused.denial)
     }
 
     fn fields(fields: &[&str]) -> HeaderMap {

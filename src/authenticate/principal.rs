@@ -5,6 +5,9 @@ use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+/// What the allocator adds to a piece of memory, about.
+const ALLOCATION: usize = 16;
+
 /// Who calls, as their issuer vouches and this process verified. Holds what the policy uses of the token, and
 /// nothing else of it.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Principal {
     pub roles: Box<[Box<str>]>,
     /// The scopes, from where the issuer's `scopes` path points.
     pub scopes: Box<[Box<str>]>,
+    /// What stood where roles and scopes are looked for.
+    pub shapes: Shapes,
     /// The other claims that the policy uses, by [`ClaimId`].
     pub claims: Box<[Option<ClaimValue>]>,
     /// From when this holds, seconds since 1970, the issuer's leeway taken off.
@@ -37,6 +42,46 @@ pub struct Principal {
     pub proofs: RefCell<Vec<Proven>>,
     /// The identity headers for the upstream, ready-made, so that sending them is counting references.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+/// The shape of the value at a path that leads to names: an operator who asks why there are none reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Text.
+    Text,
+    /// A list of texts.
+    List,
+    /// A list, and not all of its elements are text.
+    Mixed,
+    /// An object.
+    Object,
+    /// A number, a boolean or null.
+    Other,
+}
+
+/// Where a token's names came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shapes {
+    /// The shape of its roles.
+    pub roles: Shape,
+    /// The shape of its scopes.
+    pub scopes: Shape,
+}
+
+impl Shape {
+    /// What the operator should know of the value, where it gave fewer names than it may seem to hold.
+    pub const fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => Some("the claim is missing"),
+            Self::Text | Self::List => None,
+            Self::Mixed => Some("elements of the list that are no text are not read"),
+            Self::Object => Some("the claim is an object, and its names are not read"),
+            Self::Other => Some("the claim is neither text nor a list"),
+        }
+    }
 }
 
 /// A proof of identity that was made for an upstream.
@@ -93,5 +138,35 @@ impl Principal {
     /// The value of a claim that the policy uses; `None` when the token lacks it.
     pub fn claim(&self, id: ClaimId) -> Option<&ClaimValue> {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)
+    }
+
+    /// About how many bytes of memory it takes, but for its proofs.
+    pub fn bytes(&self) -> usize {
+        let text = |text: Option<&str>| text.map_or(0, |text| text.len() + ALLOCATION);
+        let names = |names: &[Box<str>]| -> usize {
+            names.iter().map(|name| size_of::<Box<str>>() + text(Some(name))).sum::<usize>() + ALLOCATION
+        };
+        let local = self.local.as_deref().map_or(0, |local| {
+            size_of::<Local>() + ALLOCATION + text(local.session.as_deref()) + text(local.csrf.as_deref())
+        });
+        let headers = self
+            .headers
+            .iter()
+            .map(|(_, value)| size_of::<(HeaderName, HeaderValue)>() + value.len() + ALLOCATION);
+        size_of::<Self>()
+            + text(Some(&self.subject))
+            + text(self.token_id.as_deref())
+            + names(&self.roles)
+            + names(&self.scopes)
+            + self.claims.iter().map(|claim| claim.as_ref().map_or(0, ClaimValue::bytes)).sum::<usize>()
+            + local
+            + headers.sum::<usize>()
+    }
+
+    /// Lets go of proofs that are given no more. About how many bytes of memory the others take.
+    pub(super) fn weigh_proofs(&self, now: u64) -> usize {
+        let mut proofs = self.proofs.borrow_mut();
+        proofs.retain(|proof| now < proof.until);
+        proofs.iter().map(|proof| size_of::<Proven>() + proof.value.len() + ALLOCATION).sum()
     }
 }

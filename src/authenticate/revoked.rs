@@ -208,6 +208,7 @@ mod tests {
             roles: Box::new([]),
             scopes: Box::new([]),
             claims: Box::new([]),
+            shapes: Default::default(),
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,

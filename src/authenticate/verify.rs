@@ -7,7 +7,8 @@ use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
 use super::json;
 use super::jws::Jws;
-use super::principal::{Local, Principal};
+use super::principal::{Local, Principal, Shape, Shapes};
+use super::refused::{Claimed, Quoted, Refused, beside, quoted};
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 const NAMES_MAX: usize = 512;
 
 type Claims = Map<String, Value>;
+type Names = Box<[Box<str>]>;
 
 /// Whom a token must be meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub(super) enum MeantFor {
 ///
 /// # Errors
 /// The first check that fails.
-pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Denial> {
+pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Refused> {
     verify_for(MeantFor::Gate, token, trust, now)
 }
 
@@ -43,30 +45,37 @@ pub(super) fn verify_for(
     token: &str,
     trust: &Trust,
     now: Now,
-) -> Result<Principal, Denial> {
+) -> Result<Principal, Refused> {
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
-        return Err(Denial::WrongType);
+        return Err(Refused::because(Denial::WrongType, "a refresh token of this gateway (pcr_…)"));
     }
     let jws = Jws::read(token)?;
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
-    let Some(Value::String(issuer)) = claims.get("iss") else {
-        return Err(Denial::MissingClaim(RequiredClaim::Issuer));
+    let Some(Value::String(name)) = claims.get("iss") else {
+        return Err(missing(RequiredClaim::Issuer, "iss", &claims, &[]));
     };
-    let (issuer, seen) = trust.issuer(issuer).ok_or(Denial::UnknownIssuer)?;
+    let (issuer, seen) = trust.issuer(name).ok_or_else(|| unknown_issuer(name, trust))?;
     let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
     if claims.contains_key("cnf") {
-        return Err(Denial::WrongType);
+        return Err(Refused::because(Denial::WrongType, "the token is bound to a key of its sender (cnf)"));
     }
     let (not_before, mut expires) = check_times(&claims, issuer, now)?;
     check_audience(&claims, issuer, meant_for)?;
     let subject = match claims.get("sub") {
         Some(Value::String(subject)) if !subject.is_empty() => subject.as_str(),
-        Some(Value::String(_)) | None => return Err(Denial::MissingClaim(RequiredClaim::Subject)),
-        Some(_) => return Err(Denial::MissingClaim(RequiredClaim::SubjectText)),
+        Some(Value::String(_)) | None => {
+            return Err(missing(
+                RequiredClaim::Subject,
+                "sub",
+                &claims,
+                &["client_id", "azp", "common_name"],
+            ));
+        }
+        Some(_) => return Err(missing(RequiredClaim::SubjectText, "sub", &claims, &[])),
     };
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
@@ -74,15 +83,20 @@ pub(super) fn verify_for(
         let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {
-            return Err(Denial::ExpiredToken);
+            let detail = format!("accepted until {expires}: for as long as revocations are kept");
+            return Err(Refused::because(Denial::ExpiredToken, detail));
         }
     }
+    let (roles, roles_shape) = names(&claims, &issuer.roles, |text| Box::new(std::iter::once(text)))?;
+    let (scopes, scopes_shape) = names(&claims, &issuer.scopes, |text| Box::new(text.split(' ')))?;
+    check_scopes(&scopes, issuer)?;
     let mut principal = Principal {
         issuer: issuer.name.clone(),
         subject: subject.into(),
         token_id: claims.get("jti").and_then(Value::as_str).map(Into::into),
-        roles: names(&claims, &issuer.roles, |text| Box::new(std::iter::once(text)))?,
-        scopes: names(&claims, &issuer.scopes, |text| Box::new(text.split(' ')))?,
+        roles,
+        scopes,
+        shapes: Shapes { roles: roles_shape, scopes: scopes_shape },
         claims: trust.claims().iter().map(|path| path.find(&claims).map(ClaimValue::from)).collect(),
         not_before,
         expires,
@@ -93,11 +107,33 @@ pub(super) fn verify_for(
         proofs: Default::default(),
         headers: Box::new([]),
     };
-    let headers = trust.identity().render(&principal);
-    principal.headers = headers.ok_or(Denial::MalformedToken(TokenPart::Claims))?;
+    principal.headers = trust.identity().render(&principal).ok_or_else(|| {
+        let detail = "the subject, the roles or the scopes are too long for a header field";
+        Refused::because(Denial::MalformedToken(TokenPart::Claims), detail)
+    })?;
     let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
     seen.record(algorithm, age, token.len());
     Ok(principal)
+}
+
+/// A claim that must be there is not, or is not of its type; `instead` are claims in which some issuers say the same.
+fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> Refused {
+    let detail = format!("{name} is {}{}", Claimed(claims.get(name)), beside(claims, instead));
+    Refused::because(Denial::MissingClaim(claim), detail)
+}
+
+fn unknown_issuer(name: &str, trust: &Trust) -> Refused {
+    let known = || trust.issuers().iter().map(|issuer| &*issuer.name);
+    let bare = |name: &str| name.trim_end_matches('/').to_ascii_lowercase();
+    let near = if known().any(|known| bare(known) == bare(name)) {
+        " (they differ by a slash at the end or by upper and lower case)"
+    } else {
+        ""
+    };
+    Refused::because(
+        Denial::UnknownIssuer,
+        format!("iss is {}; known: {}{near}", Quoted(name), quoted(known())),
+    )
 }
 
 /// The claims of a token that was verified.
@@ -122,60 +158,117 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
-fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Denial> {
+fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Refused> {
     let kind = match header.get("typ") {
-        None => String::new(),
-        Some(Value::String(kind)) if !kind.is_empty() => canonical_type(kind),
-        Some(_) => return Err(Denial::WrongType),
+        None => Some(String::new()),
+        Some(Value::String(kind)) if !kind.is_empty() => Some(canonical_type(kind)),
+        Some(_) => None,
     };
-    if issuer.types.iter().any(|accepted| **accepted == *kind) { Ok(()) } else { Err(Denial::WrongType) }
+    if kind.is_some_and(|kind| issuer.types.iter().any(|accepted| **accepted == *kind)) {
+        return Ok(());
+    }
+    let accepted = issuer.types.iter().map(|kind| if kind.is_empty() { "(no typ)" } else { kind });
+    let detail =
+        format!("the header's typ is {}; accepted: {}", Claimed(header.get("typ")), quoted(accepted));
+    Err(Refused::because(Denial::WrongType, detail))
 }
 
-/// Some issuers give refresh tokens that are JWTs of the same key, audience and `typ` as their access tokens, and say which
-/// is which in a claim: Flask-JWT-Extended and others in `type`, Simple JWT in `token_type`, Keycloak in `typ`. Taken as
-/// access tokens they would live for weeks, and pass where logging out means nothing.
-fn check_kind(claims: &Claims) -> Result<(), Denial> {
-    let is_refresh = |name| match claims.get(name) {
-        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("refresh"),
-        Some(_) | None => false,
-    };
-    if ["type", "token_type", "typ"].into_iter().any(is_refresh) { Err(Denial::WrongType) } else { Ok(()) }
+/// Kinds of token that are no access tokens, and where issuers say so. Such a token often has the key, the audience and
+/// the header of an access token (RFC 8725 sections 3.11 and 3.12).
+const OTHER_KINDS: [(&str, &[&str]); 5] = [
+    // Keycloak.
+    ("typ", &["refresh", "offline", "id", "logout"]),
+    // Amazon Cognito.
+    ("token_use", &["id", "refresh"]),
+    // ForgeRock, PingAM.
+    ("tokenName", &["id_token", "refresh_token"]),
+    // Simple JWT and others.
+    ("token_type", &["refresh", "refresh_token", "id_token"]),
+    // Flask-JWT-Extended and others.
+    ("type", &["refresh", "refresh_token", "id_token"]),
+];
+
+/// The member of `events` by which a logout token is known (OpenID Connect Back-Channel Logout section 2.4).
+const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
+
+/// Refuses a token that calls itself a refresh, ID or logout token. As an access token a refresh token would live for
+/// weeks, and pass where logging out means nothing; an ID token is meant for the client alone.
+fn check_kind(claims: &Claims) -> Result<(), Refused> {
+    for (name, kinds) in OTHER_KINDS {
+        if let Some(Value::String(kind)) = claims.get(name)
+            && kinds.iter().any(|other| kind.eq_ignore_ascii_case(other))
+        {
+            let detail = format!("no access token: {name} is {}", Quoted(kind));
+            return Err(Refused::because(Denial::WrongType, detail));
+        }
+    }
+    match claims.get("events") {
+        Some(Value::Object(events)) if events.contains_key(LOGOUT_EVENT) => {
+            Err(Refused::because(Denial::WrongType, "no access token: a logout token, by events"))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// From when and until when it holds, leeway included.
-fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), Denial> {
+fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), Refused> {
+    let leeway = issuer.leeway;
     // A fraction of a second is in nobody's favour: `exp` is rounded down, `nbf` up.
-    let expires = match claims.get("exp").map(date) {
-        Some(Some(expires)) => expires.floor() as u64,
-        Some(None) | None => return Err(Denial::MissingClaim(RequiredClaim::Expiry)),
+    let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
+        Some((Some(expires), _)) => expires.floor() as u64,
+        // A date before 1970 is a date (RFC 7519 section 2), and it has passed.
+        Some((None, Some(seconds))) if seconds < 0.0 => {
+            let detail = format!("exp is {}, before 1970", Claimed(claims.get("exp")));
+            return Err(Refused::because(Denial::ExpiredToken, detail));
+        }
+        Some((None, _)) | None => return Err(no_date(RequiredClaim::Expiry, "exp", claims)),
     };
-    let mut begins = 0;
+    let (mut begins, mut by) = (0, "nbf");
     for name in ["nbf", "iat"] {
         match claims.get(name).map(date) {
             None => {}
-            Some(Some(time)) => begins = begins.max(time.ceil() as u64),
-            Some(None) => return Err(Denial::MissingClaim(RequiredClaim::Time)),
+            Some(Some(time)) => {
+                let time = time.ceil() as u64;
+                if time > begins {
+                    (begins, by) = (time, name);
+                }
+            }
+            Some(None) => return Err(no_date(RequiredClaim::Time, name, claims)),
         }
     }
-    let expires = expires.saturating_add(issuer.leeway);
-    let not_before = begins.saturating_sub(issuer.leeway);
-    if now.unix >= expires {
-        return Err(Denial::ExpiredToken);
+    if now.unix >= expires.saturating_add(leeway) {
+        let detail = format!("exp is {expires}, {} s ago; leeway is {leeway} s", now.unix - expires);
+        return Err(Refused::because(Denial::ExpiredToken, detail));
     }
+    let not_before = begins.saturating_sub(leeway);
     if now.unix < not_before {
-        return Err(Denial::TokenNotYetValid);
+        let detail = format!("{by} is {begins}, {} s ahead; leeway is {leeway} s", begins - now.unix);
+        return Err(Refused::because(Denial::TokenNotYetValid, detail));
     }
-    Ok((not_before, expires))
+    Ok((not_before, expires.saturating_add(leeway)))
 }
 
-/// A NumericDate (RFC 7519 section 2): a number of seconds, not negative, within what clocks can say. A string that
-/// looks like one is none (CVE-2026-25537).
+/// A claim that is no date.
+fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> Refused {
+    let why = match claims.get(name).and_then(Value::as_f64) {
+        Some(seconds) if seconds < 0.0 => ", before 1970",
+        Some(seconds) if seconds < YEAR_9999 * 1000.0 => ", out of range (milliseconds?)",
+        Some(_) => ", out of range",
+        None if claims.contains_key(name) => ", not a number of seconds",
+        None => "",
+    };
+    Refused::because(Denial::MissingClaim(claim), format!("{name} is {}{why}", Claimed(claims.get(name))))
+}
+
+const YEAR_9999: f64 = 253_402_300_799.0;
+
+/// A NumericDate (RFC 7519 section 2): a number of seconds, not negative, within the range of clocks. A string that
+/// looks like a number is not one (CVE-2026-25537).
 fn date(value: &Value) -> Option<f64> {
-    const YEAR_9999: f64 = 253_402_300_799.0;
     value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
 
-fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Result<(), Denial> {
+fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Result<(), Refused> {
     let clients = match meant_for {
         MeantFor::Gate => &[][..],
         MeantFor::Anybody => &issuer.audience_of_clients,
@@ -186,26 +279,54 @@ fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Resu
         Some(Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
             list.iter().filter_map(Value::as_str).any(ours)
         }
-        Some(_) | None => return Err(Denial::MissingClaim(RequiredClaim::Audience)),
+        Some(_) | None => return Err(missing(RequiredClaim::Audience, "aud", claims, &["client_id", "azp"])),
     };
-    if meant { Ok(()) } else { Err(Denial::WrongAudience) }
+    if meant {
+        return Ok(());
+    }
+    let wanted = quoted(issuer.audience.iter().map(|audience| &**audience));
+    let detail = format!("aud is {}; wanted: {wanted}", Claimed(claims.get("aud")));
+    Err(Refused::because(Denial::WrongAudience, detail))
 }
 
-/// The names at a path: a list of strings, or one string that `split` takes apart. Whatever else is there gives none:
-/// less, never more, than the issuer meant.
+/// A scope holds no white space (RFC 6749 section 3.3). Services read the scopes of an assertion as one text that they
+/// split, some at any white space: one scope that holds some would become two there, of which this gateway checked none.
+fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
+    let splits = |scope: &str| scope.chars().any(|c| c.is_whitespace() || c.is_control());
+    match scopes.iter().find(|scope| splits(scope)) {
+        None => Ok(()),
+        Some(scope) => Err(Refused::because(
+            Denial::MalformedToken(TokenPart::Claims),
+            format!("{} holds one scope with white space in it: {}", issuer.scopes, Quoted(scope)),
+        )),
+    }
+}
+
+/// The names at a path: a list of strings, or one string that `split` takes apart. From any other value come no names:
+/// fewer, never more, than the issuer meant. With the shape of the value, for the operator who looks for them.
 fn names(
     claims: &Claims,
     path: &ClaimPath,
     split: impl for<'s> Fn(&'s str) -> Box<dyn Iterator<Item = &'s str> + 's>,
-) -> Result<Box<[Box<str>]>, Denial> {
-    let list: Box<[Box<str>]> = match path.find(claims) {
-        Some(Value::String(text)) => split(text).filter(|name| !name.is_empty()).map(Into::into).collect(),
-        Some(Value::Array(list)) => {
-            list.iter().filter_map(Value::as_str).filter(|name| !name.is_empty()).map(Into::into).collect()
+) -> Result<(Names, Shape), Refused> {
+    let (list, shape): (Names, _) = match path.find(claims) {
+        Some(Value::String(text)) => {
+            (split(text).filter(|name| !name.is_empty()).map(Into::into).collect(), Shape::Text)
         }
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Box::new([]),
+        Some(Value::Array(list)) => {
+            let texts = list.iter().filter_map(Value::as_str);
+            let shape = if list.iter().all(Value::is_string) { Shape::List } else { Shape::Mixed };
+            (texts.filter(|name| !name.is_empty()).map(Into::into).collect(), shape)
+        }
+        Some(Value::Object(_)) => (Box::new([]), Shape::Object),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_)) => (Box::new([]), Shape::Other),
+        None => (Box::new([]), Shape::Absent),
     };
-    if list.len() > NAMES_MAX { Err(Denial::MalformedToken(TokenPart::Claims)) } else { Ok(list) }
+    if list.len() > NAMES_MAX {
+        let detail = format!("{path} holds {} names, and at most {NAMES_MAX} are read", list.len());
+        return Err(Refused::because(Denial::MalformedToken(TokenPart::Claims), detail));
+    }
+    Ok((list, shape))
 }
 
 #[cfg(test)]
@@ -283,7 +404,18 @@ mod tests {
     }
 
     fn outcome(header: &Value, claims: &Value) -> Result<Principal, Denial> {
-        verify(&signed(&header.to_string(), &claims.to_string()), &trust(), Now::at(NOW))
+        verdict(&signed(&header.to_string(), &claims.to_string()), &trust()).map_err(|refused| refused.denial)
+    }
+
+    fn verdict(token: &str, trust: &Trust) -> Result<Principal, Refused> {
+        verify(token, trust, Now::at(NOW))
+    }
+
+    /// The operator's words of a refusal.
+    fn words(header: &Value, claims: &Value) -> String {
+        let token = signed(&header.to_string(), &claims.to_string());
+        let refused = verdict(&token, &trust()).expect_err(&format!("{header} {claims}"));
+        refused.words().unwrap_or_default().to_owned()
     }
 
     fn refusal(header: &Value, claims: &Value) -> Denial {
@@ -315,7 +447,106 @@ mod tests {
         }
         let ours = format!("{REFRESH_TOKEN_PREFIX}{}", "A".repeat(43));
         for token in [ours, format!("{REFRESH_TOKEN_PREFIX}a.b.c")] {
-            assert_eq!(verify(&token, &trust(), Now::at(NOW)).unwrap_err(), Denial::WrongType);
+            assert_eq!(verdict(&token, &trust()).unwrap_err().denial, Denial::WrongType);
+        }
+    }
+
+    #[test]
+    fn a_token_that_calls_itself_an_id_or_logout_token_is_no_access_token() {
+        // RFC 8725 sections 3.11 and 3.12 (reports 27, crossings C13).
+        for (name, kind) in [
+            ("typ", json!("ID")),
+            ("typ", json!("Logout")),
+            ("typ", json!("Offline")),
+            ("token_use", json!("id")),
+            ("tokenName", json!("id_token")),
+            ("token_type", json!("id_token")),
+            ("events", json!({ LOGOUT_EVENT: {} })),
+        ] {
+            assert_eq!(refusal(&header(), &with(name, kind.clone())), Denial::WrongType, "{name} {kind}");
+        }
+        for (name, kind) in [
+            ("token_use", json!("access")),
+            ("tokenName", json!("access_token")),
+            ("type", json!("id")),
+            ("events", json!(["login"])),
+        ] {
+            assert!(outcome(&header(), &with(name, kind.clone())).is_ok(), "{name} {kind}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_came_and_what_was_expected() {
+        // operators.md, section 4.
+        let header_with = |name: &str, value: Value| {
+            let mut header = header();
+            header[name] = value;
+            header
+        };
+        for (header, claims, expected) in [
+            (
+                header(),
+                with("iss", json!("https://x")),
+                "iss is 'https://x'; known: 'https://a', 'https://b'",
+            ),
+            (
+                header(),
+                with("iss", json!("https://a/")),
+                "iss is 'https://a/'; known: 'https://a', 'https://b' (they differ by a slash at the end or by upper \
+                 and lower case)",
+            ),
+            (header(), with("iss", json!("https://b")), "not by the key 'k' (HS256)"),
+            (header(), with("aud", json!(["x", "y"])), "aud is 'x', 'y'; wanted: 'orders', 'stock'"),
+            (header_with("kid", json!("x")), claims(), "kid is 'x'; the issuer's keys: 'k'"),
+            (header_with("alg", json!("RS512")), claims(), "alg is 'RS512'; the issuer's algorithms: HS256"),
+            (
+                header_with("typ", json!("id+jwt")),
+                claims(),
+                "the header's typ is 'id+jwt'; accepted: 'jwt', 'at+jwt'",
+            ),
+            (header(), with("exp", json!(NOW - 72)), "exp is 999928, 72 s ago; leeway is 30 s"),
+            (header(), with("nbf", json!(NOW + 100)), "nbf is 1000100, 100 s ahead; leeway is 30 s"),
+            (header(), with("iat", json!(NOW + 100)), "iat is 1000100, 100 s ahead; leeway is 30 s"),
+            (
+                header(),
+                with("exp", json!(1_795_000_000_000_u64)),
+                "exp is 1795000000000, out of range (milliseconds?)",
+            ),
+            (header(), with("exp", json!(1.733162101e26)), "exp is 1.733162101e+26, out of range"),
+            (header(), with("exp", json!(-1)), "exp is -1, before 1970"),
+            (header(), with("exp", json!("7")), "exp is '7', not a number of seconds"),
+            (header(), with("exp", Value::Null), "exp is missing"),
+            (header(), with("sub", Value::Null), "sub is missing"),
+            (header(), with("token_use", json!("id")), "no access token: token_use is 'id'"),
+            (
+                header(),
+                with("scope", json!(["a admin"])),
+                "scope holds one scope with white space in it: 'a admin'",
+            ),
+        ] {
+            assert_eq!(words(&header, &claims), expected, "{header} {claims}");
+        }
+        let mut cognito = with("aud", Value::Null);
+        cognito["client_id"] = json!("orders");
+        assert_eq!(words(&header(), &cognito), "aud is missing; client_id is there");
+    }
+
+    #[test]
+    fn a_scope_that_a_service_would_split_is_refused() {
+        // RFC 6749 section 3.3 (attacks C8): services split at spaces, some at any white space.
+        for scope in [
+            json!(["a admin"]),
+            json!(["a", "b\tadmin"]),
+            json!("a\tadmin"),
+            json!(["a\u{a0}admin"]),
+            json!("a\nb"),
+        ] {
+            let expected = Denial::MalformedToken(TokenPart::Claims);
+            assert_eq!(refusal(&header(), &with("scope", scope.clone())), expected, "{scope}");
+        }
+        for (scope, taken) in [(json!("a  b"), "a,b"), (json!(["a", "b"]), "a,b"), (json!(["a,b"]), "a,b")] {
+            let principal = outcome(&header(), &with("scope", scope.clone())).unwrap();
+            assert_eq!(principal.scopes.join(","), taken, "{scope}");
         }
     }
 
@@ -331,8 +562,12 @@ mod tests {
         let undated = token(with("iat", Value::Null));
         trust.revoked().set_lives(60, std::iter::empty());
         assert_eq!(until(&usual), Ok(NOW + 60));
-        assert_eq!(verify(&usual, &trust, Now::at(NOW + 60)).unwrap_err(), Denial::ExpiredToken);
-        assert_eq!(until(&undated), Err(Denial::ExpiredToken), "nobody knows how old it is");
+        assert_eq!(verify(&usual, &trust, Now::at(NOW + 60)).unwrap_err().denial, Denial::ExpiredToken);
+        assert_eq!(
+            until(&undated).map_err(|refused| refused.denial),
+            Err(Denial::ExpiredToken),
+            "nobody knows how old it is"
+        );
         trust.revoked().set_lives(60, [("ada".to_owned(), NOW + 100)].into_iter());
         assert_eq!(until(&usual), Ok(NOW + 100));
         trust.revoked().set_lives(3600, std::iter::empty());
@@ -360,8 +595,16 @@ mod tests {
             (json!(["billing", "x"]), Err(Denial::WrongAudience), Ok(())),
             (json!("x"), Err(Denial::WrongAudience), Err(Denial::WrongAudience)),
         ] {
-            assert_eq!(outcome(MeantFor::Gate, audience.clone()), gate, "{audience}");
-            assert_eq!(outcome(MeantFor::Anybody, audience.clone()), anybody, "{audience}");
+            assert_eq!(
+                outcome(MeantFor::Gate, audience.clone()).map_err(|refused| refused.denial),
+                gate,
+                "{audience}"
+            );
+            assert_eq!(
+                outcome(MeantFor::Anybody, audience.clone()).map_err(|refused| refused.denial),
+                anybody,
+                "{audience}"
+            );
         }
     }
 
@@ -425,7 +668,10 @@ mod tests {
             ("iss", json!("https://"), UnknownIssuer),
             ("exp", Value::Null, MissingClaim(Expiry)),
             ("exp", json!((NOW + 60).to_string()), MissingClaim(Expiry)),
-            ("exp", json!(-1), MissingClaim(Expiry)),
+            // RFC 7519 section 2: a date, and past (reports 12).
+            ("exp", json!(-1), ExpiredToken),
+            ("exp", json!(-1e300), ExpiredToken),
+            ("exp", json!(1_795_000_000_000_u64), MissingClaim(Expiry)),
             ("exp", json!(1e300), MissingClaim(Expiry)),
             ("exp", json!(NOW - 30), ExpiredToken),
             ("exp", json!(NOW as f64 - 29.5), ExpiredToken),
@@ -465,16 +711,21 @@ mod tests {
 
     #[test]
     fn roles_of_a_shape_that_is_not_known_are_no_roles() {
-        for (roles, taken) in [
-            (json!(["a", 1, "b", ""]), "a,b"),
-            (json!("a b"), "a b"),
-            (json!(""), ""),
-            (json!({ "a": 1 }), ""),
-            (json!(null), ""),
-            (json!([["a"]]), ""),
+        for (roles, taken, shape) in [
+            (json!(["a", 1, "b", ""]), "a,b", Shape::Mixed),
+            (json!(["a"]), "a", Shape::List),
+            (json!("a b"), "a b", Shape::Text),
+            (json!(""), "", Shape::Text),
+            (json!({ "a": 1 }), "", Shape::Object),
+            (json!(null), "", Shape::Other),
+            (json!([["a"]]), "", Shape::Mixed),
         ] {
             let principal = outcome(&header(), &with("realm", json!({ "roles": roles }))).unwrap();
-            assert_eq!(principal.roles.join(","), taken, "{roles}");
+            assert_eq!(
+                (principal.roles.join(","), principal.shapes.roles),
+                (taken.to_owned(), shape),
+                "{roles}"
+            );
         }
     }
 
@@ -490,7 +741,7 @@ mod tests {
             (format!("{good}."), TokenPart::Shape),
             (format!(".{}.{}", parts[1], parts[2]), TokenPart::Shape),
             (format!("{}..{}", parts[0], parts[2]), TokenPart::Shape),
-            (long, TokenPart::Shape),
+            (long, TokenPart::Length),
             (format!("{}=.{}.{}", parts[0], parts[1], parts[2]), TokenPart::Header),
             (format!(" {good}"), TokenPart::Header),
             (signed("[]", "{}"), TokenPart::Header),
@@ -503,7 +754,7 @@ mod tests {
             (format!("{}.{}.", parts[0], parts[1]), TokenPart::Signature),
             (format!("{}.{}.{}AAA", parts[0], parts[1], parts[2]), TokenPart::Signature),
         ] {
-            let denial = verify(&token, &trust(), Now::at(NOW)).unwrap_err();
+            let denial = verdict(&token, &trust()).unwrap_err().denial;
             assert_eq!(denial, Denial::MalformedToken(part), "{}", &token[..token.len().min(200)]);
         }
     }
@@ -514,7 +765,8 @@ mod tests {
         issuer.types = Box::new(["".into(), "JWT".into()]);
         let trust = Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default());
         let verdict = |header: Value| {
-            verify(&signed(&header.to_string(), &claims().to_string()), &trust, Now::at(NOW)).map(drop)
+            let token = signed(&header.to_string(), &claims().to_string());
+            super::verify(&token, &trust, Now::at(NOW)).map(drop).map_err(|refused| refused.denial)
         };
         assert_eq!(verdict(json!({ "alg": "HS256" })), Ok(()));
         for kind in ["application/", "APPLICATION/", "", " "] {
@@ -548,7 +800,7 @@ mod tests {
                     header.kid = id;
                     let token = encode(&header, &claims(), &EncodingKey::from_secret(secret)).unwrap();
                     assert_eq!(
-                        verify(&token, &trust, Now::at(NOW)).unwrap_err(),
+                        verify(&token, &trust, Now::at(NOW)).unwrap_err().denial,
                         Denial::UnsupportedAlgorithm,
                         "{algorithm} {spelling}"
                     );
@@ -581,7 +833,7 @@ mod tests {
         header.kid = Some("e".to_owned());
         for secret in [jwks.as_bytes(), b"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU"] {
             let token = encode(&header, &claims(), &EncodingKey::from_secret(secret)).unwrap();
-            assert_eq!(verify(&token, &trust, Now::at(NOW)).unwrap_err(), Denial::UnsupportedAlgorithm);
+            assert_eq!(verdict(&token, &trust).unwrap_err().denial, Denial::UnsupportedAlgorithm);
         }
     }
 

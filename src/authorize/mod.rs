@@ -53,6 +53,7 @@ mod tests {
             roles: boxed(roles),
             scopes: boxed(scopes),
             claims: Box::new([tenant.map(|tenant| ClaimValue::Text(tenant.into()))]),
+            shapes: Default::default(),
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,

@@ -1,6 +1,7 @@
 //! What a route asks of its callers: a list of single questions. Deciding stops at the first that fails; explaining
 //! goes through all. Same list, two readers.
 
+use crate::authenticate::principal::Shape;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -138,11 +139,44 @@ impl Rule {
     pub fn first_failure(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<&Check> {
         self.checks.iter().find(|check| check.verdict(principal, params, now).is_err())
     }
+
+    /// Why this caller fails, in the operator's words: the first check that fails, and what the caller has instead.
+    pub fn why(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<String> {
+        let check = self.first_failure(principal, params, now)?;
+        let remark = |shape: Shape| shape.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
+        let held = match check {
+            Check::Roles(_) | Check::AllRoles(_) => {
+                // Splitting a text could grant roles that its issuer never meant apart.
+                let whole = principal.shapes.roles == Shape::Text
+                    && principal.roles.iter().any(|role| role.contains([' ', ',']));
+                let whole = if whole { " (the claim is text, which is one role, whole)" } else { "" };
+                let remark = remark(principal.shapes.roles);
+                format!("; the caller's roles: [{}]{whole}{remark}", principal.roles.join(", "))
+            }
+            Check::Scopes { .. } => {
+                format!(
+                    "; the token's scopes: [{}]{}",
+                    principal.scopes.join(", "),
+                    remark(principal.shapes.scopes)
+                )
+            }
+            Check::Claim { claim, .. } if principal.claim(*claim).is_none() => {
+                "; the token has no such claim".to_owned()
+            }
+            Check::Claim { .. } => String::new(),
+            Check::Fresh { .. } => match principal.authenticated {
+                Some(time) => format!("; the login was {} s ago", now.unix.saturating_sub(time)),
+                None => "; the token does not say when its login was (auth_time)".to_owned(),
+            },
+        };
+        Some(format!("the route asks for {check}{held}"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::principal::Shapes;
 
     fn names(names: &[&str]) -> Box<[Box<str>]> {
         names.iter().map(|name| Box::from(*name)).collect()
@@ -188,13 +222,13 @@ mod tests {
             (Some(253_402_300_799), 30, false),
             (None, 30, false),
         ] {
-            let principal = Principal { authenticated, leeway, ..principal() };
+            let principal = Principal { authenticated, leeway, ..principal(Shape::List) };
             let verdict = Check::Fresh { max_age: 60 }.verdict(&principal, &Params::default(), Now::at(1000));
             assert_eq!(verdict.is_ok(), fresh, "{authenticated:?} {leeway}");
         }
     }
 
-    fn principal() -> Principal {
+    fn principal(roles: Shape) -> Principal {
         Principal {
             issuer: Arc::from("i"),
             subject: "s".into(),
@@ -202,6 +236,7 @@ mod tests {
             roles: names(&["clerk"]),
             scopes: names(&["a"]),
             claims: Box::new([]),
+            shapes: Shapes { roles, scopes: Shape::List },
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
@@ -214,8 +249,28 @@ mod tests {
     }
 
     #[test]
+    fn the_operator_reads_what_came_where_roles_were_looked_for() {
+        // reports 10 and 29, attacks C11: text is one role, an object gives none.
+        let why = |roles: &[&str], shape: Shape| {
+            let principal = Principal { roles: names(roles), ..principal(shape) };
+            let rule = Rule::new(vec![Check::Roles(names(&["admin"]))]);
+            rule.why(&principal, &Params::default(), Now::at(0)).unwrap()
+        };
+        let begins = "the route asks for any role of admin; the caller's roles: ";
+        for (roles, shape, rest) in [
+            (&["user admin"][..], Shape::Text, "[user admin] (the claim is text, which is one role, whole)"),
+            (&["user admin"], Shape::List, "[user admin]"),
+            (&[], Shape::Object, "[] (the claim is an object, and its names are not read)"),
+            (&[], Shape::Absent, "[] (the claim is missing)"),
+            (&["a"], Shape::Mixed, "[a] (elements of the list that are no text are not read)"),
+        ] {
+            assert_eq!(why(roles, shape), format!("{begins}{rest}"));
+        }
+    }
+
+    #[test]
     fn the_first_failure_is_told_and_none_where_all_pass() {
-        let principal = principal();
+        let principal = principal(Shape::List);
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
         let failure = |checks: Vec<Check>| {
             let rule = Rule::new(checks);

@@ -1,7 +1,7 @@
 //! `portcullis token`: make tokens for tests and load, look into tokens.
 
 use super::{Format, REFUSED, complain, load, say};
-use crate::authenticate::verify;
+use crate::authenticate::{Refused, verify};
 use crate::authority::{Absent, AccessClaims, mint, put_on_record};
 use crate::clock::Now;
 use crate::store::Store;
@@ -147,8 +147,9 @@ fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
                 "header": header,
                 "claims": claims,
                 "accepted": verdict.is_ok(),
-                "code": verdict.as_ref().err().map(|denial| denial.code()),
-                "detail": verdict.as_ref().err().map(|denial| denial.detail()),
+                "code": verdict.as_ref().err().map(|refused| refused.denial.code()),
+                "detail": verdict.as_ref().err().map(|refused| refused.denial.detail()),
+                "reason": verdict.as_ref().err().and_then(Refused::words),
             });
             say(&format!("{report:#}"));
         }
@@ -162,7 +163,12 @@ fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
                 Ok(principal) => {
                     say(&format!("accepted: issued by {} for {}", principal.issuer, principal.subject))
                 }
-                Err(denial) => say(&format!("refused: {}: {}", denial.code(), denial.detail())),
+                Err(refused) => {
+                    say(&format!("refused: {}: {}", refused.denial.code(), refused.denial.detail()));
+                    if let Some(words) = refused.words() {
+                        say(&format!("because: {words}"));
+                    }
+                }
             }
         }
     }

@@ -83,8 +83,8 @@ pub async fn answer(
         ask.caller = match authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens()) {
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
             // A person whose session is over already is told so by the page that they are sent to.
-            Err(Denial::MissingToken) => None,
-            Err(denial) => return Err(denial),
+            Err(refused) if refused.denial == Denial::MissingToken => None,
+            Err(refused) => return Err(record.noted(refused)),
         };
     }
     // Whoever is logged in need not see the login page; whose token is not good, does.

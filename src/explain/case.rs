@@ -75,6 +75,8 @@ pub struct Mismatch {
     pub place: Place,
     /// What differs, at least one thing.
     pub differences: Vec<Difference>,
+    /// Why the request is refused, in the operator's words, where it is refused and was not to be.
+    pub reason: Option<String>,
     /// What becomes of the request, and why: of the first tests that fail, not of thousands.
     pub explanation: Option<Box<Explanation>>,
 }
@@ -85,6 +87,9 @@ impl fmt::Display for Mismatch {
         for (position, Difference { what, expected, found }) in self.differences.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
             write!(f, "{separator}{what}: expected {expected}, found {found}")?;
+            if let ("verdict", Some(reason)) = (&**what, &self.reason) {
+                write!(f, " ({})", super::text::Line(reason))?;
+            }
         }
         Ok(())
     }
@@ -163,8 +168,10 @@ impl Case {
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
             differences.extend(self.expected.differences_upstream(outgoing));
         }
+        let is_verdict = differences.iter().any(|difference| difference.what == "verdict");
+        let reason = if is_verdict { examiner.reason(&question) } else { None };
         let (test, place) = (self.name.clone(), self.place.clone());
-        (!differences.is_empty()).then_some(Mismatch { test, place, differences, explanation: None })
+        (!differences.is_empty()).then_some(Mismatch { test, place, differences, reason, explanation: None })
     }
 
     /// The request, as it is made when the test is run.
@@ -338,7 +345,8 @@ access = "public"
                 "claims = { sub = \"u1\" }",
                 "deny = \"insufficient_role\"",
                 "deny = \"insufficient_scope\"",
-                "verdict: expected deny \"insufficient_scope\", found deny \"insufficient_role\"",
+                "verdict: expected deny \"insufficient_scope\", found deny \"insufficient_role\" (the route asks for any role \
+                 of clerk; the caller's roles: [] (the claim is missing))",
             ),
             (orders, "", "status = 401", "status = 403", "status: expected 403, found 401"),
             (orders, CLERK, "allow = true", "status = 403", "status: expected 403, found the upstream's"),

@@ -58,6 +58,8 @@ struct Course<'p, 'h> {
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
     outcome: Outcome,
+    /// What came and what was expected, where authentication refused.
+    detail: Option<Box<str>>,
     shadow: bool,
 }
 
@@ -114,6 +116,27 @@ impl<'p> Examiner<'p> {
         (course.verdict(), outgoing)
     }
 
+    /// Why a request is refused, in the operator's words.
+    pub fn reason(&self, question: &Question) -> Option<String> {
+        let (parts, trust, cache) = self.prepared(question);
+        let read = self.policy.front.head(&parts);
+        let course = match &read {
+            Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
+            Err(denial) => Course::ended(denial.clone()),
+        };
+        self.why(&course, question.now)
+    }
+
+    fn why(&self, course: &Course<'_, '_>, now: Now) -> Option<String> {
+        let Outcome::Refused(denial) = &course.outcome else { return None };
+        let by_rule = || {
+            let (found, (principal, _)) = (course.found.as_ref()?, course.caller.as_ref()?);
+            self.policy.routes[*found.entry].rule.why(principal, &found.params, now)
+        };
+        let detail = course.detail.as_deref().map(str::to_owned);
+        detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
+    }
+
     /// All that can be told of a request.
     pub fn explain(&self, question: &Question) -> Explanation {
         let policy = self.policy;
@@ -140,6 +163,7 @@ impl<'p> Examiner<'p> {
             shadow: false,
             status: None,
             detail: None,
+            reason: None,
             outgoing: None,
         };
         let read = policy.front.head(&parts);
@@ -161,6 +185,7 @@ impl<'p> Examiner<'p> {
         if let Outcome::Refused(denial) = &course.outcome {
             told.status = Some(denial.status().as_u16());
             told.detail = Some(denial.detail().into());
+            told.reason = self.why(&course, question.now);
         }
         told.caller = course.caller.as_ref().map(|(principal, _)| Known::of(principal));
         if let Ok(head) = &read {
@@ -215,7 +240,7 @@ impl<'p> Examiner<'p> {
                 Err(Refusal { caller, .. }) => caller,
             };
             let outcome = Outcome::Refused(Denial::BadRequest(Malformed::WebSocket));
-            return Course { found: Some(found), caller, permit: None, outcome, shadow: false };
+            return Course { found: Some(found), caller, permit: None, outcome, detail: None, shadow: false };
         }
         match decided {
             Ok(permit) => {
@@ -225,14 +250,16 @@ impl<'p> Examiner<'p> {
                     caller,
                     permit: Some(permit),
                     outcome: Outcome::Passed,
+                    detail: None,
                     shadow: false,
                 }
             }
-            Err(Refusal { denial, caller }) => Course {
+            Err(Refusal { denial, detail, caller }) => Course {
                 permit: route.shadow.then(|| authorize::let_pass(caller.clone())),
                 found: Some(found),
                 caller,
                 outcome: Outcome::Refused(denial),
+                detail,
                 shadow: route.shadow,
             },
         }
@@ -465,7 +492,8 @@ impl Course<'_, '_> {
 
     /// One that came to no route.
     fn ended(denial: Denial) -> Self {
-        Self { found: None, caller: None, permit: None, outcome: Outcome::Refused(denial), shadow: false }
+        let outcome = Outcome::Refused(denial);
+        Self { found: None, caller: None, permit: None, outcome, detail: None, shadow: false }
     }
 }
 

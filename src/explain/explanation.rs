@@ -108,6 +108,9 @@ pub struct Explanation {
     pub status: Option<u16>,
     /// What the client is told of the refusal.
     pub detail: Option<Cow<'static, str>>,
+    /// Why it is refused, in the operator's words: `detail` of the access log.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// What the upstream gets.
     pub outgoing: Option<Outgoing>,
 }

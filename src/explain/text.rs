@@ -57,6 +57,9 @@ impl fmt::Display for Explanation {
                 let status = denial.status().as_u16();
                 let passes = if shadow { "; passes all the same: the route is in the shadow" } else { "" };
                 writeln!(f, "verdict: refused with {status} {}: {}{passes}", denial.code(), denial.detail())?;
+                if let Some(reason) = &self.reason {
+                    writeln!(f, "  because {}", Line(reason))?;
+                }
             }
         }
         if let Some(outgoing) = &self.outgoing {

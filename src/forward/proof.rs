@@ -196,6 +196,7 @@ mod tests {
             roles: Box::new(["clerk".into(), "a,b".into()]),
             scopes: Box::new([]),
             claims: Box::new([Some(ClaimValue::Text("acme".into())), None]),
+            shapes: Default::default(),
             not_before: 0,
             expires,
             authenticated: None,

@@ -98,10 +98,10 @@ impl<C: Clock> fmt::Debug for Limit<C> {
 /// What came of charging one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// It may pass. How many more may at once, and when the bucket is full again.
-    Admitted { remaining: u32, full: Duration },
-    /// It may not, for so long. When the bucket is full again.
-    Refused { wait: Duration, full: Duration },
+    /// It may pass: how many more may pass at once, and how long one more takes to become available, at most.
+    Admitted { remaining: u32, next: Duration },
+    /// It may not pass for this long, after which exactly one request may.
+    Refused { wait: Duration },
 }
 
 impl Limit {
@@ -170,8 +170,7 @@ impl<C: Clock> Limit<C> {
 
     /// How fast, in words.
     pub fn told(&self) -> String {
-        let (burst, interval) = (self.quota.burst_size(), self.quota.replenish_interval());
-        format!("{burst} at once, then one each {interval:?}")
+        told(self.quota)
     }
 
     /// Goes on with what another limit has counted, if that is of the same name and as fast: else each reload of a policy
@@ -207,18 +206,15 @@ impl<C: Clock> Limit<C> {
     pub(super) fn charge(&self, asker: &Asker<'_>) -> Charge {
         match self.counts.buckets.check_key(&self.fingerprint(asker)) {
             Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
                 // The bucket's level lies between two whole requests; taken for the lower one, the time is
                 // never too short.
-                let spent = self.quota.burst_size().get().saturating_sub(remaining);
-                Charge::Admitted { remaining, full: self.quota.replenish_interval().saturating_mul(spent) }
+                let next = self.quota.replenish_interval();
+                Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
             }
             Err(until) => {
                 self.counts.refused.fetch_add(1, Ordering::Relaxed);
                 let wait = until.wait_time_from(self.counts.buckets.clock().now());
-                // Refused means less than one request in the bucket: after the wait there is exactly one.
-                let rest = self.quota.replenish_interval().saturating_mul(self.quota.burst_size().get() - 1);
-                Charge::Refused { wait, full: wait.saturating_add(rest) }
+                Charge::Refused { wait }
             }
         }
     }
@@ -253,6 +249,11 @@ impl<C: Clock> Limit<C> {
         }
         hasher.finish()
     }
+}
+
+/// A quota in words.
+pub(super) fn told(quota: Quota) -> String {
+    format!("{} at once, then one each {:?}", quota.burst_size(), quota.replenish_interval())
 }
 
 /// Rounds the time between two requests up to whole nanoseconds: never faster than was asked.
@@ -326,6 +327,7 @@ mod tests {
             roles: Box::default(),
             scopes: Box::default(),
             claims: Box::new([claim]),
+            shapes: Default::default(),
             not_before: 0,
             expires: u64::MAX,
             authenticated: None,
@@ -574,8 +576,7 @@ mod tests {
             let address = "192.0.2.1".parse().unwrap();
             let asker = Asker { address, headers: &headers, route: "r", principal: None };
             for _ in 0..tries {
-                if let Charge::Refused { wait, full } = limit.charge(&asker) {
-                    prop_assert!(wait <= full);
+                if let Charge::Refused { wait } = limit.charge(&asker) {
                     clock.advance(wait);
                     let passed = matches!(limit.charge(&asker), Charge::Admitted { .. });
                     prop_assert!(passed);

@@ -11,6 +11,7 @@ pub use bucket::{By, Limit};
 use crate::authenticate::Principal;
 use crate::denial::Denial;
 use bucket::{Charge, whole_seconds};
+use governor::Quota;
 use governor::clock::Clock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
@@ -66,10 +67,11 @@ pub fn admit<'l, C: Clock>(
 ) -> Result<(), Denial> {
     for limit in limits {
         match limit.charge(asker) {
-            Charge::Admitted { remaining, full } => standing.note(limit, remaining, whole_seconds(full)),
-            Charge::Refused { wait, full } => {
-                standing.tightest = Some(Tightest::of(limit, 0, whole_seconds(full)));
+            Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
+            Charge::Refused { wait } => {
+                // `t` of `RateLimit` and `Retry-After` are one number.
                 let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
+                standing.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
                 return Err(Denial::RateLimited { wait });
             }
         }
@@ -86,37 +88,46 @@ pub struct Standing<'l> {
 
 #[derive(Debug)]
 struct Tightest<'l> {
+    name: &'l str,
+    quota: Quota,
     policy: &'l HeaderValue,
     prefix: &'l [u8],
     remaining: u32,
-    /// Seconds until the bucket is full again.
-    full: u64,
+    /// Seconds until one more request is available: `t` (draft-ietf-httpapi-ratelimit-headers-10, section 4.1).
+    next: u64,
 }
 
 impl<'l> Tightest<'l> {
-    fn of<C: Clock>(limit: &'l Limit<C>, remaining: u32, full: u64) -> Self {
-        Self { policy: limit.policy(), prefix: limit.prefix(), remaining, full }
+    fn of<C: Clock>(limit: &'l Limit<C>, remaining: u32, next: u64) -> Self {
+        let (name, quota) = (&**limit.name(), limit.quota());
+        Self { name, quota, policy: limit.policy(), prefix: limit.prefix(), remaining, next }
     }
 }
 
 impl<'l> Standing<'l> {
-    fn note<C: Clock>(&mut self, limit: &'l Limit<C>, remaining: u32, full: u64) {
+    fn note<C: Clock>(&mut self, limit: &'l Limit<C>, remaining: u32, next: u64) {
         if self.tightest.as_ref().is_none_or(|tightest| remaining < tightest.remaining) {
-            self.tightest = Some(Tightest::of(limit, remaining, full));
+            self.tightest = Some(Tightest::of(limit, remaining, next));
         }
+    }
+
+    /// The limit that refused a request, for the operator: its name and its quota.
+    pub fn refused_by(&self) -> Option<String> {
+        let tightest = self.tightest.as_ref()?;
+        Some(format!("the limit {} has no request left: {}", tightest.name, bucket::told(tightest.quota)))
     }
 
     /// Sets `RateLimit-Policy` and `RateLimit` of an answer. Where no limit applied, it changes nothing.
     pub fn write(&self, headers: &mut HeaderMap) {
         let Some(tightest) = &self.tightest else { return };
         headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
-        let (mut remaining, mut full) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (mut remaining, mut next) = (itoa::Buffer::new(), itoa::Buffer::new());
         // Of exactly its length, so that it becomes the header value without another copy.
         let value = [
             tightest.prefix,
             remaining.format(tightest.remaining).as_bytes(),
             b";t=",
-            full.format(tightest.full).as_bytes(),
+            next.format(tightest.next).as_bytes(),
         ]
         .concat();
         let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(value));
@@ -180,14 +191,32 @@ mod tests {
         let limits = [limit("per-ip", 2_500, 2, &clock)];
         let policy = "\"per-ip\";q=2;w=5".to_owned();
         assert_eq!(ask(&limits), (Ok(()), policy.clone(), "\"per-ip\";r=1;t=3".into()));
-        assert_eq!(ask(&limits), (Ok(()), policy.clone(), "\"per-ip\";r=0;t=5".into()));
+        assert_eq!(ask(&limits), (Ok(()), policy.clone(), "\"per-ip\";r=0;t=3".into()));
         let refused = Err(Denial::RateLimited { wait: 3 });
-        assert_eq!(ask(&limits), (refused, policy.clone(), "\"per-ip\";r=0;t=5".into()));
+        assert_eq!(ask(&limits), (refused, policy.clone(), "\"per-ip\";r=0;t=3".into()));
         clock.advance(Duration::from_millis(2_499));
         assert_eq!(ask(&limits).0, Err(Denial::RateLimited { wait: 1 }));
         clock.advance(Duration::from_millis(1));
         assert_eq!(ask(&limits).0, Ok(()));
         assert_eq!(limits[0].refused(), 2);
+    }
+
+    #[test]
+    fn a_thousand_an_hour_gives_one_more_in_four_seconds() {
+        // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until additional quota is available, not
+        // until all of it is (crossings C3).
+        let clock = FakeRelativeClock::default();
+        let (per, count) = (Duration::from_secs(3600), n(1000));
+        let hourly =
+            Arc::new(Limit::with_clock("hourly".into(), By::ClientIp, count, per, count, 128, clock.clone()));
+        let limits = [hourly];
+        for left in (0..1000).rev() {
+            assert_eq!(ask(&limits).2, format!("\"hourly\";r={left};t=4"));
+        }
+        let (verdict, _, state) = ask(&limits);
+        assert_eq!((verdict, state.as_str()), (Err(Denial::RateLimited { wait: 4 }), "\"hourly\";r=0;t=4"));
+        clock.advance(Duration::from_secs(4));
+        assert_eq!(ask(&limits).0, Ok(()));
     }
 
     #[test]

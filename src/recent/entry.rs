@@ -198,6 +198,7 @@ mod tests {
                 Some(ClaimValue::from(&serde_json::json!([1, true, { "a": 1 }]))),
                 Some(ClaimValue::from(&serde_json::json!("ada@example.com"))),
             ]),
+            shapes: Default::default(),
             not_before: 0,
             expires: u64::MAX,
             authenticated: Some(90),

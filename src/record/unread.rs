@@ -26,6 +26,7 @@ pub fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: 
             subsec_nanos: now.subsec_nanos,
             level: access_log::level(Some(&denial), false),
             request_id: id.as_bytes(),
+            trace_id: None,
             client: address,
             scheme,
             version: "",

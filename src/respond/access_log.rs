@@ -21,6 +21,8 @@ pub struct Line<'a> {
     pub level: Level,
     /// The request's id.
     pub request_id: &'a [u8],
+    /// The id of the trace that the request belongs to, where that is not the request's id too.
+    pub trace_id: Option<&'a [u8]>,
     /// The client's address.
     pub client: IpAddr,
     /// The scheme that the client used.
@@ -101,11 +103,17 @@ impl Line<'_> {
         if !self.complete {
             line.flag("complete", false);
         }
+        if let Some(trace_id) = self.trace_id {
+            line.text("trace_id", trace_id);
+        }
         line.text("id", self.request_id);
     }
 
     fn write_json(&self, line: &mut LineWriter<'_>) {
         line.text("request_id", self.request_id);
+        if let Some(trace_id) = self.trace_id {
+            line.text("trace_id", trace_id);
+        }
         line.text("client", Address::of(self.client).as_bytes());
         line.text("scheme", self.scheme.as_str().as_bytes());
         line.text("version", self.version.as_bytes());
@@ -193,6 +201,7 @@ mod tests {
             subsec_nanos: 5_000_000,
             level: Level::Info,
             request_id: b"01J",
+            trace_id: None,
             client: "192.0.2.1".parse().unwrap(),
             scheme: Scheme::Https,
             version: "HTTP/2",

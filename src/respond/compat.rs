@@ -160,7 +160,7 @@ fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
         Denial::MissingToken => return Cow::Owned(looked.missing()),
         Denial::MalformedToken(part) => match part {
             TokenPart::Field => "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'",
-            TokenPart::Shape => "Not enough segments",
+            TokenPart::Shape | TokenPart::Length => "Not enough segments",
             TokenPart::Header => "Invalid header padding",
             TokenPart::Claims => "Invalid payload padding",
             // A signature of the wrong length is one that does not verify, in that library.

@@ -169,6 +169,8 @@ pub struct WorkerCounters {
     pub token_cache_hits: Counter,
     /// Tokens that had to be verified.
     pub token_cache_misses: Counter,
+    /// Bytes of memory that remembered verifications take.
+    pub token_cache_bytes: Counter,
     /// Header fields under an identity name that were taken from clients' requests.
     pub identity_dropped: Counter,
     /// Requests that are being served now.
@@ -379,7 +381,7 @@ const fn request_labels<'l>(
 
 fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
-    let families: [(&'static str, &'static str, Kind, Pick); 9] = [
+    let families: [(&'static str, &'static str, Kind, Pick); 10] = [
         ("portcullis_connections_open", "Connections of clients, now.", Kind::Gauge, |w| &w.connections_open),
         ("portcullis_connections_total", "Connections accepted.", Kind::Counter, |w| &w.connections_accepted),
         (
@@ -397,6 +399,12 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         ("portcullis_token_cache_misses_total", "Tokens that had to be verified.", Kind::Counter, |w| {
             &w.token_cache_misses
         }),
+        (
+            "portcullis_token_cache_bytes",
+            "Bytes of memory that remembered verifications take, about.",
+            Kind::Gauge,
+            |w| &w.token_cache_bytes,
+        ),
         (
             "portcullis_identity_headers_dropped_total",
             "Header fields under an identity name that clients sent.",

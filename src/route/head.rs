@@ -38,6 +38,17 @@ pub struct HeadBounds {
     pub header_bytes: usize,
 }
 
+impl HeadBounds {
+    /// What of these fields is beyond the bounds, for the operator.
+    pub fn excess(self, headers: &HeaderMap) -> String {
+        let (count, bytes) = (headers.len(), header_bytes(headers));
+        if count > self.header_count {
+            return format!("{count} header fields, and headers in [server.bounds] is {}", self.header_count);
+        }
+        format!("{bytes} bytes of header fields, and header_size in [server.bounds] is {}", self.header_bytes)
+    }
+}
+
 impl<'r> Head<'r> {
     /// Reads a request's head. Allocates only to rewrite a host or path that is not canonical as sent.
     ///
@@ -345,6 +356,10 @@ mod tests {
         };
         assert_eq!(read(2, 16), Ok(()));
         assert_eq!(read(1, 16), Err(Denial::HeadersTooLarge));
+        let excess =
+            |header_count, header_bytes| HeadBounds { header_count, header_bytes }.excess(&parts.headers);
+        assert_eq!(excess(1, 16), "2 header fields, and headers in [server.bounds] is 1");
+        assert_eq!(excess(2, 15), "16 bytes of header fields, and header_size in [server.bounds] is 15");
         assert_eq!(read(2, 15), Err(Denial::HeadersTooLarge));
     }
 

@@ -47,6 +47,7 @@ mod logs;
 mod mistakes;
 mod monitoring;
 mod pages;
+mod reasons;
 mod regression;
 mod reload;
 mod reload_load;

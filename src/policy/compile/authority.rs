@@ -2,7 +2,7 @@
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
-use crate::authenticate::{Algorithm, CookieNames, Revoked};
+use crate::authenticate::{Algorithm, CookieNames, ED25519, Revoked};
 use crate::authority::{
     Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, RESERVED_CLAIMS, Schedule,
     StoreLocation, Terms,
@@ -289,6 +289,16 @@ fn keyring(
     before: Option<&Terms>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
+    // Of the two names of one algorithm, tokens are issued under the one that more readers know.
+    if table.algorithm == ED25519 {
+        faults.fault(
+            "unknown_algorithm",
+            "authority.algorithm",
+            "\"Ed25519\": the authority's tokens say EdDSA",
+            "algorithm = \"EdDSA\"",
+        );
+        return None;
+    }
     let algorithm = parse_algorithm("authority.algorithm", &table.algorithm, faults)?;
     let secret = match (algorithm, &table.secret) {
         (Algorithm::HS256, None) => {

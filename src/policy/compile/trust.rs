@@ -325,7 +325,7 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
                 "unknown_algorithm",
                 key,
                 format!("\"{text}\""),
-                "one of HS256, RS256, ES256, EdDSA; \"none\" is no algorithm here",
+                "one of HS256, RS256, ES256, EdDSA (or Ed25519, which is the same here); \"none\" is no algorithm here",
             );
             None
         }
@@ -385,7 +385,7 @@ fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut F
                     "bad_key",
                     &at("public_key"),
                     why,
-                    "a public key in PEM, of one of the issuer's algorithms",
+                    "a public key in PEM (BEGIN PUBLIC KEY), of one of the issuer's algorithms",
                 );
                 None
             }

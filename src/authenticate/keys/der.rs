@@ -1,0 +1,155 @@
+//! Public keys as DER and PEM carry them (RFC 5280, RFC 7468).
+
+use super::{Algorithm, Key, KeySet};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use jsonwebtoken::DecodingKey;
+use serde_json::Value;
+
+/// RSA moduli that are accepted, in bytes: 2048 to 8192 bits.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
+/// A point of P-256 has two coordinates of this many bytes; an Ed25519 key is as long.
+pub(super) const COORDINATE: usize = 32;
+
+impl KeySet {
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`), of one of these algorithms.
+    ///
+    /// # Errors
+    /// Why it holds no such key.
+    pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
+        use rustls::pki_types::SubjectPublicKeyInfoDer;
+        use rustls::pki_types::pem::PemObject;
+        let pem = without_mark(pem);
+        let text = String::from_utf8_lossy(pem);
+        if text.contains("PRIVATE KEY") {
+            return Err("a private key: only its public half belongs here (openssl pkey -pubout)".to_owned());
+        }
+        if text.contains("BEGIN CERTIFICATE") {
+            return Err(
+                "a certificate: take the public key out of it (openssl x509 -pubkey -noout)".to_owned()
+            );
+        }
+        if text.contains("BEGIN RSA PUBLIC KEY") {
+            return Err("a key in the form of PKCS#1 (BEGIN RSA PUBLIC KEY): turn it into BEGIN PUBLIC KEY \
+                        (openssl rsa -RSAPublicKey_in -pubout)"
+                .to_owned());
+        }
+        let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem)
+            .map_err(|error| format!("no public key in PEM (BEGIN PUBLIC KEY): {error}"))?;
+        let (algorithm, key, length) = public_key(&spki)?;
+        if !accepted.contains(&algorithm) {
+            return Err(format!("a key for {algorithm}, which is not in algorithms"));
+        }
+        self.insert(Key::new(id, algorithm, key, length))
+    }
+}
+
+/// The text behind a byte order mark, which some editors put first (RFC 8259 section 8.1 lets readers ignore it).
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// An RSA key, and the length of its signatures.
+pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
+    // DER puts a zero before a number whose first bit is set, and some writers of JSON do too (RFC 7518 section
+    // 6.3.1.1); with it the library would take no signature at all.
+    let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
+    if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
+        return Err("an RSA key that is not of 2048 to 8192 bits".to_owned());
+    }
+    let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
+    if !odd(modulus) {
+        return Err("an RSA modulus that is even, and so none".to_owned());
+    }
+    // The library takes exponents of up to 33 bits; with a longer one it would take no signature at all.
+    let short = exponent.len() < 5 || exponent.len() == 5 && exponent[0] == 1;
+    if !odd(exponent) || exponent == [1] || !short {
+        return Err("an RSA exponent that is none: odd, from 3 to 33 bits of length".to_owned());
+    }
+    Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
+}
+
+/// What a supposed secret is instead, when it is a key in a form that keys are published in (CVE-2022-29217).
+pub(super) fn no_secret(secret: &[u8]) -> Option<&'static str> {
+    let text = secret.trim_ascii_start();
+    if text.starts_with(b"-----BEGIN ") {
+        return Some("a file in PEM, not a secret: a public key is given as public_key");
+    }
+    if text.starts_with(b"ssh-") || text.starts_with(b"ecdsa-sha2-") {
+        return Some("a public key of SSH, not a secret: it is given as public_key, in PEM");
+    }
+    if public_key(secret).is_ok() {
+        return Some("a public key in DER, not a secret: it is given as public_key, in PEM");
+    }
+    let json = if text.starts_with(b"{") { serde_json::from_slice::<Value>(text).ok() } else { None };
+    if json.is_some_and(|json| json.get("kty").is_some() || json.get("keys").is_some()) {
+        return Some("a JSON Web Key, not a secret: a key set is given as jwks");
+    }
+    None
+}
+
+fn strip_zeros(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros..]
+}
+
+/// Whether the point is one of the curve: the library would find out with the first signature, an operator wants to
+/// know when the policy loads.
+pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
+    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+        .map(|_| ())
+        .map_err(|_| "a point that is not on P-256".to_owned())
+}
+
+/// A SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) into a key of the kind that its object identifier names.
+fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
+    let none = || "a public key of a kind that is not known here: RSA, P-256 or Ed25519".to_owned();
+    let (header, key) = spki_parts(spki).ok_or_else(none)?;
+    /// rsaEncryption (RFC 8017 appendix A.1), NULL.
+    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    /// id-ecPublicKey on prime256v1 (RFC 5480 section 2.1.1).
+    const P256: &[u8] = &[
+        0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+        0x01, 0x07,
+    ];
+    /// id-Ed25519 (RFC 8410 section 3).
+    const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
+    match header {
+        RSA => {
+            let (sequence, []) = tlv(0x30, key).ok_or_else(none)? else { return Err(none()) };
+            let (modulus, rest) = tlv(0x02, sequence).ok_or_else(none)?;
+            let (exponent, []) = tlv(0x02, rest).ok_or_else(none)? else { return Err(none()) };
+            let (key, length) = rsa_key(modulus, exponent)?;
+            Ok((Algorithm::RS256, key, length))
+        }
+        P256 if key.len() == 1 + 2 * COORDINATE && key[0] == 4 => {
+            on_curve(key)?;
+            Ok((Algorithm::ES256, DecodingKey::from_ec_der(key), 64))
+        }
+        ED25519 if key.len() == COORDINATE => Ok((Algorithm::EdDSA, DecodingKey::from_ed_der(key), 64)),
+        _ => Err(none()),
+    }
+}
+
+/// The algorithm's identifier and the key's bytes.
+pub(super) fn spki_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (sequence, []) = tlv(0x30, spki)? else { return None };
+    let (algorithm, rest) = tlv(0x30, sequence)?;
+    let (bits, []) = tlv(0x03, rest)? else { return None };
+    let (0, key) = bits.split_first().map(|(unused, key)| (*unused, key))? else { return None };
+    Some((algorithm, key))
+}
+
+/// One element of DER with this tag: its content, and what follows.
+pub(super) fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[found, first], rest) = input.split_first_chunk::<2>()?;
+    if found != tag {
+        return None;
+    }
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(first), rest),
+        0x81 => (usize::from(*rest.first()?), &rest[1..]),
+        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), &rest[2..]),
+        _ => return None,
+    };
+    rest.split_at_checked(length)
+}

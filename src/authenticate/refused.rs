@@ -1,0 +1,152 @@
+//! A credential that is refused, with the facts that the operator asks for: what came, and what was expected.
+//!
+//! The client reads none of it. Text of a token stands in quotes, escaped and cut short, so that a log line stays one line
+//! and a flood of forged tokens costs a few short strings. No fact is a token, a signature or a secret.
+
+use crate::denial::Denial;
+use serde_json::{Map, Value};
+use std::fmt::{self, Write};
+
+/// A refusal, and why in the operator's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The refusal.
+    pub denial: Denial,
+    /// What came and what was expected, where the denial does not say it all.
+    pub detail: Option<Box<str>>,
+}
+
+impl Refused {
+    pub(super) fn because(denial: Denial, detail: impl Into<Box<str>>) -> Self {
+        Self { denial, detail: Some(detail.into()) }
+    }
+
+    /// The operator's words: those of this refusal, else those of its kind.
+    pub fn words(&self) -> Option<&str> {
+        self.detail.as_deref().or_else(|| self.denial.finer())
+    }
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self { denial, detail: None }
+    }
+}
+
+/// How many characters of a text of a token are shown.
+const SHOWN_MAX: usize = 64;
+/// How many elements of a list are shown.
+const LISTED_MAX: usize = 5;
+
+/// Text of a token in single quotes, escaped and cut short.
+pub(super) struct Quoted<'t>(pub(super) &'t str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('\'')?;
+        let mut characters = self.0.chars();
+        for c in characters.by_ref().take(SHOWN_MAX) {
+            match c {
+                '"' => f.write_char(c)?,
+                c => write!(f, "{}", c.escape_debug())?,
+            }
+        }
+        f.write_str(if characters.next().is_some() { "…'" } else { "'" })
+    }
+}
+
+/// A list, of which the first few elements are shown.
+pub(super) struct Listed<I>(pub(super) I);
+
+impl<T: fmt::Display, I: Iterator<Item = T> + Clone> fmt::Display for Listed<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut count = 0;
+        for item in self.0.clone() {
+            if count < LISTED_MAX {
+                write!(f, "{}{item}", if count == 0 { "" } else { ", " })?;
+            }
+            count += 1;
+        }
+        match count {
+            0 => f.write_str("none"),
+            1..=LISTED_MAX => Ok(()),
+            more => write!(f, " and {} more", more - LISTED_MAX),
+        }
+    }
+}
+
+/// Texts in quotes, the first few.
+pub(super) fn quoted<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> impl fmt::Display {
+    Listed(texts.map(Quoted))
+}
+
+/// A claim's value: text in quotes, a number as it is, and of the rest the type.
+pub(super) struct Claimed<'v>(pub(super) Option<&'v Value>);
+
+impl fmt::Display for Claimed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("missing"),
+            Some(Value::Null) => f.write_str("null"),
+            Some(Value::Bool(flag)) => write!(f, "{flag}"),
+            Some(Value::Number(number)) => write!(f, "{number}"),
+            Some(Value::String(text)) if text.is_empty() => f.write_str("empty"),
+            Some(Value::String(text)) => write!(f, "{}", Quoted(text)),
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) && !list.is_empty() => {
+                write!(f, "{}", quoted(list.iter().filter_map(Value::as_str)))
+            }
+            Some(Value::Array(list)) if list.is_empty() => f.write_str("an empty list"),
+            Some(Value::Array(_)) => f.write_str("a list of other things than text"),
+            Some(Value::Object(_)) => f.write_str("an object"),
+        }
+    }
+}
+
+/// Which of these claims a token has: some issuers put into one claim what others put into another.
+pub(super) fn beside(claims: &Map<String, Value>, names: &[&str]) -> String {
+    let there: Vec<&str> = names.iter().copied().filter(|name| claims.contains_key(*name)).collect();
+    match &there[..] {
+        [] => String::new(),
+        [one] => format!("; {one} is there"),
+        several => format!("; {} are there", several.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_claim_is_shown_by_its_value_or_its_type() {
+        for (value, shown) in [
+            (json!("a"), "'a'"),
+            (json!("a'b\n\u{202e}"), "'a\\'b\\n\\u{202e}'"),
+            (json!(""), "empty"),
+            (json!(7.5), "7.5"),
+            (json!(["a", "b"]), "'a', 'b'"),
+            (json!(["a", 7]), "a list of other things than text"),
+            (json!([]), "an empty list"),
+            (json!({"admin": {}}), "an object"),
+            (json!(null), "null"),
+        ] {
+            assert_eq!(Claimed(Some(&value)).to_string(), shown);
+        }
+        assert_eq!(Claimed(None).to_string(), "missing");
+        let many: Vec<String> = (0..9).map(|n| n.to_string()).collect();
+        let listed = quoted(many.iter().map(String::as_str)).to_string();
+        assert_eq!(listed, "'0', '1', '2', '3', '4' and 4 more");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_of_a_token_is_shown_at_length_or_with_control_characters(
+            texts in proptest::collection::vec("\\PC{0,80}|[\\x00-\\x1f\\u{202e}\\u{9b}]{0,80}", 0..10)
+        ) {
+            let shown = quoted(texts.iter().map(String::as_str)).to_string();
+            prop_assert!(!shown.chars().any(char::is_control));
+            prop_assert!(shown.chars().count() <= (LISTED_MAX * (SHOWN_MAX * 10 + 5)) + 20);
+        }
+    }
+}
