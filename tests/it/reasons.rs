@@ -50,12 +50,12 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().member("kid", json!("new")).sign(),
             "unknown_key",
-            "kid is 'new'; the issuer's keys: 'es256', 'eddsa', 'rs256'",
+            "kid is 'new'; the issuer's keys: 'es256'",
         ),
         (
             good().member("alg", json!("PS256")).sign(),
             "unsupported_algorithm",
-            "alg is 'PS256'; the issuer's algorithms: ES256, RS256, EdDSA",
+            "alg is 'PS256'; the issuer's algorithms: ES256",
         ),
         (good().sign_as_the_stranger(), "bad_signature", "not by the key 'es256' (ES256)"),
         (good().claim("exp", json!(now() - 100)).sign(), "expired_token", "exp is N, N s ago; leeway is N s"),
