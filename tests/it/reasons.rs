@@ -73,7 +73,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().member("typ", json!("id+jwt")).sign(),
             "wrong_type",
-            "the header's typ is 'id+jwt'; accepted: 'at+jwt', 'jwt'",
+            "the header's typ is 'id+jwt'; accepted: 'at+jwt', 'jwt', '(no typ)'",
         ),
         (
             good().claim("scope", json!(["a admin"])).sign(),
@@ -203,7 +203,8 @@ expect  = { allow = true }
     crate::kit::portcullis::write_policy(gateway.dir(), &text);
     let told = command(gateway.dir(), &["check"]);
     assert!(
-        told.text().contains("deny \"wrong_audience\" (aud is 'other'; wanted: 'orders')"),
+        told.text().contains("+ deny \"wrong_audience\"")
+            && told.text().contains("because aud is 'other'; wanted: 'orders'"),
         "{}",
         told.text()
     );
