@@ -161,7 +161,7 @@ impl Gateway {
     }
 
     fn accepts(&self, token: &str, now: Now) -> Result<(), Denial> {
-        examine(token.as_bytes(), &self.policy.trust, now).map(drop)
+        examine(token.as_bytes(), &self.policy.trust, now).map(drop).map_err(|refused| refused.denial)
     }
 
     async fn ask(
@@ -175,7 +175,9 @@ impl Gateway {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
         let fields = Fields::read(&headers, fields.join("&").as_bytes())?;
-        let principal = |token: &str| examine(token.as_bytes(), &self.policy.trust, now);
+        let principal = |token: &str| {
+            examine(token.as_bytes(), &self.policy.trust, now).map_err(|refused| refused.denial)
+        };
         let (caller, examined) = match shown {
             Shown::Nothing => (None, None),
             Shown::Bearer(token) => (Some(Holder::of(&principal(token)?, Place::Header)), None),
