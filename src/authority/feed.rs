@@ -9,10 +9,11 @@ use super::{Authority, WORK_MAX, millis};
 use crate::authenticate::Revoked;
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::store::{Feed, StoreError};
+use crate::store::{Feed, MARKS_MAX, StoreError};
+use std::pin::pin;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often the store is asked for new marks: what another process revokes is refused here within a second.
 const EVERY: Duration = Duration::from_millis(500);
@@ -27,6 +28,9 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 
 /// Puts the marks behind a number in force, and how long tokens live; returns the number of the last mark.
 ///
+/// The mark of that number is read again. Where it is not there, it was forgotten, or this is another copy of the database: a
+/// standby that lacked the last commits when it took over gives their numbers to other marks. All are read then.
+///
 /// # Errors
 /// When the store cannot be used.
 pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
@@ -34,11 +38,22 @@ pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64
     let lives = feed.lives().await?;
     // With a longer life the marks that there are were kept for longer: they are read again.
     let longest = seconds(lives.longest);
-    let after = if longest == revoked.longest() { after } else { 0 };
-    let mut last = after;
-    for marked in feed.marks(after).await? {
-        last = last.max(marked.seq);
-        revoked.mark(&marked.mark, seconds(marked.kept));
+    let mut last = if longest == revoked.longest() { after } else { 0 };
+    let mut page = feed.marks(last.saturating_sub(1)).await?;
+    if last > 0 && page.first().is_none_or(|first| first.seq != last) {
+        last = 0;
+        page = feed.marks(last).await?;
+    }
+    loop {
+        let may_be_more = page.len() >= MARKS_MAX;
+        for marked in page {
+            last = marked.seq;
+            revoked.mark(&marked.mark, seconds(marked.kept));
+        }
+        if !may_be_more {
+            break;
+        }
+        page = feed.marks(last).await?;
     }
     // The marks first: no token is accepted for longer before they are in force for longer.
     revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
@@ -49,30 +64,64 @@ pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64
 pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i64) {
     let mut ticks = ticks(EVERY);
     let (mut heard, mut is_blind) = (Instant::now(), false);
+    let _blind = BlindAtEnd(authority.clone());
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
         let terms = authority.terms.load_full();
-        match learn(&mut feed, &terms.revoked, last).await {
+        let mut learning = pin!(learn(&mut feed, &terms.revoked, last));
+        let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
+            Ok(learned) => learned,
+            Err(_) => {
+                // It goes on: a store that is slow must come to an end, and may have many marks.
+                go_blind(&authority, &mut is_blind);
+                learning.await
+            }
+        };
+        match learned {
             Ok(seq) => {
                 (last, heard, is_blind) = (seq, Instant::now(), false);
                 authority.set_feed_fails(false);
                 terms.revoked.set_blind(false);
             }
             Err(error) => {
+                // Another server may answer next, which lacks the last marks and gives their numbers to others.
+                last = 0;
                 authority.set_feed_fails(true);
-                authority.health.failed(&error, &authority.journal);
-                let is_late = heard.elapsed() >= BLIND_AFTER;
-                if is_late && !is_blind {
-                    authority.journal.event(
-                        Level::Error,
-                        "revocations cannot be read: tokens of the authority are refused until the store answers",
-                        &[("store", authority.store.place())],
-                    );
+                authority.health.feed_failed(&error, &authority.journal);
+                if heard.elapsed() >= BLIND_AFTER {
+                    go_blind(&authority, &mut is_blind);
                 }
-                is_blind = is_late;
-                terms.revoked.set_blind(is_late);
             }
+        }
+    }
+}
+
+/// Refuses the authority's tokens until marks are read again, and says so once.
+fn go_blind(authority: &Authority, is_blind: &mut bool) {
+    authority.terms.load().revoked.set_blind(true);
+    if !std::mem::replace(is_blind, true) {
+        authority.journal.event(
+            Level::Error,
+            "revocations cannot be read: tokens of the authority are refused until the store answers",
+            &[("store", authority.store.place())],
+        );
+    }
+}
+
+/// Refuses the authority's tokens if the reader of marks ends before the authority does: it panicked, and nobody reads what
+/// is revoked.
+struct BlindAtEnd(Weak<Authority>);
+
+impl Drop for BlindAtEnd {
+    fn drop(&mut self) {
+        if let Some(authority) = self.0.upgrade() {
+            authority.terms.load().revoked.set_blind(true);
+            authority.journal.event(
+                Level::Error,
+                "the reader of revocations ended: tokens of the authority are refused until a restart",
+                &[("store", authority.store.place())],
+            );
         }
     }
 }

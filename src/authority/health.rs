@@ -36,15 +36,34 @@ impl StoreHealth {
 
     /// Counts a fault. The log reports it if the store answered until now, or if it is one that does not pass.
     pub(super) fn failed(&self, error: &StoreError, journal: &Journal) {
+        self.count(error);
+        if let StoreError::Unavailable(_) = error {
+            return self.lose(error, journal);
+        }
+        // One request met rows that cannot be read, or a value that is not kept: the store answers others. The upkeep, which
+        // tries a lost store each second, meets the fault again that is reported already.
+        let reason = error.reason();
+        if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
+            self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
+        }
+    }
+
+    /// Counts a fault of the reader of marks. Whatever its kind, the store does not answer: without marks the authority's
+    /// tokens are refused.
+    pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
+        self.count(error);
+        self.lose(error, journal);
+    }
+
+    fn count(&self, error: &StoreError) {
         let reason = error.reason();
         if let Some(position) = StoreError::REASONS.iter().position(|known| *known == reason) {
             self.failures[position].fetch_add(1, Ordering::Relaxed);
         }
-        let why = error.to_string();
-        let StoreError::Unavailable(trouble) = error else {
-            // Rows that cannot be read, or a value that is not kept: the store answers, and waiting mends nothing.
-            return self.log(journal, Level::Error, "the store cannot be used", reason, &why);
-        };
+    }
+
+    fn lose(&self, error: &StoreError, journal: &Journal) {
+        let (reason, why) = (error.reason(), error.to_string());
         let mut lost = self.lost();
         match &mut *lost {
             None => {
@@ -53,7 +72,7 @@ impl StoreHealth {
                 self.log(journal, Level::Error, "the store cannot be used", reason, &why);
             }
             // That no connection was free says less than why there is none.
-            Some(_) if trouble.reason == Reason::NoConnection => {}
+            Some(_) if reason == Reason::NoConnection.as_str() => {}
             Some(lost) => (lost.reason, lost.why) = (reason, why),
         }
     }

@@ -10,6 +10,9 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, query};
 use std::fmt;
 
+/// The most marks of one read. A million of them, after a start, must not meet the bound on the time of a statement.
+pub const MARKS_MAX: usize = 10_000;
+
 /// Reads what other processes revoked. However many requests wait for the store's other connections, and however long a
 /// statement of theirs takes, this reads on.
 pub struct Feed {
@@ -29,13 +32,14 @@ impl Feed {
         Self { plan, dialect, connection: None }
     }
 
-    /// The marks behind a number, in order; as [`Store::marks`]. Connects where it has no connection.
+    /// The first marks behind a number, in order, [`MARKS_MAX`] at most. Connects where it has no connection.
     ///
     /// # Errors
     /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed then,
     /// and the next call opens another.
     pub async fn marks(&mut self, after: i64) -> Result<Vec<Marked>, StoreError> {
-        let found = self.read(query(MARKS_BEHIND).bind(after)).await?;
+        let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
+        let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;
         found.iter().map(marked).collect()
     }
 

@@ -33,10 +33,10 @@ pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 /// reads, which then issues nothing that was revoked.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
-/// The statement that reads the marks behind a number, in order. A mark that the store holds is in force, whatever the time
-/// is.
+/// The statement that reads the marks behind a number, in order, at most so many. A mark that the store holds is in force,
+/// whatever the time is.
 pub(super) const MARKS_BEHIND: &str =
-    "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq";
+    "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 impl Store {
     /// The marks behind a number, in order. None that comes later has a smaller number than one that was read.
@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be used.
     pub async fn marks(&self, after: i64) -> Result<Vec<Marked>, StoreError> {
-        let rows = self.rows(self.query(MARKS_BEHIND).bind(after)).await?;
+        let rows = self.rows(self.query(MARKS_BEHIND).bind(after).bind(i64::MAX)).await?;
         rows.iter().map(marked).collect()
     }
 

@@ -26,7 +26,7 @@ mod text;
 pub use crate::authenticate::Mark;
 pub use account::{Account, AccountChange, Added, NewAccount};
 pub use error::{Reason, StoreError, Trouble};
-pub use feed::Feed;
+pub use feed::{Feed, MARKS_MAX};
 pub use lives::{Lives, Standing};
 pub use marks::Marked;
 pub use rotation::{Renewed, Rotation, Spend};

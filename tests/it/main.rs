@@ -19,6 +19,7 @@ mod answers;
 mod assertion;
 mod authentication;
 mod authorization;
+mod blind;
 mod bodies;
 mod browser;
 mod cases;

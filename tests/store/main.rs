@@ -12,6 +12,7 @@ mod accounts;
 mod bed;
 #[path = "../kit/dir.rs"]
 mod dir;
+mod feed;
 mod finality;
 mod model;
 mod opening;
