@@ -16,17 +16,15 @@ const FINDINGS: &str = "findings";
 /// What to explain.
 #[derive(Debug, Args)]
 pub(super) struct Topic {
-    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command.
+    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command such as `user add`.
     #[arg(value_name = "TOPIC")]
-    topic: Option<String>,
+    topic: Vec<String>,
 }
 
 pub(super) fn run(format: Format, request: &Topic) -> ExitCode {
     let mut program = super::program();
-    let Some(topic) = request.topic.as_deref() else {
-        say(program.render_long_help().to_string().trim_end());
-        return ExitCode::SUCCESS;
-    };
+    let topic = request.topic.join(" ");
+    let topic = topic.as_str();
     if topic == FINDINGS {
         say(&list(format));
         return ExitCode::SUCCESS;
@@ -39,7 +37,8 @@ pub(super) fn run(format: Format, request: &Topic) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     program.build();
-    if let Some(command) = program.find_subcommand_mut(topic) {
+    let mut words = request.topic.iter();
+    if let Some(command) = words.try_fold(&mut program, |command, word| command.find_subcommand_mut(word)) {
         say(command.render_long_help().to_string().trim_end());
         return ExitCode::SUCCESS;
     }

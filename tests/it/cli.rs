@@ -142,7 +142,14 @@ fn wrong_usage_has_an_exit_code_of_its_own() {
         assert_eq!(finished.code, Some(2), "{arguments:?}: {finished:?}");
         assert!(finished.stdout.is_empty(), "{arguments:?}: {finished:?}");
     }
-    for arguments in [&["--help"][..], &["--version"], &["run", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["help"],
+        &["help", "run"],
+        &["help", "user", "add"],
+    ] {
         let finished = command(&dir, arguments);
         assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
     }

@@ -129,7 +129,8 @@ impl Folder {
         if mode & 0o022 != 0 {
             // Whoever puts a key there could sign as the authority.
             return Err(format!(
-                "{}: others than its owner may write to it (mode {:o}): chmod 700 it",
+                "{}: others than its owner may write to it (mode {:o}): chmod 700 it; or, where the system sets the mode (a volume with \
+                 fsGroup), name a folder below it as [state] dir, which the gateway makes",
                 self.0.display(),
                 mode & 0o7777
             ));
