@@ -12,7 +12,7 @@ use http::HeaderValue;
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -211,6 +211,8 @@ where
             }
         }
         Protocol::Http2 => {
+            // The HTTP library moves the future of a stream several times before it runs: a pointer is cheap to move.
+            let service = service_fn(move |request| Box::pin(service.call(request)));
             let http = worker.http2(OfConnection(connection.clone())).serve_connection(io, service);
             let mut http = pin!(http);
             let mut draining = false;

@@ -10,7 +10,6 @@ use super::pulse::Tick;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -186,10 +185,12 @@ pub struct OfConnection(pub(super) Rc<Connection>);
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OfConnection {
     fn execute(&self, future: F) {
         let connection = self.0.clone();
+        // Pinned here: pinned inside the task, it would take its room twice.
+        let future = Box::pin(future);
         tokio::task::spawn_local(async move {
             let place = Place::enter(&connection.streams);
             // Dropped before its place is free again.
-            let mut future = pin!(future);
+            let mut future = future;
             poll_fn(|cx| {
                 if place.reader.poll_given_up(cx) {
                     return Poll::Ready(());
