@@ -14,6 +14,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use stored::{Arena, Stored};
 use tokio::sync::oneshot;
 use work::Work;
@@ -56,7 +57,12 @@ pub fn hash_password(password: &str) -> Result<String, Busy> {
 #[derive(Clone)]
 pub struct Hashers {
     jobs: SyncSender<Job>,
+    patience: Duration,
 }
+
+/// For how long a password waits for its check at most. Dear hashes of an import, or requests that leave the threads little
+/// time, make the queue slow; a client has to be answered, by the reason, before the bound on all work of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,7 +99,7 @@ impl Hashers {
             // Where no thread can be started the queue fills up, or is closed: both are told to whoever asks.
             let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || work_off(&waiting));
         }
-        Self { jobs }
+        Self { jobs, patience: PATIENCE }
     }
 
     /// Whether this is the password of the account with this hash; none: of an account that does not exist, or has no
@@ -101,7 +107,7 @@ impl Hashers {
     /// as the dearest hash of each kind, so that its time tells nothing of the account.
     ///
     /// # Errors
-    /// When too many are waiting already.
+    /// When too many are waiting already, or it is late.
     pub async fn verify(
         &self,
         password: Zeroizing<String>,
@@ -110,17 +116,25 @@ impl Hashers {
     ) -> Result<Verdict, Busy> {
         let (answer, verdict) = oneshot::channel();
         self.jobs.try_send(Job::Verify { password, stored, schemes, answer }).map_err(|_| Busy)?;
-        verdict.await.unwrap_or(Err(Busy))
+        self.within_patience(verdict).await
     }
 
     /// The hash of a password at the cost of today.
     ///
     /// # Errors
-    /// When too many are waiting already.
+    /// When too many are waiting already, or it is late.
     pub async fn hash(&self, password: Zeroizing<String>) -> Result<String, Busy> {
         let (answer, hash) = oneshot::channel();
         self.jobs.try_send(Job::Hash { password, answer }).map_err(|_| Busy)?;
-        hash.await.unwrap_or(Err(Busy))
+        self.within_patience(hash).await
+    }
+
+    /// An answer, unless it is late. What nobody waits for any longer is not worked on, unless it has begun.
+    async fn within_patience<T>(&self, answer: oneshot::Receiver<Result<T, Busy>>) -> Result<T, Busy> {
+        match tokio::time::timeout(self.patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Busy),
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::time::Duration;
 
 const PASSWORD: &str = "correct horse";
 const BEYOND_ASCII: &str = "Gr\u{fc}\u{df}e \u{4e16}\u{754c}";
@@ -263,6 +262,18 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
         assert!(second.await.is_ok());
         assert!(hashers.hash(text(PASSWORD)).await.is_ok());
     });
+}
+
+#[test]
+fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
+    // A queue of dear hashes took longer than the bound on a request, which blamed the store and paged its operators.
+    let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
+    let release = held(&hashers);
+    block_on(async {
+        assert_eq!(hashers.verify(text(PASSWORD), None, Arc::from([])).await, Err(Busy));
+        assert_eq!(hashers.hash(text(PASSWORD)).await, Err(Busy));
+    });
+    drop(release);
 }
 
 #[test]

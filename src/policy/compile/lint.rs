@@ -279,6 +279,8 @@ mod tests {
             "",
         );
         assert_eq!(found(&default), []);
+        let evadable = default.replace("by = \"client_ip\"", "by = \"header:x-client\"");
+        assert_eq!(found(&evadable), [("evadable_limit", "rate_limit.auth_login".to_owned())]);
         let everybody =
             |network: &str| text(&[("[tls]", &format!("trusted_proxies = [\"{network}\"]\n[tls]"))], "");
         assert_eq!(

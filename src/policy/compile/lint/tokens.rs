@@ -4,7 +4,7 @@ use super::Subject;
 use crate::config::file::{File, RouteTable, SameSite};
 use crate::config::units::Secret;
 use crate::policy::compile::Faults;
-use crate::policy::compile::endpoint_limits::{lists, unlimited_login};
+use crate::policy::compile::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -172,6 +172,10 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
     if let Some(authority) = &file.authority {
         for (key, names) in lists(authority) {
             look(key, names);
+        }
+        // A definition of the policy's own in place of a default.
+        for name in preset_names(file) {
+            look(format!("rate_limit.{name}"), &[name.to_owned()]);
         }
     }
     for (index, route) in file.route.iter().enumerate() {
