@@ -85,7 +85,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         recent: recent(plan.worker.decisions, cores),
     });
     for warning in &warnings {
-        control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
+        control::tell(&shared, Level::Warn, "policy warning", warning);
     }
     let standing = Arc::new(Standing::begin(Now::read()));
     let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone(), read);
@@ -100,7 +100,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         std::thread::spawn(move || {
             let found = policy::attack(&asked, &route_places, &waivers, Severity::Warning);
             for warning in &found.left {
-                control::tell(&shared, Level::Warn, "the policy has a weak spot", warning);
+                control::tell(&shared, Level::Warn, "policy warning", warning);
             }
         });
     }

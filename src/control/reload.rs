@@ -243,7 +243,7 @@ impl Reloader {
             ],
         );
         for warning in &warnings {
-            tell(&self.shared, Level::Warn, "the policy has a weak spot", warning);
+            tell(&self.shared, Level::Warn, "policy warning", warning);
         }
         Report::Reloaded { generation, warnings }
     }

@@ -150,11 +150,11 @@ fn a_start_tells_weak_spots_but_neither_advice_nor_what_is_accepted() {
         gateway.stop()
     };
     let log = start(WEAK);
-    let told: Vec<_> = log.lines().filter(|line| line.contains("weak spot")).collect();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("policy warning")).collect();
     assert_eq!(told.len(), 1, "{log}");
     assert!(told[0].contains("portcullis help long_leeway"), "{log}");
     let log = start(&format!("{}{WEAK}", waiving("long_leeway = \"their clock\"")));
-    assert!(!log.contains("weak spot"), "{log}");
+    assert!(!log.contains("policy warning"), "{log}");
 }
 
 #[test]
