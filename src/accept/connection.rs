@@ -38,7 +38,7 @@ pub struct Connection {
     /// Its HTTP/2 streams.
     pub streams: Streams,
     fragment: Cell<bool>,
-    /// How the head began that was read last: all that is known of a request that cannot be read.
+    /// The start of the most recent head: all that is known of a request that cannot be parsed.
     beginning: RefCell<Vec<u8>>,
     unread: Cell<bool>,
     http2: Cell<bool>,
@@ -79,7 +79,7 @@ impl Connection {
         beginning.extend_from_slice(&line[..line.len().min(BEGINNING)]);
     }
 
-    /// How the head began that was read last: a part of its first line. Empty over HTTP/2.
+    /// The start of the most recent head: a part of its first line. Empty over HTTP/2.
     pub fn beginning(&self) -> Vec<u8> {
         self.beginning.borrow().clone()
     }
@@ -89,14 +89,14 @@ impl Connection {
         self.fragment.take()
     }
 
-    /// Whether the next answer of HTTP/1.1 is the connection's last, and has to say so (RFC 9112 section 9.6).
+    /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
     pub fn closes_next(&self) -> bool {
         self.unread.get() || self.pulse.is_leaving() || self.worker.is_closing()
     }
 
-    /// Reads what is left of a body and drops it, within bounds.
+    /// Reads the rest of a body and discards it, within bounds.
     fn discard(self: Rc<Self>, mut body: Incoming, bytes_max: u64, time: Duration) {
-        // The body's bytes are no head of a request: the connection is busy until they are read.
+        // The body's bytes must not pass for a request's head: the connection is busy until they are read.
         self.pulse.request_begins();
         tokio::task::spawn_local(async move {
             let read = async {
@@ -108,7 +108,7 @@ impl Connection {
                     }
                 }
             };
-            // However it ends, the request was answered.
+            // The request was answered, so the result does not matter.
             let _ = tokio::time::timeout(time, read).await;
             drop(body);
             self.pulse.request_ends(self.tick());
@@ -116,21 +116,21 @@ impl Connection {
     }
 }
 
-/// How much of a head's first line is kept for the log.
+/// Bytes of a head's first line that are kept for the log.
 const BEGINNING: usize = 128;
-/// Bytes of a refused request's body that are read and dropped over HTTP/2, so that a client that sends all before it
-/// reads anything gets the refusal.
+/// Maximum number of bytes of a refused request's body that are read and discarded over HTTP/2, so that a client that
+/// sends everything before it reads gets the refusal.
 const DISCARDED_MAX: u64 = 64 << 20;
-/// A body of which this much is announced and left is read over HTTP/1.1, and the connection stays open.
+/// Maximum remainder of an announced body that is read over HTTP/1.1 so that the connection stays open.
 const SMALL: u64 = 64 * 1024;
-/// How long that may take.
+/// The time limit for reading that remainder.
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
 impl Unread for Connection {
-    /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and dropped: many clients report a
-    /// reset stream although the answer came whole (RFC 9113 section 8.1 forbids that), and once the announced length is
-    /// met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger one, the answer says
-    /// `Connection: close`, and [`linger`] reads on after it (RFC 9112 section 9.6).
+    /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and discarded: many clients
+    /// report a reset stream although the answer is complete (RFC 9113 section 8.1 forbids that), and once the
+    /// announced length is met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger
+    /// one, the answer says `Connection: close`, and [`linger`] reads on after it (RFC 9112 section 9.6).
     fn left(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -139,7 +139,7 @@ impl Unread for Connection {
             let time = self.worker.plan().body_timeout;
             return self.discard(body, DISCARDED_MAX, time);
         }
-        // To read a body that waits for `100 Continue` would ask for it.
+        // Reading a body that waits for `100 Continue` would request it.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
         if small && !expects_continue && !self.closes_next() {
             self.discard(body, SMALL, SMALL_TIME);

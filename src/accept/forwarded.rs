@@ -10,11 +10,11 @@ use crate::route::host::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
 
-/// How many addresses of a chain are kept, from the right: a client can write as many as a head holds, and real chains
-/// have a few.
+/// Maximum number of addresses kept of a chain, from the right: a client can write as many as a head holds, but real
+/// chains have only a few.
 const CHAIN_MAX: usize = 32;
 
-/// Reads the sender of a request, and the account that a trusted proxy gives of it.
+/// Determines the sender of a request, and reads the facts that a trusted proxy states about it.
 ///
 /// From a trusted proxy the addresses are read from the right, the end that the nearest proxy wrote; the first
 /// that is not a trusted proxy's is the client. What stands to the left of it was written by the client itself. An
@@ -40,8 +40,8 @@ pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Opti
     (caller, Some(Box::new(relayed)))
 }
 
-/// Reads a trusted proxy's account of a request, the scheme aside. `X-Forwarded-*` count before `Forwarded`: most proxies
-/// write the former, and pass on a client's own `Forwarded` unread.
+/// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` take precedence over
+/// `Forwarded`: most proxies write the former, and pass on a client's own `Forwarded` unread.
 fn relayed(headers: &HeaderMap) -> Relayed {
     let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
         elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(address).collect()
@@ -62,7 +62,7 @@ fn relayed(headers: &HeaderMap) -> Relayed {
     Relayed { chain, host, port }
 }
 
-/// The word of the nearest proxy in this field, or in this parameter of `Forwarded`: it stands last.
+/// The value that the nearest proxy wrote in this field, or in this parameter of `Forwarded`: the last one.
 fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
     if headers.contains_key(name) {
         elements_from_the_right(headers, name).next()

@@ -1,8 +1,8 @@
-//! Where frames of HTTP/2 begin and end in a stream of bytes, and which of them make up the head of a request.
+//! Finds the boundaries of HTTP/2 frames in a byte stream, and the frames that make up the head of a request.
 //!
-//! The HTTP library does not say when a head begins. Any other frame, an acknowledgement of its own PING among them, would
-//! pass for the first byte of a request, and start the deadline of a head on a connection that is merely idle. Only HEADERS
-//! and CONTINUATION make a head (RFC 9113 section 4.3). What the frames hold is the library's business.
+//! The HTTP library does not say when a head begins. Any other frame, an acknowledgement of its own PING among them,
+//! would pass for the first byte of a request, and start the deadline of a head on a connection that is merely idle.
+//! Only HEADERS and CONTINUATION make a head (RFC 9113 section 4.3). The library parses the contents of the frames.
 
 /// A frame's header (RFC 9113 section 4.1).
 const HEADER: usize = 9;
@@ -24,9 +24,9 @@ pub(super) enum Seen {
 #[derive(Debug)]
 pub(super) struct Scanner {
     header: [u8; HEADER],
-    /// How much of the header came.
+    /// Bytes of the header that have arrived.
     filled: usize,
-    /// Bytes of the preface or of a frame's payload that are still to come.
+    /// Bytes of the preface or of a frame's payload that are still missing.
     left: u64,
     in_frame: bool,
     in_head: bool,
@@ -46,7 +46,7 @@ impl Scanner {
         }
     }
 
-    /// Takes the bytes that came next.
+    /// Processes the next bytes.
     pub(super) fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
         loop {
             if self.left > 0 {

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::pulse::Tick;
 
-/// The failures of one reason are logged at most this often by one core: scanners fail all day.
+/// One core logs failures of one reason at most once in this interval: scanners fail all day.
 const LOG_PAUSE: Tick = 10_000;
 
 /// Shakes hands within `header_timeout`. A failure is counted and logged.
@@ -87,15 +87,16 @@ fn failure(error: &io::Error) -> TlsFailure {
     }
 }
 
-/// Which failures one core logged lately.
+/// The failures that one core logged recently.
 #[derive(Debug, Default)]
 pub struct TlsLog {
-    /// By reason: when the last one was logged, and how many were not since.
+    /// By reason: when the last failure was logged, and how many were omitted since.
     last: RefCell<[Option<(Tick, u64)>; TlsFailure::ALL.len()]>,
 }
 
 impl TlsLog {
-    /// How many failures of this reason were left out since the last that was logged; none when this one is left out too.
+    /// Returns how many failures of this reason were omitted since the last logged one; `None` if this one is omitted
+    /// too.
     fn admit(&self, failure: TlsFailure, tick: Tick) -> Option<u64> {
         let last = &mut self.last.borrow_mut()[failure as usize];
         match last {

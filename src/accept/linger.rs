@@ -1,12 +1,12 @@
-//! The last words on a connection.
+//! Closes connections so that the client gets the last answer.
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// How long a client that goes on sending may pause.
+/// Maximum pause of a client that keeps sending.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How much it may still send.
+/// Maximum number of bytes that it may still send.
 const BYTES_MAX: usize = 64 << 20;
 
 /// Writes a last answer and closes the connection. The client need not listen.
@@ -16,10 +16,10 @@ pub(super) async fn say<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer
     }
 }
 
-/// Closes a connection in two steps: says that nothing more will be sent, then reads and drops for a while what the
-/// client still sends. A socket closed with unread bytes is reset, and the reset may overtake the last answer: that a
-/// body is too large, say, to a client that is still sending it (RFC 9112 section 9.6). A client that pauses, or has
-/// closed its end, is not waited for.
+/// Closes a connection in two steps: signals the end of output, then reads and discards the client's input for a while.
+/// A socket closed with unread bytes is reset, and the reset may overtake the last answer, such as the refusal of a
+/// body that the client is still sending (RFC 9112 section 9.6). The gateway does not wait for a client that pauses or
+/// has closed its end.
 pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, time: Duration) {
     let read = async {
         timeout(PAUSE, stream.shutdown()).await??;
@@ -33,6 +33,6 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, tim
         }
         std::io::Result::Ok(())
     };
-    // However it ends, the connection is closed next.
+    // The connection is closed next, so the result does not matter.
     let _ = timeout(time, read).await;
 }

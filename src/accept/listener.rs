@@ -213,8 +213,8 @@ impl Drop for Open {
     }
 }
 
-/// The first bytes of a connection, without taking them. None when there are none in time. While the core drains, a
-/// moment is time enough for a request that is on its way.
+/// Peeks at the first bytes of a connection; `None` if none arrive in time. While the core drains, it waits only a
+/// moment, which is enough for a request that is on its way.
 async fn first_bytes(worker: &Worker, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
@@ -236,7 +236,7 @@ async fn encrypted(worker: &Worker, connection: &Rc<Connection>, stream: TcpStre
     let Some(first) = first_bytes(worker, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
         // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
-        failed(worker, connection, TlsFailure::Cleartext, "HTTP in cleartext on a port for TLS");
+        failed(worker, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return say_wrong_port(stream).await;
     }
     connection.pulse.handshake_begins();

@@ -30,12 +30,12 @@ use tokio::sync::watch;
 /// The sockets of one core, with what each does.
 pub type Sockets = Vec<(std::net::TcpListener, Entry)>;
 
-/// How near the end is.
+/// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     /// Everything is served.
     Serving,
-    /// The same, but each answer of HTTP/1.1 is its connection's last.
+    /// Everything is served, but each HTTP/1.1 answer is its connection's last.
     Closing,
     /// Nothing new begins.
     Draining,
@@ -81,8 +81,8 @@ impl Gateway {
         Ok(Self { phase, threads })
     }
 
-    /// Goes on accepting and answering, but asks the clients of HTTP/1.1 to connect anew with each answer: a load balancer
-    /// is about to learn that the gateway is not ready.
+    /// Keeps accepting and answering, but asks HTTP/1.1 clients to reconnect after each answer: load balancers are
+    /// about to learn that the gateway is not ready.
     pub fn announce_end(&self) {
         self.phase.send_replace(Phase::Closing);
     }
@@ -113,7 +113,7 @@ async fn core(
         tokio::task::spawn_local(listener::run(worker.clone(), listener, entry, admission.clone()));
     }
     tokio::task::spawn_local(worker.clone().sweep());
-    // An error means that the thread that would ask for the drain is gone: then it is time to drain as well.
+    // An error means that the thread that would request the drain is gone, so drain now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     worker.announce_end();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;

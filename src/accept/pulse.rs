@@ -36,11 +36,11 @@ pub enum Overdue {
     Head,
     /// A request, the first or another.
     Idle,
-    /// The client's reading of its answers.
+    /// The client reads its answers.
     Reader,
     /// The end of the drain.
     Drain,
-    /// A request on a connection that is about to close.
+    /// A connection that is about to close waits for a request.
     Farewell,
 }
 
@@ -53,7 +53,7 @@ pub struct Patience {
     pub idle: Tick,
     /// How long a connection that is about to close waits for a request that is on its way.
     pub farewell: Tick,
-    /// How slowly a client may read.
+    /// The slowest acceptable reading rate.
     pub pace: Pace,
 }
 
@@ -144,8 +144,8 @@ impl Pulse {
         }
     }
 
-    /// A frame of HTTP/2 arrived to its end, and with it the head that was on its way, if one was: whether it becomes a
-    /// request is the library's decision.
+    /// An HTTP/2 frame is complete, and with it the head in progress, if there was one. The library decides whether it
+    /// becomes a request.
     pub fn frame_ends(&self, head: bool, tick: Tick) {
         if head || self.wait.get() == Wait::First {
             self.wait.set(Wait::Next);
@@ -195,8 +195,8 @@ impl Pulse {
         }
     }
 
-    /// Whether an answer of the pipeline may be under way. Otherwise whatever is written comes from the HTTP library
-    /// alone: its answer to bytes that are not HTTP.
+    /// Whether the pipeline may be writing an answer. Otherwise all output comes from the HTTP library itself: its
+    /// answer to bytes that are not HTTP.
     pub fn is_answering(&self) -> bool {
         self.answering.get()
     }
@@ -206,12 +206,12 @@ impl Pulse {
         self.active.get() > 0
     }
 
-    /// Whether the connection closes after what is on its way.
+    /// Whether the connection closes after the requests in progress.
     pub fn is_leaving(&self) -> bool {
         self.leaving.get()
     }
 
-    /// Whether it closes because it was idle for long.
+    /// Whether the connection closes because it was idle for too long.
     pub fn is_retired(&self) -> bool {
         self.retired.get()
     }
@@ -228,7 +228,7 @@ impl Pulse {
         }
         let (http2, idle) = (self.http2.get(), self.active.get() == 0);
         match self.wait.get() {
-            // Half a head of HTTP/2 holds up all streams of its connection.
+            // An incomplete HTTP/2 head blocks all streams of its connection.
             Wait::Head if (idle || http2) && late(self.since.get(), patience.head) => {
                 self.command(Order::Close(Overdue::Head), tick);
             }
@@ -242,7 +242,7 @@ impl Pulse {
             }
             Wait::Next if idle && late(self.since.get(), patience.idle) => {
                 if http2 {
-                    // HTTP/2 can say goodbye first; a request that is on its way is answered (RFC 9113 section 6.8).
+                    // HTTP/2 sends GOAWAY first, so that a request on its way is still answered (RFC 9113 section 6.8).
                     self.retired.set(true);
                     self.command(Order::Drain, tick);
                 } else {

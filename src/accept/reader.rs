@@ -1,4 +1,4 @@
-//! How a client reads the answers of HTTP/2 streams.
+//! Tracks how fast a client reads the answers on HTTP/2 streams.
 //!
 //! A stream whose client opens no window holds its answer, and with it a connection to an upstream, while the connection
 //! itself is busy with other frames (CVE-2019-9511, CVE-2019-9517). The body of such an answer is not polled, so it cannot
@@ -16,14 +16,14 @@ use std::task::{Context, Poll, Waker};
 /// The slowest client that is served.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How long a client may make no progress, and may be late altogether: milliseconds.
+    /// How long a client may make no progress, and the total delay it may cause, in milliseconds.
     pub grace: Tick,
-    /// The least rate beyond that; 0: any.
+    /// The minimum rate beyond that; 0: any.
     pub bytes_per_second: u64,
 }
 
 impl Pace {
-    /// How long a client that took this many bytes may have kept us waiting.
+    /// The total waiting time allowed to a client that took this many bytes.
     pub fn allowance(&self, bytes: u64) -> Tick {
         match bytes.saturating_mul(1000).checked_div(self.bytes_per_second) {
             Some(earned) => self.grace.saturating_add(earned),
@@ -31,8 +31,8 @@ impl Pace {
         }
     }
 
-    /// How long one pause may last after this many bytes at once. Clients say what they took in pieces of half a window,
-    /// which are megabytes in browsers: a slow one takes its time over them, and is given the time of 16 KiB a second.
+    /// How long one pause may last after this many bytes at once. Clients report progress in steps of half a window,
+    /// which are megabytes in browsers, so a slow client gets one second for each 16 KiB.
     fn pause(&self, burst: u64) -> Tick {
         const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
         let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
@@ -44,13 +44,13 @@ impl Pace {
 enum State {
     /// Nothing waits for the client.
     Taken,
-    /// The client has to take what was handed over since the last sweep.
+    /// The client has had data to read since the last sweep.
     Handed,
-    /// The same, since this sweep.
+    /// The client has had data to read since this sweep.
     Since(Tick),
 }
 
-/// How the client of one stream reads.
+/// The reading progress of one stream's client.
 pub struct Reader {
     state: Cell<State>,
     looked: Cell<Tick>,
@@ -98,7 +98,7 @@ impl Reader {
         }
     }
 
-    /// The HTTP library has this much more for the client.
+    /// The HTTP library got this many more bytes for the client.
     pub fn handed(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.burst.set(self.burst.get() + bytes as u64);
@@ -110,7 +110,7 @@ impl Reader {
         self.given_up.get()
     }
 
-    /// Gives the stream up when its client is too slow. True when this look did.
+    /// Gives up the stream if its client is too slow. Returns whether this call did so.
     fn examine(&self, tick: Tick, pace: Pace) -> bool {
         match self.state.get() {
             State::Taken => return false,
@@ -148,7 +148,7 @@ impl Reader {
     }
 }
 
-/// The streams of one connection that are open. Places are used again, so that a stream costs no allocation for this.
+/// The streams of one connection that are open. Slots are reused, so a stream costs no allocation here.
 #[derive(Debug, Default)]
 pub struct Streams {
     readers: RefCell<Vec<Rc<Reader>>>,

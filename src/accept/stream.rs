@@ -24,7 +24,7 @@ impl<S> Watched<S> {
         Self { stream, connection, frames, withheld: false }
     }
 
-    /// The stream, and whether an answer of the HTTP library's own was kept from it.
+    /// The stream, and whether an answer of the HTTP library itself was withheld from it.
     pub(super) fn into_inner(self) -> (S, bool) {
         (self.stream, self.withheld)
     }

@@ -198,14 +198,14 @@ pub(super) fn scheme_of(field: &[u8]) -> String {
     let first = field.split(|byte| *byte == b' ').next().unwrap_or_default();
     let known = KNOWN.iter().find(|known| first.eq_ignore_ascii_case(known.as_bytes()));
     match (known, words) {
-        (Some(known), 1) => format!("the scheme {known} and nothing behind it"),
+        (Some(known), 1) => format!("the scheme {known} and nothing after it"),
         (Some(known), _) => format!("the scheme {known}, not Bearer"),
         (None, _) if field.is_empty() => "no value".to_owned(),
         (None, 1) if field.iter().filter(|byte| **byte == b'.').count() == 2 => {
-            "a bare token: \"Bearer \" is missing before it".to_owned()
+            "a bare token without \"Bearer \" before it".to_owned()
         }
         (None, 1) => format!("one word of {} bytes and no scheme", field.len()),
-        (None, _) => format!("a scheme of {} bytes that is not known, not Bearer", first.len()),
+        (None, _) => format!("an unknown scheme of {} bytes, not Bearer", first.len()),
     }
 }
 
@@ -283,10 +283,10 @@ mod tests {
         for (field, words) in [
             ("Token s3cret", "the scheme Token, not Bearer"),
             ("basic dTpw", "the scheme Basic, not Bearer"),
-            ("Basic", "the scheme Basic and nothing behind it"),
-            ("eyJh.eyJz.c2ln", "a bare token: \"Bearer \" is missing before it"),
+            ("Basic", "the scheme Basic and nothing after it"),
+            ("eyJh.eyJz.c2ln", "a bare token without \"Bearer \" before it"),
             ("s3cret", "one word of 6 bytes and no scheme"),
-            ("s3cret more", "a scheme of 6 bytes that is not known, not Bearer"),
+            ("s3cret more", "an unknown scheme of 6 bytes, not Bearer"),
             ("", "no value"),
         ] {
             assert_eq!(scheme_of(field.as_bytes()), words, "{field}");

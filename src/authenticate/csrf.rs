@@ -39,8 +39,8 @@ pub(super) fn check(
         if !upgrade::is_asked(head.method, head.headers) {
             return Ok(());
         }
-        // A browser names the origin in each handshake (RFC 6455 section 4.1). Where it is missing, a proxy may have
-        // removed it, so a session does not count.
+        // A browser names the origin in each handshake (RFC 6455 section 4.1). If it is missing, a proxy may have
+        // removed it, so the session is not accepted.
         if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
             return Err(Denial::CsrfMismatch);
         }
@@ -107,8 +107,8 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
     }
 }
 
-/// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's. The
-/// request's own host is the one that it names, and the one that a trusted proxy says its client asked.
+/// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's.
+/// The request's own host is the one in the request, or the one that the client asked for according to a trusted proxy.
 fn is_own(origin: &[u8], shown: &Shown<'_>) -> bool {
     let Some(rest) = origin.strip_prefix(shown.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };
@@ -123,7 +123,7 @@ fn is_own(origin: &[u8], shown: &Shown<'_>) -> bool {
     is_heads || shown.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
 }
 
-/// Whether a trusted proxy says that its client asked this authority.
+/// Whether the client asked for this authority according to a trusted proxy.
 fn is_relayed(authority: &[u8], relayed: &Relayed, default: u16) -> bool {
     let Some(host) = relayed.host.as_deref() else { return false };
     let is = |written: &str| written.as_bytes() == authority;
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_handshake_by_any_of_its_marks_is_for_pages_of_ours_alone() {
-        // Crossings C1: each proxy leaves other marks in the question. RFC 6455 section 10.2 asks the server to check
-        // the origin.
+        // Crossings C1: each proxy leaves different marks in the question. RFC 6455 section 10.2 asks the server to
+        // check the origin.
         for mark in [
             ("upgrade", "websocket"),
             ("upgrade", "h2c"),
@@ -187,7 +187,7 @@ mod tests {
             ("sec-websocket-version", "13"),
             ("sec-fetch-mode", "websocket"),
         ] {
-            // An offer of another protocol comes from clients that are no browsers, and name no origin.
+            // Offers of other protocols come from clients that are not browsers and send no origin.
             let without = if mark.1 == "h2c" { Ok(()) } else { MISMATCH };
             for (fields, outcome) in [
                 (&[mark][..], without.clone()),

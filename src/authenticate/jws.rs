@@ -38,7 +38,7 @@ impl<'t> Jws<'t> {
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             let count = token.split('.').count();
-            let kind = if count == 5 { ": it is encrypted (JWE), which is not read here" } else { "" };
+            let kind = if count == 5 { ": it is encrypted (JWE), which is not supported" } else { "" };
             let detail = format!("the token has {count} parts, and a JWS has three{kind}");
             return Err(Refused::because(Denial::MalformedToken(TokenPart::Shape), detail));
         };

@@ -68,7 +68,7 @@ pub struct Shown<'r> {
     pub head: &'r Head<'r>,
     /// How it came, as the client sees it.
     pub scheme: Scheme,
-    /// The account that a trusted proxy gives of it.
+    /// The facts that a trusted proxy states about it.
     pub relayed: Option<&'r Relayed>,
     /// The CSRF token in its form, where the route reads forms for one.
     pub csrf_field: Option<&'r str>,
@@ -136,14 +136,17 @@ fn absent(denial: Denial, head: &Head<'_>, admission: &Admission, trust: &Trust)
         }
         Some(names) if sources.cookie && has(&names.refresh) => Refused::because(
             denial,
-            format!("no cookie {}, which runs out with its token; {} is there", names.access, names.refresh),
+            format!(
+                "the cookie {}, which expires with its token, is missing; {} is there",
+                names.access, names.refresh
+            ),
         ),
         Some(_) | None => denial.into(),
     }
 }
 
-/// Examines an access token that somebody asks about: as good as one that calls, or not. Tokens that the local authority
-/// gave to a client for an audience of its own are examined too: nobody else can be asked about them.
+/// Verifies an access token that an introspection or revocation request names, like a caller's token. Tokens that the
+/// local authority issued for a client's own audience are accepted too, since only the authority can verify them.
 ///
 /// # Errors
 /// Why it would be refused.

@@ -32,7 +32,7 @@ pub struct Principal {
     pub expires: u64,
     /// When the caller proved who they are, seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
-    /// How many seconds the issuer's clock may be off.
+    /// The tolerated clock difference of the issuer, in seconds.
     pub leeway: u64,
     /// Whether the token comes from such a proof itself, not from a refresh.
     pub fresh: bool,
@@ -77,8 +77,8 @@ impl Shape {
         match self {
             Self::Absent => Some("the claim is missing"),
             Self::Text | Self::List => None,
-            Self::Mixed => Some("elements of the list that are no text are not read"),
-            Self::Object => Some("the claim is an object, and its names are not read"),
+            Self::Mixed => Some("elements of the list that are not text are ignored"),
+            Self::Object => Some("the claim is an object, and its names are ignored"),
             Self::Other => Some("the claim is neither text nor a list"),
         }
     }
@@ -104,7 +104,7 @@ pub struct Local {
     pub session: Option<Box<str>>,
     /// `gen`: the account's generation when the token was made.
     pub generation: i64,
-    /// `exp`, as the token says it.
+    /// `exp` as in the token.
     pub ends: u64,
     /// `csrf`: what a request with the token in a cookie must show beside it.
     pub csrf: Option<Box<str>>,

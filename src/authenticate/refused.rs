@@ -96,7 +96,7 @@ impl fmt::Display for Claimed<'_> {
                 write!(f, "{}", quoted(list.iter().filter_map(Value::as_str)))
             }
             Some(Value::Array(list)) if list.is_empty() => f.write_str("an empty list"),
-            Some(Value::Array(_)) => f.write_str("a list of other things than text"),
+            Some(Value::Array(_)) => f.write_str("a list that is not all text"),
             Some(Value::Object(_)) => f.write_str("an object"),
         }
     }
@@ -126,7 +126,7 @@ mod tests {
             (json!(""), "empty"),
             (json!(7.5), "7.5"),
             (json!(["a", "b"]), "'a', 'b'"),
-            (json!(["a", 7]), "a list of other things than text"),
+            (json!(["a", 7]), "a list that is not all text"),
             (json!([]), "an empty list"),
             (json!({"admin": {}}), "an object"),
             (json!(null), "null"),

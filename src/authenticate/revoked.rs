@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-/// For how long a mark is kept after the last access token that it revokes has expired.
+/// How long a mark is kept after the last access token that it revokes has expired.
 ///
-/// Four clocks take part: that of the gateway that issues a token, of the one that revokes it, of the one that forgets the
-/// mark, and of the one that is asked. A mark outlives its tokens while each of them is within a quarter of this of the
-/// true time.
+/// Four clocks take part: those of the gateways that issue the token, revoke it, delete the mark, and receive the
+/// request. A mark outlives its tokens while each of them is within a quarter of this of the true time.
 pub const MARK_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a mark revokes.
@@ -35,7 +34,7 @@ pub enum Mark {
 
 /// The marks, shared by all cores.
 ///
-/// Until it is given what is on record, it limits the life of no token: a policy that is only looked at has no store.
+/// Before the record is loaded, no token's life is limited: a policy that is only inspected has no store.
 #[derive(Debug)]
 pub struct Revoked {
     /// Changes with every new mark. Principals of an older number are looked up again.
@@ -58,8 +57,8 @@ impl Default for Revoked {
     }
 }
 
-/// Each mark with the moment from which it may be forgotten; and the subjects whose tokens may live longer than others,
-/// with the moment when the last of these has expired. Seconds since 1970.
+/// Each mark with the time from which it may be deleted; and the subjects with longer-lived tokens, with the time when
+/// the last of these expires. Seconds since 1970.
 #[derive(Debug, Default)]
 struct Marks {
     subjects: HashMap<Box<str>, u64>,
@@ -69,8 +68,8 @@ struct Marks {
 }
 
 impl Revoked {
-    /// Marks something until a moment (seconds since 1970, exclusive) from which it may be forgotten.
-    /// When this returns, no core accepts such a token any more. Marking twice is marking once.
+    /// Adds a mark that is kept until this time (seconds since 1970, exclusive). When this returns, no core accepts
+    /// such a token any more. Marking twice is marking once.
     pub fn mark(&self, mark: &Mark, until: u64) {
         let mut marks = self.write();
         let later = |known: &mut u64| *known = (*known).max(until);
@@ -97,8 +96,8 @@ impl Revoked {
         }
     }
 
-    /// Puts what the store has on record of the lives of tokens in force: the longest of all, in seconds, and when the
-    /// last of those expires that a command made for a subject.
+    /// Applies the store's record of token lives: the longest one in seconds, and for each subject when the last token
+    /// made by a command expires.
     pub fn set_lives(&self, longest: u64, subjects: impl Iterator<Item = (String, u64)>) {
         self.write().subjects = subjects.map(|(subject, until)| (subject.into(), until)).collect();
         self.longest.store(longest, Ordering::Release);
@@ -109,14 +108,15 @@ impl Revoked {
         self.longest.load(Ordering::Acquire)
     }
 
-    /// Until when a token is accepted that was issued at this moment, whatever its `exp`: marks of revoked tokens are not
-    /// kept for longer. Seconds since 1970, exclusive.
+    /// The time until which a token issued at this time is accepted, whatever its `exp`: marks are not kept for longer.
+    /// Seconds since 1970, exclusive.
     pub(super) fn accepted_until(&self, issued: u64, subject: &str) -> u64 {
         let usual = issued.saturating_add(self.longest());
         self.read().subjects.get(subject).map_or(usual, |until| usual.max(*until))
     }
 
-    /// Until when a mark of now is kept at least. The store, which this does not wait for, may know a later moment.
+    /// The earliest time at which a mark made now may be deleted. The store, which is not queried here, may know a
+    /// later one.
     pub fn kept_until(&self, now: u64) -> u64 {
         now.saturating_add(self.longest()).saturating_add(MARK_MARGIN.as_secs())
     }

@@ -16,8 +16,8 @@ pub struct Issuer {
     pub name: Arc<str>,
     /// `aud`: one of a token's must be one of these, compared whole.
     pub audience: Box<[Box<str>]>,
-    /// `aud` of what the local authority gives its clients, beside `audience`: these tokens do not pass the gate, but
-    /// belong to the authority when somebody asks about them.
+    /// Further values of `aud` in tokens that the local authority issues to its clients: the gate does not accept these
+    /// tokens, but introspection and revocation do.
     pub audience_of_clients: Box<[Box<str>]>,
     /// What it may sign with.
     pub algorithms: Vec<Algorithm>,

@@ -21,13 +21,13 @@ const NAMES_MAX: usize = 512;
 type Claims = Map<String, Value>;
 type Names = Box<[Box<str>]>;
 
-/// Whom a token must be meant for.
+/// The required audience of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MeantFor {
     /// The gate: one of the issuer's audiences.
     Gate,
-    /// The gate, or whoever takes tokens that the local authority gives its clients: a token that somebody asks the
-    /// authority about (RFC 7662 section 2.2, RFC 7009 section 2.1).
+    /// The gate's audience or one of the local authority's clients: for tokens in introspection and revocation requests
+    /// (RFC 7662 section 2.2, RFC 7009 section 2.1).
     Anybody,
 }
 
@@ -79,11 +79,11 @@ pub(super) fn verify_for(
     };
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
-        // What was revoked is on record for as long as a token may live, and no token is accepted for longer.
+        // Revocations stay on record for as long as a token may live, and no token is accepted for longer.
         let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {
-            let detail = format!("accepted until {expires}: for as long as revocations are kept");
+            let detail = format!("accepted only until {expires}, since revocations are kept no longer");
             return Err(Refused::because(Denial::ExpiredToken, detail));
         }
     }
@@ -126,7 +126,7 @@ fn unknown_issuer(name: &str, trust: &Trust) -> Refused {
     let known = || trust.issuers().iter().map(|issuer| &*issuer.name);
     let bare = |name: &str| name.trim_end_matches('/').to_ascii_lowercase();
     let near = if known().any(|known| bare(known) == bare(name)) {
-        " (they differ by a slash at the end or by upper and lower case)"
+        " (they differ by a trailing slash or by case)"
     } else {
         ""
     };
@@ -198,13 +198,13 @@ fn check_kind(claims: &Claims) -> Result<(), Refused> {
         if let Some(Value::String(kind)) = claims.get(name)
             && kinds.iter().any(|other| kind.eq_ignore_ascii_case(other))
         {
-            let detail = format!("no access token: {name} is {}", Quoted(kind));
+            let detail = format!("not an access token: {name} is {}", Quoted(kind));
             return Err(Refused::because(Denial::WrongType, detail));
         }
     }
     match claims.get("events") {
         Some(Value::Object(events)) if events.contains_key(LOGOUT_EVENT) => {
-            Err(Refused::because(Denial::WrongType, "no access token: a logout token, by events"))
+            Err(Refused::because(Denial::WrongType, "not an access token: a logout token, by its events"))
         }
         Some(_) | None => Ok(()),
     }
@@ -297,7 +297,7 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
         None => Ok(()),
         Some(scope) => Err(Refused::because(
             Denial::MalformedToken(TokenPart::Claims),
-            format!("{} holds one scope with white space in it: {}", issuer.scopes, Quoted(scope)),
+            format!("{} has a scope that contains white space: {}", issuer.scopes, Quoted(scope)),
         )),
     }
 }
@@ -492,8 +492,7 @@ mod tests {
             (
                 header(),
                 with("iss", json!("https://a/")),
-                "iss is 'https://a/'; known: 'https://a', 'https://b' (they differ by a slash at the end or by upper \
-                 and lower case)",
+                "iss is 'https://a/'; known: 'https://a', 'https://b' (they differ by a trailing slash or by case)",
             ),
             (header(), with("iss", json!("https://b")), "not by the key 'k' (HS256)"),
             (header(), with("aud", json!(["x", "y"])), "aud is 'x', 'y'; wanted: 'orders', 'stock'"),
@@ -573,7 +572,7 @@ mod tests {
         trust.revoked().set_lives(3600, std::iter::empty());
         let principal = verify(&usual, &trust, Now::at(NOW + 899)).unwrap();
         assert_eq!((principal.expires, principal.local.unwrap().ends), (NOW + 900, NOW + 900));
-        // The tokens of other issuers cannot be revoked here, and live as long as they say.
+        // Tokens of other issuers cannot be revoked here, so only their `exp` limits them.
         let other = self::trust();
         other.revoked().set_lives(1, std::iter::empty());
         assert_eq!(verify(&usual, &other, Now::at(NOW)).unwrap().expires, NOW + 930);

@@ -28,7 +28,7 @@ pub struct Ask {
     pub scheme: Scheme,
     /// Host and port, as the client named them.
     pub authority: String,
-    /// Its id, as the log has it.
+    /// The request id, as in the log.
     pub request_id: String,
     /// Its header fields.
     pub headers: HeaderMap,
@@ -69,7 +69,7 @@ pub struct Holder {
     pub scopes: Vec<String>,
     /// Until when the token holds, seconds since 1970.
     pub expires: u64,
-    /// The token's `exp`. It may hold for less, where its life is not on record yet.
+    /// The token's `exp`. The token may be accepted for less time if its life is not on record yet.
     pub ends: u64,
     /// Whether it comes from a login.
     pub fresh: bool,

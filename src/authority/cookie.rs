@@ -29,7 +29,7 @@ pub(super) fn give(
     }
 }
 
-/// Takes back the access token alone. A session that still has its refresh token goes on.
+/// Deletes only the access token's cookie. A session that still has its refresh token continues.
 pub fn take_back_access(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.access, "", 0, true, cookies.lax);
 }

@@ -19,24 +19,24 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 const EVERY: Duration = Duration::from_millis(500);
 /// For how long the store may fail to answer before tokens that could have been revoked meanwhile are refused.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
-/// How often a store that failed is tried, and how often the process notes that it outlived a grace.
+/// How often a failed store is retried, and how often the process records that it is alive.
 const TRY_EVERY: Duration = Duration::from_secs(1);
 /// How often what no longer matters is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// The longest time for forgetting: many small transactions.
+/// The time limit for deleting expired rows, in many small transactions.
 const SWEEP_MAX: Duration = Duration::from_secs(120);
 
-/// Puts the marks behind a number in force, and how long tokens live; returns the number of the last mark.
+/// Applies the marks after a number and the recorded token lives; returns the number of the last mark.
 ///
-/// The mark of that number is read again. Where it is not there, it was forgotten, or this is another copy of the database: a
-/// standby that lacked the last commits when it took over gives their numbers to other marks. All are read then.
+/// The mark with that number is read again. If it is missing, it was deleted, or this is another copy of the database: a
+/// standby that lacked the last commits when it took over gives their numbers to other marks. Then all marks are read.
 ///
 /// # Errors
 /// When the store cannot be used.
 pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
-    // With a longer life the marks that there are were kept for longer: they are read again.
+    // A longer life extends how long existing marks are kept, so read them again.
     let longest = seconds(lives.longest);
     let mut last = if longest == revoked.longest() { after } else { 0 };
     let mut page = feed.marks(last.saturating_sub(1)).await?;
@@ -55,12 +55,12 @@ pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64
         }
         page = feed.marks(last).await?;
     }
-    // The marks first: no token is accepted for longer before they are in force for longer.
+    // The marks come first: they must be kept for longer before any token is accepted for longer.
     revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
     Ok(last)
 }
 
-/// Reads marks for as long as anybody holds the authority. `last`: the number of the last mark that is known.
+/// Reads marks for as long as the authority exists. `last`: the number of the last known mark.
 pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i64) {
     let mut ticks = ticks(EVERY);
     let (mut heard, mut is_blind) = (Instant::now(), false);
@@ -85,7 +85,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
                 terms.revoked.set_blind(false);
             }
             Err(error) => {
-                // Another server may answer next, which lacks the last marks and gives their numbers to others.
+                // The next server to answer may lack the last marks and give their numbers to others.
                 last = 0;
                 authority.set_feed_fails(true);
                 authority.health.feed_failed(&error, &authority.journal);
@@ -97,20 +97,20 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
     }
 }
 
-/// Refuses the authority's tokens until marks are read again, and says so once.
+/// Refuses the authority's tokens until marks are read again, and logs this once.
 fn go_blind(authority: &Authority, is_blind: &mut bool) {
     authority.terms.load().revoked.set_blind(true);
     if !std::mem::replace(is_blind, true) {
         authority.journal.event(
             Level::Error,
-            "revocations cannot be read: tokens of the authority are refused until the store answers",
+            "cannot read revocations: refusing the authority's tokens until the store answers",
             &[("store", authority.store.place())],
         );
     }
 }
 
-/// Refuses the authority's tokens if the reader of marks ends before the authority does: it panicked, and nobody reads what
-/// is revoked.
+/// Refuses the authority's tokens if the reader of marks ends before the authority does: it panicked, and nothing reads
+/// revocations any more.
 struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
@@ -119,15 +119,15 @@ impl Drop for BlindAtEnd {
             authority.terms.load().revoked.set_blind(true);
             authority.journal.event(
                 Level::Error,
-                "the reader of revocations ended: tokens of the authority are refused until a restart",
+                "the reader of revocations has stopped: refusing the authority's tokens until a restart",
                 &[("store", authority.store.place())],
             );
         }
     }
 }
 
-/// The store's upkeep, for as long as anybody holds the authority: it notes that the process lives, forgets what is over,
-/// and tries a store that failed, so that its recovery is seen although nobody logs in.
+/// Maintains the store for as long as the authority exists: records that the process is alive, deletes expired rows,
+/// and retries a failed store, so that its recovery is noticed even if nobody logs in.
 pub(super) async fn upkeep(authority: Weak<Authority>) {
     let mut ticks = ticks(TRY_EVERY);
     let mut swept = Instant::now();
@@ -141,7 +141,7 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         if !authority.health.is_up() {
             authority.try_store(now).await;
         }
-        // Before somebody is issued a token of another life, who would have to wait for it.
+        // Record the life before a token with it is issued, which would have to wait for the record.
         authority.keep_up(WORK_MAX, authority.keep_record(&terms)).await;
         // The store learns that the process outlived the grace of the last refresh: see `Authority::spent`.
         if authority.take_outlived(now, terms.refresh_grace) {

@@ -1,7 +1,7 @@
-//! Whether the store answers: for the log, the metrics and `/readyz?verbose`.
+//! Tracks whether the store answers, for the log, the metrics and `/readyz?verbose`.
 //!
-//! Each fault is counted by its reason. The log reports the first one, and the moment from which the store answers again;
-//! the thousand requests between them are in the counts.
+//! Each fault is counted by its reason. The log reports the first one and the recovery; the counters include all
+//! failures in between.
 
 use crate::journal::{Journal, Level};
 use crate::store::{Reason, StoreError};
@@ -34,22 +34,22 @@ impl StoreHealth {
         }
     }
 
-    /// Counts a fault. The log reports it if the store answered until now, or if it is one that does not pass.
+    /// Counts a fault. The log reports it if the store worked until now, or if the fault is permanent.
     pub(super) fn failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // One request met rows that cannot be read, or a value that is not kept: the store answers others. The upkeep, which
-        // tries a lost store each second, meets the fault again that is reported already.
+        // One request found unreadable rows, or a value that cannot be stored: the store still answers others. The upkeep,
+        // which retries a lost store each second, meets the same fault again, which is already reported.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
         }
     }
 
-    /// Counts a fault of the reader of marks. Whatever its kind, the store does not answer: without marks the authority's
-    /// tokens are refused.
+    /// Counts a fault of the reader of marks. Any fault counts as a lost store: without marks the authority's tokens are
+    /// refused.
     pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         self.lose(error, journal);
@@ -71,13 +71,13 @@ impl StoreHealth {
                 drop(lost);
                 self.log(journal, Level::Error, "the store cannot be used", reason, &why);
             }
-            // That no connection was free says less than why there is none.
+            // The lack of a free connection says less than its cause, so keep the cause.
             Some(_) if reason == Reason::NoConnection.as_str() => {}
             Some(lost) => (lost.reason, lost.why) = (reason, why),
         }
     }
 
-    /// Notes that the store has just read and written.
+    /// Records that the store has just read and written.
     pub(super) fn answered(&self, journal: &Journal) {
         let Some(lost) = self.lost().take() else { return };
         let seconds = lost.since.elapsed().as_secs();
@@ -100,14 +100,14 @@ impl StoreHealth {
         StoreError::REASONS.into_iter().zip(self.failures.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// A line for people: which store it is, and whether it answers.
+    /// A line for people: the store's name, and whether it answers.
     pub fn line(&self) -> String {
         let place = &self.place;
         match &*self.lost() {
             None => format!("store: {place} answers\n"),
             Some(Lost { since, reason, why }) => {
                 let seconds = since.elapsed().as_secs();
-                // The cause may name the place already; and it must not break the line.
+                // The cause may already name the place, and it must not contain a line break.
                 let why =
                     why.strip_prefix(place.as_str()).map_or(why.as_str(), |why| why.trim_start_matches(": "));
                 let why = why.replace(['\n', '\r'], " ");
@@ -117,7 +117,7 @@ impl StoreHealth {
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<Lost>> {
-        // A thread that panicked here left a whole value behind.
+        // A thread that panicked here left a consistent value.
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

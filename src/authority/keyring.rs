@@ -294,7 +294,7 @@ impl Keyring {
         let earliest = match begin {
             Begin::Published => {
                 let latest = now.unix.saturating_add(LEAD);
-                // One that signs before its moment, in place of a key that was revoked, is no next key.
+                // A key that signs before its scheduled time, in place of a revoked key, is not a next key.
                 let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
                 let coming = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
                 if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(coming) {
@@ -313,8 +313,9 @@ impl Keyring {
         Ok(Rotated { id, signs_from, made: true })
     }
 
-    /// Takes a key back: from now on nothing that it signed is accepted. When it is the one that signs, the next one signs
-    /// in its place, which whoever reads the key set knows already; where there is none, a new one. Its id is returned.
+    /// Revokes a key: from now on no token signed with it is accepted. If it is the signing key, the next key replaces
+    /// it, because readers of the key set already know that one; without a next key, a new key does. Returns the id of
+    /// the replacement.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -332,8 +333,8 @@ impl Keyring {
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
-                // In this order: there is a key to sign with at every moment. A key for a time far ahead, made by a clock
-                // that was wrong, is not the next one.
+                // This order leaves a signing key at every moment. A key for a time far ahead, made by a wrong clock,
+                // is not the next one.
                 let soon = now.unix.saturating_add(2 * LEAD);
                 let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
                 replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {
@@ -351,17 +352,17 @@ impl Keyring {
         Ok(replaced_by)
     }
 
-    /// Takes all keys back, as when somebody could read the whole folder, and makes a new one that signs at once. Returns
-    /// the ids of those that were taken back, and that of the new one.
+    /// Revokes all keys, for when somebody could read the whole folder, and makes a new one that signs at once. Returns
+    /// the ids of the revoked keys, and that of the new one.
     ///
     /// # Errors
-    /// A sentence for the operator. Then some may have been taken back; it can be called again.
+    /// A sentence for the operator. Some keys may have been revoked already; the call can be repeated.
     pub fn revoke_all(&self, now: Now) -> Result<(Vec<String>, String), String> {
         let folder = self.folder()?;
         let lock = folder.lock(PATIENCE)?;
         let ring = read_sound(folder, self.inner.algorithm)?;
         let mut revoked = Vec::new();
-        // Those that have signed nothing go first, so that the new one is the last of all.
+        // Keys that have signed nothing go first, so that the new key is last.
         for slot in ring.slots()[ring.current(now.unix) + 1..].iter().filter(|slot| slot.key.is_some()) {
             folder.remove(&lock, slot)?;
             revoked.push(slot.id.clone().into());

@@ -35,7 +35,7 @@ pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<B
 }
 
 async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    // That no other site sent it was asked before it came here (`Authority::answer`).
+    // `Authority::answer` has already checked that no other site sent this.
     let as_cookies = as_cookies(ask)?;
     if as_cookies {
         page::meant(ask)?;
@@ -105,8 +105,8 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     Ok(account)
 }
 
-/// Reports a login that failed, where the account exists: an operator sees who is being guessed at. A name that nobody has
-/// is not logged: it may be a password, typed into the wrong field.
+/// Logs a failed login to an existing account, so that operators see which accounts are under attack. An unknown name
+/// is not logged: it may be a password typed into the wrong field.
 fn log_failed(authority: &Authority, ask: &Ask, account: Option<&Account>, why: &'static str) {
     let Some(account) = account else { return };
     let client = ask.address.to_string();

@@ -144,7 +144,7 @@ impl Authority {
         self.terms.store(terms);
     }
 
-    /// With the reader of marks, and the number of the last one that it read.
+    /// With the reader of marks, and the number of the last mark that it read.
     async fn open(
         terms: &Arc<Terms>,
         cores: usize,
@@ -186,7 +186,8 @@ impl Authority {
     /// Why the request is refused.
     pub async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Response<Bytes>, Denial> {
         let endpoint = ask.endpoint;
-        // What another site's page sent costs an answer, and neither a place nor an attempt of the person at the browser.
+        // A request from another site's page gets an answer, but takes no place in the queue and spends no login
+        // attempt of the user.
         if endpoint == Endpoint::Login && !ask.own_site {
             self.counters.logins.add("invalid");
             return page::login_answer(&ask, Err(Denial::CsrfMismatch));
@@ -196,7 +197,7 @@ impl Authority {
         };
         let authority = self.clone();
         let answered = self.on_own_thread(async move {
-            // Held until the work is done, whether or not the client waits that long.
+            // Held until the work is done, even if the client disconnects earlier.
             let _place = place;
             match ask.endpoint {
                 Endpoint::LoginPage => page::show(&authority, ask).await,
@@ -222,12 +223,12 @@ impl Authority {
         &self.health
     }
 
-    /// How many connections of the store were closed because their transaction did not end in order.
+    /// The number of store connections closed because their transaction did not end cleanly.
     pub fn connections_replaced(&self) -> u64 {
         self.store.replaced()
     }
 
-    /// What waits for its thread.
+    /// The requests that wait for the authority's thread.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -250,8 +251,8 @@ impl Authority {
         }
     }
 
-    /// Sees to it that the store knows how long the access tokens of these terms live. Whoever is about to issue one calls
-    /// this before anything is read that the token will say: a revocation then either reads the record, or has happened.
+    /// Ensures that the store knows how long access tokens under these terms live. Call this before reading anything
+    /// that the token will contain: a revocation then either sees the record, or has already happened.
     async fn record_life(&self, terms: &Terms) -> Result<(), Denial> {
         self.keep_record(terms).await.map_err(|error| self.unavailable(&error))
     }
@@ -305,7 +306,7 @@ impl Authority {
         *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// A fault of the store: counted, and reported if it is the first; and the refusal for the client.
+    /// Counts a fault of the store, logs it if it is the first, and returns the refusal for the client.
     fn unavailable(&self, error: &StoreError) -> Denial {
         self.health.failed(error, &self.journal);
         Denial::StoreUnavailable
@@ -315,8 +316,8 @@ impl Authority {
         self.feed_fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Work of the store that no request waits for: its faults are reported, and it is bounded on this side too, because a
-    /// server that cannot be heard does not say that time is up.
+    /// Runs store work that no request waits for, and reports its faults. The time limit applies on this side too,
+    /// because an unreachable server cannot report a timeout.
     async fn keep_up(&self, within: Duration, work: impl Future<Output = Result<(), StoreError>>) -> bool {
         let done = match tokio::time::timeout(within, work).await {
             Ok(done) => done,
@@ -328,7 +329,7 @@ impl Authority {
         done.is_ok()
     }
 
-    /// Writes and reads, and notes that the store answers if both succeed. The reader of marks must have succeeded too.
+    /// Writes and reads, and records that the store answers if both succeed and the reader of marks succeeded too.
     async fn try_store(&self, now: i64) {
         let tried = async {
             self.store.touch_alive(now).await?;
@@ -348,7 +349,7 @@ pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, De
     if endpoint.facts().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }
 
-/// The longest time for the work of one request. Each of its waits has a shorter bound, but there are several.
+/// The time limit for the work of one request. Each of its waits has a shorter bound, but there are several.
 const WORK_MAX: Duration = Duration::from_secs(20);
 
 /// How far behind the cores the authority's thread stands.

@@ -1,7 +1,7 @@
-//! The login page: a person with a browser proves who they are here, and comes back to the page that they asked for.
+//! The login page: a person with a browser logs in here and returns to the page that they requested.
 //!
-//! It works without scripts, by redirects, cookies and forms alone. It promises that it leads to no other host, that a form
-//! of another site logs nobody in, and that no browser is redirected in a circle.
+//! It works without scripts, by redirects, cookies and forms alone. It guarantees that it never links to another host,
+//! that a form on another site cannot log anybody in, and that no browser is redirected in a loop.
 
 mod document;
 mod next;
@@ -112,10 +112,10 @@ pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Byt
     Ok(response)
 }
 
-/// Whether a form comes from a client that is no browser, such as `curl -d`: it says nothing of a page that it belongs to,
-/// where a browser names the site that sends a form, asks for HTML and shows what the login page gave it. Such a form could
-/// not log in for cookies, so the client is given the tokens in the body. No harm comes of a wrong guess: nothing is put into
-/// a browser, and no page can read the answer.
+/// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser names the site that sends a
+/// form, prefers HTML, and returns the login page's value; this form has none of these. It could not log in for
+/// cookies, so the client gets the tokens in the body. A wrong guess does no harm: the answer sets no cookie, and no
+/// page can read it.
 pub(super) fn is_of_a_program(ask: &Ask) -> Result<bool, Denial> {
     let headers = &ask.headers;
     Ok(ask.fields.is_form()
@@ -134,7 +134,8 @@ pub(super) fn meant(ask: &Ask) -> Result<(), Denial> {
     if !cookie::can_be_kept(ask) {
         return Err(Denial::InsecureTransport);
     }
-    // Another site must not log a browser in, as somebody else at that: what the person does next would be seen there.
+    // Another site must not log a browser in to another person's account, whose owner would see everything that the
+    // user does next.
     if !ask.own_site {
         return Err(Denial::CsrfMismatch);
     }

@@ -1,21 +1,21 @@
-//! The bound on what waits for the authority's thread.
+//! Bounds the requests that wait for the authority's thread.
 //!
-//! Each request that waits holds its fields in memory and, in the end, a connection of the store. Without a bound a
-//! flood that needs no token would make all others wait for as long as it likes. Those who have shown a good access token
-//! have places of their own: whoever ends their sessions must get through whatever strangers do.
+//! Each request that waits holds its fields in memory and, in the end, a connection of the store. Without a bound, a
+//! flood of requests without tokens could delay all others indefinitely. Callers with a valid access token have their
+//! own places, so that users can always end their sessions.
 
 use crate::authenticate::Access;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Requests that anybody may send: more than the passwords that may wait to be hashed, and what a store on a slow disk
-/// does in a few seconds.
+/// The bound on requests without a token: more than the passwords that may wait for hashing, and about what a store on
+/// a slow disk processes in a few seconds.
 const ANYBODY: usize = 256;
-/// Requests with an access token that the gate has found good.
+/// The bound on requests with an access token that the gate has accepted.
 const CALLERS: usize = 64;
 
-/// The places of those who wait.
+/// The places in the queue.
 #[derive(Debug)]
 pub struct Queue {
     anybody: Arc<Semaphore>,
@@ -23,7 +23,7 @@ pub struct Queue {
     shed: AtomicU64,
 }
 
-/// A place, until it is dropped.
+/// A place in the queue, released on drop.
 #[derive(Debug)]
 pub(super) struct Place(#[allow(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
@@ -33,7 +33,7 @@ impl Queue {
         Self { anybody: places(ANYBODY), callers: places(CALLERS), shed: AtomicU64::new(0) }
     }
 
-    /// A place for a request to an endpoint with this access; none where all are taken.
+    /// Takes a place for a request to an endpoint with this access; `None` if all are taken.
     pub(super) fn enter(&self, access: Access) -> Option<Place> {
         let places = match access {
             Access::Authenticated => &self.callers,
@@ -46,12 +46,12 @@ impl Queue {
         place
     }
 
-    /// How many requests wait or are at work.
+    /// The number of requests that wait or are in progress.
     pub fn waiting(&self) -> usize {
         ANYBODY + CALLERS - self.anybody.available_permits() - self.callers.available_permits()
     }
 
-    /// How many requests found no place.
+    /// The number of requests that found no place.
     pub fn shed(&self) -> u64 {
         self.shed.load(Ordering::Relaxed)
     }

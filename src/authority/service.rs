@@ -202,9 +202,9 @@ fn metadata(terms: &Terms) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
-        // Required, and no list may be empty (RFC 8414 sections 2 and 3.2). There is no authorization endpoint, and so no
-        // response of one that carries anything: `none` says that (OAuth 2.0 Multiple Response Type Encoding Practices,
-        // section 4), and clients that insist on the list take it.
+        // Required, and no list may be empty (RFC 8414 sections 2 and 3.2). Without an authorization endpoint there is
+        // no response that carries anything, which `none` expresses (OAuth 2.0 Multiple Response Type Encoding
+        // Practices, section 4). Clients that require the list accept it.
         "response_types_supported": ["none"],
     });
     Some(format!("{body}\n").into())

@@ -118,7 +118,7 @@ pub(super) async fn end_one(
     Ok(ended)
 }
 
-/// Revokes one access token, whose `exp` this is (seconds since 1970).
+/// Revokes one access token. `expires` is its `exp` (seconds since 1970).
 pub(super) async fn revoke_token(
     authority: &Authority,
     ask: &Ask,

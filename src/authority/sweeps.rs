@@ -1,16 +1,16 @@
-//! When marks are swept, by a clock that may be wrong.
+//! Decides when marks are swept, by a clock that may be wrong.
 
 use crate::authenticate::MARK_MARGIN;
 use crate::clock::Now;
 use std::time::{Duration, Instant};
 
-/// How far ahead of the time that passed a clock may be before nothing is swept by it.
+/// How far the wall clock may run ahead of the elapsed time before sweeping stops.
 const LEAP: Duration = Duration::from_secs(60 * 60);
-/// For how long a clock must go on from where it leapt to before it is believed.
+/// How long a clock must advance after a leap before it is trusted.
 const LEAP_BELIEVED: Duration = MARK_MARGIN;
 
-/// By which time marks are swept. A clock that leaps ahead of the time that passed is not believed before it has gone on
-/// from there for a day: marks must not be swept by a time that is taken back.
+/// The time by which marks are swept. A wall clock that leaps ahead of the elapsed time is trusted only after it has
+/// advanced for another day: marks must not be deleted by a time that is corrected later.
 #[derive(Debug)]
 pub(super) struct Sweeps {
     believed: Now,
@@ -18,12 +18,12 @@ pub(super) struct Sweeps {
 }
 
 impl Sweeps {
-    /// Believes the clock as it is now.
+    /// Starts by trusting the clock as it is now.
     pub(super) fn from(now: Now) -> Self {
         Self { believed: now, leapt: None }
     }
 
-    /// By which time to sweep now.
+    /// The time to sweep by now.
     pub(super) fn time(&mut self, now: Now) -> Now {
         let expected = self.believed.later(now.steady);
         if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
@@ -45,7 +45,7 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
-    /// A moment so many seconds of the wall clock and of the steady clock after another.
+    /// A moment with the wall clock and the steady clock advanced by these numbers of seconds.
     fn after(start: Now, wall: i64, steady: u64) -> Now {
         Now {
             unix: start.unix.saturating_add_signed(wall),

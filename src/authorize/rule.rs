@@ -80,8 +80,8 @@ impl Check {
             }
             Self::Fresh { max_age } => {
                 let max_age = *max_age;
-                // Within a bound the moment of the login counts, and a token of a refresh tells it too. A moment that is yet
-                // to come, beyond what clocks may differ, says nothing about how long ago the login was.
+                // The login time must be within the bound; refreshed tokens carry it too. A time in the future, beyond
+                // the tolerated clock difference, proves nothing about the age of the login.
                 let recent = |time: u64| {
                     time <= now.unix.saturating_add(principal.leeway)
                         && now.unix.saturating_sub(time) <= u64::from(max_age)
@@ -260,9 +260,9 @@ mod tests {
         for (roles, shape, rest) in [
             (&["user admin"][..], Shape::Text, "[user admin] (the claim is text, which is one role, whole)"),
             (&["user admin"], Shape::List, "[user admin]"),
-            (&[], Shape::Object, "[] (the claim is an object, and its names are not read)"),
+            (&[], Shape::Object, "[] (the claim is an object, and its names are ignored)"),
             (&[], Shape::Absent, "[] (the claim is missing)"),
-            (&["a"], Shape::Mixed, "[a] (elements of the list that are no text are not read)"),
+            (&["a"], Shape::Mixed, "[a] (elements of the list that are not text are ignored)"),
         ] {
             assert_eq!(why(roles, shape), format!("{begins}{rest}"));
         }

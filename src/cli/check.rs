@@ -33,7 +33,7 @@ pub(super) struct Options {
 struct Report<'p> {
     path: &'p Path,
     strict: bool,
-    /// How many routes it has, and how many more are endpoints of the authority; none where it does not compile.
+    /// The number of its routes, and of the authority's endpoints; `None` if it does not compile.
     routes: Option<(usize, usize)>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,

@@ -1,6 +1,7 @@
-//! `portcullis help`: the commands, one command, or what a finding means and what to do about it.
+//! `portcullis help`: explains the commands, one command, or a finding and its remedy.
 //!
-//! The program holds the text of docs/findings.md: on the machine where a finding is read there may be nothing else.
+//! The program contains the text of docs/findings.md, because the documentation may not be at hand where a finding is
+//! read.
 
 use super::{Format, USAGE, complain, say};
 use crate::config::place::nearest;

@@ -22,14 +22,14 @@ pub(super) enum Command {
         #[arg(long)]
         now: bool,
     },
-    /// Take a key back that leaked: nothing that it signed is accepted from now on. If it is the one that signs, the next
-    /// one signs at once; if there is none, a new one.
+    /// Revoke a leaked key: its tokens are refused from now on. If it is the signing key, the next key signs at once,
+    /// or a new one if there is no next key.
     Revoke {
         /// The key's id, as `key list` shows it.
         #[arg(value_name = "KID", allow_hyphen_values = true, required_unless_present = "all")]
         id: Option<String>,
-        /// Take all keys back, the next one too, and sign with a new one: somebody could read the whole folder. Whoever
-        /// verifies tokens elsewhere may refuse the new key's tokens, until they fetch the key set again.
+        /// Revoke all keys, including the next one, and sign with a new one: for when somebody could read the whole
+        /// folder. Services may refuse the new key's tokens until they fetch the key set again.
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },

@@ -1,22 +1,22 @@
-//! The limits that the system sets a process: open files, core dumps.
+//! The system's limits on a process: open files, core dumps.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Files kept back from connections of clients: the admin listener's, the store's, the policy's, and the upstream connections
-/// that are idle.
+/// Files reserved for everything but client connections: the admin listener, the store, the policy, and idle upstream
+/// connections.
 const RESERVE: u64 = 256;
 
 /// Raises the soft limit of open files to the hard one: the soft one is often 1024, for the sake of programs that use
-/// `select`. Returns the limit that is in force then; none where there is none.
+/// `select`. Returns the resulting limit; `None` if there is no limit.
 pub(super) fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    // Where it cannot be raised the old limit holds.
+    // If it cannot be raised, the old limit stays.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     if raised.is_ok() { limit.maximum } else { limit.current }
 }
 
-/// How many connections of clients this limit of open files allows, of those asked for: each has one to an upstream beside it,
-/// and up to half of the files are kept back.
+/// The number of client connections, at most the requested one, that this limit of open files allows: each needs a
+/// second file for its upstream connection, and up to half of the files are reserved.
 pub(super) fn connections(asked: usize, files: Option<u64>) -> usize {
     let Some(files) = files else { return asked };
     let reserve = RESERVE.min(files / 2);
@@ -24,8 +24,8 @@ pub(super) fn connections(asked: usize, files: Option<u64>) -> usize {
     asked.min(room.max(1))
 }
 
-/// Keeps keys and tokens in memory from being written to disk when the process crashes. Only the soft limit: who debugs a
-/// crash raises it again with `prlimit --core=unlimited --pid PID`.
+/// Keeps keys and tokens in memory from being written to disk when the process crashes. Only the soft limit is set, so
+/// that `prlimit --core=unlimited --pid PID` can raise it again to debug a crash.
 pub(super) fn no_core_dumps() {
     let limit = getrlimit(Resource::Core);
     // It is only lowered, which is always allowed.

@@ -114,7 +114,7 @@ enum Command {
     Help(help::Topic),
 }
 
-/// The command line, in which the help of each command lists the formats that this command has.
+/// The command line. The help of each command lists the formats that it supports.
 fn program() -> clap::Command {
     let program = Arguments::command();
     let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
@@ -126,7 +126,7 @@ fn program() -> clap::Command {
         };
         let parser = PossibleValuesParser::new(shapes)
             .map(|text| Shape::from_str(&text, false).expect("each of these words is a format"));
-        // An argument of the same id that a command has itself takes the place of the global one.
+        // A command's own argument with the same id replaces the global one.
         let format = Arg::new("format")
             .long("format")
             .global(true)

@@ -39,7 +39,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             match style {
-                // Whoever reads the log by program reads this as well.
+                // Programs that read the log need this too.
                 Style::Json => journal.event(Level::Error, "cannot start", &[("why", &why)]),
                 Style::Human => complain(&why),
             }
@@ -132,7 +132,8 @@ fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
     (0..cores).map(|_| Arc::new(Recent::new(decisions.div_ceil(cores)))).collect()
 }
 
-/// Says that fewer connections are taken than the policy asks for: a warning only where an operator chose the number.
+/// Logs that the gateway accepts fewer connections than the policy says: as a warning only if an operator chose the
+/// number.
 fn tell_of_open_files(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
     let level = if asked == Bounds::default().connections { Level::Info } else { Level::Warn };
     journal.event_with(
@@ -188,20 +189,20 @@ fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
     Ok(bound)
 }
 
-/// Why a listener cannot be had, and what to do.
+/// Explains why the gateway cannot listen, and the remedy.
 fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     let help = match error.kind() {
         ErrorKind::AddrInUse => {
-            format!("; another process listens there: `ss -ltnp 'sport = :{port}'` names it")
+            format!("; another process already listens there: find it with `ss -ltnp 'sport = :{port}'`")
         }
         ErrorKind::PermissionDenied => {
-            "; low ports are for root and for programs with CAP_NET_BIND_SERVICE: `setcap cap_net_bind_service=+ep` for the \
+            "; low ports require root or CAP_NET_BIND_SERVICE: `setcap cap_net_bind_service=+ep` for the \
              program, AmbientCapabilities= in its systemd unit, or a port from 1024 on"
                 .to_owned()
         }
         ErrorKind::AddrNotAvailable => {
-            "; this machine has no such address: `ip address` lists those that it has".to_owned()
+            "; this machine does not have that address: `ip address` lists its addresses".to_owned()
         }
         _ => String::new(),
     };

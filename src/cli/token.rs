@@ -91,13 +91,13 @@ fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
     let expires_in = wanted.expires_in.unwrap_or(terms.access_expires);
     if expires_in > terms.access_expires {
         complain(
-            "note: longer than [authority] access_expires: the token ends with its signing key; for tests and load only",
+            "note: longer than [authority] access_expires: the token expires with its signing key; use it for tests and load only",
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Because(format!("cannot start: {error}")))?;
     let generation = runtime.block_on(async {
-        // The policy made its path absolute, or one beside the policy.
+        // The policy has already resolved the path relative to its folder.
         let store = Store::open(&terms.store.0, Path::new("")).await.map_err(|error| error.to_string());
         put_on_record(&store?, &wanted.sub, expires_in, now).await
     });

@@ -156,7 +156,8 @@ pub(super) fn is_service_link(name: &str) -> bool {
     let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
-    // A key of a table has two underscores, which a service's name hardly ever brings along: `server.public_port`.
+    // The variable of a table's key has two underscores, such as that of `server.public_port`; the names of services
+    // hardly ever do.
     is_link && !name.contains("__")
 }
 

@@ -108,17 +108,17 @@ pub struct Server {
     pub http: Listen,
     /// What cleartext listeners do.
     pub plain: Plain,
-    /// The port of https that clients reach; that of the first address where it is not given.
+    /// The https port that clients use; absent, that of the first address.
     pub public_port: Option<u16>,
     /// Addresses for health and metrics.
     pub admin: Listen,
-    /// Names by which the admin listener may be asked, beside its addresses.
+    /// Values of `Host` that the admin listener accepts besides its addresses.
     pub admin_hosts: Vec<String>,
     /// Cores to use; 0: all.
     pub workers: usize,
-    /// How long the gateway goes on as before after the order to stop, while it says that it is not ready.
+    /// How long the gateway keeps serving after SIGTERM or SIGINT, while it reports that it is not ready.
     pub drain_delay: Duration,
-    /// How long requests in progress may go on after that.
+    /// How long requests in progress may continue after that.
     pub drain: Duration,
     /// When the file is read again.
     pub reload: Reload,
@@ -197,7 +197,7 @@ pub struct Bounds {
     pub body_size: ByteSize,
     /// Between two reads of a body, or two writes of an answer.
     pub body_timeout: Duration,
-    /// The least bytes a second of a body or an answer, after `body_timeout`; 0: any.
+    /// The minimum rate of a body or an answer, in bytes a second, after `body_timeout`; 0: any.
     pub min_rate: ByteSize,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
@@ -371,7 +371,7 @@ pub struct AuthorityTable {
     /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
     #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
-    /// Names of rate limits of the endpoints that look at a password or a client's secret.
+    /// Names of rate limits of the endpoints that check a password or a client's secret.
     #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Option<Vec<String>>,
@@ -562,8 +562,8 @@ pub struct UpstreamTable {
     pub connect_timeout: Duration,
     /// For an answer.
     pub timeout: Duration,
-    /// The most connections to each of the servers at once, over all cores: each core may open its share, rounded up.
-    /// A request beyond it waits for a connection, within `timeout`.
+    /// The maximum number of connections to each server, over all cores: each core may open its share, rounded up. A
+    /// request beyond it waits for a connection, within `timeout`.
     pub connections: u32,
     /// Path of the certificate authorities to trust instead of the system's, PEM.
     #[serde(deserialize_with = "optional_text")]
@@ -708,7 +708,7 @@ pub struct RouteTable {
     /// A beginning of the path that the upstream does not see.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,
-    /// Whether a public route's upstream gets the client's own `Authorization`.
+    /// Whether a public route's upstream gets the client's own `Authorization` unchanged.
     pub pass_authorization: bool,
     /// In place of the upstream's own.
     pub timeout: Option<Duration>,

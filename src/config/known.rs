@@ -1,13 +1,14 @@
-//! The keys that a policy has, table by table, and the one that an unknown key was meant to be.
+//! The keys of a policy, table by table, and the best match for an unknown key.
 //!
-//! Only a policy with an unknown key asks: the names come out of the schema, which is made of the types that read the file.
+//! Used only for policies with an unknown key: the names come from the schema, which is generated from the types that
+//! read the file.
 
 use super::place::nearest;
 use super::schema::schema;
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// Shorter names are the beginning of too many.
+/// Shorter names are prefixes of too many keys.
 const BEGINNING_MIN: usize = 3;
 /// More tables than these are not listed.
 const TABLES_SHOWN: usize = 4;
@@ -50,7 +51,7 @@ fn collect(schema: &Value, name: &str, is_list: bool, tables: &mut Vec<Table>) {
     }
 }
 
-/// What helps with a key that its table does not have; `siblings` are those that it has.
+/// Returns the hint for a key that its table does not have; `siblings` are the keys that it has.
 pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let lower = name.to_ascii_lowercase();
     let is_near = |known: &&str| strsim::damerau_levenshtein(&lower, known) <= 1;

@@ -60,7 +60,7 @@ impl Places {
         in_file || self.environment.iter().any(|(known, _)| known == key)
     }
 
-    /// Under which kind of header a key stands in the file; none where it is a value or absent.
+    /// The kind of header of this key in the file; `None` if it is a value or absent.
     pub(super) fn header(&self, key: &str) -> Option<Header> {
         let mut here = self.root()?;
         for name in key.split('.') {

@@ -1,7 +1,7 @@
-//! What is wrong with a text that is not TOML, in words that a person can act on.
+//! Explains why a text is not TOML, with a hint that a person can act on.
 //!
-//! The parser says where it stopped and which rule of the grammar it was in. The cause is read from the text around that
-//! place. No value is shown: it may be a secret.
+//! The parser reports where it stopped and which grammar rule it was in. The cause is derived from the text around that
+//! place. No value is shown, because it may be a secret.
 
 use std::fmt;
 use toml_edit::{ImDocument, Item, TableLike};
@@ -48,9 +48,8 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         Shape::Header | Shape::Other => {}
     }
     if message.contains("escape") {
-        let hint =
-            "a backslash is written \\\\; or put the text into single quotes, where it stands for itself";
-        return said(stopped, "a backslash that begins no escape sequence", hint);
+        let hint = "write \\\\ for a backslash, or put the text in single quotes, where it needs no escaping";
+        return said(stopped, "a backslash that does not begin an escape sequence", hint);
     }
     if let Some(list) = open_list(text, stopped) {
         let first = Line::around(text, list);
@@ -58,7 +57,7 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
             Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => said(
                 stopped,
                 "two elements of a list without a comma between them",
-                "a comma behind each element",
+                "a comma after each element",
             ),
             _ => {
                 let (_, number) = (first.start, text[..list].matches('\n').count() + 1);
@@ -95,11 +94,11 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
                 first.is_alphabetic() || matches!(first, '/' | '$' | '.' | '*' | '<')
             }) =>
             {
-                said(at, "text without quotes", "text stands in quotes: KEY = \"text\"")
+                said(at, "text without quotes", "put text in quotes: KEY = \"text\"")
             }
             _ if value.starts_with(['"', '\'']) => said(
                 stopped,
-                "something behind the text of a value",
+                "something after the text of a value",
                 "one KEY = VALUE a line; a quote within text is written \\\"; a comment begins with #",
             ),
             _ if value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'_')) => {
@@ -107,18 +106,18 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
             }
             _ if value.starts_with(|first: char| first.is_ascii_digit()) => said(
                 at,
-                "a value that is no number",
-                "text such as an address or a duration stands in quotes: KEY = \"30s\"",
+                "a value that is not a number",
+                "put text such as an address or a duration in quotes: KEY = \"30s\"",
             ),
             _ => said(stopped, message, "KEY = VALUE, with text in quotes (TOML 1.0)"),
         };
     }
     let trimmed = line.text.trim_start();
     if trimmed.starts_with("//") || trimmed.starts_with(';') || trimmed.starts_with("--") {
-        return said(line.start, "a comment in another language's spelling", "a comment begins with #");
+        return said(line.start, "another language's comment syntax", "a comment begins with #");
     }
     if trimmed.split_once(':').is_some_and(|(key, _)| !key.is_empty() && key.chars().all(is_bare)) {
-        return said(line.start, "a key with a colon behind it", "TOML writes KEY = VALUE");
+        return said(line.start, "a key followed by a colon", "TOML writes KEY = VALUE");
     }
     if !trimmed.is_empty() && trimmed.trim_end().chars().all(|char| is_bare(char) || char == '.') {
         return said(line.start, "a name without a value", "KEY = VALUE, or a header such as [server]");
@@ -181,7 +180,7 @@ impl<'t> Line<'t> {
         while let Some(byte) = bytes.get(at) {
             match byte {
                 b'#' => break,
-                // A string over several lines is not looked into.
+                // Multi-line strings are not inspected.
                 b'"' | b'\'' if bytes[at..].starts_with(&[*byte; 3]) => return Shape::Other,
                 b'"' | b'\'' => {
                     let start = at;
@@ -236,7 +235,7 @@ fn open_list(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// A key that stands twice, with its first place.
+/// A duplicate key, with its first place.
 fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     let (_, rest) = message.split_once("duplicate key `")?;
     let (name, rest) = rest.split_once('`')?;
@@ -274,7 +273,7 @@ fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
     span.map(|span| span.start)
 }
 
-/// A name that a message repeats: not longer than one reads.
+/// A name to show in a message, shortened to a readable length.
 struct Shown<'n>(&'n str);
 
 impl fmt::Display for Shown<'_> {
@@ -299,8 +298,8 @@ mod tests {
             ("[server]\nhttps = \"127.0.0.1:1\nhttp = \"\"\n", 2, "without a closing quote", "close it"),
             ("[server]\nhttps = '127.0.0.1:1\nhttp = \"\"\n", 2, "without a closing quote", "close it"),
             ("[server]\nplain = redirect\n", 2, "text without quotes", "in quotes"),
-            ("[server]\ndrain = 30s\n", 2, "no number", "\"30s\""),
-            ("[server]\nhttps = 127.0.0.1:8443\n", 2, "no number", "in quotes"),
+            ("[server]\ndrain = 30s\n", 2, "not a number", "\"30s\""),
+            ("[server]\nhttps = 127.0.0.1:8443\n", 2, "not a number", "in quotes"),
             ("[identity]\nforward_token = True\n", 2, "truth value", "true"),
             ("[identity]\nforward_token = no\n", 2, "truth value", "false"),
             ("[[route]]\nmethods = [\"GET\" \"PUT\"]\n", 2, "without a comma", "a comma"),
@@ -319,8 +318,8 @@ mod tests {
             ("[server]\nhttps\n", 2, "a name without a value", "KEY = VALUE"),
             ("[server]\nhttps = \u{201c}x\u{201d}\n", 2, "typographic", "straight quotes"),
             ("[state]\ndir = \"C:\\data\"\n", 2, "backslash", "single quotes"),
-            ("[state]\ndir = \"a\" \"b\"\n", 2, "behind the text", "#"),
-            ("[state]\ndir = \"a\" // why\n", 2, "behind the text", "#"),
+            ("[state]\ndir = \"a\" \"b\"\n", 2, "after the text", "#"),
+            ("[state]\ndir = \"a\" // why\n", 2, "after the text", "#"),
             ("[state]\nthe dir = \"a\"\n", 2, "a key with a space", "quotes"),
             (
                 "[state]\ndir = \"a\"\n[log]\n[state]\ndir = \"b\"\n",

@@ -89,7 +89,7 @@ impl Reading<'_> {
         }
     }
 
-    /// What to say of a table that stands under a header of the other form: `[route]` for `[[route]]`.
+    /// The message for a table whose header has the other form: `[route]` for `[[route]]`.
     fn header(&self, key: &str, expected: &str) -> Option<(String, String)> {
         match (self.places.header(key)?, expected) {
             (Header::Table, "a list") => {

@@ -178,7 +178,7 @@ fn slip(text: &str, units: &[(&str, u64)]) -> Option<(&'static str, String)> {
     let unit = rest.trim_start();
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     if let Some((whole, fraction)) = number.split_once(['.', ',']) {
-        // The largest unit in which the value is whole; digits beyond nine are no slip of the pen.
+        // The largest unit in which the value is whole; more than nine digits are not a typo.
         let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
         let scale = 10_u128.pow(digits);
         let all: u128 = format!("{whole}{fraction}").parse().ok()?;
@@ -426,7 +426,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
     }
 }
 
-/// A name out of a number or text, as an element of a list. A truth value is no name: `roles = true` is a slip.
+/// A name out of a number or text, as an element of a list. A truth value is not a name: `roles = true` is a mistake.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {

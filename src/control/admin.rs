@@ -209,7 +209,7 @@ fn tell(state: &State) -> String {
     state.standing.tell(&mut out);
     if let Some(ends) = state.shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "When the certificate that clients are shown ends, in seconds since 1970.";
-        // The first name came before Prometheus' convention was known here; it stays for the alerts that use it.
+        // The older name does not follow the Prometheus convention; it stays for alerts that use it.
         for name in
             ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
         {
@@ -284,24 +284,23 @@ fn tell_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
 }
 
-/// Whether the store answers, and what waits for the authority.
+/// The state of the store, and the requests that wait for the authority.
 fn tell_store(out: &mut Exposition, authority: &Authority) {
     let health = authority.health();
-    let help = "Whether the store of accounts and sessions answered when it was last used (1) or not (0).";
+    let help = "Whether the store of accounts and sessions answered at its last use (1) or not (0).";
     out.family("portcullis_store_up", help, Kind::Gauge);
     out.sample(&[], u64::from(health.is_up()));
-    out.family("portcullis_store_failures_total", "Faults of the store, by reason.", Kind::Counter);
+    out.family("portcullis_store_failures_total", "Failures of the store, by reason.", Kind::Counter);
     for (reason, count) in health.failures() {
         out.sample(&[("reason", reason)], count);
     }
-    let help =
-        "Connections to the store that were closed because a transaction on them did not end in order.";
+    let help = "Connections to the store closed because a transaction on them did not end cleanly.";
     out.family("portcullis_store_connections_replaced_total", help, Kind::Counter);
     out.sample(&[], authority.connections_replaced());
-    let help = "Requests that the authority works on, or that wait for it.";
+    let help = "Requests in progress at the authority or waiting for it.";
     out.family("portcullis_authority_waiting", help, Kind::Gauge);
     out.sample(&[], u64::try_from(authority.queue().waiting()).unwrap_or(u64::MAX));
-    let help = "Requests that were refused because too many waited for the authority.";
+    let help = "Requests refused because too many were waiting for the authority.";
     out.family("portcullis_authority_shed_total", help, Kind::Counter);
     out.sample(&[], authority.queue().shed());
 }

@@ -1,7 +1,7 @@
 //! What operators ask the admin listener about the policy in force: what would become of a request, and what was decided
 //! lately.
 //!
-//! A token that is asked about is verified and forgotten. Who may ask is for `guard` to say.
+//! A token to explain is verified and not kept. `guard` decides who may ask.
 
 use crate::authority::BodyKind;
 use crate::clock::Now;

@@ -66,7 +66,7 @@ fn paths(files: &Files) -> Vec<std::path::PathBuf> {
     vec![files.certificate.clone(), files.key.clone()]
 }
 
-/// Logs once that a certificate is not valid yet, once that it ends soon, and once that it has ended.
+/// Logs once when a certificate is not valid yet, once when it expires soon, and once when it has expired.
 fn tell_end(certificates: &Certificates, journal: &Journal, told: &mut (Option<Validity>, Told)) {
     let validity = certificates.validity();
     let now = match validity {

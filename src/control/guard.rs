@@ -1,9 +1,9 @@
-//! Who may ask the admin listener: operators and their tools, and no web page.
+//! Restricts the admin listener to operators and their tools; web pages are refused.
 //!
-//! It asks for no credential, so a browser on an operator's machine must not be made to ask. A page of another site is
-//! recognised by `Sec-Fetch-Site` and `Origin`. A page whose own name was made to lead here (DNS rebinding) sends neither
-//! where it came over plain http, but it names the listener by that name in `Host`, where operators and their tools use an
-//! address.
+//! The listener requires no credential, so a web page must not be able to use the browser on an operator's machine. A
+//! page of another site is recognised by `Sec-Fetch-Site` and `Origin`. A page whose own name resolves to this listener
+//! (DNS rebinding) sends neither over plain http, but its requests have that name in `Host`, while operators and their
+//! tools use an address.
 
 use super::ask::Unanswered;
 use crate::route::host::Authority;
@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request that a web page may have caused. `named`: the names that the policy gives to the listener.
+/// Refuses a request that a web page may have sent. `named`: the listener's names in the policy.
 ///
 /// # Errors
 /// 403, and why.
@@ -22,13 +22,13 @@ pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Resul
     if headers.contains_key(header::ORIGIN) {
         return forbidden("not for web pages: the request has an Origin");
     }
-    // A person who types the address into a browser comes from no site.
+    // An address typed into a browser has no originating site.
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none" && site != "same-origin") {
         return forbidden("not for web pages: Sec-Fetch-Site names another site");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     let hosts = match (hosts.next(), hosts.next()) {
-        // Of HTTP/1.0, which no browser speaks.
+        // An HTTP/1.0 request, which no browser sends.
         (None, _) => [None, uri.authority().map(|authority| authority.as_str())],
         (Some(host), None) => {
             [Some(host.to_str().unwrap_or_default()), uri.authority().map(|authority| authority.as_str())]
@@ -45,17 +45,17 @@ pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Resul
     if hosts.into_iter().flatten().all(is_known) {
         Ok(())
     } else {
-        forbidden("ask by the listener's address, as localhost, or by a name in [server] admin_hosts")
+        forbidden("Host must be an IP address, localhost, or a name in [server] admin_hosts")
     }
 }
 
-/// Whether nobody can make this host lead here who could not reach it anyway.
+/// Whether an outsider cannot make this host name resolve to the listener.
 fn is_address(host: &str) -> bool {
     host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Whether scrapers and probes ask for this. They may also use a name without a dot, as containers and services have: no
-/// page of the public web has such a name.
+/// Whether scrapers and probes use this path. They may also use a name without a dot, as containers and services have:
+/// no public web page has such a name.
 fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }

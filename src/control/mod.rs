@@ -33,8 +33,8 @@ const RELOADS_WAITING: usize = 8;
 /// The exit code of a process that a second signal stopped: 128 and the number of SIGTERM, as shells count.
 const TERMINATED: i32 = 143;
 
-/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers: a signal
-/// that a supervisor sends at the word `ready` drains, and does not kill.
+/// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers: a
+/// signal sent by a supervisor that waits for `ready` starts a drain instead of killing the process.
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be made.

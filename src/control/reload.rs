@@ -317,7 +317,7 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         let invalid =
             |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
         if let Some(found) = compiled.warnings.iter().find(invalid) {
-            // Clients would refuse what they take now.
+            // Clients would refuse the new certificate, but accept the current one.
             let ends = certificates.ends().map(rfc3339).unwrap_or_default();
             let found = Diagnostic {
                 severity: Severity::Fault,

@@ -1,4 +1,4 @@
-//! How a person goes on whose request was refused: to the login page by itself, or by the links of the refusal's page.
+//! Chooses how a person continues after a refusal: by a redirect to the login page, or by links on the refusal page.
 
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
@@ -12,7 +12,7 @@ use crate::respond::{Format, Ways, is_navigation};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Notes how the person goes on, for the answer. A program is refused and nothing else.
+/// Records how the person can continue, for the answer. Programs get the refusal only.
 #[cold]
 pub fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal, record: &mut Record) {
     if record.format() != Format::Html || !route.admission.sources.cookie {
@@ -24,11 +24,11 @@ pub fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal,
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
-            // Who is logged in, and not freshly so, would be sent straight back.
+            // A user whose login is only too old would be redirected straight back.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
             let Some(login) = login(terms, head, must_prove, record) else { return };
             if route.login_page && is_navigation {
-                // An address of ours is made of visible ASCII.
+                // The gateway's own addresses consist of visible ASCII.
                 return HeaderValue::try_from(login).map(|login| record.send_to_login(login)).unwrap_or(());
             }
             let mut ways = Ways { login: Some(login), ..Ways::default() };
@@ -50,8 +50,8 @@ pub fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal,
     }
 }
 
-/// Whether a token that is refused so is never accepted again. A cookie with such a token only keeps its browser out of pages
-/// that it could see without one.
+/// Whether a token refused with this code can never be accepted again. A cookie with such a token only blocks its
+/// browser from pages that need no login.
 fn is_dead(denial: &Denial) -> bool {
     matches!(
         denial,
@@ -68,21 +68,21 @@ fn is_dead(denial: &Denial) -> bool {
     )
 }
 
-/// Whether the credential that was refused came in the authority's cookie.
+/// Whether the refused credential came in the authority's cookie.
 fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
     let found = credential::find(head, &route.admission.sources, policy.trust.cookies());
     matches!(found, Ok(Some((_, Place::Cookie))))
 }
 
-/// The login page, and the way back from there. `must_prove`: to be asked for a password though there is a session.
+/// The address of the login page, including the way back. `must_prove`: require a password despite a session.
 fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, record: &Record) -> Option<String> {
     let mut fields = Vec::new();
     let asked = match head.query {
         Some(query) => format!("{}?{query}", head.path),
         None => head.path.clone().into_owned(),
     };
-    // A longer address would make one that browsers and servers refuse, and what was posted cannot be asked for again: the
-    // person comes to the root instead.
+    // A longer address would exceed the limits of browsers and servers, and a posted form cannot be requested again:
+    // the person returns to the root instead.
     if asked.len() <= NEXT_MAX && is_repeatable(head) {
         fields.push(format!("next={}", encoded(&asked)));
     }
@@ -98,8 +98,8 @@ fn is_repeatable(head: &Head<'_>) -> bool {
     matches!(*head.method, http::Method::GET | http::Method::HEAD)
 }
 
-/// What stands before a path of ours in a link. A proxy that asks for a verdict may read a bare path as one of ours (Traefik
-/// does).
+/// The prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against the
+/// gateway (Traefik does).
 fn site(head: &Head<'_>, record: &Record) -> Option<String> {
     match record.verdict() {
         None => Some(String::new()),

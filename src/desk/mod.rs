@@ -1,5 +1,5 @@
-//! The way of a request to the authority's endpoints, on the core that received it: gather the body, hand the facts of the
-//! request to the authority's own thread, and return its answer. Beside it the ways on after a refusal, and preflights.
+//! Handles requests to the authority's endpoints on the core that received them: reads the body, passes the request's
+//! facts to the authority's own thread, and returns its answer. Also handles redirects after refusals, and preflights.
 
 pub mod form;
 mod guide;
@@ -109,12 +109,12 @@ pub async fn answer(
     }
 }
 
-/// Why a login form is refused that shows nothing of the page that it belongs to.
+/// The reason for refusing a login form without any sign of its page.
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is no browser sends \
     deliver=body, and no cookies";
 
-/// Whether a page of another site sent a request to log in. Such a request is refused before anything counts it: it comes
-/// from the address of the person whose browser shows that page, and must not spend what that person may do.
+/// Whether a page of another site sent a login request. It is refused before anything counts it: it comes from the
+/// address of the person who views that page, and must not spend that person's attempts.
 #[inline]
 pub fn is_sent_by_another_site(policy: &Policy, route: &Route, head: &Head<'_>, record: &Record) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };

@@ -1,4 +1,4 @@
-//! Preflights of the authority's endpoints: a browser asks whether a script of another origin may call one.
+//! Preflights of the authority's endpoints: a browser checks whether a script of another origin may call one.
 
 use crate::authority::Endpoint;
 use crate::policy::{Handler, Policy};
@@ -8,8 +8,9 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// The answer to a preflight that a listed origin sends for an endpoint that is meant for scripts; none for any other
-/// request, which goes the way of all. Nothing is learned or done here that the request itself would not be asked for.
+/// Returns the answer to a preflight from a listed origin for an endpoint that scripts may use; `None` for any other
+/// request, which is handled normally. The preflight reveals and changes nothing: the request itself is checked in
+/// full.
 pub fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Option<Response<Bytes>> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;

@@ -30,13 +30,12 @@ const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// nginx as a Kubernetes ingress: scheme, host, path and query in one.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
-/// How many fields a question may have beyond those that a request may: those that name the original, and some that
-/// proxies add.
+/// The number of additional fields in a question: those that describe the original request, and some that proxies add.
 pub const ROOM_FIELDS: usize = 32;
-/// How many bytes of fields: above all for the original target, which is a field of the question.
+/// The number of additional bytes of fields: mostly for the original target, which is a field of the question.
 pub const ROOM_BYTES: usize = 16 * 1024;
 
-/// How large the head of a question may be, and the one that it is about.
+/// The bounds on the head of a question, and on the head of the original request.
 pub fn bounds(request: HeadBounds) -> HeadBounds {
     HeadBounds {
         header_count: request.header_count + ROOM_FIELDS,
@@ -97,12 +96,12 @@ pub fn original(
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 
-/// A field of a question by which a service could take the request for another one than the one that is judged, or its
-/// caller for another one: what the gateway would remove from a request that it forwards, the asking proxy does not.
-/// Returns the name as the table has it. `pass`: fields of that kind that the policy lets through.
+/// Finds a field in a question from which a service could infer a different request or caller than the one that is
+/// checked. The gateway removes such fields from requests that it forwards, but the asking proxy does not. Returns the
+/// name as in the table. `pass`: fields of that kind that the policy accepts.
 ///
-/// Addresses do not count: proxies write them of themselves (Traefik writes `X-Real-Ip` into each question), and
-/// nothing is decided by them here.
+/// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each question), and no
+/// decision here uses them.
 pub fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::found(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
@@ -112,7 +111,7 @@ pub fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static s
     })
 }
 
-/// Whether a field is one of those that name the original.
+/// Whether a field describes the original request.
 fn is_question(name: &HeaderName) -> bool {
     [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
 }

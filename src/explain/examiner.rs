@@ -232,7 +232,7 @@ impl<'p> Examiner<'p> {
             question.now,
             &mut cache.borrow_mut(),
         );
-        // As the pipeline refuses it: after the decision, shadow or not.
+        // The pipeline refuses this too: after the decision, in shadow mode or not.
         let is_forwarded = matches!(route.handler, Handler::Forward(_)) && (decided.is_ok() || route.shadow);
         if is_forwarded && upgrade::is_websocket(head.headers) {
             let caller = match decided {

@@ -304,7 +304,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
         Caller::Nobody => "whoever calls".to_owned(),
         Caller::Holder(holding) => format!("a caller with {holding}"),
     };
-    // The service may well look at the host: this alone is no reason to refuse a policy.
+    // The service may check the host itself, so this alone is not a reason to refuse a policy.
     let severity = if *kind == Kind::OtherHost { Severity::Warning } else { severity };
     let found = format!(
         "`{odd}` passes for {who}, by route \"{}\" ({covers}), though `{plain}` is refused: an upstream that reads both \

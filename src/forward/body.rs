@@ -1,8 +1,8 @@
 //! Bodies on their way through: bounded, timed, counted, and never gathered.
 //!
-//! A client that sends its body has `timeout` for each pause, and for all pauses together that time and a second more for
-//! each `min_rate` bytes that came, as Apache's `RequestReadTimeout` counts. Only waiting for the client counts: an upstream
-//! that reads slowly makes no client late.
+//! Each pause of a client that sends a body may last `timeout`. All pauses together may last that time plus one second
+//! for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only waiting for the client counts, so a
+//! slow upstream does not make a client late.
 
 use super::deadline::Waiting;
 use super::pool::Lease;
@@ -28,19 +28,19 @@ pub struct BodyBounds {
     pub size: u64,
     /// Between two reads.
     pub timeout: Duration,
-    /// The least bytes a second, after `timeout`; 0: any.
+    /// The minimum rate in bytes a second, after `timeout`; 0: any.
     pub min_rate: u64,
 }
 
 impl BodyBounds {
-    /// How long a client that has sent this much may have kept us waiting. None: for as long as it likes.
+    /// The total waiting time allowed to a client that has sent this many bytes; `None`: unlimited.
     fn allowance(&self, bytes: u64) -> Option<Duration> {
         let seconds = bytes.checked_div(self.min_rate)?;
         Some(self.timeout.saturating_add(Duration::from_secs(seconds)))
     }
 }
 
-/// The owner of a connection, to whom an unread body goes back.
+/// The owner of a connection, which gets an unread body back.
 pub trait Unread: fmt::Debug {
     /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any of it.
     fn left(self: Rc<Self>, body: Incoming, expects_continue: bool);
@@ -55,7 +55,7 @@ pub struct Inbound {
 }
 
 impl Inbound {
-    /// A body of a connection that belongs to this owner. None where it is empty.
+    /// The body of a request on this owner's connection; `None` if it is empty.
     pub fn new(incoming: Incoming, owner: Rc<dyn Unread>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
@@ -64,7 +64,7 @@ impl Inbound {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        // To read the body is to ask for it.
+        // Reading the body requests it.
         self.expects_continue = false;
         let polled = ready!(Pin::new(incoming).poll_frame(cx));
         if matches!(polled, None | Some(Err(_))) {
@@ -121,18 +121,18 @@ impl Meter {
         self.ended.get()
     }
 
-    /// Whose turn it is while the body is on its way to the server.
+    /// Records whether the client or the server is being waited for.
     pub(super) fn waiting(&self) -> Waiting {
         self.waiting.get()
     }
 
-    /// What went wrong with the body, in words for the operator.
+    /// Describes the failure of the body for the operator.
     pub fn detail(&self) -> Option<String> {
         let BodyBounds { size, timeout, min_rate } = self.bounds;
         self.fault.get().map(|fault| match fault {
             BodyFault::TooLarge => format!("the request's body is larger than {size} bytes"),
             BodyFault::TooSlow => format!(
-                "the request's body came too slowly: {} bytes, with pauses of {timeout:?} or below {min_rate} bytes a second",
+                "the request's body arrived too slowly: {} bytes, with pauses of {timeout:?} or below {min_rate} bytes a second",
                 self.bytes.get()
             ),
             BodyFault::Broken => fault.to_string(),
@@ -197,10 +197,10 @@ pub struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
     meter: Rc<Meter>,
-    /// How long the client kept us waiting, up to the pause that goes on now.
+    /// The waiting time so far, without the current pause.
     waited: Duration,
     pause: Option<Instant>,
-    /// Made with the first pause, and used again for the others.
+    /// Created with the first pause, and reused for the others.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -233,8 +233,8 @@ impl RequestBody {
         Ok(self)
     }
 
-    /// Reads it to its end, within the bounds that it was admitted with. All of it has the time that a pause of another body
-    /// may take: what is gathered is small, and no answer can be begun meanwhile.
+    /// Reads the whole body, within the bounds that it was admitted with. The whole body has the time that other bodies
+    /// have for one pause: bodies that are read first are small, and no answer can start meanwhile.
     ///
     /// # Errors
     /// What it met on its way.
@@ -264,8 +264,7 @@ impl RequestBody {
         }
     }
 
-    /// The same body once more, for a request that may be sent again; `None` for one that is still on its way, and is
-    /// nowhere once it was sent.
+    /// A copy of the body, for a request that may be retried; `None` for a streamed body, which is not kept.
     pub(super) fn copy(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
@@ -312,7 +311,7 @@ impl Body for RequestBody {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        // What is left of it goes back to the connection.
+        // The rest of the body goes back to the connection.
         self.meter.ended.set(true);
     }
 }
@@ -343,7 +342,7 @@ impl Streamed {
         if bytes > self.bounds.size {
             return Poll::Ready(Some(Err(BodyFault::TooLarge)));
         }
-        // Of a body with a length nothing more may be asked for.
+        // A body with a length must not be polled again.
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
         }
@@ -395,15 +394,13 @@ pub enum Cut {
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Broken(error) => write!(f, "the upstream's answer broke off: {}", super::chain(error)),
-            Self::Silent => {
-                f.write_str("the upstream's answer stopped: no byte of it came within the timeout")
-            }
+            Self::Broken(error) => write!(f, "the upstream's answer was cut off: {}", super::chain(error)),
+            Self::Silent => f.write_str("the upstream's answer stalled: no byte arrived within the timeout"),
         }
     }
 }
 
-/// How an upstream's answer broke off after its head: for the metrics.
+/// How an upstream's answer failed after its head, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// The upstream closed the connection before the announced end.
@@ -432,7 +429,7 @@ impl Broken {
 }
 
 impl Cut {
-    /// How the answer broke off.
+    /// How the answer failed.
     pub fn kind(&self) -> Broken {
         let Self::Broken(error) = self else { return Broken::Stalled };
         let mut cause = std::error::Error::source(error);
@@ -510,7 +507,7 @@ impl Body for ResponseBody {
                 let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 loop {
                     ready!(waiting.as_mut().poll(cx));
-                    // A server that still waits for the request's body is not late.
+                    // A server that is still waiting for the request's body is not late.
                     match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
                         Some(left) => waiting.as_mut().reset(Instant::now() + left),
                         None => return Poll::Ready(Some(Err(Cut::Silent))),

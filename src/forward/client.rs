@@ -1,7 +1,7 @@
-//! One account of the client, in each of the fields that upstreams read it from: `X-Forwarded-For`, `-Proto`, `-Host`,
+//! Writes the same facts about the client into every field that upstreams read: `X-Forwarded-For`, `-Proto`, `-Host`,
 //! `-Port` and `Forwarded` (RFC 7239) never contradict each other.
 //!
-//! Assumes that no such field of the client's own is left.
+//! Assumes that the client's own fields of these names have been removed.
 
 use super::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Relayed, Scheme};
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-/// Values that the connection keeps ready-made, so that most requests copy nothing.
+/// Values that the connection prepares once, so that most requests copy nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'c> {
     /// `X-Forwarded-For` of the peer.
@@ -20,7 +20,7 @@ pub struct Prepared<'c> {
     pub address: IpAddr,
 }
 
-/// Writes the account. `authority` is host and port as the request that reached the gateway names them.
+/// Writes the fields. `authority` is the host and port in the request that reached the gateway.
 pub fn write(
     headers: &mut HeaderMap,
     prepared: &Prepared<'_>,
@@ -58,7 +58,7 @@ fn of_peer(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) 
     }
 }
 
-/// The account of a trusted proxy, with the proxy itself at the end of the chain.
+/// The facts from a trusted proxy, with the proxy itself at the end of the chain.
 #[cold]
 fn write_relayed(
     headers: &mut HeaderMap,
@@ -106,7 +106,7 @@ fn port_of(authority: &str) -> Option<u16> {
 }
 
 /// `Forwarded` (RFC 7239 section 4): an element for each of the chain and one for the peer. The first and the last one
-/// say host and scheme, the same in both: some readers look at the one, some at the other.
+/// have the same host and scheme: some readers use the first, some the last.
 fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme: Scheme) -> HeaderValue {
     let mut text = String::new();
     let last = chain.len();
@@ -120,7 +120,7 @@ fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme:
             None => "for=unknown".to_owned(),
         });
         if at == 0 || at == last {
-            // A canonical host holds neither quote nor backslash; a colon makes it no token, hence the quotes.
+            // A canonical host contains neither quote nor backslash; with a colon it is not a token, hence the quotes.
             match host {
                 Some(host) if host.contains([':', '[']) => text.push_str(&format!(";host=\"{host}\"")),
                 Some(host) => text.push_str(&format!(";host={host}")),
@@ -175,7 +175,7 @@ mod tests {
                 Some("8443"),
                 "\"pub.example:8443\"",
             ),
-            // The port beside the host is the more exact word.
+            // The port beside the host is more specific.
             (
                 relayed(Some("pub.example:8443"), Some(443)),
                 "pub.example:8443",

@@ -1,4 +1,4 @@
-//! One new connection to a server: name resolution, TCP, TLS; and what can go wrong with each.
+//! Opens one connection to a server: name resolution, TCP, TLS, and the errors of each.
 
 use super::body::RequestBody;
 use super::upstream::Server;
@@ -17,13 +17,13 @@ use tokio::net::TcpStream;
 pub(super) enum ConnectFault {
     /// The server's host refused it.
     Refused,
-    /// It was not there in time.
+    /// The attempt timed out.
     Timeout(Duration),
     /// The server's name has no address.
     Name(io::Error),
     /// TLS failed: the server's certificate, its versions, or it does not speak TLS.
     Tls(io::Error),
-    /// The gateway itself lacks a file, a port or memory: not the server's fault.
+    /// The gateway itself lacks a file, a port or memory; the server is not to blame.
     Own(io::Error),
     /// Anything else, such as a network without a route.
     Other(io::Error),
@@ -77,14 +77,14 @@ impl fmt::Display for ConnectFault {
     }
 }
 
-/// Whether the error says that the gateway lacks something, not that the server does. EADDRNOTAVAIL means that no local
-/// port is left for this destination.
+/// Whether the error is due to the gateway's own resources. EADDRNOTAVAIL means that no local port is left for this
+/// destination.
 fn is_own(error: &io::Error) -> bool {
     let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
     error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Whether the other side answered a `ClientHello` with something that is no TLS record.
+/// Whether the other side answered a `ClientHello` with something other than a TLS record.
 fn speaks_no_tls(error: &io::Error) -> bool {
     use rustls::{Error, InvalidMessage};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -141,7 +141,7 @@ where
         .await
         .map_err(|error| ConnectFault::Other(io::Error::other(error)))?;
     tokio::task::spawn_local(async move {
-        // A fault is reported to the request that waits, if any does.
+        // An error is reported to the waiting request, if there is one.
         let _ = connection.await;
         drop(alive);
     });
@@ -154,7 +154,7 @@ fn settings() -> http1::Builder {
         // RFC 9112 section 5.1: a proxy removes white space between a field's name and its colon from an answer. (In a
         // request it is an error: such requests were used to smuggle others.)
         .allow_spaces_after_header_name_in_responses(true)
-        // What an upstream may make us hold of one head.
+        // The memory that an upstream's head may take.
         .max_headers(256)
         .max_buf_size(256 * 1024);
     settings

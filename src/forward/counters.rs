@@ -1,4 +1,4 @@
-//! What is counted of each upstream: connections, their failures, the time to an answer, and what was wrong with it.
+//! Counters of each upstream: connections, their failures, the time to an answer, and the failures of answers.
 
 use super::body::Broken;
 use super::connect::ConnectFault;

@@ -12,20 +12,20 @@ use tokio::time::Instant;
 /// a second, would be too coarse for them.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// How late the core's coarse clock may be: as long as the time between two sweeps.
+/// The maximum lag of the core's coarse clock: the time between two sweeps.
 const LATE: u64 = 250;
 
-/// Whom a request on its way to a server waits for.
+/// The side that a request on its way to a server waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiting {
-    /// The client: more of its body has to come, within bounds of its own.
+    /// The client, which must send more of its body, within separate bounds.
     ForClient,
-    /// The server, which has had all there is since then.
+    /// The server, which has had everything since then.
     ForServer(Instant),
 }
 
 impl Waiting {
-    /// How much of this time the server still has, where it has any. While the client is waited for, it has all.
+    /// The server's remaining time, if any. While the client is waited for, the server has all of it.
     pub(super) fn left(self, timeout: Duration) -> Option<Duration> {
         match self {
             Self::ForClient => Some(timeout.max(Duration::from_millis(LATE))),
@@ -54,8 +54,8 @@ struct Slot {
 pub(super) struct Elapsed;
 
 impl Deadlines {
-    /// Waits for a server's answer to a request, for no longer than this (up to two sweeps more) since the server had the
-    /// request in full. `upload` says whom a request with a body waits for; none: it was sent whole.
+    /// Waits for a server's answer to a request, for no longer than this (up to two sweeps more) since the server had
+    /// the request in full. `upload` says which side a request with a body waits for; `None`: it was sent whole.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,

@@ -1,20 +1,20 @@
 //! Fields by which a client could pass for another client, another request or a proxy: one table, with the product that
 //! writes or reads each.
 //!
-//! They pass from nobody: the gateway writes its own account of the client (see [`super::client`]), and a service that also
-//! reads another product's field would believe anybody who can write one. A trusted proxy's own fields
-//! can be let through by name (`[identity] pass`). In forward-auth, where the gateway removes nothing, a field that
-//! names another request or another caller refuses the question (`desk::verdict`).
+//! They never pass: the gateway writes its own facts about the client (see [`super::client`]), and a service that also
+//! reads another product's field would believe anybody who can write one. The policy can let a trusted proxy's own
+//! fields pass by name (`[identity] pass`). In forward-auth, where the gateway removes nothing, it refuses a question
+//! with a field that names another request or another caller (`desk::verdict`).
 //!
 //! Names are compared *folded*: all characters but letters and digits are the same, since a CGI-style backend reads
 //! `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
 
 use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 
-/// A belief to which a field could lead a service.
+/// The false belief that a field could create in a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Which way the request came: the gateway says that itself.
+    /// How the request arrived: the gateway writes that itself.
     Relay,
     /// Another method.
     Method,
@@ -28,7 +28,7 @@ pub enum Kind {
     Identity,
 }
 
-/// A name, or with `*` at its end all names that begin so; in lower case, with dashes.
+/// A name in lower case, with dashes; with `*` at its end, a prefix.
 type Entry = (&'static str, Kind, &'static str);
 
 /// Sorted by name. Of two entries that cover a name the longer one counts.
@@ -143,7 +143,7 @@ const TABLE: [Entry; 105] = [
 /// Addresses that are known by how their name ends: `Fastly-Client-IP`, `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
-/// The places in the table of the names with each first letter; of those that begin with `x-`, with each third one.
+/// The table's positions for each first letter; for names that begin with `x-`, for each third letter.
 static PLACES: [[(u8, u8); 26]; 2] = places();
 
 const fn places() -> [[(u8, u8); 26]; 2] {
@@ -173,7 +173,7 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
     if letter.is_ascii_lowercase() { Some((by_third, (letter - b'a') as usize)) } else { None }
 }
 
-/// The belief to which a field of this name could lead a service, and the entry that says so; `None` for nearly all names.
+/// Returns the false belief that a field of this name could create, and the table's entry; `None` for nearly all names.
 /// `name` is in lower case, as `http::HeaderName` has it.
 pub fn found(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
@@ -194,7 +194,7 @@ pub fn found(name: &str) -> Option<(Kind, &'static str)> {
 fn longest(name: &[u8]) -> Option<&'static Entry> {
     let (by_third, letter) = key(name)?;
     let (start, end) = PLACES[by_third][letter];
-    // The letter behind tells nearly all apart; this runs over each field of each request that is forwarded.
+    // The next letter rules out nearly all names; this runs over each field of each forwarded request.
     let next = 2 * by_third + 1;
     TABLE[usize::from(start)..usize::from(end)]
         .iter()

@@ -53,7 +53,7 @@ pub struct Delivery {
     pub destination: Destination,
     /// A prefix of the path that the upstream does not see.
     pub strip_prefix: Option<Box<str>>,
-    /// Whether the client's `Authorization` passes as it came.
+    /// Whether the client's `Authorization` passes unchanged.
     pub pass_authorization: bool,
     /// The route's own timeout, in place of its upstream's.
     pub timeout: Option<Duration>,
@@ -135,7 +135,7 @@ pub async fn forward(
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
                 report_cookies(pools, upstream);
             }
-            // An answer that begins before the request's end leaves its server the time of the request.
+            // If an answer starts before the request ends, its server also has the time of the request.
             let upload = meter.filter(|meter| !meter.is_ended()).cloned();
             let body = ResponseBody::new(body, lease, timeout, upload);
             Ok(Answer::Streamed(Response::from_parts(parts, body)))
@@ -143,7 +143,7 @@ pub async fn forward(
     }
 }
 
-/// An answer that came and cannot be passed on.
+/// An answer that cannot be passed on.
 #[cold]
 fn rejected(bad: &reframe::BadAnswer, server: Option<&Server>, notes: &mut Notes) -> Denial {
     notes.detail = Some(match server {
@@ -153,14 +153,14 @@ fn rejected(bad: &reframe::BadAnswer, server: Option<&Server>, notes: &mut Notes
     Denial::UpstreamFailed
 }
 
-/// Says once that an upstream sets cookies of the gateway: it may be broken into, or another gateway stands behind this
-/// one. The metrics count each of them.
+/// Logs once that an upstream sets cookies of the gateway: it may be compromised, or be another gateway. The metrics
+/// count each cookie.
 #[cold]
 fn report_cookies(pools: &Pools, upstream: &Upstream) {
     if upstream.is_first_report_of_cookies() {
         pools.journal.event(
             Level::Warn,
-            "an upstream's answer set a cookie under a name of the gateway; it was removed, and so will all others",
+            "an upstream's answer set a cookie with one of the gateway's names; the gateway removed it, and will remove all others",
             &[("upstream", &upstream.name)],
         );
     }
@@ -182,7 +182,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The refusal that the client's body earned, if it did: in its own words, for the upstream is not at fault.
+/// The refusal that the client's body caused, if it did: with its own reason, since the upstream is not at fault.
 fn of_body(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
     let denial = meter?.denial()?;
     notes.detail = meter?.detail();
@@ -207,12 +207,12 @@ fn outbound(
 
 /// Tries servers in turn until one answers.
 ///
-/// A server that cannot be connected to, or all of whose connections are in use, is passed over. If all others fail and
-/// one is only busy, the request waits for that one, within its timeout.
+/// A server that is unreachable or whose connections are all in use is skipped. If all others fail and one is only
+/// busy, the request waits for that one, within its timeout.
 ///
-/// A request whose connection breaks before an answer is sent once more, to the next server or to the same again, where
-/// that is safe: none of it was sent; or its method is idempotent (RFC 9110 section 9.2.2) and its body is at hand. A body
-/// that was streamed is gone, and is not sent again.
+/// A request whose connection breaks before an answer is retried once, at the next server or at the same one, if that
+/// is safe: either none of it was sent, or its method is idempotent (RFC 9110 section 9.2.2) and its body is available.
+/// A streamed body is gone and cannot be sent again.
 async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -256,7 +256,7 @@ async fn send(
             let copy = if idempotent && !tried.sent { copy_of(&request) } else { None };
             let response = lease.sender.try_send_request(request);
             let upload = meter.map(|meter| || meter.waiting());
-            // Only the first attempt has all of the time.
+            // Only the first attempt has the full time.
             let first = !tried.sent && !tried.last && !tried.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
             let mut error = match pools.deadlines.answer_within(left, upload, response).await {
@@ -293,7 +293,7 @@ async fn send(
                 upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
                 break;
             }
-            // The server closed a connection that was idle. A new one, to the same server, will do.
+            // The server closed an idle connection. Retry over a new one to the same server.
         }
     }
     Err(tried.denial())
@@ -304,20 +304,20 @@ async fn send(
 struct Tried<'u> {
     /// The first server all of whose connections are in use.
     busy: Option<&'u Arc<Server>>,
-    /// The server that broke off over a new connection.
+    /// The server that failed on a new connection.
     again: Option<&'u Arc<Server>>,
-    /// Whether all servers had their turn, so that a busy one is waited for.
+    /// Whether all servers were tried, so that the request now waits for a busy one.
     last: bool,
     /// Whether the request was sent once, so that it may be sent only once more.
     sent: bool,
-    /// Whether a server broke off over a new connection.
+    /// Whether a server failed on a new connection.
     broke_off: bool,
-    /// Whether a server could not be connected to, for a reason that is not the gateway's own.
+    /// Whether a connection failed for a reason other than the gateway's own resources.
     out_of_reach: bool,
 }
 
 impl<'u> Tried<'u> {
-    /// A server to ask after all had their turn: one that was busy, or the one that broke off.
+    /// A server to try after all were tried: one that was busy, or the one that failed.
     fn left_over(&mut self) -> Option<&'u Arc<Server>> {
         self.last = true;
         self.busy.take().or_else(|| self.again.take())
@@ -334,7 +334,7 @@ impl<'u> Tried<'u> {
     }
 }
 
-/// A new connection to a server, or with `wait` another request's; and a note why there is none.
+/// Returns a new connection to a server, or with `wait` another request's. Records the reason if there is none.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,

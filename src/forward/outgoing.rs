@@ -24,7 +24,7 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `X-Forwarded-Port`.
 pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// `X-Forwarded-Prefix`: the beginning of the client's path that the upstream does not see.
+/// `X-Forwarded-Prefix`: the prefix removed from the client's path.
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// `X-Auth-Csrf`: what a page of the upstream writes into the CSRF field of its forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
@@ -109,7 +109,7 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
 pub struct Told<'a> {
     /// Who sends it.
     pub caller: Caller,
-    /// The account that a trusted proxy gives of it.
+    /// The facts that a trusted proxy states about it.
     pub relayed: Option<&'a Relayed>,
     /// Its connection.
     pub prepared: Prepared<'a>,
@@ -121,7 +121,7 @@ pub struct Told<'a> {
     pub identity: &'a IdentityHeaders,
     /// Whether a verified token passes in `Authorization`.
     pub forward_token: bool,
-    /// Whether `Authorization` passes as it came: on a public route, where the gateway does not look at it.
+    /// Whether `Authorization` passes unchanged: on a public route, where the gateway does not check it.
     pub pass_authorization: bool,
     /// Fields of [`super::foreign`] that pass from a trusted proxy.
     pub pass: &'a [HeaderName],
@@ -159,7 +159,7 @@ pub fn head(
     for name in told.credentials {
         headers.remove(name);
     }
-    // With `forward_token` the credential that was verified passes, and nothing that stands beside it.
+    // With `forward_token` only the verified credential passes.
     let verified = told.forward_token && permit.place() == Some(Place::Header);
     if !verified && !told.pass_authorization {
         headers.remove(header::AUTHORIZATION);
@@ -192,7 +192,7 @@ pub fn head(
     (parts.method, target.path, headers, forged)
 }
 
-/// A stripped prefix behind the one that a trusted proxy stripped before, where the policy lets that pass.
+/// Appends a stripped prefix to the one that a trusted proxy stripped before, if the policy accepts that field.
 fn after_proxys(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
     let Some(before) = before else { return ours };
     let before = before.as_bytes();

@@ -59,12 +59,12 @@ struct Idle {
 /// A request that waits for a connection.
 struct Waiting {
     turn: oneshot::Sender<Turn>,
-    /// The bound of the upstream that the request is for, and where it is counted.
+    /// The bound of the request's upstream, and its counters.
     share: usize,
     counters: Arc<UpstreamCounters>,
 }
 
-/// The end of a wait: a connection, or the right to open one.
+/// The result of a wait: a connection, or the right to open one.
 enum Turn {
     Connection(Lease),
     Place(Place),
@@ -82,7 +82,7 @@ struct Place {
 pub(super) struct Lease {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) reused: bool,
-    /// Whether another request may follow on it.
+    /// Whether the connection can be reused for another request.
     pub(super) keep: bool,
     server: usize,
     pools: Rc<Pools>,
@@ -93,7 +93,7 @@ pub(super) struct Lease {
 pub(super) enum NoConnection {
     /// This core's share of connections to the server is in use.
     Full,
-    /// The share was in use until the request's time was over.
+    /// The share stayed in use until the request's time ran out.
     Waited,
     /// The share is in use, and the line is full too.
     LineFull,
@@ -114,7 +114,7 @@ impl fmt::Debug for Lease {
 }
 
 impl Pools {
-    /// The pools of the core of this number, without connections yet.
+    /// The pools of the core with this number, without connections.
     pub fn new(core: usize, journal: Journal) -> Self {
         Self {
             servers: RefCell::new(Vec::new()),
@@ -197,7 +197,7 @@ impl Pools {
             let mut servers = self.servers.borrow_mut();
             let line = &mut servers[server.id].waiting;
             if line.len() >= WAITING_MAX {
-                // Requests whose client has left, or whose time is over, still stand there.
+                // The line may still contain requests whose client has left or whose time has run out.
                 line.retain(|waiting| !waiting.turn.is_closed());
             }
             if line.len() >= WAITING_MAX {
@@ -208,7 +208,7 @@ impl Pools {
         let _counted = upstream.counters.of(self.core).map(Waits::begin);
         match self.deadlines.within(timeout, mine).await {
             Ok(Ok(turn)) => Ok(turn),
-            // Nobody drops the other end: it stands in line.
+            // The other end is in the line, so nothing drops it.
             Ok(Err(_)) | Err(_) => Err(NoConnection::Waited),
         }
     }
@@ -228,7 +228,7 @@ impl Pools {
         }
     }
 
-    /// Closes connections that have been idle for long, or that the server closed; ends exchanges that take too long.
+    /// Closes connections that were idle for too long or that the server closed, and ends exchanges that take too long.
     /// `tick` is the core's coarse clock, in milliseconds.
     pub fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
@@ -242,7 +242,8 @@ impl Pools {
 }
 
 impl PerServer {
-    /// Takes the first request out of the line, if it may have its turn. Requests whose client has left leave the line.
+    /// Takes the first request out of the line, if a connection is available for it. Drops requests whose client has
+    /// left.
     fn first_in_line(&mut self, may: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
         while self.waiting.front().is_some_and(|first| first.turn.is_closed()) {
             self.waiting.pop_front();
@@ -251,7 +252,7 @@ impl PerServer {
     }
 }
 
-/// A request that waits, for as long as it is counted.
+/// A waiting request, counted until this is dropped.
 struct Waits<'c>(&'c UpstreamShard);
 
 impl<'c> Waits<'c> {

@@ -1,8 +1,8 @@
-//! An upstream's answer, framed anew for the client, before anything else looks at it.
+//! Reframes an upstream's answer for the client, before anything else inspects it.
 //!
-//! The framing of one connection says nothing about another: the client's connection gets a framing of its own, and the
-//! fields that described the upstream's are either right for the client too, or removed. An answer whose end cannot be
-//! known is not passed on.
+//! The framing of one connection does not apply to another: the client's connection gets its own framing, and fields
+//! that describe the upstream's are kept only if they are right for the client too. An answer whose end is uncertain is
+//! not passed on.
 //!
 //! | the upstream sends | the client gets | source |
 //! | --- | --- | --- |
@@ -25,7 +25,7 @@ use std::fmt;
 /// An answer that cannot be passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadAnswer {
-    /// An interim answer where the last one should stand.
+    /// An interim answer in place of the final one.
     Interim(StatusCode),
     /// Codings that cannot be passed on.
     Codings(String),
@@ -49,17 +49,17 @@ impl fmt::Display for BadAnswer {
     }
 }
 
-/// What is known of an answer that can be passed on.
+/// The properties of an answer that can be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reframed {
-    /// Whether its end on the upstream's connection is beyond doubt, so that another request may follow there.
+    /// Whether its end on the upstream's connection is certain, so that the connection can be reused.
     pub(super) keep: bool,
-    /// How many of its `Set-Cookie` fields named a cookie of the gateway, and were removed.
+    /// The number of removed `Set-Cookie` fields that named a cookie of the gateway.
     pub(super) cookies_removed: u64,
 }
 
-/// Frames an answer to a request of this method for the client: removes what belongs to the upstream's connection,
-/// leaves at most one length, which is right, and takes out cookies of the gateway's own names.
+/// Frames an answer to a request of this method for the client: removes the fields of the upstream's connection, leaves
+/// at most one correct length, and removes cookies with the gateway's names.
 pub(super) fn answer(
     parts: &mut Parts,
     method: &Method,
@@ -88,7 +88,7 @@ pub(super) fn answer(
         Ok(Some(length)) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // Nothing follows that it could frame wrongly, and nobody needs it.
+        // No body follows that a wrong length could affect, and nobody needs the length.
         Err(_) if without_body => {
             headers.remove(header::CONTENT_LENGTH);
         }
@@ -105,8 +105,8 @@ pub(super) fn answer(
     Ok(Reframed { keep, cookies_removed })
 }
 
-/// Which of the fields that matter here an answer has. One look over all names: an ordinary answer has hardly any of them,
-/// and nothing more is looked up in it.
+/// Records which relevant fields an answer has, in one pass over all names: an ordinary answer has hardly any of them,
+/// and needs no further lookups.
 #[derive(Default)]
 struct Seen {
     length: bool,
@@ -121,7 +121,7 @@ impl Seen {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
-            // Lengths tell nearly all names apart at once.
+            // The length rules out nearly all names at once.
             match name.as_str().len() {
                 10 if *name == header::CONNECTION => seen.connection = true,
                 10 if *name == header::SET_COOKIE => seen.cookie = true,
@@ -146,7 +146,7 @@ fn only_chunked(headers: &HeaderMap) -> Result<(), BadAnswer> {
     Err(BadAnswer::Codings(listed(headers, header::TRANSFER_ENCODING)))
 }
 
-/// The answer's length, if it has to be written anew: `None` where there is none, or one that is written well.
+/// The answer's length, if it must be rewritten: `None` if there is none, or if it is already in canonical form.
 fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadAnswer> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
@@ -167,7 +167,7 @@ fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadAnswer> {
     Ok(length)
 }
 
-/// Whether it is a number of bytes as anyone would write and read it: digits without leading zeros, within 63 bits.
+/// Whether the text is a canonical number of bytes: digits without leading zeros, within 63 bits.
 fn is_written_well(value: &[u8]) -> bool {
     matches!(value, [b'0'] | [b'1'..=b'9', ..]) && value.len() <= 18 && value.iter().all(u8::is_ascii_digit)
 }
@@ -185,8 +185,9 @@ fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     text
 }
 
-/// Removes from trailers what may not stand in any (RFC 9110 section 6.5.1): what frames, routes, or changes how the
-/// answer is to be read, which is decided by then; and cookies, which are checked in the head alone.
+/// Removes from trailers the fields that are not allowed there (RFC 9110 section 6.5.1): those that affect framing,
+/// routing or the interpretation of the answer, which are already decided; and cookies, which are checked only in the
+/// head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     strip::hop_by_hop(trailers);
     for name in [

@@ -1,4 +1,5 @@
-//! Removes what does not pass: hop-by-hop fields, forged identity, fields of other proxies and products, our own credentials.
+//! Removes fields that must not pass: hop-by-hop fields, forged identity, fields of other proxies and products, and the
+//! gateway's own credentials.
 //!
 //! Stripping comes first and injecting last, so that no `Connection` field can take away what the gateway adds
 //! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
@@ -67,7 +68,7 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
 /// gateway must not put its visitor into another session, nor end one. Returns how many were removed.
 pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     let is_ours = |field: &HeaderValue| ours.includes(cookie_name(field.as_bytes()));
-    // Most answers set none of ours, and are left alone.
+    // Most answers set none of the gateway's cookies and stay unchanged.
     if !headers.get_all(header::SET_COOKIE).iter().any(is_ours) {
         return 0;
     }
@@ -126,7 +127,7 @@ pub(super) fn connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field belongs to one connection only by its name. `Connection` does too, and is looked at on its own.
+/// Whether a field is hop-by-hop by its name. `Connection` is too, but is handled separately.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // Lengths tell nearly all names apart at once; this runs over each field of each request and answer.
     match name.as_str().len() {

@@ -24,12 +24,12 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// For the head of an answer, and then between two reads of its body.
     pub timeout: Duration,
-    /// How many connections one core may have to each of the servers, idle ones included.
+    /// The maximum number of connections of one core to each server, including idle ones.
     pub share: usize,
-    /// What is counted of it.
+    /// Its counters.
     pub counters: Arc<UpstreamCounters>,
     next: AtomicUsize,
-    /// Whether the log says already that it sets cookies of the gateway.
+    /// Whether the log already reports that it sets cookies of the gateway.
     cookies_reported: AtomicBool,
 }
 
@@ -94,7 +94,7 @@ impl Upstream {
         }
     }
 
-    /// Whether this is the first time that anybody asks: so that the log says once what is wrong with each answer.
+    /// Returns true on the first call only, so that the log reports once a problem that every answer has.
     pub(super) fn is_first_report_of_cookies(&self) -> bool {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
     }
@@ -106,7 +106,7 @@ impl Upstream {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
         let all = move || (0..count).map(move |i| (start + i) % count);
-        // Nearly always empty, and then no memory is taken. The only server has nobody to give way to.
+        // Nearly always empty, and then takes no memory. A single server has no alternative.
         let aside: Vec<usize> = match count {
             1 => Vec::new(),
             _ => all().filter(|at| self.servers[*at].is_set_aside(now)).collect(),
@@ -120,7 +120,7 @@ impl Upstream {
 }
 
 impl Server {
-    /// Where it is, in one spelling: two servers of one address are one, however the policy writes them.
+    /// Its address in canonical form: two spellings of one address are one server.
     pub fn address(&self) -> String {
         format!("{}:{}", self.host.to_ascii_lowercase(), self.port)
     }
@@ -139,7 +139,7 @@ impl Server {
         until > 0 && self.nanos(now) < until
     }
 
-    /// The server could not be connected to, or broke off before its answer. Returns whether it was up until now.
+    /// Records that the server was unreachable or failed before its answer. Returns whether it was up until now.
     pub fn failed(&self, now: Instant) -> bool {
         if self.is_set_aside(now) {
             // The request began before, or had no other server left.
@@ -151,13 +151,13 @@ impl Server {
         failures == 0
     }
 
-    /// Whether the server has answered since it last failed. The end of its pause alone does not make it one that
-    /// answers: an alert must not end before the trouble does.
+    /// Whether the server has answered since it last failed. The end of its pause does not count as an answer: an alert
+    /// must not end before the problem does.
     pub fn is_up(&self) -> bool {
         self.health.failures.load(Ordering::Relaxed) == 0
     }
 
-    /// The server answered. Returns whether it was down until now.
+    /// Records that the server answered. Returns whether it was down until now.
     pub fn answered(&self) -> bool {
         // Read first: a store on each request would make the cores pass the cache line around.
         if self.is_up() {

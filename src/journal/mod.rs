@@ -108,7 +108,7 @@ impl Journal {
         self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
     }
 
-    /// [`Journal::event`] with numbers among its values: a JSON line holds them as numbers, as an access line does.
+    /// Like [`Journal::event`], with numbers among its values: JSON lines contain them as numbers, as access lines do.
     pub fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
         self.write_event(level, message, fields.iter().copied());
     }

@@ -1,8 +1,8 @@
-//! Credentials that come in cleartext to a listener that sends clients to TLS.
+//! Refuses credentials that arrive in cleartext at a listener that redirects clients to TLS.
 //!
-//! A redirect would hide the mistake: the credential has been read on its way, and the client works on and nobody learns
-//! of it. So such a request is refused, and only a request without a credential is redirected (OWASP REST Security, HTTPS;
-//! ASVS 12.2.1).
+//! A redirect would hide the mistake: the network could read the credential, the client would keep working, and nobody
+//! would notice. Such a request is refused, and only requests without a credential are redirected (OWASP REST Security,
+//! HTTPS; ASVS 12.2.1).
 
 use super::{Handler, Policy};
 use crate::authenticate::csrf::is_unsafe;
@@ -11,9 +11,9 @@ use crate::route::host::is_own_machine;
 use http::header;
 
 impl Policy {
-    /// Whether a request carries a credential that this policy knows: `Authorization`, a cookie of the local authority, a
-    /// token where its route looks for one, or what an endpoint of the authority is sent in a body. To the machine that
-    /// asks, nothing crosses a network.
+    /// Whether a request carries a credential that this policy knows: `Authorization`, a cookie of the local authority,
+    /// a token where its route looks for one, or the body of a request to an endpoint of the authority. Requests to the
+    /// local machine are exempt, since they cross no network.
     pub fn carries_credential(&self, head: &Head<'_>) -> bool {
         if head.host.as_deref().is_some_and(is_own_machine) {
             return false;
@@ -35,7 +35,7 @@ impl Policy {
             || sources.query.as_deref().is_some_and(in_query)
     }
 
-    /// Whether one of the authority's cookies came.
+    /// Whether the request has one of the authority's cookies.
     fn has_cookie(&self, head: &Head<'_>) -> bool {
         let Some(names) = self.trust.cookies() else { return false };
         let fields = head.headers.get_all(header::COOKIE).iter();

@@ -1,13 +1,13 @@
-//! Every kind of finding, by its id: what `docs/findings.md` explains, and what a waiver may name.
+//! Lists every finding by its id. `docs/findings.md` explains them, and waivers name them.
 
-/// How a finding is taken.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The policy cannot be obeyed, or must not be. Never waived.
+    /// The policy cannot or must not be served. Never waived.
     Fault,
-    /// It can be served, and somebody may get in who should not, or something will break. Told at start as well.
+    /// The policy can be served, but it may let somebody in by mistake, or something will break. Also logged at start.
     Weakness,
-    /// It could be better. Told by `check` alone.
+    /// A possible improvement. Only `check` reports it.
     Advice,
 }
 
@@ -124,7 +124,7 @@ pub const ALL: [(&str, Kind); 106] = [
 /// The page that explains every finding.
 const DOCS: &str = include_str!("../../docs/findings.md");
 
-/// The paragraph of the documentation that explains a finding, without its heading; none for an unknown id.
+/// The paragraph of the documentation that explains a finding, without its heading; `None` for an unknown id.
 pub fn paragraph(id: &str) -> Option<&'static str> {
     kind(id)?;
     let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
@@ -133,7 +133,7 @@ pub fn paragraph(id: &str) -> Option<&'static str> {
     Some(section[..end].trim())
 }
 
-/// How a finding of this id is taken; none for an id that there is not.
+/// The severity of the finding with this id; `None` for an unknown id.
 pub fn kind(id: &str) -> Option<Kind> {
     ALL.binary_search_by_key(&id, |(known, _)| known).ok().map(|position| ALL[position].1)
 }

@@ -133,7 +133,7 @@ pub struct Front {
     pub slashes: Slashes,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Box<[Cidr]>,
-    /// Names by which the admin listener may be asked, beside its addresses.
+    /// Values of `Host` that the admin listener accepts besides its addresses.
     pub admin_hosts: Box<[Box<str>]>,
     /// `Strict-Transport-Security`, unless it is turned off.
     pub hsts: Option<HeaderValue>,
@@ -148,8 +148,8 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether what comes by this scheme is sent to TLS. Both count: that of the listener, and that which a trusted proxy
-    /// says its client used.
+    /// Whether requests with this scheme are redirected to TLS. The scheme of the listener counts, and so does the
+    /// client's scheme according to a trusted proxy.
     pub fn redirects(&self, scheme: Scheme) -> bool {
         self.redirect && scheme == Scheme::Http
     }
@@ -162,7 +162,7 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a trusted proxy's question, which has more fields than the request that it is about.
+    /// Reads the head of a trusted proxy's question, which has more fields than the original request.
     ///
     /// # Errors
     /// As [`Head::read`].

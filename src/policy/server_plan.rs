@@ -18,7 +18,7 @@ pub struct ServerPlan {
     pub admin: Vec<SocketAddr>,
     /// Whether cleartext is sent to TLS instead of served.
     pub redirect: bool,
-    /// The port of https that clients reach; that of the first address where it is not given.
+    /// The https port that clients use; absent, that of the first address.
     pub public_port: Option<u16>,
     /// The certificate; none: a self-signed one under the state folder.
     pub certificate: Option<Files>,

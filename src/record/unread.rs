@@ -1,5 +1,5 @@
-//! What is logged and answered where there is no request to make a record of: the bytes were not HTTP/1.1, or the head
-//! did not come in time.
+//! Logs and answers requests that cannot be parsed into a record: the bytes were not HTTP/1.1, or the head did not
+//! arrive in time.
 
 use crate::accept::Connection;
 use crate::clock::Now;
@@ -12,7 +12,7 @@ use crate::respond::{self, Format};
 use crate::worker::Worker;
 use http::{HeaderValue, Method, header};
 
-/// Counts and logs a refusal with what is known, and returns the answer as it goes over HTTP/1.1.
+/// Counts and logs a refusal with the known facts, and returns the HTTP/1.1 answer.
 pub fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
     let id = worker.request_ids().next().header();
     worker.counters().unrouted.record(&denial);
@@ -53,8 +53,8 @@ pub fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: 
     answer(&denial, &id)
 }
 
-/// The method and the path, without its query, of bytes that may hold a request line. Each is empty where it cannot be
-/// made out.
+/// The method and the path, without its query, of bytes that may hold a request line. Each is empty if it cannot be
+/// determined.
 fn request_line(read: &[u8]) -> (&[u8], &[u8]) {
     let line = read.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');

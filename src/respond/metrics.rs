@@ -420,12 +420,9 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.clients_left,
         ),
-        (
-            "portcullis_requests_in_progress",
-            "Requests whose answer is not complete yet, now.",
-            Kind::Gauge,
-            |w| &w.requests_in_progress,
-        ),
+        ("portcullis_requests_in_progress", "Requests whose answer is not complete yet.", Kind::Gauge, |w| {
+            &w.requests_in_progress
+        }),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
@@ -443,7 +440,7 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     for (waited_for, pick) in timeouts {
         out.sample(&[("waited_for", waited_for)], sum(pick));
     }
-    let help = "HTTP/2 streams reset because something did not come in time.";
+    let help = "HTTP/2 streams reset because a deadline passed.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);
     out.sample(&[("waited_for", "reader")], sum(|worker| &worker.stream_reader_timeouts));
     out.family("portcullis_tls_failures_total", "TLS handshakes that failed, by reason.", Kind::Counter);

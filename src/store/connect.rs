@@ -248,7 +248,10 @@ fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
     if mode & 0o077 != 0 {
         return Err(StoreError::trouble(
             Reason::Other,
-            format!("{}: others than its owner may use it (mode {mode:o}): chmod 600 it", path.display()),
+            format!(
+                "{}: accessible to users other than its owner (mode {mode:o}): chmod 600 it",
+                path.display()
+            ),
         ));
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fault)?;

@@ -143,14 +143,13 @@ impl From<sqlx::Error> for StoreError {
                 Reason::Other,
                 "a part of the store's URL cannot be used: see its host, port and ssl options".into(),
             ),
-            sqlx::Error::PoolTimedOut => Self::trouble(
-                Reason::NoConnection,
-                "the database gave no connection in time, or all are in use".into(),
-            ),
+            sqlx::Error::PoolTimedOut => {
+                Self::trouble(Reason::NoConnection, "no database connection became available in time".into())
+            }
             sqlx::Error::Database(fault) => {
                 let code = fault.code().unwrap_or_default();
                 let hint = hint(&code, fault.message());
-                let why = format!("the database says: {} ({code}){hint}", fault.message());
+                let why = format!("the database reports: {} ({code}){hint}", fault.message());
                 match reason_of(&code) {
                     Some(reason) => Self::trouble(reason, why),
                     None => Self::Broken(why),
@@ -201,7 +200,7 @@ fn hint(code: &str, message: &str) -> &'static str {
             "; this is PgBouncer: add extra_float_digits to its ignore_startup_parameters"
         }
         "42P05" | "26000" => {
-            "; a pooler lends connections for a transaction at a time: add ?pool_mode=transaction to the store's URL"
+            "; a pooler assigns connections per transaction: add ?pool_mode=transaction to the store's URL"
         }
         _ => "",
     }

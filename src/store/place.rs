@@ -13,7 +13,7 @@ const POOL_MODE: &str = "pool_mode";
 /// Options of a URL that the driver understands.
 pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
     let options = AnyConnectOptions::from_str(url)
-        .map_err(|_| StoreError::trouble(Reason::Other, "the store's URL is no URL".to_owned()))?;
+        .map_err(|_| StoreError::trouble(Reason::Other, "the store's URL is not a valid URL".to_owned()))?;
     Ok(options.disable_statement_logging())
 }
 

@@ -176,7 +176,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
                 Some(nth) => Unusable {
                     part: Part::Certificate,
                     found: format!(
-                        "{}: the server's own certificate is number {}, behind those of its authorities",
+                        "{}: the server's own certificate is number {}, after those of its authorities",
                         files.certificate.display(),
                         nth + 1
                     ),
@@ -254,7 +254,7 @@ fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
             "the certificate's file here, and the key's in `key`".to_owned(),
         ),
         () if holds(bytes, "BEGIN CERTIFICATE REQUEST") || holds(bytes, "BEGIN NEW CERTIFICATE REQUEST") => {
-            ("holds a certificate request", "the certificate that the authority made of it".to_owned())
+            ("holds a certificate request", "the certificate that the authority issued for it".to_owned())
         }
         () if holds(bytes, "BEGIN PUBLIC KEY") => ("holds a public key", "the certificate's file".to_owned()),
         () if holds(bytes, "BEGIN PKCS7") => (
@@ -262,7 +262,7 @@ fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
             format!("PEM certificates: openssl pkcs7 -print_certs -in {path} -out {path}.pem"),
         ),
         () if is_der(bytes) => {
-            ("is DER and not PEM", format!("PEM: openssl x509 -inform der -in {path} -out {path}.pem"))
+            ("is DER, not PEM", format!("PEM: openssl x509 -inform der -in {path} -out {path}.pem"))
         }
         () => ("holds no certificate", "a PEM file with BEGIN CERTIFICATE".to_owned()),
     }
@@ -274,7 +274,7 @@ fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
     match () {
         () if bytes.is_empty() => ("is empty", "a PEM file of the private key".to_owned()),
         () if is_encrypted(bytes) => (
-            "is encrypted, and nobody is there to type its passphrase",
+            "is encrypted, and the gateway cannot ask for its passphrase",
             format!("a key without passphrase, with mode 600: openssl pkey -in {path} -out {path}.plain"),
         ),
         () if holds(bytes, "BEGIN OPENSSH PRIVATE KEY") => {
@@ -286,7 +286,7 @@ fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
         ),
         () if holds(bytes, "BEGIN PUBLIC KEY") => ("holds a public key", "the private key's file".to_owned()),
         () if is_der(bytes) => {
-            ("is DER and not PEM", format!("PEM: openssl pkey -inform der -in {path} -out {path}.pem"))
+            ("is DER, not PEM", format!("PEM: openssl pkey -inform der -in {path} -out {path}.pem"))
         }
         () => ("holds no private key in PEM", "a PEM file of the private key".to_owned()),
     }

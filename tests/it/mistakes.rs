@@ -151,7 +151,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             "warning",
             "empty_list",
             11,
-            &["asks for no role"],
+            &["requires no role"],
         ),
         (
             format!("{}{ECHO}{ROUTE}methods = []\n", issuer("")),

@@ -43,8 +43,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().claim("iss", json!("https://id.test")).sign(),
             "unknown_issuer",
-            "iss is 'https://id.test'; known: 'https://id.test/' (they differ by a slash at the end or by upper and lower \
-             case)",
+            "iss is 'https://id.test'; known: 'https://id.test/' (they differ by a trailing slash or by case)",
         ),
         (good().claim("aud", json!("other")).sign(), "wrong_audience", "aud is 'other'; wanted: 'orders'"),
         (
@@ -83,7 +82,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().claim("roles", json!({ "admin": {} })).sign(),
             "insufficient_role",
-            "the route asks for any role of admin; the caller's roles: [] (the claim is an object, and its names are not read)",
+            "the route asks for any role of admin; the caller's roles: [] (the claim is an object, and its names are ignored)",
         ),
         (
             good().claim("roles", json!("user admin")).sign(),
@@ -162,7 +161,7 @@ fn a_missing_token_says_what_came_in_its_place() {
     for (field, words) in [
         ("Token s3cret", json!("Authorization has the scheme Token, not Bearer")),
         ("Basic czNjcmV0", json!("Authorization has the scheme Basic, not Bearer")),
-        (&bare, json!("Authorization has a bare token: \"Bearer \" is missing before it")),
+        (&bare, json!("Authorization has a bare token without \"Bearer \" before it")),
         ("s3cret", json!("Authorization has one word of 6 bytes and no scheme")),
     ] {
         let answer = Request::get("/guarded").header("Authorization", field).to(gateway.http());

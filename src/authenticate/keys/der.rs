@@ -29,7 +29,7 @@ impl KeySet {
             );
         }
         if text.contains("BEGIN RSA PUBLIC KEY") {
-            return Err("a key in the form of PKCS#1 (BEGIN RSA PUBLIC KEY): turn it into BEGIN PUBLIC KEY \
+            return Err("a key in PKCS#1 format (BEGIN RSA PUBLIC KEY): turn it into BEGIN PUBLIC KEY \
                         (openssl rsa -RSAPublicKey_in -pubout)"
                 .to_owned());
         }
@@ -54,16 +54,18 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
     // 6.3.1.1); with it the library would take no signature at all.
     let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
     if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
-        return Err("an RSA key that is not of 2048 to 8192 bits".to_owned());
+        return Err("an RSA key of fewer than 2048 or more than 8192 bits".to_owned());
     }
     let odd = |number: &[u8]| number.last().is_some_and(|last| last & 1 == 1);
     if !odd(modulus) {
-        return Err("an RSA modulus that is even, and so none".to_owned());
+        return Err("an invalid RSA modulus: it is even".to_owned());
     }
     // The library takes exponents of up to 33 bits; with a longer one it would take no signature at all.
     let short = exponent.len() < 5 || exponent.len() == 5 && exponent[0] == 1;
     if !odd(exponent) || exponent == [1] || !short {
-        return Err("an RSA exponent that is none: odd, from 3 to 33 bits of length".to_owned());
+        return Err(
+            "an invalid RSA exponent: it must be odd, at least 3, and at most 33 bits long".to_owned()
+        );
     }
     Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
 }
@@ -72,17 +74,17 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
 pub(super) fn no_secret(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii_start();
     if text.starts_with(b"-----BEGIN ") {
-        return Some("a file in PEM, not a secret: a public key is given as public_key");
+        return Some("a PEM file, not a secret: a public key belongs in public_key");
     }
     if text.starts_with(b"ssh-") || text.starts_with(b"ecdsa-sha2-") {
-        return Some("a public key of SSH, not a secret: it is given as public_key, in PEM");
+        return Some("an SSH public key, not a secret: it belongs in public_key, in PEM");
     }
     if public_key(secret).is_ok() {
-        return Some("a public key in DER, not a secret: it is given as public_key, in PEM");
+        return Some("a public key in DER, not a secret: it belongs in public_key, in PEM");
     }
     let json = if text.starts_with(b"{") { serde_json::from_slice::<Value>(text).ok() } else { None };
     if json.is_some_and(|json| json.get("kty").is_some() || json.get("keys").is_some()) {
-        return Some("a JSON Web Key, not a secret: a key set is given as jwks");
+        return Some("a JSON Web Key, not a secret: a key set belongs in jwks");
     }
     None
 }
@@ -102,7 +104,7 @@ pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
 
 /// A SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) into a key of the kind that its object identifier names.
 fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
-    let none = || "a public key of a kind that is not known here: RSA, P-256 or Ed25519".to_owned();
+    let none = || "a public key of a kind that is not known here: use RSA, P-256 or Ed25519".to_owned();
     let (header, key) = spki_parts(spki).ok_or_else(none)?;
     /// rsaEncryption (RFC 8017 appendix A.1), NULL.
     const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];

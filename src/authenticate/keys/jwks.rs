@@ -106,7 +106,7 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> String {
         return "UTF-16: save the file as UTF-8".to_owned();
     }
     if text.trim_ascii_start().starts_with(b"-----BEGIN ") {
-        return "PEM, not JSON: a public key in PEM is given as public_key = \"file:FILE\"".to_owned();
+        return "PEM, not JSON: for a public key in PEM set public_key = \"file:FILE\"".to_owned();
     }
     format!("no JSON: {error}")
 }
@@ -144,7 +144,7 @@ fn is_for_encryption(key: &Map<String, Value>) -> bool {
 
 /// Reads one key of a set.
 fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Unused> {
-    let key = key.as_object().ok_or_else(|| "no object".to_owned())?;
+    let key = key.as_object().ok_or_else(|| "not an object".to_owned())?;
     if is_for_encryption(key) {
         return Err(Unused::Encryption);
     }
@@ -164,8 +164,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Unu
     }
     let algorithm = algorithm(key)?;
     if algorithm != Algorithm::HS256 && key.contains_key("d") {
-        let why =
-            "a private key: only its public half belongs here, and a new one where others could read it";
+        let why = "a private key: only its public half belongs here; replace it if others may have read it";
         return Err(why.to_owned().into());
     }
     if !accepted.contains(&algorithm) {
@@ -194,7 +193,7 @@ fn algorithm(key: &Map<String, Value>) -> Result<Algorithm, String> {
         && named != algorithm.as_str()
         && !(algorithm == Algorithm::EdDSA && named == ED25519)
     {
-        return Err(format!("its alg {named} is not what its kty is used for here, {algorithm}"));
+        return Err(format!("its alg {named} does not match its kty, which is used for {algorithm}"));
     }
     Ok(algorithm)
 }

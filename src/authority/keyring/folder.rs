@@ -129,8 +129,8 @@ impl Folder {
         if mode & 0o022 != 0 {
             // Whoever puts a key there could sign as the authority.
             return Err(format!(
-                "{}: others than its owner may write to it (mode {:o}): chmod 700 it; or, where the system sets the mode (a volume with \
-                 fsGroup), name a folder below it as [state] dir, which the gateway makes",
+                "{}: writable by users other than its owner (mode {:o}): chmod 700 it; or, if the system sets the mode (a volume with \
+                 fsGroup), set [state] dir to a folder below it, which the gateway creates",
                 self.0.display(),
                 mode & 0o7777
             ));
@@ -235,7 +235,7 @@ impl Folder {
         let mode = metadata.permissions().mode();
         if mode & 0o077 != 0 {
             return Err(format!(
-                "{}: others than its owner may read it (mode {:o}): chmod 600 it, and revoke it if others had the chance",
+                "{}: readable by users other than its owner (mode {:o}): chmod 600 it, and revoke it if others may have read it",
                 path.display(),
                 mode & 0o777
             ));

@@ -1,4 +1,4 @@
-//! The documents of the login page, on the card that all pages of the gateway are.
+//! The documents of the login page, on the card that all pages of the gateway use.
 
 use crate::respond::page::card::Card;
 

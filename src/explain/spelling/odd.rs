@@ -70,8 +70,7 @@ pub(super) fn hosts(host: &str) -> Vec<String> {
     odd
 }
 
-/// Hosts that are not this one, as a client may name them: one that no policy knows, and one of each domain that this one
-/// is in.
+/// Other hosts that a client may name: one that no policy knows, and one in each parent domain of this host.
 pub(super) fn others(host: &str) -> Vec<String> {
     let domains =
         host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));

@@ -45,7 +45,12 @@ pub(super) fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &
                 Ok(name) if !is_ours(&name) => named.push(name),
                 Ok(_) | Err(_) => {
                     let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
-                    faults.fault("bad_header", &key, format!("\"{name}\", which means something else"), hint);
+                    faults.fault(
+                        "bad_header",
+                        &key,
+                        format!("\"{name}\", which already has another meaning"),
+                        hint,
+                    );
                 }
             },
         }

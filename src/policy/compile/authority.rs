@@ -328,7 +328,7 @@ fn keyring(
     match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
         Ok(keyring) => Some(keyring.scheduled(schedule)),
         Err(why) => {
-            let hint = "a [state] dir that belongs to the gateway's user (chown), with mode 700";
+            let hint = "use a [state] dir that belongs to the gateway's user (chown), with mode 700";
             faults.fault("no_signing_key", "state.dir", why, hint);
             None
         }

@@ -1,4 +1,4 @@
-//! `[tls] certificate` and `key`: whether clients will take them.
+//! Checks whether clients will accept `[tls] certificate` and `key`.
 
 use super::{Faults, private};
 use crate::clock::Now;
@@ -8,10 +8,10 @@ use crate::tls::{Certificates, Files, Invalid, Part, Validity, names_other};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 
-/// Of more names that a certificate lacks only the first are told.
+/// The maximum number of missing names that are reported.
 const NAMES_TOLD: usize = 3;
 
-/// The files of the certificate; none for a self-signed one.
+/// The files of the certificate; `None` for a self-signed one.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let Tls { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
@@ -61,7 +61,7 @@ fn validity(own: &CertificateDer<'_>, now: u64, faults: &mut Faults<'_>) {
                 "certificate_expired",
                 "tls.certificate",
                 found,
-                "a renewed certificate; a running gateway shows it within a second",
+                "renew the certificate; a running gateway uses it within a second",
             );
         }
         Invalid::NotYet(_) => {
@@ -69,19 +69,19 @@ fn validity(own: &CertificateDer<'_>, now: u64, faults: &mut Faults<'_>) {
                 "certificate_not_yet_valid",
                 "tls.certificate",
                 found,
-                "this machine's clock, or a certificate that holds now",
+                "check this machine's clock, or use a certificate that is valid now",
             );
         }
     }
 }
 
-/// The hosts that the policy says it serves: those of routes, and that of the authority.
+/// The hosts that the policy serves: those of routes, and that of the authority.
 fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     let mut asked: BTreeMap<String, String> = BTreeMap::new();
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // Any one name below it will do: a certificate covers all of one level or none.
+            // Any one name below it is sufficient: a certificate covers all names of one level or none.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };
@@ -115,7 +115,7 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     faults.warn(
         "certificate_name",
         "tls.certificate",
-        format!("is for {is_for}, and not for {}: clients refuse it there", told(&lacking)),
-        "a certificate with every name that clients use",
+        format!("covers {is_for}, but not {}: clients refuse it there", told(&lacking)),
+        "a certificate that covers every name that clients use",
     );
 }

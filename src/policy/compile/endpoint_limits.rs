@@ -1,4 +1,4 @@
-//! Which rate limits the authority's endpoints have: those that the policy names, else one of ours.
+//! Selects the rate limits of the authority's endpoints: those that the policy names, otherwise a default.
 
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
@@ -8,18 +8,18 @@ use crate::config::place::nearest;
 use crate::limit::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A limit that an endpoint has where the policy names none: by `client_ip`. A `[rate_limit.NAME]` of this name in the
-/// policy takes its place.
+/// A default limit by `client_ip`, for endpoints without a limit in the policy. A `[rate_limit.NAME]` with this name in
+/// the policy replaces it.
 struct Preset {
     name: &'static str,
     rate: &'static str,
 }
 
-/// A password is hashed for each, and each that succeeds leaves a session in the store for a day.
+/// Each login hashes a password, and each successful one leaves a session in the store for a day.
 const LOGIN: Preset = Preset { name: "auth_login", rate: "120/m" };
-/// What a person's browser or app asks: a house full of people stays far below it.
+/// Requests of a person's browser or app: a house full of people stays far below this rate.
 const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
-/// What services ask, each for many people from one address.
+/// Requests of services, each on behalf of many people from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
 const PRESETS: [Preset; 3] = [LOGIN, SESSION, SERVICE];
@@ -35,17 +35,17 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // Answered from memory, on the core that was asked; and a verdict by the limits of the route that it is about, for
-        // a proxy that asks once for each request of everybody.
+        // The first two are answered from memory, on the receiving core. A verdict counts toward the limits of its
+        // route, since one proxy asks for the requests of all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }
 }
 
-/// Whose choice an endpoint's limits are.
+/// The origin of an endpoint's limits.
 enum Choice<'f> {
-    /// The policy's, under this key; none of them where the list is empty.
+    /// The policy, under this key; no limits if the list is empty.
     Policy(String, &'f [String]),
-    /// Ours.
+    /// The defaults.
     Preset(Option<Preset>),
 }
 
@@ -59,7 +59,7 @@ fn choice(table: &AuthorityTable, facts: Facts) -> Choice<'_> {
     }
 }
 
-/// The limits of ours that some endpoint has, as the policy would write them, but those that it writes itself.
+/// The default limits in use, as the policy would write them, without those that it defines itself.
 pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitTable> {
     let used = preset_names(file);
     let tables = PRESETS.into_iter().filter(|preset| used.contains(preset.name));
@@ -72,7 +72,7 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitTable> {
         .collect()
 }
 
-/// The names of the limits of ours that some endpoint has, whoever defines them.
+/// The names of the default limits in use, including those that the policy redefines.
 pub(super) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     let Some(table) = &file.authority else { return BTreeSet::new() };
     let chosen = Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
@@ -97,7 +97,7 @@ pub(super) fn limits_of(
     }
 }
 
-/// Refuses limits of endpoints that are not there.
+/// Refuses limits of endpoints that do not exist.
 pub(super) fn unknown_endpoints(table: &AuthorityTable, faults: &mut Faults<'_>) {
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -112,7 +112,7 @@ pub(super) fn unknown_endpoints(table: &AuthorityTable, faults: &mut Faults<'_>)
     }
 }
 
-/// Where the policy takes every limit off logging in; the key under which it does.
+/// The key by which the policy removes every limit from the login, if it does.
 pub(super) fn unlimited_login(table: &AuthorityTable) -> Option<String> {
     match choice(table, Endpoint::Login.facts()) {
         Choice::Policy(key, []) => Some(key),

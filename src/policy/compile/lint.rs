@@ -273,7 +273,7 @@ mod tests {
         let no_limit =
             text(&[("rate_limits = [\"login\"]\n", "limits = { login = [], token = [\"login\"] }\n")], "");
         assert_eq!(found(&no_limit), [("login_unlimited", "authority.limits.login".to_owned())]);
-        // Without a word about it, it has the default; which the policy may define itself.
+        // Without a setting it has the default, which the policy may define itself.
         let default = text(
             &[("rate_limits = [\"login\"]\n", ""), ("[rate_limit.login]", "[rate_limit.auth_login]")],
             "",

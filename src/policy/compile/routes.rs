@@ -48,7 +48,7 @@ impl Counted {
         Self { known, cores }
     }
 
-    /// For how many cores.
+    /// The number of cores.
     pub(super) fn cores(&self) -> usize {
         self.cores
     }
@@ -101,12 +101,12 @@ pub(super) fn compile(
         person(&key, table, terms, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
-            // Beside an identity that was verified, a service could believe one that was not.
+            // A service could believe an unverified identity in place of the verified one.
             faults.fault(
                 "impossible_rule",
                 &format!("{key}.pass_authorization"),
-                "on a route where the gateway reads credentials",
-                "access = \"public\" for a service with a login of its own; or [identity] forward_token",
+                "on a route where the gateway itself reads credentials",
+                "access = \"public\" for a service with its own login; or [identity] forward_token",
             );
         }
         let audience = audiences.get(&table.upstream).cloned();

@@ -67,7 +67,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
     }
 }
 
-/// The names of the admin listener, each in its one spelling.
+/// The names of the admin listener, in canonical form.
 fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     let mut hosts = Vec::new();
     for (index, written) in file.server.admin_hosts.iter().enumerate() {
@@ -101,8 +101,8 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
             Some((Kind::Method | Kind::Target | Kind::Proxy, _)) => faults.fault(
                 "bad_header",
                 &key,
-                format!("\"{text}\", by which a request passes for another one"),
-                "only fields about the client or its way",
+                format!("\"{text}\", which makes a request pass for a different one"),
+                "only fields about the client or its connection",
             ),
             Some(_) if is_written || name == FORWARDED => faults.fault(
                 "bad_header",
@@ -114,7 +114,7 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
             None => faults.fault(
                 "bad_header",
                 &key,
-                format!("\"{text}\", which passes from everybody"),
+                format!("\"{text}\", which passes from every client"),
                 "leave it out: docs/identity.md lists the fields that are removed",
             ),
         }
@@ -124,7 +124,7 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
             "unused",
             "identity.pass",
             "fields of trusted proxies, and [server] trusted_proxies names none",
-            "the proxy that sends them, or nothing here",
+            "name the proxy that sends them, or leave this out",
         );
     }
     passing.into()
@@ -184,7 +184,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             "redirect_port",
             "server.https",
             format!("several ports: cleartext is redirected to the first, {}", https[0].port()),
-            "public_port = the port that clients reach, or that one first here",
+            "set public_port to the port that clients reach, or list that port first here",
         );
     }
     for (key, duration) in [

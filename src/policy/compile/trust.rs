@@ -447,8 +447,8 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
                 faults.warn(
                     "white_space",
                     key,
-                    "white space at an end of the secret: it is a part of it (one newline at the end of a file is not)",
-                    "the same secret without it, unless whoever else uses it has it too",
+                    "the secret begins or ends with white space, which is part of it (except one newline at the end of a file)",
+                    "remove it, unless other users of the secret have it too",
                 );
             }
             let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));

@@ -29,16 +29,16 @@ fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
     (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
 }
 
-/// What goes on from the policy before this one.
+/// State carried over from the previous policy.
 struct Known {
     servers: Servers,
     /// By the upstream's name.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
-    /// How many cores there are.
+    /// The number of cores.
     cores: usize,
 }
 
-/// `cores` is the number of cores that run, whatever the file says by now.
+/// `cores` is the number of running cores, even if the file has changed.
 pub(super) fn compile(
     file: &File,
     before: &[Arc<Upstream>],
@@ -167,7 +167,7 @@ fn without_password(text: &str) -> Cow<'_, str> {
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
-    // A slash after the host is the empty path, and no other.
+    // A slash after the host is the empty path, and not any other.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {

@@ -23,16 +23,16 @@ pub(super) fn render(out: &mut Exposition) {
     let micros = used.tv_sec.saturating_mul(1_000_000).saturating_add(used.tv_nsec / 1_000);
     out.sample_seconds(&[], u64::try_from(micros).unwrap_or(0));
     if let Some(bytes) = resident_memory() {
-        out.family("process_resident_memory_bytes", "Memory that the process holds.", Kind::Gauge);
+        out.family("process_resident_memory_bytes", "Resident memory of the process.", Kind::Gauge);
         out.sample(&[], bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        out.family("process_open_fds", "Files that the process has open.", Kind::Gauge);
+        out.family("process_open_fds", "Open files of the process.", Kind::Gauge);
         // The folder itself is open while it is read.
         out.sample(&[], u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
-        out.family("process_max_fds", "Files that the process may have open.", Kind::Gauge);
+        out.family("process_max_fds", "Maximum number of open files of the process.", Kind::Gauge);
         out.sample(&[], most);
     }
     out.family("process_start_time_seconds", "When the process started, in seconds since 1970.", Kind::Gauge);

@@ -19,31 +19,31 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     let families: [(&'static str, &'static str, Kind, Pick); 5] = [
         (
             "portcullis_upstream_connections_total",
-            "Connections to upstream servers that were made.",
+            "Connections opened to upstream servers.",
             Kind::Counter,
             |shard| shard.connections.get(),
         ),
         (
             "portcullis_upstream_connections_open",
-            "Connections to upstream servers that are open or being opened, now.",
+            "Connections to upstream servers that are open or being opened.",
             Kind::Gauge,
             |shard| shard.open.get(),
         ),
         (
             "portcullis_upstream_requests_waiting",
-            "Requests that wait for a connection to an upstream server, now.",
+            "Requests waiting for a connection to an upstream server.",
             Kind::Gauge,
             |shard| shard.waiting.get(),
         ),
         (
             "portcullis_upstream_retries_total",
-            "Requests that were sent again because a server broke off before its answer.",
+            "Requests retried because a server failed before its answer.",
             Kind::Counter,
             |shard| shard.retries.get(),
         ),
         (
             "portcullis_upstream_cookies_removed_total",
-            "Set-Cookie fields under a name of the gateway that were removed from upstreams' answers.",
+            "Set-Cookie fields with the gateway's cookie names, removed from upstreams' answers.",
             Kind::Counter,
             |shard| shard.cookies_removed.get(),
         ),
@@ -54,21 +54,21 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             out.sample(&[("upstream", &*upstream.name)], upstream.counters.sum(pick));
         }
     }
-    let help = "Connections to upstream servers that could not be made.";
+    let help = "Failed connection attempts to upstream servers.";
     out.family("portcullis_upstream_connect_failures_total", help, Kind::Counter);
     for upstream in upstreams {
         for (reason, count) in upstream.counters.connect_failures() {
             out.sample(&[("upstream", &*upstream.name), ("reason", reason)], count);
         }
     }
-    let help = "Answers of upstreams that broke off after their head: the client's answer was cut.";
+    let help = "Truncated answers of upstreams: they failed after the head, and so did the client's answer.";
     out.family("portcullis_upstream_broken_answers_total", help, Kind::Counter);
     for upstream in upstreams {
         for (reason, count) in upstream.counters.broken() {
             out.sample(&[("upstream", &*upstream.name), ("reason", reason)], count);
         }
     }
-    let help = "Time from a request's first reading to the head of its upstream's answer.";
+    let help = "Time from the head of a request to the head of its upstream's answer.";
     out.family("portcullis_upstream_duration_seconds", help, Kind::Histogram);
     for upstream in upstreams.iter().filter(|upstream| upstream.counters.used().next().is_some()) {
         let shards = upstream.counters.used().map(|shard| &shard.durations);

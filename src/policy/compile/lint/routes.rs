@@ -96,7 +96,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
             continue;
         }
-        // All routes of that very place: what none of them is for is refused.
+        // All routes of the same place: methods that none of them serves are refused.
         let same = entries
             .iter()
             .map(|(matcher, _)| matcher)
@@ -119,7 +119,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 if refused.len() == 1 { "is" } else { "are" },
                 general.name
             ),
-            "a route for these methods of that path, if they are to pass",
+            "add a route for these methods of that path, if they should pass",
         );
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "login_unlimited",
             &key,
             "nothing bounds how fast an address may try to log in, but the throttle of single accounts",
-            "nothing, for the default of 120/m; or the name of a [rate_limit.NAME] by \"client_ip\"",
+            "leave it out for the default of 120/m, or name a [rate_limit.NAME] by \"client_ip\"",
         );
     }
     let origins = authority.origins.iter().enumerate().filter(|_| authority.cookies);
@@ -115,7 +115,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Roles and subjects of several issuers are names of one space, unless the policy keeps them apart.
+/// Roles and subjects of several issuers share one namespace, unless the policy separates them.
 fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     let count = file.issuer.len() + usize::from(file.authority.is_some());
     if count < 2 {
@@ -138,9 +138,9 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
                 if first.roles.is_empty() && list == "roles" { "all_roles" } else { list }
             ),
             format!(
-                "route \"{name}\"{more} asks for {list}, and each of {count} issuers can give them to anybody"
+                "route \"{name}\"{more} requires {list}, and each of {count} issuers can grant them to anybody"
             ),
-            "claims = { iss = \"…\" } on routes that one issuer alone is to open",
+            "claims = { iss = \"…\" } on routes that only one issuer should open",
         );
     }
     if file.identity.issuer.is_empty() && !file.identity.subject.is_empty() {
@@ -148,9 +148,9 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
             "issuer_not_told",
             "identity.issuer",
             format!(
-                "empty, with {count} issuers: to a service a subject of one is the same as that of another"
+                "empty, with {count} issuers: services cannot distinguish a subject of one from the same subject of another"
             ),
-            "\"X-Auth-Issuer\", and a service that looks at both",
+            "\"X-Auth-Issuer\", and services that use both headers",
         );
     }
 }

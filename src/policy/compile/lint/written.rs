@@ -1,4 +1,4 @@
-//! What can be obeyed as it is written, and was hardly meant so.
+//! Finds settings that are valid but probably not intended.
 
 use super::Subject;
 use crate::config::file::{File, Literal};
@@ -14,27 +14,27 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     white_space(file, faults);
 }
 
-/// An empty list looks like a rule, and is none.
+/// An empty list looks like a rule, but requires nothing.
 fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let lists = [
-            ("roles", route.roles.is_empty(), "asks for no role"),
-            ("all_roles", route.all_roles.is_empty(), "asks for no role"),
-            ("scopes", route.scopes.is_empty(), "asks for no scope"),
-            ("claims", route.claims.is_empty(), "asks for no claim"),
-            ("methods", route.methods.is_empty(), "stands for every method"),
+            ("roles", route.roles.is_empty(), "requires no role"),
+            ("all_roles", route.all_roles.is_empty(), "requires no role"),
+            ("scopes", route.scopes.is_empty(), "requires no scope"),
+            ("claims", route.claims.is_empty(), "requires no claim"),
+            ("methods", route.methods.is_empty(), "matches every method"),
         ];
         for (name, is_empty, means) in lists {
             let key = format!("route[{index}].{name}");
             if is_empty && faults.loaded.places.is_given(&key) {
-                let hint = format!("the names that are meant; or no {name}, which says the same");
+                let hint = format!("list the intended names, or leave {name} out, which means the same");
                 faults.warn("empty_list", &key, format!("an empty list {means}"), hint);
             }
         }
     }
 }
 
-/// A method that no client sends covers no request.
+/// A method that no client sends matches no request.
 fn methods(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         for (nth, method) in route.methods.iter().enumerate() {
@@ -44,14 +44,14 @@ fn methods(file: &File, faults: &mut Faults<'_>) {
             let known: Vec<&str> = known_methods().collect();
             let near = nearest(&method.to_ascii_uppercase(), &known);
             let near = near.map(|near| format!("\"{near}\", the nearest one; ")).unwrap_or_default();
-            let hint = format!("{near}or a waiver, if clients do send it");
+            let hint = format!("{near}or waive this, if clients do send it");
             let key = format!("route[{index}].methods[{nth}]");
-            faults.warn("unknown_method", &key, format!("\"{method}\" is no registered method"), hint);
+            faults.warn("unknown_method", &key, format!("\"{method}\" is not a registered method"), hint);
         }
     }
 }
 
-/// `/items/:id` is how other routers write a parameter.
+/// Other routers write a parameter as `/items/:id`.
 fn colons(file: &File, faults: &mut Faults<'_>) {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(is_word);
@@ -61,21 +61,21 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
             faults.warn(
                 "colon_parameter",
                 &format!("route[{index}].path"),
-                format!("`:{name}` is a literal segment here, and covers no other"),
+                format!("`:{name}` is a literal segment here, and matches only itself"),
                 format!("`{{{name}}}` for a parameter"),
             );
         }
     }
 }
 
-/// Names are compared exactly, and nobody sees white space at an end.
+/// Names are compared exactly, and leading or trailing white space is invisible.
 fn white_space(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: &dyn Fn() -> String, text: &str| {
         if text.trim() != text {
             faults.warn(
                 "white_space",
                 &key(),
-                format!("white space at an end of {text:?}: it is a part of the name"),
+                format!("{text:?} begins or ends with white space, which is part of the name"),
                 format!("{:?}", text.trim()),
             );
         }
