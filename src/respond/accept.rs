@@ -1,4 +1,5 @@
-//! The form in which a client can read a refusal, by its `Content-Type` and `Accept`, and whether a person waits for a page.
+//! Chooses the form of a refusal by the request's `Content-Type` and `Accept`, and detects whether a person waits for a
+//! page.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -18,13 +19,13 @@ pub enum Format {
     Html,
     /// The trailers-only answer of a gRPC call.
     Grpc,
-    /// The same for a gRPC-Web call, whose clients look for their own media type.
+    /// The same for a gRPC-Web call, whose clients require their own media type.
     GrpcWeb,
 }
 
 impl Format {
-    /// The form that the request asks for. A gRPC call says so in `Content-Type`. A browser names `text/html` in `Accept` and
-    /// prefers it to JSON. Every other client gets a problem document.
+    /// The form that the request asks for. A gRPC call is recognised by its `Content-Type`. A browser prefers
+    /// `text/html` to JSON in `Accept`. Every other client gets a problem document.
     pub fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if begins(kind, b"application/grpc-web") {
@@ -33,7 +34,7 @@ impl Format {
         if begins(kind, b"application/grpc") {
             return Self::Grpc;
         }
-        // Programs name no page: most requests are done here.
+        // Programs do not mention HTML: most requests end here.
         if ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
             Self::Html
         } else {
@@ -42,9 +43,9 @@ impl Format {
     }
 }
 
-/// Whether a person looks at the answer to this request next. A browser says `navigate` of such a request (Fetch Metadata,
-/// section 2.3), and another mode of pictures, scripts and `fetch`. A request without that field counts as one, unless a
-/// library marks it as a script's.
+/// Whether a person will see the answer to this request. A browser sends the mode `navigate` for such a request (Fetch
+/// Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without that field counts as a
+/// navigation, unless a library marks it as a script's.
 ///
 /// Only `GET` and `HEAD` count: neither a form nor `OPTIONS` can be repeated after a login.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
@@ -60,8 +61,8 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range decides for each; of two
-/// that are named with the same weight the first does, which is how clients of old express a preference.
+/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range decides for each;
+/// with equal weights the first one wins, which is how old clients express a preference.
 #[cold]
 fn prefers_page(headers: &HeaderMap) -> bool {
     let (mut page, mut json): (Option<Wish>, Option<Wish>) = (None, None);
@@ -87,7 +88,7 @@ fn prefers_page(headers: &HeaderMap) -> bool {
     }
 }
 
-/// How much a client wants a form, and where it says so.
+/// The client's weight for a form, and the position of its range.
 #[derive(Clone, Copy, Debug)]
 struct Wish {
     weight: u16,
@@ -101,8 +102,8 @@ fn raise(kept: &mut Option<Wish>, wish: Wish) {
     }
 }
 
-/// The weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). A range whose weight has no reading
-/// counts for nothing.
+/// The weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). A range with an invalid weight
+/// is ignored.
 fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
     for parameter in parameters {
         if let [b'q' | b'Q', b'=', value @ ..] = parameter {
@@ -117,7 +118,7 @@ fn thousandths(value: &[u8]) -> Option<u16> {
         Some(at) => (&value[..at], &value[at + 1..]),
         None => (value, &b""[..]),
     };
-    // ".2" is no weight by the grammar, and is sent by the HTTP client of Java.
+    // Java's HTTP client sends ".2", although the grammar does not allow it.
     let whole = match whole {
         b"1" => WHOLE,
         b"0" => 0,
@@ -189,7 +190,7 @@ mod tests {
             ("text/html;q=0.5, */*", false),
             ("text/html;q=0.5, application/*;q=0.4, */*", true),
             ("text/html;q=0.5, application/json;q=0.1, */*", true),
-            // Weights that are none.
+            // Invalid weights.
             ("text/html;q=1.1", false),
             ("text/html;q=2", false),
             ("text/html;q=-1", false),

@@ -65,8 +65,8 @@ pub struct Line<'a> {
     pub verdict_for: Option<IpAddr>,
 }
 
-/// How much the line of a request matters. A client's fault is an ordinary event of a gateway; an answer that broke off
-/// after its head is a fault of the upstream.
+/// The level of a request's line. A client's fault is an ordinary event for a gateway; a truncated answer is a fault of
+/// the upstream.
 pub const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,

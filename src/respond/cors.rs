@@ -1,8 +1,8 @@
-//! Lets scripts of the origins that the policy lists read the gateway's own answers, and nobody else's (Fetch Standard,
+//! Lets scripts of the origins that the policy lists, and no others, read the gateway's own answers (Fetch Standard,
 //! section 3.2).
 //!
-//! Promises that an origin is named in an answer only if the policy lists it, letter for letter, and never `*`. What an
-//! upstream answers is the upstream's to share.
+//! Guarantees that an answer names an origin only if the policy lists exactly that origin, and never `*`. Upstreams
+//! decide about their own answers.
 
 use bytes::Bytes;
 use http::header::{
@@ -12,15 +12,16 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// The fields that a script of another origin reads, beside those that every script may (Fetch Standard, section 2.2.2).
+/// The fields that a script of another origin may read, besides those that every script may (Fetch Standard, section
+/// 2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
-/// For how long a browser need not ask again, in seconds. A policy that no longer lists the origin holds after that time at
-/// the latest; the requests themselves are checked each time.
+/// How long a browser may cache a preflight's answer, in seconds. Removing an origin from the policy takes effect after
+/// that time at the latest; the requests themselves are checked each time.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The origin that the policy lists, of a request that names one.
+/// The request's origin, if the policy lists it.
 pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
     if origins.is_empty() {
         return None;
@@ -37,7 +38,7 @@ pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> 
 /// Shares an answer of the gateway's own with this origin. `cookies`: whether the browser may have sent the authority's.
 #[cold]
 pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
-    // Also where nobody may read it: a cache must not give this answer to an origin that may.
+    // Set even if no origin may read it: a cache must not serve this answer to an allowed origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -47,7 +48,7 @@ pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool
     }
 }
 
-/// The method that a browser asks whether it may send (Fetch Standard, section 4.8); none where it does not ask.
+/// The method for which a browser requests permission (Fetch Standard, section 4.8); `None` without such a request.
 pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS {
         return None;
@@ -59,7 +60,7 @@ pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
     }
 }
 
-/// Says that a script of a listed origin may send this method, with the fields that the endpoints look at.
+/// Allows a script of a listed origin to send this method, with the fields that the endpoints use.
 pub fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;

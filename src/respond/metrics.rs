@@ -106,7 +106,7 @@ impl RouteCounters {
         shard.durations.record(micros);
     }
 
-    /// Counts a request that shadow mode let pass, and that would have been refused.
+    /// Counts a refusal that shadow mode did not enforce.
     pub fn shadowed(&self, core: usize, denial: &Denial) {
         if let Some(shard) = self.shards.of(core) {
             shard.shadowed.get_or_init(Reasons::default).record(denial);
@@ -147,7 +147,7 @@ pub struct WorkerCounters {
     pub connections_accepted: Counter,
     /// Connections that were closed at once because the bound was reached.
     pub connections_refused: Counter,
-    /// TLS handshakes that failed or took too long, by reason.
+    /// Failed TLS handshakes, including timeouts, by reason.
     pub tls_failures: TlsFailures,
     /// Connections that were closed because a request's head did not come in time.
     pub head_timeouts: Counter,
@@ -346,7 +346,7 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
 
     let help = "Time from a request's first reading to its answer's last byte.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
-    // A histogram that is all zero says no more of a route than its five zero counts of requests.
+    // An all-zero histogram adds nothing to a route's five zero request counts.
     for route in routes.iter().filter(|route| route.used().next().is_some()) {
         out.durations(&[("route", &route.name)], route.shards.used().map(|shard| &shard.durations));
     }

@@ -1,9 +1,9 @@
-//! A refusal for a person with a browser: one sentence without the words of protocols, and a way on.
+//! A refusal for a person with a browser: one sentence without protocol terms, and links to continue.
 //!
-//! Promises a page that looks like the login page, loads nothing, runs nothing, and holds fixed text but for the id of the
-//! request, the name of the account and the address of the login page, which are escaped. It holds no secret: a proxy that
-//! compresses answers would give a secret away beside text that a stranger can choose (BREACH), and the address of the
-//! login page leads back to what was asked for.
+//! Guarantees a page that looks like the login page, loads nothing, runs nothing, and consists of fixed text, except
+//! for the request id, the account's name and the address of the login page, which are escaped. It contains no secret:
+//! a proxy that compresses answers could reveal a secret next to text that an attacker chooses (BREACH), and the
+//! address of the login page contains the requested address.
 
 pub mod card;
 
@@ -12,16 +12,17 @@ use card::Card;
 use http::StatusCode;
 use std::borrow::Cow;
 
-/// The ways on that a page offers.
+/// The links that a page offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The login page, which leads back here.
+    /// The address of the login page, including the way back.
     pub login: Option<String>,
-    /// The account whose session the browser holds, and which may not do this.
+    /// The logged-in account, which may not do this.
     pub account: Option<Account>,
-    /// Whether the same address works without a login: the route asks for none, and the browser is to forget its session.
+    /// Whether the same address works without a login: the route requires none, and the answer deletes the session's
+    /// cookie.
     pub without_login: bool,
-    /// Whether the request can be sent again as it is.
+    /// Whether the request can be repeated unchanged.
     pub again: bool,
     /// Whether the root of the site is another page.
     pub home: bool,
@@ -79,7 +80,7 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     card.end()
 }
 
-/// Whether the cause of such a status may be gone a moment later.
+/// Whether the cause of this status may be temporary.
 fn passes(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
@@ -91,7 +92,7 @@ pub fn span(seconds: u32) -> String {
     format!("{count} {unit}{many}")
 }
 
-/// A refusal in the words of a person who knows nothing of tokens: a heading and a sentence.
+/// A refusal for readers who know nothing about tokens: a heading and a sentence.
 fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
     let (heading, sentence) = match denial {
         Denial::BadRequest(_) | Denial::AmbiguousCredentials => (
@@ -163,7 +164,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             ("Something went wrong", "The service behind this page gave an answer that cannot be used.")
         }
         Denial::BadCredentials | Denial::AccountDisabled => ("Login failed", denial.detail()),
-        // Programs ask for these.
+        // Only programs get these.
         Denial::InvalidBody(_)
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
@@ -190,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The addresses and words of the links, in order.
+    /// The addresses and texts of the links, in order.
     fn links(page: &str) -> Vec<(String, String)> {
         let rest = page.split("<a ").skip(1);
         rest.map(|link| {

@@ -1,8 +1,8 @@
-//! Why TLS handshakes fail: a label of the metrics, and a word of the log.
+//! The reasons why TLS handshakes fail, as a metrics label and a log value.
 
 use crate::counter::Counter;
 
-/// Why a handshake did not come to its end.
+/// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsFailure {
     /// The client spoke HTTP in cleartext.
@@ -13,7 +13,7 @@ pub enum TlsFailure {
     Closed,
     /// The client does not trust the certificate.
     CertificateRejected,
-    /// The client gave up for another reason, which its alert names.
+    /// The client failed for another reason, which its alert names.
     ClientAlert,
     /// No version or cipher suite in common.
     Incompatible,
@@ -21,7 +21,7 @@ pub enum TlsFailure {
     NoProtocol,
     /// The client asked for a name that is not a host name.
     ServerName,
-    /// Bytes that are not TLS, or not in its order.
+    /// The bytes are not TLS, or violate its message order.
     NotTls,
     /// Anything else.
     Other,
@@ -59,7 +59,7 @@ impl TlsFailure {
     }
 }
 
-/// How often handshakes failed, by reason.
+/// Counts of failed handshakes, by reason.
 #[derive(Debug, Default)]
 pub struct TlsFailures([Counter; TlsFailure::ALL.len()]);
 

@@ -103,7 +103,8 @@ impl<'r> Head<'r> {
     }
 }
 
-/// How many fields a head has: the pieces that a client of HTTP/2 splits `Cookie` into are one (RFC 9113 section 8.2.3).
+/// The number of fields in a head. The pieces into which an HTTP/2 client splits `Cookie` count as one (RFC 9113
+/// section 8.2.3).
 #[cold]
 fn fields(parts: &Parts) -> usize {
     let pieces =

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Methods beside the standard ones that clients send: those that are registered (RFC 9110 section 16.1), and those of
-/// caches and of UPnP.
+/// Further methods that clients send besides the standard ones: registered methods (RFC 9110 section 16.1), and those
+/// of caches and UPnP.
 const OTHERS: [&str; 37] = [
     "ACL",
     "BAN",
@@ -51,7 +51,7 @@ const OTHERS: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
-/// The names of all methods that are known to be in use.
+/// The names of all methods known to be in use.
 pub fn known_methods() -> impl Iterator<Item = &'static str> {
     const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     NAMES.into_iter().chain(OTHERS)

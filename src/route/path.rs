@@ -75,7 +75,7 @@ pub fn has_parameters(path: &str) -> bool {
     })
 }
 
-/// Whether the most lenient of readers could read a canonical path as another one, case apart.
+/// Whether the most lenient reader could read a canonical path as another one, apart from case.
 pub fn is_read_otherwise(path: &str) -> bool {
     path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
 }
@@ -111,7 +111,7 @@ pub fn leniently(path: &str) -> Option<Cow<'_, str>> {
             return None;
         }
         let name = without_ending(name);
-        // An empty segment that stands so in the path is its end.
+        // A literally empty segment is the end of the path.
         if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
         {
             return None;

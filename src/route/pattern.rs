@@ -113,7 +113,7 @@ impl PathPattern {
         self.segments.cmp(&other.segments)
     }
 
-    /// Whether it has no parameter, and so covers one path alone.
+    /// Whether it has no parameter, and so matches a single path.
     pub(super) fn is_literal(&self) -> bool {
         self.params.is_empty()
     }

@@ -1,8 +1,8 @@
 //! Requests that ask for another protocol on their connection: WebSocket handshakes above all.
 //!
-//! One place recognises them, for the gate and for forward-auth alike. A handshake passes through proxies that remove one
-//! mark and keep another: Traefik and nginx take `Upgrade` out of the question that they ask and leave
-//! `Sec-WebSocket-Key` in it. So each mark counts by itself.
+//! One place recognises them, for the gate and for forward-auth alike. Proxies remove some marks of a handshake and
+//! keep others: Traefik and nginx remove `Upgrade` from the question that they ask and leave `Sec-WebSocket-Key`. So
+//! each mark is sufficient by itself.
 
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -18,10 +18,10 @@ pub fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
 /// Whether a request is a WebSocket handshake (RFC 6455 section 4.1) by any of its marks: `Upgrade: websocket`,
 /// `Sec-WebSocket-Key`, `Sec-WebSocket-Version`, `Sec-Fetch-Mode: websocket`.
 ///
-/// Another protocol in `Upgrade` is no handshake: Java's `HttpClient` offers `h2c` with each first request over
+/// Another protocol in `Upgrade` is not a handshake: Java's `HttpClient` offers `h2c` with each first request over
 /// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
 pub fn is_websocket(headers: &HeaderMap) -> bool {
-    // The length tells nearly all names apart; this runs over each field of each request that is forwarded.
+    // The length rules out nearly all names; this runs over each field of each forwarded request.
     headers.keys().any(|name| match name.as_str().len() {
         7 => name == header::UPGRADE && offers_websocket(headers),
         14 => {

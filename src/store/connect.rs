@@ -1,4 +1,4 @@
-//! The way to a database: its file or URL, its connections, and the first statements on each.
+//! Connects to a database by its file or URL, and sends the first statements on each connection.
 
 use super::error::{Reason, is_busy};
 use super::place::{leaves_host_unguarded, options, place, take_pool_mode};
@@ -26,8 +26,8 @@ const READERS: u32 = 2;
 pub(super) enum Dialect {
     Sqlite,
     Postgres,
-    /// Behind a pooler that lends connections for a transaction at a time: nothing holds beyond a transaction, neither a
-    /// setting nor a prepared statement.
+    /// Behind a pooler that assigns connections per transaction: neither a setting nor a prepared statement outlives a
+    /// transaction.
     PooledPostgres,
 }
 
@@ -93,11 +93,11 @@ impl Store {
     /// A server on another host is spoken to over TLS, and must prove that it is that host, unless the URL's `sslmode` (or
     /// `PGSSLMODE`) says otherwise.
     ///
-    /// `pool_mode=transaction` in the URL of a server says that a pooler stands between, which lends connections for a
-    /// transaction at a time.
+    /// `pool_mode=transaction` in a server's URL announces a pooler that assigns connections per transaction.
     ///
     /// # Errors
-    /// The obstacle, with the path of the file, or host, port and database of the server. Nothing else of the URL is shown.
+    /// The cause, with the path of the file, or the host, port and database of the server. Nothing else of the URL is
+    /// shown.
     pub async fn open(url: &str, base: &Path) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let store = match url.strip_prefix("sqlite:") {
@@ -114,8 +114,8 @@ impl Store {
         let dialect = Dialect::Sqlite;
         let writer = Plan { options: options(&file_url(&path))?, dialect, more: &[] };
         let reader = Plan { more: &["PRAGMA query_only = ON"], ..writer.clone() };
-        // A connection to a file does not break by itself, so that none is tested, replaced or closed when it idles: one
-        // whose transaction failed is closed where it failed.
+        // A connection to a file does not break by itself, so idle ones are not tested, replaced or closed: one whose
+        // transaction failed is closed where it failed.
         let pool = || {
             AnyPoolOptions::new()
                 .acquire_timeout(PATIENCE)
@@ -166,7 +166,7 @@ impl Store {
 pub(super) struct Plan {
     options: AnyConnectOptions,
     dialect: Dialect,
-    /// What is said to each beside the dialect's settings.
+    /// Further statements for each connection, besides the dialect's settings.
     more: &'static [&'static str],
 }
 
@@ -188,11 +188,11 @@ impl Plan {
     }
 
     async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
-        // One alone first: a pool would try again and again, and in the end only say that time is up.
+        // Open a single connection first: a pool would retry repeatedly and finally report only a timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
-            // And another beside it: a pooler that lends connections for a transaction at a time gives it the statements
-            // that the first one has prepared, which it refuses by their names.
+            // Open a second one beside it: behind a pooler that assigns connections per transaction, it meets the
+            // statements that the first one has prepared, and fails on their names.
             self.connect().await?.close().await?;
         }
         first.close().await?;

@@ -33,13 +33,13 @@ pub enum Reason {
     Io,
     /// There was not enough memory.
     Memory,
-    /// Another process held a lock for too long, or was in the way of this one.
+    /// Another process held a lock for too long, or conflicted with this one.
     Locked,
     /// The database takes no writes.
     ReadOnly,
     /// The server cannot be reached, or ended the connection.
     Unreachable,
-    /// The server let nobody in: too many connections, another password, no such database.
+    /// The server rejected the login: too many connections, a wrong password, or no such database.
     Refused,
     /// All connections were in use, or none could be made in time.
     NoConnection,
@@ -103,7 +103,7 @@ impl StoreError {
         }
     }
 
-    /// The same fault, with the place and, where one is known, the remedy.
+    /// The same fault, with the place and, if known, the remedy.
     pub(super) fn at(self, place: &str) -> Self {
         match self {
             Self::Unavailable(Trouble { reason, why }) => {
@@ -163,7 +163,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Why another attempt later may succeed, where it may.
+/// The reason why a later attempt may succeed, if it may.
 fn reason_of(code: &str) -> Option<Reason> {
     if code.len() == 5 {
         // PostgreSQL's codes and classes (its manual, appendix A).
@@ -193,7 +193,7 @@ fn reason_of(code: &str) -> Option<Reason> {
     })
 }
 
-/// What a fault that a pooler causes asks the operator to do.
+/// The remedy for a fault that a pooler causes.
 fn hint(code: &str, message: &str) -> &'static str {
     match code {
         "08P01" if message.contains("extra_float_digits") => {

@@ -1,4 +1,4 @@
-//! Reading marks over a connection of its own, which nothing else waits for.
+//! Reads marks over a separate connection that nothing else waits for.
 
 use super::connect::{Dialect, Plan};
 use super::lease::{in_time, rows};
@@ -13,8 +13,8 @@ use std::fmt;
 /// The most marks of one read. A million of them, after a start, must not meet the bound on the time of a statement.
 pub const MARKS_MAX: usize = 10_000;
 
-/// Reads what other processes revoked. However many requests wait for the store's other connections, and however long a
-/// statement of theirs takes, this reads on.
+/// Reads revocations by other processes. Requests that wait for the store's other connections, and slow statements
+/// there, do not delay it.
 pub struct Feed {
     plan: Plan,
     dialect: Dialect,

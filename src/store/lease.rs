@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The longest time that a read may take, beside the wait for a connection. The server's own bound comes first, unless
-/// the server cannot be heard.
+/// The time limit for a read, apart from the wait for a connection. The server's own limit is shorter, but does not
+/// help if the server is unreachable.
 const READ_MAX: Duration = Duration::from_secs(6);
 
 /// A connection on loan, inside a transaction where one was begun. It is closed when it is dropped without
@@ -77,8 +77,8 @@ impl Lease {
         Ok(())
     }
 
-    /// Takes the transaction back, and returns the connection. If that fails, the connection is closed, which takes the
-    /// transaction back as well.
+    /// Rolls the transaction back, and returns the connection. If that fails, the connection is closed, which also
+    /// rolls it back.
     pub(super) async fn undo(mut self) {
         if self.says("ROLLBACK").await.is_ok() {
             self.give_back();
@@ -120,13 +120,13 @@ impl Store {
         Ok(self.rows(query).await?.into_iter().next())
     }
 
-    /// How many connections were closed because their transaction did not end in order.
+    /// The number of connections closed because their transaction did not end cleanly.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Relaxed)
     }
 }
 
-/// What a statement finds; inside a transaction where two statements outside of one may reach two servers.
+/// The result of a statement. It runs in a transaction if two statements outside of one may reach two servers.
 pub(super) async fn rows(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -141,7 +141,7 @@ pub(super) async fn rows(
     Ok(rows)
 }
 
-/// Bounds a read on this side too: a server that cannot be heard does not say that time is up.
+/// Bounds a read on this side too, because an unreachable server cannot report a timeout.
 pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::late(READ_MAX);
     tokio::time::timeout(READ_MAX, read).await.map_err(late)?

@@ -1,5 +1,5 @@
-//! How long access tokens live, on record: a mark must outlive every token that it revokes, so that no gateway and no command
-//! issues a token that lives longer than the store knows, and the gate accepts none for longer.
+//! Records how long access tokens live. A mark must outlive every token that it revokes, so no gateway and no command
+//! issues a token that lives longer than the record says, and the gate accepts none for longer.
 
 use super::marks::MARGIN;
 use super::text::{NAME_MAX, fit};
@@ -7,12 +7,12 @@ use super::{Store, StoreError};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// How long access tokens may live, as the store has it on record.
+/// The store's record of how long access tokens may live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lives {
     /// The longest life that a gateway has ever given, in milliseconds. It never becomes shorter.
     pub longest: i64,
-    /// Subjects for whom a command has made tokens that live longer, and when the last of these expires.
+    /// Subjects with longer-lived tokens made by a command, and when the last of these expires.
     pub subjects: Vec<(String, i64)>,
 }
 
@@ -31,7 +31,7 @@ pub struct Standing {
 pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM token_life
      UNION ALL SELECT subject, until FROM long_tokens";
 
-/// What [`LIVES`] finds.
+/// The result of [`LIVES`].
 pub(super) fn lives(rows: &[AnyRow]) -> Result<Lives, StoreError> {
     let mut lives = Lives::default();
     for row in rows {
@@ -53,8 +53,8 @@ impl Store {
         lives(&self.rows(self.query(LIVES)).await?)
     }
 
-    /// Records that access tokens live as long as this, in milliseconds, before one is issued. The marks that are there are
-    /// kept as much longer: the record may come after tokens of a version that made none.
+    /// Records that access tokens live this long, in milliseconds, before one is issued. Existing marks are kept longer
+    /// by the same time, because a version that kept no record may have issued tokens before.
     ///
     /// # Errors
     /// When the store cannot be used; then no token may be issued that lives so long.
@@ -76,7 +76,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Records that a token for this subject expires at this moment, before it is made: for one that lives longer than
+    /// Records before a token is made that it expires at this time: for tokens that live longer than
     /// [`Lives::longest`].
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// How an account of this id stands, one that was removed included.
+    /// The state of the account with this id, including removed ones.
     ///
     /// # Errors
     /// When the store cannot be used.

@@ -13,12 +13,12 @@ pub struct Marked {
     pub seq: i64,
     /// What it revokes.
     pub mark: Mark,
-    /// From when it may be forgotten: every access token that it revokes has expired by then, whichever gateway's clock
-    /// says so.
+    /// The time from which it may be deleted: every access token that it revokes has expired by then, by any gateway's
+    /// clock.
     pub kept: i64,
 }
 
-/// For how long a mark is kept after the last access token that it revokes has expired, in milliseconds.
+/// How long a mark is kept after the last access token that it revokes has expired, in milliseconds.
 pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
 /// Names the lock under which PostgreSQL numbers marks.
@@ -39,7 +39,7 @@ pub(super) const MARKS_BEHIND: &str =
     "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 impl Store {
-    /// The marks behind a number, in order. None that comes later has a smaller number than one that was read.
+    /// The marks after a number, in order. No later mark has a smaller number than one that was read.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -48,7 +48,7 @@ impl Store {
         rows.iter().map(marked).collect()
     }
 
-    /// Revokes one access token, whose `exp` is at this moment.
+    /// Revokes one access token with this `exp`.
     ///
     /// # Errors
     /// When the store cannot be used, or the id is longer than any of ours.
@@ -77,7 +77,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Waits until no other transaction puts marks or records lives; SQLite's writers are alone anyway.
+    /// Waits until no other transaction adds marks or records lives; SQLite has only one writer anyway.
     pub(super) async fn lock_marks(&self, transaction: &mut Writing) -> Result<(), StoreError> {
         if self.dialect.is_server() {
             transaction.query(LOCK).execute(&mut **transaction).await?;
@@ -86,7 +86,8 @@ impl Store {
     }
 }
 
-/// By when every access token has expired that a mark of now revokes, by the clock of the gateway that issued it.
+/// The time by which every access token that a new mark revokes has expired, by the clock of the gateway that issued
+/// it.
 ///
 /// A token belongs to a session that was used when the token was issued, so that the last use counts where it is later than
 /// this process's own clock says. Tokens that were made for one account by command may live longer than any policy says.

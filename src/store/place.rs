@@ -1,4 +1,4 @@
-//! The URL of a database server: what it says of the place, without its secrets, and what the driver is not to see of it.
+//! The URL of a database server: its displayable parts without secrets, and the options that the driver must not see.
 
 use super::StoreError;
 use super::error::Reason;
@@ -7,7 +7,7 @@ use sqlx::any::AnyConnectOptions;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// The part of a URL that says how a pooler between the gateway and the server lends connections; PgBouncer's name for it.
+/// The URL option for the mode of a pooler between the gateway and the server, named as in PgBouncer.
 const POOL_MODE: &str = "pool_mode";
 
 /// Options of a URL that the driver understands.
@@ -17,7 +17,7 @@ pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
     Ok(options.disable_statement_logging())
 }
 
-/// Takes `pool_mode` out of the URL; whether connections are lent for a transaction at a time.
+/// Removes `pool_mode` from the URL. Returns whether connections are assigned per transaction.
 pub(super) fn take_pool_mode(options: &mut AnyConnectOptions) -> Result<bool, StoreError> {
     let url = &mut options.database_url;
     let (mut modes, rest): (Vec<_>, Vec<_>) = url
@@ -45,7 +45,7 @@ fn unknown_mode(found: &str) -> StoreError {
     StoreError::trouble(Reason::Other, why)
 }
 
-/// Which server and database a URL names, to be shown: `postgres://HOST:PORT/DATABASE`.
+/// The server and database of a URL for display: `postgres://HOST:PORT/DATABASE`.
 pub(super) fn place(options: &AnyConnectOptions) -> String {
     let url = &options.database_url;
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -64,7 +64,7 @@ pub(super) fn place(options: &AnyConnectOptions) -> String {
     let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
     let port = port.or_else(|| environment("PGPORT")?.parse().ok()).unwrap_or(5432);
     let database = database.or_else(|| environment("PGDATABASE")).unwrap_or_default();
-    // A URL with a slash too few has the user and the password where others have the database.
+    // A URL with a missing slash has the user and the password in place of the database.
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte));
     let database = if is_name(&database) { database.as_str() } else { "(not shown)" };
@@ -78,8 +78,8 @@ fn decoded(options: &AnyConnectOptions, part: &str) -> String {
     url.query_pairs().next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// Whether a URL names a server on another host and leaves open whether that must prove who it is. The driver's own
-/// default would then speak to whoever answers, in plain text if they wish.
+/// Whether a URL names a server on another host without requiring it to prove its identity. The driver's default would
+/// then talk to any server that answers, even in plain text.
 pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
     let url = &options.database_url;
     let mut host = url.host_str().unwrap_or_default().to_owned();

@@ -103,7 +103,7 @@ impl Store {
     /// When the store cannot be used. Unless only the answer was lost, it is not spent then; if it is, the grace has its
     /// successor.
     pub async fn rotate(&self, spend: &Spend<'_>) -> Result<Rotation, StoreError> {
-        // Whoever invents tokens does not get as far as the lock that every login needs.
+        // Invented tokens are rejected before the lock that every login needs.
         if !self.knows_token(spend.token).await? {
             return Ok(Rotation::Unknown);
         }
@@ -182,7 +182,7 @@ impl Store {
         Ok(reused)
     }
 
-    /// Whether a refresh token is there, spent or not.
+    /// Whether a refresh token exists, spent or not.
     async fn knows_token(&self, token: &[u8; 32]) -> Result<bool, StoreError> {
         let statement = self.query("SELECT number FROM refresh_tokens WHERE hash = $1");
         Ok(self.row(statement.bind(hex(token))).await?.is_some())

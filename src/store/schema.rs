@@ -12,8 +12,8 @@ const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock
 /// `{text}` and `{serial}` are what the two databases write differently.
 const STEPS: [&[&str]; 2] = [
     &[
-        // A row whose `removed` is set is what is left of an account: its id, so that it is never given again.
-        // `scheme` tells how the password is hashed, for `Store::schemes`.
+        // A row with `removed` set is the remainder of an account: its id, so that it is never assigned again. `scheme`
+        // tells how the password is hashed, for `Store::schemes`.
         "CREATE TABLE accounts (
         id {text} PRIMARY KEY,
         name {text} UNIQUE,
@@ -28,7 +28,7 @@ const STEPS: [&[&str]; 2] = [
         scheme {text} NOT NULL DEFAULT ''
     )",
         "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
-        // `over`: from when on nobody can use it, because it ends by itself or was ended.
+        // `over`: the time from which nobody can use it, because it expires or was ended.
         "CREATE TABLE sessions (
         id {text} PRIMARY KEY,
         account {text} NOT NULL REFERENCES accounts (id),

@@ -24,7 +24,7 @@ const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
 const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
-/// Without its record a token is accepted for no longer than others, so that a record that goes too early accepts nothing.
+/// Without its record a token is accepted for no longer than others, so deleting a record too early accepts nothing.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";

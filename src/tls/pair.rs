@@ -1,4 +1,4 @@
-//! A certificate chain and its key, as files hold them: read, or refused in words that lead to the right command.
+//! Reads a certificate chain and its key from files. Errors lead the operator to the right command.
 
 use super::Files;
 use crate::config::source;
@@ -16,10 +16,10 @@ use yasna::tags::TAG_UTCTIME;
 use yasna::{ASN1Result, BERReader, Tag};
 use zeroize::Zeroizing;
 
-/// The largest file of a chain or a key that is read: a thousand times what is usual.
+/// The maximum size of a certificate or key file: a thousand times the usual size.
 const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// Which of the two files.
+/// One of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The chain.
@@ -31,7 +31,7 @@ pub enum Part {
 /// Why a pair cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// The file that is at fault.
+    /// The faulty file.
     pub part: Part,
     /// What was found.
     pub found: String,
@@ -45,7 +45,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// From when to when a certificate holds, in seconds since 1970 (RFC 5280 section 4.1.2.5): both ends are included.
+/// The validity of a certificate in seconds since 1970 (RFC 5280 section 4.1.2.5), both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     /// `notBefore`.
@@ -55,7 +55,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Of a certificate; none where it cannot be read.
+    /// The validity of a certificate; `None` if it cannot be read.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
             Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
@@ -88,7 +88,7 @@ impl Validity {
         Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
     }
 
-    /// Why it does not hold at a moment; none where it does.
+    /// The reason why it is not valid at a moment; `None` if it is valid.
     pub fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
@@ -98,7 +98,7 @@ impl Validity {
     }
 }
 
-/// Why a certificate does not hold now, with the moment at which it ended or will begin.
+/// Why a certificate is not valid now, with the time at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
     /// It has expired.
@@ -116,7 +116,7 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Whether a certificate is for a name (RFC 9525); if not, the names that it is for.
+/// Checks whether a certificate covers a name (RFC 9525); if not, returns the names that it covers.
 pub fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let name = ServerName::try_from(name).ok()?;
@@ -142,7 +142,7 @@ pub fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<S
 /// Reads a chain and its key.
 ///
 /// # Errors
-/// Which of the files is at fault, and what to do about it.
+/// The faulty file and the remedy.
 pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     let certificates = chain(&files.certificate)?;
     let fault = |found: &str, hint: String| Unusable {
@@ -166,7 +166,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     })?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // Of a key whose public half cannot be told nothing is known to be wrong.
+        // A key whose public half cannot be derived is not known to be wrong.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             let later = (1..pair.cert.len()).find(|nth| {
@@ -244,7 +244,7 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     holds(bytes, "BEGIN ENCRYPTED PRIVATE KEY") || holds(bytes, "Proc-Type: 4,ENCRYPTED")
 }
 
-/// What a file is that holds no certificate, and what to do.
+/// Describes a file without a certificate, and the remedy.
 fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {
@@ -268,7 +268,7 @@ fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     }
 }
 
-/// What a file is that holds no usable key, and what to do.
+/// Describes a file without a usable key, and the remedy.
 fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {

@@ -1,4 +1,4 @@
-//! What the system knows of this process, under the names that Prometheus' client libraries use for it.
+//! Process metrics from the system, under the names that Prometheus client libraries use.
 
 use super::{Exposition, Kind};
 use crate::clock::Now;
@@ -10,12 +10,12 @@ use std::sync::LazyLock;
 /// When the process started, in seconds since 1970: read when the first policy is served, which is within the second.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
-/// Notes the start. Called once, early; a scrape that comes first would note its own time.
+/// Records the start. Call it early: a scrape before it would record its own time.
 pub fn started() {
     let _ = *STARTED;
 }
 
-/// Writes the family `process_*`. Values that the system does not give are left out.
+/// Writes the family `process_*`. Values that the system does not provide are omitted.
 pub(super) fn render(out: &mut Exposition) {
     let used = clock_gettime(ClockId::ProcessCPUTime);
     let help = "CPU time that the process has used, user and system.";

@@ -1,11 +1,11 @@
-//! What is counted of upstreams and their servers, for Prometheus.
+//! Writes the counters of upstreams and their servers for Prometheus.
 
 use super::{Exposition, Kind};
 use crate::forward::{Upstream, UpstreamShard};
 use std::sync::Arc;
 
-/// Writes the counts of all upstreams. Counts of faults are there from the start, at zero: a rate sees the first fault
-/// only if there was a sample before it.
+/// Writes the counts of all upstreams. Failure counters start at zero: a rate sees the first failure only if there was
+/// a sample before it.
 pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     let help = "Whether a server answers: 0 from its first failure until it has answered again.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);

@@ -50,12 +50,12 @@ const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\
     stroke-linecap=\"round\" stroke-linejoin=\"round\"><path stroke-width=\"3.5\" d=\"M4 37V19a16 16 0 0 1 32 0v18\"/>\
     <path stroke-width=\"2\" d=\"M12 6.5V29m8-25.5V32m8-25.5V29M5 15h30M5 22.5h30\"/></svg>\n";
 
-/// A page, as far as it is written.
+/// A page under construction.
 #[derive(Debug)]
 pub struct Card(String);
 
 impl Card {
-    /// A page with this title. `onward`: the address to which it leads by itself.
+    /// Starts a page with this title. `onward`: the address to which it redirects by itself.
     pub fn begin(title: &str, onward: Option<&str>) -> Self {
         let mut card = Self(String::with_capacity(4096));
         card.push("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
@@ -75,7 +75,7 @@ impl Card {
         self.0
     }
 
-    /// Markup of ours.
+    /// Appends trusted markup.
     pub fn push(&mut self, markup: &str) -> &mut Self {
         self.0.push_str(markup);
         self
@@ -95,7 +95,7 @@ impl Card {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                // No control character stands in a page, and none that turns the direction of what is read.
+                // A page contains no control characters, and none that change the text direction.
                 '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                     self.0.push('\u{fffd}')
                 }
@@ -106,7 +106,7 @@ impl Card {
         self
     }
 
-    /// A link that looks like a button: the first of a page stands out, the others do not.
+    /// A link that looks like a button. Only the first one of a page is emphasised.
     pub fn link(&mut self, address: &str, words: &str, is_first: bool) -> &mut Self {
         let class = if is_first { "go" } else { "go other" };
         self.push("<a class=\"")

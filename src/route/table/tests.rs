@@ -1,4 +1,4 @@
-//! What a table finds, and what it refuses.
+//! Tests of the paths that a table finds and refuses.
 
 use super::*;
 use http::HeaderMap;
