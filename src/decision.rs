@@ -15,7 +15,7 @@ use std::rc::Rc;
 pub struct Refusal {
     /// Why.
     pub denial: Denial,
-    /// What came and what was expected, in the operator's words, where authentication refuses.
+    /// The value found and the value expected, for the operator, if authentication refuses.
     pub detail: Option<Box<str>>,
     /// Whose token verified, when the refusal came after that, and where it was.
     pub caller: Option<(Rc<Principal>, Place)>,

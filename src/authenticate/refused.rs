@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 pub struct Refused {
     /// The refusal.
     pub denial: Denial,
-    /// What came and what was expected, where the denial does not say it all.
+    /// The value found and the value expected, if the denial alone does not say it.
     pub detail: Option<Box<str>>,
 }
 

@@ -79,7 +79,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     if let Some(scope) =
         claims.scopes.iter().find(|scope| scope.is_empty() || scope.contains(char::is_whitespace))
     {
-        return Err(format!("\"{scope}\" is no scope: scopes are separated by spaces"));
+        return Err(format!("\"{scope}\" is not a scope: scopes are separated by spaces"));
     }
     let mut id = [0; 16];
     rand::fill(&mut id).map_err(|_| "the system's random numbers failed".to_owned())?;

@@ -90,7 +90,7 @@ fn question(request: &Request) -> Result<Question, String> {
     };
     for field in &request.headers {
         let (name, value) =
-            field.split_once(':').ok_or_else(|| format!("\"{field}\" is no header: want NAME: VALUE"))?;
+            field.split_once(':').ok_or_else(|| format!("\"{field}\" is not a header: write NAME: VALUE"))?;
         question = question.header(name.trim(), value.trim())?;
     }
     if let Some(claims) = &request.claims {

@@ -284,7 +284,7 @@ impl Accounts {
     }
 
     fn name(&self, text: &str) -> Result<UserName, Failure> {
-        UserName::parse(text).map_err(|fault| format!("{text:?} is no user name: {fault}").into())
+        UserName::parse(text).map_err(|fault| format!("{text:?} is not a user name: {fault}").into())
     }
 
     fn tell(&self, account: &Account, what: &str) {

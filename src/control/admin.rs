@@ -208,7 +208,7 @@ fn tell(state: &State) -> String {
     tell_tokens(&mut out, &policy.trust);
     state.standing.tell(&mut out);
     if let Some(ends) = state.shared.certificates.as_ref().and_then(Certificates::ends) {
-        let help = "When the certificate that clients are shown ends, in seconds since 1970.";
+        let help = "Expiry of the certificate in use, in seconds since 1970.";
         // The older name does not follow the Prometheus convention; it stays for alerts that use it.
         for name in
             ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]

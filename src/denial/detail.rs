@@ -16,7 +16,7 @@ impl Denial {
                 Malformed::OtherRoute => {
                     "the path is another route's but for case, a last slash, parameters (;), dots or blanks, or a second encoding"
                 }
-                Malformed::PercentCode => "the path holds a % that is no percent code",
+                Malformed::PercentCode => "the path contains a % that is not a percent code",
                 Malformed::NotUtf8 => "the path is not UTF-8",
                 Malformed::Fragment => "the request target holds a fragment (#)",
                 Malformed::Target => "the request target is neither a path nor an absolute URI",
@@ -44,12 +44,12 @@ impl Denial {
                 TokenPart::Critical => "the token's header has critical members (crit)",
             }),
             Self::MissingClaim(claim) => Some(match claim {
-                RequiredClaim::Issuer => "iss is missing or no string",
+                RequiredClaim::Issuer => "iss is missing or not a string",
                 RequiredClaim::Subject => "sub is missing or empty",
-                RequiredClaim::SubjectText => "sub is no string",
+                RequiredClaim::SubjectText => "sub is not a string",
                 RequiredClaim::Audience => "aud is missing or neither string nor list of strings",
-                RequiredClaim::Expiry => "exp is missing or no number",
-                RequiredClaim::Time => "nbf or iat is no number",
+                RequiredClaim::Expiry => "exp is missing or not a number",
+                RequiredClaim::Time => "nbf or iat is not a number",
             }),
             Self::HeadersTooLarge
             | Self::BodyTooLarge

@@ -110,7 +110,7 @@ pub async fn answer(
 }
 
 /// The reason for refusing a login form without any sign of its page.
-const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is no browser sends \
+const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is not a browser sends \
     deliver=body, and no cookies";
 
 /// Whether a page of another site sent a login request. It is refused before anything counts it: it comes from the

@@ -256,7 +256,7 @@ impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Passed => f.write_str("allow"),
-            Self::Refused => f.write_str("deny, for whatever reason"),
+            Self::Refused => f.write_str("deny, for any reason"),
             Self::RefusedWith(code) => write!(f, "deny {code:?}"),
         }
     }
@@ -331,7 +331,7 @@ access = "public"
                 CLERK,
                 "allow = true",
                 "allow = false",
-                "verdict: expected deny, for whatever reason, found allow",
+                "verdict: expected deny, for any reason, found allow",
             ),
             (
                 orders,

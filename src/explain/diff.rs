@@ -89,7 +89,7 @@ impl Side {
 impl fmt::Display for Side {
     /// For people: `orders: insufficient_role`, `no route: no_route`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shadow = if self.shadow { ", and passes in the shadow" } else { "" };
+        let shadow = if self.shadow { ", and passes in shadow mode" } else { "" };
         match (&self.route, &self.upstream) {
             (Some(route), Some(upstream)) if !self.shadow => {
                 write!(f, "passed by {route:?}, to {}", Line(upstream))

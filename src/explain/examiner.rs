@@ -58,7 +58,7 @@ struct Course<'p, 'h> {
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
     outcome: Outcome,
-    /// What came and what was expected, where authentication refused.
+    /// The value found and the value expected, if authentication refused.
     detail: Option<Box<str>>,
     shadow: bool,
 }

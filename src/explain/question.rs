@@ -61,7 +61,7 @@ impl Question {
     /// What keeps it from being one, in words.
     pub fn new(method: &str, url: &str) -> Result<Self, String> {
         let method =
-            Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is no method"))?;
+            Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
         let absolute = || format!("\"{url}\" is no URL such as https://api.example.com/orders");
         let (scheme, rest) = url.split_once("://").ok_or_else(absolute)?;
         let scheme = match scheme {
@@ -81,8 +81,8 @@ impl Question {
             Some(b'/') => target.to_owned(),
             Some(_) | None => format!("/{target}"),
         };
-        let uri: Uri = target.parse().map_err(|error| format!("\"{target}\" is no path: {error}"))?;
-        let host = HeaderValue::from_str(authority).map_err(|_| format!("\"{authority}\" is no host"))?;
+        let uri: Uri = target.parse().map_err(|error| format!("\"{target}\" is not a path: {error}"))?;
+        let host = HeaderValue::from_str(authority).map_err(|_| format!("\"{authority}\" is not a host"))?;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method;
         parts.uri = uri;
@@ -109,7 +109,7 @@ impl Question {
     /// # Errors
     /// What keeps it from being one, in words.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, String> {
-        let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is no header name"))?;
+        let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is not a header name"))?;
         let value = HeaderValue::from_str(value).map_err(|_| format!("no value of a header: {name}"))?;
         match name {
             // There is one host, and the URL names it, unless the question is what happens if they differ.

@@ -212,7 +212,7 @@ impl fmt::Display for Replay {
             )?;
         }
         if self.unreadable > 0 {
-            writeln!(f, "  {} lines are no decision, and were passed over", self.unreadable)?;
+            writeln!(f, "  skipped {} lines that are not decisions", self.unreadable)?;
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ impl fmt::Display for Explanation {
             (Outcome::Redirected, _) => writeln!(f, "verdict: redirected to https, with 308")?,
             (Outcome::Refused(denial), shadow) => {
                 let status = denial.status().as_u16();
-                let passes = if shadow { "; passes all the same: the route is in the shadow" } else { "" };
+                let passes = if shadow { "; passes anyway: the route is in shadow mode" } else { "" };
                 writeln!(f, "verdict: refused with {status} {}: {}{passes}", denial.code(), denial.detail())?;
                 if let Some(reason) = &self.reason {
                     writeln!(f, "  because {}", Line(reason))?;

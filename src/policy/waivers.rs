@@ -101,7 +101,7 @@ impl Waivers {
                 id: "unused_waiver",
                 place: waiver.place.clone(),
                 key: waiver.key.clone(),
-                found: "there is no such finding here".to_owned(),
+                found: "this finding does not occur here".to_owned(),
                 hint: "remove it: it would hide the next one unseen".to_owned(),
             })
             .collect()

@@ -335,8 +335,7 @@ fn render_requests(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers:
     // No route has an empty name.
     refusals(out, "", workers.iter().map(|worker| &worker.unrouted));
 
-    let help =
-        "Requests that passed because their route is in the shadow, by why they would have been refused.";
+    let help = "Requests that passed because their route is in shadow mode, by reason of the refusal.";
     out.family("portcullis_shadow_refusals_total", help, Kind::Counter);
     for route in routes {
         for (code, _, count) in sums(route.used().filter_map(|shard| shard.shadowed.get())) {
@@ -407,7 +406,7 @@ fn render_workers(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         ),
         (
             "portcullis_identity_headers_dropped_total",
-            "Header fields under an identity name that clients sent.",
+            "Identity header fields that clients sent and the gateway removed.",
             Kind::Counter,
             |w| &w.identity_dropped,
         ),

@@ -43,7 +43,7 @@ fn refusal(c: char) -> Option<&'static str> {
         '\u{df}' | '\u{3c2}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => return None,
         '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' => return None,
         '\u{640}' | '\u{7fa}' | '\u{302e}' | '\u{302f}' | '\u{3031}'..='\u{3035}' | '\u{303b}' => {
-            return Some("a mark of writing that is no letter of a name");
+            return Some("a mark of writing that is not a letter of a name");
         }
         '!'..='~' => return None,
         _ => {}

@@ -34,7 +34,7 @@ fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
 fn from_terminal() -> Result<Zeroizing<String>, Failure> {
     if !std::io::stdin().is_terminal() {
         let why =
-            "there is no terminal to ask for a password: say --password-stdin and write it to standard input";
+            "there is no terminal to ask for a password: use --password-stdin and write it to standard input";
         return Err(Failure::Usage(why.to_owned()));
     }
     let ask = |prompt: &str| {

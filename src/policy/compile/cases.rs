@@ -73,7 +73,7 @@ fn question(key: &str, table: &TestTable, faults: &mut Faults<'_>) -> Option<Que
         (None, Some(token)) => {
             match token.resolve(&faults.loaded.base).map(|text| String::from_utf8(text.to_vec())) {
                 Ok(Ok(token)) => question = question.token(token.trim().to_owned()),
-                Ok(Err(_)) => faults.fault("no_secret", &at("token"), "no text", "a JWT"),
+                Ok(Err(_)) => faults.fault("no_secret", &at("token"), "not text", "a JWT"),
                 Err(why) => {
                     let hint =
                         "\"env:NAME\" of a variable that is set, or \"file:PATH\" of a file that can be read";
@@ -164,7 +164,7 @@ fn expected(key: &str, table: &TestTable, routes: &HashSet<&str>, faults: &mut F
             Ok(name) => headers.push((name.as_str().to_owned(), value.clone())),
             Err(_) => {
                 let hint = "such as \"X-Auth-Subject\"";
-                faults.fault("bad_header", &at("headers"), format!("\"{name}\" is no header name"), hint);
+                faults.fault("bad_header", &at("headers"), format!("\"{name}\" is not a header name"), hint);
             }
         }
     }

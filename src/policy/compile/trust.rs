@@ -83,7 +83,7 @@ pub(super) fn identity(
             faults.fault(
                 "bad_header",
                 key,
-                format!("\"{text}\" is no header name"),
+                format!("\"{text}\" is not a header name"),
                 "such as \"X-Auth-Subject\"",
             );
             return None;
@@ -325,7 +325,7 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
                 "unknown_algorithm",
                 key,
                 format!("\"{text}\""),
-                "one of HS256, RS256, ES256, EdDSA (or Ed25519, which is the same here); \"none\" is no algorithm here",
+                "one of HS256, RS256, ES256, EdDSA (or Ed25519, which is the same here); \"none\" is not accepted",
             );
             None
         }

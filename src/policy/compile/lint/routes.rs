@@ -79,7 +79,10 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "open_by_default",
                 &key(route, "path"),
-                format!("{} is public: whatever no other route is for passes", covers(&route.matcher)),
+                format!(
+                    "{} is public: every request that no other route matches passes",
+                    covers(&route.matcher)
+                ),
                 "routes for what is meant to be public; the rest is refused",
             );
         }
@@ -158,7 +161,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "shadow_mode",
             "policy.mode",
-            format!("{count} of {all} routes in the shadow: what they refuse passes"),
+            format!("{count} of {all} routes in shadow mode: their refusals are not enforced"),
             "mode = \"enforce\", once the log says that nobody is refused who should pass",
         );
     }
@@ -167,7 +170,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "shadow_mode",
                 &key(route, "mode"),
-                "in the shadow: what is refused passes",
+                "in shadow mode: refusals are not enforced",
                 "mode = \"enforce\", once the log says that nobody is refused who should pass",
             );
         }
