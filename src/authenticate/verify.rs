@@ -516,7 +516,7 @@ mod tests {
             (header(), with("exp", json!("7")), "exp is '7', not a number of seconds"),
             (header(), with("exp", Value::Null), "exp is missing"),
             (header(), with("sub", Value::Null), "sub is missing"),
-            (header(), with("token_use", json!("id")), "no access token: token_use is 'id'"),
+            (header(), with("token_use", json!("id")), "not an access token: token_use is 'id'"),
             (
                 header(),
                 with("scope", json!(["a admin"])),

@@ -172,10 +172,10 @@ mod tests {
             ("GET /orders", "no URL"),
             ("GET ftp://h/", "no URL"),
             ("GET https:///x", "no URL"),
-            ("G(T https://h/", "no method"),
+            ("G(T https://h/", "not a method"),
             ("GET https://h/#x", "fragment"),
-            ("GET https://h/a b", "no path"),
-            ("GET https://h\u{1}/", "no host"),
+            ("GET https://h/a b", "not a path"),
+            ("GET https://h\u{1}/", "not a host"),
             ("", "no URL"),
         ] {
             let why = Question::parse(line).expect_err(line);

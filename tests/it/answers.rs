@@ -617,7 +617,7 @@ fn no_upstream_sets_a_cookie_of_the_gateway() {
             removed == 3.0 * ours.len() as f64
         });
         let log = gateway.stop();
-        assert_eq!(log.matches("set a cookie under a name of the gateway").count(), 1, "once: {log}");
+        assert_eq!(log.matches("set a cookie with one of the gateway's names").count(), 1, "once: {log}");
         assert!(!log.contains("stolen"), "{log}");
     }
 }

@@ -210,9 +210,9 @@ fn what_cannot_be_asked_is_wrong_usage_and_a_bad_policy_a_refusal() {
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     for (arguments, says) in [
         (&["explain", "/orders"][..], "no URL"),
-        (&["explain", "G T", "https://h/"], "no method"),
+        (&["explain", "G T", "https://h/"], "not a method"),
         (&["explain", "https://h/", "--claims", "{"], "--claims"),
-        (&["explain", "https://h/", "-H", "x"], "no header"),
+        (&["explain", "https://h/", "-H", "x"], "not a header"),
         (&["explain", "https://h/", "--token-file", "absent"], "absent"),
         (&["explain", "https://h/", "--client", "nobody"], "--client"),
     ] {

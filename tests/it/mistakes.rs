@@ -360,7 +360,7 @@ fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_told_of() {
         (0o750, None),
         (0o770, Some(("fault", "no_signing_key", "chmod 700"))),
         (0o777, Some(("fault", "no_signing_key", "chmod 700"))),
-        (0o500, Some(("warning", "state_not_writable", "may not write"))),
+        (0o500, Some(("warning", "state_not_writable", "not writable"))),
     ] {
         dir.set_mode("state", mode);
         let found = checked(&dir);
@@ -411,7 +411,7 @@ fn a_certificate_that_clients_will_refuse_is_a_finding() {
             &["api.test", "*.shop.test"],
             2000,
             2046,
-            Some(("certificate_name", &["is for api.test, *.shop.test", "\"id.test\" of authority.issuer"])),
+            Some(("certificate_name", &["covers api.test, *.shop.test", "\"id.test\" of authority.issuer"])),
         ),
         (
             &["id.test", "x.test"],
@@ -559,7 +559,7 @@ fn a_listener_that_cannot_be_had_is_told_in_the_logs_own_format_with_what_to_do(
     // 192.0.2.0/24 is nobody's (RFC 5737), and so not this machine's.
     dir.write("gateway.toml", completed(&format!("[log]\nformat = \"human\"\n[server]\nhttp = \"192.0.2.1:8080\"\n{ECHO}{ROUTE}access = \"public\"\n")));
     let run = command(&dir, &["run"]);
-    assert!(run.code == Some(1) && run.stderr.contains("no such address"), "{run:?}");
+    assert!(run.code == Some(1) && run.stderr.contains("does not have that address"), "{run:?}");
 }
 
 #[test]

@@ -67,8 +67,12 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (milliseconds.sign(), "missing_claim", "exp is N, out of range (milliseconds?)"),
         (good().without("sub").sign(), "missing_claim", "sub is missing"),
         (good().without("aud").claim("client_id", json!("orders")).sign(), "missing_claim", client),
-        (good().claim("token_use", json!("id")).sign(), "wrong_type", "no access token: token_use is 'id'"),
-        (good().claim("typ", json!("ID")).sign(), "wrong_type", "no access token: typ is 'ID'"),
+        (
+            good().claim("token_use", json!("id")).sign(),
+            "wrong_type",
+            "not an access token: token_use is 'id'",
+        ),
+        (good().claim("typ", json!("ID")).sign(), "wrong_type", "not an access token: typ is 'ID'"),
         (
             good().member("typ", json!("id+jwt")).sign(),
             "wrong_type",
@@ -77,7 +81,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().claim("scope", json!(["a admin"])).sign(),
             "malformed_token",
-            "scope holds one scope with white space in it: 'a admin'",
+            "scope has a scope that contains white space: 'a admin'",
         ),
         (
             good().claim("roles", json!({ "admin": {} })).sign(),

@@ -232,7 +232,7 @@ mod tests {
             (of("deny = \"no_route\", status = 403"), "test[0].expect.status", "404, the status of no_route"),
             (of("allow = true, status = 200"), "test[0].expect.status", "no status"),
             (of("deny = \"no_route\", path = \"/\""), "test[0].expect", "not sent"),
-            (of("headers = { \"a b\" = \"\" }"), "test[0].expect.headers", "no header name"),
+            (of("headers = { \"a b\" = \"\" }"), "test[0].expect.headers", "not a header name"),
             (with("claims = { sub = \"u\" }\ntoken = \"t\""), "test[0].token", "a token beside claims"),
             (with("token = \"env:PORTCULLIS_NO_SUCH\""), "test[0].token", "PORTCULLIS_NO_SUCH"),
             (with("time = \"noon\""), "test[0].time", "RFC 3339"),
