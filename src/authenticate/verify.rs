@@ -297,7 +297,7 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
         None => Ok(()),
         Some(scope) => Err(Refused::because(
             Denial::MalformedToken(TokenPart::Claims),
-            format!("{} has a scope that contains white space: {}", issuer.scopes, Quoted(scope)),
+            format!("{} contains a scope with white space: {}", issuer.scopes, Quoted(scope)),
         )),
     }
 }
@@ -520,7 +520,7 @@ mod tests {
             (
                 header(),
                 with("scope", json!(["a admin"])),
-                "scope holds one scope with white space in it: 'a admin'",
+                "scope contains a scope with white space: 'a admin'",
             ),
         ] {
             assert_eq!(words(&header, &claims), expected, "{header} {claims}");

@@ -81,7 +81,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
         (
             good().claim("scope", json!(["a admin"])).sign(),
             "malformed_token",
-            "scope has a scope that contains white space: 'a admin'",
+            "scope contains a scope with white space: 'a admin'",
         ),
         (
             good().claim("roles", json!({ "admin": {} })).sign(),
