@@ -109,13 +109,15 @@ impl HttpBody for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let this = self.get_mut();
         let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
+        let is_end = this.is_end_stream();
+        let mut is_over = false;
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
             // Three ways to say that this was the last of it: the length is reached, trailers come, nothing more does.
             // hyper asks no further after the first two.
             let last = match frame {
                 Some(Ok(frame)) => {
                     record.sent(frame.data_ref().map_or(0, Bytes::len));
-                    frame.is_trailers() || this.is_end_stream()
+                    frame.is_trailers() || is_end
                 }
                 Some(Err(cut)) => {
                     record.cut(cut);
@@ -123,9 +125,15 @@ impl HttpBody for Body {
                 }
                 None => true,
             };
-            if last && let Some(mut record) = this.record.take() {
+            if last {
                 record.completed();
+                is_over = this.paced.is_none();
             }
+        }
+        // Over HTTP/2 the library may hold the last piece back for the client's window: until it has let go of the body, the
+        // request is not over.
+        if is_over {
+            this.record = None;
         }
         polled
     }

@@ -359,8 +359,9 @@ impl Record {
         self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
     }
 
-    /// The client did not read the answer.
+    /// The client did not read the answer, or not the last piece of it.
     pub fn not_read(&mut self) {
+        self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 

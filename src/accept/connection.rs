@@ -72,7 +72,7 @@ impl Connection {
     /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here, nor one
     /// of HTTP/2.
     pub(super) fn head_begins(&self, bytes: &[u8]) {
-        let line = bytes.iter().position(|b| *b == b'\n').map_or(bytes, |end| &bytes[..end]);
+        let line = first_line(bytes);
         self.fragment.set(line.contains(&b'#'));
         let mut beginning = self.beginning.borrow_mut();
         beginning.clear();
@@ -114,6 +114,12 @@ impl Connection {
             self.pulse.request_ends(self.tick());
         });
     }
+}
+
+/// The request line, or as much of it as is there. Empty lines may stand before it (RFC 9112 section 2.2).
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
 /// Bytes of a head's first line that are kept for the log.
@@ -241,6 +247,24 @@ where
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_line;
+
+    #[test]
+    fn empty_lines_before_a_request_do_not_hide_its_first_line() {
+        for (bytes, line) in [
+            (&b"GET /#a HTTP/1.1\r\nHost: h\r\n"[..], &b"GET /#a HTTP/1.1\r"[..]),
+            (b"\r\n\r\nGET /#a HTTP/1.1\r\n", b"GET /#a HTTP/1.1\r"),
+            (b"\nGET /#", b"GET /#"),
+            (b"\r\n", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(first_line(bytes), line, "{}", bytes.escape_ascii());
         }
     }
 }

@@ -184,7 +184,12 @@ impl Pulse {
     pub fn write_progressed(&self, bytes: usize, tick: impl FnOnce() -> Tick) {
         self.written.set(self.written.get() + bytes as u64);
         if let Some(since) = self.blocked.take() {
-            self.stalled.set(self.stalled.get() + tick().saturating_sub(since));
+            let now = tick();
+            self.stalled.set(self.stalled.get() + now.saturating_sub(since));
+            // The client has the end of its answer only now: its time for another request begins.
+            if self.active.get() == 0 && self.wait.get() != Wait::Head {
+                self.since.set(now);
+            }
         }
     }
 
@@ -226,7 +231,8 @@ impl Pulse {
                 return self.command(Order::Close(Overdue::Reader), tick);
             }
         }
-        let (http2, idle) = (self.http2.get(), self.active.get() == 0);
+        // A client that has not taken the end of its answer yet is a slow reader and no idle one.
+        let (http2, idle) = (self.http2.get(), self.active.get() == 0 && self.blocked.get().is_none());
         match self.wait.get() {
             // An incomplete HTTP/2 head blocks all streams of its connection.
             Wait::Head if (idle || http2) && late(self.since.get(), patience.head) => {
@@ -346,6 +352,32 @@ mod tests {
         assert!(pulse.is_leaving() && pulse.is_retired());
         assert_eq!(order_after(&pulse, 76_999), Some(Order::Drain));
         assert_eq!(order_after(&pulse, 77_000), Some(Order::Close(Overdue::Farewell)));
+    }
+
+    /// The last bytes of an answer may wait in the library's buffer when the answer counts as ended.
+    #[test]
+    fn a_client_that_has_not_taken_the_end_of_its_answer_is_not_idle() {
+        let pulse = served_once(false, 0);
+        pulse.write_blocked(0);
+        pulse.command(Order::Drain, 0);
+        assert_eq!(
+            order_after(&pulse, 20_000),
+            Some(Order::Drain),
+            "no farewell before the end of the answer"
+        );
+        pulse.write_progressed(10, || 20_000);
+        assert_eq!(order_after(&pulse, 20_999), Some(Order::Drain));
+        assert_eq!(order_after(&pulse, 21_000), Some(Order::Close(Overdue::Farewell)));
+
+        let pulse = served_once(false, 0);
+        pulse.write_blocked(0);
+        assert!(pulse.received(5_000));
+        assert_eq!(
+            order_after(&pulse, 29_999),
+            None,
+            "a refusal of half a head would stand within the answer"
+        );
+        assert_eq!(order_after(&pulse, 30_000), Some(Order::Close(Overdue::Reader)));
     }
 
     #[test]

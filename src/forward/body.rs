@@ -126,6 +126,14 @@ impl Meter {
         self.waiting.get()
     }
 
+    /// Whether the server has taken nothing of the body for this long, although there was some of it to take.
+    pub(super) fn is_stuck(&self, time: Duration) -> bool {
+        match self.waiting.get() {
+            Waiting::ForClient => self.is_ended(),
+            Waiting::ForServer(since) => since.elapsed() >= time,
+        }
+    }
+
     /// Describes the failure of the body for the operator.
     pub fn detail(&self) -> Option<String> {
         let BodyBounds { size, timeout, min_rate } = self.bounds;

@@ -1,13 +1,14 @@
 //! Opens one connection to a server: name resolution, TCP, TLS, and the errors of each.
 
-use super::body::RequestBody;
+use super::link::{Abandoned, Link};
 use super::upstream::Server;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -104,14 +105,19 @@ pub(super) async fn connect<A: 'static>(
     server: &Server,
     timeout: Duration,
     alive: A,
-) -> Result<SendRequest<RequestBody>, ConnectFault> {
-    match tokio::time::timeout(timeout, open(server, alive)).await {
+    abandoned: &Rc<Abandoned>,
+) -> Result<Link, ConnectFault> {
+    match tokio::time::timeout(timeout, open(server, alive, abandoned)).await {
         Ok(result) => result,
         Err(_elapsed) => Err(ConnectFault::Timeout(timeout)),
     }
 }
 
-async fn open<A: 'static>(server: &Server, alive: A) -> Result<SendRequest<RequestBody>, ConnectFault> {
+async fn open<A: 'static>(
+    server: &Server,
+    alive: A,
+    abandoned: &Rc<Abandoned>,
+) -> Result<Link, ConnectFault> {
     let name = (&*server.host, server.port);
     let addresses = tokio::net::lookup_host(name).await.map_err(|error| match is_own(&error) {
         true => ConnectFault::Own(error),
@@ -121,17 +127,17 @@ async fn open<A: 'static>(server: &Server, alive: A) -> Result<SendRequest<Reque
     let stream = TcpStream::connect(&*addresses).await.map_err(ConnectFault::of_tcp)?;
     stream.set_nodelay(true).map_err(ConnectFault::of_tcp)?;
     match &server.tls {
-        None => handshake(stream, alive).await,
+        None => handshake(stream, alive, abandoned).await,
         Some(tls) => {
             let name = ServerName::try_from(server.host.to_string());
             let name = name.map_err(|error| ConnectFault::Tls(io::Error::other(error)))?;
             let stream = tls.connector.connect(name, stream).await.map_err(ConnectFault::Tls)?;
-            handshake(stream, alive).await
+            handshake(stream, alive, abandoned).await
         }
     }
 }
 
-async fn handshake<S, A>(stream: S, alive: A) -> Result<SendRequest<RequestBody>, ConnectFault>
+async fn handshake<S, A>(stream: S, alive: A, abandoned: &Rc<Abandoned>) -> Result<Link, ConnectFault>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: 'static,
@@ -140,12 +146,12 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| ConnectFault::Other(io::Error::other(error)))?;
-    tokio::task::spawn_local(async move {
+    let task = tokio::task::spawn_local(async move {
         // An error is reported to the waiting request, if there is one.
         let _ = connection.await;
         drop(alive);
     });
-    Ok(sender)
+    Ok(Link::new(sender, task.abort_handle(), abandoned.clone()))
 }
 
 fn settings() -> http1::Builder {

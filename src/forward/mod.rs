@@ -9,6 +9,7 @@ mod counters;
 mod deadline;
 mod echo;
 pub mod foreign;
+mod link;
 pub mod outgoing;
 mod pool;
 pub mod proof;
@@ -254,7 +255,8 @@ async fn send(
                 }
             };
             let copy = if idempotent && !tried.sent { copy_of(&request) } else { None };
-            let response = lease.sender.try_send_request(request);
+            lease.link.upload = meter.cloned();
+            let response = lease.link.sender.try_send_request(request);
             let upload = meter.map(|meter| || meter.waiting());
             // Only the first attempt has the full time.
             let first = !tried.sent && !tried.last && !tried.broke_off;

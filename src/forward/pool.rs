@@ -6,13 +6,12 @@
 //! The connections to a server are bounded. Each core has its share of the bound and counts for itself, so that no core
 //! waits for another's lock. A request that finds its server's share in use waits in line, first come, first served.
 
-use super::body::RequestBody;
 use super::connect::{self, ConnectFault};
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
+use super::link::{Abandoned, Link};
 use super::upstream::{Server, Upstream};
 use crate::journal::Journal;
-use hyper::client::conn::http1::SendRequest;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -37,6 +36,7 @@ pub struct Pools {
     servers: RefCell<Vec<PerServer>>,
     /// When the sweep last came: near enough for the age of an idle connection.
     swept: Cell<Instant>,
+    abandoned: Rc<Abandoned>,
     pub(super) deadlines: Deadlines,
     pub(super) core: usize,
     pub(super) journal: Journal,
@@ -52,7 +52,7 @@ struct PerServer {
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    link: Link,
     since: Instant,
 }
 
@@ -80,7 +80,7 @@ struct Place {
 
 /// A connection that one request holds. Dropped, it is closed; [`Lease::release`] puts it back.
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) link: Link,
     pub(super) reused: bool,
     /// Whether the connection can be reused for another request.
     pub(super) keep: bool,
@@ -119,6 +119,7 @@ impl Pools {
         Self {
             servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
+            abandoned: Rc::default(),
             deadlines: Deadlines::default(),
             core,
             journal,
@@ -129,9 +130,9 @@ impl Pools {
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
         let mut servers = self.servers.borrow_mut();
         let pool = servers.get_mut(server.id)?;
-        while let Some(Idle { sender, .. }) = pool.idle.pop() {
-            if sender.is_ready() {
-                return Some(self.lease(sender, true, server.id));
+        while let Some(Idle { link, .. }) = pool.idle.pop() {
+            if link.sender.is_ready() {
+                return Some(self.lease(link, true, server.id));
             }
         }
         None
@@ -153,12 +154,12 @@ impl Pools {
                 Turn::Place(place) => place,
             },
         };
-        let result = connect::connect(server, upstream.connect_timeout, place).await;
+        let result = connect::connect(server, upstream.connect_timeout, place, &self.abandoned).await;
         let counts = upstream.counters.of(self.core);
         match result {
-            Ok(sender) => {
+            Ok(link) => {
                 counts.inspect(|counts| counts.connections.add(1));
-                Ok(self.lease(sender, false, server.id))
+                Ok(self.lease(link, false, server.id))
             }
             Err(fault) => {
                 counts.inspect(|counts| counts.connect_failed(&fault));
@@ -167,8 +168,8 @@ impl Pools {
         }
     }
 
-    fn lease(self: &Rc<Self>, sender: SendRequest<RequestBody>, reused: bool, server: usize) -> Lease {
-        Lease { sender, reused, keep: true, server, pools: self.clone() }
+    fn lease(self: &Rc<Self>, link: Link, reused: bool, server: usize) -> Lease {
+        Lease { link, reused, keep: true, server, pools: self.clone() }
     }
 
     /// The right to open a connection, unless the share is in use.
@@ -213,18 +214,18 @@ impl Pools {
         }
     }
 
-    fn put(self: &Rc<Self>, server: usize, sender: SendRequest<RequestBody>) {
+    fn put(self: &Rc<Self>, server: usize, link: Link) {
         let mut servers = self.servers.borrow_mut();
         let pool = &mut servers[server];
         if !pool.waiting.is_empty()
             && let Some(first) = pool.first_in_line(|_| true)
         {
-            let lease = self.lease(sender, true, server);
+            let lease = self.lease(link, true, server);
             drop(servers);
             // The other end is there: `first_in_line` has checked it, on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
         } else if pool.idle.len() < IDLE_MAX {
-            pool.idle.push(Idle { sender, since: self.swept.get() });
+            pool.idle.push(Idle { link, since: self.swept.get() });
         }
     }
 
@@ -233,9 +234,10 @@ impl Pools {
     pub fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
+        self.abandoned.sweep(now);
         for pool in self.servers.borrow_mut().iter_mut() {
             pool.idle.retain(|idle| {
-                !idle.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
+                !idle.link.sender.is_closed() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
             });
         }
     }
@@ -296,16 +298,16 @@ impl Drop for Place {
 impl Lease {
     /// Puts the connection back: its answer was read to the end.
     pub(super) fn release(self) {
-        let Self { mut sender, server, pools, keep, .. } = self;
+        let Self { mut link, server, pools, keep, .. } = self;
         if !keep {
             return;
         }
-        if sender.is_ready() {
-            pools.put(server, sender);
-        } else if !sender.is_closed() {
+        if link.sender.is_ready() {
+            pools.put(server, link);
+        } else if !link.sender.is_closed() {
             tokio::task::spawn_local(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(SETTLE_TIMEOUT, sender.ready()).await {
-                    pools.put(server, sender);
+                if let Ok(Ok(())) = tokio::time::timeout(SETTLE_TIMEOUT, link.sender.ready()).await {
+                    pools.put(server, link);
                 }
             });
         }

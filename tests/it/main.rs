@@ -33,6 +33,7 @@ mod cookies;
 mod cors;
 mod diff;
 mod drain;
+mod endings;
 mod explain;
 mod finality;
 mod forward_auth;
