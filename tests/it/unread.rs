@@ -193,7 +193,10 @@ fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
     let answer = connection.answer();
     assert_eq!(answer.is_refusal(413, "body_too_large").header("connection"), Some("close"));
     let line = gateway.access_line(&answer);
-    assert_eq!(line["detail"], "the request's body is larger than 16777216 bytes", "{line}");
+    assert_eq!(
+        line["detail"], "the body has more bytes than body_size in [server.bounds], which is 16777216",
+        "{line}"
+    );
     Request::get("/open").to(gateway.http()).is(200);
 }
 
