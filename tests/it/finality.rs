@@ -71,7 +71,7 @@ fn a_token_that_a_command_made_ends_with_its_account_however_long_it_lives() {
     // Nobody makes one for an account that is disabled, or was removed.
     for (change, why) in [
         (&["user", "disable", "ada"][..], "is disabled"),
-        (&["user", "remove", "ada", "--yes"], "was removed"),
+        (&["user", "remove", "ada", "--yes"], "a removed account"),
     ] {
         good(&dir, change);
         let refused = command(&dir, &["token", "mint", "--sub", "ada"]);

@@ -226,7 +226,7 @@ fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     let answer = trickle.try_answer("POST").expect("a refusal reaches a client that is still sending");
     answer.is_refusal(408, "request_timeout");
     let line = gateway.access_line(&answer);
-    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("came too slowly")), "{line}");
+    assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("arrived too slowly")), "{line}");
 
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_HEADERS, 1, &block(&POST)).unwrap();
