@@ -22,7 +22,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Why, in the operator's words: what was asked for and what came.
+    /// The explanation for the operator: the value required and the value found.
     pub fn why(&self, rule: &Rule, params: &Params<'_>, now: Now) -> Option<String> {
         let by_rule = |(principal, _): &(Rc<Principal>, Place)| rule.why(principal, params, now);
         let detail = self.detail.as_deref().map(str::to_owned);

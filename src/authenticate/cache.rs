@@ -40,9 +40,9 @@ impl Hasher for FirstBytes {
     fn write_usize(&mut self, _length: usize) {}
 }
 
-/// What an entry takes beside its principal, the table's place for it included.
+/// The bytes of an entry besides its principal, including its slot in the table.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
-/// How many entries are weighed at a time.
+/// The number of entries weighed at a time.
 const WEIGHED: usize = 512;
 
 #[derive(Debug)]
@@ -51,14 +51,14 @@ struct Entry {
     principal: Rc<Principal>,
     /// Looked up since the hand last passed.
     used: bool,
-    /// The bytes that it counts for, but for proofs.
+    /// The bytes that it counts for, without proofs.
     bytes: usize,
     /// The bytes of its proofs, when they were last weighed.
     proofs: usize,
 }
 
-/// A memory of verified tokens, bounded in entries and in bytes. When it is full, the entry that goes is one that was not
-/// asked for lately (the CLOCK algorithm: one at a time, no sweep that would hold up requests).
+/// A memory of verified tokens, bounded in entries and in bytes. When it is full, it evicts an entry that was not used
+/// recently (the CLOCK algorithm: one at a time, without a sweep that would delay requests).
 #[derive(Debug)]
 pub struct TokenCache {
     places: HashMap<Digest, usize, BuildHasherDefault<FirstBytes>>,
@@ -67,7 +67,7 @@ pub struct TokenCache {
     bytes_max: usize,
     bytes: usize,
     hand: usize,
-    /// Where the next [`TokenCache::weigh`] goes on.
+    /// Where the next [`TokenCache::weigh`] continues.
     scale: usize,
     epoch: u64,
     hits: u64,
@@ -119,8 +119,8 @@ impl TokenCache {
         }
     }
 
-    /// Remembers a token that was verified under the trust of the last [`TokenCache::get`]. One that alone is larger than
-    /// the bound is verified each time.
+    /// Adds a token that was verified under the trust of the last [`TokenCache::get`]. A token that alone exceeds the
+    /// bound is verified each time.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
         if let Some(place) = self.places.get(&digest).copied() {
             self.remove(place);
@@ -137,8 +137,8 @@ impl TokenCache {
         self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
     }
 
-    /// Weighs the proofs of some entries: those that were made since, without those that have run out. Called at short
-    /// intervals, so that the bound on bytes holds for what grows after it was entered, too.
+    /// Weighs the proofs of some entries: adds new ones and subtracts expired ones. Called at short intervals, so that
+    /// the bound on bytes also holds for entries that grow later.
     pub fn weigh(&mut self, now: Now) {
         for _ in 0..WEIGHED.min(self.entries.len()) {
             self.scale = if self.scale + 1 < self.entries.len() { self.scale + 1 } else { 0 };
@@ -152,7 +152,7 @@ impl TokenCache {
         }
     }
 
-    /// Forgets one entry that was not asked for lately.
+    /// Evicts one entry that was not used recently.
     fn evict(&mut self) {
         while let Some(entry) = self.entries.get_mut(self.hand)
             && std::mem::take(&mut entry.used)
@@ -160,7 +160,7 @@ impl TokenCache {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
         }
         self.remove(self.hand);
-        // The last entry, the newest, stands where the hand was: its turn comes last.
+        // The last entry, which is the newest, moves to the hand's position: its turn comes last.
         self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
     }
 
@@ -176,7 +176,7 @@ impl TokenCache {
         }
     }
 
-    /// How many bytes the principals take, as they were last weighed.
+    /// The bytes of all principals, as last weighed.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

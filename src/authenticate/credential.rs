@@ -168,8 +168,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     }
 }
 
-/// The scheme of an `Authorization` field, in words for the operator. Only a scheme that is known by name is shown: what
-/// stands first in a field without one may be a secret.
+/// Describes the scheme of an `Authorization` field for the operator. Only known schemes are shown: the first word of a
+/// field without a scheme may be a secret.
 pub(super) fn scheme_of(field: &[u8]) -> String {
     // The IANA registry of authentication schemes, and those that services use without one.
     const KNOWN: [&str; 20] = [

@@ -140,7 +140,7 @@ impl Key {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<Arc<Key>>);
 
-/// How many keys are tried for one token at most: those without `kid`, or all of an algorithm for a token without one.
+/// The maximum number of keys tried for one token: those without `kid`, or all of an algorithm for a token without one.
 pub(super) const CANDIDATES_MAX: usize = 4;
 /// HMAC keys are at least as long as their hash (RFC 7518 section 3.2).
 const SECRET_MIN: usize = 32;
@@ -169,10 +169,10 @@ impl KeySet {
         Ok(())
     }
 
-    /// Puts a key in.
+    /// Adds a key.
     ///
     /// # Errors
-    /// When a token could not say which of two keys it means, or would have to be tried against too many.
+    /// When a token could not identify one of two keys, or would have to be tried against too many.
     fn insert(&mut self, key: Key) -> Result<(), String> {
         let algorithm = key.algorithm;
         if self.0.iter().any(|known| known.is_same(&key)) {
@@ -208,10 +208,10 @@ impl KeySet {
         other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))
     }
 
-    /// The keys that may have signed a token of this `kid` and algorithm (RFC 7517 section 4.5: `kid` is optional on both
-    /// sides). Where the token names a `kid` it is the key of that `kid`; where no key has it, the keys without one. A
-    /// token without `kid` may be signed by any key of its algorithm. Their number is bounded, so that a forged token
-    /// cannot buy many verifications.
+    /// Returns the keys that may have signed a token with this `kid` and algorithm (RFC 7517 section 4.5: `kid` is
+    /// optional on both sides). For a token with a `kid`, this is the key with that `kid`; if no key has it, the keys
+    /// without one. A token without `kid` may be signed by any key of its algorithm. The number is bounded, so that a
+    /// forged token cannot cause many verifications.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found<'_> {
         let has_id = |key: &&Arc<Key>| id.is_some() && key.id.as_deref() == id;
         let other = self.0.iter().filter(|key| key.algorithm != algorithm);

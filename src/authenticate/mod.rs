@@ -119,7 +119,7 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
-/// A request without a credential where its route looks, and where else it may have one.
+/// Refuses a request without a credential where its route looks, and describes a credential in another place.
 #[cold]
 fn absent(denial: Denial, head: &Head<'_>, admission: &Admission, trust: &Trust) -> Refused {
     let sources = &admission.sources;

@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-/// What the allocator adds to a piece of memory, about.
+/// The allocator's approximate overhead for one allocation.
 const ALLOCATION: usize = 16;
 
 /// Who calls, as their issuer vouches and this process verified. Holds what the policy uses of the token, and
@@ -22,7 +22,7 @@ pub struct Principal {
     pub roles: Box<[Box<str>]>,
     /// The scopes, from where the issuer's `scopes` path points.
     pub scopes: Box<[Box<str>]>,
-    /// What stood where roles and scopes are looked for.
+    /// The values found at the paths of roles and scopes.
     pub shapes: Shapes,
     /// The other claims that the policy uses, by [`ClaimId`].
     pub claims: Box<[Option<ClaimValue>]>,
@@ -44,7 +44,7 @@ pub struct Principal {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
-/// The shape of the value at a path that leads to names: an operator who asks why there are none reads it.
+/// The shape of the value at the path of a list of names. It explains to the operator why there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
     /// Nothing.
@@ -62,7 +62,7 @@ pub enum Shape {
     Other,
 }
 
-/// Where a token's names came from.
+/// The sources of a token's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shapes {
     /// The shape of its roles.
@@ -72,7 +72,7 @@ pub struct Shapes {
 }
 
 impl Shape {
-    /// What the operator should know of the value, where it gave fewer names than it may seem to hold.
+    /// A note for the operator, if the value yielded fewer names than it seems to contain.
     pub const fn remark(self) -> Option<&'static str> {
         match self {
             Self::Absent => Some("the claim is missing"),
@@ -140,7 +140,7 @@ impl Principal {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)
     }
 
-    /// About how many bytes of memory it takes, but for its proofs.
+    /// The approximate memory that it takes, without its proofs.
     pub fn bytes(&self) -> usize {
         let text = |text: Option<&str>| text.map_or(0, |text| text.len() + ALLOCATION);
         let names = |names: &[Box<str>]| -> usize {
@@ -163,7 +163,7 @@ impl Principal {
             + headers.sum::<usize>()
     }
 
-    /// Lets go of proofs that are given no more. About how many bytes of memory the others take.
+    /// Drops proofs that are no longer used. Returns the approximate memory of the others.
     pub(super) fn weigh_proofs(&self, now: u64) -> usize {
         let mut proofs = self.proofs.borrow_mut();
         proofs.retain(|proof| now < proof.until);

@@ -1,13 +1,13 @@
-//! A credential that is refused, with the facts that the operator asks for: what came, and what was expected.
+//! A refused credential with the facts that the operator needs: the value found and the value expected.
 //!
-//! The client reads none of it. Text of a token stands in quotes, escaped and cut short, so that a log line stays one line
-//! and a flood of forged tokens costs a few short strings. No fact is a token, a signature or a secret.
+//! The client never sees these facts. Text from a token is quoted, escaped and truncated, so that a log line stays one
+//! line and a flood of forged tokens costs only a few short strings. No fact is a token, a signature or a secret.
 
 use crate::denial::Denial;
 use serde_json::{Map, Value};
 use std::fmt::{self, Write};
 
-/// A refusal, and why in the operator's words.
+/// A refusal with its explanation for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The refusal.
@@ -21,7 +21,7 @@ impl Refused {
         Self { denial, detail: Some(detail.into()) }
     }
 
-    /// The operator's words: those of this refusal, else those of its kind.
+    /// The explanation for the operator: that of this refusal, otherwise that of its kind.
     pub fn words(&self) -> Option<&str> {
         self.detail.as_deref().or_else(|| self.denial.finer())
     }
@@ -33,9 +33,9 @@ impl From<Denial> for Refused {
     }
 }
 
-/// How many characters of a text of a token are shown.
+/// The maximum number of characters shown of a text from a token.
 const SHOWN_MAX: usize = 64;
-/// How many elements of a list are shown.
+/// The maximum number of elements shown of a list.
 const LISTED_MAX: usize = 5;
 
 /// Text of a token in single quotes, escaped and cut short.
@@ -80,7 +80,7 @@ pub(super) fn quoted<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> impl f
     Listed(texts.map(Quoted))
 }
 
-/// A claim's value: text in quotes, a number as it is, and of the rest the type.
+/// A claim's value: text in quotes, a number unchanged, anything else by its type.
 pub(super) struct Claimed<'v>(pub(super) Option<&'v Value>);
 
 impl fmt::Display for Claimed<'_> {
@@ -102,7 +102,7 @@ impl fmt::Display for Claimed<'_> {
     }
 }
 
-/// Which of these claims a token has: some issuers put into one claim what others put into another.
+/// The claims of this list that a token has: some issuers use one claim for a fact, others another.
 pub(super) fn beside(claims: &Map<String, Value>, names: &[&str]) -> String {
     let there: Vec<&str> = names.iter().copied().filter(|name| claims.contains_key(*name)).collect();
     match &there[..] {

@@ -116,7 +116,8 @@ pub(super) fn verify_for(
     Ok(principal)
 }
 
-/// A claim that must be there is not, or is not of its type; `instead` are claims in which some issuers say the same.
+/// Refuses a required claim that is missing or of the wrong type; `instead` are claims in which some issuers put the
+/// same fact.
 fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> Refused {
     let detail = format!("{name} is {}{}", Claimed(claims.get(name)), beside(claims, instead));
     Refused::because(Denial::MissingClaim(claim), detail)
@@ -173,8 +174,8 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Refused> {
     Err(Refused::because(Denial::WrongType, detail))
 }
 
-/// Kinds of token that are no access tokens, and where issuers say so. Such a token often has the key, the audience and
-/// the header of an access token (RFC 8725 sections 3.11 and 3.12).
+/// Tokens that are not access tokens, and how issuers mark them. Such a token often has the key, the audience and the
+/// header of an access token (RFC 8725 sections 3.11 and 3.12).
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     // Keycloak.
     ("typ", &["refresh", "offline", "id", "logout"]),
@@ -188,11 +189,11 @@ const OTHER_KINDS: [(&str, &[&str]); 5] = [
     ("type", &["refresh", "refresh_token", "id_token"]),
 ];
 
-/// The member of `events` by which a logout token is known (OpenID Connect Back-Channel Logout section 2.4).
+/// The member of `events` that identifies a logout token (OpenID Connect Back-Channel Logout section 2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// Refuses a token that calls itself a refresh, ID or logout token. As an access token a refresh token would live for
-/// weeks, and pass where logging out means nothing; an ID token is meant for the client alone.
+/// Refuses a token that calls itself a refresh, ID or logout token. A refresh token used as an access token would live
+/// for weeks, and survive a logout; an ID token is meant only for the client.
 fn check_kind(claims: &Claims) -> Result<(), Refused> {
     for (name, kinds) in OTHER_KINDS {
         if let Some(Value::String(kind)) = claims.get(name)
@@ -248,7 +249,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
     Ok((not_before, expires.saturating_add(leeway)))
 }
 
-/// A claim that is no date.
+/// A claim that is not a date.
 fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> Refused {
     let why = match claims.get(name).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.0 => ", before 1970",
@@ -289,8 +290,9 @@ fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Resu
     Err(Refused::because(Denial::WrongAudience, detail))
 }
 
-/// A scope holds no white space (RFC 6749 section 3.3). Services read the scopes of an assertion as one text that they
-/// split, some at any white space: one scope that holds some would become two there, of which this gateway checked none.
+/// A scope holds no white space (RFC 6749 section 3.3). Services read the scopes of an assertion as one text and split
+/// it, some at any white space: a scope that contains white space would become two scopes that this gateway never
+/// checked.
 fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
     let splits = |scope: &str| scope.chars().any(|c| c.is_whitespace() || c.is_control());
     match scopes.iter().find(|scope| splits(scope)) {
@@ -302,8 +304,8 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
     }
 }
 
-/// The names at a path: a list of strings, or one string that `split` takes apart. From any other value come no names:
-/// fewer, never more, than the issuer meant. With the shape of the value, for the operator who looks for them.
+/// The names at a path: a list of strings, or one string that `split` takes apart. Any other value yields no names:
+/// fewer, never more, than the issuer meant. Also returns the shape of the value, for the operator.
 fn names(
     claims: &Claims,
     path: &ClaimPath,
@@ -411,7 +413,7 @@ mod tests {
         verify(token, trust, Now::at(NOW))
     }
 
-    /// The operator's words of a refusal.
+    /// The explanation of a refusal for the operator.
     fn words(header: &Value, claims: &Value) -> String {
         let token = signed(&header.to_string(), &claims.to_string());
         let refused = verdict(&token, &trust()).expect_err(&format!("{header} {claims}"));

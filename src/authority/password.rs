@@ -60,8 +60,8 @@ pub struct Hashers {
     patience: Duration,
 }
 
-/// For how long a password waits for its check at most. Dear hashes of an import, or requests that leave the threads little
-/// time, make the queue slow; a client has to be answered, by the reason, before the bound on all work of a request.
+/// The maximum time that a password waits for its check. Expensive imported hashes, or requests that leave the threads
+/// little time, slow the queue down; the client must get this reason before the time limit of the whole request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
@@ -129,7 +129,7 @@ impl Hashers {
         self.within_patience(hash).await
     }
 
-    /// An answer, unless it is late. What nobody waits for any longer is not worked on, unless it has begun.
+    /// Returns an answer, unless it is late. Jobs that nobody waits for any longer are not started.
     async fn within_patience<T>(&self, answer: oneshot::Receiver<Result<T, Busy>>) -> Result<T, Busy> {
         match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => answer,

@@ -1,10 +1,10 @@
-//! The operator's finer reasons for refusals.
+//! Finer reasons for refusals, for the operator.
 
 use super::{Denial, Malformed, RequiredClaim, TokenPart};
 
 impl Denial {
-    /// A finer reason than the code, for the operator: fixed text of ours. Where the code that refuses knows what came
-    /// and what was expected, its own words go before these.
+    /// A finer reason than the denial code, for the operator: fixed text. If the refusing code knows the values found
+    /// and expected, its own text takes precedence.
     pub const fn finer(&self) -> Option<&'static str> {
         match self {
             Self::BadRequest(malformed) => Some(match malformed {

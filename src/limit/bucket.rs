@@ -98,7 +98,8 @@ impl<C: Clock> fmt::Debug for Limit<C> {
 /// What came of charging one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// It may pass: how many more may pass at once, and how long one more takes to become available, at most.
+    /// It may pass: the number of further requests that may pass at once, and the maximum time until one more becomes
+    /// available.
     Admitted { remaining: u32, next: Duration },
     /// It may not pass for this long, after which exactly one request may.
     Refused { wait: Duration },
@@ -251,7 +252,7 @@ impl<C: Clock> Limit<C> {
     }
 }
 
-/// A quota in words.
+/// Describes a quota in words.
 pub(super) fn told(quota: Quota) -> String {
     format!("{} at once, then one each {:?}", quota.burst_size(), quota.replenish_interval())
 }

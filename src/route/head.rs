@@ -39,7 +39,7 @@ pub struct HeadBounds {
 }
 
 impl HeadBounds {
-    /// What of these fields is beyond the bounds, for the operator.
+    /// Describes for the operator which bound these fields exceed.
     pub fn excess(self, headers: &HeaderMap) -> String {
         let (count, bytes) = (headers.len(), header_bytes(headers));
         if count > self.header_count {

@@ -1,4 +1,4 @@
-//! Public keys as DER and PEM carry them (RFC 5280, RFC 7468).
+//! Reads public keys from DER and PEM (RFC 5280, RFC 7468).
 
 use super::{Algorithm, Key, KeySet};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
@@ -14,7 +14,7 @@ impl KeySet {
     /// Adds a public key in PEM (`BEGIN PUBLIC KEY`), of one of these algorithms.
     ///
     /// # Errors
-    /// Why it holds no such key.
+    /// The reason why it holds no such key.
     pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
         use rustls::pki_types::SubjectPublicKeyInfoDer;
         use rustls::pki_types::pem::PemObject;
@@ -43,7 +43,7 @@ impl KeySet {
     }
 }
 
-/// The text behind a byte order mark, which some editors put first (RFC 8259 section 8.1 lets readers ignore it).
+/// The text after a byte order mark, which some editors write (RFC 8259 section 8.1 lets readers ignore it).
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
@@ -70,7 +70,7 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
     Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
 }
 
-/// What a supposed secret is instead, when it is a key in a form that keys are published in (CVE-2022-29217).
+/// Describes a supposed secret that is in fact a published key (CVE-2022-29217).
 pub(super) fn no_secret(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii_start();
     if text.starts_with(b"-----BEGIN ") {
@@ -94,7 +94,7 @@ fn strip_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// Whether the point is one of the curve: the library would find out with the first signature, an operator wants to
+/// Checks that the point is on the curve: the library would notice only at the first signature, but the operator should
 /// know when the policy loads.
 pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
     ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)

@@ -7,20 +7,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
-/// How many keys a set may hold.
+/// The maximum number of keys in a set.
 const KEYS_MAX: usize = 100;
 
 /// Why a key of a set cannot be used.
 enum Unused {
-    /// It says that it is for encryption.
+    /// The key is marked for encryption.
     Encryption,
-    /// It is for an algorithm that the policy does not accept.
+    /// The key is for an algorithm that the policy does not accept.
     NotAccepted,
-    /// The operator may want to know.
+    /// Another reason, which is reported to the operator.
     Because(String),
 }
 
-/// A key that may have signed a token: by its `kid`, its kind and what it says of itself, whether or not it can be read.
+/// A key that may have signed a token, by its `kid`, kind and other members, whether or not it is valid.
 struct Candidate<'s> {
     id: Option<&'s str>,
     algorithm: Algorithm,
@@ -34,11 +34,11 @@ impl From<String> for Unused {
 }
 
 impl KeySet {
-    /// Reads a JSON Web Key Set, key by key: a key that cannot be used here does not spoil the others. Returns why others
-    /// than those of foreign algorithms and for encryption, which issuers publish beside, were skipped.
+    /// Reads a JSON Web Key Set, key by key: an unusable key does not affect the others. Returns why keys were skipped,
+    /// except for keys of other algorithms and for encryption, which issuers commonly publish too.
     ///
     /// # Errors
-    /// When it is no key set, or holds no key that can be used.
+    /// When it is not a key set, or has no usable key.
     pub fn from_jwks(text: &[u8], accepted: &[Algorithm]) -> Result<(Self, Vec<String>), String> {
         let set: Value = serde_json::from_slice(without_mark(text)).map_err(|error| no_json(text, &error))?;
         let Some(keys) = set.get("keys").and_then(Value::as_array) else {
@@ -54,7 +54,7 @@ impl KeySet {
         let twins: Vec<bool> = read.iter().map(|key| has_twin(key, &read)).collect();
         for (index, ((key, twin), member)) in read.into_iter().zip(twins).zip(keys).enumerate() {
             let added = match key {
-                // Nobody can say which of two is meant: other readers of the set may take either for the issuer's.
+                // The set is ambiguous: other readers may use either key as the issuer's.
                 Ok(Candidate { algorithm, .. }) if twin => {
                     Err(format!("another key for {algorithm} has the same kid").into())
                 }
@@ -64,7 +64,7 @@ impl KeySet {
             match added {
                 Ok(()) => {}
                 Err(Unused::Encryption) => encryption += 1,
-                // An issuer publishes keys for all algorithms that it signs with: no news.
+                // Issuers publish keys for all algorithms that they sign with, so this is not worth a warning.
                 Err(Unused::NotAccepted) => not_accepted += 1,
                 Err(Unused::Because(why)) => {
                     let id = member.get("kid").and_then(Value::as_str).unwrap_or("without kid");
@@ -88,7 +88,7 @@ impl KeySet {
     }
 }
 
-/// Whether another key, of other material, has the same `kid` and algorithm. A key that is there twice is one key.
+/// Whether another key, of other material, has the same `kid` and algorithm. A key that is listed twice counts once.
 fn has_twin(key: &Result<Candidate<'_>, Unused>, all: &[Result<Candidate<'_>, Unused>]) -> bool {
     let Ok(key) = key else { return false };
     let is_same = |other: &Candidate<'_>| {
@@ -100,7 +100,7 @@ fn has_twin(key: &Result<Candidate<'_>, Unused>, all: &[Result<Candidate<'_>, Un
     key.id.is_some() && all.iter().flatten().any(|other| alike(&other))
 }
 
-/// Why a text is no JSON, with the cure for the usual slip.
+/// Explains why a text is not JSON, with the remedy for common mistakes.
 fn no_json(text: &[u8], error: &serde_json::Error) -> String {
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         return "UTF-16: save the file as UTF-8".to_owned();
@@ -111,7 +111,7 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> String {
     format!("no JSON: {error}")
 }
 
-/// Why JSON is no key set.
+/// Explains why JSON is not a key set.
 fn no_key_set(json: &Value) -> String {
     let is_certificate =
         |value: &Value| value.as_str().is_some_and(|text| text.starts_with("-----BEGIN CERTIFICATE"));
@@ -126,7 +126,7 @@ fn no_key_set(json: &Value) -> String {
     }
 }
 
-/// Whether a key says that it is for encryption: by `use` (RFC 7517 section 4.2), by `key_ops` (section 4.3), or by an `alg`
+/// Whether a key is marked for encryption: by `use` (RFC 7517 section 4.2), by `key_ops` (section 4.3), or by an `alg`
 /// of key management (RFC 7518 section 4.1).
 fn is_for_encryption(key: &Map<String, Value>) -> bool {
     const OPERATIONS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
@@ -148,7 +148,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Unu
     if is_for_encryption(key) {
         return Err(Unused::Encryption);
     }
-    // A member of a wrong type says something that is not understood, which is not the same as saying nothing.
+    // A member of the wrong type is not the same as an absent one: its meaning is unknown.
     let id = match key.get("kid") {
         None => None,
         Some(Value::String(id)) => Some(id.as_str()),
@@ -210,7 +210,7 @@ fn material(
     };
     match algorithm {
         Algorithm::HS256 => {
-            // A published set with a secret in it would be no secret (RFC 8725 section 3.1).
+            // A secret in a published set would not be secret (RFC 8725 section 3.1).
             if accepted.iter().any(|algorithm| *algorithm != Algorithm::HS256) {
                 return Err("a shared secret among public keys".to_owned());
             }
