@@ -10,7 +10,8 @@
 # also finds the token in `Basic dTpw, Bearer TOKEN`, although Authorization is no list (RFC 9110 section 11.6.2).
 #
 # A gateway that verifies a token, accepts the scheme in any case and passes the field on as it came makes such a service
-# refuse, or not recognise, a caller whom the gateway has let in.
+# refuse, or not recognise, a caller whom the gateway has let in. Portcullis writes the scheme of a token that it passes on
+# (`[identity] forward_token`) as `Bearer`.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

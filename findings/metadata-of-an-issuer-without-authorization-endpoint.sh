@@ -9,7 +9,7 @@
 # Seen: Authlib refuses the document both without the member and with an empty list, by the same words
 # ('"response_types_supported" is required'), and accepts any non-empty list, such as ["none"]. oauth4webapi accepts all three.
 #
-# Portcullis's tests hold which form its metadata has.
+# Portcullis lists ["none"], which both accept.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

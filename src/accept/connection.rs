@@ -136,7 +136,7 @@ impl Unread for Connection {
     /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and discarded: many clients
     /// report a reset stream although the answer is complete (RFC 9113 section 8.1 forbids that), and once the
     /// announced length is met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger
-    /// one, the answer says `Connection: close`, and [`linger`] reads on after it (RFC 9112 section 9.6).
+    /// one, the answer says `Connection: close`, and `linger` reads on after it (RFC 9112 section 9.6).
     fn left(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;

@@ -163,6 +163,8 @@ pub fn head(
     let verified = told.forward_token && permit.place() == Some(Place::Header);
     if !verified && !told.pass_authorization {
         headers.remove(header::AUTHORIZATION);
+    } else if verified {
+        strip::canonical_scheme(&mut headers);
     }
     let pass = if told.relayed.is_some() { told.pass } else { &[] };
     let forged = strip::request(&mut headers, told.identity, pass);

@@ -31,6 +31,23 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
     forged
 }
 
+/// Writes the scheme of a verified bearer token as `Bearer`.
+///
+/// The gate reads the scheme in any case, as RFC 9110 section 11.1 says. Flask-JWT-Extended 4.7.4 and
+/// djangorestframework-simplejwt 5.5.1 know it in this spelling alone: the first refuses a caller whom the gateway has let in,
+/// the second treats the caller as nobody.
+pub fn canonical_scheme(headers: &mut HeaderMap) {
+    const SCHEME: &[u8] = b"Bearer ";
+    if let Some(field) = headers.get_mut(header::AUTHORIZATION)
+        && !field.as_bytes().starts_with(SCHEME)
+        && let Some(token) = field.as_bytes().get(SCHEME.len()..)
+        && let Ok(mut written) = HeaderValue::from_bytes(&[SCHEME, token].concat())
+    {
+        written.set_sensitive(field.is_sensitive());
+        *field = written;
+    }
+}
+
 /// Removes the local authority's cookies from `Cookie`. All others pass as they were written, in their order.
 ///
 /// A name counts as ours with white space around it, and without a value, though the gate would read neither: an

@@ -309,8 +309,12 @@ fn only_the_credential_that_was_verified_is_forwarded() {
         );
     }
     let verified = token("ada").to_string();
-    Request::get("/guarded").bearer(&verified).to(gateway.http()).is(200);
-    assert_eq!(upstream.last_request().header("authorization"), Some(&*format!("Bearer {verified}")));
+    // The scheme has no case (RFC 9110 section 11.1), and services that compare it by case are common.
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let request = Request::get("/guarded").header("Authorization", &format!("{scheme} {verified}"));
+        request.to(gateway.http()).is(200);
+        assert_eq!(upstream.last_request().header("authorization"), Some(&*format!("Bearer {verified}")));
+    }
 }
 
 #[test]
