@@ -69,7 +69,7 @@ impl Body {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
         paced.reader.taken();

@@ -15,8 +15,8 @@
 //!    verified before; [`authorize`] asks the route's rule and issues a [`authorize::Permit`]. Pure code: no I/O, no wait.
 //! 5. [`limit`] again, for what counts by caller.
 //! 6. [`forward`]: takes the permit, strips what must not pass, says who calls, and sends the request to an upstream over
-//!    one of the core's own connections; body and answer are streamed. What is meant for the local issuer goes over the
-//!    [`desk`] instead.
+//!    one of the core's own connections; body and answer are streamed, the answer framed anew. The [`desk`] takes the requests to
+//!    the local issuer instead, and the questions of other proxies.
 //! 7. [`respond`]: refusals become problem documents; a [`record`] becomes one log line and a few counts.
 //!
 //! Only a `Permit` can be forwarded, and only `authorize` makes one. Everything else is plumbing around that.
@@ -24,8 +24,8 @@
 //! # Around it
 //!
 //! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
-//! - [`explain`] tells what would become of a request that nobody sent, by the code that serves: for people, for the
-//!   policy's own tests, for reviews.
+//! - [`explain`] decides about a request that nobody sent, by the code that serves: for people, for the policy's own
+//!   tests, for reviews.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.

@@ -21,7 +21,7 @@ use crate::worker::Worker;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -43,58 +43,19 @@ pub async fn handle(
     let heard = snapshot.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
     let origin = cors::listed(&parts.headers, snapshot.origins());
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
-    let format = record.format();
     if verdict::is_asked(snapshot, parts.uri.path()) {
         record.verdict_asked();
     }
     let mut standing = Standing::default();
 
     let served = serve(&worker, snapshot, &connection, parts, body, &mut record, &mut standing).await;
-    let mut is_ours = false;
-    let mut response = match served {
-        Ok(response) => response,
-        Err(denial) => {
-            let (login, ways) = (record.take_login(), record.take_ways());
-            let response = match (record.verdict(), login) {
-                (Some(manner), login) => {
-                    let response =
-                        verdict::refused(&denial, login, manner, format, record.id_header(), &method, &ways);
-                    response.map(Body::whole)
-                }
-                (None, Some(location)) => respond::see_other(location).map(Body::whole),
-                (None, None) => {
-                    let theirs = heard.and_then(|heard| {
-                        heard.refuse(&denial, format, &snapshot.places(record.route()), &method)
-                    });
-                    let ours = || {
-                        let status = denial.status();
-                        respond::refuse_with(&denial, status, format, record.id_header(), &method, &ways)
-                    };
-                    theirs.unwrap_or_else(ours).map(Body::whole)
-                }
-            };
-            let mut response = response;
-            if may_be_unread(&denial) {
-                close_after(response.headers_mut(), version);
-            }
-            let cookies = snapshot.terms.as_ref().and_then(|terms| terms.cookies.as_ref());
-            match cookies {
-                Some(cookies) if record.is_session_over() => take_back(response.headers_mut(), cookies),
-                Some(cookies) if record.is_access_over() => {
-                    take_back_access(response.headers_mut(), cookies);
-                }
-                Some(_) | None => {}
-            }
-            if matches!(denial, Denial::RateLimited { .. }) {
-                record.limited(&standing);
-            }
-            record.refused(denial);
-            is_ours = true;
-            response
-        }
-    };
+    let is_refused = served.is_err();
+    let mut closes = served.as_ref().is_err_and(may_be_unread);
+    let mut response = served.unwrap_or_else(|denial| {
+        refusal(snapshot, denial, heard.as_ref(), &method, &standing, &mut record).map(Body::whole)
+    });
 
-    if !snapshot.origins().is_empty() && (is_ours || is_for_scripts(snapshot, &record)) {
+    if !snapshot.origins().is_empty() && (is_refused || is_for_scripts(snapshot, &record)) {
         cors::share(response.headers_mut(), origin, snapshot.trust.cookies().is_some());
     }
     let headers = response.headers_mut();
@@ -105,8 +66,9 @@ pub async fn handle(
         headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     standing.write(headers);
-    if connection.closes_next() || record.is_body_on_its_way() {
-        close_after(headers, version);
+    closes |= connection.closes_next() || record.is_body_on_its_way();
+    if closes && version <= Version::HTTP_11 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.answered(response.status());
     response.body_mut().carry(record);
@@ -116,6 +78,39 @@ pub async fn handle(
         response.body_mut().pace(reader);
     }
     Ok(response)
+}
+
+/// Answers a refused request in the form that its client reads, and notes the refusal.
+#[cold]
+fn refusal(
+    policy: &Policy,
+    denial: Denial,
+    heard: Option<&Heard>,
+    method: &Method,
+    standing: &Standing<'_>,
+    record: &mut Record,
+) -> Response<Bytes> {
+    let (login, ways, format) = (record.take_login(), record.take_ways(), record.format());
+    let id = record.id_header();
+    let mut response = match (record.verdict(), login) {
+        (Some(manner), login) => verdict::refused(&denial, login, manner, format, id, method, &ways),
+        (None, Some(location)) => respond::see_other(location),
+        (None, None) => heard
+            .and_then(|heard| heard.refuse(&denial, format, &policy.places(record.route()), method))
+            .unwrap_or_else(|| respond::refuse_with(&denial, denial.status(), format, id, method, &ways)),
+    };
+    if let Some(cookies) = policy.terms.as_ref().and_then(|terms| terms.cookies.as_ref()) {
+        if record.is_session_over() {
+            take_back(response.headers_mut(), cookies);
+        } else if record.is_access_over() {
+            take_back_access(response.headers_mut(), cookies);
+        }
+    }
+    if matches!(denial, Denial::RateLimited { .. }) {
+        record.limited(standing);
+    }
+    record.refused(denial);
+    response
 }
 
 /// Whether the answer is one of the gateway's own that scripts of other origins may read. A verdict is read by a proxy.
@@ -231,8 +226,7 @@ async fn give_verdict<'p>(
 ) -> Result<Response<Body>, Denial> {
     record.asked_about(&original);
     // Strict whatever the policy says: the slashes that we would merge, the other proxy forwards.
-    let bounds = verdict::bounds(policy.front.head_bounds);
-    let head = Head::read(&original.parts, bounds, Slashes::Strict)
+    let head = Head::read(&original.parts, policy.front.head_bounds.of_question(), Slashes::Strict)
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
@@ -357,8 +351,8 @@ fn permit(
     }
 }
 
-/// What the policy refuses passes on a route in the shadow, and is only told. What no policy asks for, such as a body
-/// within its bounds, is not the shadow's business.
+/// On a route in shadow mode, a refusal by the policy is logged and not enforced. Bounds that no policy sets, such as that on
+/// the body, are always enforced.
 fn unless_shadowed(
     route: &Route,
     denial: Denial,
@@ -407,12 +401,4 @@ fn may_be_unread(denial: &Denial) -> bool {
         denial,
         Denial::BadRequest(_) | Denial::HeadersTooLarge | Denial::BodyTooLarge | Denial::RequestTimeout
     )
-}
-
-/// Makes an answer of HTTP/1.1 its connection's last.
-#[cold]
-fn close_after(headers: &mut HeaderMap, version: Version) {
-    if version <= Version::HTTP_11 {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
 }

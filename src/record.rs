@@ -11,7 +11,7 @@ use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::Denial;
-use crate::desk::verdict::{self, Manner, Original};
+use crate::desk::verdict::{Manner, Original};
 use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Broken, Cut, Destination, Meter, Notes};
 use crate::limit::Standing;
@@ -22,7 +22,7 @@ use crate::recent;
 use crate::request_id::{RequestId, trace_id_of};
 use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
-use crate::respond::{Format, Ways};
+use crate::respond::{Format, Ways, is_repeatable};
 use crate::route::{Head, Params};
 use crate::worker::Worker;
 use http::request::Parts;
@@ -335,8 +335,7 @@ impl Record {
     /// The ways by which the page that refuses the request leads on.
     pub fn take_ways(&mut self) -> Ways {
         let ways = self.ways.take().map(|ways| *ways).unwrap_or_default();
-        let again = matches!(self.method, Method::GET | Method::HEAD);
-        Ways { again, home: !self.at_root, ..ways }
+        Ways { again: is_repeatable(&self.method), home: !self.at_root, ..ways }
     }
 
     /// A person is to log in, at this address.
@@ -370,7 +369,7 @@ impl Record {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
             let bounds = front.head_bounds;
-            let bounds = if self.verdict.is_some() { verdict::bounds(bounds) } else { bounds };
+            let bounds = if self.verdict.is_some() { bounds.of_question() } else { bounds };
             self.notes.detail = Some(bounds.excess(headers));
         } else if *denial == Denial::BodyTooLarge {
             // hyper read a number there, or it would have announced nothing.

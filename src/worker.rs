@@ -7,7 +7,6 @@ use crate::accept::reader::{OfConnection, Pace};
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
-use crate::desk::verdict;
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::plan::Plan;
@@ -16,6 +15,7 @@ use crate::recent::{Recent, Recorder};
 use crate::record::unread;
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
+use crate::route::HeadBounds;
 use crate::tls::Certificates;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
@@ -349,33 +349,31 @@ impl Worker {
 
 /// hyper's own bounds stand a little above ours, so that ours answer with a reason and its own are the last resort.
 fn http1_settings(plan: &Plan) -> http1::Builder {
+    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
         // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
         .header_read_timeout(None)
-        .max_headers(header_count(plan) + 1)
-        .max_buf_size((header_size(plan) + header_size(plan) / 4).max(8192 + 512));
+        .max_headers(header_count + 1)
+        .max_buf_size((header_bytes + header_bytes / 4).max(8192 + 512));
     http1
 }
 
-/// How many fields the library takes.
-fn header_count(plan: &Plan) -> usize {
-    plan.header_count + if plan.is_asked { verdict::ROOM_FIELDS } else { 0 }
-}
-
-/// How many bytes of fields the library takes.
-fn header_size(plan: &Plan) -> usize {
-    plan.header_size + if plan.is_asked { verdict::ROOM_BYTES } else { 0 }
+/// The bounds on the heads that the library takes: wider where other proxies may ask for verdicts.
+fn head_bounds(plan: &Plan) -> HeadBounds {
+    let bounds = HeadBounds { header_count: plan.header_count, header_bytes: plan.header_size };
+    if plan.is_asked { bounds.of_question() } else { bounds }
 }
 
 fn http2_settings(plan: &Plan, executor: OfConnection) -> http2::Builder<OfConnection> {
+    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
     let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(plan.streams)
         // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
-        .max_header_list_size(u32::try_from(header_size(plan) + 32 * header_count(plan)).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
         // Envoy's advice for the edge: what one stream, and one connection, may make us hold.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)

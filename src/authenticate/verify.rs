@@ -553,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() {
-        // What revokes it is kept for so long (attacks C1).
+        // A mark is kept for that life and a day more (attacks C1).
         let mut local = issuer("https://a", SECRET);
         (local.local, local.leeway) = (true, 0);
         let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());

@@ -147,7 +147,7 @@ struct Line<'t> {
     text: &'t str,
 }
 
-/// What a line is made of.
+/// The construct that a line consists of.
 enum Shape {
     /// A string begins here and does not end on this line.
     OpenText(usize),

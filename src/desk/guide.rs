@@ -2,13 +2,12 @@
 
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
-
 use crate::decision::Refusal;
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
 use crate::record::Record;
 use crate::respond::page::Account;
-use crate::respond::{Format, Ways, is_navigation};
+use crate::respond::{Format, Ways, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
@@ -83,7 +82,7 @@ fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, record: &Record) -> O
     };
     // A longer address would exceed the limits of browsers and servers, and a posted form cannot be requested again:
     // the person returns to the root instead.
-    if asked.len() <= NEXT_MAX && is_repeatable(head) {
+    if asked.len() <= NEXT_MAX && is_repeatable(head.method) {
         fields.push(format!("next={}", encoded(&asked)));
     }
     if must_prove {
@@ -92,10 +91,6 @@ fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, record: &Record) -> O
     let question = if fields.is_empty() { "" } else { "?" };
     let page = terms.path(Endpoint::LoginPage);
     Some(format!("{}{page}{question}{}", site(head, record)?, fields.join("&")))
-}
-
-fn is_repeatable(head: &Head<'_>) -> bool {
-    matches!(*head.method, http::Method::GET | http::Method::HEAD)
 }
 
 /// The prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against the

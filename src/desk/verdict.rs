@@ -13,7 +13,7 @@ use crate::forward::outgoing::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
 use crate::respond::{self, Format, Ways};
-use crate::route::{Head, HeadBounds, path};
+use crate::route::{Head, path};
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -29,19 +29,6 @@ const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// nginx as a Kubernetes ingress: scheme, host, path and query in one.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
-
-/// The number of additional fields in a question: those that describe the original request, and some that proxies add.
-pub const ROOM_FIELDS: usize = 32;
-/// The number of additional bytes of fields: mostly for the original target, which is a field of the question.
-pub const ROOM_BYTES: usize = 16 * 1024;
-
-/// The bounds on the head of a question, and on the head of the original request.
-pub fn bounds(request: HeadBounds) -> HeadBounds {
-    HeadBounds {
-        header_count: request.header_count + ROOM_FIELDS,
-        header_bytes: request.header_bytes + ROOM_BYTES,
-    }
-}
 
 /// How who asked understands a verdict that sends a person to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +279,7 @@ fn status(denial: &Denial) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::HeadBounds;
     use crate::route::Slashes;
     use proptest::prelude::*;
 

@@ -27,8 +27,8 @@ use crate::accept::forwarded;
 use crate::peer::Peer;
 use crate::policy::Policy;
 
-/// The route that covers a request: a position in [`Policy::routes`]; none where there is none, or it is refused or
-/// redirected before there is one.
+/// Returns the position in [`Policy::routes`] of the route that covers a request; `None` if no route does, or if the
+/// request is refused or redirected first.
 pub fn met(policy: &Policy, question: &Question) -> Option<usize> {
     let peer = Peer { address: question.client, scheme: question.scheme };
     let (caller, _) = forwarded::read(&peer, &policy.front.trusted_proxies, &question.parts.headers);

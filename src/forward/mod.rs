@@ -336,7 +336,7 @@ impl<'u> Tried<'u> {
     }
 }
 
-/// Returns a new connection to a server, or with `wait` another request's. Records the reason if there is none.
+/// Returns a new connection to a server, or, with `wait`, one that another request has released. Records why it returns neither.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -346,8 +346,9 @@ async fn connect(
 ) -> Result<Lease, NoConnection> {
     let connected = pools.obtain(upstream, server, wait).await;
     notes.detail = match &connected {
-        Ok(_) => return connected,
-        Err(NoConnection::Full | NoConnection::Waited) => Some(format!(
+        // A request that finds no room yet waits for it after all servers were tried: only the wait's end is worth a word.
+        Ok(_) | Err(NoConnection::Full) => return connected,
+        Err(NoConnection::Waited) => Some(format!(
             "all connections to {} that upstream.{}.connections allows are in use",
             server.origin, upstream.name
         )),

@@ -146,7 +146,7 @@ fn only_chunked(headers: &HeaderMap) -> Result<(), BadAnswer> {
     Err(BadAnswer::Codings(listed(headers, header::TRANSFER_ENCODING)))
 }
 
-/// The answer's length, if it must be rewritten: `None` if there is none, or if it is already in canonical form.
+/// The answer's length, if the field must be rewritten: `None` if the answer has no such field or a canonical one.
 fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadAnswer> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };

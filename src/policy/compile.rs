@@ -87,8 +87,8 @@ impl Compiled {
     }
 }
 
-/// Tries each route of a policy in odd spellings. Of those that get past one and are not accepted, as many are told as are
-/// read.
+/// Tries each route of a policy in odd spellings, and returns the findings that no waiver accepts, up to a bound for each
+/// kind.
 pub fn attack(policy: &Policy, places: &[Place], waivers: &Waivers, severity: Severity) -> Sifted {
     let Sifted { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
     Sifted { left: spelling::bounded(left), waived }

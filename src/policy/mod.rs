@@ -20,7 +20,6 @@ use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::Rule;
 use crate::config::units::Cidr;
 use crate::denial::Denial;
-use crate::desk::verdict;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
 use crate::peer::Scheme;
@@ -168,6 +167,6 @@ impl Front {
     /// As [`Head::read`].
     #[cold]
     pub fn question<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
-        Head::read(parts, verdict::bounds(self.head_bounds), self.slashes)
+        Head::read(parts, self.head_bounds.of_question(), self.slashes)
     }
 }

@@ -45,14 +45,17 @@ impl Format {
 
 /// Whether a person will see the answer to this request. A browser sends the mode `navigate` for such a request (Fetch
 /// Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without that field counts as a
-/// navigation, unless a library marks it as a script's.
-///
-/// Only `GET` and `HEAD` count: neither a form nor `OPTIONS` can be repeated after a login.
+/// navigation, unless a library marks it as a script's. A request that cannot be repeated after a login does not count.
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is_script = |with: &HeaderValue| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest");
-    matches!(*method, Method::GET | Method::HEAD)
+    is_repeatable(method)
         && headers.get_all(SEC_FETCH_MODE).iter().all(|mode| mode == "navigate")
         && !headers.get_all(X_REQUESTED_WITH).iter().any(is_script)
+}
+
+/// Whether a browser can send the request again by an address alone: neither a form nor `OPTIONS`.
+pub fn is_repeatable(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
 }
 
 /// The media ranges of `Accept`, parameters included, in order.

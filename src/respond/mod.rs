@@ -12,7 +12,7 @@ pub mod page;
 pub mod problem;
 pub mod tls_failure;
 
-pub use accept::{Format, is_navigation};
+pub use accept::{Format, is_navigation, is_repeatable};
 pub use access_log::Line;
 pub use page::Ways;
 pub use problem::{refuse, refuse_with, see_other};

@@ -39,6 +39,21 @@ pub struct HeadBounds {
 }
 
 impl HeadBounds {
+    /// The number of additional fields in a question of forward-auth: those that describe the original request, and some that
+    /// proxies add.
+    const QUESTION_FIELDS: usize = 32;
+    /// The number of additional bytes of fields: mostly for the original target, which is a field of the question.
+    const QUESTION_BYTES: usize = 16 * 1024;
+
+    /// The bounds on the head of a question, and on the head of the original request.
+    #[must_use]
+    pub fn of_question(self) -> Self {
+        Self {
+            header_count: self.header_count + Self::QUESTION_FIELDS,
+            header_bytes: self.header_bytes + Self::QUESTION_BYTES,
+        }
+    }
+
     /// Describes for the operator which bound these fields exceed.
     pub fn excess(self, headers: &HeaderMap) -> String {
         let (count, bytes) = (headers.len(), header_bytes(headers));

@@ -328,7 +328,7 @@ impl<T> RouteTable<T> {
             HostPattern::Below(_) => None,
             HostPattern::Exact(name) => self.caseless.exact.get(name),
         };
-        // What a request with a host of several trees meets is looked up when it comes.
+        // Where a host belongs to several trees, the route is looked up for each request.
         own.is_none_or(|tree| tree.closer(matcher.path.segments(), false, &guards))
     }
 

@@ -6,7 +6,7 @@ use crate::kit::account::AUTHORITY;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
 use crate::kit::upstream::{After, Gate, Seen, Wire};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, tls, values};
-use crate::{PUBLIC, policy};
+use crate::{PUBLIC, encrypted, policy};
 use bytes::Bytes;
 use std::process::Command;
 
@@ -306,11 +306,6 @@ fn table() -> (Upstream, Portcullis) {
 }
 
 #[track_caller]
-fn encrypted(upstream: &Upstream, tables: &str) -> Portcullis {
-    Portcullis::with(&format!("[server]\nhttps = \"127.0.0.1:0\"\n{}", policy(upstream, tables))).start()
-}
-
-#[track_caller]
 fn is_right(case: &Case, answer: &Answer, version: usize) {
     let name = format!("{} over HTTP/{}", case.name, version + 1);
     assert_eq!(answer.status, case.status, "{name}: {answer:#?}");
@@ -343,7 +338,7 @@ fn every_framing_reaches_a_client_of_http_1() {
                 case.name
             );
         }
-        // What is left of one answer is never taken for the next.
+        // The rest of one answer is never taken for the next.
         assert_eq!(Request::get("/next").over(&mut connection).is(200).text(), "next", "{}", case.name);
     }
 }

@@ -1,4 +1,4 @@
-//! What scripts of another origin can read and do: those of the policy's `origins`, and those of any other.
+//! Which answers scripts of another origin can read: those of the policy's `origins`, and those of any other.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
@@ -154,7 +154,7 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
         let answer = ask(path, method, APP);
         assert_eq!(answer.header("access-control-allow-methods"), None, "{path}: {answer:#?}");
     }
-    // What a route of a service would say to a preflight is the service's to say: it is asked for a token as ever.
+    // A service answers preflights of its own routes, so the gateway asks for a token as for any request.
     let answer = ask("/api/x", "PUT", APP);
     answer.is_refusal(401, "missing_token");
     assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");

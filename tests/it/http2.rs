@@ -1,9 +1,9 @@
 //! HTTP/2 from the client, HTTP/1.1 to the upstream.
 
+use crate::encrypted;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
 use crate::kit::upstream::{After, Gate};
 use crate::kit::{PATIENCE, Portcullis, Request, Upstream, token, values};
-use crate::policy;
 use bytes::Bytes;
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,10 @@ upstream = "app"
 roles    = ["clerk"]
 "#;
 
-#[track_caller]
-fn encrypted(upstream: &Upstream) -> Portcullis {
-    Portcullis::with(&format!("[server]\nhttps = \"127.0.0.1:0\"\n{}", policy(upstream, ROUTES))).start()
-}
-
 #[test]
 fn a_client_of_http_2_reaches_an_upstream_of_http_1() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let bearer = format!("Bearer {}", token("ada").role("clerk"));
     let answers = exchange(
         gateway.https(),
@@ -53,7 +48,7 @@ fn a_client_of_http_2_reaches_an_upstream_of_http_1() {
 #[test]
 fn no_byte_of_a_frame_is_taken_for_something_of_http_1() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let requests = (0..256).map(|number| {
         let text: String =
             (0..=number % 64).map(|at| char::from(b'!' + ((number * 7 + at * 13) % 90) as u8)).collect();
@@ -68,7 +63,7 @@ fn no_byte_of_a_frame_is_taken_for_something_of_http_1() {
 #[test]
 fn authority_and_host_agree_or_the_request_is_refused() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let answers = exchange(
         gateway.https(),
         vec![
@@ -84,7 +79,7 @@ fn authority_and_host_agree_or_the_request_is_refused() {
 #[test]
 fn cookies_that_came_in_pieces_go_on_as_one_field() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let pieces = request("GET", "/open").header("cookie", "a=1").header("cookie", "b=2").body(Bytes::new());
     exchange(gateway.https(), vec![pieces.unwrap()])[0].is(200);
     // RFC 9113 section 8.2.3: joined before they pass to something that is not HTTP/2.
@@ -94,7 +89,7 @@ fn cookies_that_came_in_pieces_go_on_as_one_field() {
 #[test]
 fn identity_is_as_safe_over_http_2() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let forged = request("GET", "/open")
         .header("x-auth-subject", "f0rged")
         .header("x_auth_roles", "f0rged")
@@ -113,7 +108,7 @@ fn trailers_of_an_answer_pass() {
         );
         After::Keep
     });
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let answers = exchange(gateway.https(), vec![request("GET", "/open").body(Bytes::new()).unwrap()]);
     assert_eq!(values(&answers[0].trailers, "grpc-status"), ["0"]);
 }
@@ -125,7 +120,7 @@ fn an_answer_that_is_cut_looks_cut_over_http_2_as_well() {
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ");
         After::Close
     });
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let answers = exchange(gateway.https(), vec![request("GET", "/open").body(Bytes::new()).unwrap()]);
     assert!(!answers[0].complete, "{answers:#?}");
 }
@@ -143,7 +138,7 @@ fn whole(frames: &mut Frames, stream: u32, fields: &[(&str, &str)]) -> Verdict {
 #[test]
 fn fields_that_would_be_two_requests_in_http_1_are_refused() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let with = |more: &[(&'static str, &'static str)]| [&GOOD[..], more].concat();
     let path = |path: &'static str| [GOOD[0], GOOD[1], GOOD[2], (":path", path)].to_vec();
     assert_eq!(whole(&mut Frames::open(gateway.http()), 1, &GOOD), Verdict::Status(200));
@@ -194,7 +189,7 @@ fn fields_that_would_be_two_requests_in_http_1_are_refused() {
 #[test]
 fn a_length_that_differs_from_the_data_is_never_taken_for_a_whole_request() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     for (length, data) in [("10", &b"short"[..]), ("2", &b"too long"[..]), ("0", &b"x"[..])] {
         let mut frames = Frames::open(gateway.http());
         let mut fields = GOOD.to_vec();
@@ -215,7 +210,7 @@ fn a_stream_that_the_client_resets_takes_its_request_back() {
         wire.peer_left();
         After::Close
     });
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_STREAM | frame::END_HEADERS, 1, &block(&GOOD)).unwrap();
     upstream.wait_for_requests(1);
@@ -233,7 +228,7 @@ fn a_draining_gateway_says_goodbye_and_finishes_the_streams_that_are_open() {
         wire.answer("200 OK", "", "late");
         After::Keep
     });
-    let mut gateway = encrypted(&upstream);
+    let mut gateway = encrypted(&upstream, ROUTES);
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_STREAM | frame::END_HEADERS, 1, &block(&GOOD)).unwrap();
     upstream.wait_for_requests(1);
@@ -264,7 +259,7 @@ fn flooded(gateway: &Portcullis, name: &str, mut flood: impl FnMut(&mut Frames, 
 #[test]
 fn floods_of_frames_cost_bounded_memory_and_end_the_connection() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     Request::get("/open").to(gateway.http()).is(200);
     let head = block(&GOOD);
     flooded(&gateway, "rapid reset", |frames, number| {
@@ -290,7 +285,7 @@ fn floods_of_frames_cost_bounded_memory_and_end_the_connection() {
 #[test]
 fn control_frames_of_a_client_that_reads_nothing_cost_bounded_memory() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     Request::get("/open").to(gateway.http()).is(200);
     let before = gateway.peak_memory();
     for (kind, payload) in [(frame::PING, &[7; 8][..]), (frame::SETTINGS, &[0, 3, 0, 0, 0, 9])] {
@@ -307,7 +302,7 @@ fn control_frames_of_a_client_that_reads_nothing_cost_bounded_memory() {
 #[test]
 fn a_header_list_that_is_too_large_is_refused() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let large = "x".repeat(15 << 10);
     let fields = [&GOOD[..], &[("x-a", &*large), ("x-b", &large), ("x-c", &large), ("x-d", &large)]].concat();
     let block = block(&fields);

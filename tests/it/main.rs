@@ -87,6 +87,12 @@ fn gateway(upstream: &Upstream, tables: &str) -> Portcullis {
     Portcullis::with(&policy(upstream, tables)).start()
 }
 
+/// A gateway before this upstream that takes TLS.
+#[track_caller]
+fn encrypted(upstream: &Upstream, tables: &str) -> Portcullis {
+    gateway(upstream, &format!("[server]\nhttps = \"127.0.0.1:0\"\n{tables}"))
+}
+
 /// A public route of everything.
 const PUBLIC: &str = "
 [[route]]

@@ -1,8 +1,8 @@
 //! A refusal reaches every client that is still sending its body.
 
+use crate::encrypted;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
-use crate::kit::{Connection, Portcullis, Request, Upstream, token};
-use crate::policy;
+use crate::kit::{Connection, Request, Upstream, token};
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,16 +31,11 @@ access      = "public"
 rate_limits = ["once"]
 "#;
 
-#[track_caller]
-fn encrypted(upstream: &Upstream) -> Portcullis {
-    Portcullis::with(&format!("[server]\nhttps = \"127.0.0.1:0\"\n{}", policy(upstream, ROUTES))).start()
-}
-
 /// RFC 9113 section 8.1, RFC 9112 section 9.6; suites 3, operators "413 over HTTP/2".
 #[test]
 fn curl_sees_every_refusal_whatever_it_sends() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let clerk = |role: &str| format!("Authorization: Bearer {}", token("ada").role(role));
     let file = |bytes: usize| {
         let name = format!("body-{bytes}");
@@ -88,7 +83,7 @@ fn curl_sees_every_refusal_whatever_it_sends() {
 #[test]
 fn two_hundred_refused_posts_fit_on_one_connection() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let post = |_| request("POST", "/guarded").body(Bytes::from(vec![b'x'; 60_000])).unwrap();
     let answers = exchange(gateway.https(), (0..200).map(post).collect());
     assert_eq!(answers.len(), 200);
@@ -102,7 +97,7 @@ fn two_hundred_refused_posts_fit_on_one_connection() {
 #[test]
 fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     for path in ["/open", "/guarded"] {
         let mut frames = Frames::open(gateway.http());
         let fields = [
@@ -144,7 +139,7 @@ fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
 #[test]
 fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_close() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let head = |length: usize, more: &str| {
         format!("POST /guarded HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {length}\r\n{more}\r\n")
     };
@@ -183,7 +178,7 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
 #[test]
 fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let mut connection = Connection::open(gateway.http());
     connection.send("POST /open HTTP/1.1\r\nHost: gateway.test\r\nTransfer-Encoding: chunked\r\n\r\n");
     let piece = [format!("{MIB:x}\r\n").into_bytes(), vec![b'x'; MIB], b"\r\n".to_vec()].concat();
@@ -204,7 +199,7 @@ fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
 #[test]
 fn client_libraries_see_every_refusal() {
     let upstream = Upstream::start();
-    let gateway = encrypted(&upstream);
+    let gateway = encrypted(&upstream, ROUTES);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
     let made = Command::new(scripts.join("install.sh")).arg(&folder).output().unwrap();

@@ -215,7 +215,10 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
 
     gate.open();
     for connection in first.iter_mut().chain(&mut waiting) {
-        assert_eq!(connection.answer().is(200).text(), "fine");
+        let answer = connection.answer();
+        assert_eq!(answer.is(200).text(), "fine");
+        // Waiting is not a fault: the line of a request that got its turn names none.
+        assert_eq!(gateway.access_line(&answer).get("detail"), None);
     }
     assert_eq!(upstream.connections(), 2);
     eventually("nothing is in progress", || {

@@ -40,7 +40,7 @@ footer p{margin:.25rem 0 0}\
 main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 @media(forced-colors:active){main{border:1px solid}}";
 
-/// What the pages may do: show their own style, and send their forms home. Nobody may frame them.
+/// The pages' permissions: to show their own style, and to send their forms to the gateway. No page may frame them.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";

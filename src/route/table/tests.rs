@@ -490,7 +490,7 @@ proptest! {
         };
         prop_assume!(odd.starts_with('/'));
         let index = |path: &str| find(&table, &Method::GET, host, path).map(|(index, _)| index);
-        // What leads nowhere in its plain spelling is nobody's to guard.
+        // A path without a route in its plain spelling has no guard to pass by.
         let (found, plain) = (index(&odd), index(&path));
         if found.is_ok() && plain != Err(Denial::NoRoute) {
             prop_assert_eq!(found, plain, "{} {}", odd, path);
