@@ -1,7 +1,7 @@
 //! What commands ask the running gateway: one HTTP/1.1 exchange with its admin listener, which the policy names.
 
 use crate::config;
-use crate::config::file::Server;
+use crate::config::file::ServerSection;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -54,7 +54,7 @@ fn address_in(config: &Path) -> Result<SocketAddr, String> {
 ///
 /// # Errors
 /// When there is none, or it cannot be known.
-pub(super) fn address(server: &Server) -> Result<SocketAddr, String> {
+pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     match server.admin.addresses().first() {
         None => Err("the policy turns the admin listener off ([server] admin)".to_owned()),
         Some(address) if address.port() == 0 => {

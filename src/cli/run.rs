@@ -5,7 +5,7 @@ use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::{Absent, Authority};
 use crate::clock::Now;
-use crate::config::file::Bounds;
+use crate::config::file::BoundsSection;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
@@ -135,7 +135,7 @@ fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
 /// Logs that the gateway accepts fewer connections than the policy says: as a warning only if an operator chose the
 /// number.
 fn tell_of_open_files(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
-    let level = if asked == Bounds::default().connections { Level::Info } else { Level::Warn };
+    let level = if asked == BoundsSection::default().connections { Level::Info } else { Level::Warn };
     journal.event_with(
         level,
         "the limit of open files bounds the number of connections",

@@ -4,7 +4,8 @@
 
 use super::Loaded;
 use super::file::{
-    AuthorityTable, ClientTable, File, IssuerTable, RateLimitTable, RouteTable, TestTable, Tls, UpstreamTable,
+    AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, RouteSection, TestSection,
+    TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -118,13 +119,13 @@ fn with_every_table() -> File {
         BTreeMap::from([(NAME.to_owned(), T::default())])
     }
     File {
-        tls: Some(Tls::default()),
-        issuer: vec![IssuerTable::default()],
-        authority: Some(AuthorityTable { client: named::<ClientTable>(), ..AuthorityTable::default() }),
-        upstream: named::<UpstreamTable>(),
-        rate_limit: named::<RateLimitTable>(),
-        route: vec![RouteTable::default()],
-        test: vec![TestTable::default()],
+        tls: Some(TlsSection::default()),
+        issuer: vec![IssuerSection::default()],
+        authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
+        upstream: named::<UpstreamSection>(),
+        rate_limit: named::<RateLimitSection>(),
+        route: vec![RouteSection::default()],
+        test: vec![TestSection::default()],
         ..File::default()
     }
 }

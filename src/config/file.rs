@@ -21,46 +21,46 @@ use std::collections::BTreeMap;
 pub struct File {
     /// How this file itself is taken.
     #[serde(deserialize_with = "table")]
-    pub policy: PolicyTable,
+    pub policy: PolicySection,
     /// Where to listen, and within which bounds.
     #[serde(deserialize_with = "table")]
-    pub server: Server,
+    pub server: ServerSection,
     /// The certificate; absent: a self-signed one.
     #[serde(deserialize_with = "optional_table")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSection>,
     /// Whose tokens are accepted.
     #[serde(deserialize_with = "tables")]
-    pub issuer: Vec<IssuerTable>,
+    pub issuer: Vec<IssuerSection>,
     /// The local issuer.
     #[serde(deserialize_with = "optional_table")]
-    pub authority: Option<AuthorityTable>,
+    pub authority: Option<AuthoritySection>,
     /// Where what is made at first start is kept.
     #[serde(deserialize_with = "table")]
-    pub state: State,
+    pub state: StateSection,
     /// What is logged, and how.
     #[serde(deserialize_with = "table")]
-    pub log: Log,
+    pub log: LogSection,
     /// Where requests go.
     #[serde(deserialize_with = "named_tables")]
-    pub upstream: BTreeMap<String, UpstreamTable>,
+    pub upstream: BTreeMap<String, UpstreamSection>,
     /// How fast.
     #[serde(deserialize_with = "named_tables")]
-    pub rate_limit: BTreeMap<String, RateLimitTable>,
+    pub rate_limit: BTreeMap<String, RateLimitSection>,
     /// What upstreams learn of the caller.
     #[serde(deserialize_with = "table")]
-    pub identity: Identity,
+    pub identity: IdentitySection,
     /// What is asked of whom, where.
     #[serde(deserialize_with = "tables")]
-    pub route: Vec<RouteTable>,
+    pub route: Vec<RouteSection>,
     /// What is expected of all that.
     #[serde(deserialize_with = "tables")]
-    pub test: Vec<TestTable>,
+    pub test: Vec<TestSection>,
 }
 
 /// `[policy]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PolicyTable {
+pub struct PolicySection {
     /// What a refusal means on routes that do not say otherwise.
     pub mode: Mode,
     /// What a failing test means to a start or a reload.
@@ -72,7 +72,7 @@ pub struct PolicyTable {
     pub waive: BTreeMap<String, String>,
 }
 
-impl Default for PolicyTable {
+impl Default for PolicySection {
     fn default() -> Self {
         Self { mode: Mode::Enforce, tests: Tests::Enforce, decisions: 1000, waive: BTreeMap::new() }
     }
@@ -101,7 +101,7 @@ pub enum Tests {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Server {
+pub struct ServerSection {
     /// Addresses for HTTP over TLS.
     pub https: Listen,
     /// Addresses for cleartext HTTP.
@@ -130,10 +130,10 @@ pub struct Server {
     pub paths: Paths,
     /// What a client may make us hold or wait for.
     #[serde(deserialize_with = "table")]
-    pub bounds: Bounds,
+    pub bounds: BoundsSection,
 }
 
-impl Default for Server {
+impl Default for ServerSection {
     fn default() -> Self {
         Self {
             https: Listen::on("127.0.0.1:8443"),
@@ -148,7 +148,7 @@ impl Default for Server {
             reload: Reload::Signal,
             trusted_proxies: Vec::new(),
             paths: Paths::Strict,
-            bounds: Bounds::default(),
+            bounds: BoundsSection::default(),
         }
     }
 }
@@ -186,7 +186,7 @@ pub enum Paths {
 /// `[server.bounds]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Bounds {
+pub struct BoundsSection {
     /// From the first byte of a head to its last.
     pub header_timeout: Duration,
     /// Bytes of a head.
@@ -207,7 +207,7 @@ pub struct Bounds {
     pub streams: u32,
 }
 
-impl Default for Bounds {
+impl Default for BoundsSection {
     fn default() -> Self {
         Self {
             header_timeout: Duration::seconds(10),
@@ -226,7 +226,7 @@ impl Default for Bounds {
 /// `[tls]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Tls {
+pub struct TlsSection {
     /// Path of the certificate chain, PEM.
     #[serde(deserialize_with = "text")]
     pub certificate: String,
@@ -240,7 +240,7 @@ pub struct Tls {
     pub hsts: String,
 }
 
-impl Default for Tls {
+impl Default for TlsSection {
     fn default() -> Self {
         Self {
             certificate: String::new(),
@@ -273,7 +273,7 @@ impl<'de> Deserialize<'de> for TlsVersion {
 /// `[[issuer]]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct IssuerTable {
+pub struct IssuerSection {
     /// `iss`.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
@@ -309,7 +309,7 @@ pub struct IssuerTable {
     pub types: Vec<String>,
 }
 
-impl Default for IssuerTable {
+impl Default for IssuerSection {
     fn default() -> Self {
         Self {
             issuer: String::new(),
@@ -330,7 +330,7 @@ impl Default for IssuerTable {
 /// `[authority]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct AuthorityTable {
+pub struct AuthoritySection {
     /// `iss` of its tokens.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
@@ -384,7 +384,7 @@ pub struct AuthorityTable {
     pub paths: BTreeMap<String, String>,
     /// Services that it knows.
     #[serde(deserialize_with = "named_tables")]
-    pub client: BTreeMap<String, ClientTable>,
+    pub client: BTreeMap<String, ClientSection>,
     /// Whose clients are not to notice that they talk to another issuer.
     pub compat: Option<Compat>,
 }
@@ -392,7 +392,7 @@ pub struct AuthorityTable {
 /// `[authority.client.ID]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ClientTable {
+pub struct ClientSection {
     /// What it proves itself with.
     pub secret: Option<Secret>,
     /// The roles of its tokens.
@@ -449,7 +449,7 @@ impl<'de> Deserialize<'de> for RoleLimit {
     }
 }
 
-impl Default for AuthorityTable {
+impl Default for AuthoritySection {
     fn default() -> Self {
         Self {
             issuer: String::new(),
@@ -480,13 +480,13 @@ impl Default for AuthorityTable {
 /// `[state]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct State {
+pub struct StateSection {
     /// The folder.
     #[serde(deserialize_with = "text")]
     pub dir: String,
 }
 
-impl Default for State {
+impl Default for StateSection {
     fn default() -> Self {
         Self { dir: "state".to_owned() }
     }
@@ -495,7 +495,7 @@ impl Default for State {
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Log {
+pub struct LogSection {
     /// How lines are written.
     pub format: LogFormat,
     /// Which requests get one.
@@ -504,7 +504,7 @@ pub struct Log {
     pub level: LogLevel,
 }
 
-impl Default for Log {
+impl Default for LogSection {
     fn default() -> Self {
         Self { format: LogFormat::Auto, access: LogAccess::On, level: LogLevel::Info }
     }
@@ -551,7 +551,7 @@ pub enum LogLevel {
 /// `[upstream.NAME]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct UpstreamTable {
+pub struct UpstreamSection {
     /// `http://host:port` or `https://host:port`.
     #[serde(deserialize_with = "one_or_many", serialize_with = "shown::servers")]
     #[schemars(with = "OneOrMany<String>")]
@@ -572,7 +572,7 @@ pub struct UpstreamTable {
     pub identity_secret: Option<Secret>,
 }
 
-impl Default for UpstreamTable {
+impl Default for UpstreamSection {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
@@ -597,7 +597,7 @@ pub enum Builtin {
 /// `[rate_limit.NAME]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RateLimitTable {
+pub struct RateLimitSection {
     /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
     #[serde(deserialize_with = "text")]
     pub by: String,
@@ -607,7 +607,7 @@ pub struct RateLimitTable {
     pub burst: Option<u32>,
 }
 
-impl Default for RateLimitTable {
+impl Default for RateLimitSection {
     fn default() -> Self {
         Self { by: "client_ip".to_owned(), rate: None, burst: None }
     }
@@ -616,7 +616,7 @@ impl Default for RateLimitTable {
 /// `[identity]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Identity {
+pub struct IdentitySection {
     /// The header for `sub`.
     #[serde(deserialize_with = "text")]
     pub subject: String,
@@ -648,7 +648,7 @@ pub struct Identity {
     pub pass: Vec<String>,
 }
 
-impl Default for Identity {
+impl Default for IdentitySection {
     fn default() -> Self {
         Self {
             subject: "X-Auth-Subject".to_owned(),
@@ -668,7 +668,7 @@ impl Default for Identity {
 /// `[[route]]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct RouteTable {
+pub struct RouteSection {
     /// In logs and metrics; the path where it is not given.
     #[serde(deserialize_with = "text")]
     pub name: String,
@@ -731,7 +731,7 @@ pub struct RouteTable {
 /// `[[test]]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TestTable {
+pub struct TestSection {
     /// What it says, in words.
     #[serde(deserialize_with = "text")]
     pub name: String,
@@ -753,13 +753,13 @@ pub struct TestTable {
     pub client: Option<String>,
     /// What is to become of it.
     #[serde(deserialize_with = "table")]
-    pub expect: Expect,
+    pub expect: ExpectSection,
 }
 
 /// `[[test]] expect`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Expect {
+pub struct ExpectSection {
     /// Whether it passes.
     pub allow: Option<bool>,
     /// The code with which it is refused.

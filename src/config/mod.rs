@@ -13,7 +13,7 @@ pub mod place;
 mod reference;
 pub mod schema;
 mod shown;
-pub(crate) mod source;
+pub(crate) mod stable_file;
 mod syntax;
 mod typed;
 pub mod units;
@@ -24,7 +24,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use file::File;
 use layer::{Excess, Merging};
 use serde_json::Value;
-use source::Unreadable;
+use stable_file::Unreadable;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -99,7 +99,7 @@ fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnosti
 
 /// The text of a file.
 fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
-    let bytes = source::read(path, FILE_MAX)
+    let bytes = stable_file::read(path, FILE_MAX)
         .map_err(|Unreadable { found, hint }| vec![of_file(name, "cannot_read", found, hint)])?;
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();

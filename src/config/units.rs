@@ -3,7 +3,7 @@
 //! Each is parsed while the file is read, so that a bad one is reported at its key. A message of theirs has two
 //! parts, `what was found; want what would be right`, which the reader takes apart.
 
-use super::source;
+use super::stable_file;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
@@ -594,7 +594,7 @@ impl Secret {
             },
             Self::File(path) => {
                 let path = base.join(path);
-                let mut bytes = source::read(&path, SECRET_FILE_MAX)
+                let mut bytes = stable_file::read(&path, SECRET_FILE_MAX)
                     .map_err(|error| format!("{}: {error}", path.display()))?;
                 if bytes.ends_with(b"\n") {
                     bytes.pop();

@@ -1,7 +1,7 @@
 //! Reads a certificate chain and its key from files. Errors lead the operator to the right command.
 
 use super::Files;
-use crate::config::source;
+use crate::config::stable_file;
 use crate::config::units::ByteSize;
 use crate::moment::rfc3339;
 use rustls::client::verify_server_name;
@@ -202,7 +202,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
 }
 
 fn bytes(part: Part, path: &Path) -> Result<Vec<u8>, Unusable> {
-    source::read(path, FILE_MAX).map_err(|why| Unusable {
+    stable_file::read(path, FILE_MAX).map_err(|why| Unusable {
         part,
         found: format!("{}: {why}", path.display()),
         hint: "a PEM file that the gateway's user can read".to_owned(),

@@ -4,11 +4,16 @@ use super::Faults;
 use super::trust::is_ours;
 use crate::authenticate::Sources;
 use crate::authority::Terms;
-use crate::config::file::{self, RouteTable as Table, Source};
+use crate::config::file::{self, RouteSection, Source};
 use http::HeaderName;
 
 /// Where a route's tokens may come from.
-pub(super) fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) -> Sources {
+pub(super) fn sources(
+    key: &str,
+    table: &RouteSection,
+    terms: Option<&Terms>,
+    faults: &mut Faults<'_>,
+) -> Sources {
     let Some(list) = &table.sources else { return Sources::default() };
     let mut sources = Sources { header: false, cookie: false, named: Box::new([]), query: None };
     let mut named = Vec::new();
@@ -60,7 +65,7 @@ pub(super) fn sources(key: &str, table: &Table, terms: Option<&Terms>, faults: &
 }
 
 /// What a route says of persons with browsers must be possible.
-pub(super) fn person(key: &str, table: &Table, terms: Option<&Terms>, faults: &mut Faults<'_>) {
+pub(super) fn person(key: &str, table: &RouteSection, terms: Option<&Terms>, faults: &mut Faults<'_>) {
     let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
     if table.login.is_some() && !cookies {
         let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";

@@ -7,7 +7,7 @@ use crate::authority::{
     Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, RESERVED_CLAIMS, Schedule,
     StoreLocation, Terms,
 };
-use crate::config::file::{self, AuthorityTable, File, RoleLimit, SameSite};
+use crate::config::file::{self, AuthoritySection, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
 use crate::config::units::Secret;
 use crate::route::PathPattern;
@@ -76,7 +76,7 @@ pub(super) fn compile(
     })
 }
 
-fn lifetimes(table: &AuthorityTable, faults: &mut Faults<'_>) {
+fn lifetimes(table: &AuthoritySection, faults: &mut Faults<'_>) {
     for (key, duration) in [
         ("authority.access_expires", table.access_expires),
         ("authority.refresh_expires", table.refresh_expires),
@@ -108,7 +108,7 @@ fn lifetimes(table: &AuthorityTable, faults: &mut Faults<'_>) {
     }
 }
 
-fn claims(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+fn claims(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(String, String)> {
     for (claim, attribute) in &table.claims {
         let key = format!("authority.claims.{claim}");
         if RESERVED_CLAIMS.contains(&claim.as_str()) {
@@ -126,7 +126,7 @@ fn claims(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(String, Strin
     table.claims.iter().map(|(claim, attribute)| (claim.clone(), attribute.clone())).collect()
 }
 
-fn clients(table: &AuthorityTable, faults: &mut Faults<'_>) -> BTreeMap<String, Client> {
+fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String, Client> {
     let mut clients = BTreeMap::new();
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
@@ -161,7 +161,7 @@ fn clients(table: &AuthorityTable, faults: &mut Faults<'_>) -> BTreeMap<String, 
 }
 
 /// The endpoints that the policy puts elsewhere.
-fn paths(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(Endpoint, String)> {
+fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, String)> {
     let mut paths = Vec::new();
     for (name, path) in &table.paths {
         let key = format!("authority.paths.{name}");
@@ -205,7 +205,7 @@ fn paths(table: &AuthorityTable, faults: &mut Faults<'_>) -> Vec<(Endpoint, Stri
     paths
 }
 
-fn origins(table: &AuthorityTable, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
+fn origins(table: &AuthoritySection, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     for (index, origin) in table.origins.iter().enumerate() {
         let rest = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         let plain = |rest: &str| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']);
@@ -221,7 +221,7 @@ fn origins(table: &AuthorityTable, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     table.origins.iter().map(|origin| origin.as_str().into()).collect()
 }
 
-fn store(file: &File, table: &AuthorityTable, faults: &mut Faults<'_>) -> Option<StoreLocation> {
+fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Option<StoreLocation> {
     let key = "authority.store";
     let Some(secret) = &table.store else {
         let path = faults.path(&file.state.dir).join("portcullis.db");
@@ -284,7 +284,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
 
 fn keyring(
     file: &File,
-    table: &AuthorityTable,
+    table: &AuthoritySection,
     absent: Absent,
     before: Option<&Terms>,
     faults: &mut Faults<'_>,

@@ -2,7 +2,7 @@
 
 use super::Faults;
 use crate::clock::Now;
-use crate::config::file::{File, TestTable};
+use crate::config::file::{File, TestSection};
 use crate::config::place::nearest;
 use crate::denial::Denial;
 use crate::explain::Question;
@@ -49,7 +49,7 @@ pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) ->
     cases
 }
 
-fn question(key: &str, table: &TestTable, faults: &mut Faults<'_>) -> Option<Question> {
+fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Question> {
     let at = |name: &str| format!("{key}.{name}");
     let mut question = match Question::parse(&table.request) {
         Ok(question) => question,
@@ -104,7 +104,7 @@ fn question(key: &str, table: &TestTable, faults: &mut Faults<'_>) -> Option<Que
     Some(question)
 }
 
-fn expected(key: &str, table: &TestTable, routes: &HashSet<&str>, faults: &mut Faults<'_>) -> Expected {
+fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut Faults<'_>) -> Expected {
     let at = |name: &str| format!("{key}.expect.{name}");
     let expect = &table.expect;
     let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));

@@ -2,7 +2,7 @@
 
 use super::{Faults, private};
 use crate::clock::Now;
-use crate::config::file::{File, Tls};
+use crate::config::file::{File, TlsSection};
 use crate::route::HostPattern;
 use crate::tls::{Certificates, Files, Invalid, Part, Validity, names_other};
 use rustls::pki_types::CertificateDer;
@@ -13,7 +13,7 @@ const NAMES_TOLD: usize = 3;
 
 /// The files of the certificate; `None` for a self-signed one.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
-    let Tls { certificate, key, .. } = file.tls.clone().unwrap_or_default();
+    let TlsSection { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
             // The key that the gateway made itself, unless this is its first start.

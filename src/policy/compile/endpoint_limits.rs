@@ -3,7 +3,7 @@
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
 use crate::authority::{Endpoint, Facts};
-use crate::config::file::{AuthorityTable, File, RateLimitTable};
+use crate::config::file::{AuthoritySection, File, RateLimitSection};
 use crate::config::place::nearest;
 use crate::limit::Limits;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ enum Choice<'f> {
     Preset(Option<Preset>),
 }
 
-fn choice(table: &AuthorityTable, facts: Facts) -> Choice<'_> {
+fn choice(table: &AuthoritySection, facts: Facts) -> Choice<'_> {
     if let Some(names) = table.limits.get(facts.name) {
         return Choice::Policy(format!("authority.limits.{}", facts.name), names);
     }
@@ -60,14 +60,14 @@ fn choice(table: &AuthorityTable, facts: Facts) -> Choice<'_> {
 }
 
 /// The default limits in use, as the policy would write them, without those that it defines itself.
-pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitTable> {
+pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
     let used = preset_names(file);
     let tables = PRESETS.into_iter().filter(|preset| used.contains(preset.name));
     tables
         .filter(|preset| !file.rate_limit.contains_key(preset.name))
         .map(|preset| {
             let rate = Some(preset.rate.parse().expect("a rate as the policy writes it"));
-            (preset.name.to_owned(), RateLimitTable { rate, ..RateLimitTable::default() })
+            (preset.name.to_owned(), RateLimitSection { rate, ..RateLimitSection::default() })
         })
         .collect()
 }
@@ -84,7 +84,7 @@ pub(super) fn preset_names(file: &File) -> BTreeSet<&'static str> {
 
 /// The limits of an endpoint.
 pub(super) fn limits_of(
-    table: &AuthorityTable,
+    table: &AuthoritySection,
     facts: Facts,
     limits: &NamedLimits,
     faults: &mut Faults<'_>,
@@ -98,7 +98,7 @@ pub(super) fn limits_of(
 }
 
 /// Refuses limits of endpoints that do not exist.
-pub(super) fn unknown_endpoints(table: &AuthorityTable, faults: &mut Faults<'_>) {
+pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_>) {
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
         let near = nearest(name, &known).map(|near| format!("the nearest is {near}; ")).unwrap_or_default();
@@ -113,7 +113,7 @@ pub(super) fn unknown_endpoints(table: &AuthorityTable, faults: &mut Faults<'_>)
 }
 
 /// The key by which the policy removes every limit from the login, if it does.
-pub(super) fn unlimited_login(table: &AuthorityTable) -> Option<String> {
+pub(super) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.facts()) {
         Choice::Policy(key, []) => Some(key),
         Choice::Policy(..) | Choice::Preset(_) => None,
@@ -121,7 +121,7 @@ pub(super) fn unlimited_login(table: &AuthorityTable) -> Option<String> {
 }
 
 /// All lists of names under `[authority]`, each with its key.
-pub(super) fn lists(table: &AuthorityTable) -> impl Iterator<Item = (String, &[String])> {
+pub(super) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
     let shared = table.rate_limits.iter().map(|names| ("authority.rate_limits".to_owned(), &names[..]));
     let single = table.limits.iter().map(|(name, names)| (format!("authority.limits.{name}"), &names[..]));
     shared.chain(single)

@@ -3,7 +3,7 @@
 use super::Faults;
 use super::endpoint_limits;
 use super::trust::{Claims, claim_path};
-use crate::config::file::{File, RateLimitTable};
+use crate::config::file::{File, RateLimitSection};
 use crate::config::place::nearest;
 use crate::limit::{By, Limit, Limits};
 use crate::policy::Policy;
@@ -82,7 +82,7 @@ fn counts_alike(by: &By, claims: &Claims, known: &By, before: &Policy) -> bool {
 fn limit(
     key: &str,
     name: &str,
-    table: &RateLimitTable,
+    table: &RateLimitSection,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Limit> {

@@ -8,7 +8,7 @@ use super::{Faults, endpoints};
 use crate::authenticate::{Access, Admission, ClaimValue, digest_of};
 use crate::authority::Terms;
 use crate::authorize::{Check, Expected, Rule};
-use crate::config::file::{self, File, Fresh, Literal, RouteTable as Table};
+use crate::config::file::{self, File, Fresh, Literal, RouteSection};
 use crate::forward::{Delivery, Destination};
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::metrics::RouteCounters;
@@ -236,7 +236,7 @@ fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
 }
 
 /// A route's name; its path where it has none.
-fn name<'t>(key: &str, table: &'t Table, faults: &mut Faults<'_>) -> &'t str {
+fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t str {
     let name = if table.name.is_empty() { &table.path } else { &table.name };
     if name.len() > 200 || name.chars().any(char::is_control) {
         faults.fault(
@@ -249,7 +249,7 @@ fn name<'t>(key: &str, table: &'t Table, faults: &mut Faults<'_>) -> &'t str {
     name
 }
 
-fn matcher(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Matcher> {
+fn matcher(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Matcher> {
     let path = if table.path.is_empty() {
         faults.fault("missing_key", &format!("{key}.path"), "nothing", "path = \"/orders/{id}\"");
         None
@@ -278,7 +278,7 @@ fn matcher(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Matcher>
 
 fn destination(
     key: &str,
-    table: &Table,
+    table: &RouteSection,
     upstreams: &Upstreams,
     faults: &mut Faults<'_>,
 ) -> Option<Destination> {
@@ -299,7 +299,7 @@ fn destination(
     }
 }
 
-fn strip_prefix(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Box<str>> {
+fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
     // A prefix that holds a parameter, or is not the path's own beginning, would strip from some requests only.
@@ -320,7 +320,7 @@ fn strip_prefix(key: &str, table: &Table, faults: &mut Faults<'_>) -> Option<Box
 
 fn rule(
     key: &str,
-    table: &Table,
+    table: &RouteSection,
     path: Option<&PathPattern>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,

@@ -35,7 +35,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
             "name the addresses of the proxies in front of the gateway",
         );
     }
-    let hsts = file.tls.as_ref().map_or(file::Tls::default().hsts, |tls| tls.hsts.clone());
+    let hsts = file.tls.as_ref().map_or(file::TlsSection::default().hsts, |tls| tls.hsts.clone());
     let hsts = match hsts.as_str() {
         "" => None,
         text => match HeaderValue::from_str(text) {
@@ -275,7 +275,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
 }
 
 /// Two listeners cannot have one address. Port 0 is a different free port each time.
-fn same_address(server: &file::Server, faults: &mut Faults<'_>) {
+fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
     let mut known: Vec<(SocketAddr, &str)> = Vec::new();
     for (key, listen) in
         [("server.https", &server.https), ("server.http", &server.http), ("server.admin", &server.admin)]

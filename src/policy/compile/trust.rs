@@ -4,8 +4,8 @@ use super::secrets::{self, Flaw};
 use super::{Faults, private};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, fold_eq};
 use crate::authority::{Terms, sign};
-use crate::config::file::{File, IssuerTable};
-use crate::config::source;
+use crate::config::file::{File, IssuerSection};
+use crate::config::stable_file;
 use crate::config::units::{ByteSize, Secret};
 use crate::forward::proof::TYPE;
 use crate::forward::{Assertor, Proofs};
@@ -256,7 +256,7 @@ fn ours(terms: &Terms) -> Result<Issuer, String> {
     })
 }
 
-fn issuer(key: &str, table: &IssuerTable, faults: &mut Faults<'_>) -> Option<Issuer> {
+fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<Issuer> {
     let at = |name: &str| format!("{key}.{name}");
     let before = faults.faults;
     if table.issuer.is_empty() {
@@ -332,7 +332,12 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
     }
 }
 
-fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut Faults<'_>) -> Option<KeySet> {
+fn keys(
+    key: &str,
+    table: &IssuerSection,
+    algorithms: &[Algorithm],
+    faults: &mut Faults<'_>,
+) -> Option<KeySet> {
     let at = |name: &str| format!("{key}.{name}");
     let given = [table.jwks.is_some(), table.public_key.is_some(), table.secret.is_some()];
     let sources = given.iter().filter(|given| **given).count();
@@ -402,7 +407,7 @@ fn keys(key: &str, table: &IssuerTable, algorithms: &[Algorithm], faults: &mut F
         return None;
     }
     let path = faults.path(text);
-    let bytes = source::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
+    let bytes = stable_file::read(&path, KEY_FILE_MAX).map_err(|why| why.to_string());
     let set = bytes
         .and_then(|bytes| KeySet::from_jwks(&bytes, algorithms))
         .map_err(|why| format!("{}: {why}", path.display()));

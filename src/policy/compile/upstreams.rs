@@ -3,8 +3,8 @@
 use super::Faults;
 use super::trust::resolve;
 use crate::authenticate::digest_of;
-use crate::config::file::{File, UpstreamTable};
-use crate::config::source;
+use crate::config::file::{File, UpstreamSection};
+use crate::config::stable_file;
 use crate::config::units::ByteSize;
 use crate::forward::{Audience, Server, Tls, Upstream, UpstreamCounters};
 use ::aws_lc_rs::hmac;
@@ -94,7 +94,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
 
 fn upstream<'f>(
     name: &str,
-    table: &'f UpstreamTable,
+    table: &'f UpstreamSection,
     known: &Known,
     roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
@@ -211,7 +211,7 @@ const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 /// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
 fn connector<'f>(
     key: &str,
-    table: &'f UpstreamTable,
+    table: &'f UpstreamSection,
     known: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Tls> {
@@ -251,7 +251,7 @@ fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<R
             let key = format!("{key}.ca");
             let path = faults.path(ca);
             let hint = "a PEM file of certificates";
-            let read = source::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
+            let read = stable_file::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
                 let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
                 certificates.map_err(|error| error.to_string())
             });

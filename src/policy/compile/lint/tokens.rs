@@ -1,7 +1,7 @@
 //! Whose tokens are believed, for how long, and where they go.
 
 use super::Subject;
-use crate::config::file::{File, RouteTable, SameSite};
+use crate::config::file::{File, RouteSection, SameSite};
 use crate::config::units::Secret;
 use crate::policy::compile::Faults;
 use crate::policy::compile::endpoint_limits::{lists, preset_names, unlimited_login};
@@ -121,10 +121,10 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     if count < 2 {
         return;
     }
-    let asks_for_names = |route: &RouteTable| {
+    let asks_for_names = |route: &RouteSection| {
         !route.roles.is_empty() || !route.all_roles.is_empty() || !route.scopes.is_empty()
     };
-    let open = |route: &&RouteTable| asks_for_names(route) && !route.claims.contains_key("iss");
+    let open = |route: &&RouteSection| asks_for_names(route) && !route.claims.contains_key("iss");
     let mut routes = file.route.iter().enumerate().filter(|(_, route)| open(route));
     if let Some((index, first)) = routes.next() {
         let more = routes.count();
