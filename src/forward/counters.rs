@@ -1,7 +1,6 @@
 //! Counters of each upstream: connections, their failures, the time to an answer, and the failures of answers.
 
-use super::body::Broken;
-use super::connect::ConnectFault;
+use super::faults::{Broken, ConnectFault};
 use crate::counter::{Counter, Durations, Sharded};
 use std::sync::Arc;
 

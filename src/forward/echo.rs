@@ -1,6 +1,6 @@
 //! The built-in upstream: it answers with what an upstream would have received.
 
-use super::body::{BodyFault, RequestBody};
+use super::request_body::{BodyFault, RequestBody};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, header};

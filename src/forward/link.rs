@@ -1,6 +1,6 @@
 //! One connection to a server in the hands of its requests, and its end where the server does not let it end.
 
-use super::body::{Meter, RequestBody};
+use super::request_body::{Meter, RequestBody};
 use hyper::client::conn::http1::SendRequest;
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -6,9 +6,10 @@
 //! The connections to a server are bounded. Each core has its share of the bound and counts for itself, so that no core
 //! waits for another's lock. A request that finds its server's share in use waits in line, first come, first served.
 
-use super::connect::{self, ConnectFault};
+use super::connect;
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
+use super::faults::ConnectFault;
 use super::link::{Abandoned, Link};
 use super::upstream::{Server, Upstream};
 use crate::journal::Journal;

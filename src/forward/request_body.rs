@@ -1,11 +1,10 @@
-//! Bodies on their way through: bounded, timed, counted, and never gathered.
+//! Clients' bodies on their way to an upstream: bounded, timed, counted, and never gathered.
 //!
 //! Each pause of a client that sends a body may last `timeout`. All pauses together may last that time plus one second
 //! for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only waiting for the client counts, so a
 //! slow upstream does not make a client late.
 
 use super::deadline::Waiting;
-use super::pool::Lease;
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -14,7 +13,6 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use std::cell::Cell;
 use std::fmt;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -375,161 +373,5 @@ impl Streamed {
             ready!(timer.as_mut().poll(cx));
         }
         Poll::Ready(Some(Err(BodyFault::TooSlow)))
-    }
-}
-
-/// An upstream's body as the client gets it. Read to its end it gives its connection back to the pool; dropped
-/// before, it closes it.
-#[derive(Debug)]
-pub struct ResponseBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
-    timeout: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
-    /// The request's body, which may still be on its way.
-    upload: Option<Rc<Meter>>,
-}
-
-/// Why an upstream's body ended early. The client must see it cut, not complete.
-#[derive(Debug)]
-pub enum Cut {
-    /// The upstream broke off, or its framing is wrong.
-    Broken(hyper::Error),
-    /// The upstream sent nothing for too long.
-    Silent,
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broken(error) => write!(f, "the upstream's answer was cut off: {}", super::chain(error)),
-            Self::Silent => f.write_str("the upstream's answer stalled: no byte arrived within the timeout"),
-        }
-    }
-}
-
-/// How an upstream's answer failed after its head, for the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
-    /// The upstream closed the connection before the announced end.
-    Closed,
-    /// The connection was reset.
-    Reset,
-    /// A chunk is not well-formed.
-    Invalid,
-    /// Nothing came for too long.
-    Stalled,
-}
-
-impl Broken {
-    /// All reasons, as the metrics name them.
-    pub const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
-
-    /// The reason, as the metrics name it.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Reset => "reset",
-            Self::Invalid => "invalid",
-            Self::Stalled => "stalled",
-        }
-    }
-}
-
-impl Cut {
-    /// How the answer failed.
-    pub fn kind(&self) -> Broken {
-        let Self::Broken(error) = self else { return Broken::Stalled };
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<io::Error>() {
-                return match error.kind() {
-                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Broken::Invalid,
-                    io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe => Broken::Reset,
-                    _ => Broken::Closed,
-                };
-            }
-            cause = error.source();
-        }
-        Broken::Closed
-    }
-}
-
-impl std::error::Error for Cut {}
-
-impl ResponseBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        lease: Lease,
-        timeout: Duration,
-        upload: Option<Rc<Meter>>,
-    ) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), timeout, waiting: None, upload };
-        if body.incoming.is_end_stream() {
-            body.end();
-        }
-        body
-    }
-
-    fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.release();
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = self.get_mut();
-        match Pin::new(&mut this.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.waiting = None;
-                match frame {
-                    Some(Ok(mut frame)) => {
-                        let last = match frame.trailers_mut() {
-                            Some(trailers) => {
-                                super::reframe::trailers(trailers);
-                                true
-                            }
-                            None => this.incoming.is_end_stream(),
-                        };
-                        if last {
-                            this.end();
-                        }
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    Some(Err(error)) => Poll::Ready(Some(Err(Cut::Broken(error)))),
-                    None => {
-                        this.end();
-                        Poll::Ready(None)
-                    }
-                }
-            }
-            Poll::Pending => {
-                let timeout = this.timeout;
-                let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-                loop {
-                    ready!(waiting.as_mut().poll(cx));
-                    // A server that is still waiting for the request's body is not late.
-                    match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
-                        Some(left) => waiting.as_mut().reset(Instant::now() + left),
-                        None => return Poll::Ready(Some(Err(Cut::Silent))),
-                    }
-                }
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
     }
 }

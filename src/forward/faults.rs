@@ -1,0 +1,211 @@
+//! How an upstream fails: a connection that cannot be made, an answer that breaks off; each with its name in the metrics.
+
+use rustix::io::Errno;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// Why a connection to a server could not be made.
+#[derive(Debug)]
+pub(super) enum ConnectFault {
+    /// The server's host refused it.
+    Refused,
+    /// The attempt timed out.
+    Timeout(Duration),
+    /// The server's name has no address.
+    Name(io::Error),
+    /// TLS failed: the server's certificate, its versions, or it does not speak TLS.
+    Tls(io::Error),
+    /// The gateway itself lacks a file, a port or memory; the server is not to blame.
+    Own(io::Error),
+    /// Anything else, such as a network without a route.
+    Other(io::Error),
+}
+
+impl ConnectFault {
+    /// All reasons, as the metrics name them.
+    pub(super) const REASONS: [&str; 6] = ["refused", "timeout", "dns", "tls", "own", "other"];
+
+    /// The reason, as the metrics name it.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout(_) => "timeout",
+            Self::Name(_) => "dns",
+            Self::Tls(_) => "tls",
+            Self::Own(_) => "own",
+            Self::Other(_) => "other",
+        }
+    }
+
+    /// Whether the fault says anything about the server.
+    pub(super) fn is_the_servers(&self) -> bool {
+        !matches!(self, Self::Own(_))
+    }
+
+    pub(super) fn of_tcp(error: io::Error) -> Self {
+        if is_own(&error) {
+            return Self::Own(error);
+        }
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            _ => Self::Other(error),
+        }
+    }
+}
+
+impl fmt::Display for ConnectFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused => f.write_str("connection refused"),
+            Self::Timeout(timeout) => write!(f, "no connection within {timeout:?}"),
+            Self::Name(error) => write!(f, "cannot resolve its name: {error}"),
+            Self::Tls(error) if speaks_no_tls(error) => {
+                f.write_str("the server does not speak TLS on this port")
+            }
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Own(error) => write!(f, "the gateway is out of resources: {error}"),
+            Self::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Whether the error is due to the gateway's own resources. EADDRNOTAVAIL means that no local port is left for this
+/// destination.
+pub(super) fn is_own(error: &io::Error) -> bool {
+    let own = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Whether the other side answered a `ClientHello` with something other than a TLS record.
+fn speaks_no_tls(error: &io::Error) -> bool {
+    use rustls::{Error, InvalidMessage};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    matches!(
+        inner,
+        Some(Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+                | InvalidMessage::UnknownProtocolVersion
+                | InvalidMessage::MessageTooLarge
+                | InvalidMessage::InvalidEmptyPayload
+        ))
+    )
+}
+
+/// Why an upstream's body ended early. The client must see it cut, not complete.
+#[derive(Debug)]
+pub enum Cut {
+    /// The upstream broke off, or its framing is wrong.
+    Broken(hyper::Error),
+    /// The upstream sent nothing for too long.
+    Silent,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(error) => write!(f, "the upstream's answer was cut off: {}", chain(error)),
+            Self::Silent => f.write_str("the upstream's answer stalled: no byte arrived within the timeout"),
+        }
+    }
+}
+
+/// How an upstream's answer failed after its head, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The upstream closed the connection before the announced end.
+    Closed,
+    /// The connection was reset.
+    Reset,
+    /// A chunk is not well-formed.
+    Invalid,
+    /// Nothing came for too long.
+    Stalled,
+}
+
+impl Broken {
+    /// All reasons, as the metrics name them.
+    pub const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
+
+    /// The reason, as the metrics name it.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Invalid => "invalid",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+impl Cut {
+    /// How the answer failed.
+    pub fn kind(&self) -> Broken {
+        let Self::Broken(error) = self else { return Broken::Stalled };
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return match error.kind() {
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Broken::Invalid,
+                    io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe => Broken::Reset,
+                    _ => Broken::Closed,
+                };
+            }
+            cause = error.source();
+        }
+        Broken::Closed
+    }
+}
+
+impl std::error::Error for Cut {}
+/// An error and its causes, in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_files_ports_or_memory_is_not_the_servers_fault() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM] {
+            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(!fault.is_the_servers(), "{fault}");
+            assert_eq!(fault.reason(), "own");
+        }
+        for (errno, reason) in [
+            (Errno::CONNREFUSED, "refused"),
+            (Errno::HOSTUNREACH, "other"),
+            (Errno::NETUNREACH, "other"),
+            (Errno::CONNRESET, "other"),
+        ] {
+            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(fault.is_the_servers(), "{fault}");
+            assert_eq!(fault.reason(), reason);
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_that_the_metrics_know() {
+        let error = || io::Error::other("x");
+        let all = [
+            ConnectFault::Refused,
+            ConnectFault::Timeout(Duration::from_secs(2)),
+            ConnectFault::Name(error()),
+            ConnectFault::Tls(error()),
+            ConnectFault::Own(error()),
+            ConnectFault::Other(error()),
+        ];
+        assert_eq!(all.map(|fault| fault.reason()), ConnectFault::REASONS);
+    }
+}

@@ -1,0 +1,18 @@
+//! What is recorded about a forwarded request besides its answer.
+
+use super::upstream::Server;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What came of it, beside the answer: for the log.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// The server that was asked last.
+    pub server: Option<Arc<Server>>,
+    /// What went wrong, for the operator.
+    pub detail: Option<String>,
+    /// From the reading of the request to the head of the upstream's answer.
+    pub took: Option<Duration>,
+    /// Identity fields of the client's that were dropped.
+    pub forged: u64,
+}

@@ -1,0 +1,100 @@
+//! An upstream's body on its way to the client.
+
+use super::faults::Cut;
+use super::pool::Lease;
+use super::request_body::Meter;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// An upstream's body as the client gets it. Read to its end it gives its connection back to the pool; dropped
+/// before, it closes it.
+#[derive(Debug)]
+pub struct ResponseBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    timeout: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    /// The request's body, which may still be on its way.
+    upload: Option<Rc<Meter>>,
+}
+
+impl ResponseBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        timeout: Duration,
+        upload: Option<Rc<Meter>>,
+    ) -> Self {
+        let mut body = Self { incoming, lease: Some(lease), timeout, waiting: None, upload };
+        if body.incoming.is_end_stream() {
+            body.end();
+        }
+        body
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.waiting = None;
+                match frame {
+                    Some(Ok(mut frame)) => {
+                        let last = match frame.trailers_mut() {
+                            Some(trailers) => {
+                                super::reframe::trailers(trailers);
+                                true
+                            }
+                            None => this.incoming.is_end_stream(),
+                        };
+                        if last {
+                            this.end();
+                        }
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    Some(Err(error)) => Poll::Ready(Some(Err(Cut::Broken(error)))),
+                    None => {
+                        this.end();
+                        Poll::Ready(None)
+                    }
+                }
+            }
+            Poll::Pending => {
+                let timeout = this.timeout;
+                let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                loop {
+                    ready!(waiting.as_mut().poll(cx));
+                    // A server that is still waiting for the request's body is not late.
+                    match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
+                        Some(left) => waiting.as_mut().reset(Instant::now() + left),
+                        None => return Poll::Ready(Some(Err(Cut::Silent))),
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
