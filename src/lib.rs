@@ -15,9 +15,9 @@
 //!    verified before; [`authorize`] asks the route's rule and issues a [`authorize::Permit`]. Pure code: no I/O, no wait.
 //! 5. [`limit`] again, for what counts by caller.
 //! 6. [`forward`]: takes the permit, strips what must not pass, says who calls, and sends the request to an upstream over
-//!    one of the core's own connections; body and answer are streamed, the answer framed anew. The [`desk`] takes the requests to
+//!    one of the core's own connections; body and answer are streamed, the answer framed anew. The [`pipeline`] hands the requests to
 //!    the local issuer instead, and the questions of other proxies.
-//! 7. [`respond`]: refusals become problem documents; a [`record`] becomes one log line and a few counts.
+//! 7. [`respond`]: refusals become problem documents; a record becomes one log line and a few counts.
 //!
 //! Only a `Permit` can be forwarded, and only `authorize` makes one. Everything else is plumbing around that.
 //!
@@ -39,7 +39,7 @@
 //! a policy. An *upstream* is a group of *servers*.
 #![forbid(unsafe_code)]
 
-pub mod accept;
+pub(crate) mod accept;
 pub mod route;
 
 pub mod authenticate;
@@ -47,24 +47,21 @@ pub mod authorize;
 pub mod decision;
 pub mod limit;
 
-pub mod answer;
-pub mod desk;
 pub mod forward;
-pub mod pipeline;
-pub mod record;
+pub(crate) mod pipeline;
 pub mod respond;
 
 pub mod authority;
 pub mod cli;
 pub mod config;
-pub mod control;
+pub(crate) mod control;
 pub mod explain;
 pub mod plan;
 pub mod policy;
 pub mod recent;
 pub mod store;
 pub mod tls;
-pub mod worker;
+pub(crate) mod worker;
 
 pub mod clock;
 pub mod counter;

@@ -9,10 +9,10 @@ use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
 use crate::forward::Pools;
 use crate::journal::Journal;
+use crate::pipeline::unreadable;
 use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::recent::{Recent, Recorder};
-use crate::record::unread;
 use crate::request_id::RequestIds;
 use crate::respond::metrics::WorkerCounters;
 use crate::route::HeadBounds;
@@ -37,17 +37,17 @@ const TOKEN_BYTES: usize = 2048 * TOKENS;
 const LOG_BATCH: usize = 32 * 1024;
 
 /// What the cores share with each other and with the control thread.
-pub struct Shared {
+pub(crate) struct Shared {
     /// The policy in force.
-    pub policy: LivePolicy,
+    pub(crate) policy: LivePolicy,
     /// What clients are shown over TLS, where TLS is spoken.
-    pub certificates: Option<Certificates>,
+    pub(crate) certificates: Option<Certificates>,
     /// Where log lines go.
-    pub journal: Journal,
+    pub(crate) journal: Journal,
     /// One set of counters a core.
-    pub counters: Vec<Arc<WorkerCounters>>,
+    pub(crate) counters: Vec<Arc<WorkerCounters>>,
     /// What was decided lately, one a core; none where nothing is kept.
-    pub recent: Vec<Arc<Recent>>,
+    pub(crate) recent: Vec<Arc<Recent>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Shared {
 }
 
 /// One core.
-pub struct Worker {
+pub(crate) struct Worker {
     index: usize,
     plan: Plan,
     policy: RefCell<crate::policy::Pinned>,
@@ -92,7 +92,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub fn new(index: usize, shared: &Shared, plan: Plan) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, shared: &Shared, plan: Plan) -> io::Result<Self> {
         let counters = shared.counters[index].clone();
         Ok(Self {
             index,
@@ -121,78 +121,78 @@ impl Worker {
     }
 
     /// This core's number, from 0.
-    pub fn index(&self) -> usize {
+    pub(crate) fn index(&self) -> usize {
         self.index
     }
 
     /// What is fixed for the life of the process.
-    pub fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
 
     /// The policy in force, counted by this core alone.
-    pub fn policy(&self) -> PinnedPolicy {
+    pub(crate) fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }
 
     /// The verified tokens. To be held over no await.
-    pub fn tokens(&self) -> RefMut<'_, TokenCache> {
+    pub(crate) fn tokens(&self) -> RefMut<'_, TokenCache> {
         self.tokens.borrow_mut()
     }
 
     /// The upstream connections.
-    pub fn pools(&self) -> &Rc<Pools> {
+    pub(crate) fn pools(&self) -> &Rc<Pools> {
         &self.pools
     }
 
     /// This core's counters.
-    pub fn counters(&self) -> &WorkerCounters {
+    pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.counters
     }
 
     /// Where decisions are kept for a while, unless the policy keeps none.
-    pub fn recorder(&self) -> Option<&Recorder> {
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
     }
 
     /// Where events for operators go.
-    pub fn journal(&self) -> &Journal {
+    pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
     /// The source of request ids.
-    pub fn request_ids(&self) -> &RequestIds {
+    pub(crate) fn request_ids(&self) -> &RequestIds {
         &self.request_ids
     }
 
     /// How connections of HTTP/1.1 are served.
-    pub fn http1(&self) -> &http1::Builder {
+    pub(crate) fn http1(&self) -> &http1::Builder {
         &self.http1
     }
 
     /// How a connection of HTTP/2 is served.
-    pub fn http2(&self, executor: OfConnection) -> http2::Builder<OfConnection> {
+    pub(crate) fn http2(&self, executor: OfConnection) -> http2::Builder<OfConnection> {
         http2_settings(&self.plan, executor)
     }
 
     /// Which failures of TLS were logged lately.
-    pub fn tls_log(&self) -> &TlsLog {
+    pub(crate) fn tls_log(&self) -> &TlsLog {
         &self.tls_log
     }
 
     /// What time it is, by one reading of the steady clock: the wall clock was read beside it at the last sweep, a
     /// quarter of a second ago, and no clock is set as often as that.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.clock.get().later(Instant::now())
     }
 
     /// The coarse clock that deadlines of connections are kept by.
-    pub fn tick(&self) -> Tick {
+    pub(crate) fn tick(&self) -> Tick {
         self.tick.get()
     }
 
     /// Appends access lines; they are handed over in batches, never on a request's own time.
-    pub fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.borrow_mut();
         write(&mut lines);
         if lines.len() >= LOG_BATCH {
@@ -209,7 +209,7 @@ impl Worker {
     }
 
     /// A connection was accepted.
-    pub fn opened(&self, connection: &Rc<Connection>) {
+    pub(crate) fn opened(&self, connection: &Rc<Connection>) {
         self.counters.connections_accepted.add(1);
         self.open.set(self.open.get() + 1);
         self.counters.connections_open.add(1);
@@ -220,7 +220,7 @@ impl Worker {
     }
 
     /// A connection has ended.
-    pub fn closed(&self) {
+    pub(crate) fn closed(&self) {
         self.open.set(self.open.get() - 1);
         self.counters.connections_open.sub(1);
         if self.open.get() == 0 {
@@ -229,7 +229,7 @@ impl Worker {
     }
 
     /// Counts a connection that was closed because something did not come in time.
-    pub fn overdue(&self, overdue: Overdue) {
+    pub(crate) fn overdue(&self, overdue: Overdue) {
         match overdue {
             Overdue::Head => self.counters.head_timeouts.add(1),
             Overdue::Idle => self.counters.idle_timeouts.add(1),
@@ -241,33 +241,33 @@ impl Worker {
     }
 
     /// Logs and counts bytes that were not HTTP. Returns the answer to them, where they deserve one.
-    pub fn unreadable(&self, connection: &Connection, error: &hyper::Error) -> Option<Box<[u8]>> {
+    pub(crate) fn unreadable(&self, connection: &Connection, error: &hyper::Error) -> Option<Box<[u8]>> {
         let denial = match (error.is_parse_too_large(), error.is_parse()) {
             (true, _) => Denial::HeadersTooLarge,
             (false, true) => Denial::BadRequest(Malformed::Target),
             (false, false) => return None,
         };
-        Some(unread::refuse(self, connection, denial, &error.to_string()))
+        Some(unreadable::refuse(self, connection, denial, &error.to_string()))
     }
 
     /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
-    pub fn slow_head(&self, connection: &Connection) -> Box<[u8]> {
+    pub(crate) fn slow_head(&self, connection: &Connection) -> Box<[u8]> {
         let detail = "the head of the request took longer than header_timeout";
-        unread::refuse(self, connection, Denial::RequestTimeout, detail)
+        unreadable::refuse(self, connection, Denial::RequestTimeout, detail)
     }
 
     /// From now on each answer of HTTP/1.1 is its connection's last.
-    pub fn announce_end(&self) {
+    pub(crate) fn announce_end(&self) {
         self.closing.set(true);
     }
 
     /// Whether it is.
-    pub fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
     /// Whether the worker takes no new connections. Otherwise the task of `cx` is woken when that begins.
-    pub fn is_draining(&self, cx: &Context<'_>) -> bool {
+    pub(crate) fn is_draining(&self, cx: &Context<'_>) -> bool {
         if !self.draining.get() {
             let mut wakers = self.drain_wakers.borrow_mut();
             if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
@@ -278,7 +278,7 @@ impl Worker {
     }
 
     /// Lets connections finish what they do, for as long as the plan says; then closes them.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.draining.set(true);
         self.drain_wakers.take().into_iter().for_each(Waker::wake);
         self.command_all(Order::Drain);
@@ -305,7 +305,7 @@ impl Worker {
     }
 
     /// Looks after deadlines, idle upstream connections and the log, a few times a second.
-    pub async fn sweep(self: Rc<Self>) {
+    pub(crate) async fn sweep(self: Rc<Self>) {
         // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
         let late = |duration: Duration| ticks(duration.saturating_add(SWEEP));
         let pace = Pace { grace: late(self.plan.body_timeout), bytes_per_second: self.plan.min_rate };

@@ -24,19 +24,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What belongs to one connection and serves all its requests.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Who is at the other end.
-    pub peer: Peer,
+    pub(crate) peer: Peer,
     /// What it waits for, and since when.
-    pub pulse: Pulse,
+    pub(crate) pulse: Pulse,
     /// Set on a cleartext listener that redirects: the port to send clients to.
-    pub redirect: Option<u16>,
+    pub(crate) redirect: Option<u16>,
     /// The peer's address as the value of `X-Forwarded-For`.
-    pub forwarded_for: HeaderValue,
+    pub(crate) forwarded_for: HeaderValue,
     /// The last `Forwarded` value, and the host that it was made for: on one connection the host seldom changes.
-    pub forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// Its HTTP/2 streams.
-    pub streams: Streams,
+    pub(crate) streams: Streams,
     fragment: Cell<bool>,
     /// The start of the most recent head: all that is known of a request that cannot be parsed.
     beginning: RefCell<Vec<u8>>,
@@ -80,17 +80,17 @@ impl Connection {
     }
 
     /// The start of the most recent head: a part of its first line. Empty over HTTP/2.
-    pub fn beginning(&self) -> Vec<u8> {
+    pub(crate) fn beginning(&self) -> Vec<u8> {
         self.beginning.borrow().clone()
     }
 
     /// Whether the request whose head was just read had a fragment in its target.
-    pub fn take_fragment(&self) -> bool {
+    pub(crate) fn take_fragment(&self) -> bool {
         self.fragment.take()
     }
 
     /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
-    pub fn closes_next(&self) -> bool {
+    pub(crate) fn closes_next(&self) -> bool {
         self.unread.get() || self.pulse.is_leaving() || self.worker.is_closing()
     }
 

@@ -19,7 +19,7 @@ const CHAIN_MAX: usize = 32;
 /// From a trusted proxy the addresses are read from the right, the end that the nearest proxy wrote; the first
 /// that is not a trusted proxy's is the client. What stands to the left of it was written by the client itself. An
 /// element that is no address ends the search at the last one that was.
-pub fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
+pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
     let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     if trusted.is_empty() || !is_trusted(peer.address) {
@@ -73,7 +73,7 @@ fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) 
 }
 
 /// The scheme that a proxy names. Traefik names a WebSocket's (RFC 6455 section 3).
-pub fn scheme(written: &str) -> Option<Scheme> {
+pub(crate) fn scheme(written: &str) -> Option<Scheme> {
     let is = |name: &str| written.eq_ignore_ascii_case(name);
     if is("https") || is("wss") {
         Some(Scheme::Https)

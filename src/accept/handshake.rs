@@ -89,7 +89,7 @@ fn failure(error: &io::Error) -> TlsFailure {
 
 /// The failures that one core logged recently.
 #[derive(Debug, Default)]
-pub struct TlsLog {
+pub(crate) struct TlsLog {
     /// By reason: when the last failure was logged, and how many were omitted since.
     last: RefCell<[Option<(Tick, u64)>; TlsFailure::ALL.len()]>,
 }

@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener does with its connections.
 #[derive(Clone)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// TLS.
     Tls(TlsAcceptor),
     /// Cleartext, served.
@@ -45,7 +45,7 @@ pub enum Entry {
 /// # Errors
 /// When the address cannot be bound, or another process is bound to it: `SO_REUSEPORT` alone would let two
 /// gateways of one user share a port without a word, each with half of the connections.
-pub fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
+pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = {
         let alone = socket(address, false)?;
         let address = local(&alone)?;
@@ -87,14 +87,14 @@ fn local(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// How many connections are open, over all cores, and how many may be.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     open: AtomicUsize,
     max: usize,
 }
 
 impl Admission {
     /// Room for so many connections.
-    pub fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { open: AtomicUsize::new(0), max }
     }
 

@@ -4,18 +4,18 @@
 //! of a request waits for another core. The kernel spreads *connections* over cores, not load: one connection
 //! never uses two.
 
-pub mod connection;
-pub mod forwarded;
+pub(crate) mod connection;
+pub(crate) mod forwarded;
 mod frames;
-pub mod handshake;
+pub(crate) mod handshake;
 mod linger;
-pub mod listener;
-pub mod pulse;
-pub mod reader;
+pub(crate) mod listener;
+pub(crate) mod pulse;
+pub(crate) mod reader;
 mod stream;
 
-pub use connection::Connection;
-pub use listener::{Admission, Entry};
+pub(crate) use connection::Connection;
+pub(crate) use listener::{Admission, Entry};
 
 use crate::journal::Level;
 use crate::plan::Plan;
@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// The sockets of one core, with what each does.
-pub type Sockets = Vec<(std::net::TcpListener, Entry)>;
+pub(crate) type Sockets = Vec<(std::net::TcpListener, Entry)>;
 
 /// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +43,7 @@ enum Phase {
 
 /// The running cores.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     phase: watch::Sender<Phase>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -53,7 +53,7 @@ impl Gateway {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub fn start(shared: &Arc<Shared>, plan: Plan, sockets: Vec<Sockets>) -> io::Result<Self> {
+    pub(crate) fn start(shared: &Arc<Shared>, plan: Plan, sockets: Vec<Sockets>) -> io::Result<Self> {
         let (phase, watched) = watch::channel(Phase::Serving);
         let admission = Arc::new(Admission::new(plan.connections_max));
         let mut threads = Vec::new();
@@ -83,17 +83,17 @@ impl Gateway {
 
     /// Keeps accepting and answering, but asks HTTP/1.1 clients to reconnect after each answer: load balancers are
     /// about to learn that the gateway is not ready.
-    pub fn announce_end(&self) {
+    pub(crate) fn announce_end(&self) {
         self.phase.send_replace(Phase::Closing);
     }
 
     /// Stops accepting; what is being answered goes on, within `[server] drain`.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
     /// Whether every core has ended.
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 }

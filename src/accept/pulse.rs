@@ -10,19 +10,19 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// How often a core looks at its connections.
-pub const SWEEP: Duration = Duration::from_millis(250);
+pub(crate) const SWEEP: Duration = Duration::from_millis(250);
 
 /// Milliseconds on a core's own coarse clock, which its sweep advances.
-pub type Tick = u64;
+pub(crate) type Tick = u64;
 
 /// A span on the coarse clock.
-pub fn ticks(duration: Duration) -> Tick {
+pub(crate) fn ticks(duration: Duration) -> Tick {
     Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX)
 }
 
 /// What a connection must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// Answer what is on its way, then close.
     Drain,
     /// Close now.
@@ -31,7 +31,7 @@ pub enum Order {
 
 /// What did not come in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overdue {
+pub(crate) enum Overdue {
     /// The head of a request that had begun.
     Head,
     /// A request, the first or another.
@@ -46,15 +46,15 @@ pub enum Overdue {
 
 /// The limits of a pulse, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// From the first byte of a head to its last.
-    pub head: Tick,
+    pub(crate) head: Tick,
     /// Between two requests.
-    pub idle: Tick,
+    pub(crate) idle: Tick,
     /// How long a connection that is about to close waits for a request that is on its way.
-    pub farewell: Tick,
+    pub(crate) farewell: Tick,
     /// The slowest acceptable reading rate.
-    pub pace: Pace,
+    pub(crate) pace: Pace,
 }
 
 /// What a connection without a request in progress waits for.
@@ -71,7 +71,7 @@ enum Wait {
 }
 
 /// The state of one connection, shared by its task, its requests and its core's sweep. All on one thread.
-pub struct Pulse {
+pub(crate) struct Pulse {
     http2: Cell<bool>,
     active: Cell<u32>,
     wait: Cell<Wait>,
@@ -98,7 +98,7 @@ impl fmt::Debug for Pulse {
 
 impl Pulse {
     /// A connection that was just accepted: its first head is due as if it had begun.
-    pub fn new(tick: Tick) -> Self {
+    pub(crate) fn new(tick: Tick) -> Self {
         Self {
             http2: Cell::new(false),
             active: Cell::new(0),
@@ -116,12 +116,12 @@ impl Pulse {
     }
 
     /// The first bytes are those of a TLS handshake.
-    pub fn handshake_begins(&self) {
+    pub(crate) fn handshake_begins(&self) {
         self.wait.set(Wait::Handshake);
     }
 
     /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
-    pub fn serves(&self, http2: bool, tick: Tick) {
+    pub(crate) fn serves(&self, http2: bool, tick: Tick) {
         self.http2.set(http2);
         if self.wait.replace(Wait::First) == Wait::Handshake {
             self.since.set(tick);
@@ -129,7 +129,7 @@ impl Pulse {
     }
 
     /// Bytes of HTTP/1.1 arrived. True when they are the first of a request's head.
-    pub fn received(&self, tick: Tick) -> bool {
+    pub(crate) fn received(&self, tick: Tick) -> bool {
         if self.active.get() > 0 || self.wait.get() == Wait::Head {
             return false;
         }
@@ -138,7 +138,7 @@ impl Pulse {
     }
 
     /// The first bytes of a head arrived. The first head of a connection is due since the connection was ready.
-    pub fn head_begins(&self, tick: Tick) {
+    pub(crate) fn head_begins(&self, tick: Tick) {
         if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(tick);
         }
@@ -146,7 +146,7 @@ impl Pulse {
 
     /// An HTTP/2 frame is complete, and with it the head in progress, if there was one. The library decides whether it
     /// becomes a request.
-    pub fn frame_ends(&self, head: bool, tick: Tick) {
+    pub(crate) fn frame_ends(&self, head: bool, tick: Tick) {
         if head || self.wait.get() == Wait::First {
             self.wait.set(Wait::Next);
             self.since.set(tick);
@@ -154,7 +154,7 @@ impl Pulse {
     }
 
     /// A request's head is complete.
-    pub fn request_begins(&self) {
+    pub(crate) fn request_begins(&self) {
         if self.active.replace(self.active.get() + 1) == 0 {
             self.stalled.set(0);
             self.written.set(0);
@@ -166,7 +166,7 @@ impl Pulse {
     }
 
     /// A request's answer is handed over in full, or given up.
-    pub fn request_ends(&self, tick: Tick) {
+    pub(crate) fn request_ends(&self, tick: Tick) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.wait.get() != Wait::Head {
             self.since.set(tick);
@@ -174,14 +174,14 @@ impl Pulse {
     }
 
     /// A write could not go on.
-    pub fn write_blocked(&self, tick: Tick) {
+    pub(crate) fn write_blocked(&self, tick: Tick) {
         if self.blocked.get().is_none() {
             self.blocked.set(Some(tick));
         }
     }
 
     /// A write of this many bytes went on.
-    pub fn write_progressed(&self, bytes: usize, tick: impl FnOnce() -> Tick) {
+    pub(crate) fn write_progressed(&self, bytes: usize, tick: impl FnOnce() -> Tick) {
         self.written.set(self.written.get() + bytes as u64);
         if let Some(since) = self.blocked.take() {
             let now = tick();
@@ -194,7 +194,7 @@ impl Pulse {
     }
 
     /// All that was to be written is written.
-    pub fn flushed(&self) {
+    pub(crate) fn flushed(&self) {
         if self.active.get() == 0 {
             self.answering.set(false);
         }
@@ -202,27 +202,27 @@ impl Pulse {
 
     /// Whether the pipeline may be writing an answer. Otherwise all output comes from the HTTP library itself: its
     /// answer to bytes that are not HTTP.
-    pub fn is_answering(&self) -> bool {
+    pub(crate) fn is_answering(&self) -> bool {
         self.answering.get()
     }
 
     /// Whether a request is being answered.
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         self.active.get() > 0
     }
 
     /// Whether the connection closes after the requests in progress.
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.get()
     }
 
     /// Whether the connection closes because it was idle for too long.
-    pub fn is_retired(&self) -> bool {
+    pub(crate) fn is_retired(&self) -> bool {
         self.retired.get()
     }
 
     /// Looks for a deadline that has passed, and orders the connection closed if there is one.
-    pub fn examine(&self, tick: Tick, patience: Patience) {
+    pub(crate) fn examine(&self, tick: Tick, patience: Patience) {
         let late = |since: Tick, patience: Tick| tick.saturating_sub(since) >= patience;
         if let Some(since) = self.blocked.get() {
             let stall = tick.saturating_sub(since);
@@ -260,7 +260,7 @@ impl Pulse {
     }
 
     /// Gives an order; one to close is never weakened to one to drain.
-    pub fn command(&self, order: Order, tick: Tick) {
+    pub(crate) fn command(&self, order: Order, tick: Tick) {
         if matches!(self.order.get(), Some(Order::Close(_))) || self.order.get() == Some(order) {
             return;
         }
@@ -274,7 +274,7 @@ impl Pulse {
     }
 
     /// The order in force. Without one, the task of `cx` is woken when one comes.
-    pub fn order(&self, cx: &Context<'_>) -> Option<Order> {
+    pub(crate) fn order(&self, cx: &Context<'_>) -> Option<Order> {
         let order = self.order.get();
         if !matches!(order, Some(Order::Close(_))) {
             match self.waker.take() {

@@ -15,16 +15,16 @@ use std::task::{Context, Poll, Waker};
 
 /// The slowest client that is served.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// How long a client may make no progress, and the total delay it may cause, in milliseconds.
-    pub grace: Tick,
+    pub(crate) grace: Tick,
     /// The minimum rate beyond that; 0: any.
-    pub bytes_per_second: u64,
+    pub(crate) bytes_per_second: u64,
 }
 
 impl Pace {
     /// The total waiting time allowed to a client that took this many bytes.
-    pub fn allowance(&self, bytes: u64) -> Tick {
+    pub(crate) fn allowance(&self, bytes: u64) -> Tick {
         match bytes.saturating_mul(1000).checked_div(self.bytes_per_second) {
             Some(earned) => self.grace.saturating_add(earned),
             None => Tick::MAX,
@@ -51,7 +51,7 @@ enum State {
 }
 
 /// The reading progress of one stream's client.
-pub struct Reader {
+pub(crate) struct Reader {
     state: Cell<State>,
     looked: Cell<Tick>,
     waited: Cell<Tick>,
@@ -92,21 +92,21 @@ impl Reader {
     }
 
     /// The HTTP library asks for more: the client opened its window for what was handed over before.
-    pub fn taken(&self) {
+    pub(crate) fn taken(&self) {
         if matches!(self.state.replace(State::Taken), State::Since(_)) {
             self.burst.set(0);
         }
     }
 
     /// The HTTP library got this many more bytes for the client.
-    pub fn handed(&self, bytes: usize) {
+    pub(crate) fn handed(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.burst.set(self.burst.get() + bytes as u64);
         self.state.set(State::Handed);
     }
 
     /// Whether the stream was given up.
-    pub fn is_given_up(&self) -> bool {
+    pub(crate) fn is_given_up(&self) -> bool {
         self.given_up.get()
     }
 
@@ -150,7 +150,7 @@ impl Reader {
 
 /// The streams of one connection that are open. Slots are reused, so a stream costs no allocation here.
 #[derive(Debug, Default)]
-pub struct Streams {
+pub(crate) struct Streams {
     readers: RefCell<Vec<Rc<Reader>>>,
     free: RefCell<Vec<usize>>,
     /// The place whose task runs now.
@@ -159,12 +159,12 @@ pub struct Streams {
 
 impl Streams {
     /// The reader of the stream whose task runs now.
-    pub fn current(&self) -> Option<Rc<Reader>> {
+    pub(crate) fn current(&self) -> Option<Rc<Reader>> {
         self.current.get().map(|place| self.readers.borrow()[place].clone())
     }
 
     /// Looks at all streams, and returns how many it gave up.
-    pub fn examine(&self, tick: Tick, pace: Pace) -> u64 {
+    pub(crate) fn examine(&self, tick: Tick, pace: Pace) -> u64 {
         self.readers.borrow().iter().map(|reader| u64::from(reader.examine(tick, pace))).sum()
     }
 
@@ -180,7 +180,7 @@ impl Streams {
 
 /// The executor of the HTTP/2 streams of one connection: this core.
 #[derive(Clone, Debug)]
-pub struct OfConnection(pub(super) Rc<Connection>);
+pub(crate) struct OfConnection(pub(super) Rc<Connection>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OfConnection {
     fn execute(&self, future: F) {

@@ -33,16 +33,16 @@ const CONNECTIONS: usize = 64;
 
 /// The admin listener's sockets.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Already bound.
-    pub listeners: Vec<TcpListener>,
+    pub(crate) listeners: Vec<TcpListener>,
     /// How the policy in force came to be.
-    pub standing: Arc<Standing>,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// What the admin listener answers from.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     shared: Arc<Shared>,
     standing: Arc<Standing>,
     reload: mpsc::Sender<Option<Asked>>,
@@ -52,7 +52,7 @@ pub struct State {
 
 impl State {
     /// From now on the gateway is not ready.
-    pub fn begin_draining(&self) {
+    pub(crate) fn begin_draining(&self) {
         self.draining.set(true);
     }
 }
@@ -62,7 +62,11 @@ impl Admin {
     ///
     /// # Errors
     /// When a socket cannot be used.
-    pub fn serve(self, shared: Arc<Shared>, reload: mpsc::Sender<Option<Asked>>) -> io::Result<Rc<State>> {
+    pub(crate) fn serve(
+        self,
+        shared: Arc<Shared>,
+        reload: mpsc::Sender<Option<Asked>>,
+    ) -> io::Result<Rc<State>> {
         let Self { listeners, standing } = self;
         let (draining, open) = (Cell::new(false), Cell::new(0));
         let state = Rc::new(State { shared, standing, reload, draining, open });

@@ -9,8 +9,8 @@ mod keys;
 mod reload;
 mod watched;
 
-pub use admin::Admin;
-pub use reload::{Asked, Reloader, Report, Standing, tell};
+pub(crate) use admin::Admin;
+pub(crate) use reload::{Asked, Reloader, Report, Standing, tell};
 
 use crate::accept::Gateway;
 use crate::journal::Level;
@@ -38,7 +38,7 @@ const TERMINATED: i32 = 143;
 ///
 /// # Errors
 /// When the runtime or the signal handlers cannot be made.
-pub fn run(
+pub(crate) fn run(
     shared: &Arc<Shared>,
     gateway: &Gateway,
     admin: Admin,

@@ -27,7 +27,7 @@ const FAULTS_TOLD: usize = 20;
 /// What came of one reload.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
-pub enum Report {
+pub(crate) enum Report {
     /// A new policy is in force.
     Reloaded {
         /// Its number: the first policy of a process is 1.
@@ -43,11 +43,11 @@ pub enum Report {
 }
 
 /// Whoever asks for a reload, and waits for what comes of it.
-pub type Asked = oneshot::Sender<Report>;
+pub(crate) type Asked = oneshot::Sender<Report>;
 
 /// How the policy in force came to be, and what became of the file since.
 #[derive(Debug)]
-pub struct Standing {
+pub(crate) struct Standing {
     generation: AtomicU64,
     loaded: AtomicU64,
     reloaded: AtomicU64,
@@ -67,7 +67,7 @@ struct Fault {
 
 impl Standing {
     /// Of the policy that the process began with.
-    pub fn begin(now: Now) -> Self {
+    pub(crate) fn begin(now: Now) -> Self {
         Self {
             generation: AtomicU64::new(1),
             loaded: AtomicU64::new(now.unix),
@@ -79,7 +79,7 @@ impl Standing {
     }
 
     /// The number of the policy in force.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
@@ -104,7 +104,7 @@ impl Standing {
     }
 
     /// Lines for an operator who asks how things stand.
-    pub fn lines(&self) -> String {
+    pub(crate) fn lines(&self) -> String {
         let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
         if let Some(Fault { since, first, more }) = self.fault() {
@@ -116,7 +116,7 @@ impl Standing {
     }
 
     /// What is counted.
-    pub fn tell(&self, out: &mut Exposition) {
+    pub(crate) fn tell(&self, out: &mut Exposition) {
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
         let help = "When the policy in force was loaded, in seconds since 1970.";
@@ -136,7 +136,7 @@ impl Standing {
 
 /// Reloads.
 #[derive(Debug)]
-pub struct Reloader {
+pub(crate) struct Reloader {
     shared: Arc<Shared>,
     path: PathBuf,
     /// What the process was started with, for good.
@@ -167,7 +167,7 @@ pub(super) async fn watch(watching: Arc<Mutex<Option<Watched>>>, ask: mpsc::Send
 
 impl Reloader {
     /// Of the policy that the process was started with, whose files were read from this moment on.
-    pub fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         path: PathBuf,
         plan: ServerPlan,
@@ -184,7 +184,7 @@ impl Reloader {
     }
 
     /// Answers those who ask, for ever.
-    pub async fn run(mut self, mut asked: mpsc::Receiver<Option<Asked>>) {
+    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Option<Asked>>) {
         self.watch_keys();
         while let Some(reply) = asked.recv().await {
             let report = self.reload().await;
@@ -352,7 +352,7 @@ fn of_file(path: &Path, why: &str) -> Diagnostic {
 }
 
 /// Tells one finding in the log.
-pub fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
+pub(crate) fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     let place = found.place.to_string();
     shared.journal.event(
         level,

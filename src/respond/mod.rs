@@ -4,7 +4,6 @@
 //! answer nor a log line nor a metric holds anything of a token. The pipeline decides when to answer.
 
 pub mod accept;
-pub mod access_log;
 pub mod compat;
 pub mod cors;
 pub mod metrics;
@@ -13,7 +12,6 @@ pub mod problem;
 pub mod tls_failure;
 
 pub use accept::{Format, is_navigation, is_repeatable};
-pub use access_log::Line;
 pub use page::Ways;
 pub use problem::{refuse, refuse_with, see_other};
 

@@ -32,7 +32,7 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// How who asked understands a verdict that sends a person to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Its own client gets what we answer, a redirect too: Traefik, Caddy, Envoy.
     Answers,
     /// It looks at the status alone, and 2xx, 401 and 403 are the only ones that it understands: nginx. Where to log in
@@ -42,20 +42,20 @@ pub enum Manner {
 
 /// The request that a verdict is asked on.
 #[derive(Debug)]
-pub struct Original {
+pub(crate) struct Original {
     /// Its head, the path as its proxy will forward it; of the fields those that the proxy passed on.
-    pub parts: Parts,
+    pub(crate) parts: Parts,
     /// How its client sent it.
-    pub scheme: Scheme,
+    pub(crate) scheme: Scheme,
     /// How who asks understands the answer.
-    pub manner: Manner,
+    pub(crate) manner: Manner,
 }
 
 /// Whether a request with this path, as sent or canonical, asks for a verdict.
 ///
 /// To be asked of the path as it was sent before anything else is done: what Envoy puts behind the endpoint's path may
 /// climb out of it (`/auth/verify/../open`), and the answer of a route up there must never be taken for a verdict.
-pub fn is_asked(policy: &Policy, path: &str) -> bool {
+pub(crate) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy.terms.as_ref().is_some_and(|terms| below(path, terms.path(Endpoint::Verify)).is_some())
 }
 
@@ -70,7 +70,7 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 /// [`Denial::UntrustedProxy`] for who is none: whoever may say what was asked decides what is allowed.
 /// [`Denial::BadRequest`] where a fact is missing, or named in two ways: a client's own field, passed on beside the
 /// proxy's, must not choose the route.
-pub fn original(
+pub(crate) fn original(
     policy: &Policy,
     asking: &Parts,
     head: &Head<'_>,
@@ -89,7 +89,7 @@ pub fn original(
 ///
 /// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each question), and no
 /// decision here uses them.
-pub fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
+pub(crate) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::found(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
         (Kind::Identity, known) if !pass.contains(name) => Some(known),
@@ -227,13 +227,13 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
 ///
 /// # Errors
 /// [`Denial::BadRequest`].
-pub fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
+pub(crate) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
     let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
 }
 
 /// It may go on: who its caller is, in the very fields that an upstream of ours would get.
-pub fn granted(permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
+pub(crate) fn granted(permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     outgoing::identity(response.headers_mut(), permit, tell_csrf, proof);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -241,7 +241,7 @@ pub fn granted(permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) -> Response<
 }
 
 /// It may not. `login`: where its sender is to log in instead.
-pub fn refused(
+pub(crate) fn refused(
     denial: &Denial,
     login: Option<HeaderValue>,
     manner: Manner,

@@ -1,8 +1,8 @@
 //! The body of every answer, and the record that it carries to its end.
 
+use super::record::Record;
 use crate::accept::reader::Reader;
 use crate::forward::{Cut, ResponseBody};
-use crate::record::Record;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ const PIECE: usize = 16 * 1024;
 
 /// An answer's body. When it is dropped, read to its end or not, the request's record is written.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     source: Source,
     record: Option<Box<Record>>,
     paced: Option<Box<Paced>>,
@@ -36,12 +36,12 @@ enum Source {
 
 impl Body {
     /// A body that is all there.
-    pub fn whole(bytes: Bytes) -> Self {
+    pub(crate) fn whole(bytes: Bytes) -> Self {
         Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
     /// A body that comes from an upstream.
-    pub fn streamed(body: ResponseBody) -> Self {
+    pub(crate) fn streamed(body: ResponseBody) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 

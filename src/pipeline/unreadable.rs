@@ -1,19 +1,19 @@
 //! Logs and answers requests that cannot be parsed into a record: the bytes were not HTTP/1.1, or the head did not
 //! arrive in time.
 
+use super::access_log::{self, Line};
 use crate::accept::Connection;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::X_REQUEST_ID;
 use crate::peer::Peer;
 use crate::plan::AccessLog;
-use crate::respond::access_log::{self, Line};
 use crate::respond::{self, Format};
 use crate::worker::Worker;
 use http::{HeaderValue, Method, header};
 
 /// Counts and logs a refusal with the known facts, and returns the HTTP/1.1 answer.
-pub fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
+pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
     let id = worker.request_ids().next().header();
     worker.counters().unrouted.record(&denial);
     if worker.plan().access != AccessLog::Off {

@@ -1,11 +1,11 @@
 //! Chooses how a person continues after a refusal: by a redirect to the login page, or by links on the refusal page.
 
+use super::record::Record;
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
 use crate::decision::Refusal;
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
-use crate::record::Record;
 use crate::respond::page::Account;
 use crate::respond::{Format, Ways, is_navigation, is_repeatable};
 use crate::route::Head;
@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 
 /// Records how the person can continue, for the answer. Programs get the refusal only.
 #[cold]
-pub fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal, record: &mut Record) {
+pub(crate) fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal, record: &mut Record) {
     if record.format() != Format::Html || !route.admission.sources.cookie {
         return;
     }

@@ -1,18 +1,27 @@
 //! The life of a request. Read the order: the order is the policy.
 
+mod access_log;
+mod body;
+mod csrf_form;
+mod endpoints;
+mod forward_auth;
+mod guide;
+mod preflight;
+mod record;
+pub(crate) mod unreadable;
+
+pub(crate) use body::Body;
+
 use crate::accept::Connection;
-use crate::answer::Body;
 use crate::authenticate::Shown;
 use crate::authority::{Compat, Endpoint, take_back, take_back_access};
 use crate::authorize::{self, Permit};
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
-use crate::desk::{self, form, verdict};
 use crate::forward::{self, Answer, Inbound, Meter, Prepared, Proof, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
-use crate::record::Record;
 use crate::respond::compat::Heard;
 use crate::respond::{self, cors};
 use crate::route::host::Authority;
@@ -23,6 +32,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use record::Record;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -30,7 +40,7 @@ use std::rc::Rc;
 ///
 /// # Errors
 /// None.
-pub async fn handle(
+pub(crate) async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     request: Request<Incoming>,
@@ -43,7 +53,7 @@ pub async fn handle(
     let heard = snapshot.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
     let origin = cors::listed(&parts.headers, snapshot.origins());
     let mut record = Record::begin(&worker, policy.clone(), &connection, &parts);
-    if verdict::is_asked(snapshot, parts.uri.path()) {
+    if forward_auth::is_asked(snapshot, parts.uri.path()) {
         record.verdict_asked();
     }
     let mut standing = Standing::default();
@@ -93,7 +103,7 @@ fn refusal(
     let (login, ways, format) = (record.take_login(), record.take_ways(), record.format());
     let id = record.id_header();
     let mut response = match (record.verdict(), login) {
-        (Some(manner), login) => verdict::refused(&denial, login, manner, format, id, method, &ways),
+        (Some(manner), login) => forward_auth::refused(&denial, login, manner, format, id, method, &ways),
         (None, Some(location)) => respond::see_other(location),
         (None, None) => heard
             .and_then(|heard| heard.refuse(&denial, format, &policy.places(record.route()), method))
@@ -142,15 +152,15 @@ async fn serve<'p>(
     {
         return to_https(policy, &head, port, record);
     }
-    if record.verdict().is_some() || verdict::is_asked(policy, &head.path) {
+    if record.verdict().is_some() || forward_auth::is_asked(policy, &head.path) {
         record.verdict_asked();
         if let Ok(found) = policy.table.find(&head)
             && matches!(policy.routes[*found.entry].handler, Handler::Answer(Endpoint::Verify))
         {
             record.routed(*found.entry);
         }
-        let original = verdict::original(policy, &parts, &head, record.caller())?;
-        if let Some(name) = verdict::misleading(&parts.headers, &policy.front.pass) {
+        let original = forward_auth::original(policy, &parts, &head, record.caller())?;
+        if let Some(name) = forward_auth::misleading(&parts.headers, &policy.front.pass) {
             record.asked_about(&original);
             record.passed_on(name);
             return Err(Denial::BadRequest(Malformed::OriginalOverride));
@@ -158,7 +168,7 @@ async fn serve<'p>(
         return give_verdict(worker, policy, original, record, standing).await;
     }
     if head.method == Method::OPTIONS
-        && let Some(answer) = desk::preflight(policy, &head, record)
+        && let Some(answer) = preflight::preflight(policy, &head, record)
     {
         return Ok(answer.map(Body::whole));
     }
@@ -209,7 +219,7 @@ async fn serve<'p>(
         }
         Handler::Answer(endpoint) => {
             let id = found.params.get(0).map(str::to_owned);
-            desk::answer(worker, policy, *endpoint, permit, &head, id, body, record)
+            endpoints::answer(worker, policy, *endpoint, permit, &head, id, body, record)
                 .await
                 .map(|r| r.map(Body::whole))
         }
@@ -220,7 +230,7 @@ async fn serve<'p>(
 async fn give_verdict<'p>(
     worker: &Rc<Worker>,
     policy: &'p Policy,
-    original: verdict::Original,
+    original: forward_auth::Original,
     record: &mut Record,
     standing: &mut Standing<'p>,
 ) -> Result<Response<Body>, Denial> {
@@ -228,7 +238,7 @@ async fn give_verdict<'p>(
     // Strict whatever the policy says: the slashes that we would merge, the other proxy forwards.
     let head = Head::read(&original.parts, policy.front.head_bounds.of_question(), Slashes::Strict)
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
-    verdict::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
+    forward_auth::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
         Handler::Forward(delivery) => {
@@ -242,7 +252,7 @@ async fn give_verdict<'p>(
                 target: original.parts.uri.path_and_query().unwrap_or(&root),
                 now: record.now(),
             };
-            Ok(verdict::granted(&judged.permit, tell_csrf, &proof).map(Body::whole))
+            Ok(forward_auth::granted(&judged.permit, tell_csrf, &proof).map(Body::whole))
         }
         Handler::Answer(_) => Err(record.own_endpoint()),
     }
@@ -283,7 +293,7 @@ async fn judge<'p, 'h>(
         route: &route.name,
         principal: None,
     };
-    if !desk::is_sent_by_another_site(policy, route, head, record) {
+    if !endpoints::is_sent_by_another_site(policy, route, head, record) {
         let admitted = limit::admit(&route.limits.by_address, &asker, standing);
         admitted.or_else(|denial| unless_shadowed(route, denial, standing, record))?;
     }
@@ -297,7 +307,7 @@ async fn judge<'p, 'h>(
     };
     record.metered(meter.clone());
     let csrf_field = match (&route.csrf_field, policy.trust.cookies()) {
-        (Some(name), Some(names)) => form::csrf_field(name, head, names, &mut body).await?,
+        (Some(name), Some(names)) => csrf_form::csrf_field(name, head, names, &mut body).await?,
         (Some(_) | None, _) => None,
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
@@ -345,7 +355,7 @@ fn permit(
             Ok(authorize::let_pass(caller))
         }
         Err(refusal) => {
-            desk::guide(policy, route, head, &refusal, record);
+            guide::guide(policy, route, head, &refusal, record);
             Err(record.not_permitted(refusal, route, params))
         }
     }

@@ -1,14 +1,7 @@
 //! Handles requests to the authority's endpoints on the core that received them: reads the body, passes the request's
-//! facts to the authority's own thread, and returns its answer. Also handles redirects after refusals, and preflights.
+//! facts to the authority's own thread, and returns its answer.
 
-pub mod form;
-mod guide;
-mod preflight;
-pub mod verdict;
-
-pub use guide::guide;
-pub use preflight::preflight;
-
+use super::record::Record;
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
 use crate::authority::{Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, Refused, document, refused};
@@ -17,7 +10,6 @@ use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::RequestBody;
 use crate::policy::{Handler, Policy, Route};
-use crate::record::Record;
 use crate::route::Head;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -29,7 +21,7 @@ use std::sync::Arc;
 /// # Errors
 /// Why it is refused.
 #[allow(clippy::too_many_arguments, reason = "each is one fact that the pipeline has at hand")]
-pub async fn answer(
+pub(crate) async fn answer(
     worker: &Worker,
     policy: &Policy,
     endpoint: Endpoint,
@@ -116,7 +108,12 @@ const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-F
 /// Whether a page of another site sent a login request. It is refused before anything counts it: it comes from the
 /// address of the person who views that page, and must not spend that person's attempts.
 #[inline]
-pub fn is_sent_by_another_site(policy: &Policy, route: &Route, head: &Head<'_>, record: &Record) -> bool {
+pub(crate) fn is_sent_by_another_site(
+    policy: &Policy,
+    route: &Route,
+    head: &Head<'_>,
+    record: &Record,
+) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(terms) = &policy.terms else { return false };
     let shown = Shown { head, scheme: record.caller().scheme, relayed: record.relayed(), csrf_field: None };

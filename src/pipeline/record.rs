@@ -3,15 +3,14 @@
 //! A record is written when it is dropped: with the answer's last byte, or when the client leaves before. It has no
 //! field that could hold a token, a query or a header of the client's.
 
-pub mod unread;
-
+use super::access_log::{self, Line};
+use super::forward_auth::{Manner, Original};
 use crate::accept::{Connection, forwarded};
 use crate::authenticate::{Access, Principal, Refused, Sources, credential};
 use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::Denial;
-use crate::desk::verdict::{Manner, Original};
 use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Broken, Cut, Destination, Meter, Notes};
 use crate::limit::Standing;
@@ -20,7 +19,6 @@ use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
 use crate::request_id::{RequestId, trace_id_of};
-use crate::respond::access_log::{self, Line};
 use crate::respond::metrics::Outcome;
 use crate::respond::{Format, Ways, is_repeatable};
 use crate::route::{Head, Params};
@@ -37,7 +35,7 @@ const CLIENT_LEFT: u16 = 499;
 
 /// The facts of one request, gathered as it goes.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     worker: Rc<Worker>,
     policy: PinnedPolicy,
     connection: Rc<Connection>,
@@ -72,7 +70,7 @@ pub struct Record {
 
 impl Record {
     /// Begins with what the head says.
-    pub fn begin(
+    pub(crate) fn begin(
         worker: &Rc<Worker>,
         policy: PinnedPolicy,
         connection: &Rc<Connection>,
@@ -130,32 +128,32 @@ impl Record {
     }
 
     /// When the request was read: the time that all stages agree on.
-    pub fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.now
     }
 
     /// Who sent it.
-    pub fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self) -> Caller {
         self.caller
     }
 
     /// The account that a trusted proxy gives of it.
-    pub fn relayed(&self) -> Option<&Relayed> {
+    pub(crate) fn relayed(&self) -> Option<&Relayed> {
         self.relayed.as_deref()
     }
 
     /// The same, for the stage that forwards the request to keep.
-    pub fn take_relayed(&mut self) -> Option<Box<Relayed>> {
+    pub(crate) fn take_relayed(&mut self) -> Option<Box<Relayed>> {
         self.relayed.take()
     }
 
     /// Its name.
-    pub fn id(&self) -> RequestId {
+    pub(crate) fn id(&self) -> RequestId {
         self.id
     }
 
     /// Its name as a field value.
-    pub fn id_header(&self) -> &HeaderValue {
+    pub(crate) fn id_header(&self) -> &HeaderValue {
         &self.id_header
     }
 
@@ -168,27 +166,27 @@ impl Record {
     }
 
     /// Where forwarding notes what came of it.
-    pub fn notes(&mut self) -> &mut Notes {
+    pub(crate) fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
 
     /// The route that covers it.
-    pub fn routed(&mut self, route: usize) {
+    pub(crate) fn routed(&mut self, route: usize) {
         self.route = Some(route);
     }
 
     /// The route that covers it, once that is known.
-    pub fn route(&self) -> Option<usize> {
+    pub(crate) fn route(&self) -> Option<usize> {
         self.route
     }
 
     /// It was permitted.
-    pub fn permitted(&mut self, permit: &Permit) {
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.principal = permit.principal().cloned();
     }
 
     /// It was decided: kept for a while, so that another policy can be asked about it.
-    pub fn decided(
+    pub(crate) fn decided(
         &self,
         head: &Head<'_>,
         route: Option<&Route>,
@@ -240,7 +238,7 @@ impl Record {
     }
 
     /// It was not: notes for the operator who was refused and what they lack.
-    pub fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
+    pub(crate) fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
         if let Some(why) = refusal.why(&route.rule, params, self.now) {
             self.notes.detail = Some(why);
         }
@@ -249,13 +247,13 @@ impl Record {
     }
 
     /// Notes why a credential was refused.
-    pub fn noted(&mut self, refused: Refused) -> Denial {
+    pub(crate) fn noted(&mut self, refused: Refused) -> Denial {
         self.notes.detail = refused.detail.map(String::from);
         refused.denial
     }
 
     /// It would have been refused, were its route not in the shadow. The first such refusal is the one that counts.
-    pub fn shadowed(&mut self, denial: Denial) {
+    pub(crate) fn shadowed(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
             self.notes.detail = denial.finer().map(str::to_owned);
         }
@@ -263,12 +261,12 @@ impl Record {
     }
 
     /// It asks for a verdict on another request.
-    pub fn verdict_asked(&mut self) {
+    pub(crate) fn verdict_asked(&mut self) {
         self.verdict.get_or_insert(Manner::Statuses);
     }
 
     /// It asks about this request, of which is told from here on: the operator looks for what the client sent.
-    pub fn asked_about(&mut self, original: &Original) {
+    pub(crate) fn asked_about(&mut self, original: &Original) {
         self.verdict = Some(original.manner);
         self.route = None;
         self.caller.scheme = original.scheme;
@@ -283,12 +281,12 @@ impl Record {
     }
 
     /// How who asks for a verdict understands one; `None` for a request that is no such question.
-    pub fn verdict(&self) -> Option<Manner> {
+    pub(crate) fn verdict(&self) -> Option<Manner> {
         self.verdict
     }
 
     /// It holds a field of this name that its proxy must not pass on.
-    pub fn passed_on(&mut self, name: &str) {
+    pub(crate) fn passed_on(&mut self, name: &str) {
         self.notes.detail = Some(format!(
             "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
              docs/forward-auth.md"
@@ -296,76 +294,76 @@ impl Record {
     }
 
     /// It asks about a request to an endpoint of ours, which no other service is to get.
-    pub fn own_endpoint(&mut self) -> Denial {
+    pub(crate) fn own_endpoint(&mut self) -> Denial {
         self.notes.detail =
             Some("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
         Denial::NoRoute
     }
 
     /// The session that the client's cookies tell of is over.
-    pub fn session_is_over(&mut self) {
+    pub(crate) fn session_is_over(&mut self) {
         self.session_over = true;
     }
 
     /// Whether it is.
-    pub fn is_session_over(&self) -> bool {
+    pub(crate) fn is_session_over(&self) -> bool {
         self.session_over
     }
 
     /// The access token in the client's cookie is of no use any more.
-    pub fn access_is_over(&mut self) {
+    pub(crate) fn access_is_over(&mut self) {
         self.access_over = true;
     }
 
     /// Whether it is of none.
-    pub fn is_access_over(&self) -> bool {
+    pub(crate) fn is_access_over(&self) -> bool {
         self.access_over
     }
 
     /// The form in which the client can read a refusal.
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.format
     }
 
     /// A page that refuses the request leads on by these ways.
-    pub fn offer(&mut self, ways: Ways) {
+    pub(crate) fn offer(&mut self, ways: Ways) {
         self.ways = Some(Box::new(ways));
     }
 
     /// The ways by which the page that refuses the request leads on.
-    pub fn take_ways(&mut self) -> Ways {
+    pub(crate) fn take_ways(&mut self) -> Ways {
         let ways = self.ways.take().map(|ways| *ways).unwrap_or_default();
         Ways { again: is_repeatable(&self.method), home: !self.at_root, ..ways }
     }
 
     /// A person is to log in, at this address.
-    pub fn send_to_login(&mut self, location: HeaderValue) {
+    pub(crate) fn send_to_login(&mut self, location: HeaderValue) {
         self.to_login = Some(location);
     }
 
     /// Where the person who sent it logs in, if that is what they are to do.
-    pub fn take_login(&mut self) -> Option<HeaderValue> {
+    pub(crate) fn take_login(&mut self) -> Option<HeaderValue> {
         self.to_login.take()
     }
 
     /// Its body is counted here.
-    pub fn metered(&mut self, meter: Option<Rc<Meter>>) {
+    pub(crate) fn metered(&mut self, meter: Option<Rc<Meter>>) {
         self.meter = meter;
     }
 
     /// Whether the client may still be sending its body.
-    pub fn is_body_on_its_way(&self) -> bool {
+    pub(crate) fn is_body_on_its_way(&self) -> bool {
         self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
     }
 
     /// The client did not read the answer, or not the last piece of it.
-    pub fn not_read(&mut self) {
+    pub(crate) fn not_read(&mut self) {
         self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
     /// Its head, or the announced length of its body, is larger than the bound.
-    pub fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
+    pub(crate) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
             let bounds = front.head_bounds;
@@ -381,14 +379,14 @@ impl Record {
     }
 
     /// A limit refused it.
-    pub fn limited(&mut self, standing: &Standing<'_>) {
+    pub(crate) fn limited(&mut self, standing: &Standing<'_>) {
         if self.notes.detail.is_none() {
             self.notes.detail = standing.refused_by();
         }
     }
 
     /// It was refused.
-    pub fn refused(&mut self, denial: Denial) {
+    pub(crate) fn refused(&mut self, denial: Denial) {
         // Of a body that grew too large on its way, the upstream's connection knows only that it ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
@@ -405,23 +403,23 @@ impl Record {
     }
 
     /// An answer of this status is on its way.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
     /// So many bytes of the answer's body were handed to the connection.
-    pub fn sent(&mut self, bytes: usize) {
+    pub(crate) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
     }
 
     /// The upstream's answer broke off after its head.
-    pub fn cut(&mut self, cut: &Cut) {
+    pub(crate) fn cut(&mut self, cut: &Cut) {
         self.notes.detail = Some(cut.to_string());
         self.broken = Some(cut.kind());
     }
 
     /// The whole answer was handed to the client's connection.
-    pub fn completed(&mut self) {
+    pub(crate) fn completed(&mut self) {
         self.complete = true;
     }
 

@@ -12,62 +12,62 @@ use std::net::IpAddr;
 
 /// The facts of one request, borrowed. Bytes are what a client sent; the rest is ours, or verified.
 #[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// When the request was read: seconds since 1970.
-    pub unix: u64,
+    pub(crate) unix: u64,
     /// Nanoseconds within that second.
-    pub subsec_nanos: u32,
+    pub(crate) subsec_nanos: u32,
     /// How much the line matters: [`level`].
-    pub level: Level,
+    pub(crate) level: Level,
     /// The request's id.
-    pub request_id: &'a [u8],
+    pub(crate) request_id: &'a [u8],
     /// The id of the trace that the request belongs to, where that is not the request's id too.
-    pub trace_id: Option<&'a [u8]>,
+    pub(crate) trace_id: Option<&'a [u8]>,
     /// The client's address.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// The scheme that the client used.
-    pub scheme: Scheme,
+    pub(crate) scheme: Scheme,
     /// `HTTP/1.1`, `HTTP/2`.
-    pub version: &'a str,
+    pub(crate) version: &'a str,
     /// The method.
-    pub method: &'a [u8],
+    pub(crate) method: &'a [u8],
     /// The host that was asked for, as sent.
-    pub host: &'a [u8],
+    pub(crate) host: &'a [u8],
     /// The path, as sent. Never with the query: those hold tokens and personal data all too often.
-    pub path: &'a [u8],
+    pub(crate) path: &'a [u8],
     /// The route's name, when one covered the request.
-    pub route: Option<&'a str>,
+    pub(crate) route: Option<&'a str>,
     /// The status of the answer.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Why it was refused: the code of the denial.
-    pub code: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
     /// Why it would have been refused, were its route not in the shadow: the code of that denial.
-    pub shadow: Option<&'static str>,
+    pub(crate) shadow: Option<&'static str>,
     /// The finer reason, for operators alone.
-    pub detail: Option<&'a str>,
+    pub(crate) detail: Option<&'a str>,
     /// The caller, once verified.
-    pub subject: Option<&'a str>,
+    pub(crate) subject: Option<&'a str>,
     /// Who vouched for the caller.
-    pub issuer: Option<&'a str>,
+    pub(crate) issuer: Option<&'a str>,
     /// The server that the request was forwarded to.
-    pub upstream: Option<&'a str>,
+    pub(crate) upstream: Option<&'a str>,
     /// Bytes of body from the client.
-    pub bytes_in: u64,
+    pub(crate) bytes_in: u64,
     /// Bytes of body to the client.
-    pub bytes_out: u64,
+    pub(crate) bytes_out: u64,
     /// From the request's first reading to the answer's last byte, in microseconds.
-    pub micros: u64,
+    pub(crate) micros: u64,
     /// The part of it that was spent waiting for the upstream's answer, in microseconds.
-    pub upstream_micros: Option<u64>,
+    pub(crate) upstream_micros: Option<u64>,
     /// Whether the whole answer was handed to the client's connection.
-    pub complete: bool,
+    pub(crate) complete: bool,
     /// The proxy that asked for a verdict on this request and holds it; `None` for a request that came itself.
-    pub verdict_for: Option<IpAddr>,
+    pub(crate) verdict_for: Option<IpAddr>,
 }
 
 /// The level of a request's line. A client's fault is an ordinary event for a gateway; a truncated answer is a fault of
 /// the upstream.
-pub const fn level(denial: Option<&Denial>, broken: bool) -> Level {
+pub(crate) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,
         None => Level::Info,
@@ -80,7 +80,7 @@ pub const fn level(denial: Option<&Denial>, broken: bool) -> Level {
 
 impl Line<'_> {
     /// Appends the line, its end included. Bounded: 1 KiB a value before escaping.
-    pub fn write(&self, style: Style, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, style: Style, out: &mut Vec<u8>) {
         let mut line = LineWriter::begin(style, out, self.unix, self.subsec_nanos, self.level);
         match style {
             Style::Human => self.write_human(&mut line),

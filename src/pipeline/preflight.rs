@@ -1,8 +1,8 @@
 //! Preflights of the authority's endpoints: a browser checks whether a script of another origin may call one.
 
+use super::record::Record;
 use crate::authority::Endpoint;
 use crate::policy::{Handler, Policy};
-use crate::record::Record;
 use crate::respond::cors;
 use crate::route::Head;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use http::Response;
 /// Returns the answer to a preflight from a listed origin for an endpoint that scripts may use; `None` for any other
 /// request, which is handled normally. The preflight reveals and changes nothing: the request itself is checked in
 /// full.
-pub fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Option<Response<Bytes>> {
+pub(crate) fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Option<Response<Bytes>> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;
     let asked = Head {
@@ -33,7 +33,7 @@ pub fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Optio
 impl Handler {
     /// Whether a script of a listed origin may read the answers: those of people's sessions and of public documents. The
     /// login page is for people alone, and services call the rest.
-    pub fn is_for_scripts(&self) -> bool {
+    pub(crate) fn is_for_scripts(&self) -> bool {
         match self {
             Self::Forward(_) => false,
             Self::Answer(endpoint) => match endpoint {
