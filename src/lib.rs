@@ -67,6 +67,7 @@ pub mod clock;
 pub mod counter;
 pub mod denial;
 pub mod diagnostic;
+pub(crate) mod hex;
 pub mod journal;
 pub mod moment;
 pub mod peer;

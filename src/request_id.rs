@@ -1,5 +1,6 @@
 //! The name of one request, the same in the answer, the log, the upstream's headers and the trace.
 
+use crate::hex;
 use aws_lc_rs::rand;
 use http::HeaderValue;
 use std::cell::Cell;
@@ -35,11 +36,9 @@ impl RequestId {
     }
 
     fn hex(self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = [0; 32];
         for (pair, byte) in out.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
+            pair.copy_from_slice(&hex::digits(byte));
         }
         out
     }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Every top-level module. Each may import only modules that stand after it.
-const MODULES: [&str; 31] = [
+const MODULES: [&str; 32] = [
     "main",
     "cli",
     "control",
@@ -46,6 +46,7 @@ const MODULES: [&str; 31] = [
     "counter",
     "diagnostic",
     "denial",
+    "hex",
     "clock",
     "lib",
 ];

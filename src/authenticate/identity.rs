@@ -5,6 +5,7 @@
 
 use super::claims::{ClaimId, ClaimValue};
 use super::principal::Principal;
+use crate::hex;
 use http::{HeaderName, HeaderValue};
 
 /// The longest identity header; a token that would make a longer one is refused, since an upstream would refuse the
@@ -131,10 +132,7 @@ fn encoded(text: &str) -> String {
         if plain {
             out.push(char::from(byte));
         } else {
-            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-            out.push('%');
-            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            out.push(char::from(DIGITS[usize::from(byte & 15)]));
+            hex::push_percent_code(&mut out, byte);
         }
     }
     out

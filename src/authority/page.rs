@@ -15,6 +15,7 @@ use super::{Authority, Fields};
 use crate::authenticate::credential;
 use crate::authenticate::csrf::{is_cross_site, names_site};
 use crate::denial::{BodyFault, Denial};
+use crate::hex;
 use crate::respond::page::{card, span};
 use crate::respond::{Format, refuse, see_other};
 use bytes::Bytes;
@@ -211,18 +212,9 @@ fn again(ask: &Ask, next: Option<&Next>, must_prove: bool) -> String {
 
 /// A text as a value of a query (RFC 3986 section 2.1).
 pub fn encoded(text: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            out.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
-    }
-    out
+    hex::percent_encoded(text.as_bytes(), |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/')
+    })
 }
 
 fn form(ask: &Ask, visit: &Visit, next: Option<&Next>, note: Option<Note<'_>>, is_wrong: bool) -> String {

@@ -3,6 +3,8 @@
 //! Promises that a value, whatever bytes it holds, stays inside its field: it ends no line, opens no field,
 //! breaks no JSON, sends no control byte to a terminal and turns no text around. Bounds each value's length.
 
+use crate::hex;
+
 /// The longest that one value may be, in bytes before escaping; the rest is cut and a mark left.
 pub const VALUE_MAX: usize = 1024;
 
@@ -122,7 +124,8 @@ impl<'o> LineWriter<'o> {
             if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\') {
                 self.out.push(*byte);
             } else {
-                self.out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
+                let [high, low] = hex::digits(*byte);
+                self.out.extend_from_slice(&[b'%', high, low]);
             }
         }
         if cut {
@@ -217,18 +220,11 @@ fn escape(out: &mut Vec<u8>, c: char) {
         '\t' => out.extend_from_slice(b"\\t"),
         c => {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                let [high, low] = unit.to_be_bytes();
-                let digits = [hex(high >> 4), hex(high & 15), hex(low >> 4), hex(low & 15)];
                 out.extend_from_slice(b"\\u");
-                out.extend_from_slice(&digits);
+                out.extend(unit.to_be_bytes().map(hex::digits).as_flattened());
             }
         }
     }
-}
-
-/// A hexadecimal digit for the low four bits.
-fn hex(nibble: u8) -> u8 {
-    b"0123456789abcdef"[usize::from(nibble & 15)]
 }
 
 fn within_bound(out: &mut Vec<u8>, value: &[u8]) {

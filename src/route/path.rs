@@ -4,6 +4,7 @@
 //! without its query; what a segment means is the route table's and the upstream's business.
 
 use crate::denial::Malformed;
+use crate::hex::push_percent_code;
 use std::borrow::Cow;
 
 /// The longest path that is read, in bytes. Most servers take 8 KiB for the whole request line.
@@ -292,8 +293,6 @@ fn rewrite(raw: &str) -> String {
 
 /// Writes one segment in its canonical spelling.
 fn push_canonical(path: &mut String, segment: &[u8]) {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let mut at = 0;
     while at < segment.len() {
         let (byte, len, stands_bare) = match code_at(segment, at) {
@@ -306,9 +305,7 @@ fn push_canonical(path: &mut String, segment: &[u8]) {
         if stands_bare {
             path.push(char::from(byte));
         } else {
-            path.push('%');
-            path.push(DIGITS[usize::from(byte >> 4)]);
-            path.push(DIGITS[usize::from(byte & 15)]);
+            push_percent_code(path, byte);
         }
     }
 }

@@ -3,9 +3,9 @@
 use super::error::{Reason, is_busy};
 use super::place::{leaves_host_unguarded, options, place, take_pool_mode};
 use super::{Store, StoreError};
+use crate::hex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, AnyPool, Connection, Row};
-use std::fmt::Write;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -260,16 +260,8 @@ fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
 
 /// The URL of a file, whatever characters are in its path.
 fn file_url(path: &Path) -> String {
-    let mut url = "sqlite:".to_owned();
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            // Writing into a String cannot fail.
-            let _ = write!(url, "%{byte:02X}");
-        }
-    }
-    url
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+    format!("sqlite:{}", hex::percent_encoded(path.as_os_str().as_bytes(), is_plain))
 }
 
 #[cfg(test)]

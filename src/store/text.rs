@@ -66,9 +66,7 @@ pub(super) fn map_of(row: &AnyRow, column: &str) -> Result<Map<String, Value>, S
 
 /// 32 bytes as they are kept.
 pub(super) fn hex(bytes: &[u8; 32]) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]).collect()
+    bytes.iter().flat_map(|byte| crate::hex::digits(*byte)).map(char::from).collect()
 }
 
 /// 32 bytes as they were.

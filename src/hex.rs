@@ -1,0 +1,47 @@
+//! Hexadecimal digits and percent codes, written without `core::fmt`.
+
+/// Returns the two hexadecimal digits of a byte, in lower case.
+pub(crate) const fn digits(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[(byte >> 4) as usize], DIGITS[(byte & 15) as usize]]
+}
+
+/// Appends the percent code of a byte, with its digits in upper case (RFC 3986 section 2.1).
+pub(crate) fn push_percent_code(out: &mut String, byte: u8) {
+    let [high, low] = digits(byte);
+    out.push('%');
+    out.push(char::from(high.to_ascii_uppercase()));
+    out.push(char::from(low.to_ascii_uppercase()));
+}
+
+/// Percent-encodes every byte except those that `is_plain` accepts, which must be ASCII.
+pub(crate) fn percent_encoded(bytes: &[u8], is_plain: impl Fn(u8) -> bool) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if is_plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            push_percent_code(&mut out, byte);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_has_the_digits_that_fmt_gives_it() {
+        for byte in 0..=u8::MAX {
+            assert_eq!(digits(byte).map(char::from).iter().collect::<String>(), format!("{byte:02x}"));
+            assert_eq!(percent_encoded(&[byte], |_| false), format!("%{byte:02X}"));
+        }
+    }
+
+    #[test]
+    fn plain_bytes_stay_as_they_are() {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric();
+        assert_eq!(percent_encoded("a/\u{fc}9".as_bytes(), is_plain), "a%2F%C3%BC9");
+    }
+}
