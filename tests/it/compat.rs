@@ -24,13 +24,13 @@ const DIFFERENCES: [(&str, &str, &str); 14] = [
         "401 Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'",
         "200",
     ),
-    ("a signature that is no base64url", "422 Invalid crypto padding", "422 Signature verification failed"),
+    ("a signature that is not base64url", "422 Invalid crypto padding", "422 Signature verification failed"),
     (
-        "`nbf` alone lies ahead",
+        "only `nbf` is in the future",
         "422 The token is not yet valid (nbf)",
         "422 The token is not yet valid (iat)",
     ),
-    ("`fresh` is a time that lies ahead", "200", "401 Fresh token required"),
+    ("`fresh` is a time in the future", "200", "401 Fresh token required"),
     ("the role is missing", "403 Admins only!", "403 The caller's roles do not allow this."),
     (
         "another scheme on an optional route",
@@ -39,9 +39,9 @@ const DIFFERENCES: [(&str, &str, &str); 14] = [
     ),
     ("`OPTIONS` without a token", "200", "401 Missing Authorization Header"),
     ("a login without a password", "401 Bad username or password", "400 Missing username, password or token"),
-    ("a refresh token for the second time", "200", "401 Token has been revoked"),
+    ("a refresh token used a second time", "200", "401 Token has been revoked"),
     ("the refresh token after a logout", "200", "401 Token has been revoked"),
-    ("the user is gone", "401 Error loading the user eve", "401 Token has been revoked"),
+    ("the user was removed", "401 Error loading the user eve", "401 Token has been revoked"),
     (
         "no refresh cookie",
         "401 Missing cookie \"refresh_token_cookie\"",
@@ -227,7 +227,7 @@ fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
     both.same("not three parts", &get(&"x"));
     both.same("a header that is no base64url", &get(&format!("a{}", &message[head.len()..])));
     both.same("claims that are no base64url", &get(&format!("{head}.a.{signature}")));
-    both.same("a signature that is no base64url", &get(&format!("{message}.a")));
+    both.same("a signature that is not base64url", &get(&format!("{message}.a")));
     both.same("a signature that is cut", &get(&format!("{message}.{}", &signature[..40])));
     both.same("the signature of another token", &get(&format!("{message}.{of_another}")));
     // InvalidTokenError
@@ -235,7 +235,7 @@ fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
     both.same("no algorithm", &get(&format!("{}.", unsigned.rsplit_once('.').unwrap().0)));
     both.same("another algorithm", &get(&token().algorithm(Algorithm::Es256)));
     both.same("issued in the future", &get(&token().claim("iat", json!(ahead)).claim("nbf", json!(ahead))));
-    both.same("`nbf` alone lies ahead", &get(&token().claim("nbf", json!(ahead))));
+    both.same("only `nbf` is in the future", &get(&token().claim("nbf", json!(ahead))));
     both.same("a subject that is a number", &get(&token().claim("sub", json!(7))));
     // JWTDecodeError
     both.same("no subject", &get(&token().without("sub")));
@@ -252,7 +252,7 @@ fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
     let fresh = |value: Value| Request::get("/fresh").bearer(token().claim("fresh", value));
     both.same("fresh", &fresh(json!(true)))[1].is(200);
     both.same("not fresh", &fresh(json!(false)));
-    both.same("`fresh` is a time that lies ahead", &fresh(json!(ahead)));
+    both.same("`fresh` is a time in the future", &fresh(json!(ahead)));
     // UserClaimsVerificationError
     let tenant = |name: &str| Request::get("/tenant").bearer(token().claim("tenant", json!(name)));
     both.same("the claim is as it should be", &tenant("acme"))[1].is(200);
@@ -315,7 +315,7 @@ fn a_session_in_headers_goes_as_it_went() {
     let second = [&*second[0], &*second[1]];
     both.ask("a page after a refresh", by("/protected", second))[1].is(200);
     both.ask("a page for whoever just logged in, after a refresh", by("/fresh", second));
-    both.ask("a refresh token for the second time", post("/refresh", refresh(&first)));
+    both.ask("a refresh token used a second time", post("/refresh", refresh(&first)));
 
     // What clients hold of the gateway, services that still verify with the library accept.
     let other = both.login("bob");
@@ -348,7 +348,7 @@ fn a_user_who_is_gone_is_refused() {
     crate::kit::eventually("the gateway has read of it", || {
         Request::get("/protected").bearer(&pairs[1].access).to(both.gateway.http()).status != 200
     });
-    both.ask("the user is gone", page());
+    both.ask("the user was removed", page());
 }
 
 /// Cookies as a browser would keep them.
