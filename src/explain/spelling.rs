@@ -16,7 +16,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::forward::{Delivery, Destination, Target};
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
-use crate::route::path::leniently;
+use crate::route::lenient;
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
@@ -276,7 +276,7 @@ fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
 /// Whether an upstream may read two paths alike. Without the prefixes that routes strip, odd spellings are none.
 fn reads_alike(one: &str, other: &str) -> bool {
     let read = |path: &str| {
-        let read = leniently(path)?.to_ascii_lowercase();
+        let read = lenient::reading(path)?.to_ascii_lowercase();
         Some(read.trim_end_matches('/').to_owned())
     };
     read(one).is_some() && read(one) == read(other)

@@ -21,6 +21,7 @@
 
 pub mod head;
 pub mod host;
+pub mod lenient;
 pub mod methods;
 pub mod path;
 pub mod pattern;

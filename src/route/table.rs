@@ -3,18 +3,21 @@
 //! Knows nothing of what it holds. That no two entries can claim the same request is settled when the table is
 //! built; a look-up costs what the request's host and path are long, not what the table is.
 
+mod bypass;
+mod review;
+mod tree;
+
 use super::head::Head;
 use super::host::HostPattern;
 use super::methods::Methods;
-use super::path;
-use super::pattern::{LITERAL_BYTES_MAX, Params, PathPattern, Segment};
+use super::pattern::{Params, PathPattern};
 use crate::denial::{Denial, Malformed};
 use http::Method;
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use tree::{Case, Trees};
 
 /// What an entry covers.
 #[derive(Clone, Debug)]
@@ -72,13 +75,6 @@ pub struct Guard {
     pub is_lax: bool,
 }
 
-impl Guard {
-    /// Whether a request that this one lets pass is one that the other would have asked more of, or something else.
-    fn is_way_around(self, other: Self) -> bool {
-        self.before == other.before && other.asks.is_some() && (self.is_lax || self.asks != other.asks)
-    }
-}
-
 /// One (host, path shape), whose entries have disjoint methods.
 #[derive(Debug)]
 struct Spot {
@@ -89,34 +85,6 @@ struct Spot {
     slash: bool,
     /// Its place without regard to case: spots that differ by case alone share one.
     place: usize,
-}
-
-/// One tree of paths for each host pattern.
-#[derive(Debug)]
-struct Trees {
-    exact: HashMap<Box<str>, Node>,
-    below: HashMap<Box<str>, Node>,
-    any: Node,
-    /// The length of the longest name in `below`: longer ones need no look-up.
-    below_bytes_max: usize,
-    case: Case,
-}
-
-/// Whether upper and lower case make different literals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Case {
-    Sensitive,
-    Insensitive,
-}
-
-/// A position in a path: what may follow, and what stands here.
-#[derive(Debug, Default)]
-struct Node {
-    /// By decoded segment, so that no spelling of a literal falls through to a parameter.
-    literals: HashMap<Box<[u8]>, Self>,
-    param: Option<Box<Self>>,
-    rest: Option<usize>,
-    end: Option<usize>,
 }
 
 /// Two entries that would claim the same requests.
@@ -171,12 +139,12 @@ impl<T> RouteTable<T> {
         for (index, (matcher, _)) in table.entries.iter().enumerate() {
             table.has_upper |= matcher.path.has_upper();
             let places = &mut table.places;
-            let place = *table.caseless.grow(matcher).get_or_insert_with(|| {
+            let place = *table.caseless.grow(&matcher.host, &matcher.path).get_or_insert_with(|| {
                 places.push(Vec::new());
                 places.len() - 1
             });
             let spots = &mut table.spots;
-            let spot = *table.trees.grow(matcher).get_or_insert_with(|| {
+            let spot = *table.trees.grow(&matcher.host, &matcher.path).get_or_insert_with(|| {
                 spots.push(Spot { entries: Vec::new(), allow: Arc::from(""), slash: false, place });
                 places[place].push(spots.len() - 1);
                 spots.len() - 1
@@ -236,102 +204,6 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Whether an entry lets a request pass that another one, before the same upstream, would ask something else of: for a
-    /// reader that ignores case, drops path parameters, endings and a last slash, and decodes what is encoded twice.
-    /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` are `/admin` to many an upstream: a laxer route for all
-    /// else, which covers them here, would be the way around the guard. Who means two paths that differ by case or by their
-    /// last slash has a route for each.
-    fn is_way_around(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
-        let path = &*head.path;
-        if !self.guards_differ {
-            return false;
-        }
-        // All bytes and no branch: sixteen at a time, which for a path is faster than to stop at the first.
-        let is_odd = |byte: u8| {
-            byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';') | (byte == b'.') | (byte == b'$')
-        };
-        let is_plain = !path.bytes().fold(false, |odd, byte| odd | is_odd(byte));
-        if is_plain && !self.has_upper && !spot.slash {
-            return false;
-        }
-        self.is_read_as_another(host, head, spot, index)
-    }
-
-    #[cold]
-    fn is_read_as_another(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
-        let path = &*head.path;
-        // Most of the paths with a dot in them are files, and nothing else.
-        let is_otherwise =
-            path::is_read_otherwise(path) || path.bytes().any(|byte| byte.is_ascii_uppercase());
-        if !is_otherwise && !self.has_upper && !spot.slash {
-            return false;
-        }
-        let Some(read) = path::leniently(path) else { return true };
-        // A slash that a second encoding hides makes a path of other segments.
-        if read.matches('/').count() != path.matches('/').count() {
-            return true;
-        }
-        let guards = |other: usize| {
-            let other = &self.spots[other];
-            match self.by_method(other, head.method) {
-                Some(met) => self.guards[index].is_way_around(self.guards[met]),
-                // By this method the path would be refused.
-                None => {
-                    other.entries.iter().any(|&entry| self.guards[entry].before == self.guards[index].before)
-                }
-            }
-        };
-        let place = self.caseless.find(host, &read, &mut Params::default());
-        if let Some(place) = place.filter(|place| *place != spot.place)
-            && self.places[place].iter().any(|&other| guards(other))
-        {
-            return true;
-        }
-        if !spot.slash {
-            return false;
-        }
-        let turned = match read.strip_suffix('/') {
-            Some("") => return false,
-            Some(shorter) => Cow::Borrowed(shorter),
-            None => Cow::Owned(format!("{read}/")),
-        };
-        let own = &self.entries[index].0.path;
-        self.caseless.find(host, &turned, &mut Params::default()).is_some_and(|place| {
-            let closer = |other: usize| {
-                let other = self.spots[other].entries[0];
-                self.entries[other].0.path.is_closer(own)
-            };
-            self.places[place].iter().any(|&other| closer(other) && guards(other))
-        })
-    }
-
-    /// Whether a path that the entries of a spot cover is, but for a slash at its end, one that other entries of another guard
-    /// were written for. Found along the trees' own ways, once, when the table is built.
-    fn slash_matters(&self, position: usize) -> bool {
-        let spot = &self.spots[position];
-        let (matcher, _) = &self.entries[spot.entries[0]];
-        if matcher.path.is_literal() {
-            return false;
-        }
-        let guards = |place: usize| {
-            self.places[place].iter().flat_map(|&other| &self.spots[other].entries).any(|&other| {
-                spot.entries.iter().any(|&own| {
-                    let (own, other) = (self.guards[own], self.guards[other]);
-                    own.before == other.before && own != other
-                })
-            })
-        };
-        let has_other_hosts = !self.caseless.exact.is_empty() || !self.caseless.below.is_empty();
-        let own = match &matcher.host {
-            HostPattern::Any if has_other_hosts => None,
-            HostPattern::Any => Some(&self.caseless.any),
-            HostPattern::Below(_) => None,
-            HostPattern::Exact(name) => self.caseless.exact.get(name),
-        };
-        // Where a host belongs to several trees, the route is looked up for each request.
-        own.is_none_or(|tree| tree.closer(matcher.path.segments(), false, &guards))
-    }
-
     fn by_method(&self, spot: &Spot, method: &Method) -> Option<usize> {
         spot.entries.iter().copied().find(|&index| self.entries[index].0.methods.contains(method))
     }
@@ -349,83 +221,6 @@ impl<T> RouteTable<T> {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
-    /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
-    /// a place of its own, `/orders/new`, for GET alone. For reviews.
-    pub fn shadowed(&self) -> Vec<(usize, usize)> {
-        let mut pairs = Vec::new();
-        for (position, spot) in self.spots.iter().enumerate() {
-            // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
-            let specific = spot.entries[0];
-            let is_refused = |method: &Method| self.by_method(spot, method).is_none();
-            if spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any()) {
-                continue;
-            }
-            for wider in self.including(&self.entries[specific].0) {
-                for &general in self.spots[wider].entries.iter().filter(|_| wider != position) {
-                    let methods = &self.entries[general].0.methods;
-                    if methods.is_any() || methods.iter().any(is_refused) {
-                        pairs.push((general, specific));
-                    }
-                }
-            }
-        }
-        pairs.sort_unstable();
-        pairs
-    }
-
-    /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
-    /// place. For reviews.
-    pub fn wider(&self, position: usize) -> Vec<&T> {
-        let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
-        let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
-        let wider = spots.filter(|entries| !entries.contains(&position));
-        wider.flatten().map(|&index| &self.entries[index].1).collect()
-    }
-
-    /// The entries that no request ever gets to, each with one that takes its requests: `/a/{*rest}` beside `/a/`,
-    /// `/a/{x}` and `/a/{x}/{*rest}`. For reviews.
-    pub fn unreachable(&self) -> Vec<(usize, usize)> {
-        let mut pairs = Vec::new();
-        let trees = &self.trees;
-        for tree in trees.exact.values().chain(trees.below.values()).chain([&trees.any]) {
-            tree.unreachable(&mut |lost, winner| {
-                let winner = self.spots[winner].entries[0];
-                pairs.extend(self.spots[lost].entries.iter().map(|&lost| (lost, winner)));
-            });
-        }
-        pairs.sort_unstable();
-        pairs
-    }
-
-    /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
-    /// looked at than cover a request that these cover.
-    fn including(&self, place: &Matcher) -> Vec<usize> {
-        let mut spots = Vec::new();
-        let segments = place.path.segments();
-        let mut visit = |tree: Option<&Node>| {
-            if let Some(tree) = tree {
-                tree.including(segments, &mut spots);
-            }
-        };
-        visit(Some(&self.trees.any));
-        let name = match &place.host {
-            HostPattern::Any => return spots,
-            HostPattern::Below(name) => {
-                visit(self.trees.below.get(name));
-                name
-            }
-            HostPattern::Exact(name) => {
-                visit(self.trees.exact.get(name));
-                name
-            }
-        };
-        for (dot, _) in name.match_indices('.') {
-            visit(self.trees.below.get(&name[dot + 1..]));
-        }
-        spots
     }
 }
 
@@ -455,207 +250,6 @@ impl<'m> Taken<'m> {
             }
         }
         before
-    }
-}
-
-impl Trees {
-    fn new(case: Case) -> Self {
-        let (exact, below) = (HashMap::new(), HashMap::new());
-        Self { exact, below, any: Node::default(), below_bytes_max: 0, case }
-    }
-
-    /// The place of a matcher, made when it is not there.
-    fn grow(&mut self, matcher: &Matcher) -> &mut Option<usize> {
-        let root = match &matcher.host {
-            HostPattern::Any => &mut self.any,
-            HostPattern::Below(parent) => {
-                self.below_bytes_max = self.below_bytes_max.max(parent.len());
-                self.below.entry(parent.clone()).or_default()
-            }
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
-        };
-        root.grow(matcher.path.segments(), self.case)
-    }
-
-    fn find<'p>(&self, host: Option<&str>, path: &'p str, params: &mut Params<'p>) -> Option<usize> {
-        let path = path.strip_prefix('/')?;
-        self.of(host).find_map(|tree| tree.search(path, self.case, params))
-    }
-
-    /// The trees of the patterns that cover a host, the most specific first.
-    fn of<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
-        let exact = host.and_then(|host| self.exact.get(host));
-        // The shorter a parent's name is, the more it covers.
-        let parents = host.filter(|_| !self.below.is_empty()).into_iter().flat_map(|host| {
-            host.match_indices('.')
-                .map(|(dot, _)| &host[dot + 1..])
-                .filter(|name| name.len() <= self.below_bytes_max)
-        });
-        let below = parents.filter_map(|name| self.below.get(name));
-        exact.into_iter().chain(below).chain([&self.any])
-    }
-}
-
-/// A literal as a tree holds it. In the tree for lenient readers, what such a reader drops of it is not there.
-fn lenient(literal: &[u8], case: Case) -> Box<[u8]> {
-    match case {
-        Case::Sensitive => literal.into(),
-        Case::Insensitive => {
-            let lower = literal.to_ascii_lowercase();
-            let kept =
-                std::str::from_utf8(&lower).map_or(&*lower, |text| path::without_ending(text).as_bytes());
-            // A literal of nothing else stays: an empty one is the end of a path.
-            if kept.is_empty() { lower.into() } else { kept.into() }
-        }
-    }
-}
-
-impl Node {
-    /// The place of a pattern below this node, made when it is not there.
-    fn grow(&mut self, segments: &[Segment], case: Case) -> &mut Option<usize> {
-        match segments {
-            [] => &mut self.end,
-            [Segment::Rest, ..] => &mut self.rest,
-            [Segment::Param, tail @ ..] => self.param.get_or_insert_default().grow(tail, case),
-            [Segment::Literal(literal), tail @ ..] => {
-                let literal = lenient(literal, case);
-                self.literals.entry(literal).or_default().grow(tail, case)
-            }
-        }
-    }
-
-    /// The places that cover every path which a pattern covers, its own among them.
-    fn including(&self, segments: &[Segment], spots: &mut Vec<usize>) {
-        let Some((segment, tail)) = segments.split_first() else {
-            spots.extend(self.end);
-            return;
-        };
-        spots.extend(self.rest);
-        let follow = |node: Option<&Self>, spots: &mut Vec<usize>| {
-            if let Some(node) = node {
-                node.including(tail, spots);
-            }
-        };
-        match segment {
-            Segment::Rest => {}
-            Segment::Param => follow(self.param.as_deref(), spots),
-            Segment::Literal(literal) => {
-                follow(self.literals.get(literal), spots);
-                // A parameter is never empty.
-                follow(self.param.as_deref().filter(|_| !literal.is_empty()), spots);
-            }
-        }
-    }
-
-    /// Whether a place that these segments lead to, but for a slash at the end, is one of those asked for and nearer than they
-    /// are: it has a literal where they have a parameter or the rest, or a parameter where they have the rest.
-    fn closer(&self, segments: &[Segment], is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
-        let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
-        let last = || self.literals.get(&[][..]).and_then(|node| node.end);
-        let Some((segment, tail)) = segments.split_first() else {
-            return is_asked(self.end) || is_asked(last()) || is_asked(self.rest);
-        };
-        // The end of a path with a slash is that of the path without.
-        if is_asked(self.end)
-            && matches!(tail, [])
-            && matches!(segment, Segment::Literal(literal) if literal.is_empty())
-        {
-            return true;
-        }
-        let follow = |node: Option<&Self>, closer: bool| {
-            node.is_some_and(|node| node.closer(tail, is_closer || closer, asked))
-        };
-        let literals =
-            || self.literals.iter().filter(|(literal, _)| !literal.is_empty()).map(|(_, node)| node);
-        match segment {
-            Segment::Literal(literal) => {
-                let literal: Box<[u8]> = lenient(literal, Case::Insensitive);
-                is_asked(self.rest)
-                    || follow(self.literals.get(&literal), false)
-                    || follow(self.param.as_deref(), false)
-            }
-            Segment::Param => {
-                is_asked(self.rest)
-                    || literals().any(|node| follow(Some(node), true))
-                    || follow(self.param.as_deref(), false)
-            }
-            Segment::Rest => self.any_below(is_closer, asked),
-        }
-    }
-
-    /// Whether any place from here on is one of those asked for; those right here only where they count as nearer already.
-    fn any_below(&self, is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
-        let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
-        is_asked(self.end)
-            || is_asked(self.rest)
-            || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
-    }
-
-    /// Tells each place of a `{*rest}` that more specific ones leave nothing to, with one of those. A node is asked about
-    /// once for each parameter above it, of which a pattern has few.
-    fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
-        if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
-            tell(lost, winner);
-        }
-        self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(tell));
-    }
-
-    /// A place that whatever follows goes to, but for the `{*rest}` here, if there is a place for all of it: nothing at
-    /// all, one segment of any name, and several. Literals decide nothing: a segment may always have another name.
-    fn taken(&self) -> Option<usize> {
-        self.literals.get(&[][..])?.end?;
-        let param = self.param.as_deref()?;
-        param.end?;
-        param.rest.or_else(|| param.taken())
-    }
-
-    /// The most specific place that covers a path, given without the slash before it. Goes as deep as the table's
-    /// longest pattern, and visits a node at most once, however the path is made.
-    fn search<'p>(&self, path: &'p str, case: Case, params: &mut Params<'p>) -> Option<usize> {
-        let (segment, tail) = match path.split_once('/') {
-            Some((segment, tail)) => (segment, Some(tail)),
-            None => (path, None),
-        };
-        let literal = self.literal(segment, case).and_then(|node| node.descend(tail, case, params));
-        if literal.is_some() {
-            return literal;
-        }
-        if let Some(node) = self.param.as_ref().filter(|_| !segment.is_empty()) {
-            params.push(segment);
-            let found = node.descend(tail, case, params);
-            if found.is_some() {
-                return found;
-            }
-            params.pop();
-        }
-        if self.rest.is_some() {
-            params.push(path);
-        }
-        self.rest
-    }
-
-    fn descend<'p>(&self, tail: Option<&'p str>, case: Case, params: &mut Params<'p>) -> Option<usize> {
-        match tail {
-            Some(path) => self.search(path, case, params),
-            None => self.end,
-        }
-    }
-
-    fn literal(&self, segment: &str, case: Case) -> Option<&Self> {
-        if case == Case::Sensitive && !segment.contains('%') {
-            return self.literals.get(segment.as_bytes());
-        }
-        // A literal may be spelled `@me` or `%40me` and mean the same to who decodes it.
-        let mut literal = [0; LITERAL_BYTES_MAX];
-        let mut len = 0;
-        for byte in path::decoded(segment.as_bytes()) {
-            *literal.get_mut(len)? = match case {
-                Case::Sensitive => byte,
-                Case::Insensitive => byte.to_ascii_lowercase(),
-            };
-            len += 1;
-        }
-        self.literals.get(&literal[..len])
     }
 }
 

@@ -1,8 +1,11 @@
 //! Tests of the paths that a table finds and refuses.
 
 use super::*;
+use crate::route::path;
+use crate::route::pattern::LITERAL_BYTES_MAX;
 use http::HeaderMap;
 use proptest::prelude::*;
+use std::borrow::Cow;
 
 fn matcher(host: &str, path: &str, methods: &[&str]) -> Matcher {
     Matcher {

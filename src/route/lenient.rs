@@ -1,0 +1,99 @@
+//! The most lenient reading of a path, which servers behind the gateway may have of it.
+
+use super::path::decoded;
+use std::borrow::Cow;
+
+/// So often is a path decoded: nobody decodes more often, and a path that could be has a reason to be refused.
+const DECODINGS_MAX: usize = 3;
+
+/// Whether the most lenient reader could read a canonical path as another one, apart from case.
+pub fn is_ambiguous(path: &str) -> bool {
+    path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
+}
+
+/// What a canonical path is to the most lenient of readers: one that decodes until there is nothing left to decode, takes
+/// a backslash for a slash, drops path parameters (RFC 3986 section 3.3), and drops what Windows drops at the end of a
+/// name: dots, blanks and the name of a stream (`::$DATA`). Case is left as it is. Borrowed where such a reader has nothing
+/// to do.
+///
+/// `None` where that leaves dot segments, empty segments before the end, control characters, or bytes that are no text:
+/// nobody can say what such readers make of these.
+pub fn reading(path: &str) -> Option<Cow<'_, str>> {
+    if !is_ambiguous(path) {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut bytes = path.as_bytes().to_vec();
+    for _ in 0..DECODINGS_MAX {
+        let fewer: Vec<u8> = decoded(&bytes).collect();
+        if fewer.len() == bytes.len() {
+            break;
+        }
+        bytes = fewer;
+    }
+    if decoded(&bytes).count() != bytes.len() {
+        return None;
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    let mut read = String::with_capacity(text.len());
+    let mut segments = text.split(['/', '\\']).skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let name = segment.split(';').next().unwrap_or_default();
+        if matches!(name, "." | "..") || name.contains(char::is_control) {
+            return None;
+        }
+        let name = without_ending(name);
+        // A literally empty segment is the end of the path.
+        if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
+        {
+            return None;
+        }
+        read.push('/');
+        read.push_str(name);
+    }
+    Some(Cow::Owned(read))
+}
+
+/// A decoded segment without what Windows drops at its end: the name of a stream, dots and blanks.
+pub fn without_ending(name: &str) -> &str {
+    let name = name.find(":$").map_or(name, |stream| name[..stream].trim_end_matches(':'));
+    name.trim_end_matches(|char: char| char == '.' || char.is_whitespace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_lenient_reader_decodes_to_the_end_and_drops_parameters() {
+        for (path, read) in [
+            ("/a/b", Some("/a/b")),
+            ("/a%20b/", Some("/a b/")),
+            ("/a;x=1/b%3Bc", Some("/a/b")),
+            ("/admin./x", Some("/admin/x")),
+            ("/admin..", Some("/admin")),
+            ("/admin%20/x", Some("/admin/x")),
+            ("/admin%C2%A0/x", Some("/admin/x")),
+            ("/admin%20.%20", Some("/admin")),
+            ("/admin::$DATA", Some("/admin")),
+            ("/admin:$i30:$INDEX_ALLOCATION/x", Some("/admin/x")),
+            ("/a.b/.c/v1:batch", Some("/a.b/.c/v1:batch")),
+            ("/$metadata", Some("/$metadata")),
+            ("/.../a", None),
+            ("/%20/a", None),
+            ("/a/%20", None),
+            ("/a/;x", Some("/a/")),
+            ("/%2561%252525", Some("/a%")),
+            ("/a%252fb%255cc", Some("/a/b/c")),
+            ("/100%25", Some("/100%")),
+            ("/;x/a", None),
+            ("/a%252f/b", None),
+            ("/%252e%252e/a", None),
+            ("/a%2500", None),
+            ("/%25ff", None),
+            ("/%2525252541", None),
+        ] {
+            assert_eq!(reading(path).as_deref(), read, "{path}");
+        }
+        assert!(matches!(reading("/a/b"), Some(Cow::Borrowed(_))));
+    }
+}

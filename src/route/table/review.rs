@@ -1,0 +1,86 @@
+//! Questions about a whole table, for reviews of a policy. No request asks them.
+
+use super::Matcher;
+use super::RouteTable;
+use super::tree::Node;
+use crate::route::host::HostPattern;
+use http::Method;
+
+impl<T> RouteTable<T> {
+    /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
+    /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
+    /// a place of its own, `/orders/new`, for GET alone. For reviews.
+    pub fn shadowed(&self) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::new();
+        for (position, spot) in self.spots.iter().enumerate() {
+            // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
+            let specific = spot.entries[0];
+            let is_refused = |method: &Method| self.by_method(spot, method).is_none();
+            if spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any()) {
+                continue;
+            }
+            for wider in self.including(&self.entries[specific].0) {
+                for &general in self.spots[wider].entries.iter().filter(|_| wider != position) {
+                    let methods = &self.entries[general].0.methods;
+                    if methods.is_any() || methods.iter().any(is_refused) {
+                        pairs.push((general, specific));
+                    }
+                }
+            }
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
+    /// place. For reviews.
+    pub fn wider(&self, position: usize) -> Vec<&T> {
+        let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
+        let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
+        let wider = spots.filter(|entries| !entries.contains(&position));
+        wider.flatten().map(|&index| &self.entries[index].1).collect()
+    }
+
+    /// The entries that no request ever gets to, each with one that takes its requests: `/a/{*rest}` beside `/a/`,
+    /// `/a/{x}` and `/a/{x}/{*rest}`. For reviews.
+    pub fn unreachable(&self) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::new();
+        let trees = &self.trees;
+        for tree in trees.exact.values().chain(trees.below.values()).chain([&trees.any]) {
+            tree.unreachable(&mut |lost, winner| {
+                let winner = self.spots[winner].entries[0];
+                pairs.extend(self.spots[lost].entries.iter().map(|&lost| (lost, winner)));
+            });
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
+    /// looked at than cover a request that these cover.
+    fn including(&self, place: &Matcher) -> Vec<usize> {
+        let mut spots = Vec::new();
+        let segments = place.path.segments();
+        let mut visit = |tree: Option<&Node>| {
+            if let Some(tree) = tree {
+                tree.including(segments, &mut spots);
+            }
+        };
+        visit(Some(&self.trees.any));
+        let name = match &place.host {
+            HostPattern::Any => return spots,
+            HostPattern::Below(name) => {
+                visit(self.trees.below.get(name));
+                name
+            }
+            HostPattern::Exact(name) => {
+                visit(self.trees.exact.get(name));
+                name
+            }
+        };
+        for (dot, _) in name.match_indices('.') {
+            visit(self.trees.below.get(&name[dot + 1..]));
+        }
+        spots
+    }
+}
