@@ -3,11 +3,11 @@
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use portcullis::authority::Absent;
 use portcullis::clock::Now;
 use portcullis::config::load_text;
 use portcullis::diagnostic::Severity;
 use portcullis::explain::case;
+use portcullis::keyring::Absent;
 use portcullis::policy::{Compiled, compile};
 use std::fmt::Write;
 use std::hint::black_box;

@@ -6,10 +6,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use portcullis::authenticate::{Algorithm, Principal};
-use portcullis::authority::{Absent, Keyring, sign};
+use portcullis::authority::sign;
 use portcullis::clock::Now;
 use portcullis::forward::proof::TYPE;
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
+use portcullis::keyring::{Absent, Keyring};
 use std::hint::black_box;
 use std::sync::Arc;
 

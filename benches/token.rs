@@ -5,8 +5,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use portcullis::authenticate::{
     Algorithm, ClaimPath, IdentityHeaders, Issuer, Principal, TokenCache, Trust, digest_of, verify,
 };
-use portcullis::authority::{Absent, AccessClaims, Keyring, mint};
+use portcullis::authority::{AccessClaims, mint};
 use portcullis::clock::Now;
+use portcullis::keyring::{Absent, Keyring};
 use std::hint::black_box;
 use std::path::Path;
 use std::rc::Rc;

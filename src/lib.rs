@@ -29,7 +29,7 @@
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
-//! - [`authority`] is the local issuer, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
+//! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
 //!
 //! # Words
@@ -56,6 +56,7 @@ pub mod cli;
 pub mod config;
 pub(crate) mod control;
 pub mod explain;
+pub mod keyring;
 pub mod plan;
 pub mod policy;
 pub mod recent;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::authority::Absent;
+use portcullis::keyring::Absent;
 use portcullis::config::{Loaded, survey_text};
 use portcullis::diagnostic::{Diagnostic, Place};
 use portcullis::explain::{Question, explain, verdict};

@@ -16,7 +16,6 @@ mod feed;
 mod fields;
 mod grant;
 mod health;
-mod keyring;
 mod login;
 mod minted;
 mod page;
@@ -38,10 +37,6 @@ pub use endpoint::{Endpoint, Facts};
 pub use feed::learn;
 pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use health::StoreHealth;
-pub use keyring::{
-    Absent, Begin, Event, JWKS_MAX_AGE, KEPT, KeyState, Keyring, LEAD, LEEWAY, Listed, Rotated, Schedule,
-    SigningKey, Watcher,
-};
 pub use minted::put_on_record;
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, Refused, encoded};
 pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};

@@ -329,11 +329,11 @@ fn with_cookies_of(given: &Response<Bytes>, mut response: Response<Bytes>) -> Re
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::keyring::{Absent, Keyring};
     use super::super::terms::{Cookies, StoreLocation, Terms};
     use super::*;
     use crate::authenticate::{Algorithm, CookieNames};
     use crate::clock::Now;
+    use crate::keyring::{Absent, Keyring};
     use crate::peer::Scheme;
     use http::header::{LOCATION, SET_COOKIE};
     use proptest::prelude::*;

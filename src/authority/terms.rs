@@ -1,8 +1,8 @@
 //! What the policy says of issuing: compiled from `[authority]`, shared by all that issue.
 
 use super::endpoint::Endpoint;
-use super::keyring::Keyring;
 use crate::authenticate::{CookieNames, Digest, Revoked, digest_of};
+use crate::keyring::Keyring;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use std::collections::BTreeMap;

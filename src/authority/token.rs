@@ -1,8 +1,8 @@
 //! Access tokens of the local authority (RFC 9068).
 
-use super::keyring::Keyring;
 use super::terms::Compat;
 use crate::clock::Now;
+use crate::keyring::Keyring;
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -136,8 +136,8 @@ pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now
 mod tests {
     use super::*;
     use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Trust, verify};
-    use crate::authority::Absent;
     use crate::denial::Denial;
+    use crate::keyring::Absent;
     use std::path::PathBuf;
     use std::sync::Arc;
 

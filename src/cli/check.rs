@@ -6,10 +6,10 @@ mod junit;
 mod tap;
 
 use super::{REFUSED, Shape, compiled, say};
-use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::explain::case::{self, EXPLAINED_MAX, Mismatch, Tried};
+use crate::keyring::Absent;
 use crate::policy::{Handler, Route, Sifted, Waived};
 use clap::Args;
 use serde_json::{Value, json};

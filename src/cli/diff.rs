@@ -1,12 +1,12 @@
 //! `portcullis config diff OLD NEW`: who gains and who loses access, and which recent decisions would change.
 
 use super::{Format, REFUSED, USAGE, admin, complain, say};
-use crate::authority::Absent;
 use crate::config::{self, Loaded};
 use crate::diagnostic::Diagnostic;
 use crate::explain::diff::{Difference, difference};
 use crate::explain::replay::{Replay, replay};
 use crate::explain::written::{Written, others};
+use crate::keyring::Absent;
 use crate::policy::{self, Policy};
 use clap::Args;
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! `portcullis explain`: what would become of a request, and why.
 
 use super::{Format, REFUSED, admin, compiled, complain, say};
-use crate::authority::Absent;
 use crate::clock::Now;
 use crate::explain::{Explanation, Question, explain};
+use crate::keyring::Absent;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! `portcullis init`: a policy to begin with, which loads and does what its own tests say.
 
 use super::{Format, REFUSED, USAGE, complain, say};
-use crate::authority::Absent;
 use crate::config::load_text;
 use crate::diagnostic::Diagnostic;
+use crate::keyring::Absent;
 use crate::policy;
 use clap::Args;
 use serde_json::json;

@@ -2,8 +2,8 @@
 //! within a second, for the state folder is all that they share.
 
 use super::{Format, REFUSED, complain, load, say};
-use crate::authority::{Absent, Begin, Keyring, Listed};
 use crate::clock::Now;
+use crate::keyring::{Absent, Begin, Keyring, Listed};
 use crate::policy::Compiled;
 use clap::Subcommand;
 use serde_json::{Value, json};

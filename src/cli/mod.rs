@@ -17,9 +17,9 @@ mod run;
 mod token;
 mod user;
 
-use crate::authority::Absent;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::keyring::Absent;
 use crate::policy::{self, Compiled};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};

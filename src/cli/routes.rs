@@ -3,9 +3,9 @@
 mod table;
 
 use super::{REFUSED, Shape, compiled, complain, say};
-use crate::authority::Absent;
 use crate::explain::listing::{Listed, listing};
 use crate::explain::matrix::{LeftOut, Matrix, matrix};
+use crate::keyring::Absent;
 use crate::policy::Policy;
 use clap::Args;
 use serde_json::json;

@@ -3,12 +3,13 @@
 use super::{REFUSED, complain, limits, load_tried};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
-use crate::authority::{Absent, Authority};
+use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
 use crate::control::{self, Admin, Reloader, Standing};
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
+use crate::keyring::Absent;
 use crate::policy::{self, Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
 use crate::respond::metrics::{self, WorkerCounters};

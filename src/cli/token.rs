@@ -2,8 +2,9 @@
 
 use super::{Format, REFUSED, complain, load, say};
 use crate::authenticate::{Refused, verify};
-use crate::authority::{Absent, AccessClaims, mint, put_on_record};
+use crate::authority::{AccessClaims, mint, put_on_record};
 use crate::clock::Now;
+use crate::keyring::Absent;
 use crate::store::Store;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

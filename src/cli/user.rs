@@ -8,8 +8,9 @@ mod password;
 mod row;
 
 use super::{Format, REFUSED, complain, load, say};
-use crate::authority::{Absent, Terms, UserName, hash_password};
+use crate::authority::{Terms, UserName, hash_password};
 use crate::clock::Now;
+use crate::keyring::Absent;
 use crate::store::{Account, AccountChange, Added, NewAccount, Store, StoreError};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};

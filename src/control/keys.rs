@@ -1,8 +1,8 @@
 //! The local authority's signing keys, while the gateway runs: what is found in the state folder takes effect here.
 
-use crate::authority::{Event, Listed, Watcher};
 use crate::clock::Now;
 use crate::journal::Level;
+use crate::keyring::{Event, Listed, Watcher};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;

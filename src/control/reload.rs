@@ -5,10 +5,11 @@
 
 use super::keys;
 use super::watched::Watched;
-use crate::authority::{Absent, Authority};
+use crate::authority::Authority;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
+use crate::keyring::Absent;
 use crate::moment::rfc3339;
 use crate::policy::{self, Compiled, Policy, ServerPlan};
 use crate::respond::metrics::{Exposition, Kind};

@@ -275,7 +275,7 @@ fn told(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Absent;
+    use crate::keyring::Absent;
     use crate::policy::Compiled;
 
     const ROUTES: &str = r#"

@@ -543,8 +543,8 @@ pub(super) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
 mod tests {
     use super::super::{explain, verdict};
     use super::*;
-    use crate::authority::Absent;
     use crate::config;
+    use crate::keyring::Absent;
     use proptest::prelude::*;
     use serde_json::json;
     use std::path::PathBuf;

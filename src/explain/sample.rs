@@ -305,8 +305,8 @@ impl fmt::Display for Holding {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::authority::Absent;
     use crate::explain::Examiner;
+    use crate::keyring::Absent;
 
     /// A policy with an issuer, an echo, and this.
     pub(in crate::explain) fn policy(rest: &str) -> Policy {

@@ -327,7 +327,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Absent;
+    use crate::keyring::Absent;
     use crate::policy::Compiled;
     use proptest::prelude::*;
 

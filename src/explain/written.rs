@@ -106,7 +106,7 @@ fn named(loaded: &Loaded, key: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Absent;
+    use crate::keyring::Absent;
 
     const BASE: &str = r#"
         [[issuer]]

@@ -20,13 +20,13 @@ mod upstreams;
 
 use super::{Policy, ServerPlan, Sifted, Waivers};
 use crate::authenticate::Trust;
-use crate::authority::Absent;
 use crate::clock::Now;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Place, Severity, TOLD_MAX};
 use crate::explain::case::{self, Case};
 use crate::explain::spelling;
+use crate::keyring::Absent;
 use crate::limit::Limit;
 use crate::policy::findings::{Kind, kind};
 use std::path::PathBuf;

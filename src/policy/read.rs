@@ -1,9 +1,9 @@
 //! From a file to a policy: all that is wrong with either its text or its meaning is told at once.
 
 use super::{Compiled, Policy, compile, compile_after};
-use crate::authority::Absent;
 use crate::config;
 use crate::diagnostic::Diagnostic;
+use crate::keyring::Absent;
 use std::path::Path;
 
 /// Reads and compiles a file: to a policy of its own, or to the one that comes after another.

@@ -9,11 +9,12 @@ use crate::postgres::Postgres;
 use http::{HeaderMap, Method, header};
 use portcullis::authenticate::{Place, claims_of, digest_of, examine};
 use portcullis::authority::{
-    Absent, AccessClaims, Ask, Authority, Endpoint, Examined, Fields, Holder, learn, mint, put_on_record,
+    AccessClaims, Ask, Authority, Endpoint, Examined, Fields, Holder, learn, mint, put_on_record,
 };
 use portcullis::clock::Now;
 use portcullis::denial::Denial;
 use portcullis::journal::{Journal, Level, Style};
+use portcullis::keyring::Absent;
 use portcullis::peer::Scheme;
 use portcullis::policy::{self, Policy};
 use portcullis::store::{AccountChange, Begun, Store};

@@ -1,7 +1,8 @@
 //! `portcullis user list`: what is known of accounts, except what their passwords hash to.
 
 use super::{Accounts, Failure, Format, listed, say};
-use crate::authority::{Listed, scheme};
+use crate::authority::scheme;
+use crate::keyring::Listed;
 use crate::store::Account;
 use serde_json::{Value, json};
 

@@ -4,12 +4,12 @@ use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
 use crate::authenticate::{Algorithm, CookieNames, ED25519, Revoked};
 use crate::authority::{
-    Absent, Client, ClientSecret, Compat, Cookies, Endpoint, Keyring, RESERVED_CLAIMS, Schedule,
-    StoreLocation, Terms,
+    Client, ClientSecret, Compat, Cookies, Endpoint, RESERVED_CLAIMS, StoreLocation, Terms,
 };
 use crate::config::file::{self, AuthoritySection, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
 use crate::config::units::Secret;
+use crate::keyring::{Absent, Keyring, Schedule};
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;

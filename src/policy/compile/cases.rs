@@ -198,8 +198,8 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
 
 #[cfg(test)]
 mod tests {
-    use crate::authority::Absent;
     use crate::diagnostic::Severity;
+    use crate::keyring::Absent;
 
     /// The faults of a policy that has this test, on one line.
     fn fault(test: &str) -> String {

@@ -67,8 +67,8 @@ pub(super) fn waivers(file: &File, faults: &mut Faults<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::authority::Absent;
     use crate::diagnostic::Diagnostic;
+    use crate::keyring::Absent;
     use crate::policy::{Compiled, compile};
     use serde_json::json;
 

@@ -107,7 +107,7 @@ impl SigningKey {
     }
 
     /// As the library signs with it.
-    pub(in crate::authority) const fn encoding(&self) -> &EncodingKey {
+    pub(crate) const fn encoding(&self) -> &EncodingKey {
         &self.encoding
     }
 
