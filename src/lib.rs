@@ -48,6 +48,7 @@ pub mod decision;
 pub mod limit;
 
 pub mod forward;
+pub mod metrics;
 pub(crate) mod pipeline;
 pub mod respond;
 

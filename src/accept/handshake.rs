@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use crate::journal::Level;
-use crate::respond::tls_failure::TlsFailure;
+use crate::metrics::tls_failure::TlsFailure;
 use crate::worker::Worker;
 use rustls::{AlertDescription, Error, PeerMisbehaved};
 use std::cell::RefCell;

@@ -9,7 +9,7 @@ use crate::authority::{Authority, ByOutcome, Counters};
 use crate::clock::Now;
 use crate::journal::Level;
 use crate::keyring::{KeyState, Keyring};
-use crate::respond::metrics::{self, Exposition, Kind};
+use crate::metrics::{self, Exposition, Kind};
 use crate::tls::Certificates;
 use crate::worker::Shared;
 use bytes::Bytes;

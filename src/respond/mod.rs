@@ -1,15 +1,13 @@
-//! The gateway's own answers, the access log and the metrics.
+//! The gateway's own answers and the access log.
 //!
 //! Promises that a refusal has one form for each kind of client, whichever stage refused, and that neither an
-//! answer nor a log line nor a metric holds anything of a token. The pipeline decides when to answer.
+//! answer nor a log line holds anything of a token. The pipeline decides when to answer.
 
 pub mod accept;
 pub mod compat;
 pub mod cors;
-pub mod metrics;
 pub mod page;
 pub mod problem;
-pub mod tls_failure;
 
 pub use accept::{Format, is_navigation, is_repeatable};
 pub use page::Ways;

@@ -1,0 +1,122 @@
+//! The text format that Prometheus reads.
+
+use crate::counter::{BOUNDS, Durations};
+use std::fmt::Write;
+
+/// What a family of samples is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// Builds an exposition in Prometheus's text format 0.0.4.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+    family: &'static str,
+}
+
+/// The media type of [`Exposition::finish`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Exposition {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins a family. All its samples follow before the next begins, and each name begins once: the format
+    /// asks for both.
+    pub fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
+        self.family = name;
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        self.push(&["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
+    }
+
+    /// A sample of the family.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
+        self.series("", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(value), "\n"]);
+    }
+
+    /// A sample that is a number of seconds, given in microseconds.
+    pub fn sample_seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
+        self.series("", labels, &[]);
+        self.seconds(micros);
+    }
+
+    /// The text.
+    pub fn finish(self) -> String {
+        self.text
+    }
+
+    /// The series of one histogram of durations, over all cores.
+    pub(super) fn durations<'d>(
+        &mut self,
+        labels: &[(&str, &str)],
+        shards: impl Iterator<Item = &'d Durations> + Clone,
+    ) {
+        let mut total = 0_u64;
+        let bounds = BOUNDS.iter().map(|(_, shown)| *shown).chain(["+Inf"]);
+        for (place, bound) in bounds.enumerate() {
+            total = shards.clone().map(|shard| shard.bucket(place)).fold(total, u64::wrapping_add);
+            self.series("_bucket", labels, &[("le", bound)]);
+            self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        }
+        self.series("_sum", labels, &[]);
+        self.seconds(shards.map(Durations::micros).fold(0, u64::wrapping_add));
+        self.series("_count", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+    }
+
+    /// The series of a histogram of whole numbers. `counts` are not cumulated, and one longer than `bounds`.
+    pub fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
+        let mut total = 0_u64;
+        let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in shown.zip(counts) {
+            total = total.wrapping_add(*count);
+            self.series("_bucket", labels, &[("le", &bound)]);
+            self.push(&[itoa::Buffer::new().format(total), "\n"]);
+        }
+        self.series("_sum", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(sum), "\n"]);
+        self.series("_count", labels, &[]);
+        self.push(&[itoa::Buffer::new().format(total), "\n"]);
+    }
+
+    /// The name and labels of a sample, and the space before its value.
+    fn series(&mut self, suffix: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {
+        self.push(&[self.family, suffix]);
+        for (place, (name, value)) in labels.iter().chain(more).enumerate() {
+            self.push(&[if place == 0 { "{" } else { "," }, name, "=\""]);
+            for c in value.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        self.text.push_str(if labels.is_empty() && more.is_empty() { " " } else { "} " });
+    }
+
+    fn seconds(&mut self, micros: u64) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    }
+
+    fn push(&mut self, parts: &[&str]) {
+        self.text.extend(parts.iter().copied());
+    }
+}
