@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# A key that names its algorithm by RFC 9864 disappears from two Python libraries' key sets, with a misleading error.
+# A key whose `alg` has the name of RFC 9864 disappears from the key sets of two Python libraries, with a misleading
+# error.
 #
-# Versions: PyJWT 2.15.1, joserfc 1.8.0; beside them jwcrypto 1.6.1.
+# Versions: PyJWT 2.15.1, joserfc 1.8.0; for comparison jwcrypto 1.6.1.
 #
-# RFC 9864 (2025) deprecates the polymorphic name `EdDSA` and registers `Ed25519` for the same signatures. An issuer that has
-# moved its key set's `alg` to the new name, while its tokens still say `EdDSA`, is in the middle of that move.
+# RFC 9864 (2025) deprecates the polymorphic name `EdDSA` and registers `Ed25519` for the same signatures. An issuer
+# in the middle of this move already uses the new name in its key set, while its tokens still have `EdDSA`.
 #
-# Seen: PyJWT 2.15.1 does not know the name, drops the key, and says "The JWK Set did not contain any usable keys. Perhaps
-# 'cryptography' is not installed?", which sends the reader to the wrong place. joserfc 1.8.0 knows the name, and says "No
-# key for kid: 'e'" although that `kid` is in the set: it has filtered by `alg` first. jwcrypto verifies the token.
+# Seen: PyJWT does not know the name and drops the key. Its error is "The JWK Set did not contain any usable keys.
+# Perhaps 'cryptography' is not installed?", which points to the wrong cause. joserfc knows the name, but filters by
+# `alg` first, and reports "No key for kid: 'e'" although that `kid` is in the set. jwcrypto verifies the token.
 #
-# Portcullis takes the two names for one algorithm in keys, tokens and `algorithms`.
+# Portcullis treats the two names as one algorithm in keys, tokens and `algorithms`.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Envoy answers a WebSocket handshake with 403 by itself and does not ask its external authorizer, unless upgrades are configured.
+# Envoy answers a WebSocket handshake with 403 itself, without asking its external authorizer, unless upgrades are
+# configured.
 #
 # Version: Envoy 1.40.0.
 #
-# A listener with the HTTP ext_authz filter before a route to one cluster. The authorizer allows everything.
+# The setup is a listener with the HTTP ext_authz filter in front of a route to one cluster. The authorizer allows
+# everything.
 #
-# Seen: a plain GET is asked about and forwarded (200). A handshake on the same path gets an empty 403 that neither the authorizer
-# nor the service has ever seen; without `upgrade_configs` Envoy refuses upgrades before its filters run. An operator looks for that
-# refusal in the authorizer's log, where it is not. With `upgrade_configs: [{upgrade_type: websocket}]` the same handshake is asked
-# about and forwarded.
+# Seen: Envoy asks about a plain GET and forwards it (200). A handshake on the same path gets an empty 403, and
+# neither the authorizer nor the service sees the request: without `upgrade_configs` Envoy refuses upgrades before its
+# filters run. An operator searches the authorizer's log for this refusal in vain. With `upgrade_configs:
+# [{upgrade_type: websocket}]` Envoy asks about the same handshake and forwards it.
 #
-# Portcullis's file for Envoy has the line, and its page on forward-auth names the symptom.
+# Portcullis's file for Envoy has this line.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Two Python libraries compare the scheme of Authorization by case, and one of them reads a list in that field.
+# Two Python libraries compare the scheme of Authorization case-sensitively, and one of them reads the field as a
+# list.
 #
 # Versions: Flask-JWT-Extended 4.7.4 with Flask 3.1.3; djangorestframework-simplejwt 5.5.1 with Django 5.2.19.
 #
-# RFC 9110 section 11.1: an authentication scheme is case-insensitive. Clients and proxies write `bearer` as well as `Bearer`.
+# RFC 9110 section 11.1: an authentication scheme is case-insensitive. Clients and proxies write `bearer` as well as
+# `Bearer`.
 #
-# Seen: for `Authorization: bearer TOKEN`, Flask-JWT-Extended answers 401 "Missing 'Bearer' type in 'Authorization' header", and
-# simplejwt ignores the field: the view runs with no caller at all, and answers 200 where it asks for none. Flask-JWT-Extended
-# also finds the token in `Basic dTpw, Bearer TOKEN`, although Authorization is no list (RFC 9110 section 11.6.2).
+# Seen: for `Authorization: bearer TOKEN`, Flask-JWT-Extended answers 401 "Missing 'Bearer' type in 'Authorization'
+# header". simplejwt ignores the field: the view runs without a caller, and answers 200 if it does not require one.
+# Flask-JWT-Extended also finds the token in `Basic dTpw, Bearer TOKEN`, although Authorization is not a list (RFC
+# 9110 section 11.6.2).
 #
-# A gateway that verifies a token, accepts the scheme in any case and passes the field on as it came makes such a service
-# refuse, or not recognise, a caller whom the gateway has let in. Portcullis writes the scheme of a token that it passes on
-# (`[identity] forward_token`) as `Bearer`.
+# A gateway may verify a token, accept its scheme in any case, and pass the field on unchanged. Such a service then
+# refuses or does not recognise a caller whom the gateway accepted. Portcullis writes the scheme of a token that it
+# passes on (`[identity] forward_token`) as `Bearer`.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# HTTP/2 clients lose a complete refusal that comes while they are still uploading.
+# HTTP/2 clients lose a complete refusal that arrives while they are still uploading.
 #
-# Versions: httpx 0.28.1 (httpcore 1.0.9, h2 4.4.1), got 14.6.6; beside them undici 7.30.2.
+# Versions: httpx 0.28.1 (httpcore 1.0.9, h2 4.4.1), got 14.6.6; for comparison undici 7.30.2.
 #
-# RFC 9113 section 8.1: a server may answer before the request's body has come, and then send RST_STREAM with NO_ERROR; "Clients MUST
-# NOT discard responses as a result of receiving such a RST_STREAM". The server here answers a POST of 300 kB with a whole 401 (HEADERS,
-# END_STREAM) at the first DATA frame, followed by that RST_STREAM, and goes on reading.
+# RFC 9113 section 8.1: a server may answer before it has received the request's body, and then send RST_STREAM with
+# NO_ERROR; "Clients MUST NOT discard responses as a result of receiving such a RST_STREAM". The server here answers a
+# POST of 300 kB with a complete 401 (HEADERS, END_STREAM) at the first DATA frame, followed by that RST_STREAM, and
+# continues to read.
 #
-# Seen: undici hands its caller the 401. got rejects with ECONNRESET. httpx reads neither the answer nor the reset: it waits for the
-# stream's flow-control window until its own time-out (ReadTimeout). A user who is not logged in, or whose upload is too large, sees a
-# network error, and the application retries.
+# Seen: undici returns the 401 to its caller. got rejects with ECONNRESET. httpx reads neither the answer nor the
+# reset: it waits for the stream's flow-control window until its own time-out (ReadTimeout). A user who is not logged
+# in, or whose upload is too large, sees a network error, and the application retries.
 #
-# Portcullis reads and discards for a bounded while before it resets such a stream.
+# Portcullis reads and discards the body for a bounded time before it resets such a stream.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

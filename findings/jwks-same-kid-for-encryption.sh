@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# A `kid` shared by a signing key and an encryption key: the order within the set decides whether Authlib finds the right one.
+# If a signing key and an encryption key share a `kid`, their order in the set decides whether Authlib finds the right
+# one.
 #
-# Versions: Authlib 1.9.10 (authlib.jose), jose 6.2.18 (npm); beside them PyJWT 2.15.1, joserfc 1.8.0.
+# Versions: Authlib 1.9.10 (authlib.jose), jose 6.2.18 (npm); for comparison PyJWT 2.15.1, joserfc 1.8.0.
 #
-# Some issuers give one `kid` to both keys of a pair of uses. RFC 7517 section 4.5 asks for distinct `kid`s only "within the
-# set" as a SHOULD, and allows equal ones for alternatives of different `kty`; `use` (section 4.2) is what tells the two apart.
+# Some issuers give the same `kid` to a signing key and an encryption key. RFC 7517 section 4.5 recommends distinct
+# `kid`s within a set (SHOULD) and allows equal ones for alternatives of different `kty`; `use` (section 4.2)
+# distinguishes the two keys.
 #
-# Seen: Authlib takes the first key with the `kid`. Where that is the encryption key it raises InvalidUseError; in the other order
-# it verifies. jose filters by `use` and `alg` and verifies in both orders, but refuses a set that lists one and the same key twice
-# (ERR_JWKS_MULTIPLE_MATCHING_KEYS), as a cache that appends instead of replacing makes it. PyJWT and joserfc verify all three.
+# Seen: Authlib takes the first key with the `kid`. If that is the encryption key, it raises InvalidUseError; in the
+# other order it verifies. jose filters by `use` and `alg` and verifies in both orders. But it refuses a set that
+# contains the same key twice (ERR_JWKS_MULTIPLE_MATCHING_KEYS), as a cache that appends instead of replacing
+# produces. PyJWT and joserfc verify all three sets.
 #
-# Portcullis drops keys that are not for signatures before it looks for twins.
+# Portcullis drops keys that are not for signatures before it looks for duplicates.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

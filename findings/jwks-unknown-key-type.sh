@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # One key of a new type makes a whole key set unusable for two Python libraries.
 #
-# Versions: Authlib 1.9.10 (authlib.jose), python-jose 3.5.0; beside them PyJWT 2.15.1, joserfc 1.8.0, jwcrypto 1.6.1.
+# Versions: Authlib 1.9.10 (authlib.jose), python-jose 3.5.0; for comparison PyJWT 2.15.1, joserfc 1.8.0, jwcrypto
+# 1.6.1.
 #
-# An issuer publishes an RSA key that signs its tokens, and beside it a key of the type AKP (RFC 9964: ML-DSA). RFC 7517
-# section 5 says that implementations SHOULD ignore keys whose `kty` they do not understand.
+# An issuer publishes an RSA key that signs its tokens, and a second key of type AKP (RFC 9964: ML-DSA). According to
+# RFC 7517 section 5, implementations SHOULD ignore keys whose `kty` they do not understand.
 #
-# Seen: Authlib raises KeyError('AKP') while it reads the set. python-jose tries the keys in the order of the set and raises
-# at the first of another type, so it verifies only where the RSA key comes first; it ignores `kid`. The other three verify.
-# The error reaches the application as an internal error or as a bad signature, on every token, on the day the issuer
-# publishes its next key.
+# Seen: Authlib raises KeyError('AKP') while it reads the set. python-jose ignores `kid`, tries the keys in the order
+# of the set, and raises at the first key of another type, so it verifies only if the RSA key comes first. The other
+# three verify. The application sees an internal error or a bad signature, for every token, on the day on which the
+# issuer publishes its next key.
 #
-# Portcullis skips such a key and goes on with the others; services that verify Portcullis's own tokens with these two
-# libraries are safe, as its set holds keys of one type.
+# Portcullis skips such a key and uses the others. Services that verify Portcullis's own tokens with these two
+# libraries are safe, because its set contains keys of one type.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# RFC 8414 leaves an issuer without an authorization endpoint no metadata that every client accepts.
+# RFC 8414 allows no metadata that every client accepts for an issuer without an authorization endpoint.
 #
-# Versions: Authlib 1.9.10; beside it oauth4webapi 3.8.8 (the library under openid-client 6).
+# Versions: Authlib 1.9.10; for comparison oauth4webapi 3.8.8 (the library under openid-client 6).
 #
-# An issuer that gives tokens by client credentials alone has no response type. RFC 8414 section 2 makes
-# `response_types_supported` REQUIRED; section 3.2 says that parameters with zero values MUST be omitted.
+# An issuer that supports only client credentials has no response type. RFC 8414 section 2 makes
+# `response_types_supported` REQUIRED; according to section 3.2, parameters with zero values MUST be omitted.
 #
-# Seen: Authlib refuses the document both without the member and with an empty list, by the same words
-# ('"response_types_supported" is required'), and accepts any non-empty list, such as ["none"]. oauth4webapi accepts all three.
+# Seen: Authlib refuses the document both without the member and with an empty list, with the same error
+# ('"response_types_supported" is required'), and accepts any non-empty list, such as ["none"]. oauth4webapi accepts
+# all three.
 #
 # Portcullis lists ["none"], which both accept.
 set -euo pipefail

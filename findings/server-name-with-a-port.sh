@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A TLS client that puts the port into the server name gets an alert from rustls, and an answer from OpenSSL.
+# A TLS client that includes the port in the server name gets an alert from rustls and an answer from OpenSSL.
 #
-# Versions: rustls 0.23.46, OpenSSL of the system (seen with 3.0); the client is OpenSSL's s_client.
+# Versions: rustls 0.23.46, and the system's OpenSSL (seen with 3.0); the client is OpenSSL's s_client.
 #
-# RFC 6066 section 3: the server name in a ClientHello is a host name without a port. Some load generators and hand-written clients
-# send the authority as it stands in the URL: `localhost:8443`.
+# RFC 6066 section 3: the server name in a ClientHello is a host name without a port. Some load generators and
+# hand-written clients send the authority of the URL instead: `localhost:8443`.
 #
-# Seen: rustls ends the handshake with the fatal alert illegal_parameter before any certificate is chosen, so no resolver, callback or
-# log of the application sees the name. A server of OpenSSL with the same certificate completes the handshake. All connections of
-# such a client fail at a server that worked until it was put behind rustls.
+# Seen: rustls ends the handshake with the fatal alert illegal_parameter before it chooses a certificate, so no
+# resolver, callback or log of the application sees the name. An OpenSSL server with the same certificate completes
+# the handshake. A server that worked for such a client fails for all its connections once rustls terminates TLS.
 #
 # Portcullis counts and logs the failed handshake with its reason; it cannot answer.
 set -euo pipefail

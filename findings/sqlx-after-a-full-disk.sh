@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # After SQLite reports a full disk once, a pooled sqlx connection never begins an immediate transaction again.
 #
-# Version: sqlx 0.9.0 (its SQLite bundled).
+# Version: sqlx 0.9.0 (with its bundled SQLite).
 #
-# SQLite undoes the whole transaction by itself on SQLITE_FULL. The ROLLBACK that sqlx then sends fails ("no transaction is active"), and
-# sqlx lowers its count of open transactions only after a ROLLBACK that succeeded.
+# On SQLITE_FULL, SQLite rolls back the whole transaction itself. The ROLLBACK that sqlx then sends fails ("no
+# transaction is active"), and sqlx decrements its count of open transactions only after a successful ROLLBACK.
 #
-# Seen: with a pool of one connection and a database that may grow by two pages, a transaction fails with "database or disk is full
-# (13)". There is room again, and every `begin_with("BEGIN IMMEDIATE")` fails with "attempted to call begin_with at non-zero transaction
-# depth", for the life of the connection, while statements without a transaction succeed. A health check by a plain statement says that the
-# database works.
+# Seen: with a pool of one connection and a database that may grow by two pages, a transaction fails with "database or
+# disk is full (13)". Even after there is room again, every `begin_with("BEGIN IMMEDIATE")` on that connection fails
+# with "attempted to call begin_with at non-zero transaction depth", while statements without a transaction succeed. A
+# health check with a plain statement therefore reports that the database works.
 #
-# Portcullis closes a writing connection whose transaction failed and opens another.
+# Portcullis closes a writing connection whose transaction failed, and opens another.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/src"

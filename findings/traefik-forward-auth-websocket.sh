@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Traefik asks its ForwardAuth server about a WebSocket handshake without the field that makes it one.
+# Traefik asks its ForwardAuth server about a WebSocket handshake without the field that marks it as one.
 #
 # Version: Traefik 3.7.15.
 #
-# A browser's handshake carries `Connection: Upgrade`, `Upgrade: websocket`, `Sec-WebSocket-Key` and `Sec-WebSocket-Version`.
+# A browser's handshake has `Connection: Upgrade`, `Upgrade: websocket`, `Sec-WebSocket-Key` and
+# `Sec-WebSocket-Version`.
 #
 # Seen: the question that Traefik sends to the ForwardAuth server has no `Upgrade` and no `Connection`, but keeps
-# `Sec-WebSocket-Key`, `Sec-WebSocket-Version` and `Origin`, and its X-Forwarded-Proto says `http`. The service behind gets the whole
-# handshake, and an X-Forwarded-Proto of `ws`, which is no scheme of HTTP. A ForwardAuth server that recognises a WebSocket by
-# `Upgrade` alone judges another request than the one that is forwarded, and a proxy or service behind Traefik that accepts only
-# `http` and `https` in X-Forwarded-Proto does not know the scheme of a socket.
+# `Sec-WebSocket-Key`, `Sec-WebSocket-Version` and `Origin`, and its X-Forwarded-Proto is `http`. The service gets the
+# whole handshake, with an X-Forwarded-Proto of `ws`, which is not a scheme of HTTP. A ForwardAuth server that
+# recognises a WebSocket only by `Upgrade` judges a different request from the one that Traefik forwards. A proxy or
+# service behind Traefik that accepts only `http` and `https` in X-Forwarded-Proto does not know the scheme of a
+# WebSocket.
 #
 # Portcullis recognises a handshake by any of its marks, and reads `ws` as http and `wss` as https.
 set -euo pipefail

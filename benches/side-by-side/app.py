@@ -1,6 +1,6 @@
-"""One view behind one role, in the ways that Flask applications check it: `gunicorn app:open`, `app:jwt_hs256`, ...
+"""One view behind one role, with each of the checks that Flask applications use: `gunicorn app:open`, `app:jwt_hs256`, ...
 
-Each application does the same for an allowed request (a small JSON answer), so that what differs is the check.
+Each application answers an allowed request with the same small JSON document, so that only the check differs.
 """
 
 import functools
@@ -29,7 +29,7 @@ def unchecked():
 
 
 def behind():
-    """Behind the gateway: who calls stands in a header."""
+    """Behind the gateway: the caller is in a header."""
 
     def guard(function):
         @functools.wraps(function)
@@ -81,7 +81,7 @@ def with_sessions():
     app.config.update(
         SESSION_TYPE="redis",
         SESSION_REDIS=Redis(unix_socket_path=os.environ["SIDE_BY_SIDE_REDIS"]),
-        # Written back only when it was changed, which is how it costs least.
+        # The session is written back only if it changed, which costs the least.
         SESSION_REFRESH_EACH_REQUEST=False,
     )
     Session(app)
@@ -107,8 +107,8 @@ def with_sessions():
 
 
 def verify_alone(app, token, seconds):
-    """What verifying and checking the role takes without a server, in microseconds: the request's context is made once, and what the
-    library keeps in it is thrown away each time."""
+    """Returns the microseconds to verify a token and check its role without a server. The request's context is created once, and
+    the state that the library keeps in it is discarded each time."""
     import time
 
     from flask import g

@@ -1,8 +1,8 @@
--- wrk: requests with the credentials of a file in turn, and the figures as JSON.
+-- A script for wrk: sends requests with the credentials of a file in turn, and prints the figures as JSON.
 local requests, turn = {}, 0
 local pause = os.getenv("SIDE_BY_SIDE_PAUSE")
 
--- Milliseconds between an answer and the next request of its connection.
+-- Returns the milliseconds between an answer and the next request of the connection.
 if pause then
   function delay()
     return tonumber(pause)

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""The gateway beside Flask-JWT-Extended and server-side sessions, on this machine: latency, throughput and CPU of a request that is
-allowed by its role. Prints the tables of docs/performance.md.
+"""Compares the gateway with Flask-JWT-Extended and server-side sessions on this machine: latency, throughput and CPU time of a request
+that its role allows. Prints the tables of docs/performance.md.
 
     cargo build --release
     benches/side-by-side/run.py [--seconds 3] [--rounds 3] [--binary target/release/portcullis]
 
-Needs wrk, nginx, redis-server and python3-venv (Debian packages of those names). What serves runs on one core, and all else on
-another: the load, nginx or Redis behind it. All take turns, round by round; the figures are medians.
+Needs wrk, nginx, redis-server and python3-venv (Debian packages of those names). The server under test runs on one core; the load
+generator, and nginx or Redis behind the server, run on another. The servers take turns in each round, and the figures are medians.
 
-Latency is that of one request at a time, a millisecond after the answer before, so that nothing waits for anything else; throughput
-and CPU are those of 32 connections that send as fast as they are answered. On a machine that does other work as well, --realtime
-(as root) lets nothing of it in between while latencies are measured.
+Latency is measured with one request at a time, sent a millisecond after the previous answer, so that no request waits for another.
+Throughput and CPU time are measured with 32 connections that send as fast as they get answers. On a machine that also does other
+work, --realtime (as root) keeps that work from interrupting the latency measurement.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def cpu_seconds(processes):
 
 
 class Served:
-    """Something that serves, while it does."""
+    """A server under test, while it runs."""
 
     def __init__(self, name, credentials, start):
         self.name, self.credentials, self.start = name, credentials, start
@@ -173,7 +173,7 @@ def answer_of(port, headers):
 
 
 def check(name, port, credential):
-    """That what is measured checks at all: with the credential it answers, without it it does not."""
+    """Makes sure that the server checks credentials: it answers a request with one and refuses a request without."""
     key, value = credential.split(": ", 1)
     allowed, refused = answer_of(port, {key: value}), answer_of(port, {})
     if allowed != 200 or (refused == 200) != ("no check" in name):
@@ -181,7 +181,7 @@ def check(name, port, credential):
 
 
 def prepare(folder):
-    """Keys, a thousand tokens of each kind, and a thousand sessions' callers."""
+    """Writes the keys, a thousand tokens of each kind, and the callers of a thousand sessions."""
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -230,7 +230,7 @@ def main():
         sys.exit(f"missing: {', '.join(missing) or binary}")
     folder = Path(tempfile.mkdtemp(prefix="side-by-side-"))
     os.environ["SIDE_BY_SIDE"] = str(folder)
-    # No folder of bytecode is left behind, by this process or by gunicorn.
+    # Neither this process nor gunicorn leaves a folder of bytecode behind.
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.environ["SIDE_BY_SIDE_REDIS"] = str(folder / "redis.sock")
@@ -348,7 +348,7 @@ def table(served):
 
 
 def in_environment():
-    """Starts over with the Python of an environment that has what requirements.txt names."""
+    """Restarts the script with the Python of an environment that has the packages of requirements.txt."""
     environment = Path(os.environ.get("SIDE_BY_SIDE_VENV", ROOT / "target/side-by-side-venv")).absolute()
     if Path(sys.prefix) == environment:
         return

@@ -1,5 +1,5 @@
-// Checks an assertion: assertion.mjs JWKS_URL ISSUER AUDIENCE [METHOD TARGET], the assertion on standard input. Needs Node 18
-// alone.
+// Checks an assertion: assertion.mjs JWKS_URL ISSUER AUDIENCE [METHOD TARGET], with the assertion on standard input. Needs only
+// Node 18.
 
 import { createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -11,12 +11,12 @@ const refuse = (why) => { console.error(why); process.exit(1); };
 
 const { typ, alg, kid } = parsed(header);
 if (typ !== "assertion+jwt") refuse("not an assertion");
-// To be fetched once and kept for five minutes; and again, not more often than that, for a kid that is not in it.
+// A service fetches the set once and caches it for five minutes. For an unknown kid it fetches the set again, at most that often.
 const { keys } = await (await fetch(jwksUrl)).json();
 const jwk = keys.find((key) => key.kid === kid && key.alg === alg);
 if (!jwk) refuse("no such key");
 
-// The key says which algorithm it is for, never the token.
+// The key decides the algorithm, never the token.
 const digest = { ES256: "sha256", EdDSA: null }[jwk.alg];
 if (digest === undefined) refuse("not an algorithm of assertions");
 const key = { key: createPublicKey({ key: jwk, format: "jwk" }), dsaEncoding: "ieee-p1363" };

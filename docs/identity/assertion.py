@@ -1,5 +1,5 @@
-"""Checks an assertion: assertion.py JWKS_URL ISSUER AUDIENCE [METHOD TARGET], the assertion on standard input. Needs PyJWT and
-cryptography."""
+"""Checks an assertion: assertion.py JWKS_URL ISSUER AUDIENCE [METHOD TARGET], with the assertion on standard input. Needs PyJWT
+and cryptography."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import jwt
 jwks_url, issuer, audience, *request = sys.argv[1:]
 assertion = sys.stdin.read().strip()
 
-# Fetched once and kept by the client, which looks again when it meets a key that it does not know.
+# The client fetches the set once and caches it. It fetches the set again for an unknown key.
 keys = jwt.PyJWKClient(jwks_url, lifespan=300)
 
 if jwt.get_unverified_header(assertion).get("typ") != "assertion+jwt":
@@ -23,7 +23,7 @@ claims = jwt.decode(
     leeway=5,
     options={"require": ["exp", "iat", "iss", "aud", "sub"]},
 )
-# With assertion_binds = true, the request that it came with: else one could be moved to another.
+# With assertion_binds = true, compare the request: otherwise an assertion could be moved to another request.
 if request and [claims.get("htm"), claims.get("htu")] != request:
     sys.exit("made for another request")
 print(json.dumps(claims))

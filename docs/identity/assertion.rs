@@ -1,14 +1,15 @@
-//! Checks an assertion with jsonwebtoken, as a service in Rust does.
+//! Checks an assertion in a Rust service, with jsonwebtoken.
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value;
 
-/// The claims of an assertion, by the authority's key set: fetched once, kept for five minutes, and fetched again for a
-/// `kid` that is not in it. `request`: with `assertion_binds = true`, method and target of the request that it came with.
+/// Returns the claims of an assertion that `keys` verifies. Fetch the authority's key set once, cache it for five minutes,
+/// and fetch it again for an unknown `kid`. With `assertion_binds = true`, `request` is the method and target of the
+/// request that carried the assertion.
 ///
 /// # Errors
-/// Why it is none for this audience, or none of this request.
+/// Returns why the assertion is not valid for this audience or this request.
 pub fn check(
     assertion: &str,
     keys: &JwkSet,

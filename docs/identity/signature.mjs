@@ -1,9 +1,9 @@
-// Checks a request's X-Auth-Signature with Node alone: signature.mjs, a request as JSON on standard input.
+// Checks a request's X-Auth-Signature with Node alone: signature.mjs, with a request as JSON on standard input.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { readFileSync } from "node:fs";
 
-// The identity that a request proves, by header; undefined when it proves none. `headers` by lower-case name.
+// Returns the proven identity by header name, or undefined. The keys of `headers` are in lower case.
 function identity(method, target, headers, secret, now) {
   const [, made, list, tag] = /^v1;t=(\d+);h=([a-z0-9,_-]+);s=([\w-]{43})$/.exec(headers["x-auth-signature"] ?? "") ?? [];
   if (!tag || Math.abs(now - made) > 60) return undefined;
@@ -11,7 +11,7 @@ function identity(method, target, headers, secret, now) {
   const lines = ["v1", made, method, target, ...names.map((name) => `${name}:${headers[name]}`)];
   const expected = createHmac("sha256", secret).update(lines.map((line) => line + "\n").join(""), "latin1").digest();
   if (!timingSafeEqual(expected, Buffer.from(tag, "base64url"))) return undefined;
-  return Object.fromEntries(names.map((name) => [name, headers[name]])); // and no other header is believed
+  return Object.fromEntries(names.map((name) => [name, headers[name]])); // trust no other header
 }
 
 const { method, target, headers } = JSON.parse(readFileSync(0, "utf8"));

@@ -1,4 +1,4 @@
-"""Checks a request's X-Auth-Signature with Python's own library: signature.py, a request as JSON on standard input."""
+"""Checks a request's X-Auth-Signature with the standard library: signature.py, with a request as JSON on standard input."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ import time
 
 
 def identity(method, target, headers, secret, now):
-    """The identity that a request proves, by header; none when it proves none. `headers` by lower-case name."""
+    """Returns the proven identity by header name, or None. The keys of `headers` are in lower case."""
     try:
         version, made, names, tag = headers["x-auth-signature"].split(";")
         made, names, tag = made.removeprefix("t="), names.removeprefix("h=").split(","), tag.removeprefix("s=")

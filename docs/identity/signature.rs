@@ -1,4 +1,4 @@
-//! Checks a request's X-Auth-Signature, as a service in Rust does: with aws-lc-rs or with ring, whose `hmac` is the same.
+//! Checks a request's X-Auth-Signature in a Rust service, with aws-lc-rs or with ring, which has the same `hmac`.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -6,14 +6,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use std::collections::BTreeMap;
 
-/// The identity that a request proves, by header; none when it proves none. `now` in seconds since 1970.
+/// Returns the proven identity by header name, or `None`. `now` is in seconds since 1970.
 pub fn identity<'h>(
     (method, target): (&str, &str),
     headers: &'h HeaderMap,
     secret: &[u8],
     now: u64,
 ) -> Option<BTreeMap<&'h str, &'h str>> {
-    // A header that comes twice has no one value.
+    // A header that occurs twice has no single value.
     let one = |name: &str| -> Option<&'h str> {
         let mut values = headers.get_all(name).iter();
         values.next().filter(|_| values.next().is_none())?.to_str().ok()

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Checks a request's X-Auth-Signature with openssl, to see what is signed: signature.sh METHOD TARGET, the request's header
-# fields on standard input, one a line, names in lower case. (Its comparison is not in constant time: for looking, not for serving.)
+# Checks a request's X-Auth-Signature with openssl, and shows which headers are signed: signature.sh METHOD TARGET, with the
+# request's header fields on standard input, one a line, names in lower case. The comparison is not in constant time, so use this
+# script only for debugging.
 set -euo pipefail
 declare -A field
 while IFS=: read -r name value; do
-    [ -z "${field[$name]+known}" ] || exit 1 # what comes twice has no one value
+    [ -z "${field[$name]+known}" ] || exit 1 # a field that occurs twice has no single value
     field["$name"]=${value# }
 done
 IFS=';' read -r version made names tag <<<"${field[x-auth-signature]:?no signature}"
