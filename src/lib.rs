@@ -30,7 +30,7 @@
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`moment`], [`peer`], [`request_id`], [`state`] are leaves.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`peer`], [`request_id`], [`state_dir`] are leaves.
 //!
 //! # Words
 //!
@@ -71,7 +71,7 @@ pub mod denial;
 pub mod diagnostic;
 pub(crate) mod hex;
 pub mod journal;
-pub mod moment;
 pub mod peer;
 pub mod request_id;
-pub mod state;
+pub mod state_dir;
+pub mod timestamp;

@@ -5,7 +5,7 @@ mod pair;
 pub use pair::{Invalid, Part, Unusable, Validity, names_other};
 
 use crate::clock::Now;
-use crate::state::place_once;
+use crate::state_dir::place_once;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;

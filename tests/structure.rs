@@ -40,9 +40,9 @@ const MODULES: &[&str] = &[
     "tls",
     "config",
     // Leaves.
-    "moment",
+    "timestamp",
     "journal",
-    "state",
+    "state_dir",
     "peer",
     "request_id",
     "counter",

@@ -4,7 +4,7 @@
 use super::watched::Watched;
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
-use crate::moment::rfc3339;
+use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Files, Validity};
 
 /// How long before its end a certificate is told of, in seconds: two weeks, in which a person may be on leave.

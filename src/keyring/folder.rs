@@ -7,8 +7,8 @@
 use super::key::{SigningKey, generate_pem};
 use super::ring::Slot;
 use crate::authenticate::Algorithm;
-use crate::moment;
-use crate::state::place_once;
+use crate::state_dir::place_once;
+use crate::timestamp;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -110,7 +110,7 @@ impl Folder {
         let extension = kind.extension();
         self.0.join(match signs_from {
             0 => format!("{STEM}.{extension}"),
-            moment => format!("{STEM}.{}.{extension}", moment::written(moment)),
+            moment => format!("{STEM}.{}.{extension}", timestamp::basic(moment)),
         })
     }
 
@@ -342,7 +342,7 @@ fn parse(name: &str) -> Option<(u64, Kind)> {
     let kind = [Kind::Key, Kind::Revoked].into_iter().find(|kind| kind.extension() == extension)?;
     match rest {
         "" => Some((0, kind)),
-        rest => moment::read(rest.strip_prefix('.')?).map(|moment| (moment, kind)),
+        rest => timestamp::parse_basic(rest.strip_prefix('.')?).map(|moment| (moment, kind)),
     }
 }
 

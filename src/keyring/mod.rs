@@ -15,7 +15,7 @@ pub use watch::{Event, Watcher};
 
 use crate::authenticate::{Algorithm, KeySet};
 use crate::clock::Now;
-use crate::moment;
+use crate::timestamp;
 use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
@@ -121,7 +121,7 @@ pub struct Listed {
 impl Listed {
     /// A moment of it as people and programs read it (RFC 3339).
     pub fn time(unix: u64) -> String {
-        moment::rfc3339(unix)
+        timestamp::rfc3339(unix)
     }
 }
 
@@ -699,7 +699,7 @@ mod tests {
                 assert_ne!(id(keyring, now), taken.id);
             }
             let private = fs::read_to_string(
-                folder.0.join(format!("signing-key.{}.pem", moment::written(taken.signs_from.unwrap()))),
+                folder.0.join(format!("signing-key.{}.pem", timestamp::basic(taken.signs_from.unwrap()))),
             );
             assert!(private.is_err(), "its private half is gone");
             // Twice is not worse than once; a key that is not there is told.

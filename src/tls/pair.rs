@@ -3,7 +3,7 @@
 use super::Files;
 use crate::config::stable_file;
 use crate::config::units::ByteSize;
-use crate::moment::rfc3339;
+use crate::timestamp::rfc3339;
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;

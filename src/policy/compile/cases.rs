@@ -7,8 +7,8 @@ use crate::config::place::nearest;
 use crate::denial::Denial;
 use crate::explain::Question;
 use crate::explain::case::{Case, Expected, Wanted};
-use crate::moment::from_rfc3339;
 use crate::policy::Route;
+use crate::timestamp::parse_rfc3339;
 use http::HeaderName;
 use std::collections::{HashMap, HashSet};
 
@@ -84,7 +84,7 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
         (None, None) => {}
     }
     if let Some(time) = &table.time {
-        match from_rfc3339(time) {
+        match parse_rfc3339(time) {
             Some(unix) => question = question.at(Now::at(unix)),
             None => {
                 let hint = "a date and time such as \"2026-11-23T12:00:00Z\" (RFC 3339)";
