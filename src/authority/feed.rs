@@ -4,8 +4,8 @@
 //! Reading has a connection and a task of its own, so that neither a flood of requests nor a slow sweep delays it. The
 //! rest of the store's upkeep is [`upkeep`]'s.
 
+use super::runtime::{Authority, WORK_MAX, millis};
 use super::sweeps::Sweeps;
-use super::{Authority, WORK_MAX, millis};
 use crate::authenticate::Revoked;
 use crate::clock::Now;
 use crate::journal::Level;

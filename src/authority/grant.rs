@@ -2,6 +2,7 @@
 
 use super::cookie;
 use super::counters::Counters;
+use super::response::filled;
 use super::terms::{Compat, Terms};
 use super::token::{AccessClaims, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX as PREFIX;
@@ -14,8 +15,8 @@ use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::{Map, Value, json};
+use http::{Response, StatusCode};
+use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 /// base64url of 256 bits.
@@ -196,43 +197,6 @@ pub(super) fn weigh(token: &str, subject: &str, counters: &Counters, journal: &J
             ],
         );
     }
-}
-
-/// A JSON answer that nobody keeps (RFC 6749 section 5.1).
-pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
-    filled(Response::new(Bytes::new()), status, body)
-}
-
-fn filled(mut response: Response<Bytes>, status: StatusCode, body: &Value) -> Response<Bytes> {
-    *response.status_mut() = status;
-    // A line of its own in a terminal.
-    *response.body_mut() = Bytes::from(format!("{body}\n"));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-/// An answer without a body.
-pub(super) fn empty_answer(status: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// A session as its owner sees it.
-pub(super) fn described(session: &Session, current: bool) -> Value {
-    json!({
-        "id": session.id,
-        "current": current,
-        "created": session.created / 1000,
-        "last_used": session.used / 1000,
-        "expires": session.expires / 1000,
-        "address": session.address,
-        "user_agent": session.agent,
-    })
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 
 use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
+use super::page;
 use super::password::Verdict;
+use super::runtime::{Authority, millis, millis_of};
 use super::session::end_one;
 use super::username::UserName;
-use super::{Authority, millis, millis_of, page};
 use crate::authenticate::digest_of;
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;

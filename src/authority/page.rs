@@ -10,8 +10,10 @@ mod visit;
 use super::ask::{Ask, Holder};
 use super::cookie;
 use super::endpoint::Endpoint;
+use super::fields::Fields;
 use super::refresh::{belongs, spend};
-use super::{Authority, Fields};
+use super::response::Refused;
+use super::runtime::Authority;
 use crate::authenticate::credential;
 use crate::authenticate::csrf::{is_cross_site, names_site};
 use crate::denial::{BodyFault, Denial};
@@ -41,10 +43,6 @@ pub const PROMPT_LOGIN: &str = "login";
 const AGAIN: &str = "again";
 /// The person has logged out.
 const LOGGED_OUT: &str = "logged_out";
-
-/// A page that tells of a refusal: carried by its answer, so that logs and metrics tell of it too.
-#[derive(Clone, Debug)]
-pub struct Refused(pub Denial);
 
 /// Whether the request is a form that a person sent, who wants to see a page.
 pub(super) fn wants_page(ask: &Ask) -> bool {

@@ -6,7 +6,7 @@
 
 use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random};
-use super::{Authority, millis, millis_of};
+use super::runtime::{Authority, millis, millis_of};
 use crate::authenticate::csrf::token_shown;
 use crate::authenticate::{Mark, digest_of};
 use crate::denial::Denial;

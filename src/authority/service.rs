@@ -5,12 +5,13 @@
 //! for all others.
 
 use super::ask::Ask;
-use super::grant::{hash_of, json_answer, weigh};
-use super::page::Refused;
+use super::endpoint::Endpoint;
+use super::grant::{hash_of, weigh};
+use super::response::{Refused, json_answer};
+use super::runtime::{Authority, millis};
 use super::session::{end_one, revoke_token};
 use super::terms::{Client, ClientSecret, Terms};
 use super::token::{AccessClaims, mint};
-use super::{Authority, Endpoint, millis};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::digest_of;
 use crate::denial::Denial;

@@ -1,13 +1,16 @@
 //! Sessions of an account: told to their owner, ended by them. What is ended is refused before the answer is sent.
 
 use super::ask::{Ask, Holder};
-use super::grant::{described, empty_answer, hash_of, json_answer};
+use super::grant::hash_of;
 use super::refresh::csrf_of_session;
+use super::response::{empty_answer, json_answer};
+use super::runtime::{Authority, millis};
 use super::terms::Compat;
-use super::{Authority, cookie, millis, page};
+use super::{cookie, page};
 use crate::authenticate::{MARK_MARGIN, Mark};
 use crate::denial::Denial;
 use crate::journal::Level;
+use crate::store::Session;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
@@ -148,4 +151,17 @@ fn goodbye(ask: &Ask, words: Option<&str>) -> Response<Bytes> {
         cookie::take_back(response.headers_mut(), cookies);
     }
     if page::wants_page(ask) { page::logout_answer(ask, &response) } else { response }
+}
+
+/// A session as its owner sees it.
+fn described(session: &Session, current: bool) -> Value {
+    json!({
+        "id": session.id,
+        "current": current,
+        "created": session.created / 1000,
+        "last_used": session.used / 1000,
+        "expires": session.expires / 1000,
+        "address": session.address,
+        "user_agent": session.agent,
+    })
 }

@@ -1,6 +1,6 @@
 //! Where a person goes after logging in: a path on this host, or its root. Whatever is asked for, nobody is led elsewhere.
 
-use crate::authority::Fields;
+use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 

@@ -1,0 +1,200 @@
+//! The authority at work: what its endpoints share, and the thread that they run on.
+
+use super::counters::Counters;
+use super::health::StoreHealth;
+use super::password::Hashers;
+use super::queue::Queue;
+use super::terms::Terms;
+use super::throttle::Throttle;
+use crate::authenticate::Mark;
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::journal::Journal;
+use crate::store::{Store, StoreError};
+use arc_swap::ArcSwap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The authority at work: what its endpoints share.
+pub struct Authority {
+    pub(super) runtime: tokio::runtime::Handle,
+    pub(super) store: Store,
+    pub(super) health: StoreHealth,
+    /// Whether the last attempt to read marks failed.
+    pub(super) feed_fails: AtomicBool,
+    pub(super) queue: Queue,
+    pub(super) hashers: Hashers,
+    pub(super) throttle: Throttle,
+    pub(super) counters: Counters,
+    pub(super) journal: Journal,
+    /// The terms in force: those of the policy that was published last.
+    pub(super) terms: ArcSwap<Terms>,
+    /// The moment from which this process answers, and the last at which the one before it is known to have lived:
+    /// milliseconds since 1970. Between them nobody could repeat a refresh.
+    pub(super) boot: i64,
+    pub(super) alive_before_boot: i64,
+    /// When a refresh token was last spent, milliseconds since 1970; 0 once the store knows that we outlived its grace.
+    pub(super) last_spent: AtomicI64,
+    /// The longest life of access tokens that this process has seen on record in the store, in seconds.
+    pub(super) recorded: AtomicU64,
+    /// The schemes of the accounts' password hashes, as they were read last.
+    pub(super) schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Follows the terms of another policy, whose store is the same.
+    pub fn follow(&self, terms: Arc<Terms>) {
+        self.terms.store(terms);
+    }
+
+    /// Whether its store answers.
+    pub fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    /// The number of store connections closed because their transaction did not end cleanly.
+    pub fn connections_replaced(&self) -> u64 {
+        self.store.replaced()
+    }
+
+    /// The requests that wait for the authority's thread.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(super) async fn on_own_thread<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Denial>> + Send + 'static,
+    ) -> Result<T, Denial> {
+        // A task that panicked is a fault of ours: it ends one request, not the authority.
+        let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
+        match self.runtime.spawn(in_time).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) => Err(self.unavailable(&StoreError::late(WORK_MAX))),
+            Err(_) => Err(Denial::StoreUnavailable),
+        }
+    }
+
+    /// Ensures that the store knows how long access tokens under these terms live. Call this before reading anything
+    /// that the token will contain: a revocation then either sees the record, or has already happened.
+    pub(super) async fn record_life(&self, terms: &Terms) -> Result<(), Denial> {
+        self.keep_record(terms).await.map_err(|error| self.unavailable(&error))
+    }
+
+    pub(super) async fn keep_record(&self, terms: &Terms) -> Result<(), StoreError> {
+        let life = terms.access_expires.as_secs();
+        if self.recorded.load(Ordering::Acquire) < life {
+            self.store.record_life(millis_of(Duration::from_secs(life))).await?;
+            self.recorded.fetch_max(life, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Puts marks, which the store has already, in force.
+    pub(super) fn mark(&self, terms: &Terms, marks: &[Mark], now: Now, why: &'static str) {
+        for mark in marks {
+            terms.revoked.mark(mark, terms.revoked.kept_until(now.unix));
+            self.counters.revocations.add(why);
+        }
+    }
+
+    /// A refresh token was spent. If the process ends before the grace of that is over, the client whose answer was lost
+    /// has it again after the restart; so the store must learn whether the process lived that long.
+    pub(super) fn spent(&self) {
+        self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
+    }
+
+    /// Whether the process has just outlived the grace of the last refresh.
+    pub(super) fn take_outlived(&self, now: i64, grace: Duration) -> bool {
+        let spent = self.last_spent.load(Ordering::Relaxed);
+        let outlived = spent != 0 && now > spent.saturating_add(millis_of(grace));
+        outlived && self.last_spent.compare_exchange(spent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The schemes of the accounts' password hashes, at most a few seconds old.
+    pub(super) async fn schemes(&self) -> Result<Arc<[String]>, StoreError> {
+        let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((read, schemes)) = known
+            && read.elapsed() < SCHEMES_KEPT
+        {
+            return Ok(schemes);
+        }
+        let schemes: Arc<[String]> = self.store.schemes().await?.into();
+        *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), schemes.clone()));
+        Ok(schemes)
+    }
+
+    /// They may have changed.
+    pub(super) fn forget_schemes(&self) {
+        *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Counts a fault of the store, logs it if it is the first, and returns the refusal for the client.
+    pub(super) fn unavailable(&self, error: &StoreError) -> Denial {
+        self.health.failed(error, &self.journal);
+        Denial::StoreUnavailable
+    }
+
+    pub(super) fn set_feed_fails(&self, fails: bool) {
+        self.feed_fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Runs store work that no request waits for, and reports its faults. The time limit applies on this side too,
+    /// because an unreachable server cannot report a timeout.
+    pub(super) async fn keep_up(
+        &self,
+        within: Duration,
+        work: impl Future<Output = Result<(), StoreError>>,
+    ) -> bool {
+        let done = match tokio::time::timeout(within, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::late(within)),
+        };
+        if let Err(error) = &done {
+            self.unavailable(error);
+        }
+        done.is_ok()
+    }
+
+    /// Writes and reads, and records that the store answers if both succeed and the reader of marks succeeded too.
+    pub(super) async fn try_store(&self, now: i64) {
+        let tried = async {
+            self.store.touch_alive(now).await?;
+            self.store.alive_at().await.map(drop)
+        };
+        if self.keep_up(WORK_MAX, tried).await && !self.feed_fails.load(Ordering::Relaxed) {
+            self.health.answered(&self.journal);
+        }
+    }
+}
+
+/// The time limit for the work of one request. Each of its waits has a shorter bound, but there are several.
+pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
+
+/// For how long the schemes of hashes are not read again.
+const SCHEMES_KEPT: Duration = Duration::from_secs(10);
+
+/// A moment as the store keeps it: milliseconds since 1970.
+pub(super) fn millis(now: Now) -> i64 {
+    let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+/// A span of time as the store counts it.
+pub(super) fn millis_of(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

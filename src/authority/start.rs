@@ -1,0 +1,98 @@
+//! Starts the authority: its thread, its store, and the upkeep of both.
+
+use super::counters::Counters;
+use super::feed;
+use super::health::StoreHealth;
+use super::password::Hashers;
+use super::queue::Queue;
+use super::runtime::{Authority, millis, millis_of};
+use super::terms::Terms;
+use super::throttle::Throttle;
+use crate::clock::Now;
+use crate::journal::Journal;
+use crate::store::{Feed, Store, StoreError};
+use arc_swap::ArcSwap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+impl Authority {
+    /// Opens the store, learns what was revoked, and begins to keep both in step.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn start(terms: &Arc<Terms>, cores: usize, journal: Journal) -> Result<Arc<Self>, String> {
+        let (send, started) = mpsc::channel();
+        let terms = terms.clone();
+        let run = move || {
+            // Behind the cores, which it shares them with, and so are the threads of SQLite, which come from this one: a flood
+            // of logins must not be felt by requests. On Linux a thread has a priority of its own. Where it cannot be set,
+            // the work is done all the same.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(send.send(Err(format!("cannot start: {error}")))),
+            };
+            runtime.block_on(async {
+                match Self::open(&terms, cores, journal).await {
+                    Ok((authority, feed, last)) => {
+                        let weak = Arc::downgrade(&authority);
+                        // Whoever started this waits for it.
+                        let _ = send.send(Ok(authority));
+                        let upkeep = tokio::spawn(feed::upkeep(weak.clone()));
+                        feed::run(weak, feed, last).await;
+                        upkeep.abort();
+                    }
+                    Err(why) => drop(send.send(Err(why))),
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name("authority".to_owned())
+            .spawn(run)
+            .map_err(|error| format!("cannot start: {error}"))?;
+        started.recv().map_err(|_| "the authority ended while it started".to_owned())?
+    }
+
+    /// With the reader of marks, and the number of the last mark that it read.
+    async fn open(
+        terms: &Arc<Terms>,
+        cores: usize,
+        journal: Journal,
+    ) -> Result<(Arc<Self>, Feed, i64), String> {
+        let fault = |error: StoreError| format!("[authority] store: {error}");
+        let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
+        let alive_before_boot = store.alive_at().await.map_err(fault)?;
+        let boot = millis(Now::read());
+        let life = terms.access_expires.as_secs();
+        store.record_life(millis_of(Duration::from_secs(life))).await.map_err(fault)?;
+        let mut feed = store.feed();
+        let last = feed::learn(&mut feed, &terms.revoked, 0).await.map_err(fault)?;
+        let authority = Arc::new(Self {
+            runtime: tokio::runtime::Handle::current(),
+            health: StoreHealth::new(store.place()),
+            feed_fails: AtomicBool::new(false),
+            queue: Queue::new(),
+            store,
+            // Half of the cores at most hash, whatever is asked of them; what waits is bounded and told to come back.
+            hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
+            throttle: Throttle::new(),
+            counters: Counters::default(),
+            journal,
+            terms: ArcSwap::new(terms.clone()),
+            boot,
+            alive_before_boot,
+            last_spent: AtomicI64::new(0),
+            recorded: AtomicU64::new(life),
+            schemes: Mutex::new(None),
+        });
+        Ok((authority, feed, last))
+    }
+}
+
+/// How far behind the cores the authority's thread stands.
+const NICE: i32 = 10;
+
+/// Passwords that may wait to be hashed: some seconds' work for one thread.
+const HASHES_WAITING: usize = 64;
