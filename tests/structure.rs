@@ -34,6 +34,7 @@ const MODULES: &[&str] = &[
     "respond",
     "keyring",
     "authenticate",
+    "peer",
     "route",
     // Settings that are fixed at start.
     "plan",
@@ -43,7 +44,6 @@ const MODULES: &[&str] = &[
     "timestamp",
     "journal",
     "state_dir",
-    "peer",
     "request_id",
     "counter",
     "diagnostic",
@@ -54,13 +54,6 @@ const MODULES: &[&str] = &[
 ];
 /// Files that import against the order, and why.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("pipeline/body.rs", "accept", "the connection stands in accept"),
-    ("pipeline/forward_auth.rs", "accept", "X-Forwarded-* is read in accept"),
-    ("pipeline/mod.rs", "accept", "the connection stands in accept"),
-    ("pipeline/record.rs", "accept", "the connection stands in accept"),
-    ("pipeline/unreadable.rs", "accept", "the connection stands in accept"),
-    ("worker.rs", "accept", "the worker supervises connections"),
-    ("worker.rs", "pipeline", "the worker supervises connections"),
     ("policy/compile.rs", "explain", "the compiler calls the examiner"),
     ("policy/compile/cases.rs", "explain", "the compiler calls the examiner"),
     ("policy/compile/lint.rs", "explain", "the compiler calls the examiner"),

@@ -1,9 +1,9 @@
 //! The TLS handshake of one connection, and why it failed.
 
-use super::connection::Connection;
+use super::core::Core;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
-use crate::worker::Worker;
+use crate::peer::{Connection, Tick};
 use rustls::{AlertDescription, Error, PeerMisbehaved};
 use std::cell::RefCell;
 use std::io;
@@ -11,37 +11,35 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::pulse::Tick;
-
 /// One core logs failures of one reason at most once in this interval: scanners fail all day.
 const LOG_PAUSE: Tick = 10_000;
 
 /// Shakes hands within `header_timeout`. A failure is counted and logged.
 pub(super) async fn shake_hands(
-    worker: &Worker,
+    core: &Core,
     connection: &Connection,
     stream: TcpStream,
     acceptor: &TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
-    match tokio::time::timeout(worker.plan().header_timeout, acceptor.accept(stream)).await {
+    match tokio::time::timeout(core.worker.plan().header_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
-            failed(worker, connection, failure(&error), &error.to_string());
+            failed(core, connection, failure(&error), &error.to_string());
             None
         }
         Err(_elapsed) => {
-            failed(worker, connection, TlsFailure::Timeout, "the handshake took longer than header_timeout");
+            failed(core, connection, TlsFailure::Timeout, "the handshake took longer than header_timeout");
             None
         }
     }
 }
 
 /// Counts a failure, and logs it unless one of its reason was logged a moment ago.
-pub(super) fn failed(worker: &Worker, connection: &Connection, failure: TlsFailure, detail: &str) {
-    worker.counters().tls_failures.add(failure);
-    if let Some(unlogged) = worker.tls_log().admit(failure, worker.tick()) {
+pub(super) fn failed(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
+    core.worker.counters().tls_failures.add(failure);
+    if let Some(unlogged) = core.tls_log().admit(failure, core.tick()) {
         let client = connection.peer.address.to_string();
-        worker.journal().event_with(
+        core.worker.journal().event_with(
             Level::Info,
             "TLS handshake failed",
             &[

@@ -1,13 +1,13 @@
 //! Listening sockets, one of each kind for each core, and the loop that accepts from one.
 
-use super::connection::{Connection, Protocol, serve};
+use super::connection::{Protocol, serve};
+use super::core::Core;
 use super::handshake::{failed, shake_hands};
 use super::linger::say;
-use super::pulse::Order;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
-use crate::peer::{Peer, Scheme};
-use crate::worker::Worker;
+use crate::peer::pulse::Order;
+use crate::peer::{Connection, Peer, Scheme};
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -117,12 +117,12 @@ impl Drop for Slot {
 }
 
 /// Accepts until the worker drains, then takes what is already waiting, and closes the socket.
-pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener, entry: Entry, admission: Arc<Admission>) {
+pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, admission: Arc<Admission>) {
     let complained = Cell::new(None::<Instant>);
     let mut draining = false;
     loop {
         let accepted = poll_fn(|cx| {
-            draining = draining || worker.is_draining(cx);
+            draining = draining || core.is_draining(cx);
             match listener.poll_accept(cx) {
                 Poll::Pending if draining => Poll::Ready(None),
                 poll => poll.map(Some),
@@ -131,13 +131,13 @@ pub(super) async fn run(worker: Rc<Worker>, listener: TcpListener, entry: Entry,
         .await;
         match accepted {
             None => return,
-            Some(Ok((stream, address))) => take(&worker, stream, address, &entry, &admission),
+            Some(Ok((stream, address))) => take(&core, stream, address, &entry, &admission),
             Some(Err(error)) if is_of_one_connection(&error) => {}
             Some(Err(error)) => {
                 // Out of file descriptors or memory: connections wait in the kernel's queue meanwhile.
                 if complained.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
                     complained.set(Some(Instant::now()));
-                    worker.journal().event(
+                    core.worker.journal().event(
                         Level::Error,
                         "cannot accept connections; raise the limit of open files",
                         &[("error", &error.to_string())],
@@ -160,16 +160,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn take(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    address: SocketAddr,
-    entry: &Entry,
-    admission: &Arc<Admission>,
-) {
+fn take(core: &Rc<Core>, stream: TcpStream, address: SocketAddr, entry: &Entry, admission: &Arc<Admission>) {
     let scheme = if matches!(entry, Entry::Tls(_)) { Scheme::Https } else { Scheme::Http };
     let Some(slot) = admission.admit() else {
-        worker.counters().connections_refused.add(1);
+        core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
             // A TLS client could read no answer before a handshake, whose cost is what the bound spares.
             let _ = stream.try_write(
@@ -182,13 +176,13 @@ fn take(
     let _ = stream.set_nodelay(true);
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     let redirect = if let Entry::Redirect(port) = entry { Some(*port) } else { None };
-    let connection = Rc::new(Connection::new(worker.clone(), peer, redirect));
-    let open = Open::new(worker.clone(), &connection, slot);
+    let connection = Rc::new(Connection::new(core.state.clone(), peer, redirect));
+    let open = Open::new(core.clone(), &connection, slot);
     let entry = entry.clone();
     tokio::task::spawn_local(async move {
         match entry {
-            Entry::Tls(acceptor) => encrypted(&open.worker, &connection, stream, &acceptor).await,
-            Entry::Plain | Entry::Redirect(_) => plain(&open.worker, &connection, stream).await,
+            Entry::Tls(acceptor) => encrypted(&open.core, &connection, stream, &acceptor).await,
+            Entry::Plain | Entry::Redirect(_) => plain(&open.core, &connection, stream).await,
         }
     });
 }
@@ -196,33 +190,33 @@ fn take(
 /// A connection's entry in its worker's books, struck out when its task ends, in whatever way: should a fault of ours
 /// panic, it ends this one connection and no other.
 struct Open {
-    worker: Rc<Worker>,
+    core: Rc<Core>,
     _slot: Slot,
 }
 
 impl Open {
-    fn new(worker: Rc<Worker>, connection: &Rc<Connection>, slot: Slot) -> Self {
-        worker.opened(connection);
-        Self { worker, _slot: slot }
+    fn new(core: Rc<Core>, connection: &Rc<Connection>, slot: Slot) -> Self {
+        core.opened(connection);
+        Self { core, _slot: slot }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.closed();
+        self.core.closed();
     }
 }
 
 /// Peeks at the first bytes of a connection; `None` if none arrive in time. While the core drains, it waits only a
 /// moment, which is enough for a request that is on its way.
-async fn first_bytes(worker: &Worker, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
+async fn first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
         let mut peek = pin!(stream.peek(&mut first));
         poll_fn(|cx| match (peek.as_mut().poll(cx), connection.pulse.order(cx)) {
             (Poll::Ready(peeked), _) => Poll::Ready(peeked.ok()),
             (Poll::Pending, Some(Order::Close(overdue))) => {
-                worker.overdue(overdue);
+                core.overdue(overdue);
                 Poll::Ready(None)
             }
             (Poll::Pending, Some(Order::Drain) | None) => Poll::Pending,
@@ -232,18 +226,18 @@ async fn first_bytes(worker: &Worker, connection: &Connection, stream: &TcpStrea
     (length > 0).then_some(first)
 }
 
-async fn encrypted(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
-    let Some(first) = first_bytes(worker, connection, &stream).await else { return };
+async fn encrypted(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
+    let Some(first) = first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
         // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
-        failed(worker, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
+        failed(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return say_wrong_port(stream).await;
     }
     connection.pulse.handshake_begins();
-    if let Some(stream) = shake_hands(worker, connection, stream, acceptor).await {
+    if let Some(stream) = shake_hands(core, connection, stream, acceptor).await {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-        serve(connection.clone(), stream, protocol).await;
+        serve(core, connection.clone(), stream, protocol).await;
     }
 }
 
@@ -258,17 +252,17 @@ async fn say_wrong_port(stream: TcpStream) {
 }
 
 /// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.
-async fn plain(worker: &Worker, connection: &Rc<Connection>, stream: TcpStream) {
+async fn plain(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
     /// The first bytes of a TLS record that holds a handshake (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
     /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4); no method of HTTP/1.1 is named so.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
-    let Some(first) = first_bytes(worker, connection, &stream).await else { return };
+    let Some(first) = first_bytes(core, connection, &stream).await else { return };
     if first.starts_with(&TLS_HANDSHAKE) {
         return;
     }
     let protocol = if first == HTTP2_PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    serve(connection.clone(), stream, protocol).await;
+    serve(core, connection.clone(), stream, protocol).await;
 }
 
 #[cfg(test)]

@@ -4,19 +4,19 @@
 //! of a request waits for another core. The kernel spreads *connections* over cores, not load: one connection
 //! never uses two.
 
-pub(crate) mod connection;
-pub(crate) mod forwarded;
+mod connection;
+mod core;
 mod frames;
-pub(crate) mod handshake;
+mod handshake;
 mod linger;
 pub(crate) mod listener;
-pub(crate) mod pulse;
-pub(crate) mod reader;
 mod stream;
+mod stream_executor;
+mod unread;
 
-pub(crate) use connection::Connection;
 pub(crate) use listener::{Admission, Entry};
 
+use self::core::Core;
 use crate::journal::Level;
 use crate::plan::Plan;
 use crate::worker::{Shared, Worker};
@@ -64,7 +64,7 @@ impl Gateway {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default())?;
-                runtime.block_on(core(index, shared, plan, sockets, admission, watched))
+                runtime.block_on(run(index, shared, plan, sockets, admission, watched))
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = runtime_ready() {
@@ -99,7 +99,7 @@ impl Gateway {
 }
 
 /// One core's whole life.
-async fn core(
+async fn run(
     index: usize,
     shared: Arc<Shared>,
     plan: Plan,
@@ -107,16 +107,16 @@ async fn core(
     admission: Arc<Admission>,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let worker = Rc::new(Worker::new(index, &shared, plan)?);
+    let core = Rc::new(Core::new(Worker::new(index, &shared, plan)?));
     for (socket, entry) in sockets {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::run(worker.clone(), listener, entry, admission.clone()));
+        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, admission.clone()));
     }
-    tokio::task::spawn_local(worker.clone().sweep());
+    tokio::task::spawn_local(core.clone().sweep());
     // An error means that the thread that would request the drain is gone, so drain now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
-    worker.announce_end();
+    core.announce_end();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
-    worker.drain().await;
+    core.drain().await;
     Ok(())
 }

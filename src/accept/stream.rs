@@ -1,7 +1,8 @@
-//! A connection's byte stream, watched: reads and writes feed its [`Pulse`](super::pulse::Pulse).
+//! A connection's byte stream, watched: reads and writes feed its [`Pulse`](crate::peer::pulse::Pulse).
 
-use super::connection::{Connection, Protocol};
+use super::connection::Protocol;
 use super::frames::{Scanner, Seen};
+use crate::peer::Connection;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;

@@ -10,7 +10,7 @@ mod reload;
 mod watched;
 
 pub(crate) use admin::Admin;
-pub(crate) use reload::{Asked, Reloader, Report, Standing, tell};
+pub(crate) use reload::{Asked, Reloader, Standing, tell};
 
 use crate::accept::Gateway;
 use crate::journal::Level;

@@ -4,7 +4,6 @@ use super::explanation::{Checked, Counting, Covering, Explanation, Known, Outcom
 use super::met;
 use super::near;
 use super::question::{Credential, Question};
-use crate::accept::forwarded;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{
     Access, CookieNames, KeySet, Place, Principal, Shown, TokenCache, Trust, claims_of,
@@ -16,6 +15,7 @@ use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
 use crate::limit::{By, Limit};
+use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
 use crate::policy::{Handler, Policy, Route};
 use crate::request_id::RequestId;

@@ -23,8 +23,8 @@ pub use explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, 
 pub use near::{Miss, Near};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
 
-use crate::accept::forwarded;
 use crate::peer::Peer;
+use crate::peer::forwarded;
 use crate::policy::Policy;
 
 /// Returns the position in [`Policy::routes`] of the route that covers a request; `None` if no route does, or if the

@@ -3,7 +3,7 @@
 //!
 //! Assumes that the client's own fields of these names have been removed.
 
-use super::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
+use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Relayed, Scheme};
 use http::{HeaderMap, HeaderValue, header};
 use std::cell::RefCell;

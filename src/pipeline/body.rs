@@ -1,8 +1,8 @@
 //! The body of every answer, and the record that it carries to its end.
 
 use super::record::Record;
-use crate::accept::reader::Reader;
 use crate::forward::{Cut, ResponseBody};
+use crate::peer::streams::Reader;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use std::pin::Pin;

@@ -3,13 +3,13 @@
 //! Promises that the request it reads is the one that the proxy will forward, or none: every fact is named, in one way,
 //! by a trusted proxy. Leaves the deciding to the pipeline, which has one way to decide for all requests.
 
-use crate::accept::forwarded;
 use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::denial::{Denial, Malformed};
 use crate::forward::Proof;
 use crate::forward::foreign::{self, Kind};
-use crate::forward::outgoing::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
+use crate::forward::outgoing;
+use crate::peer::forwarded::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
 use crate::respond::{self, Format, Ways};

@@ -12,7 +12,6 @@ pub(crate) mod unreadable;
 
 pub(crate) use body::Body;
 
-use crate::accept::Connection;
 use crate::authenticate::Shown;
 use crate::authority::{Compat, Endpoint, take_back, take_back_access};
 use crate::authorize::{self, Permit};
@@ -20,6 +19,7 @@ use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::{self, Answer, Inbound, Meter, Prepared, Proof, RequestBody, Target, Told};
 use crate::limit::{self, Asker, Standing};
+use crate::peer::Connection;
 use crate::peer::Scheme;
 use crate::policy::{Handler, Policy, Route};
 use crate::respond::compat::Heard;

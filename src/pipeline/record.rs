@@ -5,7 +5,6 @@
 
 use super::access_log::{self, Line};
 use super::forward_auth::{Manner, Original};
-use crate::accept::{Connection, forwarded};
 use crate::authenticate::{Access, Principal, Refused, Sources, credential};
 use crate::authorize::Permit;
 use crate::clock::Now;
@@ -16,6 +15,7 @@ use crate::forward::{Broken, Cut, Destination, Meter, Notes};
 use crate::limit::Standing;
 use crate::metrics::Outcome;
 use crate::peer::{Caller, Relayed};
+use crate::peer::{Connection, forwarded};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy, Route};
 use crate::recent;
@@ -200,7 +200,7 @@ impl Record {
         if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
             return;
         }
-        if !recorder.wants(denial.is_some(), self.worker.tick()) {
+        if !recorder.wants(denial.is_some(), self.connection.tick()) {
             return;
         }
         // A request of HTTP/1.0 that names no host is nothing that could be asked again.
@@ -504,7 +504,7 @@ impl Drop for Record {
             let trace_id = self.trace_id();
             worker.log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.plan().style, lines));
         }
-        self.connection.pulse.request_ends(worker.tick());
+        self.connection.pulse.request_ends(self.connection.tick());
     }
 }
 

@@ -2,10 +2,10 @@
 //! arrive in time.
 
 use super::access_log::{self, Line};
-use crate::accept::Connection;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::X_REQUEST_ID;
+use crate::peer::Connection;
 use crate::peer::Peer;
 use crate::plan::AccessLog;
 use crate::respond::{self, Format};

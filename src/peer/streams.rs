@@ -5,11 +5,9 @@
 //! keep a deadline of its own: the core's sweep does, and the task of the stream ends when the sweep gives it up. The HTTP
 //! library then sends RST_STREAM(CANCEL).
 
-use super::connection::Connection;
-use super::pulse::Tick;
+use super::coarse::Tick;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -178,45 +176,35 @@ impl Streams {
     }
 }
 
-/// The executor of the HTTP/2 streams of one connection: this core.
-#[derive(Clone, Debug)]
-pub(crate) struct OfConnection(pub(super) Rc<Connection>);
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for OfConnection {
-    fn execute(&self, future: F) {
-        let connection = self.0.clone();
-        // Pinned here: pinned inside the task, it would take its room twice.
-        let future = Box::pin(future);
-        tokio::task::spawn_local(async move {
-            let place = Place::enter(&connection.streams);
-            // Dropped before its place is free again.
-            let mut future = future;
-            poll_fn(|cx| {
-                if place.reader.poll_given_up(cx) {
-                    return Poll::Ready(());
-                }
-                place.streams.current.set(Some(place.index));
-                let polled = future.as_mut().poll(cx);
-                place.streams.current.set(None);
-                polled
-            })
-            .await;
-        });
-    }
-}
-
 /// The place of one stream, free again when it is dropped.
-struct Place<'s> {
+pub(crate) struct Place<'s> {
     streams: &'s Streams,
     index: usize,
     reader: Rc<Reader>,
 }
 
 impl<'s> Place<'s> {
-    fn enter(streams: &'s Streams) -> Self {
+    /// Takes a place among the streams of a connection.
+    pub(crate) fn enter(streams: &'s Streams) -> Self {
         let index = streams.enter();
         let reader = streams.readers.borrow()[index].clone();
         Self { streams, index, reader }
+    }
+
+    /// Polls the stream's task, unless the stream was given up: then it ends at once. During the poll, the stream is
+    /// [`Streams::current`].
+    pub(crate) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        task: impl FnOnce(&mut Context<'_>) -> Poll<()>,
+    ) -> Poll<()> {
+        if self.reader.poll_given_up(cx) {
+            return Poll::Ready(());
+        }
+        self.streams.current.set(Some(self.index));
+        let polled = task(cx);
+        self.streams.current.set(None);
+        polled
     }
 }
 

@@ -3,13 +3,20 @@
 //! What `X-Forwarded-*` and `Forwarded` say is believed when the connection's other end is in
 //! `[server] trusted_proxies`, and from nobody else.
 
+use super::{Caller, Peer, Relayed, Scheme};
 use crate::config::units::Cidr;
-use crate::forward::outgoing::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
-use crate::peer::{Caller, Peer, Relayed, Scheme};
 use crate::route::host::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};
 
+/// `X-Forwarded-For`.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `X-Forwarded-Proto`.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// `X-Forwarded-Host`.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `X-Forwarded-Port`.
+pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// Maximum number of addresses kept of a chain, from the right: a client can write as many as a head holds, but real
 /// chains have only a few.
 const CHAIN_MAX: usize = 32;

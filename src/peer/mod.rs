@@ -1,5 +1,14 @@
 //! Who is at the other end: what a connection established before any request, and what a request may add.
 
+mod coarse;
+mod connection;
+pub mod forwarded;
+pub(crate) mod pulse;
+pub(crate) mod streams;
+
+pub(crate) use coarse::{CoreState, Tick, ticks};
+pub(crate) use connection::Connection;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 /// `http` or `https`, as the client sees it.
@@ -51,7 +60,7 @@ pub struct Peer {
 }
 
 /// Who sends a request: the peer itself, or whom a trusted proxy names. Made by
-/// [`crate::accept::forwarded`] alone.
+/// [`forwarded`] alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address: what limits count and logs name.
@@ -62,7 +71,7 @@ pub struct Caller {
     pub by_trusted_proxy: bool,
 }
 
-/// A trusted proxy's account of the request that it forwards: read once, by [`crate::accept::forwarded`] alone, and the
+/// A trusted proxy's account of the request that it forwards: read once, by [`forwarded`] alone, and the
 /// source of every field in which an upstream reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {

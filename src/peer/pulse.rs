@@ -1,9 +1,10 @@
 //! What a connection is waiting for, and since when.
 //!
-//! One sweep a core (see [`crate::worker`]) keeps all deadlines: it looks at every pulse a few times a second, so that a
+//! One sweep a core (see `accept::core`) keeps all deadlines: it looks at every pulse a few times a second, so that a
 //! request starts no timer and reads no clock. A deadline passes up to two [`SWEEP`]s late and never early.
 
-use crate::accept::reader::Pace;
+use super::coarse::Tick;
+use super::streams::Pace;
 use std::cell::Cell;
 use std::fmt;
 use std::task::{Context, Waker};
@@ -11,14 +12,6 @@ use std::time::Duration;
 
 /// How often a core looks at its connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(250);
-
-/// Milliseconds on a core's own coarse clock, which its sweep advances.
-pub(crate) type Tick = u64;
-
-/// A span on the coarse clock.
-pub(crate) fn ticks(duration: Duration) -> Tick {
-    Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX)
-}
 
 /// What a connection must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,243 @@
+//! One core: it supervises its connections, keeps their deadlines and drains.
+
+use super::handshake::TlsLog;
+use super::stream_executor::StreamExecutor;
+use crate::clock::Now;
+use crate::denial::{Denial, Malformed};
+use crate::peer::pulse::{Order, Overdue, Patience, SWEEP};
+use crate::peer::streams::Pace;
+use crate::peer::{Connection, CoreState, Tick, ticks};
+use crate::pipeline::unreadable;
+use crate::plan::Plan;
+use crate::route::HeadBounds;
+use crate::worker::Worker;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioTimer;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// How long a connection that is about to close waits for a request that is on its way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// One core and its connections.
+pub(super) struct Core {
+    /// The resources that requests borrow.
+    pub(super) worker: Rc<Worker>,
+    /// What connections read of the core.
+    pub(super) state: Rc<CoreState>,
+    http1: http1::Builder,
+    connections: RefCell<Vec<Weak<Connection>>>,
+    open: Cell<usize>,
+    started: Instant,
+    draining: Cell<bool>,
+    tls_log: TlsLog,
+    drain_wakers: RefCell<Vec<Waker>>,
+    emptied: Notify,
+}
+
+impl Core {
+    /// A core without connections.
+    pub(super) fn new(worker: Worker) -> Self {
+        let plan = *worker.plan();
+        Self {
+            worker: Rc::new(worker),
+            state: Rc::new(CoreState::new(plan.body_timeout)),
+            http1: http1_settings(&plan),
+            connections: RefCell::new(Vec::new()),
+            open: Cell::new(0),
+            started: Instant::now(),
+            draining: Cell::new(false),
+            tls_log: TlsLog::default(),
+            drain_wakers: RefCell::new(Vec::new()),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// How connections of HTTP/1.1 are served.
+    pub(super) fn http1(&self) -> &http1::Builder {
+        &self.http1
+    }
+
+    /// How a connection of HTTP/2 is served.
+    pub(super) fn http2(&self, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
+        http2_settings(self.worker.plan(), executor)
+    }
+
+    /// The failures of TLS that were logged lately.
+    pub(super) fn tls_log(&self) -> &TlsLog {
+        &self.tls_log
+    }
+
+    /// The coarse clock that deadlines of connections are kept by.
+    pub(super) fn tick(&self) -> Tick {
+        self.state.tick.get()
+    }
+
+    /// A connection was accepted.
+    pub(super) fn opened(&self, connection: &Rc<Connection>) {
+        self.worker.counters().connections_accepted.add(1);
+        self.open.set(self.open.get() + 1);
+        self.worker.counters().connections_open.add(1);
+        self.connections.borrow_mut().push(Rc::downgrade(connection));
+        if self.draining.get() {
+            connection.pulse.command(Order::Drain, self.state.tick.get());
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn closed(&self) {
+        self.open.set(self.open.get() - 1);
+        self.worker.counters().connections_open.sub(1);
+        if self.open.get() == 0 {
+            self.emptied.notify_one();
+        }
+    }
+
+    /// Counts a connection that was closed because something did not come in time.
+    pub(super) fn overdue(&self, overdue: Overdue) {
+        match overdue {
+            Overdue::Head => self.worker.counters().head_timeouts.add(1),
+            Overdue::Idle => self.worker.counters().idle_timeouts.add(1),
+            Overdue::Reader => self.worker.counters().reader_timeouts.add(1),
+            Overdue::Drain => self.worker.counters().drain_timeouts.add(1),
+            // Nobody was late: the connection was about to close, and no request came.
+            Overdue::Farewell => {}
+        }
+    }
+
+    /// Logs and counts bytes that were not HTTP. Returns the answer to them, where they deserve one.
+    pub(super) fn unreadable(&self, connection: &Connection, error: &hyper::Error) -> Option<Box<[u8]>> {
+        let denial = match (error.is_parse_too_large(), error.is_parse()) {
+            (true, _) => Denial::HeadersTooLarge,
+            (false, true) => Denial::BadRequest(Malformed::Target),
+            (false, false) => return None,
+        };
+        Some(unreadable::refuse(&self.worker, connection, denial, &error.to_string()))
+    }
+
+    /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
+    pub(super) fn slow_head(&self, connection: &Connection) -> Box<[u8]> {
+        let detail = "the head of the request took longer than header_timeout";
+        unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
+    }
+
+    /// From now on each answer of HTTP/1.1 is its connection's last.
+    pub(super) fn announce_end(&self) {
+        self.state.is_closing.set(true);
+    }
+
+    /// Whether the core takes no new connections. Otherwise the task of `cx` is woken when that begins.
+    pub(super) fn is_draining(&self, cx: &Context<'_>) -> bool {
+        if !self.draining.get() {
+            let mut wakers = self.drain_wakers.borrow_mut();
+            if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+        }
+        self.draining.get()
+    }
+
+    /// Lets connections finish what they do, for as long as the plan says; then closes them.
+    pub(super) async fn drain(&self) {
+        self.draining.set(true);
+        self.drain_wakers.take().into_iter().for_each(Waker::wake);
+        self.command_all(Order::Drain);
+        // Accept loops take what is in the kernel's queue first: let them have their turn.
+        tokio::task::yield_now().await;
+        if tokio::time::timeout(self.worker.plan().drain, self.until_empty()).await.is_err() {
+            self.command_all(Order::Close(Overdue::Drain));
+            // Connections that are ordered closed end at their next turn; one second is ample.
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;
+        }
+        self.worker.flush_log();
+    }
+
+    async fn until_empty(&self) {
+        while self.open.get() > 0 {
+            self.emptied.notified().await;
+        }
+    }
+
+    fn command_all(&self, order: Order) {
+        for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
+            connection.pulse.command(order, self.state.tick.get());
+        }
+    }
+
+    /// Looks after deadlines, idle upstream connections and the log, a few times a second.
+    pub(super) async fn sweep(self: Rc<Self>) {
+        // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
+        let late = |duration: Duration| ticks(duration.saturating_add(SWEEP));
+        let pace = Pace {
+            grace: late(self.worker.plan().body_timeout),
+            bytes_per_second: self.worker.plan().min_rate,
+        };
+        let patience = Patience {
+            head: late(self.worker.plan().header_timeout),
+            idle: late(self.worker.plan().idle_timeout),
+            farewell: late(FAREWELL),
+            pace,
+        };
+        let mut interval = tokio::time::interval(SWEEP);
+        loop {
+            interval.tick().await;
+            let now = Now::read();
+            let tick = ticks(now.steady.saturating_duration_since(self.started));
+            self.state.tick.set(tick);
+            self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
+                Some(connection) => {
+                    connection.pulse.examine(tick, patience);
+                    let given_up = connection.streams.examine(tick, pace);
+                    if given_up > 0 {
+                        self.worker.counters().stream_reader_timeouts.add(given_up);
+                    }
+                    true
+                }
+                None => false,
+            });
+            self.worker.sweep(now, tick);
+        }
+    }
+}
+
+/// hyper's own bounds stand a little above ours, so that ours answer with a reason and its own are the last resort.
+fn http1_settings(plan: &Plan) -> http1::Builder {
+    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
+    let mut http1 = http1::Builder::new();
+    http1
+        .timer(TokioTimer::new())
+        // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
+        .header_read_timeout(None)
+        .max_headers(header_count + 1)
+        .max_buf_size((header_bytes + header_bytes / 4).max(8192 + 512));
+    http1
+}
+
+/// The bounds on the heads that the library takes: wider where other proxies may ask for verdicts.
+fn head_bounds(plan: &Plan) -> HeadBounds {
+    let bounds = HeadBounds { header_count: plan.header_count, header_bytes: plan.header_size };
+    if plan.is_asked { bounds.of_question() } else { bounds }
+}
+
+fn http2_settings(plan: &Plan, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
+    let mut http2 = http2::Builder::new(executor);
+    http2
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(plan.streams)
+        // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
+        .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
+        // Envoy's advice for the edge: what one stream, and one connection, may make us hold.
+        .initial_stream_window_size(64 * 1024)
+        .initial_connection_window_size(1024 * 1024)
+        .max_send_buf_size(64 * 1024)
+        // Rapid reset (CVE-2023-44487) and its kin end the connection after so many.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(64)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    http2
+}

@@ -1,0 +1,24 @@
+//! The executor of a connection's HTTP/2 streams: the core that accepted the connection.
+
+use crate::peer::Connection;
+use crate::peer::streams::Place;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+
+/// Runs the streams of one connection, each as a task that ends when its client reads too slowly.
+#[derive(Clone, Debug)]
+pub(super) struct StreamExecutor(pub(super) Rc<Connection>);
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
+    fn execute(&self, future: F) {
+        let connection = self.0.clone();
+        // Pinned here: pinned inside the task, it would take its room twice.
+        let future = Box::pin(future);
+        tokio::task::spawn_local(async move {
+            let place = Place::enter(&connection.streams);
+            // Dropped before its place is free again.
+            let mut future = future;
+            poll_fn(|cx| place.poll(cx, |cx| future.as_mut().poll(cx))).await;
+        });
+    }
+}

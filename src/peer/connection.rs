@@ -1,0 +1,132 @@
+//! One connection of a client: the facts and the state that all its requests share.
+
+use super::Peer;
+use super::coarse::{CoreState, Tick};
+use super::pulse::Pulse;
+use super::streams::Streams;
+use http::HeaderValue;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What belongs to one connection and serves all its requests.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+    /// What it waits for, and since when.
+    pub(crate) pulse: Pulse,
+    /// Set on a cleartext listener that redirects: the port to send clients to.
+    pub(crate) redirect: Option<u16>,
+    /// The peer's address as the value of `X-Forwarded-For`.
+    pub(crate) forwarded_for: HeaderValue,
+    /// The last `Forwarded` value, and the host that it was made for: on one connection the host seldom changes.
+    pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    /// Its HTTP/2 streams.
+    pub(crate) streams: Streams,
+    fragment: Cell<bool>,
+    /// The start of the most recent head: all that is known of a request that cannot be parsed.
+    beginning: RefCell<Vec<u8>>,
+    unread: Cell<bool>,
+    http2: Cell<bool>,
+    core: Rc<CoreState>,
+}
+
+impl Connection {
+    pub(crate) fn new(core: Rc<CoreState>, peer: Peer, redirect: Option<u16>) -> Self {
+        let address = HeaderValue::try_from(peer.address.to_string());
+        Self {
+            peer,
+            pulse: Pulse::new(core.tick.get()),
+            redirect,
+            forwarded_for: address.expect("an address is written in visible ASCII"),
+            forwarded: RefCell::new(None),
+            streams: Streams::default(),
+            fragment: Cell::new(false),
+            beginning: RefCell::default(),
+            unread: Cell::new(false),
+            http2: Cell::new(false),
+            core,
+        }
+    }
+
+    /// The core's coarse clock.
+    pub(crate) fn tick(&self) -> Tick {
+        self.core.tick.get()
+    }
+
+    /// Looks at the first bytes of a head for a fragment in the request target, which the HTTP library drops
+    /// without a word: what it leaves is decided on and forwarded alike, but a client that sends one is either
+    /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here, nor one
+    /// of HTTP/2.
+    pub(crate) fn head_begins(&self, bytes: &[u8]) {
+        let line = first_line(bytes);
+        self.fragment.set(line.contains(&b'#'));
+        let mut beginning = self.beginning.borrow_mut();
+        beginning.clear();
+        beginning.extend_from_slice(&line[..line.len().min(BEGINNING)]);
+    }
+
+    /// The start of the most recent head: a part of its first line. Empty over HTTP/2.
+    pub(crate) fn beginning(&self) -> Vec<u8> {
+        self.beginning.borrow().clone()
+    }
+
+    /// Whether the request whose head was just read had a fragment in its target.
+    pub(crate) fn take_fragment(&self) -> bool {
+        self.fragment.take()
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.get()
+    }
+
+    /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
+    pub(crate) fn serves(&self, http2: bool) {
+        self.http2.set(http2);
+        self.pulse.serves(http2, self.tick());
+    }
+
+    /// The longest pause of a body on this connection.
+    pub(crate) fn body_timeout(&self) -> Duration {
+        self.core.body_timeout
+    }
+
+    /// The client is still sending a body that nobody reads: the next answer is the last.
+    pub(crate) fn leaves_body_unread(&self) {
+        self.unread.set(true);
+    }
+
+    /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
+    pub(crate) fn closes_next(&self) -> bool {
+        self.unread.get() || self.pulse.is_leaving() || self.core.is_closing.get()
+    }
+}
+
+/// The request line, or as much of it as is there. Empty lines may stand before it (RFC 9112 section 2.2).
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+/// Bytes of a head's first line that are kept for the log.
+const BEGINNING: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::first_line;
+
+    #[test]
+    fn empty_lines_before_a_request_do_not_hide_its_first_line() {
+        for (bytes, line) in [
+            (&b"GET /#a HTTP/1.1\r\nHost: h\r\n"[..], &b"GET /#a HTTP/1.1\r"[..]),
+            (b"\r\n\r\nGET /#a HTTP/1.1\r\n", b"GET /#a HTTP/1.1\r"),
+            (b"\nGET /#", b"GET /#"),
+            (b"\r\n", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(first_line(bytes), line, "{}", bytes.escape_ascii());
+        }
+    }
+}
