@@ -4,12 +4,15 @@
 //! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
 //! of the policy to say. `docs/reference.md` tells operators what each key does.
 
-use super::schema::OneOrMany;
-use super::shown;
-use super::units::{
-    ByteSize, Cidr, Duration, Listen, Rate, Secret, named_lists, named_tables, named_texts, networks,
-    one_or_many, optional_one_or_many, optional_table, optional_text, table, tables, text,
+use super::network::{Cidr, Listen, networks};
+use super::reading::{
+    named_lists, named_tables, named_texts, one_or_many, optional_one_or_many, optional_table, optional_text,
+    table, tables, text,
 };
+use super::schema::OneOrMany;
+use super::secret::Secret;
+use super::shown;
+use super::units::{ByteSize, Duration, Rate};
 use schemars::JsonSchema;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};

@@ -8,10 +8,13 @@ mod environment;
 pub mod file;
 mod known;
 mod layer;
+pub mod network;
 pub mod place;
+mod reading;
 #[cfg(test)]
 mod reference;
 pub mod schema;
+pub mod secret;
 mod shown;
 pub(crate) mod stable_file;
 mod syntax;
@@ -277,7 +280,7 @@ mod tests {
         .unwrap();
         let [first, second] = loaded.file.issuer.as_slice() else { panic!("two issuers") };
         assert_eq!((first.issuer.as_str(), first.kid.as_deref()), ("a", Some("k")));
-        assert_eq!(first.secret, Some(units::Secret::Literal("007".to_owned())), "no digit is lost");
+        assert_eq!(first.secret, Some(secret::Secret::Literal("007".to_owned())), "no digit is lost");
         assert_eq!((second.issuer.as_str(), second.audience.join(" ").as_str()), ("b", "1 x"));
         let place = |key: &str| loaded.places.of(key).to_string();
         assert_eq!(place("issuer[0].secret"), "environment variable PORTCULLIS_ISSUER__0__SECRET");

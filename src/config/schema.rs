@@ -6,7 +6,9 @@
 
 use super::file::{File, Fresh, Literal, RoleLimit, Source, TlsVersion};
 use super::layer;
-use super::units::{ByteSize, Cidr, Duration, Listen, Rate, Secret};
+use super::network::{Cidr, Listen};
+use super::secret::Secret;
+use super::units::{ByteSize, Duration, Rate};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};

@@ -3,7 +3,9 @@
 //! What is written here reads again as the same value. Only a secret does not: it is never written, not even its length.
 
 use super::file::{Fresh, Literal, RoleLimit, Source, TlsVersion};
-use super::units::{ByteSize, Cidr, Duration, Listen, Rate, Secret};
+use super::network::{Cidr, Listen};
+use super::secret::Secret;
+use super::units::{ByteSize, Duration, Rate};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 

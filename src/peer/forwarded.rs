@@ -4,7 +4,7 @@
 //! `[server] trusted_proxies`, and from nobody else.
 
 use super::{Caller, Peer, Relayed, Scheme};
-use crate::config::units::Cidr;
+use crate::config::network::Cidr;
 use crate::route::host::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::net::{IpAddr, SocketAddr};

@@ -18,7 +18,7 @@ pub use waivers::{Sifted, Waived, Waivers};
 use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::Rule;
-use crate::config::units::Cidr;
+use crate::config::network::Cidr;
 use crate::denial::Denial;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};

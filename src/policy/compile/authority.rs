@@ -8,7 +8,7 @@ use crate::authority::{
 };
 use crate::config::file::{self, AuthoritySection, File, RoleLimit, SameSite};
 use crate::config::place::nearest;
-use crate::config::units::Secret;
+use crate::config::secret::Secret;
 use crate::keyring::{Absent, Keyring, Schedule};
 use crate::route::PathPattern;
 use http::HeaderName;

@@ -2,7 +2,7 @@
 
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
-use crate::config::units::Secret;
+use crate::config::secret::Secret;
 use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};

@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::config::file::{File, RouteSection, SameSite};
-use crate::config::units::Secret;
+use crate::config::secret::Secret;
 use crate::policy::compile::Faults;
 use crate::policy::compile::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;

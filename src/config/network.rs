@@ -1,0 +1,202 @@
+//! Networks, and addresses to listen on.
+
+use super::reading::{OneOrMany, from_text};
+use serde::Deserialize;
+use serde::de::Deserializer;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+from_text!(Cidr, Address);
+
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Cidr {
+    /// Whether the address is in the network. An IPv4 address mapped into IPv6 is the IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let host_bits = 32 - u32::from(self.prefix);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let host_bits = 128 - u32::from(self.prefix);
+                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
+    /// Whether every address of a family is in it.
+    pub const fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: String| {
+            format!("{text:?}: {what}; want a network such as 10.0.0.0/8 or 2001:db8::/32, or one address")
+        };
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong("no address".to_owned()))?;
+        let address = address.to_canonical();
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(prefix) => prefix
+                .parse::<u8>()
+                .ok()
+                .filter(|n| *n <= bits && prefix.bytes().all(|b| b.is_ascii_digit()))
+                .ok_or_else(|| wrong(format!("a prefix is 0 to {bits}")))?,
+        };
+        let network = mask(address, prefix);
+        if network != address {
+            return Err(format!(
+                "{text:?}: bits of the address behind its prefix; want \"{network}/{prefix}\" for the network, or \"{address}\" for the one address"
+            ));
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+fn mask(address: IpAddr, prefix: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V4((v4.to_bits() & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            IpAddr::V6((v6.to_bits() & mask).into())
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Reads a list of networks, or one network.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    deserializer.deserialize_any(OneOrMany("a network or a list of networks", PhantomData))
+}
+
+/// Addresses to listen on: one, several, or (`""`) none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listen(Vec<SocketAddr>);
+
+impl Listen {
+    /// The addresses.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.0
+    }
+
+    pub(super) fn on(address: &str) -> Self {
+        Self(address.parse().into_iter().collect())
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let addresses = deserializer
+            .deserialize_any(OneOrMany("an address with a port, or a list of them", PhantomData))?;
+        Ok(Self(addresses.into_iter().filter_map(|Address(address)| address).collect()))
+    }
+}
+
+/// An address to listen on, or the empty text.
+#[derive(Debug)]
+struct Address(Option<SocketAddr>);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let number = |port: &str| port.parse::<u16>().is_ok();
+        text.parse().map(|address| Self(Some(address))).map_err(|_| match text.rsplit_once(':') {
+            None if number(text) => {
+                format!(
+                    "{text:?}: a port without an address; want \"127.0.0.1:{text}\" or \"0.0.0.0:{text}\""
+                )
+            }
+            Some(("" | "*", port)) if number(port) => {
+                format!(
+                    "{text:?}: a port without an address; want \"0.0.0.0:{port}\" or \"[::]:{port}\" for all"
+                )
+            }
+            Some(("localhost", port)) if number(port) => {
+                format!("{text:?}: a name, not an address; want \"127.0.0.1:{port}\"")
+            }
+            _ => format!(
+                "{text:?}: no address with a port; want \"127.0.0.1:8443\", \"[::1]:8443\", or \"\" for none"
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reading::assert_rejected;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn networks_hold_their_addresses_and_no_others() {
+        let holds = |network: &str, address: &str| {
+            network.parse::<Cidr>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.255.255"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.0"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(holds("192.0.2.1", "192.0.2.1"));
+        assert!(!holds("192.0.2.1", "192.0.2.2"));
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1"));
+        assert!(!holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(!holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("::/0", "2001:db8::1"));
+        assert_rejected::<Cidr>(&[
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "::/129",
+            "host",
+            "10.0.0.1/8",
+            "10.0.0/8",
+        ]);
+        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().contains("10.0.0.0/8"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_network_holds_exactly_what_agrees_with_its_prefix(bits in any::<u32>(), other in any::<u32>(), prefix in 0..=32_u8) {
+            let network = Cidr { address: mask(IpAddr::V4(bits.into()), prefix), prefix };
+            prop_assert_eq!(network.to_string().parse(), Ok(network));
+            let agrees = (0..u32::from(prefix)).all(|i| (bits ^ other) >> (31 - i) & 1 == 0);
+            prop_assert_eq!(network.contains(IpAddr::V4(other.into())), agrees);
+        }
+
+        #[test]
+        fn no_text_makes_a_parser_panic(text in ".*") {
+            let _ = (text.parse::<Cidr>(), text.parse::<Address>().is_ok());
+        }
+    }
+}
