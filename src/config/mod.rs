@@ -20,6 +20,7 @@ pub(crate) mod stable_file;
 mod syntax;
 mod typed;
 pub mod units;
+pub mod values;
 
 pub use place::Places;
 
@@ -474,7 +475,7 @@ mod tests {
     #[test]
     fn versions_without_quotes_are_read_as_they_are_written() {
         let file = read("[tls]\nmin_version = 1.3\n[[issuer]]\nkid = 2026-01-01\n", &[]).unwrap().file;
-        assert_eq!(file.tls.unwrap().min_version, file::TlsVersion::Tls13);
+        assert_eq!(file.tls.unwrap().min_version, values::TlsVersion::Tls13);
         assert_eq!(file.issuer[0].kid.as_deref(), Some("2026-01-01"));
     }
 

@@ -4,11 +4,12 @@
 //! It knows what a table may hold and how a value is written. What refers to nothing or contradicts itself is for
 //! `check` to say. It is stricter than the reader in one thing: text stands in quotes.
 
-use super::file::{File, Fresh, Literal, RoleLimit, Source, TlsVersion};
+use super::file::File;
 use super::layer;
 use super::network::{Cidr, Listen};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration, Rate};
+use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -225,7 +226,7 @@ written_as! {
         "pattern": "^(true|false|[0-9]+(ms|s|m|h|d))$",
     });
     Literal: json_schema!({ "type": ["string", "integer", "boolean"] });
-    Source: json_schema!({
+    TokenSource: json_schema!({
         "anyOf": [{ "enum": ["header", "cookie", "query"] }, named("header"), named("query")],
     });
 }

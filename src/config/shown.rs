@@ -2,10 +2,10 @@
 //!
 //! What is written here reads again as the same value. Only a secret does not: it is never written, not even its length.
 
-use super::file::{Fresh, Literal, RoleLimit, Source, TlsVersion};
 use super::network::{Cidr, Listen};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration, Rate};
+use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -159,7 +159,7 @@ impl Serialize for Fresh {
     }
 }
 
-impl Serialize for Source {
+impl Serialize for TokenSource {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Header => serializer.serialize_str("header"),

@@ -1,8 +1,8 @@
 //! What is shown is what was read, from where it was read, and no secret.
 
 use super::*;
-use crate::config::file::Literal;
 use crate::config::shown::MASK;
+use crate::config::values::Literal;
 use crate::config::{environment, load_text};
 use proptest::prelude::*;
 use std::path::PathBuf;

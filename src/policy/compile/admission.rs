@@ -4,7 +4,8 @@ use super::Faults;
 use super::trust::is_ours;
 use crate::authenticate::Sources;
 use crate::authority::Terms;
-use crate::config::file::{self, RouteSection, Source};
+use crate::config::file::{self, RouteSection};
+use crate::config::values::TokenSource;
 use http::HeaderName;
 
 /// Where a route's tokens may come from.
@@ -24,15 +25,15 @@ pub(super) fn sources(
     for (index, source) in list.iter().enumerate() {
         let key = format!("{key}.sources[{index}]");
         match source {
-            Source::Header => sources.header = true,
-            Source::Cookie => {
+            TokenSource::Header => sources.header = true,
+            TokenSource::Cookie => {
                 sources.cookie = true;
                 if terms.is_none_or(|terms| terms.cookies.is_none()) {
                     let hint = "[authority] cookies = true, or no \"cookie\" here";
                     faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
                 }
             }
-            Source::Query(name) => {
+            TokenSource::Query(name) => {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
                 if name.is_empty() || !name.bytes().all(plain) {
                     let hint = "letters, digits, '_' and '-'";
@@ -46,7 +47,7 @@ pub(super) fn sources(
                 );
                 sources.query = Some(name.as_str().into());
             }
-            Source::Named(name) => match name.parse::<HeaderName>() {
+            TokenSource::Named(name) => match name.parse::<HeaderName>() {
                 Ok(name) if !is_ours(&name) => named.push(name),
                 Ok(_) | Err(_) => {
                     let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
@@ -85,7 +86,9 @@ pub(super) fn person(key: &str, table: &RouteSection, terms: Option<&Terms>, fau
             hint,
         );
     }
-    if table.login.is_some() && table.sources.as_ref().is_some_and(|list| !list.contains(&Source::Cookie)) {
+    if table.login.is_some()
+        && table.sources.as_ref().is_some_and(|list| !list.contains(&TokenSource::Cookie))
+    {
         // Whoever logged in would be sent to the login page again, and from there back, for ever.
         let hint = "\"cookie\" among the sources, or no login";
         faults.fault(

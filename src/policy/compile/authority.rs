@@ -6,9 +6,10 @@ use crate::authenticate::{Algorithm, CookieNames, ED25519, Revoked};
 use crate::authority::{
     Client, ClientSecret, Compat, Cookies, Endpoint, RESERVED_CLAIMS, StoreLocation, Terms,
 };
-use crate::config::file::{self, AuthoritySection, File, RoleLimit, SameSite};
+use crate::config::file::{self, AuthoritySection, File, SameSite};
 use crate::config::place::nearest;
 use crate::config::secret::Secret;
+use crate::config::values::RoleLimit;
 use crate::keyring::{Absent, Keyring, Schedule};
 use crate::route::PathPattern;
 use http::HeaderName;

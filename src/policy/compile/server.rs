@@ -3,6 +3,7 @@
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
 use crate::config::secret::Secret;
+use crate::config::values::TlsVersion;
 use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
@@ -217,8 +218,8 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
     let certificate = certificate::compile(file, faults);
     private::state(file, faults);
     let min_version = match tls.min_version {
-        file::TlsVersion::Tls12 => MinVersion::Tls12,
-        file::TlsVersion::Tls13 => MinVersion::Tls13,
+        TlsVersion::Tls12 => MinVersion::Tls12,
+        TlsVersion::Tls13 => MinVersion::Tls13,
     };
     let human = match file.log.format {
         file::LogFormat::Human => true,

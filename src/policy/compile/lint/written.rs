@@ -1,8 +1,9 @@
 //! Finds settings that are valid but probably not intended.
 
 use super::Subject;
-use crate::config::file::{File, Literal};
+use crate::config::file::File;
 use crate::config::place::nearest;
+use crate::config::values::Literal;
 use crate::policy::compile::Faults;
 use crate::route::known_methods;
 

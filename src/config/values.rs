@@ -1,0 +1,170 @@
+//! Values of single keys that have a form of their own.
+
+use super::reading::text;
+use super::units::Duration;
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+use std::collections::BTreeMap;
+
+/// `[tls] min_version`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// `"1.2"`
+    Tls12,
+    /// `"1.3"`
+    Tls13,
+}
+
+impl<'de> Deserialize<'de> for TlsVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match text(deserializer)?.as_str() {
+            "1.2" => Ok(Self::Tls12),
+            "1.3" => Ok(Self::Tls13),
+            other => Err(de::Error::custom(format!("\"{other}\"; want \"1.2\" or \"1.3\""))),
+        }
+    }
+}
+
+/// `[authority] role_limit`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleLimit {
+    /// All that the account has.
+    All,
+    /// At most so many.
+    AtMost(usize),
+}
+
+impl<'de> Deserialize<'de> for RoleLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = text(deserializer)?;
+        match (text.as_str(), text.parse()) {
+            ("all", _) => Ok(Self::All),
+            (_, Ok(count)) if count > 0 => Ok(Self::AtMost(count)),
+            (_, _) => Err(de::Error::custom(format!("\"{text}\"; want a number of at least 1, or \"all\""))),
+        }
+    }
+}
+
+/// `[[route]] fresh`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fresh {
+    /// Any token.
+    #[default]
+    Any,
+    /// One from a login with a password.
+    Login,
+    /// And at most so long ago.
+    Within(Duration),
+}
+
+impl<'de> Deserialize<'de> for Fresh {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Flag(bool),
+            Text(String),
+        }
+        let wrong = || {
+            de::Error::custom(
+                "no truth value and no duration; want true, false or a duration such as \"10m\"",
+            )
+        };
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Flag(false) => Ok(Self::Any),
+            Written::Flag(true) => Ok(Self::Login),
+            Written::Text(text) => match text.as_str() {
+                "true" => Ok(Self::Login),
+                "false" => Ok(Self::Any),
+                text => text.parse().map(Self::Within).map_err(|_| wrong()),
+            },
+        }
+    }
+}
+
+/// One element of `[[route]] sources`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenSource {
+    /// `Authorization: Bearer`.
+    Header,
+    /// The authority's cookie.
+    Cookie,
+    /// A field of the query.
+    Query(String),
+    /// A header of its own.
+    Named(String),
+}
+
+impl<'de> Deserialize<'de> for TokenSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Word(String),
+            Table(BTreeMap<String, String>),
+        }
+        let wrong = || {
+            de::Error::custom(
+                "no source of tokens; want \"header\", \"cookie\", \"query\", { header = \"X-Api-Token\" } or { query = \"token\" }",
+            )
+        };
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Word(word) => match word.as_str() {
+                "header" => Ok(Self::Header),
+                "cookie" => Ok(Self::Cookie),
+                "query" => Ok(Self::Query("access_token".to_owned())),
+                _ => Err(wrong()),
+            },
+            Written::Table(mut table) => match (table.len(), table.remove("header"), table.remove("query")) {
+                (1, Some(name), None) => Ok(Self::Named(name)),
+                (1, None, Some(name)) => Ok(Self::Query(name)),
+                (_, _, _) => Err(wrong()),
+            },
+        }
+    }
+}
+
+/// A value that a claim is compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Literal {
+    /// Text, or `{parameter}`.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// A truth value.
+    Boolean(bool),
+}
+
+impl<'de> Deserialize<'de> for Literal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Literal;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("text, a whole number or a boolean")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Literal, E> {
+                Ok(Literal::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Literal, E> {
+                Ok(Literal::Integer(number))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Literal, E> {
+                i64::try_from(number)
+                    .map(Literal::Integer)
+                    .map_err(|_| E::custom("a number that is too large"))
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Literal, E> {
+                Ok(Literal::Boolean(flag))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
