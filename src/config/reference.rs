@@ -1,6 +1,7 @@
 //! docs/reference.md tells every key of the file, its default and an example. All three are tried here.
 
-use super::{File, load_text};
+use super::file::File;
+use super::load_text;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

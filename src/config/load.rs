@@ -1,0 +1,185 @@
+//! Reading a policy: the layers over one another, then the types out of them.
+
+use super::file::File;
+use super::layer::{self, Excess, Merging};
+use super::place::{self, Places};
+use super::stable_file::{self, Unreadable};
+use super::units::ByteSize;
+use super::{environment, syntax, typed};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use toml_edit::ImDocument;
+
+/// The largest policy that is read. Ten thousand routes with as many test cases have a third of it.
+const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
+
+/// A file that was read, and what is needed to speak of it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub file: File,
+    /// Where it says so.
+    pub places: Places,
+    /// The folder that paths in it are relative to.
+    pub base: PathBuf,
+    /// The values that the environment gave, each with its variable.
+    pub(super) overrides: BTreeMap<String, String>,
+}
+
+/// Reads a policy file, with the environment of this process over it.
+///
+/// # Errors
+/// All its faults.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
+    match survey(path) {
+        (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Reads what can be read of a policy file, and tells what cannot: so that what is wrong with the rest of it can be told
+/// at the same time. What is read of a file with faults is not to be served.
+pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let name = path.display().to_string();
+    let text = match read(&name, path) {
+        Ok(text) => text,
+        Err(faults) => return (None, faults),
+    };
+    let base = path.parent().map(Path::to_owned).unwrap_or_default();
+    let (variables, mut faults) = variables(std::env::vars_os());
+    let (loaded, more) = survey_text(&name, text, base, variables);
+    faults.extend(more);
+    (loaded, faults)
+}
+
+/// The variables that are ours. One that is not text is a fault: it would be an override that silently does not hold.
+pub(super) fn variables(
+    all: impl Iterator<Item = (OsString, OsString)>,
+) -> (Vec<(String, String)>, Vec<Diagnostic>) {
+    let (mut variables, mut faults) = (Vec::new(), Vec::new());
+    for (name, value) in all {
+        let shown = name.to_string_lossy().into_owned();
+        if !shown.starts_with(environment::PREFIX) {
+            continue;
+        }
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => variables.push((name, value)),
+            _ if environment::is_service_link(&shown) => {}
+            _ => {
+                faults.push(environment::fault(&shown, "not_utf8", "not UTF-8".to_owned(), "text in UTF-8"));
+            }
+        }
+    }
+    (variables, faults)
+}
+
+fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
+    let place = Place::File(name.to_owned());
+    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint: hint.to_owned() }
+}
+
+/// The text of a file.
+fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
+    let bytes = stable_file::read(path, FILE_MAX)
+        .map_err(|Unreadable { found, hint }| vec![of_file(name, "cannot_read", found, hint)])?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(&error.as_bytes()[..good]);
+        let found = format!("not UTF-8 at byte {good}");
+        let mut fault = of_file(name, "cannot_read", found, "a text file in UTF-8, as TOML is");
+        fault.place = place::at_offset(name, &text, good);
+        vec![fault]
+    })
+}
+
+/// Reads a policy from text, with the variables of an environment over it.
+///
+/// # Errors
+/// All its faults.
+pub fn load_text(
+    name: &str,
+    text: String,
+    base: PathBuf,
+    variables: Vec<(String, String)>,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    match survey_text(name, text, base, variables) {
+        (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Reads what can be read of a policy's text, and tells what cannot: so that what is wrong with the rest of it can be
+/// told as well.
+pub fn survey_text(
+    name: &str,
+    text: String,
+    base: PathBuf,
+    variables: Vec<(String, String)>,
+) -> (Option<Loaded>, Vec<Diagnostic>) {
+    let (document, value, environment) = match layered(name, text, variables) {
+        Ok(layers) => layers,
+        Err(faults) => return (None, faults),
+    };
+    let places = Places::new(name, document, environment.keys);
+    let mut faults = environment.faults;
+    let (file, more) = typed::typed(value, &places);
+    faults.extend(more);
+    faults.sort_by_key(|fault| fault.order());
+    (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
+}
+
+/// The text, and what it and the environment say together, before anything is made of it.
+fn layered(
+    name: &str,
+    text: String,
+    variables: Vec<(String, String)>,
+) -> Result<(ImDocument<String>, Value, environment::Environment), Vec<Diagnostic>> {
+    if let Some((offset, excess)) = layer::excess(&text) {
+        return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
+    }
+    // The parser's message is told without the line that it is about, which may hold a secret.
+    let document = ImDocument::parse(text.clone()).map_err(|error| {
+        let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+        let stopped = error.span().map_or(0, |span| span.start);
+        let syntax = syntax::explain(&text, stopped, &message);
+        let mut fault = of_file(name, "bad_toml", syntax.found, &syntax.hint);
+        fault.place = place::at_offset(name, &text, syntax.offset);
+        vec![fault]
+    })?;
+    let written = layer::of_table(document.as_table(), &text, 0).map_err(|excess| {
+        let place = match excess {
+            Excess::Name(_, Some(offset)) => place::at_offset(name, &text, offset),
+            Excess::Name(_, None) | Excess::Depth | Excess::Values => Place::File(name.to_owned()),
+        };
+        vec![too_much(place, excess)]
+    })?;
+    let environment = environment::read(variables, &written, &text);
+    // Merging copies both: a large file is not copied for an environment that says nothing.
+    let merged = match environment.layer.is_empty() {
+        true => written,
+        false => written.merge_over(environment.layer.clone()),
+    };
+    let value = figment::value::Value::from(merged).deserialize::<Value>();
+    let value = value.map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
+    Ok((document, value, environment))
+}
+
+fn too_much(place: Place, excess: Excess) -> Diagnostic {
+    let (id, found, hint) = match excess {
+        Excess::Depth => ("too_deep", "nested deeper than any key of a policy".to_owned(), String::new()),
+        Excess::Values => (
+            "too_large",
+            format!("more keys, tables and elements of lists than are read: over {}", layer::VALUES_MAX),
+            "fewer routes with wider patterns, or several gateways".to_owned(),
+        ),
+        Excess::Name(bytes, _) => (
+            "long_key",
+            format!("a key of {bytes} bytes"),
+            format!("a name of at most {} bytes", layer::NAME_MAX),
+        ),
+    };
+    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint }
+}
