@@ -6,9 +6,9 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use portcullis::clock::Now;
 use portcullis::config::load_text;
 use portcullis::diagnostic::Severity;
-use portcullis::explain::case;
 use portcullis::keyring::Absent;
 use portcullis::policy::{Compiled, compile};
+use portcullis::review::{cases, lint};
 use std::fmt::Write;
 use std::hint::black_box;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn policy(expecting: Expecting) -> String {
 
 fn compiled(text: String) -> Compiled {
     let loaded = load_text("gateway.toml", text, ".".into(), Vec::new()).expect("it can be read");
-    compile(&loaded, Absent::Pretend).expect("it can be obeyed")
+    lint(&loaded, compile(&loaded, Absent::Pretend).expect("it can be obeyed"))
 }
 
 fn benches(c: &mut Criterion) {
@@ -75,7 +75,7 @@ fn benches(c: &mut Criterion) {
         let Compiled { policy, cases, .. } = compiled(policy(expecting));
         group.bench_function(format!("tests_of_{name}_run"), |b| {
             b.iter(|| {
-                let failed = case::failures(black_box(&policy), &cases, Severity::Fault, Now::read());
+                let failed = cases::failures(black_box(&policy), &cases, Severity::Fault, Now::read());
                 assert!(failed.is_empty(), "{}", failed[0]);
             });
         });
@@ -84,7 +84,7 @@ fn benches(c: &mut Criterion) {
     group.bench_function("failing_tests_run_and_explained", |b| {
         b.iter_batched(
             || cases.clone(),
-            |cases| case::run(black_box(&policy), cases, Now::read(), case::EXPLAINED_MAX),
+            |cases| cases::run(black_box(&policy), cases, Now::read(), cases::EXPLAINED_MAX),
             BatchSize::PerIteration,
         );
     });

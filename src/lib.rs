@@ -24,8 +24,8 @@
 //! # Around it
 //!
 //! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
-//! - [`explain`] decides about a request that nobody sent, by the code that serves: for people, for the policy's own
-//!   tests, for reviews.
+//! - [`explain`] decides about a request that nobody sent, by the code that serves.
+//! - [`review`] judges a whole policy through it: findings, the policy's own tests, odd spellings, comparisons.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
@@ -61,6 +61,7 @@ pub mod keyring;
 pub mod plan;
 pub mod policy;
 pub mod recent;
+pub mod review;
 pub mod store;
 pub mod tls;
 pub(crate) mod worker;

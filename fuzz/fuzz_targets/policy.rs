@@ -6,8 +6,9 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::keyring::Absent;
 use portcullis::config::{Loaded, survey_text};
 use portcullis::diagnostic::{Diagnostic, Place};
-use portcullis::explain::{Question, explain, verdict};
-use portcullis::policy::{Policy, compile};
+use portcullis::explain::{explain, verdict};
+use portcullis::policy::{Policy, Question, compile};
+use portcullis::review::lint;
 use std::path::PathBuf;
 
 /// More findings of one step than this are not told, but for that there are more.
@@ -32,6 +33,7 @@ fuzz_target!(|input: &str| {
     // What is wrong with the rest of a file with faults is told too, and so it is compiled as well.
     match compile(&loaded, Absent::Pretend) {
         Ok(compiled) => {
+            let compiled = lint(&loaded, compiled);
             told(&compiled.weaknesses(), lines);
             assert!(!compiled.policy.routes.is_empty(), "a policy that serves nothing");
             answers(&compiled.policy);

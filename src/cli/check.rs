@@ -8,9 +8,10 @@ mod tap;
 use super::{REFUSED, Shape, compiled, say};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::explain::case::{self, EXPLAINED_MAX, Mismatch, Tried};
 use crate::keyring::Absent;
 use crate::policy::{Handler, Route, Sifted, Waived};
+use crate::review::cases::{self, EXPLAINED_MAX, Mismatch, Tried};
+use crate::review::try_spellings;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -142,8 +143,8 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
     let strict = options.strict;
     let report = match compiled(path, Absent::Pretend) {
         Ok(compiled) => {
-            let compiled = compiled.attacked(Severity::Fault);
-            let tests = case::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
+            let compiled = try_spellings(compiled, Severity::Fault);
+            let tests = cases::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
             let is_own = |route: &&Route| matches!(route.handler, Handler::Forward(_));
             let own = compiled.policy.routes.iter().filter(is_own).count();
             let routes = Some((own, compiled.policy.routes.len() - own));

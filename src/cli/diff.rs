@@ -3,11 +3,11 @@
 use super::{Format, REFUSED, USAGE, admin, complain, say};
 use crate::config::{self, Loaded};
 use crate::diagnostic::Diagnostic;
-use crate::explain::diff::{Difference, difference};
-use crate::explain::replay::{Replay, replay};
-use crate::explain::written::{Written, others};
 use crate::keyring::Absent;
 use crate::policy::{self, Policy};
+use crate::review::diff::{Difference, difference};
+use crate::review::replay::{Replay, replay};
+use crate::review::written::{Written, others};
 use clap::Args;
 use serde_json::json;
 use std::io::Read;

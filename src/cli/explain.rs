@@ -2,8 +2,9 @@
 
 use super::{Format, REFUSED, admin, compiled, complain, say};
 use crate::clock::Now;
-use crate::explain::{Explanation, Question, explain};
+use crate::explain::{Explanation, explain};
 use crate::keyring::Absent;
+use crate::policy::Question;
 use clap::Args;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;

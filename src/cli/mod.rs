@@ -20,7 +20,8 @@ mod user;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::keyring::Absent;
-use crate::policy::{self, Compiled};
+use crate::policy::Compiled;
+use crate::review;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::io::Write;
@@ -180,7 +181,7 @@ fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
 
 /// Loads a policy whose own tests are to pass before it is served.
 fn load_tried(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_complain(compiled(path, absent).and_then(|compiled| compiled.tried(Now::read())))
+    or_complain(compiled(path, absent).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
 
 fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {
@@ -198,7 +199,7 @@ fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, 
 }
 
 fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
-    policy::read(path, absent, None)
+    review::read(path, absent, None)
 }
 
 /// Prints a line for whoever started the command. A closed pipe is no reason to stop.

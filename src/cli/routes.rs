@@ -3,10 +3,10 @@
 mod table;
 
 use super::{REFUSED, Shape, compiled, complain, say};
-use crate::explain::listing::{Listed, listing};
-use crate::explain::matrix::{LeftOut, Matrix, matrix};
 use crate::keyring::Absent;
 use crate::policy::Policy;
+use crate::review::listing::{Listed, listing};
+use crate::review::matrix::{LeftOut, Matrix, matrix};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;

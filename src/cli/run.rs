@@ -11,8 +11,9 @@ use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
 use crate::keyring::Absent;
 use crate::metrics::{self, WorkerCounters};
-use crate::policy::{self, Compiled, LivePolicy, ServerPlan};
+use crate::policy::{Compiled, LivePolicy, ServerPlan};
 use crate::recent::Recent;
+use crate::review;
 use crate::tls::{self, Certificates};
 use crate::worker::Shared;
 use std::io::{self, ErrorKind};
@@ -99,7 +100,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         // Not on the way of the start: it refuses nothing, and of ten thousand routes it takes a moment.
         let shared = shared.clone();
         std::thread::spawn(move || {
-            let found = policy::attack(&asked, &route_places, &waivers, Severity::Warning);
+            let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);
             for warning in &found.left {
                 control::tell(&shared, Level::Warn, "policy warning", warning);
             }

@@ -5,8 +5,8 @@
 
 use crate::authority::BodyKind;
 use crate::clock::Now;
-use crate::explain::{Question, explain};
-use crate::policy::Policy;
+use crate::explain::explain;
+use crate::policy::{Policy, Question};
 use crate::recent;
 use crate::worker::Shared;
 use bytes::Bytes;

@@ -11,7 +11,8 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
 use crate::keyring::Absent;
 use crate::metrics::{Exposition, Kind};
-use crate::policy::{self, Compiled, Policy, ServerPlan};
+use crate::policy::{Compiled, Policy, ServerPlan};
+use crate::review;
 use crate::timestamp::rfc3339;
 use crate::tls;
 use crate::worker::Shared;
@@ -313,7 +314,8 @@ fn watched(path: &Path, plan: &ServerPlan, read: Now) -> Option<Watched> {
 /// Reads the file and makes a policy of it that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let compiled = policy::read(path, Absent::Make, Some(&before))?.tried(Now::read())?;
+    let compiled = review::read(path, Absent::Make, Some(&before))?;
+    let compiled = review::run_tests(compiled, Now::read())?;
     if let Some(certificates) = shared.certificates.as_ref().filter(|served| served.holds(Now::read().unix)) {
         let invalid =
             |found: &&Diagnostic| matches!(found.id, "certificate_expired" | "certificate_not_yet_valid");
@@ -328,7 +330,7 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
             return Err(vec![found]);
         }
     }
-    let mut compiled = compiled.attacked(Severity::Warning);
+    let mut compiled = review::try_spellings(compiled, Severity::Warning);
     compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
         (None, _, _) => None,
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),

@@ -1,9 +1,9 @@
 //! Asks the stages: the one place where a question meets the code that serves.
 
+use super::describe::upstream_of;
 use super::explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
 use super::met;
 use super::near;
-use super::question::{Credential, Question};
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{
     Access, CookieNames, KeySet, Place, Principal, Shown, TokenCache, Trust, claims_of,
@@ -13,11 +13,11 @@ use crate::clock::Now;
 use crate::decision::{Refusal, decide};
 use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
-use crate::forward::{Delivery, Destination, Prepared, Proofs, Target, Told};
+use crate::forward::{Prepared, Proofs, Target, Told};
 use crate::limit::{By, Limit};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
-use crate::policy::{Handler, Policy, Route};
+use crate::policy::{Credential, Handler, Policy, Question, Route};
 use crate::request_id::RequestId;
 use crate::route::{Found, Head, upgrade};
 use aws_lc_rs::rand;
@@ -526,16 +526,6 @@ fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str
     }
     if let Some(csrf) = csrf.and_then(|csrf| HeaderValue::from_str(csrf).ok()) {
         parts.headers.insert(names.csrf_header.clone(), csrf);
-    }
-}
-
-pub(super) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
-    match &delivery.destination {
-        Destination::Upstream(upstream) => {
-            let servers = upstream.servers.iter().map(|server| server.origin.to_string()).collect();
-            (upstream.name.to_string(), servers)
-        }
-        Destination::Echo => (delivery.audience.name.to_string(), vec!["the built-in echo".to_owned()]),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is told of a request: a verdict, or all that led to it. Owned, so that it outlives the policy that it is about, and
 //! can be written and read again.
 
-use super::near::{Near, methods};
+use super::describe::methods;
+use super::near::Near;
 use crate::authenticate::Principal;
 use crate::denial::Denial;
 use crate::policy::Route;

@@ -4,28 +4,19 @@
 //! outgoing head written by the very functions of the pipeline. What is different is only what a question has not: limits
 //! are named and not charged, nothing is sent, and a caller may be described by claims instead of a token.
 
-pub mod case;
-pub mod diff;
+pub(crate) mod describe;
 mod examiner;
 mod explanation;
-pub mod listing;
-pub mod matrix;
 mod near;
-mod question;
-pub mod replay;
-pub mod sample;
-pub mod spelling;
-mod text;
-pub mod written;
+pub(crate) mod text;
 
 pub use examiner::Examiner;
 pub use explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
 pub use near::{Miss, Near};
-pub use question::{Credential, NOBODYS_ADDRESS, Question};
 
 use crate::peer::Peer;
 use crate::peer::forwarded;
-use crate::policy::Policy;
+use crate::policy::{Policy, Question};
 
 /// Returns the position in [`Policy::routes`] of the route that covers a request; `None` if no route does, or if the
 /// request is refused or redirected first.

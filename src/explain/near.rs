@@ -2,7 +2,7 @@
 //!
 //! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
 
-use super::sample;
+use super::describe::methods_and_place;
 use crate::denial::Denial;
 use crate::policy::Route;
 use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
@@ -70,19 +70,12 @@ pub(super) fn near(
         }
         let Some(why) = miss(matcher, head) else { continue };
         if !near.iter().any(|known| known.route == *route.name && known.why <= why) {
-            near.push(Near { route: route.name.to_string(), covers: covers(matcher), why });
+            near.push(Near { route: route.name.to_string(), covers: methods_and_place(matcher), why });
         }
     }
     near.sort_by_key(|near| near.why);
     near.truncate(NEAR_MAX);
     near
-}
-
-/// What a matcher covers, in a line.
-pub(super) fn covers(matcher: &Matcher) -> String {
-    let methods = methods(&matcher.methods);
-    let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
-    format!("{methods}{}", sample::covers(matcher))
 }
 
 /// Whether a pattern has another word than the path somewhere, in whatever case: then [`miss`] would not find it near, and
@@ -140,11 +133,6 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
 fn alone(matcher: Matcher, head: &Head<'_>) -> Result<(), Denial> {
     let Ok(table) = RouteTable::build(vec![(matcher, ())]) else { return Err(Denial::NoRoute) };
     table.find(head).map(|_| ())
-}
-
-/// The methods by name; none where all are covered.
-pub(crate) fn methods(methods: &Methods) -> Vec<String> {
-    if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Text of a request or a policy on a line of its own: without control characters.
-pub(super) struct Line<'t>(pub(super) &'t str);
+pub(crate) struct Line<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,29 +7,25 @@ mod admission;
 mod authority;
 mod cases;
 mod certificate;
-mod endpoint_limits;
+pub(crate) mod endpoint_limits;
 mod endpoints;
 mod limits;
-mod lint;
 mod private;
 mod routes;
 mod secrets;
 mod server;
 mod trust;
 mod upstreams;
+mod waivers;
 
-use super::{Policy, ServerPlan, Sifted, Waivers};
+use super::findings::{Kind, kind};
+use super::{Case, Faults, Policy, ServerPlan, Waivers};
 use crate::authenticate::Trust;
-use crate::clock::Now;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
-use crate::diagnostic::{Diagnostic, Place, Severity, TOLD_MAX};
-use crate::explain::case::{self, Case};
-use crate::explain::spelling;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::keyring::Absent;
 use crate::limit::Limit;
-use crate::policy::findings::{Kind, kind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Different claims that a policy may look at. Each remembered token has a place for each of them.
@@ -55,95 +51,11 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// Tries each route in odd spellings, and tells those that get past one.
-    #[must_use]
-    pub fn attacked(mut self, severity: Severity) -> Self {
-        let Sifted { left, waived } = attack(&self.policy, &self.route_places, &self.waivers, severity);
-        self.warnings.extend(left);
-        self.warnings.extend(waived.into_iter().map(|waived| waived.finding));
-        self
-    }
-
     /// What is told of a policy that is served: weaknesses that the file does not accept.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
         left.retain(|found| kind(found.id) != Some(Kind::Advice));
         Diagnostic::bounded(left)
-    }
-
-    /// Runs the policy's own tests. Those that fail are told, and are a reason not to serve it unless it says otherwise.
-    ///
-    /// # Errors
-    /// The tests that failed, with the warnings.
-    pub fn tried(mut self, now: Now) -> Result<Self, Vec<Diagnostic>> {
-        let severity = if self.lenient { Severity::Warning } else { Severity::Fault };
-        let mut failures = case::failures(&self.policy, &self.cases, severity, now);
-        if self.lenient || failures.is_empty() {
-            self.warnings.extend(failures);
-            return Ok(self);
-        }
-        failures.extend(self.weaknesses());
-        Err(Diagnostic::bounded(failures))
-    }
-}
-
-/// Tries each route of a policy in odd spellings, and returns the findings that no waiver accepts, up to a bound for each
-/// kind.
-pub fn attack(policy: &Policy, places: &[Place], waivers: &Waivers, severity: Severity) -> Sifted {
-    let Sifted { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
-    Sifted { left: spelling::bounded(left), waived }
-}
-
-/// Gathers faults and warnings as the parts of a file are compiled.
-struct Faults<'l> {
-    loaded: &'l Loaded,
-    found: Vec<Diagnostic>,
-    /// How many faults there are: not all of them are kept, since each takes time to find the place of.
-    faults: usize,
-}
-
-impl Faults<'_> {
-    fn fault(&mut self, id: &'static str, key: &str, found: impl Into<String>, hint: impl Into<String>) {
-        self.add(Severity::Fault, id, key, found.into(), hint.into());
-    }
-
-    fn warn(&mut self, id: &'static str, key: &str, found: impl Into<String>, hint: impl Into<String>) {
-        self.add(Severity::Warning, id, key, found.into(), hint.into());
-    }
-
-    fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
-        let is_fault = severity == Severity::Fault;
-        debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
-        self.faults += usize::from(is_fault);
-        // Of warnings none is left out here: the file may accept the first hundred.
-        if severity == Severity::Warning || self.faults <= TOLD_MAX {
-            let place = self.loaded.places.of(key);
-            self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
-        }
-    }
-
-    /// A file that the policy names, relative to the policy's own folder.
-    fn path(&self, text: &str) -> PathBuf {
-        self.loaded.base.join(text)
-    }
-
-    /// Whether another fault would not be told: then nobody need find out what would be right.
-    const fn is_full(&self) -> bool {
-        self.faults >= TOLD_MAX
-    }
-
-    /// What was found, in the order in which it stands in the file.
-    fn told(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(Diagnostic::order);
-        if self.faults == 0 {
-            return self.found;
-        }
-        let mut told = Diagnostic::bounded(self.found);
-        if let Some(more @ 1..) = self.faults.checked_sub(TOLD_MAX) {
-            let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
-            told.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
-        }
-        told
     }
 }
 
@@ -170,7 +82,7 @@ fn compile_policy(
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
-    let mut faults = Faults { loaded, found: Vec::new(), faults: 0 };
+    let mut faults = Faults::of(loaded);
 
     let plan = server::plan(file, &mut faults);
     let front = server::front(file, &mut faults);
@@ -195,7 +107,7 @@ fn compile_policy(
 
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
-    lint::waivers(file, &mut faults);
+    waivers::check(file, &mut faults);
 
     if claims.count() > CLAIMS_MAX {
         faults.fault(
@@ -228,7 +140,6 @@ fn compile_policy(
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
     };
-    lint::lint(file, &policy, &plan, &cases, &mut faults);
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
     let route_places = route_places.collect();

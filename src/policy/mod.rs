@@ -1,17 +1,22 @@
 //! What the gateway obeys: an immutable snapshot, complete and consistent. Holding one is enough to decide any
 //! request.
 
+mod case;
 mod cleartext;
 mod compile;
+mod faults;
 pub mod findings;
 mod live;
-mod read;
+mod question;
 mod server_plan;
 mod waivers;
 
-pub use compile::{Compiled, attack, compile, compile_after};
+pub use case::{Case, Expected, Wanted};
+pub(crate) use compile::endpoint_limits;
+pub use compile::{Compiled, compile, compile_after};
+pub(crate) use faults::Faults;
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
-pub use read::read;
+pub use question::{Credential, NOBODYS_ADDRESS, Question};
 pub use server_plan::ServerPlan;
 pub use waivers::{Sifted, Waived, Waivers};
 

@@ -16,7 +16,8 @@ use portcullis::denial::Denial;
 use portcullis::journal::{Journal, Level, Style};
 use portcullis::keyring::Absent;
 use portcullis::peer::Scheme;
-use portcullis::policy::{self, Policy};
+use portcullis::policy::Policy;
+use portcullis::review;
 use portcullis::store::{AccountChange, Begun, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -228,7 +229,7 @@ fn read(dir: &Dir, url: &str, name: usize, life: u64, before: Option<&Policy>) -
          [upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/x\"\nupstream = \"echo\"\n"
     );
     dir.write(&file, text);
-    policy::read(&dir.path().join(file), Absent::Pretend, before).expect("a good policy").policy
+    review::read(&dir.path().join(file), Absent::Pretend, before).expect("a good policy").policy
 }
 
 /// An access token, and what it belongs to.

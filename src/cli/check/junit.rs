@@ -5,7 +5,7 @@
 
 use super::{LOADS, Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::explain::case::Tried;
+use crate::review::cases::Tried;
 use std::fmt::{self, Write};
 
 pub(super) fn write(report: &Report<'_>) -> String {

@@ -2,7 +2,7 @@
 
 use super::{LOADS, Report};
 use crate::diagnostic::Severity;
-use crate::explain::case::{Mismatch, Tried};
+use crate::review::cases::{Mismatch, Tried};
 use serde_json::{Value, json};
 use std::fmt::Write;
 

@@ -73,7 +73,7 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
 }
 
 /// The names of the default limits in use, including those that the policy redefines.
-pub(super) fn preset_names(file: &File) -> BTreeSet<&'static str> {
+pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     let Some(table) = &file.authority else { return BTreeSet::new() };
     let chosen = Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
         Choice::Policy(..) => None,
@@ -113,7 +113,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
 }
 
 /// The key by which the policy removes every limit from the login, if it does.
-pub(super) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
+pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.facts()) {
         Choice::Policy(key, []) => Some(key),
         Choice::Policy(..) | Choice::Preset(_) => None,
@@ -121,7 +121,7 @@ pub(super) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
 }
 
 /// All lists of names under `[authority]`, each with its key.
-pub(super) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
+pub(crate) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
     let shared = table.rate_limits.iter().map(|names| ("authority.rate_limits".to_owned(), &names[..]));
     let single = table.limits.iter().map(|(name, names)| (format!("authority.limits.{name}"), &names[..]));
     shared.chain(single)

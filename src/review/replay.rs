@@ -4,13 +4,13 @@
 //! tell what another policy would say, that is what is told, never a guess.
 
 use super::diff::Side;
-use super::text::Line;
-use super::{Examiner, Outcome, Question, Verdict};
 use crate::authenticate::Issuer;
 use crate::authorize::Check;
 use crate::clock::Now;
 use crate::denial::Denial;
-use crate::policy::Policy;
+use crate::explain::text::Line;
+use crate::explain::{Examiner, Outcome, Verdict};
+use crate::policy::{Policy, Question};
 use crate::recent::{Credential, Entry};
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -1,9 +1,10 @@
 //! From a file to a policy: all that is wrong with either its text or its meaning is told at once.
 
-use super::{Compiled, Policy, compile, compile_after};
+use super::lint;
 use crate::config;
 use crate::diagnostic::Diagnostic;
 use crate::keyring::Absent;
+use crate::policy::{Compiled, Policy, compile, compile_after};
 use std::path::Path;
 
 /// Reads and compiles a file: to a policy of its own, or to the one that comes after another.
@@ -14,14 +15,18 @@ pub fn read(path: &Path, absent: Absent, before: Option<&Policy>) -> Result<Comp
     let (loaded, mut faults) = config::survey(path);
     let Some(loaded) = loaded else { return Err(faults) };
     if faults.is_empty() {
-        return match before {
-            Some(before) => compile_after(&loaded, absent, before),
-            None => compile(&loaded, absent),
+        let compiled = match before {
+            Some(before) => compile_after(&loaded, absent, before)?,
+            None => compile(&loaded, absent)?,
         };
+        return Ok(lint(&loaded, compiled));
     }
     // It will not be served; what is wrong with the part that could be read is told all the same.
     let more = match compile(&loaded, Absent::Pretend) {
-        Ok(compiled) => compiled.waivers.sift(compiled.warnings).left,
+        Ok(compiled) => {
+            let compiled = lint(&loaded, compiled);
+            compiled.waivers.sift(compiled.warnings).left
+        }
         Err(more) => more,
     };
     let own = more.into_iter().filter(|found| !faults.iter().any(|cause| follows_from(found, cause)));

@@ -10,7 +10,7 @@ const SEGMENTS_MAX: usize = 2;
 
 /// What is odd about a spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Upper and lower case of the path.
     Case,
     /// Slashes and dot segments, which some readers merge or take out.
@@ -29,11 +29,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 7] =
+    pub(super) const ALL: [Self; 7] =
         [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
 
     /// The finding that such a spelling leads to.
-    pub const fn id(self) -> &'static str {
+    pub(super) const fn id(self) -> &'static str {
         match self {
             Self::Case => "spelling_case",
             Self::Slash => "spelling_slash",

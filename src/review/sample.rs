@@ -4,11 +4,11 @@
 //! callers that hold just what some rule asks for. Since a rule never refuses somebody for holding more, whoever a rule
 //! lets pass holds at least what one of these callers holds: no difference between two policies is between them.
 
-use super::Question;
 use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};
 use crate::clock::Now;
-use crate::policy::{Policy, Route};
+use crate::explain::describe::covers;
+use crate::policy::{Policy, Question, Route};
 use crate::route::{Head, HostPattern, Matcher};
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
@@ -29,7 +29,7 @@ const REST_MAX: usize = 4;
 
 /// A request that stands for those that a route covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub(super) struct Sample {
     /// The route that it is made for: a position in [`Policy::routes`]. More specific ones may cover it all the same.
     pub route: usize,
     /// What is covered, for people: host and path as the policy writes them.
@@ -42,12 +42,12 @@ pub struct Sample {
 
 /// One request for each host, path and method that the policy's routes name, in the order of its table. A route for all
 /// methods is asked with the standard ones, and with all others that the policy names.
-pub fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
+pub(super) fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
     requests_to(policy, |_| true)
 }
 
 /// The same for some routes alone. The authority's endpoints are there for each host that the policy names.
-pub fn requests_to<'p>(
+pub(super) fn requests_to<'p>(
     policy: &'p Policy,
     is_wanted: impl Fn(&Route) -> bool + 'p,
 ) -> impl Iterator<Item = Sample> + 'p {
@@ -74,14 +74,6 @@ pub fn requests_to<'p>(
             url: url.clone(),
         })
     })
-}
-
-/// What a route covers, as the policy writes it.
-pub fn covers(matcher: &Matcher) -> String {
-    match &matcher.host {
-        HostPattern::Any => matcher.path.to_string(),
-        HostPattern::Below(_) | HostPattern::Exact(_) => format!("{}{}", matcher.host, matcher.path),
-    }
 }
 
 /// A URL that the route itself covers, where there is one.
@@ -137,7 +129,7 @@ fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
 
 /// Somebody who calls.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Caller {
+pub(super) enum Caller {
     /// Without a token.
     Nobody,
     /// With a good token that says this.
@@ -146,7 +138,7 @@ pub enum Caller {
 
 /// What a token says, beside whose it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holding {
+pub(super) struct Holding {
     /// The roles.
     pub roles: BTreeSet<String>,
     /// The scopes.
@@ -157,25 +149,8 @@ pub struct Holding {
     pub fresh: bool,
 }
 
-/// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.
-pub fn callers(policies: &[&Policy]) -> Vec<Caller> {
-    let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
-    let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();
-    for policy in policies {
-        for route in policy.routes.iter() {
-            for holding in satisfying(policy, route) {
-                let caller = Caller::Holder(holding);
-                if known.insert(caller.clone()) {
-                    callers.push(caller);
-                }
-            }
-        }
-    }
-    callers
-}
-
 /// Who holds just what a route's rule asks for: one for each of the roles of which any will do.
-pub fn satisfying(policy: &Policy, route: &Route) -> Vec<Holding> {
+pub(super) fn satisfying(policy: &Policy, route: &Route) -> Vec<Holding> {
     let mut least = Holding::default();
     let mut any: Option<&[Box<str>]> = None;
     for check in route.rule.checks() {
@@ -220,7 +195,7 @@ fn json(value: &ClaimValue) -> Value {
 
 impl Holding {
     /// Whether it holds all that the other holds.
-    pub fn includes(&self, other: &Self) -> bool {
+    pub(super) fn includes(&self, other: &Self) -> bool {
         self.roles.is_superset(&other.roles)
             && self.scopes.is_superset(&other.scopes)
             && other.claims.iter().all(|(path, value)| self.claims.get(path) == Some(value))
@@ -228,7 +203,7 @@ impl Holding {
     }
 
     /// The claims of such a token, each where the policy's first issuer says it.
-    pub fn claims(&self, policy: &Policy, now: Now) -> Map<String, Value> {
+    pub(super) fn claims(&self, policy: &Policy, now: Now) -> Map<String, Value> {
         let mut claims = Map::new();
         let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
@@ -264,7 +239,7 @@ impl Holding {
 
 impl Caller {
     /// The question what becomes of this request when this caller sends it.
-    pub fn asking(&self, policy: &Policy, question: Question) -> Question {
+    pub(super) fn asking(&self, policy: &Policy, question: Question) -> Question {
         match self {
             Self::Nobody => question,
             Self::Holder(holding) => {
@@ -309,13 +284,30 @@ pub(super) mod tests {
     use crate::keyring::Absent;
 
     /// A policy with an issuer, an echo, and this.
-    pub(in crate::explain) fn policy(rest: &str) -> Policy {
+    pub(in crate::review) fn policy(rest: &str) -> Policy {
         let text = format!(
             "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
              secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{rest}"
         );
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
         crate::policy::compile(&loaded.unwrap(), Absent::Pretend).unwrap().policy
+    }
+
+    /// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.
+    fn callers(policies: &[&Policy]) -> Vec<Caller> {
+        let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
+        let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();
+        for policy in policies {
+            for route in policy.routes.iter() {
+                for holding in satisfying(policy, route) {
+                    let caller = Caller::Holder(holding);
+                    if known.insert(caller.clone()) {
+                        callers.push(caller);
+                    }
+                }
+            }
+        }
+        callers
     }
 
     fn route(path: &str, rest: &str) -> String {

@@ -1,7 +1,7 @@
 //! Roles and scopes that are nearly another one: a slip of the pen refuses people at best, and at worst lets them in.
 
 use super::Subject;
-use crate::policy::compile::Faults;
+use crate::policy::Faults;
 use std::collections::BTreeMap;
 
 /// More names than these are not compared with each other.

@@ -4,10 +4,10 @@
 //! just what the route's rule asks for are asked in turn, so that a cell never says more than what serves would do.
 
 use super::sample::{self, Caller, Holding, Sample};
-use super::{Examiner, Outcome, Question, Verdict};
 use crate::authorize::Check;
 use crate::clock::Now;
-use crate::policy::{Handler, Policy};
+use crate::explain::{Examiner, Outcome, Verdict};
+use crate::policy::{Handler, Policy, Question};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -271,7 +271,7 @@ impl fmt::Display for Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::sample::tests::policy;
+    use crate::review::sample::tests::policy;
     use proptest::prelude::*;
 
     fn route(path: &str, rest: &str) -> String {

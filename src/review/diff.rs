@@ -3,13 +3,13 @@
 //! Both policies answer the same questions: the requests that either one's routes name, from the callers that either one's
 //! rules tell apart there. See [`super::sample`] for why no difference is between these.
 
-use super::examiner::upstream_of;
 use super::sample::{self, Caller, Holding};
-use super::text::Line;
 use super::written::Other;
-use super::{Examiner, Outcome, Question, Verdict};
 use crate::clock::Now;
-use crate::policy::{Handler, Policy};
+use crate::explain::describe::upstream_of;
+use crate::explain::text::Line;
+use crate::explain::{Examiner, Outcome, Verdict};
+use crate::policy::{Handler, Policy, Question};
 use http::Method;
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};

@@ -6,15 +6,16 @@
 
 mod odd;
 
-pub use odd::Kind;
+use odd::Kind;
 
 use super::sample::{self, Caller, Holding, Sample};
-use super::{Examiner, Question};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::explain::Examiner;
+use crate::explain::describe::covers;
 use crate::forward::{Delivery, Destination, Target};
-use crate::policy::{Handler, Policy, Route};
+use crate::policy::{Handler, Policy, Question, Route};
 use crate::route::HostPattern;
 use crate::route::lenient;
 use http::header::HOST;
@@ -28,30 +29,30 @@ const TOLD_MAX: usize = 100;
 
 /// A spelling that gets past a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hole {
+struct Hole {
     /// The route that is got past: a position in [`Policy::routes`].
-    pub route: usize,
+    route: usize,
     /// By what.
-    pub kind: Kind,
+    kind: Kind,
     /// The request that it refuses.
-    pub plain: String,
+    plain: String,
     /// The spelling that passes.
-    pub odd: String,
+    odd: String,
     /// By which route: a position in [`Policy::routes`].
-    pub by: usize,
+    by: usize,
     /// For whom.
-    pub caller: Caller,
+    caller: Caller,
 }
 
 /// Tries all routes, and tells what was found. `places` are those of the file's routes, which come first among the
 /// policy's.
-pub fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
+pub(super) fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
     let told = |hole: &Hole| Some(finding(policy, places.get(hole.route)?.clone(), severity, hole));
     holes(policy).iter().filter_map(told).collect()
 }
 
 /// As many findings of each kind as are read; the last of these says how many more there are.
-pub fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub(super) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut told: Vec<Diagnostic> = Vec::new();
     for kind in Kind::ALL {
         let of_kind = found.iter().filter(|finding| finding.id == kind.id());
@@ -66,7 +67,7 @@ pub fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
 }
 
 /// The holes of a policy: at most one for each route and kind of spelling.
-pub fn holes(policy: &Policy) -> Vec<Hole> {
+fn holes(policy: &Policy) -> Vec<Hole> {
     let mut attack = Attack {
         policy,
         examiner: Examiner::new(policy),
@@ -299,7 +300,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
     let Hole { route, kind, plain, odd, by, caller } = hole;
     let key = format!("route[{route}].path");
     let other = &policy.routes[*by];
-    let covers = sample::covers(&other.matcher);
+    let covered = covers(&other.matcher);
     let who = match caller {
         Caller::Nobody => "whoever calls".to_owned(),
         Caller::Holder(holding) => format!("a caller with {holding}"),
@@ -307,7 +308,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Di
     // The service may check the host itself, so this alone is not a reason to refuse a policy.
     let severity = if *kind == Kind::OtherHost { Severity::Warning } else { severity };
     let found = format!(
-        "`{odd}` passes for {who}, by route \"{}\" ({covers}), though `{plain}` is refused: an upstream that reads both \
+        "`{odd}` passes for {who}, by route \"{}\" ({covered}), though `{plain}` is refused: an upstream that reads both \
          alike gives away what is guarded here",
         other.name
     );
@@ -338,7 +339,8 @@ mod tests {
         let text = format!("{HEAD}{routes}");
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
         let compiled = crate::policy::compile(&loaded, Absent::Pretend).unwrap();
-        let compiled = Compiled { warnings: Vec::new(), ..compiled }.attacked(Severity::Fault);
+        let compiled = Compiled { warnings: Vec::new(), ..compiled };
+        let compiled = crate::review::try_spellings(compiled, Severity::Fault);
         compiled.waivers.sift(compiled.warnings).left
     }
 

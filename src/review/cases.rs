@@ -4,56 +4,14 @@
 //! after the shadow. Many thousand are run in a second, so that a start can wait for them; only of the first that fail it
 //! is told why.
 
-use super::{Examiner, Explanation, Outcome, Outgoing, Question, Verdict};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::policy::Policy;
+use crate::explain::text::Line;
+use crate::explain::{Examiner, Explanation, Outcome, Outgoing, Verdict};
+use crate::policy::{Case, Expected, Policy, Wanted};
 use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
-
-/// A test of a policy.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// What it says, in words.
-    pub name: String,
-    /// The key of its table, such as `test[3]`.
-    pub key: String,
-    /// Where that stands.
-    pub place: Place,
-    /// The request.
-    pub question: Question,
-    /// Whether the request is made when the test is run; otherwise, at the question's own time.
-    pub now: bool,
-    /// What is to become of it.
-    pub expected: Expected,
-}
-
-/// What is to become of a request.
-#[derive(Clone, Debug, Default)]
-pub struct Expected {
-    /// Whether it passes.
-    pub verdict: Option<Wanted>,
-    /// The status of its refusal, or of its redirect to https.
-    pub status: Option<u16>,
-    /// The route that covers it.
-    pub route: Option<String>,
-    /// The path and query that the upstream gets.
-    pub path: Option<String>,
-    /// Fields that the upstream gets, names in lower case; empty: it does not get this one.
-    pub headers: Vec<(String, String)>,
-}
-
-/// The verdict that a test asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// It passes.
-    Passed,
-    /// It is refused, for whatever reason.
-    Refused,
-    /// It is refused with this code.
-    RefusedWith(&'static str),
-}
 
 /// One thing that is not as it was expected to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -88,7 +46,7 @@ impl fmt::Display for Mismatch {
             let separator = if position == 0 { "" } else { "; " };
             write!(f, "{separator}{what}: expected {expected}, found {found}")?;
             if let ("verdict", Some(reason)) = (&**what, &self.reason) {
-                write!(f, " ({})", super::text::Line(reason))?;
+                write!(f, " ({})", Line(reason))?;
             }
         }
         Ok(())
@@ -112,7 +70,7 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
     let examiner = Examiner::new(policy);
     let mut explained = 0;
     let mut run = |case: &Case| {
-        let mut mismatch = case.mismatch(&examiner, now)?;
+        let mut mismatch = Mismatch::of(case, &examiner, now)?;
         if explained < explained_max {
             explained += 1;
             mismatch.explanation = Some(Box::new(examiner.explain(&case.question_at(now))));
@@ -130,7 +88,7 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
     let hint = "a policy that does as the test says, or a test that says what is meant; \
                 `portcullis check` explains both";
     let examiner = Examiner::new(policy);
-    let mut failed = cases.iter().filter_map(|case| Some((case, case.mismatch(&examiner, now)?)));
+    let mut failed = cases.iter().filter_map(|case| Some((case, Mismatch::of(case, &examiner, now)?)));
     let told = |(case, mismatch): (&Case, Mismatch)| Diagnostic {
         severity,
         id: "failed_test",
@@ -152,114 +110,92 @@ const fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-impl Case {
-    /// What is not as expected, unexplained; `None` where the test passes.
-    pub fn mismatch(&self, examiner: &Examiner<'_>, now: Now) -> Option<Mismatch> {
-        let question = self.question_at(now);
+impl Mismatch {
+    /// Compares a test with what becomes of its request, without the explanation; `None` where the test passes.
+    pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
+        let Case { expected, .. } = case;
+        let question = case.question_at(now);
         // What goes upstream takes longer to find out, and few tests ask for it.
-        let (verdict, outgoing) = if self.expected.is_upstream() {
+        let (verdict, outgoing) = if expected.is_upstream() {
             examiner.sent(&question)
         } else {
             (examiner.verdict(&question), None)
         };
         let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
-        let mut differences = self.expected.differences(&verdict, route.map(|route| &*route.name));
+        let mut differences = differences_of_verdict(expected, &verdict, route.map(|route| &*route.name));
         // What is refused is not compared with what would have been sent: that it is refused was told.
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
-            differences.extend(self.expected.differences_upstream(outgoing));
+            differences.extend(differences_upstream(expected, outgoing));
         }
         let is_verdict = differences.iter().any(|difference| difference.what == "verdict");
         let reason = if is_verdict { examiner.reason(&question) } else { None };
-        let (test, place) = (self.name.clone(), self.place.clone());
-        (!differences.is_empty()).then_some(Mismatch { test, place, differences, reason, explanation: None })
-    }
-
-    /// The request, as it is made when the test is run.
-    pub fn question_at(&self, now: Now) -> Question {
-        if self.now { self.question.clone().at(now) } else { self.question.clone() }
+        let (test, place) = (case.name.clone(), case.place.clone());
+        (!differences.is_empty()).then_some(Self { test, place, differences, reason, explanation: None })
     }
 }
 
-impl Expected {
-    /// Whether anything is expected of what goes upstream.
-    pub fn is_upstream(&self) -> bool {
-        self.path.is_some() || !self.headers.is_empty()
-    }
-
-    fn differences(&self, verdict: &Verdict, route: Option<&str>) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        let mut differs = |what: &str, expected: String, found: String| {
-            differences.push(Difference { what: what.to_owned(), expected, found });
-        };
-        // Nothing is sent of what does not pass.
-        let wanted = self.verdict.or_else(|| self.is_upstream().then_some(Wanted::Passed));
-        let is_right = match (wanted, &verdict.outcome) {
-            (None, _) => true,
-            (Some(Wanted::Passed), outcome) => outcome.passes(),
-            (Some(Wanted::Refused), outcome) => matches!(outcome, Outcome::Refused(_)),
-            (Some(Wanted::RefusedWith(code)), outcome) => {
-                matches!(outcome, Outcome::Refused(denial) if denial.code() == code)
-            }
-        };
-        if let (false, Some(wanted)) = (is_right, wanted) {
-            differs("verdict", wanted.to_string(), told(verdict));
+fn differences_of_verdict(test: &Expected, verdict: &Verdict, route: Option<&str>) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut differs = |what: &str, expected: String, found: String| {
+        differences.push(Difference { what: what.to_owned(), expected, found });
+    };
+    // Nothing is sent of what does not pass.
+    let wanted = test.verdict.or_else(|| test.is_upstream().then_some(Wanted::Passed));
+    let is_right = match (wanted, &verdict.outcome) {
+        (None, _) => true,
+        (Some(Wanted::Passed), outcome) => outcome.passes(),
+        (Some(Wanted::Refused), outcome) => matches!(outcome, Outcome::Refused(_)),
+        (Some(Wanted::RefusedWith(code)), outcome) => {
+            matches!(outcome, Outcome::Refused(denial) if denial.code() == code)
         }
-        let status = match &verdict.outcome {
-            Outcome::Passed => None,
-            Outcome::Redirected => Some(StatusCode::PERMANENT_REDIRECT.as_u16()),
-            Outcome::Refused(denial) => Some(denial.status().as_u16()),
+    };
+    if let (false, Some(wanted)) = (is_right, wanted) {
+        differs("verdict", wanted.to_string(), told(verdict));
+    }
+    let status = match &verdict.outcome {
+        Outcome::Passed => None,
+        Outcome::Redirected => Some(StatusCode::PERMANENT_REDIRECT.as_u16()),
+        Outcome::Refused(denial) => Some(denial.status().as_u16()),
+    };
+    if test.status.is_some() && test.status != status {
+        let shown = |status: Option<u16>| {
+            status.map_or_else(|| "the upstream's".to_owned(), |status| status.to_string())
         };
-        if self.status.is_some() && self.status != status {
-            let shown = |status: Option<u16>| {
-                status.map_or_else(|| "the upstream's".to_owned(), |status| status.to_string())
+        differs("status", shown(test.status), shown(status));
+    }
+    if test.route.is_some() && test.route.as_deref() != route {
+        let shown =
+            |route: Option<&str>| route.map_or_else(|| "none".to_owned(), |route| format!("{route:?}"));
+        differs("route", shown(test.route.as_deref()), shown(route));
+    }
+    differences
+}
+
+fn differences_upstream(test: &Expected, outgoing: &Outgoing) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    if let Some(path) = test.path.as_ref().filter(|path| **path != outgoing.path) {
+        let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
+        differences.push(Difference { what: "path".to_owned(), expected, found });
+    }
+    for (name, wanted) in &test.headers {
+        let sent: Vec<&str> = outgoing
+            .headers
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+            .collect();
+        let is_right = if wanted.is_empty() { sent.is_empty() } else { sent[..] == [wanted.as_str()] };
+        if !is_right {
+            let quoted = |value: &&str| format!("{value:?}");
+            let expected = if wanted.is_empty() { "absent".to_owned() } else { format!("{wanted:?}") };
+            let found = match &sent[..] {
+                [] => "absent".to_owned(),
+                sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
             };
-            differs("status", shown(self.status), shown(status));
-        }
-        if self.route.is_some() && self.route.as_deref() != route {
-            let shown =
-                |route: Option<&str>| route.map_or_else(|| "none".to_owned(), |route| format!("{route:?}"));
-            differs("route", shown(self.route.as_deref()), shown(route));
-        }
-        differences
-    }
-
-    fn differences_upstream(&self, outgoing: &Outgoing) -> Vec<Difference> {
-        let mut differences = Vec::new();
-        if let Some(path) = self.path.as_ref().filter(|path| **path != outgoing.path) {
-            let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
-            differences.push(Difference { what: "path".to_owned(), expected, found });
-        }
-        for (name, wanted) in &self.headers {
-            let sent: Vec<&str> = outgoing
-                .headers
-                .iter()
-                .filter(|(known, _)| known == name)
-                .map(|(_, value)| value.as_str())
-                .collect();
-            let is_right = if wanted.is_empty() { sent.is_empty() } else { sent[..] == [wanted.as_str()] };
-            if !is_right {
-                let quoted = |value: &&str| format!("{value:?}");
-                let expected = if wanted.is_empty() { "absent".to_owned() } else { format!("{wanted:?}") };
-                let found = match &sent[..] {
-                    [] => "absent".to_owned(),
-                    sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
-                };
-                differences.push(Difference { what: format!("header {name}"), expected, found });
-            }
-        }
-        differences
-    }
-}
-
-impl fmt::Display for Wanted {
-    /// In the words of the file.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Passed => f.write_str("allow"),
-            Self::Refused => f.write_str("deny, for any reason"),
-            Self::RefusedWith(code) => write!(f, "deny {code:?}"),
+            differences.push(Difference { what: format!("header {name}"), expected, found });
         }
     }
+    differences
 }
 
 /// What became of a request, in the same words.
@@ -318,7 +254,7 @@ access = "public"
             format!("[[test]]\nname = \"t\"\nrequest = \"{request}\"\n{rest}\nexpect = {{ {expect} }}\n");
         let compiled = compiled(&test).unwrap_or_else(|faults| panic!("{faults:#?}"));
         let examiner = Examiner::new(&compiled.policy);
-        let mismatch = compiled.cases[0].mismatch(&examiner, Now::read());
+        let mismatch = Mismatch::of(&compiled.cases[0], &examiner, Now::read());
         mismatch.map(|mismatch| mismatch.to_string()).unwrap_or_default()
     }
 

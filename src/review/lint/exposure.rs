@@ -2,7 +2,7 @@
 
 use super::Subject;
 use crate::config::file::File;
-use crate::policy::compile::Faults;
+use crate::policy::Faults;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {

@@ -3,11 +3,10 @@
 use super::Subject;
 use crate::authenticate::Access;
 use crate::config::file::Mode;
+use crate::explain::describe::covers;
 use crate::explain::met;
-use crate::explain::sample::covers;
-use crate::policy::compile::Faults;
-use crate::policy::compile::endpoint_limits::{lists, preset_names};
-use crate::policy::{Handler, Route};
+use crate::policy::endpoint_limits::{lists, preset_names};
+use crate::policy::{Faults, Handler, Route};
 use crate::route::{HostPattern, Methods};
 use std::collections::BTreeSet;
 

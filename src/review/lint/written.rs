@@ -4,7 +4,7 @@ use super::Subject;
 use crate::config::file::File;
 use crate::config::place::nearest;
 use crate::config::values::Literal;
-use crate::policy::compile::Faults;
+use crate::policy::Faults;
 use crate::route::known_methods;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {

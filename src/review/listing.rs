@@ -1,7 +1,7 @@
 //! The routes of a policy as a list to read: in the order in which they are considered, with all that each asks.
 
-use super::examiner::upstream_of;
 use crate::authenticate::Access;
+use crate::explain::describe::upstream_of;
 use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
@@ -79,7 +79,7 @@ impl Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::explain::sample::tests::policy;
+    use crate::review::sample::tests::policy;
 
     #[test]
     fn routes_are_listed_in_the_order_in_which_they_are_considered() {

@@ -3,8 +3,8 @@
 use super::Subject;
 use crate::config::file::{File, RouteSection, SameSite};
 use crate::config::secret::Secret;
-use crate::policy::compile::Faults;
-use crate::policy::compile::endpoint_limits::{lists, preset_names, unlimited_login};
+use crate::policy::Faults;
+use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -1,0 +1,35 @@
+//! Describes parts of a route as the policy file writes them.
+
+use crate::forward::{Delivery, Destination};
+use crate::route::{HostPattern, Matcher, Methods};
+
+/// What a route covers, as the policy writes it.
+pub(crate) fn covers(matcher: &Matcher) -> String {
+    match &matcher.host {
+        HostPattern::Any => matcher.path.to_string(),
+        HostPattern::Below(_) | HostPattern::Exact(_) => format!("{}{}", matcher.host, matcher.path),
+    }
+}
+
+/// What a matcher covers, in a line.
+pub(super) fn methods_and_place(matcher: &Matcher) -> String {
+    let methods = methods(&matcher.methods);
+    let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
+    format!("{methods}{}", covers(matcher))
+}
+
+/// The methods by name; none where all are covered.
+pub(crate) fn methods(methods: &Methods) -> Vec<String> {
+    if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
+}
+
+/// The name of an upstream, and the origins of its servers.
+pub(crate) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
+    match &delivery.destination {
+        Destination::Upstream(upstream) => {
+            let servers = upstream.servers.iter().map(|server| server.origin.to_string()).collect();
+            (upstream.name.to_string(), servers)
+        }
+        Destination::Echo => (delivery.audience.name.to_string(), vec!["the built-in echo".to_owned()]),
+    }
+}

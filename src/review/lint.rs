@@ -1,0 +1,41 @@
+//! What can be served, and should be looked at: what an experienced reader of policies would ask about.
+//!
+//! Run on a policy that compiled. Each finding has an id of its own and can be waived in the file, with a reason.
+
+mod exposure;
+mod names;
+mod routes;
+mod tokens;
+mod written;
+
+use crate::config::Loaded;
+use crate::config::file::File;
+use crate::diagnostic::Diagnostic;
+use crate::policy::{Case, Compiled, Faults, Policy, ServerPlan};
+
+/// A policy, and what it was made of.
+struct Subject<'s> {
+    file: &'s File,
+    policy: &'s Policy,
+    plan: &'s ServerPlan,
+    cases: &'s [Case],
+}
+
+/// Adds the findings about a compiled policy to its warnings, in the order of the file.
+#[must_use]
+pub fn lint(loaded: &Loaded, mut compiled: Compiled) -> Compiled {
+    let mut faults = Faults::of(loaded);
+    let Compiled { policy, plan, cases, .. } = &compiled;
+    let subject = Subject { file: &loaded.file, policy, plan, cases };
+    exposure::lint(&subject, &mut faults);
+    tokens::lint(&subject, &mut faults);
+    routes::lint(&subject, &mut faults);
+    names::lint(&subject, &mut faults);
+    written::lint(&subject, &mut faults);
+    compiled.warnings.extend(faults.told());
+    compiled.warnings.sort_by_key(Diagnostic::order);
+    compiled
+}
+
+#[cfg(test)]
+mod tests;

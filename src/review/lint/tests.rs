@@ -1,0 +1,298 @@
+use crate::diagnostic::Diagnostic;
+use crate::keyring::Absent;
+use crate::policy::{Compiled, compile};
+use crate::review;
+use serde_json::json;
+
+const SECRET: &str = "q7Vd0mY2cXk9Ru4LzTf1HsWb8JnPe5Ga";
+
+/// A policy with nothing to be said of it, but for what is replaced and added.
+fn text(replaced: &[(&str, &str)], added: &str) -> String {
+    let mut text = format!(
+        "[server]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\nadmin = \"127.0.0.1:9900\"\nplain = \"redirect\"\n\
+         [tls]\nhsts = \"max-age=31536000\"\n\
+         [policy]\nwaive = {{ shared_roles = \"both are trusted\", secret_in_plain_text = \"of this test alone\" }}\n\
+         [identity]\nforward_token = false\n\
+         [authority]\nissuer = \"https://localhost:8443\"\naudience = [\"a\"]\ncookies = true\nsame_site = \"strict\"\n\
+         origins = [\"https://app.example.com\"]\naccess_expires = \"15m\"\nrefresh_grace = \"10s\"\nrate_limits = [\"login\"]\n\
+         store = \"sqlite:x.db\"\n\
+         [rate_limit.login]\nby = \"client_ip\"\nrate = \"30/m\"\n\
+         [[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\nleeway = \"30s\"\n\
+         secret = \"{SECRET}\"\n\
+         [upstream.app]\nservers = [\"http://127.0.0.1:9001\"]\n\
+         [[route]]\nname = \"orders\"\npath = \"/orders/{{id}}\"\nupstream = \"app\"\nroles = [\"clerks\"]\naccess = \"authenticated\"\n\
+         [[test]]\nname = \"t\"\nrequest = \"GET https://h/orders/7\"\nexpect = {{ deny = \"missing_token\" }}\n"
+    );
+    for (old, new) in replaced {
+        assert!(text.contains(old), "{old}");
+        text = text.replacen(old, new, 1);
+    }
+    text + added
+}
+
+fn compiled(text: &str) -> Compiled {
+    let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());
+    let loaded = loaded.unwrap_or_else(|faults| panic!("{faults:?}\n{text}"));
+    let compiled = compile(&loaded, Absent::Pretend).unwrap_or_else(|faults| panic!("{faults:?}\n{text}"));
+    review::lint(&loaded, compiled)
+}
+
+/// What is left when the file's waivers have had their say.
+fn left(text: &str) -> Vec<Diagnostic> {
+    let compiled = compiled(text);
+    let sifted = compiled.waivers.sift(compiled.warnings);
+    let unused = compiled.waivers.unused(&sifted);
+    [sifted.left, unused].concat()
+}
+
+fn found(text: &str) -> Vec<(&'static str, String)> {
+    left(text).into_iter().map(|found| (found.id, found.key)).collect()
+}
+
+fn route(path: &str, rest: &str) -> String {
+    format!(
+        "[[route]]\npath = \"{path}\"\nname = \"{path}\"\nupstream = \"app\"\nwaive = {{ no_test = \"not here\" }}\n{rest}\n"
+    )
+}
+
+#[test]
+fn a_careful_policy_has_nothing_to_be_said_of_it() {
+    assert_eq!(found(&text(&[], "")), []);
+}
+
+#[test]
+fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
+    // What is changed, what it becomes, what is found, at which key; and what it may become instead.
+    for (old, bad, id, key, good) in [
+        (
+            "admin = \"127.0.0.1:9900\"",
+            "admin = \"0.0.0.0:9900\"",
+            "admin_exposed",
+            "server.admin",
+            "admin = \"[::1]:9900\"",
+        ),
+        (
+            "127.0.0.1:8080\"\nadmin = \"127.0.0.1:9900\"\nplain = \"redirect\"",
+            "0.0.0.0:8080\"\nplain = \"serve\"",
+            "cleartext_exposed",
+            "server.plain",
+            "127.0.0.1:8080\"\nplain = \"serve\"",
+        ),
+        (
+            "https = \"127.0.0.1:8443\"",
+            "https = \"0.0.0.0:8443\"",
+            "self_signed",
+            "server.https",
+            "https = \"127.1.2.3:8443\"",
+        ),
+        ("hsts = \"max-age=31536000\"", "hsts = \"\"", "hsts_off", "tls.hsts", "hsts = \"max-age=60\""),
+        (
+            "http://127.0.0.1:9001",
+            "http://198.51.100.7:9001",
+            "upstream_in_cleartext",
+            "upstream.app.servers[0]",
+            "http://10.0.0.7:9001",
+        ),
+        (
+            "http://127.0.0.1:9001",
+            "https://10.0.0.7",
+            "address_without_ca",
+            "upstream.app.servers[0]",
+            "https://app.example.com",
+        ),
+        (
+            "issuer = \"https://id.example.com/\"",
+            "issuer = \"http://id.example.com/\"",
+            "issuer_in_cleartext",
+            "issuer[0].issuer",
+            "issuer = \"http://localhost:8180/\"",
+        ),
+        ("leeway = \"30s\"", "leeway = \"61s\"", "long_leeway", "issuer[0].leeway", "leeway = \"60s\""),
+        (
+            SECRET,
+            "0123456789abcdef0123456789abcdef",
+            "guessable_secret",
+            "issuer[0].secret",
+            "R3vX8nLq0ZtYb5KcJ6Hd2WmPf9SgAe7u",
+        ),
+        ("forward_token = false", "forward_token = true", "token_forwarded", "identity.forward_token", ""),
+        (
+            "refresh_grace = \"10s\"",
+            "refresh_grace = \"61s\"",
+            "long_grace",
+            "authority.refresh_grace",
+            "refresh_grace = \"60s\"",
+        ),
+        (
+            "access_expires = \"15m\"",
+            "access_expires = \"61m\"",
+            "long_access_token",
+            "authority.access_expires",
+            "access_expires = \"60m\"",
+        ),
+        ("same_site = \"strict\"", "same_site = \"lax\"", "lax_cookies", "authority.same_site", ""),
+        (
+            "https://app.example.com",
+            "http://app.example.com",
+            "origin_in_cleartext",
+            "authority.origins[0]",
+            "http://localhost:5173",
+        ),
+        (
+            "sqlite:x.db",
+            "postgres://u:p@db/portcullis",
+            "secret_in_plain_text",
+            "authority.store",
+            "postgres://u@db/portcullis",
+        ),
+        (
+            "by = \"client_ip\"",
+            "by = \"header:X-Api-Key\"",
+            "evadable_limit",
+            "authority.rate_limits",
+            "by = \"route\"",
+        ),
+        (
+            "access = \"authenticated\"",
+            "mode = \"shadow\"",
+            "shadow_mode",
+            "route[0].mode",
+            "mode = \"enforce\"",
+        ),
+        (
+            "[policy]",
+            "[policy]\nmode = \"shadow\"",
+            "shadow_mode",
+            "policy.mode",
+            "[policy]\nmode = \"enforce\"",
+        ),
+        ("access = \"authenticated\"", "access = \"optional\"", "optional_with_rule", "route[0].access", ""),
+        (
+            "https://h/orders/7",
+            "https://h/order/7\"\nexpect = { deny = \"no_route\" }\n[[test]]\nname = \"x\"\nrequest = \"GET https://h/",
+            "no_test",
+            "route[0].name",
+            "https://h/orders/x",
+        ),
+    ] {
+        // The waiver is for the secret that every one of these policies holds.
+        let waiver = ", secret_in_plain_text = \"of this test alone\"";
+        let told = found(&text(&[(old, bad)], "").replace(waiver, ""));
+        assert!(told.contains(&(id, key.to_owned())), "{bad}: {told:?}");
+        let rest: Vec<_> = told.iter().filter(|(_, at)| at != key && at != "issuer[0].secret").collect();
+        assert!(rest.is_empty(), "{bad}: {rest:?}");
+        let good = text(&[(old, if good.is_empty() { old } else { good })], "");
+        assert_eq!(found(&good), [], "{good}");
+    }
+}
+
+#[test]
+fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
+    let no_limit = text(&[("rate_limits = [\"login\"]\n", "rate_limits = []\n")], "");
+    let ids: Vec<_> = found(&no_limit).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, ["login_unlimited", "unused"]);
+    let no_limit =
+        text(&[("rate_limits = [\"login\"]\n", "limits = { login = [], token = [\"login\"] }\n")], "");
+    assert_eq!(found(&no_limit), [("login_unlimited", "authority.limits.login".to_owned())]);
+    // Without a setting it has the default, which the policy may define itself.
+    let default =
+        text(&[("rate_limits = [\"login\"]\n", ""), ("[rate_limit.login]", "[rate_limit.auth_login]")], "");
+    assert_eq!(found(&default), []);
+    let evadable = default.replace("by = \"client_ip\"", "by = \"header:x-client\"");
+    assert_eq!(found(&evadable), [("evadable_limit", "rate_limit.auth_login".to_owned())]);
+    let everybody =
+        |network: &str| text(&[("[tls]", &format!("trusted_proxies = [\"{network}\"]\n[tls]"))], "");
+    assert_eq!(found(&everybody("0.0.0.0/0")), [("trusts_everybody", "server.trusted_proxies".to_owned())]);
+    assert_eq!(found(&everybody("10.0.0.0/8")), []);
+}
+
+#[test]
+fn routes_that_undo_each_other_are_told() {
+    let guarded = || route("/a/{*rest}", "");
+    for (routes, told) in [
+        (vec![guarded(), route("/a/open", "access = \"public\"")], vec![("public_below_guarded", 2)]),
+        (vec![guarded(), route("/b/open", "access = \"public\"")], vec![]),
+        (vec![guarded(), route("/a/x", "methods = [\"GET\"]")], vec![("shadowed_route", 1)]),
+        (vec![guarded(), route("/a/x", "")], vec![]),
+        (vec![route("/{*rest}", "access = \"public\"")], vec![("open_by_default", 1)]),
+        (vec![route("/{*rest}", "")], vec![]),
+        (
+            vec![route("/{*rest}", "host = \"other.example.com\"\naccess = \"public\"")],
+            vec![("open_by_default", 1)],
+        ),
+        (
+            vec![guarded(), route("/a/", ""), route("/a/{x}", ""), route("/a/{x}/{*y}", "")],
+            vec![("unreachable_route", 1)],
+        ),
+        (vec![guarded(), route("/a/{x}", ""), route("/a/{x}/{*y}", "")], vec![]),
+        (vec![guarded(), route("/b", "roles = [\"clerk\"]")], vec![("nearly_the_same", 0)]),
+        (vec![guarded(), route("/b", "roles = [\"Clerks\"]")], vec![("nearly_the_same", 0)]),
+        (vec![guarded(), route("/b", "roles = [\"editor\"]")], vec![]),
+    ] {
+        let text = text(&[], &routes.concat());
+        let found: Vec<_> = found(&text)
+            .into_iter()
+            .map(|(id, key)| (id, key["route[".len()..].split(']').next().unwrap().parse::<usize>().unwrap()))
+            .collect();
+        assert_eq!(found, told, "{text}");
+    }
+}
+
+#[test]
+fn what_is_waived_is_all_told() {
+    let many: String =
+        (0..300).map(|n| format!("[[route]]\npath = \"/n/{n}\"\nupstream = \"app\"\n")).collect();
+    assert_eq!(left(&text(&[], &many)).len(), 300);
+    let waived = text(&[("waive = {", "waive = { no_test = \"tested elsewhere\",")], &many);
+    assert_eq!(found(&waived), []);
+    let compiled = compiled(&waived);
+    assert_eq!(compiled.waivers.sift(compiled.warnings).waived.len(), 302);
+}
+
+#[test]
+fn a_start_tells_weaknesses_and_no_advice() {
+    let many: String =
+        (0..300).map(|n| format!("[[route]]\npath = \"/n/{n}\"\nupstream = \"app\"\n")).collect();
+    let weak = compiled(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], &many)).weaknesses();
+    assert_eq!(weak.iter().map(|found| found.id).collect::<Vec<_>>(), ["long_leeway"]);
+}
+
+#[test]
+fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
+    let routes = [route("/a/{*rest}", ""), route("/a/open", "access = \"public\"")].concat();
+    let reason = "public_below_guarded = \"the load balancer asks\"";
+    let with = |waiver: &str| {
+        let own = "waive = { no_test = \"not here\"";
+        routes.replace(own, &format!("{own}, {waiver}"))
+    };
+    // Both routes have it: that of the wider one waives nothing.
+    let unused = found(&text(&[], &with(reason)));
+    assert_eq!(unused, [("unused_waiver", "route[1].waive.public_below_guarded".to_owned())]);
+    for (waiver, id, found) in [
+        ("public_below_guarded = \" \"", "bad_value", "no reason"),
+        ("public_below_garded = \"x\"", "unknown_name", "no finding"),
+        ("no_audience = \"x\"", "unknown_name", "cannot be waived"),
+    ] {
+        let text = text(&[], &with(waiver));
+        let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
+        let faults = compile(&loaded, Absent::Pretend).unwrap_err();
+        assert!(faults.iter().any(|fault| fault.id == id && fault.found.contains(found)), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_finding_names_the_paragraph_that_explains_it() {
+    let told = left(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], ""));
+    assert!(told[0].to_string().ends_with("[portcullis help long_leeway]"), "{}", told[0]);
+    assert_eq!(json!(told[0])["docs"], "docs/findings.md#long_leeway");
+}
+
+#[test]
+fn a_secret_that_everybody_knows_is_a_fault_wherever_it_is() {
+    let known = text(&[(SECRET, "changeme-changeme-changeme-changeme-changeme")], "");
+    let loaded = crate::config::load_text("gateway.toml", known, ".".into(), Vec::new()).unwrap();
+    let faults = compile(&loaded, Absent::Pretend).unwrap_err();
+    let fault = faults.iter().find(|fault| fault.id == "weak_secret").unwrap();
+    assert_eq!(fault.key, "issuer[0].secret");
+    assert!(!format!("{faults:?}").contains("changeme"), "{faults:?}");
+}

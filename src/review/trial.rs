@@ -1,0 +1,38 @@
+//! Tries a compiled policy before it is served: its own tests, and odd spellings of its requests.
+
+use super::{cases, spelling};
+use crate::clock::Now;
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::policy::{Compiled, Policy, Sifted, Waivers};
+
+/// Runs the policy's own tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
+///
+/// # Errors
+/// The tests that failed, with the warnings.
+pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagnostic>> {
+    let severity = if compiled.lenient { Severity::Warning } else { Severity::Fault };
+    let mut failures = cases::failures(&compiled.policy, &compiled.cases, severity, now);
+    if compiled.lenient || failures.is_empty() {
+        compiled.warnings.extend(failures);
+        return Ok(compiled);
+    }
+    failures.extend(compiled.weaknesses());
+    Err(Diagnostic::bounded(failures))
+}
+
+/// Tries each route in odd spellings, and adds the findings to the warnings.
+#[must_use]
+pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
+    let Compiled { policy, route_places, waivers, .. } = &compiled;
+    let Sifted { left, waived } = spelling_findings(policy, route_places, waivers, severity);
+    compiled.warnings.extend(left);
+    compiled.warnings.extend(waived.into_iter().map(|waived| waived.finding));
+    compiled
+}
+
+/// Tries each route of a policy in odd spellings, and returns the findings that no waiver accepts, up to a bound for each
+/// kind, and all that are waived.
+pub fn spelling_findings(policy: &Policy, places: &[Place], waivers: &Waivers, severity: Severity) -> Sifted {
+    let Sifted { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
+    Sifted { left: spelling::bounded(left), waived }
+}
