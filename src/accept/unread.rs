@@ -1,6 +1,6 @@
 //! Request bodies that were not read to their end: discarded within bounds, or the end of their connection.
 
-use crate::forward::Unread;
+use crate::forward::BodyOwner;
 use crate::peer::Connection;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -16,12 +16,12 @@ const SMALL: u64 = 64 * 1024;
 /// The time limit for reading that remainder.
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
-impl Unread for Connection {
+impl BodyOwner for Connection {
     /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and discarded: many clients
     /// report a reset stream although the answer is complete (RFC 9113 section 8.1 forbids that), and once the
     /// announced length is met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger
     /// one, the answer says `Connection: close`, and `linger` reads on after it (RFC 9112 section 9.6).
-    fn left(self: Rc<Self>, body: Incoming, expects_continue: bool) {
+    fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
         }

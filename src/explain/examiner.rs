@@ -13,7 +13,7 @@ use crate::clock::Now;
 use crate::decision::{Refusal, decide};
 use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
-use crate::forward::{Prepared, Proofs, Target, Told};
+use crate::forward::{ConnectionHeaders, ForwardContext, Proofs, Target};
 use crate::limit::{By, Limit};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
@@ -435,10 +435,10 @@ impl<'p> Examiner<'p> {
         let forwarded_for =
             HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
         let none = Proofs::default();
-        let told = Told {
+        let context = ForwardContext {
             caller: sender.caller,
             relayed: sender.relayed.as_deref(),
-            prepared: Prepared {
+            connection: ConnectionHeaders {
                 forwarded_for: &forwarded_for,
                 forwarded: &RefCell::new(None),
                 address: question.client,
@@ -450,14 +450,14 @@ impl<'p> Examiner<'p> {
             pass_authorization: delivery.pass_authorization,
             pass: &policy.front.pass,
             cookies: policy.trust.cookies(),
-            tell_csrf: route.csrf_field.is_some(),
+            write_csrf: route.csrf_field.is_some(),
             credentials: &route.admission.sources.named,
             // Not proven: a proof that holds would be a credential in whatever keeps this answer.
             proofs: &none,
             now: question.now,
         };
         let (method, path, mut headers, _) =
-            outgoing::head(parts.clone(), target, permit, &delivery.audience, &told);
+            outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header.clone());
         }

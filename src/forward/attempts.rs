@@ -3,7 +3,7 @@
 use super::deadline;
 use super::faults::chain;
 use super::notes::Notes;
-use super::pool::{Lease, NoConnection, Pools};
+use super::pool::{Lease, LeaseError, Pools};
 use super::request_body::{Meter, RequestBody};
 use super::upstream::{Server, Upstream};
 use crate::denial::Denial;
@@ -35,9 +35,9 @@ pub(super) async fn send(
     let idempotent = request.method().is_idempotent();
     // A client of HTTP/1.0 may name no host; a request of HTTP/1.1 has one (RFC 9112 section 3.2).
     let named = request.headers().contains_key(header::HOST);
-    let mut tried = Tried::default();
+    let mut attempts = Attempts::default();
     let mut servers = upstream.in_turn(now);
-    while let Some(server) = servers.next().or_else(|| tried.left_over()) {
+    while let Some(server) = servers.next().or_else(|| attempts.left_over()) {
         notes.server = Some(server.clone());
         if let (false, Some(authority)) = (named, server.authority()) {
             request.headers_mut().insert(header::HOST, authority);
@@ -48,31 +48,31 @@ pub(super) async fn send(
                 Some(lease) => lease,
                 // Seldom needed, and large: kept out of every other request's own memory.
                 None => {
-                    let wait = tried.last.then(|| timeout.saturating_sub(now.elapsed()));
+                    let wait = attempts.last.then(|| timeout.saturating_sub(now.elapsed()));
                     match Box::pin(connect(pools, upstream, server, wait, notes)).await {
                         Ok(lease) => lease,
-                        Err(NoConnection::Full) => {
-                            tried.busy.get_or_insert(server);
+                        Err(LeaseError::Full) => {
+                            attempts.busy.get_or_insert(server);
                             break;
                         }
-                        Err(NoConnection::LineFull | NoConnection::Waited) => return Err(Denial::Overloaded),
-                        Err(NoConnection::Fault(fault)) => {
-                            tried.out_of_reach |= fault.is_the_servers();
+                        Err(LeaseError::LineFull | LeaseError::Waited) => return Err(Denial::Overloaded),
+                        Err(LeaseError::Fault(fault)) => {
+                            attempts.out_of_reach |= fault.blames_server();
                             break;
                         }
                     }
                 }
             };
-            let copy = if idempotent && !tried.sent { copy_of(&request) } else { None };
+            let copy = if idempotent && !attempts.sent { copy_of(&request) } else { None };
             lease.link.upload = meter.cloned();
             let response = lease.link.sender.try_send_request(request);
             let upload = meter.map(|meter| || meter.waiting());
             // Only the first attempt has the full time.
-            let first = !tried.sent && !tried.last && !tried.broke_off;
+            let first = !attempts.sent && !attempts.last && !attempts.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
             let mut error = match pools.deadlines.answer_within(left, upload, response).await {
                 Ok(Ok(response)) => {
-                    if server.answered() {
+                    if server.record_response() {
                         report_up(pools, upstream, server);
                     }
                     return Ok((response, lease));
@@ -87,32 +87,32 @@ pub(super) async fn send(
             let error = error.into_error();
             let broke = broke_off(&error);
             let why = chain(&error);
-            if broke && !lease.reused && server.failed(Instant::now()) {
+            if broke && !lease.reused && server.record_failure(Instant::now()) {
                 report_down(pools, upstream, server, &why);
             }
             notes.detail = Some(format!("{}: {why}", server.origin));
             let was_sent = unsent.is_none();
             let Some(again) = unsent.or(copy.filter(|_| broke)) else { return Err(Denial::UpstreamFailed) };
             request = again;
-            tried.sent |= was_sent;
+            attempts.sent |= was_sent;
             if !lease.reused {
-                if tried.broke_off {
+                if attempts.broke_off {
                     return Err(Denial::UpstreamFailed);
                 }
-                tried.broke_off = true;
-                tried.again = Some(server);
+                attempts.broke_off = true;
+                attempts.again = Some(server);
                 upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
                 break;
             }
             // The server closed an idle connection. Retry over a new one to the same server.
         }
     }
-    Err(tried.denial())
+    Err(attempts.denial())
 }
 
 /// How far one request has come through the servers of its upstream.
 #[derive(Default)]
-struct Tried<'u> {
+struct Attempts<'u> {
     /// The first server all of whose connections are in use.
     busy: Option<&'u Arc<Server>>,
     /// The server that failed on a new connection.
@@ -127,7 +127,7 @@ struct Tried<'u> {
     out_of_reach: bool,
 }
 
-impl<'u> Tried<'u> {
+impl<'u> Attempts<'u> {
     /// A server to try after all were tried: one that was busy, or the one that failed.
     fn left_over(&mut self) -> Option<&'u Arc<Server>> {
         self.last = true;
@@ -152,21 +152,21 @@ async fn connect(
     server: &Server,
     wait: Option<Duration>,
     notes: &mut Notes,
-) -> Result<Lease, NoConnection> {
+) -> Result<Lease, LeaseError> {
     let connected = pools.obtain(upstream, server, wait).await;
     notes.detail = match &connected {
         // A request that finds no room yet waits for it after all servers were tried: only the wait's end is worth a word.
-        Ok(_) | Err(NoConnection::Full) => return connected,
-        Err(NoConnection::Waited) => Some(format!(
+        Ok(_) | Err(LeaseError::Full) => return connected,
+        Err(LeaseError::Waited) => Some(format!(
             "all connections to {} that upstream.{}.connections allows are in use",
             server.origin, upstream.name
         )),
-        Err(NoConnection::LineFull) => {
+        Err(LeaseError::LineFull) => {
             Some(format!("too many requests wait for a connection to {}", server.origin))
         }
-        Err(NoConnection::Fault(fault)) => {
+        Err(LeaseError::Fault(fault)) => {
             let why = fault.to_string();
-            if fault.is_the_servers() && server.failed(Instant::now()) {
+            if fault.blames_server() && server.record_failure(Instant::now()) {
                 report_down(pools, upstream, server, &why);
             }
             Some(format!("cannot connect to {}: {why}", server.origin))

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 /// Values that the connection prepares once, so that most requests copy nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Prepared<'c> {
+pub struct ConnectionHeaders<'c> {
     /// `X-Forwarded-For` of the peer.
     pub forwarded_for: &'c HeaderValue,
     /// The last host and `Forwarded` value of a peer that is not a proxy: its scheme is the connection's.
@@ -23,7 +23,7 @@ pub struct Prepared<'c> {
 /// Writes the fields. `authority` is the host and port in the request that reached the gateway.
 pub fn write(
     headers: &mut HeaderMap,
-    prepared: &Prepared<'_>,
+    connection: &ConnectionHeaders<'_>,
     caller: Caller,
     relayed: Option<&Relayed>,
     authority: Option<&HeaderValue>,
@@ -34,24 +34,24 @@ pub fn write(
     };
     headers.insert(X_FORWARDED_PROTO, proto);
     if let Some(relayed) = relayed {
-        return write_relayed(headers, prepared.address, caller.scheme, relayed, authority);
+        return write_relayed(headers, connection.address, caller.scheme, relayed, authority);
     }
     if let Some(authority) = authority {
         headers.insert(X_FORWARDED_HOST, authority.clone());
     }
-    headers.insert(X_FORWARDED_FOR, prepared.forwarded_for.clone());
-    headers.insert(header::FORWARDED, of_peer(prepared, authority, caller.scheme));
+    headers.insert(X_FORWARDED_FOR, connection.forwarded_for.clone());
+    headers.insert(header::FORWARDED, of_peer(connection, authority, caller.scheme));
 }
 
 /// `Forwarded` of a peer that is the client itself.
-fn of_peer(prepared: &Prepared<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
+fn of_peer(connection: &ConnectionHeaders<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
     let text = host.and_then(|host| host.to_str().ok());
-    let Some(host) = host else { return forwarded(&[], prepared.address, None, scheme) };
-    let mut last = prepared.forwarded.borrow_mut();
+    let Some(host) = host else { return forwarded(&[], connection.address, None, scheme) };
+    let mut last = connection.forwarded.borrow_mut();
     match &*last {
         Some((known, element)) if known == host => element.clone(),
         Some(_) | None => {
-            let element = forwarded(&[], prepared.address, text, scheme);
+            let element = forwarded(&[], connection.address, text, scheme);
             *last = Some((host.clone(), element.clone()));
             element
         }
@@ -150,13 +150,13 @@ mod tests {
     fn written(relayed: &Relayed, scheme: Scheme) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let address = "10.0.0.1".parse().unwrap();
-        let prepared = Prepared {
+        let connection = ConnectionHeaders {
             forwarded_for: &HeaderValue::from_static("10.0.0.1"),
             forwarded: &RefCell::new(None),
             address,
         };
         let caller = Caller { address, scheme, by_trusted_proxy: true };
-        write(&mut headers, &prepared, caller, Some(relayed), Some(&HeaderValue::from_static("inner:81")));
+        write(&mut headers, &connection, caller, Some(relayed), Some(&HeaderValue::from_static("inner:81")));
         headers
     }
 

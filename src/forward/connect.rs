@@ -1,7 +1,7 @@
 //! Opens one connection to a server: name resolution, TCP, TLS.
 
-use super::faults::{ConnectFault, is_own};
-use super::link::{Abandoned, Link};
+use super::faults::{ConnectError, is_own};
+use super::link::{AbandonedLinks, Link};
 use super::upstream::Server;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -17,39 +17,39 @@ pub(super) async fn connect<A: 'static>(
     server: &Server,
     timeout: Duration,
     alive: A,
-    abandoned: &Rc<Abandoned>,
-) -> Result<Link, ConnectFault> {
+    abandoned: &Rc<AbandonedLinks>,
+) -> Result<Link, ConnectError> {
     match tokio::time::timeout(timeout, open(server, alive, abandoned)).await {
         Ok(result) => result,
-        Err(_elapsed) => Err(ConnectFault::Timeout(timeout)),
+        Err(_elapsed) => Err(ConnectError::Timeout(timeout)),
     }
 }
 
 async fn open<A: 'static>(
     server: &Server,
     alive: A,
-    abandoned: &Rc<Abandoned>,
-) -> Result<Link, ConnectFault> {
+    abandoned: &Rc<AbandonedLinks>,
+) -> Result<Link, ConnectError> {
     let name = (&*server.host, server.port);
     let addresses = tokio::net::lookup_host(name).await.map_err(|error| match is_own(&error) {
-        true => ConnectFault::Own(error),
-        false => ConnectFault::Name(error),
+        true => ConnectError::Own(error),
+        false => ConnectError::Name(error),
     })?;
     let addresses: Vec<_> = addresses.collect();
-    let stream = TcpStream::connect(&*addresses).await.map_err(ConnectFault::of_tcp)?;
-    stream.set_nodelay(true).map_err(ConnectFault::of_tcp)?;
+    let stream = TcpStream::connect(&*addresses).await.map_err(ConnectError::of_tcp)?;
+    stream.set_nodelay(true).map_err(ConnectError::of_tcp)?;
     match &server.tls {
         None => handshake(stream, alive, abandoned).await,
         Some(tls) => {
             let name = ServerName::try_from(server.host.to_string());
-            let name = name.map_err(|error| ConnectFault::Tls(io::Error::other(error)))?;
-            let stream = tls.connector.connect(name, stream).await.map_err(ConnectFault::Tls)?;
+            let name = name.map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
+            let stream = tls.connector.connect(name, stream).await.map_err(ConnectError::Tls)?;
             handshake(stream, alive, abandoned).await
         }
     }
 }
 
-async fn handshake<S, A>(stream: S, alive: A, abandoned: &Rc<Abandoned>) -> Result<Link, ConnectFault>
+async fn handshake<S, A>(stream: S, alive: A, abandoned: &Rc<AbandonedLinks>) -> Result<Link, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     A: 'static,
@@ -57,7 +57,7 @@ where
     let (sender, connection) = settings()
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| ConnectFault::Other(io::Error::other(error)))?;
+        .map_err(|error| ConnectError::Other(io::Error::other(error)))?;
     let task = tokio::task::spawn_local(async move {
         // An error is reported to the waiting request, if there is one.
         let _ = connection.await;

@@ -1,6 +1,6 @@
 //! Counters of each upstream: connections, their failures, the time to an answer, and the failures of answers.
 
-use super::faults::{Broken, ConnectFault};
+use super::faults::{ConnectError, ResponseErrorKind};
 use crate::counter::{Counter, Durations, Sharded};
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub struct UpstreamShard {
     pub cookies_removed: Counter,
     /// From a request's head to the head of its answer.
     pub durations: Durations,
-    connect_failures: [Counter; ConnectFault::REASONS.len()],
-    broken: [Counter; Broken::REASONS.len()],
+    connect_failures: [Counter; ConnectError::REASONS.len()],
+    broken: [Counter; ResponseErrorKind::REASONS.len()],
 }
 
 impl UpstreamCounters {
@@ -60,26 +60,26 @@ impl UpstreamCounters {
     /// Connections that could not be made, by reason.
     pub fn connect_failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts =
-            (0..ConnectFault::REASONS.len()).map(|at| self.sum(|shard| shard.connect_failures[at].get()));
-        ConnectFault::REASONS.into_iter().zip(counts)
+            (0..ConnectError::REASONS.len()).map(|at| self.sum(|shard| shard.connect_failures[at].get()));
+        ConnectError::REASONS.into_iter().zip(counts)
     }
 
     /// Answers that broke off after their head, by reason.
     pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        let counts = (0..Broken::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
-        Broken::REASONS.into_iter().zip(counts)
+        let counts = (0..ResponseErrorKind::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
+        ResponseErrorKind::REASONS.into_iter().zip(counts)
     }
 }
 
 impl UpstreamShard {
     /// Counts a connection that could not be made.
-    pub(super) fn connect_failed(&self, fault: &ConnectFault) {
-        count(&self.connect_failures, &ConnectFault::REASONS, fault.reason());
+    pub(super) fn count_connect_error(&self, fault: &ConnectError) {
+        count(&self.connect_failures, &ConnectError::REASONS, fault.reason());
     }
 
     /// Counts an answer that broke off after its head.
-    pub fn answer_broke(&self, broken: Broken) {
-        count(&self.broken, &Broken::REASONS, broken.reason());
+    pub fn count_response_error(&self, broken: ResponseErrorKind) {
+        count(&self.broken, &ResponseErrorKind::REASONS, broken.reason());
     }
 }
 

@@ -17,19 +17,19 @@ const LATE: u64 = 250;
 
 /// The side that a request on its way to a server waits for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Waiting {
+pub(super) enum WaitingFor {
     /// The client, which must send more of its body, within separate bounds.
-    ForClient,
+    Client,
     /// The server, which has had everything since then.
-    ForServer(Instant),
+    Server(Instant),
 }
 
-impl Waiting {
+impl WaitingFor {
     /// The server's remaining time, if any. While the client is waited for, the server has all of it.
     pub(super) fn left(self, timeout: Duration) -> Option<Duration> {
         match self {
-            Self::ForClient => Some(timeout.max(Duration::from_millis(LATE))),
-            Self::ForServer(since) => timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero()),
+            Self::Client => Some(timeout.max(Duration::from_millis(LATE))),
+            Self::Server(since) => timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero()),
         }
     }
 }
@@ -59,7 +59,7 @@ impl Deadlines {
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
-        upload: Option<impl Fn() -> Waiting>,
+        upload: Option<impl Fn() -> WaitingFor>,
         future: F,
     ) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_server_has_its_time_from_when_it_had_the_request() {
         let deadlines = Deadlines::default();
-        let whom = Cell::new(Waiting::ForClient);
+        let whom = Cell::new(WaitingFor::Client);
         let mut wait = pin!(deadlines.answer_within(LONG, Some(|| whom.get()), pending::<()>()));
         assert!(poll(wait.as_mut()).is_pending());
         for passed in 1..10 {
@@ -194,10 +194,10 @@ mod tests {
             assert!(poll(wait.as_mut()).is_pending(), "the client is waited for");
         }
         let long_ago = Instant::now().checked_sub(LONG).expect("the machine has run for a while");
-        whom.set(Waiting::ForServer(long_ago + Duration::from_secs(10)));
+        whom.set(WaitingFor::Server(long_ago + Duration::from_secs(10)));
         deadlines.advance(400_000);
         assert!(poll(wait.as_mut()).is_pending(), "ten seconds are left");
-        whom.set(Waiting::ForServer(long_ago));
+        whom.set(WaitingFor::Server(long_ago));
         deadlines.advance(410_250);
         assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(Elapsed)));
     }

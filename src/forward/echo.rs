@@ -1,6 +1,6 @@
 //! The built-in upstream: it answers with what an upstream would have received.
 
-use super::request_body::{BodyFault, RequestBody};
+use super::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
@@ -16,7 +16,7 @@ pub(super) async fn answer(
     target: &PathAndQuery,
     headers: &HeaderMap,
     mut body: RequestBody,
-) -> Result<Response<Bytes>, BodyFault> {
+) -> Result<Response<Bytes>, BodyError> {
     let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         bytes += frame?.data_ref().map_or(0, Bytes::len);

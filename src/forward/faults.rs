@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Why a connection to a server could not be made.
 #[derive(Debug)]
-pub(super) enum ConnectFault {
+pub(super) enum ConnectError {
     /// The server's host refused it.
     Refused,
     /// The attempt timed out.
@@ -22,7 +22,7 @@ pub(super) enum ConnectFault {
     Other(io::Error),
 }
 
-impl ConnectFault {
+impl ConnectError {
     /// All reasons, as the metrics name them.
     pub(super) const REASONS: [&str; 6] = ["refused", "timeout", "dns", "tls", "own", "other"];
 
@@ -39,7 +39,7 @@ impl ConnectFault {
     }
 
     /// Whether the fault says anything about the server.
-    pub(super) fn is_the_servers(&self) -> bool {
+    pub(super) fn blames_server(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
 
@@ -54,7 +54,7 @@ impl ConnectFault {
     }
 }
 
-impl fmt::Display for ConnectFault {
+impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused => f.write_str("connection refused"),
@@ -94,14 +94,14 @@ fn speaks_no_tls(error: &io::Error) -> bool {
 
 /// Why an upstream's body ended early. The client must see it cut, not complete.
 #[derive(Debug)]
-pub enum Cut {
+pub enum ResponseError {
     /// The upstream broke off, or its framing is wrong.
     Broken(hyper::Error),
     /// The upstream sent nothing for too long.
     Silent,
 }
 
-impl fmt::Display for Cut {
+impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(error) => write!(f, "the upstream's answer was cut off: {}", chain(error)),
@@ -112,7 +112,7 @@ impl fmt::Display for Cut {
 
 /// How an upstream's answer failed after its head, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum ResponseErrorKind {
     /// The upstream closed the connection before the announced end.
     Closed,
     /// The connection was reset.
@@ -123,7 +123,7 @@ pub enum Broken {
     Stalled,
 }
 
-impl Broken {
+impl ResponseErrorKind {
     /// All reasons, as the metrics name them.
     pub const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
 
@@ -138,28 +138,28 @@ impl Broken {
     }
 }
 
-impl Cut {
+impl ResponseError {
     /// How the answer failed.
-    pub fn kind(&self) -> Broken {
-        let Self::Broken(error) = self else { return Broken::Stalled };
+    pub fn kind(&self) -> ResponseErrorKind {
+        let Self::Broken(error) = self else { return ResponseErrorKind::Stalled };
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 return match error.kind() {
-                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Broken::Invalid,
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => ResponseErrorKind::Invalid,
                     io::ErrorKind::ConnectionReset
                     | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe => Broken::Reset,
-                    _ => Broken::Closed,
+                    | io::ErrorKind::BrokenPipe => ResponseErrorKind::Reset,
+                    _ => ResponseErrorKind::Closed,
                 };
             }
             cause = error.source();
         }
-        Broken::Closed
+        ResponseErrorKind::Closed
     }
 }
 
-impl std::error::Error for Cut {}
+impl std::error::Error for ResponseError {}
 /// An error and its causes, in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn out_of_files_ports_or_memory_is_not_the_servers_fault() {
         for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM] {
-            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
-            assert!(!fault.is_the_servers(), "{fault}");
+            let fault = ConnectError::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(!fault.blames_server(), "{fault}");
             assert_eq!(fault.reason(), "own");
         }
         for (errno, reason) in [
@@ -189,8 +189,8 @@ mod tests {
             (Errno::NETUNREACH, "other"),
             (Errno::CONNRESET, "other"),
         ] {
-            let fault = ConnectFault::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
-            assert!(fault.is_the_servers(), "{fault}");
+            let fault = ConnectError::of_tcp(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(fault.blames_server(), "{fault}");
             assert_eq!(fault.reason(), reason);
         }
     }
@@ -199,13 +199,13 @@ mod tests {
     fn every_reason_is_one_that_the_metrics_know() {
         let error = || io::Error::other("x");
         let all = [
-            ConnectFault::Refused,
-            ConnectFault::Timeout(Duration::from_secs(2)),
-            ConnectFault::Name(error()),
-            ConnectFault::Tls(error()),
-            ConnectFault::Own(error()),
-            ConnectFault::Other(error()),
+            ConnectError::Refused,
+            ConnectError::Timeout(Duration::from_secs(2)),
+            ConnectError::Name(error()),
+            ConnectError::Tls(error()),
+            ConnectError::Own(error()),
+            ConnectError::Other(error()),
         ];
-        assert_eq!(all.map(|fault| fault.reason()), ConnectFault::REASONS);
+        assert_eq!(all.map(|fault| fault.reason()), ConnectError::REASONS);
     }
 }

@@ -175,7 +175,7 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
 
 /// Returns the false belief that a field of this name could create, and the table's entry; `None` for nearly all names.
 /// `name` is in lower case, as `http::HeaderName` has it.
-pub fn found(name: &str) -> Option<(Kind, &'static str)> {
+pub fn classify(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
     match longest(bytes) {
         Some((pattern, kind, _)) => Some((*kind, pattern)),
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     fn kind(name: &str) -> Option<Kind> {
-        found(name).map(|(kind, _)| kind)
+        classify(name).map(|(kind, _)| kind)
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
         assert!(TABLE.is_sorted_by(|(one, ..), (other, ..)| one < other));
         for (pattern, kind, product) in TABLE {
             let name = pattern.replace('*', "x");
-            assert_eq!(found(&name), Some((kind, pattern)), "{pattern}");
+            assert_eq!(classify(&name), Some((kind, pattern)), "{pattern}");
             assert!(!product.is_empty() && name == name.to_lowercase(), "{pattern}");
         }
     }

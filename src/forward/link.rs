@@ -17,22 +17,26 @@ pub(super) struct Link {
     /// The body of the request that was sent last.
     pub(super) upload: Option<Rc<Meter>>,
     task: AbortHandle,
-    abandoned: Rc<Abandoned>,
+    abandoned: Rc<AbandonedLinks>,
 }
 
 /// Connections that no request uses any more and whose tasks have not ended yet. A task ends once all is written that was
 /// to be written, and a server that takes nothing more would hold it, and its place, for ever.
 #[derive(Default)]
-pub(super) struct Abandoned(RefCell<Vec<GivenUp>>);
+pub(super) struct AbandonedLinks(RefCell<Vec<AbandonedLink>>);
 
-struct GivenUp {
+struct AbandonedLink {
     task: AbortHandle,
     upload: Option<Rc<Meter>>,
     since: Instant,
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<RequestBody>, task: AbortHandle, abandoned: Rc<Abandoned>) -> Self {
+    pub(super) fn new(
+        sender: SendRequest<RequestBody>,
+        task: AbortHandle,
+        abandoned: Rc<AbandonedLinks>,
+    ) -> Self {
         Self { sender, upload: None, task, abandoned }
     }
 }
@@ -41,12 +45,12 @@ impl Drop for Link {
     fn drop(&mut self) {
         if !self.task.is_finished() {
             let (task, upload) = (self.task.clone(), self.upload.take());
-            self.abandoned.0.borrow_mut().push(GivenUp { task, upload, since: Instant::now() });
+            self.abandoned.0.borrow_mut().push(AbandonedLink { task, upload, since: Instant::now() });
         }
     }
 }
 
-impl Abandoned {
+impl AbandonedLinks {
     /// Closes the connections whose servers take nothing.
     pub(super) fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|it| {
@@ -59,7 +63,7 @@ impl Abandoned {
     }
 }
 
-impl GivenUp {
+impl AbandonedLink {
     /// A server that still takes the request's body, or waits for the client to send more of it, is not stuck.
     fn is_stuck(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= ABANDONED_TIMEOUT

@@ -21,14 +21,14 @@ mod response_body;
 pub mod strip;
 mod upstream;
 
-pub use client::Prepared;
+pub use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
-pub use faults::{Broken, Cut};
+pub use faults::{ResponseError, ResponseErrorKind};
 pub use notes::Notes;
-pub use outgoing::{Target, Told, X_REQUEST_ID};
+pub use outgoing::{ForwardContext, Target, X_REQUEST_ID};
 pub use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
-pub use request_body::{BodyBounds, Inbound, Meter, RequestBody, Unread};
+pub use request_body::{BodyBounds, BodyOwner, Inbound, Meter, RequestBody};
 pub use response_body::ResponseBody;
 pub use upstream::{Server, Tls, Upstream};
 
@@ -90,39 +90,39 @@ pub async fn forward(
     target: Target,
     body: RequestBody,
     meter: Option<&Rc<Meter>>,
-    told: &Told<'_>,
+    context: &ForwardContext<'_>,
     now: Instant,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
-    let (method, path, headers, forged) = outgoing::head(parts, target, &permit, &delivery.audience, told);
+    let (method, path, headers, forged) = outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = forged;
     match &delivery.destination {
         Destination::Echo => match Box::pin(echo::answer(&method, &path, &headers, body)).await {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
-                reframe::answer(&mut parts, &method, told.cookies)
-                    .map_err(|bad| rejected(&bad, None, notes))?;
+                reframe::answer(&mut parts, &method, context.cookies)
+                    .map_err(|bad| reject(&bad, None, notes))?;
                 Ok(Answer::Whole(Response::from_parts(parts, body)))
             }
             Err(fault) => {
                 notes.detail = Some(fault.to_string());
-                Err(of_body(meter, notes).unwrap_or(Denial::UpstreamFailed))
+                Err(body_denial(meter, notes).unwrap_or(Denial::UpstreamFailed))
             }
         },
         Destination::Upstream(upstream) => {
-            let asked = method.clone();
+            let request_method = method.clone();
             let request = outbound(method, path, headers, body);
             let timeout = delivery.timeout.unwrap_or(upstream.timeout);
             let sent = send(pools, upstream, timeout, request, meter, now, notes).await;
             let took = now.elapsed();
             notes.took = Some(took);
-            let (response, mut lease) = sent.map_err(|denial| of_body(meter, notes).unwrap_or(denial))?;
+            let (response, mut lease) = sent.map_err(|denial| body_denial(meter, notes).unwrap_or(denial))?;
             let counts = upstream.counters.of(pools.core);
             counts.inspect(|counts| counts.durations.record(micros(took)));
 
             let (mut parts, body) = response.into_parts();
-            let reframed = reframe::answer(&mut parts, &asked, told.cookies)
-                .map_err(|bad| rejected(&bad, notes.server.clone().as_deref(), notes))?;
+            let reframed = reframe::answer(&mut parts, &request_method, context.cookies)
+                .map_err(|bad| reject(&bad, notes.server.clone().as_deref(), notes))?;
             lease.keep = reframed.keep;
             if reframed.cookies_removed > 0 {
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
@@ -138,7 +138,7 @@ pub async fn forward(
 
 /// An answer that cannot be passed on.
 #[cold]
-fn rejected(bad: &reframe::BadAnswer, server: Option<&Server>, notes: &mut Notes) -> Denial {
+fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes) -> Denial {
     notes.detail = Some(match server {
         Some(server) => format!("{}: {bad}", server.origin),
         None => bad.to_string(),
@@ -164,7 +164,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// The refusal that the client's body caused, if it did: with its own reason, since the upstream is not at fault.
-fn of_body(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
+fn body_denial(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
     let denial = meter?.denial()?;
     notes.detail = meter?.detail();
     Some(denial)

@@ -1,6 +1,6 @@
 //! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
 
-use super::client::{self, Prepared};
+use super::client::{self, ConnectionHeaders};
 use super::proof::{Audience, Proof, Proofs};
 use super::strip;
 use crate::authenticate::{CookieNames, IdentityHeaders, Place, Sources};
@@ -96,20 +96,20 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
     PathAndQuery::try_from(text).expect("a canonical path and the query of a URI make a URI")
 }
 
-/// Facts of one request that the upstream is told.
+/// Facts of one request that the upstream is context.
 #[derive(Debug)]
-pub struct Told<'a> {
+pub struct ForwardContext<'a> {
     /// Who sends it.
     pub caller: Caller,
     /// The facts that a trusted proxy states about it.
     pub relayed: Option<&'a Relayed>,
     /// Its connection.
-    pub prepared: Prepared<'a>,
+    pub connection: ConnectionHeaders<'a>,
     /// Its name.
     pub id: RequestId,
     /// Its name as a field value.
     pub id_header: &'a HeaderValue,
-    /// The names under which identity is told.
+    /// The names under which identity is context.
     pub identity: &'a IdentityHeaders,
     /// Whether a verified token passes in `Authorization`.
     pub forward_token: bool,
@@ -120,7 +120,7 @@ pub struct Told<'a> {
     /// The local authority's cookies, which do not pass.
     pub cookies: Option<&'a CookieNames>,
     /// Whether the route takes the CSRF token from a form's field, so that the upstream must be able to write it there.
-    pub tell_csrf: bool,
+    pub write_csrf: bool,
     /// Header fields that may hold the caller's token, which do not pass.
     pub credentials: &'a [HeaderName],
     /// What proves identity to upstreams.
@@ -136,30 +136,30 @@ pub fn head(
     target: Target,
     permit: &Permit,
     audience: &Audience,
-    told: &Told<'_>,
+    context: &ForwardContext<'_>,
 ) -> (Method, PathAndQuery, HeaderMap, u64) {
     let mut headers = parts.headers;
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut headers);
     }
-    if let Some(cookies) = told.cookies {
+    if let Some(cookies) = context.cookies {
         strip::cookies(&mut headers, cookies);
         if permit.place() == Some(Place::Cookie) {
             headers.remove(&cookies.csrf_header);
         }
     }
-    for name in told.credentials {
+    for name in context.credentials {
         headers.remove(name);
     }
     // With `forward_token` only the verified credential passes.
-    let verified = told.forward_token && permit.place() == Some(Place::Header);
-    if !verified && !told.pass_authorization {
+    let verified = context.forward_token && permit.place() == Some(Place::Header);
+    if !verified && !context.pass_authorization {
         headers.remove(header::AUTHORIZATION);
     } else if verified {
         strip::canonical_scheme(&mut headers);
     }
-    let pass = if told.relayed.is_some() { told.pass } else { &[] };
-    let forged = strip::request(&mut headers, told.identity, pass);
+    let pass = if context.relayed.is_some() { context.pass } else { &[] };
+    let forged = strip::request(&mut headers, context.identity, pass);
 
     match &target.authority {
         Some(authority) => {
@@ -169,41 +169,52 @@ pub fn head(
             headers.remove(header::HOST);
         }
     }
-    client::write(&mut headers, &told.prepared, told.caller, told.relayed, target.authority.as_ref());
+    client::write(
+        &mut headers,
+        &context.connection,
+        context.caller,
+        context.relayed,
+        target.authority.as_ref(),
+    );
     if let Some(prefix) = target.prefix {
-        let whole = after_proxys(headers.get(X_FORWARDED_PREFIX), prefix);
+        let whole = append_prefix(headers.get(X_FORWARDED_PREFIX), prefix);
         headers.insert(X_FORWARDED_PREFIX, whole);
     }
-    headers.insert(X_REQUEST_ID, told.id_header.clone());
+    headers.insert(X_REQUEST_ID, context.id_header.clone());
     if headers.get(TRACEPARENT).and_then(trace_id_of).is_none() {
-        headers.insert(TRACEPARENT, told.id.traceparent());
+        headers.insert(TRACEPARENT, context.id.traceparent());
         // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
-    let proof =
-        Proof { proofs: told.proofs, audience, method: &parts.method, target: &target.path, now: told.now };
-    identity(&mut headers, permit, told.tell_csrf, &proof);
+    let proof = Proof {
+        proofs: context.proofs,
+        audience,
+        method: &parts.method,
+        target: &target.path,
+        now: context.now,
+    };
+    write_identity(&mut headers, permit, context.write_csrf, &proof);
     (parts.method, target.path, headers, forged)
 }
 
 /// Appends a stripped prefix to the one that a trusted proxy stripped before, if the policy accepts that field.
-fn after_proxys(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
+fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
     let Some(before) = before else { return ours };
     let before = before.as_bytes();
     let whole = [before.strip_suffix(b"/").unwrap_or(before), ours.as_bytes()].concat();
     HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
-/// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `tell_csrf`: with the CSRF
+/// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `write_csrf`: with the CSRF
 /// token of their session, for a route that takes it from its forms.
-pub fn identity(headers: &mut HeaderMap, permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) {
+pub fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
         }
         proof.write(headers, principal);
         // The readable cookie does not pass, and what is in no cookie needs no such protection.
-        if tell_csrf
+        if write_csrf
             && permit.place() == Some(Place::Cookie)
             && let Some(csrf) = principal.local.as_deref().and_then(|local| local.csrf.as_deref())
             && let Ok(mut value) = HeaderValue::from_str(csrf)

@@ -9,8 +9,8 @@
 use super::connect;
 use super::counters::{UpstreamCounters, UpstreamShard};
 use super::deadline::Deadlines;
-use super::faults::ConnectFault;
-use super::link::{Abandoned, Link};
+use super::faults::ConnectError;
+use super::link::{AbandonedLinks, Link};
 use super::upstream::{Server, Upstream};
 use crate::journal::Journal;
 use std::cell::{Cell, RefCell};
@@ -37,7 +37,7 @@ pub struct Pools {
     servers: RefCell<Vec<PerServer>>,
     /// When the sweep last came: near enough for the age of an idle connection.
     swept: Cell<Instant>,
-    abandoned: Rc<Abandoned>,
+    abandoned: Rc<AbandonedLinks>,
     pub(super) deadlines: Deadlines,
     pub(super) core: usize,
     pub(super) journal: Journal,
@@ -46,19 +46,19 @@ pub struct Pools {
 /// One core's connections to one server.
 #[derive(Default)]
 struct PerServer {
-    idle: Vec<Idle>,
+    idle: Vec<IdleLink>,
     /// Connections that are open or being opened, idle ones included.
     open: usize,
-    waiting: VecDeque<Waiting>,
+    queue: VecDeque<QueuedRequest>,
 }
 
-struct Idle {
+struct IdleLink {
     link: Link,
     since: Instant,
 }
 
 /// A request that waits for a connection.
-struct Waiting {
+struct QueuedRequest {
     turn: oneshot::Sender<Turn>,
     /// The bound of the request's upstream, and its counters.
     share: usize,
@@ -68,12 +68,12 @@ struct Waiting {
 /// The result of a wait: a connection, or the right to open one.
 enum Turn {
     Connection(Lease),
-    Place(Place),
+    Slot(Slot),
 }
 
 /// One of a server's connections, or one that is being opened. Dropped when the connection has ended; the first request
 /// in line then gets its place.
-struct Place {
+struct Slot {
     server: usize,
     pools: Rc<Pools>,
     counters: Arc<UpstreamCounters>,
@@ -91,7 +91,7 @@ pub(super) struct Lease {
 
 /// Why there is no connection for a request.
 #[derive(Debug)]
-pub(super) enum NoConnection {
+pub(super) enum LeaseError {
     /// This core's share of connections to the server is in use.
     Full,
     /// The share stayed in use until the request's time ran out.
@@ -99,7 +99,7 @@ pub(super) enum NoConnection {
     /// The share is in use, and the line is full too.
     LineFull,
     /// The connection could not be made.
-    Fault(ConnectFault),
+    Fault(ConnectError),
 }
 
 impl fmt::Debug for Pools {
@@ -131,7 +131,7 @@ impl Pools {
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
         let mut servers = self.servers.borrow_mut();
         let pool = servers.get_mut(server.id)?;
-        while let Some(Idle { link, .. }) = pool.idle.pop() {
+        while let Some(IdleLink { link, .. }) = pool.idle.pop() {
             if link.sender.is_ready() {
                 return Some(self.lease(link, true, server.id));
             }
@@ -146,16 +146,16 @@ impl Pools {
         upstream: &Upstream,
         server: &Server,
         wait: Option<Duration>,
-    ) -> Result<Lease, NoConnection> {
-        let place = match (self.place(upstream, server), wait) {
-            (Some(place), _) => place,
-            (None, None) => return Err(NoConnection::Full),
+    ) -> Result<Lease, LeaseError> {
+        let slot = match (self.open_slot(upstream, server), wait) {
+            (Some(slot), _) => slot,
+            (None, None) => return Err(LeaseError::Full),
             (None, Some(wait)) => match self.wait(upstream, server, wait).await? {
                 Turn::Connection(lease) => return Ok(lease),
-                Turn::Place(place) => place,
+                Turn::Slot(slot) => slot,
             },
         };
-        let result = connect::connect(server, upstream.connect_timeout, place, &self.abandoned).await;
+        let result = connect::connect(server, upstream.connect_timeout, slot, &self.abandoned).await;
         let counts = upstream.counters.of(self.core);
         match result {
             Ok(link) => {
@@ -163,8 +163,8 @@ impl Pools {
                 Ok(self.lease(link, false, server.id))
             }
             Err(fault) => {
-                counts.inspect(|counts| counts.connect_failed(&fault));
-                Err(NoConnection::Fault(fault))
+                counts.inspect(|counts| counts.count_connect_error(&fault));
+                Err(LeaseError::Fault(fault))
             }
         }
     }
@@ -174,7 +174,7 @@ impl Pools {
     }
 
     /// The right to open a connection, unless the share is in use.
-    fn place(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> Option<Place> {
+    fn open_slot(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> Option<Slot> {
         let mut servers = self.servers.borrow_mut();
         if servers.len() <= server.id {
             servers.resize_with(server.id + 1, PerServer::default);
@@ -184,7 +184,7 @@ impl Pools {
             return None;
         }
         pool.open += 1;
-        Some(Place::taken(self, server.id, upstream.counters.clone()))
+        Some(Slot::occupy(self, server.id, upstream.counters.clone()))
     }
 
     /// Waits in line for a connection of another request, or for the right to open one.
@@ -193,32 +193,36 @@ impl Pools {
         upstream: &Upstream,
         server: &Server,
         timeout: Duration,
-    ) -> Result<Turn, NoConnection> {
+    ) -> Result<Turn, LeaseError> {
         let (turn, mine) = oneshot::channel();
         {
             let mut servers = self.servers.borrow_mut();
-            let line = &mut servers[server.id].waiting;
+            let line = &mut servers[server.id].queue;
             if line.len() >= WAITING_MAX {
                 // The line may still contain requests whose client has left or whose time has run out.
                 line.retain(|waiting| !waiting.turn.is_closed());
             }
             if line.len() >= WAITING_MAX {
-                return Err(NoConnection::LineFull);
+                return Err(LeaseError::LineFull);
             }
-            line.push_back(Waiting { turn, share: upstream.share, counters: upstream.counters.clone() });
+            line.push_back(QueuedRequest {
+                turn,
+                share: upstream.share,
+                counters: upstream.counters.clone(),
+            });
         }
-        let _counted = upstream.counters.of(self.core).map(Waits::begin);
+        let _counted = upstream.counters.of(self.core).map(QueueCount::begin);
         match self.deadlines.within(timeout, mine).await {
             Ok(Ok(turn)) => Ok(turn),
             // The other end is in the line, so nothing drops it.
-            Ok(Err(_)) | Err(_) => Err(NoConnection::Waited),
+            Ok(Err(_)) | Err(_) => Err(LeaseError::Waited),
         }
     }
 
     fn put(self: &Rc<Self>, server: usize, link: Link) {
         let mut servers = self.servers.borrow_mut();
         let pool = &mut servers[server];
-        if !pool.waiting.is_empty()
+        if !pool.queue.is_empty()
             && let Some(first) = pool.first_in_line(|_| true)
         {
             let lease = self.lease(link, true, server);
@@ -226,7 +230,7 @@ impl Pools {
             // The other end is there: `first_in_line` has checked it, on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
         } else if pool.idle.len() < IDLE_MAX {
-            pool.idle.push(Idle { link, since: self.swept.get() });
+            pool.idle.push(IdleLink { link, since: self.swept.get() });
         }
     }
 
@@ -247,38 +251,38 @@ impl Pools {
 impl PerServer {
     /// Takes the first request out of the line, if a connection is available for it. Drops requests whose client has
     /// left.
-    fn first_in_line(&mut self, may: impl Fn(&Waiting) -> bool) -> Option<Waiting> {
-        while self.waiting.front().is_some_and(|first| first.turn.is_closed()) {
-            self.waiting.pop_front();
+    fn first_in_line(&mut self, may: impl Fn(&QueuedRequest) -> bool) -> Option<QueuedRequest> {
+        while self.queue.front().is_some_and(|first| first.turn.is_closed()) {
+            self.queue.pop_front();
         }
-        self.waiting.pop_front_if(|first| may(first))
+        self.queue.pop_front_if(|first| may(first))
     }
 }
 
 /// A waiting request, counted until this is dropped.
-struct Waits<'c>(&'c UpstreamShard);
+struct QueueCount<'c>(&'c UpstreamShard);
 
-impl<'c> Waits<'c> {
+impl<'c> QueueCount<'c> {
     fn begin(counts: &'c UpstreamShard) -> Self {
         counts.waiting.add(1);
         Self(counts)
     }
 }
 
-impl Drop for Waits<'_> {
+impl Drop for QueueCount<'_> {
     fn drop(&mut self) {
         self.0.waiting.sub(1);
     }
 }
 
-impl Place {
-    fn taken(pools: &Rc<Pools>, server: usize, counters: Arc<UpstreamCounters>) -> Self {
+impl Slot {
+    fn occupy(pools: &Rc<Pools>, server: usize, counters: Arc<UpstreamCounters>) -> Self {
         counters.of(pools.core).inspect(|counts| counts.open.add(1));
         Self { server, pools: pools.clone(), counters }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.counters.of(self.pools.core).inspect(|counts| counts.open.sub(1));
         let mut servers = self.pools.servers.borrow_mut();
@@ -289,9 +293,9 @@ impl Drop for Place {
         if let Some(first) = pool.first_in_line(|first| open < first.share) {
             pool.open += 1;
             drop(servers);
-            let place = Self::taken(&self.pools, self.server, first.counters);
+            let slot = Self::occupy(&self.pools, self.server, first.counters);
             // The other end is there: `first_in_line` has checked it, on this thread.
-            let _ = first.turn.send(Turn::Place(place));
+            let _ = first.turn.send(Turn::Slot(slot));
         }
     }
 }

@@ -24,7 +24,7 @@ use std::fmt;
 
 /// An answer that cannot be passed on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BadAnswer {
+pub(super) enum BadResponse {
     /// An interim answer in place of the final one.
     Interim(StatusCode),
     /// Codings that cannot be passed on.
@@ -33,7 +33,7 @@ pub(super) enum BadAnswer {
     Length(String),
 }
 
-impl fmt::Display for BadAnswer {
+impl fmt::Display for BadResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interim(StatusCode::SWITCHING_PROTOCOLS) => {
@@ -51,7 +51,7 @@ impl fmt::Display for BadAnswer {
 
 /// The properties of an answer that can be passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reframed {
+pub(super) struct Reframing {
     /// Whether its end on the upstream's connection is certain, so that the connection can be reused.
     pub(super) keep: bool,
     /// The number of removed `Set-Cookie` fields that named a cookie of the gateway.
@@ -64,12 +64,12 @@ pub(super) fn answer(
     parts: &mut Parts,
     method: &Method,
     ours: Option<&CookieNames>,
-) -> Result<Reframed, BadAnswer> {
+) -> Result<Reframing, BadResponse> {
     if parts.status.is_informational() {
-        return Err(BadAnswer::Interim(parts.status));
+        return Err(BadResponse::Interim(parts.status));
     }
     let headers = &mut parts.headers;
-    let seen = Seen::of(headers);
+    let seen = RelevantFields::of(headers);
     let chunked = seen.coding;
     let without_content = parts.status == StatusCode::NO_CONTENT;
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
@@ -102,13 +102,13 @@ pub(super) fn answer(
     let cookies_removed =
         if seen.cookie { ours.map_or(0, |ours| strip::set_cookies(headers, ours)) } else { 0 };
     parts.version = Version::HTTP_11;
-    Ok(Reframed { keep, cookies_removed })
+    Ok(Reframing { keep, cookies_removed })
 }
 
 /// Records which relevant fields an answer has, in one pass over all names: an ordinary answer has hardly any of them,
 /// and needs no further lookups.
 #[derive(Default)]
-struct Seen {
+struct RelevantFields {
     length: bool,
     coding: bool,
     connection: bool,
@@ -117,7 +117,7 @@ struct Seen {
     cookie: bool,
 }
 
-impl Seen {
+impl RelevantFields {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
@@ -137,17 +137,17 @@ impl Seen {
 
 /// Whether the body is chunked and nothing else. Any other coding would lose its label on the way: `Transfer-Encoding`
 /// is for one connection only, and the HTTP library removes nothing but `chunked`.
-fn only_chunked(headers: &HeaderMap) -> Result<(), BadAnswer> {
+fn only_chunked(headers: &HeaderMap) -> Result<(), BadResponse> {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = values.next().map_or(&b""[..], HeaderValue::as_bytes);
     if values.next().is_none() && first.trim_ascii().eq_ignore_ascii_case(b"chunked") {
         return Ok(());
     }
-    Err(BadAnswer::Codings(listed(headers, header::TRANSFER_ENCODING)))
+    Err(BadResponse::Codings(listed(headers, header::TRANSFER_ENCODING)))
 }
 
 /// The answer's length, if the field must be rewritten: `None` if the answer has no such field or a canonical one.
-fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadAnswer> {
+fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
     let only = values.next().is_none();
@@ -159,7 +159,7 @@ fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadAnswer> {
         for member in value.as_bytes().split(|byte| *byte == b',') {
             let member = digits(member.trim_ascii());
             if member.is_none() || (length.is_some() && length != member) {
-                return Err(BadAnswer::Length(listed(headers, header::CONTENT_LENGTH)));
+                return Err(BadResponse::Length(listed(headers, header::CONTENT_LENGTH)));
             }
             length = member;
         }
@@ -261,7 +261,7 @@ mod tests {
         for (name, status, method, fields, length, keep) in good {
             let mut parts = parts(status, fields);
             let reframed = answer(&mut parts, &method.parse().unwrap(), None);
-            assert_eq!(reframed, Ok(Reframed { keep, cookies_removed: 0 }), "{name}");
+            assert_eq!(reframed, Ok(Reframing { keep, cookies_removed: 0 }), "{name}");
             assert_eq!(lengths(&parts), length.into_iter().collect::<Vec<_>>(), "{name}");
             assert!(!parts.headers.contains_key(TE), "{name}");
             assert_eq!(parts.version, Version::HTTP_11);

@@ -4,7 +4,7 @@
 //! for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only waiting for the client counts, so a
 //! slow upstream does not make a client late.
 
-use super::deadline::Waiting;
+use super::deadline::WaitingFor;
 use crate::denial::{Denial, Malformed};
 use bytes::Bytes;
 use http::{HeaderMap, header};
@@ -39,22 +39,22 @@ impl BodyBounds {
 }
 
 /// The owner of a connection, which gets an unread body back.
-pub trait Unread: fmt::Debug {
+pub trait BodyOwner: fmt::Debug {
     /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any of it.
-    fn left(self: Rc<Self>, body: Incoming, expects_continue: bool);
+    fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
 
 /// A client's body as it comes in. Dropped before its end, it goes back to the owner of its connection.
 #[derive(Debug)]
 pub struct Inbound {
     incoming: Option<Incoming>,
-    owner: Rc<dyn Unread>,
+    owner: Rc<dyn BodyOwner>,
     expects_continue: bool,
 }
 
 impl Inbound {
     /// The body of a request on this owner's connection; `None` if it is empty.
-    pub fn new(incoming: Incoming, owner: Rc<dyn Unread>, headers: &HeaderMap) -> Option<Self> {
+    pub fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
         (!is_empty).then(|| Self { incoming: Some(incoming), owner, expects_continue })
@@ -83,7 +83,7 @@ impl Inbound {
 impl Drop for Inbound {
     fn drop(&mut self) {
         if let Some(incoming) = self.incoming.take() {
-            self.owner.clone().left(incoming, self.expects_continue);
+            self.owner.clone().take_back(incoming, self.expects_continue);
         }
     }
 }
@@ -92,8 +92,8 @@ impl Drop for Inbound {
 #[derive(Debug)]
 pub struct Meter {
     bytes: Cell<u64>,
-    fault: Cell<Option<BodyFault>>,
-    waiting: Cell<Waiting>,
+    fault: Cell<Option<BodyError>>,
+    waiting: Cell<WaitingFor>,
     ended: Cell<bool>,
     bounds: BodyBounds,
 }
@@ -103,7 +103,7 @@ impl Meter {
         Self {
             bytes: Cell::new(0),
             fault: Cell::new(None),
-            waiting: Cell::new(Waiting::ForServer(Instant::now())),
+            waiting: Cell::new(WaitingFor::Server(Instant::now())),
             ended: Cell::new(false),
             bounds,
         }
@@ -120,15 +120,15 @@ impl Meter {
     }
 
     /// Records whether the client or the server is being waited for.
-    pub(super) fn waiting(&self) -> Waiting {
+    pub(super) fn waiting(&self) -> WaitingFor {
         self.waiting.get()
     }
 
     /// Whether the server has taken nothing of the body for this long, although there was some of it to take.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         match self.waiting.get() {
-            Waiting::ForClient => self.is_ended(),
-            Waiting::ForServer(since) => since.elapsed() >= time,
+            WaitingFor::Client => self.is_ended(),
+            WaitingFor::Server(since) => since.elapsed() >= time,
         }
     }
 
@@ -136,24 +136,24 @@ impl Meter {
     pub fn detail(&self) -> Option<String> {
         let BodyBounds { size, timeout, min_rate } = self.bounds;
         self.fault.get().map(|fault| match fault {
-            BodyFault::TooLarge => format!("the request's body is larger than {size} bytes"),
-            BodyFault::TooSlow => format!(
+            BodyError::TooLarge => format!("the request's body is larger than {size} bytes"),
+            BodyError::TooSlow => format!(
                 "the request's body arrived too slowly: {} bytes, with pauses of {timeout:?} or below {min_rate} bytes a second",
                 self.bytes.get()
             ),
-            BodyFault::Broken => fault.to_string(),
+            BodyError::Broken => fault.to_string(),
         })
     }
 
     /// The refusal that the body earned, if it did.
     pub fn denial(&self) -> Option<Denial> {
-        self.fault.get().map(BodyFault::denial)
+        self.fault.get().map(BodyError::denial)
     }
 }
 
 /// Why a request's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyFault {
+pub enum BodyError {
     /// More bytes than the bound.
     TooLarge,
     /// No bytes for too long, or too few.
@@ -162,7 +162,7 @@ pub enum BodyFault {
     Broken,
 }
 
-impl BodyFault {
+impl BodyError {
     /// The refusal that it earns.
     const fn denial(self) -> Denial {
         match self {
@@ -173,7 +173,7 @@ impl BodyFault {
     }
 }
 
-impl fmt::Display for BodyFault {
+impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
@@ -183,7 +183,7 @@ impl fmt::Display for BodyFault {
     }
 }
 
-impl std::error::Error for BodyFault {}
+impl std::error::Error for BodyError {}
 
 /// A client's body as the upstream gets it. Trailers are dropped: an identity name in one would pass unseen.
 #[derive(Debug, Default)]
@@ -263,7 +263,7 @@ impl RequestBody {
             Ok(read) => read.map(|()| whole.into()),
             Err(_elapsed) => {
                 if let Self::Streamed(streamed) = &self {
-                    streamed.meter.fault.set(Some(BodyFault::TooSlow));
+                    streamed.meter.fault.set(Some(BodyError::TooSlow));
                 }
                 Err(Denial::RequestTimeout)
             }
@@ -282,12 +282,12 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = BodyFault;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -323,16 +323,16 @@ impl Drop for Streamed {
 }
 
 impl Streamed {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Poll::Ready(polled) = self.incoming.poll_frame(cx) else { return self.wait(cx) };
         let now = Instant::now();
         if let Some(since) = self.pause.take() {
             self.waited += now.saturating_duration_since(since);
         }
-        self.meter.waiting.set(Waiting::ForServer(now));
+        self.meter.waiting.set(WaitingFor::Server(now));
         let frame = match polled {
             Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Poll::Ready(Some(Err(BodyFault::Broken))),
+            Some(Err(_)) => return Poll::Ready(Some(Err(BodyError::Broken))),
             None => {
                 self.meter.ended.set(true);
                 return Poll::Ready(None);
@@ -346,7 +346,7 @@ impl Streamed {
         let bytes = self.meter.bytes.get() + data.len() as u64;
         self.meter.bytes.set(bytes);
         if bytes > self.bounds.size {
-            return Poll::Ready(Some(Err(BodyFault::TooLarge)));
+            return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }
         // A body with a length must not be polled again.
         if self.incoming.size_hint().exact() == Some(0) {
@@ -356,11 +356,11 @@ impl Streamed {
     }
 
     /// Waits for the client, within bounds.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.pause.is_none() {
             let now = Instant::now();
             self.pause = Some(now);
-            self.meter.waiting.set(Waiting::ForClient);
+            self.meter.waiting.set(WaitingFor::Client);
             let left =
                 self.bounds.allowance(self.meter.bytes.get()).map(|all| all.saturating_sub(self.waited));
             let due = now + left.map_or(self.bounds.timeout, |left| left.min(self.bounds.timeout));
@@ -372,6 +372,6 @@ impl Streamed {
         if let Some(timer) = &mut self.timer {
             ready!(timer.as_mut().poll(cx));
         }
-        Poll::Ready(Some(Err(BodyFault::TooSlow)))
+        Poll::Ready(Some(Err(BodyError::TooSlow)))
     }
 }

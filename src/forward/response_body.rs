@@ -1,6 +1,6 @@
 //! An upstream's body on its way to the client.
 
-use super::faults::Cut;
+use super::faults::ResponseError;
 use super::pool::Lease;
 use super::request_body::Meter;
 use bytes::Bytes;
@@ -47,9 +47,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = ResponseError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -68,7 +71,7 @@ impl Body for ResponseBody {
                         }
                         Poll::Ready(Some(Ok(frame)))
                     }
-                    Some(Err(error)) => Poll::Ready(Some(Err(Cut::Broken(error)))),
+                    Some(Err(error)) => Poll::Ready(Some(Err(ResponseError::Broken(error)))),
                     None => {
                         this.end();
                         Poll::Ready(None)
@@ -83,7 +86,7 @@ impl Body for ResponseBody {
                     // A server that is still waiting for the request's body is not late.
                     match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
                         Some(left) => waiting.as_mut().reset(Instant::now() + left),
-                        None => return Poll::Ready(Some(Err(Cut::Silent))),
+                        None => return Poll::Ready(Some(Err(ResponseError::Silent))),
                     }
                 }
             }

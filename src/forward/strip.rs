@@ -26,7 +26,7 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
             forged += 1;
             return true;
         }
-        is_for_us(name) || (foreign::found(name.as_str()).is_some() && !pass.contains(name))
+        is_for_us(name) || (foreign::classify(name.as_str()).is_some() && !pass.contains(name))
     });
     forged
 }

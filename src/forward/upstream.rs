@@ -140,7 +140,7 @@ impl Server {
     }
 
     /// Records that the server was unreachable or failed before its answer. Returns whether it was up until now.
-    pub fn failed(&self, now: Instant) -> bool {
+    pub fn record_failure(&self, now: Instant) -> bool {
         if self.is_set_aside(now) {
             // The request began before, or had no other server left.
             return false;
@@ -158,7 +158,7 @@ impl Server {
     }
 
     /// Records that the server answered. Returns whether it was down until now.
-    pub fn answered(&self) -> bool {
+    pub fn record_response(&self) -> bool {
         // Read first: a store on each request would make the cores pass the cache line around.
         if self.is_up() {
             return false;
@@ -207,7 +207,7 @@ mod tests {
     fn a_server_that_failed_comes_last_until_its_pause_is_over() {
         let upstream = upstream(2);
         let now = Instant::now();
-        assert!(upstream.servers[0].failed(now));
+        assert!(upstream.servers[0].record_failure(now));
         assert_eq!(order(&upstream, now), ["s1", "s0"]);
         assert_eq!(order(&upstream, now), ["s1", "s0"]);
         let later = now + Duration::from_millis(1_001);
@@ -218,7 +218,8 @@ mod tests {
     fn a_server_that_fails_while_it_is_tried_is_not_tried_twice() {
         let upstream = upstream(2);
         let now = Instant::now();
-        let tried: Vec<_> = upstream.in_turn(now).inspect(|server| assert!(server.failed(now))).collect();
+        let tried: Vec<_> =
+            upstream.in_turn(now).inspect(|server| assert!(server.record_failure(now))).collect();
         assert_eq!(tried.len(), 2);
     }
 
@@ -228,15 +229,15 @@ mod tests {
         let server = &upstream.servers[0];
         let mut now = Instant::now();
         for (round, pause) in [1, 2, 4, 8, 16, 30, 30].into_iter().enumerate() {
-            assert_eq!(server.failed(now), round == 0, "only the first failure brings it down");
-            assert!(!server.failed(now), "a failure while set aside counts once");
+            assert_eq!(server.record_failure(now), round == 0, "only the first failure brings it down");
+            assert!(!server.record_failure(now), "a failure while set aside counts once");
             now += Duration::from_secs(pause);
             assert!(!server.is_set_aside(now), "after {pause} s");
             assert!(server.is_set_aside(now - Duration::from_millis(1)), "before {pause} s");
         }
-        server.failed(now);
+        server.record_failure(now);
         assert!(!server.is_up());
-        server.answered();
+        server.record_response();
         assert!(!server.is_set_aside(now) && server.is_up());
     }
 
@@ -245,11 +246,11 @@ mod tests {
         let upstream = upstream(1);
         let (server, now) = (&upstream.servers[0], Instant::now());
         assert!(server.is_up());
-        server.failed(now);
+        server.record_failure(now);
         let later = now + Duration::from_secs(60);
         assert!(!server.is_set_aside(later), "its pause is over, and it is tried again");
         assert!(!server.is_up(), "but it has not answered yet");
-        assert!(server.answered() && server.is_up());
-        assert!(!server.answered(), "it was up already");
+        assert!(server.record_response() && server.is_up());
+        assert!(!server.record_response(), "it was up already");
     }
 }

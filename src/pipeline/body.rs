@@ -1,7 +1,7 @@
 //! The body of every answer, and the record that it carries to its end.
 
 use super::record::Record;
-use crate::forward::{Cut, ResponseBody};
+use crate::forward::{ResponseBody, ResponseError};
 use crate::peer::streams::Reader;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -61,7 +61,7 @@ impl Body {
         }
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         match &mut self.source {
             Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
@@ -70,7 +70,7 @@ impl Body {
     }
 
     #[inline(never)]
-    fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
         paced.reader.taken();
         let mut data = std::mem::take(&mut paced.rest);
@@ -104,9 +104,12 @@ impl Drop for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = ResponseError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let this = self.get_mut();
         let polled = if this.paced.is_none() { this.poll_source(cx) } else { this.poll_paced(cx) };
         let is_end = this.is_end_stream();

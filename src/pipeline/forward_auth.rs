@@ -90,7 +90,7 @@ pub(crate) fn original(
 /// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each question), and no
 /// decision here uses them.
 pub(crate) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
-    headers.keys().find_map(|name| match foreign::found(name.as_str())? {
+    headers.keys().find_map(|name| match foreign::classify(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
         (Kind::Identity, known) if !pass.contains(name) => Some(known),
         (Kind::Proxy, _) if name == "proxy" => Some("proxy"),
@@ -233,9 +233,9 @@ pub(crate) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(
 }
 
 /// It may go on: who its caller is, in the very fields that an upstream of ours would get.
-pub(crate) fn granted(permit: &Permit, tell_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
+pub(crate) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
-    outgoing::identity(response.headers_mut(), permit, tell_csrf, proof);
+    outgoing::write_identity(response.headers_mut(), permit, write_csrf, proof);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -17,7 +17,9 @@ use crate::authority::{Compat, Endpoint, take_back, take_back_access};
 use crate::authorize::{self, Permit};
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
-use crate::forward::{self, Answer, Inbound, Meter, Prepared, Proof, RequestBody, Target, Told};
+use crate::forward::{
+    self, Answer, ConnectionHeaders, ForwardContext, Inbound, Meter, Proof, RequestBody, Target,
+};
 use crate::limit::{self, Asker, Standing};
 use crate::peer::Connection;
 use crate::peer::Scheme;
@@ -186,10 +188,10 @@ async fn serve<'p>(
                 Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
             let id_header = record.id_header().clone();
             let relayed = record.take_relayed();
-            let told = Told {
+            let context = ForwardContext {
                 caller: record.caller(),
                 relayed: relayed.as_deref(),
-                prepared: Prepared {
+                connection: ConnectionHeaders {
                     forwarded_for: &connection.forwarded_for,
                     forwarded: &connection.forwarded,
                     address: connection.peer.address,
@@ -201,7 +203,7 @@ async fn serve<'p>(
                 pass_authorization: delivery.pass_authorization,
                 pass: &policy.front.pass,
                 cookies: policy.trust.cookies(),
-                tell_csrf: route.csrf_field.is_some(),
+                write_csrf: route.csrf_field.is_some(),
                 credentials: &route.admission.sources.named,
                 proofs: &policy.proofs,
                 now: record.now(),
@@ -210,7 +212,7 @@ async fn serve<'p>(
             let meter = meter.as_ref();
             let notes = record.notes();
             let answer =
-                forward::forward(pools, delivery, permit, parts, target, body, meter, &told, now, notes)
+                forward::forward(pools, delivery, permit, parts, target, body, meter, &context, now, notes)
                     .await?;
             Ok(match answer {
                 Answer::Whole(response) => response.map(Body::whole),
@@ -242,7 +244,7 @@ async fn give_verdict<'p>(
     let judged = judge(worker, policy, &head, None, record, standing).await?;
     match &judged.route.handler {
         Handler::Forward(delivery) => {
-            let tell_csrf = judged.route.csrf_field.is_some();
+            let write_csrf = judged.route.csrf_field.is_some();
             let root = PathAndQuery::from_static("/");
             let proof = Proof {
                 proofs: &policy.proofs,
@@ -252,7 +254,7 @@ async fn give_verdict<'p>(
                 target: original.parts.uri.path_and_query().unwrap_or(&root),
                 now: record.now(),
             };
-            Ok(forward_auth::granted(&judged.permit, tell_csrf, &proof).map(Body::whole))
+            Ok(forward_auth::granted(&judged.permit, write_csrf, &proof).map(Body::whole))
         }
         Handler::Answer(_) => Err(record.own_endpoint()),
     }

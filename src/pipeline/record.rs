@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::decision::Refusal;
 use crate::denial::Denial;
 use crate::forward::outgoing::TRACEPARENT;
-use crate::forward::{Broken, Cut, Destination, Meter, Notes};
+use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind};
 use crate::limit::Standing;
 use crate::metrics::Outcome;
 use crate::peer::{Caller, Relayed};
@@ -60,7 +60,7 @@ pub(crate) struct Record {
     complete: bool,
     format: Format,
     at_root: bool,
-    broken: Option<Broken>,
+    broken: Option<ResponseErrorKind>,
     to_login: Option<HeaderValue>,
     ways: Option<Box<Ways>>,
     session_over: bool,
@@ -413,7 +413,7 @@ impl Record {
     }
 
     /// The upstream's answer broke off after its head.
-    pub(crate) fn cut(&mut self, cut: &Cut) {
+    pub(crate) fn cut(&mut self, cut: &ResponseError) {
         self.notes.detail = Some(cut.to_string());
         self.broken = Some(cut.kind());
     }
@@ -428,13 +428,13 @@ impl Record {
     }
 
     #[cold]
-    fn count_broken(&self, broken: Broken) {
+    fn count_broken(&self, broken: ResponseErrorKind) {
         if let Some(route) = self.route
             && let Handler::Forward(delivery) = &self.policy.routes[route].handler
             && let Destination::Upstream(upstream) = &delivery.destination
             && let Some(counts) = upstream.counters.of(self.worker.index())
         {
-            counts.answer_broke(broken);
+            counts.count_response_error(broken);
         }
     }
 

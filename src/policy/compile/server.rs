@@ -98,7 +98,7 @@ fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
         let is_written =
             [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID]
                 .contains(&name);
-        match foreign::found(name.as_str()) {
+        match foreign::classify(name.as_str()) {
             Some((Kind::Method | Kind::Target | Kind::Proxy, _)) => faults.fault(
                 "bad_header",
                 &key,
