@@ -185,6 +185,26 @@ fn the_list_and_its_exceptions_match_the_source() {
     }
 }
 
+/// A permit rests on the rule that was checked or on the shadow mode of the route; both are parts of a compiled policy.
+#[test]
+fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    files(&root, &mut paths);
+    paths.retain(|path| !path.ends_with("tests.rs"));
+    for (maker, home) in [
+        ("Rule::new(", "policy/compile"),
+        ("Rule::default(", "policy/compile"),
+        ("ShadowMode::new(", "policy/compile"),
+    ] {
+        for path in &paths {
+            let code = code(&fs::read_to_string(path).unwrap());
+            let path = path.strip_prefix(&root).unwrap();
+            assert!(path.starts_with(home) || !code.contains(maker), "{}: {maker}", path.display());
+        }
+    }
+}
+
 #[test]
 fn an_import_against_the_order_is_a_fault() {
     for (module, text, fault) in [

@@ -8,9 +8,9 @@ use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{
     Access, CookieNames, KeySet, Place, Principal, Shown, TokenCache, Trust, claims_of,
 };
-use crate::authorize::{self, Permit};
+use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
-use crate::decision::{Refusal, decide};
+use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, ForwardContext, Proofs, Target};
@@ -233,7 +233,8 @@ impl<'p> Examiner<'p> {
             &mut cache.borrow_mut(),
         );
         // The pipeline refuses this too: after the decision, in shadow mode or not.
-        let is_forwarded = matches!(route.handler, Handler::Forward(_)) && (decided.is_ok() || route.shadow);
+        let is_forwarded =
+            matches!(route.handler, Handler::Forward(_)) && (decided.is_ok() || route.shadow.is_some());
         if is_forwarded && upgrade::is_websocket(head.headers) {
             let caller = match decided {
                 Ok(permit) => permit.principal().cloned().zip(permit.place()),
@@ -254,14 +255,21 @@ impl<'p> Examiner<'p> {
                     shadow: false,
                 }
             }
-            Err(Refusal { denial, detail, caller }) => Course {
-                permit: route.shadow.then(|| authorize::let_pass(caller.clone())),
-                found: Some(found),
-                caller,
-                outcome: Outcome::Refused(denial),
-                detail,
-                shadow: route.shadow,
-            },
+            Err(refusal) => {
+                let mut course = Course { found: Some(found), ..Course::ended(refusal.denial.clone()) };
+                let mut note = |refusal: Refusal| {
+                    course.caller = refusal.caller;
+                    course.detail = refusal.detail;
+                };
+                match &route.shadow {
+                    Some(mode) => {
+                        course.permit = Some(Permit::in_shadow(refusal, mode).record(note));
+                        course.shadow = true;
+                    }
+                    None => note(refusal),
+                }
+                course
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use super::record::Record;
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
-use crate::decision::Refusal;
+use crate::authorize::Refusal;
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
 use crate::respond::page::Account;

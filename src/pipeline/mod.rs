@@ -14,7 +14,7 @@ pub(crate) use body::Body;
 
 use crate::authenticate::Shown;
 use crate::authority::{Compat, Endpoint, take_back, take_back_access};
-use crate::authorize::{self, Permit};
+use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::{
@@ -350,16 +350,16 @@ fn permit(
             record.permitted(&permit);
             Ok(permit)
         }
-        Err(refusal) if route.shadow => {
-            let caller = refusal.caller.clone();
-            let denial = record.not_permitted(refusal, route, params);
-            record.shadowed(denial);
-            Ok(authorize::let_pass(caller))
-        }
-        Err(refusal) => {
-            guide::guide(policy, route, head, &refusal, record);
-            Err(record.not_permitted(refusal, route, params))
-        }
+        Err(refusal) => match &route.shadow {
+            Some(mode) => Ok(Permit::in_shadow(refusal, mode).record(|refusal| {
+                let denial = record.not_permitted(refusal, route, params);
+                record.shadowed(denial);
+            })),
+            None => {
+                guide::guide(policy, route, head, &refusal, record);
+                Err(record.not_permitted(refusal, route, params))
+            }
+        },
     }
 }
 
@@ -371,7 +371,7 @@ fn unless_shadowed(
     standing: &Standing<'_>,
     record: &mut Record,
 ) -> Result<(), Denial> {
-    if !route.shadow {
+    if route.shadow.is_none() {
         return Err(denial);
     }
     record.limited(standing);

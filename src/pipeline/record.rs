@@ -6,9 +6,8 @@
 use super::access_log::{self, Line};
 use super::forward_auth::{Manner, Original};
 use crate::authenticate::{Access, Principal, Refused, Sources, credential};
-use crate::authorize::Permit;
+use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
-use crate::decision::Refusal;
 use crate::denial::Denial;
 use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind};
@@ -232,7 +231,7 @@ impl Record {
             claims: self.policy.trust.claims(),
             route: route.map(|route| &*route.name),
             code: denial.map(Denial::code),
-            shadow: denial.is_some() && route.is_some_and(|route| route.shadow),
+            shadow: denial.is_some() && route.is_some_and(|route| route.shadow.is_some()),
         };
         recorder.keep(self.now, &decision);
     }

@@ -22,7 +22,7 @@ pub use waivers::{Sifted, Waived, Waivers};
 
 use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
-use crate::authorize::Rule;
+use crate::authorize::{Rule, ShadowMode};
 use crate::config::network::Cidr;
 use crate::denial::Denial;
 use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
@@ -111,8 +111,8 @@ pub struct Route {
     pub login_page: bool,
     /// The field of a form that may carry the CSRF token.
     pub csrf_field: Option<Box<str>>,
-    /// Whether what is refused passes all the same, and is only told.
-    pub shadow: bool,
+    /// Present in shadow mode: refusals are logged and counted but not enforced.
+    pub shadow: Option<ShadowMode>,
     /// What became of its requests.
     pub counters: Arc<RouteCounters>,
 }

@@ -71,7 +71,7 @@ impl Listed {
             limits: limits.map(|limit| limit.name().to_string()).collect(),
             upstream,
             strip_prefix,
-            mode: if route.shadow { "shadow" } else { "enforce" },
+            mode: if route.shadow.is_some() { "shadow" } else { "enforce" },
         }
     }
 }

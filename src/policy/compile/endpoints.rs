@@ -72,7 +72,7 @@ pub(super) fn compile(
             login_page: false,
             // Pages that work without scripts have forms to log out with.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
-            shadow: false,
+            shadow: None,
             counters: counted.of(&name),
         });
     }

@@ -7,7 +7,7 @@ use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints};
 use crate::authenticate::{Access, Admission, ClaimValue, digest_of};
 use crate::authority::Terms;
-use crate::authorize::{Check, Expected, Rule};
+use crate::authorize::{Check, Expected, Rule, ShadowMode};
 use crate::config::file::{self, File, RouteSection};
 use crate::config::values::{Fresh, Literal};
 use crate::forward::{Delivery, Destination};
@@ -141,7 +141,10 @@ pub(super) fn compile(
             }),
             login_page: table.login.is_some(),
             csrf_field: table.csrf_field.as_deref().map(Into::into),
-            shadow: table.mode.unwrap_or(file.policy.mode) == file::Mode::Shadow,
+            shadow: match table.mode.unwrap_or(file.policy.mode) {
+                file::Mode::Shadow => Some(ShadowMode::new()),
+                file::Mode::Enforce => None,
+            },
         };
         entries.push((matcher, routes.len()));
         positions.push(Some(index));
@@ -227,7 +230,7 @@ fn guard(route: &Route) -> Guard {
     Guard {
         before: digest(&before),
         asks: (route.admission.access != Access::Public).then(asks),
-        is_lax: route.shadow,
+        is_lax: route.shadow.is_some(),
     }
 }
 

@@ -156,7 +156,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
     let all_by_file = subject.file.policy.mode == Mode::Shadow;
     if all_by_file {
-        let (count, all) = (routes().filter(|route| route.shadow).count(), routes().count());
+        let (count, all) = (routes().filter(|route| route.shadow.is_some()).count(), routes().count());
         faults.warn(
             "shadow_mode",
             "policy.mode",
@@ -165,7 +165,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     for route in routes() {
-        if route.shadow && !all_by_file {
+        if route.shadow.is_some() && !all_by_file {
             faults.warn(
                 "shadow_mode",
                 &key(route, "mode"),

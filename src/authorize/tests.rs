@@ -1,0 +1,108 @@
+//! Rules, checked against callers.
+
+use super::*;
+use crate::authenticate::{ClaimId, ClaimValue, Place, Principal};
+use crate::clock::Now;
+use crate::denial::Denial;
+use crate::route::Params;
+use std::rc::Rc;
+use std::sync::Arc;
+
+fn principal(roles: &[&str], scopes: &[&str], tenant: Option<&str>) -> Rc<Principal> {
+    let boxed = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect();
+    Rc::new(Principal {
+        issuer: Arc::from("i"),
+        subject: "s".into(),
+        token_id: None,
+        roles: boxed(roles),
+        scopes: boxed(scopes),
+        claims: Box::new([tenant.map(|tenant| ClaimValue::Text(tenant.into()))]),
+        shapes: Default::default(),
+        not_before: 0,
+        expires: u64::MAX,
+        authenticated: None,
+        leeway: 0,
+        fresh: false,
+        local: None,
+        proofs: Default::default(),
+        headers: Box::new([]),
+    })
+}
+
+fn names(names: &[&str]) -> Box<[Box<str>]> {
+    names.iter().map(|name| Box::from(*name)).collect()
+}
+
+fn verdict(check: Check, principal: Rc<Principal>) -> Result<(), Denial> {
+    let mut params = Params::default();
+    params.push("acme");
+    authorize(&Rule::new(vec![check]), Some((principal, Place::Header)), &params, Now::at(0)).map(|permit| {
+        assert!(permit.principal().is_some());
+    })
+}
+
+#[test]
+fn one_of_the_roles_is_enough_and_a_name_is_compared_whole() {
+    let rule = || Check::Roles(names(&["admin", "clerk"]));
+    assert_eq!(verdict(rule(), principal(&["clerk"], &[], None)), Ok(()));
+    for roles in [&[][..], &["not-admin"], &["administrator"], &["Admin"], &["admin,clerk"], &["user"]] {
+        assert_eq!(verdict(rule(), principal(roles, &[], None)), Err(Denial::InsufficientRole), "{roles:?}");
+    }
+}
+
+#[test]
+fn all_roles_means_all() {
+    let rule = || Check::AllRoles(names(&["admin", "clerk"]));
+    assert_eq!(verdict(rule(), principal(&["clerk", "admin", "x"], &[], None)), Ok(()));
+    assert_eq!(verdict(rule(), principal(&["admin"], &[], None)), Err(Denial::InsufficientRole));
+}
+
+#[test]
+fn all_scopes_are_needed_and_named_in_the_challenge() {
+    let rule =
+        || Check::Scopes { all: names(&["a:read", "a:write"]), challenge: Arc::from("a:read a:write") };
+    assert_eq!(verdict(rule(), principal(&[], &["a:write", "a:read"], None)), Ok(()));
+    let denial = Err(Denial::InsufficientScope(Arc::from("a:read a:write")));
+    assert_eq!(verdict(rule(), principal(&[], &["a:read"], None)), denial);
+    assert_eq!(verdict(rule(), principal(&["a:read", "a:write"], &[], None)), denial, "a role is no scope");
+}
+
+#[test]
+fn a_claim_is_what_the_path_says() {
+    let equals = Expected::Param { position: 0, name: "tenant".into() };
+    let rule = || Check::Claim { claim: ClaimId(0), name: "tenant".into(), equals: equals.clone() };
+    assert_eq!(verdict(rule(), principal(&[], &[], Some("acme"))), Ok(()));
+    for tenant in [Some("acme2"), Some("ACME"), Some(""), None] {
+        assert_eq!(verdict(rule(), principal(&[], &[], tenant)), Err(Denial::ClaimMismatch), "{tenant:?}");
+    }
+    // `acme;x` is `acme` to some upstreams, so it is not even who is named just so.
+    for tenant in ["acme;x", "acme%3Bx", "acme"] {
+        let mut params = Params::default();
+        params.push(tenant);
+        let claim = tenant.replace("%3B", ";");
+        let found = rule().verdict(&principal(&[], &[], Some(&claim)), &params, Now::at(0));
+        assert_eq!(found.is_ok(), tenant == "acme", "{tenant}");
+    }
+    let equals = Expected::Param { position: 1, name: "none".into() };
+    let rule = Check::Claim { claim: ClaimId(0), name: "tenant".into(), equals };
+    assert_eq!(verdict(rule, principal(&[], &[], Some("acme"))), Err(Denial::ClaimMismatch));
+}
+
+#[test]
+fn who_did_not_say_who_they_are_fails_any_check() {
+    let params = Params::default();
+    let rule = Rule::new(vec![Check::AllRoles(Box::new([]))]);
+    assert_eq!(authorize(&rule, None, &params, Now::at(0)).unwrap_err(), Denial::MissingToken);
+    assert!(authorize(&Rule::default(), None, &params, Now::at(0)).is_ok());
+}
+
+#[test]
+fn a_refusal_in_shadow_mode_is_recorded_before_there_is_a_permit() {
+    let caller = Some((principal(&[], &[], None), Place::Cookie));
+    let refusal = Refusal { denial: Denial::InsufficientRole, detail: None, caller };
+    let mut recorded = None;
+    let permit = Permit::in_shadow(refusal, &ShadowMode::new()).record(|refusal| recorded = Some(refusal));
+    assert_eq!(recorded.map(|refusal| refusal.denial), Some(Denial::InsufficientRole));
+    assert_eq!(permit.principal().map(|principal| &*principal.subject), Some("s"));
+    assert_eq!(permit.place(), Some(Place::Cookie));
+}
