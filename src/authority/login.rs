@@ -6,7 +6,7 @@
 use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
 use super::page;
-use super::password::Verdict;
+use super::password::{Verdict, password_hash};
 use super::runtime::{Authority, millis, millis_of};
 use super::session::end_one;
 use super::username::UserName;
@@ -100,6 +100,7 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     }
     if let Some(new) = upgraded {
         // Another login may have done it at the same moment; either is as good.
+        let new = password_hash(new);
         store.upgrade_password(&account.id, &account.password, &new).await.map_err(unavailable)?;
         authority.forget_schemes();
     }

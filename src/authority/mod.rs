@@ -44,7 +44,7 @@ pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use health::StoreHealth;
 pub use minted::put_on_record;
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
-pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, scheme};
+pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, password_hash, scheme};
 pub use queue::Queue;
 pub use response::Refused;
 pub use runtime::Authority;

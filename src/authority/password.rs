@@ -7,8 +7,9 @@
 mod stored;
 mod work;
 
-pub use stored::{HashFault, check_stored, scheme};
+pub use stored::{HashFault, check_stored, password_hash, scheme};
 
+use crate::store::PasswordHash;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,8 +50,8 @@ impl std::error::Error for Busy {}
 ///
 /// # Errors
 /// When the system gives no memory or no random numbers.
-pub fn hash_password(password: &str) -> Result<String, Busy> {
-    stored::hash(password, &mut Arena::default())
+pub fn hash_password(password: &str) -> Result<PasswordHash, Busy> {
+    stored::hash(password, &mut Arena::default()).map(password_hash)
 }
 
 /// Threads that hash passwords. They end when this is dropped.

@@ -11,7 +11,7 @@ use super::{Format, REFUSED, complain, load, say};
 use crate::authority::{Terms, UserName, hash_password};
 use crate::clock::Now;
 use crate::keyring::Absent;
-use crate::store::{Account, AccountChange, Added, NewAccount, Store, StoreError};
+use crate::store::{Account, AccountChange, Added, NewAccount, PasswordHash, Store, StoreError};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, IsTerminal};
@@ -296,7 +296,7 @@ impl Accounts {
     }
 }
 
-fn hashed(password: &str) -> Result<String, Failure> {
+fn hashed(password: &str) -> Result<PasswordHash, Failure> {
     hash_password(password).map_err(|_| {
         "the password cannot be hashed: the system gave no memory or no random numbers".to_owned().into()
     })

@@ -1,8 +1,7 @@
 //! What is known of an account, and how that is written into a row.
 
 use super::StoreError;
-use super::text::{PASSWORD_MAX, fit, list_of, list_text, map_of, map_text};
-use crate::authority::scheme;
+use super::text::{list_of, list_text, map_of, map_text};
 use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -31,6 +30,15 @@ pub struct Account {
     pub created: i64,
 }
 
+/// The hash of a password, as an account gets it. The store keeps both parts and understands neither.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PasswordHash {
+    /// The encoded hash; empty: there is no password.
+    pub encoded: String,
+    /// The kind and cost of the hash, for [`Store::schemes`](super::Store::schemes); empty if no login can use it.
+    pub scheme: String,
+}
+
 /// An account that is to be made.
 #[derive(Clone, Default)]
 pub struct NewAccount {
@@ -38,8 +46,8 @@ pub struct NewAccount {
     pub id: String,
     /// What its owner logs in with, in canonical form.
     pub name: String,
-    /// The encoded hash of its password; empty: it has none.
-    pub password: String,
+    /// Its password; empty: it has none.
+    pub password: PasswordHash,
     /// Its roles.
     pub roles: Vec<String>,
     /// Its scopes.
@@ -74,8 +82,8 @@ pub struct AccountChange {
     pub attributes: Option<Map<String, Value>>,
     /// Whether the owner is kept out.
     pub disabled: Option<bool>,
-    /// The encoded hash of the password.
-    pub password: Option<String>,
+    /// The password.
+    pub password: Option<PasswordHash>,
     /// Whether all sessions are ended.
     pub end_sessions: bool,
 }
@@ -89,6 +97,12 @@ impl fmt::Debug for Account {
             .field("disabled", &self.disabled)
             .field("generation", &self.generation)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordHash").field("scheme", &self.scheme).finish_non_exhaustive()
     }
 }
 
@@ -112,8 +126,6 @@ impl fmt::Debug for AccountChange {
 
 /// What an account says of its owner, as it is kept.
 pub(super) struct Written {
-    pub(super) password: String,
-    pub(super) scheme: String,
     pub(super) roles: String,
     pub(super) scopes: String,
     pub(super) attributes: String,
@@ -122,15 +134,11 @@ pub(super) struct Written {
 impl Written {
     pub(super) fn of(
         name: &str,
-        password: &str,
         roles: &[String],
         scopes: &[String],
         attributes: &Map<String, Value>,
     ) -> Result<Self, StoreError> {
-        fit(&format!("{name}: password hash"), password, PASSWORD_MAX)?;
         Ok(Self {
-            password: password.to_owned(),
-            scheme: scheme(password).unwrap_or_default(),
             roles: list_text(&format!("{name}: roles"), roles)?,
             scopes: list_text(&format!("{name}: scopes"), scopes)?,
             attributes: map_text(&format!("{name}: attributes"), attributes)?,

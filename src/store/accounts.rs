@@ -1,12 +1,11 @@
 //! Accounts. An id is given once and for all: what is removed leaves its id behind, so that nobody ever inherits what
 //! services keep under it.
 
-use super::account::{Account, AccountChange, Added, NewAccount, Written, account_of};
+use super::account::{Account, AccountChange, Added, NewAccount, PasswordHash, Written, account_of};
 use super::sessions::end_all;
 use super::text::{NAME_MAX, PASSWORD_MAX, fit, is_text};
 use super::{Store, StoreError, Writing, for_update};
 use crate::authenticate::Mark;
-use crate::authority::scheme;
 use sqlx::Row;
 
 /// A statement that reads accounts.
@@ -97,7 +96,6 @@ impl Store {
         account.scopes = scopes.unwrap_or(account.scopes);
         account.attributes = attributes.unwrap_or(account.attributes);
         account.disabled = disabled.unwrap_or(account.disabled);
-        account.password = password.unwrap_or(account.password);
         let claims =
             |account: &Account| (account.roles.clone(), account.scopes.clone(), account.attributes.clone());
         let mut marks = Vec::new();
@@ -105,14 +103,17 @@ impl Store {
             account.generation += 1;
             marks.push(Mark::Account { id: account.id.clone(), generation: account.generation });
         }
-        let written =
-            Written::of(name, &account.password, &account.roles, &account.scopes, &account.attributes)?;
+        if let Some(hash) = &password {
+            fit(&format!("{name}: password hash"), &hash.encoded, PASSWORD_MAX)?;
+            account.password.clone_from(&hash.encoded);
+        }
+        let written = Written::of(name, &account.roles, &account.scopes, &account.attributes)?;
         transaction.query(
-            "UPDATE accounts SET password = $1, scheme = $2, roles = $3, scopes = $4, attributes = $5, disabled = $6,
+            "UPDATE accounts SET password = $1, scheme = COALESCE($2, scheme), roles = $3, scopes = $4, attributes = $5, disabled = $6,
              generation = $7 WHERE id = $8",
         )
-        .bind(written.password)
-        .bind(written.scheme)
+        .bind(&account.password)
+        .bind(password.map(|hash| hash.scheme))
         .bind(written.roles)
         .bind(written.scopes)
         .bind(written.attributes)
@@ -164,19 +165,24 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be used, or the hash is longer than any of ours.
-    pub async fn upgrade_password(&self, id: &str, old: &str, new: &str) -> Result<bool, StoreError> {
-        fit("password hash", new, PASSWORD_MAX)?;
+    pub async fn upgrade_password(
+        &self,
+        id: &str,
+        old: &str,
+        new: &PasswordHash,
+    ) -> Result<bool, StoreError> {
+        fit("password hash", &new.encoded, PASSWORD_MAX)?;
         let mut transaction = self.begin().await?;
         let statement = transaction.query(
             "UPDATE accounts SET password = $1, scheme = $2 WHERE id = $3 AND password = $4 AND removed IS NULL",
         );
-        let statement = statement.bind(new).bind(scheme(new).unwrap_or_default()).bind(id).bind(old);
+        let statement = statement.bind(&new.encoded).bind(&new.scheme).bind(id).bind(old);
         let done = statement.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(done.rows_affected() == 1)
     }
 
-    /// How the passwords of all accounts are hashed, each kind and cost once, as [`scheme`] names them.
+    /// How the passwords of all accounts are hashed, each kind and cost once, as [`PasswordHash::scheme`] names them.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -231,15 +237,16 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
     let NewAccount { id, name, password, roles, scopes, attributes, disabled } = account;
     fit("account id", id, NAME_MAX)?;
     fit("account name", name, NAME_MAX)?;
-    let written = Written::of(name, password, roles, scopes, attributes)?;
+    fit(&format!("{name}: password hash"), &password.encoded, PASSWORD_MAX)?;
+    let written = Written::of(name, roles, scopes, attributes)?;
     let made = transaction.query(
         "INSERT INTO accounts (id, name, password, scheme, roles, scopes, attributes, disabled, generation, created)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9) ON CONFLICT DO NOTHING",
     )
     .bind(id)
     .bind(name)
-    .bind(written.password)
-    .bind(written.scheme)
+    .bind(&password.encoded)
+    .bind(&password.scheme)
     .bind(written.roles)
     .bind(written.scopes)
     .bind(written.attributes)

@@ -24,7 +24,7 @@ mod sweep;
 mod text;
 
 pub use crate::authenticate::Mark;
-pub use account::{Account, AccountChange, Added, NewAccount};
+pub use account::{Account, AccountChange, Added, NewAccount, PasswordHash};
 pub use error::{Reason, StoreError, Trouble};
 pub use feed::{Feed, MARKS_MAX};
 pub use lives::{Lives, Standing};

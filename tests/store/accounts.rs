@@ -1,6 +1,6 @@
 //! Accounts: made, changed, removed, listed.
 
-use crate::bed::{Bed, NOW, What, hash, new, on_both};
+use crate::bed::{Bed, NOW, What, hash, new, on_both, password};
 use portcullis::store::{AccountChange, Added, Mark, NewAccount, StoreError};
 use serde_json::{Map, Value, json};
 
@@ -18,7 +18,7 @@ fn an_account_comes_back_as_it_was_made() {
         let made = NewAccount {
             id: "4711'; DROP TABLE accounts; --".to_owned(),
             name: "j\u{fc}rgen \"o'neil\" $1 \u{1f600}".to_owned(),
-            password: PBKDF2.to_owned(),
+            password: password(PBKDF2),
             roles: vec!["b".to_owned(), "a\\".to_owned(), "\"".to_owned()],
             scopes: vec!["orders:read".to_owned()],
             attributes: map(json!({"plan": {"tier": [1, 2.5, null, true]}, "nul": "a\u{0}b"})),
@@ -30,7 +30,7 @@ fn an_account_comes_back_as_it_was_made() {
         for account in [found, by_name] {
             assert_eq!((&account.id, &account.name), (&made.id, &made.name));
             assert_eq!((&account.roles, &account.scopes), (&made.roles, &made.scopes));
-            assert_eq!((&account.attributes, &account.password), (&made.attributes, &made.password));
+            assert_eq!((&account.attributes, &account.password), (&made.attributes, &made.password.encoded));
             assert_eq!((account.disabled, account.generation, account.created), (true, 0, NOW));
         }
         for unknown in ["", "4711", "j\u{fc}rgen", "a\0b", "' OR 1=1 --"] {
@@ -80,7 +80,7 @@ fn what_is_too_large_is_not_kept_and_nothing_with_it() {
             NewAccount { id: long(256), ..new("b") },
             NewAccount { name: long(256), ..new("b") },
             NewAccount { name: "a\0".to_owned(), ..new("b") },
-            NewAccount { password: long(1025), ..new("b") },
+            NewAccount { password: password(&long(1025)), ..new("b") },
             NewAccount { roles: vec![long(8190)], ..new("b") },
             NewAccount { scopes: vec![long(8190)], ..new("b") },
             NewAccount { attributes: map(json!({ "a": long(16 * 1024) })), ..new("b") },
@@ -93,7 +93,7 @@ fn what_is_too_large_is_not_kept_and_nothing_with_it() {
         let fits = NewAccount {
             id: long(255),
             name: long(255),
-            password: long(1024),
+            password: password(&long(1024)),
             roles: vec![long(8188)],
             attributes: map(json!({ "a": long(16 * 1024 - 8) })),
             ..new("b")
@@ -138,7 +138,7 @@ fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
         (AccountChange { roles: words(&[]), ..nothing() }, true, None),
         (AccountChange { scopes: words(&["orders:read"]), ..nothing() }, true, None),
         (AccountChange { attributes: Some(map(json!({"a": 1}))), ..nothing() }, true, None),
-        (AccountChange { password: Some(BCRYPT.to_owned()), ..nothing() }, true, Some("password")),
+        (AccountChange { password: Some(password(BCRYPT)), ..nothing() }, true, Some("password")),
         (AccountChange { disabled: Some(true), ..nothing() }, true, Some("disabled")),
         (AccountChange { end_sessions: true, ..nothing() }, true, Some("changed")),
     ];
@@ -164,7 +164,9 @@ fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
                 assert_eq!(&account.roles, change.roles.as_ref().unwrap_or(&before.roles));
                 assert_eq!(&account.scopes, change.scopes.as_ref().unwrap_or(&before.scopes));
                 assert_eq!(&account.attributes, change.attributes.as_ref().unwrap_or(&before.attributes));
-                assert_eq!(&account.password, change.password.as_ref().unwrap_or(&before.password));
+                let expected =
+                    change.password.as_ref().map_or(&before.password, |password| &password.encoded);
+                assert_eq!(&account.password, expected);
                 assert_eq!(account.disabled, change.disabled.unwrap_or_default());
             }
             assert_eq!(bed.ended(&format!("{sid}/0")).await.as_deref(), *ends_sessions, "{change:?}");
@@ -188,7 +190,7 @@ fn who_is_not_there_is_neither_changed_nor_removed() {
 #[test]
 fn what_is_removed_leaves_its_id_and_nothing_else() {
     on_both(async |bed: Bed| {
-        let secret = NewAccount { password: PBKDF2.to_owned(), ..new("ada") };
+        let secret = NewAccount { password: password(PBKDF2), ..new("ada") };
         bed.store.add(&[secret], NOW).await.unwrap();
         bed.begin("ada", "s", NOW).await;
         let (removed, marks) = bed.store.remove("ada", NOW).await.unwrap().unwrap();
@@ -208,18 +210,21 @@ fn what_is_removed_leaves_its_id_and_nothing_else() {
 #[test]
 fn a_hash_is_upgraded_only_if_it_is_still_that_one() {
     on_both(async |bed: Bed| {
-        bed.store.add(&[NewAccount { password: BCRYPT.to_owned(), ..new("ada") }], NOW).await.unwrap();
+        bed.store.add(&[NewAccount { password: password(BCRYPT), ..new("ada") }], NOW).await.unwrap();
         bed.begin("ada", "s", NOW).await;
-        assert!(!bed.store.upgrade_password("ada", PBKDF2, "new").await.unwrap());
-        assert!(!bed.store.upgrade_password("bob", BCRYPT, "new").await.unwrap());
-        assert!(bed.store.upgrade_password("ada", BCRYPT, PBKDF2).await.unwrap());
-        assert!(!bed.store.upgrade_password("ada", BCRYPT, "new").await.unwrap());
+        assert!(!bed.store.upgrade_password("ada", PBKDF2, &password("new")).await.unwrap());
+        assert!(!bed.store.upgrade_password("bob", BCRYPT, &password("new")).await.unwrap());
+        assert!(bed.store.upgrade_password("ada", BCRYPT, &password(PBKDF2)).await.unwrap());
+        assert!(!bed.store.upgrade_password("ada", BCRYPT, &password("new")).await.unwrap());
         let account = bed.store.account("ada").await.unwrap().unwrap();
         assert_eq!((&*account.password, account.generation), (PBKDF2, 0));
         assert_eq!(bed.ended("s/0").await, None, "the password is the same one");
         assert!(bed.marks().await.is_empty());
         let long = "x".repeat(1025);
-        assert!(matches!(bed.store.upgrade_password("ada", PBKDF2, &long).await, Err(StoreError::Unfit(_))));
+        assert!(matches!(
+            bed.store.upgrade_password("ada", PBKDF2, &password(&long)).await,
+            Err(StoreError::Unfit(_))
+        ));
     });
 }
 
@@ -227,14 +232,15 @@ fn a_hash_is_upgraded_only_if_it_is_still_that_one() {
 fn each_scheme_in_use_is_told_once() {
     on_both(async |bed: Bed| {
         assert_eq!(bed.store.schemes().await.unwrap(), Vec::<String>::new());
-        let with = |name: &str, password: &str| NewAccount { password: password.to_owned(), ..new(name) };
+        let with =
+            |name: &str, password: &str| NewAccount { password: self::password(password), ..new(name) };
         let all = [with("a", PBKDF2), with("b", PBKDF2), with("c", BCRYPT), with("d", ""), with("e", "what")];
         bed.store.add(&all, NOW).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["bcrypt:12", "pbkdf2:sha256:1000"]);
         // Another password, an upgrade, a removal: what nobody has any more is not told.
-        bed.store.upgrade_password("c", BCRYPT, PBKDF2).await.unwrap();
+        bed.store.upgrade_password("c", BCRYPT, &password(PBKDF2)).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
-        let change = AccountChange { password: Some(BCRYPT.to_owned()), ..AccountChange::default() };
+        let change = AccountChange { password: Some(password(BCRYPT)), ..AccountChange::default() };
         bed.store.change("a", &change, NOW).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["bcrypt:12", "pbkdf2:sha256:1000"]);
         bed.store.remove("a", NOW).await.unwrap();
@@ -245,10 +251,10 @@ fn each_scheme_in_use_is_told_once() {
 #[test]
 fn no_hash_is_told_by_debug() {
     on_both(async |bed: Bed| {
-        let made = NewAccount { password: PBKDF2.to_owned(), ..new("ada") };
+        let made = NewAccount { password: password(PBKDF2), ..new("ada") };
         bed.store.add(std::slice::from_ref(&made), NOW).await.unwrap();
         let account = bed.store.account("ada").await.unwrap().unwrap();
-        let change = AccountChange { password: Some(PBKDF2.to_owned()), ..AccountChange::default() };
+        let change = AccountChange { password: Some(password(PBKDF2)), ..AccountChange::default() };
         let told = format!("{made:?} {account:?} {change:?} {:?} {:?}", bed.store, hash("s/0"));
         assert!(told.contains("ada") && !told.contains("pbkdf2"), "{told}");
     });

@@ -2,8 +2,10 @@
 
 use crate::dir::Dir;
 use crate::postgres::Postgres;
+use portcullis::authority::password_hash;
 use portcullis::store::{
-    Account, Added, Begun, Mark, NewAccount, Renewed, Rotation, Session, Spend, Store, StoreError,
+    Account, Added, Begun, Mark, NewAccount, PasswordHash, Renewed, Rotation, Session, Spend, Store,
+    StoreError,
 };
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
@@ -133,6 +135,11 @@ pub async fn sql(url: &str, dir: &Dir, statement: &str) -> Vec<AnyRow> {
     let rows = sqlx::query(AssertSqlSafe(statement.to_owned())).fetch_all(&pool).await.unwrap();
     pool.close().await;
     rows
+}
+
+/// A password hash as a command stores it.
+pub fn password(encoded: &str) -> PasswordHash {
+    password_hash(encoded.to_owned())
 }
 
 pub fn new(name: &str) -> NewAccount {

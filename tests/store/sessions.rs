@@ -1,6 +1,6 @@
 //! Sessions: begun, listed, bounded, ended.
 
-use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, hash, on_both, session, try_begin};
+use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, hash, on_both, password, session, try_begin};
 use portcullis::store::{AccountChange, Begun, Mark, Session};
 
 async fn listed(bed: &Bed, account: &str, now: i64) -> Vec<String> {
@@ -30,7 +30,7 @@ fn nobody_begins_a_session_with_a_password_that_was_changed_meanwhile() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
         let checked = bed.store.account("ada").await.unwrap().unwrap();
-        let change = AccountChange { password: Some("$argon2id$new".to_owned()), ..AccountChange::default() };
+        let change = AccountChange { password: Some(password("$argon2id$new")), ..AccountChange::default() };
         bed.store.change("ada", &change, NOW).await.unwrap();
         let begin = async |generation| {
             let session = session("ada", "s", NOW);

@@ -3,6 +3,7 @@
 
 use super::Busy;
 use super::work::{Kind, Work};
+use crate::store::PasswordHash;
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{pbkdf2, rand};
@@ -163,6 +164,12 @@ pub fn check_stored(encoded: &str) -> Result<(), HashFault> {
 /// that an account may have.
 pub fn scheme(encoded: &str) -> Option<String> {
     Stored::parse(encoded).ok().map(|stored| stored.parameters.to_string())
+}
+
+/// A hash and its scheme, as the store takes them.
+pub fn password_hash(encoded: String) -> PasswordHash {
+    let scheme = scheme(&encoded).unwrap_or_default();
+    PasswordHash { encoded, scheme }
 }
 
 impl fmt::Display for Parameters {

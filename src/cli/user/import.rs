@@ -6,8 +6,8 @@ mod progress;
 
 use super::row::{Columns, Row, Secret};
 use super::{Accounts, Failure, Format, REFUSED, millis, retired, say};
-use crate::authority::hash_password;
-use crate::store::{Account, AccountChange, Added, NewAccount};
+use crate::authority::{hash_password, password_hash};
+use crate::store::{Account, AccountChange, Added, NewAccount, PasswordHash};
 use clap::ValueEnum;
 use lines::Lines;
 use progress::Progress;
@@ -148,7 +148,7 @@ impl Import<'_> {
         let added = self.accounts.runtime.block_on(self.accounts.store.add(&new, millis()))?;
         for ((number, new), added) in numbers.into_iter().zip(&new).zip(added) {
             match added {
-                Added::Added => self.count_added(new.password.is_empty()),
+                Added::Added => self.count_added(new.password.encoded.is_empty()),
                 // Another line of the file has it, or somebody was faster.
                 Added::NameTaken => self.summary.skipped += 1,
                 Added::IdTaken => self.fault(number, &format!("another account has the id \"{}\"", new.id)),
@@ -256,7 +256,7 @@ impl Import<'_> {
     }
 }
 
-fn new_account(row: Row, password: String) -> NewAccount {
+fn new_account(row: Row, password: PasswordHash) -> NewAccount {
     NewAccount {
         id: row.id.unwrap_or_else(|| row.name.as_str().to_owned()),
         name: row.name.as_str().to_owned(),
@@ -270,7 +270,7 @@ fn new_account(row: Row, password: String) -> NewAccount {
 
 /// What is stored of the passwords of lines. Those that are not hashed yet are, on all cores, at the lowest priority: a
 /// gateway may be running beside this.
-fn hashes(rows: &[(u64, Row)]) -> Result<Vec<String>, Failure> {
+fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
     let plain = rows.iter().filter(|(_, row)| matches!(row.secret, Secret::Plain(_))).count();
     let next = AtomicUsize::new(0);
     let work = || {
@@ -284,11 +284,11 @@ fn hashes(rows: &[(u64, Row)]) -> Result<Vec<String>, Failure> {
             }
         }
     };
-    let mut hashes: Vec<String> = rows
+    let mut hashes: Vec<PasswordHash> = rows
         .iter()
         .map(|(_, row)| match &row.secret {
-            Secret::None | Secret::Plain(_) => String::new(),
-            Secret::Hash(hash) => hash.clone(),
+            Secret::None | Secret::Plain(_) => PasswordHash::default(),
+            Secret::Hash(hash) => password_hash(hash.clone()),
         })
         .collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(plain);
