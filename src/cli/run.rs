@@ -6,7 +6,7 @@ use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
-use crate::control::{self, Admin, Reloader, Standing};
+use crate::control::{self, Admin, ReloadStatus, Reloader};
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
 use crate::keyring::Absent;
@@ -87,10 +87,10 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         recent: recent(plan.worker.decisions, cores),
     });
     for warning in &warnings {
-        control::tell(&shared, Level::Warn, "policy warning", warning);
+        control::log_finding(&shared, Level::Warn, "policy warning", warning);
     }
-    let standing = Arc::new(Standing::begin(Now::read()));
-    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), standing.clone(), read);
+    let reload_status = Arc::new(ReloadStatus::begin(Now::read()));
+    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), reload_status.clone(), read);
     let gateway = Gateway::start(&shared, worker_plan, bound.sockets)
         .map_err(|error| format!("cannot start: {error}"))?;
     let listed =
@@ -102,12 +102,14 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         std::thread::spawn(move || {
             let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);
             for warning in &found.left {
-                control::tell(&shared, Level::Warn, "policy warning", warning);
+                control::log_finding(&shared, Level::Warn, "policy warning", warning);
             }
         });
     }
-    let admin =
-        Admin { listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(), standing };
+    let admin = Admin {
+        listeners: bound.admin.into_iter().map(|(listener, _)| listener).collect(),
+        status: reload_status,
+    };
     let ready = || {
         journal.event_with(
             Level::Info,

@@ -1,31 +1,31 @@
 //! The certificate, while the gateway runs: one that replaces it is shown to the next client, and one that is about to end
-//! is told of.
+//! is logged of.
 
-use super::watched::Watched;
+use super::file_watch::FileWatch;
 use crate::clock::Now;
 use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Files, Validity};
 
-/// How long before its end a certificate is told of, in seconds: two weeks, in which a person may be on leave.
+/// How long before its end a certificate is logged of, in seconds: two weeks, in which a person may be on leave.
 const SOON: u64 = 14 * 86_400;
 
-/// What was told last of a certificate's end.
+/// What was logged last of a certificate's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    NotYet,
-    Soon,
+enum Phase {
+    Valid,
+    NotYetValid,
+    EndsSoon,
     Ended,
 }
 
 /// Looks after the certificate, for ever. The files are looked at on a thread of their own: their folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
-    let mut interval = super::looks();
+    let mut interval = super::poll_interval();
     let mut files = certificates.files();
     // Read again once: they may have changed since the start of the process read them.
-    let mut watched = Watched::unread(paths(&files));
-    let mut told = (None, Told::Nothing);
+    let mut watch = FileWatch::unread(paths(&files));
+    let mut logged = (None, Phase::Valid);
     loop {
         interval.tick().await;
         let ours = certificates.clone();
@@ -33,19 +33,19 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             // A reload may have led to other files, and has read them.
             let now = ours.files();
             if now != files {
-                watched = Watched::unread(paths(&now));
+                watch = FileWatch::unread(paths(&now));
                 files = now;
             }
-            let outcome = watched.look().then(|| ours.follow(files.clone()));
-            (files, watched, outcome)
+            let outcome = watch.poll().then(|| ours.follow(files.clone()));
+            (files, watch, outcome)
         });
         let Ok((back, looked, outcome)) = looked.await else {
-            // It ended in a panic, which was told; the next look begins anew.
+            // It ended in a panic, which was logged; the next look begins anew.
             files = certificates.files();
-            watched = Watched::unread(paths(&files));
+            watch = FileWatch::unread(paths(&files));
             continue;
         };
-        (files, watched) = (back, looked);
+        (files, watch) = (back, looked);
         match outcome {
             Some(Ok(true)) => {
                 let ends = certificates.ends().map(rfc3339).unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
                 &[("why", &why)],
             ),
         }
-        tell_end(&certificates, &journal, &mut told);
+        log_phase(&certificates, &journal, &mut logged);
     }
 }
 
@@ -67,37 +67,37 @@ fn paths(files: &Files) -> Vec<std::path::PathBuf> {
 }
 
 /// Logs once when a certificate is not valid yet, once when it expires soon, and once when it has expired.
-fn tell_end(certificates: &Certificates, journal: &Journal, told: &mut (Option<Validity>, Told)) {
+fn log_phase(certificates: &Certificates, journal: &Journal, logged: &mut (Option<Validity>, Phase)) {
     let validity = certificates.validity();
     let now = match validity {
-        Some(validity) => state(validity, Now::read().unix),
-        None => Told::Nothing,
+        Some(validity) => phase(validity, Now::read().unix),
+        None => Phase::Valid,
     };
-    if *told == (validity, now) {
+    if *logged == (validity, now) {
         return;
     }
-    *told = (validity, now);
+    *logged = (validity, now);
     let at = validity.map(|validity| rfc3339(validity.ends)).unwrap_or_default();
     match now {
-        Told::Nothing => {}
-        Told::NotYet => {
+        Phase::Valid => {}
+        Phase::NotYetValid => {
             let begins = validity.map(|validity| rfc3339(validity.begins)).unwrap_or_default();
             journal.event(Level::Error, "the certificate is not valid yet", &[("begins", &begins)]);
         }
-        Told::Soon => journal.event(Level::Warn, "the certificate ends soon", &[("ends", &at)]),
-        Told::Ended => journal.event(Level::Error, "the certificate has ended", &[("ends", &at)]),
+        Phase::EndsSoon => journal.event(Level::Warn, "the certificate ends soon", &[("ends", &at)]),
+        Phase::Ended => journal.event(Level::Error, "the certificate has ended", &[("ends", &at)]),
     }
 }
 
-const fn state(Validity { begins, ends }: Validity, now: u64) -> Told {
+const fn phase(Validity { begins, ends }: Validity, now: u64) -> Phase {
     if now > ends {
-        Told::Ended
+        Phase::Ended
     } else if now < begins {
-        Told::NotYet
+        Phase::NotYetValid
     } else if now.saturating_add(SOON) > ends {
-        Told::Soon
+        Phase::EndsSoon
     } else {
-        Told::Nothing
+        Phase::Valid
     }
 }
 
@@ -108,16 +108,16 @@ mod tests {
     #[test]
     fn a_certificate_is_told_of_two_weeks_before_its_end_and_after_it() {
         let now = 1_800_000_000;
-        for (ends, told) in [
-            (now - 1, Told::Ended),
-            (now, Told::Soon),
-            (now + SOON - 1, Told::Soon),
-            (now + SOON, Told::Nothing),
-            (u64::MAX, Told::Nothing),
+        for (ends, logged) in [
+            (now - 1, Phase::Ended),
+            (now, Phase::EndsSoon),
+            (now + SOON - 1, Phase::EndsSoon),
+            (now + SOON, Phase::Valid),
+            (u64::MAX, Phase::Valid),
         ] {
-            assert_eq!(state(Validity { begins: now, ends }, now), told, "{ends}");
+            assert_eq!(phase(Validity { begins: now, ends }, now), logged, "{ends}");
         }
         let later = Validity { begins: now + 1, ends: u64::MAX };
-        assert_eq!(state(later, now), Told::NotYet);
+        assert_eq!(phase(later, now), Phase::NotYetValid);
     }
 }

@@ -5,7 +5,7 @@
 //! (DNS rebinding) sends neither over plain http, but its requests have that name in `Host`, while operators and their
 //! tools use an address.
 
-use super::ask::Unanswered;
+use super::queries::QueryError;
 use crate::route::host::Authority;
 use http::uri::Uri;
 use http::{HeaderMap, HeaderName, StatusCode, header};
@@ -17,7 +17,7 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 ///
 /// # Errors
 /// 403, and why.
-pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Result<(), Unanswered> {
+pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Result<(), QueryError> {
     let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
     if headers.contains_key(header::ORIGIN) {
         return forbidden("not for web pages: the request has an Origin");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// a key takes a while.
 pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Watcher) {
     let keyring = watcher.keyring().clone();
-    let mut interval = super::looks();
+    let mut interval = super::poll_interval();
     loop {
         interval.tick().await;
         let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());
@@ -31,7 +31,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
         match looked.await {
             Ok((back, events)) => {
                 watcher = back;
-                events.iter().for_each(|event| tell(&shared, event));
+                events.iter().for_each(|event| log_event(&shared, event));
             }
             // It ended in a panic, which was told; another one begins with what is in force.
             Err(_) => watcher = keyring.watcher(Now::read()),
@@ -41,7 +41,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
 
 /// A policy that is to follow another one, with the signing keys as they are now: one may have been made or taken back
 /// while it was compiled.
-pub(super) fn newest(policy: Policy, before: &Policy) -> Policy {
+pub(super) fn with_current_keys(policy: Policy, before: &Policy) -> Policy {
     match (&policy.terms, &before.terms) {
         (Some(terms), Some(known)) if terms.keyring.is_same(&known.keyring) => {
             match terms.keyring.key_set() {
@@ -53,7 +53,7 @@ pub(super) fn newest(policy: Policy, before: &Policy) -> Policy {
     }
 }
 
-fn tell(shared: &Shared, event: &Event) {
+fn log_event(shared: &Shared, event: &Event) {
     let journal = &shared.journal;
     match event {
         Event::Published { id, signs_from } => {

@@ -2,15 +2,16 @@
 //! competes with requests for a core's time.
 
 mod admin;
-mod ask;
 mod certificates;
+mod file_watch;
 mod guard;
 mod keys;
+mod metrics_page;
+mod queries;
 mod reload;
-mod watched;
 
 pub(crate) use admin::Admin;
-pub(crate) use reload::{Asked, Reloader, Standing, tell};
+pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};
 
 use crate::accept::Gateway;
 use crate::journal::Level;
@@ -52,16 +53,16 @@ pub(crate) fn run(
     let ended = runtime.block_on(async {
         let mut stop = Stop::install()?;
         // Reloads that are asked for while one is made: each is told what came of its own.
-        let (ask, asked) = mpsc::channel(RELOADS_WAITING);
-        tokio::task::spawn_local(hang_ups(signal(SignalKind::hangup())?, ask.clone()));
+        let (requests, received) = mpsc::channel(RELOADS_WAITING);
+        tokio::task::spawn_local(forward_hangups(signal(SignalKind::hangup())?, requests.clone()));
         if let Some(certificates) = &shared.certificates {
             tokio::task::spawn_local(certificates::watch(certificates.clone(), shared.journal.clone()));
         }
-        tokio::task::spawn_local(reload::watch(reloader.watching(), ask.clone()));
-        tokio::task::spawn_local(reloader.run(asked));
-        let state = admin.serve(shared.clone(), ask)?;
+        tokio::task::spawn_local(reload::watch(reloader.watching(), requests.clone()));
+        tokio::task::spawn_local(reloader.run(received));
+        let state = admin.serve(shared.clone(), requests)?;
         ready();
-        let name = stop.asked().await;
+        let name = stop.signal().await;
         state.begin_draining();
         let (delay, drain) = (plan.drain_delay, plan.drain);
         shared.journal.event_with(
@@ -81,15 +82,15 @@ pub(crate) fn run(
             gateway.drain();
             until_stopped(gateway, Instant::now() + drain + GRACE).await;
         });
-        let mut again = pin!(stop.asked());
-        let told_again = poll_fn(|cx| {
+        let mut again = pin!(stop.signal());
+        let is_second = poll_fn(|cx| {
             if stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
             again.as_mut().poll(cx).map(|_| true)
         })
         .await;
-        if told_again {
+        if is_second {
             shared.journal.event(Level::Warn, "second signal received: stopping immediately", &[]);
             shared.journal.clone().close();
             std::process::exit(TERMINATED);
@@ -102,9 +103,9 @@ pub(crate) fn run(
 }
 
 /// Asks for a reload at each SIGHUP. Of several that come while one is made, one more is enough.
-async fn hang_ups(mut hang_up: Signal, ask: mpsc::Sender<Option<Asked>>) {
-    while hang_up.recv().await.is_some() {
-        if ask.send(None).await.is_err() {
+async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<ReloadRequest>>) {
+    while hangups.recv().await.is_some() {
+        if requests.send(None).await.is_err() {
             return;
         }
     }
@@ -112,10 +113,10 @@ async fn hang_ups(mut hang_up: Signal, ask: mpsc::Sender<Option<Asked>>) {
 
 /// When files are looked at that may be replaced while they are used: what a person or a command changed is in force within
 /// about a second. Looks that a slow folder held up are not made up for.
-fn looks() -> Interval {
-    let mut looks = tokio::time::interval(Duration::from_millis(500));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
+fn poll_interval() -> Interval {
+    let mut interval = tokio::time::interval(Duration::from_millis(500));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {
@@ -136,7 +137,7 @@ impl Stop {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn asked(&mut self) -> &'static str {
+    async fn signal(&mut self) -> &'static str {
         poll_fn(|cx| {
             if self.terminate.poll_recv(cx).is_ready() {
                 return Poll::Ready("SIGTERM");

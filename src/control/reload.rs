@@ -3,8 +3,8 @@
 //! One at a time, off the threads that serve. A file that does not load changes nothing, and is told: in the log, in the
 //! metrics, at `/readyz?verbose`. What is fixed from the start of the process stays so, and is told too.
 
+use super::file_watch::FileWatch;
 use super::keys;
-use super::watched::Watched;
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// So many faults of a file are told in the log; `portcullis check` tells all.
-const FAULTS_TOLD: usize = 20;
+const FAULTS_LOGGED: usize = 20;
 
 /// What came of one reload.
 #[derive(Clone, Debug, Serialize)]
@@ -45,11 +45,11 @@ pub(crate) enum Report {
 }
 
 /// Whoever asks for a reload, and waits for what comes of it.
-pub(crate) type Asked = oneshot::Sender<Report>;
+pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
 /// How the policy in force came to be, and what became of the file since.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct ReloadStatus {
     generation: AtomicU64,
     loaded: AtomicU64,
     reloaded: AtomicU64,
@@ -67,7 +67,7 @@ struct Fault {
     more: usize,
 }
 
-impl Standing {
+impl ReloadStatus {
     /// Of the policy that the process began with.
     pub(crate) fn begin(now: Now) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Standing {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
-    fn replaced(&self, policy: &Arc<Policy>) {
+    fn keep_previous(&self, policy: &Arc<Policy>) {
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         before.retain(|policy| policy.strong_count() > 0);
         before.push(Arc::downgrade(policy));
@@ -118,7 +118,7 @@ impl Standing {
     }
 
     /// What is counted.
-    pub(crate) fn tell(&self, out: &mut Exposition) {
+    pub(crate) fn write_metrics(&self, out: &mut Exposition) {
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
         let help = "When the policy in force was loaded, in seconds since 1970.";
@@ -143,23 +143,23 @@ pub(crate) struct Reloader {
     path: PathBuf,
     /// What the process was started with, for good.
     plan: ServerPlan,
-    standing: Arc<Standing>,
+    status: Arc<ReloadStatus>,
     /// The files that are watched, while the policy in force says so.
-    watching: Arc<Mutex<Option<Watched>>>,
+    watching: Arc<Mutex<Option<FileWatch>>>,
     /// Looks after the signing keys of the policy in force.
     keys: Option<JoinHandle<()>>,
 }
 
 /// Asks for a reload when the watched files have changed, for ever.
-pub(super) async fn watch(watching: Arc<Mutex<Option<Watched>>>, ask: mpsc::Sender<Option<Asked>>) {
-    let mut interval = super::looks();
+pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Sender<Option<ReloadRequest>>) {
+    let mut interval = super::poll_interval();
     loop {
         interval.tick().await;
         let watching = watching.clone();
         // On a thread of its own: the folder may be one of a network, and slow.
         let looked = tokio::task::spawn_blocking(move || {
             let mut watching = watching.lock().unwrap_or_else(PoisonError::into_inner);
-            watching.as_mut().is_some_and(Watched::look)
+            watching.as_mut().is_some_and(FileWatch::poll)
         });
         if looked.await.unwrap_or(false) && ask.send(None).await.is_err() {
             return;
@@ -173,22 +173,22 @@ impl Reloader {
         shared: Arc<Shared>,
         path: PathBuf,
         plan: ServerPlan,
-        standing: Arc<Standing>,
+        status: Arc<ReloadStatus>,
         read: Now,
     ) -> Self {
-        let watching = Arc::new(Mutex::new(watched(&path, &plan, read)));
-        Self { shared, path, plan, standing, watching, keys: None }
+        let watching = Arc::new(Mutex::new(file_watch(&path, &plan, read)));
+        Self { shared, path, plan, status, watching, keys: None }
     }
 
     /// The files that are watched, as they are at any time.
-    pub(super) fn watching(&self) -> Arc<Mutex<Option<Watched>>> {
+    pub(super) fn watching(&self) -> Arc<Mutex<Option<FileWatch>>> {
         self.watching.clone()
     }
 
     /// Answers those who ask, for ever.
-    pub(crate) async fn run(mut self, mut asked: mpsc::Receiver<Option<Asked>>) {
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Option<ReloadRequest>>) {
         self.watch_keys();
-        while let Some(reply) = asked.recv().await {
+        while let Some(reply) = requests.recv().await {
             let report = self.reload().await;
             if let Some(reply) = reply {
                 // Who asked may have left meanwhile.
@@ -203,7 +203,7 @@ impl Reloader {
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
         // A panic is a fault of ours, and no reason to stop serving.
         let made = made.unwrap_or_else(|_| {
-            Err(vec![of_file(&self.path, "it could not be compiled: a fault of the gateway")])
+            Err(vec![file_fault(&self.path, "it could not be compiled: a fault of the gateway")])
         });
         match made {
             Ok(made) => self.publish(made, read),
@@ -223,17 +223,17 @@ impl Reloader {
         if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
             authority.follow(terms.clone());
         }
-        self.shared.policy.update(|current| keys::newest(policy.clone(), current));
+        self.shared.policy.update(|current| keys::with_current_keys(policy.clone(), current));
         if !policy.front.keeps_decisions {
             self.shared.recent.iter().for_each(|recent| recent.clear());
         }
-        self.standing.replaced(&before);
+        self.status.keep_previous(&before);
         self.watch_keys();
 
-        let generation = self.standing.generation.fetch_add(1, Ordering::Relaxed) + 1;
-        self.standing.loaded.store(Now::read().unix, Ordering::Relaxed);
-        self.standing.reloaded.fetch_add(1, Ordering::Relaxed);
-        self.standing.set_fault(None);
+        let generation = self.status.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        self.status.loaded.store(Now::read().unix, Ordering::Relaxed);
+        self.status.reloaded.fetch_add(1, Ordering::Relaxed);
+        self.status.set_fault(None);
         let journal = &self.shared.journal;
         journal.event_with(
             Level::Info,
@@ -245,7 +245,7 @@ impl Reloader {
             ],
         );
         for warning in &warnings {
-            tell(&self.shared, Level::Warn, "policy warning", warning);
+            log_finding(&self.shared, Level::Warn, "policy warning", warning);
         }
         Report::Reloaded { generation, warnings }
     }
@@ -255,17 +255,17 @@ impl Reloader {
             diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Fault).collect();
         let first = faults.first().map(ToString::to_string).unwrap_or_default();
         let more = faults.len().saturating_sub(1);
-        self.standing.refused.fetch_add(1, Ordering::Relaxed);
-        let since = self.standing.fault().map_or(Now::read().unix, |fault| fault.since);
-        self.standing.set_fault(Some(Fault { since, first, more }));
-        let generation = self.standing.generation();
+        self.status.refused.fetch_add(1, Ordering::Relaxed);
+        let since = self.status.fault().map_or(Now::read().unix, |fault| fault.since);
+        self.status.set_fault(Some(Fault { since, first, more }));
+        let generation = self.status.generation();
         self.shared.journal.event_with(
             Level::Error,
             "the policy was not reloaded; the old one goes on",
             &[("generation", generation.into()), ("faults", faults.len().into())],
         );
-        for fault in faults.iter().take(FAULTS_TOLD) {
-            tell(&self.shared, Level::Error, "the policy has a fault", fault);
+        for fault in faults.iter().take(FAULTS_LOGGED) {
+            log_finding(&self.shared, Level::Error, "the policy has a fault", fault);
         }
         Report::Refused { diagnostics }
     }
@@ -278,15 +278,19 @@ impl Reloader {
             None => tls::self_signed(&plan.state_dir),
         };
         let why = files.and_then(|files| certificates.follow(files)).err()?;
-        Some(Diagnostic { severity: Severity::Warning, id: "bad_certificate", ..of_file(&self.path, &why) })
+        Some(Diagnostic {
+            severity: Severity::Warning,
+            id: "bad_certificate",
+            ..file_fault(&self.path, &why)
+        })
     }
 
     /// Watches what the policy in force is made of, if it says so.
     fn watch_files(&mut self, plan: &ServerPlan, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *watching, watched(&self.path, plan, read)) {
+        match (&mut *watching, file_watch(&self.path, plan, read)) {
             // One that goes on has seen what changed while the policy was made.
-            (Some(known), Some(wanted)) if known.is_of(&wanted) => {}
+            (Some(known), Some(wanted)) if known.is_same_files(&wanted) => {}
             (known, wanted) => *known = wanted,
         }
     }
@@ -305,10 +309,10 @@ impl Reloader {
     }
 }
 
-fn watched(path: &Path, plan: &ServerPlan, read: Now) -> Option<Watched> {
+fn file_watch(path: &Path, plan: &ServerPlan, read: Now) -> Option<FileWatch> {
     let files = plan.watch.as_ref()?;
     let files = std::iter::once(path.to_owned()).chain(files.iter().cloned());
-    Some(Watched::read_at(files.collect(), read))
+    Some(FileWatch::read_at(files.collect(), read))
 }
 
 /// Reads the file and makes a policy of it that can be served.
@@ -336,14 +340,14 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),
         (Some(terms), _, _) => match Authority::start(terms, cores, shared.journal.clone()) {
             Ok(authority) => Some(authority),
-            Err(why) => return Err(vec![of_file(path, &why)]),
+            Err(why) => return Err(vec![file_fault(path, &why)]),
         },
     };
     Ok(compiled)
 }
 
 /// A fault of the file as a whole.
-fn of_file(path: &Path, why: &str) -> Diagnostic {
+fn file_fault(path: &Path, why: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
         id: "cannot_serve",
@@ -355,7 +359,7 @@ fn of_file(path: &Path, why: &str) -> Diagnostic {
 }
 
 /// Tells one finding in the log.
-pub(crate) fn tell(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
+pub(crate) fn log_finding(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     let place = found.place.to_string();
     shared.journal.event(
         level,

@@ -30,12 +30,12 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
 /// A refusal to answer: its status and a line that says why.
-pub(super) type Unanswered = (StatusCode, String);
+pub(super) type QueryError = (StatusCode, String);
 
 /// A question, as it is asked. Not printable: it may hold a token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct ExplainRequest {
     /// Such as `GET https://api.example.com/orders/7`.
     request: String,
     #[serde(default)]
@@ -47,7 +47,7 @@ struct Asked {
     time: Option<u64>,
 }
 
-impl Asked {
+impl ExplainRequest {
     fn question(self) -> Result<Question, String> {
         let mut question = Question::parse(&self.request)?;
         for (name, value) in &self.headers {
@@ -73,22 +73,22 @@ impl Asked {
 ///
 /// # Errors
 /// When it was not asked in JSON, or what is asked cannot be understood; what is wrong is told to who asked alone.
-pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, Unanswered> {
+pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
     // A form or plain text is what a page may send without asking first.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "want application/json\n".to_owned()));
     }
-    let body = received(body).await?;
+    let body = read_body(body).await?;
     let bad = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n"));
-    let asked: Asked = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-    asked.question().map_err(bad)
+    let request: ExplainRequest = serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+    request.question().map_err(bad)
 }
 
 /// The explanation as JSON.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn explained(policy: &Policy, question: &Question) -> Result<String, Unanswered> {
+pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String, QueryError> {
     serde_json::to_string(&explain(policy, question))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
 }
@@ -97,14 +97,14 @@ pub(super) fn explained(policy: &Policy, question: &Question) -> Result<String, 
 ///
 /// # Errors
 /// 404 where nothing is kept.
-pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, Unanswered> {
+pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, QueryError> {
     if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));
     }
     Ok(recent::lines(&shared.recent))
 }
 
-async fn received(body: Incoming) -> Result<Bytes, Unanswered> {
+async fn read_body(body: Incoming) -> Result<Bytes, QueryError> {
     let body = Limited::new(body, QUESTION_MAX).collect();
     match tokio::time::timeout(TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn a_question_is_one_request_from_one_caller() {
         let question = |json: &str| {
-            let asked = serde_json::from_str::<Asked>(json).map_err(|error| error.to_string());
-            asked.and_then(Asked::question)
+            let request = serde_json::from_str::<ExplainRequest>(json).map_err(|error| error.to_string());
+            request.and_then(ExplainRequest::question)
         };
-        let asked = r#"{"request":"POST https://h/x","headers":{"Accept":"text/html"},"client":"203.0.113.7","time":7}"#;
-        let asked = question(asked).unwrap();
+        let request = r#"{"request":"POST https://h/x","headers":{"Accept":"text/html"},"client":"203.0.113.7","time":7}"#;
+        let asked = question(request).unwrap();
         assert_eq!(
             (asked.parts.method.as_str(), asked.parts.headers["accept"].as_bytes()),
             ("POST", &b"text/html"[..])

@@ -15,7 +15,7 @@ const TICK: i64 = 10_000_000;
 /// What can be seen of a file without reading it, behind symbolic links; the time of its last change of any kind
 /// (`ctime`) is among it, which nobody sets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct FileState {
     device: u64,
     inode: u64,
     size: u64,
@@ -25,22 +25,22 @@ struct Seen {
 
 /// Files, and how they were last seen.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct FileWatch {
     paths: Vec<PathBuf>,
     /// As whoever uses them has read them.
-    known: Vec<Option<Seen>>,
+    known: Vec<Option<FileState>>,
     /// As the last look saw them.
-    last: Vec<Option<Seen>>,
+    last: Vec<Option<FileState>>,
 }
 
-impl Watched {
+impl FileWatch {
     /// These files, which were read at this moment or later. One that has changed since may have been read before it did,
     /// and is told of.
-    pub(super) fn read_at(paths: Vec<PathBuf>, moment: Now) -> Self {
-        let nanos = i64::from(moment.subsec_nanos) - TICK;
-        let seconds = i64::try_from(moment.unix).unwrap_or(i64::MAX);
+    pub(super) fn read_at(paths: Vec<PathBuf>, since: Now) -> Self {
+        let nanos = i64::from(since.subsec_nanos) - TICK;
+        let seconds = i64::try_from(since.unix).unwrap_or(i64::MAX);
         let since = if nanos < 0 { (seconds - 1, nanos + 1_000_000_000) } else { (seconds, nanos) };
-        let last = see(&paths);
+        let last = states(&paths);
         let known = last.iter().map(|seen| seen.clone().filter(|seen| seen.changed < since)).collect();
         Self { paths, known, last }
     }
@@ -51,14 +51,14 @@ impl Watched {
     }
 
     /// Whether both watch the same files.
-    pub(super) fn is_of(&self, other: &Self) -> bool {
+    pub(super) fn is_same_files(&self, other: &Self) -> bool {
         self.paths == other.paths
     }
 
     /// Whether they have changed since they were last read, and are at rest: two looks saw the same, so that a file is
     /// not read while it is written. Answers yes once for each change: the caller reads them then.
-    pub(super) fn look(&mut self) -> bool {
-        let seen = see(&self.paths);
+    pub(super) fn poll(&mut self) -> bool {
+        let seen = states(&self.paths);
         let at_rest = seen == self.last;
         self.last = seen;
         let changed = at_rest && self.last != self.known;
@@ -69,10 +69,10 @@ impl Watched {
     }
 }
 
-fn see(paths: &[PathBuf]) -> Vec<Option<Seen>> {
-    let see = |path: &PathBuf| {
+fn states(paths: &[PathBuf]) -> Vec<Option<FileState>> {
+    let state = |path: &PathBuf| {
         // One that is absent, or cannot be reached, is seen as absent.
-        fs::metadata(path).ok().map(|found| Seen {
+        fs::metadata(path).ok().map(|found| FileState {
             device: found.dev(),
             inode: found.ino(),
             size: found.size(),
@@ -80,7 +80,7 @@ fn see(paths: &[PathBuf]) -> Vec<Option<Seen>> {
             changed: (found.ctime(), found.ctime_nsec()),
         })
     };
-    paths.iter().map(see).collect()
+    paths.iter().map(state).collect()
 }
 
 #[cfg(test)]
@@ -90,8 +90,8 @@ mod tests {
     use std::path::Path;
 
     /// Changes, and how often each is told.
-    fn told(watched: &mut Watched) -> usize {
-        (0..4).filter(|_| watched.look()).count()
+    fn changes(watched: &mut FileWatch) -> usize {
+        (0..4).filter(|_| watched.poll()).count()
     }
 
     /// A folder of one test's own, gone when the test is.
@@ -127,12 +127,12 @@ mod tests {
         let path = folder.path().join("f");
         let moment = Now::read();
         fs::write(&path, "one").unwrap();
-        let mut watched = Watched::read_at(vec![path.clone()], moment);
-        assert_eq!(told(&mut watched), 1, "it may have been read before it was written");
-        let mut watched = Watched::read_at(vec![path.clone()], later());
-        assert_eq!(told(&mut watched), 0, "it was read after it was written");
-        let mut watched = Watched::unread(vec![path]);
-        assert_eq!(told(&mut watched), 1);
+        let mut watched = FileWatch::read_at(vec![path.clone()], moment);
+        assert_eq!(changes(&mut watched), 1, "it may have been read before it was written");
+        let mut watched = FileWatch::read_at(vec![path.clone()], later());
+        assert_eq!(changes(&mut watched), 0, "it was read after it was written");
+        let mut watched = FileWatch::unread(vec![path]);
+        assert_eq!(changes(&mut watched), 1);
     }
 
     #[test]
@@ -140,23 +140,23 @@ mod tests {
         let folder = folder("replaced");
         let path = folder.path().join("f");
         fs::write(&path, "one").unwrap();
-        let mut watched = Watched::read_at(vec![path.clone()], later());
-        assert_eq!(told(&mut watched), 0, "nothing happened");
+        let mut watched = FileWatch::read_at(vec![path.clone()], later());
+        assert_eq!(changes(&mut watched), 0, "nothing happened");
 
         fs::write(folder.path().join("new"), "two").unwrap();
         fs::rename(folder.path().join("new"), &path).unwrap();
-        assert_eq!(told(&mut watched), 1, "an editor's rename");
+        assert_eq!(changes(&mut watched), 1, "an editor's rename");
 
         fs::write(&path, "three").unwrap();
-        assert_eq!(told(&mut watched), 1, "written in place");
+        assert_eq!(changes(&mut watched), 1, "written in place");
 
         fs::remove_file(&path).unwrap();
-        assert_eq!(told(&mut watched), 1, "removed");
+        assert_eq!(changes(&mut watched), 1, "removed");
         fs::write(&path, "three").unwrap();
-        assert_eq!(told(&mut watched), 1, "come back");
+        assert_eq!(changes(&mut watched), 1, "come back");
 
         fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!(told(&mut watched), 1, "touched: whether it says anything else, reading it tells");
+        assert_eq!(changes(&mut watched), 1, "touched: whether it says anything else, reading it tells");
     }
 
     #[test]
@@ -168,11 +168,11 @@ mod tests {
         }
         symlink("..1", folder.path().join("..data")).unwrap();
         symlink("..data/gateway.toml", folder.path().join("gateway.toml")).unwrap();
-        let mut watched = Watched::read_at(vec![folder.path().join("gateway.toml")], later());
-        assert_eq!(told(&mut watched), 0);
+        let mut watched = FileWatch::read_at(vec![folder.path().join("gateway.toml")], later());
+        assert_eq!(changes(&mut watched), 0);
         symlink("..2", folder.path().join("..tmp")).unwrap();
         fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
-        assert_eq!(told(&mut watched), 1);
+        assert_eq!(changes(&mut watched), 1);
     }
 
     #[test]
@@ -180,12 +180,12 @@ mod tests {
         let folder = folder("written");
         let path = folder.path().join("f");
         fs::write(&path, "").unwrap();
-        let mut watched = Watched::read_at(vec![path.clone()], later());
+        let mut watched = FileWatch::read_at(vec![path.clone()], later());
         for length in 1..5 {
             fs::write(&path, "x".repeat(length)).unwrap();
-            assert!(!watched.look(), "it was other than at the last look");
+            assert!(!watched.poll(), "it was other than at the last look");
         }
-        assert!(watched.look());
-        assert!(!watched.look(), "once");
+        assert!(watched.poll());
+        assert!(!watched.poll(), "once");
     }
 }

@@ -1,0 +1,139 @@
+//! Writes the page of metrics: all counts of all cores, and the state of the gateway now, in Prometheus's text format.
+
+use super::reload::ReloadStatus;
+use crate::authenticate::Trust;
+use crate::authenticate::seen::{AGES, SIZES};
+use crate::authority::{Authority, ByOutcome, Counters};
+use crate::clock::Now;
+use crate::keyring::{KeyState, Keyring};
+use crate::metrics::{self, Exposition, Kind};
+use crate::tls::Certificates;
+use crate::worker::Shared;
+
+/// All counts, and what is true now, in Prometheus's text format.
+pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) -> String {
+    let policy = shared.policy.load();
+    let mut out = Exposition::new();
+    let routes: Vec<_> = policy.routes.iter().map(|route| route.counters.clone()).collect();
+    metrics::render(&mut out, &routes, &shared.counters, &policy.limits, &policy.upstreams);
+
+    out.family("portcullis_log_lines_dropped_total", "Log lines that were lost.", Kind::Counter);
+    out.sample(&[], shared.journal.dropped());
+    write_tokens(&mut out, &policy.trust);
+    status.write_metrics(&mut out);
+    if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
+        let help = "Expiry of the certificate in use, in seconds since 1970.";
+        // The older name does not follow the Prometheus convention; it stays for alerts that use it.
+        for name in
+            ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
+        {
+            out.family(name, help, Kind::Gauge);
+            out.sample(&[], ends);
+        }
+    }
+    if let Some(terms) = &policy.terms {
+        write_signing_keys(&mut out, &terms.keyring);
+    }
+    if let Some(authority) = &policy.authority {
+        write_authority(&mut out, authority.counters(), &policy.trust);
+        write_store(&mut out, authority);
+    }
+    out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
+    out.sample(&[], u64::from(!is_draining));
+    out.family("portcullis_build_info", "The version that runs.", Kind::Gauge);
+    out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    out.finish()
+}
+
+/// What was seen of tokens when they were verified. Names of issuers stand in the policy.
+fn write_tokens(out: &mut Exposition, trust: &Trust) {
+    let help = "Tokens that were verified and found good, by issuer and algorithm. A token seen again is not verified again.";
+    out.family("portcullis_tokens_verified_total", help, Kind::Counter);
+    for (issuer, seen) in trust.seen() {
+        for (algorithm, count) in seen.algorithms().filter(|(_, count)| *count > 0) {
+            out.sample(&[("issuer", issuer), ("algorithm", algorithm.as_str())], count);
+        }
+    }
+    let help = "How old tokens were when they were verified, in seconds since iat.";
+    out.family("portcullis_token_age_seconds", help, Kind::Histogram);
+    for (issuer, seen) in trust.seen() {
+        let (counts, sum) = seen.ages();
+        out.spread(&[("issuer", issuer)], &AGES, &counts, sum);
+    }
+    out.family("portcullis_token_size_bytes", "How large tokens were.", Kind::Histogram);
+    for (issuer, seen) in trust.seen() {
+        let (counts, sum) = seen.sizes();
+        out.spread(&[("issuer", issuer)], &SIZES, &counts, sum);
+    }
+}
+
+/// What the local authority did.
+fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
+    fn write<const N: usize>(
+        out: &mut Exposition,
+        name: &'static str,
+        help: &'static str,
+        label: &str,
+        counts: &ByOutcome<N>,
+    ) {
+        out.family(name, help, Kind::Counter);
+        for (outcome, count) in counts.iter() {
+            out.sample(&[(label, outcome)], count);
+        }
+    }
+    let name = "portcullis_logins_total";
+    write(out, name, "Logins with a password, by how they ended.", "outcome", &counters.logins);
+    let name = "portcullis_refreshes_total";
+    let help = "Refresh tokens that were presented. grace: the successor was given once more; reuse: the session was ended.";
+    write(out, name, help, "outcome", &counters.refreshes);
+    let name = "portcullis_revocations_total";
+    write(
+        out,
+        name,
+        "What this gateway's endpoints revoked, by what made them.",
+        "by",
+        &counters.revocations,
+    );
+    let name = "portcullis_tokens_issued_total";
+    write(out, name, "Access tokens that were issued, by size.", "size", &counters.tokens);
+    let name = "portcullis_tokens_trimmed_total";
+    write(out, name, "Access tokens that left something out to stay small.", "of", &counters.trimmed);
+    let name = "portcullis_service_tokens_total";
+    write(out, name, "Access tokens that services asked for themselves.", "outcome", &counters.services);
+    out.family("portcullis_revocation_marks", "What is marked as revoked now.", Kind::Gauge);
+    out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
+}
+
+/// The state of the store, and the requests that wait for the authority.
+fn write_store(out: &mut Exposition, authority: &Authority) {
+    let health = authority.health();
+    let help = "Whether the store of accounts and sessions answered at its last use (1) or not (0).";
+    out.family("portcullis_store_up", help, Kind::Gauge);
+    out.sample(&[], u64::from(health.is_up()));
+    out.family("portcullis_store_failures_total", "Failures of the store, by reason.", Kind::Counter);
+    for (reason, count) in health.failures() {
+        out.sample(&[("reason", reason)], count);
+    }
+    let help = "Connections to the store closed because a transaction on them did not end cleanly.";
+    out.family("portcullis_store_connections_replaced_total", help, Kind::Counter);
+    out.sample(&[], authority.connections_replaced());
+    let help = "Requests in progress at the authority or waiting for it.";
+    out.family("portcullis_authority_waiting", help, Kind::Gauge);
+    out.sample(&[], u64::try_from(authority.queue().waiting()).unwrap_or(u64::MAX));
+    let help = "Requests refused because too many were waiting for the authority.";
+    out.family("portcullis_authority_shed_total", help, Kind::Counter);
+    out.sample(&[], authority.queue().shed());
+}
+
+fn write_signing_keys(out: &mut Exposition, keyring: &Keyring) {
+    let help = "Signing keys of the local authority by what they are for now.";
+    out.family("portcullis_signing_keys", help, Kind::Gauge);
+    let listed = keyring.list(Now::read());
+    for state in KeyState::ALL {
+        let count = listed.iter().filter(|key| key.state == state).count();
+        out.sample(&[("state", state.as_str())], u64::try_from(count).unwrap_or(u64::MAX));
+    }
+    let help = "How often something was wrong with the files of the signing keys.";
+    out.family("portcullis_signing_key_faults_total", help, Kind::Counter);
+    out.sample(&[], keyring.faults());
+}
