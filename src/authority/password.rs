@@ -4,19 +4,24 @@
 //! that however many attempts there are, memory and processor time have a bound: what cannot wait is told to come back.
 //! How a hash is written and checked is [`stored`]'s; what work is, and how it is made equal, [`work`]'s.
 
+mod equalize;
+mod kdf;
 mod stored;
 mod work;
 
-pub use stored::{HashFault, check_stored, password_hash, scheme};
+pub use kdf::HashFault;
+pub use stored::{check_stored, password_hash, scheme};
 
 use crate::store::PasswordHash;
+use equalize::{spend, work_of_schemes};
+use kdf::Arena;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use stored::{Arena, Stored};
+use stored::Stored;
 use tokio::sync::oneshot;
 use work::Work;
 use zeroize::Zeroizing;
@@ -186,8 +191,8 @@ fn judge(
         }
     }
     let distinct: BTreeSet<&str> = schemes.iter().map(String::as_str).collect();
-    let missing = Work::of_schemes(distinct).less(done);
-    missing.spend(password, arena)?;
+    let missing = work_of_schemes(distinct).less(done);
+    spend(&missing, password, arena)?;
     done.add(&missing);
     Ok(Verdict::Wrong)
 }

@@ -213,7 +213,7 @@ fn a_failed_attempt_costs_the_same_work_whether_and_how_the_account_exists() {
 fn a_scheme_tells_the_cost_of_its_hash() {
     for hash in HASHES.iter().chain(&BY_DEFAULT) {
         let scheme = scheme(hash).unwrap();
-        let of_scheme = stored::Parameters::of_scheme(&scheme).unwrap_or_else(|| panic!("{scheme}"));
+        let of_scheme = kdf::Parameters::of_scheme(&scheme).unwrap_or_else(|| panic!("{scheme}"));
         assert_eq!(of_scheme.work(), Stored::parse(hash).unwrap().work(), "{scheme}");
     }
 }

@@ -1,0 +1,98 @@
+//! Makes a failed attempt cost the same for every account: what the account's own hash did not cost is spent on nothing.
+
+use super::Busy;
+use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};
+use super::work::{KINDS, Kind, Work};
+use std::collections::BTreeSet;
+use std::hint::black_box;
+
+/// What a failed attempt costs where accounts have hashes of these schemes: the dearest of each kind, and ours, which
+/// the next account will have.
+pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
+    let ours = Parameters::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 };
+    let theirs = schemes.into_iter().filter_map(Parameters::of_scheme);
+    theirs.chain([ours]).fold(Work::default(), |mut dearest, parameters| {
+        dearest.raise_to(&parameters.work());
+        dearest
+    })
+}
+
+/// Spends it on nothing.
+pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<(), Busy> {
+    for kind in KINDS {
+        for parameters in portions(kind, work.units(kind)) {
+            let mut output = [0; 32];
+            parameters.derive(password, b"a salt of nobody", &mut output, arena)?;
+            black_box(output);
+        }
+    }
+    Ok(())
+}
+
+/// Hashes of one kind that together cost so many units: exactly so many for those of bcrypt and PBKDF2, up to a
+/// smallest hash for the others.
+fn portions(kind: Kind, units: u64) -> Vec<Parameters> {
+    // Costs that are powers of two: one hash for each bit.
+    let bits = |from: u32| (from..u64::BITS).filter(move |bit| units >> bit & 1 == 1);
+    let iterations = |digest| {
+        let iterations = u32::try_from(units).unwrap_or(u32::MAX);
+        if iterations == 0 { Vec::new() } else { vec![Parameters::Pbkdf2 { digest, iterations }] }
+    };
+    match kind {
+        Kind::Argon2 => {
+            let mut portions = Vec::new();
+            let mut left = u32::try_from(units).unwrap_or(u32::MAX);
+            if left >= MEMORY {
+                let passes = left / MEMORY;
+                left -= passes * MEMORY;
+                portions.push(Parameters::Argon2id { memory: MEMORY, passes, lanes: 1 });
+            }
+            if left >= 8 {
+                portions.push(Parameters::Argon2id { memory: left, passes: 1, lanes: 1 });
+            }
+            portions
+        }
+        Kind::Bcrypt => bits(4).map(|cost| Parameters::Bcrypt { cost }).collect(),
+        // With r of 8, as everybody has it.
+        Kind::Scrypt => bits(4).map(|bit| Parameters::Scrypt { log_n: bit as u8 - 3, r: 8, p: 1 }).collect(),
+        Kind::Sha1 => iterations(Digest::Sha1),
+        Kind::Sha256 => iterations(Digest::Sha256),
+        Kind::Sha512 => iterations(Digest::Sha512),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn total(kind: Kind, units: u64) -> u64 {
+        let mut sum = Work::default();
+        for parameters in portions(kind, units) {
+            sum.add(&parameters.work());
+        }
+        sum.units(kind)
+    }
+
+    proptest! {
+        #[test]
+        fn portions_always_cost_what_was_asked(units in 0_u64..4_000_000) {
+            for kind in [Kind::Sha1, Kind::Sha256, Kind::Sha512] {
+                prop_assert_eq!(total(kind, units), units);
+            }
+            prop_assert!(units - total(Kind::Argon2, units) < 8);
+            prop_assert_eq!(total(Kind::Bcrypt, units), units / 16 * 16);
+            prop_assert_eq!(total(Kind::Scrypt, units), units / 16 * 16);
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_costs_the_dearest_hash_of_each_kind_and_ours() {
+        let work = work_of_schemes(["bcrypt:10", "bcrypt:12", "scrypt", "pbkdf2:sha256:5000", "what"].into());
+        let mut wanted = Work::of(Kind::Argon2, 38_912);
+        wanted.add(&Work::of(Kind::Bcrypt, 4_096));
+        wanted.add(&Work::of(Kind::Scrypt, 262_144));
+        wanted.add(&Work::of(Kind::Sha256, 5_000));
+        assert_eq!(work, wanted);
+    }
+}
