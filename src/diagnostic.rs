@@ -74,7 +74,7 @@ impl Serialize for Place {
 
 /// More faults than this are not told one by one, nor more warnings where people read them: what is wrong with ten
 /// thousand routes is most often one thing.
-pub const TOLD_MAX: usize = 100;
+pub const REPORTED_MAX: usize = 100;
 
 /// How grave a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -135,12 +135,12 @@ impl Diagnostic {
                 Severity::Warning => warnings.entry(one.id).or_default(),
             };
             *count += 1;
-            match *count > TOLD_MAX {
+            match *count > REPORTED_MAX {
                 true => last = Some(one.place),
                 false => told.push(one),
             }
         }
-        let untold = |count: usize| count.saturating_sub(TOLD_MAX);
+        let untold = |count: usize| count.saturating_sub(REPORTED_MAX);
         let warnings: usize = warnings.into_values().map(untold).sum();
         for (severity, more, what) in
             [(Severity::Fault, untold(faults), "fault"), (Severity::Warning, warnings, "warning")]
@@ -181,7 +181,7 @@ impl Serialize for Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
-    /// `gateway.toml:12:5: fault: server.htps: unknown key; help: the nearest key is "https" [portcullis help unknown_key]`
+    /// `gateway.toml:12:5: fault: server.htps: unknown key; help: did you mean "https"? [portcullis help unknown_key]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, id, place, key, found, hint } = self;
         let severity = match severity {

@@ -7,7 +7,7 @@
 use super::network::{Cidr, Listen, networks};
 use super::reading::{
     named_lists, named_tables, named_texts, one_or_many, optional_one_or_many, optional_table, optional_text,
-    table, tables, text,
+    optional_word, table, tables, text, word,
 };
 use super::schema::OneOrMany;
 use super::secret::Secret;
@@ -65,8 +65,10 @@ pub struct File {
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySection {
     /// What a refusal means on routes that do not say otherwise.
+    #[serde(deserialize_with = "word")]
     pub mode: Mode,
     /// What a failing test means to a start or a reload.
+    #[serde(deserialize_with = "word")]
     pub tests: Tests,
     /// How many recent decisions are remembered; 0: none.
     pub decisions: usize,
@@ -110,6 +112,7 @@ pub struct ServerSection {
     /// Addresses for cleartext HTTP.
     pub http: Listen,
     /// What cleartext listeners do.
+    #[serde(deserialize_with = "word")]
     pub plain: Plain,
     /// The https port that clients use; absent, that of the first address.
     pub public_port: Option<u16>,
@@ -124,12 +127,14 @@ pub struct ServerSection {
     /// How long requests in progress may continue after that.
     pub drain: Duration,
     /// When the file is read again.
+    #[serde(deserialize_with = "word")]
     pub reload: Reload,
     /// Whose forwarding fields are believed.
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
     /// What becomes of `//` in paths.
+    #[serde(deserialize_with = "word")]
     pub paths: Paths,
     /// What a client may make us hold or wait for.
     #[serde(deserialize_with = "table")]
@@ -347,6 +352,7 @@ pub struct AuthoritySection {
     /// Whether it gives its tokens as cookies too.
     pub cookies: bool,
     /// `SameSite` of its cookies.
+    #[serde(deserialize_with = "word")]
     pub same_site: SameSite,
     /// Origins other than the request's own from which requests with cookies may come.
     #[serde(deserialize_with = "one_or_many")]
@@ -370,6 +376,7 @@ pub struct AuthoritySection {
     #[serde(deserialize_with = "named_tables")]
     pub client: BTreeMap<String, ClientSection>,
     /// Whose clients are not to notice that they talk to another issuer.
+    #[serde(deserialize_with = "optional_word")]
     pub compat: Option<Compat>,
 }
 
@@ -461,10 +468,13 @@ impl Default for StateSection {
 #[serde(deny_unknown_fields, default)]
 pub struct LogSection {
     /// How lines are written.
+    #[serde(deserialize_with = "word")]
     pub format: LogFormat,
     /// Which requests get one.
+    #[serde(deserialize_with = "word")]
     pub access: LogAccess,
     /// The least grave event that gets one.
+    #[serde(deserialize_with = "word")]
     pub level: LogLevel,
 }
 
@@ -521,6 +531,7 @@ pub struct UpstreamSection {
     #[schemars(with = "OneOrMany<String>")]
     pub servers: Vec<String>,
     /// An upstream that is part of the gateway.
+    #[serde(deserialize_with = "optional_word")]
     pub builtin: Option<Builtin>,
     /// For a new connection.
     pub connect_timeout: Duration,
@@ -650,6 +661,7 @@ pub struct RouteSection {
     #[serde(deserialize_with = "text")]
     pub upstream: String,
     /// Whether a token is needed.
+    #[serde(deserialize_with = "word")]
     pub access: Access,
     /// Any of these.
     #[serde(deserialize_with = "one_or_many")]
@@ -681,11 +693,13 @@ pub struct RouteSection {
     /// Where a token may come from.
     pub sources: Option<Vec<TokenSource>>,
     /// What becomes of a person without a token.
+    #[serde(deserialize_with = "optional_word")]
     pub login: Option<Login>,
     /// The field of a form that may carry the CSRF token.
     #[serde(deserialize_with = "optional_text")]
     pub csrf_field: Option<String>,
     /// What a refusal means here.
+    #[serde(deserialize_with = "optional_word")]
     pub mode: Option<Mode>,
     /// Findings about this route that are accepted, each with the reason.
     #[serde(deserialize_with = "named_texts")]

@@ -57,7 +57,7 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let is_near = |known: &&str| strsim::damerau_levenshtein(&lower, known) <= 1;
     let begins = |known: &&str| lower.len() >= BEGINNING_MIN && known.starts_with(&lower);
     let comparable = name.len() <= 64;
-    let one = |found: Option<&&str>| found.map(|known| format!("the nearest key is \"{known}\""));
+    let one = |found: Option<&&str>| found.map(|known| format!("did you mean \"{known}\"?"));
     if let Some(help) = one(siblings.iter().find(|known| comparable && is_near(known))) {
         return help;
     }
@@ -68,7 +68,7 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
         .collect();
     let here = || one(siblings.iter().find(|known| comparable && begins(known)));
     if !owners.is_empty() {
-        let near = here().map(|near| format!("{near}; ")).unwrap_or_default();
+        let near = here().map(|near| format!("{near} ")).unwrap_or_default();
         return near
             + &match owners.len() {
                 ..=TABLES_SHOWN => format!("\"{lower}\" is a key of {}", owners.join(" and ")),
@@ -78,16 +78,16 @@ pub(super) fn help(name: &str, siblings: &[&str]) -> String {
                 ),
             };
     }
-    let like = || nearest(&lower, siblings).map(|known| format!("the nearest key is \"{known}\""));
+    let like = || nearest(&lower, siblings).map(|known| format!("did you mean \"{known}\"?"));
     if let Some(help) = here().or_else(like) {
         return help;
     }
     let all: Vec<&str> = tables().iter().flat_map(|table| &table.keys).map(String::as_str).collect();
     let elsewhere = nearest(&lower, &all).and_then(|known| {
         let owner = tables().iter().find(|table| table.keys.iter().any(|key| key == known))?;
-        Some(format!("the nearest key is \"{known}\" of {}; ", owner.header))
+        Some(format!("did you mean \"{known}\" of {}? ", owner.header))
     });
-    format!("{}one of {}", elsewhere.unwrap_or_default(), siblings.join(", "))
+    format!("{}known keys: {}", elsewhere.unwrap_or_default(), siblings.join(", "))
 }
 
 #[cfg(test)]
@@ -115,19 +115,19 @@ mod tests {
         let route = ["name", "path", "roles", "rate_limits", "access", "timeout"];
         let bounds = ["header_timeout", "headers", "body_size"];
         for (name, siblings, help) in [
-            ("aud", &issuer[..], "the nearest key is \"audience\""),
-            ("alg", &issuer, "the nearest key is \"algorithms\""),
-            ("acess", &route, "the nearest key is \"access\""),
-            ("Access", &route, "the nearest key is \"access\""),
+            ("aud", &issuer[..], "did you mean \"audience\"?"),
+            ("alg", &issuer, "did you mean \"algorithms\"?"),
+            ("acess", &route, "did you mean \"access\"?"),
+            ("Access", &route, "did you mean \"access\"?"),
             ("trusted_proxies", &bounds, "\"trusted_proxies\" is a key of [server]"),
             ("cookies", &bounds, "\"cookies\" is a key of [authority]"),
             (
                 "trustd_proxies",
                 &bounds,
-                "the nearest key is \"trusted_proxies\" of [server]; one of header_timeout",
+                "did you mean \"trusted_proxies\" of [server]? known keys: header_timeout",
             ),
-            ("rate", &route, "the nearest key is \"rate_limits\"; \"rate\" is a key of [rate_limit.NAME]"),
-            ("colour", &bounds, "one of header_timeout, headers, body_size"),
+            ("rate", &route, "did you mean \"rate_limits\"? \"rate\" is a key of [rate_limit.NAME]"),
+            ("colour", &bounds, "known keys: header_timeout, headers, body_size"),
         ] {
             let told = super::help(name, siblings);
             assert!(told.starts_with(help), "{name}: {told}");

@@ -7,7 +7,7 @@ use super::stable_file::{self, Unreadable};
 use super::units::ByteSize;
 use super::{environment, syntax, typed};
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use serde_json::Value;
+use figment::value::Dict;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -136,7 +136,7 @@ fn layered(
     name: &str,
     text: String,
     variables: Vec<(String, String)>,
-) -> Result<(ImDocument<String>, Value, environment::Environment), Vec<Diagnostic>> {
+) -> Result<(ImDocument<String>, Dict, environment::Environment), Vec<Diagnostic>> {
     if let Some((offset, excess)) = layer::excess(&text) {
         return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
@@ -162,9 +162,7 @@ fn layered(
         true => written,
         false => written.merge_over(environment.layer.clone()),
     };
-    let value = figment::value::Value::from(merged).deserialize::<Value>();
-    let value = value.map_err(|error| vec![of_file(name, "bad_toml", error.kind.to_string(), "")])?;
-    Ok((document, value, environment))
+    Ok((document, merged, environment))
 }
 
 fn too_much(place: Place, excess: Excess) -> Diagnostic {

@@ -1,6 +1,6 @@
 //! Networks, and addresses to listen on.
 
-use super::reading::{OneOrMany, from_text};
+use super::reading::{ListVisitor, ValueError, from_text};
 use serde::Deserialize;
 use serde::de::Deserializer;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 from_text!(Cidr, Address);
 
-/// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
+/// A network: `10.0.0.0/8`, `2001:db8::/32`, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     address: IpAddr,
@@ -18,39 +18,40 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Whether the address is in the network. An IPv4 address mapped into IPv6 is the IPv4 address.
+    /// Returns whether the address is in the network. An IPv4-mapped IPv6 address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let host_bits = 32 - u32::from(self.prefix);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+                (network.to_bits() ^ address.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let host_bits = 128 - u32::from(self.prefix);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
+                (network.to_bits() ^ address.to_bits()).checked_shr(host_bits).unwrap_or(0) == 0
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
 
-    /// Whether every address of a family is in it.
+    /// Returns whether the network contains every address of its family.
     pub const fn is_everything(&self) -> bool {
         self.prefix == 0
     }
 }
 
 impl FromStr for Cidr {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |what: String| {
-            format!("{text:?}: {what}; want a network such as 10.0.0.0/8 or 2001:db8::/32, or one address")
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = |what: &str| {
+            let expected = "a network such as 10.0.0.0/8 or 2001:db8::/32, or a single address";
+            ValueError::new(format!("{text:?}: {what}"), expected)
         };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let address: IpAddr = address.parse().map_err(|_| wrong("no address".to_owned()))?;
+        let address: IpAddr = address.parse().map_err(|_| error("not an address"))?;
         let address = address.to_canonical();
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
@@ -59,12 +60,13 @@ impl FromStr for Cidr {
                 .parse::<u8>()
                 .ok()
                 .filter(|n| *n <= bits && prefix.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| wrong(format!("a prefix is 0 to {bits}")))?,
+                .ok_or_else(|| error(&format!("the prefix length must be 0 to {bits}")))?,
         };
         let network = mask(address, prefix);
         if network != address {
-            return Err(format!(
-                "{text:?}: bits of the address behind its prefix; want \"{network}/{prefix}\" for the network, or \"{address}\" for the one address"
+            return Err(ValueError::new(
+                format!("{text:?}: the address has bits set after its prefix"),
+                format!("\"{network}/{prefix}\" for the network, or \"{address}\" for the single address"),
             ));
         }
         Ok(Self { address, prefix })
@@ -92,15 +94,15 @@ impl fmt::Display for Cidr {
 
 /// Reads a list of networks, or one network.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
-    deserializer.deserialize_any(OneOrMany("a network or a list of networks", PhantomData))
+    deserializer.deserialize_any(ListVisitor("a network or a list of networks", PhantomData))
 }
 
-/// Addresses to listen on: one, several, or (`""`) none.
+/// The addresses of a listener, written as one address, a list, or `""` for none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listen(Vec<SocketAddr>);
 
 impl Listen {
-    /// The addresses.
+    /// Returns the addresses; an empty slice disables the listener.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.0
     }
@@ -112,8 +114,10 @@ impl Listen {
 
 impl<'de> Deserialize<'de> for Listen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let addresses = deserializer
-            .deserialize_any(OneOrMany("an address with a port, or a list of them", PhantomData))?;
+        let addresses = deserializer.deserialize_any(ListVisitor(
+            "an address with a port, or a list of such addresses",
+            PhantomData,
+        ))?;
         Ok(Self(addresses.into_iter().filter_map(|Address(address)| address).collect()))
     }
 }
@@ -123,30 +127,31 @@ impl<'de> Deserialize<'de> for Listen {
 struct Address(Option<SocketAddr>);
 
 impl FromStr for Address {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ValueError> {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        let number = |port: &str| port.parse::<u16>().is_ok();
-        text.parse().map(|address| Self(Some(address))).map_err(|_| match text.rsplit_once(':') {
-            None if number(text) => {
-                format!(
-                    "{text:?}: a port without an address; want \"127.0.0.1:{text}\" or \"0.0.0.0:{text}\""
-                )
-            }
-            Some(("" | "*", port)) if number(port) => {
-                format!(
-                    "{text:?}: a port without an address; want \"0.0.0.0:{port}\" or \"[::]:{port}\" for all"
-                )
-            }
-            Some(("localhost", port)) if number(port) => {
-                format!("{text:?}: a name, not an address; want \"127.0.0.1:{port}\"")
-            }
-            _ => format!(
-                "{text:?}: no address with a port; want \"127.0.0.1:8443\", \"[::1]:8443\", or \"\" for none"
-            ),
+        let is_port = |port: &str| port.parse::<u16>().is_ok();
+        text.parse().map(|address| Self(Some(address))).map_err(|_| {
+            let (what, expected) = match text.rsplit_once(':') {
+                None if is_port(text) => {
+                    ("a port without an address", format!("\"127.0.0.1:{text}\" or \"0.0.0.0:{text}\""))
+                }
+                Some(("" | "*", port)) if is_port(port) => (
+                    "a port without an address",
+                    format!("\"0.0.0.0:{port}\" or \"[::]:{port}\" for all addresses"),
+                ),
+                Some(("localhost", port)) if is_port(port) => {
+                    ("a name, not an address", format!("\"127.0.0.1:{port}\""))
+                }
+                _ => (
+                    "not an address with a port",
+                    "\"127.0.0.1:8443\", \"[::1]:8443\", or \"\" to listen on no address".to_owned(),
+                ),
+            };
+            ValueError::new(format!("{text:?}: {what}"), expected)
         })
     }
 }
@@ -182,7 +187,7 @@ mod tests {
             "10.0.0.1/8",
             "10.0.0/8",
         ]);
-        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().contains("10.0.0.0/8"));
+        assert!("10.1.2.3/8".parse::<Cidr>().unwrap_err().expected.contains("10.0.0.0/8"));
     }
 
     proptest! {

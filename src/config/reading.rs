@@ -1,16 +1,46 @@
-//! Readers for serde: text, lists and tables in the forms in which a policy may write them.
+//! Serde readers for the forms in which a policy may write text, lists and tables.
+//!
+//! They say what they expect in TOML's terms, since operators read it.
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{self, Deserializer, IntoDeserializer, Unexpected, Visitor};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Text, whatever TOML made of it: the environment's `123` is a number to the parser and a name to us.
-pub(super) struct Scalar<T>(pub(super) fn(&str) -> Result<T, String>);
+/// Why a value was rejected by the parser of its key. Reaches the operator, and so never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueError {
+    /// What is wrong with the value.
+    pub found: String,
+    /// What to write in its place, as a noun.
+    pub expected: String,
+}
 
-impl<T> Visitor<'_> for Scalar<T> {
+impl ValueError {
+    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { found: found.into(), expected: expected.into() }
+    }
+
+    /// Wraps this as the one error of serde's that keeps its two parts apart.
+    pub(super) fn into_serde<E: de::Error>(self) -> E {
+        E::invalid_value(Unexpected::Other(&self.found), &self.expected.as_str())
+    }
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; expected {}", self.found, self.expected)
+    }
+}
+
+impl std::error::Error for ValueError {}
+
+/// Parses text from any scalar: the environment's `123` is a number to the TOML parser, but may be meant as a name.
+pub(super) struct ScalarVisitor<T>(pub(super) fn(&str) -> Result<T, ValueError>);
+
+impl<T> Visitor<'_> for ScalarVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,37 +48,28 @@ impl<T> Visitor<'_> for Scalar<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.0)(text).map_err(E::custom)
+        (self.0)(text).map_err(ValueError::into_serde)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
-        (self.0)(&number.to_string()).map_err(E::custom)
+        self.visit_str(&number.to_string())
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
-        (self.0)(&number.to_string()).map_err(E::custom)
+        self.visit_str(&number.to_string())
     }
 
     fn visit_bool<E: de::Error>(self, flag: bool) -> Result<T, E> {
-        (self.0)(&flag.to_string()).map_err(E::custom)
+        self.visit_str(&flag.to_string())
     }
 }
 
-/// Reads text from any scalar.
-pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    deserializer.deserialize_any(Scalar(|text| Ok(text.to_owned())))
-}
-
-/// Reads optional text from any scalar.
-pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    text(deserializer).map(Some)
-}
-
+/// Implements `Deserialize` by `FromStr`.
 macro_rules! from_text {
     ($($type:ty),*) => {$(
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any($crate::config::reading::Scalar(|text| text.parse()))
+                deserializer.deserialize_any($crate::config::reading::ScalarVisitor(|text| text.parse()))
             }
         }
     )*};
@@ -56,10 +77,64 @@ macro_rules! from_text {
 
 pub(super) use from_text;
 
-/// A list of what is written as text, or one that stands for a list of itself. Holds what is wanted, in words.
-pub(super) struct OneOrMany<T>(pub(super) &'static str, pub(super) PhantomData<T>);
+/// Reads text from any scalar.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    deserializer.deserialize_any(ScalarVisitor(|text| Ok(text.to_owned())))
+}
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+/// Reads optional text from any scalar.
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer).map(Some)
+}
+
+/// Text as a value of a table.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text(deserializer).map(Self)
+    }
+}
+
+/// Reads a table of texts.
+pub(super) fn named_texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let texts = BTreeMap::<String, Text>::deserialize(deserializer)?;
+    Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
+}
+
+struct WordVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for WordVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        T::deserialize(text.into_deserializer())
+    }
+}
+
+/// Reads an enumeration from one of its words. Without this, figment accepts the position of a word in the enumeration
+/// as well: `mode = 1` would mean `mode = "shadow"`.
+pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_any(WordVisitor(PhantomData))
+}
+
+/// Reads an optional enumeration from one of its words.
+pub(super) fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    word(deserializer).map(Some)
+}
+
+/// Reads a list, or one value as a list of itself. Holds the name of what is expected.
+pub(super) struct ListVisitor<T>(pub(super) &'static str, pub(super) PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,14 +166,14 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
     }
 }
 
-/// A name out of a number or text, as an element of a list. A truth value is not a name: `roles = true` is a mistake.
+/// A name as an element of a list: text or a number. A boolean is not a name: `roles = true` is a mistake.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visited;
+        struct NameVisitor;
 
-        impl Visitor<'_> for Visited {
+        impl Visitor<'_> for NameVisitor {
             type Value = Name;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,36 +193,44 @@ impl<'de> Deserialize<'de> for Name {
             }
         }
 
-        deserializer.deserialize_any(Visited)
-    }
-}
-
-/// Text out of any scalar, as a value of a table of texts.
-struct Text(String);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        text(deserializer).map(Self)
+        deserializer.deserialize_any(NameVisitor)
     }
 }
 
 /// Reads a list of texts, or one text.
 pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let texts = deserializer.deserialize_any(OneOrMany("text or a list of texts", PhantomData))?;
+    let texts = deserializer.deserialize_any(ListVisitor("text or a list of texts", PhantomData))?;
     Ok(texts.into_iter().map(|Name(text)| text).collect())
 }
 
-/// Reads a list of texts, or one text, which need not be there.
+/// Reads an optional list of texts, or one text.
 pub(super) fn optional_one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
     one_or_many(deserializer).map(Some)
 }
 
-/// A table. Derived types take a list of values in the order of their fields too, which nobody means.
-struct Table<T>(PhantomData<T>);
+/// A list of texts, or one text, as a value of a table.
+struct TextList(Vec<String>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Table<T> {
+impl<'de> Deserialize<'de> for TextList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        one_or_many(deserializer).map(Self)
+    }
+}
+
+/// Reads a table of lists of texts.
+pub(super) fn named_lists<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    let lists = BTreeMap::<String, TextList>::deserialize(deserializer)?;
+    Ok(lists.into_iter().map(|(name, TextList(list))| (name, list)).collect())
+}
+
+/// Reads a section from a table only. A derived reader also accepts a list of values in the order of the fields.
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,22 +242,22 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Table<T> {
     }
 }
 
-/// Reads a table.
+/// Reads a `[table]`.
 pub(super) fn table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    deserializer.deserialize_map(Table(PhantomData))
+    deserializer.deserialize_map(TableVisitor(PhantomData))
 }
 
-/// Reads a table that need not be there.
+/// Reads an optional `[table]`.
 pub(super) fn optional_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     table(deserializer).map(Some)
 }
 
-/// A table as an element of a list or of a table of names.
-struct Element<T>(T);
+/// A table as an element of a list or a value of a table.
+struct TableElement<T>(T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TableElement<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         table(deserializer).map(Self)
     }
@@ -184,48 +267,23 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
 pub(super) fn tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    let tables = Vec::<Element<T>>::deserialize(deserializer)?;
-    Ok(tables.into_iter().map(|Element(table)| table).collect())
+    let tables = Vec::<TableElement<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|TableElement(table)| table).collect())
 }
 
 /// Reads `[table.NAME]`s.
 pub(super) fn named_tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, T>, D::Error> {
-    let tables = BTreeMap::<String, Element<T>>::deserialize(deserializer)?;
-    Ok(tables.into_iter().map(|(name, Element(table))| (name, table)).collect())
+    let tables = BTreeMap::<String, TableElement<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|(name, TableElement(table))| (name, table)).collect())
 }
 
-/// Reads a table of texts.
-pub(super) fn named_texts<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    let texts = BTreeMap::<String, Text>::deserialize(deserializer)?;
-    Ok(texts.into_iter().map(|(name, Text(text))| (name, text)).collect())
-}
-
-/// A list of texts, or one text, as an element of a table of names.
-struct Texts(Vec<String>);
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        one_or_many(deserializer).map(Self)
-    }
-}
-
-/// Reads a table of lists of texts.
-pub(super) fn named_lists<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
-    let lists = BTreeMap::<String, Texts>::deserialize(deserializer)?;
-    Ok(lists.into_iter().map(|(name, Texts(list))| (name, list)).collect())
-}
-
-/// Asserts that a type rejects each of these texts, and says what was expected.
+/// Asserts that a type rejects each of these texts.
 #[cfg(test)]
-pub(super) fn assert_rejected<T: std::str::FromStr<Err = String> + fmt::Debug>(texts: &[&str]) {
+pub(super) fn assert_rejected<T: std::str::FromStr<Err = ValueError> + fmt::Debug>(texts: &[&str]) {
     for text in texts {
-        let why = text.parse::<T>().expect_err(text);
-        assert!(why.contains("; want "), "{text}: {why}");
+        let error = text.parse::<T>().expect_err(text);
+        assert!(!error.found.is_empty() && !error.expected.is_empty(), "{text}: {error:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use super::file::File;
 use super::load_text;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
     let unknown = faults.iter().find(|fault| fault.id == "unknown_key" && fault.key.ends_with(PROBE));
-    let keys = unknown.and_then(|fault| fault.hint.strip_prefix("one of "));
+    let keys = unknown.and_then(|fault| fault.hint.strip_prefix("known keys: "));
     keys.into_iter().flat_map(|keys| keys.split(", ")).map(str::to_owned).collect()
 }
 
@@ -104,6 +105,34 @@ fn the_examples_of_the_reference_are_read_and_change_something() {
         let absent = load(&around.replace('@', ""));
         assert!(written.is_ok(), "{name} = {example}: {written:?}");
         assert_ne!(written, absent, "{name} = {example}");
+    }
+}
+
+/// The keys whose values are words, by name.
+fn enumerations(schema: &Value, name: &str, found: &mut BTreeSet<String>) {
+    if schema.get("enum").is_some() && schema.get("type") == Some(&"string".into()) {
+        found.insert(name.to_owned());
+    }
+    for (key, inner) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        enumerations(inner, &if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, found);
+    }
+    for (word, name) in [("items", name.to_owned()), ("additionalProperties", format!("{name}.NAME"))] {
+        if let Some(inner) = schema.get(word) {
+            enumerations(inner, &name, found);
+        }
+    }
+}
+
+#[test]
+fn a_word_is_not_read_from_its_position() {
+    let mut words = BTreeSet::new();
+    enumerations(&super::schema::schema(), "", &mut words);
+    assert!(words.contains("route.mode") && words.len() > 10, "{words:?}");
+    for Key { name, key, around } in all_keys().into_iter().filter(|key| words.contains(&key.name)) {
+        for value in ["0", "1", "true", "{}", "[]"] {
+            let read = load(&around.replace('@', &format!("{key} = {value}")));
+            assert!(read.is_err(), "{name} = {value}");
+        }
     }
 }
 

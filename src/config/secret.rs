@@ -1,6 +1,6 @@
 //! References to secrets.
 
-use super::reading::from_text;
+use super::reading::{ValueError, from_text};
 use super::stable_file;
 use super::units::ByteSize;
 use std::fmt;
@@ -58,20 +58,22 @@ impl Secret {
 }
 
 impl FromStr for Secret {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        const WANT: &str = "; want \"env:NAME\" or \"file:PATH\"";
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = |found: &str| ValueError::new(found, "\"env:NAME\" or \"file:PATH\"");
         match (text.strip_prefix("env:"), text.strip_prefix("file:")) {
-            (Some(""), _) => Err(format!("env: without a name{WANT}")),
-            (_, Some("")) => Err(format!("file: without a path{WANT}")),
-            (Some(name), _) if name.contains(['=', '\0']) => Err(format!("no name of a variable{WANT}")),
+            (Some(""), _) => Err(error("env: without a name")),
+            (_, Some("")) => Err(error("file: without a path")),
+            (Some(name), _) if name.contains(['=', '\0']) => {
+                Err(error("not the name of an environment variable"))
+            }
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
-            (None, None) if text.is_empty() => Err(format!("nothing{WANT}")),
+            (None, None) if text.is_empty() => Err(error("empty")),
             // `Env:NAME` or `$NAME` as the secret itself would be a secret that everybody can guess.
             (None, None) if looks_like_a_reference(text) => {
-                Err(format!("a reference in another system's spelling{WANT}"))
+                Err(error("a reference in another system's syntax"))
             }
             (None, None) => Ok(Self::Literal(text.to_owned())),
         }

@@ -1,179 +1,190 @@
-//! Types out of values: every fault at once, each told in the words of the file.
+//! Deserializes the merged layers into a [`File`], and reports every fault of them at once, in TOML's own terms.
 //!
-//! What serde cannot read is noted and taken out, and what stood beside it read again. The value of a key is told only where the
-//! key's own parser tells it: a secret in the wrong place must not reach a log.
+//! A value that cannot be deserialized is reported and removed, and the rest is tried again. The value of a key is
+//! repeated only where the key's own parser repeats it: a secret under the wrong key must not reach a log.
 
 use super::file::File;
 use super::known;
 use super::layer;
 use super::place::{Header, Places, nearest};
-use crate::diagnostic::{Diagnostic, Severity, TOLD_MAX};
+use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
+use figment::Error;
+use figment::error::{Actual, Kind};
+use figment::value::{Dict, Value};
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use serde_path_to_error::Segment;
 
-/// So many elements of a list are read at a time while faults are looked for. One that has a fault is read again, and
-/// the others of its piece with it: ten thousand routes are not read a hundred times for a hundred faults.
-const PIECE: usize = 64;
-/// What separates, in a message of our own types, what was found from what would be right.
-pub(super) const WANT: &str = "; want ";
+/// Number of elements that are deserialized together while faults are looked for. Each fault costs another attempt at
+/// its chunk, not at the whole file: a hundred faults among ten thousand routes do not cost a hundred readings of all.
+const CHUNK: usize = 64;
 
-/// Reads the types out of a value: what can be read of it, and what is wrong with the rest. No file where there are too
-/// many faults to go on.
-pub(super) fn typed(mut value: Value, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
+/// Deserializes the file as far as it has no faults, and returns these. Returns no file when there are too many
+/// faults to continue.
+pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
+    let mut value = Value::from(layers);
     if let Ok(file) = File::deserialize(&value) {
         return (Some(file), Vec::new());
     }
-    let mut reading = Reading { places, faults: Vec::new() };
+    let mut search = FaultSearch { places, faults: Vec::new() };
     let mut file = None;
-    // No table minds what stands beside it, so that the whole of sound pieces is sound, and is read once.
-    if reading.clear_pieces(&mut value).is_some() {
-        file = reading.clear(&mut value, 0);
+    // Sections do not depend on one another: chunks without faults make a file without faults, so one reading is enough.
+    if search.clean_in_chunks(&mut value).is_some() {
+        file = search.clean(&mut value, 0);
     }
-    (file, reading.faults)
+    (file, search.faults)
 }
 
-/// The search for what cannot be read.
-struct Reading<'p> {
+/// The search for values that cannot be deserialized. Its methods return `None` when there are too many.
+struct FaultSearch<'p> {
     places: &'p Places,
     faults: Vec<Diagnostic>,
 }
 
-impl Reading<'_> {
-    /// Takes out what cannot be read of a file, list by list and table by table, some elements at a time.
-    fn clear_pieces(&mut self, value: &mut Value) -> Option<()> {
-        let Value::Object(file) = value else { return Some(()) };
-        let keys: Vec<String> = file.keys().cloned().collect();
-        for key in keys {
-            let Some(whole) = file.remove(&key) else { continue };
-            if let Some(sound) = self.sound(&key, whole)? {
-                file.insert(key, sound);
+impl FaultSearch<'_> {
+    /// Removes every faulty value of a file, chunk by chunk.
+    fn clean_in_chunks(&mut self, value: &mut Value) -> Option<()> {
+        let Value::Dict(_, file) = value else { return Some(()) };
+        for (key, section) in std::mem::take(file) {
+            if let Some(clean) = self.clean_section(&key, section)? {
+                file.insert(key, clean);
             }
         }
         Some(())
     }
 
-    /// What can be read under a key of the file; `None` within for a key that is at fault itself.
-    fn sound(&mut self, key: &str, whole: Value) -> Option<Option<Value>> {
-        let piece = |value: Value| Value::Object([(key.to_owned(), value)].into_iter().collect());
-        let (mut list, mut table) = (Vec::new(), Map::new());
-        match whole {
-            Value::Array(elements) if !elements.is_empty() => {
-                let (mut start, mut rest) = (0, elements.into_iter());
+    /// Returns what is left of a top-level key without its faulty values; `None` within if the key itself is faulty.
+    fn clean_section(&mut self, key: &str, section: Value) -> Option<Option<Value>> {
+        match section {
+            Value::Array(_, elements) if !elements.is_empty() => {
+                let (mut clean, mut start) = (Vec::new(), 0);
+                let mut rest = elements.into_iter();
                 while rest.len() > 0 {
-                    let some: Vec<Value> = rest.by_ref().take(PIECE).collect();
-                    let count = some.len();
-                    let mut piece = piece(Value::Array(some));
-                    self.clear(&mut piece, start)?;
-                    let Value::Array(sound) = piece[key].take() else { return Some(None) };
-                    list.extend(sound);
+                    let chunk: Vec<Value> = rest.by_ref().take(CHUNK).collect();
+                    let count = chunk.len();
+                    let Some(Value::Array(_, chunk)) = self.clean_chunk(key, chunk.into(), start)? else {
+                        return Some(None);
+                    };
+                    clean.extend(chunk);
                     start += count;
                 }
-                Some(Some(Value::Array(list)))
+                Some(Some(clean.into()))
             }
-            Value::Object(entries) if !entries.is_empty() => {
+            Value::Dict(_, entries) if !entries.is_empty() => {
+                let mut clean = Dict::new();
                 let mut rest = entries.into_iter();
                 while rest.len() > 0 {
-                    let mut piece = piece(Value::Object(rest.by_ref().take(PIECE).collect()));
-                    self.clear(&mut piece, 0)?;
-                    let Value::Object(sound) = piece[key].take() else { return Some(None) };
-                    table.extend(sound);
+                    let chunk: Dict = rest.by_ref().take(CHUNK).collect();
+                    let Some(Value::Dict(_, chunk)) = self.clean_chunk(key, chunk.into(), 0)? else {
+                        return Some(None);
+                    };
+                    clean.extend(chunk);
                 }
-                Some(Some(Value::Object(table)))
+                Some(Some(clean.into()))
             }
-            other => {
-                let mut piece = piece(other);
-                self.clear(&mut piece, 0)?;
-                Some(piece.get_mut(key).map(Value::take))
-            }
+            other => self.clean_chunk(key, other, 0),
         }
     }
 
-    /// The message for a table whose header has the other form: `[route]` for `[[route]]`.
-    fn header(&self, key: &str, expected: &str) -> Option<(String, String)> {
-        match (self.places.header(key)?, expected) {
-            (Header::Table, "a list") => {
-                Some((format!("[{key}] is one table"), format!("write [[{key}]]: each is one of a list")))
-            }
-            (Header::List, "a table") => {
-                Some((format!("[[{key}]] is a list of tables"), format!("write [{key}]: there is one")))
-            }
-            (Header::Table | Header::List, _) => None,
-        }
+    fn clean_chunk(&mut self, key: &str, chunk: Value, start: usize) -> Option<Option<Value>> {
+        let mut file = Value::from(Dict::from([(key.to_owned(), chunk)]));
+        self.clean(&mut file, start)?;
+        let Value::Dict(_, mut file) = file else { return Some(None) };
+        Some(file.remove(key))
     }
 
-    /// Takes out what cannot be read of a file, or of a piece of one: then the list in it begins with this element.
-    fn clear(&mut self, piece: &mut Value, start: usize) -> Option<File> {
-        let mut gone = Gone::default();
+    /// Removes every faulty value of a file, or of a chunk of one. `start` is the position in the file of the first
+    /// element of the chunk's list.
+    fn clean(&mut self, chunk: &mut Value, start: usize) -> Option<File> {
+        let mut removed = RemovedElements::default();
         loop {
-            let error = match serde_path_to_error::deserialize::<_, File>(&*piece) {
+            let error = match File::deserialize(&*chunk) {
                 Ok(file) => return Some(file),
                 Err(error) => error,
             };
-            if self.faults.len() == TOLD_MAX {
-                let found = format!("more faults than these {TOLD_MAX}");
+            if self.faults.len() == REPORTED_MAX {
+                let found = format!("more than {REPORTED_MAX} faults");
                 self.faults.push(Diagnostic::more(Severity::Fault, self.places.whole(), found));
                 return None;
             }
-            let path: Vec<Step> = error.path().iter().filter_map(step).collect();
-            let (mut written, culprit, said) = describe(&error.inner().to_string(), path, &gone);
-            if let Some(Step::Index(index)) = written.get_mut(1) {
+            let path = steps(chunk, &error.path);
+            let mut original = removed.original(&path);
+            if let Some(Step::Index(index)) = original.get_mut(1) {
                 *index += start;
             }
-            let key = key_of(&written);
-            let (place, Said { id, mut found, mut hint }) = (self.places.of(&key), said);
-            if let Some((seen, meant)) = self.header(&key, &hint) {
-                (found, hint) = (seen, meant);
-            }
+            let key = key_of(&original);
+            let place = self.places.of(&key);
+            let Description { id, found, hint } =
+                self.wrong_header(&key, &error.kind).unwrap_or_else(|| describe(error, &path));
             self.faults.push(Diagnostic { severity: Severity::Fault, id, place, key, found, hint });
-            if !take_out(piece, &culprit) {
+            if !remove(chunk, &path) {
                 return None;
             }
-            gone.note(&culprit);
+            removed.note(&path);
         }
+    }
+
+    /// Describes a header in the wrong form, such as `[route]` for `[[route]]`.
+    fn wrong_header(&self, key: &str, kind: &Kind) -> Option<Description> {
+        let Kind::InvalidType(_, expected) = kind else { return None };
+        let (found, hint) = match (self.places.header(key)?, expectation(expected)) {
+            (Header::Table, "a list") => {
+                (format!("[{key}] is one table"), format!("write [[{key}]]: it is a list of tables"))
+            }
+            (Header::List, "a table") => {
+                (format!("[[{key}]] is a list of tables"), format!("write [{key}]: there can be only one"))
+            }
+            _ => return None,
+        };
+        Some(Description { id: "bad_type", found, hint })
     }
 }
 
-/// One step from the file to a value in it.
+/// One step of the path from the file to a value in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     Name(String),
     Index(usize),
 }
 
-fn step(segment: &Segment) -> Option<Step> {
-    match segment {
-        Segment::Map { key } => Some(Step::Name(key.clone())),
-        Segment::Seq { index } => Some(Step::Index(*index)),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    }
+/// The steps of a path of figment's, which writes a position in a list as text.
+fn steps(value: &Value, path: &[String]) -> Vec<Step> {
+    let mut here = Some(value);
+    let step = |segment: &String| {
+        let (step, next) = match (here, segment.parse()) {
+            (Some(Value::Array(_, list)), Ok(index)) => (Step::Index(index), list.get(index)),
+            (Some(Value::Dict(_, table)), _) => (Step::Name(segment.clone()), table.get(segment)),
+            _ => (Step::Name(segment.clone()), None),
+        };
+        here = next;
+        step
+    };
+    path.iter().map(step).collect()
 }
 
-/// Elements that were taken out of lists: their successors have moved up since the file was written.
+/// Elements that were removed from lists, each with its position in the file: their successors have moved up since.
 #[derive(Default)]
-struct Gone(Vec<(Vec<Step>, usize)>);
+struct RemovedElements(Vec<(Vec<Step>, usize)>);
 
-impl Gone {
-    /// A path of now in terms of the file.
-    fn written(&self, path: &[Step]) -> Vec<Step> {
-        let mut written = Vec::with_capacity(path.len());
+impl RemovedElements {
+    /// Returns the path in the file of a value that is at this path now.
+    fn original(&self, path: &[Step]) -> Vec<Step> {
+        let mut original = Vec::with_capacity(path.len());
         for step in path {
             let step = match step {
                 Step::Name(name) => Step::Name(name.clone()),
                 Step::Index(now) => {
-                    let mut before: Vec<usize> =
-                        self.0.iter().filter(|(list, _)| *list == written).map(|(_, index)| *index).collect();
-                    before.sort_unstable();
-                    Step::Index(before.iter().fold(*now, |index, gone| index + usize::from(*gone <= index)))
+                    let in_list = self.0.iter().filter(|(list, _)| *list == original);
+                    let mut removed: Vec<usize> = in_list.map(|(_, index)| *index).collect();
+                    removed.sort_unstable();
+                    Step::Index(removed.iter().fold(*now, |index, gone| index + usize::from(*gone <= index)))
                 }
             };
-            written.push(step);
+            original.push(step);
         }
-        written
+        original
     }
 
     fn note(&mut self, path: &[Step]) {
-        if let Some((Step::Index(index), list)) = self.written(path).split_last() {
+        if let Some((Step::Index(index), list)) = self.original(path).split_last() {
             self.0.push((list.to_vec(), *index));
         }
     }
@@ -186,115 +197,97 @@ fn key_of(path: &[Step]) -> String {
     })
 }
 
-/// What is said of a fault.
-struct Said {
-    id: &'static str,
-    found: String,
-    hint: String,
-}
-
-/// A fault out of serde's words for it: its path in the file, that of what has to be taken out, and what is said of it.
-fn describe(message: &str, mut path: Vec<Step>, gone: &Gone) -> (Vec<Step>, Vec<Step>, Said) {
-    let (id, found, hint);
-    if let Some((name, siblings)) = names_in(message, "unknown field `", &path) {
-        if path.last() != Some(&Step::Name(name.clone())) {
-            path.push(Step::Name(name.clone()));
-        }
-        id = "unknown_key";
-        found = "unknown key".to_owned();
-        hint = known::help(&name, &siblings);
-    } else if let Some((name, known)) = names_in(message, "unknown variant `", &[]) {
-        id = "bad_value";
-        found = format!("{name:?}");
-        hint = match nearest(&name, &known) {
-            Some(near) if known.len() > 1 => format!("\"{near}\"; known are {}", known.join(", ")),
-            Some(near) => format!("\"{near}\""),
-            None => format!("one of {}", known.join(", ")),
-        };
-    } else if let Some((what, want)) = message.rsplit_once(WANT) {
-        id = "bad_value";
-        (found, hint) = (what.to_owned(), want.to_owned());
-    } else if let Some((what, want)) = message.rsplit_once(", expected ") {
-        id = "bad_type";
-        (found, hint) = (unexpected(what, &path), expected(want));
-    } else {
-        id = "bad_value";
-        (found, hint) = (message.to_owned(), String::new());
-    }
-    (gone.written(&path), path, Said { id, found, hint })
-}
-
-/// The name that serde did not know, and those that it would have: "unknown field `x`, expected one of `a`, `b`". The
-/// name may hold what it likes, backticks too; the known names are ours.
-fn names_in<'m>(message: &'m str, before: &str, path: &[Step]) -> Option<(String, Vec<&'m str>)> {
-    let rest = message.strip_prefix(before)?;
-    let (name, known) =
-        rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are no fields"))?;
-    let name = match path.last() {
-        // The path ends at the unknown key itself: its name, unharmed.
-        Some(Step::Name(last)) if last == name => last.clone(),
-        _ => name.to_owned(),
-    };
-    Some((name, known.split('`').skip(1).step_by(2).collect()))
-}
-
-/// What serde found, in the words of TOML; text is not repeated, nor anything under a key that may hold a secret.
-fn unexpected(what: &str, path: &[Step]) -> String {
-    let what = what.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
-    let is_secret = path.iter().any(|step| match step {
-        Step::Name(name) => {
-            ["secret", "key", "password", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word))
-        }
-        Step::Index(_) => false,
-    });
-    let (kind, value) = what.split_once(' ').unwrap_or((what, ""));
-    let scalar = |kind: &str| {
-        let value = if is_secret { "(not shown)" } else { value.trim_matches('`') };
-        format!("{kind} {value}")
-    };
-    match kind {
-        "string" => "text".to_owned(),
-        "integer" => scalar("the number"),
-        "boolean" => scalar("the boolean"),
-        "map" => "a table".to_owned(),
-        "sequence" => "a list".to_owned(),
-        _ => "a value of another kind".to_owned(),
-    }
-}
-
-/// What serde wanted, in the words of TOML.
-fn expected(want: &str) -> String {
-    match want {
-        "usize" | "u64" | "u32" | "u16" => "a whole number, such as 100".to_owned(),
-        "a boolean" => "true or false".to_owned(),
-        "a string" => "text in quotes".to_owned(),
-        "a map" => "a table".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        _ if want.starts_with("enum ") || want.contains("variant") => "text in quotes".to_owned(),
-        _ if want.starts_with("struct ") => "a table".to_owned(),
-        _ => want.to_owned(),
-    }
-}
-
-/// Takes a value out, so that the rest can be read.
-fn take_out(value: &mut Value, path: &[Step]) -> bool {
-    let Some((last, way)) = path.split_last() else { return false };
+/// Removes the value at a path. Returns whether there was one.
+fn remove(value: &mut Value, path: &[Step]) -> bool {
+    let Some((last, parents)) = path.split_last() else { return false };
     let mut here = value;
-    for step in way {
+    for step in parents {
         let next = match (step, here) {
-            (Step::Name(name), Value::Object(table)) => table.get_mut(name),
-            (Step::Index(index), Value::Array(list)) => list.get_mut(*index),
+            (Step::Name(name), Value::Dict(_, table)) => table.get_mut(name),
+            (Step::Index(index), Value::Array(_, list)) => list.get_mut(*index),
             _ => None,
         };
         let Some(next) = next else { return false };
         here = next;
     }
     match (last, here) {
-        (Step::Name(name), Value::Object(table)) => table.remove(name).is_some(),
-        (Step::Index(index), Value::Array(list)) if *index < list.len() => {
+        (Step::Name(name), Value::Dict(_, table)) => table.remove(name).is_some(),
+        (Step::Index(index), Value::Array(_, list)) if *index < list.len() => {
             list.remove(*index);
             true
         }
         _ => false,
+    }
+}
+
+/// The words of a fault.
+struct Description {
+    id: &'static str,
+    found: String,
+    hint: String,
+}
+
+/// Describes why a value cannot be deserialized.
+fn describe(error: Error, path: &[Step]) -> Description {
+    let (id, found, hint) = match error.kind {
+        Kind::UnknownField(name, siblings) => {
+            ("unknown_key", "unknown key".to_owned(), known::help(&name, siblings))
+        }
+        Kind::UnknownVariant(name, known) => {
+            let hint = match nearest(&name, known) {
+                Some(near) if known.len() > 1 => {
+                    format!("did you mean \"{near}\"? known values: {}", known.join(", "))
+                }
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("known values: {}", known.join(", ")),
+            };
+            ("bad_value", format!("unknown value {name:?}"), hint)
+        }
+        // A `ValueError` of the key's own parser.
+        Kind::InvalidValue(Actual::Other(found), expected) => {
+            ("bad_value", found, format!("write {expected}"))
+        }
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            let found = format!("expected {}, found {}", expectation(&expected), in_toml(&actual, path));
+            ("bad_type", found, String::new())
+        }
+        other => ("bad_value", other.to_string(), String::new()),
+    };
+    Description { id, found, hint }
+}
+
+/// Names what stands in the file in TOML's terms. Text is not repeated, nor anything under a key that may hold a secret.
+fn in_toml(actual: &Actual, path: &[Step]) -> String {
+    let is_secret = path.iter().any(|step| match step {
+        Step::Name(name) => {
+            ["secret", "key", "password", "token"].iter().any(|word| name.to_ascii_lowercase().contains(word))
+        }
+        Step::Index(_) => false,
+    });
+    let scalar = |kind: &str, value: &dyn std::fmt::Display| match is_secret {
+        true => format!("{kind} (not shown)"),
+        false => format!("{kind} {value}"),
+    };
+    match actual {
+        Actual::Str(_) => "text".to_owned(),
+        Actual::Unsigned(number) => scalar("the number", number),
+        Actual::Signed(number) => scalar("the number", number),
+        Actual::Bool(flag) => scalar("the boolean", flag),
+        Actual::Map => "a table".to_owned(),
+        Actual::Seq => "a list".to_owned(),
+        _ => "a value of another type".to_owned(),
+    }
+}
+
+/// Names an expectation of serde's in TOML's terms. Expectations of this crate's own readers are in these terms already.
+fn expectation(expected: &str) -> &str {
+    match expected {
+        "usize" | "u64" | "u32" | "u16" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" => "text in quotes",
+        "a map" => "a table",
+        "a sequence" => "a list",
+        _ if expected.starts_with("struct ") => "a table",
+        _ => expected,
     }
 }

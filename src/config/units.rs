@@ -1,6 +1,6 @@
 //! Values with a unit: durations, sizes and rates.
 
-use super::reading::from_text;
+use super::reading::{ValueError, from_text};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use std::time;
 
 from_text!(Duration, ByteSize, Rate);
 
-/// A span of time: `"500ms"`, `"30s"`, `"15m"`, `"1h"`, `"7d"`.
+/// A span of time in whole milliseconds: `"500ms"`, `"30s"`, `"15m"`, `"1h"`, `"7d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duration(time::Duration);
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-/// Ten years: whatever is longer is a slip of the pen, and some clocks cannot add it.
+/// Ten years. Anything longer is a slip, and some clocks cannot add it to the present.
 const DURATION_MAX: u64 = 10 * 366 * 86_400_000;
 
 impl Duration {
-    /// A span of so many seconds.
+    /// Creates a duration of whole seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(time::Duration::from_secs(seconds))
     }
@@ -31,20 +31,22 @@ impl From<Duration> for time::Duration {
 }
 
 impl FromStr for Duration {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            |what: &str| format!("{text:?}: {what}; want a whole number and a unit: 500ms, 30s, 15m, 1h, 7d");
-        if let Some((found, meant)) = slip(text, &DURATION_UNITS) {
-            return Err(format!("{text:?}: {found}; want {meant}"));
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = |what: &str| {
+            let expected = "a whole number and a unit, such as 500ms, 30s, 15m, 1h or 7d";
+            ValueError::new(format!("{text:?}: {what}"), expected)
+        };
+        if let Some(slip) = slip(text, &DURATION_UNITS) {
+            return Err(slip);
         }
-        let (number, unit) = split_unit(text).ok_or_else(|| wrong("no duration"))?;
+        let (number, unit) = split_unit(text).ok_or_else(|| error("not a duration"))?;
         let (_, factor) = DURATION_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
-            wrong(if unit.is_empty() { "a number without a unit" } else { "an unknown unit" })
+            error(if unit.is_empty() { "a number without a unit" } else { "an unknown unit" })
         })?;
         let millis = number.checked_mul(*factor).filter(|millis| *millis <= DURATION_MAX);
-        Ok(Self(time::Duration::from_millis(millis.ok_or_else(|| wrong("longer than ten years"))?)))
+        Ok(Self(time::Duration::from_millis(millis.ok_or_else(|| error("longer than ten years"))?)))
     }
 }
 
@@ -64,44 +66,45 @@ pub struct ByteSize(u64);
 const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 impl ByteSize {
-    /// So many bytes.
+    /// Creates a size.
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// In bytes.
+    /// Returns the number of bytes.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// In bytes, for sizes of memory.
+    /// Returns the number of bytes, or the largest `usize`.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
 impl FromStr for ByteSize {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |what: &str| {
-            format!("{text:?}: {what}; want a whole number and a unit: 512B, 32KiB, 16MiB, 2GiB")
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = |what: &str| {
+            let expected = "a whole number and a unit, such as 512B, 32KiB, 16MiB or 2GiB";
+            ValueError::new(format!("{text:?}: {what}"), expected)
         };
-        if let Some((found, meant)) = slip(text, &SIZE_UNITS) {
-            return Err(format!("{text:?}: {found}; want {meant}"));
+        if let Some(slip) = slip(text, &SIZE_UNITS) {
+            return Err(slip);
         }
-        let (number, unit) = split_unit(text).ok_or_else(|| wrong("no size"))?;
+        let (number, unit) = split_unit(text).ok_or_else(|| error("not a size"))?;
         let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(|| {
-            wrong(match unit {
+            error(match unit {
                 "" => "a number without a unit",
                 "K" | "k" | "KB" | "kB" | "kb" | "M" | "MB" | "G" | "GB" => {
-                    "a unit of 1000 to some and of 1024 to others"
+                    "an ambiguous unit: some read it as 1000, others as 1024"
                 }
                 _ => "an unknown unit",
             })
         })?;
         let bytes = number.checked_mul(*factor).filter(|bytes| *bytes <= 1 << 40);
-        bytes.map(Self).ok_or_else(|| wrong("more than 1024GiB"))
+        bytes.map(Self).ok_or_else(|| error("more than 1024GiB"))
     }
 }
 
@@ -113,74 +116,80 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// A number with a fraction, or with a space before its unit: what was found, and how the same value is written.
-fn slip(text: &str, units: &[(&str, u64)]) -> Option<(&'static str, String)> {
+/// Returns the error for a number with a fraction or with a space before its unit, with the correct form of its value.
+fn slip(text: &str, units: &[(&str, u64)]) -> Option<ValueError> {
+    let error = |what: &str, expected| Some(ValueError::new(format!("{text:?}: {what}"), expected));
     let trimmed = text.trim();
     let end = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',')?;
     let (number, rest) = trimmed.split_at(end);
     let unit = rest.trim_start();
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     if let Some((whole, fraction)) = number.split_once(['.', ',']) {
-        // The largest unit in which the value is whole; more than nine digits are not a typo.
+        // A fraction of more than nine digits is not a typo.
         let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=9).contains(digits))?;
         let scale = 10_u128.pow(digits);
         let all: u128 = format!("{whole}{fraction}").parse().ok()?;
         let value = all.checked_mul(u128::from(*factor))?;
+        // The largest unit in which the value is whole.
         let fits = |(_, factor): &&(&str, u64)| value.is_multiple_of(scale * u128::from(*factor));
-        let meant = match units.iter().rev().find(fits) {
+        let expected = match units.iter().rev().find(fits) {
             Some((unit, factor)) => {
                 format!("a whole number: {:?}", format!("{}{unit}", value / scale / u128::from(*factor)))
             }
             None => "a whole number of a smaller unit".to_owned(),
         };
-        return Some(("a fraction", meant));
+        return error("a fraction", expected);
     }
     let is_spaced = trimmed.len() < text.len() || unit.len() < rest.len();
-    let meant = format!("{number}{unit}");
-    (is_spaced && !number.is_empty()).then(|| ("white space in it", format!("{meant:?}")))
+    if is_spaced && !number.is_empty() {
+        return error("contains white space", format!("{:?}", format!("{number}{unit}")));
+    }
+    None
 }
 
-/// `"30s"` into 30 and `s`.
+/// Splits `"30s"` into 30 and `s`.
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     Some((number.parse().ok()?, unit))
 }
 
-/// So many in a time: `"100/s"`, `"600/m"`, `"1000/h"`, `"10000/d"`.
+/// A number per unit of time: `"100/s"`, `"600/m"`, `"1000/h"`, `"10000/d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
+    /// The number.
     pub count: NonZeroU32,
-    /// In how much time.
+    /// The unit of time.
     pub per: time::Duration,
 }
 
 impl FromStr for Rate {
-    type Err = String;
+    type Err = ValueError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            |what: &str| format!("{text:?}: {what}; want so many in a time: 100/s, 600/m, 1000/h, 10000/d");
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let error = |what: &str| {
+            let expected = "a number per unit of time, such as 100/s, 600/m, 1000/h or 10000/d";
+            ValueError::new(format!("{text:?}: {what}"), expected)
+        };
         if text.contains(char::is_whitespace) {
-            let meant: String = text.split_whitespace().collect();
-            return Err(match meant.parse::<Self>() {
-                Ok(_) => format!("{text:?}: white space in it; want {meant:?}"),
-                Err(_) => wrong("no rate"),
+            let joined: String = text.split_whitespace().collect();
+            return Err(match joined.parse::<Self>() {
+                Ok(_) => ValueError::new(format!("{text:?}: contains white space"), format!("{joined:?}")),
+                Err(_) => error("not a rate"),
             });
         }
-        let (count, unit) = text.split_once('/').ok_or_else(|| wrong("no rate"))?;
+        let (count, unit) = text.split_once('/').ok_or_else(|| error("not a rate"))?;
         let seconds = match unit {
             "s" => 1,
             "m" => 60,
             "h" => 3600,
             "d" => 86_400,
-            _ => return Err(wrong("an unknown unit of time")),
+            _ => return Err(error("an unknown unit of time")),
         };
         let digits = !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit());
         let count = if digits { count.parse::<u32>().ok() } else { None };
-        let count = count.ok_or_else(|| wrong("no whole number below 4294967296"))?;
-        let count = NonZeroU32::new(count).ok_or_else(|| wrong("0 would let nothing pass"))?;
+        let count = count.ok_or_else(|| error("not a whole number below 4294967296"))?;
+        let count = NonZeroU32::new(count).ok_or_else(|| error("0 would refuse every request"))?;
         Ok(Self { count, per: time::Duration::from_secs(seconds) })
     }
 }

@@ -1,6 +1,6 @@
 //! Values of single keys that have a form of their own.
 
-use super::reading::text;
+use super::reading::{ValueError, text};
 use super::units::Duration;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
@@ -20,7 +20,9 @@ impl<'de> Deserialize<'de> for TlsVersion {
         match text(deserializer)?.as_str() {
             "1.2" => Ok(Self::Tls12),
             "1.3" => Ok(Self::Tls13),
-            other => Err(de::Error::custom(format!("\"{other}\"; want \"1.2\" or \"1.3\""))),
+            other => {
+                Err(ValueError::new(format!("unknown version {other:?}"), "\"1.2\" or \"1.3\"").into_serde())
+            }
         }
     }
 }
@@ -40,7 +42,10 @@ impl<'de> Deserialize<'de> for RoleLimit {
         match (text.as_str(), text.parse()) {
             ("all", _) => Ok(Self::All),
             (_, Ok(count)) if count > 0 => Ok(Self::AtMost(count)),
-            (_, _) => Err(de::Error::custom(format!("\"{text}\"; want a number of at least 1, or \"all\""))),
+            (_, _) => {
+                let expected = "a number of at least 1, or \"all\"";
+                Err(ValueError::new(format!("{text:?}: not a limit"), expected).into_serde())
+            }
         }
     }
 }
@@ -65,18 +70,17 @@ impl<'de> Deserialize<'de> for Fresh {
             Flag(bool),
             Text(String),
         }
-        let wrong = || {
-            de::Error::custom(
-                "no truth value and no duration; want true, false or a duration such as \"10m\"",
-            )
+        let error = || {
+            let found = "neither a boolean nor a duration";
+            ValueError::new(found, "true, false or a duration such as \"10m\"").into_serde()
         };
-        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+        match Written::deserialize(deserializer).map_err(|_| error())? {
             Written::Flag(false) => Ok(Self::Any),
             Written::Flag(true) => Ok(Self::Login),
             Written::Text(text) => match text.as_str() {
                 "true" => Ok(Self::Login),
                 "false" => Ok(Self::Any),
-                text => text.parse().map(Self::Within).map_err(|_| wrong()),
+                text => text.parse().map(Self::Within).map_err(|_| error()),
             },
         }
     }
@@ -103,22 +107,22 @@ impl<'de> Deserialize<'de> for TokenSource {
             Word(String),
             Table(BTreeMap<String, String>),
         }
-        let wrong = || {
-            de::Error::custom(
-                "no source of tokens; want \"header\", \"cookie\", \"query\", { header = \"X-Api-Token\" } or { query = \"token\" }",
-            )
+        let error = || {
+            let expected =
+                "\"header\", \"cookie\", \"query\", { header = \"X-Api-Token\" } or { query = \"token\" }";
+            ValueError::new("not a source of tokens", expected).into_serde()
         };
-        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+        match Written::deserialize(deserializer).map_err(|_| error())? {
             Written::Word(word) => match word.as_str() {
                 "header" => Ok(Self::Header),
                 "cookie" => Ok(Self::Cookie),
                 "query" => Ok(Self::Query("access_token".to_owned())),
-                _ => Err(wrong()),
+                _ => Err(error()),
             },
             Written::Table(mut table) => match (table.len(), table.remove("header"), table.remove("query")) {
                 (1, Some(name), None) => Ok(Self::Named(name)),
                 (1, None, Some(name)) => Ok(Self::Query(name)),
-                (_, _, _) => Err(wrong()),
+                (_, _, _) => Err(error()),
             },
         }
     }
@@ -155,9 +159,9 @@ impl<'de> Deserialize<'de> for Literal {
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Literal, E> {
-                i64::try_from(number)
-                    .map(Literal::Integer)
-                    .map_err(|_| E::custom("a number that is too large"))
+                i64::try_from(number).map(Literal::Integer).map_err(|_| {
+                    ValueError::new("a number that is too large", "a number of at most 64 bits").into_serde()
+                })
             }
 
             fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Literal, E> {

@@ -2,7 +2,7 @@
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
-use crate::diagnostic::{Diagnostic, Severity, TOLD_MAX};
+use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::path::PathBuf;
 
 /// Gathers faults and warnings as the parts of a file are compiled.
@@ -44,7 +44,7 @@ impl<'l> Faults<'l> {
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
         self.faults += usize::from(is_fault);
         // Of warnings none is left out here: the file may accept the first hundred.
-        if severity == Severity::Warning || self.faults <= TOLD_MAX {
+        if severity == Severity::Warning || self.faults <= REPORTED_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
         }
@@ -57,7 +57,7 @@ impl<'l> Faults<'l> {
 
     /// Whether another fault would not be told: then nobody need find out what would be right.
     pub(crate) const fn is_full(&self) -> bool {
-        self.faults >= TOLD_MAX
+        self.faults >= REPORTED_MAX
     }
 
     /// What was found, in the order in which it stands in the file.
@@ -67,7 +67,7 @@ impl<'l> Faults<'l> {
             return self.found;
         }
         let mut told = Diagnostic::bounded(self.found);
-        if let Some(more @ 1..) = self.faults.checked_sub(TOLD_MAX) {
+        if let Some(more @ 1..) = self.faults.checked_sub(REPORTED_MAX) {
             let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
             told.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
         }

@@ -1,6 +1,7 @@
 //! The schema against the reader, the reference and every policy that operators are shown.
 
 use super::*;
+use crate::config::reading::ValueError;
 use crate::config::{effective::Effective, load_text};
 use jsonschema::Validator;
 use proptest::prelude::*;
@@ -224,15 +225,15 @@ fn validator<T: JsonSchema>() -> Validator {
     jsonschema::draft7::new(&SchemaGenerator::default().root_schema_for::<T>().to_value()).unwrap()
 }
 
-/// Whether schema and parser agree on a text. What a pattern cannot know is told by the parser in these words.
-fn agree<T: FromStr<Err = String>>(
+/// Checks that schema and parser agree on a text. The parser may reject more than a pattern can, in these words.
+fn agree<T: FromStr<Err = ValueError>>(
     validator: &Validator,
     text: &str,
     beyond: &[&str],
 ) -> Result<(), TestCaseError> {
     let parsed = text.parse::<T>().map(drop);
     let fits = validator.is_valid(&json!(text));
-    let is_beyond = parsed.as_ref().is_err_and(|why| beyond.iter().any(|word| why.contains(word)));
+    let is_beyond = parsed.as_ref().is_err_and(|why| beyond.iter().any(|word| why.found.contains(word)));
     prop_assert!(fits == parsed.is_ok() || fits && is_beyond, "{:?}: {} and {:?}", text, fits, parsed);
     Ok(())
 }
@@ -268,7 +269,7 @@ proptest! {
 
     #[test]
     fn a_rate_fits_exactly_where_it_is_read(text in texts("[0-9]{0,12}/(s|m|h|d|w|)", "[ 0-9+./smhd]{0,5}")) {
-        agree::<Rate>(&RATE, &text, &["no whole number below"])?;
+        agree::<Rate>(&RATE, &text, &["not a whole number below"])?;
     }
 
     #[test]
@@ -281,7 +282,7 @@ proptest! {
     fn a_network_of_version_4_fits_exactly_where_it_is_read(
         text in texts("[0-9]{1,3}(\\.[0-9]{1,3}){3}(/(3?[0-9]|[0-9]{0,3}))?", "[0-9./ ]{0,12}")
     ) {
-        agree::<Cidr>(&CIDR, &text, &["bits of the address behind its prefix"])?;
+        agree::<Cidr>(&CIDR, &text, &["bits set after its prefix"])?;
     }
 
     #[test]
