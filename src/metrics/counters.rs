@@ -4,47 +4,37 @@ use super::tls_failure::TlsFailures;
 use crate::counter::{Counter, Durations, Sharded};
 use crate::denial::Denial;
 use http::StatusCode;
-use std::sync::{Arc, LazyLock, OnceLock};
-
-/// The codes of all denials with the class of their status, in order.
-static REASONS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
-    Denial::every().iter().map(|denial| (denial.code(), class_name(class(denial.status())))).collect()
-});
+use std::array;
+use std::sync::{Arc, OnceLock};
 
 /// A count for each code of [`Denial`].
 #[derive(Debug)]
-pub struct Reasons(Box<[Counter]>);
+pub struct Reasons(Box<[Counter; Denial::COUNT]>);
 
 impl Default for Reasons {
     fn default() -> Self {
-        Self(REASONS.iter().map(|_| Counter::default()).collect())
+        Self(Box::new(array::from_fn(|_| Counter::default())))
     }
 }
 
 impl Reasons {
     /// Counts one refusal.
     pub fn record(&self, denial: &Denial) {
-        // A walk over some thirty short words, on refusals alone.
-        let code = denial.code();
-        if let Some((_, counter)) = REASONS.iter().zip(&self.0).find(|((known, _), _)| *known == code) {
-            counter.add(1);
-        }
+        self.0[denial.index()].add(1);
     }
 
-    fn by_code(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-        REASONS.iter().zip(&self.0).map(|((code, class), counter)| (*code, *class, counter.get()))
-    }
-
-    /// Each code that was met, with the class of its status and how often.
-    pub(super) fn sums<'r>(shards: impl Iterator<Item = &'r Self>) -> Vec<(&'static str, &'static str, u64)> {
-        let mut sums: Vec<_> = REASONS.iter().map(|(code, class)| (*code, *class, 0_u64)).collect();
+    /// Sums the shards. Returns each code that was counted, with the class of its status and its count.
+    pub(super) fn sums<'r>(
+        shards: impl Iterator<Item = &'r Self>,
+    ) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+        let mut sums = [0_u64; Denial::COUNT];
         for shard in shards {
-            for (sum, (_, _, count)) in sums.iter_mut().zip(shard.by_code()) {
-                sum.2 = sum.2.wrapping_add(count);
+            for (sum, counter) in sums.iter_mut().zip(&*shard.0) {
+                *sum = sum.wrapping_add(counter.get());
             }
         }
-        sums.retain(|(_, _, count)| *count > 0);
-        sums
+        let counted = Denial::SPECS.iter().zip(sums).filter(|(_, count)| *count > 0);
+        counted.map(|(spec, count)| (spec.code, class_name(class(spec.status)), count))
     }
 }
 

@@ -102,59 +102,12 @@ impl Looked<'_> {
     }
 }
 
-/// The library's status, where it has one.
-const fn status(denial: &Denial) -> StatusCode {
-    match denial {
-        Denial::MissingToken
-        | Denial::ExpiredToken
-        | Denial::RevokedToken
-        | Denial::FreshTokenRequired { .. }
-        | Denial::CsrfMissing
-        | Denial::CsrfMismatch
-        | Denial::RefreshReused
-        | Denial::AccountDisabled
-        | Denial::BadCredentials => StatusCode::UNAUTHORIZED,
-        Denial::MalformedToken(_)
-        | Denial::UnsupportedAlgorithm
-        | Denial::UnknownIssuer
-        | Denial::UnknownKey
-        | Denial::BadSignature
-        | Denial::TokenNotYetValid
-        | Denial::WrongAudience
-        | Denial::WrongType
-        | Denial::MissingClaim(_)
-        | Denial::UnknownToken => StatusCode::UNPROCESSABLE_ENTITY,
-        Denial::ClaimMismatch => StatusCode::BAD_REQUEST,
-        Denial::BadRequest(_)
-        | Denial::HeadersTooLarge
-        | Denial::BodyTooLarge
-        | Denial::RequestTimeout
-        | Denial::NoRoute
-        | Denial::MethodNotAllowed(_)
-        | Denial::AmbiguousCredentials
-        | Denial::CheckUnavailable
-        | Denial::InsufficientRole
-        | Denial::InsufficientScope(_)
-        | Denial::RateLimited { .. }
-        | Denial::Overloaded
-        | Denial::InvalidBody(_)
-        | Denial::UnsupportedMediaType
-        | Denial::UntrustedProxy
-        | Denial::InsecureTransport
-        | Denial::TooManyAttempts { .. }
-        | Denial::InvalidClient
-        | Denial::InvalidScope
-        | Denial::UnsupportedGrantType
-        | Denial::UnauthorizedClient
-        | Denial::StoreUnavailable
-        | Denial::NotFound
-        | Denial::UpstreamUnavailable
-        | Denial::UpstreamTimeout
-        | Denial::UpstreamFailed => denial.status(),
-    }
+/// The library's status if it has one, otherwise the gateway's.
+fn status(denial: &Denial) -> StatusCode {
+    denial.spec().flask.map_or(denial.status(), |(status, _)| status)
 }
 
-/// The library's words, where it has some; else ours.
+/// The library's message if it has one, otherwise the gateway's sentence.
 fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
     Cow::Borrowed(match denial {
         Denial::MissingToken => return Cow::Owned(looked.missing()),
@@ -163,20 +116,10 @@ fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
             TokenPart::Shape | TokenPart::Length => "Not enough segments",
             TokenPart::Header => "Invalid header padding",
             TokenPart::Claims => "Invalid payload padding",
-            // A signature of the wrong length is one that does not verify, in that library.
+            // To that library, a signature of the wrong length is one that does not verify.
             TokenPart::Signature => "Signature verification failed",
             TokenPart::Critical => "Unsupported critical extension",
         },
-        Denial::UnsupportedAlgorithm => "The specified alg value is not allowed",
-        Denial::UnknownIssuer => "Invalid issuer",
-        // It has one key, and a token that another made.
-        Denial::UnknownKey | Denial::BadSignature | Denial::UnknownToken => "Signature verification failed",
-        Denial::ExpiredToken => "Token has expired",
-        // Its own tokens begin when they were made, and that is the claim it looks at first.
-        Denial::TokenNotYetValid => "The token is not yet valid (iat)",
-        Denial::WrongAudience => "Audience doesn't match",
-        Denial::WrongType if looked.places.refresh => "Only refresh tokens are allowed",
-        Denial::WrongType => "Only non-refresh tokens are allowed",
         Denial::MissingClaim(claim) => match claim {
             RequiredClaim::Issuer => "Token is missing the \"iss\" claim",
             RequiredClaim::Audience => "Token is missing the \"aud\" claim",
@@ -185,43 +128,9 @@ fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
             RequiredClaim::SubjectText => "Subject must be a string",
             RequiredClaim::Time => "Issued At claim (iat) must be an integer.",
         },
-        // Whoever ended the session of a spent token did it for the one who comes with it now, too.
-        Denial::RevokedToken | Denial::RefreshReused => "Token has been revoked",
-        Denial::FreshTokenRequired { .. } => "Fresh token required",
-        Denial::CsrfMissing => "Missing CSRF token",
-        Denial::CsrfMismatch => "CSRF double submit tokens do not match",
-        // Without the name that the library repeats here: what a client sent is not sent back.
-        Denial::AccountDisabled => "Error loading the user",
-        // The words of the login in the library's documentation, which applications have taken over.
-        Denial::BadCredentials => "Bad username or password",
-        Denial::ClaimMismatch => "User claims verification failed",
+        Denial::WrongType if looked.places.refresh => "Only refresh tokens are allowed",
         Denial::InvalidBody(BodyFault::Missing) => "Missing username, password or token",
-        Denial::BadRequest(_)
-        | Denial::HeadersTooLarge
-        | Denial::BodyTooLarge
-        | Denial::RequestTimeout
-        | Denial::NoRoute
-        | Denial::MethodNotAllowed(_)
-        | Denial::AmbiguousCredentials
-        | Denial::CheckUnavailable
-        | Denial::InsufficientRole
-        | Denial::InsufficientScope(_)
-        | Denial::RateLimited { .. }
-        | Denial::Overloaded
-        | Denial::InvalidBody(BodyFault::Json | BodyFault::Form | BodyFault::WrongType | BodyFault::Value)
-        | Denial::UnsupportedMediaType
-        | Denial::UntrustedProxy
-        | Denial::InsecureTransport
-        | Denial::TooManyAttempts { .. }
-        | Denial::InvalidClient
-        | Denial::InvalidScope
-        | Denial::UnsupportedGrantType
-        | Denial::UnauthorizedClient
-        | Denial::StoreUnavailable
-        | Denial::NotFound
-        | Denial::UpstreamUnavailable
-        | Denial::UpstreamTimeout
-        | Denial::UpstreamFailed => denial.detail(),
+        other => other.spec().flask.map_or(other.detail(), |(_, message)| message),
     })
 }
 

@@ -171,66 +171,9 @@ fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(grpc_status(denial)));
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(denial.spec().grpc.as_str()));
     headers.insert(GRPC_MESSAGE, HeaderValue::from_static(denial.code()));
     answer
-}
-
-/// The gRPC status code that says the same.
-const fn grpc_status(denial: &Denial) -> &'static str {
-    match denial {
-        // INVALID_ARGUMENT
-        Denial::BadRequest(_)
-        | Denial::HeadersTooLarge
-        | Denial::BodyTooLarge
-        | Denial::RequestTimeout
-        | Denial::AmbiguousCredentials
-        | Denial::InvalidBody(_)
-        | Denial::InvalidScope
-        | Denial::UnsupportedGrantType
-        | Denial::UnsupportedMediaType => "3",
-        // NOT_FOUND
-        Denial::NotFound => "5",
-        // UNIMPLEMENTED
-        Denial::NoRoute | Denial::MethodNotAllowed(_) => "12",
-        // UNAUTHENTICATED
-        Denial::MissingToken
-        | Denial::MalformedToken(_)
-        | Denial::UnsupportedAlgorithm
-        | Denial::UnknownIssuer
-        | Denial::UnknownKey
-        | Denial::BadSignature
-        | Denial::ExpiredToken
-        | Denial::TokenNotYetValid
-        | Denial::WrongAudience
-        | Denial::WrongType
-        | Denial::MissingClaim(_)
-        | Denial::RevokedToken
-        | Denial::FreshTokenRequired { .. }
-        | Denial::BadCredentials
-        | Denial::AccountDisabled
-        | Denial::UnknownToken
-        | Denial::RefreshReused
-        | Denial::InvalidClient => "16",
-        // PERMISSION_DENIED
-        Denial::CsrfMissing
-        | Denial::CsrfMismatch
-        | Denial::InsufficientRole
-        | Denial::InsufficientScope(_)
-        | Denial::ClaimMismatch
-        | Denial::UntrustedProxy
-        | Denial::UnauthorizedClient
-        | Denial::InsecureTransport => "7",
-        // RESOURCE_EXHAUSTED
-        Denial::RateLimited { .. } | Denial::TooManyAttempts { .. } => "8",
-        // UNAVAILABLE
-        Denial::CheckUnavailable
-        | Denial::Overloaded
-        | Denial::StoreUnavailable
-        | Denial::UpstreamUnavailable
-        | Denial::UpstreamTimeout
-        | Denial::UpstreamFailed => "14",
-    }
 }
 
 #[cfg(test)]

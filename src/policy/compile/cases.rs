@@ -186,7 +186,7 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
         faults.fault("unknown_name", key, format!("no code \"{code}\""), hint);
         return None;
     };
-    if !denial.is_of_policy() {
+    if !denial.spec().from_policy {
         let hint = "a code of the route, the token or the rule: a test charges no limit and sends nothing";
         faults.fault("impossible_test", key, format!("\"{code}\", which no test can meet"), hint);
         return None;

@@ -1,0 +1,101 @@
+//! Why a request is refused: one closed list, one variant per code of the contract.
+//!
+//! A denial holds facts of the gateway (the wait of a limit, the scopes that a route requires), never text that a client
+//! sent, so it can be answered and logged as it is. [`table`] has one entry per denial: the variant with all that follows
+//! from it. The functions here read the entry and add the values that the denial holds.
+
+mod reasons;
+mod spec;
+mod table;
+
+pub use reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
+pub use spec::{Challenge, Fault, Grpc, Spec};
+pub use table::Denial;
+
+use http::StatusCode;
+
+// A denial travels in `Result`s all along the hot path.
+const _: () = assert!(size_of::<Denial>() <= 24);
+
+impl Denial {
+    /// The entry of the table.
+    pub const fn spec(&self) -> &'static Spec {
+        &Self::SPECS[self.index()]
+    }
+
+    /// The code in the body, the log, the metrics and the challenge.
+    pub const fn code(&self) -> &'static str {
+        self.spec().code
+    }
+
+    /// The status of the answer.
+    pub const fn status(&self) -> StatusCode {
+        self.spec().status
+    }
+
+    /// Whose fault it was.
+    pub const fn fault(&self) -> Fault {
+        self.spec().fault
+    }
+
+    /// The challenge that the answer carries.
+    pub fn challenge(&self) -> Challenge<'_> {
+        if let Self::FreshTokenRequired { max_age } = self {
+            Challenge::StaleLogin(*max_age)
+        } else if let Self::InsufficientScope(scopes) = self {
+            Challenge::InsufficientScope(Some(scopes))
+        } else {
+            self.spec().challenge
+        }
+    }
+
+    /// One sentence for the client: fixed text that does not help an attacker.
+    pub const fn detail(&self) -> &'static str {
+        if let Self::InvalidBody(fault) = self {
+            fault.detail()
+        } else if let Self::BadRequest(Malformed::WebSocket) = self {
+            "WebSockets are not forwarded here."
+        } else {
+            self.spec().detail
+        }
+    }
+
+    /// A finer reason than the code, for the operator: fixed text. If the refusing code knows the values found and
+    /// expected, its own text takes precedence.
+    pub const fn finer(&self) -> Option<&'static str> {
+        if let Self::BadRequest(malformed) = self {
+            Some(malformed.reason())
+        } else if let Self::MalformedToken(part) = self {
+            Some(part.reason())
+        } else if let Self::MissingClaim(claim) = self {
+            Some(claim.reason())
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_a_distinct_word() {
+        let codes: Vec<_> = Denial::every().iter().map(Denial::code).collect();
+        let mut distinct = codes.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), codes.len());
+        assert!(codes.iter().all(|c| c.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn a_401_always_carries_a_challenge() {
+        // RFC 9110 section 15.5.2: a server generating a 401 MUST send WWW-Authenticate.
+        for denial in Denial::every() {
+            if denial.status() == StatusCode::UNAUTHORIZED {
+                assert_ne!(denial.challenge(), Challenge::None, "{}", denial.code());
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The table of denials: one entry each, in the order of the stages that refuse.
+
+use super::reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
+use super::spec::{Challenge, Fault, Grpc, Spec};
+use http::StatusCode;
+use std::sync::Arc;
+
+/// Makes the enum, its [`Spec`]s and its examples of one table, so that none of them can miss an entry. An entry is a
+/// variant, an example of it if it holds values, and the members of its [`Spec`].
+macro_rules! denials {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $(($payload:ty))? $({ $($field:tt)* })? $(= $example:expr)? => { $($spec:tt)* }
+    )*) => {
+        /// A refusal. The variants stand in the order of the stages that refuse.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Denial {
+            $($(#[$doc])* $name $(($payload))? $({ $($field)* })?,)*
+        }
+
+        /// The denials without their values, as positions in [`Denial::SPECS`].
+        #[derive(Clone, Copy)]
+        enum Row {
+            $($name,)*
+        }
+
+        impl Denial {
+            /// The number of denials.
+            pub const COUNT: usize = [$(Row::$name),*].len();
+
+            /// The spec of each denial, by [`Denial::index`].
+            pub const SPECS: &'static [Spec; Self::COUNT] = &[$(Spec { $($spec)* }),*];
+
+            /// The position in [`Denial::SPECS`]: a dense index for counters.
+            pub const fn index(&self) -> usize {
+                let row = match self {
+                    $(Self::$name { .. } => Row::$name,)*
+                };
+                row as usize
+            }
+
+            /// One example of each denial, in order.
+            pub fn every() -> [Self; Self::COUNT] {
+                [$(denials!(@example $name $($example)?)),*]
+            }
+        }
+    };
+    (@example $name:ident) => { Denial::$name };
+    (@example $name:ident $example:expr) => { $example };
+}
+
+denials! {
+    // Reading the request.
+    /// The request is ambiguous or malformed.
+    BadRequest(Malformed) = Denial::BadRequest(Malformed::Target) => {
+        code: "bad_request", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: true,
+        detail: "The request cannot be read in one way only.",
+        flask: None,
+    }
+    /// The header fields exceed `[server.bounds]` in number or in bytes.
+    HeadersTooLarge => {
+        code: "headers_too_large", status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: true,
+        detail: "The header fields are too many or too large.",
+        flask: None,
+    }
+    /// The body is larger than `[server.bounds] body_size`.
+    BodyTooLarge => {
+        code: "body_too_large", status: StatusCode::PAYLOAD_TOO_LARGE, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "The body is too large.",
+        flask: None,
+    }
+    /// The client did not send its request in time.
+    RequestTimeout => {
+        code: "request_timeout", status: StatusCode::REQUEST_TIMEOUT, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "The request did not arrive in time.",
+        flask: None,
+    }
+
+    // Route.
+    /// No route covers the request's host and path.
+    NoRoute => {
+        code: "no_route", status: StatusCode::NOT_FOUND, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::Unimplemented, from_policy: true,
+        detail: "There is nothing at this address.",
+        flask: None,
+    }
+    /// The route exists, but not for this method. Holds the value of `Allow` (RFC 9110 section 10.2.1).
+    MethodNotAllowed(Arc<str>) = Denial::MethodNotAllowed(Arc::from("GET")) => {
+        code: "method_not_allowed", status: StatusCode::METHOD_NOT_ALLOWED, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::Unimplemented, from_policy: true,
+        detail: "This method is not allowed here.",
+        flask: None,
+    }
+
+    // Authenticate.
+    /// The route requires a credential, and the request carries none.
+    MissingToken => {
+        code: "missing_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "An access token is needed.",
+        // The full message depends on the places that the route searches (respond/compat.rs).
+        flask: Some((StatusCode::UNAUTHORIZED, "Missing Authorization Header")),
+    }
+    /// The request carries credentials in more than one place.
+    AmbiguousCredentials => {
+        code: "ambiguous_credentials", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::InvalidRequest, grpc: Grpc::InvalidArgument, from_policy: true,
+        detail: "Credentials were sent more than once.",
+        flask: None,
+    }
+    /// The token is not a JWS in compact form, or one of its parts cannot be read.
+    MalformedToken(TokenPart) = Denial::MalformedToken(TokenPart::Shape) => {
+        code: "malformed_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is malformed.",
+        // One message for each part (respond/compat.rs).
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Not enough segments")),
+    }
+    /// The algorithm does not belong to the key, or is not in the issuer's list.
+    UnsupportedAlgorithm => {
+        code: "unsupported_algorithm", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token's algorithm is not accepted.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "The specified alg value is not allowed")),
+    }
+    /// `iss` is not a trusted issuer.
+    UnknownIssuer => {
+        code: "unknown_issuer", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token's issuer is not known.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Invalid issuer")),
+    }
+    /// The issuer has no key for this `kid` and algorithm.
+    UnknownKey => {
+        code: "unknown_key", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token's key is not known.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
+    }
+    /// The signature does not verify.
+    BadSignature => {
+        code: "bad_signature", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token's signature is not valid.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
+    }
+    /// `exp` has passed.
+    ExpiredToken => {
+        code: "expired_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token has expired.",
+        flask: Some((StatusCode::UNAUTHORIZED, "Token has expired")),
+    }
+    /// `nbf` or `iat` lies in the future.
+    TokenNotYetValid => {
+        code: "token_not_yet_valid", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is not valid yet.",
+        // The library checks `iat` first.
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "The token is not yet valid (iat)")),
+    }
+    /// `aud` does not name this gateway.
+    WrongAudience => {
+        code: "wrong_audience", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is not meant for this service.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Audience doesn't match")),
+    }
+    /// `typ` is not among the types that this issuer's access tokens may have.
+    WrongType => {
+        code: "wrong_type", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is not of an accepted type.",
+        // Or "Only refresh tokens are allowed", where one is expected (respond/compat.rs).
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Only non-refresh tokens are allowed")),
+    }
+    /// A required claim is missing or has the wrong JSON type.
+    MissingClaim(RequiredClaim) = Denial::MissingClaim(RequiredClaim::Subject) => {
+        code: "missing_claim", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token lacks a claim that is needed.",
+        // One message for each claim (respond/compat.rs).
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Missing claim: sub")),
+    }
+    /// The token, its session or its account was revoked.
+    RevokedToken => {
+        code: "revoked_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The access token was revoked.",
+        flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
+    }
+    /// The route requires a token from a recent login with a password.
+    FreshTokenRequired {
+        /// The maximum age of the login in seconds; 0 for a login of any age.
+        max_age: u32,
+    } = Denial::FreshTokenRequired { max_age: 600 } => {
+        code: "fresh_token_required", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::StaleLogin(0), grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "A recent login with a password is needed.",
+        flask: Some((StatusCode::UNAUTHORIZED, "Fresh token required")),
+    }
+    /// A request with a cookie may change something and carries no CSRF token.
+    CsrfMissing => {
+        code: "csrf_missing", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "A CSRF token is needed.",
+        flask: Some((StatusCode::UNAUTHORIZED, "Missing CSRF token")),
+    }
+    /// The CSRF token does not belong to the session, or another site sent the request.
+    CsrfMismatch => {
+        code: "csrf_mismatch", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "The CSRF token does not belong to this session, or the request comes from another site.",
+        flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
+    }
+    /// The gateway cannot check now whether the token was revoked.
+    CheckUnavailable => {
+        code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "Whether the access token was revoked cannot be told now.",
+        flask: None,
+    }
+
+    // Authorize.
+    /// The caller lacks the roles that the route requires.
+    InsufficientRole => {
+        code: "insufficient_role", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::InsufficientScope(None), grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "The caller's roles do not allow this.",
+        flask: None,
+    }
+    /// The token lacks a scope that the route requires. Holds all required scopes, space-separated, for the challenge.
+    InsufficientScope(Arc<str>) = Denial::InsufficientScope(Arc::from("read")) => {
+        code: "insufficient_scope", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::InsufficientScope(None), grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "The access token's scope does not allow this.",
+        flask: None,
+    }
+    /// A claim does not have the value that the route requires.
+    ClaimMismatch => {
+        code: "claim_mismatch", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::InsufficientScope(None), grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "The access token's claims do not allow this.",
+        flask: Some((StatusCode::BAD_REQUEST, "User claims verification failed")),
+    }
+
+    // Limit.
+    /// The caller exceeds a rate limit.
+    RateLimited {
+        /// Whole seconds until the next request can pass; at least 1.
+        wait: u32,
+    } = Denial::RateLimited { wait: 1 } => {
+        code: "rate_limited", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::ResourceExhausted, from_policy: false,
+        detail: "Too many requests.",
+        flask: None,
+    }
+    /// A bound of the whole gateway has been reached.
+    Overloaded => {
+        code: "overloaded", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "The gateway is at its limit.",
+        flask: None,
+    }
+
+    // The authority's endpoints.
+    /// The body of a request to an endpoint cannot be used.
+    InvalidBody(BodyFault) = Denial::InvalidBody(BodyFault::Missing) => {
+        code: "invalid_body", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "The body cannot be used.",
+        flask: None,
+    }
+    /// The body is neither JSON nor a form.
+    UnsupportedMediaType => {
+        code: "unsupported_media_type", status: StatusCode::UNSUPPORTED_MEDIA_TYPE, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "The body must be JSON or a form.",
+        flask: None,
+    }
+    /// The client asks for a verdict on another request and is not a trusted proxy.
+    UntrustedProxy => {
+        code: "untrusted_proxy", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
+        detail: "Only a trusted proxy may ask about other requests.",
+        flask: None,
+    }
+    /// A credential arrived in cleartext on a listener that redirects to TLS, or a client asked for cookies over a
+    /// connection on which browsers drop them.
+    InsecureTransport => {
+        code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
+        detail: "Credentials are taken and given over encrypted connections only.",
+        flask: None,
+    }
+    /// The user name or the password is wrong.
+    BadCredentials => {
+        code: "bad_credentials", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The user name or the password is wrong.",
+        // The words of the login in the library's documentation, which applications have copied.
+        flask: Some((StatusCode::UNAUTHORIZED, "Bad username or password")),
+    }
+    /// The password is correct, but the account is disabled.
+    AccountDisabled => {
+        code: "account_disabled", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The account is disabled.",
+        // Without the user name that the library repeats: the gateway does not echo what a client sent.
+        flask: Some((StatusCode::UNAUTHORIZED, "Error loading the user")),
+    }
+    /// Too many wrong passwords for this account or from this address.
+    TooManyAttempts {
+        /// Whole seconds until the next attempt is checked; at least 1.
+        wait: u32,
+    } = Denial::TooManyAttempts { wait: 1 } => {
+        code: "too_many_attempts", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::ResourceExhausted, from_policy: false,
+        detail: "Too many failed attempts; try again later.",
+        flask: None,
+    }
+    /// The refresh token was not issued by this gateway, or its session has been deleted.
+    UnknownToken => {
+        code: "unknown_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The refresh token is not known.",
+        flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
+    }
+    /// The refresh token was spent before: its whole family is revoked.
+    RefreshReused => {
+        code: "refresh_reused", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The refresh token was used before; its session has been ended.",
+        flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
+    }
+    /// The service did not authenticate as one of the authority's clients.
+    InvalidClient => {
+        code: "invalid_client", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::Basic, grpc: Grpc::Unauthenticated, from_policy: false,
+        detail: "The client is not known, or its secret is wrong.",
+        flask: None,
+    }
+    /// The service requests a scope that it was not granted.
+    InvalidScope => {
+        code: "invalid_scope", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "A scope is not among the client's.",
+        flask: None,
+    }
+    /// The service requests a token with an unknown grant type.
+    UnsupportedGrantType => {
+        code: "unsupported_grant_type", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
+        detail: "The only grant is client_credentials.",
+        flask: None,
+    }
+    /// The service requests something that it may not have.
+    UnauthorizedClient => {
+        code: "unauthorized_client", status: StatusCode::FORBIDDEN, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
+        detail: "The client may not ask for this.",
+        flask: None,
+    }
+    /// The store of accounts and sessions cannot be reached.
+    StoreUnavailable => {
+        code: "store_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "Accounts and sessions cannot be reached.",
+        flask: None,
+    }
+    /// The caller owns nothing with this name.
+    NotFound => {
+        code: "not_found", status: StatusCode::NOT_FOUND, fault: Fault::Client,
+        challenge: Challenge::None, grpc: Grpc::NotFound, from_policy: false,
+        detail: "There is nothing of this name.",
+        flask: None,
+    }
+
+    // Forward.
+    /// No server of the upstream can be reached.
+    UpstreamUnavailable => {
+        code: "upstream_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Upstream,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "The service cannot be reached.",
+        flask: None,
+    }
+    /// The upstream did not answer in time.
+    UpstreamTimeout => {
+        code: "upstream_timeout", status: StatusCode::GATEWAY_TIMEOUT, fault: Fault::Upstream,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "The service did not answer in time.",
+        flask: None,
+    }
+    /// The upstream's answer is not HTTP, or the connection broke before the answer.
+    UpstreamFailed => {
+        code: "upstream_failed", status: StatusCode::BAD_GATEWAY, fault: Fault::Upstream,
+        challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
+        detail: "The service's answer could not be used.",
+        flask: None,
+    }
+}
