@@ -57,6 +57,7 @@ pub(crate) struct Worker {
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
     clock: Cell<Now>,
+    tick: Cell<Tick>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -85,6 +86,7 @@ impl Worker {
             request_ids: RequestIds::seeded()
                 .map_err(|_| io::Error::other("the system gives no random numbers"))?,
             clock: Cell::new(Now::read()),
+            tick: Cell::new(0),
         })
     }
 
@@ -139,6 +141,11 @@ impl Worker {
         self.clock.get().later(Instant::now())
     }
 
+    /// The core's coarse clock, as of the last sweep.
+    pub(crate) fn tick(&self) -> Tick {
+        self.tick.get()
+    }
+
     /// Appends access lines; they are handed over in batches, never on a request's own time.
     pub(crate) fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.borrow_mut();
@@ -160,6 +167,7 @@ impl Worker {
     /// core's coarse clock.
     pub(crate) fn sweep(&self, now: Now, tick: Tick) {
         self.clock.set(now);
+        self.tick.set(tick);
         self.pools.sweep(now.steady, tick);
         // A core without requests lets go of a policy that is no longer in force, too.
         drop(self.policy());

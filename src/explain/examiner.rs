@@ -13,12 +13,12 @@ use crate::clock::Now;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::outgoing::{self, X_REQUEST_ID};
-use crate::forward::{ConnectionHeaders, ForwardContext, Proofs, Target};
+use crate::forward::{ConnectionHeaders, Proofs, Target};
 use crate::limit::{By, Limit};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
+use crate::pipeline::exchange::Exchange;
 use crate::policy::{Credential, Handler, Policy, Question, Route};
-use crate::request_id::RequestId;
 use crate::route::{Found, Head, upgrade};
 use aws_lc_rs::rand;
 use http::request::Parts;
@@ -438,36 +438,22 @@ impl<'p> Examiner<'p> {
             &route.admission.sources,
             permit,
         );
-        let id = RequestId::default();
-        let id_header = HeaderValue::from_static("<made for each request>");
+        let exchange = Exchange::unsent(question.now, sender.caller, sender.relayed.clone());
+        let (id, id_header) = (exchange.id, exchange.id_header.clone());
         let forwarded_for =
             HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
-        let none = Proofs::default();
-        let context = ForwardContext {
-            caller: sender.caller,
-            relayed: sender.relayed.as_deref(),
-            connection: ConnectionHeaders {
-                forwarded_for: &forwarded_for,
-                forwarded: &RefCell::new(None),
-                address: question.client,
-            },
-            id,
-            id_header: &id_header,
-            identity: policy.trust.identity(),
-            forward_token: policy.front.forward_token,
-            pass_authorization: delivery.pass_authorization,
-            pass: &policy.front.pass,
-            cookies: policy.trust.cookies(),
-            write_csrf: route.csrf_field.is_some(),
-            credentials: &route.admission.sources.named,
-            // Not proven: a proof that holds would be a credential in whatever keeps this answer.
-            proofs: &none,
-            now: question.now,
+        let connection = ConnectionHeaders {
+            forwarded_for: &forwarded_for,
+            forwarded: &RefCell::new(None),
+            address: question.client,
         };
+        // Not proven: a proof that holds would be a credential in whatever keeps this answer.
+        let none = Proofs::default();
+        let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (method, path, mut headers, _) =
             outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
         if headers.get("traceparent") == Some(&id.traceparent()) {
-            headers.insert("traceparent", id_header.clone());
+            headers.insert("traceparent", id_header);
         }
         // Who asks with a token knows it; whoever reads of a test that failed need not.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {

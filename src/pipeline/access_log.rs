@@ -12,62 +12,62 @@ use std::net::IpAddr;
 
 /// The facts of one request, borrowed. Bytes are what a client sent; the rest is ours, or verified.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Line<'a> {
+pub(super) struct Line<'a> {
     /// When the request was read: seconds since 1970.
-    pub(crate) unix: u64,
+    pub(super) unix: u64,
     /// Nanoseconds within that second.
-    pub(crate) subsec_nanos: u32,
+    pub(super) subsec_nanos: u32,
     /// How much the line matters: [`level`].
-    pub(crate) level: Level,
+    pub(super) level: Level,
     /// The request's id.
-    pub(crate) request_id: &'a [u8],
+    pub(super) request_id: &'a [u8],
     /// The id of the trace that the request belongs to, where that is not the request's id too.
-    pub(crate) trace_id: Option<&'a [u8]>,
+    pub(super) trace_id: Option<&'a [u8]>,
     /// The client's address.
-    pub(crate) client: IpAddr,
+    pub(super) client: IpAddr,
     /// The scheme that the client used.
-    pub(crate) scheme: Scheme,
+    pub(super) scheme: Scheme,
     /// `HTTP/1.1`, `HTTP/2`.
-    pub(crate) version: &'a str,
+    pub(super) version: &'a str,
     /// The method.
-    pub(crate) method: &'a [u8],
+    pub(super) method: &'a [u8],
     /// The host that was asked for, as sent.
-    pub(crate) host: &'a [u8],
+    pub(super) host: &'a [u8],
     /// The path, as sent. Never with the query: those hold tokens and personal data all too often.
-    pub(crate) path: &'a [u8],
+    pub(super) path: &'a [u8],
     /// The route's name, when one covered the request.
-    pub(crate) route: Option<&'a str>,
+    pub(super) route: Option<&'a str>,
     /// The status of the answer.
-    pub(crate) status: u16,
+    pub(super) status: u16,
     /// Why it was refused: the code of the denial.
-    pub(crate) code: Option<&'static str>,
+    pub(super) code: Option<&'static str>,
     /// Why it would have been refused, were its route not in the shadow: the code of that denial.
-    pub(crate) shadow: Option<&'static str>,
+    pub(super) shadow: Option<&'static str>,
     /// The finer reason, for operators alone.
-    pub(crate) detail: Option<&'a str>,
+    pub(super) detail: Option<&'a str>,
     /// The caller, once verified.
-    pub(crate) subject: Option<&'a str>,
+    pub(super) subject: Option<&'a str>,
     /// Who vouched for the caller.
-    pub(crate) issuer: Option<&'a str>,
+    pub(super) issuer: Option<&'a str>,
     /// The server that the request was forwarded to.
-    pub(crate) upstream: Option<&'a str>,
+    pub(super) upstream: Option<&'a str>,
     /// Bytes of body from the client.
-    pub(crate) bytes_in: u64,
+    pub(super) bytes_in: u64,
     /// Bytes of body to the client.
-    pub(crate) bytes_out: u64,
+    pub(super) bytes_out: u64,
     /// From the request's first reading to the answer's last byte, in microseconds.
-    pub(crate) micros: u64,
+    pub(super) micros: u64,
     /// The part of it that was spent waiting for the upstream's answer, in microseconds.
-    pub(crate) upstream_micros: Option<u64>,
+    pub(super) upstream_micros: Option<u64>,
     /// Whether the whole answer was handed to the client's connection.
-    pub(crate) complete: bool,
+    pub(super) complete: bool,
     /// The proxy that asked for a verdict on this request and holds it; `None` for a request that came itself.
-    pub(crate) verdict_for: Option<IpAddr>,
+    pub(super) verdict_for: Option<IpAddr>,
 }
 
 /// The level of a request's line. A client's fault is an ordinary event for a gateway; a truncated answer is a fault of
 /// the upstream.
-pub(crate) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
+pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,
         None => Level::Info,
@@ -80,7 +80,7 @@ pub(crate) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
 
 impl Line<'_> {
     /// Appends the line, its end included. Bounded: 1 KiB a value before escaping.
-    pub(crate) fn write(&self, style: Style, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, style: Style, out: &mut Vec<u8>) {
         let mut line = LineWriter::begin(style, out, self.unix, self.subsec_nanos, self.level);
         match style {
             Style::Human => self.write_human(&mut line),

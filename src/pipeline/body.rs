@@ -36,17 +36,17 @@ enum Source {
 
 impl Body {
     /// A body that is all there.
-    pub(crate) fn whole(bytes: Bytes) -> Self {
+    pub(super) fn whole(bytes: Bytes) -> Self {
         Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
     /// A body that comes from an upstream.
-    pub(crate) fn streamed(body: ResponseBody) -> Self {
+    pub(super) fn streamed(body: ResponseBody) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
     /// Lets the record end with this body.
-    pub(crate) fn carry(&mut self, mut record: Record) {
+    pub(super) fn carry(&mut self, mut record: Record) {
         if self.is_end_stream() {
             record.completed();
         } else {
@@ -55,7 +55,7 @@ impl Body {
     }
 
     /// Holds the client to a pace while it reads this body over HTTP/2.
-    pub(crate) fn pace(&mut self, reader: Rc<Reader>) {
+    pub(super) fn pace(&mut self, reader: Rc<Reader>) {
         if !self.is_end_stream() {
             self.paced = Some(Box::new(Paced { reader, rest: Bytes::new() }));
         }

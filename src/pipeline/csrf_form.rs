@@ -17,7 +17,7 @@ const FORM_MAX: u64 = 64 * 1024;
 ///
 /// # Errors
 /// What the body met on its way; [`Denial::InvalidBody`] where the field comes twice, or has no reading.
-pub(crate) async fn csrf_field(
+pub(super) async fn csrf_field(
     name: &str,
     head: &Head<'_>,
     names: &CookieNames,

@@ -1,14 +1,15 @@
 //! Handles requests to the authority's endpoints on the core that received them: reads the body, passes the request's
 //! facts to the authority's own thread, and returns its answer.
 
+use super::exchange::Exchange;
+use super::progress::Admitted;
 use super::record::Record;
+use super::rejection::{DeadCookies, Guidance, Rejection};
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
 use crate::authority::{Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, Refused, document, refused};
-use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::denial::Denial;
-use crate::forward::RequestBody;
 use crate::policy::{Handler, Policy, Route};
 use crate::route::Head;
 use crate::worker::Worker;
@@ -16,30 +17,28 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use std::sync::Arc;
 
-/// Answers a request to an endpoint.
+/// Answers a permitted request to an endpoint.
 ///
 /// # Errors
-/// Why it is refused.
-#[allow(clippy::too_many_arguments, reason = "each is one fact that the pipeline has at hand")]
-pub(crate) async fn answer(
+/// Why the endpoint refuses it.
+pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,
+    exchange: &Exchange,
     endpoint: Endpoint,
-    permit: Permit,
     head: &Head<'_>,
-    id: Option<String>,
-    body: RequestBody,
+    admitted: Admitted<'_, '_>,
     record: &mut Record,
-) -> Result<Response<Bytes>, Denial> {
+) -> Result<Response<Bytes>, Rejection> {
+    let Admitted { found, permit, body, .. } = admitted;
     let terms = policy.terms.as_ref().ok_or(Denial::StoreUnavailable)?;
     if matches!(endpoint, Endpoint::Jwks | Endpoint::Metadata) {
-        return document(terms, endpoint, head.headers);
+        return Ok(document(terms, endpoint, head.headers)?);
     }
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
-    let caller = record.caller();
-    let relayed = record.take_relayed();
-    let shown = Shown { head, scheme: caller.scheme, relayed: relayed.as_deref(), csrf_field: None };
+    let caller = exchange.caller;
+    let shown = Shown { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
         Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
@@ -51,15 +50,15 @@ pub(crate) async fn answer(
         address: caller.address,
         scheme: caller.scheme,
         authority: head.authority().unwrap_or_default().into_owned(),
-        request_id: record.id_header().to_str().unwrap_or_default().to_owned(),
+        request_id: exchange.id_header.to_str().unwrap_or_default().to_owned(),
         headers: head.headers.clone(),
         query: head.query.map(str::to_owned),
-        id,
+        id: found.params.get(0).map(str::to_owned),
         fields,
         own_site: same_site(&shown, &terms.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
         examined: None,
-        now: record.now(),
+        now: exchange.now,
     };
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
         && let Ok(Some(token)) = ask.fields.optional("token")
@@ -76,7 +75,12 @@ pub(crate) async fn answer(
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
             // A person whose session is over already is told so by the page that they are sent to.
             Err(refused) if refused.denial == Denial::MissingToken => None,
-            Err(refused) => return Err(record.noted(refused)),
+            Err(refused) => {
+                if let Some(detail) = refused.detail {
+                    record.explained(detail.into());
+                }
+                return Err(refused.denial.into());
+            }
         };
     }
     // Whoever is logged in need not see the login page; whose token is not good, does.
@@ -91,12 +95,12 @@ pub(crate) async fn answer(
         Ok(response) => Ok(told(response, record)),
         Err(denial) => {
             if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
-                record.notes().detail = Some(LOGIN_FORM.to_owned());
+                record.explained(LOGIN_FORM.to_owned());
             }
-            if by_cookie && denial.status() == StatusCode::UNAUTHORIZED {
-                record.session_is_over();
-            }
-            Err(denial)
+            let ends_session = by_cookie && denial.status() == StatusCode::UNAUTHORIZED;
+            let guidance =
+                ends_session.then(|| Guidance { deletes: Some(DeadCookies::Session), ..Guidance::default() });
+            Err(Rejection::guided(denial, guidance))
         }
     }
 }
@@ -108,15 +112,16 @@ const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-F
 /// Whether a page of another site sent a login request. It is refused before anything counts it: it comes from the
 /// address of the person who views that page, and must not spend that person's attempts.
 #[inline]
-pub(crate) fn is_sent_by_another_site(
+pub(super) fn is_sent_by_another_site(
     policy: &Policy,
     route: &Route,
     head: &Head<'_>,
-    record: &Record,
+    exchange: &Exchange,
 ) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(terms) = &policy.terms else { return false };
-    let shown = Shown { head, scheme: record.caller().scheme, relayed: record.relayed(), csrf_field: None };
+    let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
+    let shown = Shown { head, scheme, relayed, csrf_field: None };
     same_site(&shown, &terms.origins).is_err()
 }
 

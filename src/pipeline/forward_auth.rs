@@ -3,6 +3,7 @@
 //! Promises that the request it reads is the one that the proxy will forward, or none: every fact is named, in one way,
 //! by a trusted proxy. Leaves the deciding to the pipeline, which has one way to decide for all requests.
 
+use super::exchange::{OriginalRequest, VerdictStyle};
 use crate::authority::Endpoint;
 use crate::authorize::Permit;
 use crate::denial::{Denial, Malformed};
@@ -30,32 +31,11 @@ const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 /// nginx as a Kubernetes ingress: scheme, host, path and query in one.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
-/// How who asked understands a verdict that sends a person to log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Its own client gets what we answer, a redirect too: Traefik, Caddy, Envoy.
-    Answers,
-    /// It looks at the status alone, and 2xx, 401 and 403 are the only ones that it understands: nginx. Where to log in
-    /// stands in `Location` of a 401.
-    Statuses,
-}
-
-/// The request that a verdict is asked on.
-#[derive(Debug)]
-pub(crate) struct Original {
-    /// Its head, the path as its proxy will forward it; of the fields those that the proxy passed on.
-    pub(crate) parts: Parts,
-    /// How its client sent it.
-    pub(crate) scheme: Scheme,
-    /// How who asks understands the answer.
-    pub(crate) manner: Manner,
-}
-
 /// Whether a request with this path, as sent or canonical, asks for a verdict.
 ///
 /// To be asked of the path as it was sent before anything else is done: what Envoy puts behind the endpoint's path may
 /// climb out of it (`/auth/verify/../open`), and the answer of a route up there must never be taken for a verdict.
-pub(crate) fn is_asked(policy: &Policy, path: &str) -> bool {
+pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy.terms.as_ref().is_some_and(|terms| below(path, terms.path(Endpoint::Verify)).is_some())
 }
 
@@ -70,12 +50,12 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 /// [`Denial::UntrustedProxy`] for who is none: whoever may say what was asked decides what is allowed.
 /// [`Denial::BadRequest`] where a fact is missing, or named in two ways: a client's own field, passed on beside the
 /// proxy's, must not choose the route.
-pub(crate) fn original(
+pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
     head: &Head<'_>,
     caller: Caller,
-) -> Result<Original, Denial> {
+) -> Result<OriginalRequest, Denial> {
     if !caller.by_trusted_proxy {
         return Err(Denial::UntrustedProxy);
     }
@@ -89,7 +69,7 @@ pub(crate) fn original(
 ///
 /// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each question), and no
 /// decision here uses them.
-pub(crate) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
+pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::classify(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
         (Kind::Identity, known) if !pass.contains(name) => Some(known),
@@ -98,12 +78,20 @@ pub(crate) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'s
     })
 }
 
+/// Explains to the operator why a question with such a field is refused.
+pub(super) fn explain_misleading(name: &str) -> String {
+    format!(
+        "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
+         docs/forward-auth.md"
+    )
+}
+
 /// Whether a field describes the original request.
 fn is_question(name: &HeaderName) -> bool {
     [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
 }
 
-fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed> {
+fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Malformed> {
     let headers = &asking.headers;
     let mut named = Named::default();
     // Envoy asks with the original method and host, and with the original path behind the endpoint's.
@@ -119,12 +107,12 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed
             named.method(Method::from_bytes(method).map_err(|_| Malformed::OriginalTwice)?)?;
         }
     }
-    let mut manner = Manner::Answers;
+    let mut style = VerdictStyle::Answers;
     for name in [X_FORWARDED_URI, X_ORIGINAL_URI, X_ORIGINAL_URL] {
         if let Some(target) = one(headers, &name)? {
             named.target(target)?;
             if name != X_FORWARDED_URI {
-                manner = Manner::Statuses;
+                style = VerdictStyle::Statuses;
             }
         }
     }
@@ -147,7 +135,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<Original, Malformed
     let mut parts = Request::new(()).into_parts().0;
     (parts.method, parts.uri, parts.version) = (method, Uri::from(target), Version::HTTP_11);
     parts.headers = headers;
-    Ok(Original { parts, scheme, manner })
+    Ok(OriginalRequest { parts, scheme, style })
 }
 
 /// The one value of a field.
@@ -227,13 +215,13 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
 ///
 /// # Errors
 /// [`Denial::BadRequest`].
-pub(crate) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
+pub(super) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
     let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
 }
 
 /// It may go on: who its caller is, in the very fields that an upstream of ours would get.
-pub(crate) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
+pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     outgoing::write_identity(response.headers_mut(), permit, write_csrf, proof);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -241,10 +229,10 @@ pub(crate) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> R
 }
 
 /// It may not. `login`: where its sender is to log in instead.
-pub(crate) fn refused(
+pub(super) fn refused(
     denial: &Denial,
     login: Option<HeaderValue>,
-    manner: Manner,
+    style: VerdictStyle,
     format: Format,
     id: &HeaderValue,
     method: &Method,
@@ -255,8 +243,8 @@ pub(crate) fn refused(
         // A refused gRPC call is answered with 200, which would be a grant here.
         Format::Json | Format::Grpc | Format::GrpcWeb => Format::Json,
     };
-    match (login, manner) {
-        (Some(location), Manner::Answers) => respond::see_other(location),
+    match (login, style) {
+        (Some(location), VerdictStyle::Answers) => respond::see_other(location),
         (login, _) => {
             let mut response = respond::refuse_with(denial, status(denial), format, id, method, ways);
             if let Some(location) = login {

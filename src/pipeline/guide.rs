@@ -1,6 +1,7 @@
 //! Chooses how a person continues after a refusal: by a redirect to the login page, or by links on the refusal page.
 
-use super::record::Record;
+use super::exchange::Exchange;
+use super::rejection::{DeadCookies, Guidance};
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
 use crate::authorize::Refusal;
@@ -11,41 +12,50 @@ use crate::respond::{Format, Ways, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Records how the person can continue, for the answer. Programs get the refusal only.
+/// Returns how the person can continue. Programs get the refusal only.
 #[cold]
-pub(crate) fn guide(policy: &Policy, route: &Route, head: &Head<'_>, refusal: &Refusal, record: &mut Record) {
-    if record.format() != Format::Html || !route.admission.sources.cookie {
-        return;
+pub(super) fn guide(
+    policy: &Policy,
+    exchange: &Exchange,
+    route: &Route,
+    head: &Head<'_>,
+    refusal: &Refusal,
+) -> Option<Guidance> {
+    if exchange.format != Format::Html || !route.admission.sources.cookie {
+        return None;
     }
     // Without cookies there is no login page.
-    let Some(terms) = policy.terms.as_deref().filter(|terms| terms.cookies.is_some()) else { return };
+    let terms = policy.terms.as_deref().filter(|terms| terms.cookies.is_some())?;
     let denial = &refusal.denial;
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
             // A user whose login is only too old would be redirected straight back.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
-            let Some(login) = login(terms, head, must_prove, record) else { return };
+            let login = login(terms, head, must_prove, exchange)?;
             if route.login_page && is_navigation {
                 // The gateway's own addresses consist of visible ASCII.
-                return HeaderValue::try_from(login).map(|login| record.send_to_login(login)).unwrap_or(());
+                let redirect = HeaderValue::try_from(login).ok();
+                return Some(Guidance { redirect, ..Guidance::default() });
             }
             let mut ways = Ways { login: Some(login), ..Ways::default() };
+            let mut deletes = None;
             if is_navigation && is_dead(denial) && is_of_cookie(policy, route, head) {
-                record.access_is_over();
+                deletes = Some(DeadCookies::Access);
                 ways.without_login = route.admission.access == Access::Optional;
             }
-            record.offer(ways);
+            Some(Guidance { ways, deletes, redirect: None })
         }
         StatusCode::FORBIDDEN => {
-            let Some((principal, Place::Cookie)) = &refusal.caller else { return };
+            let Some((principal, Place::Cookie)) = &refusal.caller else { return None };
             let name = principal.subject.to_string();
-            let page =
-                format!("{}{}", site(head, record).unwrap_or_default(), terms.path(Endpoint::LoginPage));
-            let login = login(terms, head, true, record);
-            record.offer(Ways { login, account: Some(Account { name, page }), ..Ways::default() });
+            let site = site(head, exchange).unwrap_or_default();
+            let page = format!("{site}{}", terms.path(Endpoint::LoginPage));
+            let login = login(terms, head, true, exchange);
+            let ways = Ways { login, account: Some(Account { name, page }), ..Ways::default() };
+            Some(Guidance { ways, ..Guidance::default() })
         }
-        _ => {}
+        _ => None,
     }
 }
 
@@ -74,7 +84,7 @@ fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
 }
 
 /// The address of the login page, including the way back. `must_prove`: require a password despite a session.
-fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, record: &Record) -> Option<String> {
+fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, exchange: &Exchange) -> Option<String> {
     let mut fields = Vec::new();
     let asked = match head.query {
         Some(query) => format!("{}?{query}", head.path),
@@ -90,14 +100,14 @@ fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, record: &Record) -> O
     }
     let question = if fields.is_empty() { "" } else { "?" };
     let page = terms.path(Endpoint::LoginPage);
-    Some(format!("{}{page}{question}{}", site(head, record)?, fields.join("&")))
+    Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
 /// The prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against the
 /// gateway (Traefik does).
-fn site(head: &Head<'_>, record: &Record) -> Option<String> {
-    match record.verdict() {
+fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
+    match exchange.verdict {
         None => Some(String::new()),
-        Some(_) => Some(format!("{}://{}", record.caller().scheme.as_str(), head.authority()?)),
+        Some(_) => Some(format!("{}://{}", exchange.caller.scheme.as_str(), head.authority()?)),
     }
 }

@@ -1,6 +1,5 @@
 //! Preflights of the authority's endpoints: a browser checks whether a script of another origin may call one.
 
-use super::record::Record;
 use crate::authority::Endpoint;
 use crate::policy::{Handler, Policy};
 use crate::respond::cors;
@@ -8,10 +7,10 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// Returns the answer to a preflight from a listed origin for an endpoint that scripts may use; `None` for any other
+/// Returns the route and the answer to a preflight from a listed origin for an endpoint that scripts may use; `None` for any other
 /// request, which is handled normally. The preflight reveals and changes nothing: the request itself is checked in
 /// full.
-pub(crate) fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -> Option<Response<Bytes>> {
+pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;
     let asked = Head {
@@ -26,14 +25,14 @@ pub(crate) fn preflight(policy: &Policy, head: &Head<'_>, record: &mut Record) -
     if !policy.routes[entry].handler.is_for_scripts() {
         return None;
     }
-    record.routed(entry);
-    Some(cors::preflight(&method, policy.trust.cookies().map(|names| &names.csrf_header)))
+    let answer = cors::preflight(&method, policy.trust.cookies().map(|names| &names.csrf_header));
+    Some((entry, answer))
 }
 
 impl Handler {
     /// Whether a script of a listed origin may read the answers: those of people's sessions and of public documents. The
     /// login page is for people alone, and services call the rest.
-    pub(crate) fn is_for_scripts(&self) -> bool {
+    pub(super) fn is_for_scripts(&self) -> bool {
         match self {
             Self::Forward(_) => false,
             Self::Answer(endpoint) => match endpoint {

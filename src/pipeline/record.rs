@@ -4,23 +4,18 @@
 //! field that could hold a token, a query or a header of the client's.
 
 use super::access_log::{self, Line};
-use super::forward_auth::{Manner, Original};
-use crate::authenticate::{Access, Principal, Refused, Sources, credential};
-use crate::authorize::{Permit, Refusal};
+use super::exchange::{Exchange, OriginalRequest};
+use crate::authenticate::Principal;
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind};
 use crate::limit::Standing;
 use crate::metrics::Outcome;
-use crate::peer::{Caller, Relayed};
-use crate::peer::{Connection, forwarded};
+use crate::peer::{Caller, Connection};
 use crate::plan::AccessLog;
-use crate::policy::{Handler, PinnedPolicy, Route};
-use crate::recent;
+use crate::policy::{Handler, PinnedPolicy};
 use crate::request_id::{RequestId, trace_id_of};
-use crate::respond::{Format, Ways, is_repeatable};
-use crate::route::{Head, Params};
 use crate::worker::Worker;
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -34,13 +29,12 @@ const CLIENT_LEFT: u16 = 499;
 
 /// The facts of one request, gathered as it goes.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(super) struct Record {
     worker: Rc<Worker>,
     policy: PinnedPolicy,
     connection: Rc<Connection>,
     now: Now,
     caller: Caller,
-    relayed: Option<Box<Relayed>>,
     id: RequestId,
     id_header: HeaderValue,
     traceparent: Option<HeaderValue>,
@@ -57,46 +51,30 @@ pub(crate) struct Record {
     notes: Notes,
     bytes_out: u64,
     complete: bool,
-    format: Format,
-    at_root: bool,
     broken: Option<ResponseErrorKind>,
-    to_login: Option<HeaderValue>,
-    ways: Option<Box<Ways>>,
-    session_over: bool,
-    access_over: bool,
-    verdict: Option<Manner>,
+    is_question: bool,
 }
 
 impl Record {
-    /// Begins with what the head says.
-    pub(crate) fn begin(
+    /// Begins the record of a request with its head.
+    pub(super) fn begin(
         worker: &Rc<Worker>,
         policy: PinnedPolicy,
         connection: &Rc<Connection>,
+        exchange: &Exchange,
         parts: &Parts,
     ) -> Self {
         connection.pulse.request_begins();
         worker.counters().requests_in_progress.add(1);
-        let (caller, relayed) =
-            forwarded::read(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
-        let id = worker.request_ids().next();
-        // From a trusted proxy its own name for the request is kept, so that one name leads through all logs.
-        let id_header = parts
-            .headers
-            .get(crate::forward::X_REQUEST_ID)
-            .filter(|value| caller.by_trusted_proxy && is_plain_id(value))
-            .cloned()
-            .unwrap_or_else(|| id.header());
         let logged = worker.plan().access != AccessLog::Off;
         Self {
             worker: worker.clone(),
             policy,
             connection: connection.clone(),
-            now: worker.now(),
-            caller,
-            relayed,
-            id,
-            id_header,
+            now: exchange.now,
+            caller: exchange.caller,
+            id: exchange.id,
+            id_header: exchange.id_header.clone(),
             traceparent: if logged { parts.headers.get(TRACEPARENT).cloned() } else { None },
             version: parts.version,
             method: parts.method.clone(),
@@ -115,45 +93,9 @@ impl Record {
             notes: Notes::default(),
             bytes_out: 0,
             complete: false,
-            format: Format::of(&parts.headers),
-            at_root: parts.uri.path() == "/",
             broken: None,
-            to_login: None,
-            ways: None,
-            session_over: false,
-            access_over: false,
-            verdict: None,
+            is_question: false,
         }
-    }
-
-    /// When the request was read: the time that all stages agree on.
-    pub(crate) fn now(&self) -> Now {
-        self.now
-    }
-
-    /// Who sent it.
-    pub(crate) fn caller(&self) -> Caller {
-        self.caller
-    }
-
-    /// The account that a trusted proxy gives of it.
-    pub(crate) fn relayed(&self) -> Option<&Relayed> {
-        self.relayed.as_deref()
-    }
-
-    /// The same, for the stage that forwards the request to keep.
-    pub(crate) fn take_relayed(&mut self) -> Option<Box<Relayed>> {
-        self.relayed.take()
-    }
-
-    /// Its name.
-    pub(crate) fn id(&self) -> RequestId {
-        self.id
-    }
-
-    /// Its name as a field value.
-    pub(crate) fn id_header(&self) -> &HeaderValue {
-        &self.id_header
     }
 
     /// The id of its trace, where that is another than its name: that of a client's `traceparent`, or the one that began
@@ -165,208 +107,67 @@ impl Record {
     }
 
     /// Where forwarding notes what came of it.
-    pub(crate) fn notes(&mut self) -> &mut Notes {
+    pub(super) fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
 
     /// The route that covers it.
-    pub(crate) fn routed(&mut self, route: usize) {
+    pub(super) fn routed(&mut self, route: usize) {
         self.route = Some(route);
     }
 
-    /// The route that covers it, once that is known.
-    pub(crate) fn route(&self) -> Option<usize> {
-        self.route
+    /// Records whose token verified.
+    pub(super) fn identified(&mut self, principal: Option<&Rc<Principal>>) {
+        self.principal = principal.cloned();
     }
 
-    /// It was permitted.
-    pub(crate) fn permitted(&mut self, permit: &Permit) {
-        self.principal = permit.principal().cloned();
+    /// Records the finer reason of a refusal, for the operator. The last one counts.
+    pub(super) fn explained(&mut self, detail: String) {
+        self.notes.detail = Some(detail);
     }
 
-    /// It was decided: kept for a while, so that another policy can be asked about it.
-    pub(crate) fn decided(
-        &self,
-        head: &Head<'_>,
-        route: Option<&Route>,
-        principal: Option<&Principal>,
-        denial: Option<&Denial>,
-    ) {
-        let Some(recorder) = self.worker.recorder().filter(|_| self.policy.front.keeps_decisions) else {
-            return;
-        };
-        // The authority's own endpoints are no policy's business, and the paths of some name a session.
-        if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
-            return;
-        }
-        if !recorder.wants(denial.is_some(), self.connection.tick()) {
-            return;
-        }
-        // A request of HTTP/1.0 that names no host is nothing that could be asked again.
-        let Some(host) = head.host.as_deref() else { return };
-        let credential = match (principal, route) {
-            (Some(_), _) => recent::Credential::Verified,
-            (None, Some(route)) if route.admission.access != Access::Public => match denial {
-                None | Some(Denial::MissingToken) => recent::Credential::None,
-                Some(_) => recent::Credential::Refused,
-            },
-            (None, route) => {
-                let usual = Sources::default();
-                let sources = route.map_or(&usual, |route| &route.admission.sources);
-                match credential::find(head, sources, self.policy.trust.cookies()) {
-                    Ok(None) => recent::Credential::None,
-                    Ok(Some(_)) | Err(_) => recent::Credential::Unexamined,
-                }
-            }
-        };
-        let decision = recent::Observed {
-            time: self.now.unix,
-            method: head.method.as_str(),
-            scheme: self.caller.scheme,
-            host,
-            path: &head.path,
-            client: self.caller.address,
-            credential,
-            principal,
-            claims: self.policy.trust.claims(),
-            route: route.map(|route| &*route.name),
-            code: denial.map(Denial::code),
-            shadow: denial.is_some() && route.is_some_and(|route| route.shadow.is_some()),
-        };
-        recorder.keep(self.now, &decision);
-    }
-
-    /// It was not: notes for the operator who was refused and what they lack.
-    pub(crate) fn not_permitted(&mut self, refusal: Refusal, route: &Route, params: &Params<'_>) -> Denial {
-        if let Some(why) = refusal.why(&route.rule, params, self.now) {
-            self.notes.detail = Some(why);
-        }
-        self.principal = refusal.caller.map(|(principal, _)| principal);
-        refusal.denial
-    }
-
-    /// Notes why a credential was refused.
-    pub(crate) fn noted(&mut self, refused: Refused) -> Denial {
-        self.notes.detail = refused.detail.map(String::from);
-        refused.denial
-    }
-
-    /// It would have been refused, were its route not in the shadow. The first such refusal is the one that counts.
-    pub(crate) fn shadowed(&mut self, denial: Denial) {
+    /// Records a refusal that is not enforced, since the route is in shadow mode. The first one counts.
+    pub(super) fn shadowed(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
             self.notes.detail = denial.finer().map(str::to_owned);
         }
         self.shadow.get_or_insert(denial);
     }
 
-    /// It asks for a verdict on another request.
-    pub(crate) fn verdict_asked(&mut self) {
-        self.verdict.get_or_insert(Manner::Statuses);
+    /// Records that another proxy asks for a verdict.
+    pub(super) fn asks_for_verdict(&mut self) {
+        self.is_question = true;
     }
 
-    /// It asks about this request, of which is told from here on: the operator looks for what the client sent.
-    pub(crate) fn asked_about(&mut self, original: &Original) {
-        self.verdict = Some(original.manner);
+    /// From here on the record describes the request that the proxy asks about, for which an operator will search.
+    pub(super) fn asked_about(&mut self, original: &OriginalRequest) {
+        self.is_question = true;
         self.route = None;
         self.caller.scheme = original.scheme;
-        // Its head names the client's own host.
-        self.relayed = None;
         self.method = original.parts.method.clone();
-        self.at_root = original.parts.uri.path() == "/";
         if self.target.is_some() {
             self.target = original.parts.uri.path_and_query().cloned();
             self.host = original.parts.headers.get(header::HOST).cloned();
         }
     }
 
-    /// How who asks for a verdict understands one; `None` for a request that is no such question.
-    pub(crate) fn verdict(&self) -> Option<Manner> {
-        self.verdict
-    }
-
-    /// It holds a field of this name that its proxy must not pass on.
-    pub(crate) fn passed_on(&mut self, name: &str) {
-        self.notes.detail = Some(format!(
-            "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
-             docs/forward-auth.md"
-        ));
-    }
-
-    /// It asks about a request to an endpoint of ours, which no other service is to get.
-    pub(crate) fn own_endpoint(&mut self) -> Denial {
-        self.notes.detail =
-            Some("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
-        Denial::NoRoute
-    }
-
-    /// The session that the client's cookies tell of is over.
-    pub(crate) fn session_is_over(&mut self) {
-        self.session_over = true;
-    }
-
-    /// Whether it is.
-    pub(crate) fn is_session_over(&self) -> bool {
-        self.session_over
-    }
-
-    /// The access token in the client's cookie is of no use any more.
-    pub(crate) fn access_is_over(&mut self) {
-        self.access_over = true;
-    }
-
-    /// Whether it is of none.
-    pub(crate) fn is_access_over(&self) -> bool {
-        self.access_over
-    }
-
-    /// The form in which the client can read a refusal.
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
-    /// A page that refuses the request leads on by these ways.
-    pub(crate) fn offer(&mut self, ways: Ways) {
-        self.ways = Some(Box::new(ways));
-    }
-
-    /// The ways by which the page that refuses the request leads on.
-    pub(crate) fn take_ways(&mut self) -> Ways {
-        let ways = self.ways.take().map(|ways| *ways).unwrap_or_default();
-        Ways { again: is_repeatable(&self.method), home: !self.at_root, ..ways }
-    }
-
-    /// A person is to log in, at this address.
-    pub(crate) fn send_to_login(&mut self, location: HeaderValue) {
-        self.to_login = Some(location);
-    }
-
-    /// Where the person who sent it logs in, if that is what they are to do.
-    pub(crate) fn take_login(&mut self) -> Option<HeaderValue> {
-        self.to_login.take()
-    }
-
     /// Its body is counted here.
-    pub(crate) fn metered(&mut self, meter: Option<Rc<Meter>>) {
-        self.meter = meter;
-    }
-
-    /// Whether the client may still be sending its body.
-    pub(crate) fn is_body_on_its_way(&self) -> bool {
-        self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
+    pub(super) fn metered(&mut self, meter: Rc<Meter>) {
+        self.meter = Some(meter);
     }
 
     /// The client did not read the answer, or not the last piece of it.
-    pub(crate) fn not_read(&mut self) {
+    pub(super) fn not_read(&mut self) {
         self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
     /// Its head, or the announced length of its body, is larger than the bound.
-    pub(crate) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
+    pub(super) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
             let bounds = front.head_bounds;
-            let bounds = if self.verdict.is_some() { bounds.of_question() } else { bounds };
+            let bounds = if self.is_question { bounds.of_question() } else { bounds };
             self.notes.detail = Some(bounds.excess(headers));
         } else if *denial == Denial::BodyTooLarge {
             // hyper read a number there, or it would have announced nothing.
@@ -378,14 +179,14 @@ impl Record {
     }
 
     /// A limit refused it.
-    pub(crate) fn limited(&mut self, standing: &Standing<'_>) {
+    pub(super) fn limited(&mut self, standing: &Standing<'_>) {
         if self.notes.detail.is_none() {
             self.notes.detail = standing.refused_by();
         }
     }
 
     /// It was refused.
-    pub(crate) fn refused(&mut self, denial: Denial) {
+    pub(super) fn refused(&mut self, denial: Denial) {
         // Of a body that grew too large on its way, the upstream's connection knows only that it ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
@@ -402,23 +203,23 @@ impl Record {
     }
 
     /// An answer of this status is on its way.
-    pub(crate) fn answered(&mut self, status: StatusCode) {
+    pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
     /// So many bytes of the answer's body were handed to the connection.
-    pub(crate) fn sent(&mut self, bytes: usize) {
+    pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
     }
 
     /// The upstream's answer broke off after its head.
-    pub(crate) fn cut(&mut self, cut: &ResponseError) {
-        self.notes.detail = Some(cut.to_string());
-        self.broken = Some(cut.kind());
+    pub(super) fn cut(&mut self, error: &ResponseError) {
+        self.notes.detail = Some(error.to_string());
+        self.broken = Some(error.kind());
     }
 
     /// The whole answer was handed to the client's connection.
-    pub(crate) fn completed(&mut self) {
+    pub(super) fn completed(&mut self) {
         self.complete = true;
     }
 
@@ -463,7 +264,7 @@ impl Record {
             micros,
             upstream_micros: self.notes.took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             complete: self.complete,
-            verdict_for: self.verdict.map(|_| self.connection.peer.address),
+            verdict_for: self.is_question.then_some(self.connection.peer.address),
         }
     }
 }
@@ -476,7 +277,7 @@ impl Drop for Record {
         let counters = worker.counters();
         match (self.route, &self.denial, self.status) {
             (Some(route), Some(denial), _) => self.count(route, Outcome::Refused(denial), micros),
-            (Some(route), None, Some(_)) if self.verdict.is_some() => {
+            (Some(route), None, Some(_)) if self.is_question => {
                 self.count(route, Outcome::Permitted, micros);
             }
             (Some(route), None, Some(status)) => self.count(route, Outcome::Forwarded(status), micros),
@@ -521,9 +322,4 @@ fn protocol(version: Version) -> &'static str {
 /// The host that an HTTP/2 request names in `:authority`, or one in absolute form.
 fn authority(parts: &Parts) -> Option<HeaderValue> {
     parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-}
-
-/// Whether a proxy's request id is short and of visible ASCII.
-fn is_plain_id(value: &HeaderValue) -> bool {
-    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }

@@ -1,0 +1,62 @@
+//! Keeps decisions for a while, so that another policy can be asked about them.
+
+use super::exchange::Exchange;
+use crate::authenticate::{Access, Principal, Sources, credential};
+use crate::denial::Denial;
+use crate::policy::{Handler, Policy, Route};
+use crate::recent;
+use crate::route::Head;
+use crate::worker::Worker;
+
+/// Keeps a decision, unless the policy keeps none or the core has kept enough of its kind lately.
+#[inline]
+pub(super) fn observe(
+    worker: &Worker,
+    policy: &Policy,
+    exchange: &Exchange,
+    head: &Head<'_>,
+    route: Option<&Route>,
+    principal: Option<&Principal>,
+    denial: Option<&Denial>,
+) {
+    let Some(recorder) = worker.recorder().filter(|_| policy.front.keeps_decisions) else { return };
+    // A policy does not decide about the authority's own endpoints, and some of their paths name a session.
+    if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
+        return;
+    }
+    if !recorder.wants(denial.is_some(), worker.tick()) {
+        return;
+    }
+    // A request of HTTP/1.0 that names no host cannot be asked about again.
+    let Some(host) = head.host.as_deref() else { return };
+    let credential = match (principal, route) {
+        (Some(_), _) => recent::Credential::Verified,
+        (None, Some(route)) if route.admission.access != Access::Public => match denial {
+            None | Some(Denial::MissingToken) => recent::Credential::None,
+            Some(_) => recent::Credential::Refused,
+        },
+        (None, route) => {
+            let usual = Sources::default();
+            let sources = route.map_or(&usual, |route| &route.admission.sources);
+            match credential::find(head, sources, policy.trust.cookies()) {
+                Ok(None) => recent::Credential::None,
+                Ok(Some(_)) | Err(_) => recent::Credential::Unexamined,
+            }
+        }
+    };
+    let decision = recent::Observed {
+        time: exchange.now.unix,
+        method: head.method.as_str(),
+        scheme: exchange.caller.scheme,
+        host,
+        path: &head.path,
+        client: exchange.caller.address,
+        credential,
+        principal,
+        claims: policy.trust.claims(),
+        route: route.map(|route| &*route.name),
+        code: denial.map(Denial::code),
+        shadow: denial.is_some() && route.is_some_and(|route| route.shadow.is_some()),
+    };
+    recorder.keep(exchange.now, &decision);
+}

@@ -1,0 +1,41 @@
+//! How far a request has come.
+
+use super::record::Record;
+use crate::authorize::Permit;
+use crate::forward::{Meter, RequestBody};
+use crate::limit::Standing;
+use crate::policy::Route;
+use crate::route::Found;
+use std::rc::Rc;
+
+/// The facts that an answer needs, whichever stage gives it.
+#[derive(Debug, Default)]
+pub(super) struct Progress<'p> {
+    /// The route, once it is found.
+    pub(super) route: Option<usize>,
+    /// How the request stands with its limits.
+    pub(super) standing: Standing<'p>,
+    /// Counts the body, once it is admitted.
+    pub(super) meter: Option<Rc<Meter>>,
+}
+
+impl Progress<'_> {
+    /// Notes the route here and in the record.
+    pub(super) fn routed(&mut self, route: usize, record: &mut Record) {
+        self.route = Some(route);
+        record.routed(route);
+    }
+
+    /// Whether the client may still be sending its body.
+    pub(super) fn is_body_on_its_way(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| !meter.is_ended())
+    }
+}
+
+/// A request that passed every check of its route.
+pub(super) struct Admitted<'p, 'h> {
+    pub(super) route: &'p Route,
+    pub(super) found: Found<'p, 'h, usize>,
+    pub(super) permit: Permit,
+    pub(super) body: RequestBody,
+}

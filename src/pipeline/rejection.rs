@@ -1,0 +1,102 @@
+//! A refused request on its way to its answer: the denial, and how a person may go on from there.
+
+use super::exchange::Exchange;
+use super::forward_auth;
+use super::progress::Progress;
+use super::record::Record;
+use crate::authority::{take_back, take_back_access};
+use crate::denial::Denial;
+use crate::policy::Policy;
+use crate::respond::compat::Heard;
+use crate::respond::{self, Ways};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response};
+
+/// Why a request is refused, and what its answer offers beside the reason.
+#[derive(Debug)]
+pub(super) struct Rejection {
+    denial: Denial,
+    guidance: Option<Box<Guidance>>,
+}
+
+/// How a person may go on after a refusal. Programs get the refusal alone.
+#[derive(Debug, Default)]
+pub(super) struct Guidance {
+    /// The address of the login page, to which the answer redirects instead of showing the refusal.
+    pub(super) redirect: Option<HeaderValue>,
+    /// The links of the refusal page.
+    pub(super) ways: Ways,
+    /// The cookies that the answer deletes.
+    pub(super) deletes: Option<DeadCookies>,
+}
+
+/// Cookies whose tokens can never be accepted again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeadCookies {
+    /// That of the access token.
+    Access,
+    /// All cookies of the session.
+    Session,
+}
+
+impl From<Denial> for Rejection {
+    fn from(denial: Denial) -> Self {
+        Self { denial, guidance: None }
+    }
+}
+
+impl Rejection {
+    /// Adds how a person may go on.
+    pub(super) fn guided(denial: Denial, guidance: Option<Guidance>) -> Self {
+        Self { denial, guidance: guidance.map(Box::new) }
+    }
+
+    /// Whether what is left of the request must never be read as the next one: its head or the framing of its body is
+    /// doubtful.
+    pub(super) fn is_of_framing(&self) -> bool {
+        matches!(
+            self.denial,
+            Denial::BadRequest(_) | Denial::HeadersTooLarge | Denial::BodyTooLarge | Denial::RequestTimeout
+        )
+    }
+
+    /// Answers in the form that the client reads, and records the refusal. `method` is that of the request as it was
+    /// sent.
+    #[cold]
+    pub(super) fn answer(
+        self,
+        policy: &Policy,
+        exchange: &Exchange,
+        compat: Option<&Heard>,
+        method: &Method,
+        progress: &Progress<'_>,
+        record: &mut Record,
+    ) -> Response<Bytes> {
+        let Self { denial, guidance } = self;
+        let Guidance { redirect, ways, deletes } = guidance.map(|guidance| *guidance).unwrap_or_default();
+        let ways = exchange.ways(ways);
+        let (format, id) = (exchange.format, &exchange.id_header);
+        let mut response = match (exchange.verdict, redirect) {
+            (Some(style), redirect) => {
+                forward_auth::refused(&denial, redirect, style, format, id, method, &ways)
+            }
+            (None, Some(location)) => respond::see_other(location),
+            (None, None) => compat
+                .and_then(|compat| compat.refuse(&denial, format, &policy.places(progress.route), method))
+                .unwrap_or_else(|| respond::refuse_with(&denial, denial.status(), format, id, method, &ways)),
+        };
+        if let Some(deletes) = deletes
+            && let Some(cookies) = policy.terms.as_ref().and_then(|terms| terms.cookies.as_ref())
+        {
+            match deletes {
+                DeadCookies::Session => take_back(response.headers_mut(), cookies),
+                DeadCookies::Access => take_back_access(response.headers_mut(), cookies),
+            }
+        }
+        if matches!(denial, Denial::RateLimited { .. }) {
+            record.limited(&progress.standing);
+        }
+        record.refused(denial);
+        response
+    }
+}
