@@ -5,7 +5,7 @@
 mod junit;
 mod tap;
 
-use super::{REFUSED, Shape, compiled, say};
+use super::{OutputFormat, REFUSED, compiled, print_line};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::keyring::Absent;
@@ -139,7 +139,7 @@ fn difference(mismatch: &Mismatch) -> String {
     text
 }
 
-pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
+pub(super) fn run(path: &Path, format: OutputFormat, options: &Options) -> ExitCode {
     let strict = options.strict;
     let report = match compiled(path, Absent::Pretend) {
         Ok(compiled) => {
@@ -158,10 +158,10 @@ pub(super) fn run(path: &Path, format: Shape, options: &Options) -> ExitCode {
         Err(found) => Report { path, strict, routes: None, found, waived: Vec::new(), tests: Vec::new() },
     };
     match format {
-        Shape::Json => say(&format!("{:#}", report.json())),
-        Shape::Junit => say(&junit::write(&report)),
-        Shape::Tap => say(&tap::write(&report)),
-        Shape::Text | Shape::Csv | Shape::Markdown => say(&report.text()),
+        OutputFormat::Json => print_line(&format!("{:#}", report.json())),
+        OutputFormat::Junit => print_line(&junit::write(&report)),
+        OutputFormat::Tap => print_line(&tap::write(&report)),
+        OutputFormat::Text | OutputFormat::Csv | OutputFormat::Markdown => print_line(&report.text()),
     }
     if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }
 }

@@ -1,6 +1,6 @@
 //! `portcullis config`: the policy as it is in effect, and what describes one.
 
-use super::{Format, REFUSED, complain, say};
+use super::{BasicFormat, REFUSED, print_error, print_line};
 use crate::config::effective::Effective;
 use crate::config::schema::schema;
 use crate::config::{self, Loaded};
@@ -23,19 +23,19 @@ pub(super) enum Command {
     Schema,
 }
 
-pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCode {
     let done = match command {
         Command::Diff(compared) => return super::diff::run(format, &compared),
         Command::Show { changed } => loaded(path).and_then(|loaded| show(&loaded, format, changed)),
         Command::Schema => {
-            say(&format!("{:#}", schema()));
+            print_line(&format!("{:#}", schema()));
             Ok(())
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(faults) => {
-            faults.iter().for_each(|fault| complain(fault));
+            faults.iter().for_each(|fault| print_error(fault));
             ExitCode::from(REFUSED)
         }
     }
@@ -46,11 +46,11 @@ fn loaded(path: &Path) -> Result<Loaded, Vec<String>> {
     config::load(path).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-fn show(loaded: &Loaded, format: Format, changed: bool) -> Result<(), Vec<String>> {
+fn show(loaded: &Loaded, format: BasicFormat, changed: bool) -> Result<(), Vec<String>> {
     let effective = Effective::of(loaded, !changed).map_err(|why| vec![why])?;
     match format {
-        Format::Text => say(effective.to_string().trim_end()),
-        Format::Json => say(&format!("{:#}", json!({ "keys": effective.entries }))),
+        BasicFormat::Text => print_line(effective.to_string().trim_end()),
+        BasicFormat::Json => print_line(&format!("{:#}", json!({ "keys": effective.entries }))),
     }
     Ok(())
 }

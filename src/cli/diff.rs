@@ -1,6 +1,6 @@
 //! `portcullis config diff OLD NEW`: who gains and who loses access, and which recent decisions would change.
 
-use super::{Format, REFUSED, USAGE, admin, complain, say};
+use super::{BasicFormat, REFUSED, USAGE, admin, print_error, print_line};
 use crate::config::{self, Loaded};
 use crate::diagnostic::Diagnostic;
 use crate::keyring::Absent;
@@ -39,23 +39,23 @@ pub(super) struct Compared {
     exit_code: bool,
 }
 
-pub(super) fn run(format: Format, compared: &Compared) -> ExitCode {
+pub(super) fn run(format: BasicFormat, compared: &Compared) -> ExitCode {
     if compared.decisions.as_ref().is_some_and(|from| from.starts_with("https://")) {
-        complain("--decisions: the admin listener speaks plain HTTP: http://ADDRESS:PORT/decisions");
+        print_error("--decisions: the admin listener speaks plain HTTP: http://ADDRESS:PORT/decisions");
         return ExitCode::from(USAGE);
     }
     let (old, new) = match (read(&compared.old), read(&compared.new)) {
         (Ok(old), Ok(new)) => (old, new),
         (old, new) => {
             let faults = [old.err(), new.err()];
-            faults.iter().flatten().flatten().for_each(|fault| complain(&fault.to_string()));
+            faults.iter().flatten().flatten().for_each(|fault| print_error(&fault.to_string()));
             return ExitCode::from(REFUSED);
         }
     };
     let replayed = match decisions(compared, &old.0) {
         Ok(lines) => lines.map(|lines| replay(&old.1, &new.1, &lines)),
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             return ExitCode::from(REFUSED);
         }
     };
@@ -63,26 +63,26 @@ pub(super) fn run(format: Format, compared: &Compared) -> ExitCode {
     match others(Written { file: &old.0, policy: &old.1 }, Written { file: &new.0, policy: &new.1 }) {
         Ok(others) => difference.others = others,
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             return ExitCode::from(REFUSED);
         }
     }
-    tell(format, &difference, replayed.as_ref());
+    print(format, &difference, replayed.as_ref());
     let changes = !difference.is_empty() || replayed.is_some_and(|replayed| replayed.would_change > 0);
     if changes && compared.exit_code { ExitCode::from(REFUSED) } else { ExitCode::SUCCESS }
 }
 
-fn tell(format: Format, difference: &Difference, replayed: Option<&Replay>) {
+fn print(format: BasicFormat, difference: &Difference, replayed: Option<&Replay>) {
     match format {
-        Format::Json => {
+        BasicFormat::Json => {
             let report =
                 json!({ "changes": !difference.is_empty(), "difference": difference, "decisions": replayed });
-            say(&format!("{report:#}"));
+            print_line(&format!("{report:#}"));
         }
-        Format::Text => {
-            say(difference.to_string().trim_end());
+        BasicFormat::Text => {
+            print_line(difference.to_string().trim_end());
             if let Some(replayed) = replayed {
-                say(replayed.to_string().trim_end());
+                print_line(replayed.to_string().trim_end());
             }
         }
     }
@@ -115,13 +115,13 @@ fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String
                 let address = address.ok_or_else(|| format!("{authority}: no address"))?;
                 answered(admin::get_at(address, path)).map(Some)
             }
-            None => kept(Path::new(from)).map(Some).map_err(|error| format!("{from}: {error}")),
+            None => read_decisions(Path::new(from)).map(Some).map_err(|error| format!("{from}: {error}")),
         },
     }
 }
 
 /// Decisions that were kept in a file.
-fn kept(file: &Path) -> std::io::Result<String> {
+fn read_decisions(file: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     if file.as_os_str() == "-" {
         std::io::stdin().lock().take(DECISIONS_MAX).read_to_string(&mut text)?;

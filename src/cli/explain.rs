@@ -1,6 +1,6 @@
 //! `portcullis explain`: what would become of a request, and why.
 
-use super::{Format, REFUSED, admin, compiled, complain, say};
+use super::{BasicFormat, REFUSED, admin, compiled, print_error, print_line};
 use crate::clock::Now;
 use crate::explain::{Explanation, explain};
 use crate::keyring::Absent;
@@ -48,11 +48,11 @@ pub(super) struct Request {
     time: Option<u64>,
 }
 
-pub(super) fn run(path: &Path, format: Format, request: &Request) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat, request: &Request) -> ExitCode {
     let question = match question(request) {
         Ok(question) => question,
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             return ExitCode::from(super::USAGE);
         }
     };
@@ -60,7 +60,7 @@ pub(super) fn run(path: &Path, format: Format, request: &Request) -> ExitCode {
         match live(path, request) {
             Ok(explanation) => explanation,
             Err(why) => {
-                complain(&why);
+                print_error(&why);
                 return ExitCode::from(REFUSED);
             }
         }
@@ -68,17 +68,17 @@ pub(super) fn run(path: &Path, format: Format, request: &Request) -> ExitCode {
         match compiled(path, Absent::Pretend) {
             Ok(compiled) => explain(&compiled.policy, &question),
             Err(faults) => {
-                faults.iter().for_each(|fault| complain(&fault.to_string()));
+                faults.iter().for_each(|fault| print_error(&fault.to_string()));
                 return ExitCode::from(REFUSED);
             }
         }
     };
     match format {
-        Format::Json => match serde_json::to_string_pretty(&explanation) {
-            Ok(text) => say(&text),
-            Err(error) => complain(&error.to_string()),
+        BasicFormat::Json => match serde_json::to_string_pretty(&explanation) {
+            Ok(text) => print_line(&text),
+            Err(error) => print_error(&error.to_string()),
         },
-        Format::Text => say(explanation.to_string().trim_end()),
+        BasicFormat::Text => print_line(explanation.to_string().trim_end()),
     }
     let reaches = explanation.shadow || explanation.outcome.passes();
     if reaches { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }

@@ -1,11 +1,11 @@
 //! `portcullis healthcheck`: for containers, which then need no shell and no curl.
 
-use super::{Format, REFUSED, admin, complain, say};
+use super::{BasicFormat, REFUSED, admin, print_error, print_line};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
 
-pub(super) fn run(path: &Path, format: Format) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat) -> ExitCode {
     let verdict = match admin::get(path, "/readyz") {
         Ok((200, _)) => Ok(()),
         Ok((status, body)) => {
@@ -15,12 +15,12 @@ pub(super) fn run(path: &Path, format: Format) -> ExitCode {
         Err(why) => Err(why),
     };
     match format {
-        Format::Json => {
-            say(&json!({ "ready": verdict.is_ok(), "detail": verdict.as_ref().err() }).to_string());
+        BasicFormat::Json => {
+            print_line(&json!({ "ready": verdict.is_ok(), "detail": verdict.as_ref().err() }).to_string());
         }
-        Format::Text => match &verdict {
-            Ok(()) => say("ready"),
-            Err(why) => complain(why),
+        BasicFormat::Text => match &verdict {
+            Ok(()) => print_line("ready"),
+            Err(why) => print_error(why),
         },
     }
     if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }

@@ -3,7 +3,7 @@
 //! The program contains the text of docs/findings.md, because the documentation may not be at hand where a finding is
 //! read.
 
-use super::{Format, USAGE, complain, say};
+use super::{BasicFormat, USAGE, print_error, print_line};
 use crate::config::place::nearest;
 use crate::policy::findings::{ALL, Kind, kind, paragraph};
 use clap::Args;
@@ -22,37 +22,39 @@ pub(super) struct Topic {
     topic: Vec<String>,
 }
 
-pub(super) fn run(format: Format, request: &Topic) -> ExitCode {
+pub(super) fn run(format: BasicFormat, request: &Topic) -> ExitCode {
     let mut program = super::program();
     let topic = request.topic.join(" ");
     let topic = topic.as_str();
     if topic == FINDINGS {
-        say(&list(format));
+        print_line(&list(format));
         return ExitCode::SUCCESS;
     }
     if let (Some(kind), Some(text)) = (kind(topic), paragraph(topic)) {
         match format {
-            Format::Text => say(&format!("{topic} ({})\n\n{text}", word(kind))),
-            Format::Json => say(&format!("{:#}", json!({ "id": topic, "kind": word(kind), "text": text }))),
+            BasicFormat::Text => print_line(&format!("{topic} ({})\n\n{text}", kind_name(kind))),
+            BasicFormat::Json => {
+                print_line(&format!("{:#}", json!({ "id": topic, "kind": kind_name(kind), "text": text })))
+            }
         }
         return ExitCode::SUCCESS;
     }
     program.build();
     let mut words = request.topic.iter();
     if let Some(command) = words.try_fold(&mut program, |command, word| command.find_subcommand_mut(word)) {
-        say(command.render_long_help().to_string().trim_end());
+        print_line(command.render_long_help().to_string().trim_end());
         return ExitCode::SUCCESS;
     }
     let mut known: Vec<&str> = ALL.iter().map(|(id, _)| *id).chain([FINDINGS]).collect();
     known.extend(program.get_subcommands().map(clap::Command::get_name));
     let near = nearest(topic, &known).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
-    complain(&format!(
+    print_error(&format!(
         "no finding and no command {topic:?}{near}; `portcullis help findings` lists all findings"
     ));
     ExitCode::from(USAGE)
 }
 
-const fn word(kind: Kind) -> &'static str {
+const fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Fault => "fault",
         Kind::Weakness => "weakness",
@@ -61,14 +63,14 @@ const fn word(kind: Kind) -> &'static str {
 }
 
 /// All ids by their kind.
-fn list(format: Format) -> String {
+fn list(format: BasicFormat) -> String {
     let of = |kind: Kind| ALL.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id);
     match format {
-        Format::Json => {
-            let all = ALL.map(|(id, kind)| json!({ "id": id, "kind": word(kind) }));
+        BasicFormat::Json => {
+            let all = ALL.map(|(id, kind)| json!({ "id": id, "kind": kind_name(kind) }));
             format!("{:#}", json!(all[..]))
         }
-        Format::Text => {
+        BasicFormat::Text => {
             let mut text = String::new();
             for (title, kind) in [
                 ("Faults (the policy is not served):", Kind::Fault),

@@ -1,6 +1,6 @@
 //! `portcullis init`: a policy to begin with, which loads and does what its own tests say.
 
-use super::{Format, REFUSED, USAGE, complain, say};
+use super::{BasicFormat, REFUSED, USAGE, print_error, print_line};
 use crate::config::load_text;
 use crate::diagnostic::Diagnostic;
 use crate::keyring::Absent;
@@ -27,32 +27,32 @@ pub(super) struct Request {
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(config: &Path, format: Format, request: &Request) -> ExitCode {
+pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> ExitCode {
     let path = request.output.as_deref().unwrap_or(config);
     let text = match starter(request.upstream.as_deref()) {
         Ok(text) => text,
         Err(faults) => {
-            faults.iter().for_each(|fault| complain(&format!("--upstream: {}", told(fault))));
+            faults.iter().for_each(|fault| print_error(&format!("--upstream: {}", describe(fault))));
             return ExitCode::from(USAGE);
         }
     };
     if path == Path::new("-") {
         match format {
-            Format::Text => say(text.trim_end()),
-            Format::Json => say(&json!({ "policy": text }).to_string()),
+            BasicFormat::Text => print_line(text.trim_end()),
+            BasicFormat::Json => print_line(&json!({ "policy": text }).to_string()),
         }
         return ExitCode::SUCCESS;
     }
     match write(path, &text) {
         Ok(()) => {
             match format {
-                Format::Text => say(&next(path)),
-                Format::Json => say(&json!({ "written": path }).to_string()),
+                BasicFormat::Text => print_line(&next(path)),
+                BasicFormat::Json => print_line(&json!({ "written": path }).to_string()),
             }
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain(&match error.kind() {
+            print_error(&match error.kind() {
                 io::ErrorKind::AlreadyExists => {
                     format!("{path:?} is there already, and is left as it is: --output FILE names another")
                 }
@@ -72,7 +72,7 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
 }
 
 /// A fault without its place: the file that it is in is not written.
-fn told(fault: &Diagnostic) -> String {
+fn describe(fault: &Diagnostic) -> String {
     let shown = fault.to_string();
     let before = format!("{}: fault: {}: ", fault.place, fault.key);
     shown.strip_prefix(&before).unwrap_or(&shown).to_owned()
@@ -89,8 +89,11 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// What to do with it.
 fn next(path: &Path) -> String {
-    let config =
-        if path == Path::new("gateway.toml") { String::new() } else { format!(" --config {}", word(path)) };
+    let config = if path == Path::new("gateway.toml") {
+        String::new()
+    } else {
+        format!(" --config {}", shell_word(path))
+    };
     let commands = [
         (format!("portcullis check --strict{config}"), "says whether it is good"),
         (
@@ -101,11 +104,11 @@ fn next(path: &Path) -> String {
     ];
     let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
     let commands = commands.iter().map(|(command, does)| format!("\n  {command:width$}   {does}"));
-    format!("{} is written. Next:{}", word(path), commands.collect::<String>())
+    format!("{} is written. Next:{}", shell_word(path), commands.collect::<String>())
 }
 
 /// A path as one word of a shell.
-fn word(path: &Path) -> String {
+fn shell_word(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@".contains(char);
     if path.chars().all(is_plain) { path } else { format!("'{}'", path.replace('\'', "'\\''")) }
@@ -121,7 +124,7 @@ mod tests {
         for (path, said) in
             [("a/b.toml", "a/b.toml"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("$(x)", "'$(x)'")]
         {
-            assert_eq!(word(Path::new(path)), said);
+            assert_eq!(shell_word(Path::new(path)), said);
         }
     }
 
@@ -138,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_writes_another_policy(url in "\\PC{0,30}|http://[a-z0-9\"'\\\\\\]\n=#.:@/-]{0,20}") {
-            // What is taken is one server of one upstream; what is not taken is told, and nothing is made of it.
+            // What is taken is one server of one upstream; what is not taken is describe, and nothing is made of it.
             if let Ok(text) = starter(Some(&url)) {
                 let file = |text: String| load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap().file;
                 let (mut ours, plain) = (file(text), file(starter(Some("http://a")).unwrap()));

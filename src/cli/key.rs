@@ -1,7 +1,7 @@
 //! `portcullis key`: make, change, take back and list the local authority's signing keys. A running gateway follows
 //! within a second, for the state folder is all that they share.
 
-use super::{Format, REFUSED, complain, load, say};
+use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
 use crate::clock::Now;
 use crate::keyring::{Absent, Begin, Keyring, Listed};
 use crate::policy::Compiled;
@@ -37,21 +37,7 @@ pub(super) enum Command {
     List,
 }
 
-/// Why it was refused.
-enum Failure {
-    /// It was told already.
-    Said(ExitCode),
-    /// It is told by the caller.
-    Because(String),
-}
-
-impl From<String> for Failure {
-    fn from(why: String) -> Self {
-        Self::Because(why)
-    }
-}
-
-pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCode {
     let result = match command {
         Command::Generate => generate(path, format),
         Command::Rotate { now } => rotate(path, format, if now { Begin::AtOnce } else { Begin::Published }),
@@ -59,18 +45,11 @@ pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
         Command::Revoke { id: None, .. } => revoke_all(path, format),
         Command::List => list(path, format),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said(code)) => code,
-        Err(Failure::Because(why)) => {
-            complain(&why);
-            ExitCode::from(REFUSED)
-        }
-    }
+    exit_code(result)
 }
 
 fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
-    let compiled = load(path, absent).map_err(Failure::Said)?;
+    let compiled = load(path, absent).map_err(Failure::Printed)?;
     let authority = compiled.policy.terms.ok_or_else(|| {
         format!(
             "{}: there is no [authority], so there are no signing keys: add [authority] with issuer and audience",
@@ -80,78 +59,78 @@ fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
     Ok(authority.keyring.clone())
 }
 
-fn generate(path: &Path, format: Format) -> Result<(), Failure> {
+fn generate(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     let made = keyring(path, Absent::Pretend)?.is_pretended();
     let keyring = keyring(path, Absent::Make)?;
     let key = keyring.signing(Now::read());
     match format {
-        Format::Json => {
+        BasicFormat::Json => {
             let report = json!({ "kid": key.id(), "algorithm": key.algorithm().as_str(), "made": made });
-            say(&report.to_string());
+            print_line(&report.to_string());
         }
-        Format::Text => {
-            say(key.id());
+        BasicFormat::Text => {
+            print_line(key.id());
             if !made {
-                complain("it was there already: portcullis key rotate makes another one");
+                print_error("it was there already: portcullis key rotate makes another one");
             }
         }
     }
     Ok(())
 }
 
-fn rotate(path: &Path, format: Format, begin: Begin) -> Result<(), Failure> {
+fn rotate(path: &Path, format: BasicFormat, begin: Begin) -> Result<(), Failure> {
     let rotated = keyring(path, Absent::Make)?.rotate(begin, Now::read())?;
     let from = Listed::time(rotated.signs_from);
     match format {
-        Format::Json => {
-            say(&json!({ "kid": rotated.id, "signs_from": from, "made": rotated.made }).to_string());
+        BasicFormat::Json => {
+            print_line(&json!({ "kid": rotated.id, "signs_from": from, "made": rotated.made }).to_string());
         }
-        Format::Text => {
-            say(&rotated.id);
+        BasicFormat::Text => {
+            print_line(&rotated.id);
             let made = if rotated.made { "made" } else { "it was made already" };
-            complain(&format!("{made}; it signs from {from}"));
+            print_error(&format!("{made}; it signs from {from}"));
         }
     }
     Ok(())
 }
 
-fn revoke(path: &Path, format: Format, id: &str) -> Result<(), Failure> {
+fn revoke(path: &Path, format: BasicFormat, id: &str) -> Result<(), Failure> {
     let replaced_by = keyring(path, Absent::Pretend)?.revoke(id, Now::read())?;
     match format {
-        Format::Json => say(&json!({ "kid": id, "replaced_by": replaced_by }).to_string()),
-        Format::Text => {
-            say(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
+        BasicFormat::Json => print_line(&json!({ "kid": id, "replaced_by": replaced_by }).to_string()),
+        BasicFormat::Text => {
+            print_line(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
             if let Some(new) = replaced_by {
-                say(&format!("{new} signs in its place"));
+                print_line(&format!("{new} signs in its place"));
             }
         }
     }
     Ok(())
 }
 
-fn revoke_all(path: &Path, format: Format) -> Result<(), Failure> {
+fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     let (revoked, new) = keyring(path, Absent::Pretend)?.revoke_all(Now::read())?;
     match format {
-        Format::Json => say(&json!({ "revoked": revoked, "replaced_by": new }).to_string()),
-        Format::Text => {
+        BasicFormat::Json => print_line(&json!({ "revoked": revoked, "replaced_by": new }).to_string()),
+        BasicFormat::Text => {
             for id in revoked {
-                say(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
+                print_line(&format!("{id} is revoked: running gateways refuse its tokens within a second"));
             }
-            say(&format!("{new} signs in their place"));
+            print_line(&format!("{new} signs in their place"));
         }
     }
     Ok(())
 }
 
-fn list(path: &Path, format: Format) -> Result<(), Failure> {
-    let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
+fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
+    let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
     // A key that was made only to look at the policy is none of the authority's.
     let keyring = compiled.policy.terms.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_pretended()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
     let ours = compiled.policy.terms.as_ref().map(|authority| authority.issuer.as_str());
     match format {
-        Format::Json => {
+        BasicFormat::Json => {
             let signing: Vec<_> = signing.iter().map(as_json).collect();
             let issuers: Vec<_> = others(&compiled, ours)
                 .map(|(issuer, keys)| {
@@ -162,20 +141,23 @@ fn list(path: &Path, format: Format) -> Result<(), Failure> {
                     json!({ "issuer": issuer, "keys": keys })
                 })
                 .collect();
-            say(&format!("{:#}", json!({ "authority": ours, "signing": signing, "issuers": issuers })));
+            print_line(&format!(
+                "{:#}",
+                json!({ "authority": ours, "signing": signing, "issuers": issuers })
+            ));
         }
-        Format::Text => {
+        BasicFormat::Text => {
             if let Some(ours) = ours {
-                say(&format!("{ours} (the local authority)"));
+                print_line(&format!("{ours} (the local authority)"));
                 if signing.is_empty() {
-                    say("  no key yet: one is made at first start, or by portcullis key generate");
+                    print_line("  no key yet: one is made at first start, or by portcullis key generate");
                 }
             }
-            signing.iter().for_each(|key| say(&as_text(key)));
+            signing.iter().for_each(|key| print_line(&as_text(key)));
             for (issuer, keys) in others(&compiled, ours) {
-                say(issuer);
+                print_line(issuer);
                 for (id, algorithm) in keys {
-                    say(&format!("  {}  {algorithm}", id.unwrap_or("(without kid)")));
+                    print_line(&format!("  {}  {algorithm}", id.unwrap_or("(without kid)")));
                 }
             }
         }

@@ -42,15 +42,15 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
     /// How results are printed.
-    #[arg(long, global = true, value_enum, default_value_t = Shape::Text)]
-    format: Shape,
+    #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text)]
+    format: OutputFormat,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+enum BasicFormat {
     /// For people.
     Text,
     /// For programs.
@@ -59,7 +59,7 @@ enum Format {
 
 /// How the results of this or that command are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Shape {
+enum OutputFormat {
     /// For people.
     Text,
     /// For programs.
@@ -74,12 +74,12 @@ enum Shape {
     Markdown,
 }
 
-impl Shape {
+impl OutputFormat {
     /// As every command can print.
-    const fn common(self) -> Option<Format> {
+    const fn common(self) -> Option<BasicFormat> {
         match self {
-            Self::Text => Some(Format::Text),
-            Self::Json => Some(Format::Json),
+            Self::Text => Some(BasicFormat::Text),
+            Self::Json => Some(BasicFormat::Json),
             Self::Junit | Self::Tap | Self::Csv | Self::Markdown => None,
         }
     }
@@ -126,7 +126,7 @@ fn program() -> clap::Command {
             _ => &["text", "json"],
         };
         let parser = PossibleValuesParser::new(shapes)
-            .map(|text| Shape::from_str(&text, false).expect("each of these words is a format"));
+            .map(|text| OutputFormat::from_str(&text, false).expect("each of these words is a format"));
         // A command's own argument with the same id replaces the global one.
         let format = Arg::new("format")
             .long("format")
@@ -140,6 +140,34 @@ fn program() -> clap::Command {
     })
 }
 
+/// Why a command ended without doing what it was asked to do.
+enum Failure {
+    /// It has been printed already.
+    Printed(ExitCode),
+    /// The command was refused or could not be carried out.
+    Refused(String),
+    /// The command was used wrongly.
+    Usage(String),
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Refused(message)
+    }
+}
+
+/// Prints the failure of a command, if there is one, and returns the exit code.
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    let (message, code) = match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Printed(code)) => return code,
+        Err(Failure::Refused(message)) => (message, REFUSED),
+        Err(Failure::Usage(message)) => (message, USAGE),
+    };
+    print_error(&message);
+    ExitCode::from(code)
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // clap prints its own message and exits with 2 on wrong usage, with 0 for --help and --version.
@@ -150,10 +178,14 @@ pub fn main() -> ExitCode {
     let format = match (shape.common(), &command) {
         (Some(format), _) => format,
         // They are told the shape itself.
-        (None, Command::Check(_)) if matches!(shape, Shape::Junit | Shape::Tap) => Format::Text,
-        (None, Command::Routes(_)) if matches!(shape, Shape::Csv | Shape::Markdown) => Format::Text,
+        (None, Command::Check(_)) if matches!(shape, OutputFormat::Junit | OutputFormat::Tap) => {
+            BasicFormat::Text
+        }
+        (None, Command::Routes(_)) if matches!(shape, OutputFormat::Csv | OutputFormat::Markdown) => {
+            BasicFormat::Text
+        }
         (None, _) => {
-            complain(
+            print_error(
                 "--format: this command prints text or json; `check` prints junit and tap too, `routes` csv and markdown",
             );
             return ExitCode::from(USAGE);
@@ -176,23 +208,23 @@ pub fn main() -> ExitCode {
 
 /// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
 fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_complain(compiled(path, absent))
+    or_print_faults(compiled(path, absent))
 }
 
 /// Loads a policy whose own tests are to pass before it is served.
-fn load_tried(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_complain(compiled(path, absent).and_then(|compiled| review::run_tests(compiled, Now::read())))
+fn load_and_test(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
+    or_print_faults(compiled(path, absent).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
 
-fn or_complain(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {
+fn or_print_faults(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {
     match compiled {
         Ok(compiled) => Ok(compiled),
         Err(faults) => {
             for fault in &faults {
-                complain(&fault.to_string());
+                print_error(&fault.to_string());
             }
             let count = Diagnostic::count(&faults, Severity::Fault);
-            complain(&format!("{count} fault{}: nothing is served", if count == 1 { "" } else { "s" }));
+            print_error(&format!("{count} fault{}: nothing is served", if count == 1 { "" } else { "s" }));
             Err(ExitCode::from(REFUSED))
         }
     }
@@ -203,11 +235,11 @@ fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
 }
 
 /// Prints a line for whoever started the command. A closed pipe is no reason to stop.
-fn say(text: &str) {
+fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// Prints a line about what is wrong.
-fn complain(text: &str) {
+fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

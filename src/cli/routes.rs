@@ -2,7 +2,7 @@
 
 mod table;
 
-use super::{REFUSED, Shape, compiled, complain, say};
+use super::{OutputFormat, REFUSED, compiled, print_error, print_line};
 use crate::keyring::Absent;
 use crate::policy::Policy;
 use crate::review::listing::{Listed, listing};
@@ -21,11 +21,11 @@ pub(super) struct Request {
     matrix: bool,
 }
 
-pub(super) fn run(path: &Path, format: Shape, request: &Request) -> ExitCode {
+pub(super) fn run(path: &Path, format: OutputFormat, request: &Request) -> ExitCode {
     let policy = match compiled(path, Absent::Pretend) {
         Ok(compiled) => compiled.policy,
         Err(faults) => {
-            faults.iter().for_each(|fault| complain(&fault.to_string()));
+            faults.iter().for_each(|fault| print_error(&fault.to_string()));
             return ExitCode::from(REFUSED);
         }
     };
@@ -33,20 +33,24 @@ pub(super) fn run(path: &Path, format: Shape, request: &Request) -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&why);
+            print_error(&why);
             ExitCode::from(super::USAGE)
         }
     }
 }
 
-fn print_listing(policy: &Policy, format: Shape) -> Result<(), String> {
+fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
     let listed = listing(policy);
     match format {
-        Shape::Json => {
-            say(&format!("{:#}", json!({ "routes": listed })));
+        OutputFormat::Json => {
+            print_line(&format!("{:#}", json!({ "routes": listed })));
             Ok(())
         }
-        Shape::Text | Shape::Csv | Shape::Markdown | Shape::Junit | Shape::Tap => {
+        OutputFormat::Text
+        | OutputFormat::Csv
+        | OutputFormat::Markdown
+        | OutputFormat::Junit
+        | OutputFormat::Tap => {
             let mut table = Table::of([
                 "host", "path", "methods", "route", "access", "asks", "limits", "upstream", "mode",
             ]);
@@ -72,10 +76,10 @@ fn print_listing(policy: &Policy, format: Shape) -> Result<(), String> {
     }
 }
 
-fn print_matrix(policy: &Policy, format: Shape) -> Result<(), String> {
+fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
     let Matrix { columns, rows, left_out } = &matrix(policy);
-    if format == Shape::Json {
-        say(&format!("{:#}", json!({ "columns": columns, "rows": rows, "left_out": left_out })));
+    if format == OutputFormat::Json {
+        print_line(&format!("{:#}", json!({ "columns": columns, "rows": rows, "left_out": left_out })));
         return Ok(());
     }
     let names = columns.iter().map(ToString::to_string);
@@ -89,8 +93,12 @@ fn print_matrix(policy: &Policy, format: Shape) -> Result<(), String> {
         // For programs one method a row; people read them together.
         let methods = match format {
             _ if row.methods.is_empty() => vec!["any".to_owned()],
-            Shape::Csv => row.methods.clone(),
-            Shape::Text | Shape::Json | Shape::Markdown | Shape::Junit | Shape::Tap => {
+            OutputFormat::Csv => row.methods.clone(),
+            OutputFormat::Text
+            | OutputFormat::Json
+            | OutputFormat::Markdown
+            | OutputFormat::Junit
+            | OutputFormat::Tap => {
                 vec![row.methods.join(" ")]
             }
         };
@@ -103,22 +111,22 @@ fn print_matrix(policy: &Policy, format: Shape) -> Result<(), String> {
     let LeftOut { roles, rows } = *left_out;
     if roles > 0 || rows > 0 {
         // Beside the table, which may be read by a program.
-        complain(&format!(
+        print_error(&format!(
             "not all fits into the table: {roles} roles and {rows} rows of routes are left out"
         ));
     }
     Ok(())
 }
 
-fn print_table(table: &Table, format: Shape) -> Result<(), String> {
+fn print_table(table: &Table, format: OutputFormat) -> Result<(), String> {
     let text = match format {
-        Shape::Text => table.text(),
-        Shape::Csv => table.csv(),
-        Shape::Markdown => table.markdown(),
-        Shape::Json | Shape::Junit | Shape::Tap => {
+        OutputFormat::Text => table.text(),
+        OutputFormat::Csv => table.csv(),
+        OutputFormat::Markdown => table.markdown(),
+        OutputFormat::Json | OutputFormat::Junit | OutputFormat::Tap => {
             return Err("--format: text, json, csv or markdown".to_owned());
         }
     };
-    say(text.trim_end());
+    print_line(text.trim_end());
     Ok(())
 }

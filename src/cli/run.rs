@@ -1,6 +1,6 @@
 //! `portcullis run`: start, tell what is served where, wait for a signal, drain, end.
 
-use super::{REFUSED, complain, limits, load_tried};
+use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
 use crate::accept::{Entry, Gateway, Sockets};
 use crate::authority::Authority;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> ExitCode {
     let read = Now::read();
-    let compiled = match load_tried(path, Absent::Make) {
+    let compiled = match load_and_test(path, Absent::Make) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
@@ -33,7 +33,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     let journal = match Journal::start(style, plan.level, Box::new(std::io::stdout())) {
         Ok(journal) => journal,
         Err(error) => {
-            complain(&format!("cannot start: {error}"));
+            print_error(&format!("cannot start: {error}"));
             return ExitCode::from(REFUSED);
         }
     };
@@ -43,7 +43,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             match style {
                 // Programs that read the log need this too.
                 Style::Json => journal.event(Level::Error, "cannot start", &[("why", &why)]),
-                Style::Human => complain(&why),
+                Style::Human => print_error(&why),
             }
             journal.close();
             ExitCode::from(REFUSED)
@@ -73,7 +73,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     worker_plan.connections_max = limits::connections(plan.worker.connections_max, files);
     let bound = bind_all(&plan)?;
     if worker_plan.connections_max < plan.worker.connections_max {
-        tell_of_open_files(journal, plan.worker.connections_max, worker_plan.connections_max, files);
+        log_open_file_limit(journal, plan.worker.connections_max, worker_plan.connections_max, files);
     }
     policy.authority = match &policy.terms {
         Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
@@ -138,7 +138,7 @@ fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
 
 /// Logs that the gateway accepts fewer connections than the policy says: as a warning only if an operator chose the
 /// number.
-fn tell_of_open_files(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
+fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
     let level = if asked == BoundsSection::default().connections { Level::Info } else { Level::Warn };
     journal.event_with(
         level,

@@ -1,6 +1,6 @@
 //! `portcullis token`: make tokens for tests and load, look into tokens.
 
-use super::{Format, REFUSED, complain, load, say};
+use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
 use crate::authenticate::{Refused, verify};
 use crate::authority::{AccessClaims, mint, put_on_record};
 use crate::clock::Now;
@@ -58,32 +58,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<crate::config::units::Duration>().map(Into::into).map_err(|error| error.to_string())
 }
 
-pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCode {
     let result = match command {
         Command::Mint(wanted) => make(path, format, wanted),
         Command::Inspect { token } => inspect(path, format, &token),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said(code)) => code,
-        Err(Failure::Because(why)) => {
-            complain(&why);
-            ExitCode::from(REFUSED)
-        }
-    }
+    exit_code(result)
 }
 
-enum Failure {
-    /// It was told already.
-    Said(ExitCode),
-    /// It is told by the caller.
-    Because(String),
-}
-
-fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
-    let compiled = load(path, Absent::Make).map_err(Failure::Said)?;
+fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
+    let compiled = load(path, Absent::Make).map_err(Failure::Printed)?;
     let terms = compiled.policy.terms.ok_or_else(|| {
-        Failure::Because(format!(
+        Failure::Refused(format!(
             "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
             path.display()
         ))
@@ -91,18 +77,18 @@ fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
     let now = Now::read();
     let expires_in = wanted.expires_in.unwrap_or(terms.access_expires);
     if expires_in > terms.access_expires {
-        complain(
+        print_error(
             "note: longer than [authority] access_expires: the token expires with its signing key; use it for tests and load only",
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Because(format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
     let generation = runtime.block_on(async {
         // The policy has already resolved the path relative to its folder.
         let store = Store::open(&terms.store.0, Path::new("")).await.map_err(|error| error.to_string());
         put_on_record(&store?, &wanted.sub, expires_in, now).await
     });
-    let generation = generation.map_err(|why| Failure::Because(format!("[authority] store: {why}")))?;
+    let generation = generation.map_err(|why| Failure::Refused(format!("[authority] store: {why}")))?;
     let claims = AccessClaims {
         issuer: terms.issuer.clone(),
         audience: terms.audience.clone(),
@@ -119,31 +105,33 @@ fn make(path: &Path, format: Format, wanted: Mint) -> Result<(), Failure> {
         compat: terms.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
     };
-    let token = mint(&terms.keyring, claims, now).map_err(Failure::Because)?;
+    let token = mint(&terms.keyring, claims, now).map_err(Failure::Refused)?;
     match format {
-        Format::Text => say(&token),
-        Format::Json => say(&json!({ "access_token": token, "token_type": "Bearer" }).to_string()),
+        BasicFormat::Text => print_line(&token),
+        BasicFormat::Json => {
+            print_line(&json!({ "access_token": token, "token_type": "Bearer" }).to_string())
+        }
     }
     Ok(())
 }
 
-fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
+fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure> {
     let mut read = String::new();
     let token = if token == "-" {
         std::io::stdin()
             .take(64 * 1024)
             .read_to_string(&mut read)
-            .map_err(|error| Failure::Because(format!("standard input: {error}")))?;
+            .map_err(|error| Failure::Refused(format!("standard input: {error}")))?;
         read.trim()
     } else {
         token
     };
-    let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
+    let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
     let verdict = verify(token, &compiled.policy.trust, Now::read());
     let mut parts = token.split('.').map(part);
     let (header, claims) = (parts.next().flatten(), parts.next().flatten());
     match format {
-        Format::Json => {
+        BasicFormat::Json => {
             let report = json!({
                 "header": header,
                 "claims": claims,
@@ -152,22 +140,22 @@ fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
                 "detail": verdict.as_ref().err().map(|refused| refused.denial.detail()),
                 "reason": verdict.as_ref().err().and_then(Refused::words),
             });
-            say(&format!("{report:#}"));
+            print_line(&format!("{report:#}"));
         }
-        Format::Text => {
+        BasicFormat::Text => {
             let shown = |value: &Option<Value>| {
                 value.as_ref().map_or_else(|| "cannot be read".to_owned(), |value| format!("{value:#}"))
             };
-            say(&format!("header: {}", shown(&header)));
-            say(&format!("claims: {}", shown(&claims)));
+            print_line(&format!("header: {}", shown(&header)));
+            print_line(&format!("claims: {}", shown(&claims)));
             match &verdict {
                 Ok(principal) => {
-                    say(&format!("accepted: issued by {} for {}", principal.issuer, principal.subject))
+                    print_line(&format!("accepted: issued by {} for {}", principal.issuer, principal.subject))
                 }
                 Err(refused) => {
-                    say(&format!("refused: {}: {}", refused.denial.code(), refused.denial.detail()));
+                    print_line(&format!("refused: {}: {}", refused.denial.code(), refused.denial.detail()));
                     if let Some(words) = refused.words() {
-                        say(&format!("because: {words}"));
+                        print_line(&format!("because: {words}"));
                     }
                 }
             }
@@ -175,7 +163,7 @@ fn inspect(path: &Path, format: Format, token: &str) -> Result<(), Failure> {
     }
     match verdict {
         Ok(_) => Ok(()),
-        Err(_) => Err(Failure::Said(ExitCode::from(REFUSED))),
+        Err(_) => Err(Failure::Printed(ExitCode::from(REFUSED))),
     }
 }
 

@@ -7,7 +7,7 @@ mod listing;
 mod password;
 mod row;
 
-use super::{Format, REFUSED, complain, load, say};
+use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
 use crate::authority::{Terms, UserName, hash_password};
 use crate::clock::Now;
 use crate::keyring::Absent;
@@ -18,9 +18,6 @@ use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-
-/// The command cannot be meant so.
-const WRONG_USAGE: u8 = 2;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -93,42 +90,15 @@ pub(super) enum Command {
     Import(import::Arguments),
 }
 
-/// Why a command ended without doing all of what it was to do.
-enum Failure {
-    /// It was told already.
-    Said(ExitCode),
-    /// It was refused.
-    Because(String),
-    /// It was not meant so.
-    Usage(String),
-}
-
-impl From<String> for Failure {
-    fn from(why: String) -> Self {
-        Self::Because(why)
-    }
-}
-
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::Because(format!("[authority] store: {error}"))
+        Self::Refused(format!("[authority] store: {error}"))
     }
 }
 
-pub(super) fn run(path: &Path, format: Format, command: Command) -> ExitCode {
+pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCode {
     let result = Accounts::open(path, format).and_then(|accounts| accounts.run(command));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Said(code)) => code,
-        Err(Failure::Because(why)) => {
-            complain(&why);
-            ExitCode::from(REFUSED)
-        }
-        Err(Failure::Usage(why)) => {
-            complain(&why);
-            ExitCode::from(WRONG_USAGE)
-        }
-    }
+    exit_code(result)
 }
 
 /// The accounts of the authority that a policy describes.
@@ -136,12 +106,12 @@ struct Accounts {
     runtime: tokio::runtime::Runtime,
     store: Store,
     terms: Arc<Terms>,
-    format: Format,
+    format: BasicFormat,
 }
 
 impl Accounts {
-    fn open(path: &Path, format: Format) -> Result<Self, Failure> {
-        let compiled = load(path, Absent::Pretend).map_err(Failure::Said)?;
+    fn open(path: &Path, format: BasicFormat) -> Result<Self, Failure> {
+        let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
         let terms = compiled.policy.terms.ok_or_else(|| {
             format!(
                 "{}: there is no [authority], so there are no accounts: add [authority] with issuer and audience",
@@ -171,7 +141,7 @@ impl Accounts {
                 row::check_roles(&roles)?;
                 let change = AccountChange { roles: Some(roles), ..AccountChange::default() };
                 let account = self.change(&name, &change)?;
-                self.tell(&account, &format!("has the roles: {}", listed(&account.roles)));
+                self.print(&account, &format!("has the roles: {}", listed(&account.roles)));
                 Ok(())
             }
             Command::SetPassword { name, password_stdin } => self.set_password(&name, password_stdin),
@@ -218,8 +188,8 @@ impl Accounts {
             Some(Added::IdRetired) => return Err(retired(&id).into()),
         }
         match self.format {
-            Format::Json => say(&json!({ "id": id, "name": name.as_str() }).to_string()),
-            Format::Text => say(&format!("{name} is added")),
+            BasicFormat::Json => print_line(&json!({ "id": id, "name": name.as_str() }).to_string()),
+            BasicFormat::Text => print_line(&format!("{name} is added")),
         }
         Ok(())
     }
@@ -240,7 +210,7 @@ impl Accounts {
         let change =
             AccountChange { password: Some(password), end_sessions: true, ..AccountChange::default() };
         let account = self.change(name, &change)?;
-        self.tell(&account, "has a new password; its sessions have ended");
+        self.print(&account, "has a new password; its sessions have ended");
         Ok(())
     }
 
@@ -248,7 +218,7 @@ impl Accounts {
         let change =
             AccountChange { disabled: Some(disabled), end_sessions: disabled, ..AccountChange::default() };
         let account = self.change(name, &change)?;
-        self.tell(&account, if disabled { "is disabled; its sessions have ended" } else { "is enabled" });
+        self.print(&account, if disabled { "is disabled; its sessions have ended" } else { "is enabled" });
         Ok(())
     }
 
@@ -260,7 +230,7 @@ impl Accounts {
                 let why = format!("{name} would be removed for good: say --yes, as there is nobody to ask");
                 return Err(Failure::Usage(why));
             }
-            complain(&format!("Remove {name} (id {}) for good? Type the name to confirm:", account.id));
+            print_error(&format!("Remove {name} (id {}) for good? Type the name to confirm:", account.id));
             let mut answer = String::new();
             let read = std::io::stdin().lock().read_line(&mut answer);
             if read.is_err() || !UserName::parse(answer.trim()).is_ok_and(|answer| answer == name) {
@@ -269,7 +239,7 @@ impl Accounts {
         }
         let removed = self.runtime.block_on(self.store.remove(name.as_str(), millis()))?;
         let (account, _) = removed.ok_or_else(|| unknown(&name))?;
-        self.tell(&account, "is removed; its id will not be used again");
+        self.print(&account, "is removed; its id will not be used again");
         Ok(())
     }
 
@@ -288,10 +258,10 @@ impl Accounts {
         UserName::parse(text).map_err(|fault| format!("{text:?} is not a user name: {fault}").into())
     }
 
-    fn tell(&self, account: &Account, what: &str) {
+    fn print(&self, account: &Account, what: &str) {
         match self.format {
-            Format::Json => say(&listing::as_json(account).to_string()),
-            Format::Text => say(&format!("{} {what}", account.name)),
+            BasicFormat::Json => print_line(&listing::as_json(account).to_string()),
+            BasicFormat::Text => print_line(&format!("{} {what}", account.name)),
         }
     }
 }

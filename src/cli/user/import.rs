@@ -4,8 +4,8 @@
 mod lines;
 mod progress;
 
-use super::row::{Columns, Row, Secret};
-use super::{Accounts, Failure, Format, REFUSED, millis, retired, say};
+use super::row::{Columns, ImportedPassword, Row};
+use super::{Accounts, BasicFormat, Failure, REFUSED, millis, print_line, retired};
 use crate::authority::{hash_password, password_hash};
 use crate::store::{Account, AccountChange, Added, NewAccount, PasswordHash};
 use clap::ValueEnum;
@@ -89,9 +89,9 @@ pub(super) fn import(accounts: &Accounts, arguments: &Arguments) -> Result<(), F
     }
     let ended = import.all(lines, &columns);
     import.progress.finish();
-    import.tell(accounts.format);
+    import.print_summary(accounts.format);
     ended?;
-    if import.summary.faulty > 0 { Err(Failure::Said(ExitCode::from(REFUSED))) } else { Ok(()) }
+    if import.summary.faulty > 0 { Err(Failure::Printed(ExitCode::from(REFUSED))) } else { Ok(()) }
 }
 
 struct Import<'a> {
@@ -167,7 +167,7 @@ impl Import<'_> {
             if holder.is_some() {
                 self.fault(number, &format!("another account has the id \"{id}\""));
             } else if self.would_be.insert(name.to_owned()) {
-                self.count_added(matches!(row.secret, Secret::None));
+                self.count_added(matches!(row.secret, ImportedPassword::None));
             } else {
                 self.summary.skipped += 1;
             }
@@ -200,7 +200,7 @@ impl Import<'_> {
             password: None,
             end_sessions: row.disabled == Some(true) && !account.disabled,
         };
-        let gets_password = account.password.is_empty() && !matches!(row.secret, Secret::None);
+        let gets_password = account.password.is_empty() && !matches!(row.secret, ImportedPassword::None);
         let same = change.roles.is_none()
             && change.scopes.is_none()
             && change.attributes.is_none()
@@ -226,15 +226,17 @@ impl Import<'_> {
         self.progress.note(&format!("line {number}: {why}"));
     }
 
-    fn tell(&self, format: Format) {
+    fn print_summary(&self, format: BasicFormat) {
         let Summary { added, updated, unchanged, skipped, faulty, without_password } = self.summary;
         match format {
-            Format::Json => say(&json!({
-                "dry_run": self.dry_run, "added": added, "updated": updated, "unchanged": unchanged,
-                "skipped": skipped, "faulty": faulty, "without_password": without_password,
-            })
-            .to_string()),
-            Format::Text => {
+            BasicFormat::Json => print_line(
+                &json!({
+                    "dry_run": self.dry_run, "added": added, "updated": updated, "unchanged": unchanged,
+                    "skipped": skipped, "faulty": faulty, "without_password": without_password,
+                })
+                .to_string(),
+            ),
+            BasicFormat::Text => {
                 let mut text = format!("{added} added");
                 for (count, what) in [
                     (without_password, "of them without a password"),
@@ -250,7 +252,7 @@ impl Import<'_> {
                 if self.dry_run {
                     text.push_str(" (a dry run: nothing is changed)");
                 }
-                say(&text);
+                print_line(&text);
             }
         }
     }
@@ -271,7 +273,7 @@ fn new_account(row: Row, password: PasswordHash) -> NewAccount {
 /// What is stored of the passwords of lines. Those that are not hashed yet are, on all cores, at the lowest priority: a
 /// gateway may be running beside this.
 fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
-    let plain = rows.iter().filter(|(_, row)| matches!(row.secret, Secret::Plain(_))).count();
+    let plain = rows.iter().filter(|(_, row)| matches!(row.secret, ImportedPassword::Plain(_))).count();
     let next = AtomicUsize::new(0);
     let work = || {
         let _ = rustix::process::setpriority_process(None, 19);
@@ -279,7 +281,7 @@ fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some((_, row)) = rows.get(at) else { return Ok(done) };
-            if let Secret::Plain(password) = &row.secret {
+            if let ImportedPassword::Plain(password) = &row.secret {
                 done.push((at, hash_password(password)?));
             }
         }
@@ -287,8 +289,8 @@ fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
     let mut hashes: Vec<PasswordHash> = rows
         .iter()
         .map(|(_, row)| match &row.secret {
-            Secret::None | Secret::Plain(_) => PasswordHash::default(),
-            Secret::Hash(hash) => password_hash(hash.clone()),
+            ImportedPassword::None | ImportedPassword::Plain(_) => PasswordHash::default(),
+            ImportedPassword::Hash(hash) => password_hash(hash.clone()),
         })
         .collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(plain);

@@ -1,6 +1,6 @@
 //! `portcullis user list`: what is known of accounts, except what their passwords hash to.
 
-use super::{Accounts, Failure, Format, listed, say};
+use super::{Accounts, BasicFormat, Failure, listed, print_line};
 use crate::authority::scheme;
 use crate::keyring::Listed;
 use crate::store::Account;
@@ -18,14 +18,14 @@ pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
         let Some(last) = page.last() else { break };
         after.clone_from(&last.name);
         match accounts.format {
-            Format::Json => page.iter().enumerate().for_each(|(at, account)| {
+            BasicFormat::Json => page.iter().enumerate().for_each(|(at, account)| {
                 let before = if count == 0 && at == 0 { "[\n" } else { ",\n" };
                 let _ = std::io::Write::write_all(
                     &mut std::io::stdout().lock(),
                     format!("{before}{}", as_json(account)).as_bytes(),
                 );
             }),
-            Format::Text => {
+            BasicFormat::Text => {
                 let mut rows: Vec<[String; 4]> = page.iter().map(as_row).collect();
                 if count == 0 {
                     rows.insert(0, ["NAME", "ID", "ROLES", "STATE"].map(str::to_owned));
@@ -37,17 +37,17 @@ pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
                 }
                 let [name, id, roles] = widths;
                 for [a, b, c, state] in rows {
-                    say(format!("{a:name$}  {b:id$}  {c:roles$}  {state}").trim_end());
+                    print_line(format!("{a:name$}  {b:id$}  {c:roles$}  {state}").trim_end());
                 }
             }
         }
         count += page.len();
     }
     match accounts.format {
-        Format::Json if count == 0 => say("[]"),
-        Format::Json => say("\n]"),
-        Format::Text if count == 0 => say("no accounts: portcullis user add makes one"),
-        Format::Text => {}
+        BasicFormat::Json if count == 0 => print_line("[]"),
+        BasicFormat::Json => print_line("\n]"),
+        BasicFormat::Text if count == 0 => print_line("no accounts: portcullis user add makes one"),
+        BasicFormat::Text => {}
     }
     Ok(())
 }

@@ -87,7 +87,7 @@ impl Columns {
 }
 
 /// How a line proves that somebody is its account's owner.
-pub(super) enum Secret {
+pub(super) enum ImportedPassword {
     /// Not at all: nobody can log in.
     None,
     /// By a password, to be hashed.
@@ -100,7 +100,7 @@ pub(super) enum Secret {
 pub(super) struct Row {
     pub(super) name: UserName,
     pub(super) id: Option<String>,
-    pub(super) secret: Secret,
+    pub(super) secret: ImportedPassword,
     pub(super) roles: Option<Vec<String>>,
     pub(super) scopes: Option<Vec<String>>,
     pub(super) attributes: Map<String, Value>,
@@ -123,13 +123,16 @@ impl Row {
         if let Some(id) = &id {
             check_id(id)?;
         }
-        let secret =
-            secret(&name, text("password", take("password"))?, text("hash", take("password_hash"))?)?;
-        let roles = words("roles", take("roles"))?;
+        let secret = imported_password(
+            &name,
+            text("password", take("password"))?,
+            text("hash", take("password_hash"))?,
+        )?;
+        let roles = list("roles", take("roles"))?;
         check_roles(roles.as_deref().unwrap_or_default())?;
-        let scopes = words("scopes", take("scopes"))?;
+        let scopes = list("scopes", take("scopes"))?;
         check_scopes(scopes.as_deref().unwrap_or_default())?;
-        let disabled = match (truth("disabled", take("disabled"))?, truth("active", take("active"))?) {
+        let disabled = match (boolean("disabled", take("disabled"))?, boolean("active", take("active"))?) {
             (Some(disabled), None) => Some(disabled),
             (None, Some(active)) => Some(!active),
             (None, None) => None,
@@ -154,13 +157,17 @@ impl Row {
     }
 }
 
-fn secret(name: &UserName, password: Option<String>, hash: Option<String>) -> Result<Secret, String> {
+fn imported_password(
+    name: &UserName,
+    password: Option<String>,
+    hash: Option<String>,
+) -> Result<ImportedPassword, String> {
     match (password.map(Zeroizing::new), hash) {
-        (None, None) => Ok(Secret::None),
+        (None, None) => Ok(ImportedPassword::None),
         (Some(_), Some(_)) => Err("both a password and a hash of one: say one".to_owned()),
         (None, Some(hash)) => {
             check_stored(&hash).map_err(|fault| fault.to_string())?;
-            Ok(Secret::Hash(hash))
+            Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
             // A column of the wrong name, and every hash would be a password.
@@ -171,7 +178,7 @@ fn secret(name: &UserName, password: Option<String>, hash: Option<String>) -> Re
             }
             let password = prepare_new_password(&password).map_err(|fault| fault.to_string())?;
             check_against_name(&password, name.as_str())?;
-            Ok(Secret::Plain(password))
+            Ok(ImportedPassword::Plain(password))
         }
     }
 }
@@ -186,7 +193,7 @@ fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
 }
 
 /// A list of words: a JSON list, or text with commas or semicolons between them. An empty cell is an empty list.
-fn words(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
+fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
     let is_list = || format!("{what}: a list of texts");
     let value = match value {
         Some(Value::String(text)) if text.trim_start().starts_with('[') => {
@@ -209,7 +216,7 @@ fn words(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String
 }
 
 /// Yes or no, as databases export it.
-fn truth(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
+fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
     let fault = || format!("{what}: true or false");
     match value {
         None => Ok(None),
@@ -304,7 +311,7 @@ mod tests {
         let row = row.unwrap_or_else(|fault| panic!("{fault}"));
         assert_eq!(row.name.as_str(), "alice@example.com");
         assert_eq!(row.id.as_deref(), Some("17"));
-        assert!(matches!(row.secret, Secret::Hash(_)));
+        assert!(matches!(row.secret, ImportedPassword::Hash(_)));
         assert_eq!(row.roles, Some(vec!["admin".to_owned(), "editor".to_owned()]));
         assert_eq!(row.disabled, Some(false));
         assert_eq!(Value::Object(row.attributes), json!({ "tenant": "acme" }));
@@ -319,7 +326,7 @@ mod tests {
         );
         let row = row.unwrap_or_else(|fault| panic!("{fault}"));
         assert_eq!(row.id.as_deref(), Some("17"));
-        assert!(matches!(row.secret, Secret::None));
+        assert!(matches!(row.secret, ImportedPassword::None));
         assert_eq!(row.roles, Some(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(row.disabled, Some(true));
         assert_eq!(Value::Object(row.attributes), json!({ "level": 3 }));

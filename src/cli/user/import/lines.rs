@@ -17,20 +17,20 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// A longer line is passed on in pieces.
 const PIECE_BYTES: u64 = 64 * 1024;
 
-type Source = BufReader<Counted<Box<dyn Read>>>;
+type CountedInput = BufReader<CountingReader<Box<dyn Read>>>;
 
 /// A line: its number, and its values by column.
 pub(super) type Line = (u64, Result<Map<String, Value>, String>);
 
 pub(super) struct Lines {
     bytes: Rc<Cell<u64>>,
-    of: Of,
+    of: LineReader,
     path: String,
 }
 
-enum Of {
-    Csv { reader: Box<csv::Reader<Plain>>, header: Vec<String>, ignored: Vec<String> },
-    Jsonl { source: Source, number: u64 },
+enum LineReader {
+    Csv { reader: Box<csv::Reader<LineEndings>>, header: Vec<String>, ignored: Vec<String> },
+    Jsonl { source: CountedInput, number: u64 },
 }
 
 impl Lines {
@@ -49,15 +49,15 @@ impl Lines {
 
     fn of(source: Box<dyn Read>, path: String, input: Input, columns: &Columns) -> Result<Self, String> {
         let bytes = Rc::new(Cell::new(0));
-        let mut source = BufReader::new(Counted { source, bytes: Rc::clone(&bytes) });
+        let mut source = BufReader::new(CountingReader { source, bytes: Rc::clone(&bytes) });
         // Spreadsheets begin their files with this.
         let begin = source.fill_buf().map_err(|error| format!("{path}: {error}"))?;
         if begin.starts_with(b"\xef\xbb\xbf") {
             source.consume(3);
         }
         let of = match input {
-            Input::Jsonl => Of::Jsonl { source, number: 0 },
-            Input::Csv => Of::csv(source, columns).map_err(|why| format!("{path}: {why}"))?,
+            Input::Jsonl => LineReader::Jsonl { source, number: 0 },
+            Input::Csv => LineReader::csv(source, columns).map_err(|why| format!("{path}: {why}"))?,
         };
         Ok(Self { bytes, of, path })
     }
@@ -70,29 +70,31 @@ impl Lines {
     /// Columns that say nothing.
     pub(super) fn ignored(&self) -> &[String] {
         match &self.of {
-            Of::Csv { ignored, .. } => ignored,
-            Of::Jsonl { .. } => &[],
+            LineReader::Csv { ignored, .. } => ignored,
+            LineReader::Jsonl { .. } => &[],
         }
     }
 
     /// The next line that is not empty.
     pub(super) fn next_line(&mut self) -> Result<Option<Line>, Failure> {
         let next = match &mut self.of {
-            Of::Csv { reader, header, .. } => next_record(reader, header),
-            Of::Jsonl { source, number } => next_object(source, number),
+            LineReader::Csv { reader, header, .. } => next_record(reader, header),
+            LineReader::Jsonl { source, number } => next_object(source, number),
         };
         next.map_err(|error| format!("{}: {error}", self.path).into())
     }
 }
 
-impl Of {
-    fn csv(mut source: Source, columns: &Columns) -> Result<Self, String> {
+impl LineReader {
+    fn csv(mut source: CountedInput, columns: &Columns) -> Result<Self, String> {
         // Spreadsheets of half of the world write semicolons, as the comma is in their numbers.
         let begin = source.fill_buf().map_err(|error| error.to_string())?;
         let first = begin.split(|b| *b == b'\n').next().unwrap_or_default();
         let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
-        let mut reader =
-            csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(Plain::of(source));
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .flexible(true)
+            .from_reader(LineEndings::of(source));
         let header = reader.headers().map_err(|error| format!("line 1: {error}"))?;
         let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
         let names: Vec<&str> = header.iter().map(String::as_str).collect();
@@ -107,7 +109,7 @@ impl Of {
     }
 }
 
-fn next_record(reader: &mut csv::Reader<Plain>, header: &[String]) -> io::Result<Option<Line>> {
+fn next_record(reader: &mut csv::Reader<LineEndings>, header: &[String]) -> io::Result<Option<Line>> {
     let mut record = csv::ByteRecord::new();
     if !reader.read_byte_record(&mut record).map_err(io::Error::other)? {
         return Ok(None);
@@ -129,7 +131,7 @@ fn next_record(reader: &mut csv::Reader<Plain>, header: &[String]) -> io::Result
     Ok(Some((number, values())))
 }
 
-fn next_object(source: &mut Source, number: &mut u64) -> io::Result<Option<Line>> {
+fn next_object(source: &mut CountedInput, number: &mut u64) -> io::Result<Option<Line>> {
     loop {
         let mut line = Vec::new();
         if source.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
@@ -154,7 +156,7 @@ fn next_object(source: &mut Source, number: &mut u64) -> io::Result<Option<Line>
 }
 
 /// Reads on to the end of a line.
-fn skip_line(source: &mut Source) -> io::Result<()> {
+fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     loop {
         let buffer = source.fill_buf()?;
         let end = buffer.iter().position(|b| *b == b'\n');
@@ -168,14 +170,14 @@ fn skip_line(source: &mut Source) -> io::Result<()> {
 }
 
 /// The same text with plain ends of lines, one after the last line too, so that lines can be counted by them.
-struct Plain {
-    source: Source,
+struct LineEndings {
+    source: CountedInput,
     line: Vec<u8>,
     at: usize,
 }
 
-impl Plain {
-    fn of(source: Source) -> Self {
+impl LineEndings {
+    fn of(source: CountedInput) -> Self {
         Self { source, line: Vec::new(), at: 0 }
     }
 
@@ -194,7 +196,7 @@ impl Plain {
     }
 }
 
-impl Read for Plain {
+impl Read for LineEndings {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.line.len() {
             self.refill()?;
@@ -206,12 +208,12 @@ impl Read for Plain {
 }
 
 /// Counts what is read.
-struct Counted<R> {
+struct CountingReader<R> {
     source: R,
     bytes: Rc<Cell<u64>>,
 }
 
-impl<R: Read> Read for Counted<R> {
+impl<R: Read> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
         self.bytes.set(self.bytes.get() + count as u64);

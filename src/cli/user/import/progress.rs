@@ -1,6 +1,6 @@
 //! How far an import is: a bar on a terminal, now and then a line elsewhere.
 
-use crate::cli::complain;
+use crate::cli::print_error;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -39,7 +39,7 @@ impl Progress {
             }
             None if line >= self.told + EVERY => {
                 self.told = line - line % EVERY;
-                complain(&format!("{} lines", self.told));
+                print_error(&format!("{} lines", self.told));
             }
             None => {}
         }
@@ -48,8 +48,8 @@ impl Progress {
     /// Tells something without tearing the bar.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| complain(text)),
-            None => complain(text),
+            Some(bar) => bar.suspend(|| print_error(text)),
+            None => print_error(text),
         }
     }
 
