@@ -101,6 +101,8 @@ pub struct Diagnostic {
     pub found: String,
     /// What was expected or what to do; may be empty where `found` says all.
     pub hint: String,
+    /// The name that the policy refers to and does not define. Not shown: it tells whether another fault is the cause.
+    pub refers_to: Option<String>,
 }
 
 impl Diagnostic {
@@ -110,7 +112,7 @@ impl Diagnostic {
     /// That there are more findings than are told: nobody reads thousands, and each takes time to tell.
     pub fn more(severity: Severity, file: Place, found: String) -> Self {
         let hint = "these first: the others are told when fewer are left".to_owned();
-        Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint }
+        Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint, refers_to: None }
     }
 
     /// The paragraph of the documentation that explains it.
@@ -183,7 +185,7 @@ impl Serialize for Diagnostic {
 impl fmt::Display for Diagnostic {
     /// `gateway.toml:12:5: fault: server.htps: unknown key; help: did you mean "https"? [portcullis help unknown_key]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { severity, id, place, key, found, hint } = self;
+        let Self { severity, id, place, key, found, hint, refers_to: _ } = self;
         let severity = match severity {
             // That there are more findings is not one itself.
             _ if *id == Self::MORE => "",
@@ -253,6 +255,7 @@ mod tests {
             key: "server.htps".to_owned(),
             found: found.to_owned(),
             hint: "\"https\"".to_owned(),
+            refers_to: None,
         }
     }
 

@@ -9,8 +9,8 @@ use super::{OutputFormat, REFUSED, compiled, print_line};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::keyring::Absent;
-use crate::policy::{Handler, Route, Sifted, Waived};
-use crate::review::cases::{self, EXPLAINED_MAX, Mismatch, Tried};
+use crate::policy::{Handler, Route, SortedFindings, WaivedFinding};
+use crate::review::cases::{self, EXPLAINED_MAX, TestFailure, TestRun};
 use crate::review::try_spellings;
 use clap::Args;
 use serde_json::{Value, json};
@@ -39,9 +39,9 @@ struct Report<'p> {
     /// Faults and warnings.
     found: Vec<Diagnostic>,
     /// What the file accepts.
-    waived: Vec<Waived>,
+    waived: Vec<WaivedFinding>,
     /// The tests, and how each ended.
-    tests: Vec<Tried>,
+    tests: Vec<TestRun>,
 }
 
 impl Report<'_> {
@@ -49,7 +49,7 @@ impl Report<'_> {
         Diagnostic::count(&self.found, severity)
     }
 
-    fn failed(&self) -> impl Iterator<Item = &Mismatch> {
+    fn failed(&self) -> impl Iterator<Item = &TestFailure> {
         self.tests.iter().filter_map(|test| test.failed.as_ref())
     }
 
@@ -94,8 +94,8 @@ impl Report<'_> {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{found}");
         }
-        for mismatch in self.failed() {
-            let _ = write!(text, "{}", difference(mismatch));
+        for failure in self.failed() {
+            let _ = write!(text, "{}", difference(failure));
         }
         text + &self.verdict()
     }
@@ -104,7 +104,7 @@ impl Report<'_> {
         let tests: Vec<_> = self
             .tests
             .iter()
-            .map(|Tried { case, failed }| {
+            .map(|TestRun { case, failed }| {
                 let mut told = json!({ "name": case.name, "place": case.place, "passed": failed.is_none() });
                 if let Some(failed) = failed {
                     told["differences"] = json!(failed.differences);
@@ -124,14 +124,14 @@ impl Report<'_> {
 }
 
 /// A failed test for people: what was expected above what was found, and all that led there.
-fn difference(mismatch: &Mismatch) -> String {
-    let mut text = format!("{}: the test {:?} fails:\n", mismatch.place, mismatch.test);
-    for difference in &mismatch.differences {
+fn difference(failure: &TestFailure) -> String {
+    let mut text = format!("{}: the test {:?} fails:\n", failure.place, failure.test);
+    for difference in &failure.differences {
         let _ = writeln!(text, "  {}:", difference.what);
         let _ = writeln!(text, "    - {}", difference.expected);
         let _ = writeln!(text, "    + {}", difference.found);
     }
-    if let Some(explanation) = &mismatch.explanation {
+    if let Some(explanation) = &failure.explanation {
         for line in explanation.to_string().lines() {
             let _ = writeln!(text, "  | {line}");
         }
@@ -150,7 +150,7 @@ pub(super) fn run(path: &Path, format: OutputFormat, options: &Options) -> ExitC
             let routes = Some((own, compiled.policy.routes.len() - own));
             let sifted = compiled.waivers.sift(compiled.warnings);
             let unused = compiled.waivers.unused(&sifted);
-            let Sifted { left: mut found, waived } = sifted;
+            let SortedFindings { left: mut found, waived } = sifted;
             found.extend(unused);
             found.sort_by_key(Diagnostic::order);
             Report { path, strict, routes, found, waived, tests }

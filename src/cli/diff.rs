@@ -7,7 +7,7 @@ use crate::keyring::Absent;
 use crate::policy::{self, Policy};
 use crate::review::diff::{Difference, difference};
 use crate::review::replay::{Replay, replay};
-use crate::review::written::{Written, others};
+use crate::review::settings_diff::{PolicyFile, setting_changes};
 use clap::Args;
 use serde_json::json;
 use std::io::Read;
@@ -60,7 +60,10 @@ pub(super) fn run(format: BasicFormat, compared: &Compared) -> ExitCode {
         }
     };
     let mut difference = difference(&old.1, &new.1);
-    match others(Written { file: &old.0, policy: &old.1 }, Written { file: &new.0, policy: &new.1 }) {
+    match setting_changes(
+        PolicyFile { file: &old.0, policy: &old.1 },
+        PolicyFile { file: &new.0, policy: &new.1 },
+    ) {
         Ok(others) => difference.others = others,
         Err(why) => {
             print_error(&why);

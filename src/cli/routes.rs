@@ -5,8 +5,8 @@ mod table;
 use super::{OutputFormat, REFUSED, compiled, print_error, print_line};
 use crate::keyring::Absent;
 use crate::policy::Policy;
-use crate::review::listing::{Listed, listing};
-use crate::review::matrix::{LeftOut, Matrix, matrix};
+use crate::review::listing::{RouteSummary, listing};
+use crate::review::matrix::{Matrix, Omitted, matrix};
 use clap::Args;
 use serde_json::json;
 use std::path::Path;
@@ -54,8 +54,18 @@ fn print_listing(policy: &Policy, format: OutputFormat) -> Result<(), String> {
             let mut table = Table::of([
                 "host", "path", "methods", "route", "access", "asks", "limits", "upstream", "mode",
             ]);
-            for Listed { name, host, path, methods, access, asks, limits, upstream, strip_prefix, mode } in
-                listed
+            for RouteSummary {
+                name,
+                host,
+                path,
+                methods,
+                access,
+                asks,
+                limits,
+                upstream,
+                strip_prefix,
+                mode,
+            } in listed
             {
                 let methods = if methods.is_empty() { "any".to_owned() } else { methods.join(" ") };
                 let stripped = strip_prefix.map_or_else(String::new, |prefix| format!(" without {prefix}"));
@@ -108,7 +118,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
         }
     }
     print_table(&table, format)?;
-    let LeftOut { roles, rows } = *left_out;
+    let Omitted { roles, rows } = *left_out;
     if roles > 0 || rows > 0 {
         // Beside the table, which may be read by a program.
         print_error(&format!(

@@ -11,7 +11,7 @@ use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
 use crate::keyring::Absent;
 use crate::metrics::{self, WorkerCounters};
-use crate::policy::{Compiled, LivePolicy, ServerPlan};
+use crate::policy::{Compiled, LivePolicy, ServerSettings};
 use crate::recent::Recent;
 use crate::review;
 use crate::tls::{self, Certificates};
@@ -28,7 +28,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
-    let plan = &compiled.plan;
+    let plan = &compiled.settings;
     let style = plan.worker.style;
     let journal = match Journal::start(style, plan.level, Box::new(std::io::stdout())) {
         Ok(journal) => journal,
@@ -64,7 +64,7 @@ struct Bound {
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
-    let Compiled { mut policy, plan, route_places, waivers, .. } = compiled;
+    let Compiled { mut policy, settings: plan, route_places, waivers, .. } = compiled;
     let cores = plan.cores;
     let asked = policy.clone();
     limits::no_core_dumps();
@@ -156,7 +156,7 @@ fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Opt
     );
 }
 
-fn bind_all(plan: &ServerPlan) -> Result<Bound, String> {
+fn bind_all(plan: &ServerSettings) -> Result<Bound, String> {
     let mut bound = Bound {
         sockets: (0..plan.cores).map(|_| Vec::new()).collect(),
         https: vec![],

@@ -135,6 +135,7 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
         key: String::new(),
         found,
         hint: hint.to_owned(),
+        refers_to: None,
     }
 }
 

@@ -78,7 +78,15 @@ pub(super) fn variables(
 
 fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
     let place = Place::File(name.to_owned());
-    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint: hint.to_owned() }
+    Diagnostic {
+        severity: Severity::Fault,
+        id,
+        place,
+        key: String::new(),
+        found,
+        hint: hint.to_owned(),
+        refers_to: None,
+    }
 }
 
 /// The text of a file.
@@ -179,5 +187,5 @@ fn too_much(place: Place, excess: Excess) -> Diagnostic {
             format!("a name of at most {} bytes", layer::NAME_MAX),
         ),
     };
-    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint }
+    Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint, refers_to: None }
 }

@@ -114,7 +114,15 @@ impl FaultSearch<'_> {
             let place = self.places.of(&key);
             let Description { id, found, hint } =
                 self.wrong_header(&key, &error.kind).unwrap_or_else(|| describe(error, &path));
-            self.faults.push(Diagnostic { severity: Severity::Fault, id, place, key, found, hint });
+            self.faults.push(Diagnostic {
+                severity: Severity::Fault,
+                id,
+                place,
+                key,
+                found,
+                hint,
+                refers_to: None,
+            });
             if !remove(chunk, &path) {
                 return None;
             }

@@ -11,7 +11,7 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
 use crate::keyring::Absent;
 use crate::metrics::{Exposition, Kind};
-use crate::policy::{Compiled, Policy, ServerPlan};
+use crate::policy::{Compiled, Policy, ServerSettings};
 use crate::review;
 use crate::timestamp::rfc3339;
 use crate::tls;
@@ -142,7 +142,7 @@ pub(crate) struct Reloader {
     shared: Arc<Shared>,
     path: PathBuf,
     /// What the process was started with, for good.
-    plan: ServerPlan,
+    plan: ServerSettings,
     status: Arc<ReloadStatus>,
     /// The files that are watched, while the policy in force says so.
     watching: Arc<Mutex<Option<FileWatch>>>,
@@ -172,7 +172,7 @@ impl Reloader {
     pub(crate) fn new(
         shared: Arc<Shared>,
         path: PathBuf,
-        plan: ServerPlan,
+        plan: ServerSettings,
         status: Arc<ReloadStatus>,
         read: Now,
     ) -> Self {
@@ -213,7 +213,7 @@ impl Reloader {
 
     fn publish(&mut self, made: Compiled, read: Now) -> Report {
         let mut warnings = made.weaknesses();
-        let Compiled { policy, plan, .. } = made;
+        let Compiled { policy, settings: plan, .. } = made;
         warnings.extend(self.plan.restart_needed(&plan, &self.path));
         self.watch_files(&plan, read);
         if let Some(why) = self.follow_certificate(&plan) {
@@ -271,7 +271,7 @@ impl Reloader {
     }
 
     /// Reads the certificate again, from where the policy has it now. What is wrong with it leaves the old one.
-    fn follow_certificate(&self, plan: &ServerPlan) -> Option<Diagnostic> {
+    fn follow_certificate(&self, plan: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
         let files = match &plan.certificate {
             Some(files) => Ok(files.clone()),
@@ -286,7 +286,7 @@ impl Reloader {
     }
 
     /// Watches what the policy in force is made of, if it says so.
-    fn watch_files(&mut self, plan: &ServerPlan, read: Now) {
+    fn watch_files(&mut self, plan: &ServerSettings, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *watching, file_watch(&self.path, plan, read)) {
             // One that goes on has seen what changed while the policy was made.
@@ -309,7 +309,7 @@ impl Reloader {
     }
 }
 
-fn file_watch(path: &Path, plan: &ServerPlan, read: Now) -> Option<FileWatch> {
+fn file_watch(path: &Path, plan: &ServerSettings, read: Now) -> Option<FileWatch> {
     let files = plan.watch.as_ref()?;
     let files = std::iter::once(path.to_owned()).chain(files.iter().cloned());
     Some(FileWatch::read_at(files.collect(), read))
@@ -355,6 +355,7 @@ fn file_fault(path: &Path, why: &str) -> Diagnostic {
         key: String::new(),
         found: why.to_owned(),
         hint: String::new(),
+        refers_to: None,
     }
 }
 

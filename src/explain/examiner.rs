@@ -1,8 +1,10 @@
 //! Asks the stages: the one place where a question meets the code that serves.
 
 use super::describe::upstream_of;
-use super::explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
-use super::met;
+use super::explanation::{
+    AppliedLimit, CallerIdentity, CheckResult, Explanation, MatchedRoute, Outcome, UpstreamRequest, Verdict,
+};
+use super::matched_route;
 use super::near;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{
@@ -53,7 +55,7 @@ struct Sender {
 }
 
 /// How far a request came.
-struct Course<'p, 'h> {
+struct Evaluation<'p, 'h> {
     found: Option<Found<'p, 'h, usize>>,
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
@@ -90,57 +92,57 @@ impl<'p> Examiner<'p> {
 
     /// The verdict on a request.
     pub fn verdict(&self, question: &Question) -> Verdict {
-        let (parts, trust, cache) = self.prepared(question);
+        let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
-        let course = match &read {
+        let evaluation = match &read {
             Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
-            Err(denial) => Course::ended(denial.clone()),
+            Err(denial) => Evaluation::ended(denial.clone()),
         };
-        course.verdict()
+        evaluation.verdict()
     }
 
     /// The verdict on a request, and what the upstream gets if it reaches one: without the reasons, which take a look at
     /// every route.
-    pub fn sent(&self, question: &Question) -> (Verdict, Option<Outgoing>) {
-        let (parts, trust, cache) = self.prepared(question);
+    pub fn verdict_and_request(&self, question: &Question) -> (Verdict, Option<UpstreamRequest>) {
+        let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
         let read = self.policy.front.head(&parts);
-        let (course, outgoing) = match &read {
+        let (evaluation, outgoing) = match &read {
             Ok(head) => {
-                let course = self.follow(head, &sender, question, trust, cache);
-                let outgoing = self.outgoing(head, &course, &parts, &sender, question);
-                (course, outgoing)
+                let evaluation = self.follow(head, &sender, question, trust, cache);
+                let outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
+                (evaluation, outgoing)
             }
-            Err(denial) => (Course::ended(denial.clone()), None),
+            Err(denial) => (Evaluation::ended(denial.clone()), None),
         };
-        (course.verdict(), outgoing)
+        (evaluation.verdict(), outgoing)
     }
 
     /// Why a request is refused, in the operator's words.
     pub fn reason(&self, question: &Question) -> Option<String> {
-        let (parts, trust, cache) = self.prepared(question);
+        let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
-        let course = match &read {
+        let evaluation = match &read {
             Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
-            Err(denial) => Course::ended(denial.clone()),
+            Err(denial) => Evaluation::ended(denial.clone()),
         };
-        self.why(&course, question.now)
+        self.why(&evaluation, question.now)
     }
 
-    fn why(&self, course: &Course<'_, '_>, now: Now) -> Option<String> {
-        let Outcome::Refused(denial) = &course.outcome else { return None };
+    fn why(&self, evaluation: &Evaluation<'_, '_>, now: Now) -> Option<String> {
+        let Outcome::Refused(denial) = &evaluation.outcome else { return None };
         let by_rule = || {
-            let (found, (principal, _)) = (course.found.as_ref()?, course.caller.as_ref()?);
+            let (found, (principal, _)) = (evaluation.found.as_ref()?, evaluation.caller.as_ref()?);
             self.policy.routes[*found.entry].rule.why(principal, &found.params, now)
         };
-        let detail = course.detail.as_deref().map(str::to_owned);
+        let detail = evaluation.detail.as_deref().map(str::to_owned);
         detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
     }
 
     /// All that can be told of a request.
     pub fn explain(&self, question: &Question) -> Explanation {
         let policy = self.policy;
-        let (parts, trust, cache) = self.prepared(question);
+        let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
         let authority = question.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let mut told = Explanation {
@@ -167,32 +169,32 @@ impl<'p> Examiner<'p> {
             outgoing: None,
         };
         let read = policy.front.head(&parts);
-        let course = match &read {
+        let evaluation = match &read {
             Ok(head) => self.follow(head, &sender, question, trust, cache),
-            Err(denial) => Course::ended(denial.clone()),
+            Err(denial) => Evaluation::ended(denial.clone()),
         };
         if let Ok(head) = &read {
             told.host = head.host.as_deref().map(str::to_owned);
             told.path = Some(head.path.to_string());
-            told.near = near::near(&policy.table, &policy.routes, head, course.found.as_ref());
+            told.near = near::near(&policy.table, &policy.routes, head, evaluation.found.as_ref());
         }
-        if let (Ok(head), Some(found)) = (&read, &course.found) {
+        if let (Ok(head), Some(found)) = (&read, &evaluation.found) {
             let route = &policy.routes[*found.entry];
-            told.route = Some(Covering::of(route, found));
-            told.checks = checks(route, &course, found, question.now);
-            told.limits = self.limits(route, &sender, head, course.caller.as_ref());
+            told.route = Some(MatchedRoute::of(route, found));
+            told.checks = checks(route, &evaluation, found, question.now);
+            told.limits = self.limits(route, &sender, head, evaluation.caller.as_ref());
         }
-        if let Outcome::Refused(denial) = &course.outcome {
+        if let Outcome::Refused(denial) = &evaluation.outcome {
             told.status = Some(denial.status().as_u16());
             told.detail = Some(denial.detail().into());
-            told.reason = self.why(&course, question.now);
+            told.reason = self.why(&evaluation, question.now);
         }
-        told.caller = course.caller.as_ref().map(|(principal, _)| Known::of(principal));
+        told.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {
-            told.outgoing = self.outgoing(head, &course, &parts, &sender, question);
+            told.outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
         }
-        told.outcome = course.outcome;
-        told.shadow = course.shadow;
+        told.outcome = evaluation.outcome;
+        told.shadow = evaluation.shadow;
         told
     }
 
@@ -204,17 +206,17 @@ impl<'p> Examiner<'p> {
         question: &Question,
         trust: &Trust,
         cache: &RefCell<TokenCache>,
-    ) -> Course<'p, 'h> {
+    ) -> Evaluation<'p, 'h> {
         if self.policy.front.redirects(question.scheme) && self.policy.front.redirects(sender.caller.scheme) {
             if self.policy.carries_credential(head) {
                 let found = self.policy.table.find(head).ok();
-                return Course { found, ..Course::ended(Denial::InsecureTransport) };
+                return Evaluation { found, ..Evaluation::ended(Denial::InsecureTransport) };
             }
-            return Course { outcome: Outcome::Redirected, ..Course::ended(Denial::NoRoute) };
+            return Evaluation { outcome: Outcome::Redirected, ..Evaluation::ended(Denial::NoRoute) };
         }
         let found = match self.policy.table.find(head) {
             Ok(found) => found,
-            Err(denial) => return Course::ended(denial),
+            Err(denial) => return Evaluation::ended(denial),
         };
         let route = &self.policy.routes[*found.entry];
         let shown = Shown {
@@ -241,12 +243,19 @@ impl<'p> Examiner<'p> {
                 Err(Refusal { caller, .. }) => caller,
             };
             let outcome = Outcome::Refused(Denial::BadRequest(Malformed::WebSocket));
-            return Course { found: Some(found), caller, permit: None, outcome, detail: None, shadow: false };
+            return Evaluation {
+                found: Some(found),
+                caller,
+                permit: None,
+                outcome,
+                detail: None,
+                shadow: false,
+            };
         }
         match decided {
             Ok(permit) => {
                 let caller = permit.principal().cloned().zip(permit.place());
-                Course {
+                Evaluation {
                     found: Some(found),
                     caller,
                     permit: Some(permit),
@@ -256,25 +265,26 @@ impl<'p> Examiner<'p> {
                 }
             }
             Err(refusal) => {
-                let mut course = Course { found: Some(found), ..Course::ended(refusal.denial.clone()) };
+                let mut evaluation =
+                    Evaluation { found: Some(found), ..Evaluation::ended(refusal.denial.clone()) };
                 let mut note = |refusal: Refusal| {
-                    course.caller = refusal.caller;
-                    course.detail = refusal.detail;
+                    evaluation.caller = refusal.caller;
+                    evaluation.detail = refusal.detail;
                 };
                 match &route.shadow {
                     Some(mode) => {
-                        course.permit = Some(Permit::in_shadow(refusal, mode).record(note));
-                        course.shadow = true;
+                        evaluation.permit = Some(Permit::in_shadow(refusal, mode).record(note));
+                        evaluation.shadow = true;
                     }
                     None => note(refusal),
                 }
-                course
+                evaluation
             }
         }
     }
 
     /// The request with its credential in its place, and what verifies it.
-    fn prepared(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
+    fn prepare(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
         match &question.credential {
             Credential::AsSent => (parts, &self.trust, &self.tokens),
@@ -325,7 +335,7 @@ impl<'p> Examiner<'p> {
     /// Puts a token where the request's route looks for one: in the header where it does, else in the place that it
     /// names.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
-        let route = met(self.policy, question).map(|route| &self.policy.routes[route]);
+        let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.admission.sources);
         let cookies = self.policy.trust.cookies();
         let value = |text: String| HeaderValue::try_from(text).ok();
@@ -364,9 +374,9 @@ impl<'p> Examiner<'p> {
         sender: &Sender,
         head: &Head<'_>,
         caller: Option<&(Rc<Principal>, Place)>,
-    ) -> Vec<Counting> {
+    ) -> Vec<AppliedLimit> {
         let principal = caller.map(|(principal, _)| &**principal);
-        let told = |limit: &Limit, before_token| Counting {
+        let told = |limit: &Limit, before_token| AppliedLimit {
             name: limit.name().to_string(),
             quota: limit.told(),
             by: self.counted_by(limit.by(), route, sender, head, principal),
@@ -411,17 +421,17 @@ impl<'p> Examiner<'p> {
     fn outgoing(
         &self,
         head: &Head<'_>,
-        course: &Course<'_, '_>,
+        evaluation: &Evaluation<'_, '_>,
         parts: &Parts,
         sender: &Sender,
         question: &Question,
-    ) -> Option<Outgoing> {
-        let (Some(found), Some(permit)) = (&course.found, &course.permit) else { return None };
+    ) -> Option<UpstreamRequest> {
+        let (Some(found), Some(permit)) = (&evaluation.found, &evaluation.permit) else { return None };
         let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
             Handler::Answer(_) => {
-                return Some(Outgoing {
+                return Some(UpstreamRequest {
                     upstream: "authority".to_owned(),
                     servers: Vec::new(),
                     method: parts.method.to_string(),
@@ -475,11 +485,17 @@ impl<'p> Examiner<'p> {
             headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         headers.sort();
         let (upstream, servers) = upstream_of(delivery);
-        Some(Outgoing { upstream, servers, method: method.to_string(), path: path.to_string(), headers })
+        Some(UpstreamRequest {
+            upstream,
+            servers,
+            method: method.to_string(),
+            path: path.to_string(),
+            headers,
+        })
     }
 }
 
-impl Course<'_, '_> {
+impl Evaluation<'_, '_> {
     fn verdict(self) -> Verdict {
         Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
     }
@@ -493,9 +509,14 @@ impl Course<'_, '_> {
 
 /// What a route asks, and how each of it ended: the caller first, then the rule's checks, of which serving asks as many
 /// as until the first that fails, and explaining all.
-fn checks(route: &Route, course: &Course<'_, '_>, found: &Found<'_, '_, usize>, now: Now) -> Vec<Checked> {
-    let caller = course.caller.as_ref().map(|(principal, _)| principal);
-    let of_caller = match &course.outcome {
+fn checks(
+    route: &Route,
+    evaluation: &Evaluation<'_, '_>,
+    found: &Found<'_, '_, usize>,
+    now: Now,
+) -> Vec<CheckResult> {
+    let caller = evaluation.caller.as_ref().map(|(principal, _)| principal);
+    let of_caller = match &evaluation.outcome {
         Outcome::Refused(denial) if caller.is_none() => Outcome::Refused(denial.clone()),
         Outcome::Passed | Outcome::Redirected | Outcome::Refused(_) => Outcome::Passed,
     };
@@ -504,11 +525,11 @@ fn checks(route: &Route, course: &Course<'_, '_>, found: &Found<'_, '_, usize>, 
         Access::Optional => "a good token, or none",
         Access::Authenticated => "a good token",
     };
-    let mut told = vec![Checked { asks: asks.to_owned(), outcome: Some(of_caller) }];
+    let mut told = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
     told.extend(route.rule.checks().iter().map(|check| {
         let verdict = caller.map(|principal| check.verdict(principal, &found.params, now));
         let outcome = verdict.map(|verdict| verdict.map_or_else(Outcome::Refused, |()| Outcome::Passed));
-        Checked { asks: check.to_string(), outcome }
+        CheckResult { asks: check.to_string(), outcome }
     }));
     told
 }
@@ -704,7 +725,7 @@ mod tests {
             prop_assert_eq!(&short.outcome, &long.outcome);
             prop_assert_eq!(short.shadow, long.shadow);
             prop_assert_eq!(long.outgoing.is_some(), short.reaches());
-            let (verdict, sent) = Examiner::new(&policy).sent(&question);
+            let (verdict, sent) = Examiner::new(&policy).verdict_and_request(&question);
             prop_assert_eq!(verdict, short);
             prop_assert_eq!(serde_json::to_value(&sent).unwrap(), serde_json::to_value(&long.outgoing).unwrap());
         }

@@ -2,7 +2,7 @@
 //! can be written and read again.
 
 use super::describe::methods;
-use super::near::Near;
+use super::near::NearRoute;
 use crate::authenticate::Principal;
 use crate::denial::Denial;
 use crate::policy::Route;
@@ -92,15 +92,15 @@ pub struct Explanation {
     /// The path that decides and is forwarded, where there is one reading.
     pub path: Option<String>,
     /// The route that covers it.
-    pub route: Option<Covering>,
+    pub route: Option<MatchedRoute>,
     /// Other routes that cover it less specifically, or nearly.
-    pub near: Vec<Near>,
+    pub near: Vec<NearRoute>,
     /// Who calls, where a token verified.
-    pub caller: Option<Known>,
+    pub caller: Option<CallerIdentity>,
     /// What is asked of the caller, in order.
-    pub checks: Vec<Checked>,
+    pub checks: Vec<CheckResult>,
     /// The limits that would count it, in order.
-    pub limits: Vec<Counting>,
+    pub limits: Vec<AppliedLimit>,
     /// What becomes of it, were its route not in the shadow.
     pub outcome: Outcome,
     /// Whether it is refused and passes all the same, because its route is in the shadow.
@@ -113,12 +113,12 @@ pub struct Explanation {
     #[serde(default)]
     pub reason: Option<String>,
     /// What the upstream gets.
-    pub outgoing: Option<Outgoing>,
+    pub outgoing: Option<UpstreamRequest>,
 }
 
 /// The route that covers a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Covering {
+pub struct MatchedRoute {
     /// Its name.
     pub name: String,
     /// The hosts that it covers.
@@ -133,7 +133,7 @@ pub struct Covering {
 
 /// Who calls.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Known {
+pub struct CallerIdentity {
     /// `sub`.
     pub subject: String,
     /// `iss`.
@@ -146,7 +146,7 @@ pub struct Known {
 
 /// One thing that is asked of the caller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Checked {
+pub struct CheckResult {
     /// What.
     pub asks: String,
     /// How it ended; `None` where it was not come to.
@@ -155,7 +155,7 @@ pub struct Checked {
 
 /// A limit that would count the request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Counting {
+pub struct AppliedLimit {
     /// Its name.
     pub name: String,
     /// How fast.
@@ -168,7 +168,7 @@ pub struct Counting {
 
 /// What the upstream gets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Outgoing {
+pub struct UpstreamRequest {
     /// The upstream's name; `authority` where the gateway answers itself.
     pub upstream: String,
     /// Its servers.
@@ -181,7 +181,7 @@ pub struct Outgoing {
     pub headers: Vec<(String, String)>,
 }
 
-impl Covering {
+impl MatchedRoute {
     pub(super) fn of(route: &Route, found: &Found<'_, '_, usize>) -> Self {
         let names = found.matcher.path.params().iter();
         let values = found.params.as_slice().iter();
@@ -195,7 +195,7 @@ impl Covering {
     }
 }
 
-impl Known {
+impl CallerIdentity {
     pub(super) fn of(principal: &Principal) -> Self {
         let owned = |list: &[Box<str>]| list.iter().map(ToString::to_string).collect();
         Self {

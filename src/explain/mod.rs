@@ -11,8 +11,10 @@ mod near;
 pub(crate) mod text;
 
 pub use examiner::Examiner;
-pub use explanation::{Checked, Counting, Covering, Explanation, Known, Outcome, Outgoing, Verdict};
-pub use near::{Miss, Near};
+pub use explanation::{
+    AppliedLimit, CallerIdentity, CheckResult, Explanation, MatchedRoute, Outcome, UpstreamRequest, Verdict,
+};
+pub use near::{NearReason, NearRoute};
 
 use crate::peer::Peer;
 use crate::peer::forwarded;
@@ -20,7 +22,7 @@ use crate::policy::{Policy, Question};
 
 /// Returns the position in [`Policy::routes`] of the route that covers a request; `None` if no route does, or if the
 /// request is refused or redirected first.
-pub fn met(policy: &Policy, question: &Question) -> Option<usize> {
+pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     let peer = Peer { address: question.client, scheme: question.scheme };
     let (caller, _) = forwarded::read(&peer, &policy.front.trusted_proxies, &question.parts.headers);
     if policy.front.redirects(question.scheme) && policy.front.redirects(caller.scheme) {

@@ -15,7 +15,7 @@ const NEAR_MAX: usize = 8;
 /// Why a route is not the one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Miss {
+pub enum NearReason {
     /// It covers the request; the one that was chosen is more specific.
     LessSpecific,
     /// All but the method.
@@ -28,9 +28,9 @@ pub enum Miss {
     Case,
 }
 
-impl Miss {
+impl NearReason {
     /// In words.
-    pub const fn told(self) -> &'static str {
+    pub const fn describe(self) -> &'static str {
         match self {
             Self::LessSpecific => "covers it too, and is less specific",
             Self::Method => "does not cover the method",
@@ -43,13 +43,13 @@ impl Miss {
 
 /// A route that is not the one, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Near {
+pub struct NearRoute {
     /// Its name.
     pub route: String,
     /// What it covers.
     pub covers: String,
     /// Why it is not the one.
-    pub why: Miss,
+    pub why: NearReason,
 }
 
 /// The routes that are near to a request, those that miss it least first.
@@ -58,8 +58,8 @@ pub(super) fn near(
     routes: &[Route],
     head: &Head<'_>,
     found: Option<&Found<'_, '_, usize>>,
-) -> Vec<Near> {
-    let mut near: Vec<Near> = Vec::new();
+) -> Vec<NearRoute> {
+    let mut near: Vec<NearRoute> = Vec::new();
     for (matcher, index) in table.iter() {
         let Some(route) = routes.get(*index).filter(|_| found.is_none_or(|found| found.entry != index))
         else {
@@ -70,7 +70,7 @@ pub(super) fn near(
         }
         let Some(why) = miss(matcher, head) else { continue };
         if !near.iter().any(|known| known.route == *route.name && known.why <= why) {
-            near.push(Near { route: route.name.to_string(), covers: methods_and_place(matcher), why });
+            near.push(NearRoute { route: route.name.to_string(), covers: methods_and_place(matcher), why });
         }
     }
     near.sort_by_key(|near| near.why);
@@ -89,15 +89,15 @@ fn is_elsewhere(pattern: &str, path: &str) -> bool {
 }
 
 /// By what a matcher misses a head; `None` where it is not near.
-fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
+fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     match alone(matcher.clone(), head) {
-        Ok(()) => return Some(Miss::LessSpecific),
-        Err(Denial::MethodNotAllowed(_)) => return Some(Miss::Method),
+        Ok(()) => return Some(NearReason::LessSpecific),
+        Err(Denial::MethodNotAllowed(_)) => return Some(NearReason::Method),
         Err(_) => {}
     }
     let anywhere = Matcher { host: HostPattern::Any, ..matcher.clone() };
     if alone(anywhere, head).is_ok() {
-        return Some(Miss::Host);
+        return Some(NearReason::Host);
     }
     let any_method = Matcher { methods: Methods::any(), ..matcher.clone() };
     let with_path = |path: String| Head {
@@ -113,7 +113,7 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
         Some(_) | None => format!("{}/", head.path),
     };
     if alone(any_method.clone(), &with_path(slash)).is_ok() {
-        return Some(Miss::TrailingSlash);
+        return Some(NearReason::TrailingSlash);
     }
     // A pattern's own case is not known to be the lower one: its words are tried as they are written.
     let pattern = matcher.path.to_string();
@@ -126,7 +126,7 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<Miss> {
         .split('/')
         .map(|segment| is_same_word((words.next().unwrap_or_default(), segment)))
         .collect();
-    alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(Miss::Case)
+    alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(NearReason::Case)
 }
 
 /// What a table says that holds this alone.

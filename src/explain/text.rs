@@ -28,7 +28,13 @@ impl fmt::Display for Explanation {
             None => writeln!(f, "  route     none")?,
         }
         for near in &self.near {
-            writeln!(f, "  not       {} ({}): {}", Line(&near.route), Line(&near.covers), near.why.told())?;
+            writeln!(
+                f,
+                "  not       {} ({}): {}",
+                Line(&near.route),
+                Line(&near.covers),
+                near.why.describe()
+            )?;
         }
         for limit in self.limits.iter().filter(|limit| limit.before_token) {
             writeln!(f, "  limit     {}: {}, by {}", limit.name, limit.quota, Line(&limit.by))?;

@@ -19,14 +19,14 @@ pub struct Case {
     /// Whether the request is made when the test is run; otherwise, at the question's own time.
     pub now: bool,
     /// What is to become of it.
-    pub expected: Expected,
+    pub expected: Expectation,
 }
 
 /// What is to become of a request.
 #[derive(Clone, Debug, Default)]
-pub struct Expected {
+pub struct Expectation {
     /// Whether it passes.
-    pub verdict: Option<Wanted>,
+    pub verdict: Option<ExpectedVerdict>,
     /// The status of its refusal, or of its redirect to https.
     pub status: Option<u16>,
     /// The route that covers it.
@@ -39,13 +39,13 @@ pub struct Expected {
 
 /// The verdict that a test asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ExpectedVerdict {
     /// It passes.
-    Passed,
+    Allow,
     /// It is refused, for whatever reason.
-    Refused,
+    Deny,
     /// It is refused with this code.
-    RefusedWith(&'static str),
+    DenyWith(&'static str),
 }
 
 impl Case {
@@ -55,20 +55,20 @@ impl Case {
     }
 }
 
-impl Expected {
+impl Expectation {
     /// Whether anything is expected of what goes upstream.
     pub fn is_upstream(&self) -> bool {
         self.path.is_some() || !self.headers.is_empty()
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for ExpectedVerdict {
     /// In the words of the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Passed => f.write_str("allow"),
-            Self::Refused => f.write_str("deny, for any reason"),
-            Self::RefusedWith(code) => write!(f, "deny {code:?}"),
+            Self::Allow => f.write_str("allow"),
+            Self::Deny => f.write_str("deny, for any reason"),
+            Self::DenyWith(code) => write!(f, "deny {code:?}"),
         }
     }
 }

@@ -7,11 +7,13 @@ mod admission;
 mod authority;
 mod cases;
 mod certificate;
+mod counters;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod limits;
 mod private;
 mod routes;
+mod rule;
 mod secrets;
 mod server;
 mod trust;
@@ -19,7 +21,7 @@ mod upstreams;
 mod waivers;
 
 use super::findings::{Kind, kind};
-use super::{Case, Faults, Policy, ServerPlan, Waivers};
+use super::{Case, Faults, Policy, ServerSettings, Waivers};
 use crate::authenticate::Trust;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
@@ -37,7 +39,7 @@ pub struct Compiled {
     /// What the gateway obeys.
     pub policy: Policy,
     /// What is fixed from start to end of the process.
-    pub plan: ServerPlan,
+    pub settings: ServerSettings,
     /// The policy's own tests, which nobody has run yet.
     pub cases: Vec<Case>,
     /// Whether a policy whose tests fail is served all the same.
@@ -84,26 +86,26 @@ fn compile_policy(
     let file = &loaded.file;
     let mut faults = Faults::of(loaded);
 
-    let plan = server::plan(file, &mut faults);
+    let settings = server::settings(file, &mut faults);
     let front = server::front(file, &mut faults);
     let terms_before = before.and_then(|before| before.terms.as_deref());
     let terms = authority::compile(file, absent, terms_before, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
-    let counted = routes::Counted::after(before, plan.cores);
+    let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
-    let upstreams = upstreams::compile(file, upstreams_before, counted.cores(), &mut faults);
+    let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
     let audiences = upstreams::audiences(file, &mut faults);
     let limits = limits::compile(file, &mut claims, before, &mut faults);
-    let known = routes::Known {
+    let references = routes::References {
         upstreams: &upstreams,
         audiences: &audiences,
         limits: &limits,
         terms: terms.as_deref(),
-        counted,
+        counters,
     };
-    let (routes, table) = routes::compile(file, &known, &mut claims, &mut faults);
+    let (routes, table) = routes::compile(file, &references, &mut claims, &mut faults);
 
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
@@ -117,8 +119,8 @@ fn compile_policy(
             format!("at most {CLAIMS_MAX}: what each token says of every one is kept"),
         );
     }
-    if faults.faults > 0 {
-        return Err(Waivers::of(loaded).sift(faults.told()).left);
+    if faults.fault_count > 0 {
+        return Err(Waivers::of(loaded).sift(faults.into_diagnostics()).left);
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
@@ -144,7 +146,15 @@ fn compile_policy(
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));
     let route_places = route_places.collect();
     let waivers = Waivers::of(loaded);
-    Ok(Compiled { waivers, route_places, policy, plan, cases, lenient, warnings: faults.told() })
+    Ok(Compiled {
+        waivers,
+        route_places,
+        policy,
+        settings,
+        cases,
+        lenient,
+        warnings: faults.into_diagnostics(),
+    })
 }
 
 /// A route that asks for a token, in a policy that trusts nobody's, refuses everybody: nobody means that.

@@ -1,22 +1,26 @@
-//! Collects the findings of a compilation or a review, each with the place of its key in the file.
+//! Collects the findings of one pass over a policy, each with the place of its key in the file.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
+use crate::config::place::nearest;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::path::PathBuf;
 
-/// Gathers faults and warnings as the parts of a file are compiled.
+/// The number of defined names that are listed for an unknown one.
+const NAMES_MAX: usize = 20;
+
+/// Faults and warnings, in the order in which they were found.
 pub(crate) struct Faults<'l> {
     pub(crate) loaded: &'l Loaded,
     pub(crate) found: Vec<Diagnostic>,
-    /// How many faults there are: not all of them are kept, since each takes time to find the place of.
-    pub(crate) faults: usize,
+    /// The number of faults found. Not all of them are kept: each one's place takes time to find.
+    pub(crate) fault_count: usize,
 }
 
 impl<'l> Faults<'l> {
-    /// Nothing was found yet in this file.
+    /// Starts with no findings.
     pub(crate) const fn of(loaded: &'l Loaded) -> Self {
-        Self { loaded, found: Vec::new(), faults: 0 }
+        Self { loaded, found: Vec::new(), fault_count: 0 }
     }
 
     pub(crate) fn fault(
@@ -26,7 +30,7 @@ impl<'l> Faults<'l> {
         found: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(Severity::Fault, id, key, found.into(), hint.into());
+        self.add(Severity::Fault, id, key, found.into(), hint.into(), None);
     }
 
     pub(crate) fn warn(
@@ -36,41 +40,80 @@ impl<'l> Faults<'l> {
         found: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        self.add(Severity::Warning, id, key, found.into(), hint.into());
+        self.add(Severity::Warning, id, key, found.into(), hint.into(), None);
     }
 
-    fn add(&mut self, severity: Severity, id: &'static str, key: &str, found: String, hint: String) {
+    /// Reports a reference to something (`what`, such as "upstream") that the file does not define.
+    pub(crate) fn undefined<'n>(
+        &mut self,
+        key: &str,
+        what: &str,
+        name: &str,
+        defined: impl Iterator<Item = &'n str>,
+    ) {
+        // Looking for the nearest name takes a pass over all of them.
+        let hint = if self.is_full() { String::new() } else { defined_names(name, defined) };
+        let found = format!("no {what} named \"{name}\"");
+        self.add(Severity::Fault, "unknown_name", key, found, hint, Some(name.to_owned()));
+    }
+
+    fn add(
+        &mut self,
+        severity: Severity,
+        id: &'static str,
+        key: &str,
+        found: String,
+        hint: String,
+        refers_to: Option<String>,
+    ) {
         let is_fault = severity == Severity::Fault;
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
-        self.faults += usize::from(is_fault);
-        // Of warnings none is left out here: the file may accept the first hundred.
-        if severity == Severity::Warning || self.faults <= REPORTED_MAX {
+        self.fault_count += usize::from(is_fault);
+        // All warnings are kept: the file may waive the first hundred.
+        if severity == Severity::Warning || self.fault_count <= REPORTED_MAX {
             let place = self.loaded.places.of(key);
-            self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint });
+            self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint, refers_to });
         }
     }
 
-    /// A file that the policy names, relative to the policy's own folder.
+    /// Resolves a path that the file names: it is relative to the file's folder.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         self.loaded.base.join(text)
     }
 
-    /// Whether another fault would not be told: then nobody need find out what would be right.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.faults >= REPORTED_MAX
+    /// Whether another fault would only be counted, so that its hint need not be computed.
+    const fn is_full(&self) -> bool {
+        self.fault_count >= REPORTED_MAX
     }
 
-    /// What was found, in the order in which it stands in the file.
-    pub(crate) fn told(mut self) -> Vec<Diagnostic> {
+    /// Returns the findings in the order of the file. If there are faults, at most [`REPORTED_MAX`] of them are returned, and
+    /// the rest as a number.
+    pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
-        if self.faults == 0 {
+        if self.fault_count == 0 {
             return self.found;
         }
-        let mut told = Diagnostic::bounded(self.found);
-        if let Some(more @ 1..) = self.faults.checked_sub(REPORTED_MAX) {
+        let mut diagnostics = Diagnostic::bounded(self.found);
+        if let Some(more @ 1..) = self.fault_count.checked_sub(REPORTED_MAX) {
             let found = format!("{more} more fault{}", if more == 1 { "" } else { "s" });
-            told.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
+            diagnostics.push(Diagnostic::more(Severity::Fault, self.loaded.places.whole(), found));
         }
-        told
+        diagnostics
     }
+}
+
+/// Lists the names that could have been meant: the nearest, then the defined ones.
+fn defined_names<'n>(name: &str, defined: impl Iterator<Item = &'n str>) -> String {
+    let defined: Vec<&str> = defined.collect();
+    if defined.is_empty() {
+        return "none is defined".to_owned();
+    }
+    let mut hint =
+        nearest(name, &defined).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
+    hint.push_str("defined: ");
+    hint.push_str(&defined[..defined.len().min(NAMES_MAX)].join(", "));
+    if defined.len() > NAMES_MAX {
+        hint.push_str(&format!(" and {} more", defined.len() - NAMES_MAX));
+    }
+    hint
 }

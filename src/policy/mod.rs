@@ -8,17 +8,17 @@ mod faults;
 pub mod findings;
 mod live;
 mod question;
-mod server_plan;
+mod server_settings;
 mod waivers;
 
-pub use case::{Case, Expected, Wanted};
+pub use case::{Case, Expectation, ExpectedVerdict};
 pub(crate) use compile::endpoint_limits;
 pub use compile::{Compiled, compile, compile_after};
 pub(crate) use faults::Faults;
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
-pub use server_plan::ServerPlan;
-pub use waivers::{Sifted, Waived, Waivers};
+pub use server_settings::ServerSettings;
+pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
 use crate::authenticate::{Admission, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};

@@ -28,7 +28,7 @@ struct Waiver {
 
 /// A finding that is accepted, and why.
 #[derive(Clone, Debug, Serialize)]
-pub struct Waived {
+pub struct WaivedFinding {
     /// The finding.
     #[serde(flatten)]
     pub finding: Diagnostic,
@@ -38,11 +38,11 @@ pub struct Waived {
 
 /// Findings, sorted by whether the file accepts them.
 #[derive(Clone, Debug, Default)]
-pub struct Sifted {
+pub struct SortedFindings {
     /// Those that it does not.
     pub left: Vec<Diagnostic>,
     /// Those that it does.
-    pub waived: Vec<Waived>,
+    pub waived: Vec<WaivedFinding>,
 }
 
 impl Waivers {
@@ -75,11 +75,11 @@ impl Waivers {
     }
 
     /// Sorts findings by whether they are accepted.
-    pub fn sift(&self, found: Vec<Diagnostic>) -> Sifted {
-        let mut sifted = Sifted::default();
+    pub fn sift(&self, found: Vec<Diagnostic>) -> SortedFindings {
+        let mut sifted = SortedFindings::default();
         for finding in found {
             match self.of_finding(&finding) {
-                Some(waiver) => sifted.waived.push(Waived { reason: waiver.reason.clone(), finding }),
+                Some(waiver) => sifted.waived.push(WaivedFinding { reason: waiver.reason.clone(), finding }),
                 None => sifted.left.push(finding),
             }
         }
@@ -87,7 +87,7 @@ impl Waivers {
     }
 
     /// The waivers that waive nothing of all that was found: what they speak of was mended, or never was.
-    pub fn unused(&self, sifted: &Sifted) -> Vec<Diagnostic> {
+    pub fn unused(&self, sifted: &SortedFindings) -> Vec<Diagnostic> {
         let used: BTreeSet<&str> = sifted
             .waived
             .iter()
@@ -103,6 +103,7 @@ impl Waivers {
                 key: waiver.key.clone(),
                 found: "this finding does not occur here".to_owned(),
                 hint: "remove it: it would hide the next one unseen".to_owned(),
+                refers_to: None,
             })
             .collect()
     }

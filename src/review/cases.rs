@@ -7,15 +7,15 @@
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::explain::text::Line;
-use crate::explain::{Examiner, Explanation, Outcome, Outgoing, Verdict};
-use crate::policy::{Case, Expected, Policy, Wanted};
+use crate::explain::{Examiner, Explanation, Outcome, UpstreamRequest, Verdict};
+use crate::policy::{Case, Expectation, ExpectedVerdict, Policy};
 use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
 
 /// One thing that is not as it was expected to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct Discrepancy {
     /// What: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
     pub what: String,
     /// As the test has it.
@@ -26,23 +26,23 @@ pub struct Difference {
 
 /// How a test failed.
 #[derive(Clone, Debug, Serialize)]
-pub struct Mismatch {
+pub struct TestFailure {
     /// The test's name.
     pub test: String,
     /// Where it stands.
     pub place: Place,
     /// What differs, at least one thing.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<Discrepancy>,
     /// Why the request is refused, in the operator's words, where it is refused and was not to be.
     pub reason: Option<String>,
     /// What becomes of the request, and why: of the first tests that fail, not of thousands.
     pub explanation: Option<Box<Explanation>>,
 }
 
-impl fmt::Display for Mismatch {
+impl fmt::Display for TestFailure {
     /// In one line: `route: expected "orders", found "open"; ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, Difference { what, expected, found }) in self.differences.iter().enumerate() {
+        for (position, Discrepancy { what, expected, found }) in self.differences.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
             write!(f, "{separator}{what}: expected {expected}, found {found}")?;
             if let ("verdict", Some(reason)) = (&**what, &self.reason) {
@@ -58,26 +58,26 @@ pub const EXPLAINED_MAX: usize = 20;
 
 /// A test that was run.
 #[derive(Debug)]
-pub struct Tried {
+pub struct TestRun {
     /// The test.
     pub case: Case,
     /// How it failed, if it did.
-    pub failed: Option<Mismatch>,
+    pub failed: Option<TestFailure>,
 }
 
 /// Runs all tests of a policy: how each ended, in order. The first that fail are explained, up to so many.
-pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) -> Vec<Tried> {
+pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) -> Vec<TestRun> {
     let examiner = Examiner::new(policy);
     let mut explained = 0;
     let mut run = |case: &Case| {
-        let mut mismatch = Mismatch::of(case, &examiner, now)?;
+        let mut failure = TestFailure::of(case, &examiner, now)?;
         if explained < explained_max {
             explained += 1;
-            mismatch.explanation = Some(Box::new(examiner.explain(&case.question_at(now))));
+            failure.explanation = Some(Box::new(examiner.explain(&case.question_at(now))));
         }
-        Some(mismatch)
+        Some(failure)
     };
-    cases.into_iter().map(|case| Tried { failed: run(&case), case }).collect()
+    cases.into_iter().map(|case| TestRun { failed: run(&case), case }).collect()
 }
 
 /// So many tests that fail are told one by one as findings.
@@ -88,14 +88,15 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
     let hint = "a policy that does as the test says, or a test that says what is meant; \
                 `portcullis check` explains both";
     let examiner = Examiner::new(policy);
-    let mut failed = cases.iter().filter_map(|case| Some((case, Mismatch::of(case, &examiner, now)?)));
-    let told = |(case, mismatch): (&Case, Mismatch)| Diagnostic {
+    let mut failed = cases.iter().filter_map(|case| Some((case, TestFailure::of(case, &examiner, now)?)));
+    let told = |(case, failure): (&Case, TestFailure)| Diagnostic {
         severity,
         id: "failed_test",
-        found: format!("the test \"{}\" fails: {mismatch}", mismatch.test),
-        place: mismatch.place,
+        found: format!("the test \"{}\" fails: {failure}", failure.test),
+        place: failure.place,
         key: case.key.clone(),
         hint: hint.to_owned(),
+        refers_to: None,
     };
     let mut told: Vec<_> = failed.by_ref().take(TOLD_MAX).map(told).collect();
     let more = failed.count();
@@ -110,14 +111,14 @@ const fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-impl Mismatch {
+impl TestFailure {
     /// Compares a test with what becomes of its request, without the explanation; `None` where the test passes.
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
         // What goes upstream takes longer to find out, and few tests ask for it.
         let (verdict, outgoing) = if expected.is_upstream() {
-            examiner.sent(&question)
+            examiner.verdict_and_request(&question)
         } else {
             (examiner.verdict(&question), None)
         };
@@ -134,18 +135,18 @@ impl Mismatch {
     }
 }
 
-fn differences_of_verdict(test: &Expected, verdict: &Verdict, route: Option<&str>) -> Vec<Difference> {
+fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&str>) -> Vec<Discrepancy> {
     let mut differences = Vec::new();
     let mut differs = |what: &str, expected: String, found: String| {
-        differences.push(Difference { what: what.to_owned(), expected, found });
+        differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
     // Nothing is sent of what does not pass.
-    let wanted = test.verdict.or_else(|| test.is_upstream().then_some(Wanted::Passed));
+    let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {
         (None, _) => true,
-        (Some(Wanted::Passed), outcome) => outcome.passes(),
-        (Some(Wanted::Refused), outcome) => matches!(outcome, Outcome::Refused(_)),
-        (Some(Wanted::RefusedWith(code)), outcome) => {
+        (Some(ExpectedVerdict::Allow), outcome) => outcome.passes(),
+        (Some(ExpectedVerdict::Deny), outcome) => matches!(outcome, Outcome::Refused(_)),
+        (Some(ExpectedVerdict::DenyWith(code)), outcome) => {
             matches!(outcome, Outcome::Refused(denial) if denial.code() == code)
         }
     };
@@ -171,11 +172,11 @@ fn differences_of_verdict(test: &Expected, verdict: &Verdict, route: Option<&str
     differences
 }
 
-fn differences_upstream(test: &Expected, outgoing: &Outgoing) -> Vec<Difference> {
+fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<Discrepancy> {
     let mut differences = Vec::new();
     if let Some(path) = test.path.as_ref().filter(|path| **path != outgoing.path) {
         let (expected, found) = (format!("{path:?}"), format!("{:?}", outgoing.path));
-        differences.push(Difference { what: "path".to_owned(), expected, found });
+        differences.push(Discrepancy { what: "path".to_owned(), expected, found });
     }
     for (name, wanted) in &test.headers {
         let sent: Vec<&str> = outgoing
@@ -192,7 +193,7 @@ fn differences_upstream(test: &Expected, outgoing: &Outgoing) -> Vec<Difference>
                 [] => "absent".to_owned(),
                 sent => sent.iter().map(quoted).collect::<Vec<_>>().join(" and "),
             };
-            differences.push(Difference { what: format!("header {name}"), expected, found });
+            differences.push(Discrepancy { what: format!("header {name}"), expected, found });
         }
     }
     differences
@@ -254,8 +255,8 @@ access = "public"
             format!("[[test]]\nname = \"t\"\nrequest = \"{request}\"\n{rest}\nexpect = {{ {expect} }}\n");
         let compiled = compiled(&test).unwrap_or_else(|faults| panic!("{faults:#?}"));
         let examiner = Examiner::new(&compiled.policy);
-        let mismatch = Mismatch::of(&compiled.cases[0], &examiner, Now::read());
-        mismatch.map(|mismatch| mismatch.to_string()).unwrap_or_default()
+        let failure = TestFailure::of(&compiled.cases[0], &examiner, Now::read());
+        failure.map(|failure| failure.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -375,7 +376,7 @@ access = "public"
         let compiled = compiled(&(0..44).map(test).collect::<String>()).unwrap();
         let tried = run(&compiled.policy, compiled.cases.clone(), Now::read(), 3);
         let failed: Vec<_> = tried.iter().filter_map(|tried| tried.failed.as_ref()).collect();
-        let explained = failed.iter().filter(|mismatch| mismatch.explanation.is_some());
+        let explained = failed.iter().filter(|failure| failure.explanation.is_some());
         assert_eq!((failed.len(), explained.count()), (22, 3));
         let findings = failures(&compiled.policy, &compiled.cases, Severity::Fault, Now::read());
         assert_eq!(findings.len(), TOLD_MAX + 1);

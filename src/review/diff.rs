@@ -1,10 +1,10 @@
 //! What changes for whom when one policy takes the place of another.
 //!
-//! Both policies answer the same questions: the requests that either one's routes name, from the callers that either one's
+//! Comparison policies answer the same questions: the requests that either one's routes name, from the callers that either one's
 //! rules tell apart there. See [`super::sample`] for why no difference is between these.
 
-use super::sample::{self, Caller, Holding};
-use super::written::Other;
+use super::sample::{self, Caller, Grants};
+use super::settings_diff::SettingChange;
 use crate::clock::Now;
 use crate::explain::describe::upstream_of;
 use crate::explain::text::Line;
@@ -25,7 +25,7 @@ pub struct Difference {
     /// What is served by another route than before, or sent elsewhere.
     pub moves: Vec<Change>,
     /// What else is written differently.
-    pub others: Vec<Other>,
+    pub others: Vec<SettingChange>,
 }
 
 /// A difference for one sort of caller.
@@ -102,7 +102,7 @@ impl fmt::Display for Side {
 }
 
 /// A place that is asked about, with the methods that the policies name there.
-struct Place {
+struct RequestTarget {
     url: String,
     covers: String,
     methods: Vec<Method>,
@@ -110,21 +110,21 @@ struct Place {
 
 /// What changes when `new` takes the place of `old`; `others` is for who has read their files.
 pub fn difference(old: &Policy, new: &Policy) -> Difference {
-    let both = Both { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
+    let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
     for place in places(old, new) {
-        both.compare(&place, &mut difference);
+        comparison.compare(&place, &mut difference);
     }
     difference
 }
 
 /// The places that the new policy names, then those that only the old one does.
-fn places(old: &Policy, new: &Policy) -> Vec<Place> {
-    let mut places: Vec<Place> = Vec::new();
+fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
+    let mut places: Vec<RequestTarget> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     for sample in sample::requests(new).chain(sample::requests(old)) {
         let at = *known.entry(sample.url.clone()).or_insert_with(|| {
-            places.push(Place { url: sample.url, covers: sample.covers, methods: Vec::new() });
+            places.push(RequestTarget { url: sample.url, covers: sample.covers, methods: Vec::new() });
             places.len() - 1
         });
         if !places[at].methods.contains(&sample.method) {
@@ -134,7 +134,7 @@ fn places(old: &Policy, new: &Policy) -> Vec<Place> {
     places
 }
 
-struct Both<'p> {
+struct Comparison<'p> {
     old: Examiner<'p>,
     new: Examiner<'p>,
     now: Now,
@@ -145,51 +145,51 @@ type Pair = (Side, Side);
 
 /// Two routes that cover the same request, with all methods of which that is so: what they do with a caller is the same
 /// for all of these.
-struct Meeting {
+struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
     nobody: Pair,
     methods: Vec<Method>,
 }
 
-impl Both<'_> {
+impl Comparison<'_> {
     fn ask(&self, method: &Method, url: &str, caller: &Caller) -> Option<(Verdict, Verdict)> {
         // Every URL of a sample is one.
         let question = Question::new(method.as_str(), url).ok()?.at(self.now);
         let ask =
-            |examiner: &Examiner<'_>| examiner.verdict(&caller.asking(examiner.policy(), question.clone()));
+            |examiner: &Examiner<'_>| examiner.verdict(&caller.question(examiner.policy(), question.clone()));
         Some((ask(&self.old), ask(&self.new)))
     }
 
-    fn compare(&self, place: &Place, difference: &mut Difference) {
-        let mut meetings: Vec<Meeting> = Vec::new();
+    fn compare(&self, place: &RequestTarget, difference: &mut Difference) {
+        let mut groups: Vec<MethodGroup> = Vec::new();
         for method in &place.methods {
             let Some((old, new)) = self.ask(method, &place.url, &Caller::Nobody) else { continue };
             let nobody = (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new));
             let routes = (old.route, new.route);
-            match meetings.iter_mut().find(|known| (known.routes, &known.nobody) == (routes, &nobody)) {
+            match groups.iter_mut().find(|known| (known.routes, &known.nobody) == (routes, &nobody)) {
                 Some(known) => known.methods.push(method.clone()),
-                None => meetings.push(Meeting { routes, nobody, methods: vec![method.clone()] }),
+                None => groups.push(MethodGroup { routes, nobody, methods: vec![method.clone()] }),
             }
         }
-        for meeting in &meetings {
-            self.meet(place, meeting, difference);
+        for group in &groups {
+            self.compare_group(place, group, difference);
         }
     }
 
-    fn meet(&self, place: &Place, meeting: &Meeting, difference: &mut Difference) {
-        let Meeting { routes: (old, new), nobody, methods } = meeting;
+    fn compare_group(&self, place: &RequestTarget, group: &MethodGroup, difference: &mut Difference) {
+        let MethodGroup { routes: (old, new), nobody, methods } = group;
         let least = |policy: &Policy, route: &Option<usize>| {
-            route.map(|route| sample::satisfying(policy, &policy.routes[route])).unwrap_or_default()
+            route.map(|route| sample::minimal_grants(policy, &policy.routes[route])).unwrap_or_default()
         };
-        let mut holdings = BTreeSet::from([Holding::default()]);
-        holdings.extend(least(self.old.policy(), old));
-        holdings.extend(least(self.new.policy(), new));
-        let asked: Vec<(Holding, Pair)> = holdings
+        let mut all_grants = BTreeSet::from([Grants::default()]);
+        all_grants.extend(least(self.old.policy(), old));
+        all_grants.extend(least(self.new.policy(), new));
+        let asked: Vec<(Grants, Pair)> = all_grants
             .into_iter()
-            .filter_map(|holding| {
-                let caller = Caller::Holder(holding.clone());
+            .filter_map(|grants| {
+                let caller = Caller::WithToken(grants.clone());
                 let (old, new) = self.ask(methods.first()?, &place.url, &caller)?;
-                Some((holding, (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new))))
+                Some((grants, (Side::of(self.old.policy(), &old), Side::of(self.new.policy(), &new))))
             })
             .collect();
         let change = |caller: String, (before, after): &Pair| Change {
@@ -204,10 +204,10 @@ impl Both<'_> {
         let loses = |(before, after): &Pair| before.reaches() && !after.reaches();
         difference
             .gains
-            .extend(those(nobody, &asked, gains).into_iter().map(|(who, pair)| change(who, pair)));
+            .extend(minimal_callers(nobody, &asked, gains).into_iter().map(|(who, pair)| change(who, pair)));
         difference
             .losses
-            .extend(those(nobody, &asked, loses).into_iter().map(|(who, pair)| change(who, pair)));
+            .extend(minimal_callers(nobody, &asked, loses).into_iter().map(|(who, pair)| change(who, pair)));
         let all = [nobody].into_iter().chain(asked.iter().map(|(_, pair)| pair));
         let mut through = all.filter(|(before, after)| before.reaches() && after.reaches());
         if let Some(pair) = through
@@ -219,12 +219,12 @@ impl Both<'_> {
 }
 
 /// Of the callers for whom something is so, those who hold least: whoever holds more is meant by them.
-fn those<'a>(
+fn minimal_callers<'a>(
     nobody: &'a Pair,
-    asked: &'a [(Holding, Pair)],
+    asked: &'a [(Grants, Pair)],
     is_so: impl Fn(&Pair) -> bool,
 ) -> Vec<(String, &'a Pair)> {
-    let anybody = asked.iter().find(|(holding, _)| *holding == Holding::default());
+    let anybody = asked.iter().find(|(grants, _)| *grants == Grants::default());
     if is_so(nobody) && anybody.is_none_or(|(_, pair)| is_so(pair)) {
         return vec![("everybody, with a token or without".to_owned(), nobody)];
     }
@@ -233,10 +233,10 @@ fn those<'a>(
         found.push((Caller::Nobody.to_string(), nobody));
     }
     let concerned: Vec<_> = asked.iter().filter(|(_, pair)| is_so(pair)).collect();
-    for (holding, pair) in &concerned {
-        let is_meant = concerned.iter().any(|(other, _)| other != holding && holding.includes(other));
+    for (grants, pair) in &concerned {
+        let is_meant = concerned.iter().any(|(other, _)| other != grants && grants.includes(other));
         if !is_meant {
-            found.push((holding.to_string(), pair));
+            found.push((grants.to_string(), pair));
         }
     }
     found
@@ -412,14 +412,14 @@ mod tests {
         proptest::collection::vec(proptest::option::of(one), PATHS.len()).prop_map(|routes| made(&routes))
     }
 
-    fn holdings() -> impl Strategy<Value = Caller> {
-        let holding =
+    fn all_grants() -> impl Strategy<Value = Caller> {
+        let grants =
             (0..16u8, 0..4u8, any::<bool>(), any::<bool>()).prop_map(|(roles, scopes, claim, fresh)| {
                 let some = |names: &[&str], mask: u8| {
                     let names = names.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
                     names.map(|(_, name)| (*name).to_owned()).collect()
                 };
-                Caller::Holder(Holding {
+                Caller::WithToken(Grants {
                     roles: some(&["a", "b", "c", "d"], roles),
                     scopes: some(&["x", "y"], scopes),
                     claims: claim
@@ -429,7 +429,7 @@ mod tests {
                     fresh,
                 })
             });
-        prop_oneof![1 => Just(Caller::Nobody), 5 => holding]
+        prop_oneof![1 => Just(Caller::Nobody), 5 => grants]
     }
 
     proptest! {
@@ -459,13 +459,13 @@ mod tests {
         }
 
         #[test]
-        fn nobody_ever_gains_or_loses_without_its_being_told(one in policies(), other in policies(), caller in holdings()) {
+        fn nobody_ever_gains_or_loses_without_its_being_told(one in policies(), other in policies(), caller in all_grants()) {
             let (old, new) = (policy(&one), policy(&other));
             let found = difference(&old, &new);
-            let both = Both { old: Examiner::new(&old), new: Examiner::new(&new), now: Now::read() };
+            let comparison = Comparison { old: Examiner::new(&old), new: Examiner::new(&new), now: Now::read() };
             for place in places(&old, &new) {
                 for method in &place.methods {
-                    let (before, after) = both.ask(method, &place.url, &caller).unwrap();
+                    let (before, after) = comparison.ask(method, &place.url, &caller).unwrap();
                     let told = |changes: &[Change]| {
                         changes.iter().any(|change| {
                             change.example.ends_with(&format!(" {}", place.url))

@@ -5,19 +5,19 @@
 mod exposure;
 mod names;
 mod routes;
+mod settings;
 mod tokens;
-mod written;
 
 use crate::config::Loaded;
 use crate::config::file::File;
 use crate::diagnostic::Diagnostic;
-use crate::policy::{Case, Compiled, Faults, Policy, ServerPlan};
+use crate::policy::{Case, Compiled, Faults, Policy, ServerSettings};
 
 /// A policy, and what it was made of.
 struct Subject<'s> {
     file: &'s File,
     policy: &'s Policy,
-    plan: &'s ServerPlan,
+    settings: &'s ServerSettings,
     cases: &'s [Case],
 }
 
@@ -25,14 +25,14 @@ struct Subject<'s> {
 #[must_use]
 pub fn lint(loaded: &Loaded, mut compiled: Compiled) -> Compiled {
     let mut faults = Faults::of(loaded);
-    let Compiled { policy, plan, cases, .. } = &compiled;
-    let subject = Subject { file: &loaded.file, policy, plan, cases };
+    let Compiled { policy, settings, cases, .. } = &compiled;
+    let subject = Subject { file: &loaded.file, policy, settings, cases };
     exposure::lint(&subject, &mut faults);
     tokens::lint(&subject, &mut faults);
     routes::lint(&subject, &mut faults);
     names::lint(&subject, &mut faults);
-    written::lint(&subject, &mut faults);
-    compiled.warnings.extend(faults.told());
+    settings::lint(&subject, &mut faults);
+    compiled.warnings.extend(faults.into_diagnostics());
     compiled.warnings.sort_by_key(Diagnostic::order);
     compiled
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// A route, in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Listed {
+pub struct RouteSummary {
     /// Its name.
     pub name: String,
     /// The hosts; none: all.
@@ -33,16 +33,16 @@ pub struct Listed {
 
 /// The routes in the order in which they are considered: the first that covers a request's host and path is the most
 /// specific one. The authority's endpoints, which are there on every host, come at the end.
-pub fn listing(policy: &Policy) -> Vec<Listed> {
+pub fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {
         let key = |route: &Route| matches!(route.handler, Handler::Answer(_));
         key(one).cmp(&key(other)).then_with(|| one.matcher.order(&other.matcher))
     });
-    routes.into_iter().map(Listed::of).collect()
+    routes.into_iter().map(RouteSummary::of).collect()
 }
 
-impl Listed {
+impl RouteSummary {
     fn of(route: &Route) -> Self {
         let (upstream, strip_prefix) = match &route.handler {
             Handler::Forward(delivery) => {

@@ -3,7 +3,7 @@
 //! Each cell is a verdict on a sample request of a caller with that one role. Where it is a refusal, the callers that hold
 //! just what the route's rule asks for are asked in turn, so that a cell never says more than what serves would do.
 
-use super::sample::{self, Caller, Holding, Sample};
+use super::sample::{self, Caller, Grants, Sample};
 use crate::authorize::Check;
 use crate::clock::Now;
 use crate::explain::{Examiner, Outcome, Verdict};
@@ -28,7 +28,7 @@ pub struct Matrix {
     /// authority's endpoints at the end.
     pub rows: Vec<Row>,
     /// What there was no room for.
-    pub left_out: LeftOut,
+    pub left_out: Omitted,
 }
 
 /// Whom a column is about.
@@ -88,7 +88,7 @@ pub enum Cell {
 
 /// What there was no room for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
+pub struct Omitted {
     /// So many roles, the last by name.
     pub roles: usize,
     /// So many rows, the last in order.
@@ -102,11 +102,11 @@ pub fn matrix(policy: &Policy) -> Matrix {
 
 fn bounded(policy: &Policy, roles_max: usize, cells_max: usize) -> Matrix {
     let mut roles = roles(policy);
-    let mut left_out = LeftOut { roles: roles.len().saturating_sub(roles_max), rows: 0 };
+    let mut left_out = Omitted { roles: roles.len().saturating_sub(roles_max), rows: 0 };
     roles.truncate(roles_max);
     let mut columns = vec![Column::Nobody, Column::AnyCaller];
     columns.extend(roles.into_iter().map(|role| Column::Role { role }));
-    let asking = Asking { policy, examiner: Examiner::new(policy), now: Now::read() };
+    let asking = MatrixBuilder { policy, examiner: Examiner::new(policy), now: Now::read() };
     let groups = groups(policy);
     let rows_max = (cells_max / columns.len()).max(1);
     left_out.rows = groups.len().saturating_sub(rows_max);
@@ -156,13 +156,13 @@ fn is_endpoint(policy: &Policy, sample: &Sample) -> bool {
     }
 }
 
-struct Asking<'p> {
+struct MatrixBuilder<'p> {
     policy: &'p Policy,
     examiner: Examiner<'p>,
     now: Now,
 }
 
-impl Asking<'_> {
+impl MatrixBuilder<'_> {
     /// One row for the methods that meet the same route.
     fn rows(&self, group: &[Sample], columns: &[Column]) -> Vec<Row> {
         let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
@@ -203,7 +203,7 @@ impl Asking<'_> {
     }
 
     fn cell(&self, column: &Column, nobody: &Verdict, question: &Question) -> Cell {
-        let mut base = Holding::default();
+        let mut base = Grants::default();
         let verdict = match column {
             Column::Nobody => nobody.clone(),
             Column::AnyCaller => self.ask(&base, question),
@@ -223,7 +223,7 @@ impl Asking<'_> {
         let Some(route) = verdict.route.filter(|_| *column != Column::Nobody) else {
             return Cell::No { code };
         };
-        let ways = sample::satisfying(self.policy, &self.policy.routes[route]);
+        let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
         // Who would need another role in this one's stead is meant by that role's column.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
@@ -232,7 +232,7 @@ impl Asking<'_> {
             .filter_map(|way| {
                 let mut whole = way.clone();
                 whole.roles.extend(base.roles.iter().cloned());
-                let missing = Holding { roles: way.roles.difference(&base.roles).cloned().collect(), ..way };
+                let missing = Grants { roles: way.roles.difference(&base.roles).cloned().collect(), ..way };
                 self.ask(&whole, question).outcome.passes().then(|| missing.to_string())
             })
             .take(WAYS_MAX)
@@ -240,9 +240,9 @@ impl Asking<'_> {
         if needs.is_empty() { Cell::No { code } } else { Cell::With { needs } }
     }
 
-    fn ask(&self, holding: &Holding, question: &Question) -> Verdict {
-        let caller = Caller::Holder(holding.clone());
-        self.examiner.verdict(&caller.asking(self.policy, question.clone()))
+    fn ask(&self, grants: &Grants, question: &Question) -> Verdict {
+        let caller = Caller::WithToken(grants.clone());
+        self.examiner.verdict(&caller.question(self.policy, question.clone()))
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
                 "/trial : shadow | shadow | yes | shadow | shadow",
             ]
         );
-        assert_eq!(matrix.left_out, LeftOut::default());
+        assert_eq!(matrix.left_out, Omitted::default());
         assert_eq!(matrix.rows[1].request, "GET https://sample.invalid/guests");
     }
 
@@ -352,8 +352,8 @@ mod tests {
         let policy = policy(&routes);
         let matrix = bounded(&policy, 3, 50);
         assert_eq!((matrix.columns.len(), matrix.rows.len()), (5, 10));
-        assert_eq!(matrix.left_out, LeftOut { roles: 17, rows: 10 });
-        assert_eq!(bounded(&policy, 20, 440).left_out, LeftOut::default());
+        assert_eq!(matrix.left_out, Omitted { roles: 17, rows: 10 });
+        assert_eq!(bounded(&policy, 20, 440).left_out, Omitted::default());
     }
 
     proptest! {

@@ -11,9 +11,9 @@ pub mod matrix;
 mod read;
 pub mod replay;
 mod sample;
+pub mod settings_diff;
 mod spelling;
 mod trial;
-pub mod written;
 
 pub use lint::lint;
 pub use read::read;

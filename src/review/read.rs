@@ -45,5 +45,5 @@ fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
     // An unknown key was never anything's place; what is missing beside it is missing in any case.
     let is_about =
         cause.id != "unknown_key" && (within(&found.key, &cause.key) || within(&cause.key, &found.key));
-    is_about || found.id == "unknown_name" && found.found.contains(&format!("\"{name}\""))
+    is_about || found.refers_to.as_deref() == Some(name)
 }

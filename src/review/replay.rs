@@ -52,7 +52,7 @@ pub struct Group {
 }
 
 /// What one policy says of a decision.
-enum Answer {
+enum ReplayVerdict {
     Known(Side),
     Unknown,
 }
@@ -68,15 +68,15 @@ pub fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
             continue;
         };
         replay.decisions += 1;
-        match (answer(&old, &entry, true), answer(&new, &entry, trusts_alike)) {
-            (Answer::Known(before), Answer::Known(after)) => {
+        match (verdict(&old, &entry, true), verdict(&new, &entry, trusts_alike)) {
+            (ReplayVerdict::Known(before), ReplayVerdict::Known(after)) => {
                 let is_same = before.reaches() == after.reaches()
                     && (before.reaches() || before.outcome == after.outcome);
                 if !is_same {
                     replay.add(before, after, &entry);
                 }
             }
-            (Answer::Unknown, _) | (_, Answer::Unknown) => replay.unknown += 1,
+            (ReplayVerdict::Unknown, _) | (_, ReplayVerdict::Unknown) => replay.unknown += 1,
         }
     }
     let rank = |group: &Group| (!group.after.reaches(), !group.before.reaches());
@@ -96,7 +96,7 @@ impl Replay {
             }
         };
         group.count += 1;
-        let example = told(entry);
+        let example = describe(entry);
         if group.examples.len() < EXAMPLES && !group.examples.contains(&example) {
             group.examples.push(example);
         }
@@ -104,7 +104,7 @@ impl Replay {
 }
 
 /// A decision in words, for people.
-fn told(entry: &Entry) -> String {
+fn describe(entry: &Entry) -> String {
     let who = match entry.credential {
         Credential::None => "no token".to_owned(),
         Credential::Unexamined => "a token that was not looked at".to_owned(),
@@ -117,10 +117,10 @@ fn told(entry: &Entry) -> String {
 }
 
 /// `trusts_alike`: whether both policies accept the same tokens.
-fn answer(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Answer {
+fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> ReplayVerdict {
     let policy = examiner.policy();
     let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);
-    let Ok(question) = Question::new(&entry.method, &url) else { return Answer::Unknown };
+    let Ok(question) = Question::new(&entry.method, &url) else { return ReplayVerdict::Unknown };
     let question = question.client(entry.client).at(Now::at(entry.time));
     let question = match entry.credential {
         Credential::None | Credential::Unexamined => question,
@@ -130,15 +130,15 @@ fn answer(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Answer 
     let verdict = examiner.verdict(&question);
     let side = Side::of(policy, &verdict);
     match (&verdict.outcome, entry.credential) {
-        (_, Credential::Verified) if asks_beyond(policy, entry, &verdict) => Answer::Unknown,
+        (_, Credential::Verified) if needs_unlogged_claim(policy, entry, &verdict) => ReplayVerdict::Unknown,
         // The token that nobody looked at may be a good one.
-        (Outcome::Refused(Denial::MissingToken), Credential::Unexamined) => Answer::Unknown,
+        (Outcome::Refused(Denial::MissingToken), Credential::Unexamined) => ReplayVerdict::Unknown,
         // Whoever looks at this token refuses it, for what was wrong with it and not for what stands in its place here.
         (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) if trusts_alike => {
-            Answer::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
+            ReplayVerdict::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
         }
-        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) => Answer::Unknown,
-        (Outcome::Passed | Outcome::Redirected | Outcome::Refused(_), _) => Answer::Known(side),
+        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) => ReplayVerdict::Unknown,
+        (Outcome::Passed | Outcome::Redirected | Outcome::Refused(_), _) => ReplayVerdict::Known(side),
     }
 }
 
@@ -178,7 +178,7 @@ fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
 }
 
 /// Whether the verdict rests on a claim that was not kept.
-fn asks_beyond(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bool {
+fn needs_unlogged_claim(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bool {
     let Outcome::Refused(Denial::ClaimMismatch) = &verdict.outcome else { return false };
     let route = verdict.route.and_then(|route| policy.routes.get(route));
     let mut checks = route.into_iter().flat_map(|route| route.rule.checks());

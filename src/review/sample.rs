@@ -1,7 +1,7 @@
 //! Requests and callers that stand for all: what tables of who may do what, and comparisons of policies, ask about.
 //!
 //! One request for each method of each route, spelled so that the route itself covers it where any request can; and the
-//! callers that hold just what some rule asks for. Since a rule never refuses somebody for holding more, whoever a rule
+//! callers that hold just what some rule asks for. Since a rule never refuses somebody for grants more, whoever a rule
 //! lets pass holds at least what one of these callers holds: no difference between two policies is between them.
 
 use crate::authenticate::ClaimValue;
@@ -133,12 +133,12 @@ pub(super) enum Caller {
     /// Without a token.
     Nobody,
     /// With a good token that says this.
-    Holder(Holding),
+    WithToken(Grants),
 }
 
 /// What a token says, beside whose it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Holding {
+pub(super) struct Grants {
     /// The roles.
     pub roles: BTreeSet<String>,
     /// The scopes.
@@ -150,8 +150,8 @@ pub(super) struct Holding {
 }
 
 /// Who holds just what a route's rule asks for: one for each of the roles of which any will do.
-pub(super) fn satisfying(policy: &Policy, route: &Route) -> Vec<Holding> {
-    let mut least = Holding::default();
+pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
+    let mut least = Grants::default();
     let mut any: Option<&[Box<str>]> = None;
     for check in route.rule.checks() {
         match check {
@@ -173,11 +173,11 @@ pub(super) fn satisfying(policy: &Policy, route: &Route) -> Vec<Holding> {
         None => vec![least],
         Some(roles) => {
             let with = |role: &str| {
-                let mut holding = least.clone();
-                holding.roles.insert(role.to_owned());
-                holding
+                let mut grants = least.clone();
+                grants.roles.insert(role.to_owned());
+                grants
             };
-            let distinct: BTreeSet<Holding> = roles.iter().map(|role| with(role)).collect();
+            let distinct: BTreeSet<Grants> = roles.iter().map(|role| with(role)).collect();
             distinct.into_iter().collect()
         }
     }
@@ -193,7 +193,7 @@ fn json(value: &ClaimValue) -> Value {
     }
 }
 
-impl Holding {
+impl Grants {
     /// Whether it holds all that the other holds.
     pub(super) fn includes(&self, other: &Self) -> bool {
         self.roles.is_superset(&other.roles)
@@ -239,11 +239,11 @@ impl Holding {
 
 impl Caller {
     /// The question what becomes of this request when this caller sends it.
-    pub(super) fn asking(&self, policy: &Policy, question: Question) -> Question {
+    pub(super) fn question(&self, policy: &Policy, question: Question) -> Question {
         match self {
             Self::Nobody => question,
-            Self::Holder(holding) => {
-                let claims = holding.claims(policy, question.now);
+            Self::WithToken(grants) => {
+                let claims = grants.claims(policy, question.now);
                 question.claims(claims)
             }
         }
@@ -255,12 +255,12 @@ impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("without a token"),
-            Self::Holder(holding) => holding.fmt(f),
+            Self::WithToken(grants) => grants.fmt(f),
         }
     }
 }
 
-impl fmt::Display for Holding {
+impl fmt::Display for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         parts.extend(self.roles.iter().map(|role| format!("role {role}")));
@@ -295,12 +295,12 @@ pub(super) mod tests {
 
     /// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.
     fn callers(policies: &[&Policy]) -> Vec<Caller> {
-        let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
+        let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
         let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();
         for policy in policies {
             for route in policy.routes.iter() {
-                for holding in satisfying(policy, route) {
-                    let caller = Caller::Holder(holding);
+                for grants in minimal_grants(policy, route) {
+                    let caller = Caller::WithToken(grants);
                     if known.insert(caller.clone()) {
                         callers.push(caller);
                     }
@@ -380,15 +380,15 @@ pub(super) mod tests {
         for sample in requests(&policy) {
             let ask = |caller: &Caller| {
                 let question = Question::new(sample.method.as_str(), &sample.url).unwrap();
-                examiner.verdict(&caller.asking(&policy, question)).reaches()
+                examiner.verdict(&caller.question(&policy, question)).reaches()
             };
-            let own = satisfying(&policy, &policy.routes[sample.route]);
-            for holding in &own {
-                assert!(ask(&Caller::Holder(holding.clone())), "{sample:?} {holding}");
+            let own = minimal_grants(&policy, &policy.routes[sample.route]);
+            for grants in &own {
+                assert!(ask(&Caller::WithToken(grants.clone())), "{sample:?} {grants}");
             }
             let others = callers.iter().filter(|caller| match caller {
                 Caller::Nobody => true,
-                Caller::Holder(holding) => !own.iter().any(|own| holding.includes(own)),
+                Caller::WithToken(grants) => !own.iter().any(|own| grants.includes(own)),
             });
             for caller in others {
                 assert_eq!(ask(caller), sample.covers == "/open", "{sample:?} {caller}");

@@ -4,11 +4,11 @@
 //! same request meets the same route, and what has two readings is refused: so what is found is nearly always a route for
 //! all else that is laxer, before an upstream that may be less exact than the gateway.
 
-mod odd;
+mod variants;
 
-use odd::Kind;
+use variants::SpellingKind;
 
-use super::sample::{self, Caller, Holding, Sample};
+use super::sample::{self, Caller, Grants, Sample};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -29,11 +29,11 @@ const TOLD_MAX: usize = 100;
 
 /// A spelling that gets past a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Hole {
+struct Bypass {
     /// The route that is got past: a position in [`Policy::routes`].
     route: usize,
     /// By what.
-    kind: Kind,
+    kind: SpellingKind,
     /// The request that it refuses.
     plain: String,
     /// The spelling that passes.
@@ -47,14 +47,14 @@ struct Hole {
 /// Tries all routes, and tells what was found. `places` are those of the file's routes, which come first among the
 /// policy's.
 pub(super) fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
-    let told = |hole: &Hole| Some(finding(policy, places.get(hole.route)?.clone(), severity, hole));
-    holes(policy).iter().filter_map(told).collect()
+    let told = |bypass: &Bypass| Some(finding(policy, places.get(bypass.route)?.clone(), severity, bypass));
+    bypass(policy).iter().filter_map(told).collect()
 }
 
 /// As many findings of each kind as are read; the last of these says how many more there are.
 pub(super) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut told: Vec<Diagnostic> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in SpellingKind::ALL {
         let of_kind = found.iter().filter(|finding| finding.id == kind.id());
         let more = of_kind.clone().count().saturating_sub(TOLD_MAX);
         told.extend(of_kind.take(TOLD_MAX).cloned());
@@ -66,8 +66,8 @@ pub(super) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     told
 }
 
-/// The holes of a policy: at most one for each route and kind of spelling.
-fn holes(policy: &Policy) -> Vec<Hole> {
+/// The bypass of a policy: at most one for each route and kind of spelling.
+fn bypass(policy: &Policy) -> Vec<Bypass> {
     let mut attack = Attack {
         policy,
         examiner: Examiner::new(policy),
@@ -92,7 +92,7 @@ fn holes(policy: &Policy) -> Vec<Hole> {
             }
         }
     }
-    attack.found.sort_by_key(|hole| (hole.route, hole.kind));
+    attack.found.sort_by_key(|bypass| (bypass.route, bypass.kind));
     attack.found
 }
 
@@ -117,12 +117,12 @@ struct Attack<'p> {
     now: Now,
     /// Whom a route is asked for, by its position.
     callers: HashMap<usize, Vec<Caller>>,
-    known: HashSet<(usize, Kind)>,
-    found: Vec<Hole>,
+    known: HashSet<(usize, SpellingKind)>,
+    found: Vec<Bypass>,
 }
 
 /// A request that its route refuses to somebody.
-struct Guarded<'d> {
+struct ProtectedRequest<'d> {
     route: usize,
     delivery: &'d Delivery,
     /// In plain spelling, and from nobody.
@@ -130,7 +130,7 @@ struct Guarded<'d> {
     /// The path that the upstream would get.
     sent: String,
     /// By which other routes a kind of spelling was tried already.
-    tried: HashSet<(Kind, usize)>,
+    tried: HashSet<(SpellingKind, usize)>,
 }
 
 impl<'p> Attack<'p> {
@@ -149,8 +149,8 @@ impl<'p> Attack<'p> {
         let path = plain.parts.uri.path().to_owned();
         let host = plain.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
         let mut odd = plain.clone();
-        let mut guarded = Guarded { route, delivery, plain, sent, tried: HashSet::new() };
-        for (kind, path) in odd::paths(&path) {
+        let mut guarded = ProtectedRequest { route, delivery, plain, sent, tried: HashSet::new() };
+        for (kind, path) in variants::paths(&path) {
             // What is no target of a request cannot be sent.
             let Ok(uri) = path.parse() else { continue };
             odd.parts.uri = uri;
@@ -158,67 +158,79 @@ impl<'p> Attack<'p> {
         }
         odd.parts.uri = guarded.plain.parts.uri.clone();
         // To a route of every host all spellings of a host are hosts.
-        for host in host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| odd::hosts(host))
+        for host in
+            host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| variants::hosts(host))
         {
             let Ok(host) = HeaderValue::try_from(host) else { continue };
             odd.parts.headers.insert(HOST, host);
-            self.try_methods(&mut guarded, Kind::Host, &mut odd, methods);
+            self.try_methods(&mut guarded, SpellingKind::Host, &mut odd, methods);
         }
         for host in
-            host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| odd::others(host))
+            host.iter().filter(|_| matcher.host != HostPattern::Any).flat_map(|host| variants::others(host))
         {
             // A route for all hosts of a domain covers some of these itself.
             let Ok(host) = HeaderValue::try_from(host) else { continue };
             odd.parts.headers.insert(HOST, host);
-            self.try_methods(&mut guarded, Kind::OtherHost, &mut odd, methods);
+            self.try_methods(&mut guarded, SpellingKind::OtherHost, &mut odd, methods);
         }
         odd.parts.headers = guarded.plain.parts.headers.clone();
         for method in methods.iter().take(if matcher.methods.is_any() { 1 } else { methods.len() }) {
             guarded.plain.parts.method = method.clone();
-            for spelling in odd::methods(method.as_str()) {
+            for spelling in variants::methods(method.as_str()) {
                 let Ok(spelling) = Method::from_bytes(spelling.as_bytes()) else { continue };
                 odd.parts.method = spelling;
-                self.try_spelling(&mut guarded, Kind::Method, &odd);
+                self.try_spelling(&mut guarded, SpellingKind::Method, &odd);
             }
         }
     }
 
     /// Tries one spelling with each method.
-    fn try_methods(&mut self, guarded: &mut Guarded<'_>, kind: Kind, odd: &mut Question, methods: &[Method]) {
+    fn try_methods(
+        &mut self,
+        guarded: &mut ProtectedRequest<'_>,
+        kind: SpellingKind,
+        odd: &mut Question,
+        methods: &[Method],
+    ) {
         for method in methods {
             guarded.plain.parts.method = method.clone();
             odd.parts.method = method.clone();
             match self.try_spelling(guarded, kind, odd) {
-                Met::Route(by) if !self.policy.routes[by].matcher.methods.is_any() => {}
-                Met::OtherMethod => {}
+                TableMatch::Route(by) if !self.policy.routes[by].matcher.methods.is_any() => {}
+                TableMatch::OtherMethod => {}
                 // With other methods it ends in the same way.
-                Met::Route(_) | Met::Nothing => return,
+                TableMatch::Route(_) | TableMatch::Nothing => return,
             }
         }
     }
 
     /// Tries one spelling, and says what it meets.
-    fn try_spelling(&mut self, guarded: &mut Guarded<'_>, kind: Kind, odd: &Question) -> Met {
+    fn try_spelling(
+        &mut self,
+        guarded: &mut ProtectedRequest<'_>,
+        kind: SpellingKind,
+        odd: &Question,
+    ) -> TableMatch {
         let policy = self.policy;
         let front = &policy.front;
-        let Ok(head) = front.head(&odd.parts) else { return Met::Nothing };
+        let Ok(head) = front.head(&odd.parts) else { return TableMatch::Nothing };
         let by = match policy.table.find(&head) {
             Ok(found) => *found.entry,
-            Err(Denial::MethodNotAllowed(_)) => return Met::OtherMethod,
-            Err(_) => return Met::Nothing,
+            Err(Denial::MethodNotAllowed(_)) => return TableMatch::OtherMethod,
+            Err(_) => return TableMatch::Nothing,
         };
-        let Handler::Forward(other) = &policy.routes[by].handler else { return Met::Route(by) };
+        let Handler::Forward(other) = &policy.routes[by].handler else { return TableMatch::Route(by) };
         let is_hopeless = by == guarded.route
             || !same_servers(guarded.delivery, other)
             || self.known.contains(&(guarded.route, kind))
             || !guarded.tried.insert((kind, by))
             || !self.sent(other, odd).is_some_and(|sent| reads_alike(&sent, &guarded.sent));
         if is_hopeless {
-            return Met::Route(by);
+            return TableMatch::Route(by);
         }
         let callers = self.callers.entry(by).or_insert_with(|| callers(policy, &policy.routes[by]));
         let ask = |caller: &Caller, question: &Question| {
-            self.examiner.verdict(&caller.asking(policy, question.clone()))
+            self.examiner.verdict(&caller.question(policy, question.clone()))
         };
         // A route in the shadow that lets all pass does so for this spelling too; what this one would refuse in its own
         // shadow is what it is for.
@@ -227,7 +239,7 @@ impl<'p> Attack<'p> {
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &guarded.plain).outcome.passes());
         if let Some(caller) = weaker {
             self.known.insert((guarded.route, kind));
-            self.found.push(Hole {
+            self.found.push(Bypass {
                 route: guarded.route,
                 kind,
                 plain: request(&guarded.plain),
@@ -236,7 +248,7 @@ impl<'p> Attack<'p> {
                 caller: caller.clone(),
             });
         }
-        Met::Route(by)
+        TableMatch::Route(by)
     }
 
     /// The path that the upstream would get.
@@ -249,7 +261,7 @@ impl<'p> Attack<'p> {
 }
 
 /// What a spelling meets.
-enum Met {
+enum TableMatch {
     /// A route, by its position.
     Route(usize),
     /// Routes of other methods.
@@ -267,9 +279,9 @@ fn request(question: &Question) -> String {
 
 /// Who gets through a route, as far as it can be told: nobody at all, anybody, and who holds just what it asks for.
 fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
-    let asked = sample::satisfying(policy, route).into_iter().take(CALLERS_MAX);
-    let mut callers = vec![Caller::Nobody, Caller::Holder(Holding::default())];
-    callers.extend(asked.map(Caller::Holder));
+    let asked = sample::minimal_grants(policy, route).into_iter().take(CALLERS_MAX);
+    let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
+    callers.extend(asked.map(Caller::WithToken));
     callers.dedup();
     callers
 }
@@ -296,33 +308,35 @@ fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     }
 }
 
-fn finding(policy: &Policy, place: Place, severity: Severity, hole: &Hole) -> Diagnostic {
-    let Hole { route, kind, plain, odd, by, caller } = hole;
+fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -> Diagnostic {
+    let Bypass { route, kind, plain, odd, by, caller } = bypass;
     let key = format!("route[{route}].path");
     let other = &policy.routes[*by];
     let covered = covers(&other.matcher);
     let who = match caller {
         Caller::Nobody => "whoever calls".to_owned(),
-        Caller::Holder(holding) => format!("a caller with {holding}"),
+        Caller::WithToken(grants) => format!("a caller with {grants}"),
     };
     // The service may check the host itself, so this alone is not a reason to refuse a policy.
-    let severity = if *kind == Kind::OtherHost { Severity::Warning } else { severity };
+    let severity = if *kind == SpellingKind::OtherHost { Severity::Warning } else { severity };
     let found = format!(
         "`{odd}` passes for {who}, by route \"{}\" ({covered}), though `{plain}` is refused: an upstream that reads both \
          alike gives away what is guarded here",
         other.name
     );
     let cure = match kind {
-        Kind::Slash => "a route for the path with the slash and one without, that ask the same",
-        Kind::Case | Kind::Parameter | Kind::Encoding | Kind::Host | Kind::Method => {
-            "the same asked by both routes, or other servers behind that one"
-        }
-        Kind::OtherHost => {
+        SpellingKind::Slash => "a route for the path with the slash and one without, that ask the same",
+        SpellingKind::Case
+        | SpellingKind::Parameter
+        | SpellingKind::Encoding
+        | SpellingKind::Host
+        | SpellingKind::Method => "the same asked by both routes, or other servers behind that one",
+        SpellingKind::OtherHost => {
             "the host in that route too, the same asked by both, or other servers behind one of them"
         }
     };
     let hint = format!("{cure}; or waive = {{ {} = \"why the service tells them apart\" }}", kind.id());
-    Diagnostic { severity, id: kind.id(), place, key, found, hint }
+    Diagnostic { severity, id: kind.id(), place, key, found, hint, refers_to: None }
 }
 
 #[cfg(test)]
@@ -543,8 +557,8 @@ mod tests {
             let with = |other: &str| found(&[(&path, &rule), ("/{*rest}", other)]);
             // The one route has no neighbour: it is itself for all else.
             prop_assume!(path.split('/').skip(1).any(|segment| !segment.starts_with('{')));
-            let holes = with(PUBLIC);
-            prop_assert_eq!(holes, vec![], "{}", path);
+            let bypass = with(PUBLIC);
+            prop_assert_eq!(bypass, vec![], "{}", path);
             let same = rule.replace("methods = [\"GET\", \"PUT\"]", "");
             prop_assert_eq!(with(&same), vec![]);
         }

@@ -3,7 +3,7 @@
 use super::{cases, spelling};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::policy::{Compiled, Policy, Sifted, Waivers};
+use crate::policy::{Compiled, Policy, SortedFindings, Waivers};
 
 /// Runs the policy's own tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
 ///
@@ -24,7 +24,7 @@ pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagn
 #[must_use]
 pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     let Compiled { policy, route_places, waivers, .. } = &compiled;
-    let Sifted { left, waived } = spelling_findings(policy, route_places, waivers, severity);
+    let SortedFindings { left, waived } = spelling_findings(policy, route_places, waivers, severity);
     compiled.warnings.extend(left);
     compiled.warnings.extend(waived.into_iter().map(|waived| waived.finding));
     compiled
@@ -32,7 +32,12 @@ pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
 
 /// Tries each route of a policy in odd spellings, and returns the findings that no waiver accepts, up to a bound for each
 /// kind, and all that are waived.
-pub fn spelling_findings(policy: &Policy, places: &[Place], waivers: &Waivers, severity: Severity) -> Sifted {
-    let Sifted { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
-    Sifted { left: spelling::bounded(left), waived }
+pub fn spelling_findings(
+    policy: &Policy,
+    places: &[Place],
+    waivers: &Waivers,
+    severity: Severity,
+) -> SortedFindings {
+    let SortedFindings { left, waived } = waivers.sift(spelling::attack(policy, places, severity));
+    SortedFindings { left: spelling::bounded(left), waived }
 }

@@ -5,7 +5,7 @@
 
 use super::{LOADS, Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::review::cases::Tried;
+use crate::review::cases::TestRun;
 use std::fmt::{self, Write};
 
 pub(super) fn write(report: &Report<'_>) -> String {
@@ -47,11 +47,11 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "  </testsuite>")?;
     writeln!(out, "  <testsuite name=\"tests\" tests=\"{}\" failures=\"{failed}\">", report.tests.len())?;
-    for Tried { case: tested, failed } in &report.tests {
+    for TestRun { case: tested, failed } in &report.tests {
         case(out, &tested.name, "tests", &tested.place)?;
         match failed {
             None => writeln!(out, "/>")?,
-            Some(mismatch) => failure(out, &mismatch.to_string(), &difference(mismatch))?,
+            Some(failed) => failure(out, &failed.to_string(), &difference(failed))?,
         }
     }
     write!(out, "  </testsuite>\n</testsuites>")

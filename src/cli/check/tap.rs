@@ -2,7 +2,7 @@
 
 use super::{LOADS, Report};
 use crate::diagnostic::Severity;
-use crate::review::cases::{Mismatch, Tried};
+use crate::review::cases::{TestFailure, TestRun};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -25,7 +25,7 @@ pub(super) fn write(report: &Report<'_>) -> String {
         let passed = found.severity == Severity::Warning && !report.strict;
         line(&mut out, passed, &format!("{}: {found}", found.id), Some(key("finding", &json!(found))));
     }
-    for Tried { case, failed } in &report.tests {
+    for TestRun { case, failed } in &report.tests {
         let details = failed.as_ref().map(diagnostic);
         line(&mut out, failed.is_none(), &case.name, details);
     }
@@ -34,14 +34,14 @@ pub(super) fn write(report: &Report<'_>) -> String {
 }
 
 /// What differs, and all that led there.
-fn diagnostic(mismatch: &Mismatch) -> String {
-    let mut yaml = key("message", &json!(mismatch.to_string()));
-    yaml += &key("at", &json!(mismatch.place));
+fn diagnostic(failure: &TestFailure) -> String {
+    let mut yaml = key("message", &json!(failure.to_string()));
+    yaml += &key("at", &json!(failure.place));
     yaml += "  differences:\n";
-    for difference in &mismatch.differences {
+    for difference in &failure.differences {
         let _ = writeln!(yaml, "    - {}", written(&json!(difference)));
     }
-    if let Some(explanation) = &mismatch.explanation {
+    if let Some(explanation) = &failure.explanation {
         // Each line of it is of printable characters, and the first is not indented: what a block may hold as it stands.
         yaml += "  explanation: |\n";
         for line in explanation.to_string().lines() {

@@ -1,7 +1,7 @@
 //! What a route says of its callers' credentials: where a token may be, and what a person with a browser meets.
 
 use super::Faults;
-use super::trust::is_ours;
+use super::trust::is_reserved;
 use crate::authenticate::Sources;
 use crate::authority::Terms;
 use crate::config::file::{self, RouteSection};
@@ -48,7 +48,7 @@ pub(super) fn sources(
                 sources.query = Some(name.as_str().into());
             }
             TokenSource::Named(name) => match name.parse::<HeaderName>() {
-                Ok(name) if !is_ours(&name) => named.push(name),
+                Ok(name) if !is_reserved(&name) => named.push(name),
                 Ok(_) | Err(_) => {
                     let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
                     faults.fault(
@@ -66,7 +66,7 @@ pub(super) fn sources(
 }
 
 /// What a route says of persons with browsers must be possible.
-pub(super) fn person(key: &str, table: &RouteSection, terms: Option<&Terms>, faults: &mut Faults<'_>) {
+pub(super) fn check_login(key: &str, table: &RouteSection, terms: Option<&Terms>, faults: &mut Faults<'_>) {
     let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
     if table.login.is_some() && !cookies {
         let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";

@@ -230,7 +230,7 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
     };
     // A file holds it because of the password in it.
     if let Secret::File(path) = secret {
-        private::look(key, &faults.path(path), faults);
+        private::check_mode(key, &faults.path(path), faults);
     }
     // A URL of a database is no secret by itself, so a literal is as good as a reference.
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {

@@ -5,17 +5,17 @@ use crate::clock::Now;
 use crate::config::file::{File, TestSection};
 use crate::config::place::nearest;
 use crate::denial::Denial;
-use crate::policy::{Case, Expected, Question, Route, Wanted};
+use crate::policy::{Case, Expectation, ExpectedVerdict, Question, Route};
 use crate::timestamp::parse_rfc3339;
 use http::HeaderName;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// Compiles the tests of a file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
     // One whose own fault is told already is not missed here.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
-    let routes: HashSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
+    let routes: BTreeSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
     let mut names: HashMap<&str, usize> = HashMap::new();
     let mut cases = Vec::new();
     for (index, table) in file.test.iter().enumerate() {
@@ -102,7 +102,7 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
     Some(question)
 }
 
-fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut Faults<'_>) -> Expected {
+fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mut Faults<'_>) -> Expectation {
     let at = |name: &str| format!("{key}.expect.{name}");
     let expect = &table.expect;
     let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));
@@ -111,9 +111,11 @@ fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut
             faults.fault("bad_value", &at("deny"), "a refusal beside allow = true", "one of the two");
             None
         }
-        (Some(true), None) => Some(Wanted::Passed),
-        (Some(false), None) => Some(Wanted::Refused),
-        (Some(false) | None, Some(_)) => refusal.as_ref().map(|refusal| Wanted::RefusedWith(refusal.code())),
+        (Some(true), None) => Some(ExpectedVerdict::Allow),
+        (Some(false), None) => Some(ExpectedVerdict::Deny),
+        (Some(false) | None, Some(_)) => {
+            refusal.as_ref().map(|refusal| ExpectedVerdict::DenyWith(refusal.code()))
+        }
         (None, None) => None,
     };
     let is_upstream = expect.path.is_some() || !expect.headers.is_empty();
@@ -126,7 +128,7 @@ fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut
         let hint = "expect = { allow = true } or { deny = \"insufficient_role\" }";
         faults.fault("missing_key", &format!("{key}.expect"), "nothing is expected", hint);
     }
-    if is_upstream && !matches!(verdict, None | Some(Wanted::Passed)) {
+    if is_upstream && !matches!(verdict, None | Some(ExpectedVerdict::Allow)) {
         let hint = "a refusal, or what the upstream gets: what is refused is not sent";
         faults.fault(
             "impossible_test",
@@ -142,7 +144,7 @@ fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut
         faults.fault("impossible_test", &at("status"), status.to_string(), hint);
     }
     if let Some(status) = expect.status
-        && verdict == Some(Wanted::Passed)
+        && verdict == Some(ExpectedVerdict::Allow)
     {
         let hint = "no status: that of what passes is the upstream's";
         faults.fault("impossible_test", &at("status"), format!("{status} beside allow = true"), hint);
@@ -150,11 +152,7 @@ fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut
     if let Some(route) = &expect.route
         && !routes.contains(route.as_str())
     {
-        // Finding the nearest takes a look at all of them.
-        let known: Vec<&str> = routes.iter().copied().filter(|_| !faults.is_full()).collect();
-        let near =
-            nearest(route, &known).map(|near| format!("the nearest is \"{near}\"")).unwrap_or_default();
-        faults.fault("unknown_name", &at("route"), format!("no route named \"{route}\""), near);
+        faults.undefined(&at("route"), "route", route, routes.iter().copied());
     }
     let mut headers = Vec::new();
     for (name, value) in &expect.headers {
@@ -166,7 +164,7 @@ fn expected(key: &str, table: &TestSection, routes: &HashSet<&str>, faults: &mut
             }
         }
     }
-    Expected {
+    Expectation {
         verdict,
         status: expect.status,
         route: expect.route.clone(),

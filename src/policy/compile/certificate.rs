@@ -19,7 +19,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
             // The key that the gateway made itself, unless this is its first start.
             let made = faults.path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
-                private::look("state.dir", &made, faults);
+                private::check_mode("state.dir", &made, faults);
             }
             return None;
         }
@@ -48,7 +48,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
             faults.fault("bad_certificate", key, why.found, why.hint);
         }
     }
-    private::look("tls.key", &files.key, faults);
+    private::check_mode("tls.key", &files.key, faults);
     Some(files)
 }
 

@@ -1,9 +1,9 @@
 //! The endpoints of the local authority among the routes.
 
 use super::Faults;
+use super::counters::CounterRegistry;
 use super::endpoint_limits;
 use super::limits::NamedLimits;
-use super::routes::Counted;
 use crate::authenticate::Access;
 use crate::authority::{Compat, Endpoint, Facts, Terms};
 use crate::authorize::Rule;
@@ -19,7 +19,7 @@ pub(super) fn compile(
     file: &File,
     terms: &Terms,
     limits: &NamedLimits,
-    counted: &Counted,
+    registry: &CounterRegistry,
     routes: &mut Vec<Route>,
     entries: &mut Vec<(Matcher, usize)>,
     faults: &mut Faults<'_>,
@@ -73,7 +73,7 @@ pub(super) fn compile(
             // Pages that work without scripts have forms to log out with.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
-            counters: counted.of(&name),
+            counters: registry.of(&name),
         });
     }
 }

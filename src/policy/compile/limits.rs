@@ -4,7 +4,6 @@ use super::Faults;
 use super::endpoint_limits;
 use super::trust::{Claims, claim_path};
 use crate::config::file::{File, RateLimitSection};
-use crate::config::place::nearest;
 use crate::limit::{By, Limit, Limits};
 use crate::policy::Policy;
 use http::HeaderName;
@@ -16,8 +15,6 @@ pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
 /// Once clients have come, each limit has a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
-/// So many of the names that are defined are told to who used another.
-const DEFINED_SHOWN: usize = 20;
 
 /// `before`: the policy that this one comes after. A limit that stays the same goes on with its counts.
 pub(super) fn compile(
@@ -133,29 +130,6 @@ fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
     None
 }
 
-/// What is defined where a name is not.
-pub(super) fn defined<'n>(
-    name: &str,
-    known: impl Iterator<Item = &'n String>,
-    faults: &Faults<'_>,
-) -> String {
-    if faults.is_full() {
-        return String::new();
-    }
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    if known.is_empty() {
-        return "none is defined".to_owned();
-    }
-    let mut hint =
-        nearest(name, &known).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
-    hint.push_str("defined: ");
-    hint.push_str(&known[..known.len().min(DEFINED_SHOWN)].join(", "));
-    if known.len() > DEFINED_SHOWN {
-        hint.push_str(&format!(" and {} more", known.len() - DEFINED_SHOWN));
-    }
-    hint
-}
-
 pub(super) fn chosen_limits(
     key: &str,
     names: &[String],
@@ -169,9 +143,8 @@ pub(super) fn chosen_limits(
             // One whose own fault is reported already is not reported again.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
             None => {
-                let hint = defined(name, limits.keys(), faults);
-                let found = format!("no rate limit named \"{name}\"");
-                faults.fault("unknown_name", &format!("{key}[{index}]"), found, hint);
+                let defined = limits.keys().map(String::as_str);
+                faults.undefined(&format!("{key}[{index}]"), "rate limit", name, defined);
             }
         }
     }

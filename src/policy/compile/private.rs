@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Checks the mode of a secret file. Another finding reports a missing file.
-pub(super) fn look(key: &str, path: &Path, faults: &mut Faults<'_>) {
+pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     // The mode of a link's target.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
@@ -36,7 +36,7 @@ pub(super) fn look(key: &str, path: &Path, faults: &mut Faults<'_>) {
 
 /// Checks the state folder: a gateway that cannot write to it can neither rotate its keys nor keep the files that it
 /// makes.
-pub(super) fn state(file: &File, faults: &mut Faults<'_>) {
+pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate = file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();
     let dir = faults.path(&file.state.dir);

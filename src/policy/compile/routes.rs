@@ -1,18 +1,17 @@
 //! `[[route]]`: what is asked of whom, where.
 
-use super::admission::{person, sources};
-use super::limits::{NamedLimits, chosen_limits, defined};
-use super::trust::{Claims, claim_path};
+use super::admission::{check_login, sources};
+use super::counters::CounterRegistry;
+use super::limits::{NamedLimits, chosen_limits};
+use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints};
-use crate::authenticate::{Access, Admission, ClaimValue, digest_of};
+use super::{Faults, endpoints, rule};
+use crate::authenticate::{Access, Admission, digest_of};
 use crate::authority::Terms;
-use crate::authorize::{Check, Expected, Rule, ShadowMode};
+use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
-use crate::config::values::{Fresh, Literal};
 use crate::forward::{Delivery, Destination};
-use crate::metrics::RouteCounters;
-use crate::policy::{Handler, Policy, Route};
+use crate::policy::{Handler, Route};
 use crate::route::{Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use http::Method;
 use std::collections::{HashMap, HashSet};
@@ -22,53 +21,22 @@ use std::sync::Arc;
 const METHODS_MAX: usize = 100;
 
 /// What routes refer to: compiled before them.
-pub(super) struct Known<'k> {
-    pub(super) upstreams: &'k Upstreams,
-    pub(super) audiences: &'k Audiences,
-    pub(super) limits: &'k NamedLimits,
-    pub(super) terms: Option<&'k Terms>,
-    pub(super) counted: Counted,
-}
-
-/// Where routes are counted: a route of a name that was there before goes on with its counts.
-pub(super) struct Counted {
-    known: HashMap<Arc<str>, Arc<RouteCounters>>,
-    cores: usize,
-}
-
-impl Counted {
-    /// The counters of the policy before, if there is one; else new ones for so many cores.
-    pub(super) fn after(before: Option<&Policy>, cores: usize) -> Self {
-        let known: HashMap<_, _> = before
-            .iter()
-            .flat_map(|before| before.routes.iter())
-            .map(|route| (route.name.clone(), route.counters.clone()))
-            .collect();
-        // The cores that run are those of the start, whatever the file says by now.
-        let cores = known.values().next().map_or(cores, |counters| counters.cores());
-        Self { known, cores }
-    }
-
-    /// The number of cores.
-    pub(super) fn cores(&self) -> usize {
-        self.cores
-    }
-
-    /// The counters of a route.
-    pub(super) fn of(&self, name: &Arc<str>) -> Arc<RouteCounters> {
-        let known = self.known.get(name).cloned();
-        known.unwrap_or_else(|| Arc::new(RouteCounters::new(name.clone(), self.cores)))
-    }
+pub(super) struct References<'r> {
+    pub(super) upstreams: &'r Upstreams,
+    pub(super) audiences: &'r Audiences,
+    pub(super) limits: &'r NamedLimits,
+    pub(super) terms: Option<&'r Terms>,
+    pub(super) counters: CounterRegistry,
 }
 
 /// Compiles the routes, and the table that finds them; no table where some of them could not be compiled.
 pub(super) fn compile(
     file: &File,
-    known: &Known<'_>,
+    references: &References<'_>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Option<RouteTable<usize>>) {
-    let Known { upstreams, audiences, limits, terms, counted } = known;
+    let References { upstreams, audiences, limits, terms, counters } = references;
     let (terms, limits) = (*terms, *limits);
     if file.route.is_empty() {
         faults.fault(
@@ -96,10 +64,10 @@ pub(super) fn compile(
         // All of them before any is missed, so that all that is wrong with a route is told.
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
-        let rule = rule(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
+        let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = sources(&key, table, terms, faults);
-        person(&key, table, terms, faults);
+        check_login(&key, table, terms, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
             // A service could believe an unverified identity in place of the verified one.
@@ -118,7 +86,7 @@ pub(super) fn compile(
         };
         let name: Arc<str> = Arc::from(name);
         let route = Route {
-            counters: counted.of(&name),
+            counters: counters.of(&name),
             name,
             index: routes.len(),
             matcher: matcher.clone(),
@@ -160,7 +128,7 @@ pub(super) fn compile(
         );
     }
     if let Some(terms) = terms {
-        endpoints::compile(file, terms, limits, counted, &mut routes, &mut entries, faults);
+        endpoints::compile(file, terms, limits, counters, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
     }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
@@ -296,8 +264,7 @@ fn destination(
         // Either the echo, or an upstream whose own fault is reported already.
         Some(None) => Some(Destination::Echo),
         None => {
-            let hint = defined(&table.upstream, upstreams.keys(), faults);
-            faults.fault("unknown_name", &at, format!("no upstream named \"{}\"", table.upstream), hint);
+            faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
             None
         }
     }
@@ -320,109 +287,4 @@ fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Opt
         return None;
     }
     Some(whole.into())
-}
-
-fn rule(
-    key: &str,
-    table: &RouteSection,
-    path: Option<&PathPattern>,
-    claims: &mut Claims,
-    faults: &mut Faults<'_>,
-) -> Option<Rule> {
-    let mut checks = Vec::new();
-    let boxed =
-        |list: &[String]| -> Box<[Box<str>]> { list.iter().map(|text| text.as_str().into()).collect() };
-    for (name, list) in [("roles", &table.roles), ("all_roles", &table.all_roles), ("scopes", &table.scopes)]
-    {
-        if list.iter().any(String::is_empty) {
-            faults.fault(
-                "bad_value",
-                &format!("{key}.{name}"),
-                "an empty name",
-                "names as they stand in tokens",
-            );
-            return None;
-        }
-    }
-    if let Some(scope) = table.scopes.iter().find(|scope| !is_scope_token(scope)) {
-        faults.fault(
-            "bad_value",
-            &format!("{key}.scopes"),
-            format!("\"{scope}\""),
-            "scope tokens without blanks, quotes or backslashes (RFC 6749 section 3.3)",
-        );
-        return None;
-    }
-    if !table.roles.is_empty() {
-        checks.push(Check::Roles(boxed(&table.roles)));
-    }
-    if !table.all_roles.is_empty() {
-        checks.push(Check::AllRoles(boxed(&table.all_roles)));
-    }
-    if !table.scopes.is_empty() {
-        checks
-            .push(Check::Scopes { all: boxed(&table.scopes), challenge: Arc::from(table.scopes.join(" ")) });
-    }
-    match table.fresh {
-        Fresh::Any => {}
-        Fresh::Login => checks.push(Check::Fresh { max_age: 0 }),
-        Fresh::Within(age) => {
-            let seconds = u32::try_from(std::time::Duration::from(age).as_secs()).unwrap_or(u32::MAX);
-            if seconds == 0 {
-                let hint = "true, or a duration such as \"10m\"";
-                faults.fault("bad_value", &format!("{key}.fresh"), "less than a second", hint);
-                return None;
-            }
-            checks.push(Check::Fresh { max_age: seconds });
-        }
-    }
-    for (name, value) in &table.claims {
-        let key = format!("{key}.claims.{name}");
-        let claim = claims.id(claim_path(&key, name, faults)?);
-        let equals = expected(&key, value, path, faults)?;
-        checks.push(Check::Claim { claim, name: name.as_str().into(), equals });
-    }
-    if table.access == file::Access::Public && !checks.is_empty() {
-        faults.fault(
-            "impossible_rule",
-            &format!("{key}.access"),
-            "\"public\" beside roles, scopes, claims or fresh: a public route looks at no token",
-            "access = \"authenticated\", or a route without them",
-        );
-        return None;
-    }
-    Some(Rule::new(checks))
-}
-
-/// `path` is none where the path itself is at fault: then nothing can be said of its parameters.
-fn expected(
-    key: &str,
-    value: &Literal,
-    path: Option<&PathPattern>,
-    faults: &mut Faults<'_>,
-) -> Option<Expected> {
-    match value {
-        Literal::Text(text) => match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
-            Some(name) => match path?.params().iter().position(|known| **known == *name) {
-                Some(position) => Some(Expected::Param { position, name: name.into() }),
-                None => {
-                    faults.fault(
-                        "unknown_name",
-                        key,
-                        format!("the path \"{}\" has no parameter {{{name}}}", path?),
-                        "a parameter of the route's path, or a literal",
-                    );
-                    None
-                }
-            },
-            None => Some(Expected::Literal(ClaimValue::Text(text.as_str().into()))),
-        },
-        Literal::Integer(number) => Some(Expected::Literal(ClaimValue::Number((*number).into()))),
-        Literal::Boolean(flag) => Some(Expected::Literal(ClaimValue::Bool(*flag))),
-    }
-}
-
-/// A scope-token (RFC 6749 section 3.3): visible ASCII without quote and backslash.
-fn is_scope_token(scope: &str) -> bool {
-    !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }

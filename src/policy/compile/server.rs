@@ -9,7 +9,7 @@ use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::plan::{AccessLog, Plan};
-use crate::policy::{Front, ServerPlan};
+use crate::policy::{Front, ServerSettings};
 use crate::route::head::HeadBounds;
 use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
@@ -62,7 +62,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         admin_hosts: admin_hosts(file, faults),
         hsts,
         forward_token: file.identity.forward_token,
-        pass: passing(file, faults),
+        pass: passed_headers(file, faults),
         keeps_decisions: file.policy.decisions > 0,
         redirect: file.server.plain == file::Plain::Redirect && !file.server.https.addresses().is_empty(),
     }
@@ -86,7 +86,7 @@ fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
 }
 
 /// The fields of other products that pass from a trusted proxy.
-fn passing(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
+fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     let mut passing = Vec::new();
     for (index, text) in file.identity.pass.iter().enumerate() {
         let key = format!("identity.pass[{index}]");
@@ -145,7 +145,7 @@ fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
     decisions.min(DECISIONS_MAX)
 }
 
-pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
+pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     let server = &file.server;
     let bounds = &server.bounds;
     let https = server.https.addresses().to_vec();
@@ -216,7 +216,7 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
     }
     let tls = file.tls.clone().unwrap_or_default();
     let certificate = certificate::compile(file, faults);
-    private::state(file, faults);
+    private::check_state_dir(file, faults);
     let min_version = match tls.min_version {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
@@ -235,8 +235,8 @@ pub(super) fn plan(file: &File, faults: &mut Faults<'_>) -> ServerPlan {
             1
         }
     };
-    ServerPlan {
-        watch: (server.reload == file::Reload::Watch).then(|| referred(file, faults)),
+    ServerSettings {
+        watch: (server.reload == file::Reload::Watch).then(|| referenced_files(file, faults)),
         cores,
         https,
         http,
@@ -294,7 +294,7 @@ fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
 }
 
 /// The files that a policy is made of beside its own: keys, secrets, whom to trust.
-fn referred(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
+fn referenced_files(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
     let of_secret = |secret: &Option<Secret>| match secret {
         Some(Secret::File(path)) => Some(faults.path(path)),
         Some(Secret::Environment(_) | Secret::Literal(_)) | None => None,

@@ -89,7 +89,7 @@ pub(super) fn identity(
             );
             return None;
         };
-        if is_ours(&name) {
+        if is_reserved(&name) {
             faults.fault(
                 "bad_header",
                 key,
@@ -188,7 +188,7 @@ fn assertor(
 
 /// Names that mean something else to HTTP or to the gateway, so that identity under them would be overwritten or
 /// break a message.
-pub(super) fn is_ours(name: &HeaderName) -> bool {
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
         "host",
@@ -212,7 +212,7 @@ pub(super) fn is_ours(name: &HeaderName) -> bool {
 pub(super) fn issuers(file: &File, authority: Option<&Terms>, faults: &mut Faults<'_>) -> Vec<Issuer> {
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
-        match ours(authority) {
+        match local_issuer(authority) {
             Ok(issuer) => issuers.push(issuer),
             Err(why) => {
                 faults.fault("no_signing_key", "authority", why, "a key that the gateway made itself")
@@ -236,7 +236,7 @@ pub(super) fn issuers(file: &File, authority: Option<&Terms>, faults: &mut Fault
 }
 
 /// The local authority, trusted through the same verification as any other issuer.
-fn ours(terms: &Terms) -> Result<Issuer, String> {
+fn local_issuer(terms: &Terms) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {
         name: Arc::from(&*terms.issuer),
@@ -259,7 +259,7 @@ fn ours(terms: &Terms) -> Result<Issuer, String> {
 
 fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<Issuer> {
     let at = |name: &str| format!("{key}.{name}");
-    let before = faults.faults;
+    let before = faults.fault_count;
     if table.issuer.is_empty() {
         faults.fault(
             "missing_key",
@@ -301,7 +301,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
     let keys = if algorithms.is_empty() { None } else { keys(key, table, &algorithms, faults) };
-    if faults.faults > before {
+    if faults.fault_count > before {
         return None;
     }
     Some(Issuer {
@@ -444,7 +444,7 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
     if let Secret::File(path) = secret
         && is_secret
     {
-        private::look(key, &faults.path(path), faults);
+        private::check_mode(key, &faults.path(path), faults);
     }
     match secret.resolve(&faults.loaded.base) {
         Ok(bytes) => {

@@ -30,7 +30,7 @@ fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
 }
 
 /// State carried over from the previous policy.
-struct Known {
+struct Previous {
     servers: Servers,
     /// By the upstream's name.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
@@ -47,14 +47,14 @@ pub(super) fn compile(
 ) -> Upstreams {
     let servers = before.iter().flat_map(|upstream| upstream.servers.iter());
     let counters = before.iter().map(|upstream| (upstream.name.clone(), upstream.counters.clone()));
-    let known = Known {
+    let previous = Previous {
         servers: servers.map(|server| (identity(server), server.clone())).collect(),
         counters: counters.collect(),
         cores: cores.max(1),
     };
     let mut roots = Authorities::new();
     let upstream =
-        |(name, table): (&String, _)| (name.clone(), upstream(name, table, &known, &mut roots, faults));
+        |(name, table): (&String, _)| (name.clone(), upstream(name, table, &previous, &mut roots, faults));
     file.upstream.iter().map(upstream).collect()
 }
 
@@ -95,7 +95,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
 fn upstream<'f>(
     name: &str,
     table: &'f UpstreamSection,
-    known: &Known,
+    previous: &Previous,
     roots: &mut Authorities<'f>,
     faults: &mut Faults<'_>,
 ) -> Option<Arc<Upstream>> {
@@ -123,7 +123,7 @@ fn upstream<'f>(
     for (index, text) in table.servers.iter().enumerate() {
         match server(text, tls.as_ref()) {
             Ok(server) => {
-                let known = known.servers.get(&identity(&server)).cloned();
+                let known = previous.servers.get(&identity(&server)).cloned();
                 servers.push(known.unwrap_or_else(|| Arc::new(server)));
             }
             Err(why) => faults.fault(
@@ -154,10 +154,11 @@ fn upstream<'f>(
     if servers.is_empty() {
         return None;
     }
-    let counters = known.counters.get(name).cloned();
-    let counters = counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), known.cores)));
+    let counters = previous.counters.get(name).cloned();
+    let counters =
+        counters.unwrap_or_else(|| Arc::new(UpstreamCounters::new(Arc::from(name), previous.cores)));
     let (connect, answer) = (table.connect_timeout.into(), table.timeout.into());
-    let share = connections.div_ceil(known.cores);
+    let share = connections.div_ceil(previous.cores);
     Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
 }
 
@@ -217,7 +218,7 @@ fn connector<'f>(
 ) -> Option<Tls> {
     let ca = table.ca.as_deref();
     let (roots, authorities) =
-        known.entry(ca).or_insert_with(|| authorities(key, ca, faults).map(digested)).clone()?;
+        known.entry(ca).or_insert_with(|| authorities(key, ca, faults).map(with_digest)).clone()?;
     let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions();
     match config {
@@ -234,7 +235,7 @@ fn connector<'f>(
 }
 
 /// Authorities, and a digest that two of them share only if they trust the same.
-fn digested(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
+fn with_digest(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
     let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
         all.extend_from_slice(root.subject.as_ref());
         all.extend_from_slice(root.subject_public_key_info.as_ref());

@@ -6,8 +6,8 @@ use crate::policy::Faults;
 use std::net::{IpAddr, SocketAddr};
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
-    let Subject { file, plan, .. } = *subject;
-    if let Some(address) = plan.admin.iter().find(|address| !is_own(address)) {
+    let Subject { file, settings, .. } = *subject;
+    if let Some(address) = settings.admin.iter().find(|address| !is_own(address)) {
         faults.warn(
             "admin_exposed",
             "server.admin",
@@ -16,7 +16,9 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         );
     }
     let guards = file.authority.is_some() || !file.issuer.is_empty();
-    if let Some(address) = plan.http.iter().find(|address| !plan.redirect && guards && !is_own(address)) {
+    if let Some(address) =
+        settings.http.iter().find(|address| !settings.redirect && guards && !is_own(address))
+    {
         faults.warn(
             "cleartext_exposed",
             "server.plain",
@@ -24,7 +26,9 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "plain = \"redirect\"; or an address that only a proxy with TLS reaches",
         );
     }
-    if let Some(address) = plan.https.iter().find(|address| plan.certificate.is_none() && !is_own(address)) {
+    if let Some(address) =
+        settings.https.iter().find(|address| settings.certificate.is_none() && !is_own(address))
+    {
         faults.warn(
             "self_signed",
             "server.https",
@@ -32,7 +36,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "[tls] certificate and key",
         );
     }
-    if !plan.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
+    if !settings.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
         faults.warn(
             "hsts_off",
             "tls.hsts",

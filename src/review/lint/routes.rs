@@ -4,7 +4,7 @@ use super::Subject;
 use crate::authenticate::Access;
 use crate::config::file::Mode;
 use crate::explain::describe::covers;
-use crate::explain::met;
+use crate::explain::matched_route;
 use crate::policy::endpoint_limits::{lists, preset_names};
 use crate::policy::{Faults, Handler, Route};
 use crate::route::{HostPattern, Methods};
@@ -225,7 +225,7 @@ fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         return;
     }
     let tested: BTreeSet<usize> =
-        subject.cases.iter().filter_map(|case| met(subject.policy, &case.question)).collect();
+        subject.cases.iter().filter_map(|case| matched_route(subject.policy, &case.question)).collect();
     for route in routes.into_iter().filter(|route| !tested.contains(&route.index)) {
         faults.warn(
             "no_test",

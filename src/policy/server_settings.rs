@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Where to listen, and how: read once at start.
 #[derive(Clone, Debug)]
-pub struct ServerPlan {
+pub struct ServerSettings {
     /// Addresses for TLS.
     pub https: Vec<SocketAddr>,
     /// Addresses for cleartext.
@@ -36,7 +36,7 @@ pub struct ServerPlan {
     pub worker: Plan,
 }
 
-impl ServerPlan {
+impl ServerSettings {
     /// What another plan asks for that this process, which was started with this one, does not do: each with the key that
     /// says it, as a warning. `file` is where it stands.
     pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
@@ -72,6 +72,7 @@ impl ServerPlan {
             key: key.to_owned(),
             found: "changed, and fixed from the start of the process to its end".to_owned(),
             hint: "a restart".to_owned(),
+            refers_to: None,
         };
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| warning(key)).collect()
     }

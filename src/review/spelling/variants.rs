@@ -10,7 +10,7 @@ const SEGMENTS_MAX: usize = 2;
 
 /// What is odd about a spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Kind {
+pub(super) enum SpellingKind {
     /// Upper and lower case of the path.
     Case,
     /// Slashes and dot segments, which some readers merge or take out.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     OtherHost,
 }
 
-impl Kind {
+impl SpellingKind {
     /// All of them, in the order in which they are told.
     pub(super) const ALL: [Self; 7] =
         [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
@@ -47,7 +47,7 @@ impl Kind {
 }
 
 /// Odd spellings of a path in plain spelling. Each is another text than the path.
-pub(super) fn paths(path: &str) -> Vec<(Kind, String)> {
+pub(super) fn paths(path: &str) -> Vec<(SpellingKind, String)> {
     let mut odd = Spellings { plain: path, known: HashSet::new(), odd: Vec::new() };
     odd.of_whole();
     let ends = ends(path);
@@ -107,11 +107,11 @@ fn ends(path: &str) -> Vec<(usize, usize)> {
 struct Spellings<'p> {
     plain: &'p str,
     known: HashSet<String>,
-    odd: Vec<(Kind, String)>,
+    odd: Vec<(SpellingKind, String)>,
 }
 
 impl Spellings<'_> {
-    fn add(&mut self, kind: Kind, spelling: String) {
+    fn add(&mut self, kind: SpellingKind, spelling: String) {
         if spelling != self.plain && self.known.insert(spelling.clone()) {
             self.odd.push((kind, spelling));
         }
@@ -119,24 +119,24 @@ impl Spellings<'_> {
 
     fn of_whole(&mut self) {
         let path = self.plain;
-        self.add(Kind::Case, in_case(path, |byte| byte.to_ascii_uppercase()));
-        self.add(Kind::Case, in_case(path, |byte| byte.to_ascii_lowercase()));
+        self.add(SpellingKind::Case, in_case(path, |byte| byte.to_ascii_uppercase()));
+        self.add(SpellingKind::Case, in_case(path, |byte| byte.to_ascii_lowercase()));
         match path.strip_suffix('/') {
-            Some(shorter) if !shorter.is_empty() => self.add(Kind::Slash, shorter.to_owned()),
+            Some(shorter) if !shorter.is_empty() => self.add(SpellingKind::Slash, shorter.to_owned()),
             Some(_) => {}
-            None => self.add(Kind::Slash, format!("{path}/")),
+            None => self.add(SpellingKind::Slash, format!("{path}/")),
         }
         for end in ["//", "/.", "/x/..", "/;x", "\\", "%252f", "%255c"] {
-            self.add(Kind::Slash, format!("{path}{end}"));
+            self.add(SpellingKind::Slash, format!("{path}{end}"));
         }
-        self.add(Kind::Slash, path.replace('/', "\\"));
+        self.add(SpellingKind::Slash, path.replace('/', "\\"));
         for end in [";", ";x=1", "%3Bx=1", ".", "%20", "%C2%A0", "::$DATA"] {
-            self.add(Kind::Parameter, format!("{path}{end}"));
+            self.add(SpellingKind::Parameter, format!("{path}{end}"));
         }
         for end in
             ["%2f", "%2F", "%5c", "%00", "\u{0}", "%2500", "/%2e", "/%252e", "%c0%af", "%ff", "%u002f", "%"]
         {
-            self.add(Kind::Encoding, format!("{path}{end}"));
+            self.add(SpellingKind::Encoding, format!("{path}{end}"));
         }
         // As a reader spells it that encodes all there is to encode, and once more.
         let coded = |code: &str| {
@@ -148,8 +148,8 @@ impl Spellings<'_> {
             bytes.collect::<String>()
         };
         if !path.contains('%') {
-            self.add(Kind::Encoding, coded("%"));
-            self.add(Kind::Encoding, coded("%25"));
+            self.add(SpellingKind::Encoding, coded("%"));
+            self.add(SpellingKind::Encoding, coded("%25"));
         }
     }
 
@@ -157,20 +157,20 @@ impl Spellings<'_> {
         let (before, segment, after) = (&self.plain[..start], &self.plain[start..end], &self.plain[end..]);
         let folder = &self.plain[..start - 1];
         let mut odd = vec![
-            (Kind::Slash, format!("{before}/{segment}{after}")),
-            (Kind::Slash, format!("{before}./{segment}{after}")),
-            (Kind::Slash, format!("{before}x/../{segment}{after}")),
-            (Kind::Slash, format!("{folder}\\{segment}{after}")),
-            (Kind::Parameter, format!("{before};x/{segment}{after}")),
-            (Kind::Parameter, format!("{before}x/..;/{segment}{after}")),
-            (Kind::Encoding, format!("{before}%2e/{segment}{after}")),
-            (Kind::Encoding, format!("{before}x/%2e%2e/{segment}{after}")),
-            (Kind::Encoding, format!("{before}%252e/{segment}{after}")),
-            (Kind::Encoding, format!("{before}x/%252e%252e/{segment}{after}")),
+            (SpellingKind::Slash, format!("{before}/{segment}{after}")),
+            (SpellingKind::Slash, format!("{before}./{segment}{after}")),
+            (SpellingKind::Slash, format!("{before}x/../{segment}{after}")),
+            (SpellingKind::Slash, format!("{folder}\\{segment}{after}")),
+            (SpellingKind::Parameter, format!("{before};x/{segment}{after}")),
+            (SpellingKind::Parameter, format!("{before}x/..;/{segment}{after}")),
+            (SpellingKind::Encoding, format!("{before}%2e/{segment}{after}")),
+            (SpellingKind::Encoding, format!("{before}x/%2e%2e/{segment}{after}")),
+            (SpellingKind::Encoding, format!("{before}%252e/{segment}{after}")),
+            (SpellingKind::Encoding, format!("{before}x/%252e%252e/{segment}{after}")),
         ];
         if start > 1 {
             for code in ["%2f", "%5c", "%252f", "%c0%af"] {
-                odd.push((Kind::Encoding, format!("{folder}{code}{segment}{after}")));
+                odd.push((SpellingKind::Encoding, format!("{folder}{code}{segment}{after}")));
             }
         }
         // A percent code begins with what is no letter of its own.
@@ -181,14 +181,14 @@ impl Spellings<'_> {
             } else {
                 first.to_ascii_uppercase()
             };
-            odd.push((Kind::Case, format!("{before}{turned}{rest}{after}")));
-            odd.push((Kind::Parameter, format!("{before}{segment};x=1{after}")));
-            odd.push((Kind::Parameter, format!("{before}{segment}.{after}")));
-            odd.push((Kind::Parameter, format!("{before}{segment}%20{after}")));
+            odd.push((SpellingKind::Case, format!("{before}{turned}{rest}{after}")));
+            odd.push((SpellingKind::Parameter, format!("{before}{segment};x=1{after}")));
+            odd.push((SpellingKind::Parameter, format!("{before}{segment}.{after}")));
+            odd.push((SpellingKind::Parameter, format!("{before}{segment}%20{after}")));
             let byte = first as u32;
-            odd.push((Kind::Encoding, format!("{before}%{byte:02x}{rest}{after}")));
-            odd.push((Kind::Encoding, format!("{before}%25{byte:02x}{rest}{after}")));
-            odd.push((Kind::Encoding, format!("{before}%u00{byte:02x}{rest}{after}")));
+            odd.push((SpellingKind::Encoding, format!("{before}%{byte:02x}{rest}{after}")));
+            odd.push((SpellingKind::Encoding, format!("{before}%25{byte:02x}{rest}{after}")));
+            odd.push((SpellingKind::Encoding, format!("{before}%u00{byte:02x}{rest}{after}")));
         }
         for (kind, spelling) in odd {
             self.add(kind, spelling);
@@ -268,11 +268,13 @@ mod tests {
         ] {
             assert!(odd.iter().any(|(_, known)| known == spelling), "{spelling}\n{odd:#?}");
         }
-        assert!(paths("/admin/").iter().any(|(kind, path)| (*kind, &**path) == (Kind::Slash, "/admin")));
         assert!(
-            paths("/admin")
-                .iter()
-                .any(|(kind, path)| (*kind, &**path) == (Kind::Encoding, "/%2561%2564%256d%2569%256e"))
+            paths("/admin/").iter().any(|(kind, path)| (*kind, &**path) == (SpellingKind::Slash, "/admin"))
+        );
+        assert!(
+            paths("/admin").iter().any(
+                |(kind, path)| (*kind, &**path) == (SpellingKind::Encoding, "/%2561%2564%256d%2569%256e")
+            )
         );
         assert_eq!(methods("GET"), ["get", "Get"]);
         let hosts = hosts("api.example.com");

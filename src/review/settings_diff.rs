@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A key that says something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Other {
+pub struct SettingChange {
     /// The key; routes and issuers by their names, since their numbers change when one is added.
     pub what: String,
     /// What it said, as JSON; none: it was not given.
@@ -22,7 +22,7 @@ pub struct Other {
 
 /// A policy and the file that it was compiled from.
 #[derive(Clone, Copy, Debug)]
-pub struct Written<'w> {
+pub struct PolicyFile<'w> {
     /// The file.
     pub file: &'w Loaded,
     /// What it compiled to.
@@ -33,7 +33,7 @@ pub struct Written<'w> {
 ///
 /// # Errors
 /// A value that cannot be written.
-pub fn others(old: Written<'_>, new: Written<'_>) -> Result<Vec<Other>, String> {
+pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<SettingChange>, String> {
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
@@ -49,7 +49,7 @@ pub fn others(old: Written<'_>, new: Written<'_>) -> Result<Vec<Other>, String> 
                 let differ = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
                 others.extend(differ.map(|key| {
                     let what = if table.is_empty() { key.clone() } else { format!("{table}: {key}") };
-                    Other { what, before: before.get(key).cloned(), after: after.get(key).cloned() }
+                    SettingChange { what, before: before.get(key).cloned(), after: after.get(key).cloned() }
                 }));
             }
         }
@@ -64,8 +64,12 @@ pub fn others(old: Written<'_>, new: Written<'_>) -> Result<Vec<Other>, String> 
     Ok(others)
 }
 
-fn told(what: &str, before: Option<&str>, after: Option<&str>) -> Other {
-    Other { what: what.to_owned(), before: before.map(str::to_owned), after: after.map(str::to_owned) }
+fn told(what: &str, before: Option<&str>, after: Option<&str>) -> SettingChange {
+    SettingChange {
+        what: what.to_owned(),
+        before: before.map(str::to_owned),
+        after: after.map(str::to_owned),
+    }
 }
 
 /// The values of keys, by the route or issuer that they are of (empty: of neither).
@@ -133,9 +137,9 @@ mod tests {
             (loaded, policy)
         };
         let (old, new) = (read(old), read(new));
-        let written = |(file, policy)| Written { file, policy };
-        let others = others(written((&old.0, &old.1)), written((&new.0, &new.1))).unwrap();
-        let told = |other: Other| {
+        let written = |(file, policy)| PolicyFile { file, policy };
+        let others = setting_changes(written((&old.0, &old.1)), written((&new.0, &new.1))).unwrap();
+        let told = |other: SettingChange| {
             let side = |side: Option<String>| side.unwrap_or_else(|| "-".to_owned());
             format!("{} | {} | {}", other.what, side(other.before), side(other.after))
         };
