@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use portcullis::clock::Now;
 use portcullis::config::load_text;
 use portcullis::diagnostic::Severity;
-use portcullis::keyring::Absent;
+use portcullis::keyring::MissingKey;
 use portcullis::policy::{Compiled, compile};
 use portcullis::review::{cases, lint};
 use std::fmt::Write;
@@ -61,7 +61,7 @@ fn policy(expecting: Expecting) -> String {
 
 fn compiled(text: String) -> Compiled {
     let loaded = load_text("gateway.toml", text, ".".into(), Vec::new()).expect("it can be read");
-    lint(&loaded, compile(&loaded, Absent::Pretend).expect("it can be obeyed"))
+    lint(&loaded, compile(&loaded, MissingKey::Ephemeral).expect("it can be obeyed"))
 }
 
 fn benches(c: &mut Criterion) {

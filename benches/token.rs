@@ -7,7 +7,7 @@ use portcullis::authenticate::{
 };
 use portcullis::authority::{AccessClaims, mint};
 use portcullis::clock::Now;
-use portcullis::keyring::{Absent, Keyring};
+use portcullis::keyring::{Keyring, MissingKey};
 use std::hint::black_box;
 use std::path::Path;
 use std::rc::Rc;
@@ -22,7 +22,8 @@ const ROLES: [usize; 3] = [3, 10, 30];
 
 fn keyring(algorithm: Algorithm) -> Keyring {
     let secret = (algorithm == Algorithm::HS256).then_some(&[7; 32][..]);
-    Keyring::open(Path::new("no-such-folder"), algorithm, secret, Absent::Pretend).expect("a key in memory")
+    Keyring::open(Path::new("no-such-folder"), algorithm, secret, MissingKey::Ephemeral)
+        .expect("a key in memory")
 }
 
 fn trust(keyring: &Keyring) -> Trust {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portcullis::keyring::Absent;
+use portcullis::keyring::MissingKey;
 use portcullis::config::{Loaded, survey_text};
 use portcullis::diagnostic::{Diagnostic, Place};
 use portcullis::explain::{explain, verdict};
@@ -31,7 +31,7 @@ fuzz_target!(|input: &str| {
         return;
     };
     // What is wrong with the rest of a file with faults is told too, and so it is compiled as well.
-    match compile(&loaded, Absent::Pretend) {
+    match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
             told(&compiled.weaknesses(), lines);

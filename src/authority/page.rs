@@ -331,7 +331,7 @@ pub(super) mod tests {
     use super::*;
     use crate::authenticate::{Algorithm, CookieNames};
     use crate::clock::Now;
-    use crate::keyring::{Absent, Keyring};
+    use crate::keyring::{Keyring, MissingKey};
     use crate::peer::Scheme;
     use http::header::{LOCATION, SET_COOKIE};
     use proptest::prelude::*;
@@ -342,7 +342,7 @@ pub(super) mod tests {
     pub(in super::super) fn ask(method: &str, form: Option<&str>, fields: &[(&str, &str)]) -> Ask {
         let secret = Some(&[7_u8; 32][..]);
         let keyring =
-            Keyring::open(std::path::Path::new("/nonexistent"), Algorithm::HS256, secret, Absent::Make);
+            Keyring::open(std::path::Path::new("/nonexistent"), Algorithm::HS256, secret, MissingKey::Create);
         let terms = Terms {
             issuer: "https://shop.example".into(),
             audience: vec!["shop".into()],

@@ -8,7 +8,7 @@ mod tap;
 use super::{OutputFormat, REFUSED, compiled, print_line};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::{Handler, Route, SortedFindings, WaivedFinding};
 use crate::review::cases::{self, EXPLAINED_MAX, TestFailure, TestRun};
 use crate::review::try_spellings;
@@ -141,7 +141,7 @@ fn difference(failure: &TestFailure) -> String {
 
 pub(super) fn run(path: &Path, format: OutputFormat, options: &Options) -> ExitCode {
     let strict = options.strict;
-    let report = match compiled(path, Absent::Pretend) {
+    let report = match compiled(path, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = try_spellings(compiled, Severity::Fault);
             let tests = cases::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);

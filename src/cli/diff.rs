@@ -3,7 +3,7 @@
 use super::{BasicFormat, REFUSED, USAGE, admin, print_error, print_line};
 use crate::config::{self, Loaded};
 use crate::diagnostic::Diagnostic;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::{self, Policy};
 use crate::review::diff::{Difference, difference};
 use crate::review::replay::{Replay, replay};
@@ -93,7 +93,7 @@ fn print(format: BasicFormat, difference: &Difference, replayed: Option<&Replay>
 
 fn read(path: &Path) -> Result<(Loaded, Policy), Vec<Diagnostic>> {
     let loaded = config::load(path)?;
-    let compiled = policy::compile(&loaded, Absent::Pretend)?;
+    let compiled = policy::compile(&loaded, MissingKey::Ephemeral)?;
     Ok((loaded, compiled.policy))
 }
 

@@ -3,7 +3,7 @@
 use super::{BasicFormat, REFUSED, admin, compiled, print_error, print_line};
 use crate::clock::Now;
 use crate::explain::{Explanation, explain};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::Question;
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -65,7 +65,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, request: &Request) -> ExitCo
             }
         }
     } else {
-        match compiled(path, Absent::Pretend) {
+        match compiled(path, MissingKey::Ephemeral) {
             Ok(compiled) => explain(&compiled.policy, &question),
             Err(faults) => {
                 faults.iter().for_each(|fault| print_error(&fault.to_string()));

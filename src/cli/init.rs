@@ -3,7 +3,7 @@
 use super::{BasicFormat, REFUSED, USAGE, print_error, print_line};
 use crate::config::load_text;
 use crate::diagnostic::Diagnostic;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy;
 use clap::Args;
 use serde_json::json;
@@ -68,7 +68,7 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
     let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
     let loaded = load_text("gateway.toml", text.clone(), PathBuf::new(), Vec::new())?;
-    policy::compile(&loaded, Absent::Pretend).map(|_| text)
+    policy::compile(&loaded, MissingKey::Ephemeral).map(|_| text)
 }
 
 /// A fault without its place: the file that it is in is not written.

@@ -3,7 +3,7 @@
 
 use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
 use crate::clock::Now;
-use crate::keyring::{Absent, Begin, Keyring, Listed};
+use crate::keyring::{KeyInfo, Keyring, KeyringFault, MissingKey, RotationStart};
 use crate::policy::Compiled;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -37,10 +37,18 @@ pub(super) enum Command {
     List,
 }
 
+impl From<KeyringFault> for Failure {
+    fn from(fault: KeyringFault) -> Self {
+        Self::Refused(fault.to_string())
+    }
+}
+
 pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCode {
     let result = match command {
         Command::Generate => generate(path, format),
-        Command::Rotate { now } => rotate(path, format, if now { Begin::AtOnce } else { Begin::Published }),
+        Command::Rotate { now } => {
+            rotate(path, format, if now { RotationStart::Immediate } else { RotationStart::AfterLead })
+        }
         Command::Revoke { id: Some(id), .. } => revoke(path, format, &id),
         Command::Revoke { id: None, .. } => revoke_all(path, format),
         Command::List => list(path, format),
@@ -48,8 +56,8 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     exit_code(result)
 }
 
-fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
-    let compiled = load(path, absent).map_err(Failure::Printed)?;
+fn keyring(path: &Path, missing_key: MissingKey) -> Result<Keyring, Failure> {
+    let compiled = load(path, missing_key).map_err(Failure::Printed)?;
     let authority = compiled.policy.terms.ok_or_else(|| {
         format!(
             "{}: there is no [authority], so there are no signing keys: add [authority] with issuer and audience",
@@ -60,8 +68,8 @@ fn keyring(path: &Path, absent: Absent) -> Result<Keyring, Failure> {
 }
 
 fn generate(path: &Path, format: BasicFormat) -> Result<(), Failure> {
-    let made = keyring(path, Absent::Pretend)?.is_pretended();
-    let keyring = keyring(path, Absent::Make)?;
+    let made = keyring(path, MissingKey::Ephemeral)?.is_ephemeral();
+    let keyring = keyring(path, MissingKey::Create)?;
     let key = keyring.signing(Now::read());
     match format {
         BasicFormat::Json => {
@@ -78,16 +86,16 @@ fn generate(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     Ok(())
 }
 
-fn rotate(path: &Path, format: BasicFormat, begin: Begin) -> Result<(), Failure> {
-    let rotated = keyring(path, Absent::Make)?.rotate(begin, Now::read())?;
-    let from = Listed::time(rotated.signs_from);
+fn rotate(path: &Path, format: BasicFormat, start: RotationStart) -> Result<(), Failure> {
+    let rotated = keyring(path, MissingKey::Create)?.rotate(start, Now::read())?;
+    let from = KeyInfo::time(rotated.signs_from);
     match format {
         BasicFormat::Json => {
-            print_line(&json!({ "kid": rotated.id, "signs_from": from, "made": rotated.made }).to_string());
+            print_line(&json!({ "kid": rotated.id, "signs_from": from, "made": rotated.is_new }).to_string());
         }
         BasicFormat::Text => {
             print_line(&rotated.id);
-            let made = if rotated.made { "made" } else { "it was made already" };
+            let made = if rotated.is_new { "made" } else { "it was made already" };
             print_error(&format!("{made}; it signs from {from}"));
         }
     }
@@ -95,7 +103,7 @@ fn rotate(path: &Path, format: BasicFormat, begin: Begin) -> Result<(), Failure>
 }
 
 fn revoke(path: &Path, format: BasicFormat, id: &str) -> Result<(), Failure> {
-    let replaced_by = keyring(path, Absent::Pretend)?.revoke(id, Now::read())?;
+    let replaced_by = keyring(path, MissingKey::Ephemeral)?.revoke(id, Now::read())?;
     match format {
         BasicFormat::Json => print_line(&json!({ "kid": id, "replaced_by": replaced_by }).to_string()),
         BasicFormat::Text => {
@@ -109,7 +117,7 @@ fn revoke(path: &Path, format: BasicFormat, id: &str) -> Result<(), Failure> {
 }
 
 fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
-    let (revoked, new) = keyring(path, Absent::Pretend)?.revoke_all(Now::read())?;
+    let (revoked, new) = keyring(path, MissingKey::Ephemeral)?.revoke_all(Now::read())?;
     match format {
         BasicFormat::Json => print_line(&json!({ "revoked": revoked, "replaced_by": new }).to_string()),
         BasicFormat::Text => {
@@ -123,10 +131,10 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
 }
 
 fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
-    let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
+    let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
     // A key that was made only to look at the policy is none of the authority's.
     let keyring = compiled.policy.terms.as_ref().map(|authority| &authority.keyring);
-    let listed = keyring.filter(|keyring| !keyring.is_pretended()).map(|keyring| keyring.list(Now::read()));
+    let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
     let ours = compiled.policy.terms.as_ref().map(|authority| authority.issuer.as_str());
     match format {
@@ -177,19 +185,19 @@ fn others<'c>(
     })
 }
 
-fn as_json(key: &Listed) -> Value {
+fn as_json(key: &KeyInfo) -> Value {
     json!({
         "kid": key.id,
         "algorithm": key.algorithm.as_str(),
         "state": key.state.as_str(),
-        "signs_from": key.signs_from.map(Listed::time),
-        "accepted_until": key.accepted_until.map(Listed::time),
+        "signs_from": key.signs_from.map(KeyInfo::time),
+        "accepted_until": key.accepted_until.map(KeyInfo::time),
     })
 }
 
-fn as_text(key: &Listed) -> String {
-    let from = key.signs_from.map_or_else(|| "the beginning".to_owned(), Listed::time);
-    let until = key.accepted_until.map(|until| format!(", accepted until {}", Listed::time(until)));
+fn as_text(key: &KeyInfo) -> String {
+    let from = key.signs_from.map_or_else(|| "the beginning".to_owned(), KeyInfo::time);
+    let until = key.accepted_until.map(|until| format!(", accepted until {}", KeyInfo::time(until)));
     let (id, algorithm, state) = (&key.id, key.algorithm, key.state.as_str());
     format!("  {id}  {algorithm}  {state:<8}  signs from {from}{}", until.unwrap_or_default())
 }

@@ -19,7 +19,7 @@ mod user;
 
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::Compiled;
 use crate::review;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -207,13 +207,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
-fn load(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_print_faults(compiled(path, absent))
+fn load(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
+    or_print_faults(compiled(path, missing_key))
 }
 
 /// Loads a policy whose own tests are to pass before it is served.
-fn load_and_test(path: &Path, absent: Absent) -> Result<Compiled, ExitCode> {
-    or_print_faults(compiled(path, absent).and_then(|compiled| review::run_tests(compiled, Now::read())))
+fn load_and_test(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
+    or_print_faults(compiled(path, missing_key).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
 
 fn or_print_faults(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compiled, ExitCode> {
@@ -230,8 +230,8 @@ fn or_print_faults(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compil
     }
 }
 
-fn compiled(path: &Path, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
-    review::read(path, absent, None)
+fn compiled(path: &Path, missing_key: MissingKey) -> Result<Compiled, Vec<Diagnostic>> {
+    review::read(path, missing_key, None)
 }
 
 /// Prints a line for whoever started the command. A closed pipe is no reason to stop.

@@ -3,7 +3,7 @@
 mod table;
 
 use super::{OutputFormat, REFUSED, compiled, print_error, print_line};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::Policy;
 use crate::review::listing::{RouteSummary, listing};
 use crate::review::matrix::{Matrix, Omitted, matrix};
@@ -22,7 +22,7 @@ pub(super) struct Request {
 }
 
 pub(super) fn run(path: &Path, format: OutputFormat, request: &Request) -> ExitCode {
-    let policy = match compiled(path, Absent::Pretend) {
+    let policy = match compiled(path, MissingKey::Ephemeral) {
         Ok(compiled) => compiled.policy,
         Err(faults) => {
             faults.iter().for_each(|fault| print_error(&fault.to_string()));

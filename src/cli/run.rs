@@ -9,7 +9,7 @@ use crate::config::file::BoundsSection;
 use crate::control::{self, Admin, ReloadStatus, Reloader};
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::metrics::{self, WorkerCounters};
 use crate::policy::{Compiled, LivePolicy, ServerSettings};
 use crate::recent::Recent;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 pub(super) fn run(path: &Path) -> ExitCode {
     let read = Now::read();
-    let compiled = match load_and_test(path, Absent::Make) {
+    let compiled = match load_and_test(path, MissingKey::Create) {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };

@@ -4,7 +4,7 @@ use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_l
 use crate::authenticate::{Refused, verify};
 use crate::authority::{AccessClaims, mint, put_on_record};
 use crate::clock::Now;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::store::Store;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -67,7 +67,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
 }
 
 fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
-    let compiled = load(path, Absent::Make).map_err(Failure::Printed)?;
+    let compiled = load(path, MissingKey::Create).map_err(Failure::Printed)?;
     let terms = compiled.policy.terms.ok_or_else(|| {
         Failure::Refused(format!(
             "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
@@ -126,7 +126,7 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
     } else {
         token
     };
-    let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
+    let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
     let verdict = verify(token, &compiled.policy.trust, Now::read());
     let mut parts = token.split('.').map(part);
     let (header, claims) = (parts.next().flatten(), parts.next().flatten());

@@ -10,7 +10,7 @@ mod row;
 use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
 use crate::authority::{Terms, UserName, hash_password};
 use crate::clock::Now;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::store::{Account, AccountChange, Added, NewAccount, PasswordHash, Store, StoreError};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -111,7 +111,7 @@ struct Accounts {
 
 impl Accounts {
     fn open(path: &Path, format: BasicFormat) -> Result<Self, Failure> {
-        let compiled = load(path, Absent::Pretend).map_err(Failure::Printed)?;
+        let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
         let terms = compiled.policy.terms.ok_or_else(|| {
             format!(
                 "{}: there is no [authority], so there are no accounts: add [authority] with issuer and audience",

@@ -2,7 +2,7 @@
 
 use crate::clock::Now;
 use crate::journal::Level;
-use crate::keyring::{Event, Listed, Watcher};
+use crate::keyring::{KeyEvent, KeyInfo, Watcher};
 use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
                     false => policy.clone(),
                 });
             };
-            let events = watcher.look(Now::read(), publish);
+            let events = watcher.poll(Now::read(), publish);
             (watcher, events)
         });
         match looked.await {
@@ -53,36 +53,38 @@ pub(super) fn with_current_keys(policy: Policy, before: &Policy) -> Policy {
     }
 }
 
-fn log_event(shared: &Shared, event: &Event) {
+fn log_event(shared: &Shared, event: &KeyEvent) {
     let journal = &shared.journal;
     match event {
-        Event::Published { id, signs_from } => {
-            let from = Listed::time(*signs_from);
+        KeyEvent::Published { id, signs_from } => {
+            let from = KeyInfo::time(*signs_from);
             journal.event(Level::Info, "a signing key is published", &[("kid", id), ("signs_from", &from)]);
         }
-        Event::Signs { id } => journal.event(Level::Info, "a signing key signs from now on", &[("kid", id)]),
-        Event::Retired { id } => {
+        KeyEvent::Activated { id } => {
+            journal.event(Level::Info, "a signing key signs from now on", &[("kid", id)])
+        }
+        KeyEvent::Retired { id } => {
             journal.event(
                 Level::Info,
                 "a signing key has retired and is not accepted any more",
                 &[("kid", id)],
             );
         }
-        Event::Revoked { id } => {
+        KeyEvent::Revoked { id } => {
             journal.event(
                 Level::Warn,
                 "a signing key was revoked and is not accepted any more",
                 &[("kid", id)],
             );
         }
-        Event::Removed { id } => {
+        KeyEvent::Removed { id } => {
             journal.event(Level::Info, "the file of a retired signing key was removed", &[("kid", id)]);
         }
-        Event::Fault(why) => journal.event(
+        KeyEvent::Fault(why) => journal.event(
             Level::Error,
             "something is wrong with the signing keys; those that were good go on",
-            &[("why", why)],
+            &[("why", &why.to_string())],
         ),
-        Event::Mended => journal.event(Level::Info, "the signing keys are in order again", &[]),
+        KeyEvent::Recovered => journal.event(Level::Info, "the signing keys are in order again", &[]),
     }
 }

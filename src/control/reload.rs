@@ -9,7 +9,7 @@ use crate::authority::Authority;
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::metrics::{Exposition, Kind};
 use crate::policy::{Compiled, Policy, ServerSettings};
 use crate::review;
@@ -318,7 +318,7 @@ fn file_watch(path: &Path, plan: &ServerSettings, read: Now) -> Option<FileWatch
 /// Reads the file and makes a policy of it that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
-    let compiled = review::read(path, Absent::Make, Some(&before))?;
+    let compiled = review::read(path, MissingKey::Create, Some(&before))?;
     let compiled = review::run_tests(compiled, Now::read())?;
     if let Some(certificates) = shared.certificates.as_ref().filter(|served| served.holds(Now::read().unix)) {
         let invalid =

@@ -549,7 +549,7 @@ mod tests {
     use super::super::{explain, verdict};
     use super::*;
     use crate::config;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
     use proptest::prelude::*;
     use serde_json::json;
     use std::path::PathBuf;
@@ -601,7 +601,7 @@ mod tests {
     fn policy() -> Policy {
         let loaded =
             config::load_text("gateway.toml", POLICY.to_owned(), PathBuf::from("/nowhere"), Vec::new());
-        crate::policy::compile(&loaded.unwrap(), Absent::Pretend).unwrap().policy
+        crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
     }
 
     fn claims(claims: Value) -> Map<String, Value> {

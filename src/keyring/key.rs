@@ -1,5 +1,6 @@
-//! One signing key: made, written as PEM, read again, named by its thumbprint.
+//! One signing key: generated, written as PEM, parsed, identified by its thumbprint.
 
+use super::fault::{FileFault, KeyringFault};
 use crate::authenticate::{Algorithm, KeySet};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -21,7 +22,7 @@ pub struct SigningKey {
     algorithm: Algorithm,
     id: String,
     encoding: EncodingKey,
-    /// The public half as a JSON Web Key; none for a secret.
+    /// The public half as a JSON Web Key; `None` for a secret.
     jwk: Option<String>,
 }
 
@@ -35,10 +36,11 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// A shared secret for HS256.
-    pub(super) fn from_secret(secret: &[u8]) -> Result<Self, String> {
-        // The set knows how long a secret has to be.
-        KeySet::default().add_secret(None, secret)?;
+    /// Wraps a shared secret for HS256.
+    pub(super) fn from_secret(secret: &[u8]) -> Result<Self, KeyringFault> {
+        // The set checks that the secret is long enough.
+        let checked = KeySet::default().add_secret(None, secret);
+        checked.map_err(|why| KeyringFault::Secret(why.to_string()))?;
         Ok(Self {
             algorithm: Algorithm::HS256,
             id: "hs256".to_owned(),
@@ -47,25 +49,22 @@ impl SigningKey {
         })
     }
 
-    /// A key of ours that is kept nowhere.
-    pub(super) fn fleeting(algorithm: Algorithm) -> Result<Self, String> {
-        Self::from_pkcs8(algorithm, &generate(algorithm)?).ok_or_else(|| "a key of ours is none".to_owned())
+    /// Generates a key that exists in memory only.
+    pub(super) fn ephemeral(algorithm: Algorithm) -> Result<Self, KeyringFault> {
+        let unreadable = || KeyringFault::Internal("the generated key is invalid".to_owned());
+        Self::from_pkcs8(algorithm, &generate(algorithm)?).ok_or_else(unreadable)
     }
 
-    /// Reads a private key in PEM.
-    pub(super) fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, String> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem)
-            .map_err(|error| format!("no private key in PKCS#8 PEM: {error}"))?;
-        Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or_else(|| {
-            format!(
-                "not a key for {algorithm}: say [authority] algorithm as it was when the key was made, or move the file away so that a new key is made"
-            )
-        })
+    /// Parses a private key in PEM.
+    pub(super) fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, FileFault> {
+        let der =
+            PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|error| FileFault::NotPem(error.to_string()))?;
+        Self::from_pkcs8(algorithm, der.secret_pkcs8_der()).ok_or(FileFault::WrongAlgorithm(algorithm))
     }
 
     pub(super) fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        // The members of the thumbprint are in lexical order, without blanks (RFC 7638 section 3).
+        // A thumbprint is over the required members in lexical order, without whitespace (RFC 7638 section 3).
         let (required, encoding) = match algorithm {
             Algorithm::HS256 => return None,
             Algorithm::ES256 => {
@@ -81,11 +80,11 @@ impl SigningKey {
                 (format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#), EncodingKey::from_ed_der(pkcs8))
             }
             Algorithm::RS256 => {
-                // The library refuses moduli under 2048 bits.
+                // The library rejects moduli under 2048 bits.
                 let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
                 let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
                 let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
-                // The library reads an RSA key as PKCS#1, which is what PKCS#8 wraps.
+                // `jsonwebtoken` expects an RSA key as PKCS#1, which PKCS#8 wraps.
                 let pkcs1 = pkcs1_within(pkcs8)?;
                 (format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#), EncodingKey::from_rsa_der(pkcs1))
             }
@@ -96,40 +95,40 @@ impl SigningKey {
         Some(Self { algorithm, id, encoding, jwk: Some(jwk) })
     }
 
-    /// What it signs with.
+    /// The algorithm that it signs with.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Its id, the `kid` of what it signs: its thumbprint (RFC 7638).
+    /// Its id, which is the `kid` of the tokens that it signs: its thumbprint (RFC 7638).
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// As the library signs with it.
+    /// The form that `jsonwebtoken` signs with.
     pub(crate) const fn encoding(&self) -> &EncodingKey {
         &self.encoding
     }
 
-    /// Its public half as a JSON Web Key (RFC 7517 section 4); none for a secret, which is never published.
+    /// Its public half as a JSON Web Key (RFC 7517 section 4); `None` for a secret, which is never published.
     pub(super) fn jwk(&self) -> Option<&str> {
         self.jwk.as_deref()
     }
 }
 
-/// The RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5): the content of its only
-/// OCTET STRING, behind the version and the algorithm, all with lengths of two bytes for keys of these sizes.
+/// Returns the RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5): the content of its
+/// only OCTET STRING, after the version and the algorithm. Lengths take two bytes for keys of these sizes.
 fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
     let start = pkcs8.windows(2).skip(4).position(|pair| pair == [0x04, 0x82])? + 4;
     let length = u16::from_be_bytes([*pkcs8.get(start + 2)?, *pkcs8.get(start + 3)?]);
     pkcs8.get(start + 4..start + 4 + usize::from(length))
 }
 
-fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, String> {
-    let failed = |_| "the system's random numbers failed".to_owned();
+fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
+    let failed = |_| KeyringFault::Random;
     let random = SystemRandom::new();
     let pkcs8 = match algorithm {
-        Algorithm::HS256 => return Err("a secret is not made here".to_owned()),
+        Algorithm::HS256 => return Err(KeyringFault::SecretInPolicy),
         Algorithm::ES256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .map_err(failed)?
             .as_ref()
@@ -144,10 +143,10 @@ fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(Zeroizing::new(pkcs8))
 }
 
-/// Makes a private key, in PEM.
-pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, String> {
+/// Generates a private key in PEM.
+pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, KeyringFault> {
     let encoded = Zeroizing::new(STANDARD.encode(&*generate(algorithm)?));
-    // Room for all of it, so that no part is left behind in memory by growing.
+    // Allocate all of it at once: growing would leave parts of the key behind in memory.
     let mut pem = Zeroizing::new(String::with_capacity(encoded.len() * 66 / 64 + 128));
     pem.push_str("-----BEGIN PRIVATE KEY-----\n");
     let mut rest = encoded.as_str();
@@ -165,7 +164,7 @@ pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, St
 mod tests {
     use super::*;
 
-    /// Made with: openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024.
+    /// Generated with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024`.
     const WEAK: &str = "-----BEGIN PRIVATE KEY-----
 MIICeAIBADANBgkqhkiG9w0BAQEFAASCAmIwggJeAgEAAoGBAMzV9gPpLcrvqLcr
 b9cEE3JfOXS8WuPDjfvKA6ikyIStaVbtpRG5mN1x1OFnC3qBx8m5ZrWPAAeCjCVe
@@ -185,7 +184,7 @@ kUGBxPJYzKBhac6y
 ";
 
     #[test]
-    fn a_key_is_named_by_its_thumbprint() {
+    fn a_key_id_is_its_thumbprint() {
         // RFC 8037 appendices A.1 and A.3: a private key, and the thumbprint of its public half.
         let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         let pkcs8 =
@@ -195,7 +194,7 @@ kUGBxPJYzKBhac6y
     }
 
     #[test]
-    fn what_is_made_is_read_again_and_published_without_its_private_half() {
+    fn a_generated_key_is_parsed_again_and_published_without_its_private_half() {
         for algorithm in [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256] {
             let pem = generate_pem(algorithm).unwrap();
             assert!(pem.lines().all(|line| line.len() <= 64) && pem.capacity() < 4096, "{algorithm}");
@@ -213,7 +212,7 @@ kUGBxPJYzKBhac6y
     }
 
     #[test]
-    fn an_rsa_key_under_2048_bits_is_none() {
+    fn an_rsa_key_under_2048_bits_is_rejected() {
         assert!(SigningKey::from_pem(Algorithm::RS256, WEAK.as_bytes()).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! A state folder of one test's own, gone when the test is.
 
-use super::{Absent, Keyring, Schedule};
+use super::{Keyring, KeyringFault, MissingKey, Schedule};
 use crate::authenticate::Algorithm;
 use crate::clock::Now;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -43,14 +43,14 @@ impl Scratch {
         names
     }
 
-    pub(super) fn try_open(&self, now: u64) -> Result<Keyring, String> {
+    pub(super) fn try_open(&self, now: u64) -> Result<Keyring, KeyringFault> {
         let schedule = Schedule {
             access_expires: Duration::from_secs(900),
             rotate_keys: Duration::from_secs(30 * 86_400),
         };
         let now = Now::at(now);
-        Keyring::open_at(&self.0, Algorithm::EdDSA, None, Absent::Make, now)
-            .map(|keyring| keyring.scheduled_at(schedule, now))
+        Keyring::open_at(&self.0, Algorithm::EdDSA, None, MissingKey::Create, now)
+            .map(|keyring| keyring.with_schedule_at(schedule, now))
     }
 
     pub(super) fn open(&self, now: u64) -> Keyring {

@@ -26,7 +26,7 @@ use crate::authenticate::Trust;
 use crate::config::Loaded;
 use crate::config::file::{self, File};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::limit::Limit;
 use std::sync::Arc;
 
@@ -61,12 +61,12 @@ impl Compiled {
     }
 }
 
-/// Compiles a file. `absent` says whether a signing key that is not there yet is made.
+/// Compiles a file. `missing_key` says what to do without a signing key.
 ///
 /// # Errors
 /// All faults, with the warnings among them, in the order in which they stand in the file.
-pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnostic>> {
-    compile_policy(loaded, absent, None)
+pub fn compile(loaded: &Loaded, missing_key: MissingKey) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_policy(loaded, missing_key, None)
 }
 
 /// Compiles a file to a policy that comes after another. What stays the same goes on: counts of limits and routes,
@@ -74,13 +74,17 @@ pub fn compile(loaded: &Loaded, absent: Absent) -> Result<Compiled, Vec<Diagnost
 ///
 /// # Errors
 /// As [`compile`]. The policy before is as it was.
-pub fn compile_after(loaded: &Loaded, absent: Absent, before: &Policy) -> Result<Compiled, Vec<Diagnostic>> {
-    compile_policy(loaded, absent, Some(before))
+pub fn compile_after(
+    loaded: &Loaded,
+    missing_key: MissingKey,
+    before: &Policy,
+) -> Result<Compiled, Vec<Diagnostic>> {
+    compile_policy(loaded, missing_key, Some(before))
 }
 
 fn compile_policy(
     loaded: &Loaded,
-    absent: Absent,
+    missing_key: MissingKey,
     before: Option<&Policy>,
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let file = &loaded.file;
@@ -89,7 +93,7 @@ fn compile_policy(
     let settings = server::settings(file, &mut faults);
     let front = server::front(file, &mut faults);
     let terms_before = before.and_then(|before| before.terms.as_deref());
-    let terms = authority::compile(file, absent, terms_before, &mut faults).map(Arc::new);
+    let terms = authority::compile(file, missing_key, terms_before, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
     let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
     let issuers = trust::issuers(file, terms.as_deref(), &mut faults);

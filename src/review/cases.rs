@@ -212,7 +212,7 @@ fn told(verdict: &Verdict) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
     use crate::policy::Compiled;
 
     const ROUTES: &str = r#"
@@ -243,7 +243,7 @@ access = "public"
              secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{ROUTES}{tests}"
         );
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
-        crate::policy::compile(&loaded.unwrap(), Absent::Pretend)
+        crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral)
     }
 
     const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";

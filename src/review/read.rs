@@ -3,7 +3,7 @@
 use super::lint;
 use crate::config;
 use crate::diagnostic::Diagnostic;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::{Compiled, Policy, compile, compile_after};
 use std::path::Path;
 
@@ -11,18 +11,22 @@ use std::path::Path;
 ///
 /// # Errors
 /// All faults, in the order in which they stand in the file.
-pub fn read(path: &Path, absent: Absent, before: Option<&Policy>) -> Result<Compiled, Vec<Diagnostic>> {
+pub fn read(
+    path: &Path,
+    missing_key: MissingKey,
+    before: Option<&Policy>,
+) -> Result<Compiled, Vec<Diagnostic>> {
     let (loaded, mut faults) = config::survey(path);
     let Some(loaded) = loaded else { return Err(faults) };
     if faults.is_empty() {
         let compiled = match before {
-            Some(before) => compile_after(&loaded, absent, before)?,
-            None => compile(&loaded, absent)?,
+            Some(before) => compile_after(&loaded, missing_key, before)?,
+            None => compile(&loaded, missing_key)?,
         };
         return Ok(lint(&loaded, compiled));
     }
     // It will not be served; what is wrong with the part that could be read is told all the same.
-    let more = match compile(&loaded, Absent::Pretend) {
+    let more = match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
             compiled.waivers.sift(compiled.warnings).left

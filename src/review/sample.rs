@@ -281,7 +281,7 @@ impl fmt::Display for Grants {
 pub(super) mod tests {
     use super::*;
     use crate::explain::Examiner;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
 
     /// A policy with an issuer, an echo, and this.
     pub(in crate::review) fn policy(rest: &str) -> Policy {
@@ -290,7 +290,7 @@ pub(super) mod tests {
              secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.echo]\nbuiltin = \"echo\"\n{rest}"
         );
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
-        crate::policy::compile(&loaded.unwrap(), Absent::Pretend).unwrap().policy
+        crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
     }
 
     /// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.

@@ -110,7 +110,7 @@ fn named(loaded: &Loaded, key: &str) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
 
     const BASE: &str = r#"
         [[issuer]]
@@ -133,7 +133,7 @@ mod tests {
         let read = |text: &str| {
             let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());
             let loaded = loaded.unwrap();
-            let policy = crate::policy::compile(&loaded, Absent::Pretend).unwrap().policy;
+            let policy = crate::policy::compile(&loaded, MissingKey::Ephemeral).unwrap().policy;
             (loaded, policy)
         };
         let (old, new) = (read(old), read(new));

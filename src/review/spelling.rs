@@ -342,7 +342,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
     use crate::policy::Compiled;
     use proptest::prelude::*;
 
@@ -352,7 +352,7 @@ mod tests {
     fn findings(routes: &str) -> Vec<Diagnostic> {
         let text = format!("{HEAD}{routes}");
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
-        let compiled = crate::policy::compile(&loaded, Absent::Pretend).unwrap();
+        let compiled = crate::policy::compile(&loaded, MissingKey::Ephemeral).unwrap();
         let compiled = Compiled { warnings: Vec::new(), ..compiled };
         let compiled = crate::review::try_spellings(compiled, Severity::Fault);
         compiled.waivers.sift(compiled.warnings).left

@@ -14,7 +14,7 @@ use portcullis::authority::{
 use portcullis::clock::Now;
 use portcullis::denial::Denial;
 use portcullis::journal::{Journal, Level, Style};
-use portcullis::keyring::Absent;
+use portcullis::keyring::MissingKey;
 use portcullis::peer::Scheme;
 use portcullis::policy::Policy;
 use portcullis::review;
@@ -229,7 +229,7 @@ fn read(dir: &Dir, url: &str, name: usize, life: u64, before: Option<&Policy>) -
          [upstream.echo]\nbuiltin = \"echo\"\n[[route]]\npath = \"/x\"\nupstream = \"echo\"\n"
     );
     dir.write(&file, text);
-    review::read(&dir.path().join(file), Absent::Pretend, before).expect("a good policy").policy
+    review::read(&dir.path().join(file), MissingKey::Ephemeral, before).expect("a good policy").policy
 }
 
 /// An access token, and what it belongs to.

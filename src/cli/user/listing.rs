@@ -2,7 +2,7 @@
 
 use super::{Accounts, BasicFormat, Failure, listed, print_line};
 use crate::authority::scheme;
-use crate::keyring::Listed;
+use crate::keyring::KeyInfo;
 use crate::store::Account;
 use serde_json::{Value, json};
 
@@ -72,7 +72,7 @@ pub(super) fn as_json(account: &Account) -> Value {
         "scopes": account.scopes,
         "attributes": account.attributes,
         "disabled": account.disabled,
-        "created": Listed::time(created),
+        "created": KeyInfo::time(created),
         // The kind and the cost, to see how many are still to be replaced; never the hash.
         "password": scheme(&account.password),
     })

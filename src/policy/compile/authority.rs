@@ -10,7 +10,7 @@ use crate::config::file::{self, AuthoritySection, File, SameSite};
 use crate::config::place::nearest;
 use crate::config::secret::Secret;
 use crate::config::values::RoleLimit;
-use crate::keyring::{Absent, Keyring, Schedule};
+use crate::keyring::{Keyring, MissingKey, Schedule};
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ const KEYS_AT_ONCE: u32 = 16;
 /// `before`: the terms of the policy that this one comes after, whose keys and revocations it goes on with.
 pub(super) fn compile(
     file: &File,
-    absent: Absent,
+    missing_key: MissingKey,
     before: Option<&Terms>,
     faults: &mut Faults<'_>,
 ) -> Option<Terms> {
@@ -49,7 +49,7 @@ pub(super) fn compile(
     let origins = origins(table, faults);
     let compat = table.compat.map(|file::Compat::FlaskJwtExtended| Compat::FlaskJwtExtended);
     let store = store(file, table, faults);
-    let keyring = keyring(file, table, absent, before, faults)?;
+    let keyring = keyring(file, table, missing_key, before, faults)?;
     let cookies =
         table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
     Some(Terms {
@@ -286,7 +286,7 @@ fn cookie_names(compat: Option<Compat>) -> CookieNames {
 fn keyring(
     file: &File,
     table: &AuthoritySection,
-    absent: Absent,
+    missing_key: MissingKey,
     before: Option<&Terms>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
@@ -322,15 +322,15 @@ fn keyring(
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
     let dir = faults.path(&file.state.dir);
     let before =
-        before.and_then(|before| before.keyring.going_on(&dir, algorithm, secret.as_deref(), schedule));
+        before.and_then(|before| before.keyring.carry_over(&dir, algorithm, secret.as_deref(), schedule));
     if before.is_some() {
         return before;
     }
-    match Keyring::open(&dir, algorithm, secret.as_deref(), absent) {
-        Ok(keyring) => Some(keyring.scheduled(schedule)),
-        Err(why) => {
+    match Keyring::open(&dir, algorithm, secret.as_deref(), missing_key) {
+        Ok(keyring) => Some(keyring.with_schedule(schedule)),
+        Err(fault) => {
             let hint = "use a [state] dir that belongs to the gateway's user (chown), with mode 700";
-            faults.fault("no_signing_key", "state.dir", why, hint);
+            faults.fault("no_signing_key", "state.dir", fault.to_string(), hint);
             None
         }
     }

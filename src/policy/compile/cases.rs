@@ -195,7 +195,7 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
 #[cfg(test)]
 mod tests {
     use crate::diagnostic::Severity;
-    use crate::keyring::Absent;
+    use crate::keyring::MissingKey;
 
     /// The faults of a policy that has this test, on one line.
     fn fault(test: &str) -> String {
@@ -204,7 +204,7 @@ mod tests {
              access = \"public\"\n[[test]]\nname = \"t\"\n{test}\n"
         );
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new());
-        let found = crate::policy::compile(&loaded.unwrap(), Absent::Pretend).err().unwrap_or_default();
+        let found = crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).err().unwrap_or_default();
         let faults = found.iter().filter(|found| found.severity == Severity::Fault);
         faults.map(|fault| format!("{}: {} ({})", fault.key, fault.found, fault.hint)).collect()
     }

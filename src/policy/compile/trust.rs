@@ -248,7 +248,7 @@ fn local_issuer(terms: &Terms) -> Result<Issuer, String> {
             .map(|audience| audience.as_str().into())
             .collect(),
         algorithms: vec![terms.keyring.algorithm()],
-        keys: terms.keyring.key_set()?,
+        keys: terms.keyring.key_set().map_err(|fault| fault.to_string())?,
         leeway: 0,
         local: true,
         roles: path("roles")?,

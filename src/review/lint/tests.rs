@@ -1,5 +1,5 @@
 use crate::diagnostic::Diagnostic;
-use crate::keyring::Absent;
+use crate::keyring::MissingKey;
 use crate::policy::{Compiled, compile};
 use crate::review;
 use serde_json::json;
@@ -33,7 +33,8 @@ fn text(replaced: &[(&str, &str)], added: &str) -> String {
 fn compiled(text: &str) -> Compiled {
     let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());
     let loaded = loaded.unwrap_or_else(|faults| panic!("{faults:?}\n{text}"));
-    let compiled = compile(&loaded, Absent::Pretend).unwrap_or_else(|faults| panic!("{faults:?}\n{text}"));
+    let compiled =
+        compile(&loaded, MissingKey::Ephemeral).unwrap_or_else(|faults| panic!("{faults:?}\n{text}"));
     review::lint(&loaded, compiled)
 }
 
@@ -275,7 +276,7 @@ fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
     ] {
         let text = text(&[], &with(waiver));
         let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
-        let faults = compile(&loaded, Absent::Pretend).unwrap_err();
+        let faults = compile(&loaded, MissingKey::Ephemeral).unwrap_err();
         assert!(faults.iter().any(|fault| fault.id == id && fault.found.contains(found)), "{faults:?}");
     }
 }
@@ -291,7 +292,7 @@ fn a_finding_names_the_paragraph_that_explains_it() {
 fn a_secret_that_everybody_knows_is_a_fault_wherever_it_is() {
     let known = text(&[(SECRET, "changeme-changeme-changeme-changeme-changeme")], "");
     let loaded = crate::config::load_text("gateway.toml", known, ".".into(), Vec::new()).unwrap();
-    let faults = compile(&loaded, Absent::Pretend).unwrap_err();
+    let faults = compile(&loaded, MissingKey::Ephemeral).unwrap_err();
     let fault = faults.iter().find(|fault| fault.id == "weak_secret").unwrap();
     assert_eq!(fault.key, "issuer[0].secret");
     assert!(!format!("{faults:?}").contains("changeme"), "{faults:?}");

@@ -1,0 +1,157 @@
+//! What operators do to the keys: rotate, revoke one, revoke all. Each command changes the folder under its lock; running
+//! gateways follow through their [`Watcher`](super::Watcher).
+
+use super::fault::KeyringFault;
+use super::folder::{KeyFolder, Lock};
+use super::folder_ring::{add_key, read_usable};
+use super::ring::{KeyState, LEAD, Ring, Slot};
+use super::{Keyring, Source};
+use crate::clock::Now;
+use std::time::Duration;
+
+/// How long a command waits for the lock.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// When a key that is created by command starts to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationStart {
+    /// After it has been published for [`LEAD`].
+    AfterLead,
+    /// Immediately, because the current key leaked. Other verifiers may reject the new key's first tokens until they
+    /// fetch the key set again.
+    Immediate,
+}
+
+/// The result of [`Keyring::rotate`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRotation {
+    /// The `kid` of the next key.
+    pub id: String,
+    /// When it starts to sign, in seconds since 1970.
+    pub signs_from: u64,
+    /// Whether this call created the key. If not, a suitable next key existed already.
+    pub is_new: bool,
+}
+
+impl Keyring {
+    /// Creates the next key. With [`RotationStart::AfterLead`], an existing next key that starts to sign soon enough is
+    /// returned instead.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or changed.
+    pub fn rotate(&self, start: RotationStart, now: Now) -> Result<KeyRotation, KeyringFault> {
+        let folder = self.folder()?;
+        let lock = folder.lock(LOCK_TIMEOUT)?;
+        let ring = read_usable(folder, self.inner.algorithm)?;
+        let earliest = match start {
+            RotationStart::AfterLead => {
+                let latest = now.unix.saturating_add(LEAD);
+                // A key that signs before its scheduled time, in place of a revoked key, is not a next key.
+                let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
+                let is_soon = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
+                if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(is_soon) {
+                    return Ok(KeyRotation {
+                        id: next.id.clone().into(),
+                        signs_from: next.signs_from,
+                        is_new: false,
+                    });
+                }
+                latest
+            }
+            RotationStart::Immediate => now.unix,
+        };
+        let signs_from = ring.free_from(earliest);
+        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        Ok(KeyRotation { id, signs_from, is_new: true })
+    }
+
+    /// Revokes a key: no token signed with it is accepted any more. The next key replaces a revoked signing key, because
+    /// readers of the key set already know it; without a next key, a new key is created. Returns the id of the
+    /// replacement.
+    ///
+    /// # Errors
+    /// When no key has this id, or the folder cannot be read or changed.
+    pub fn revoke(&self, id: &str, now: Now) -> Result<Option<String>, KeyringFault> {
+        let folder = self.folder()?;
+        let lock = folder.lock(LOCK_TIMEOUT)?;
+        let ring = read_usable(folder, self.inner.algorithm)?;
+        let place = ring.slots().iter().position(|slot| *slot.id == *id);
+        let place = place.ok_or_else(|| KeyringFault::UnknownKey(id.to_owned()))?;
+        let slot = &ring.slots()[place];
+        let mut replaced_by = None;
+        match ring.state(place, &self.schedule, now.unix) {
+            KeyState::Revoked => {}
+            // It has never signed, so no other key's end depends on its place in the ring.
+            KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
+            KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
+            KeyState::Signing => {
+                // The replacement exists before the revocation, so that a signing key exists at every instant. A key for
+                // a time far ahead, created by a wrong clock, does not count as the next key.
+                let soon = now.unix.saturating_add(2 * LEAD);
+                let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
+                replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {
+                    Some(next) => next.id.clone().into(),
+                    None => {
+                        let signs_from = ring.free_from(now.unix.max(slot.signs_from.saturating_add(1)));
+                        self.add(folder, &lock, &ring, signs_from, now)?
+                    }
+                });
+                folder.revoke(&lock, slot)?;
+            }
+        }
+        self.store(read_usable(folder, self.inner.algorithm)?, now);
+        Ok(replaced_by)
+    }
+
+    /// Revokes every key, for when the whole folder leaked, and creates a new one that signs immediately. Returns the ids
+    /// of the revoked keys and the id of the new one.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or changed. Some keys may have been revoked by then; the call can be repeated.
+    pub fn revoke_all(&self, now: Now) -> Result<(Vec<String>, String), KeyringFault> {
+        let folder = self.folder()?;
+        let lock = folder.lock(LOCK_TIMEOUT)?;
+        let ring = read_usable(folder, self.inner.algorithm)?;
+        let mut revoked = Vec::new();
+        // Keys that have never signed are removed first, so that the new key is the last one.
+        for slot in ring.slots()[ring.current(now.unix) + 1..].iter().filter(|slot| slot.key.is_some()) {
+            folder.remove(&lock, slot)?;
+            revoked.push(slot.id.clone().into());
+        }
+        let ring = read_usable(folder, self.inner.algorithm)?;
+        let last = ring.slots().last().map_or(0, |slot| slot.signs_from);
+        // The new key exists before the others are revoked, so that a signing key exists at every instant.
+        let signs_from = ring.free_from(now.unix.max(last.saturating_add(1)));
+        let id = self.add(folder, &lock, &ring, signs_from, now)?;
+        for slot in ring.slots().iter().filter(|slot| slot.key.is_some()) {
+            folder.revoke(&lock, slot)?;
+            revoked.push(slot.id.clone().into());
+        }
+        self.store(read_usable(folder, self.inner.algorithm)?, now);
+        Ok((revoked, id))
+    }
+
+    /// Creates a key, puts the extended ring in use, and returns the key's id.
+    fn add(
+        &self,
+        folder: &KeyFolder,
+        lock: &Lock,
+        ring: &Ring,
+        signs_from: u64,
+        now: Now,
+    ) -> Result<String, KeyringFault> {
+        let ring = add_key(folder, lock, self.inner.algorithm, ring, signs_from)?;
+        let created = ring.slots().iter().find(|slot| slot.signs_from == signs_from);
+        let id = created.map(|slot| slot.id.clone().into()).ok_or(KeyringFault::Vanished)?;
+        self.store(ring, now);
+        Ok(id)
+    }
+
+    fn folder(&self) -> Result<&KeyFolder, KeyringFault> {
+        match &self.inner.source {
+            Source::Folder(folder) => Ok(folder),
+            Source::Secret(_) => Err(KeyringFault::SecretInPolicy),
+            Source::Memory => Err(KeyringFault::NoKeyYet),
+        }
+    }
+}

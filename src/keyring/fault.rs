@@ -1,0 +1,176 @@
+//! Why the signing keys cannot be read or changed, as types.
+
+use crate::authenticate::Algorithm;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
+///
+/// Causes from the system are kept as text, so that two faults can be compared: the watcher reports a fault once for as
+/// long as it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyringFault {
+    /// HS256 is configured without a secret.
+    SecretMissing,
+    /// The secret for HS256 cannot be used.
+    Secret(String),
+    /// HS256 signs with a secret from the configuration, which no command changes.
+    SecretInPolicy,
+    /// No key has been created yet.
+    NoKeyYet,
+    /// Every key in the folder is revoked.
+    NoUsableKey,
+    /// No key has this id.
+    UnknownKey(String),
+    /// The folder already holds as many keys as are read.
+    Full {
+        /// That number.
+        max: usize,
+    },
+    /// The folder holds more keys than are read.
+    TooMany {
+        /// The state folder.
+        path: PathBuf,
+        /// The number of keys that are read.
+        max: usize,
+    },
+    /// Users other than the owner can write to the state folder.
+    FolderWritable {
+        /// The state folder.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Another process holds the lock on the folder.
+    Locked,
+    /// The state folder or its lock cannot be used.
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// The system's error.
+        error: String,
+    },
+    /// One key file cannot be used.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        fault: FileFault,
+    },
+    /// Two files hold the same key.
+    SameKey([PathBuf; 2]),
+    /// A file cannot be written: a sentence that names it.
+    Write(String),
+    /// The file of a new key disappeared before it could be read.
+    Vanished,
+    /// No signing key can be read any more. Keys that are already in memory stay in use unless they were revoked.
+    NothingLeft,
+    /// The system's random number generator failed.
+    Random,
+    /// A key that this process generated, or a key set that it wrote, cannot be read back.
+    Internal(String),
+}
+
+/// Why one key file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileFault {
+    /// It cannot be read.
+    Io(String),
+    /// It cannot be removed.
+    Remove(String),
+    /// Its name is not that of a key file.
+    Name,
+    /// It is not a regular file.
+    NotAFile,
+    /// Users other than the owner can read it.
+    Readable {
+        /// Its mode.
+        mode: u32,
+    },
+    /// It does not hold a private key in PKCS#8 PEM.
+    NotPem(String),
+    /// It holds a key for another algorithm, or none.
+    WrongAlgorithm(Algorithm),
+}
+
+impl KeyringFault {
+    pub(super) fn io(path: &Path, error: &io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error: error.to_string() }
+    }
+
+    pub(super) fn file(path: &Path, fault: FileFault) -> Self {
+        Self::File { path: path.to_owned(), fault }
+    }
+}
+
+impl fmt::Display for KeyringFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SecretMissing => f.write_str("HS256 needs a secret"),
+            Self::Secret(why) | Self::Write(why) => f.write_str(why),
+            Self::SecretInPolicy => {
+                f.write_str("HS256 signs with [authority] secret: change the key in the configuration")
+            }
+            Self::NoKeyYet => f.write_str("there is no key yet: run portcullis key generate"),
+            Self::NoUsableKey => {
+                f.write_str("every signing key is revoked: run portcullis key generate")
+            }
+            Self::UnknownKey(id) => {
+                write!(f, "unknown key \"{}\": run portcullis key list for the known ones", id.escape_debug())
+            }
+            Self::Full { max } => write!(
+                f,
+                "there are {max} keys already, which is the maximum: a running gateway removes each key a day after \
+                 its last token has expired"
+            ),
+            Self::TooMany { path, max } => write!(f, "{}: more than {max} signing keys", path.display()),
+            Self::FolderWritable { path, mode } => write!(
+                f,
+                "{}: writable by users other than its owner (mode {mode:o}): chmod 700 it; or, if the system sets \
+                 the mode (a volume with fsGroup), set [state] dir to a folder below it, which the gateway creates",
+                path.display()
+            ),
+            Self::Locked => f.write_str("another process holds the lock on the signing keys: try again later"),
+            Self::Io { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::File { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Self::SameKey([one, other]) => {
+                write!(f, "{} and {} hold the same key: remove one of them", one.display(), other.display())
+            }
+            Self::Vanished => f.write_str("the new key's file disappeared before it could be read"),
+            Self::NothingLeft => f.write_str(
+                "no signing key is left in the state folder; keys in memory stay in use unless they were revoked: run \
+                 portcullis key generate",
+            ),
+            Self::Random => f.write_str("the system's random number generator failed"),
+            Self::Internal(why) => write!(f, "internal error: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for KeyringFault {}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => f.write_str(error),
+            Self::Remove(error) => write!(f, "cannot be removed: {error}"),
+            Self::Name => f.write_str(
+                "not a signing-key file name: expected signing-key.YYYYMMDDTHHMMSSZ.pem, with the time from which the \
+                 key signs",
+            ),
+            Self::NotAFile => f.write_str("not a file"),
+            Self::Readable { mode } => write!(
+                f,
+                "readable by users other than its owner (mode {mode:o}): chmod 600 it, and revoke the key if others \
+                 may have read it"
+            ),
+            Self::NotPem(error) => write!(f, "not a private key in PKCS#8 PEM: {error}"),
+            Self::WrongAlgorithm(algorithm) => write!(
+                f,
+                "not a key for {algorithm}: set [authority] algorithm to the one that the key was created for, or move \
+                 the file away so that a new key is created"
+            ),
+        }
+    }
+}
