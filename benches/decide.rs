@@ -5,7 +5,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use portcullis::authenticate::{
-    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Shown, TokenCache, Trust,
+    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, TokenCache,
+    Trust,
 };
 use portcullis::authorize::{Check, Rule};
 use portcullis::clock::Now;
@@ -65,8 +66,8 @@ fn decision(c: &mut Criterion) {
         query: None,
         headers: &headers,
     };
-    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let admission = Admission::from(Access::Authenticated);
+    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let admission = CredentialPolicy::from(Access::Authenticated);
     let ask = |rule: &Rule, tokens: &mut TokenCache| {
         decide(&admission, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()
     };

@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
-use portcullis::limit::{Asker, By, Limit, Standing, admit};
+use portcullis::limit::{By, Limit, LimitKey, Standing, admit};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
@@ -25,17 +25,18 @@ fn cases(criterion: &mut Criterion) {
             bencher.iter(|| {
                 turn = turn.wrapping_add(1);
                 let address = IpAddr::V4(Ipv4Addr::from_bits(turn % keys));
-                let asker = Asker { address, headers: &headers, route: "r", principal: None };
+                let key = LimitKey { address, headers: &headers, route: "r", principal: None };
                 let mut standing = Standing::default();
-                black_box(admit(&limits, &asker, &mut standing))
+                black_box(admit(&limits, &key, &mut standing))
             });
         });
     }
 
     let limits = limits();
-    let asker = Asker { address: Ipv4Addr::LOCALHOST.into(), headers: &headers, route: "r", principal: None };
+    let key =
+        LimitKey { address: Ipv4Addr::LOCALHOST.into(), headers: &headers, route: "r", principal: None };
     let mut standing = Standing::default();
-    let _ = admit(&limits, &asker, &mut standing);
+    let _ = admit(&limits, &key, &mut standing);
     let mut answer = HeaderMap::new();
     criterion.bench_function("write the fields", |bencher| bencher.iter(|| standing.write(&mut answer)));
 }

@@ -27,7 +27,7 @@
 //! - [`explain`] decides about a request that nobody sent, by the code that serves.
 //! - [`review`] judges a whole policy through it: findings, the policy's own tests, odd spellings, comparisons.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
-//! - [`recent`] keeps the inputs of the last decisions, so that another policy can be asked about them.
+//! - [`decision_log`] keeps the inputs of the last decisions, so that another policy can be asked about them.
 //! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`peer`], [`request_id`], [`state_dir`] are leaves.
@@ -56,11 +56,11 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub(crate) mod control;
+pub mod decision_log;
 pub mod explain;
 pub mod keyring;
 pub mod plan;
 pub mod policy;
-pub mod recent;
 pub mod review;
 pub mod store;
 pub mod tls;

@@ -2,13 +2,13 @@
 
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
+use crate::decision_log::{DecisionLog, Recorder};
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::metrics::WorkerCounters;
 use crate::peer::Tick;
 use crate::plan::Plan;
 use crate::policy::{LivePolicy, PinnedPolicy};
-use crate::recent::{Recent, Recorder};
 use crate::request_id::RequestIds;
 use crate::tls::Certificates;
 use std::cell::{Cell, RefCell, RefMut};
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     /// One set of counters a core.
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
     /// What was decided lately, one a core; none where nothing is kept.
-    pub(crate) recent: Vec<Arc<Recent>>,
+    pub(crate) recent: Vec<Arc<DecisionLog>>,
 }
 
 impl std::fmt::Debug for Shared {

@@ -6,15 +6,15 @@ use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
-    Access, Admission, Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Principal, Shown, TokenCache,
-    Trust,
+    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, Principal,
+    TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
 use portcullis::decision::decide;
+use portcullis::decision_log::{Decision, DecisionLog, LoggedCredential, Recorder};
 use portcullis::forward::{Assertor, Audience, Proof, Proofs};
 use portcullis::peer::Scheme;
-use portcullis::recent::{Credential, Observed, Recent, Recorder};
 use portcullis::route::head::HeadBounds;
 use portcullis::route::path::Slashes;
 use portcullis::route::{Head, HostPattern, Matcher, Methods, Params, PathPattern, RouteTable};
@@ -120,8 +120,8 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
         query: None,
         headers: &headers,
     };
-    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let admission = Admission::from(Access::Authenticated);
+    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let admission = CredentialPolicy::from(Access::Authenticated);
     let mut ask =
         |rule: &Rule| counted(|| decide(&admission, rule, &trust, &shown, &params, now, &mut tokens).is_ok());
 
@@ -179,26 +179,26 @@ fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
     let path = "/orders/7".into();
     let head =
         Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
-    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let (admission, params) = (Admission::from(Access::Authenticated), Params::default());
+    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let (admission, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let decided =
         decide(&admission, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));
     let permit = decided.unwrap();
-    let decision = Observed {
+    let decision = Decision {
         time: now.unix,
         method: head.method.as_str(),
         scheme: Scheme::Https,
         host: "h",
         path: &head.path,
         client: [203, 0, 113, 7].into(),
-        credential: Credential::Verified,
+        credential: LoggedCredential::Verified,
         principal: permit.principal().map(|principal| &**principal),
         claims: trust.claims(),
         route: Some("orders"),
         code: None,
         shadow: false,
     };
-    let recorder = Recorder::new(Arc::new(Recent::new(8)));
+    let recorder = Recorder::new(Arc::new(DecisionLog::new(8)));
     let keep = || counted(|| recorder.keep(now, &decision)).1;
     let first: usize = (0..5).map(|_| keep()).sum();
     assert!(first > 0, "room is made when it is needed");

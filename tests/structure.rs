@@ -31,7 +31,7 @@ const MODULES: &[&str] = &[
     "limit",
     "authorize",
     "store",
-    "recent",
+    "decision_log",
     "respond",
     "keyring",
     "authenticate",

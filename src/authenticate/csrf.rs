@@ -5,7 +5,7 @@
 //! which the readable cookie holds too. Whoever can write cookies but not read them gains nothing: the value that counts
 //! is signed into the token.
 
-use super::Shown;
+use super::Credentials;
 use super::credential::CookieNames;
 use super::principal::Local;
 use crate::denial::Denial;
@@ -27,7 +27,7 @@ pub fn is_unsafe(method: &Method) -> bool {
 /// [`Denial::CsrfMismatch`] where another site sent the request, or the value shown is not the token's;
 /// [`Denial::CsrfMissing`] where none is shown.
 pub(super) fn check(
-    shown: &Shown<'_>,
+    shown: &Credentials<'_>,
     names: &CookieNames,
     origins: &[Box<str>],
     local: Option<&Local>,
@@ -70,7 +70,7 @@ pub fn token_shown<'r>(
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`].
-pub fn same_site(shown: &Shown<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+pub fn same_site(shown: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
     let head = shown.head;
     let origin = only(head.headers, &header::ORIGIN)?;
     let site = only(head.headers, &SEC_FETCH_SITE)?;
@@ -109,7 +109,7 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
 
 /// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's.
 /// The request's own host is the one in the request, or the one that the client asked for according to a trusted proxy.
-fn is_own(origin: &[u8], shown: &Shown<'_>) -> bool {
+fn is_own(origin: &[u8], shown: &Credentials<'_>) -> bool {
     let Some(rest) = origin.strip_prefix(shown.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };
     let (head, default) = (shown.head, shown.scheme.default_port());

@@ -2,9 +2,9 @@
 //!
 //! What the payload claims is none of this file's business.
 
+use super::error::{ClaimText, CredentialError, Listed, Quoted, quoted};
 use super::json;
-use super::keys::{Algorithm, CANDIDATES_MAX, Found, Key, KeySet};
-use super::refused::{Claimed, Listed, Quoted, Refused, quoted};
+use super::keys::{Algorithm, CANDIDATES_MAX, Key, KeyMatch, KeySet};
 use crate::denial::{Denial, TokenPart};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,11 +27,11 @@ impl<'t> Jws<'t> {
     ///
     /// # Errors
     /// [`Denial::MalformedToken`], with the part that cannot be read.
-    pub(super) fn read(token: &'t str) -> Result<Self, Refused> {
-        let malformed = |part| Refused::from(Denial::MalformedToken(part));
+    pub(super) fn read(token: &'t str) -> Result<Self, CredentialError> {
+        let malformed = |part| CredentialError::from(Denial::MalformedToken(part));
         if token.len() > TOKEN_MAX {
             let detail = format!("the token has {} bytes, and at most {TOKEN_MAX} are read", token.len());
-            return Err(Refused::because(Denial::MalformedToken(TokenPart::Length), detail));
+            return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Length), detail));
         }
         let mut parts = token.split('.');
         let (Some(header), Some(payload), Some(signature), None) =
@@ -40,7 +40,7 @@ impl<'t> Jws<'t> {
             let count = token.split('.').count();
             let kind = if count == 5 { ": it is encrypted (JWE), which is not supported" } else { "" };
             let detail = format!("the token has {count} parts, and a JWS has three{kind}");
-            return Err(Refused::because(Denial::MalformedToken(TokenPart::Shape), detail));
+            return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Shape), detail));
         };
         if header.is_empty() || payload.is_empty() {
             return Err(malformed(TokenPart::Shape));
@@ -73,24 +73,29 @@ impl<'t> Jws<'t> {
     ///
     /// # Errors
     /// The first of: the algorithm, the key, the signature's form, the signature.
-    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, Refused> {
+    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, CredentialError> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(named)) = self.header.get("alg") else {
-            return Err(Refused::because(malformed, format!("alg is {}", Claimed(self.header.get("alg")))));
+            return Err(CredentialError::because(
+                malformed,
+                format!("alg is {}", ClaimText(self.header.get("alg"))),
+            ));
         };
         let Some(algorithm) = named.parse().ok().filter(|algorithm| accepted.contains(algorithm)) else {
             let detail =
                 format!("alg is {}; the issuer's algorithms: {}", Quoted(named), Listed(accepted.iter()));
-            return Err(Refused::because(Denial::UnsupportedAlgorithm, detail));
+            return Err(CredentialError::because(Denial::UnsupportedAlgorithm, detail));
         };
         let id = match self.header.get("kid") {
             None => None,
             Some(Value::String(id)) => Some(id.as_str()),
-            other @ Some(_) => return Err(Refused::because(malformed, format!("kid is {}", Claimed(other)))),
+            other @ Some(_) => {
+                return Err(CredentialError::because(malformed, format!("kid is {}", ClaimText(other))));
+            }
         };
         match keys.find(id, algorithm) {
-            Found::Keys(candidates) => self.verify_by_any(&candidates).map(|()| algorithm),
-            Found::OtherAlgorithm => {
+            KeyMatch::Keys(candidates) => self.verify_by_any(&candidates).map(|()| algorithm),
+            KeyMatch::OtherAlgorithm => {
                 let others = keys.iter().filter(|key| id.is_none() || key.id() == id).map(Key::algorithm);
                 let detail = match id {
                     Some(id) => {
@@ -98,27 +103,27 @@ impl<'t> Jws<'t> {
                     }
                     None => format!("no key of the issuer is for {algorithm}, only for {}", Listed(others)),
                 };
-                Err(Refused::because(Denial::UnsupportedAlgorithm, detail))
+                Err(CredentialError::because(Denial::UnsupportedAlgorithm, detail))
             }
-            Found::TooMany(count) => Err(Refused::because(
+            KeyMatch::TooMany(count) => Err(CredentialError::because(
                 Denial::UnknownKey,
                 format!(
                     "the token has no kid, and the issuer has {count} keys for {algorithm}: at most {CANDIDATES_MAX} are tried"
                 ),
             )),
-            Found::None => {
+            KeyMatch::None => {
                 let known = keys.iter().map(|key| key.id().unwrap_or("(a key without kid)"));
                 let detail = match id {
                     Some(id) => format!("kid is {}; the issuer's keys: {}", Quoted(id), quoted(known)),
                     None => format!("the token has no kid; the issuer's keys: {}", quoted(known)),
                 };
-                Err(Refused::because(Denial::UnknownKey, detail))
+                Err(CredentialError::because(Denial::UnknownKey, detail))
             }
         }
     }
 
     /// Whether one of a few keys made the signature.
-    fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), Refused> {
+    fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), CredentialError> {
         // The length first: ES256 is two numbers of 32 bytes (RFC 7518 section 3.4), never DER, never more.
         let part = TokenPart::Signature;
         let length = decode(self.signature, part)?.len();
@@ -133,7 +138,7 @@ impl<'t> Jws<'t> {
         if tried == 0 {
             let wanted = Listed(all().map(|key| key.signature_bytes()));
             let detail = format!("the signature has {length} bytes; a signature of the key has {wanted}");
-            return Err(Refused::because(Denial::MalformedToken(part), detail));
+            return Err(CredentialError::because(Denial::MalformedToken(part), detail));
         }
         let detail = match (all().next(), tried) {
             (Some(key), 1) => match key.id() {
@@ -143,7 +148,7 @@ impl<'t> Jws<'t> {
             (Some(key), several) => format!("by none of {several} keys for {}", key.algorithm()),
             (None, _) => String::new(),
         };
-        Err(Refused::because(Denial::BadSignature, detail))
+        Err(CredentialError::because(Denial::BadSignature, detail))
     }
 
     fn is_by(&self, key: &Key) -> bool {
@@ -154,7 +159,7 @@ impl<'t> Jws<'t> {
 }
 
 /// base64url without padding, in the one spelling that the bytes have (RFC 7515 section 2).
-fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, Refused> {
+fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, CredentialError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part).into())
 }
 

@@ -212,7 +212,7 @@ impl KeySet {
     /// optional on both sides). For a token with a `kid`, this is the key with that `kid`; if no key has it, the keys
     /// without one. A token without `kid` may be signed by any key of its algorithm. The number is bounded, so that a
     /// forged token cannot cause many verifications.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found<'_> {
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> KeyMatch<'_> {
         let has_id = |key: &&Arc<Key>| id.is_some() && key.id.as_deref() == id;
         let other = self.0.iter().filter(|key| key.algorithm != algorithm);
         let known = id.is_some() && self.0.iter().any(|key| has_id(&key));
@@ -229,18 +229,18 @@ impl KeySet {
         }
         match count {
             0 if id.is_none() || known => match other.map(|key| key.algorithm).next() {
-                Some(_) => Found::OtherAlgorithm,
-                None => Found::None,
+                Some(_) => KeyMatch::OtherAlgorithm,
+                None => KeyMatch::None,
             },
-            0 => Found::None,
-            1..=CANDIDATES_MAX => Found::Keys(candidates),
-            _ => Found::TooMany(count),
+            0 => KeyMatch::None,
+            1..=CANDIDATES_MAX => KeyMatch::Keys(candidates),
+            _ => KeyMatch::TooMany(count),
         }
     }
 }
 
 /// What a set has for an id and an algorithm.
-pub(super) enum Found<'k> {
+pub(super) enum KeyMatch<'k> {
     /// The keys to try, at least one.
     Keys([Option<&'k Key>; CANDIDATES_MAX]),
     /// Only keys for another algorithm.

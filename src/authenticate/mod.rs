@@ -4,24 +4,24 @@ mod cache;
 pub mod claims;
 pub mod credential;
 pub mod csrf;
+mod error;
 mod identity;
 pub(crate) mod json;
 mod jws;
 mod keys;
 pub mod principal;
-mod refused;
 mod revoked;
-pub mod seen;
+pub mod token_stats;
 mod trust;
 mod verify;
 
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
 pub use credential::{CookieNames, Place, Sources, bearer, token};
+pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use principal::Principal;
-pub use refused::Refused;
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
 pub use trust::{Issuer, Trust};
 pub use verify::{claims_of, verify};
@@ -32,7 +32,7 @@ use crate::peer::{Relayed, Scheme};
 use crate::route::Head;
 use http::header::AUTHORIZATION;
 use std::rc::Rc;
-use verify::{MeantFor, verify_for};
+use verify::{Recipient, verify_for};
 
 /// Whether a route asks for a caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,14 +47,14 @@ pub enum Access {
 
 /// What a route says of its callers' credentials.
 #[derive(Clone, Debug)]
-pub struct Admission {
+pub struct CredentialPolicy {
     /// Whether one is needed.
     pub access: Access,
     /// Where it may be.
     pub sources: Sources,
 }
 
-impl From<Access> for Admission {
+impl From<Access> for CredentialPolicy {
     /// Tokens from the usual places.
     fn from(access: Access) -> Self {
         Self { access, sources: Sources::default() }
@@ -63,7 +63,7 @@ impl From<Access> for Admission {
 
 /// What a request shows of who sends it.
 #[derive(Clone, Copy, Debug)]
-pub struct Shown<'r> {
+pub struct Credentials<'r> {
     /// Its head.
     pub head: &'r Head<'r>,
     /// How it came, as the client sees it.
@@ -80,12 +80,12 @@ pub struct Shown<'r> {
 /// # Errors
 /// Why the credential is none, or why one is needed.
 pub fn authenticate(
-    admission: &Admission,
+    admission: &CredentialPolicy,
     trust: &Trust,
-    shown: &Shown<'_>,
+    shown: &Credentials<'_>,
     now: Now,
     tokens: &mut TokenCache,
-) -> Result<Option<(Rc<Principal>, Place)>, Refused> {
+) -> Result<Option<(Rc<Principal>, Place)>, CredentialError> {
     let access = admission.access;
     if access == Access::Public {
         return Ok(None);
@@ -121,20 +121,20 @@ pub fn authenticate(
 
 /// Refuses a request without a credential where its route looks, and describes a credential in another place.
 #[cold]
-fn absent(denial: Denial, head: &Head<'_>, admission: &Admission, trust: &Trust) -> Refused {
+fn absent(denial: Denial, head: &Head<'_>, admission: &CredentialPolicy, trust: &Trust) -> CredentialError {
     let sources = &admission.sources;
     if let Some(field) = head.headers.get(AUTHORIZATION) {
         let scheme = credential::scheme_of(field.as_bytes());
         let looks = if sources.header { "" } else { "; the route takes no token from Authorization" };
-        return Refused::because(denial, format!("Authorization has {scheme}{looks}"));
+        return CredentialError::because(denial, format!("Authorization has {scheme}{looks}"));
     }
     let has = |name: &str| matches!(credential::cookie(head.headers, name), Ok(Some(_)));
     match trust.cookies() {
         Some(names) if !sources.cookie && has(&names.access) => {
             let detail = format!("the route takes no token from a cookie, and {} is there", names.access);
-            Refused::because(denial, detail)
+            CredentialError::because(denial, detail)
         }
-        Some(names) if sources.cookie && has(&names.refresh) => Refused::because(
+        Some(names) if sources.cookie && has(&names.refresh) => CredentialError::because(
             denial,
             format!(
                 "the cookie {}, which expires with its token, is missing; {} is there",
@@ -150,8 +150,8 @@ fn absent(denial: Denial, head: &Head<'_>, admission: &Admission, trust: &Trust)
 ///
 /// # Errors
 /// Why it would be refused.
-pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, Refused> {
-    let principal = verify_for(MeantFor::Anybody, token(text)?, trust, now)?;
+pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
+    let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {
         trust.revoked().admit(&principal, local)?;
     }
@@ -208,7 +208,7 @@ mod tests {
             query: None,
             headers,
         };
-        let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+        let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
         authenticate(&access.into(), trust, &shown, Now::at(now), tokens).map_err(|refused| refused.denial)
     }
 

@@ -5,7 +5,7 @@ use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
 use super::revoked::Revoked;
-use super::seen::Seen;
+use super::token_stats::TokenStats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -70,7 +70,7 @@ impl Issuer {
 pub struct Trust {
     issuers: Box<[Issuer]>,
     /// One for each issuer.
-    seen: Box<[Arc<Seen>]>,
+    seen: Box<[Arc<TokenStats>]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
     cookies: Option<CookieNames>,
@@ -114,7 +114,7 @@ impl Trust {
     /// Goes on with what the trust of the policy before this one has counted and, where both verify alike, with what was
     /// verified under it.
     #[must_use]
-    pub fn going_on(mut self, before: &Self) -> Self {
+    pub fn carry_over(mut self, before: &Self) -> Self {
         for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
             let mut known = before.issuers.iter().zip(&before.seen);
             if let Some((_, known)) = known.find(|(known, _)| known.name == issuer.name) {
@@ -182,13 +182,13 @@ impl Trust {
     }
 
     /// The issuer of this name, and where its tokens are counted.
-    pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &Seen)> {
+    pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &TokenStats)> {
         let mut both = self.issuers.iter().zip(&self.seen);
         both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
     }
 
     /// What was seen of each issuer's tokens.
-    pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
+    pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &TokenStats)> {
         self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
 

@@ -5,10 +5,10 @@
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
+use super::error::{ClaimText, CredentialError, Quoted, beside, quoted};
 use super::json;
 use super::jws::Jws;
 use super::principal::{Local, Principal, Shape, Shapes};
-use super::refused::{Claimed, Quoted, Refused, beside, quoted};
 use super::trust::{Issuer, Trust, canonical_type};
 use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
@@ -23,31 +23,31 @@ type Names = Box<[Box<str>]>;
 
 /// The required audience of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum MeantFor {
+pub(super) enum Recipient {
     /// The gate: one of the issuer's audiences.
-    Gate,
+    Gateway,
     /// The gate's audience or one of the local authority's clients: for tokens in introspection and revocation requests
     /// (RFC 7662 section 2.2, RFC 7009 section 2.1).
-    Anybody,
+    Anyone,
 }
 
 /// Verifies a token: signature and claims.
 ///
 /// # Errors
 /// The first check that fails.
-pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, Refused> {
-    verify_for(MeantFor::Gate, token, trust, now)
+pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
+    verify_for(Recipient::Gateway, token, trust, now)
 }
 
 /// Verifies a token that is meant for the gate, or for others too.
 pub(super) fn verify_for(
-    meant_for: MeantFor,
+    recipient: Recipient,
     token: &str,
     trust: &Trust,
     now: Now,
-) -> Result<Principal, Refused> {
+) -> Result<Principal, CredentialError> {
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
-        return Err(Refused::because(Denial::WrongType, "a refresh token of this gateway (pcr_…)"));
+        return Err(CredentialError::because(Denial::WrongType, "a refresh token of this gateway (pcr_…)"));
     }
     let jws = Jws::read(token)?;
     let claims = json::object(jws.payload()).map_err(|_| Denial::MalformedToken(TokenPart::Claims))?;
@@ -61,10 +61,13 @@ pub(super) fn verify_for(
     // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
     // bearer token, it could be used by a thief, which is what the binding is to prevent.
     if claims.contains_key("cnf") {
-        return Err(Refused::because(Denial::WrongType, "the token is bound to a key of its sender (cnf)"));
+        return Err(CredentialError::because(
+            Denial::WrongType,
+            "the token is bound to a key of its sender (cnf)",
+        ));
     }
     let (not_before, mut expires) = check_times(&claims, issuer, now)?;
-    check_audience(&claims, issuer, meant_for)?;
+    check_audience(&claims, issuer, recipient)?;
     let subject = match claims.get("sub") {
         Some(Value::String(subject)) if !subject.is_empty() => subject.as_str(),
         Some(Value::String(_)) | None => {
@@ -84,7 +87,7 @@ pub(super) fn verify_for(
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {
             let detail = format!("accepted only until {expires}, since revocations are kept no longer");
-            return Err(Refused::because(Denial::ExpiredToken, detail));
+            return Err(CredentialError::because(Denial::ExpiredToken, detail));
         }
     }
     let (roles, roles_shape) = names(&claims, &issuer.roles, |text| Box::new(std::iter::once(text)))?;
@@ -109,7 +112,7 @@ pub(super) fn verify_for(
     };
     principal.headers = trust.identity().render(&principal).ok_or_else(|| {
         let detail = "the subject, the roles or the scopes are too long for a header field";
-        Refused::because(Denial::MalformedToken(TokenPart::Claims), detail)
+        CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail)
     })?;
     let age = claims.get("iat").and_then(date).map(|made| now.unix.saturating_sub(made.floor() as u64));
     seen.record(algorithm, age, token.len());
@@ -118,12 +121,12 @@ pub(super) fn verify_for(
 
 /// Refuses a required claim that is missing or of the wrong type; `instead` are claims in which some issuers put the
 /// same fact.
-fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> Refused {
-    let detail = format!("{name} is {}{}", Claimed(claims.get(name)), beside(claims, instead));
-    Refused::because(Denial::MissingClaim(claim), detail)
+fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> CredentialError {
+    let detail = format!("{name} is {}{}", ClaimText(claims.get(name)), beside(claims, instead));
+    CredentialError::because(Denial::MissingClaim(claim), detail)
 }
 
-fn unknown_issuer(name: &str, trust: &Trust) -> Refused {
+fn unknown_issuer(name: &str, trust: &Trust) -> CredentialError {
     let known = || trust.issuers().iter().map(|issuer| &*issuer.name);
     let bare = |name: &str| name.trim_end_matches('/').to_ascii_lowercase();
     let near = if known().any(|known| bare(known) == bare(name)) {
@@ -131,7 +134,7 @@ fn unknown_issuer(name: &str, trust: &Trust) -> Refused {
     } else {
         ""
     };
-    Refused::because(
+    CredentialError::because(
         Denial::UnknownIssuer,
         format!("iss is {}; known: {}{near}", Quoted(name), quoted(known())),
     )
@@ -159,7 +162,7 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
 }
 
 /// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
-fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Refused> {
+fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
     let kind = match header.get("typ") {
         None => Some(String::new()),
         Some(Value::String(kind)) if !kind.is_empty() => Some(canonical_type(kind)),
@@ -170,8 +173,8 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), Refused> {
     }
     let accepted = issuer.types.iter().map(|kind| if kind.is_empty() { "(no typ)" } else { kind });
     let detail =
-        format!("the header's typ is {}; accepted: {}", Claimed(header.get("typ")), quoted(accepted));
-    Err(Refused::because(Denial::WrongType, detail))
+        format!("the header's typ is {}; accepted: {}", ClaimText(header.get("typ")), quoted(accepted));
+    Err(CredentialError::because(Denial::WrongType, detail))
 }
 
 /// Tokens that are not access tokens, and how issuers mark them. Such a token often has the key, the audience and the
@@ -194,33 +197,34 @@ const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
 /// Refuses a token that calls itself a refresh, ID or logout token. A refresh token used as an access token would live
 /// for weeks, and survive a logout; an ID token is meant only for the client.
-fn check_kind(claims: &Claims) -> Result<(), Refused> {
+fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
     for (name, kinds) in OTHER_KINDS {
         if let Some(Value::String(kind)) = claims.get(name)
             && kinds.iter().any(|other| kind.eq_ignore_ascii_case(other))
         {
             let detail = format!("not an access token: {name} is {}", Quoted(kind));
-            return Err(Refused::because(Denial::WrongType, detail));
+            return Err(CredentialError::because(Denial::WrongType, detail));
         }
     }
     match claims.get("events") {
-        Some(Value::Object(events)) if events.contains_key(LOGOUT_EVENT) => {
-            Err(Refused::because(Denial::WrongType, "not an access token: a logout token, by its events"))
-        }
+        Some(Value::Object(events)) if events.contains_key(LOGOUT_EVENT) => Err(CredentialError::because(
+            Denial::WrongType,
+            "not an access token: a logout token, by its events",
+        )),
         Some(_) | None => Ok(()),
     }
 }
 
 /// From when and until when it holds, leeway included.
-fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), Refused> {
+fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
     // A fraction of a second is in nobody's favour: `exp` is rounded down, `nbf` up.
     let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
         Some((Some(expires), _)) => expires.floor() as u64,
         // A date before 1970 is a date (RFC 7519 section 2), and it has passed.
         Some((None, Some(seconds))) if seconds < 0.0 => {
-            let detail = format!("exp is {}, before 1970", Claimed(claims.get("exp")));
-            return Err(Refused::because(Denial::ExpiredToken, detail));
+            let detail = format!("exp is {}, before 1970", ClaimText(claims.get("exp")));
+            return Err(CredentialError::because(Denial::ExpiredToken, detail));
         }
         Some((None, _)) | None => return Err(no_date(RequiredClaim::Expiry, "exp", claims)),
     };
@@ -239,18 +243,18 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
     }
     if now.unix >= expires.saturating_add(leeway) {
         let detail = format!("exp is {expires}, {} s ago; leeway is {leeway} s", now.unix - expires);
-        return Err(Refused::because(Denial::ExpiredToken, detail));
+        return Err(CredentialError::because(Denial::ExpiredToken, detail));
     }
     let not_before = begins.saturating_sub(leeway);
     if now.unix < not_before {
         let detail = format!("{by} is {begins}, {} s ahead; leeway is {leeway} s", begins - now.unix);
-        return Err(Refused::because(Denial::TokenNotYetValid, detail));
+        return Err(CredentialError::because(Denial::TokenNotYetValid, detail));
     }
     Ok((not_before, expires.saturating_add(leeway)))
 }
 
 /// A claim that is not a date.
-fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> Refused {
+fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError {
     let why = match claims.get(name).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.0 => ", before 1970",
         Some(seconds) if seconds < YEAR_9999 * 1000.0 => ", out of range (milliseconds?)",
@@ -258,7 +262,10 @@ fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> Refused {
         None if claims.contains_key(name) => ", not a number of seconds",
         None => "",
     };
-    Refused::because(Denial::MissingClaim(claim), format!("{name} is {}{why}", Claimed(claims.get(name))))
+    CredentialError::because(
+        Denial::MissingClaim(claim),
+        format!("{name} is {}{why}", ClaimText(claims.get(name))),
+    )
 }
 
 const YEAR_9999: f64 = 253_402_300_799.0;
@@ -269,10 +276,10 @@ fn date(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
 
-fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Result<(), Refused> {
-    let clients = match meant_for {
-        MeantFor::Gate => &[][..],
-        MeantFor::Anybody => &issuer.audience_of_clients,
+fn check_audience(claims: &Claims, issuer: &Issuer, recipient: Recipient) -> Result<(), CredentialError> {
+    let clients = match recipient {
+        Recipient::Gateway => &[][..],
+        Recipient::Anyone => &issuer.audience_of_clients,
     };
     let ours = |text: &str| issuer.audience.iter().chain(clients).any(|audience| **audience == *text);
     let meant = match claims.get("aud") {
@@ -286,18 +293,18 @@ fn check_audience(claims: &Claims, issuer: &Issuer, meant_for: MeantFor) -> Resu
         return Ok(());
     }
     let wanted = quoted(issuer.audience.iter().map(|audience| &**audience));
-    let detail = format!("aud is {}; wanted: {wanted}", Claimed(claims.get("aud")));
-    Err(Refused::because(Denial::WrongAudience, detail))
+    let detail = format!("aud is {}; wanted: {wanted}", ClaimText(claims.get("aud")));
+    Err(CredentialError::because(Denial::WrongAudience, detail))
 }
 
 /// A scope holds no white space (RFC 6749 section 3.3). Services read the scopes of an assertion as one text and split
 /// it, some at any white space: a scope that contains white space would become two scopes that this gateway never
 /// checked.
-fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), Refused> {
+fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialError> {
     let splits = |scope: &str| scope.chars().any(|c| c.is_whitespace() || c.is_control());
     match scopes.iter().find(|scope| splits(scope)) {
         None => Ok(()),
-        Some(scope) => Err(Refused::because(
+        Some(scope) => Err(CredentialError::because(
             Denial::MalformedToken(TokenPart::Claims),
             format!("{} contains a scope with white space: {}", issuer.scopes, Quoted(scope)),
         )),
@@ -310,7 +317,7 @@ fn names(
     claims: &Claims,
     path: &ClaimPath,
     split: impl for<'s> Fn(&'s str) -> Box<dyn Iterator<Item = &'s str> + 's>,
-) -> Result<(Names, Shape), Refused> {
+) -> Result<(Names, Shape), CredentialError> {
     let (list, shape): (Names, _) = match path.find(claims) {
         Some(Value::String(text)) => {
             (split(text).filter(|name| !name.is_empty()).map(Into::into).collect(), Shape::Text)
@@ -326,7 +333,7 @@ fn names(
     };
     if list.len() > NAMES_MAX {
         let detail = format!("{path} holds {} names, and at most {NAMES_MAX} are read", list.len());
-        return Err(Refused::because(Denial::MalformedToken(TokenPart::Claims), detail));
+        return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
     }
     Ok((list, shape))
 }

@@ -7,12 +7,12 @@ use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
 use crate::control::{self, Admin, ReloadStatus, Reloader};
+use crate::decision_log::DecisionLog;
 use crate::diagnostic::Severity;
 use crate::journal::{Journal, Level, Style};
 use crate::keyring::MissingKey;
 use crate::metrics::{self, WorkerCounters};
 use crate::policy::{Compiled, LivePolicy, ServerSettings};
-use crate::recent::Recent;
 use crate::review;
 use crate::tls::{self, Certificates};
 use crate::worker::Shared;
@@ -131,9 +131,9 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
 }
 
 /// Room for so many recent decisions, spread over the cores.
-fn recent(decisions: usize, cores: usize) -> Vec<Arc<Recent>> {
+fn recent(decisions: usize, cores: usize) -> Vec<Arc<DecisionLog>> {
     let cores = if decisions == 0 { 0 } else { cores };
-    (0..cores).map(|_| Arc::new(Recent::new(decisions.div_ceil(cores)))).collect()
+    (0..cores).map(|_| Arc::new(DecisionLog::new(decisions.div_ceil(cores)))).collect()
 }
 
 /// Logs that the gateway accepts fewer connections than the policy says: as a warning only if an operator chose the

@@ -1,7 +1,7 @@
 //! `portcullis token`: make tokens for tests and load, look into tokens.
 
 use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
-use crate::authenticate::{Refused, verify};
+use crate::authenticate::{CredentialError, verify};
 use crate::authority::{AccessClaims, mint, put_on_record};
 use crate::clock::Now;
 use crate::keyring::MissingKey;
@@ -138,7 +138,7 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
                 "accepted": verdict.is_ok(),
                 "code": verdict.as_ref().err().map(|refused| refused.denial.code()),
                 "detail": verdict.as_ref().err().map(|refused| refused.denial.detail()),
-                "reason": verdict.as_ref().err().and_then(Refused::words),
+                "reason": verdict.as_ref().err().and_then(CredentialError::words),
             });
             print_line(&format!("{report:#}"));
         }

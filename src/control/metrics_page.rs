@@ -2,7 +2,7 @@
 
 use super::reload::ReloadStatus;
 use crate::authenticate::Trust;
-use crate::authenticate::seen::{AGES, SIZES};
+use crate::authenticate::token_stats::{AGES, SIZES};
 use crate::authority::{Authority, ByOutcome, Counters};
 use crate::clock::Now;
 use crate::keyring::{KeyState, Keyring};

@@ -5,9 +5,9 @@
 
 use crate::authority::BodyKind;
 use crate::clock::Now;
+use crate::decision_log;
 use crate::explain::explain;
 use crate::policy::{Policy, Question};
-use crate::recent;
 use crate::worker::Shared;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -101,7 +101,7 @@ pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, QueryError> {
     if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));
     }
-    Ok(recent::lines(&shared.recent))
+    Ok(decision_log::lines(&shared.recent))
 }
 
 async fn read_body(body: Incoming) -> Result<Bytes, QueryError> {

@@ -1,6 +1,6 @@
 //! One decision, as far as another policy has to know of it. One line of JSON.
 //!
-//! What is written ([`Observed`], borrowed from the request) and what is read ([`Entry`]) are one format; the test at
+//! What is written ([`Decision`], borrowed from the request) and what is read ([`Entry`]) are one format; the test at
 //! the foot holds them together.
 
 use crate::authenticate::{ClaimPath, ClaimValue, Principal};
@@ -17,7 +17,7 @@ const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 /// What a request showed of its sender, as far as the decision looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Credential {
+pub enum LoggedCredential {
     /// None.
     None,
     /// One that nobody looked at: the route was public, or there was none.
@@ -30,7 +30,7 @@ pub enum Credential {
 
 /// A decision as it is made.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed<'o> {
+pub struct Decision<'o> {
     /// Seconds since 1970.
     pub time: u64,
     /// As sent.
@@ -44,7 +44,7 @@ pub struct Observed<'o> {
     /// The client's.
     pub client: IpAddr,
     /// What was shown.
-    pub credential: Credential,
+    pub credential: LoggedCredential,
     /// Who the token speaks of, where it verified.
     pub principal: Option<&'o Principal>,
     /// The claims that the policy uses, in the order of the principal's.
@@ -57,7 +57,7 @@ pub struct Observed<'o> {
     pub shadow: bool,
 }
 
-impl Serialize for Observed<'_> {
+impl Serialize for Decision<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut line = serializer.serialize_map(None)?;
         line.serialize_entry("time", &self.time)?;
@@ -154,7 +154,7 @@ pub struct Entry {
     /// The client's address.
     pub client: IpAddr,
     /// What was shown.
-    pub credential: Credential,
+    pub credential: LoggedCredential,
     /// Whose token it was.
     pub issuer: Option<String>,
     /// The roles in it.
@@ -210,15 +210,15 @@ mod tests {
         }
     }
 
-    fn observed<'o>(principal: Option<&'o Principal>, claims: &'o [ClaimPath]) -> Observed<'o> {
-        Observed {
+    fn observed<'o>(principal: Option<&'o Principal>, claims: &'o [ClaimPath]) -> Decision<'o> {
+        Decision {
             time: 100,
             method: "GET",
             scheme: Scheme::Https,
             host: "api.example.com",
             path: "/orders/7",
             client: IpAddr::from([203, 0, 113, 7]),
-            credential: if principal.is_some() { Credential::Verified } else { Credential::None },
+            credential: if principal.is_some() { LoggedCredential::Verified } else { LoggedCredential::None },
             principal,
             claims,
             route: Some("orders"),
@@ -241,19 +241,22 @@ mod tests {
         assert_eq!(entry.issuer.as_deref(), Some("https://id.example.com/"));
         let claims = serde_json::json!({ "tenant": "acme", "org.\"a.b\"": null, "plan": [1, true, null] });
         assert_eq!(Value::Object(entry.claims), claims);
-        assert_eq!((entry.fresh, entry.auth_time, entry.credential), (true, Some(90), Credential::Verified));
+        assert_eq!(
+            (entry.fresh, entry.auth_time, entry.credential),
+            (true, Some(90), LoggedCredential::Verified)
+        );
         assert_eq!((entry.route.as_deref(), entry.code, entry.shadow), (Some("orders"), None, false));
 
-        let refused = Observed {
+        let refused = Decision {
             code: Some("no_route"),
             route: None,
             shadow: true,
-            credential: Credential::Refused,
+            credential: LoggedCredential::Refused,
             ..observed(None, &[])
         };
         let entry: Entry = serde_json::from_str(&serde_json::to_string(&refused).unwrap()).unwrap();
         assert_eq!((entry.route, entry.code.as_deref()), (None, Some("no_route")));
-        assert_eq!((entry.shadow, entry.credential, entry.issuer), (true, Credential::Refused, None));
+        assert_eq!((entry.shadow, entry.credential, entry.issuer), (true, LoggedCredential::Refused, None));
     }
 
     #[test]

@@ -6,5 +6,5 @@
 mod entry;
 mod ring;
 
-pub use entry::{Credential, Entry, Observed};
-pub use ring::{LINE_BYTES_MAX, Recent, Recorder, lines};
+pub use entry::{Decision, Entry, LoggedCredential};
+pub use ring::{DecisionLog, LINE_BYTES_MAX, Recorder, lines};

@@ -5,7 +5,7 @@
 //! kept is not replaced within a minute. Permitted and refused ones have a half each, so that no flood of the one pushes
 //! out the other.
 
-use super::entry::Observed;
+use super::entry::Decision;
 use crate::clock::Now;
 use std::cell::Cell;
 use std::io;
@@ -19,12 +19,12 @@ const SPAN: u64 = 60_000;
 
 /// What one core decided lately.
 #[derive(Debug)]
-pub struct Recent {
+pub struct DecisionLog {
     permitted: Mutex<Ring>,
     refused: Mutex<Ring>,
 }
 
-impl Recent {
+impl DecisionLog {
     /// Room for so many decisions, half of them refusals.
     pub fn new(capacity: usize) -> Self {
         let half = || Mutex::new(Ring::new(capacity.div_ceil(2)));
@@ -53,7 +53,7 @@ impl Recent {
 }
 
 /// All that is kept, of all cores, one line each, the oldest first.
-pub fn lines(cores: &[Arc<Recent>]) -> Vec<u8> {
+pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     let mut kept = Vec::new();
     cores.iter().for_each(|recent| recent.copy_to(&mut kept));
     kept.sort_by_key(|(time, _)| *time);
@@ -68,14 +68,14 @@ pub fn lines(cores: &[Arc<Recent>]) -> Vec<u8> {
 /// A ring's one writer.
 #[derive(Debug)]
 pub struct Recorder {
-    recent: Arc<Recent>,
+    recent: Arc<DecisionLog>,
     permitted: Allowance,
     refused: Allowance,
 }
 
 impl Recorder {
     /// Writes into these rings.
-    pub fn new(recent: Arc<Recent>) -> Self {
+    pub fn new(recent: Arc<DecisionLog>) -> Self {
         let allowance = |ring: &Mutex<Ring>| {
             Allowance::new(ring.lock().unwrap_or_else(PoisonError::into_inner).kept.len())
         };
@@ -91,7 +91,7 @@ impl Recorder {
     }
 
     /// Keeps a decision, in place of the oldest one of its kind. Allocates nothing once the ring has been round.
-    pub fn keep(&self, now: Now, decision: &Observed<'_>) {
+    pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {
             Ok(ring) => ring,
@@ -121,7 +121,7 @@ impl Ring {
         Self { kept: vec![Kept::default(); capacity].into(), next: 0, scratch: Vec::new() }
     }
 
-    fn keep(&mut self, time: u64, decision: &Observed<'_>) {
+    fn keep(&mut self, time: u64, decision: &Decision<'_>) {
         self.scratch.clear();
         if serde_json::to_writer(Bounded(&mut self.scratch), decision).is_err() {
             return;
@@ -185,21 +185,21 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Credential, Entry};
+    use super::super::{Entry, LoggedCredential};
     use super::*;
     use crate::peer::Scheme;
     use proptest::prelude::*;
     use std::net::IpAddr;
 
-    fn observed<'o>(path: &'o str, code: Option<&'static str>) -> Observed<'o> {
-        Observed {
+    fn observed<'o>(path: &'o str, code: Option<&'static str>) -> Decision<'o> {
+        Decision {
             time: 100,
             method: "GET",
             scheme: Scheme::Http,
             host: "h",
             path,
             client: IpAddr::from([127, 0, 0, 1]),
-            credential: Credential::None,
+            credential: LoggedCredential::None,
             principal: None,
             claims: &[],
             route: None,
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    fn kept(recent: &Arc<Recent>) -> Vec<String> {
+    fn kept(recent: &Arc<DecisionLog>) -> Vec<String> {
         let lines = lines(std::slice::from_ref(recent));
         let lines = std::str::from_utf8(&lines).unwrap().lines();
         lines.map(|line| serde_json::from_str::<Entry>(line).unwrap().path).collect()
@@ -220,14 +220,14 @@ mod tests {
 
     #[test]
     fn the_oldest_of_its_kind_goes_and_time_orders_what_is_told() {
-        let recent = Arc::new(Recent::new(4));
+        let recent = Arc::new(DecisionLog::new(4));
         let recorder = Recorder::new(recent.clone());
         recorder.keep(at(1), &observed("/refused", Some("no_route")));
         for (time, path) in [(2, "/a"), (3, "/b"), (4, "/c")] {
             recorder.keep(at(time), &observed(path, None));
         }
         assert_eq!(kept(&recent), ["/refused", "/b", "/c"], "a refusal is not pushed out by others");
-        let other = Arc::new(Recent::new(2));
+        let other = Arc::new(DecisionLog::new(2));
         Recorder::new(other.clone()).keep(at(3), &observed("/elsewhere", None));
         let both = lines(&[recent, other]);
         let both = String::from_utf8(both).unwrap();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_decision_that_needs_too_many_bytes_is_left_out_whole() {
-        let recent = Arc::new(Recent::new(4));
+        let recent = Arc::new(DecisionLog::new(4));
         let recorder = Recorder::new(recent.clone());
         let spare = LINE_BYTES_MAX - serde_json::to_string(&observed("", None)).unwrap().len();
         recorder.keep(at(1), &observed("/before", None));
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_core_does_not_wait_for_who_reads_and_what_is_forgotten_is_gone() {
-        let recent = Arc::new(Recent::new(4));
+        let recent = Arc::new(DecisionLog::new(4));
         let recorder = Recorder::new(recent.clone());
         let reading = recent.permitted.lock().unwrap();
         recorder.keep(at(1), &observed("/lost", None));
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn no_room_keeps_nothing() {
-        let recent = Arc::new(Recent::new(0));
+        let recent = Arc::new(DecisionLog::new(0));
         Recorder::new(recent.clone()).keep(at(1), &observed("/a", None));
         assert!(kept(&recent).is_empty());
     }

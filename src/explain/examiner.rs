@@ -8,7 +8,7 @@ use super::matched_route;
 use super::near;
 use crate::authenticate::csrf::is_unsafe;
 use crate::authenticate::{
-    Access, CookieNames, KeySet, Place, Principal, Shown, TokenCache, Trust, claims_of,
+    Access, CookieNames, Credentials, KeySet, Place, Principal, TokenCache, Trust, claims_of,
 };
 use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
@@ -219,7 +219,7 @@ impl<'p> Examiner<'p> {
             Err(denial) => return Evaluation::ended(denial),
         };
         let route = &self.policy.routes[*found.entry];
-        let shown = Shown {
+        let shown = Credentials {
             head,
             scheme: sender.caller.scheme,
             relayed: sender.relayed.as_deref(),
@@ -378,7 +378,7 @@ impl<'p> Examiner<'p> {
         let principal = caller.map(|(principal, _)| &**principal);
         let told = |limit: &Limit, before_token| AppliedLimit {
             name: limit.name().to_string(),
-            quota: limit.told(),
+            quota: limit.describe(),
             by: self.counted_by(limit.by(), route, sender, head, principal),
             before_token,
         };

@@ -3,8 +3,8 @@
 //! Promises never to admit more than the burst and the rate allow for a key that keeps its place (see `store`),
 //! in constant memory. Which limits a request meets, and in which order, is `mod`'s business.
 
-use super::Asker;
-use super::store::Store;
+use super::LimitKey;
+use super::store::BucketStore;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::StateInformationMiddleware;
@@ -78,7 +78,7 @@ pub struct Limit<C: Clock = MonotonicClock> {
 
 /// What a limit has counted: it outlives the policy that it began under, as long as the limit stays the same.
 struct Counts<C: Clock> {
-    buckets: RateLimiter<u64, Store, C, StateInformationMiddleware>,
+    buckets: RateLimiter<u64, BucketStore, C, StateInformationMiddleware>,
     fingerprints: RandomState,
     refused: AtomicU64,
     displaced: Arc<AtomicU64>,
@@ -128,7 +128,7 @@ impl<C: Clock> Limit<C> {
         clock: C,
     ) -> Self {
         let quota = quota(count, per, burst);
-        let store = Store::new(capacity, quota.replenish_interval());
+        let store = BucketStore::new(capacity, quota.replenish_interval());
         let displaced = store.displaced();
 
         let shown: String = name
@@ -170,15 +170,15 @@ impl<C: Clock> Limit<C> {
     }
 
     /// How fast, in words.
-    pub fn told(&self) -> String {
-        told(self.quota)
+    pub fn describe(&self) -> String {
+        describe(self.quota)
     }
 
     /// Goes on with what another limit has counted, if that is of the same name and as fast: else each reload of a policy
     /// would refill every attacker's bucket. `same_keys`: whether both count by the same, which the caller knows, since a
     /// [`ClaimId`] means something within one policy only.
     #[must_use]
-    pub fn going_on(mut self, before: &Self, same_keys: bool) -> Self {
+    pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
         if same_keys && self.name == before.name && self.quota == before.quota {
             self.counts = before.counts.clone();
         }
@@ -204,8 +204,8 @@ impl<C: Clock> Limit<C> {
     }
 
     /// Counts one request.
-    pub(super) fn charge(&self, asker: &Asker<'_>) -> Charge {
-        match self.counts.buckets.check_key(&self.fingerprint(asker)) {
+    pub(super) fn charge(&self, key: &LimitKey<'_>) -> Charge {
+        match self.counts.buckets.check_key(&self.fingerprint(key)) {
             Ok(state) => {
                 // The bucket's level lies between two whole requests; taken for the lower one, the time is
                 // never too short.
@@ -223,16 +223,14 @@ impl<C: Clock> Limit<C> {
     /// The key of a request in this limit's table. Kinds of keys are told apart by their first byte, so that
     /// no subject can be made to look like an address. Two keys with one fingerprint (one chance in 2^64 a
     /// pair) would share a bucket, which refuses more, never less.
-    fn fingerprint(&self, asker: &Asker<'_>) -> u64 {
+    fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
         let mut hasher = self.counts.fingerprints.build_hasher();
-        match (&self.by, asker.principal) {
-            (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => {
-                hash_address(asker.address, &mut hasher)
-            }
+        match (&self.by, key.principal) {
+            (By::ClientIp, _) | (By::Subject | By::Claim(_), None) => hash_address(key.address, &mut hasher),
             (By::Subject, Some(principal)) => hash_subject(principal, &mut hasher),
-            (By::Route, _) => (2_u8, asker.route).hash(&mut hasher),
+            (By::Route, _) => (2_u8, key.route).hash(&mut hasher),
             (By::Header(name), _) => {
-                let mut values = asker.headers.get_all(name).iter();
+                let mut values = key.headers.get_all(name).iter();
                 match (values.next(), values.next()) {
                     (Some(value), None) => (3_u8, value.as_bytes()).hash(&mut hasher),
                     // With several, a client could keep the one that counts and change the other.
@@ -253,7 +251,7 @@ impl<C: Clock> Limit<C> {
 }
 
 /// Describes a quota in words.
-pub(super) fn told(quota: Quota) -> String {
+pub(super) fn describe(quota: Quota) -> String {
     format!("{} at once, then one each {:?}", quota.burst_size(), quota.replenish_interval())
 }
 

@@ -44,7 +44,7 @@ impl Limits {
 
 /// What limits can count a request by.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker<'a> {
+pub struct LimitKey<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The request's header fields.
@@ -62,11 +62,11 @@ pub struct Asker<'a> {
 /// [`Denial::RateLimited`], with the wait in whole seconds, rounded up.
 pub fn admit<'l, C: Clock>(
     limits: &'l [Arc<Limit<C>>],
-    asker: &Asker<'_>,
+    key: &LimitKey<'_>,
     standing: &mut Standing<'l>,
 ) -> Result<(), Denial> {
     for limit in limits {
-        match limit.charge(asker) {
+        match limit.charge(key) {
             Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
             Charge::Refused { wait } => {
                 // `t` of `RateLimit` and `Retry-After` are one number.
@@ -114,7 +114,7 @@ impl<'l> Standing<'l> {
     /// The limit that refused a request, for the operator: its name and its quota.
     pub fn refused_by(&self) -> Option<String> {
         let tightest = self.tightest.as_ref()?;
-        Some(format!("the limit {} has no request left: {}", tightest.name, bucket::told(tightest.quota)))
+        Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
     }
 
     /// Sets `RateLimit-Policy` and `RateLimit` of an answer. Where no limit applied, it changes nothing.
@@ -160,9 +160,9 @@ mod tests {
     fn ask(limits: &[Fake]) -> (Result<(), Denial>, String, String) {
         let request = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &request, route: "r", principal: None };
+        let key = LimitKey { address, headers: &request, route: "r", principal: None };
         let mut standing = Standing::default();
-        let verdict = admit(limits, &asker, &mut standing);
+        let verdict = admit(limits, &key, &mut standing);
         let mut headers = HeaderMap::new();
         standing.write(&mut headers);
         let field = |name| headers.get(name).map_or("", |v: &HeaderValue| v.to_str().unwrap()).to_owned();

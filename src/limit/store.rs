@@ -32,7 +32,7 @@ type Set = [[u64; WAYS]; 2];
 /// does not know which keys share a set. On average he needs as many distinct keys as the table has entries,
 /// and whoever commands 65,536 keys has 65,536 bursts to spend without any such trick.
 #[derive(Debug)]
-pub struct Store {
+pub struct BucketStore {
     shards: Box<[Shard]>,
     sets_a_shard: u64,
     /// What one request costs, in nanoseconds: tells "now" from a newcomer's first arrival time.
@@ -46,7 +46,7 @@ pub struct Store {
 #[repr(align(64))]
 struct Shard(Mutex<Box<[Set]>>);
 
-impl Store {
+impl BucketStore {
     /// A table of `capacity` entries, rounded up to a power of two (at least 128), for a limit that gives
     /// back one request each `cost`. Takes 16 bytes an entry once it is used: 1 MiB for 65,536.
     pub fn new(capacity: usize, cost: Duration) -> Self {
@@ -72,7 +72,7 @@ impl Store {
     }
 }
 
-impl StateStore for Store {
+impl StateStore for BucketStore {
     type Key = u64;
 
     fn measure_and_replace<T, F, E>(&self, key: &u64, f: F) -> Result<T, E>

@@ -40,7 +40,7 @@ impl Reasons {
 
 /// How a request of a route ended.
 #[derive(Clone, Copy, Debug)]
-pub enum Outcome<'d> {
+pub enum RequestOutcome<'d> {
     /// The upstream answered, with this status.
     Forwarded(StatusCode),
     /// Another proxy was told that it may forward it.
@@ -88,12 +88,12 @@ impl RouteCounters {
 
     /// Counts one request and its duration. Each shard has one writer, the core of its number; a number without a
     /// shard is not counted.
-    pub fn record(&self, core: usize, outcome: Outcome<'_>, micros: u64) {
+    pub fn record(&self, core: usize, outcome: RequestOutcome<'_>, micros: u64) {
         let Some(shard) = self.shards.of(core) else { return };
         match outcome {
-            Outcome::Forwarded(status) => shard.forwarded[class(status)].add(1),
-            Outcome::Permitted => shard.permitted.add(1),
-            Outcome::Refused(denial) => shard.refused.record(denial),
+            RequestOutcome::Forwarded(status) => shard.forwarded[class(status)].add(1),
+            RequestOutcome::Permitted => shard.permitted.add(1),
+            RequestOutcome::Refused(denial) => shard.refused.record(denial),
         }
         shard.durations.record(micros);
     }

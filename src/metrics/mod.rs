@@ -14,7 +14,7 @@ pub mod tls_failure;
 mod upstreams;
 mod workers;
 
-pub use counters::{Outcome, Reasons, RouteCounters, WorkerCounters};
+pub use counters::{Reasons, RequestOutcome, RouteCounters, WorkerCounters};
 pub use exposition::{CONTENT_TYPE, Exposition, Kind};
 
 use crate::forward::Upstream;

@@ -78,12 +78,12 @@ fn rendered(
 fn requests_are_summed_over_the_shards() {
     let route = Arc::new(RouteCounters::new("orders".into(), 3));
     for shard in 0..3 {
-        route.record(shard, Outcome::Forwarded(StatusCode::OK), 800);
-        route.record(shard, Outcome::Refused(&Denial::ExpiredToken), 20);
+        route.record(shard, RequestOutcome::Forwarded(StatusCode::OK), 800);
+        route.record(shard, RequestOutcome::Refused(&Denial::ExpiredToken), 20);
     }
-    route.record(1, Outcome::Forwarded(StatusCode::NOT_FOUND), 20_000_000);
+    route.record(1, RequestOutcome::Forwarded(StatusCode::NOT_FOUND), 20_000_000);
     // There is no fourth core.
-    route.record(3, Outcome::Forwarded(StatusCode::OK), 800);
+    route.record(3, RequestOutcome::Forwarded(StatusCode::OK), 800);
 
     let samples = rendered(&[route], &[], &[]);
     let total = |outcome: &str, status: &str, reason: &str| {
@@ -109,7 +109,7 @@ fn requests_are_summed_over_the_shards() {
 fn a_route_takes_memory_and_tells_durations_once_it_met_a_request() {
     let (used, unused) =
         (Arc::new(RouteCounters::new("used".into(), 64)), Arc::new(RouteCounters::new("unused".into(), 64)));
-    used.record(7, Outcome::Refused(&Denial::ExpiredToken), 20);
+    used.record(7, RequestOutcome::Refused(&Denial::ExpiredToken), 20);
     assert_eq!((used.used().count(), unused.used().count()), (1, 0));
     let samples = rendered(&[used, unused], &[], &[]);
     let of = |route: &str, family: &str| {

@@ -6,7 +6,7 @@ use super::progress::Admitted;
 use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use crate::authenticate::csrf::same_site;
-use crate::authenticate::{Access, Admission, Shown, authenticate, claims_of, examine};
+use crate::authenticate::{Access, CredentialPolicy, Credentials, authenticate, claims_of, examine};
 use crate::authority::{Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, Refused, document, refused};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -38,7 +38,8 @@ pub(super) async fn answer(
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = exchange.caller;
-    let shown = Shown { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
+    let shown =
+        Credentials { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
         Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
@@ -68,9 +69,9 @@ pub(super) async fn answer(
     // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
     // expired, and a logout must not fail for that.
     if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
-        let admission = Admission::from(Access::Authenticated);
+        let admission = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = ask.fields.optional("csrf_token")?;
-        let shown = Shown { csrf_field, ..shown };
+        let shown = Credentials { csrf_field, ..shown };
         ask.caller = match authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens()) {
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
             // A person whose session is over already is told so by the page that they are sent to.
@@ -85,7 +86,7 @@ pub(super) async fn answer(
     }
     // Whoever is logged in need not see the login page; whose token is not good, does.
     if endpoint == Endpoint::LoginPage {
-        let admission = Admission::from(Access::Optional);
+        let admission = CredentialPolicy::from(Access::Optional);
         let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
         ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
@@ -121,7 +122,7 @@ pub(super) fn is_sent_by_another_site(
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(terms) = &policy.terms else { return false };
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Shown { head, scheme, relayed, csrf_field: None };
+    let shown = Credentials { head, scheme, relayed, csrf_field: None };
     same_site(&shown, &terms.origins).is_err()
 }
 

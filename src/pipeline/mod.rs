@@ -16,16 +16,16 @@ pub(crate) mod unreadable;
 
 pub(crate) use body::Body;
 
-use crate::authenticate::Shown;
+use crate::authenticate::Credentials;
 use crate::authority::{Compat, Endpoint};
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::{self, Answer, ConnectionHeaders, Inbound, Proof, RequestBody, Target};
-use crate::limit::{self, Asker};
+use crate::limit::{self, LimitKey};
 use crate::peer::{Connection, Scheme};
 use crate::policy::{Handler, Policy, Route};
-use crate::respond::compat::Heard;
+use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
 use crate::route::host::Authority;
 use crate::route::{Found, Head, Slashes, upgrade};
@@ -53,7 +53,7 @@ pub(crate) async fn handle(
     let policy: &Policy = &pinned;
     let (version, method) = (parts.version, parts.method.clone());
     let body = Inbound::new(body, connection.clone(), &parts.headers);
-    let heard = policy.compat().map(|Compat::FlaskJwtExtended| Heard::of(&parts.headers));
+    let heard = policy.compat().map(|Compat::FlaskJwtExtended| CompatRequest::of(&parts.headers));
     let origin = cors::listed(&parts.headers, policy.origins());
     let mut exchange = Exchange::new(&worker, policy, &connection, &parts);
     let mut record = Record::begin(&worker, pinned.clone(), &connection, &exchange, &parts);
@@ -242,14 +242,14 @@ async fn judge<'p, 'h>(
     let route = &policy.routes[*found.entry];
     progress.routed(*found.entry, record);
 
-    let mut asker = Asker {
+    let mut limit_key = LimitKey {
         address: exchange.caller.address,
         headers: head.headers,
         route: &route.name,
         principal: None,
     };
     if !endpoints::is_sent_by_another_site(policy, route, head, exchange) {
-        let admitted = limit::admit(&route.limits.by_address, &asker, &mut progress.standing);
+        let admitted = limit::admit(&route.limits.by_address, &limit_key, &mut progress.standing);
         admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     }
     let mut body = match body {
@@ -268,8 +268,8 @@ async fn judge<'p, 'h>(
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
     let permit = permit(worker, policy, exchange, head, &found, csrf_field, record)?;
-    asker.principal = permit.principal().map(Rc::as_ref);
-    let admitted = limit::admit(&route.limits.by_caller, &asker, &mut progress.standing);
+    limit_key.principal = permit.principal().map(Rc::as_ref);
+    let admitted = limit::admit(&route.limits.by_caller, &limit_key, &mut progress.standing);
     admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
     Ok(Admitted { route, found, permit, body })
 }
@@ -286,7 +286,7 @@ fn permit(
 ) -> Result<Permit, Rejection> {
     let (route, params) = (&policy.routes[*found.entry], &found.params);
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Shown { head, scheme, relayed, csrf_field };
+    let shown = Credentials { head, scheme, relayed, csrf_field };
     let decision = decide(
         &route.admission,
         &route.rule,

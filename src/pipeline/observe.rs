@@ -2,9 +2,9 @@
 
 use super::exchange::Exchange;
 use crate::authenticate::{Access, Principal, Sources, credential};
+use crate::decision_log;
 use crate::denial::Denial;
 use crate::policy::{Handler, Policy, Route};
-use crate::recent;
 use crate::route::Head;
 use crate::worker::Worker;
 
@@ -30,21 +30,21 @@ pub(super) fn observe(
     // A request of HTTP/1.0 that names no host cannot be asked about again.
     let Some(host) = head.host.as_deref() else { return };
     let credential = match (principal, route) {
-        (Some(_), _) => recent::Credential::Verified,
+        (Some(_), _) => decision_log::LoggedCredential::Verified,
         (None, Some(route)) if route.admission.access != Access::Public => match denial {
-            None | Some(Denial::MissingToken) => recent::Credential::None,
-            Some(_) => recent::Credential::Refused,
+            None | Some(Denial::MissingToken) => decision_log::LoggedCredential::None,
+            Some(_) => decision_log::LoggedCredential::Refused,
         },
         (None, route) => {
             let usual = Sources::default();
             let sources = route.map_or(&usual, |route| &route.admission.sources);
             match credential::find(head, sources, policy.trust.cookies()) {
-                Ok(None) => recent::Credential::None,
-                Ok(Some(_)) | Err(_) => recent::Credential::Unexamined,
+                Ok(None) => decision_log::LoggedCredential::None,
+                Ok(Some(_)) | Err(_) => decision_log::LoggedCredential::Unexamined,
             }
         }
     };
-    let decision = recent::Observed {
+    let decision = decision_log::Decision {
         time: exchange.now.unix,
         method: head.method.as_str(),
         scheme: exchange.caller.scheme,

@@ -11,7 +11,7 @@ use crate::denial::Denial;
 use crate::forward::outgoing::TRACEPARENT;
 use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind};
 use crate::limit::Standing;
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 use crate::peer::{Caller, Connection};
 use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy};
@@ -223,7 +223,7 @@ impl Record {
         self.complete = true;
     }
 
-    fn count(&self, route: usize, outcome: Outcome<'_>, micros: u64) {
+    fn count(&self, route: usize, outcome: RequestOutcome<'_>, micros: u64) {
         self.policy.routes[route].counters.record(self.worker.index(), outcome, micros);
     }
 
@@ -276,11 +276,11 @@ impl Drop for Record {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let counters = worker.counters();
         match (self.route, &self.denial, self.status) {
-            (Some(route), Some(denial), _) => self.count(route, Outcome::Refused(denial), micros),
+            (Some(route), Some(denial), _) => self.count(route, RequestOutcome::Refused(denial), micros),
             (Some(route), None, Some(_)) if self.is_question => {
-                self.count(route, Outcome::Permitted, micros);
+                self.count(route, RequestOutcome::Permitted, micros);
             }
-            (Some(route), None, Some(status)) => self.count(route, Outcome::Forwarded(status), micros),
+            (Some(route), None, Some(status)) => self.count(route, RequestOutcome::Forwarded(status), micros),
             (None, Some(denial), _) => counters.unrouted.record(denial),
             (None, None, Some(_)) => counters.redirected.add(1),
             (_, None, None) => counters.clients_left.add(1),

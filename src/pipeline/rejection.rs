@@ -7,7 +7,7 @@ use super::record::Record;
 use crate::authority::{take_back, take_back_access};
 use crate::denial::Denial;
 use crate::policy::Policy;
-use crate::respond::compat::Heard;
+use crate::respond::compat::CompatRequest;
 use crate::respond::{self, Ways};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
@@ -67,7 +67,7 @@ impl Rejection {
         self,
         policy: &Policy,
         exchange: &Exchange,
-        compat: Option<&Heard>,
+        compat: Option<&CompatRequest>,
         method: &Method,
         progress: &Progress<'_>,
         record: &mut Record,

@@ -133,7 +133,7 @@ fn compile_policy(
         trust = trust.with_local(cookies, terms.origins.clone(), terms.revoked.clone());
     }
     if let Some(before) = before {
-        trust = trust.going_on(&before.trust);
+        trust = trust.carry_over(&before.trust);
     }
     let policy = Policy {
         table: Arc::new(table),

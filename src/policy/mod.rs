@@ -20,7 +20,7 @@ pub use question::{Credential, NOBODYS_ADDRESS, Question};
 pub use server_settings::ServerSettings;
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
-use crate::authenticate::{Admission, KeySet, Trust};
+use crate::authenticate::{CredentialPolicy, KeySet, Trust};
 use crate::authority::{Authority, Compat, Endpoint, Terms};
 use crate::authorize::{Rule, ShadowMode};
 use crate::config::network::Cidr;
@@ -102,7 +102,7 @@ pub struct Route {
     /// How fast.
     pub limits: Limits,
     /// Whether a token is needed, and where it may be.
-    pub admission: Admission,
+    pub admission: CredentialPolicy,
     /// What the token must say.
     pub rule: Rule,
     /// What is done with a request that may pass.

@@ -15,19 +15,19 @@ use std::borrow::Cow;
 
 /// What of a request the library's words depend on, beside its route.
 #[derive(Clone, Copy, Debug)]
-pub struct Heard {
+pub struct CompatRequest {
     /// Whether it says anything in `Authorization`.
     authorization: bool,
 }
 
-impl Heard {
+impl CompatRequest {
     /// Of a request with these fields.
     pub fn of(headers: &HeaderMap) -> Self {
         let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
-    /// The answer to a request that was refused, after its token was looked for in these places. None where the client can
+    /// The answer to a request that was refused, after its token was search for in these places. None where the client can
     /// read no JSON at all (gRPC).
     pub fn refuse(
         self,
@@ -41,7 +41,7 @@ impl Heard {
             Format::Json | Format::Html => {}
             Format::Grpc | Format::GrpcWeb => return None,
         }
-        let words = words(denial, &Looked { heard: self, places: *places });
+        let words = words(denial, &TokenSearch { request: self, places: *places });
         let body = format!("{}\n", serde_json::json!({ "msg": words })).into_bytes();
         Some(answer(denial, status(denial), "application/json", body, method))
     }
@@ -59,20 +59,20 @@ pub struct Places<'p> {
 }
 
 /// What was found there.
-struct Looked<'p> {
-    heard: Heard,
+struct TokenSearch<'p> {
+    request: CompatRequest,
     places: Places<'p>,
 }
 
-impl Looked<'_> {
-    /// The library's words where no token was found: each place that was looked at, in the order of its own documentation.
+impl TokenSearch<'_> {
+    /// The library's words where no token was found: each place that was search at, in the order of its own documentation.
     fn missing(&self) -> String {
         let mut places = Vec::new();
         let mut details = Vec::new();
         let Places { sources, cookie, .. } = self.places;
         if sources.is_none_or(|sources| sources.header) {
             places.push("headers");
-            details.push(if self.heard.authorization {
+            details.push(if self.request.authorization {
                 "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'"
                     .to_owned()
             } else {
@@ -108,9 +108,9 @@ fn status(denial: &Denial) -> StatusCode {
 }
 
 /// The library's message if it has one, otherwise the gateway's sentence.
-fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
+fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
     Cow::Borrowed(match denial {
-        Denial::MissingToken => return Cow::Owned(looked.missing()),
+        Denial::MissingToken => return Cow::Owned(search.missing()),
         Denial::MalformedToken(part) => match part {
             TokenPart::Field => "Bad Authorization header. Expected 'Authorization: Bearer <JWT>'",
             TokenPart::Shape | TokenPart::Length => "Not enough segments",
@@ -128,7 +128,7 @@ fn words(denial: &Denial, looked: &Looked<'_>) -> Cow<'static, str> {
             RequiredClaim::SubjectText => "Subject must be a string",
             RequiredClaim::Time => "Issued At claim (iat) must be an integer.",
         },
-        Denial::WrongType if looked.places.refresh => "Only refresh tokens are allowed",
+        Denial::WrongType if search.places.refresh => "Only refresh tokens are allowed",
         Denial::InvalidBody(BodyFault::Missing) => "Missing username, password or token",
         other => other.spec().flask.map_or(other.detail(), |(_, message)| message),
     })
@@ -139,10 +139,13 @@ mod tests {
     use super::*;
     use http::HeaderName;
 
-    fn looked(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
+    fn search(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
         // One lifetime for what outlives the call anyway.
-        Looked { heard: Heard { authorization }, places: Places { sources, cookie, refresh: false } }
-            .missing()
+        TokenSearch {
+            request: CompatRequest { authorization },
+            places: Places { sources, cookie, refresh: false },
+        }
+        .missing()
     }
 
     #[test]
@@ -158,23 +161,23 @@ mod tests {
             "Missing 'Bearer' type in 'Authorization' header. Expected 'Authorization: Bearer <JWT>'";
         let cookie = "Missing cookie \"access_token_cookie\"";
         let named = Some("access_token_cookie");
-        assert_eq!(looked(false, None, None), header);
-        assert_eq!(looked(true, None, None), scheme);
-        assert_eq!(looked(false, Some(&only(false, true, None)), named), cookie);
-        assert_eq!(looked(true, Some(&only(false, true, None)), named), cookie);
+        assert_eq!(search(false, None, None), header);
+        assert_eq!(search(true, None, None), scheme);
+        assert_eq!(search(false, Some(&only(false, true, None)), named), cookie);
+        assert_eq!(search(true, Some(&only(false, true, None)), named), cookie);
         assert_eq!(
-            looked(false, Some(&Sources::default()), named),
+            search(false, Some(&Sources::default()), named),
             format!("Missing JWT in headers or cookies ({header}; {cookie})")
         );
         assert_eq!(
-            looked(true, Some(&only(true, true, Some("jwt"))), named),
+            search(true, Some(&only(true, true, Some("jwt"))), named),
             format!(
                 "Missing JWT in headers, cookies or query_string ({scheme}; {cookie}; Missing 'jwt' query paramater)"
             )
         );
         let own =
             Sources { named: Box::new([HeaderName::from_static("x-token")]), ..only(false, false, None) };
-        assert_eq!(looked(false, Some(&own), named), "Missing x-token Header");
+        assert_eq!(search(false, Some(&own), named), "Missing x-token Header");
     }
 
     #[test]
@@ -192,8 +195,8 @@ mod tests {
     fn every_refusal_has_words_that_hold_nothing_of_the_request() {
         for denial in Denial::every() {
             let places = Places { sources: None, cookie: None, refresh: true };
-            let looked = Looked { heard: Heard { authorization: true }, places };
-            assert!(!words(&denial, &looked).is_empty(), "{}", denial.code());
+            let search = TokenSearch { request: CompatRequest { authorization: true }, places };
+            assert!(!words(&denial, &search).is_empty(), "{}", denial.code());
         }
     }
 }

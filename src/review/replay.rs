@@ -1,17 +1,17 @@
 //! What another policy would say of decisions that were made.
 //!
-//! Of a decision only its inputs were kept, and of those as little as can be ([`crate::recent`]). Where they are too few to
+//! Of a decision only its inputs were kept, and of those as little as can be ([`crate::decision_log`]). Where they are too few to
 //! tell what another policy would say, that is what is told, never a guess.
 
 use super::diff::Side;
 use crate::authenticate::Issuer;
 use crate::authorize::Check;
 use crate::clock::Now;
+use crate::decision_log::{Entry, LoggedCredential};
 use crate::denial::Denial;
 use crate::explain::text::Line;
 use crate::explain::{Examiner, Outcome, Verdict};
 use crate::policy::{Policy, Question};
-use crate::recent::{Credential, Entry};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
@@ -106,11 +106,11 @@ impl Replay {
 /// A decision in words, for people.
 fn describe(entry: &Entry) -> String {
     let who = match entry.credential {
-        Credential::None => "no token".to_owned(),
-        Credential::Unexamined => "a token that was not looked at".to_owned(),
-        Credential::Refused => "a token that was refused".to_owned(),
-        Credential::Verified if entry.roles.is_empty() => "no roles".to_owned(),
-        Credential::Verified => format!("roles {}", entry.roles.join(", ")),
+        LoggedCredential::None => "no token".to_owned(),
+        LoggedCredential::Unexamined => "a token that was not looked at".to_owned(),
+        LoggedCredential::Refused => "a token that was refused".to_owned(),
+        LoggedCredential::Verified if entry.roles.is_empty() => "no roles".to_owned(),
+        LoggedCredential::Verified => format!("roles {}", entry.roles.join(", ")),
     };
     let Entry { method, scheme, host, path, client, .. } = entry;
     Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
@@ -123,21 +123,23 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
     let Ok(question) = Question::new(&entry.method, &url) else { return ReplayVerdict::Unknown };
     let question = question.client(entry.client).at(Now::at(entry.time));
     let question = match entry.credential {
-        Credential::None | Credential::Unexamined => question,
-        Credential::Refused => question.token(REFUSED_TOKEN.to_owned()),
-        Credential::Verified => question.claims(claims(policy, entry)),
+        LoggedCredential::None | LoggedCredential::Unexamined => question,
+        LoggedCredential::Refused => question.token(REFUSED_TOKEN.to_owned()),
+        LoggedCredential::Verified => question.claims(claims(policy, entry)),
     };
     let verdict = examiner.verdict(&question);
     let side = Side::of(policy, &verdict);
     match (&verdict.outcome, entry.credential) {
-        (_, Credential::Verified) if needs_unlogged_claim(policy, entry, &verdict) => ReplayVerdict::Unknown,
+        (_, LoggedCredential::Verified) if needs_unlogged_claim(policy, entry, &verdict) => {
+            ReplayVerdict::Unknown
+        }
         // The token that nobody looked at may be a good one.
-        (Outcome::Refused(Denial::MissingToken), Credential::Unexamined) => ReplayVerdict::Unknown,
+        (Outcome::Refused(Denial::MissingToken), LoggedCredential::Unexamined) => ReplayVerdict::Unknown,
         // Whoever looks at this token refuses it, for what was wrong with it and not for what stands in its place here.
-        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) if trusts_alike => {
+        (Outcome::Refused(Denial::MalformedToken(_)), LoggedCredential::Refused) if trusts_alike => {
             ReplayVerdict::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
         }
-        (Outcome::Refused(Denial::MalformedToken(_)), Credential::Refused) => ReplayVerdict::Unknown,
+        (Outcome::Refused(Denial::MalformedToken(_)), LoggedCredential::Refused) => ReplayVerdict::Unknown,
         (Outcome::Passed | Outcome::Redirected | Outcome::Refused(_), _) => ReplayVerdict::Known(side),
     }
 }

@@ -18,7 +18,7 @@ fn at(method: &Method, port: Option<u16>, fields: &[(&'static str, &str)]) -> Re
     let head = Head { method, host, port, path: "/".into(), query: None, headers: &headers };
     let local = Local::new(None, 0, Some("right".into()));
     let origins = ["https://app.example".into()];
-    let shown = Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
     check(&shown, &CookieNames::default(), &origins, Some(&local))
 }
 
@@ -84,7 +84,8 @@ fn the_token_is_that_of_the_session_to_the_letter() {
         };
         let local = Local::new(None, 0, Some("right".into()));
         let names = CookieNames::default();
-        let shown = |csrf_field| Shown { head: &head, scheme: Scheme::Https, relayed: None, csrf_field };
+        let shown =
+            |csrf_field| Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field };
         let outcome = check(&shown(None), &names, &[], Some(&local));
         assert_eq!(outcome, MISMATCH, "{wrong:?}");
         // A field of a form does not make good what the header says, and a token without the claim has no right one.
@@ -153,7 +154,7 @@ fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
         let relayed = Relayed { host: Some(host.into()), port, ..Relayed::default() };
         let local = Local::new(None, 0, Some("right".into()));
         let shown =
-            Shown { head: &head, scheme: Scheme::Https, relayed: Some(&relayed), csrf_field: None };
+            Credentials { head: &head, scheme: Scheme::Https, relayed: Some(&relayed), csrf_field: None };
         let checked = check(&shown, &CookieNames::default(), &[], Some(&local));
         assert_eq!(checked, outcome, "{host} {port:?} {origin}");
     }

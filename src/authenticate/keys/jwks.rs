@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 const KEYS_MAX: usize = 100;
 
 /// Why a key of a set cannot be used.
-enum Unused {
+enum KeyFault {
     /// The key is marked for encryption.
     Encryption,
     /// The key is for an algorithm that the policy does not accept.
@@ -27,7 +27,7 @@ struct Candidate<'s> {
     key: Result<Key, String>,
 }
 
-impl From<String> for Unused {
+impl From<String> for KeyFault {
     fn from(why: String) -> Self {
         Self::Because(why)
     }
@@ -48,7 +48,7 @@ impl KeySet {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
         // A key that can never be a candidate does not make another one ambiguous: those go first (RFC 7517 section 4.5).
-        let read: Vec<Result<Candidate<'_>, Unused>> = keys.iter().map(|key| read(key, accepted)).collect();
+        let read: Vec<Result<Candidate<'_>, KeyFault>> = keys.iter().map(|key| read(key, accepted)).collect();
         let (mut known, mut skipped) = (Self::default(), Vec::new());
         let (mut encryption, mut not_accepted) = (0, 0);
         let twins: Vec<bool> = read.iter().map(|key| has_twin(key, &read)).collect();
@@ -58,15 +58,15 @@ impl KeySet {
                 Ok(Candidate { algorithm, .. }) if twin => {
                     Err(format!("another key for {algorithm} has the same kid").into())
                 }
-                Ok(Candidate { key, .. }) => key.and_then(|key| known.insert(key)).map_err(Unused::Because),
+                Ok(Candidate { key, .. }) => key.and_then(|key| known.insert(key)).map_err(KeyFault::Because),
                 Err(why) => Err(why),
             };
             match added {
                 Ok(()) => {}
-                Err(Unused::Encryption) => encryption += 1,
+                Err(KeyFault::Encryption) => encryption += 1,
                 // Issuers publish keys for all algorithms that they sign with, so this is not worth a warning.
-                Err(Unused::NotAccepted) => not_accepted += 1,
-                Err(Unused::Because(why)) => {
+                Err(KeyFault::NotAccepted) => not_accepted += 1,
+                Err(KeyFault::Because(why)) => {
                     let id = member.get("kid").and_then(Value::as_str).unwrap_or("without kid");
                     skipped.push(format!("key {} ({id}) is not used: {why}", index + 1));
                 }
@@ -89,7 +89,7 @@ impl KeySet {
 }
 
 /// Whether another key, of other material, has the same `kid` and algorithm. A key that is listed twice counts once.
-fn has_twin(key: &Result<Candidate<'_>, Unused>, all: &[Result<Candidate<'_>, Unused>]) -> bool {
+fn has_twin(key: &Result<Candidate<'_>, KeyFault>, all: &[Result<Candidate<'_>, KeyFault>]) -> bool {
     let Ok(key) = key else { return false };
     let is_same = |other: &Candidate<'_>| {
         std::ptr::eq(other, key)
@@ -143,10 +143,10 @@ fn is_for_encryption(key: &Map<String, Value>) -> bool {
 }
 
 /// Reads one key of a set.
-fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Unused> {
+fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, KeyFault> {
     let key = key.as_object().ok_or_else(|| "not an object".to_owned())?;
     if is_for_encryption(key) {
-        return Err(Unused::Encryption);
+        return Err(KeyFault::Encryption);
     }
     // A member of the wrong type is not the same as an absent one: its meaning is unknown.
     let id = match key.get("kid") {
@@ -168,7 +168,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Unu
         return Err(why.to_owned().into());
     }
     if !accepted.contains(&algorithm) {
-        return Err(Unused::NotAccepted);
+        return Err(KeyFault::NotAccepted);
     }
     Ok(Candidate { id, algorithm, key: material(id, algorithm, key, accepted) })
 }

@@ -133,18 +133,18 @@ fn a_public_key_in_pem_is_of_the_kind_that_it_says() {
 #[test]
 fn a_key_is_found_by_its_id_and_algorithm_and_in_no_other_way() {
     let (set, _) = read(&[ec(), ed()], &PUBLIC).unwrap();
-    assert!(matches!(set.find(Some("e"), Algorithm::ES256), Found::Keys(_)));
-    assert!(matches!(set.find(Some("e"), Algorithm::EdDSA), Found::OtherAlgorithm));
-    assert!(matches!(set.find(Some("x"), Algorithm::ES256), Found::None));
-    assert!(matches!(set.find(None, Algorithm::EdDSA), Found::Keys(_)));
-    assert!(matches!(set.find(None, Algorithm::HS256), Found::OtherAlgorithm));
+    assert!(matches!(set.find(Some("e"), Algorithm::ES256), KeyMatch::Keys(_)));
+    assert!(matches!(set.find(Some("e"), Algorithm::EdDSA), KeyMatch::OtherAlgorithm));
+    assert!(matches!(set.find(Some("x"), Algorithm::ES256), KeyMatch::None));
+    assert!(matches!(set.find(None, Algorithm::EdDSA), KeyMatch::Keys(_)));
+    assert!(matches!(set.find(None, Algorithm::HS256), KeyMatch::OtherAlgorithm));
     let mut lone = KeySet::default();
     lone.add_secret(None, &[0; 32]).unwrap();
     assert!(
-        matches!(lone.find(Some("any"), Algorithm::HS256), Found::Keys(_)),
+        matches!(lone.find(Some("any"), Algorithm::HS256), KeyMatch::Keys(_)),
         "a key without an id is the issuer's only one"
     );
-    assert!(matches!(lone.find(Some("any"), Algorithm::ES256), Found::None));
+    assert!(matches!(lone.find(Some("any"), Algorithm::ES256), KeyMatch::None));
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn a_modulus_with_a_zero_before_it_is_the_same_modulus() {
 /// How many keys are tried for a token of this `kid` and algorithm.
 fn tried(set: &KeySet, id: Option<&str>, algorithm: Algorithm) -> usize {
     match set.find(id, algorithm) {
-        Found::Keys(keys) => keys.into_iter().flatten().count(),
-        Found::OtherAlgorithm | Found::TooMany(_) | Found::None => 0,
+        KeyMatch::Keys(keys) => keys.into_iter().flatten().count(),
+        KeyMatch::OtherAlgorithm | KeyMatch::TooMany(_) | KeyMatch::None => 0,
     }
 }
 
@@ -272,7 +272,7 @@ fn keys_and_tokens_without_kid_are_tried_by_algorithm_and_not_without_bound() {
     }
     let many: Vec<_> = (0..5).map(named).collect();
     let (set, _) = read(&many, &PUBLIC).unwrap();
-    assert!(matches!(set.find(None, Algorithm::RS256), Found::TooMany(5)));
+    assert!(matches!(set.find(None, Algorithm::RS256), KeyMatch::TooMany(5)));
     assert_eq!(tried(&set, Some("3"), Algorithm::RS256), 1);
 }
 

@@ -74,7 +74,7 @@ fn outcome(header: &Value, claims: &Value) -> Result<Principal, Denial> {
     verdict(&signed(&header.to_string(), &claims.to_string()), &trust()).map_err(|refused| refused.denial)
 }
 
-fn verdict(token: &str, trust: &Trust) -> Result<Principal, Refused> {
+fn verdict(token: &str, trust: &Trust) -> Result<Principal, CredentialError> {
     verify(token, trust, Now::at(NOW))
 }
 
@@ -151,11 +151,7 @@ fn a_refusal_says_what_came_and_what_was_expected() {
         header
     };
     for (header, claims, expected) in [
-        (
-            header(),
-            with("iss", json!("https://x")),
-            "iss is 'https://x'; known: 'https://a', 'https://b'",
-        ),
+        (header(), with("iss", json!("https://x")), "iss is 'https://x'; known: 'https://a', 'https://b'"),
         (
             header(),
             with("iss", json!("https://a/")),
@@ -184,11 +180,7 @@ fn a_refusal_says_what_came_and_what_was_expected() {
         (header(), with("exp", Value::Null), "exp is missing"),
         (header(), with("sub", Value::Null), "sub is missing"),
         (header(), with("token_use", json!("id")), "not an access token: token_use is 'id'"),
-        (
-            header(),
-            with("scope", json!(["a admin"])),
-            "scope contains a scope with white space: 'a admin'",
-        ),
+        (header(), with("scope", json!(["a admin"])), "scope contains a scope with white space: 'a admin'"),
     ] {
         assert_eq!(words(&header, &claims), expected, "{header} {claims}");
     }
@@ -251,9 +243,9 @@ fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
     let mut local = issuer("https://a", SECRET);
     local.audience_of_clients = Box::new(["billing".into()]);
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
-    let outcome = |meant_for, audience: Value| {
+    let outcome = |recipient, audience: Value| {
         let token = signed(&header().to_string(), &with("aud", audience).to_string());
-        verify_for(meant_for, &token, &trust, Now::at(NOW)).map(drop)
+        verify_for(recipient, &token, &trust, Now::at(NOW)).map(drop)
     };
     for (audience, gate, anybody) in [
         (json!("orders"), Ok(()), Ok(())),
@@ -262,12 +254,12 @@ fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
         (json!("x"), Err(Denial::WrongAudience), Err(Denial::WrongAudience)),
     ] {
         assert_eq!(
-            outcome(MeantFor::Gate, audience.clone()).map_err(|refused| refused.denial),
+            outcome(Recipient::Gateway, audience.clone()).map_err(|refused| refused.denial),
             gate,
             "{audience}"
         );
         assert_eq!(
-            outcome(MeantFor::Anybody, audience.clone()).map_err(|refused| refused.denial),
+            outcome(Recipient::Anyone, audience.clone()).map_err(|refused| refused.denial),
             anybody,
             "{audience}"
         );
@@ -311,16 +303,10 @@ fn the_header_decides_nothing_that_the_issuer_does_not_allow() {
         assert!(outcome(&header("typ", json!(kind)), &claims()).is_ok(), "{kind}");
     }
     for name in ["jku", "x5u", "jwk", "x5c"] {
-        assert!(
-            outcome(&header(name, json!("https://evil")), &claims()).is_ok(),
-            "{name} is not followed"
-        );
+        assert!(outcome(&header(name, json!("https://evil")), &claims()).is_ok(), "{name} is not followed");
     }
     assert_eq!(refusal(&json!({ "alg": "HS256", "kid": "k" }), &claims()), WrongType, "typ is missing");
-    assert!(
-        outcome(&json!({ "alg": "HS256", "typ": "JWT" }), &claims()).is_ok(),
-        "the only key needs no id"
-    );
+    assert!(outcome(&json!({ "alg": "HS256", "typ": "JWT" }), &claims()).is_ok(), "the only key needs no id");
 }
 
 #[test]
@@ -387,11 +373,7 @@ fn roles_of_a_shape_that_is_not_known_are_no_roles() {
         (json!([["a"]]), "", Shape::Mixed),
     ] {
         let principal = outcome(&header(), &with("realm", json!({ "roles": roles }))).unwrap();
-        assert_eq!(
-            (principal.roles.join(","), principal.shapes.roles),
-            (taken.to_owned(), shape),
-            "{roles}"
-        );
+        assert_eq!((principal.roles.join(","), principal.shapes.roles), (taken.to_owned(), shape), "{roles}");
     }
 }
 
@@ -476,9 +458,7 @@ fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
         let signing = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()),
             Algorithm::ES256 => EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()),
-            Algorithm::EdDSA | Algorithm::HS256 => {
-                EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes())
-            }
+            Algorithm::EdDSA | Algorithm::HS256 => EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()),
         };
         let mut header = Header::new(algorithm.as_library());
         header.kid = Some("k".to_owned());

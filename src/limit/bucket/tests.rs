@@ -63,7 +63,7 @@ fn share(by: By, first: &Somebody, second: &Somebody) -> bool {
         for value in &who.headers {
             headers.append("x-key", HeaderValue::from_static(value));
         }
-        limit.charge(&Asker {
+        limit.charge(&LimitKey {
             address: who.address.parse().unwrap(),
             headers: &headers,
             route: who.route,
@@ -144,9 +144,9 @@ fn claims_of_different_types_are_different_values() {
     for value in values {
         let principal = principal("https://a/", "ada", Some(value));
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &headers, route: "r", principal: Some(&principal) };
-        assert!(matches!(limit.charge(&asker), Charge::Admitted { .. }));
-        assert!(matches!(limit.charge(&asker), Charge::Refused { .. }));
+        let key = LimitKey { address, headers: &headers, route: "r", principal: Some(&principal) };
+        assert!(matches!(limit.charge(&key), Charge::Admitted { .. }));
+        assert!(matches!(limit.charge(&key), Charge::Refused { .. }));
     }
 }
 
@@ -174,19 +174,19 @@ fn a_limit_goes_on_with_the_counts_of_one_that_means_the_same() {
     let asked = |limit: &Limit| {
         let headers = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        limit.charge(&Asker { address, headers: &headers, route: "r", principal: None })
+        limit.charge(&LimitKey { address, headers: &headers, route: "r", principal: None })
     };
     let limit = |name: &str, count, seconds, burst| {
         Limit::new(name.into(), By::Route, n(count), Duration::from_secs(seconds), n(burst))
     };
     let before = limit("x", 1, 60, 1);
     assert!(matches!(asked(&before), Charge::Admitted { .. }));
-    assert!(matches!(asked(&limit("x", 1, 60, 1).going_on(&before, true)), Charge::Refused { .. }));
-    assert!(matches!(asked(&limit("x", 2, 120, 1).going_on(&before, true)), Charge::Refused { .. }));
+    assert!(matches!(asked(&limit("x", 1, 60, 1).carry_over(&before, true)), Charge::Refused { .. }));
+    assert!(matches!(asked(&limit("x", 2, 120, 1).carry_over(&before, true)), Charge::Refused { .. }));
     for (name, count, seconds, burst, same_keys) in
         [("x", 2, 60, 1, true), ("x", 1, 60, 2, true), ("y", 1, 60, 1, true), ("x", 1, 60, 1, false)]
     {
-        let other = limit(name, count, seconds, burst).going_on(&before, same_keys);
+        let other = limit(name, count, seconds, burst).carry_over(&before, same_keys);
         assert!(matches!(asked(&other), Charge::Admitted { .. }), "{name} {count} {seconds} {burst}");
     }
     assert_eq!(before.refused(), 2, "both are counted as one");
@@ -205,15 +205,13 @@ fn extreme_quotas_neither_panic_nor_let_everything_through() {
         let limit = Limit::with_clock("x".into(), By::Route, n(count), per, n(burst), 128, clock);
         let headers = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &headers, route: "r", principal: None };
+        let key = LimitKey { address, headers: &headers, route: "r", principal: None };
         let most = limit.quota().burst_size().get();
         for left in (most.saturating_sub(3)..most).rev() {
-            assert!(
-                matches!(limit.charge(&asker), Charge::Admitted { remaining, .. } if remaining == left)
-            );
+            assert!(matches!(limit.charge(&key), Charge::Admitted { remaining, .. } if remaining == left));
         }
         if most == 1 {
-            assert!(matches!(limit.charge(&asker), Charge::Refused { .. }));
+            assert!(matches!(limit.charge(&key), Charge::Refused { .. }));
         }
     }
 }
@@ -232,7 +230,7 @@ proptest! {
         let limit = Limit::with_clock("x".into(), By::ClientIp, n(count), per, n(burst), 128, clock.clone());
         let headers = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &headers, route: "r", principal: None };
+        let key = LimitKey { address, headers: &headers, route: "r", principal: None };
 
         let mut now = 0_u64;
         let mut admitted = Vec::new();
@@ -242,7 +240,7 @@ proptest! {
             clock.advance(Duration::from_nanos(pause));
             now += pause;
             for _ in 0..3 {
-                if matches!(limit.charge(&asker), Charge::Admitted { .. }) {
+                if matches!(limit.charge(&key), Charge::Admitted { .. }) {
                     admitted.push(now);
                 }
             }
@@ -267,11 +265,11 @@ proptest! {
         let limit = Limit::with_clock("x".into(), By::ClientIp, n(count), per, n(burst), 128, clock.clone());
         let headers = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
-        let asker = Asker { address, headers: &headers, route: "r", principal: None };
+        let key = LimitKey { address, headers: &headers, route: "r", principal: None };
         for _ in 0..tries {
-            if let Charge::Refused { wait } = limit.charge(&asker) {
+            if let Charge::Refused { wait } = limit.charge(&key) {
                 clock.advance(wait);
-                let passed = matches!(limit.charge(&asker), Charge::Admitted { .. });
+                let passed = matches!(limit.charge(&key), Charge::Admitted { .. });
                 prop_assert!(passed);
             }
         }

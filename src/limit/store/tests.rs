@@ -3,26 +3,26 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 
 /// Sets the arrival time of a key; tells the old one.
-fn put(store: &Store, key: u64, arrival: u64) -> Option<u64> {
+fn put(store: &BucketStore, key: u64, arrival: u64) -> Option<u64> {
     let answer: Result<_, ()> =
         store.measure_and_replace(&key, |old| Ok((old.map(|o| o.as_u64()), Nanos::new(arrival))));
     answer.unwrap()
 }
 
 /// Looks a key up without changing it.
-fn peek(store: &Store, key: u64) -> Option<u64> {
+fn peek(store: &BucketStore, key: u64) -> Option<u64> {
     store.measure_and_replace::<(), _, _>(&key, |old| Err(old.map(|o| o.as_u64()))).unwrap_err()
 }
 
 /// Keys that all fall into the first set of the first shard.
-fn neighbours(store: &Store) -> impl Iterator<Item = u64> + use<> {
+fn neighbours(store: &BucketStore) -> impl Iterator<Item = u64> + use<> {
     let stride = SHARDS as u64 * store.sets_a_shard;
     (1..).map(move |n| n * stride)
 }
 
 #[test]
 fn a_table_takes_memory_where_keys_have_come() {
-    let store = Store::new(65_536, Duration::from_secs(1));
+    let store = BucketStore::new(65_536, Duration::from_secs(1));
     let sets = || store.shards.iter().map(|shard| shard.0.lock().unwrap().len()).sum::<usize>();
     assert_eq!(sets(), 0);
     put(&store, 5, 1);
@@ -35,14 +35,14 @@ fn a_table_takes_memory_where_keys_have_come() {
 
 #[test]
 fn capacity_is_what_was_asked_rounded_up_to_a_power_of_two() {
-    assert_eq!(Store::new(65_536, Duration::from_secs(1)).capacity(), 65_536);
-    assert_eq!(Store::new(65_537, Duration::from_secs(1)).capacity(), 131_072);
-    assert_eq!(Store::new(0, Duration::from_secs(1)).capacity(), 128);
+    assert_eq!(BucketStore::new(65_536, Duration::from_secs(1)).capacity(), 65_536);
+    assert_eq!(BucketStore::new(65_537, Duration::from_secs(1)).capacity(), 131_072);
+    assert_eq!(BucketStore::new(0, Duration::from_secs(1)).capacity(), 128);
 }
 
 #[test]
 fn a_table_never_grows_under_millions_of_invented_keys() {
-    let store = Store::new(1024, Duration::from_nanos(10));
+    let store = BucketStore::new(1024, Duration::from_nanos(10));
     let mut key = 1_u64;
     for n in 0..2_000_000 {
         // A linear congruential walk: distinct keys, spread over all sets.
@@ -56,7 +56,7 @@ fn a_table_never_grows_under_millions_of_invented_keys() {
 
 #[test]
 fn the_key_that_owes_least_gives_up_its_place() {
-    let store = Store::new(128, Duration::from_nanos(100));
+    let store = BucketStore::new(128, Duration::from_nanos(100));
     let keys: Vec<_> = neighbours(&store).take(WAYS + 1).collect();
     for (n, key) in keys[..WAYS].iter().enumerate() {
         put(&store, *key, 5_000 - n as u64);
@@ -69,7 +69,7 @@ fn the_key_that_owes_least_gives_up_its_place() {
 
 #[test]
 fn only_the_loss_of_an_active_key_is_counted() {
-    let store = Store::new(128, Duration::from_nanos(100));
+    let store = BucketStore::new(128, Duration::from_nanos(100));
     let keys: Vec<_> = neighbours(&store).take(WAYS + 2).collect();
     for key in &keys[..WAYS] {
         put(&store, *key, 1_000);
@@ -84,7 +84,7 @@ fn only_the_loss_of_an_active_key_is_counted() {
 
 #[test]
 fn a_refused_request_changes_nothing() {
-    let store = Store::new(128, Duration::from_nanos(100));
+    let store = BucketStore::new(128, Duration::from_nanos(100));
     put(&store, 7, 500);
     let refused: Result<(), _> = store.measure_and_replace(&7, |_| Err("too fast"));
     assert_eq!(refused, Err("too fast"));
@@ -94,7 +94,7 @@ fn a_refused_request_changes_nothing() {
 
 #[test]
 fn a_panic_under_the_lock_does_not_end_the_limit() {
-    let store = Store::new(128, Duration::from_nanos(100));
+    let store = BucketStore::new(128, Duration::from_nanos(100));
     put(&store, 7, 500);
     let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _: Result<(), ()> = store.measure_and_replace(&7, |_| panic!("a fault in the closure"));
@@ -107,7 +107,7 @@ proptest! {
     /// As long as no set overflows, the table and a plain map cannot be told apart.
     #[test]
     fn the_table_agrees_with_a_map(steps in prop::collection::vec((0_u64..8, 1_u64..1_000_000), 1..200)) {
-        let store = Store::new(128, Duration::from_nanos(1));
+        let store = BucketStore::new(128, Duration::from_nanos(1));
         let mut model = HashMap::new();
         for (key, arrival) in steps {
             // Key 0 reads an unused place as its own: an arrival time of 0, as good as none.

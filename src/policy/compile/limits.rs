@@ -55,7 +55,7 @@ pub(super) fn compile(
             let limit = match known.get(name.as_str()).zip(before) {
                 Some((known, before)) => {
                     let same_keys = counts_alike(limit.by(), claims, known.by(), before);
-                    limit.going_on(known, same_keys)
+                    limit.carry_over(known, same_keys)
                 }
                 None => limit,
             };

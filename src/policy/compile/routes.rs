@@ -6,7 +6,7 @@ use super::limits::{NamedLimits, chosen_limits};
 use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, rule};
-use crate::authenticate::{Access, Admission, digest_of};
+use crate::authenticate::{Access, CredentialPolicy, digest_of};
 use crate::authority::Terms;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
@@ -91,7 +91,7 @@ pub(super) fn compile(
             index: routes.len(),
             matcher: matcher.clone(),
             limits,
-            admission: Admission {
+            admission: CredentialPolicy {
                 access: match table.access {
                     file::Access::Authenticated => Access::Authenticated,
                     file::Access::Optional => Access::Optional,

@@ -58,15 +58,11 @@ fn a_preflight_is_options_with_one_method() {
     assert_eq!(method_asked(&Method::OPTIONS, &asked), Some(Method::DELETE));
     assert_eq!(method_asked(&Method::GET, &asked), None);
     assert_eq!(method_asked(&Method::OPTIONS, &HeaderMap::new()), None);
-    let twice =
-        headers(&[(&ACCESS_CONTROL_REQUEST_METHOD, "GET"), (&ACCESS_CONTROL_REQUEST_METHOD, "GET")]);
+    let twice = headers(&[(&ACCESS_CONTROL_REQUEST_METHOD, "GET"), (&ACCESS_CONTROL_REQUEST_METHOD, "GET")]);
     assert_eq!(method_asked(&Method::OPTIONS, &twice), None);
     let answer = preflight(&Method::DELETE, Some(&HeaderName::from_static("x-csrf-token")));
     assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_METHODS], "DELETE");
-    assert_eq!(
-        answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS],
-        "authorization, content-type, x-csrf-token"
-    );
+    assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_HEADERS], "authorization, content-type, x-csrf-token");
 }
 
 proptest! {

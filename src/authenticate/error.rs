@@ -9,14 +9,14 @@ use std::fmt::{self, Write};
 
 /// A refusal with its explanation for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct CredentialError {
     /// The refusal.
     pub denial: Denial,
     /// The value found and the value expected, if the denial alone does not say it.
     pub detail: Option<Box<str>>,
 }
 
-impl Refused {
+impl CredentialError {
     pub(super) fn because(denial: Denial, detail: impl Into<Box<str>>) -> Self {
         Self { denial, detail: Some(detail.into()) }
     }
@@ -27,7 +27,7 @@ impl Refused {
     }
 }
 
-impl From<Denial> for Refused {
+impl From<Denial> for CredentialError {
     fn from(denial: Denial) -> Self {
         Self { denial, detail: None }
     }
@@ -81,9 +81,9 @@ pub(super) fn quoted<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> impl f
 }
 
 /// A claim's value: text in quotes, a number unchanged, anything else by its type.
-pub(super) struct Claimed<'v>(pub(super) Option<&'v Value>);
+pub(super) struct ClaimText<'v>(pub(super) Option<&'v Value>);
 
-impl fmt::Display for Claimed<'_> {
+impl fmt::Display for ClaimText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("missing"),
@@ -131,9 +131,9 @@ mod tests {
             (json!({"admin": {}}), "an object"),
             (json!(null), "null"),
         ] {
-            assert_eq!(Claimed(Some(&value)).to_string(), shown);
+            assert_eq!(ClaimText(Some(&value)).to_string(), shown);
         }
-        assert_eq!(Claimed(None).to_string(), "missing");
+        assert_eq!(ClaimText(None).to_string(), "missing");
         let many: Vec<String> = (0..9).map(|n| n.to_string()).collect();
         let listed = quoted(many.iter().map(String::as_str)).to_string();
         assert_eq!(listed, "'0', '1', '2', '3', '4' and 4 more");

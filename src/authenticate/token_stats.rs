@@ -13,7 +13,7 @@ const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorith
 
 /// Counts of one issuer's tokens, all cores together: a verification costs a thousand times what counting it does.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct TokenStats {
     algorithms: [AtomicU64; ALGORITHMS.len()],
     ages: Spread<{ AGES.len() + 1 }>,
     sizes: Spread<{ SIZES.len() + 1 }>,
@@ -45,7 +45,7 @@ impl<const N: usize> Spread<N> {
     }
 }
 
-impl Seen {
+impl TokenStats {
     /// Counts a token that was found good.
     pub(super) fn record(&self, algorithm: Algorithm, age: Option<u64>, bytes: usize) {
         if let Some(place) = ALGORITHMS.iter().position(|known| *known == algorithm) {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn each_token_is_counted_where_it_belongs() {
-        let seen = Seen::default();
+        let seen = TokenStats::default();
         seen.record(Algorithm::ES256, Some(60), 256);
         seen.record(Algorithm::ES256, Some(61), 257);
         seen.record(Algorithm::HS256, None, 9000);
