@@ -51,7 +51,7 @@ fn find(c: &mut Criterion) {
     for routes in [10, 100, 1_000, 10_000] {
         let table = table(routes);
         group.bench_with_input(BenchmarkId::from_parameter(routes), &table, |b, table| {
-            b.iter(|| table.find(black_box(&head)).map(|found| found.index));
+            b.iter(|| table.find(black_box(&head)).map(|found| *found.entry));
         });
     }
     group.finish();

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// Formats a time, given in seconds since 1970, by RFC 3339: `2026-01-31T23:59:59Z`.
-pub fn rfc3339(unix: u64) -> String {
+pub(crate) fn rfc3339(unix: u64) -> String {
     let mut out = Vec::with_capacity(24);
     line::timestamp(&mut out, unix, 0);
     String::from_utf8_lossy(&out).replace(".000Z", "Z")
@@ -17,7 +17,7 @@ pub fn rfc3339(unix: u64) -> String {
 /// Parses a time by RFC 3339 section 5.6 into whole seconds since 1970; `None` for an earlier time.
 ///
 /// Date and time are separated by `T`, `t` or a space. A leap second is read as the second before it.
-pub fn parse_rfc3339(text: &str) -> Option<u64> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
     // `time` accepts any separator.
     let separator = text.as_bytes().get(10)?;
     let time = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| b"Tt ".contains(separator))?;
@@ -25,12 +25,12 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
 }
 
 /// Formats a time, given in seconds since 1970, in the basic format: `20260131T235959Z`.
-pub fn basic(unix: u64) -> String {
+pub(crate) fn basic(unix: u64) -> String {
     rfc3339(unix).replace(['-', ':'], "")
 }
 
 /// Parses the text that [`basic`] writes, and no other spelling of a time.
-pub fn parse_basic(text: &str) -> Option<u64> {
+pub(crate) fn parse_basic(text: &str) -> Option<u64> {
     let part = |from: usize, to: usize| text.get(from..to);
     let [year, month, day] = [part(0, 4)?, part(4, 6)?, part(6, 8)?];
     let [hour, minute, second] = [part(9, 11)?, part(11, 13)?, part(13, 15)?];

@@ -2,7 +2,7 @@
 
 mod pair;
 
-pub use pair::{Invalid, Part, Unusable, Validity, names_other};
+pub(crate) use pair::{Invalid, Part, Unusable, Validity, names_other};
 
 use crate::clock::Now;
 use crate::state_dir::place_once;
@@ -30,16 +30,16 @@ pub enum MinVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// PEM, the server's own certificate first.
-    pub certificate: PathBuf,
+    pub(crate) certificate: PathBuf,
     /// PEM: PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// The certificate that clients are shown, which may be replaced while it is. Cheap to clone; all clones are one.
 ///
 /// A client that resumes an earlier session is shown none: it goes on by what it was shown then.
 #[derive(Clone, Debug)]
-pub struct Certificates(Arc<Served>);
+pub(crate) struct Certificates(Arc<Served>);
 
 #[derive(Debug)]
 struct Served {
@@ -52,7 +52,7 @@ impl Certificates {
     ///
     /// # Errors
     /// Which file is at fault, and what to do about it.
-    pub fn open(files: Files) -> Result<Self, Unusable> {
+    pub(crate) fn open(files: Files) -> Result<Self, Unusable> {
         let shown = ArcSwap::from_pointee(pair::read(&files)?);
         Ok(Self(Arc::new(Served { shown, files: Mutex::new(files) })))
     }
@@ -61,7 +61,7 @@ impl Certificates {
     ///
     /// # Errors
     /// When there are no random numbers.
-    pub fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
+    pub(crate) fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             MinVersion::Tls13 => &[&rustls::version::TLS13],
@@ -79,7 +79,7 @@ impl Certificates {
     }
 
     /// Where it is read from.
-    pub fn files(&self) -> Files {
+    pub(crate) fn files(&self) -> Files {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -88,7 +88,7 @@ impl Certificates {
     /// # Errors
     /// As [`Certificates::open`], and for a certificate that does not hold now while the one in use does: clients would
     /// refuse it. The one that was shown goes on to be, and the files are those of before.
-    pub fn follow(&self, files: Files) -> Result<bool, String> {
+    pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
         let now = Now::read().unix;
         let invalid = new.cert.first().and_then(Validity::of).and_then(|validity| validity.fault(now));
@@ -106,22 +106,22 @@ impl Certificates {
     }
 
     /// When it ends: the last moment at which it holds, in seconds since 1970; none where that cannot be read.
-    pub fn ends(&self) -> Option<u64> {
+    pub(crate) fn ends(&self) -> Option<u64> {
         self.validity().map(|validity| validity.ends)
     }
 
     /// From when to when it holds; none where that cannot be read.
-    pub fn validity(&self) -> Option<Validity> {
+    pub(crate) fn validity(&self) -> Option<Validity> {
         self.0.shown.load().cert.first().and_then(Validity::of)
     }
 
     /// Whether it holds at a moment, in seconds since 1970.
-    pub fn holds(&self, now: u64) -> bool {
+    pub(crate) fn holds(&self, now: u64) -> bool {
         self.validity().is_some_and(|validity| validity.fault(now).is_none())
     }
 
     /// The server's own certificate.
-    pub fn own(&self) -> Option<CertificateDer<'static>> {
+    pub(crate) fn own(&self) -> Option<CertificateDer<'static>> {
         self.0.shown.load().cert.first().cloned()
     }
 }
@@ -136,7 +136,7 @@ impl ResolvesServerCert for Served {
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn self_signed(state: &Path) -> Result<Files, String> {
+pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
     if !files.key.exists() {
         if files.certificate.exists() {

@@ -11,17 +11,17 @@ use std::net::IpAddr;
 
 /// Values that the connection prepares once, so that most requests copy nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectionHeaders<'c> {
+pub(crate) struct ConnectionHeaders<'c> {
     /// `X-Forwarded-For` of the peer.
-    pub forwarded_for: &'c HeaderValue,
+    pub(crate) forwarded_for: &'c HeaderValue,
     /// The last host and `Forwarded` value of a peer that is not a proxy: its scheme is the connection's.
-    pub forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
+    pub(crate) forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The peer's own address.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
 }
 
 /// Writes the fields. `authority` is the host and port in the request that reached the gateway.
-pub fn write(
+pub(crate) fn write(
     headers: &mut HeaderMap,
     connection: &ConnectionHeaders<'_>,
     caller: Caller,

@@ -16,56 +16,56 @@ pub struct UpstreamCounters {
 #[repr(align(64))]
 pub struct UpstreamShard {
     /// Connections that were made.
-    pub connections: Counter,
+    pub(crate) connections: Counter,
     /// Connections that are open now.
-    pub open: Counter,
+    pub(crate) open: Counter,
     /// Requests that wait for a connection now.
-    pub waiting: Counter,
+    pub(crate) waiting: Counter,
     /// Requests that were sent a second time.
-    pub retries: Counter,
+    pub(crate) retries: Counter,
     /// `Set-Cookie` fields that named a cookie of the gateway and were removed.
-    pub cookies_removed: Counter,
+    pub(crate) cookies_removed: Counter,
     /// From a request's head to the head of its answer.
-    pub durations: Durations,
+    pub(crate) durations: Durations,
     connect_failures: [Counter; ConnectError::REASONS.len()],
     broken: [Counter; ResponseErrorKind::REASONS.len()],
 }
 
 impl UpstreamCounters {
     /// Counters for the upstream of this name, for this many cores (at least one).
-    pub fn new(name: Arc<str>, cores: usize) -> Self {
+    pub(crate) fn new(name: Arc<str>, cores: usize) -> Self {
         Self { name, shards: Sharded::new(cores) }
     }
 
     /// The upstream's name.
-    pub fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// The counts of one core, which is their only writer.
-    pub fn of(&self, core: usize) -> Option<&UpstreamShard> {
+    pub(crate) fn of(&self, core: usize) -> Option<&UpstreamShard> {
         self.shards.of(core)
     }
 
     /// The counts of the cores that have counted.
-    pub fn used(&self) -> impl Iterator<Item = &UpstreamShard> + Clone {
+    pub(crate) fn used(&self) -> impl Iterator<Item = &UpstreamShard> + Clone {
         self.shards.used()
     }
 
     /// A sum over all cores.
-    pub fn sum(&self, count: impl Fn(&UpstreamShard) -> u64) -> u64 {
+    pub(crate) fn sum(&self, count: impl Fn(&UpstreamShard) -> u64) -> u64 {
         self.shards.sum(count)
     }
 
     /// Connections that could not be made, by reason.
-    pub fn connect_failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub(crate) fn connect_failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts =
             (0..ConnectError::REASONS.len()).map(|at| self.sum(|shard| shard.connect_failures[at].get()));
         ConnectError::REASONS.into_iter().zip(counts)
     }
 
     /// Answers that broke off after their head, by reason.
-    pub fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub(crate) fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = (0..ResponseErrorKind::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
         ResponseErrorKind::REASONS.into_iter().zip(counts)
     }
@@ -78,7 +78,7 @@ impl UpstreamShard {
     }
 
     /// Counts an answer that broke off after its head.
-    pub fn count_response_error(&self, broken: ResponseErrorKind) {
+    pub(crate) fn count_response_error(&self, broken: ResponseErrorKind) {
         count(&self.broken, &ResponseErrorKind::REASONS, broken.reason());
     }
 }

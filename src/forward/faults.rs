@@ -94,7 +94,7 @@ fn speaks_no_tls(error: &io::Error) -> bool {
 
 /// Why an upstream's body ended early. The client must see it cut, not complete.
 #[derive(Debug)]
-pub enum ResponseError {
+pub(crate) enum ResponseError {
     /// The upstream broke off, or its framing is wrong.
     Broken(hyper::Error),
     /// The upstream sent nothing for too long.
@@ -112,7 +112,7 @@ impl fmt::Display for ResponseError {
 
 /// How an upstream's answer failed after its head, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResponseErrorKind {
+pub(crate) enum ResponseErrorKind {
     /// The upstream closed the connection before the announced end.
     Closed,
     /// The connection was reset.
@@ -125,10 +125,10 @@ pub enum ResponseErrorKind {
 
 impl ResponseErrorKind {
     /// All reasons, as the metrics name them.
-    pub const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
+    pub(crate) const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
 
     /// The reason, as the metrics name it.
-    pub const fn reason(self) -> &'static str {
+    pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Reset => "reset",
@@ -140,7 +140,7 @@ impl ResponseErrorKind {
 
 impl ResponseError {
     /// How the answer failed.
-    pub fn kind(&self) -> ResponseErrorKind {
+    pub(crate) fn kind(&self) -> ResponseErrorKind {
         let Self::Broken(error) = self else { return ResponseErrorKind::Stalled };
         let mut cause = std::error::Error::source(error);
         while let Some(error) = cause {

@@ -13,7 +13,7 @@ use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 
 /// The false belief that a field could create in a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// How the request arrived: the gateway writes that itself.
     Relay,
     /// Another method.
@@ -175,7 +175,7 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
 
 /// Returns the false belief that a field of this name could create, and the table's entry; `None` for nearly all names.
 /// `name` is in lower case, as `http::HeaderName` has it.
-pub fn classify(name: &str) -> Option<(Kind, &'static str)> {
+pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
     match longest(bytes) {
         Some((pattern, kind, _)) => Some((*kind, pattern)),

@@ -3,16 +3,16 @@
 //! [`forward`] takes the [`Permit`] by value: nothing that was not authorized has one, and one sends one request.
 
 mod attempts;
-pub mod client;
+pub(crate) mod client;
 mod connect;
 mod counters;
 mod deadline;
 mod echo;
 mod faults;
-pub mod foreign;
+pub(crate) mod foreign;
 mod link;
 mod notes;
-pub mod outgoing;
+pub(crate) mod outgoing;
 mod pool;
 pub mod proof;
 mod reframe;
@@ -21,15 +21,16 @@ mod response_body;
 pub mod strip;
 mod upstream;
 
-pub use client::ConnectionHeaders;
+pub(crate) use client::ConnectionHeaders;
 pub use counters::{UpstreamCounters, UpstreamShard};
-pub use faults::{ResponseError, ResponseErrorKind};
-pub use notes::Notes;
-pub use outgoing::{ForwardContext, Target, X_REQUEST_ID};
-pub use pool::Pools;
+pub(crate) use faults::{ResponseError, ResponseErrorKind};
+pub(crate) use notes::Notes;
+pub(crate) use outgoing::{ForwardContext, Target, X_REQUEST_ID};
+pub(crate) use pool::Pools;
 pub use proof::{Assertor, Audience, Proof, Proofs};
-pub use request_body::{BodyBounds, BodyOwner, Inbound, Meter, RequestBody};
-pub use response_body::ResponseBody;
+pub use request_body::BodyBounds;
+pub(crate) use request_body::{BodyOwner, Inbound, Meter, RequestBody};
+pub(crate) use response_body::ResponseBody;
 pub use upstream::{Server, Tls, Upstream};
 
 use crate::authorize::Permit;
@@ -56,20 +57,20 @@ pub enum Destination {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Where to.
-    pub destination: Destination,
+    pub(crate) destination: Destination,
     /// A prefix of the path that the upstream does not see.
-    pub strip_prefix: Option<Box<str>>,
+    pub(crate) strip_prefix: Option<Box<str>>,
     /// Whether the client's `Authorization` passes unchanged.
-    pub pass_authorization: bool,
+    pub(crate) pass_authorization: bool,
     /// The route's own timeout, in place of its upstream's.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// To whom identity is proven.
-    pub audience: Arc<Audience>,
+    pub(crate) audience: Arc<Audience>,
 }
 
 /// An answer on its way to the client.
 #[derive(Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Whole.
     Whole(Response<Bytes>),
     /// Streamed from an upstream.
@@ -82,7 +83,7 @@ pub enum Answer {
 /// [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`]; or the refusal that the
 /// client's body earned on its way.
 #[allow(clippy::too_many_arguments, reason = "each is one fact that the pipeline has at hand")]
-pub async fn forward(
+pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,
     permit: Permit,

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 /// What came of it, beside the answer: for the log.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(crate) struct Notes {
     /// The server that was asked last.
-    pub server: Option<Arc<Server>>,
+    pub(crate) server: Option<Arc<Server>>,
     /// What went wrong, for the operator.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
     /// From the reading of the request to the head of the upstream's answer.
-    pub took: Option<Duration>,
+    pub(crate) took: Option<Duration>,
     /// Identity fields of the client's that were dropped.
-    pub forged: u64,
+    pub(crate) forged: u64,
 }

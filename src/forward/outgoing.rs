@@ -15,30 +15,30 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use std::borrow::Cow;
 
 /// `X-Request-Id`.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `X-Forwarded-Prefix`: the prefix removed from the client's path.
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// `X-Auth-Csrf`: what a page of the upstream writes into the CSRF field of its forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 /// The trace that a request belongs to (W3C Trace Context).
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// What is sent on, taken from a head before the head is given up: the path that was matched, and no other.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     /// Canonical path, prefix stripped, and the query as it came.
-    pub path: PathAndQuery,
+    pub(crate) path: PathAndQuery,
     /// Canonical host and port; absent only where an HTTP/1.0 client named none.
-    pub authority: Option<HeaderValue>,
+    pub(crate) authority: Option<HeaderValue>,
     /// The prefix that was stripped.
-    pub prefix: Option<HeaderValue>,
+    pub(crate) prefix: Option<HeaderValue>,
 }
 
 impl Target {
     /// The target of a request that a route of these sources permitted. A field of the query in which the route looks for
     /// tokens does not pass, whether what it held was one or not.
-    pub fn of_route(
+    pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
         strip_prefix: Option<&str>,
@@ -55,7 +55,7 @@ impl Target {
     /// The target of a head.
     ///
     /// `token` names a field of the query that held the caller's token, which the upstream does not get.
-    pub fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
+    pub(crate) fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
         let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
         let prefix = strip_prefix.filter(|_| stripped.is_some()).map(|prefix| prefix.trim_end_matches('/'));
         let prefix = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok());
@@ -98,40 +98,40 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
 
 /// Facts of one request that the upstream is context.
 #[derive(Debug)]
-pub struct ForwardContext<'a> {
+pub(crate) struct ForwardContext<'a> {
     /// Who sends it.
-    pub caller: Caller,
+    pub(crate) caller: Caller,
     /// The facts that a trusted proxy states about it.
-    pub relayed: Option<&'a Relayed>,
+    pub(crate) relayed: Option<&'a Relayed>,
     /// Its connection.
-    pub connection: ConnectionHeaders<'a>,
+    pub(crate) connection: ConnectionHeaders<'a>,
     /// Its name.
-    pub id: RequestId,
+    pub(crate) id: RequestId,
     /// Its name as a field value.
-    pub id_header: &'a HeaderValue,
+    pub(crate) id_header: &'a HeaderValue,
     /// The names under which identity is context.
-    pub identity: &'a IdentityHeaders,
+    pub(crate) identity: &'a IdentityHeaders,
     /// Whether a verified token passes in `Authorization`.
-    pub forward_token: bool,
+    pub(crate) forward_token: bool,
     /// Whether `Authorization` passes unchanged: on a public route, where the gateway does not check it.
-    pub pass_authorization: bool,
+    pub(crate) pass_authorization: bool,
     /// Fields of [`super::foreign`] that pass from a trusted proxy.
-    pub pass: &'a [HeaderName],
+    pub(crate) pass: &'a [HeaderName],
     /// The local authority's cookies, which do not pass.
-    pub cookies: Option<&'a CookieNames>,
+    pub(crate) cookies: Option<&'a CookieNames>,
     /// Whether the route takes the CSRF token from a form's field, so that the upstream must be able to write it there.
-    pub write_csrf: bool,
+    pub(crate) write_csrf: bool,
     /// Header fields that may hold the caller's token, which do not pass.
-    pub credentials: &'a [HeaderName],
+    pub(crate) credentials: &'a [HeaderName],
     /// What proves identity to upstreams.
-    pub proofs: &'a Proofs,
+    pub(crate) proofs: &'a Proofs,
     /// When the request was read.
-    pub now: Now,
+    pub(crate) now: Now,
 }
 
 /// Method, target and fields for the upstream. The permit is the proof that the request may go; its identity
 /// headers go with it.
-pub fn head(
+pub(crate) fn head(
     parts: Parts,
     target: Target,
     permit: &Permit,
@@ -207,7 +207,7 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
 
 /// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `write_csrf`: with the CSRF
 /// token of their session, for a route that takes it from its forms.
-pub fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
+pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());

@@ -33,7 +33,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 const WAITING_MAX: usize = 1024;
 
 /// The pools of one core, by [`Server::id`].
-pub struct Pools {
+pub(crate) struct Pools {
     servers: RefCell<Vec<PerServer>>,
     /// When the sweep last came: near enough for the age of an idle connection.
     swept: Cell<Instant>,
@@ -116,7 +116,7 @@ impl fmt::Debug for Lease {
 
 impl Pools {
     /// The pools of the core with this number, without connections.
-    pub fn new(core: usize, journal: Journal) -> Self {
+    pub(crate) fn new(core: usize, journal: Journal) -> Self {
         Self {
             servers: RefCell::new(Vec::new()),
             swept: Cell::new(Instant::now()),
@@ -236,7 +236,7 @@ impl Pools {
 
     /// Closes connections that were idle for too long or that the server closed, and ends exchanges that take too long.
     /// `tick` is the core's coarse clock, in milliseconds.
-    pub fn sweep(&self, now: Instant, tick: u64) {
+    pub(crate) fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
         self.abandoned.sweep(now);

@@ -23,11 +23,11 @@ use tokio::time::{Instant, Sleep};
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
     /// Bytes in all.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Between two reads.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// The minimum rate in bytes a second, after `timeout`; 0: any.
-    pub min_rate: u64,
+    pub(crate) min_rate: u64,
 }
 
 impl BodyBounds {
@@ -39,14 +39,14 @@ impl BodyBounds {
 }
 
 /// The owner of a connection, which gets an unread body back.
-pub trait BodyOwner: fmt::Debug {
+pub(crate) trait BodyOwner: fmt::Debug {
     /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any of it.
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
 
 /// A client's body as it comes in. Dropped before its end, it goes back to the owner of its connection.
 #[derive(Debug)]
-pub struct Inbound {
+pub(crate) struct Inbound {
     incoming: Option<Incoming>,
     owner: Rc<dyn BodyOwner>,
     expects_continue: bool,
@@ -54,7 +54,7 @@ pub struct Inbound {
 
 impl Inbound {
     /// The body of a request on this owner's connection; `None` if it is empty.
-    pub fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
         (!is_empty).then(|| Self { incoming: Some(incoming), owner, expects_continue })
@@ -90,7 +90,7 @@ impl Drop for Inbound {
 
 /// What is known of a request's body after it was handed on: shared with the request's record.
 #[derive(Debug)]
-pub struct Meter {
+pub(crate) struct Meter {
     bytes: Cell<u64>,
     fault: Cell<Option<BodyError>>,
     waiting: Cell<WaitingFor>,
@@ -110,12 +110,12 @@ impl Meter {
     }
 
     /// How many bytes went through.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
     /// Whether the body came to its end, or nobody reads it any more.
-    pub fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.ended.get()
     }
 
@@ -133,7 +133,7 @@ impl Meter {
     }
 
     /// Describes the failure of the body for the operator.
-    pub fn detail(&self) -> Option<String> {
+    pub(crate) fn detail(&self) -> Option<String> {
         let BodyBounds { size, timeout, min_rate } = self.bounds;
         self.fault.get().map(|fault| match fault {
             BodyError::TooLarge => format!("the request's body is larger than {size} bytes"),
@@ -146,14 +146,14 @@ impl Meter {
     }
 
     /// The refusal that the body earned, if it did.
-    pub fn denial(&self) -> Option<Denial> {
+    pub(crate) fn denial(&self) -> Option<Denial> {
         self.fault.get().map(BodyError::denial)
     }
 }
 
 /// Why a request's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// More bytes than the bound.
     TooLarge,
     /// No bytes for too long, or too few.
@@ -187,7 +187,7 @@ impl std::error::Error for BodyError {}
 
 /// A client's body as the upstream gets it. Trailers are dropped: an identity name in one would pass unseen.
 #[derive(Debug, Default)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// None.
     #[default]
     Empty,
@@ -199,7 +199,7 @@ pub enum RequestBody {
 
 /// A body that is still on its way.
 #[derive(Debug)]
-pub struct Streamed {
+pub(crate) struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
     meter: Rc<Meter>,
@@ -215,7 +215,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`Denial::BodyTooLarge`], before a byte of it is read.
-    pub fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
+    pub(crate) fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
         if incoming.size_hint().lower() > bounds.size {
             return Err(Denial::BodyTooLarge);
         }
@@ -229,7 +229,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// [`Denial::BodyTooLarge`] where it is announced to be larger.
-    pub fn bounded(mut self, size: u64) -> Result<Self, Denial> {
+    pub(crate) fn bounded(mut self, size: u64) -> Result<Self, Denial> {
         if self.size_hint().lower() > size {
             return Err(Denial::BodyTooLarge);
         }
@@ -244,7 +244,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// What it met on its way.
-    pub async fn gather(mut self) -> Result<Bytes, Denial> {
+    pub(crate) async fn gather(mut self) -> Result<Bytes, Denial> {
         let timeout = match &self {
             Self::Empty => return Ok(Bytes::new()),
             Self::Whole(bytes) => return Ok(bytes.clone()),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 /// An upstream's body as the client gets it. Read to its end it gives its connection back to the pool; dropped
 /// before, it closes it.
 #[derive(Debug)]
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
     timeout: Duration,

@@ -36,7 +36,7 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
 /// The gate reads the scheme in any case, as RFC 9110 section 11.1 says. Flask-JWT-Extended 4.7.4 and
 /// djangorestframework-simplejwt 5.5.1 know it in this spelling alone: the first refuses a caller whom the gateway has let in,
 /// the second treats the caller as nobody.
-pub fn canonical_scheme(headers: &mut HeaderMap) {
+pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     const SCHEME: &[u8] = b"Bearer ";
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
         && !field.as_bytes().starts_with(SCHEME)
@@ -116,7 +116,7 @@ fn cookie_name(field: &[u8]) -> &[u8] {
 
 /// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
 /// names.
-pub fn hop_by_hop(headers: &mut HeaderMap) {
+pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     connection(headers);
     remove_where(headers, is_hop_by_hop);
 }

@@ -17,17 +17,17 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Upstream {
     /// Its name in the policy.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// At least one.
-    pub servers: Box<[Arc<Server>]>,
+    pub(crate) servers: Box<[Arc<Server>]>,
     /// For a new connection, the TLS handshake included.
-    pub connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
     /// For the head of an answer, and then between two reads of its body.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
     /// The maximum number of connections of one core to each server, including idle ones.
-    pub share: usize,
+    pub(crate) share: usize,
     /// Its counters.
-    pub counters: Arc<UpstreamCounters>,
+    pub(crate) counters: Arc<UpstreamCounters>,
     next: AtomicUsize,
     /// Whether the log already reports that it sets cookies of the gateway.
     cookies_reported: AtomicBool,
@@ -36,15 +36,15 @@ pub struct Upstream {
 /// One server.
 pub struct Server {
     /// Its place in each core's table of pools: no other server of this process has it.
-    pub id: usize,
+    pub(crate) id: usize,
     /// `http://host:port`, as in the policy.
-    pub origin: Arc<str>,
+    pub(crate) origin: Arc<str>,
     /// Host name or address, without brackets.
-    pub host: Box<str>,
+    pub(crate) host: Box<str>,
     /// TCP port.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Set for `https`.
-    pub tls: Option<Tls>,
+    pub(crate) tls: Option<Tls>,
     health: Health,
 }
 
@@ -52,9 +52,9 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Tls {
     /// Makes connections.
-    pub connector: TlsConnector,
+    pub(crate) connector: TlsConnector,
     /// A digest of the certificate authorities that it trusts: two of one digest trust the same.
-    pub authorities: [u8; 32],
+    pub(crate) authorities: [u8; 32],
 }
 
 impl fmt::Debug for Server {
@@ -74,7 +74,7 @@ struct Health {
 
 impl Upstream {
     /// An upstream of these servers, with the counters of its name.
-    pub fn new(
+    pub(crate) fn new(
         counters: Arc<UpstreamCounters>,
         servers: Vec<Arc<Server>>,
         connect_timeout: Duration,
@@ -102,7 +102,7 @@ impl Upstream {
     /// The servers in the order in which one request should try them: in turn, those set aside last. They are tried
     /// when no other is left: a server thought dead is worth a connection before a certain 503. Each server comes once,
     /// even if it fails meanwhile.
-    pub fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
+    pub(crate) fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
         let all = move || (0..count).map(move |i| (start + i) % count);
@@ -121,12 +121,12 @@ impl Upstream {
 
 impl Server {
     /// Its address in canonical form: two spellings of one address are one server.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host.to_ascii_lowercase(), self.port)
     }
 
     /// A server that nothing is known of.
-    pub fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
+    pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let health =
             Health { since: Instant::now(), failures: AtomicU32::new(0), aside_until: AtomicU64::new(0) };
@@ -134,13 +134,13 @@ impl Server {
     }
 
     /// Whether the server failed so lately that others are tried first.
-    pub fn is_set_aside(&self, now: Instant) -> bool {
+    pub(crate) fn is_set_aside(&self, now: Instant) -> bool {
         let until = self.health.aside_until.load(Ordering::Relaxed);
         until > 0 && self.nanos(now) < until
     }
 
     /// Records that the server was unreachable or failed before its answer. Returns whether it was up until now.
-    pub fn record_failure(&self, now: Instant) -> bool {
+    pub(crate) fn record_failure(&self, now: Instant) -> bool {
         if self.is_set_aside(now) {
             // The request began before, or had no other server left.
             return false;
@@ -153,12 +153,12 @@ impl Server {
 
     /// Whether the server has answered since it last failed. The end of its pause does not count as an answer: an alert
     /// must not end before the problem does.
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.health.failures.load(Ordering::Relaxed) == 0
     }
 
     /// Records that the server answered. Returns whether it was down until now.
-    pub fn record_response(&self) -> bool {
+    pub(crate) fn record_response(&self) -> bool {
         // Read first: a store on each request would make the cores pass the cache line around.
         if self.is_up() {
             return false;
@@ -168,7 +168,7 @@ impl Server {
     }
 
     /// The name that is sent in TLS and, where nothing else is known, as `Host`.
-    pub fn authority(&self) -> Option<HeaderValue> {
+    pub(crate) fn authority(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
     }
 

@@ -6,10 +6,10 @@
 use crate::hex;
 
 /// The longest that one value may be, in bytes before escaping; the rest is cut and a mark left.
-pub const VALUE_MAX: usize = 1024;
+pub(crate) const VALUE_MAX: usize = 1024;
 
 /// What stands where a value was cut.
-pub const CUT: &str = "…";
+pub(crate) const CUT: &str = "…";
 
 /// For whom lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum Level {
 
 impl Level {
     /// The level's name in the policy and in JSON lines.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
             Self::Info => "info",
@@ -56,14 +56,14 @@ impl Level {
 }
 
 /// Writes one line, field by field. Keys are ours: short words that need no escape.
-pub struct LineWriter<'o> {
+pub(crate) struct LineWriter<'o> {
     style: Style,
     out: &'o mut Vec<u8>,
 }
 
 impl<'o> LineWriter<'o> {
     /// Begins a line with its time (seconds since 1970 and nanoseconds) and level.
-    pub fn begin(style: Style, out: &'o mut Vec<u8>, unix: u64, nanos: u32, level: Level) -> Self {
+    pub(crate) fn begin(style: Style, out: &'o mut Vec<u8>, unix: u64, nanos: u32, level: Level) -> Self {
         match style {
             Style::Json => {
                 out.extend_from_slice(b"{\"time\":\"");
@@ -82,7 +82,7 @@ impl<'o> LineWriter<'o> {
     }
 
     /// A field that holds text of any origin.
-    pub fn text(&mut self, key: &str, value: &[u8]) {
+    pub(crate) fn text(&mut self, key: &str, value: &[u8]) {
         self.key(key);
         match self.style {
             Style::Json => quoted(self.out, value),
@@ -92,33 +92,33 @@ impl<'o> LineWriter<'o> {
     }
 
     /// [`LineWriter::text`] for what may be absent; then nothing is written.
-    pub fn maybe(&mut self, key: &str, value: Option<&str>) {
+    pub(crate) fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value.as_bytes());
         }
     }
 
     /// A field that holds a number.
-    pub fn number(&mut self, key: &str, value: u64) {
+    pub(crate) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// A field that holds a truth.
-    pub fn flag(&mut self, key: &str, value: bool) {
+    pub(crate) fn flag(&mut self, key: &str, value: bool) {
         self.key(key);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     /// A word of the human form that has no key. It cannot hold a space, a quote or an equals sign: those
     /// are percent-encoded, as are all bytes outside of ASCII.
-    pub fn bare(&mut self, value: &[u8]) {
+    pub(crate) fn bare(&mut self, value: &[u8]) {
         self.out.push(b' ');
         self.bare_part(value);
     }
 
     /// The next piece of the word that [`LineWriter::bare`] began.
-    pub fn bare_part(&mut self, value: &[u8]) {
+    pub(crate) fn bare_part(&mut self, value: &[u8]) {
         let (kept, cut) = bounded(value);
         for byte in kept {
             if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\') {
@@ -134,7 +134,7 @@ impl<'o> LineWriter<'o> {
     }
 
     /// The sentence of an event: the first thing a reader wants, so a terminal gets it without a key.
-    pub fn message(&mut self, text: &str) {
+    pub(crate) fn message(&mut self, text: &str) {
         match self.style {
             Style::Json => self.text("message", text.as_bytes()),
             Style::Human => {
@@ -145,7 +145,7 @@ impl<'o> LineWriter<'o> {
     }
 
     /// Ends the line.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         self.out.extend_from_slice(match self.style {
             Style::Json => b"}\n",
             Style::Human => b"\n",
@@ -168,7 +168,7 @@ impl<'o> LineWriter<'o> {
 }
 
 /// Writes a JSON string, quotes included. Bytes that are not UTF-8 become U+FFFD.
-pub fn quoted(out: &mut Vec<u8>, value: &[u8]) {
+pub(crate) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
     escaped(out, value);
     out.push(b'"');
@@ -252,7 +252,7 @@ const END_OF_9999: u64 = 253_402_300_799;
 
 /// Writes `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A clock beyond the year 9999 reads as
 /// its end.
-pub fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
+pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     let unix = unix.min(END_OF_9999);
     let (year, month, day) = civil(unix / 86_400);
     let second = unix % 86_400;

@@ -3,9 +3,10 @@
 //! Promises that handing over never waits, that memory is bounded, and that a sink which is slow, full or gone
 //! costs lines (which are counted) and never the process. What stands in a line is `line`'s business.
 
-pub mod line;
+pub(crate) mod line;
 
-pub use line::{Level, LineWriter, Style};
+pub(crate) use line::LineWriter;
+pub use line::{Level, Style};
 
 use crate::clock::Now;
 use std::io::Write;
@@ -32,7 +33,7 @@ pub struct Journal {
 
 /// A value of an event.
 #[derive(Clone, Copy, Debug)]
-pub enum Value<'v> {
+pub(crate) enum Value<'v> {
     /// Text of any origin.
     Text(&'v str),
     /// A number, such as a count.
@@ -92,24 +93,19 @@ impl Journal {
         Ok(Self { style, level, batches, shared })
     }
 
-    /// For whom lines are written.
-    pub const fn style(&self) -> Style {
-        self.style
-    }
-
     /// Whether events of this level are written.
-    pub fn enabled(&self, level: Level) -> bool {
+    pub(crate) fn enabled(&self, level: Level) -> bool {
         level >= self.level
     }
 
     /// Logs an event that operators should know of. Values may hold anything; keys are constants of the gateway, and none
     /// of `time`, `level` and `message`.
-    pub fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+    pub(crate) fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
     }
 
     /// Like [`Journal::event`], with numbers among its values: JSON lines contain them as numbers, as access lines do.
-    pub fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
+    pub(crate) fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
         self.write_event(level, message, fields.iter().copied());
     }
 
@@ -142,7 +138,7 @@ impl Journal {
     /// # Errors
     /// Gives the batch back when too much waits already, or the journal is closed. Its lines count as
     /// dropped: the caller clears the buffer and goes on.
-    pub fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
+    pub(crate) fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.batches.try_send(Batch::Lines(batch)) {
             Ok(()) => Ok(()),
             Err(
@@ -156,14 +152,14 @@ impl Journal {
     }
 
     /// Lines that were never written.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes what has been handed over, and ends the thread. Waits at most two seconds for a sink that does
     /// not move; what other handles hand over from now on is dropped and counted. Returns whether all that
     /// was waiting has been offered to the sink.
-    pub fn close(self) -> bool {
+    pub(crate) fn close(self) -> bool {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
         // `send` would wait for ever on a pipe that nobody reads.
         while let Err(TrySendError::Full(_)) = self.batches.try_send(Batch::Close) {

@@ -47,7 +47,7 @@ impl HeadBounds {
 
     /// The bounds on the head of a question, and on the head of the original request.
     #[must_use]
-    pub fn of_question(self) -> Self {
+    pub(crate) fn of_question(self) -> Self {
         Self {
             header_count: self.header_count + Self::QUESTION_FIELDS,
             header_bytes: self.header_bytes + Self::QUESTION_BYTES,
@@ -55,7 +55,7 @@ impl HeadBounds {
     }
 
     /// Describes for the operator which bound these fields exceed.
-    pub fn excess(self, headers: &HeaderMap) -> String {
+    pub(crate) fn excess(self, headers: &HeaderMap) -> String {
         let (count, bytes) = (headers.len(), header_bytes(headers));
         if count > self.header_count {
             return format!("{count} header fields, and headers in [server.bounds] is {}", self.header_count);
@@ -97,7 +97,7 @@ impl<'r> Head<'r> {
     }
 
     /// Whether this is how [`Head::authority`] is written. Allocates nothing.
-    pub fn authority_is(&self, written: &[u8]) -> bool {
+    pub(crate) fn authority_is(&self, written: &[u8]) -> bool {
         let Some(rest) = self.host.as_deref().and_then(|host| written.strip_prefix(host.as_bytes())) else {
             return false;
         };
@@ -109,7 +109,7 @@ impl<'r> Head<'r> {
     }
 
     /// The host, with the port where the client named one: what to forward as `Host` and to report.
-    pub fn authority(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn authority(&self) -> Option<Cow<'_, str>> {
         let host = self.host.as_deref()?;
         Some(match self.port {
             Some(port) => Cow::Owned(format!("{host}:{port}")),

@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The longest host that is read, in bytes (RFC 1035 section 2.3.4).
-pub const HOST_BYTES_MAX: usize = 255;
+pub(crate) const HOST_BYTES_MAX: usize = 255;
 
 /// The longest label of a host, in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
@@ -93,7 +93,7 @@ pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
 }
 
 /// Whether a host, in canonical spelling, is the machine that asks (RFC 6761 section 6.3, RFC 1122 section 3.2.1.3).
-pub fn is_own_machine(host: &str) -> bool {
+pub(crate) fn is_own_machine(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
         || host == "[::1]"
@@ -176,7 +176,7 @@ impl HostPattern {
     }
 
     /// Whether the pattern covers a host in canonical spelling.
-    pub fn covers(&self, host: Option<&str>) -> bool {
+    pub(crate) fn covers(&self, host: Option<&str>) -> bool {
         match self {
             Self::Any => true,
             Self::Below(parent) => host
@@ -197,7 +197,7 @@ impl HostPattern {
     }
 
     /// Whether every host that the other pattern covers is covered by this one too.
-    pub fn includes(&self, other: &Self) -> bool {
+    pub(crate) fn includes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, Self::Any | Self::Below(_) | Self::Exact(_)) => true,
             (Self::Below(parent), Self::Below(name)) => parent == name || self.covers(Some(name)),

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 const DECODINGS_MAX: usize = 3;
 
 /// Whether the most lenient reader could read a canonical path as another one, apart from case.
-pub fn is_ambiguous(path: &str) -> bool {
+pub(crate) fn is_ambiguous(path: &str) -> bool {
     path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
 }
 
@@ -18,7 +18,7 @@ pub fn is_ambiguous(path: &str) -> bool {
 ///
 /// `None` where that leaves dot segments, empty segments before the end, control characters, or bytes that are no text:
 /// nobody can say what such readers make of these.
-pub fn reading(path: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
     if !is_ambiguous(path) {
         return Some(Cow::Borrowed(path));
     }
@@ -54,7 +54,7 @@ pub fn reading(path: &str) -> Option<Cow<'_, str>> {
 }
 
 /// A decoded segment without what Windows drops at its end: the name of a stream, dots and blanks.
-pub fn without_ending(name: &str) -> &str {
+pub(crate) fn without_ending(name: &str) -> &str {
     let name = name.find(":$").map_or(name, |stream| name[..stream].trim_end_matches(':'));
     name.trim_end_matches(|char: char| char == '.' || char.is_whitespace())
 }

@@ -52,7 +52,7 @@ const OTHERS: [&str; 37] = [
 ];
 
 /// The names of all methods known to be in use.
-pub fn known_methods() -> impl Iterator<Item = &'static str> {
+pub(crate) fn known_methods() -> impl Iterator<Item = &'static str> {
     const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     NAMES.into_iter().chain(OTHERS)
 }
@@ -112,7 +112,7 @@ impl Methods {
     }
 
     /// Whether the method is in the set. Methods are compared with their case (RFC 9110 section 9.1).
-    pub fn contains(&self, method: &Method) -> bool {
+    pub(crate) fn contains(&self, method: &Method) -> bool {
         match &self.0 {
             Set::Any => !matches!(*method, Method::CONNECT | Method::TRACE),
             Set::Listed(methods) => methods.contains(method),
@@ -120,7 +120,7 @@ impl Methods {
     }
 
     /// Whether every method is in the set (but the two that never are).
-    pub fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         match self.0 {
             Set::Any => true,
             Set::Listed(_) => false,
@@ -128,25 +128,16 @@ impl Methods {
     }
 
     /// The methods by name: those of the list, or the standard ones where the set holds all.
-    pub fn iter(&self) -> impl Iterator<Item = &Method> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Method> {
         match &self.0 {
             Set::Any => STANDARD.iter(),
             Set::Listed(methods) => methods.iter(),
         }
     }
 
-    /// Whether the sets have a method in common.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            // A set is never empty.
-            (Set::Any, Set::Any | Set::Listed(_)) | (Set::Listed(_), Set::Any) => true,
-            (Set::Listed(methods), Set::Listed(_)) => methods.iter().any(|method| other.contains(method)),
-        }
-    }
-
     /// The methods of all these sets, of which there is one at least.
     #[must_use]
-    pub fn union<'s>(sets: impl Iterator<Item = &'s Self> + Clone) -> Self {
+    pub(crate) fn union<'s>(sets: impl Iterator<Item = &'s Self> + Clone) -> Self {
         if sets.clone().any(Self::is_any) {
             return Self::any();
         }
@@ -157,7 +148,7 @@ impl Methods {
     }
 
     /// The value of `Allow` (RFC 9110 section 10.2.1).
-    pub fn allow_value(&self) -> String {
+    pub(crate) fn allow_value(&self) -> String {
         let mut value = String::new();
         for method in self.iter() {
             let comma = if value.is_empty() { "" } else { ", " };
@@ -231,13 +222,6 @@ mod tests {
         let two = [methods(&["PURGE", "DELETE"]), methods(&["GET", "PURGE"])];
         assert_eq!(Methods::union(two.iter()).allow_value(), "GET, HEAD, DELETE, PURGE");
         assert!(Methods::union([&two[0], &Methods::any(), &two[1]].into_iter()).is_any());
-    }
-
-    #[test]
-    fn sets_overlap_through_what_they_imply() {
-        assert!(methods(&["GET"]).overlaps(&methods(&["HEAD"])));
-        assert!(!methods(&["GET"]).overlaps(&methods(&["POST", "PUT"])));
-        assert!(Methods::any().overlaps(&methods(&["POST"])));
     }
 
     #[test]

@@ -21,16 +21,18 @@
 
 pub mod head;
 pub mod host;
-pub mod lenient;
-pub mod methods;
+pub(crate) mod lenient;
+pub(crate) mod methods;
 pub mod path;
-pub mod pattern;
-pub mod table;
-pub mod upgrade;
+pub(crate) mod pattern;
+pub(crate) mod table;
+pub(crate) mod upgrade;
 
 pub use head::{Head, HeadBounds};
 pub use host::HostPattern;
-pub use methods::{Methods, known_methods};
+pub use methods::Methods;
+pub(crate) use methods::known_methods;
 pub use path::Slashes;
 pub use pattern::{Params, PathPattern, PatternFault};
-pub use table::{Conflict, Found, Guard, Matcher, RouteTable};
+pub(crate) use table::Guard;
+pub use table::{Conflict, Found, Matcher, RouteTable};

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 pub const PATH_BYTES_MAX: usize = 8 * 1024;
 
 /// The most segments that a path may have, so that walking one is cheap whatever a client sends.
-pub const SEGMENTS_MAX: usize = 128;
+pub(crate) const SEGMENTS_MAX: usize = 128;
 
 /// What an empty segment (`//`) means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
 
 /// Whether a canonical path or a segment of one holds path parameters (RFC 3986 section 3.3): `;`, or `%3B`, which
 /// begins one to who decodes first.
-pub fn has_parameters(path: &str) -> bool {
+pub(crate) fn has_parameters(path: &str) -> bool {
     path.as_bytes().iter().enumerate().any(|(at, byte)| match byte {
         b';' => true,
         b'%' => path[at..].starts_with(PARAMETER),

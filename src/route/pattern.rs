@@ -10,7 +10,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// The most parameters that one path pattern may have.
-pub const PARAMS_MAX: usize = 8;
+pub(crate) const PARAMS_MAX: usize = 8;
 
 /// The longest literal segment of a pattern, in bytes once decoded: a segment of a request is decoded into an
 /// array of this size.
@@ -90,7 +90,7 @@ impl PathPattern {
     }
 
     /// The names of the parameters in their order: a value's position in [`Params`] is its name's here.
-    pub fn params(&self) -> &[Box<str>] {
+    pub(crate) fn params(&self) -> &[Box<str>] {
         &self.params
     }
 
@@ -138,7 +138,7 @@ impl PathPattern {
     }
 
     /// Whether every path that the other pattern covers is covered by this one too.
-    pub fn includes(&self, other: &Self) -> bool {
+    pub(crate) fn includes(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
         for ours in &self.segments {
             match (ours, theirs.next()) {
@@ -279,12 +279,12 @@ impl PatternFault {
     }
 
     /// What was found.
-    pub fn found(&self) -> &str {
+    pub(crate) fn found(&self) -> &str {
         &self.found
     }
 
     /// What would be right.
-    pub fn remedy(&self) -> &str {
+    pub(crate) fn remedy(&self) -> &str {
         &self.remedy
     }
 }
@@ -306,12 +306,12 @@ pub struct Params<'p> {
 
 impl<'p> Params<'p> {
     /// The value of the parameter at this position, as it is spelled in the canonical path: still encoded.
-    pub fn get(&self, position: usize) -> Option<&'p str> {
+    pub(crate) fn get(&self, position: usize) -> Option<&'p str> {
         self.as_slice().get(position).copied()
     }
 
     /// All values, in the order of the pattern's names.
-    pub fn as_slice(&self) -> &[&'p str] {
+    pub(crate) fn as_slice(&self) -> &[&'p str] {
         &self.values[..self.len]
     }
 
@@ -325,7 +325,7 @@ impl<'p> Params<'p> {
     }
 
     /// Takes the last value back.
-    pub fn pop(&mut self) {
+    pub(crate) fn pop(&mut self) {
         self.len = self.len.saturating_sub(1);
     }
 }

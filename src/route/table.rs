@@ -32,13 +32,13 @@ pub struct Matcher {
 
 impl Matcher {
     /// Whether every host and path that the other covers is covered by this one too; methods take no part.
-    pub fn includes(&self, other: &Self) -> bool {
+    pub(crate) fn includes(&self, other: &Self) -> bool {
         self.host.includes(&other.host) && self.path.includes(&other.path)
     }
 
     /// The order in which entries are considered: the first of them all that covers a host and a path is the most
     /// specific one. For listings; a look-up goes through no list.
-    pub fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         let methods = |matcher: &Self| matcher.methods.allow_value();
         let by_place = self.host.order(&other.host).then_with(|| self.path.order(&other.path));
         by_place.then_with(|| methods(self).cmp(&methods(other)))
@@ -66,13 +66,13 @@ pub struct RouteTable<T> {
 
 /// What an entry asks of those whom it lets pass, and before what: by numbers that are equal where these are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard {
+pub(crate) struct Guard {
     /// What stands behind it.
-    pub before: u64,
+    pub(crate) before: u64,
     /// What it asks; none where it asks nothing.
-    pub asks: Option<u64>,
+    pub(crate) asks: Option<u64>,
     /// Whether it lets pass whoever does not have that, all the same.
-    pub is_lax: bool,
+    pub(crate) is_lax: bool,
 }
 
 /// One (host, path shape), whose entries have disjoint methods.
@@ -91,9 +91,9 @@ struct Spot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The index of the first entry that claims what the second does.
-    pub first: usize,
+    pub(crate) first: usize,
     /// The index of the entry that claims the same host, path shape and a method again.
-    pub second: usize,
+    pub(crate) second: usize,
 }
 
 impl fmt::Display for Conflict {
@@ -111,8 +111,6 @@ pub struct Found<'t, 'p, T> {
     pub entry: &'t T,
     /// What it covers; names the parameters.
     pub matcher: &'t Matcher,
-    /// Its position among those that the table was built from.
-    pub index: usize,
     /// The values of the path's parameters.
     pub params: Params<'p>,
 }
@@ -171,7 +169,7 @@ impl<T> RouteTable<T> {
 
     /// Says what each entry guards.
     #[must_use]
-    pub fn guarding(mut self, guard: impl Fn(&T) -> Guard) -> Self {
+    pub(crate) fn guarding(mut self, guard: impl Fn(&T) -> Guard) -> Self {
         self.guards = self.entries.iter().map(|(_, entry)| guard(entry)).collect();
         self.guards_differ = self.guards.windows(2).any(|pair| pair[0] != pair[1]);
         for position in 0..self.spots.len() {
@@ -197,7 +195,7 @@ impl<T> RouteTable<T> {
             }
             Some(index) => {
                 let (matcher, entry) = &self.entries[index];
-                Ok(Found { entry, matcher, index, params })
+                Ok(Found { entry, matcher, params })
             }
             // Never a laxer route instead: `DELETE /orders/{id}` is not what `/{*rest}` was written for.
             None => Err(Denial::MethodNotAllowed(Arc::clone(&spot.allow))),
@@ -209,18 +207,8 @@ impl<T> RouteTable<T> {
     }
 
     /// The entries, in the order in which they were given.
-    pub fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
         self.entries.iter().map(|(matcher, entry)| (matcher, entry))
-    }
-
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

@@ -11,7 +11,7 @@ const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Whether a request asks to speak another protocol: `Upgrade` of any kind, a mark of a WebSocket handshake, or
 /// `CONNECT`, which with `:protocol` is the handshake of HTTP/2 (RFC 8441 section 4).
-pub fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT || headers.contains_key(header::UPGRADE) || is_websocket(headers)
 }
 
@@ -20,7 +20,7 @@ pub fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
 ///
 /// Another protocol in `Upgrade` is not a handshake: Java's `HttpClient` offers `h2c` with each first request over
 /// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
-pub fn is_websocket(headers: &HeaderMap) -> bool {
+pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     // The length rules out nearly all names; this runs over each field of each forwarded request.
     headers.keys().any(|name| match name.as_str().len() {
         7 => name == header::UPGRADE && offers_websocket(headers),

@@ -21,7 +21,7 @@ const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
 /// One of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The chain.
     Certificate,
     /// The key.
@@ -30,13 +30,13 @@ pub enum Part {
 
 /// Why a pair cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// The faulty file.
-    pub part: Part,
+    pub(crate) part: Part,
     /// What was found.
-    pub found: String,
+    pub(crate) found: String,
     /// What to do.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl fmt::Display for Unusable {
@@ -47,16 +47,16 @@ impl fmt::Display for Unusable {
 
 /// The validity of a certificate in seconds since 1970 (RFC 5280 section 4.1.2.5), both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
+pub(crate) struct Validity {
     /// `notBefore`.
-    pub begins: u64,
+    pub(crate) begins: u64,
     /// `notAfter`.
-    pub ends: u64,
+    pub(crate) ends: u64,
 }
 
 impl Validity {
     /// The validity of a certificate; `None` if it cannot be read.
-    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
             Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
                 reader.read_utctime()?.datetime().unix_timestamp()
@@ -89,7 +89,7 @@ impl Validity {
     }
 
     /// The reason why it is not valid at a moment; `None` if it is valid.
-    pub fn fault(self, now: u64) -> Option<Invalid> {
+    pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
             () if now < self.begins => Some(Invalid::NotYet(self.begins)),
@@ -100,7 +100,7 @@ impl Validity {
 
 /// Why a certificate is not valid now, with the time at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Invalid {
+pub(crate) enum Invalid {
     /// It has expired.
     Expired(u64),
     /// It is not valid yet.
@@ -117,7 +117,7 @@ impl fmt::Display for Invalid {
 }
 
 /// Checks whether a certificate covers a name (RFC 9525); if not, returns the names that it covers.
-pub fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
+pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let name = ServerName::try_from(name).ok()?;
     match verify_server_name(&parsed, &name) {

@@ -10,7 +10,7 @@ impl<T> RouteTable<T> {
     /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
     /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
     /// a place of its own, `/orders/new`, for GET alone. For reviews.
-    pub fn shadowed(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {
             // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
@@ -34,7 +34,7 @@ impl<T> RouteTable<T> {
 
     /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
     /// place. For reviews.
-    pub fn wider(&self, position: usize) -> Vec<&T> {
+    pub(crate) fn wider(&self, position: usize) -> Vec<&T> {
         let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
         let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
         let wider = spots.filter(|entries| !entries.contains(&position));
@@ -43,7 +43,7 @@ impl<T> RouteTable<T> {
 
     /// The entries that no request ever gets to, each with one that takes its requests: `/a/{*rest}` beside `/a/`,
     /// `/a/{x}` and `/a/{x}/{*rest}`. For reviews.
-    pub fn unreachable(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn unreachable(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         let trees = &self.trees;
         for tree in trees.exact.values().chain(trees.below.values()).chain([&trees.any]) {
