@@ -42,7 +42,7 @@ use http::Response;
 use http::request::Parts;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where a route's requests go.
 #[derive(Clone, Debug)]
@@ -77,24 +77,35 @@ pub(crate) enum Answer {
     Streamed(Response<ResponseBody>),
 }
 
-/// Sends a permitted request on.
+/// A request that may be forwarded, and the proof that it may.
+#[derive(Debug)]
+pub(crate) struct PermittedRequest<'m> {
+    /// The proof.
+    pub(crate) permit: Permit,
+    /// The head as the client sent it.
+    pub(crate) parts: Parts,
+    /// The path and host that the upstream receives.
+    pub(crate) target: Target,
+    /// The body.
+    pub(crate) body: RequestBody,
+    /// What is known of the body while it is on its way; `None` if there is no body.
+    pub(crate) meter: Option<&'m Rc<Meter>>,
+}
+
+/// Forwards a request and returns the upstream's response.
 ///
 /// # Errors
 /// [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`]; or the refusal that the
-/// client's body earned on its way.
-#[allow(clippy::too_many_arguments, reason = "each is one fact that the pipeline has at hand")]
+/// client's body caused on its way.
 pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,
-    permit: Permit,
-    parts: Parts,
-    target: Target,
-    body: RequestBody,
-    meter: Option<&Rc<Meter>>,
+    request: PermittedRequest<'_>,
     context: &ForwardContext<'_>,
-    now: Instant,
     notes: &mut Notes,
 ) -> Result<Answer, Denial> {
+    let PermittedRequest { permit, parts, target, body, meter } = request;
+    let now = context.now.steady;
     let (method, path, headers, forged) = outgoing::head(parts, target, &permit, &delivery.audience, context);
     notes.forged = forged;
     match &delivery.destination {

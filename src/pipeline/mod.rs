@@ -21,7 +21,9 @@ use crate::authority::{Compat, Endpoint};
 use crate::authorize::Permit;
 use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
-use crate::forward::{self, Answer, ConnectionHeaders, Inbound, Proof, RequestBody, Target};
+use crate::forward::{
+    self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
+};
 use crate::limit::{self, LimitKey};
 use crate::peer::{Connection, Scheme};
 use crate::policy::{Handler, Policy, Route};
@@ -168,11 +170,10 @@ async fn serve<'p>(
                 address: connection.peer.address,
             };
             let context = exchange.forward_context(policy, route, delivery, headers, &policy.proofs);
-            let (pools, now) = (worker.pools(), exchange.now.steady);
-            let (meter, notes) = (progress.meter.as_ref(), record.notes());
+            let meter = progress.meter.as_ref();
+            let request = PermittedRequest { permit, parts, target, body, meter };
             let answer =
-                forward::forward(pools, delivery, permit, parts, target, body, meter, &context, now, notes)
-                    .await?;
+                forward::forward(worker.pools(), delivery, request, &context, record.notes()).await?;
             Ok(match answer {
                 Answer::Whole(response) => response.map(Body::whole),
                 Answer::Streamed(response) => response.map(Body::streamed),
