@@ -1,9 +1,9 @@
 //! The finer reasons that some denials hold. The log shows them; the client sees the denial's code.
 
-/// What is wrong with a request that cannot be read in one way only. For the log; the client sees one code.
+/// Why a request is ambiguous or malformed. The log shows it; the client sees one code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// `%2f` or `%5c`: a separator for some readers, a letter for others.
+    /// `%2f` or `%5c`: some readers take it for a separator, others for a letter.
     EncodedSeparator,
     /// A backslash, which some readers take for a slash.
     Backslash,
@@ -13,30 +13,30 @@ pub enum Malformed {
     DotSegment,
     /// An empty segment (`//`).
     EmptySegment,
-    /// A path that is another route's, or none's, to a reader that ignores case, drops path parameters (`;x`), a last slash,
-    /// or dots and blanks at the end of a segment, or decodes twice.
+    /// A path that belongs to another route, or to none, for a reader that ignores case, drops path parameters (`;x`), a
+    /// trailing slash, or dots and blanks at the end of a segment, or decodes twice.
     OtherRoute,
-    /// `%` without two hexadecimal digits behind it.
+    /// `%` that is not followed by two hexadecimal digits.
     PercentCode,
-    /// Bytes that are not UTF-8 once decoded.
+    /// Bytes that are not UTF-8 after decoding.
     NotUtf8,
     /// A fragment in the request target.
     Fragment,
     /// A target that is neither a path nor an absolute URI (RFC 9112 section 3.2).
     Target,
-    /// A path longer, or of more segments, than can be matched.
+    /// A path that is too long, or has too many segments, to be matched.
     PathTooLong,
-    /// No host where one is needed, more than one, or one that is not a host.
+    /// The host is missing where one is required, repeated, or invalid.
     Host,
     /// `Host` and the authority of the target differ.
     HostMismatch,
-    /// Framing that two readers could take differently (RFC 9112 section 6.1).
+    /// Framing that two readers could interpret differently (RFC 9112 section 6.1).
     Framing,
-    /// Who asks for a verdict does not say on which request.
+    /// The proxy that asks for a verdict does not name the original request.
     OriginalMissing,
-    /// Who asks for a verdict names two requests, or one in a way that cannot be read.
+    /// The proxy that asks for a verdict names two requests, or names one unreadably.
     OriginalTwice,
-    /// Who asks for a verdict would forward another spelling of the path than the one judged.
+    /// The proxy that asks for a verdict would forward another spelling of the path than the one that was judged.
     OriginalSpelling,
     /// The proxy that asks for a verdict would forward a field that names another method, target or caller.
     OriginalOverride,
@@ -48,31 +48,31 @@ impl Malformed {
     /// The reason for the operator, as fixed text.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::EncodedSeparator => "the path holds an encoded slash or backslash",
-            Self::Backslash => "the path holds a backslash",
-            Self::ControlByte => "the path holds a control character",
-            Self::DotSegment => "the path holds a hidden dot segment, or climbs above its root",
-            Self::EmptySegment => "the path holds an empty segment (//)",
+            Self::EncodedSeparator => "the path contains an encoded slash or backslash",
+            Self::Backslash => "the path contains a backslash",
+            Self::ControlByte => "the path contains a control character",
+            Self::DotSegment => "the path contains a hidden dot segment, or climbs above its root",
+            Self::EmptySegment => "the path contains an empty segment (//)",
             Self::OtherRoute => {
-                "the path is another route's but for case, a last slash, parameters (;), dots or blanks, or a second encoding"
+                "the path is another route's except for case, a trailing slash, parameters (;), dots or blanks, or double encoding"
             }
-            Self::PercentCode => "the path contains a % that is not a percent code",
+            Self::PercentCode => "the path contains a % that does not begin a percent code",
             Self::NotUtf8 => "the path is not UTF-8",
-            Self::Fragment => "the request target holds a fragment (#)",
+            Self::Fragment => "the request target contains a fragment (#)",
             Self::Target => "the request target is neither a path nor an absolute URI",
             Self::PathTooLong => "the path is too long",
-            Self::Host => "the host is missing, repeated or not a host",
+            Self::Host => "the host is missing, repeated or invalid",
             Self::HostMismatch => "Host and the target's authority differ",
-            Self::Framing => "the body's framing is ambiguous or broke off",
+            Self::Framing => "the body's framing is ambiguous or incomplete",
             Self::OriginalMissing => {
                 "the proxy does not name the original method, scheme, host and target: see docs/forward-auth.md"
             }
-            Self::OriginalTwice => "the original request is named twice, or not in one way",
-            Self::OriginalSpelling => "the path holds dot segments, which the proxy would forward",
+            Self::OriginalTwice => "the original request is named twice or ambiguously",
+            Self::OriginalSpelling => "the path contains dot segments, which the proxy would forward",
             Self::OriginalOverride => {
                 "the proxy passes on a field that names another method, target or caller: see docs/forward-auth.md"
             }
-            Self::WebSocket => "a WebSocket handshake, and the gateway does not forward WebSockets",
+            Self::WebSocket => "a WebSocket handshake; the gateway does not forward WebSockets",
         }
     }
 }
@@ -80,11 +80,11 @@ impl Malformed {
 /// The part of a token that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPart {
-    /// The `Authorization` field: not one scheme, one space, one token (RFC 6750 section 2.1).
+    /// The `Authorization` field: it is not one scheme, one space and one token (RFC 6750 section 2.1).
     Field,
-    /// Not three non-empty parts.
+    /// The number of parts: not three, or one of them is empty.
     Shape,
-    /// Longer than a token may be.
+    /// The length: the token is too long.
     Length,
     /// The JOSE header.
     Header,
@@ -92,7 +92,7 @@ pub enum TokenPart {
     Claims,
     /// The signature: not base64url, or not of the algorithm's length.
     Signature,
-    /// A `crit` member: nothing that it could name is understood here (RFC 7515 section 4.1.11).
+    /// A `crit` member: the gateway supports no extension that it could name (RFC 7515 section 4.1.11).
     Critical,
 }
 
@@ -101,24 +101,24 @@ impl TokenPart {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Field => "Authorization is not one scheme, one space, one token",
-            Self::Shape => "the token is not three parts",
+            Self::Shape => "the token does not have three parts",
             Self::Length => "the token is too long",
             Self::Header => "the token's header cannot be read",
             Self::Claims => "the token's claims cannot be read",
-            Self::Signature => "the token's signature is not of its algorithm's form",
+            Self::Signature => "the token's signature does not have its algorithm's form",
             Self::Critical => "the token's header has critical members (crit)",
         }
     }
 }
 
-/// A claim that every token must carry, well typed.
+/// A required claim that is missing or has the wrong type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequiredClaim {
     /// `iss`.
     Issuer,
     /// `sub`.
     Subject,
-    /// A `sub` that is there and no string.
+    /// A `sub` that is present but not a string.
     SubjectText,
     /// `aud`.
     Audience,
@@ -142,18 +142,18 @@ impl RequiredClaim {
     }
 }
 
-/// What is wrong with the body of a request to an endpoint of the authority.
+/// Why the body of a request to an endpoint of the authority cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
-    /// Not JSON, or JSON but no object, or one with a member twice.
+    /// The body is not JSON, not an object, or an object with a repeated member.
     Json,
-    /// Not `application/x-www-form-urlencoded`, or with a field twice.
+    /// The body is not `application/x-www-form-urlencoded`, or has a repeated field.
     Form,
-    /// A field that is needed is not there, or empty.
+    /// A required field is missing or empty.
     Missing,
-    /// A field is no string.
+    /// A field is not a string.
     WrongType,
-    /// A field is longer than it may be, or holds what it may not.
+    /// A field is too long or contains characters that are not allowed.
     Value,
 }
 
@@ -161,11 +161,11 @@ impl BodyFault {
     /// The sentence for the client.
     pub const fn detail(self) -> &'static str {
         match self {
-            Self::Json => "The body is not one JSON object, each member once.",
-            Self::Form => "The body is not a form, each field once.",
-            Self::Missing => "A field that is needed is missing or empty.",
+            Self::Json => "The body is not a JSON object with unique members.",
+            Self::Form => "The body is not a form with unique fields.",
+            Self::Missing => "A required field is missing or empty.",
             Self::WrongType => "A field is not a string.",
-            Self::Value => "A field is too long or holds what it may not.",
+            Self::Value => "A field is too long or contains characters that are not allowed.",
         }
     }
 }

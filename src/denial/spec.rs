@@ -15,8 +15,7 @@ pub struct Spec {
     pub challenge: Challenge<'static>,
     /// The status of a gRPC answer.
     pub grpc: Grpc,
-    /// Whether the policy and the head of the request alone lead to it, so that a question about a policy can be answered
-    /// with it.
+    /// Whether it follows from the policy and the head of the request alone, so that `explain` can return it.
     pub from_policy: bool,
     /// One sentence for the client: fixed text that does not help an attacker.
     pub detail: &'static str,
@@ -24,12 +23,12 @@ pub struct Spec {
     pub flask: Option<(StatusCode, &'static str)>,
 }
 
-/// Whose fault a refusal was: it decides the level of the log line.
+/// Whose fault a refusal is. It decides the level of the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The request's.
     Client,
-    /// The gateway's: a bound of ours.
+    /// The gateway's: one of its own bounds.
     Gateway,
     /// The upstream's.
     Upstream,
@@ -76,14 +75,14 @@ pub enum Challenge<'d> {
     None,
     /// `Bearer` without an error: no token was sent (section 3.1, last paragraph).
     Bearer,
-    /// `Basic`: a service is to prove itself with its id and secret (RFC 6749 section 5.2).
+    /// `Basic`: a service must authenticate with its id and secret (RFC 6749 section 5.2).
     Basic,
     /// `error="invalid_request"`.
     InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
-    /// `error="insufficient_user_authentication"` (RFC 9470), with the bound of the route if it has one.
+    /// `error="insufficient_user_authentication"` (RFC 9470), with the route's bound in seconds, if it has one.
     StaleLogin(u32),
-    /// `error="insufficient_scope"`, with the scopes that would do when it is scopes that are missing.
+    /// `error="insufficient_scope"`, with the required scopes if scopes are missing.
     InsufficientScope(Option<&'d str>),
 }

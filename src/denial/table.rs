@@ -55,14 +55,14 @@ denials! {
     BadRequest(Malformed) = Denial::BadRequest(Malformed::Target) => {
         code: "bad_request", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: true,
-        detail: "The request cannot be read in one way only.",
+        detail: "The request is ambiguous or malformed.",
         flask: None,
     }
     /// The header fields exceed `[server.bounds]` in number or in bytes.
     HeadersTooLarge => {
         code: "headers_too_large", status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: true,
-        detail: "The header fields are too many or too large.",
+        detail: "The request has too many header fields, or they are too large.",
         flask: None,
     }
     /// The body is larger than `[server.bounds] body_size`.
@@ -101,7 +101,7 @@ denials! {
     MissingToken => {
         code: "missing_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "An access token is needed.",
+        detail: "An access token is required.",
         // The full message depends on the places that the route searches (respond/compat.rs).
         flask: Some((StatusCode::UNAUTHORIZED, "Missing Authorization Header")),
     }
@@ -131,21 +131,21 @@ denials! {
     UnknownIssuer => {
         code: "unknown_issuer", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token's issuer is not known.",
+        detail: "The access token's issuer is unknown.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Invalid issuer")),
     }
     /// The issuer has no key for this `kid` and algorithm.
     UnknownKey => {
         code: "unknown_key", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token's key is not known.",
+        detail: "The access token's key is unknown.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
     }
     /// The signature does not verify.
     BadSignature => {
         code: "bad_signature", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token's signature is not valid.",
+        detail: "The access token's signature is invalid.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
     }
     /// `exp` has passed.
@@ -167,14 +167,14 @@ denials! {
     WrongAudience => {
         code: "wrong_audience", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token is not meant for this service.",
+        detail: "The access token is not intended for this service.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Audience doesn't match")),
     }
     /// `typ` is not among the types that this issuer's access tokens may have.
     WrongType => {
         code: "wrong_type", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token is not of an accepted type.",
+        detail: "The access token's type is not accepted.",
         // Or "Only refresh tokens are allowed", where one is expected (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Only non-refresh tokens are allowed")),
     }
@@ -182,7 +182,7 @@ denials! {
     MissingClaim(RequiredClaim) = Denial::MissingClaim(RequiredClaim::Subject) => {
         code: "missing_claim", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "The access token lacks a claim that is needed.",
+        detail: "The access token lacks a required claim.",
         // One message for each claim (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Missing claim: sub")),
     }
@@ -190,7 +190,7 @@ denials! {
     RevokedToken => {
         code: "revoked_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
-        detail: "The access token was revoked.",
+        detail: "The access token has been revoked.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
     /// The route requires a token from a recent login with a password.
@@ -200,14 +200,14 @@ denials! {
     } = Denial::FreshTokenRequired { max_age: 600 } => {
         code: "fresh_token_required", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::StaleLogin(0), grpc: Grpc::Unauthenticated, from_policy: true,
-        detail: "A recent login with a password is needed.",
+        detail: "A recent login with a password is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Fresh token required")),
     }
     /// A request with a cookie may change something and carries no CSRF token.
     CsrfMissing => {
         code: "csrf_missing", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
-        detail: "A CSRF token is needed.",
+        detail: "A CSRF token is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Missing CSRF token")),
     }
     /// The CSRF token does not belong to the session, or another site sent the request.
@@ -221,7 +221,7 @@ denials! {
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
-        detail: "Whether the access token was revoked cannot be told now.",
+        detail: "The gateway cannot check now whether the access token was revoked.",
         flask: None,
     }
 
@@ -263,7 +263,7 @@ denials! {
     Overloaded => {
         code: "overloaded", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
-        detail: "The gateway is at its limit.",
+        detail: "The gateway is overloaded.",
         flask: None,
     }
 
@@ -294,7 +294,7 @@ denials! {
     InsecureTransport => {
         code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
-        detail: "Credentials are taken and given over encrypted connections only.",
+        detail: "Credentials are accepted and issued over encrypted connections only.",
         flask: None,
     }
     /// The user name or the password is wrong.
@@ -327,56 +327,56 @@ denials! {
     UnknownToken => {
         code: "unknown_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
-        detail: "The refresh token is not known.",
+        detail: "The refresh token is unknown.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
     }
     /// The refresh token was spent before: its whole family is revoked.
     RefreshReused => {
         code: "refresh_reused", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
-        detail: "The refresh token was used before; its session has been ended.",
+        detail: "The refresh token was already used; its session has been ended.",
         flask: Some((StatusCode::UNAUTHORIZED, "Token has been revoked")),
     }
     /// The service did not authenticate as one of the authority's clients.
     InvalidClient => {
         code: "invalid_client", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Basic, grpc: Grpc::Unauthenticated, from_policy: false,
-        detail: "The client is not known, or its secret is wrong.",
+        detail: "The client is unknown, or its secret is wrong.",
         flask: None,
     }
     /// The service requests a scope that it was not granted.
     InvalidScope => {
         code: "invalid_scope", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
-        detail: "A scope is not among the client's.",
+        detail: "The client was not granted a requested scope.",
         flask: None,
     }
     /// The service requests a token with an unknown grant type.
     UnsupportedGrantType => {
         code: "unsupported_grant_type", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
-        detail: "The only grant is client_credentials.",
+        detail: "The only supported grant type is client_credentials.",
         flask: None,
     }
     /// The service requests something that it may not have.
     UnauthorizedClient => {
         code: "unauthorized_client", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
-        detail: "The client may not ask for this.",
+        detail: "The client may not request this.",
         flask: None,
     }
     /// The store of accounts and sessions cannot be reached.
     StoreUnavailable => {
         code: "store_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
-        detail: "Accounts and sessions cannot be reached.",
+        detail: "The store of accounts and sessions cannot be reached.",
         flask: None,
     }
     /// The caller owns nothing with this name.
     NotFound => {
         code: "not_found", status: StatusCode::NOT_FOUND, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::NotFound, from_policy: false,
-        detail: "There is nothing of this name.",
+        detail: "There is nothing with this name.",
         flask: None,
     }
 
@@ -399,7 +399,7 @@ denials! {
     UpstreamFailed => {
         code: "upstream_failed", status: StatusCode::BAD_GATEWAY, fault: Fault::Upstream,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
-        detail: "The service's answer could not be used.",
+        detail: "The service's response was invalid.",
         flask: None,
     }
 }

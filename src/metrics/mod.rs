@@ -34,11 +34,11 @@ pub fn render(
     workers::render(out, workers);
     upstreams::render(out, upstreams);
     process::render(out);
-    out.family("portcullis_rate_limited_total", "Requests that a limit refused.", Kind::Counter);
+    out.family("portcullis_rate_limited_total", "Requests refused by a rate limit.", Kind::Counter);
     for limit in limits {
         out.sample(&[("limit", limit.name())], limit.refused());
     }
-    let help = "Active keys that lost their place in a limit's table.";
+    let help = "Active keys evicted from a rate limit's full table.";
     out.family("portcullis_rate_limit_displaced_total", help, Kind::Counter);
     for limit in limits {
         out.sample(&[("limit", limit.name())], limit.displaced());

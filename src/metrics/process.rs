@@ -18,24 +18,24 @@ pub fn started() {
 /// Writes the family `process_*`. Values that the system does not provide are omitted.
 pub(super) fn render(out: &mut Exposition) {
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    let help = "CPU time that the process has used, user and system.";
+    let help = "CPU time used by the process, user and system, in seconds.";
     out.family("process_cpu_seconds_total", help, Kind::Counter);
     let micros = used.tv_sec.saturating_mul(1_000_000).saturating_add(used.tv_nsec / 1_000);
     out.sample_seconds(&[], u64::try_from(micros).unwrap_or(0));
     if let Some(bytes) = resident_memory() {
-        out.family("process_resident_memory_bytes", "Resident memory of the process.", Kind::Gauge);
+        out.family("process_resident_memory_bytes", "Resident memory of the process in bytes.", Kind::Gauge);
         out.sample(&[], bytes);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        out.family("process_open_fds", "Open files of the process.", Kind::Gauge);
+        out.family("process_open_fds", "Open file descriptors of the process.", Kind::Gauge);
         // The folder itself is open while it is read.
         out.sample(&[], u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
-        out.family("process_max_fds", "Maximum number of open files of the process.", Kind::Gauge);
+        out.family("process_max_fds", "Maximum number of open file descriptors of the process.", Kind::Gauge);
         out.sample(&[], most);
     }
-    out.family("process_start_time_seconds", "When the process started, in seconds since 1970.", Kind::Gauge);
+    out.family("process_start_time_seconds", "Start time of the process in seconds since 1970.", Kind::Gauge);
     out.sample(&[], *STARTED);
 }
 

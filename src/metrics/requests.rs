@@ -5,7 +5,7 @@ use super::{Exposition, Kind, Reasons, RouteCounters, WorkerCounters};
 use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers: &[Arc<WorkerCounters>]) {
-    out.family("portcullis_requests_total", "Requests by route and how they ended.", Kind::Counter);
+    out.family("portcullis_requests_total", "Requests by route, outcome, status class and reason.", Kind::Counter);
     for route in routes {
         for class in 0..CLASSES {
             let labels = request_labels(route.name(), "forwarded", class_name(class), "");
@@ -20,7 +20,7 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
     // No route has an empty name.
     refusals(out, "", workers.iter().map(|worker| &worker.unrouted));
 
-    let help = "Requests that passed because their route is in shadow mode, by reason of the refusal.";
+    let help = "Requests that a route in shadow mode let pass, by reason of the refusal.";
     out.family("portcullis_shadow_refusals_total", help, Kind::Counter);
     for route in routes {
         for (code, _, count) in Reasons::sums(route.used().filter_map(|shard| shard.shadowed.get())) {
@@ -28,7 +28,7 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
         }
     }
 
-    let help = "Time from a request's first reading to its answer's last byte.";
+    let help = "Time from reading a request's head to the last byte of its response.";
     out.family("portcullis_request_duration_seconds", help, Kind::Histogram);
     // An all-zero histogram adds nothing to a route's five zero request counts.
     for route in routes.iter().filter(|route| route.used().next().is_some()) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// Writes the counts of all upstreams. Failure counters start at zero: a rate sees the first failure only if there was
 /// a sample before it.
 pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
-    let help = "Whether a server answers: 0 from its first failure until it has answered again.";
+    let help = "Whether a server responds: 0 from its first failure until it responds again.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);
     for upstream in upstreams {
         for server in &upstream.servers {
@@ -37,13 +37,13 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
         ),
         (
             "portcullis_upstream_retries_total",
-            "Requests retried because a server failed before its answer.",
+            "Requests retried because a server failed before its response.",
             Kind::Counter,
             |shard| shard.retries.get(),
         ),
         (
             "portcullis_upstream_cookies_removed_total",
-            "Set-Cookie fields with the gateway's cookie names, removed from upstreams' answers.",
+            "Set-Cookie fields with the gateway's cookie names, removed from upstream responses.",
             Kind::Counter,
             |shard| shard.cookies_removed.get(),
         ),
@@ -61,14 +61,14 @@ pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
             out.sample(&[("upstream", &*upstream.name), ("reason", reason)], count);
         }
     }
-    let help = "Truncated answers of upstreams: they failed after the head, and so did the client's answer.";
+    let help = "Truncated upstream responses: they failed after the head, and so did the client's response.";
     out.family("portcullis_upstream_broken_answers_total", help, Kind::Counter);
     for upstream in upstreams {
         for (reason, count) in upstream.counters.broken() {
             out.sample(&[("upstream", &*upstream.name), ("reason", reason)], count);
         }
     }
-    let help = "Time from the head of a request to the head of its upstream's answer.";
+    let help = "Time from the head of a request to the head of its upstream response.";
     out.family("portcullis_upstream_duration_seconds", help, Kind::Histogram);
     for upstream in upstreams.iter().filter(|upstream| upstream.counters.used().next().is_some()) {
         let shards = upstream.counters.used().map(|shard| &shard.durations);

@@ -8,45 +8,45 @@ use std::sync::Arc;
 pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
     let families: [(&'static str, &'static str, Kind, Pick); 10] = [
-        ("portcullis_connections_open", "Connections of clients, now.", Kind::Gauge, |w| &w.connections_open),
-        ("portcullis_connections_total", "Connections accepted.", Kind::Counter, |w| &w.connections_accepted),
+        ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
+        ("portcullis_connections_total", "Client connections accepted.", Kind::Counter, |w| &w.connections_accepted),
         (
             "portcullis_connections_refused_total",
-            "Connections closed at once because the bound was reached.",
+            "Client connections closed at once because the limit was reached.",
             Kind::Counter,
             |w| &w.connections_refused,
         ),
         (
             "portcullis_token_cache_hits_total",
-            "Tokens whose verification was remembered.",
+            "Token verifications served from the cache.",
             Kind::Counter,
             |w| &w.token_cache_hits,
         ),
-        ("portcullis_token_cache_misses_total", "Tokens that had to be verified.", Kind::Counter, |w| {
+        ("portcullis_token_cache_misses_total", "Token verifications that were not in the cache.", Kind::Counter, |w| {
             &w.token_cache_misses
         }),
         (
             "portcullis_token_cache_bytes",
-            "Bytes of memory that remembered verifications take, about.",
+            "Approximate memory of the cached token verifications, in bytes.",
             Kind::Gauge,
             |w| &w.token_cache_bytes,
         ),
         (
             "portcullis_identity_headers_dropped_total",
-            "Identity header fields that clients sent and the gateway removed.",
+            "Identity header fields removed from client requests.",
             Kind::Counter,
             |w| &w.identity_dropped,
         ),
-        ("portcullis_redirects_total", "Requests sent from cleartext to TLS.", Kind::Counter, |w| {
+        ("portcullis_redirects_total", "Requests redirected from cleartext to TLS.", Kind::Counter, |w| {
             &w.redirected
         }),
         (
             "portcullis_clients_left_total",
-            "Requests whose client left before an answer.",
+            "Requests whose client disconnected before a response.",
             Kind::Counter,
             |w| &w.clients_left,
         ),
-        ("portcullis_requests_in_progress", "Requests whose answer is not complete yet.", Kind::Gauge, |w| {
+        ("portcullis_requests_in_progress", "Requests whose response is not yet complete.", Kind::Gauge, |w| {
             &w.requests_in_progress
         }),
     ];
@@ -61,15 +61,15 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
         ("reader", |w| &w.reader_timeouts),
         ("drain", |w| &w.drain_timeouts),
     ];
-    let help = "Connections closed because something did not come in time.";
+    let help = "Client connections closed because of a timeout, by what was awaited.";
     out.family("portcullis_connection_timeouts_total", help, Kind::Counter);
     for (waited_for, pick) in timeouts {
         out.sample(&[("waited_for", waited_for)], sum(pick));
     }
-    let help = "HTTP/2 streams reset because a deadline passed.";
+    let help = "HTTP/2 streams reset because of a timeout, by what was awaited.";
     out.family("portcullis_stream_timeouts_total", help, Kind::Counter);
     out.sample(&[("waited_for", "reader")], sum(|worker| &worker.stream_reader_timeouts));
-    out.family("portcullis_tls_failures_total", "TLS handshakes that failed, by reason.", Kind::Counter);
+    out.family("portcullis_tls_failures_total", "Failed TLS handshakes by reason.", Kind::Counter);
     for failure in TlsFailure::ALL {
         let count =
             workers.iter().map(|worker| worker.tls_failures.of(failure).get()).fold(0, u64::wrapping_add);
