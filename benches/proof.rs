@@ -17,26 +17,16 @@ use std::sync::Arc;
 fn principal() -> Principal {
     let header = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
     Principal {
-        issuer: Arc::from("https://id.example.com"),
         subject: "user-1".into(),
-        token_id: None,
         roles: Box::new(["user".into(), "admin".into()]),
         scopes: Box::new(["orders:read".into()]),
-        claims: Box::new([]),
-        shapes: Default::default(),
-        not_before: 0,
-        expires: u64::MAX,
-        authenticated: None,
-        leeway: 0,
-        fresh: false,
-        local: None,
-        proofs: Default::default(),
         headers: Box::new([
             header("x-auth-subject", "user-1"),
             header("x-auth-roles", "user,admin"),
             header("x-auth-scopes", "orders:read"),
             header("x-auth-issuer", "https://id.example.com"),
         ]),
+        ..Principal::for_tests()
     }
 }
 

@@ -142,23 +142,7 @@ fn an_assertion_that_is_given_again_allocates_nothing() {
     };
     let proofs = Proofs { assertion: Some(assertor), signature: None };
     let audience = Audience { name: Arc::from("orders"), key: None };
-    let caller = Principal {
-        issuer: Arc::from("https://id.example.com"),
-        subject: "ada".into(),
-        token_id: None,
-        roles: Box::new(["clerk".into()]),
-        scopes: Box::new([]),
-        claims: Box::new([]),
-        shapes: Default::default(),
-        not_before: 0,
-        expires: u64::MAX,
-        authenticated: None,
-        leeway: 0,
-        fresh: false,
-        local: None,
-        proofs: Default::default(),
-        headers: Box::new([]),
-    };
+    let caller = Principal { roles: Box::new(["clerk".into()]), ..Principal::for_tests() };
     let (method, target, now) = (Method::GET, PathAndQuery::from_static("/orders/7"), Now::read());
     let proof = Proof { proofs: &proofs, audience: &audience, method: &method, target: &target, now };
     let write = || {

@@ -212,19 +212,9 @@ mod tests {
         Rc::new(Principal {
             issuer: Arc::from("i"),
             subject: "s".into(),
-            token_id: None,
-            roles: Box::new([]),
-            scopes: Box::new([]),
-            claims: Box::new([]),
-            shapes: Default::default(),
             not_before,
             expires,
-            authenticated: None,
-            leeway: 0,
-            fresh: false,
-            local: None,
-            proofs: Default::default(),
-            headers: Box::new([]),
+            ..Principal::for_tests()
         })
     }
 

@@ -135,6 +135,29 @@ impl Local {
 }
 
 impl Principal {
+    /// A principal for tests and benchmarks, which replace what they need: `ada` of `https://id.example.com`, without
+    /// roles, scopes and claims, valid at any time.
+    #[doc(hidden)]
+    pub fn for_tests() -> Self {
+        Self {
+            issuer: Arc::from("https://id.example.com"),
+            subject: "ada".into(),
+            token_id: None,
+            roles: Box::default(),
+            scopes: Box::default(),
+            shapes: Shapes::default(),
+            claims: Box::default(),
+            not_before: 0,
+            expires: u64::MAX,
+            authenticated: None,
+            leeway: 0,
+            fresh: false,
+            local: None,
+            proofs: RefCell::default(),
+            headers: Box::default(),
+        }
+    }
+
     /// The value of a claim that the policy uses; `None` when the token lacks it.
     pub fn claim(&self, id: ClaimId) -> Option<&ClaimValue> {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)

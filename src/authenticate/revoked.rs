@@ -205,18 +205,8 @@ mod tests {
             issuer: Arc::from("i"),
             subject: subject.into(),
             token_id: Some(token.into()),
-            roles: Box::new([]),
-            scopes: Box::new([]),
-            claims: Box::new([]),
-            shapes: Default::default(),
-            not_before: 0,
-            expires: u64::MAX,
-            authenticated: None,
-            leeway: 0,
-            fresh: false,
             local: Some(Box::new(Local::new(Some(session.into()), generation, None))),
-            proofs: Default::default(),
-            headers: Box::new([]),
+            ..Principal::for_tests()
         }
     }
 

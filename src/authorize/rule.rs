@@ -232,19 +232,10 @@ mod tests {
         Principal {
             issuer: Arc::from("i"),
             subject: "s".into(),
-            token_id: None,
             roles: names(&["clerk"]),
             scopes: names(&["a"]),
-            claims: Box::new([]),
             shapes: Shapes { roles, scopes: Shape::List },
-            not_before: 0,
-            expires: u64::MAX,
-            authenticated: None,
-            leeway: 0,
-            fresh: false,
-            local: None,
-            proofs: Default::default(),
-            headers: Box::new([]),
+            ..Principal::for_tests()
         }
     }
 

@@ -13,19 +13,10 @@ fn principal(roles: &[&str], scopes: &[&str], tenant: Option<&str>) -> Rc<Princi
     Rc::new(Principal {
         issuer: Arc::from("i"),
         subject: "s".into(),
-        token_id: None,
         roles: boxed(roles),
         scopes: boxed(scopes),
         claims: Box::new([tenant.map(|tenant| ClaimValue::Text(tenant.into()))]),
-        shapes: Default::default(),
-        not_before: 0,
-        expires: u64::MAX,
-        authenticated: None,
-        leeway: 0,
-        fresh: false,
-        local: None,
-        proofs: Default::default(),
-        headers: Box::new([]),
+        ..Principal::for_tests()
     })
 }
 

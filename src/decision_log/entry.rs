@@ -198,15 +198,9 @@ mod tests {
                 Some(ClaimValue::from(&serde_json::json!([1, true, { "a": 1 }]))),
                 Some(ClaimValue::from(&serde_json::json!("ada@example.com"))),
             ]),
-            shapes: Default::default(),
-            not_before: 0,
-            expires: u64::MAX,
             authenticated: Some(90),
-            leeway: 0,
             fresh: true,
-            local: None,
-            proofs: Default::default(),
-            headers: Box::new([]),
+            ..Principal::for_tests()
         }
     }
 

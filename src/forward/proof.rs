@@ -191,23 +191,14 @@ mod tests {
     fn principal(expires: u64) -> Principal {
         Principal {
             issuer: Arc::from("https://idp"),
-            subject: "ada".into(),
-            token_id: None,
             roles: Box::new(["clerk".into(), "a,b".into()]),
-            scopes: Box::new([]),
             claims: Box::new([Some(ClaimValue::Text("acme".into())), None]),
-            shapes: Default::default(),
-            not_before: 0,
             expires,
-            authenticated: None,
-            leeway: 0,
-            fresh: false,
-            local: None,
-            proofs: Default::default(),
             headers: Box::new([
                 (HeaderName::from_static("x-auth-subject"), HeaderValue::from_static("ada")),
                 (HeaderName::from_static("x-auth-roles"), HeaderValue::from_static("clerk,a%2Cb")),
             ]),
+            ..Principal::for_tests()
         }
     }
 

@@ -1,24 +1,12 @@
 use super::*;
 use proptest::prelude::*;
-use std::sync::Arc;
 
 fn principal(subject: &str, roles: &[&str]) -> Principal {
     Principal {
-        issuer: Arc::from("https://id.example.com"),
         subject: subject.into(),
-        token_id: None,
         roles: roles.iter().map(|role| (*role).into()).collect(),
-        scopes: Box::new([]),
         claims: Box::new([Some(ClaimValue::Number(7.into())), None]),
-        shapes: Default::default(),
-        not_before: 0,
-        expires: u64::MAX,
-        authenticated: None,
-        leeway: 0,
-        fresh: false,
-        local: None,
-        proofs: Default::default(),
-        headers: Box::new([]),
+        ..Principal::for_tests()
     }
 }
 

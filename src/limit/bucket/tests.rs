@@ -16,19 +16,8 @@ fn principal(issuer: &str, subject: &str, claim: Option<ClaimValue>) -> Principa
     Principal {
         issuer: issuer.into(),
         subject: subject.into(),
-        token_id: None,
-        roles: Box::default(),
-        scopes: Box::default(),
         claims: Box::new([claim]),
-        shapes: Default::default(),
-        not_before: 0,
-        expires: u64::MAX,
-        authenticated: None,
-        leeway: 0,
-        fresh: false,
-        local: None,
-        proofs: Default::default(),
-        headers: Box::default(),
+        ..Principal::for_tests()
     }
 }
 
