@@ -5,7 +5,11 @@ use super::{Exposition, Kind, Reasons, RouteCounters, WorkerCounters};
 use std::sync::Arc;
 
 pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], workers: &[Arc<WorkerCounters>]) {
-    out.family("portcullis_requests_total", "Requests by route, outcome, status class and reason.", Kind::Counter);
+    out.family(
+        "portcullis_requests_total",
+        "Requests by route, outcome, status class and reason.",
+        Kind::Counter,
+    );
     for route in routes {
         for class in 0..CLASSES {
             let labels = request_labels(route.name(), "forwarded", class_name(class), "");

@@ -9,7 +9,9 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
     type Pick = fn(&WorkerCounters) -> &Counter;
     let families: [(&'static str, &'static str, Kind, Pick); 10] = [
         ("portcullis_connections_open", "Open client connections.", Kind::Gauge, |w| &w.connections_open),
-        ("portcullis_connections_total", "Client connections accepted.", Kind::Counter, |w| &w.connections_accepted),
+        ("portcullis_connections_total", "Client connections accepted.", Kind::Counter, |w| {
+            &w.connections_accepted
+        }),
         (
             "portcullis_connections_refused_total",
             "Client connections closed at once because the limit was reached.",
@@ -22,9 +24,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.token_cache_hits,
         ),
-        ("portcullis_token_cache_misses_total", "Token verifications that were not in the cache.", Kind::Counter, |w| {
-            &w.token_cache_misses
-        }),
+        (
+            "portcullis_token_cache_misses_total",
+            "Token verifications that were not in the cache.",
+            Kind::Counter,
+            |w| &w.token_cache_misses,
+        ),
         (
             "portcullis_token_cache_bytes",
             "Approximate memory of the cached token verifications, in bytes.",
@@ -46,9 +51,12 @@ pub(super) fn render(out: &mut Exposition, workers: &[Arc<WorkerCounters>]) {
             Kind::Counter,
             |w| &w.clients_left,
         ),
-        ("portcullis_requests_in_progress", "Requests whose response is not yet complete.", Kind::Gauge, |w| {
-            &w.requests_in_progress
-        }),
+        (
+            "portcullis_requests_in_progress",
+            "Requests whose response is not yet complete.",
+            Kind::Gauge,
+            |w| &w.requests_in_progress,
+        ),
     ];
     let sum = |pick: Pick| workers.iter().map(|worker| pick(worker).get()).fold(0, u64::wrapping_add);
     for (name, help, kind, pick) in families {
