@@ -12,16 +12,16 @@ use crate::authenticate::{
 };
 use crate::authorize::{Permit, Refusal};
 use crate::clock::Now;
-use crate::decision::decide;
-use crate::denial::{Denial, Malformed};
+use crate::denial::Denial;
 use crate::forward::outgoing::{self, X_REQUEST_ID};
 use crate::forward::{ConnectionHeaders, Proofs, Target};
 use crate::limit::{By, Limit};
 use crate::peer::forwarded;
 use crate::peer::{Caller, Peer, Relayed};
 use crate::pipeline::exchange::Exchange;
+use crate::pipeline::stages;
 use crate::policy::{Credential, Handler, Policy, Question, Route};
-use crate::route::{Found, Head, upgrade};
+use crate::route::{Found, Head};
 use aws_lc_rs::rand;
 use http::request::Parts;
 use http::{HeaderValue, Uri, header};
@@ -198,7 +198,7 @@ impl<'p> Examiner<'p> {
         told
     }
 
-    /// The stages, as the pipeline has them in order; limits are not charged.
+    /// Takes a request through the stages of the pipeline. Limits are not charged.
     fn follow<'h>(
         &self,
         head: &'h Head<'_>,
@@ -208,55 +208,39 @@ impl<'p> Examiner<'p> {
         cache: &RefCell<TokenCache>,
     ) -> Evaluation<'p, 'h> {
         if self.policy.front.redirects(question.scheme) && self.policy.front.redirects(sender.caller.scheme) {
-            if self.policy.carries_credential(head) {
-                let found = self.policy.table.find(head).ok();
-                return Evaluation { found, ..Evaluation::ended(Denial::InsecureTransport) };
+            if let Err(denial) = stages::redirect(self.policy, head) {
+                let found = stages::find(self.policy, head).ok().map(|routed| routed.found);
+                return Evaluation { found, ..Evaluation::ended(denial) };
             }
             return Evaluation { outcome: Outcome::Redirected, ..Evaluation::ended(Denial::NoRoute) };
         }
-        let found = match self.policy.table.find(head) {
-            Ok(found) => found,
+        let routed = match stages::find(self.policy, head) {
+            Ok(routed) => routed,
             Err(denial) => return Evaluation::ended(denial),
         };
-        let route = &self.policy.routes[*found.entry];
+        let route = routed.route;
         let shown = Credentials {
             head,
             scheme: sender.caller.scheme,
             relayed: sender.relayed.as_deref(),
             csrf_field: None,
         };
-        let decided = decide(
-            &route.admission,
-            &route.rule,
-            trust,
-            &shown,
-            &found.params,
-            question.now,
-            &mut cache.borrow_mut(),
-        );
-        // The pipeline refuses this too: after the decision, in shadow mode or not.
-        let is_forwarded =
-            matches!(route.handler, Handler::Forward(_)) && (decided.is_ok() || route.shadow.is_some());
-        if is_forwarded && upgrade::is_websocket(head.headers) {
+        let decided = routed.decide(trust, &shown, question.now, &mut cache.borrow_mut());
+        // In the pipeline this check comes after the decision, in shadow mode or not.
+        if (decided.is_ok() || route.shadow.is_some())
+            && let Err(denial) = routed.check_protocol(head.headers)
+        {
             let caller = match decided {
                 Ok(permit) => permit.principal().cloned().zip(permit.place()),
                 Err(Refusal { caller, .. }) => caller,
             };
-            let outcome = Outcome::Refused(Denial::BadRequest(Malformed::WebSocket));
-            return Evaluation {
-                found: Some(found),
-                caller,
-                permit: None,
-                outcome,
-                detail: None,
-                shadow: false,
-            };
+            return Evaluation { found: Some(routed.found), caller, ..Evaluation::ended(denial) };
         }
         match decided {
             Ok(permit) => {
                 let caller = permit.principal().cloned().zip(permit.place());
                 Evaluation {
-                    found: Some(found),
+                    found: Some(routed.found),
                     caller,
                     permit: Some(permit),
                     outcome: Outcome::Passed,
@@ -266,7 +250,7 @@ impl<'p> Examiner<'p> {
             }
             Err(refusal) => {
                 let mut evaluation =
-                    Evaluation { found: Some(found), ..Evaluation::ended(refusal.denial.clone()) };
+                    Evaluation { found: Some(routed.found), ..Evaluation::ended(refusal.denial.clone()) };
                 let mut note = |refusal: Refusal| {
                     evaluation.caller = refusal.caller;
                     evaluation.detail = refusal.detail;

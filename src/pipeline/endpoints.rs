@@ -30,7 +30,7 @@ pub(super) async fn answer(
     admitted: Admitted<'_, '_>,
     record: &mut Record,
 ) -> Result<Response<Bytes>, Rejection> {
-    let Admitted { found, permit, body, .. } = admitted;
+    let Admitted { routed, permit, body } = admitted;
     let terms = policy.terms.as_ref().ok_or(Denial::StoreUnavailable)?;
     if matches!(endpoint, Endpoint::Jwks | Endpoint::Metadata) {
         return Ok(document(terms, endpoint, head.headers)?);
@@ -54,7 +54,7 @@ pub(super) async fn answer(
         request_id: exchange.id_header.to_str().unwrap_or_default().to_owned(),
         headers: head.headers.clone(),
         query: head.query.map(str::to_owned),
-        id: found.params.get(0).map(str::to_owned),
+        id: routed.found.params.get(0).map(str::to_owned),
         fields,
         own_site: same_site(&shown, &terms.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),

@@ -12,6 +12,7 @@ mod preflight;
 mod progress;
 mod record;
 mod rejection;
+pub(crate) mod stages;
 pub(crate) mod unreadable;
 
 pub(crate) use body::Body;
@@ -19,7 +20,6 @@ pub(crate) use body::Body;
 use crate::authenticate::Credentials;
 use crate::authority::{Compat, Endpoint};
 use crate::authorize::Permit;
-use crate::decision::decide;
 use crate::denial::{Denial, Malformed};
 use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
@@ -30,7 +30,7 @@ use crate::policy::{Handler, Policy, Route};
 use crate::respond::compat::CompatRequest;
 use crate::respond::cors;
 use crate::route::host::Authority;
-use crate::route::{Found, Head, Slashes, upgrade};
+use crate::route::{Head, Slashes};
 use crate::worker::Worker;
 use bytes::Bytes;
 use exchange::{Exchange, OriginalRequest, VerdictStyle};
@@ -41,6 +41,7 @@ use hyper::body::Incoming;
 use progress::{Admitted, Progress};
 use record::Record;
 use rejection::Rejection;
+use stages::Routed;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -154,13 +155,11 @@ async fn serve<'p>(
     }
     let admitted = judge(worker, policy, exchange, &head, body, record, progress).await?;
 
-    match &admitted.route.handler {
+    admitted.routed.check_protocol(&parts.headers)?;
+
+    match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
-            let Admitted { route, permit, body, .. } = admitted;
-            // Passed on without its `Upgrade` it would be a plain GET, whose answer no WebSocket client understands.
-            if upgrade::is_websocket(&parts.headers) {
-                return Err(Denial::BadRequest(Malformed::WebSocket).into());
-            }
+            let Admitted { routed: Routed { route, .. }, permit, body } = admitted;
             let sources = &route.admission.sources;
             let target =
                 Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
@@ -201,9 +200,9 @@ async fn give_verdict<'p>(
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     forward_auth::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
     let admitted = judge(worker, policy, exchange, &head, None, record, progress).await?;
-    match &admitted.route.handler {
+    match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
-            let write_csrf = admitted.route.csrf_field.is_some();
+            let write_csrf = admitted.routed.route.csrf_field.is_some();
             let root = PathAndQuery::from_static("/");
             let proof = Proof {
                 proofs: &policy.proofs,
@@ -233,15 +232,10 @@ async fn judge<'p, 'h>(
     record: &mut Record,
     progress: &mut Progress<'p>,
 ) -> Result<Admitted<'p, 'h>, Rejection> {
-    let found = match policy.table.find(head) {
-        Ok(found) => found,
-        Err(denial) => {
-            observe::observe(worker, policy, exchange, head, None, None, Some(&denial));
-            return Err(denial.into());
-        }
-    };
-    let route = &policy.routes[*found.entry];
-    progress.routed(*found.entry, record);
+    let routed = stages::find(policy, head)
+        .inspect_err(|denial| observe::observe(worker, policy, exchange, head, None, None, Some(denial)))?;
+    let route = routed.route;
+    progress.routed(*routed.found.entry, record);
 
     let mut limit_key = LimitKey {
         address: exchange.caller.address,
@@ -268,11 +262,11 @@ async fn judge<'p, 'h>(
         (Some(_) | None, _) => None,
     };
     let csrf_field = csrf_field.as_ref().map(|field| field.as_str());
-    let permit = permit(worker, policy, exchange, head, &found, csrf_field, record)?;
+    let permit = permit(worker, policy, exchange, head, &routed, csrf_field, record)?;
     limit_key.principal = permit.principal().map(Rc::as_ref);
     let admitted = limit::admit(&route.limits.by_caller, &limit_key, &mut progress.standing);
     admitted.or_else(|denial| unless_shadowed(route, denial, progress, record))?;
-    Ok(Admitted { route, found, permit, body })
+    Ok(Admitted { routed, permit, body })
 }
 
 /// Decides, and records the decision.
@@ -281,22 +275,14 @@ fn permit(
     policy: &Policy,
     exchange: &Exchange,
     head: &Head<'_>,
-    found: &Found<'_, '_, usize>,
+    routed: &Routed<'_, '_>,
     csrf_field: Option<&str>,
     record: &mut Record,
 ) -> Result<Permit, Rejection> {
-    let (route, params) = (&policy.routes[*found.entry], &found.params);
+    let route = routed.route;
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
     let shown = Credentials { head, scheme, relayed, csrf_field };
-    let decision = decide(
-        &route.admission,
-        &route.rule,
-        &policy.trust,
-        &shown,
-        params,
-        exchange.now,
-        &mut worker.tokens(),
-    );
+    let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
     let (principal, denial) = match &decision {
         Ok(permit) => (permit.principal(), None),
         Err(refusal) => (refusal.caller.as_ref().map(|(principal, _)| principal), Some(&refusal.denial)),
@@ -306,7 +292,7 @@ fn permit(
     match decision {
         Ok(permit) => Ok(permit),
         Err(refusal) => {
-            if let Some(why) = refusal.why(&route.rule, params, exchange.now) {
+            if let Some(why) = refusal.why(&route.rule, &routed.found.params, exchange.now) {
                 record.explained(why);
             }
             if let Some(mode) = &route.shadow {
@@ -346,11 +332,11 @@ fn to_https(
     record: &mut Record,
     progress: &mut Progress<'_>,
 ) -> Result<Response<Body>, Rejection> {
-    if policy.carries_credential(head) {
-        if let Ok(found) = policy.table.find(head) {
-            progress.routed(*found.entry, record);
+    if let Err(denial) = stages::redirect(policy, head) {
+        if let Ok(routed) = stages::find(policy, head) {
+            progress.routed(*routed.found.entry, record);
         }
-        return Err(Denial::InsecureTransport.into());
+        return Err(denial.into());
     }
     let asked = exchange.relayed.as_deref().and_then(|relayed| relayed.host.as_deref());
     let asked = asked.and_then(|asked| Authority::parse(asked).ok()).map(|authority| authority.host);

@@ -1,11 +1,10 @@
 //! How far a request has come.
 
 use super::record::Record;
+use super::stages::Routed;
 use crate::authorize::Permit;
 use crate::forward::{Meter, RequestBody};
 use crate::limit::Standing;
-use crate::policy::Route;
-use crate::route::Found;
 use std::rc::Rc;
 
 /// The facts that an answer needs, whichever stage gives it.
@@ -34,8 +33,7 @@ impl Progress<'_> {
 
 /// A request that passed every check of its route.
 pub(super) struct Admitted<'p, 'h> {
-    pub(super) route: &'p Route,
-    pub(super) found: Found<'p, 'h, usize>,
+    pub(super) routed: Routed<'p, 'h>,
     pub(super) permit: Permit,
     pub(super) body: RequestBody,
 }
