@@ -59,12 +59,12 @@ pub(crate) mod control;
 pub mod decision_log;
 pub mod explain;
 pub mod keyring;
-pub mod plan;
 pub mod policy;
 pub mod review;
 pub mod store;
 pub mod tls;
 pub(crate) mod worker;
+pub mod worker_settings;
 
 pub mod clock;
 pub mod counter;

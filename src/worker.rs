@@ -6,11 +6,11 @@ use crate::decision_log::{DecisionLog, Recorder};
 use crate::forward::Pools;
 use crate::journal::Journal;
 use crate::metrics::WorkerCounters;
-use crate::peer::Tick;
-use crate::plan::Plan;
+use crate::peer::CoarseMillis;
 use crate::policy::{LivePolicy, PinnedPolicy};
 use crate::request_id::RequestIds;
 use crate::tls::Certificates;
+use crate::worker_settings::WorkerSettings;
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Shared {
 /// One core.
 pub(crate) struct Worker {
     index: usize,
-    plan: Plan,
+    settings: WorkerSettings,
     policy: RefCell<crate::policy::Pinned>,
     tokens: RefCell<TokenCache>,
     pools: Rc<Pools>,
@@ -57,7 +57,7 @@ pub(crate) struct Worker {
     lines: RefCell<Vec<u8>>,
     request_ids: RequestIds,
     clock: Cell<Now>,
-    tick: Cell<Tick>,
+    coarse_now: Cell<CoarseMillis>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -71,11 +71,11 @@ impl Worker {
     ///
     /// # Errors
     /// When the system gives no random numbers.
-    pub(crate) fn new(index: usize, shared: &Shared, plan: Plan) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, shared: &Shared, settings: WorkerSettings) -> io::Result<Self> {
         let counters = shared.counters[index].clone();
         Ok(Self {
             index,
-            plan,
+            settings,
             policy: RefCell::new(shared.policy.pin()),
             tokens: RefCell::new(TokenCache::bounded(TOKENS, TOKEN_BYTES)),
             pools: Rc::new(Pools::new(index, shared.journal.clone())),
@@ -86,7 +86,7 @@ impl Worker {
             request_ids: RequestIds::seeded()
                 .map_err(|_| io::Error::other("the system gives no random numbers"))?,
             clock: Cell::new(Now::read()),
-            tick: Cell::new(0),
+            coarse_now: Cell::new(0),
         })
     }
 
@@ -96,8 +96,8 @@ impl Worker {
     }
 
     /// What is fixed for the life of the process.
-    pub(crate) fn plan(&self) -> &Plan {
-        &self.plan
+    pub(crate) fn settings(&self) -> &WorkerSettings {
+        &self.settings
     }
 
     /// The policy in force, counted by this core alone.
@@ -142,8 +142,8 @@ impl Worker {
     }
 
     /// The core's coarse clock, as of the last sweep.
-    pub(crate) fn tick(&self) -> Tick {
-        self.tick.get()
+    pub(crate) fn coarse_now(&self) -> CoarseMillis {
+        self.coarse_now.get()
     }
 
     /// Appends access lines; they are handed over in batches, never on a request's own time.
@@ -165,9 +165,9 @@ impl Worker {
 
     /// Takes the time, and looks after idle upstream connections, the policy, the token cache and the log. `tick` is the
     /// core's coarse clock.
-    pub(crate) fn sweep(&self, now: Now, tick: Tick) {
+    pub(crate) fn sweep(&self, now: Now, tick: CoarseMillis) {
         self.clock.set(now);
-        self.tick.set(tick);
+        self.coarse_now.set(tick);
         self.pools.sweep(now.steady, tick);
         // A core without requests lets go of a policy that is no longer in force, too.
         drop(self.policy());

@@ -38,7 +38,7 @@ const MODULES: &[&str] = &[
     "peer",
     "route",
     // Settings that are fixed at start.
-    "plan",
+    "worker_settings",
     "tls",
     "config",
     // Leaves.

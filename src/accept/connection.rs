@@ -5,7 +5,7 @@ use super::linger::{linger, say};
 use super::stream::Watched;
 use super::stream_executor::StreamExecutor;
 use crate::peer::Connection;
-use crate::peer::pulse::{Order, Overdue};
+use crate::peer::activity::{Command, Timeout};
 use crate::pipeline;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -40,34 +40,34 @@ where
             let mut http = core.http1().serve_connection(io, service);
             let mut draining = false;
             let end = poll_fn(|cx| {
-                match connection.pulse.order(cx) {
-                    Some(Order::Close(overdue)) => return Poll::Ready(Err(overdue)),
-                    Some(Order::Drain) if !draining => {
+                match connection.activity.command(cx) {
+                    Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
+                    Some(Command::Drain) if !draining => {
                         draining = true;
                         // An idle connection waits a moment: a request may be on its way. Its answer says `close`.
-                        if connection.pulse.is_active() {
+                        if connection.activity.is_active() {
                             Pin::new(&mut http).graceful_shutdown();
                         }
                     }
-                    Some(Order::Drain) | None => {}
+                    Some(Command::Drain) | None => {}
                 }
                 Pin::new(&mut http).poll(cx).map(Ok)
             })
             .await;
             let (stream, withheld) = http.into_parts().io.into_inner().into_inner();
             match end {
-                Ok(Ok(())) => linger(stream, core.worker.plan().body_timeout).await,
+                Ok(Ok(())) => linger(stream, core.worker.settings().body_timeout).await,
                 Ok(Err(error)) => {
                     if let Some(answer) = core.unreadable(&connection, &error)
                         && withheld
                     {
                         return say(stream, &answer).await;
                     }
-                    linger(stream, core.worker.plan().body_timeout).await;
+                    linger(stream, core.worker.settings().body_timeout).await;
                 }
-                Err(overdue) => {
-                    core.overdue(overdue);
-                    if overdue == Overdue::Head {
+                Err(timeout) => {
+                    core.count_timeout(timeout);
+                    if timeout == Timeout::Head {
                         let answer = core.slow_head(&connection);
                         say(stream, &answer).await;
                     }
@@ -81,26 +81,26 @@ where
             let mut http = pin!(http);
             let mut draining = false;
             let end = poll_fn(|cx| {
-                match connection.pulse.order(cx) {
-                    Some(Order::Close(overdue)) => return Poll::Ready(Err(overdue)),
-                    Some(Order::Drain) if !draining => {
+                match connection.activity.command(cx) {
+                    Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
+                    Some(Command::Drain) if !draining => {
                         draining = true;
                         http.as_mut().graceful_shutdown();
                     }
-                    Some(Order::Drain) | None => {}
+                    Some(Command::Drain) | None => {}
                 }
                 http.as_mut().poll(cx).map(Ok)
             })
             .await;
-            if connection.pulse.is_retired() {
-                core.overdue(Overdue::Idle);
+            if connection.activity.is_retired() {
+                core.count_timeout(Timeout::Idle);
             }
             match end {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => drop(core.unreadable(&connection, &error)),
-                Err(overdue) => {
-                    core.overdue(overdue);
-                    if overdue == Overdue::Head {
+                Err(timeout) => {
+                    core.count_timeout(timeout);
+                    if timeout == Timeout::Head {
                         drop(core.slow_head(&connection));
                     }
                 }

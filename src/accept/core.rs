@@ -4,13 +4,13 @@ use super::handshake::TlsLog;
 use super::stream_executor::StreamExecutor;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
-use crate::peer::pulse::{Order, Overdue, Patience, SWEEP};
+use crate::peer::activity::{Command, SWEEP, Timeout, Timeouts};
 use crate::peer::streams::Pace;
-use crate::peer::{Connection, CoreState, Tick, ticks};
+use crate::peer::{CoarseMillis, Connection, CoreState, coarse_millis};
 use crate::pipeline::unreadable;
-use crate::plan::Plan;
 use crate::route::HeadBounds;
 use crate::worker::Worker;
+use crate::worker_settings::WorkerSettings;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use std::cell::{Cell, RefCell};
@@ -41,11 +41,11 @@ pub(super) struct Core {
 impl Core {
     /// A core without connections.
     pub(super) fn new(worker: Worker) -> Self {
-        let plan = *worker.plan();
+        let settings = *worker.settings();
         Self {
             worker: Rc::new(worker),
-            state: Rc::new(CoreState::new(plan.body_timeout)),
-            http1: http1_settings(&plan),
+            state: Rc::new(CoreState::new(settings.body_timeout)),
+            http1: http1_settings(&settings),
             connections: RefCell::new(Vec::new()),
             open: Cell::new(0),
             started: Instant::now(),
@@ -63,7 +63,7 @@ impl Core {
 
     /// How a connection of HTTP/2 is served.
     pub(super) fn http2(&self, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
-        http2_settings(self.worker.plan(), executor)
+        http2_settings(self.worker.settings(), executor)
     }
 
     /// The failures of TLS that were logged lately.
@@ -72,8 +72,8 @@ impl Core {
     }
 
     /// The coarse clock that deadlines of connections are kept by.
-    pub(super) fn tick(&self) -> Tick {
-        self.state.tick.get()
+    pub(super) fn coarse_now(&self) -> CoarseMillis {
+        self.state.coarse_now.get()
     }
 
     /// A connection was accepted.
@@ -83,7 +83,7 @@ impl Core {
         self.worker.counters().connections_open.add(1);
         self.connections.borrow_mut().push(Rc::downgrade(connection));
         if self.draining.get() {
-            connection.pulse.command(Order::Drain, self.state.tick.get());
+            connection.activity.give(Command::Drain, self.state.coarse_now.get());
         }
     }
 
@@ -97,14 +97,14 @@ impl Core {
     }
 
     /// Counts a connection that was closed because something did not come in time.
-    pub(super) fn overdue(&self, overdue: Overdue) {
-        match overdue {
-            Overdue::Head => self.worker.counters().head_timeouts.add(1),
-            Overdue::Idle => self.worker.counters().idle_timeouts.add(1),
-            Overdue::Reader => self.worker.counters().reader_timeouts.add(1),
-            Overdue::Drain => self.worker.counters().drain_timeouts.add(1),
+    pub(super) fn count_timeout(&self, timeout: Timeout) {
+        match timeout {
+            Timeout::Head => self.worker.counters().head_timeouts.add(1),
+            Timeout::Idle => self.worker.counters().idle_timeouts.add(1),
+            Timeout::Reader => self.worker.counters().reader_timeouts.add(1),
+            Timeout::Drain => self.worker.counters().drain_timeouts.add(1),
             // Nobody was late: the connection was about to close, and no request came.
-            Overdue::Farewell => {}
+            Timeout::Farewell => {}
         }
     }
 
@@ -140,15 +140,15 @@ impl Core {
         self.draining.get()
     }
 
-    /// Lets connections finish what they do, for as long as the plan says; then closes them.
+    /// Lets connections finish what they do, for as long as the settings allow; then closes them.
     pub(super) async fn drain(&self) {
         self.draining.set(true);
         self.drain_wakers.take().into_iter().for_each(Waker::wake);
-        self.command_all(Order::Drain);
+        self.command_all(Command::Drain);
         // Accept loops take what is in the kernel's queue first: let them have their turn.
         tokio::task::yield_now().await;
-        if tokio::time::timeout(self.worker.plan().drain, self.until_empty()).await.is_err() {
-            self.command_all(Order::Close(Overdue::Drain));
+        if tokio::time::timeout(self.worker.settings().drain, self.until_empty()).await.is_err() {
+            self.command_all(Command::Close(Timeout::Drain));
             // Connections that are ordered closed end at their next turn; one second is ample.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;
         }
@@ -161,23 +161,23 @@ impl Core {
         }
     }
 
-    fn command_all(&self, order: Order) {
+    fn command_all(&self, command: Command) {
         for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
-            connection.pulse.command(order, self.state.tick.get());
+            connection.activity.give(command, self.state.coarse_now.get());
         }
     }
 
     /// Looks after deadlines, idle upstream connections and the log, a few times a second.
     pub(super) async fn sweep(self: Rc<Self>) {
         // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
-        let late = |duration: Duration| ticks(duration.saturating_add(SWEEP));
+        let late = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
         let pace = Pace {
-            grace: late(self.worker.plan().body_timeout),
-            bytes_per_second: self.worker.plan().min_rate,
+            grace: late(self.worker.settings().body_timeout),
+            bytes_per_second: self.worker.settings().min_rate,
         };
-        let patience = Patience {
-            head: late(self.worker.plan().header_timeout),
-            idle: late(self.worker.plan().idle_timeout),
+        let timeouts = Timeouts {
+            head: late(self.worker.settings().header_timeout),
+            idle: late(self.worker.settings().idle_timeout),
             farewell: late(FAREWELL),
             pace,
         };
@@ -185,11 +185,11 @@ impl Core {
         loop {
             interval.tick().await;
             let now = Now::read();
-            let tick = ticks(now.steady.saturating_duration_since(self.started));
-            self.state.tick.set(tick);
+            let tick = coarse_millis(now.steady.saturating_duration_since(self.started));
+            self.state.coarse_now.set(tick);
             self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
                 Some(connection) => {
-                    connection.pulse.examine(tick, patience);
+                    connection.activity.examine(tick, timeouts);
                     let given_up = connection.streams.examine(tick, pace);
                     if given_up > 0 {
                         self.worker.counters().stream_reader_timeouts.add(given_up);
@@ -204,8 +204,8 @@ impl Core {
 }
 
 /// hyper's own bounds stand a little above ours, so that ours answer with a reason and its own are the last resort.
-fn http1_settings(plan: &Plan) -> http1::Builder {
-    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
+fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
+    let HeadBounds { header_count, header_bytes } = head_bounds(settings);
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
@@ -217,17 +217,17 @@ fn http1_settings(plan: &Plan) -> http1::Builder {
 }
 
 /// The bounds on the heads that the library takes: wider where other proxies may ask for verdicts.
-fn head_bounds(plan: &Plan) -> HeadBounds {
-    let bounds = HeadBounds { header_count: plan.header_count, header_bytes: plan.header_size };
-    if plan.is_asked { bounds.of_question() } else { bounds }
+fn head_bounds(settings: &WorkerSettings) -> HeadBounds {
+    let bounds = HeadBounds { header_count: settings.header_count, header_bytes: settings.header_size };
+    if settings.is_asked { bounds.of_question() } else { bounds }
 }
 
-fn http2_settings(plan: &Plan, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
-    let HeadBounds { header_count, header_bytes } = head_bounds(plan);
+fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let HeadBounds { header_count, header_bytes } = head_bounds(settings);
     let mut http2 = http2::Builder::new(executor);
     http2
         .timer(TokioTimer::new())
-        .max_concurrent_streams(plan.streams)
+        .max_concurrent_streams(settings.streams)
         // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
         .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
         // Envoy's advice for the edge: what one stream, and one connection, may make us hold.

@@ -3,7 +3,7 @@
 use super::core::Core;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
-use crate::peer::{Connection, Tick};
+use crate::peer::{CoarseMillis, Connection};
 use rustls::{AlertDescription, Error, PeerMisbehaved};
 use std::cell::RefCell;
 use std::io;
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// One core logs failures of one reason at most once in this interval: scanners fail all day.
-const LOG_PAUSE: Tick = 10_000;
+const LOG_PAUSE: CoarseMillis = 10_000;
 
 /// Shakes hands within `header_timeout`. A failure is counted and logged.
 pub(super) async fn shake_hands(
@@ -21,7 +21,7 @@ pub(super) async fn shake_hands(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
 ) -> Option<TlsStream<TcpStream>> {
-    match tokio::time::timeout(core.worker.plan().header_timeout, acceptor.accept(stream)).await {
+    match tokio::time::timeout(core.worker.settings().header_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             failed(core, connection, failure(&error), &error.to_string());
@@ -37,7 +37,7 @@ pub(super) async fn shake_hands(
 /// Counts a failure, and logs it unless one of its reason was logged a moment ago.
 pub(super) fn failed(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
     core.worker.counters().tls_failures.add(failure);
-    if let Some(unlogged) = core.tls_log().admit(failure, core.tick()) {
+    if let Some(unlogged) = core.tls_log().admit(failure, core.coarse_now()) {
         let client = connection.peer.address.to_string();
         core.worker.journal().event_with(
             Level::Info,
@@ -89,13 +89,13 @@ fn failure(error: &io::Error) -> TlsFailure {
 #[derive(Debug, Default)]
 pub(crate) struct TlsLog {
     /// By reason: when the last failure was logged, and how many were omitted since.
-    last: RefCell<[Option<(Tick, u64)>; TlsFailure::ALL.len()]>,
+    last: RefCell<[Option<(CoarseMillis, u64)>; TlsFailure::ALL.len()]>,
 }
 
 impl TlsLog {
     /// Returns how many failures of this reason were omitted since the last logged one; `None` if this one is omitted
     /// too.
-    fn admit(&self, failure: TlsFailure, tick: Tick) -> Option<u64> {
+    fn admit(&self, failure: TlsFailure, tick: CoarseMillis) -> Option<u64> {
         let last = &mut self.last.borrow_mut()[failure as usize];
         match last {
             Some((at, unlogged)) if tick.saturating_sub(*at) < LOG_PAUSE => {

@@ -6,7 +6,7 @@ use super::handshake::{failed, shake_hands};
 use super::linger::say;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
-use crate::peer::pulse::Order;
+use crate::peer::activity::Command;
 use crate::peer::{Connection, Peer, Scheme};
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
@@ -87,12 +87,12 @@ fn local(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// How many connections are open, over all cores, and how many may be.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct ConnectionSlots {
     open: AtomicUsize,
     max: usize,
 }
 
-impl Admission {
+impl ConnectionSlots {
     /// Room for so many connections.
     pub(crate) fn new(max: usize) -> Self {
         Self { open: AtomicUsize::new(0), max }
@@ -108,7 +108,7 @@ impl Admission {
 }
 
 /// One connection's place; given back when dropped.
-struct Slot(Arc<Admission>);
+struct Slot(Arc<ConnectionSlots>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -117,7 +117,7 @@ impl Drop for Slot {
 }
 
 /// Accepts until the worker drains, then takes what is already waiting, and closes the socket.
-pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, admission: Arc<Admission>) {
+pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slots: Arc<ConnectionSlots>) {
     let complained = Cell::new(None::<Instant>);
     let mut draining = false;
     loop {
@@ -131,7 +131,7 @@ pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, adm
         .await;
         match accepted {
             None => return,
-            Some(Ok((stream, address))) => take(&core, stream, address, &entry, &admission),
+            Some(Ok((stream, address))) => take(&core, stream, address, &entry, &slots),
             Some(Err(error)) if is_of_one_connection(&error) => {}
             Some(Err(error)) => {
                 // Out of file descriptors or memory: connections wait in the kernel's queue meanwhile.
@@ -160,9 +160,15 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn take(core: &Rc<Core>, stream: TcpStream, address: SocketAddr, entry: &Entry, admission: &Arc<Admission>) {
+fn take(
+    core: &Rc<Core>,
+    stream: TcpStream,
+    address: SocketAddr,
+    entry: &Entry,
+    slots: &Arc<ConnectionSlots>,
+) {
     let scheme = if matches!(entry, Entry::Tls(_)) { Scheme::Https } else { Scheme::Http };
-    let Some(slot) = admission.admit() else {
+    let Some(slot) = slots.admit() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
             // A TLS client could read no answer before a handshake, whose cost is what the bound spares.
@@ -213,13 +219,13 @@ async fn first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -
     let mut first = [0; 4];
     let length = {
         let mut peek = pin!(stream.peek(&mut first));
-        poll_fn(|cx| match (peek.as_mut().poll(cx), connection.pulse.order(cx)) {
+        poll_fn(|cx| match (peek.as_mut().poll(cx), connection.activity.command(cx)) {
             (Poll::Ready(peeked), _) => Poll::Ready(peeked.ok()),
-            (Poll::Pending, Some(Order::Close(overdue))) => {
-                core.overdue(overdue);
+            (Poll::Pending, Some(Command::Close(timeout))) => {
+                core.count_timeout(timeout);
                 Poll::Ready(None)
             }
-            (Poll::Pending, Some(Order::Drain) | None) => Poll::Pending,
+            (Poll::Pending, Some(Command::Drain) | None) => Poll::Pending,
         })
         .await?
     };
@@ -233,7 +239,7 @@ async fn encrypted(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
         failed(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return say_wrong_port(stream).await;
     }
-    connection.pulse.handshake_begins();
+    connection.activity.handshake_begins();
     if let Some(stream) = shake_hands(core, connection, stream, acceptor).await {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
@@ -281,10 +287,10 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let admission = Arc::new(Admission::new(1));
-        let slot = admission.admit().unwrap();
-        assert!(admission.admit().is_none());
+        let slots = Arc::new(ConnectionSlots::new(1));
+        let slot = slots.admit().unwrap();
+        assert!(slots.admit().is_none());
         drop(slot);
-        assert!(admission.admit().is_some());
+        assert!(slots.admit().is_some());
     }
 }

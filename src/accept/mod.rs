@@ -14,12 +14,12 @@ mod stream;
 mod stream_executor;
 mod unread;
 
-pub(crate) use listener::{Admission, Entry};
+pub(crate) use listener::{ConnectionSlots, Entry};
 
 use self::core::Core;
 use crate::journal::Level;
-use crate::plan::Plan;
 use crate::worker::{Shared, Worker};
+use crate::worker_settings::WorkerSettings;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -53,18 +53,22 @@ impl Gateway {
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
-    pub(crate) fn start(shared: &Arc<Shared>, plan: Plan, sockets: Vec<Sockets>) -> io::Result<Self> {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        settings: WorkerSettings,
+        sockets: Vec<Sockets>,
+    ) -> io::Result<Self> {
         let (phase, watched) = watch::channel(Phase::Serving);
-        let admission = Arc::new(Admission::new(plan.connections_max));
+        let slots = Arc::new(ConnectionSlots::new(settings.connections_max));
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let (shared, admission, watched) = (shared.clone(), admission.clone(), watched.clone());
+            let (shared, slots, watched) = (shared.clone(), slots.clone(), watched.clone());
             let journal = shared.journal.clone();
             let runtime_ready = move || -> io::Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default())?;
-                runtime.block_on(run(index, shared, plan, sockets, admission, watched))
+                runtime.block_on(run(index, shared, settings, sockets, slots, watched))
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = runtime_ready() {
@@ -102,15 +106,15 @@ impl Gateway {
 async fn run(
     index: usize,
     shared: Arc<Shared>,
-    plan: Plan,
+    settings: WorkerSettings,
     sockets: Sockets,
-    admission: Arc<Admission>,
+    slots: Arc<ConnectionSlots>,
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let core = Rc::new(Core::new(Worker::new(index, &shared, plan)?));
+    let core = Rc::new(Core::new(Worker::new(index, &shared, settings)?));
     for (socket, entry) in sockets {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, admission.clone()));
+        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, slots.clone()));
     }
     tokio::task::spawn_local(core.clone().sweep());
     // An error means that the thread that would request the drain is gone, so drain now.

@@ -1,4 +1,4 @@
-//! A connection's byte stream, watched: reads and writes feed its [`Pulse`](crate::peer::pulse::Pulse).
+//! A connection's byte stream, watched: reads and writes feed its [`Activity`](crate::peer::activity::Activity).
 
 use super::connection::Protocol;
 use super::frames::{Scanner, Seen};
@@ -34,13 +34,13 @@ impl<S> Watched<S> {
         let connection = &self.connection;
         match &mut self.frames {
             None => {
-                if connection.pulse.received(connection.tick()) {
+                if connection.activity.received(connection.coarse_now()) {
                     connection.head_begins(bytes);
                 }
             }
             Some(frames) => frames.scan(bytes, |seen| match seen {
-                Seen::HeadBegins => connection.pulse.head_begins(connection.tick()),
-                Seen::FrameEnds(head) => connection.pulse.frame_ends(head, connection.tick()),
+                Seen::HeadBegins => connection.activity.head_begins(connection.coarse_now()),
+                Seen::FrameEnds(head) => connection.activity.frame_ends(head, connection.coarse_now()),
             }),
         }
     }
@@ -48,17 +48,17 @@ impl<S> Watched<S> {
     /// Over HTTP/1.1, what is written while no request is being answered is the HTTP library's answer to bytes that are
     /// not HTTP. It is withheld: the gateway writes its own, with a request id and a reason.
     fn withholds(&mut self) -> bool {
-        let own = self.frames.is_none() && !self.connection.pulse.is_answering();
+        let own = self.frames.is_none() && !self.connection.activity.is_answering();
         self.withheld |= own;
         own
     }
 
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Pending => self.connection.pulse.write_blocked(self.connection.tick()),
+            Poll::Pending => self.connection.activity.write_blocked(self.connection.coarse_now()),
             Poll::Ready(written) => {
                 let written = written.as_ref().map_or(0, |written| *written);
-                self.connection.pulse.write_progressed(written, || self.connection.tick());
+                self.connection.activity.write_progressed(written, || self.connection.coarse_now());
             }
         }
         result
@@ -92,12 +92,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        let pulse = &self.connection.pulse;
+        let activity = &self.connection.activity;
         match &result {
-            Poll::Pending => pulse.write_blocked(self.connection.tick()),
+            Poll::Pending => activity.write_blocked(self.connection.coarse_now()),
             Poll::Ready(_) => {
-                pulse.write_progressed(0, || self.connection.tick());
-                pulse.flushed();
+                activity.write_progressed(0, || self.connection.coarse_now());
+                activity.flushed();
             }
         }
         result

@@ -1,7 +1,7 @@
 //! The executor of a connection's HTTP/2 streams: the core that accepted the connection.
 
 use crate::peer::Connection;
-use crate::peer::streams::Place;
+use crate::peer::streams::StreamSlot;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 
@@ -15,7 +15,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
         // Pinned here: pinned inside the task, it would take its room twice.
         let future = Box::pin(future);
         tokio::task::spawn_local(async move {
-            let place = Place::enter(&connection.streams);
+            let place = StreamSlot::enter(&connection.streams);
             // Dropped before its place is free again.
             let mut future = future;
             poll_fn(|cx| place.poll(cx, |cx| future.as_mut().poll(cx))).await;

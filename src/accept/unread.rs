@@ -42,7 +42,7 @@ impl BodyOwner for Connection {
 /// Reads the rest of a body and discards it, within bounds.
 fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time: Duration) {
     // The body's bytes must not pass for a request's head: the connection is busy until they are read.
-    connection.pulse.request_begins();
+    connection.activity.request_begins();
     tokio::task::spawn_local(async move {
         let read = async {
             let mut bytes = 0;
@@ -56,6 +56,6 @@ fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time:
         // The request was answered, so the result does not matter.
         let _ = tokio::time::timeout(time, read).await;
         drop(body);
-        connection.pulse.request_ends(connection.tick());
+        connection.activity.request_ends(connection.coarse_now());
     });
 }

@@ -15,8 +15,8 @@ pub(crate) use reload::{ReloadRequest, ReloadStatus, Reloader, log_finding};
 
 use crate::accept::Gateway;
 use crate::journal::Level;
-use crate::plan::Plan;
 use crate::worker::Shared;
+use crate::worker_settings::WorkerSettings;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -44,7 +44,7 @@ pub(crate) fn run(
     gateway: &Gateway,
     admin: Admin,
     reloader: Reloader,
-    plan: &Plan,
+    plan: &WorkerSettings,
     ready: impl FnOnce(),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()

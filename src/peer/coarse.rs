@@ -4,18 +4,18 @@ use std::cell::Cell;
 use std::time::Duration;
 
 /// Milliseconds on a core's own coarse clock, which its sweep advances.
-pub(crate) type Tick = u64;
+pub(crate) type CoarseMillis = u64;
 
 /// Returns a span on the coarse clock, rounded down to milliseconds.
-pub(crate) fn ticks(duration: Duration) -> Tick {
-    Tick::try_from(duration.as_millis()).unwrap_or(Tick::MAX)
+pub(crate) fn coarse_millis(duration: Duration) -> CoarseMillis {
+    CoarseMillis::try_from(duration.as_millis()).unwrap_or(CoarseMillis::MAX)
 }
 
 /// The state of a core that its connections read. The core alone changes it.
 #[derive(Debug)]
 pub(crate) struct CoreState {
     /// The time of the last sweep.
-    pub(crate) tick: Cell<Tick>,
+    pub(crate) coarse_now: Cell<CoarseMillis>,
     /// Whether each HTTP/1.1 answer is its connection's last.
     pub(crate) is_closing: Cell<bool>,
     /// The longest pause of a body.
@@ -25,6 +25,6 @@ pub(crate) struct CoreState {
 impl CoreState {
     /// The state of a core that starts.
     pub(crate) fn new(body_timeout: Duration) -> Self {
-        Self { tick: Cell::new(0), is_closing: Cell::new(false), body_timeout }
+        Self { coarse_now: Cell::new(0), is_closing: Cell::new(false), body_timeout }
     }
 }

@@ -1,8 +1,8 @@
 //! One connection of a client: the facts and the state that all its requests share.
 
 use super::Peer;
-use super::coarse::{CoreState, Tick};
-use super::pulse::Pulse;
+use super::activity::Activity;
+use super::coarse::{CoarseMillis, CoreState};
 use super::streams::Streams;
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
@@ -15,7 +15,7 @@ pub(crate) struct Connection {
     /// Who is at the other end.
     pub(crate) peer: Peer,
     /// What it waits for, and since when.
-    pub(crate) pulse: Pulse,
+    pub(crate) activity: Activity,
     /// Set on a cleartext listener that redirects: the port to send clients to.
     pub(crate) redirect: Option<u16>,
     /// The peer's address as the value of `X-Forwarded-For`.
@@ -37,7 +37,7 @@ impl Connection {
         let address = HeaderValue::try_from(peer.address.to_string());
         Self {
             peer,
-            pulse: Pulse::new(core.tick.get()),
+            activity: Activity::new(core.coarse_now.get()),
             redirect,
             forwarded_for: address.expect("an address is written in visible ASCII"),
             forwarded: RefCell::new(None),
@@ -51,8 +51,8 @@ impl Connection {
     }
 
     /// The core's coarse clock.
-    pub(crate) fn tick(&self) -> Tick {
-        self.core.tick.get()
+    pub(crate) fn coarse_now(&self) -> CoarseMillis {
+        self.core.coarse_now.get()
     }
 
     /// Looks at the first bytes of a head for a fragment in the request target, which the HTTP library drops
@@ -85,7 +85,7 @@ impl Connection {
     /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
     pub(crate) fn serves(&self, http2: bool) {
         self.http2.set(http2);
-        self.pulse.serves(http2, self.tick());
+        self.activity.serves(http2, self.coarse_now());
     }
 
     /// The longest pause of a body on this connection.
@@ -100,7 +100,7 @@ impl Connection {
 
     /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
     pub(crate) fn closes_next(&self) -> bool {
-        self.unread.get() || self.pulse.is_leaving() || self.core.is_closing.get()
+        self.unread.get() || self.activity.is_leaving() || self.core.is_closing.get()
     }
 }
 

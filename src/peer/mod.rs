@@ -1,12 +1,12 @@
 //! Who is at the other end: what a connection established before any request, and what a request may add.
 
+pub(crate) mod activity;
 mod coarse;
 mod connection;
 pub mod forwarded;
-pub(crate) mod pulse;
 pub(crate) mod streams;
 
-pub(crate) use coarse::{CoreState, Tick, ticks};
+pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};
 pub(crate) use connection::Connection;
 
 use std::net::{IpAddr, Ipv6Addr};

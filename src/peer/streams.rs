@@ -5,7 +5,7 @@
 //! keep a deadline of its own: the core's sweep does, and the task of the stream ends when the sweep gives it up. The HTTP
 //! library then sends RST_STREAM(CANCEL).
 
-use super::coarse::Tick;
+use super::coarse::CoarseMillis;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -15,23 +15,23 @@ use std::task::{Context, Poll, Waker};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// How long a client may make no progress, and the total delay it may cause, in milliseconds.
-    pub(crate) grace: Tick,
+    pub(crate) grace: CoarseMillis,
     /// The minimum rate beyond that; 0: any.
     pub(crate) bytes_per_second: u64,
 }
 
 impl Pace {
     /// The total waiting time allowed to a client that took this many bytes.
-    pub(crate) fn allowance(&self, bytes: u64) -> Tick {
+    pub(crate) fn allowance(&self, bytes: u64) -> CoarseMillis {
         match bytes.saturating_mul(1000).checked_div(self.bytes_per_second) {
             Some(earned) => self.grace.saturating_add(earned),
-            None => Tick::MAX,
+            None => CoarseMillis::MAX,
         }
     }
 
     /// How long one pause may last after this many bytes at once. Clients report progress in steps of half a window,
     /// which are megabytes in browsers, so a slow client gets one second for each 16 KiB.
-    fn pause(&self, burst: u64) -> Tick {
+    fn pause(&self, burst: u64) -> CoarseMillis {
         const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
         let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
         self.grace.saturating_add(earned.min(self.grace.saturating_mul(9)))
@@ -45,14 +45,14 @@ enum State {
     /// The client has had data to read since the last sweep.
     Handed,
     /// The client has had data to read since this sweep.
-    Since(Tick),
+    Since(CoarseMillis),
 }
 
 /// The reading progress of one stream's client.
 pub(crate) struct Reader {
     state: Cell<State>,
-    looked: Cell<Tick>,
-    waited: Cell<Tick>,
+    looked: Cell<CoarseMillis>,
+    waited: Cell<CoarseMillis>,
     bytes: Cell<u64>,
     burst: Cell<u64>,
     given_up: Cell<bool>,
@@ -109,18 +109,18 @@ impl Reader {
     }
 
     /// Gives up the stream if its client is too slow. Returns whether this call did so.
-    fn examine(&self, tick: Tick, pace: Pace) -> bool {
+    fn examine(&self, now: CoarseMillis, pace: Pace) -> bool {
         match self.state.get() {
             State::Taken => return false,
             State::Handed => {
-                self.state.set(State::Since(tick));
-                self.looked.set(tick);
+                self.state.set(State::Since(now));
+                self.looked.set(now);
                 return false;
             }
             State::Since(since) => {
-                let waited = self.waited.get() + tick.saturating_sub(self.looked.replace(tick));
+                let waited = self.waited.get() + now.saturating_sub(self.looked.replace(now));
                 self.waited.set(waited);
-                let pause = tick.saturating_sub(since);
+                let pause = now.saturating_sub(since);
                 if pause < pace.pause(self.burst.get()) && waited < pace.allowance(self.bytes.get()) {
                     return false;
                 }
@@ -162,8 +162,8 @@ impl Streams {
     }
 
     /// Looks at all streams, and returns how many it gave up.
-    pub(crate) fn examine(&self, tick: Tick, pace: Pace) -> u64 {
-        self.readers.borrow().iter().map(|reader| u64::from(reader.examine(tick, pace))).sum()
+    pub(crate) fn examine(&self, now: CoarseMillis, pace: Pace) -> u64 {
+        self.readers.borrow().iter().map(|reader| u64::from(reader.examine(now, pace))).sum()
     }
 
     fn enter(&self) -> usize {
@@ -177,13 +177,13 @@ impl Streams {
 }
 
 /// The place of one stream, free again when it is dropped.
-pub(crate) struct Place<'s> {
+pub(crate) struct StreamSlot<'s> {
     streams: &'s Streams,
     index: usize,
     reader: Rc<Reader>,
 }
 
-impl<'s> Place<'s> {
+impl<'s> StreamSlot<'s> {
     /// Takes a place among the streams of a connection.
     pub(crate) fn enter(streams: &'s Streams) -> Self {
         let index = streams.enter();
@@ -208,7 +208,7 @@ impl<'s> Place<'s> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for StreamSlot<'_> {
     fn drop(&mut self) {
         self.streams.current.set(None);
         self.reader.reset();
@@ -259,14 +259,14 @@ mod tests {
     #[test]
     fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
         let reader = Reader::default();
-        let mut tick = 0;
-        while tick < 60_000 {
+        let mut now = 0;
+        while now < 60_000 {
             reader.taken();
             reader.handed(1);
-            reader.examine(tick, PACE);
-            tick += 5_000;
-            if reader.examine(tick, PACE) {
-                return assert!((30_000..40_000).contains(&tick), "{tick}");
+            reader.examine(now, PACE);
+            now += 5_000;
+            if reader.examine(now, PACE) {
+                return assert!((30_000..40_000).contains(&now), "{now}");
             }
         }
         panic!("it was never given up");
@@ -287,11 +287,11 @@ mod tests {
     #[test]
     fn a_place_is_used_again_as_new() {
         let streams = Streams::default();
-        let first = Place::enter(&streams);
+        let first = StreamSlot::enter(&streams);
         first.reader.handed(1);
         first.reader.examine(0, PACE);
         drop(first);
-        let second = Place::enter(&streams);
+        let second = StreamSlot::enter(&streams);
         assert_eq!((second.index, second.reader.state.get()), (0, State::Taken));
         assert_eq!(streams.examine(1 << 40, PACE), 0);
     }

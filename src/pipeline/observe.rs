@@ -24,7 +24,7 @@ pub(super) fn observe(
     if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
         return;
     }
-    if !recorder.wants(denial.is_some(), worker.tick()) {
+    if !recorder.wants(denial.is_some(), worker.coarse_now()) {
         return;
     }
     // A request of HTTP/1.0 that names no host cannot be asked about again.

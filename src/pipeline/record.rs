@@ -13,10 +13,10 @@ use crate::forward::{Destination, Meter, Notes, ResponseError, ResponseErrorKind
 use crate::limit::Standing;
 use crate::metrics::RequestOutcome;
 use crate::peer::{Caller, Connection};
-use crate::plan::AccessLog;
 use crate::policy::{Handler, PinnedPolicy};
 use crate::request_id::{RequestId, trace_id_of};
 use crate::worker::Worker;
+use crate::worker_settings::AccessLog;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
@@ -64,9 +64,9 @@ impl Record {
         exchange: &Exchange,
         parts: &Parts,
     ) -> Self {
-        connection.pulse.request_begins();
+        connection.activity.request_begins();
         worker.counters().requests_in_progress.add(1);
-        let logged = worker.plan().access != AccessLog::Off;
+        let logged = worker.settings().access != AccessLog::Off;
         Self {
             worker: worker.clone(),
             policy,
@@ -295,16 +295,17 @@ impl Drop for Record {
             self.count_broken(broken);
         }
         counters.requests_in_progress.sub(1);
-        let wanted = match worker.plan().access {
+        let wanted = match worker.settings().access {
             AccessLog::On => true,
             AccessLog::Refusals => self.denial.is_some() || self.shadow.is_some() || self.broken.is_some(),
             AccessLog::Off => false,
         };
         if wanted {
             let trace_id = self.trace_id();
-            worker.log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.plan().style, lines));
+            worker
+                .log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.settings().style, lines));
         }
-        self.connection.pulse.request_ends(self.connection.tick());
+        self.connection.activity.request_ends(self.connection.coarse_now());
     }
 }
 

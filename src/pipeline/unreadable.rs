@@ -7,16 +7,16 @@ use crate::denial::Denial;
 use crate::forward::X_REQUEST_ID;
 use crate::peer::Connection;
 use crate::peer::Peer;
-use crate::plan::AccessLog;
 use crate::respond::{self, Format};
 use crate::worker::Worker;
+use crate::worker_settings::AccessLog;
 use http::{HeaderValue, Method, header};
 
 /// Counts and logs a refusal with the known facts, and returns the HTTP/1.1 answer.
 pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, detail: &str) -> Box<[u8]> {
     let id = worker.request_ids().next().header();
     worker.counters().unrouted.record(&denial);
-    if worker.plan().access != AccessLog::Off {
+    if worker.settings().access != AccessLog::Off {
         let Peer { address, scheme } = connection.peer;
         let now = Now::read();
         let read = connection.beginning();
@@ -48,7 +48,7 @@ pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, d
             complete: false,
             verdict_for: None,
         };
-        worker.log_line(|lines| line.write(worker.plan().style, lines));
+        worker.log_line(|lines| line.write(worker.settings().style, lines));
     }
     answer(&denial, &id)
 }

@@ -2,8 +2,8 @@
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
-use crate::plan::Plan;
 use crate::tls::{Files, MinVersion};
+use crate::worker_settings::WorkerSettings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub struct ServerSettings {
     /// How many cores are used.
     pub cores: usize,
     /// What each core needs to know.
-    pub worker: Plan,
+    pub worker: WorkerSettings,
 }
 
 impl ServerSettings {

@@ -8,12 +8,12 @@ use crate::forward::foreign::{self, Kind};
 use crate::forward::{BodyBounds, X_REQUEST_ID};
 use crate::journal::{Level, Style};
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
-use crate::plan::{AccessLog, Plan};
 use crate::policy::{Front, ServerSettings};
 use crate::route::head::HeadBounds;
 use crate::route::host::canonical_host;
 use crate::route::path::Slashes;
 use crate::tls::MinVersion;
+use crate::worker_settings::{AccessLog, WorkerSettings};
 use http::header::FORWARDED;
 use http::{HeaderName, HeaderValue};
 use std::io::IsTerminal;
@@ -252,7 +252,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
             file::LogLevel::Info => Level::Info,
             file::LogLevel::Debug => Level::Debug,
         },
-        worker: Plan {
+        worker: WorkerSettings {
             header_timeout: bounds.header_timeout.into(),
             idle_timeout: bounds.idle_timeout.into(),
             body_timeout: bounds.body_timeout.into(),

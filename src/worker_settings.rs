@@ -16,7 +16,7 @@ pub enum AccessLog {
 
 /// What each core is told once.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct WorkerSettings {
     /// From the first byte of a head, or of a TLS handshake, to its last.
     pub header_timeout: Duration,
     /// Between two requests of a connection.
