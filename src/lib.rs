@@ -28,7 +28,7 @@
 //! - [`review`] judges a whole policy through it: findings, the policy's own tests, odd spellings, comparisons.
 //! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
 //! - [`decision_log`] keeps the inputs of the last decisions, so that another policy can be asked about them.
-//! - [`plan`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
+//! - [`worker_settings`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
 //! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
 //! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`peer`], [`request_id`], [`state_dir`] are leaves.
 //!
