@@ -4,15 +4,15 @@
 //! subdomain, and nobody on the way, can put another session in their place. Those that bear another's names (`compat`)
 //! have the same attributes, but no browser holds subdomains to them.
 
-use super::ask::Ask;
-use super::terms::Cookies;
+use super::request::EndpointRequest;
+use super::settings::Cookies;
 use crate::peer::Scheme;
 use crate::route::host::is_own_machine;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 /// Gives the access token, the refresh token and the CSRF value, the tokens each with the seconds that it lives.
-pub(super) fn give(
+pub(super) fn set_session_cookies(
     headers: &mut HeaderMap,
     cookies: &Cookies,
     access: (&str, u64),
@@ -30,12 +30,12 @@ pub(super) fn give(
 }
 
 /// Deletes only the access token's cookie. A session that still has its refresh token continues.
-pub fn take_back_access(headers: &mut HeaderMap, cookies: &Cookies) {
+pub fn expire_access_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.access, "", 0, true, cookies.lax);
 }
 
 /// Takes them back.
-pub fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
+pub fn expire_session_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     let names = &cookies.names;
     set(headers, &names.access, "", 0, true, cookies.lax);
     set(headers, &names.refresh, "", 0, true, cookies.lax);
@@ -46,22 +46,22 @@ pub fn take_back(headers: &mut HeaderMap, cookies: &Cookies) {
 }
 
 /// Gives the value that ties a login page to its browser.
-pub(super) fn give_visit(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
+pub(super) fn set_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
     set(headers, &cookies.names.login, value, seconds, true, cookies.lax);
 }
 
 /// Takes it back.
-pub(super) fn end_visit(headers: &mut HeaderMap, cookies: &Cookies) {
+pub(super) fn expire_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.login, "", 0, true, cookies.lax);
 }
 
 /// Whether a browser keeps cookies that it is given now: over TLS, and from the machine that it runs on.
-pub(super) fn can_be_kept(ask: &Ask) -> bool {
-    let host = match ask.authority.rsplit_once(':') {
+pub(super) fn is_stored_by_browsers(request: &EndpointRequest) -> bool {
+    let host = match request.authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        Some(_) | None => &ask.authority,
+        Some(_) | None => &request.authority,
     };
-    ask.scheme == Scheme::Https || is_own_machine(host)
+    request.scheme == Scheme::Https || is_own_machine(host)
 }
 
 fn set(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64, http_only: bool, lax: bool) {
@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn each_cookie_lives_as_long_as_what_it_holds_and_scripts_read_one_alone() {
-        let given = lines(false, |headers, cookies| give(headers, cookies, ("A", 900), ("R", 604_800), "C"));
+        let given = lines(false, |headers, cookies| {
+            set_session_cookies(headers, cookies, ("A", 900), ("R", 604_800), "C")
+        });
         assert_eq!(
             given,
             [
@@ -96,7 +98,7 @@ mod tests {
                 "__Host-portcullis-csrf=C; Max-Age=604800; Path=/; Secure; SameSite=Strict",
             ]
         );
-        let visit = lines(false, |headers, cookies| give_visit(headers, cookies, "V", 60));
+        let visit = lines(false, |headers, cookies| set_visit_cookie(headers, cookies, "V", 60));
         assert_eq!(
             visit,
             ["__Host-portcullis-login=V; Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Strict"]
@@ -107,12 +109,12 @@ mod tests {
     fn what_is_taken_back_is_what_was_given() {
         for lax in [false, true] {
             let given = lines(lax, |headers, cookies| {
-                give(headers, cookies, ("", 0), ("", 0), "");
-                give_visit(headers, cookies, "", 0);
+                set_session_cookies(headers, cookies, ("", 0), ("", 0), "");
+                set_visit_cookie(headers, cookies, "", 0);
             });
             let taken = lines(lax, |headers, cookies| {
-                take_back(headers, cookies);
-                end_visit(headers, cookies);
+                expire_session_cookies(headers, cookies);
+                expire_visit_cookie(headers, cookies);
             });
             assert_eq!(given, taken);
             let site = if lax { "SameSite=Lax" } else { "SameSite=Strict" };
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn browsers_keep_them_over_tls_and_on_their_own_machine() {
-        use crate::authority::page::tests::ask;
+        use crate::authority::page::tests::request;
         for (scheme, authority, kept) in [
             (Scheme::Https, "shop.example", true),
             (Scheme::Https, "", true),
@@ -149,10 +151,10 @@ mod tests {
             (Scheme::Http, "[::2]", false),
             (Scheme::Http, "", false),
         ] {
-            let mut ask = ask("GET", None, &[]);
-            ask.scheme = scheme;
-            authority.clone_into(&mut ask.authority);
-            assert_eq!(can_be_kept(&ask), kept, "{scheme:?} {authority}");
+            let mut request = request("GET", None, &[]);
+            request.scheme = scheme;
+            authority.clone_into(&mut request.authority);
+            assert_eq!(is_stored_by_browsers(&request), kept, "{scheme:?} {authority}");
         }
     }
 }

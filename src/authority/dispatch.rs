@@ -1,7 +1,7 @@
 //! Which function answers which endpoint, and in what form an endpoint refuses.
 
-use super::ask::Ask;
 use super::endpoint::Endpoint;
+use super::request::EndpointRequest;
 use super::runtime::Authority;
 use super::{login, page, refresh, service, session};
 use crate::denial::Denial;
@@ -15,33 +15,33 @@ impl Authority {
     ///
     /// # Errors
     /// Why the request is refused.
-    pub async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Response<Bytes>, Denial> {
-        let endpoint = ask.endpoint;
+    pub async fn answer(self: &Arc<Self>, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
+        let endpoint = request.endpoint;
         // A request from another site's page gets an answer, but takes no place in the queue and spends no login
         // attempt of the user.
-        if endpoint == Endpoint::Login && !ask.own_site {
+        if endpoint == Endpoint::Login && !request.own_site {
             self.counters.logins.add("invalid");
-            return page::login_answer(&ask, Err(Denial::CsrfMismatch));
+            return page::login_response(&request, Err(Denial::CsrfMismatch));
         }
-        let Some(place) = self.queue.enter(endpoint.facts().access) else {
+        let Some(place) = self.queue.enter(endpoint.spec().access) else {
             return refused(endpoint, Denial::Overloaded);
         };
         let authority = self.clone();
         let answered = self.on_own_thread(async move {
             // Held until the work is done, even if the client disconnects earlier.
             let _place = place;
-            match ask.endpoint {
-                Endpoint::LoginPage => page::show(&authority, ask).await,
-                Endpoint::Login => page::login_answer(&ask, login::login(&authority, &ask).await),
-                Endpoint::Refresh => refresh::refresh(&authority, ask).await,
-                Endpoint::Logout => session::logout(&authority, ask).await,
-                Endpoint::LogoutAll => session::logout_all(&authority, ask).await,
-                Endpoint::Sessions => session::list(&authority, ask).await,
-                Endpoint::EndSession => session::end(&authority, ask).await,
-                Endpoint::Me => session::me(&ask),
-                Endpoint::Token => service::token(&authority, &ask).await,
-                Endpoint::Introspect => service::introspect(&authority, &ask).await,
-                Endpoint::Revoke => service::revoke(&authority, &ask).await,
+            match request.endpoint {
+                Endpoint::LoginPage => page::show(&authority, request).await,
+                Endpoint::Login => page::login_response(&request, login::login(&authority, &request).await),
+                Endpoint::Refresh => refresh::refresh(&authority, request).await,
+                Endpoint::Logout => session::logout(&authority, request).await,
+                Endpoint::LogoutAll => session::logout_all(&authority, request).await,
+                Endpoint::Sessions => session::list(&authority, request).await,
+                Endpoint::EndSession => session::end(&authority, request).await,
+                Endpoint::Me => session::me(&request),
+                Endpoint::Token => service::token(&authority, &request).await,
+                Endpoint::Introspect => service::introspect(&authority, &request).await,
+                Endpoint::Revoke => service::revoke(&authority, &request).await,
                 // Both are answered, and a verdict is given, on the core that was asked.
                 Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
@@ -55,5 +55,5 @@ impl Authority {
 /// # Errors
 /// The same refusal, where it is not.
 pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, Denial> {
-    if endpoint.facts().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
+    if endpoint.spec().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }

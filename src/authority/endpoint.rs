@@ -37,7 +37,7 @@ pub enum Endpoint {
 
 /// Where an endpoint is, and what it asks.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub struct EndpointSpec {
     /// Which one.
     pub endpoint: Endpoint,
     /// In `[authority] paths`, in logs (after `auth:`) and in metrics.
@@ -56,16 +56,16 @@ pub struct Facts {
 
 impl Endpoint {
     /// All endpoints.
-    pub const ALL: [Facts; 14] = [
-        facts(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
-        facts(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),
+    pub const ALL: [EndpointSpec; 14] = [
+        spec(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
+        spec(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),
         // A refresh token is its own credential; an access token that has expired must not stand in its way.
-        facts(Self::Refresh, "refresh", &["POST"], "/auth/refresh", Access::Public, false),
-        facts(Self::Logout, "logout", &["POST"], "/auth/logout", Access::Public, false),
-        facts(Self::LogoutAll, "logout_all", &["POST"], "/auth/logout-all", Access::Authenticated, false),
-        facts(Self::Me, "me", &["GET", "HEAD"], "/auth/me", Access::Authenticated, false),
-        facts(Self::Sessions, "sessions", &["GET", "HEAD"], "/auth/sessions", Access::Authenticated, false),
-        facts(
+        spec(Self::Refresh, "refresh", &["POST"], "/auth/refresh", Access::Public, false),
+        spec(Self::Logout, "logout", &["POST"], "/auth/logout", Access::Public, false),
+        spec(Self::LogoutAll, "logout_all", &["POST"], "/auth/logout-all", Access::Authenticated, false),
+        spec(Self::Me, "me", &["GET", "HEAD"], "/auth/me", Access::Authenticated, false),
+        spec(Self::Sessions, "sessions", &["GET", "HEAD"], "/auth/sessions", Access::Authenticated, false),
+        spec(
             Self::EndSession,
             "end_session",
             &["DELETE"],
@@ -73,11 +73,11 @@ impl Endpoint {
             Access::Authenticated,
             false,
         ),
-        facts(Self::Token, "token", &["POST"], "/auth/token", Access::Public, true),
-        facts(Self::Revoke, "revoke", &["POST"], "/auth/revoke", Access::Public, true),
-        facts(Self::Introspect, "introspect", &["POST"], "/auth/introspect", Access::Public, true),
-        facts(Self::Jwks, "jwks", &["GET", "HEAD"], "/.well-known/jwks.json", Access::Public, false),
-        facts(
+        spec(Self::Token, "token", &["POST"], "/auth/token", Access::Public, true),
+        spec(Self::Revoke, "revoke", &["POST"], "/auth/revoke", Access::Public, true),
+        spec(Self::Introspect, "introspect", &["POST"], "/auth/introspect", Access::Public, true),
+        spec(Self::Jwks, "jwks", &["GET", "HEAD"], "/.well-known/jwks.json", Access::Public, false),
+        spec(
             Self::Metadata,
             "metadata",
             &["GET", "HEAD"],
@@ -86,25 +86,25 @@ impl Endpoint {
             false,
         ),
         // Whatever method the other proxy asks with.
-        facts(Self::Verify, "verify", &[], "/auth/verify", Access::Public, false),
+        spec(Self::Verify, "verify", &[], "/auth/verify", Access::Public, false),
     ];
 
     /// What the table says of it.
-    pub fn facts(self) -> Facts {
+    pub fn spec(self) -> EndpointSpec {
         Self::ALL[self as usize]
     }
 }
 
-const fn facts(
+const fn spec(
     endpoint: Endpoint,
     name: &'static str,
     methods: &'static [&'static str],
     path: &'static str,
     access: Access,
     guessable: bool,
-) -> Facts {
+) -> EndpointSpec {
     let for_services = matches!(endpoint, Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect);
-    Facts { endpoint, name, methods, path, access, guessable, for_services }
+    EndpointSpec { endpoint, name, methods, path, access, guessable, for_services }
 }
 
 #[cfg(test)]
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn each_endpoint_finds_its_own_facts() {
-        for facts in Endpoint::ALL {
-            assert_eq!(facts.endpoint.facts().name, facts.name);
+        for spec in Endpoint::ALL {
+            assert_eq!(spec.endpoint.spec().name, spec.name);
         }
     }
 }

@@ -33,7 +33,7 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When the store cannot be used.
-pub async fn learn(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
+pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
     // A longer life extends how long existing marks are kept, so read them again.
@@ -68,8 +68,8 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
-        let terms = authority.terms.load_full();
-        let mut learning = pin!(learn(&mut feed, &terms.revoked, last));
+        let settings = authority.settings.load_full();
+        let mut learning = pin!(apply_marks(&mut feed, &settings.revoked, last));
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
             Ok(learned) => learned,
             Err(_) => {
@@ -82,7 +82,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
             Ok(seq) => {
                 (last, heard, is_blind) = (seq, Instant::now(), false);
                 authority.set_feed_fails(false);
-                terms.revoked.set_blind(false);
+                settings.revoked.set_blind(false);
             }
             Err(error) => {
                 // The next server to answer may lack the last marks and give their numbers to others.
@@ -99,7 +99,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
 
 /// Refuses the authority's tokens until marks are read again, and logs this once.
 fn go_blind(authority: &Authority, is_blind: &mut bool) {
-    authority.terms.load().revoked.set_blind(true);
+    authority.settings.load().revoked.set_blind(true);
     if !std::mem::replace(is_blind, true) {
         authority.journal.event(
             Level::Error,
@@ -116,7 +116,7 @@ struct BlindAtEnd(Weak<Authority>);
 impl Drop for BlindAtEnd {
     fn drop(&mut self) {
         if let Some(authority) = self.0.upgrade() {
-            authority.terms.load().revoked.set_blind(true);
+            authority.settings.load().revoked.set_blind(true);
             authority.journal.event(
                 Level::Error,
                 "the reader of revocations has stopped: refusing the authority's tokens until a restart",
@@ -135,22 +135,22 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
     loop {
         ticks.tick().await;
         let Some(authority) = authority.upgrade() else { return };
-        let terms = authority.terms.load_full();
+        let settings = authority.settings.load_full();
         let clock = Now::read();
         let now = millis(clock);
         if !authority.health.is_up() {
             authority.try_store(now).await;
         }
         // Record the life before a token with it is issued, which would have to wait for the record.
-        authority.keep_up(WORK_MAX, authority.keep_record(&terms)).await;
+        authority.keep_up(WORK_MAX, authority.keep_record(&settings)).await;
         // The store learns that the process outlived the grace of the last refresh: see `Authority::spent`.
-        if authority.take_outlived(now, terms.refresh_grace) {
+        if authority.take_outlived(now, settings.refresh_grace) {
             authority.keep_up(WORK_MAX, authority.store.touch_alive(now)).await;
         }
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
             let time = sweeps.time(clock);
-            terms.revoked.forget(time.unix);
+            settings.revoked.forget(time.unix);
             authority.keep_up(SWEEP_MAX, authority.store.forget(millis(time))).await;
         }
     }

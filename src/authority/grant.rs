@@ -3,7 +3,7 @@
 use super::cookie;
 use super::counters::Counters;
 use super::response::filled;
-use super::terms::{Compat, Terms};
+use super::settings::{Compat, IssuerSettings};
 use super::token::{AccessClaims, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX as PREFIX;
 use crate::authenticate::digest_of;
@@ -85,7 +85,7 @@ pub(super) fn random_text() -> Result<String, Denial> {
 
 /// What is given, and to whom.
 pub(super) struct Grant<'g> {
-    pub(super) terms: &'g Terms,
+    pub(super) settings: &'g IssuerSettings,
     pub(super) account: &'g Account,
     pub(super) session: &'g Session,
     /// Whether a password was just proven.
@@ -102,7 +102,7 @@ impl Grant<'_> {
     /// The answer that gives it: in the body, or as cookies.
     pub(super) fn response(&self, counters: &Counters, journal: &Journal) -> Result<Response<Bytes>, Denial> {
         let access = self.access_token(counters, journal)?;
-        let expires_in = self.terms.access_expires.as_secs();
+        let expires_in = self.settings.access_expires.as_secs();
         let refresh_in = u64::try_from((self.refresh_expires / 1000).saturating_sub_unsigned(self.now.unix));
         let refresh_in = refresh_in.unwrap_or(0);
         let mut body = Map::new();
@@ -110,14 +110,14 @@ impl Grant<'_> {
         body.insert("expires_in".into(), expires_in.into());
         body.insert("refresh_expires_in".into(), refresh_in.into());
         let mut response = Response::new(Bytes::new());
-        match (self.csrf, &self.terms.cookies) {
+        match (self.csrf, &self.settings.cookies) {
             (Some(csrf), Some(cookies)) => {
                 body.insert("csrf_token".into(), csrf.into());
-                if self.terms.compat == Some(Compat::FlaskJwtExtended) {
+                if self.settings.compat == Some(Compat::FlaskJwtExtended) {
                     let words = if self.fresh { "login successful" } else { "refresh successful" };
                     body.insert("msg".into(), words.into());
                 }
-                cookie::give(
+                cookie::set_session_cookies(
                     response.headers_mut(),
                     cookies,
                     (&access, expires_in),
@@ -134,9 +134,9 @@ impl Grant<'_> {
     }
 
     fn access_token(&self, counters: &Counters, journal: &Journal) -> Result<String, Denial> {
-        let Self { terms, account, session, .. } = self;
+        let Self { settings, account, session, .. } = self;
         let mut roles = account.roles.clone();
-        if let Some(limit) = terms.role_limit
+        if let Some(limit) = settings.role_limit
             && roles.len() > limit
         {
             roles.truncate(limit);
@@ -148,38 +148,38 @@ impl Grant<'_> {
             );
         }
         let mut extra = Map::new();
-        for (claim, attribute) in &terms.claims {
+        for (claim, attribute) in &settings.claims {
             if let Some(value) = account.attributes.get(attribute) {
                 extra.insert(claim.clone(), value.clone());
             }
         }
         let claims = AccessClaims {
-            issuer: terms.issuer.clone(),
-            audience: terms.audience.clone(),
+            issuer: settings.issuer.clone(),
+            audience: settings.audience.clone(),
             subject: account.id.clone(),
             roles,
             scopes: account.scopes.clone(),
-            expires_in: terms.access_expires,
+            expires_in: settings.access_expires,
             session: Some(session.id.clone()),
             generation: account.generation,
             fresh: self.fresh,
             authenticated: Some(u64::try_from(session.authenticated / 1000).unwrap_or(0)),
             csrf: self.csrf.map(str::to_owned),
             client: None,
-            compat: terms.compat,
+            compat: settings.compat,
             extra,
         };
-        let token = mint(&terms.keyring, claims, self.now).map_err(|why| {
+        let token = mint(&settings.keyring, claims, self.now).map_err(|why| {
             journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
             Denial::StoreUnavailable
         })?;
-        weigh(&token, &account.id, counters, journal);
+        record_size(&token, &account.id, counters, journal);
         Ok(token)
     }
 }
 
 /// Counts a token by its size, and tells of one that is near what others refuse.
-pub(super) fn weigh(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
+pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
         size if size <= SIZE_WARN => "normal",
         size if size <= SIZE_WARN_MORE => "over_4KiB",

@@ -3,10 +3,10 @@
 //! Whoever does not know the password learns nothing else: not whether the account exists, not whether it is disabled, not
 //! which hash it has. Answer, status and time are the same.
 
-use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
 use super::page;
-use super::password::{Verdict, password_hash};
+use super::password::{PasswordCheck, password_hash};
+use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use super::session::end_one;
 use super::username::UserName;
@@ -22,8 +22,11 @@ use zeroize::Zeroizing;
 /// More than anybody types; passphrases included.
 const PASSWORD_MAX: usize = 1024;
 
-pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let outcome = attempt(authority, ask).await;
+pub(super) async fn login(
+    authority: &Authority,
+    request: &EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let outcome = attempt(authority, request).await;
     authority.counters.logins.add(match &outcome {
         Ok(_) => "ok",
         Err(Denial::BadCredentials) => "bad_credentials",
@@ -35,36 +38,41 @@ pub(super) async fn login(authority: &Authority, ask: &Ask) -> Result<Response<B
     outcome
 }
 
-async fn attempt(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
+async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     // `Authority::answer` has already checked that no other site sent this.
-    let as_cookies = as_cookies(ask)?;
+    let as_cookies = as_cookies(request)?;
     if as_cookies {
-        page::meant(ask)?;
+        page::check_login_origin(request)?;
     }
-    let name = ask.fields.required("username")?;
-    let password = ask.fields.required("password")?;
+    let name = request.fields.required("username")?;
+    let password = request.fields.required("password")?;
     if name.len() > PASSWORD_MAX || password.len() > PASSWORD_MAX {
         return Err(Denial::InvalidBody(BodyFault::Value));
     }
-    let account = prove(authority, ask, name, password).await?;
-    begin(authority, ask, &account, as_cookies).await
+    let account = prove(authority, request, name, password).await?;
+    begin(authority, request, &account, as_cookies).await
 }
 
 /// Whether the client wants cookies: where the authority gives them, unless it asks for the tokens themselves with
 /// `deliver=body`, or sends a form as no browser does.
-fn as_cookies(ask: &Ask) -> Result<bool, Denial> {
-    match ask.fields.optional("deliver")? {
-        None => Ok(ask.terms.cookies.is_some() && !page::is_of_a_program(ask)?),
+fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
+    match request.fields.optional("deliver")? {
+        None => Ok(request.settings.cookies.is_some() && !page::is_form_without_browser(request)?),
         Some("body") => Ok(false),
         Some(_) => Err(Denial::InvalidBody(BodyFault::Value)),
     }
 }
 
 /// The account whose password this is.
-async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> Result<Account, Denial> {
+async fn prove(
+    authority: &Authority,
+    request: &EndpointRequest,
+    name: &str,
+    password: &str,
+) -> Result<Account, Denial> {
     let store = &authority.store;
     let unavailable = |error| authority.unavailable(&error);
-    let address = ask.address.to_string();
+    let address = request.address.to_string();
     // A name that none can have is looked up all the same: the time must not tell.
     let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
@@ -72,8 +80,8 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
     let known = store.known_address(id, &address).await.map_err(unavailable)?;
     let schemes = authority.schemes().await.map_err(unavailable)?;
     let began = Instant::now();
-    authority.throttle.ask(ask.address, &name, known, began).map_err(|wait| {
-        log_failed(authority, ask, account.as_ref(), "too_many_attempts");
+    authority.throttle.try_attempt(request.address, &name, known, began).map_err(|wait| {
+        log_failed(authority, request, account.as_ref(), "too_many_attempts");
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         Denial::TooManyAttempts { wait: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
     })?;
@@ -82,20 +90,20 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
     let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
         // Nothing was learned of the password.
-        authority.throttle.withdrawn(ask.address, &name, known);
+        authority.throttle.withdrawn(request.address, &name, known);
         Denial::Overloaded
     })?;
     let (account, upgraded) = match (verdict, account) {
-        (Verdict::Right { upgraded }, Some(account)) => (account, upgraded),
-        (Verdict::Wrong | Verdict::Right { .. }, guessed) => {
-            authority.throttle.failed(ask.address, &name, known, Instant::now());
-            log_failed(authority, ask, guessed.as_ref(), "bad_credentials");
+        (PasswordCheck::Correct { upgraded }, Some(account)) => (account, upgraded),
+        (PasswordCheck::Wrong | PasswordCheck::Correct { .. }, guessed) => {
+            authority.throttle.failed(request.address, &name, known, Instant::now());
+            log_failed(authority, request, guessed.as_ref(), "bad_credentials");
             return Err(Denial::BadCredentials);
         }
     };
-    authority.throttle.succeeded(ask.address, &name, known);
+    authority.throttle.succeeded(request.address, &name, known);
     if account.disabled {
-        log_failed(authority, ask, Some(&account), "account_disabled");
+        log_failed(authority, request, Some(&account), "account_disabled");
         return Err(Denial::AccountDisabled);
     }
     if let Some(new) = upgraded {
@@ -109,9 +117,14 @@ async fn prove(authority: &Authority, ask: &Ask, name: &str, password: &str) -> 
 
 /// Logs a failed login to an existing account, so that operators see which accounts are under attack. An unknown name
 /// is not logged: it may be a password typed into the wrong field.
-fn log_failed(authority: &Authority, ask: &Ask, account: Option<&Account>, why: &'static str) {
+fn log_failed(
+    authority: &Authority,
+    request: &EndpointRequest,
+    account: Option<&Account>,
+    why: &'static str,
+) {
     let Some(account) = account else { return };
-    let client = ask.address.to_string();
+    let client = request.address.to_string();
     authority.journal.event(
         Level::Warn,
         "a login failed",
@@ -119,7 +132,7 @@ fn log_failed(authority: &Authority, ask: &Ask, account: Option<&Account>, why: 
             ("account", &account.name),
             ("subject", &account.id),
             ("client", &client),
-            ("request_id", &ask.request_id),
+            ("request_id", &request.request_id),
             ("why", why),
         ],
     );
@@ -127,12 +140,12 @@ fn log_failed(authority: &Authority, ask: &Ask, account: Option<&Account>, why: 
 
 /// Ends the session whose cookies those of the new one take the place of: the browser was its only holder. Otherwise each
 /// fresh login would leave one behind, and in the end put out the sessions of other devices.
-async fn replace(authority: &Authority, ask: &Ask) {
-    let Ok(Some((token, true))) = ask.refresh_token() else { return };
+async fn replace(authority: &Authority, request: &EndpointRequest) {
+    let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
     let ended = match authority.store.session_of_token(&token).await {
         Ok(Some(session)) => {
-            end_one(authority, ask, Some(&session.account), &session.id, "session").await.map(drop)
+            end_one(authority, request, Some(&session.account), &session.id, "session").await.map(drop)
         }
         Ok(None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
@@ -143,14 +156,14 @@ async fn replace(authority: &Authority, ask: &Ask) {
 
 async fn begin(
     authority: &Authority,
-    ask: &Ask,
+    request: &EndpointRequest,
     account: &Account,
     as_cookies: bool,
 ) -> Result<Response<Bytes>, Denial> {
-    let terms = &ask.terms;
-    let now = millis(ask.now);
+    let settings = &request.settings;
+    let now = millis(request.now);
     let csrf = if as_cookies { Some(random_text()?) } else { None };
-    let expires = now.saturating_add(millis_of(terms.session_expires));
+    let expires = now.saturating_add(millis_of(settings.session_expires));
     let session = Session {
         id: random_text()?,
         account: account.id.clone(),
@@ -158,28 +171,28 @@ async fn begin(
         used: now,
         expires,
         authenticated: now,
-        address: ask.address.to_string(),
-        agent: ask.agent(),
+        address: request.address.to_string(),
+        agent: request.agent(),
         csrf: csrf.as_deref().map(|csrf| digest_of(csrf.as_bytes())),
         ended: None,
     };
     let token = RefreshToken::random()?;
-    let token_expires = now.saturating_add(millis_of(terms.refresh_expires)).min(expires);
-    authority.record_life(terms).await?;
+    let token_expires = now.saturating_add(millis_of(settings.refresh_expires)).min(expires);
+    authority.record_life(settings).await?;
     let begun = authority
         .store
-        .begin_session(&session, account.generation, (&token.hash(), token_expires), terms.sessions, now)
+        .begin_session(&session, account.generation, (&token.hash(), token_expires), settings.sessions, now)
         .await
         .map_err(|error| authority.unavailable(&error))?;
     match begun {
-        Begun::Begun(marks) => authority.mark(terms, &marks, ask.now, "session"),
+        Begun::Begun(marks) => authority.mark(settings, &marks, request.now, "session"),
         Begun::AccountGone => return Err(Denial::BadCredentials),
         Begun::AccountDisabled => return Err(Denial::AccountDisabled),
         // What was proven may not be its password any more: the client may ask again.
         Begun::AccountChanged => return Err(Denial::Overloaded),
     }
     if as_cookies {
-        replace(authority, ask).await;
+        replace(authority, request).await;
     }
     authority.journal.event(
         Level::Info,
@@ -187,14 +200,14 @@ async fn begin(
         &[("subject", &account.id), ("client", &session.address), ("session", &session.id)],
     );
     let grant = Grant {
-        terms,
+        settings,
         account,
         session: &session,
         fresh: true,
         refresh: &token,
         refresh_expires: token_expires,
         csrf: csrf.as_deref(),
-        now: ask.now,
+        now: request.now,
     };
     grant.response(&authority.counters, &authority.journal)
 }

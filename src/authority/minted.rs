@@ -10,7 +10,12 @@ use std::time::Duration;
 ///
 /// # Errors
 /// A sentence for the operator. The token must not be made then.
-pub async fn put_on_record(store: &Store, subject: &str, life: Duration, now: Now) -> Result<i64, String> {
+pub async fn record_long_token(
+    store: &Store,
+    subject: &str,
+    life: Duration,
+    now: Now,
+) -> Result<i64, String> {
     let fault = |error: StoreError| error.to_string();
     let millis = |seconds: u64| i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
     if store.lives().await.map_err(fault)?.longest < millis(life.as_secs()) {

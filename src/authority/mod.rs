@@ -8,7 +8,6 @@
 //! read), `login`, `refresh`, `session`, `service` (what is done), `page` (for whom a browser speaks), `grant` and
 //! `cookie` (what is given).
 
-mod ask;
 mod cookie;
 mod counters;
 mod dispatch;
@@ -23,33 +22,36 @@ mod page;
 mod password;
 mod queue;
 mod refresh;
+mod request;
 mod response;
 mod runtime;
 mod service;
 mod session;
+mod settings;
 mod start;
 mod sweeps;
-mod terms;
 mod throttle;
 mod token;
 mod username;
 
-pub use ask::{Ask, Examined, Holder};
-pub use cookie::{take_back, take_back_access};
+pub use cookie::{expire_access_cookie, expire_session_cookies};
 pub use counters::{ByOutcome, Counters};
 pub use dispatch::refused;
-pub use endpoint::{Endpoint, Facts};
-pub use feed::learn;
+pub use endpoint::{Endpoint, EndpointSpec};
+pub use feed::apply_marks;
 pub use fields::{BODY_MAX, BodyKind, Fields};
 pub use health::StoreHealth;
-pub use minted::put_on_record;
+pub use minted::record_long_token;
 pub use page::{NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
-pub use password::{Busy, HashFault, Hashers, Verdict, check_stored, hash_password, password_hash, scheme};
+pub use password::{
+    Busy, HashFault, Hashers, PasswordCheck, check_hash, hash_password, password_hash, scheme,
+};
 pub use queue::Queue;
+pub use request::{EndpointRequest, Holder, InspectedToken};
 pub use response::Refused;
 pub use runtime::Authority;
 pub use service::document;
-pub use terms::{Client, ClientSecret, Compat, Cookies, StoreLocation, Terms};
+pub use settings::{Client, ClientSecret, Compat, Cookies, IssuerSettings, StoreLocation};
 pub use throttle::Throttle;
 pub use token::{AccessClaims, RESERVED_CLAIMS, mint, sign};
 pub use username::{

@@ -7,11 +7,11 @@ mod document;
 mod next;
 mod visit;
 
-use super::ask::{Ask, Holder};
 use super::cookie;
 use super::endpoint::Endpoint;
 use super::fields::Fields;
-use super::refresh::{belongs, spend};
+use super::refresh::{check_csrf, spend};
+use super::request::{EndpointRequest, Holder};
 use super::response::Refused;
 use super::runtime::Authority;
 use crate::authenticate::credential;
@@ -45,57 +45,59 @@ const AGAIN: &str = "again";
 const LOGGED_OUT: &str = "logged_out";
 
 /// Whether the request is a form that a person sent, who wants to see a page.
-pub(super) fn wants_page(ask: &Ask) -> bool {
-    ask.terms.cookies.is_some() && ask.fields.is_form() && Format::of(&ask.headers) == Format::Html
+pub(super) fn wants_page(request: &EndpointRequest) -> bool {
+    request.settings.cookies.is_some()
+        && request.fields.is_form()
+        && Format::of(&request.headers) == Format::Html
 }
 
 /// The login page, or where a person who need not log in goes instead.
-pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let cookies = ask.terms.cookies.as_ref().ok_or(Denial::NotFound)?;
-    if !cookie::can_be_kept(&ask) {
-        return Ok(refused(&ask, Denial::InsecureTransport, None));
+pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
+    let cookies = request.settings.cookies.as_ref().ok_or(Denial::NotFound)?;
+    if !cookie::is_stored_by_browsers(&request) {
+        return Ok(refused(&request, Denial::InsecureTransport, None));
     }
     // What cannot be read asks for nothing.
-    let query = Fields::form(ask.query.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default();
+    let query = Fields::form(request.query.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default();
     let next = Next::of(&query);
     let says = |name: &str| query.optional(name).ok().flatten();
     let must_prove = says(PROMPT) == Some(PROMPT_LOGIN);
-    if let Some(holder) = ask.caller.as_ref().filter(|holder| holder.by_cookie && !must_prove) {
+    if let Some(holder) = request.caller.as_ref().filter(|holder| holder.by_cookie && !must_prove) {
         return Ok(match &next {
             Some(next) => see_other(location(Some(next))),
-            None => logged_in(&ask, holder),
+            None => logged_in(&request, holder),
         });
     }
     // Behind a link of another site the browser holds back cookies that are `SameSite=Strict`. From a page of ours it
     // brings them; so a person who is logged in is not asked for a password because of where the link stood. What that
     // gives another site is what `Lax` does: to open a page here, in a window of its own (nobody may frame this one).
-    if is_cross_site(&ask.headers) && says(AGAIN).is_none() {
-        return Ok(page(StatusCode::OK, document::onward(&again(&ask, next.as_ref(), must_prove))));
+    if is_cross_site(&request.headers) && says(AGAIN).is_none() {
+        return Ok(page(StatusCode::OK, document::onward(&again(&request, next.as_ref(), must_prove))));
     }
-    let visit = Visit::of(&ask);
+    let visit = Visit::of(&request);
     let mut note = says(LOGGED_OUT).map(|_| Note::Plain("You are logged out."));
     let mut is_over = false;
-    let held = if ask.method == Method::GET && !must_prove { held(&ask) } else { None };
+    let held = if request.method == Method::GET && !must_prove { held(&request) } else { None };
     if let Some((token, csrf)) = held {
-        if visit.as_ref().is_some_and(|visit| visit.was_renewed(ask.now.unix)) {
+        if visit.as_ref().is_some_and(|visit| visit.was_renewed(request.now.unix)) {
             note = Some(Note::Bad(
                 "Your browser did not keep the session that it was given. Allow cookies for this site, then log in.",
             ));
         } else {
-            match renew(authority, &ask, token, csrf).await {
+            match renew(authority, &request, token, csrf).await {
                 Ok(given) => {
                     let onward = match &next {
                         Some(next) => location(Some(next)),
-                        None => HeaderValue::from_str(ask.terms.path(Endpoint::LoginPage))
+                        None => HeaderValue::from_str(request.settings.path(Endpoint::LoginPage))
                             .map_err(|_| Denial::NotFound)?,
                     };
-                    let mut response = with_cookies_of(&given, see_other(onward));
+                    let mut response = copy_cookies(&given, see_other(onward));
                     let visit = visit.map_or_else(Visit::new, Ok)?;
-                    visit.renew(response.headers_mut(), cookies, ask.now.unix);
+                    visit.renew(response.headers_mut(), cookies, request.now.unix);
                     return Ok(response);
                 }
                 Err(denial @ (Denial::StoreUnavailable | Denial::Overloaded)) => {
-                    return Ok(refused(&ask, denial, next.as_ref()));
+                    return Ok(refused(&request, denial, next.as_ref()));
                 }
                 // The session is over: its cookies go, and the person logs in.
                 Err(_) => is_over = true,
@@ -103,9 +105,9 @@ pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Byt
         }
     }
     let visit = visit.map_or_else(Visit::new, Ok)?;
-    let mut response = page(StatusCode::OK, form(&ask, &visit, next.as_ref(), note, false));
+    let mut response = page(StatusCode::OK, form(&request, &visit, next.as_ref(), note, false));
     if is_over {
-        cookie::take_back(response.headers_mut(), cookies);
+        cookie::expire_session_cookies(response.headers_mut(), cookies);
     }
     visit.keep(response.headers_mut(), cookies);
     Ok(response)
@@ -115,75 +117,75 @@ pub(super) async fn show(authority: &Authority, ask: Ask) -> Result<Response<Byt
 /// form, prefers HTML, and returns the login page's value; this form has none of these. It could not log in for
 /// cookies, so the client gets the tokens in the body. A wrong guess does no harm: the answer sets no cookie, and no
 /// page can read it.
-pub(super) fn is_of_a_program(ask: &Ask) -> Result<bool, Denial> {
-    let headers = &ask.headers;
-    Ok(ask.fields.is_form()
-        && ask.fields.optional("csrf_token")?.is_none()
+pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool, Denial> {
+    let headers = &request.headers;
+    Ok(request.fields.is_form()
+        && request.fields.optional("csrf_token")?.is_none()
         && !names_site(headers)
         && !headers.contains_key(COOKIE)
         && Format::of(headers) != Format::Html
-        && cookie::can_be_kept(ask))
+        && cookie::is_stored_by_browsers(request))
 }
 
 /// Refuses a login for cookies that the person at the browser may not have meant.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`], [`Denial::CsrfMissing`], [`Denial::InsecureTransport`].
-pub(super) fn meant(ask: &Ask) -> Result<(), Denial> {
-    if !cookie::can_be_kept(ask) {
+pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial> {
+    if !cookie::is_stored_by_browsers(request) {
         return Err(Denial::InsecureTransport);
     }
     // Another site must not log a browser in to another person's account, whose owner would see everything that the
     // user does next.
-    if !ask.own_site {
+    if !request.own_site {
         return Err(Denial::CsrfMismatch);
     }
     // Another site cannot send JSON without being asked by the browser whether it may; a form it can.
-    if !ask.fields.is_form() {
+    if !request.fields.is_form() {
         return Ok(());
     }
-    match (ask.fields.optional("csrf_token")?, Visit::of(ask)) {
+    match (request.fields.optional("csrf_token")?, Visit::of(request)) {
         (Some(field), Some(visit)) if visit.is(field) => Ok(()),
         (Some(_), Some(_) | None) => Err(Denial::CsrfMismatch),
-        (None, _) if names_site(&ask.headers) => Ok(()),
+        (None, _) if names_site(&request.headers) => Ok(()),
         (None, _) => Err(Denial::CsrfMissing),
     }
 }
 
 /// The answer to a login, for whom it is: a person goes where they wanted to, or sees the page again.
-pub(super) fn login_answer(
-    ask: &Ask,
+pub(super) fn login_response(
+    request: &EndpointRequest,
     outcome: Result<Response<Bytes>, Denial>,
 ) -> Result<Response<Bytes>, Denial> {
-    if !wants_page(ask) || ask.fields.optional("deliver").ok().flatten().is_some() {
+    if !wants_page(request) || request.fields.optional("deliver").ok().flatten().is_some() {
         return outcome;
     }
-    let next = Next::of(&ask.fields);
+    let next = Next::of(&request.fields);
     Ok(match outcome {
         Ok(given) => {
-            let mut response = with_cookies_of(&given, see_other(location(next.as_ref())));
-            if let Some(cookies) = &ask.terms.cookies {
-                cookie::end_visit(response.headers_mut(), cookies);
+            let mut response = copy_cookies(&given, see_other(location(next.as_ref())));
+            if let Some(cookies) = &request.settings.cookies {
+                cookie::expire_visit_cookie(response.headers_mut(), cookies);
             }
             response
         }
-        Err(denial) => refused(ask, denial, next.as_ref()),
+        Err(denial) => refused(request, denial, next.as_ref()),
     })
 }
 
 /// The answer to a person who logged out: the login page, whose cookies and words are those of this answer.
-pub(super) fn logout_answer(ask: &Ask, goodbye: &Response<Bytes>) -> Response<Bytes> {
-    let page = format!("{}?{LOGGED_OUT}=1", ask.terms.path(Endpoint::LoginPage));
+pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
+    let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
     // A path of the policy is one of requests, so it is a field value.
     let to = HeaderValue::try_from(page).unwrap_or_else(|_| location(None));
-    with_cookies_of(goodbye, see_other(to))
+    copy_cookies(goodbye, see_other(to))
 }
 
 /// The refresh token and the CSRF value that the browser keeps.
-fn held(ask: &Ask) -> Option<(&str, &str)> {
-    let names = &ask.terms.cookies.as_ref()?.names;
+fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
+    let names = &request.settings.cookies.as_ref()?.names;
     let text = |name: &str| {
-        let value = credential::cookie(&ask.headers, name).ok()??;
+        let value = credential::cookie(&request.headers, name).ok()??;
         std::str::from_utf8(value).ok()
     };
     Some((text(&names.refresh)?, text(&names.csrf)?))
@@ -191,14 +193,19 @@ fn held(ask: &Ask) -> Option<(&str, &str)> {
 
 /// Gives a browser whose access token has run out the next pair. It is asked for by a GET, which another site can cause: all
 /// that it causes is that the tokens are replaced, in the browser that holds them.
-async fn renew(authority: &Authority, ask: &Ask, token: &str, csrf: &str) -> Result<Response<Bytes>, Denial> {
-    belongs(authority, token, csrf).await?;
-    spend(authority, ask, token, Some(csrf)).await
+async fn renew(
+    authority: &Authority,
+    request: &EndpointRequest,
+    token: &str,
+    csrf: &str,
+) -> Result<Response<Bytes>, Denial> {
+    check_csrf(authority, token, csrf).await?;
+    spend(authority, request, token, Some(csrf)).await
 }
 
 /// The page's own address, once more.
-fn again(ask: &Ask, next: Option<&Next>, must_prove: bool) -> String {
-    let mut address = format!("{}?{AGAIN}=1", ask.terms.path(Endpoint::LoginPage));
+fn again(request: &EndpointRequest, next: Option<&Next>, must_prove: bool) -> String {
+    let mut address = format!("{}?{AGAIN}=1", request.settings.path(Endpoint::LoginPage));
     if must_prove {
         address.push_str(&format!("&{PROMPT}={PROMPT_LOGIN}"));
     }
@@ -215,11 +222,17 @@ pub fn encoded(text: &str) -> String {
     })
 }
 
-fn form(ask: &Ask, visit: &Visit, next: Option<&Next>, note: Option<Note<'_>>, is_wrong: bool) -> String {
-    let name = ask.fields.optional("username").ok().flatten().filter(|name| name.len() <= NAME_SHOWN);
+fn form(
+    request: &EndpointRequest,
+    visit: &Visit,
+    next: Option<&Next>,
+    note: Option<Note<'_>>,
+    is_wrong: bool,
+) -> String {
+    let name = request.fields.optional("username").ok().flatten().filter(|name| name.len() <= NAME_SHOWN);
     let form = LoginForm {
-        action: ask.terms.path(Endpoint::Login),
-        host: &ask.authority,
+        action: request.settings.path(Endpoint::Login),
+        host: &request.authority,
         next: next.map(Next::as_str),
         visit: visit.value(),
         name: name.unwrap_or_default(),
@@ -233,14 +246,16 @@ fn form(ask: &Ask, visit: &Visit, next: Option<&Next>, note: Option<Note<'_>>, i
 const NAME_SHOWN: usize = 256;
 
 /// The page again, and why: with the status of the refusal, and what else its answer carries.
-fn refused(ask: &Ask, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
-    let visit = Visit::of(ask).map_or_else(Visit::new, Ok);
-    let words = words(&denial, ask, visit.is_ok() && Visit::of(ask).is_none());
+fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
+    let visit = Visit::of(request).map_or_else(Visit::new, Ok);
+    let words = words(&denial, request, visit.is_ok() && Visit::of(request).is_none());
     let text = match (&visit, &denial) {
         (Err(_), _) | (Ok(_), Denial::InsecureTransport) => {
-            document::notice("Log in", &ask.authority, &words)
+            document::notice("Log in", &request.authority, &words)
         }
-        (Ok(visit), _) => form(ask, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials),
+        (Ok(visit), _) => {
+            form(request, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials)
+        }
     };
     // What belongs to the refusal whoever reads it: status, challenge, when to come again.
     let plain = refuse(&denial, Format::Html, &HeaderValue::from_static("-"), &Method::GET);
@@ -248,7 +263,8 @@ fn refused(ask: &Ask, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
     parts.headers.remove(CONTENT_LENGTH);
     let mut response = Response::from_parts(parts, Bytes::from(text));
     protect(response.headers_mut());
-    if let (Ok(visit), Some(cookies), true) = (visit, &ask.terms.cookies, denial != Denial::InsecureTransport)
+    if let (Ok(visit), Some(cookies), true) =
+        (visit, &request.settings.cookies, denial != Denial::InsecureTransport)
     {
         visit.keep(response.headers_mut(), cookies);
     }
@@ -257,7 +273,7 @@ fn refused(ask: &Ask, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
 }
 
 /// A refusal in the words of who logs in.
-fn words(denial: &Denial, ask: &Ask, came_without_cookie: bool) -> String {
+fn words(denial: &Denial, request: &EndpointRequest, came_without_cookie: bool) -> String {
     if let Denial::TooManyAttempts { wait } = denial {
         return format!("Too many failed attempts. Try again in {}.", span(*wait));
     }
@@ -271,7 +287,7 @@ fn words(denial: &Denial, ask: &Ask, came_without_cookie: bool) -> String {
         Denial::InsecureTransport => {
             "This page came over a connection that is not encrypted. Open it with https to log in."
         }
-        Denial::CsrfMismatch | Denial::CsrfMissing if !ask.own_site => {
+        Denial::CsrfMismatch | Denial::CsrfMissing if !request.own_site => {
             "Another site sent this form. If you want to log in, check the address of this page and do it here."
         }
         Denial::CsrfMismatch | Denial::CsrfMissing if came_without_cookie => {
@@ -284,15 +300,15 @@ fn words(denial: &Denial, ask: &Ask, came_without_cookie: bool) -> String {
     words.to_owned()
 }
 
-fn logged_in(ask: &Ask, holder: &Holder) -> Response<Bytes> {
-    let csrf = ask.terms.cookies.as_ref().and_then(|cookies| {
-        let value = credential::cookie(&ask.headers, &cookies.names.csrf).ok()??;
+fn logged_in(request: &EndpointRequest, holder: &Holder) -> Response<Bytes> {
+    let csrf = request.settings.cookies.as_ref().and_then(|cookies| {
+        let value = credential::cookie(&request.headers, &cookies.names.csrf).ok()??;
         std::str::from_utf8(value).ok()
     });
     let text = LoggedIn {
-        host: &ask.authority,
+        host: &request.authority,
         subject: &holder.subject,
-        logout: ask.terms.path(Endpoint::Logout),
+        logout: request.settings.path(Endpoint::Logout),
         csrf: csrf.unwrap_or_default(),
     };
     page(StatusCode::OK, text.page())
@@ -318,7 +334,7 @@ fn protect(headers: &mut HeaderMap) {
     headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
 }
 
-fn with_cookies_of(given: &Response<Bytes>, mut response: Response<Bytes>) -> Response<Bytes> {
+fn copy_cookies(given: &Response<Bytes>, mut response: Response<Bytes>) -> Response<Bytes> {
     for cookie in given.headers().get_all(http::header::SET_COOKIE) {
         response.headers_mut().append(http::header::SET_COOKIE, cookie.clone());
     }
@@ -327,7 +343,7 @@ fn with_cookies_of(given: &Response<Bytes>, mut response: Response<Bytes>) -> Re
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::terms::{Cookies, StoreLocation, Terms};
+    use super::super::settings::{Cookies, IssuerSettings, StoreLocation};
     use super::*;
     use crate::authenticate::{Algorithm, CookieNames};
     use crate::clock::Now;
@@ -339,11 +355,15 @@ pub(super) mod tests {
     use std::time::Duration;
 
     /// A request to the login endpoint of `shop.example` over https, from a page of its own.
-    pub(in super::super) fn ask(method: &str, form: Option<&str>, fields: &[(&str, &str)]) -> Ask {
+    pub(in super::super) fn request(
+        method: &str,
+        form: Option<&str>,
+        fields: &[(&str, &str)],
+    ) -> EndpointRequest {
         let secret = Some(&[7_u8; 32][..]);
         let keyring =
             Keyring::open(std::path::Path::new("/nonexistent"), Algorithm::HS256, secret, MissingKey::Create);
-        let terms = Terms {
+        let settings = IssuerSettings {
             issuer: "https://shop.example".into(),
             audience: vec!["shop".into()],
             keyring: keyring.unwrap(),
@@ -367,9 +387,9 @@ pub(super) mod tests {
         for (name, value) in fields {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
         }
-        Ask {
+        EndpointRequest {
             endpoint: Endpoint::Login,
-            terms: Arc::new(terms),
+            settings: Arc::new(settings),
             method: method.parse().unwrap(),
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Https,
@@ -379,7 +399,7 @@ pub(super) mod tests {
             query: None,
             id: None,
             fields: form.map(|form| Fields::form(form.as_bytes()).unwrap()).unwrap_or_default(),
-            examined: None,
+            inspected: None,
             own_site: true,
             caller: None,
             now: Now::at(1000),
@@ -418,22 +438,30 @@ pub(super) mod tests {
             ("a=b", &[], Err(Denial::CsrfMissing)),
             ("a=b&csrf_token=", &[COOKIE], Err(Denial::CsrfMissing)),
         ] {
-            assert_eq!(meant(&ask("POST", Some(form), fields)), outcome, "{form} {fields:?}");
-            let mut foreign = ask("POST", Some(form), fields);
+            assert_eq!(
+                check_login_origin(&request("POST", Some(form), fields)),
+                outcome,
+                "{form} {fields:?}"
+            );
+            let mut foreign = request("POST", Some(form), fields);
             foreign.own_site = false;
-            assert_eq!(meant(&foreign), mismatch, "{form} {fields:?}");
-            let mut clear = ask("POST", Some(form), fields);
+            assert_eq!(check_login_origin(&foreign), mismatch, "{form} {fields:?}");
+            let mut clear = request("POST", Some(form), fields);
             clear.scheme = Scheme::Http;
-            assert_eq!(meant(&clear), Err(Denial::InsecureTransport), "{form} {fields:?}");
+            assert_eq!(check_login_origin(&clear), Err(Denial::InsecureTransport), "{form} {fields:?}");
         }
-        assert_eq!(meant(&ask("POST", None, &[])), Ok(()), "JSON, which no other site's page can send");
+        assert_eq!(
+            check_login_origin(&request("POST", None, &[])),
+            Ok(()),
+            "JSON, which no other site's page can send"
+        );
     }
 
     #[test]
     fn a_form_without_a_trace_of_a_browser_is_a_programs() {
         let form = "username=ada&password=x";
         let program = |form: Option<&str>, fields: &[(&str, &str)]| {
-            is_of_a_program(&ask("POST", form, fields)).unwrap()
+            is_form_without_browser(&request("POST", form, fields)).unwrap()
         };
         assert!(program(Some(form), &[]));
         assert!(program(Some(form), &[("accept", "*/*"), ("user-agent", "curl/8.0")]));
@@ -449,15 +477,15 @@ pub(super) mod tests {
         }
         assert!(!program(None, &[]), "JSON, for which a session of a client's library may want cookies");
         assert!(!program(Some("username=ada&password=x&csrf_token=y"), &[]));
-        let mut clear = ask("POST", Some(form), &[]);
+        let mut clear = request("POST", Some(form), &[]);
         clear.scheme = Scheme::Http;
-        assert!(!is_of_a_program(&clear).unwrap(), "in cleartext the refusal says what to do");
+        assert!(!is_form_without_browser(&clear).unwrap(), "in cleartext the refusal says what to do");
     }
 
     #[test]
     fn a_person_goes_on_and_a_program_gets_what_it_asked_for() {
-        let person = ask("POST", Some("username=ada&password=x&next=/a?b"), &[HTML, COOKIE]);
-        let response = login_answer(&person, Ok(given())).unwrap();
+        let person = request("POST", Some("username=ada&password=x&next=/a?b"), &[HTML, COOKIE]);
+        let response = login_response(&person, Ok(given())).unwrap();
         assert_eq!(
             (response.status(), &response.headers()[LOCATION]),
             (StatusCode::SEE_OTHER, &"/a?b".parse().unwrap())
@@ -473,9 +501,9 @@ pub(super) mod tests {
             (Some("username=ada&password=x&deliver=body"), &[HTML]),
             (None, &[HTML]),
         ] {
-            let program = ask("POST", form, fields);
-            assert_eq!(login_answer(&program, Ok(given())).unwrap().status(), StatusCode::OK, "{form:?}");
-            let refused = login_answer(&program, Err(Denial::BadCredentials)).unwrap_err();
+            let program = request("POST", form, fields);
+            assert_eq!(login_response(&program, Ok(given())).unwrap().status(), StatusCode::OK, "{form:?}");
+            let refused = login_response(&program, Err(Denial::BadCredentials)).unwrap_err();
             assert_eq!(refused, Denial::BadCredentials, "{form:?}");
         }
     }
@@ -496,7 +524,7 @@ pub(super) mod tests {
             (Denial::CsrfMismatch, 403, "Log in again."),
         ] {
             let response =
-                login_answer(&ask("POST", Some(form), &[HTML, COOKIE]), Err(denial.clone())).unwrap();
+                login_response(&request("POST", Some(form), &[HTML, COOKIE]), Err(denial.clone())).unwrap();
             assert_eq!(response.status().as_u16(), status, "{denial:?}");
             let text = std::str::from_utf8(response.body()).unwrap();
             assert!(text.contains(words) && text.contains("role=\"alert\""), "{denial:?} {text}");
@@ -522,23 +550,23 @@ pub(super) mod tests {
 
     #[test]
     fn another_sites_form_is_answered_with_a_page_that_says_so() {
-        let mut foreign = ask("POST", Some("username=ada&password=x"), &[HTML]);
+        let mut foreign = request("POST", Some("username=ada&password=x"), &[HTML]);
         foreign.own_site = false;
-        let response = login_answer(&foreign, Err(Denial::CsrfMismatch)).unwrap();
+        let response = login_response(&foreign, Err(Denial::CsrfMismatch)).unwrap();
         assert!(std::str::from_utf8(response.body()).unwrap().contains("Another site sent this form."));
-        let mut clear = ask("POST", Some("username=ada&password=x"), &[HTML]);
+        let mut clear = request("POST", Some("username=ada&password=x"), &[HTML]);
         clear.scheme = Scheme::Http;
-        let response = login_answer(&clear, Err(Denial::InsecureTransport)).unwrap();
+        let response = login_response(&clear, Err(Denial::InsecureTransport)).unwrap();
         let text = std::str::from_utf8(response.body()).unwrap();
         assert!(!text.contains("<form") && !response.headers().contains_key(SET_COOKIE), "{text}");
     }
 
     #[test]
     fn the_pages_own_address_keeps_what_it_was_asked() {
-        let ask = ask("GET", None, &[]);
-        assert_eq!(again(&ask, None, false), "/enter?again=1");
+        let request = request("GET", None, &[]);
+        assert_eq!(again(&request, None, false), "/enter?again=1");
         let next = Next::parse("/a?b=c&d=%20").unwrap();
-        let address = again(&ask, Some(&next), true);
+        let address = again(&request, Some(&next), true);
         assert_eq!(address, "/enter?again=1&prompt=login&next=/a%3Fb%3Dc%26d%3D%2520");
         let query = Fields::form(address.split_once('?').unwrap().1.as_bytes()).unwrap();
         assert_eq!(Next::of(&query), Some(next));

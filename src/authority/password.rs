@@ -10,7 +10,7 @@ mod stored;
 mod work;
 
 pub use kdf::HashFault;
-pub use stored::{check_stored, password_hash, scheme};
+pub use stored::{check_hash, password_hash, scheme};
 
 use crate::store::PasswordHash;
 use equalize::{spend, work_of_schemes};
@@ -21,16 +21,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use stored::Stored;
+use stored::StoredHash;
 use tokio::sync::oneshot;
 use work::Work;
 use zeroize::Zeroizing;
 
 /// What became of a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordCheck {
     /// It is the account's password.
-    Right {
+    Correct {
         /// Its hash at the cost of today, where the stored one is of another kind or too cheap: to be stored instead.
         upgraded: Option<String>,
     },
@@ -81,7 +81,7 @@ enum Job {
         password: Zeroizing<String>,
         stored: Option<String>,
         schemes: Arc<[String]>,
-        answer: oneshot::Sender<Result<Verdict, Busy>>,
+        answer: oneshot::Sender<Result<PasswordCheck, Busy>>,
     },
     Hash {
         password: Zeroizing<String>,
@@ -103,7 +103,7 @@ impl Hashers {
         for _ in 0..threads.max(1) {
             let waiting = Arc::clone(&waiting);
             // Where no thread can be started the queue fills up, or is closed: both are told to whoever asks.
-            let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || work_off(&waiting));
+            let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || run_worker(&waiting));
         }
         Self { jobs, patience: PATIENCE }
     }
@@ -119,7 +119,7 @@ impl Hashers {
         password: Zeroizing<String>,
         stored: Option<String>,
         schemes: Arc<[String]>,
-    ) -> Result<Verdict, Busy> {
+    ) -> Result<PasswordCheck, Busy> {
         let (answer, verdict) = oneshot::channel();
         self.jobs.try_send(Job::Verify { password, stored, schemes, answer }).map_err(|_| Busy)?;
         self.within_patience(verdict).await
@@ -144,7 +144,7 @@ impl Hashers {
     }
 }
 
-fn work_off(waiting: &Mutex<Receiver<Job>>) {
+fn run_worker(waiting: &Mutex<Receiver<Job>>) {
     // Without it logins would be served at the cost of requests; that is no reason to serve none.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
@@ -152,13 +152,13 @@ fn work_off(waiting: &Mutex<Receiver<Job>>) {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         // A fault in one hash costs one answer, whose sender is dropped with the job, and not the thread.
-        if catch_unwind(AssertUnwindSafe(|| do_job(job, &mut arena))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| run_job(job, &mut arena))).is_err() {
             arena = Arena::default();
         }
     }
 }
 
-fn do_job(job: Job, arena: &mut Arena) {
+fn run_job(job: Job, arena: &mut Arena) {
     match job {
         // Whoever asked is gone: nobody would read the answer.
         Job::Verify { answer, .. } if answer.is_closed() => {}
@@ -180,21 +180,21 @@ fn judge(
     schemes: &[String],
     arena: &mut Arena,
     done: &mut Work,
-) -> Result<Verdict, Busy> {
+) -> Result<PasswordCheck, Busy> {
     // A hash that we cannot check, or would not at its price, has no password. `user import` lets none in.
-    if let Some(stored) = stored.and_then(|stored| Stored::parse(stored).ok()) {
+    if let Some(stored) = stored.and_then(|stored| StoredHash::parse(stored).ok()) {
         done.add(&stored.work());
-        if stored.is_of(password, arena)? {
+        if stored.matches(password, arena)? {
             let upgraded =
-                stored.is_to_be_upgraded(password).then(|| stored::hash(password, arena)).transpose()?;
-            return Ok(Verdict::Right { upgraded });
+                stored.needs_upgrade(password).then(|| stored::hash(password, arena)).transpose()?;
+            return Ok(PasswordCheck::Correct { upgraded });
         }
     }
     let distinct: BTreeSet<&str> = schemes.iter().map(String::as_str).collect();
     let missing = work_of_schemes(distinct).less(done);
     spend(&missing, password, arena)?;
     done.add(&missing);
-    Ok(Verdict::Wrong)
+    Ok(PasswordCheck::Wrong)
 }
 
 #[cfg(test)]

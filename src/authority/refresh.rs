@@ -4,8 +4,8 @@
 //! the thief from the owner. Only its direct predecessor within the grace is answered, with the very same successor: a
 //! second tab, or a client whose first answer was lost, are no thieves, and there are never two successors.
 
-use super::ask::Ask;
 use super::grant::{Grant, RefreshToken, hash_of, random};
+use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
 use crate::authenticate::csrf::token_shown;
 use crate::authenticate::{Mark, digest_of};
@@ -16,29 +16,36 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::Response;
 
-pub(super) async fn refresh(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let (token, by_cookie) = ask.refresh_token()?.ok_or(Denial::MissingToken)?;
-    let csrf = if by_cookie { Some(csrf_of_session(authority, &ask, token).await?) } else { None };
-    spend(authority, &ask, token, csrf.as_deref()).await
+pub(super) async fn refresh(
+    authority: &Authority,
+    request: EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let (token, by_cookie) = request.refresh_token()?.ok_or(Denial::MissingToken)?;
+    let csrf = if by_cookie { Some(csrf_of_session(authority, &request, token).await?) } else { None };
+    spend(authority, &request, token, csrf.as_deref()).await
 }
 
 /// The CSRF value that a request with a refresh token in a cookie must show, checked against the token's session.
-pub(super) async fn csrf_of_session(authority: &Authority, ask: &Ask, token: &str) -> Result<String, Denial> {
-    let cookies = ask.terms.cookies.as_ref().ok_or(Denial::MissingToken)?;
-    if !ask.own_site {
+pub(super) async fn csrf_of_session(
+    authority: &Authority,
+    request: &EndpointRequest,
+    token: &str,
+) -> Result<String, Denial> {
+    let cookies = request.settings.cookies.as_ref().ok_or(Denial::MissingToken)?;
+    if !request.own_site {
         return Err(Denial::CsrfMismatch);
     }
-    let field = ask.fields.optional("csrf_token")?;
-    let shown = token_shown(&ask.headers, &cookies.names, field)?.ok_or(Denial::CsrfMissing)?;
+    let field = request.fields.optional("csrf_token")?;
+    let shown = token_shown(&request.headers, &cookies.names, field)?.ok_or(Denial::CsrfMissing)?;
     let shown = std::str::from_utf8(shown).map_err(|_| Denial::CsrfMismatch)?;
-    belongs(authority, token, shown).await?;
+    check_csrf(authority, token, shown).await?;
     Ok(shown.to_owned())
 }
 
 /// Refuses a CSRF value that is not that of the token's session.
 ///
 /// A token that is not known passes: spending it says why it is refused.
-pub(super) async fn belongs(authority: &Authority, token: &str, csrf: &str) -> Result<(), Denial> {
+pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -> Result<(), Denial> {
     let session = authority.store.session_of_token(&hash_of(token)?).await;
     let session = session.map_err(|error| authority.unavailable(&error))?;
     match session.map(|session| session.csrf) {
@@ -52,35 +59,35 @@ pub(super) async fn belongs(authority: &Authority, token: &str, csrf: &str) -> R
 /// Spends a token. `csrf` is given where the new pair goes into cookies.
 pub(super) async fn spend(
     authority: &Authority,
-    ask: &Ask,
+    request: &EndpointRequest,
     token: &str,
     csrf: Option<&str>,
 ) -> Result<Response<Bytes>, Denial> {
-    let terms = &ask.terms;
-    let now = millis(ask.now);
+    let settings = &request.settings;
+    let now = millis(request.now);
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
     let spend = Spend {
         token: &hash_of(token)?,
         nonce: random()?,
         successor: &successor,
         now,
-        expires: now.saturating_add(millis_of(terms.refresh_expires)),
-        grace: millis_of(terms.refresh_grace),
+        expires: now.saturating_add(millis_of(settings.refresh_expires)),
+        grace: millis_of(settings.refresh_grace),
         boot: authority.boot,
         alive_before_boot: authority.alive_before_boot,
     };
-    authority.record_life(terms).await?;
+    authority.record_life(settings).await?;
     let rotation = authority.store.rotate(&spend).await.map_err(|error| authority.unavailable(&error))?;
     let (outcome, result) = match rotation {
         Rotation::Rotated(renewed) => ("ok", Ok(renewed)),
         Rotation::Repeated(renewed) => ("grace", Ok(renewed)),
         Rotation::Reused { session, account } => {
             let mark = Mark::Session(session.clone());
-            authority.mark(terms, &[mark], ask.now, "reuse");
+            authority.mark(settings, &[mark], request.now, "reuse");
             authority.journal.event(
                 Level::Warn,
                 "a refresh token was used twice: its session is ended",
-                &[("subject", &account), ("session", &session), ("client", &ask.address.to_string())],
+                &[("subject", &account), ("session", &session), ("client", &request.address.to_string())],
             );
             ("reuse", Err(Denial::RefreshReused))
         }
@@ -93,14 +100,14 @@ pub(super) async fn spend(
     authority.spent();
     let renewed = result?;
     let grant = Grant {
-        terms,
+        settings,
         account: &renewed.account,
         session: &renewed.session,
         fresh: false,
         refresh: &RefreshToken::successor(token, &renewed.nonce),
         refresh_expires: renewed.expires,
         csrf,
-        now: ask.now,
+        now: request.now,
     };
     grant.response(&authority.counters, &authority.journal)
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 pub struct Refused(pub Denial);
 
 /// A JSON answer that nobody keeps (RFC 6749 section 5.1).
-pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
     filled(Response::new(Bytes::new()), status, body)
 }
 
@@ -26,7 +26,7 @@ pub(super) fn filled(mut response: Response<Bytes>, status: StatusCode, body: &V
 }
 
 /// An answer without a body.
-pub(super) fn empty_answer(status: StatusCode) -> Response<Bytes> {
+pub(super) fn empty_response(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

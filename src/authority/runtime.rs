@@ -4,7 +4,7 @@ use super::counters::Counters;
 use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
-use super::terms::Terms;
+use super::settings::IssuerSettings;
 use super::throttle::Throttle;
 use crate::authenticate::Mark;
 use crate::clock::Now;
@@ -30,7 +30,7 @@ pub struct Authority {
     pub(super) counters: Counters,
     pub(super) journal: Journal,
     /// The terms in force: those of the policy that was published last.
-    pub(super) terms: ArcSwap<Terms>,
+    pub(super) settings: ArcSwap<IssuerSettings>,
     /// The moment from which this process answers, and the last at which the one before it is known to have lived:
     /// milliseconds since 1970. Between them nobody could repeat a refresh.
     pub(super) boot: i64,
@@ -51,8 +51,8 @@ impl std::fmt::Debug for Authority {
 
 impl Authority {
     /// Follows the terms of another policy, whose store is the same.
-    pub fn follow(&self, terms: Arc<Terms>) {
-        self.terms.store(terms);
+    pub fn follow(&self, settings: Arc<IssuerSettings>) {
+        self.settings.store(settings);
     }
 
     /// Whether its store answers.
@@ -90,12 +90,12 @@ impl Authority {
 
     /// Ensures that the store knows how long access tokens under these terms live. Call this before reading anything
     /// that the token will contain: a revocation then either sees the record, or has already happened.
-    pub(super) async fn record_life(&self, terms: &Terms) -> Result<(), Denial> {
-        self.keep_record(terms).await.map_err(|error| self.unavailable(&error))
+    pub(super) async fn record_life(&self, settings: &IssuerSettings) -> Result<(), Denial> {
+        self.keep_record(settings).await.map_err(|error| self.unavailable(&error))
     }
 
-    pub(super) async fn keep_record(&self, terms: &Terms) -> Result<(), StoreError> {
-        let life = terms.access_expires.as_secs();
+    pub(super) async fn keep_record(&self, settings: &IssuerSettings) -> Result<(), StoreError> {
+        let life = settings.access_expires.as_secs();
         if self.recorded.load(Ordering::Acquire) < life {
             self.store.record_life(millis_of(Duration::from_secs(life))).await?;
             self.recorded.fetch_max(life, Ordering::AcqRel);
@@ -104,9 +104,9 @@ impl Authority {
     }
 
     /// Puts marks, which the store has already, in force.
-    pub(super) fn mark(&self, terms: &Terms, marks: &[Mark], now: Now, why: &'static str) {
+    pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, why: &'static str) {
         for mark in marks {
-            terms.revoked.mark(mark, terms.revoked.kept_until(now.unix));
+            settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));
             self.counters.revocations.add(why);
         }
     }

@@ -4,13 +4,13 @@
 //! Refusals have the form of RFC 6749 section 5.2, which client libraries read; the code is in the log and the metrics as
 //! for all others.
 
-use super::ask::Ask;
 use super::endpoint::Endpoint;
-use super::grant::{hash_of, weigh};
-use super::response::{Refused, json_answer};
+use super::grant::{hash_of, record_size};
+use super::request::EndpointRequest;
+use super::response::{Refused, json_response};
 use super::runtime::{Authority, millis};
 use super::session::{end_one, revoke_token};
-use super::terms::{Client, ClientSecret, Terms};
+use super::settings::{Client, ClientSecret, IssuerSettings};
 use super::token::{AccessClaims, mint};
 use crate::authenticate::credential::REFRESH_TOKEN_PREFIX;
 use crate::authenticate::digest_of;
@@ -41,20 +41,23 @@ const TOLD: [&str; 13] = [
 ];
 
 /// Gives a service an access token of its own.
-pub(super) async fn token(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let given = issue(authority, ask).await;
+pub(super) async fn token(
+    authority: &Authority,
+    request: &EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let given = issue(authority, request).await;
     authority.counters.services.add(if given.is_ok() { "ok" } else { "refused" });
     given
 }
 
-async fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let (id, client) = proven(ask)?;
-    match ask.fields.required("grant_type")? {
+async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
+    let (id, client) = authenticate_client(request)?;
+    match request.fields.required("grant_type")? {
         "client_credentials" => {}
         _ => return Err(Denial::UnsupportedGrantType),
     }
-    let terms = &ask.terms;
-    let scopes: Vec<String> = match ask.fields.optional("scope")? {
+    let settings = &request.settings;
+    let scopes: Vec<String> = match request.fields.optional("scope")? {
         None => client.scopes.clone(),
         Some(asked) => asked.split(' ').filter(|scope| !scope.is_empty()).map(str::to_owned).collect(),
     };
@@ -62,49 +65,56 @@ async fn issue(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Deni
         return Err(Denial::InvalidScope);
     }
     let scope = scopes.join(" ");
-    authority.record_life(terms).await?;
+    authority.record_life(settings).await?;
     let claims = AccessClaims {
-        issuer: terms.issuer.clone(),
-        audience: if client.audience.is_empty() { terms.audience.clone() } else { client.audience.clone() },
+        issuer: settings.issuer.clone(),
+        audience: if client.audience.is_empty() {
+            settings.audience.clone()
+        } else {
+            client.audience.clone()
+        },
         subject: id.to_owned(),
         roles: client.roles.clone(),
         scopes,
-        expires_in: terms.access_expires,
+        expires_in: settings.access_expires,
         client: Some(id.to_owned()),
-        compat: terms.compat,
+        compat: settings.compat,
         ..AccessClaims::default()
     };
-    let token = mint(&terms.keyring, claims, ask.now).map_err(|why| {
+    let token = mint(&settings.keyring, claims, request.now).map_err(|why| {
         authority.journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
         Denial::StoreUnavailable
     })?;
-    weigh(&token, id, &authority.counters, &authority.journal);
+    record_size(&token, id, &authority.counters, &authority.journal);
     let mut body = Map::new();
     body.insert("access_token".into(), token.into());
     body.insert("token_type".into(), "Bearer".into());
-    body.insert("expires_in".into(), terms.access_expires.as_secs().into());
+    body.insert("expires_in".into(), settings.access_expires.as_secs().into());
     if !scope.is_empty() {
         body.insert("scope".into(), scope.into());
     }
-    let mut answer = json_answer(StatusCode::OK, &Value::Object(body));
+    let mut answer = json_response(StatusCode::OK, &Value::Object(body));
     // Beside Cache-Control, for caches of HTTP/1.0 (RFC 6749 section 5.1 asks for both).
     answer.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(answer)
 }
 
 /// Tells a service what a token is worth; of one that is worth nothing, nothing else (RFC 7662 section 2.2).
-pub(super) async fn introspect(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let (_, client) = proven(ask)?;
+pub(super) async fn introspect(
+    authority: &Authority,
+    request: &EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let (_, client) = authenticate_client(request)?;
     if !client.introspect {
         return Err(Denial::UnauthorizedClient);
     }
-    let token = ask.fields.required("token")?;
+    let token = request.fields.required("token")?;
     let told = if token.starts_with(REFRESH_TOKEN_PREFIX) {
-        refresh_token(authority, ask, token).await?
+        refresh_token(authority, request, token).await?
     } else {
-        ask.examined.as_ref().map(|examined| access_token(&examined.claims))
+        request.inspected.as_ref().map(|inspected| access_token(&inspected.claims))
     };
-    Ok(json_answer(StatusCode::OK, &told.unwrap_or_else(|| json!({ "active": false }))))
+    Ok(json_response(StatusCode::OK, &told.unwrap_or_else(|| json!({ "active": false }))))
 }
 
 fn access_token(claims: &Map<String, Value>) -> Value {
@@ -119,15 +129,19 @@ fn access_token(claims: &Map<String, Value>) -> Value {
     Value::Object(told)
 }
 
-async fn refresh_token(authority: &Authority, ask: &Ask, token: &str) -> Result<Option<Value>, Denial> {
+async fn refresh_token(
+    authority: &Authority,
+    request: &EndpointRequest,
+    token: &str,
+) -> Result<Option<Value>, Denial> {
     let Ok(hash) = hash_of(token) else { return Ok(None) };
-    let state = authority.store.token_state(&hash, millis(ask.now)).await;
+    let state = authority.store.token_state(&hash, millis(request.now)).await;
     let state = state.map_err(|error| authority.unavailable(&error))?;
     Ok(state.map(|(session, account, issued, expires)| {
         json!({
             "active": true,
             "token_type": "refresh_token",
-            "iss": ask.terms.issuer,
+            "iss": request.settings.issuer,
             "sub": account.id,
             "username": account.name,
             "sid": session.id,
@@ -139,29 +153,32 @@ async fn refresh_token(authority: &Authority, ask: &Ask, token: &str) -> Result<
 
 /// Makes a token worth nothing. One that is not known, or is worth nothing already, is a success too (RFC 7009 section
 /// 2.2): what was asked for is so.
-pub(super) async fn revoke(authority: &Authority, ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let (id, _) = proven(ask)?;
-    let token = ask.fields.required("token")?;
+pub(super) async fn revoke(
+    authority: &Authority,
+    request: &EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let (id, _) = authenticate_client(request)?;
+    let token = request.fields.required("token")?;
     if token.starts_with(REFRESH_TOKEN_PREFIX) {
         if let Ok(hash) = hash_of(token) {
             let session = authority.store.session_of_token(&hash).await;
             if let Some(session) = session.map_err(|error| authority.unavailable(&error))? {
-                end_one(authority, ask, None, &session.id, "token").await?;
+                end_one(authority, request, None, &session.id, "token").await?;
             }
         }
-    } else if let Some(examined) = ask.examined.as_ref().filter(|examined| examined.is_local) {
+    } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
         // Who shows a token of a session holds it, and may give it up. A service's own is its own alone.
-        let owner = examined.claims.get("client_id").and_then(Value::as_str);
+        let owner = inspected.claims.get("client_id").and_then(Value::as_str);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
         }
-        let expires = examined.claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
-        if let Some(token_id) = examined.claims.get("jti").and_then(Value::as_str) {
-            revoke_token(authority, ask, token_id, expires, "token").await?;
+        let expires = inspected.claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
+        if let Some(token_id) = inspected.claims.get("jti").and_then(Value::as_str) {
+            revoke_token(authority, request, token_id, expires, "token").await?;
             authority.journal.event(Level::Info, "a token is revoked", &[("token", token_id), ("by", id)]);
         }
     }
-    Ok(json_answer(StatusCode::OK, &json!({})))
+    Ok(json_response(StatusCode::OK, &json!({})))
 }
 
 /// Answers who asks for what anybody may know: the keys, or what there is. The bytes are ready, so that this is done on the
@@ -169,10 +186,14 @@ pub(super) async fn revoke(authority: &Authority, ask: &Ask) -> Result<Response<
 ///
 /// # Errors
 /// [`Denial::NotFound`] where there is no such document.
-pub fn document(terms: &Terms, endpoint: Endpoint, headers: &HeaderMap) -> Result<Response<Bytes>, Denial> {
+pub fn document(
+    settings: &IssuerSettings,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+) -> Result<Response<Bytes>, Denial> {
     let body = match endpoint {
-        Endpoint::Jwks => Some(terms.keyring.jwks()),
-        Endpoint::Metadata => terms.metadata.get_or_init(|| metadata(terms)).clone(),
+        Endpoint::Jwks => Some(settings.keyring.jwks()),
+        Endpoint::Metadata => settings.metadata.get_or_init(|| metadata(settings)).clone(),
         Endpoint::LoginPage
         | Endpoint::Login
         | Endpoint::Refresh
@@ -190,12 +211,12 @@ pub fn document(terms: &Terms, endpoint: Endpoint, headers: &HeaderMap) -> Resul
 }
 
 /// What there is (RFC 8414 section 2). None where the issuer is no URL, since all of it is told as URLs.
-fn metadata(terms: &Terms) -> Option<Bytes> {
-    let origin = origin_of(&terms.issuer)?;
-    let at = |endpoint| format!("{origin}{}", terms.path(endpoint));
+fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
+    let origin = origin_of(&settings.issuer)?;
+    let at = |endpoint| format!("{origin}{}", settings.path(endpoint));
     let methods = ["client_secret_basic", "client_secret_post"];
     let body = json!({
-        "issuer": terms.issuer,
+        "issuer": settings.issuer,
         "jwks_uri": at(Endpoint::Jwks),
         "token_endpoint": at(Endpoint::Token),
         "token_endpoint_auth_methods_supported": methods,
@@ -245,24 +266,24 @@ fn is_known(asked: &HeaderMap, tag: &str) -> bool {
 }
 
 /// Which client the request proves to be from (RFC 6749 section 2.3.1): by `Basic`, or by fields of the body, never both.
-fn proven(ask: &Ask) -> Result<(&str, &Client), Denial> {
-    let mut fields = ask.headers.get_all(header::AUTHORIZATION).iter();
+fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Denial> {
+    let mut fields = request.headers.get_all(header::AUTHORIZATION).iter();
     let basic = fields.next();
     if fields.next().is_some() {
         return Err(Denial::AmbiguousCredentials);
     }
-    let (id, secret) = match (basic, ask.fields.optional("client_secret")?) {
+    let (id, secret) = match (basic, request.fields.optional("client_secret")?) {
         (Some(_), Some(_)) => return Err(Denial::AmbiguousCredentials),
         (Some(basic), None) => basic_credential(basic.as_bytes()).ok_or(Denial::InvalidClient)?,
-        (None, Some(secret)) => (ask.fields.required("client_id")?.to_owned(), secret.to_owned()),
+        (None, Some(secret)) => (request.fields.required("client_id")?.to_owned(), secret.to_owned()),
         (None, None) => return Err(Denial::InvalidClient),
     };
-    if ask.fields.optional("client_id")?.is_some_and(|named| named != id) {
+    if request.fields.optional("client_id")?.is_some_and(|named| named != id) {
         return Err(Denial::AmbiguousCredentials);
     }
     // A client that is not known costs the same comparison.
     let nobody = ClientSecret::of(b"");
-    let known = ask.terms.clients.get_key_value(&id);
+    let known = request.settings.clients.get_key_value(&id);
     let right = known.map_or(&nobody, |(_, client)| &client.secret).is(secret.as_bytes());
     match known {
         Some((id, client)) if right => Ok((id, client)),
@@ -299,7 +320,8 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
         denial => denial.status(),
     };
-    let mut response = json_answer(status, &json!({ "error": error, "error_description": denial.detail() }));
+    let mut response =
+        json_response(status, &json!({ "error": error, "error_description": denial.detail() }));
     if denial == Denial::InvalidClient {
         let challenge = HeaderValue::from_static("Basic realm=\"portcullis\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -1,11 +1,11 @@
 //! Sessions of an account: told to their owner, ended by them. What is ended is refused before the answer is sent.
 
-use super::ask::{Ask, Holder};
 use super::grant::hash_of;
 use super::refresh::csrf_of_session;
-use super::response::{empty_answer, json_answer};
+use super::request::{EndpointRequest, Holder};
+use super::response::{empty_response, json_response};
 use super::runtime::{Authority, millis};
-use super::terms::Compat;
+use super::settings::Compat;
 use super::{cookie, page};
 use crate::authenticate::{MARK_MARGIN, Mark};
 use crate::denial::Denial;
@@ -16,80 +16,86 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 /// Ends the session of the refresh token that the request shows, else of its access token.
-pub(super) async fn logout(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let ended = match ask.refresh_token()? {
+pub(super) async fn logout(
+    authority: &Authority,
+    request: EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let ended = match request.refresh_token()? {
         Some((token, by_cookie)) => {
             if by_cookie {
-                csrf_of_session(authority, &ask, token).await?;
+                csrf_of_session(authority, &request, token).await?;
             }
             let session = authority.store.session_of_token(&hash_of(token)?).await;
             let session = session.map_err(|error| authority.unavailable(&error))?;
             // One that is not known is as good as ended.
             if let Some(session) = session {
-                end_one(authority, &ask, None, &session.id, "logout").await?;
+                end_one(authority, &request, None, &session.id, "logout").await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
         // Whose session ended by itself sees what they asked for. Nothing is taken from a browser that shows nothing.
-        None if ask.caller.is_none() && ask.own_site && page::wants_page(&ask) => {
-            return Ok(page::logout_answer(&ask, &empty_answer(StatusCode::NO_CONTENT)));
+        None if request.caller.is_none() && request.own_site && page::wants_page(&request) => {
+            return Ok(page::logout_response(&request, &empty_response(StatusCode::NO_CONTENT)));
         }
         None => {
-            let holder = ask.holder()?;
+            let holder = request.holder()?;
             match (&holder.session, &holder.token_id) {
                 (Some(session), _) => {
-                    end_one(authority, &ask, Some(&holder.subject), session, "logout").await?;
+                    end_one(authority, &request, Some(&holder.subject), session, "logout").await?;
                 }
-                (None, Some(id)) => revoke_token(authority, &ask, id, holder.ends, "logout").await?,
+                (None, Some(id)) => revoke_token(authority, &request, id, holder.ends, "logout").await?,
                 (None, None) => return Err(Denial::NotFound),
             }
             if holder.by_cookie { "logout successful" } else { "Access token revoked" }
         }
     };
-    Ok(goodbye(&ask, Some(ended)))
+    Ok(logged_out_response(&request, Some(ended)))
 }
 
 /// Ends all sessions of the account, and all its access tokens.
-pub(super) async fn logout_all(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let holder = ask.account()?;
+pub(super) async fn logout_all(
+    authority: &Authority,
+    request: EndpointRequest,
+) -> Result<Response<Bytes>, Denial> {
+    let holder = request.account()?;
     let marks = authority
         .store
-        .end_sessions(&holder.subject, "logout_all", millis(ask.now))
+        .end_sessions(&holder.subject, "logout_all", millis(request.now))
         .await
         .map_err(|error| authority.unavailable(&error))?;
-    authority.mark(&ask.terms, &marks, ask.now, "logout_all");
+    authority.mark(&request.settings, &marks, request.now, "logout_all");
     authority.journal.event(Level::Info, "logged out everywhere", &[("subject", &holder.subject)]);
-    Ok(goodbye(&ask, None))
+    Ok(logged_out_response(&request, None))
 }
 
 /// The account's sessions, newest first.
-pub(super) async fn list(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let holder = ask.account()?;
-    let sessions = authority.store.sessions(&holder.subject, millis(ask.now)).await;
+pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
+    let holder = request.account()?;
+    let sessions = authority.store.sessions(&holder.subject, millis(request.now)).await;
     let sessions = sessions.map_err(|error| authority.unavailable(&error))?;
     let is_current = |id: &str| holder.session.as_deref() == Some(id);
     let list: Vec<Value> =
-        sessions.iter().map(|session| described(session, is_current(&session.id))).collect();
-    Ok(json_answer(StatusCode::OK, &json!({ "sessions": list })))
+        sessions.iter().map(|session| session_json(session, is_current(&session.id))).collect();
+    Ok(json_response(StatusCode::OK, &json!({ "sessions": list })))
 }
 
 /// Ends one of the account's sessions; another account's is as unknown as one that never was.
-pub(super) async fn end(authority: &Authority, ask: Ask) -> Result<Response<Bytes>, Denial> {
-    let holder = ask.account()?;
-    let id = ask.id.as_deref().ok_or(Denial::NotFound)?;
-    if !end_one(authority, &ask, Some(&holder.subject), id, "session").await? {
+pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
+    let holder = request.account()?;
+    let id = request.id.as_deref().ok_or(Denial::NotFound)?;
+    if !end_one(authority, &request, Some(&holder.subject), id, "session").await? {
         return Err(Denial::NotFound);
     }
     if holder.session.as_deref() == Some(id) {
-        Ok(goodbye(&ask, None))
+        Ok(logged_out_response(&request, None))
     } else {
-        Ok(empty_answer(StatusCode::NO_CONTENT))
+        Ok(empty_response(StatusCode::NO_CONTENT))
     }
 }
 
 /// Who the caller is, as the gate sees them.
-pub(super) fn me(ask: &Ask) -> Result<Response<Bytes>, Denial> {
-    let holder = ask.caller.as_ref().ok_or(Denial::MissingToken)?;
+pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
+    let holder = request.caller.as_ref().ok_or(Denial::MissingToken)?;
     let Holder { subject, issuer, session, roles, scopes, expires, fresh, .. } = holder;
     let mut body = Map::new();
     body.insert("sub".into(), subject.as_str().into());
@@ -101,21 +107,21 @@ pub(super) fn me(ask: &Ask) -> Result<Response<Bytes>, Denial> {
     if let Some(session) = session {
         body.insert("sid".into(), session.as_str().into());
     }
-    Ok(json_answer(StatusCode::OK, &Value::Object(body)))
+    Ok(json_response(StatusCode::OK, &Value::Object(body)))
 }
 
 /// Whether there was such a session to end.
 pub(super) async fn end_one(
     authority: &Authority,
-    ask: &Ask,
+    request: &EndpointRequest,
     account: Option<&str>,
     id: &str,
     why: &'static str,
 ) -> Result<bool, Denial> {
-    let ended = authority.store.end_session(account, id, why, millis(ask.now)).await;
+    let ended = authority.store.end_session(account, id, why, millis(request.now)).await;
     let ended = ended.map_err(|error| authority.unavailable(&error))?;
     if ended {
-        authority.mark(&ask.terms, &[Mark::Session(id.to_owned())], ask.now, why);
+        authority.mark(&request.settings, &[Mark::Session(id.to_owned())], request.now, why);
         authority.journal.event(Level::Info, "a session is ended", &[("session", id), ("why", why)]);
     }
     Ok(ended)
@@ -124,37 +130,37 @@ pub(super) async fn end_one(
 /// Revokes one access token. `expires` is its `exp` (seconds since 1970).
 pub(super) async fn revoke_token(
     authority: &Authority,
-    ask: &Ask,
+    request: &EndpointRequest,
     id: &str,
     expires: u64,
     why: &'static str,
 ) -> Result<(), Denial> {
     let end = i64::try_from(expires.saturating_mul(1000)).unwrap_or(i64::MAX);
-    let revoked = authority.store.revoke_token(id, millis(ask.now), end).await;
+    let revoked = authority.store.revoke_token(id, millis(request.now), end).await;
     revoked.map_err(|error| authority.unavailable(&error))?;
-    let kept = ask.now.unix.max(expires).saturating_add(MARK_MARGIN.as_secs());
-    ask.terms.revoked.mark(&Mark::Token(id.to_owned()), kept);
+    let kept = request.now.unix.max(expires).saturating_add(MARK_MARGIN.as_secs());
+    request.settings.revoked.mark(&Mark::Token(id.to_owned()), kept);
     authority.counters.revocations.add(why);
     Ok(())
 }
 
 /// The answer to whoever has no session here any more. Clients of another issuer get the words that its documentation has,
 /// for what it has.
-fn goodbye(ask: &Ask, words: Option<&str>) -> Response<Bytes> {
-    let mut response = match (ask.terms.compat, words) {
+fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Response<Bytes> {
+    let mut response = match (request.settings.compat, words) {
         (Some(Compat::FlaskJwtExtended), Some(words)) => {
-            json_answer(StatusCode::OK, &json!({ "msg": words }))
+            json_response(StatusCode::OK, &json!({ "msg": words }))
         }
-        (Some(Compat::FlaskJwtExtended), None) | (None, _) => empty_answer(StatusCode::NO_CONTENT),
+        (Some(Compat::FlaskJwtExtended), None) | (None, _) => empty_response(StatusCode::NO_CONTENT),
     };
-    if let Some(cookies) = &ask.terms.cookies {
-        cookie::take_back(response.headers_mut(), cookies);
+    if let Some(cookies) = &request.settings.cookies {
+        cookie::expire_session_cookies(response.headers_mut(), cookies);
     }
-    if page::wants_page(ask) { page::logout_answer(ask, &response) } else { response }
+    if page::wants_page(request) { page::logout_response(request, &response) } else { response }
 }
 
 /// A session as its owner sees it.
-fn described(session: &Session, current: bool) -> Value {
+fn session_json(session: &Session, current: bool) -> Value {
     json!({
         "id": session.id,
         "current": current,

@@ -6,7 +6,7 @@ use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
 use super::runtime::{Authority, millis, millis_of};
-use super::terms::Terms;
+use super::settings::IssuerSettings;
 use super::throttle::Throttle;
 use crate::clock::Now;
 use crate::journal::Journal;
@@ -22,9 +22,13 @@ impl Authority {
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub fn start(terms: &Arc<Terms>, cores: usize, journal: Journal) -> Result<Arc<Self>, String> {
+    pub fn start(
+        settings: &Arc<IssuerSettings>,
+        cores: usize,
+        journal: Journal,
+    ) -> Result<Arc<Self>, String> {
         let (send, started) = mpsc::channel();
-        let terms = terms.clone();
+        let settings = settings.clone();
         let run = move || {
             // Behind the cores, which it shares them with, and so are the threads of SQLite, which come from this one: a flood
             // of logins must not be felt by requests. On Linux a thread has a priority of its own. Where it cannot be set,
@@ -35,7 +39,7 @@ impl Authority {
                 Err(error) => return drop(send.send(Err(format!("cannot start: {error}")))),
             };
             runtime.block_on(async {
-                match Self::open(&terms, cores, journal).await {
+                match Self::open(&settings, cores, journal).await {
                     Ok((authority, feed, last)) => {
                         let weak = Arc::downgrade(&authority);
                         // Whoever started this waits for it.
@@ -57,18 +61,18 @@ impl Authority {
 
     /// With the reader of marks, and the number of the last mark that it read.
     async fn open(
-        terms: &Arc<Terms>,
+        settings: &Arc<IssuerSettings>,
         cores: usize,
         journal: Journal,
     ) -> Result<(Arc<Self>, Feed, i64), String> {
         let fault = |error: StoreError| format!("[authority] store: {error}");
-        let store = Store::open(&terms.store.0, Path::new("")).await.map_err(fault)?;
+        let store = Store::open(&settings.store.0, Path::new("")).await.map_err(fault)?;
         let alive_before_boot = store.alive_at().await.map_err(fault)?;
         let boot = millis(Now::read());
-        let life = terms.access_expires.as_secs();
+        let life = settings.access_expires.as_secs();
         store.record_life(millis_of(Duration::from_secs(life))).await.map_err(fault)?;
         let mut feed = store.feed();
-        let last = feed::learn(&mut feed, &terms.revoked, 0).await.map_err(fault)?;
+        let last = feed::apply_marks(&mut feed, &settings.revoked, 0).await.map_err(fault)?;
         let authority = Arc::new(Self {
             runtime: tokio::runtime::Handle::current(),
             health: StoreHealth::new(store.place()),
@@ -80,7 +84,7 @@ impl Authority {
             throttle: Throttle::new(),
             counters: Counters::default(),
             journal,
-            terms: ArcSwap::new(terms.clone()),
+            settings: ArcSwap::new(settings.clone()),
             boot,
             alive_before_boot,
             last_spent: AtomicI64::new(0),

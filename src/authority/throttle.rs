@@ -91,7 +91,13 @@ impl Throttle {
     ///
     /// # Errors
     /// How long to wait. Asking too early is not counted, and makes the wait no longer.
-    pub fn ask(&self, address: IpAddr, account: &str, known: bool, now: Instant) -> Result<(), Duration> {
+    pub fn try_attempt(
+        &self,
+        address: IpAddr,
+        account: &str,
+        known: bool,
+        now: Instant,
+    ) -> Result<(), Duration> {
         let now = self.nanos(now);
         let mut tables = self.tables();
         let mut counts = self.counts(&mut tables, address, account, known);
@@ -115,7 +121,7 @@ impl Throttle {
             count.clear();
         }
         if let Some(mut count) = of_address {
-            count.take_back();
+            count.expire_session_cookies();
         }
     }
 
@@ -123,7 +129,7 @@ impl Throttle {
     pub fn withdrawn(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let counts = self.counts(&mut tables, address, account, known);
-        counts.into_iter().flatten().for_each(|mut count| count.take_back());
+        counts.into_iter().flatten().for_each(|mut count| count.expire_session_cookies());
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -191,7 +197,7 @@ impl Count<'_> {
     }
 
     /// Takes one failure back. A delay that is running goes on: it may be another failure's.
-    fn take_back(&mut self) {
+    fn expire_session_cookies(&mut self) {
         let Debt { gone, next } = self.table.get(self.key);
         if gone > 0 {
             let gone = gone.saturating_sub(self.forget());

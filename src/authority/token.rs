@@ -1,6 +1,6 @@
 //! Access tokens of the local authority (RFC 9068).
 
-use super::terms::Compat;
+use super::settings::Compat;
 use crate::clock::Now;
 use crate::keyring::Keyring;
 use aws_lc_rs::rand;

@@ -31,7 +31,7 @@ pub(super) struct Compared {
     /// listener's /decisions.
     #[arg(long, value_name = "FILE|URL", conflicts_with = "live")]
     decisions: Option<String>,
-    /// Ask about the recent decisions of the running gateway, which OLD tells where to find.
+    /// EndpointRequest about the recent decisions of the running gateway, which OLD tells where to find.
     #[arg(long)]
     live: bool,
     /// Exit with 1 when anything changes.

@@ -58,7 +58,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
 
 fn keyring(path: &Path, missing_key: MissingKey) -> Result<Keyring, Failure> {
     let compiled = load(path, missing_key).map_err(Failure::Printed)?;
-    let authority = compiled.policy.terms.ok_or_else(|| {
+    let authority = compiled.policy.issuer_settings.ok_or_else(|| {
         format!(
             "{}: there is no [authority], so there are no signing keys: add [authority] with issuer and audience",
             path.display()
@@ -133,10 +133,10 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
 fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
     // A key that was made only to look at the policy is none of the authority's.
-    let keyring = compiled.policy.terms.as_ref().map(|authority| &authority.keyring);
+    let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
-    let ours = compiled.policy.terms.as_ref().map(|authority| authority.issuer.as_str());
+    let ours = compiled.policy.issuer_settings.as_ref().map(|authority| authority.issuer.as_str());
     match format {
         BasicFormat::Json => {
             let signing: Vec<_> = signing.iter().map(as_json).collect();

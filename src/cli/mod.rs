@@ -109,7 +109,7 @@ enum Command {
     /// Make, change, list, import or remove the local authority's accounts.
     #[command(subcommand)]
     User(user::Command),
-    /// Ask the running gateway's admin listener whether it is ready.
+    /// EndpointRequest the running gateway's admin listener whether it is ready.
     Healthcheck,
     /// Explain a finding of `check`, or a command.
     Help(help::Topic),

@@ -75,8 +75,8 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     if worker_plan.connections_max < plan.worker.connections_max {
         log_open_file_limit(journal, plan.worker.connections_max, worker_plan.connections_max, files);
     }
-    policy.authority = match &policy.terms {
-        Some(terms) => Some(Authority::start(terms, cores, journal.clone())?),
+    policy.authority = match &policy.issuer_settings {
+        Some(settings) => Some(Authority::start(settings, cores, journal.clone())?),
         None => None,
     };
     let shared = Arc::new(Shared {

@@ -2,7 +2,7 @@
 
 use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
 use crate::authenticate::{CredentialError, verify};
-use crate::authority::{AccessClaims, mint, put_on_record};
+use crate::authority::{AccessClaims, mint, record_long_token};
 use crate::clock::Now;
 use crate::keyring::MissingKey;
 use crate::store::Store;
@@ -68,15 +68,15 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
 
 fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Create).map_err(Failure::Printed)?;
-    let terms = compiled.policy.terms.ok_or_else(|| {
+    let settings = compiled.policy.issuer_settings.ok_or_else(|| {
         Failure::Refused(format!(
             "{}: there is no [authority], so there is no key to sign with: add [authority] with issuer and audience",
             path.display()
         ))
     })?;
     let now = Now::read();
-    let expires_in = wanted.expires_in.unwrap_or(terms.access_expires);
-    if expires_in > terms.access_expires {
+    let expires_in = wanted.expires_in.unwrap_or(settings.access_expires);
+    if expires_in > settings.access_expires {
         print_error(
             "note: longer than [authority] access_expires: the token expires with its signing key; use it for tests and load only",
         );
@@ -85,13 +85,13 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
     let generation = runtime.block_on(async {
         // The policy has already resolved the path relative to its folder.
-        let store = Store::open(&terms.store.0, Path::new("")).await.map_err(|error| error.to_string());
-        put_on_record(&store?, &wanted.sub, expires_in, now).await
+        let store = Store::open(&settings.store.0, Path::new("")).await.map_err(|error| error.to_string());
+        record_long_token(&store?, &wanted.sub, expires_in, now).await
     });
     let generation = generation.map_err(|why| Failure::Refused(format!("[authority] store: {why}")))?;
     let claims = AccessClaims {
-        issuer: terms.issuer.clone(),
-        audience: terms.audience.clone(),
+        issuer: settings.issuer.clone(),
+        audience: settings.audience.clone(),
         subject: wanted.sub,
         roles: wanted.roles,
         scopes: wanted.scopes,
@@ -102,10 +102,10 @@ fn make(path: &Path, format: BasicFormat, wanted: Mint) -> Result<(), Failure> {
         authenticated: wanted.fresh.then_some(now.unix),
         csrf: None,
         client: None,
-        compat: terms.compat,
+        compat: settings.compat,
         extra: wanted.claims.into_iter().collect::<Map<_, _>>(),
     };
-    let token = mint(&terms.keyring, claims, now).map_err(Failure::Refused)?;
+    let token = mint(&settings.keyring, claims, now).map_err(Failure::Refused)?;
     match format {
         BasicFormat::Text => print_line(&token),
         BasicFormat::Json => {

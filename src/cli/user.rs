@@ -8,7 +8,7 @@ mod password;
 mod row;
 
 use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
-use crate::authority::{Terms, UserName, hash_password};
+use crate::authority::{IssuerSettings, UserName, hash_password};
 use crate::clock::Now;
 use crate::keyring::MissingKey;
 use crate::store::{Account, AccountChange, Added, NewAccount, PasswordHash, Store, StoreError};
@@ -105,14 +105,14 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
 struct Accounts {
     runtime: tokio::runtime::Runtime,
     store: Store,
-    terms: Arc<Terms>,
+    settings: Arc<IssuerSettings>,
     format: BasicFormat,
 }
 
 impl Accounts {
     fn open(path: &Path, format: BasicFormat) -> Result<Self, Failure> {
         let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
-        let terms = compiled.policy.terms.ok_or_else(|| {
+        let settings = compiled.policy.issuer_settings.ok_or_else(|| {
             format!(
                 "{}: there is no [authority], so there are no accounts: add [authority] with issuer and audience",
                 path.display()
@@ -121,8 +121,8 @@ impl Accounts {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
         // The policy made its path absolute, or one beside the policy.
-        let store = runtime.block_on(Store::open(&terms.store.0, Path::new("")))?;
-        Ok(Self { runtime, store, terms, format })
+        let store = runtime.block_on(Store::open(&settings.store.0, Path::new("")))?;
+        Ok(Self { runtime, store, settings, format })
     }
 
     fn run(&self, command: Command) -> Result<(), Failure> {
@@ -196,7 +196,7 @@ impl Accounts {
 
     /// Why nobody may have this id who is not a service: both would be one `sub` to upstreams.
     fn is_a_service(&self, id: &str) -> Option<String> {
-        let known = self.terms.clients.contains_key(id);
+        let known = self.settings.clients.contains_key(id);
         known.then(|| format!("\"{id}\" is the id of a service ([authority.client]): give it another --id"))
     }
 

@@ -17,8 +17,9 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
         let (live, issuer, ours) = (shared.policy.clone(), issuer.clone(), keyring.clone());
         let looked = tokio::task::spawn_blocking(move || {
             // A reload may have put a policy with other keys in force meanwhile.
-            let is_ours =
-                |policy: &Policy| policy.terms.as_ref().is_some_and(|terms| terms.keyring.is_same(&ours));
+            let is_ours = |policy: &Policy| {
+                policy.issuer_settings.as_ref().is_some_and(|settings| settings.keyring.is_same(&ours))
+            };
             let publish = |keys| {
                 live.update(|policy| match is_ours(policy) {
                     true => policy.with_keys(&issuer, &keys),
@@ -42,10 +43,10 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
 /// A policy that is to follow another one, with the signing keys as they are now: one may have been made or taken back
 /// while it was compiled.
 pub(super) fn with_current_keys(policy: Policy, before: &Policy) -> Policy {
-    match (&policy.terms, &before.terms) {
-        (Some(terms), Some(known)) if terms.keyring.is_same(&known.keyring) => {
-            match terms.keyring.key_set() {
-                Ok(keys) => policy.with_keys(&terms.issuer, &keys),
+    match (&policy.issuer_settings, &before.issuer_settings) {
+        (Some(settings), Some(known)) if settings.keyring.is_same(&known.keyring) => {
+            match settings.keyring.key_set() {
+                Ok(keys) => policy.with_keys(&settings.issuer, &keys),
                 Err(_) => policy,
             }
         }

@@ -31,8 +31,8 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
             out.sample(&[], ends);
         }
     }
-    if let Some(terms) = &policy.terms {
-        write_signing_keys(&mut out, &terms.keyring);
+    if let Some(settings) = &policy.issuer_settings {
+        write_signing_keys(&mut out, &settings.keyring);
     }
     if let Some(authority) = &policy.authority {
         write_authority(&mut out, authority.counters(), &policy.trust);

@@ -220,8 +220,8 @@ impl Reloader {
             warnings.push(why);
         }
         let before = self.shared.policy.load();
-        if let (Some(authority), Some(terms)) = (&policy.authority, &policy.terms) {
-            authority.follow(terms.clone());
+        if let (Some(authority), Some(settings)) = (&policy.authority, &policy.issuer_settings) {
+            authority.follow(settings.clone());
         }
         self.shared.policy.update(|current| keys::with_current_keys(policy.clone(), current));
         if !policy.front.keeps_decisions {
@@ -301,9 +301,9 @@ impl Reloader {
             task.abort();
         }
         let policy = self.shared.policy.load();
-        if let Some(terms) = &policy.terms {
-            let watcher = terms.keyring.watcher(Now::read());
-            let issuer: Arc<str> = terms.issuer.as_str().into();
+        if let Some(settings) = &policy.issuer_settings {
+            let watcher = settings.keyring.watcher(Now::read());
+            let issuer: Arc<str> = settings.issuer.as_str().into();
             self.keys = Some(tokio::task::spawn_local(keys::watch(self.shared.clone(), issuer, watcher)));
         }
     }
@@ -335,14 +335,17 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
         }
     }
     let mut compiled = review::try_spellings(compiled, Severity::Warning);
-    compiled.policy.authority = match (&compiled.policy.terms, &before.terms, &before.authority) {
-        (None, _, _) => None,
-        (Some(terms), Some(known), Some(authority)) if terms.store == known.store => Some(authority.clone()),
-        (Some(terms), _, _) => match Authority::start(terms, cores, shared.journal.clone()) {
-            Ok(authority) => Some(authority),
-            Err(why) => return Err(vec![file_fault(path, &why)]),
-        },
-    };
+    compiled.policy.authority =
+        match (&compiled.policy.issuer_settings, &before.issuer_settings, &before.authority) {
+            (None, _, _) => None,
+            (Some(settings), Some(known), Some(authority)) if settings.store == known.store => {
+                Some(authority.clone())
+            }
+            (Some(settings), _, _) => match Authority::start(settings, cores, shared.journal.clone()) {
+                Ok(authority) => Some(authority),
+                Err(why) => return Err(vec![file_fault(path, &why)]),
+            },
+        };
     Ok(compiled)
 }
 

@@ -7,7 +7,9 @@ use super::record::Record;
 use super::rejection::{DeadCookies, Guidance, Rejection};
 use crate::authenticate::csrf::same_site;
 use crate::authenticate::{Access, CredentialPolicy, Credentials, authenticate, claims_of, examine};
-use crate::authority::{Ask, BODY_MAX, Endpoint, Examined, Fields, Holder, Refused, document, refused};
+use crate::authority::{
+    BODY_MAX, Endpoint, EndpointRequest, Fields, Holder, InspectedToken, Refused, document, refused,
+};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::policy::{Handler, Policy, Route};
@@ -31,9 +33,9 @@ pub(super) async fn answer(
     record: &mut Record,
 ) -> Result<Response<Bytes>, Rejection> {
     let Admitted { routed, permit, body } = admitted;
-    let terms = policy.terms.as_ref().ok_or(Denial::StoreUnavailable)?;
+    let settings = policy.issuer_settings.as_ref().ok_or(Denial::StoreUnavailable)?;
     if matches!(endpoint, Endpoint::Jwks | Endpoint::Metadata) {
-        return Ok(document(terms, endpoint, head.headers)?);
+        return Ok(document(settings, endpoint, head.headers)?);
     }
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
@@ -44,9 +46,9 @@ pub(super) async fn answer(
         Ok(fields) => fields,
         Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
     };
-    let mut ask = Ask {
+    let mut request = EndpointRequest {
         endpoint,
-        terms: Arc::clone(terms),
+        settings: Arc::clone(settings),
         method: head.method.clone(),
         address: caller.address,
         scheme: caller.scheme,
@@ -56,43 +58,44 @@ pub(super) async fn answer(
         query: head.query.map(str::to_owned),
         id: routed.found.params.get(0).map(str::to_owned),
         fields,
-        own_site: same_site(&shown, &terms.origins).is_ok(),
+        own_site: same_site(&shown, &settings.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
-        examined: None,
+        inspected: None,
         now: exchange.now,
     };
     if matches!(endpoint, Endpoint::Introspect | Endpoint::Revoke)
-        && let Ok(Some(token)) = ask.fields.optional("token")
+        && let Ok(Some(token)) = request.fields.optional("token")
     {
-        ask.examined = examined(token, policy, ask.now);
+        request.inspected = inspected(token, policy, request.now);
     }
     // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
     // expired, and a logout must not fail for that.
-    if endpoint == Endpoint::Logout && ask.refresh_token()?.is_none() {
+    if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let admission = CredentialPolicy::from(Access::Authenticated);
-        let csrf_field = ask.fields.optional("csrf_token")?;
+        let csrf_field = request.fields.optional("csrf_token")?;
         let shown = Credentials { csrf_field, ..shown };
-        ask.caller = match authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens()) {
-            Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
-            // A person whose session is over already is told so by the page that they are sent to.
-            Err(refused) if refused.denial == Denial::MissingToken => None,
-            Err(refused) => {
-                if let Some(detail) = refused.detail {
-                    record.explained(detail.into());
+        request.caller =
+            match authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens()) {
+                Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
+                // A person whose session is over already is told so by the page that they are sent to.
+                Err(refused) if refused.denial == Denial::MissingToken => None,
+                Err(refused) => {
+                    if let Some(detail) = refused.detail {
+                        record.explained(detail.into());
+                    }
+                    return Err(refused.denial.into());
                 }
-                return Err(refused.denial.into());
-            }
-        };
+            };
     }
     // Whoever is logged in need not see the login page; whose token is not good, does.
     if endpoint == Endpoint::LoginPage {
         let admission = CredentialPolicy::from(Access::Optional);
-        let found = authenticate(&admission, &policy.trust, &shown, ask.now, &mut worker.tokens());
-        ask.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
+        let found = authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens());
+        request.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
     // A refresh cookie that gets nothing is worth nothing: it goes, and what came with it.
-    let by_cookie = endpoint == Endpoint::Refresh && matches!(ask.refresh_token(), Ok(Some((_, true))));
-    match authority.answer(ask).await {
+    let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
+    match authority.answer(request).await {
         Ok(response) => Ok(told(response, record)),
         Err(denial) => {
             if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
@@ -120,10 +123,10 @@ pub(super) fn is_sent_by_another_site(
     exchange: &Exchange,
 ) -> bool {
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
-    let Some(terms) = &policy.terms else { return false };
+    let Some(settings) = &policy.issuer_settings else { return false };
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
     let shown = Credentials { head, scheme, relayed, csrf_field: None };
-    same_site(&shown, &terms.origins).is_err()
+    same_site(&shown, &settings.origins).is_err()
 }
 
 /// An answer that is a refusal in a form of its own is noted as one.
@@ -135,7 +138,7 @@ fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
 }
 
 /// The access token that is asked about, if it is as good as one that calls.
-fn examined(token: &str, policy: &Policy, now: Now) -> Option<Examined> {
+fn inspected(token: &str, policy: &Policy, now: Now) -> Option<InspectedToken> {
     let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
-    Some(Examined { claims: claims_of(token)?, is_local: principal.local.is_some() })
+    Some(InspectedToken { claims: claims_of(token)?, is_local: principal.local.is_some() })
 }

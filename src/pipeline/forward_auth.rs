@@ -36,7 +36,10 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 /// To be asked of the path as it was sent before anything else is done: what Envoy puts behind the endpoint's path may
 /// climb out of it (`/auth/verify/../open`), and the answer of a route up there must never be taken for a verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
-    policy.terms.as_ref().is_some_and(|terms| below(path, terms.path(Endpoint::Verify)).is_some())
+    policy
+        .issuer_settings
+        .as_ref()
+        .is_some_and(|settings| below(path, settings.path(Endpoint::Verify)).is_some())
 }
 
 /// What of a path lies below another one: nothing, or a path.
@@ -59,7 +62,7 @@ pub(super) fn original(
     if !caller.by_trusted_proxy {
         return Err(Denial::UntrustedProxy);
     }
-    let at = policy.terms.as_ref().map_or("", |terms| terms.path(Endpoint::Verify));
+    let at = policy.issuer_settings.as_ref().map_or("", |settings| settings.path(Endpoint::Verify));
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 

@@ -3,7 +3,7 @@
 use super::exchange::Exchange;
 use super::rejection::{DeadCookies, Guidance};
 use crate::authenticate::{Access, Place, credential};
-use crate::authority::{Endpoint, NEXT_MAX, PROMPT, PROMPT_LOGIN, Terms, encoded};
+use crate::authority::{Endpoint, IssuerSettings, NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
 use crate::authorize::Refusal;
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
@@ -25,14 +25,14 @@ pub(super) fn guide(
         return None;
     }
     // Without cookies there is no login page.
-    let terms = policy.terms.as_deref().filter(|terms| terms.cookies.is_some())?;
+    let settings = policy.issuer_settings.as_deref().filter(|settings| settings.cookies.is_some())?;
     let denial = &refusal.denial;
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
             // A user whose login is only too old would be redirected straight back.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
-            let login = login(terms, head, must_prove, exchange)?;
+            let login = login(settings, head, must_prove, exchange)?;
             if route.login_page && is_navigation {
                 // The gateway's own addresses consist of visible ASCII.
                 let redirect = HeaderValue::try_from(login).ok();
@@ -50,8 +50,8 @@ pub(super) fn guide(
             let Some((principal, Place::Cookie)) = &refusal.caller else { return None };
             let name = principal.subject.to_string();
             let site = site(head, exchange).unwrap_or_default();
-            let page = format!("{site}{}", terms.path(Endpoint::LoginPage));
-            let login = login(terms, head, true, exchange);
+            let page = format!("{site}{}", settings.path(Endpoint::LoginPage));
+            let login = login(settings, head, true, exchange);
             let ways = Ways { login, account: Some(Account { name, page }), ..Ways::default() };
             Some(Guidance { ways, ..Guidance::default() })
         }
@@ -84,7 +84,12 @@ fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
 }
 
 /// The address of the login page, including the way back. `must_prove`: require a password despite a session.
-fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, exchange: &Exchange) -> Option<String> {
+fn login(
+    settings: &IssuerSettings,
+    head: &Head<'_>,
+    must_prove: bool,
+    exchange: &Exchange,
+) -> Option<String> {
     let mut fields = Vec::new();
     let asked = match head.query {
         Some(query) => format!("{}?{query}", head.path),
@@ -99,7 +104,7 @@ fn login(terms: &Terms, head: &Head<'_>, must_prove: bool, exchange: &Exchange) 
         fields.push(format!("{PROMPT}={PROMPT_LOGIN}"));
     }
     let question = if fields.is_empty() { "" } else { "?" };
-    let page = terms.path(Endpoint::LoginPage);
+    let page = settings.path(Endpoint::LoginPage);
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 

@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::forward_auth;
 use super::progress::Progress;
 use super::record::Record;
-use crate::authority::{take_back, take_back_access};
+use crate::authority::{expire_access_cookie, expire_session_cookies};
 use crate::denial::Denial;
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
@@ -86,11 +86,12 @@ impl Rejection {
                 .unwrap_or_else(|| respond::refuse_with(&denial, denial.status(), format, id, method, &ways)),
         };
         if let Some(deletes) = deletes
-            && let Some(cookies) = policy.terms.as_ref().and_then(|terms| terms.cookies.as_ref())
+            && let Some(cookies) =
+                policy.issuer_settings.as_ref().and_then(|settings| settings.cookies.as_ref())
         {
             match deletes {
-                DeadCookies::Session => take_back(response.headers_mut(), cookies),
-                DeadCookies::Access => take_back_access(response.headers_mut(), cookies),
+                DeadCookies::Session => expire_session_cookies(response.headers_mut(), cookies),
+                DeadCookies::Access => expire_access_cookie(response.headers_mut(), cookies),
             }
         }
         if matches!(denial, Denial::RateLimited { .. }) {

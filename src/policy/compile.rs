@@ -92,11 +92,11 @@ fn compile_policy(
 
     let settings = server::settings(file, &mut faults);
     let front = server::front(file, &mut faults);
-    let terms_before = before.and_then(|before| before.terms.as_deref());
-    let terms = authority::compile(file, missing_key, terms_before, &mut faults).map(Arc::new);
+    let settings_before = before.and_then(|before| before.issuer_settings.as_deref());
+    let issuer_settings = authority::compile(file, missing_key, settings_before, &mut faults).map(Arc::new);
     let mut claims = trust::Claims::default();
-    let (identity, proofs) = trust::identity(file, &mut claims, terms.as_deref(), &mut faults);
-    let issuers = trust::issuers(file, terms.as_deref(), &mut faults);
+    let (identity, proofs) = trust::identity(file, &mut claims, issuer_settings.as_deref(), &mut faults);
+    let issuers = trust::issuers(file, issuer_settings.as_deref(), &mut faults);
     let counters = counters::CounterRegistry::after(before, settings.cores);
     let upstreams_before = before.map_or(&[][..], |before| &before.upstreams);
     let upstreams = upstreams::compile(file, upstreams_before, counters.cores(), &mut faults);
@@ -106,7 +106,7 @@ fn compile_policy(
         upstreams: &upstreams,
         audiences: &audiences,
         limits: &limits,
-        terms: terms.as_deref(),
+        settings: issuer_settings.as_deref(),
         counters,
     };
     let (routes, table) = routes::compile(file, &references, &mut claims, &mut faults);
@@ -128,9 +128,9 @@ fn compile_policy(
     }
     let table = table.ok_or_else(Vec::new)?;
     let mut trust = Trust::new(issuers, claims.into_paths(), identity);
-    if let Some(terms) = &terms {
-        let cookies = terms.cookies.as_ref().map(|cookies| cookies.names.clone());
-        trust = trust.with_local(cookies, terms.origins.clone(), terms.revoked.clone());
+    if let Some(issuer_settings) = &issuer_settings {
+        let cookies = issuer_settings.cookies.as_ref().map(|cookies| cookies.names.clone());
+        trust = trust.with_local(cookies, issuer_settings.origins.clone(), issuer_settings.revoked.clone());
     }
     if let Some(before) = before {
         trust = trust.carry_over(&before.trust);
@@ -139,7 +139,7 @@ fn compile_policy(
         table: Arc::new(table),
         routes: routes.into(),
         trust: Arc::new(trust),
-        terms,
+        issuer_settings,
         authority: None,
         front: Arc::new(front),
         proofs: Arc::new(proofs),

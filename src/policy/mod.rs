@@ -21,7 +21,7 @@ pub use server_settings::ServerSettings;
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
 use crate::authenticate::{CredentialPolicy, KeySet, Trust};
-use crate::authority::{Authority, Compat, Endpoint, Terms};
+use crate::authority::{Authority, Compat, Endpoint, IssuerSettings};
 use crate::authorize::{Rule, ShadowMode};
 use crate::config::network::Cidr;
 use crate::denial::Denial;
@@ -47,7 +47,7 @@ pub struct Policy {
     /// Whose tokens are believed.
     pub trust: Arc<Trust>,
     /// What the local authority issues, if there is one.
-    pub terms: Option<Arc<Terms>>,
+    pub issuer_settings: Option<Arc<IssuerSettings>>,
     /// The local authority at work, where this policy is served: it outlives the policies that mean it.
     pub authority: Option<Arc<Authority>>,
     /// What holds for all requests.
@@ -63,12 +63,12 @@ pub struct Policy {
 impl Policy {
     /// Whose clients are not to notice that they talk to another issuer.
     pub fn compat(&self) -> Option<Compat> {
-        self.terms.as_deref()?.compat
+        self.issuer_settings.as_deref()?.compat
     }
 
     /// The origins whose scripts may read the gateway's own answers, and whose requests with cookies are accepted.
     pub fn origins(&self) -> &[Box<str>] {
-        self.terms.as_deref().map_or(&[], |terms| &terms.origins)
+        self.issuer_settings.as_deref().map_or(&[], |settings| &settings.origins)
     }
 
     /// Where a route looks for a token.

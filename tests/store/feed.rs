@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, NOW, UNTIL, on_both};
 use portcullis::authenticate::Revoked;
-use portcullis::authority::learn;
+use portcullis::authority::apply_marks;
 
 #[test]
 fn more_marks_than_one_statement_reads_are_all_in_force() {
@@ -14,7 +14,7 @@ fn more_marks_than_one_statement_reads_are_all_in_force() {
         ))
         .await;
         let (mut feed, revoked) = (bed.store.feed(), Revoked::default());
-        assert_eq!(learn(&mut feed, &revoked, 0).await.unwrap(), 25_000);
+        assert_eq!(apply_marks(&mut feed, &revoked, 0).await.unwrap(), 25_000);
         assert_eq!(revoked.len(), 25_000);
     });
 }
@@ -29,9 +29,9 @@ fn a_copy_of_the_database_that_lacks_the_last_marks_hides_none_that_come_later()
         for jti in ["a", "b", "c"] {
             revoke(jti).await;
         }
-        let last = learn(&mut feed, &revoked, 0).await.unwrap();
+        let last = apply_marks(&mut feed, &revoked, 0).await.unwrap();
         assert_eq!((last, revoked.len()), (3, 3));
-        assert_eq!(learn(&mut feed, &revoked, last).await.unwrap(), 3, "nothing new");
+        assert_eq!(apply_marks(&mut feed, &revoked, last).await.unwrap(), 3, "nothing new");
         bed.sql("DELETE FROM marks").await;
         bed.sql(if bed.url.starts_with("sqlite:") {
             "DELETE FROM sqlite_sequence WHERE name = 'marks'"
@@ -39,10 +39,10 @@ fn a_copy_of_the_database_that_lacks_the_last_marks_hides_none_that_come_later()
             "ALTER TABLE marks ALTER COLUMN seq RESTART WITH 1"
         })
         .await;
-        assert_eq!(learn(&mut feed, &revoked, last).await.unwrap(), 0);
+        assert_eq!(apply_marks(&mut feed, &revoked, last).await.unwrap(), 0);
         revoke("d").await;
         for known in [last, 0] {
-            assert_eq!(learn(&mut feed, &revoked, known).await.unwrap(), 1, "behind {known}");
+            assert_eq!(apply_marks(&mut feed, &revoked, known).await.unwrap(), 1, "behind {known}");
             assert_eq!(revoked.len(), 4);
         }
     });

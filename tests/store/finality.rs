@@ -9,7 +9,8 @@ use crate::postgres::Postgres;
 use http::{HeaderMap, Method, header};
 use portcullis::authenticate::{Place, claims_of, digest_of, examine};
 use portcullis::authority::{
-    AccessClaims, Ask, Authority, Endpoint, Examined, Fields, Holder, learn, mint, put_on_record,
+    AccessClaims, Authority, Endpoint, EndpointRequest, Fields, Holder, InspectedToken, apply_marks, mint,
+    record_long_token,
 };
 use portcullis::clock::Now;
 use portcullis::denial::Denial;
@@ -150,7 +151,8 @@ impl Gateway {
     fn start(dir: &Dir, url: &str, name: usize, life: u64) -> Self {
         let mut policy = read(dir, url, name, life, None);
         let journal = Journal::start(Style::Json, Level::Error, Box::new(std::io::sink())).unwrap();
-        policy.authority = Some(Authority::start(policy.terms.as_ref().unwrap(), 1, journal).unwrap());
+        policy.authority =
+            Some(Authority::start(policy.issuer_settings.as_ref().unwrap(), 1, journal).unwrap());
         Self { policy, off: 0 }
     }
 
@@ -158,7 +160,7 @@ impl Gateway {
     fn reload(&mut self, dir: &Dir, url: &str, name: usize, life: u64) {
         let mut policy = read(dir, url, name, life, Some(&self.policy));
         policy.authority = self.policy.authority.clone();
-        policy.authority.as_ref().unwrap().follow(policy.terms.clone().unwrap());
+        policy.authority.as_ref().unwrap().follow(policy.issuer_settings.clone().unwrap());
         self.policy = policy;
     }
 
@@ -185,13 +187,13 @@ impl Gateway {
             Shown::Bearer(token) => (Some(Holder::of(&principal(token)?, Place::Header)), None),
             Shown::About(token) => {
                 let is_local = principal(token)?.local.is_some();
-                (None, Some(Examined { claims: claims_of(token).unwrap(), is_local }))
+                (None, Some(InspectedToken { claims: claims_of(token).unwrap(), is_local }))
             }
         };
-        let ask = Ask {
+        let ask = EndpointRequest {
             endpoint,
             request_id: "of-this-test".to_owned(),
-            terms: self.policy.terms.clone().unwrap(),
+            settings: self.policy.issuer_settings.clone().unwrap(),
             method: Method::POST,
             address: [192, 0, 2, 1].into(),
             scheme: Scheme::Https,
@@ -202,7 +204,7 @@ impl Gateway {
             fields,
             own_site: true,
             caller,
-            examined,
+            inspected: examined,
             now,
         };
         let answer = self.policy.authority.as_ref().unwrap().answer(ask).await?;
@@ -283,7 +285,7 @@ impl World {
     async fn revoked(&mut self, is: impl Fn(&Token) -> bool) {
         self.tokens.iter_mut().filter(|token| is(token)).for_each(|token| token.revoked = true);
         for gateway in &self.gateways {
-            learn(&mut self.store.feed(), gateway.policy.trust.revoked(), 0).await.unwrap();
+            apply_marks(&mut self.store.feed(), gateway.policy.trust.revoked(), 0).await.unwrap();
         }
     }
 
@@ -329,7 +331,7 @@ impl World {
             }
             Step::Mint { gateway, account, life } => {
                 let (now, subject, life) = (self.now(gateway), ACCOUNTS[account], Duration::from_secs(life));
-                let Ok(generation) = put_on_record(&self.store, subject, life, now).await else { return };
+                let Ok(generation) = record_long_token(&self.store, subject, life, now).await else { return };
                 let claims = AccessClaims {
                     issuer: "https://id.example.com".to_owned(),
                     audience: vec!["a".to_owned()],
@@ -339,8 +341,8 @@ impl World {
                     extra: Map::new(),
                     ..AccessClaims::default()
                 };
-                let terms = self.gateways[gateway].policy.terms.as_ref().unwrap();
-                let token = mint(&terms.keyring, claims, now).unwrap();
+                let settings = self.gateways[gateway].policy.issuer_settings.as_ref().unwrap();
+                let token = mint(&settings.keyring, claims, now).unwrap();
                 self.issued(gateway, Token::of(&token, Some(account), None));
             }
             Step::Logout { gateway, session } => {

@@ -3,10 +3,10 @@
 //! Nobody but the page knows the value, and no other site can write the cookie (its name begins with `__Host-`). So a form
 //! that shows both comes from the page, in the browser that the page was shown to.
 
-use super::super::ask::Ask;
 use super::super::cookie;
 use super::super::grant::random_text;
-use super::super::terms::Cookies;
+use super::super::request::EndpointRequest;
+use super::super::settings::Cookies;
 use crate::authenticate::credential;
 use crate::denial::Denial;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -28,10 +28,10 @@ pub(super) struct Visit {
 
 impl Visit {
     /// The one that a request's cookie tells of.
-    pub(super) fn of(ask: &Ask) -> Option<Self> {
-        let cookies = ask.terms.cookies.as_ref()?;
+    pub(super) fn of(request: &EndpointRequest) -> Option<Self> {
+        let cookies = request.settings.cookies.as_ref()?;
         // A cookie that came twice tells of none.
-        let text = credential::cookie(&ask.headers, &cookies.names.login).ok()??;
+        let text = credential::cookie(&request.headers, &cookies.names.login).ok()??;
         Self::parse(std::str::from_utf8(text).ok()?)
     }
 
@@ -70,18 +70,18 @@ impl Visit {
 
     /// The cookie of a page that is shown.
     pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
-        cookie::give_visit(headers, cookies, &self.value, OPEN);
+        cookie::set_visit_cookie(headers, cookies, &self.value, OPEN);
     }
 
     /// The cookie that goes with a session that is given without being asked.
     pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
-        cookie::give_visit(headers, cookies, &format!("{}.{now}", self.value), OPEN);
+        cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::ask;
+    use super::super::tests::request;
     use super::*;
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_browser_that_was_just_given_a_session_is_known_for_a_moment() {
-        let cookies = ask("GET", None, &[]).terms.cookies.clone().unwrap();
+        let cookies = request("GET", None, &[]).settings.cookies.clone().unwrap();
         let visit = Visit::new().unwrap();
         assert!(!visit.was_renewed(1000));
         let mut headers = HeaderMap::new();

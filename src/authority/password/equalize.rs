@@ -2,7 +2,7 @@
 
 use super::Busy;
 use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};
-use super::work::{KINDS, Kind, Work};
+use super::work::{WORK_UNITS, Work, WorkUnit};
 use std::collections::BTreeSet;
 use std::hint::black_box;
 
@@ -19,7 +19,7 @@ pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
 
 /// Spends it on nothing.
 pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<(), Busy> {
-    for kind in KINDS {
+    for kind in WORK_UNITS {
         for parameters in portions(kind, work.units(kind)) {
             let mut output = [0; 32];
             parameters.derive(password, b"a salt of nobody", &mut output, arena)?;
@@ -31,7 +31,7 @@ pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<()
 
 /// Hashes of one kind that together cost so many units: exactly so many for those of bcrypt and PBKDF2, up to a
 /// smallest hash for the others.
-fn portions(kind: Kind, units: u64) -> Vec<Parameters> {
+fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
     // Costs that are powers of two: one hash for each bit.
     let bits = |from: u32| (from..u64::BITS).filter(move |bit| units >> bit & 1 == 1);
     let iterations = |digest| {
@@ -39,7 +39,7 @@ fn portions(kind: Kind, units: u64) -> Vec<Parameters> {
         if iterations == 0 { Vec::new() } else { vec![Parameters::Pbkdf2 { digest, iterations }] }
     };
     match kind {
-        Kind::Argon2 => {
+        WorkUnit::Argon2 => {
             let mut portions = Vec::new();
             let mut left = u32::try_from(units).unwrap_or(u32::MAX);
             if left >= MEMORY {
@@ -52,12 +52,14 @@ fn portions(kind: Kind, units: u64) -> Vec<Parameters> {
             }
             portions
         }
-        Kind::Bcrypt => bits(4).map(|cost| Parameters::Bcrypt { cost }).collect(),
+        WorkUnit::Bcrypt => bits(4).map(|cost| Parameters::Bcrypt { cost }).collect(),
         // With r of 8, as everybody has it.
-        Kind::Scrypt => bits(4).map(|bit| Parameters::Scrypt { log_n: bit as u8 - 3, r: 8, p: 1 }).collect(),
-        Kind::Sha1 => iterations(Digest::Sha1),
-        Kind::Sha256 => iterations(Digest::Sha256),
-        Kind::Sha512 => iterations(Digest::Sha512),
+        WorkUnit::Scrypt => {
+            bits(4).map(|bit| Parameters::Scrypt { log_n: bit as u8 - 3, r: 8, p: 1 }).collect()
+        }
+        WorkUnit::Sha1 => iterations(Digest::Sha1),
+        WorkUnit::Sha256 => iterations(Digest::Sha256),
+        WorkUnit::Sha512 => iterations(Digest::Sha512),
     }
 }
 
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn total(kind: Kind, units: u64) -> u64 {
+    fn total(kind: WorkUnit, units: u64) -> u64 {
         let mut sum = Work::default();
         for parameters in portions(kind, units) {
             sum.add(&parameters.work());
@@ -77,22 +79,22 @@ mod tests {
     proptest! {
         #[test]
         fn portions_always_cost_what_was_asked(units in 0_u64..4_000_000) {
-            for kind in [Kind::Sha1, Kind::Sha256, Kind::Sha512] {
+            for kind in [WorkUnit::Sha1, WorkUnit::Sha256, WorkUnit::Sha512] {
                 prop_assert_eq!(total(kind, units), units);
             }
-            prop_assert!(units - total(Kind::Argon2, units) < 8);
-            prop_assert_eq!(total(Kind::Bcrypt, units), units / 16 * 16);
-            prop_assert_eq!(total(Kind::Scrypt, units), units / 16 * 16);
+            prop_assert!(units - total(WorkUnit::Argon2, units) < 8);
+            prop_assert_eq!(total(WorkUnit::Bcrypt, units), units / 16 * 16);
+            prop_assert_eq!(total(WorkUnit::Scrypt, units), units / 16 * 16);
         }
     }
 
     #[test]
     fn a_failed_attempt_costs_the_dearest_hash_of_each_kind_and_ours() {
         let work = work_of_schemes(["bcrypt:10", "bcrypt:12", "scrypt", "pbkdf2:sha256:5000", "what"].into());
-        let mut wanted = Work::of(Kind::Argon2, 38_912);
-        wanted.add(&Work::of(Kind::Bcrypt, 4_096));
-        wanted.add(&Work::of(Kind::Scrypt, 262_144));
-        wanted.add(&Work::of(Kind::Sha256, 5_000));
+        let mut wanted = Work::of(WorkUnit::Argon2, 38_912);
+        wanted.add(&Work::of(WorkUnit::Bcrypt, 4_096));
+        wanted.add(&Work::of(WorkUnit::Scrypt, 262_144));
+        wanted.add(&Work::of(WorkUnit::Sha256, 5_000));
         assert_eq!(work, wanted);
     }
 }

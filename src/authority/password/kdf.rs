@@ -2,7 +2,7 @@
 //! an import cannot bring a hash that takes an hour or all of the memory.
 
 use super::Busy;
-use super::work::{Kind, Work};
+use super::work::{Work, WorkUnit};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::pbkdf2;
 use std::fmt;
@@ -116,7 +116,7 @@ pub enum HashFault {
     /// It is of a known kind, but not written as one of that kind is.
     Malformed(&'static str),
     /// To check it would cost too much.
-    TooDear(&'static str),
+    TooExpensive(&'static str),
 }
 
 impl fmt::Display for HashFault {
@@ -127,7 +127,7 @@ impl fmt::Display for HashFault {
                  pbkdf2:sha256:ITERATIONS$ (sha1, sha512)",
             ),
             Self::Malformed(what) => write!(f, "malformed password hash: {what}"),
-            Self::TooDear(what) => write!(f, "password hash too costly to check: {what}"),
+            Self::TooExpensive(what) => write!(f, "password hash too costly to check: {what}"),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Parameters {
     pub(super) fn argon2id(memory: u32, passes: u32, lanes: u32) -> Result<Self, HashFault> {
         if memory > MEMORY_MAX || u64::from(memory) * u64::from(passes) > ARGON2_WORK_MAX || lanes > LANES_MAX
         {
-            return Err(HashFault::TooDear("Argon2 with at most m=131072, m times t=393216, p=64"));
+            return Err(HashFault::TooExpensive("Argon2 with at most m=131072, m times t=393216, p=64"));
         }
         if lanes == 0 || passes == 0 || memory < 8 * lanes {
             return Err(HashFault::Malformed(
@@ -178,7 +178,7 @@ impl Parameters {
     pub(super) fn bcrypt(cost: u32) -> Result<Self, HashFault> {
         match cost {
             cost if BCRYPT_COST.contains(&cost) => Ok(Self::Bcrypt { cost }),
-            15..=31 => Err(HashFault::TooDear("bcrypt of cost 14 at most")),
+            15..=31 => Err(HashFault::TooExpensive("bcrypt of cost 14 at most")),
             _ => Err(HashFault::Malformed("bcrypt has a cost of 4 to 31")),
         }
     }
@@ -196,7 +196,7 @@ impl Parameters {
         let (n, r, p) = (u64::from(n), u64::from(r), u64::from(p));
         let memory = n.saturating_mul(r).saturating_mul(128) / 1024;
         if memory > MEMORY_MAX.into() || n.saturating_mul(r).saturating_mul(p) > SCRYPT_WORK_MAX {
-            return Err(HashFault::TooDear(
+            return Err(HashFault::TooExpensive(
                 "scrypt with at most 128 MiB (128 times N times r), and N times r times p of 2097152",
             ));
         }
@@ -215,20 +215,26 @@ impl Parameters {
         match iterations {
             0 => Err(HashFault::Malformed("PBKDF2 has at least one iteration")),
             1..=ITERATIONS_MAX => Ok(Self::Pbkdf2 { digest, iterations }),
-            _ => Err(HashFault::TooDear("PBKDF2 of 2000000 iterations at most")),
+            _ => Err(HashFault::TooExpensive("PBKDF2 of 2000000 iterations at most")),
         }
     }
 
     pub(super) fn work(self) -> Work {
         match self {
             Self::Argon2id { memory, passes, .. } => {
-                Work::of(Kind::Argon2, u64::from(memory) * u64::from(passes))
+                Work::of(WorkUnit::Argon2, u64::from(memory) * u64::from(passes))
             }
-            Self::Bcrypt { cost } => Work::of(Kind::Bcrypt, 1 << cost),
-            Self::Scrypt { log_n, r, p } => Work::of(Kind::Scrypt, (u64::from(r) * u64::from(p)) << log_n),
-            Self::Pbkdf2 { digest: Digest::Sha1, iterations } => Work::of(Kind::Sha1, iterations.into()),
-            Self::Pbkdf2 { digest: Digest::Sha256, iterations } => Work::of(Kind::Sha256, iterations.into()),
-            Self::Pbkdf2 { digest: Digest::Sha512, iterations } => Work::of(Kind::Sha512, iterations.into()),
+            Self::Bcrypt { cost } => Work::of(WorkUnit::Bcrypt, 1 << cost),
+            Self::Scrypt { log_n, r, p } => {
+                Work::of(WorkUnit::Scrypt, (u64::from(r) * u64::from(p)) << log_n)
+            }
+            Self::Pbkdf2 { digest: Digest::Sha1, iterations } => Work::of(WorkUnit::Sha1, iterations.into()),
+            Self::Pbkdf2 { digest: Digest::Sha256, iterations } => {
+                Work::of(WorkUnit::Sha256, iterations.into())
+            }
+            Self::Pbkdf2 { digest: Digest::Sha512, iterations } => {
+                Work::of(WorkUnit::Sha512, iterations.into())
+            }
         }
     }
 

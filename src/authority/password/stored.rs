@@ -20,7 +20,7 @@ const BCRYPT64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// A hash, parsed.
-pub(super) struct Stored {
+pub(super) struct StoredHash {
     parameters: Parameters,
     salt: Vec<u8>,
     output: Vec<u8>,
@@ -30,14 +30,14 @@ pub(super) struct Stored {
 ///
 /// # Errors
 /// Why not.
-pub fn check_stored(encoded: &str) -> Result<(), HashFault> {
-    Stored::parse(encoded).map(|_| ())
+pub fn check_hash(encoded: &str) -> Result<(), HashFault> {
+    StoredHash::parse(encoded).map(|_| ())
 }
 
 /// The kind of a hash and its cost, such as `bcrypt:12`: all that tells how long a check of it takes. None: no hash
 /// that an account may have.
 pub fn scheme(encoded: &str) -> Option<String> {
-    Stored::parse(encoded).ok().map(|stored| stored.parameters.to_string())
+    StoredHash::parse(encoded).ok().map(|stored| stored.parameters.to_string())
 }
 
 /// A hash and its scheme, as the store takes them.
@@ -46,7 +46,7 @@ pub fn password_hash(encoded: String) -> PasswordHash {
     PasswordHash { encoded, scheme }
 }
 
-impl Stored {
+impl StoredHash {
     /// Reads a hash.
     pub(super) fn parse(encoded: &str) -> Result<Self, HashFault> {
         match encoded.as_bytes() {
@@ -137,7 +137,7 @@ impl Stored {
     }
 
     /// Whether it is of this password. Takes the same time whether it is or not.
-    pub(super) fn is_of(&self, password: &str, arena: &mut Arena) -> Result<bool, Busy> {
+    pub(super) fn matches(&self, password: &str, arena: &mut Arena) -> Result<bool, Busy> {
         let mut derived = Zeroizing::new(vec![0; self.output.len()]);
         self.parameters.derive(password, &self.salt, &mut derived, arena)?;
         let equal = verify_slices_are_equal(&derived, &self.output).is_ok();
@@ -150,7 +150,7 @@ impl Stored {
     ///
     /// bcrypt knows the first 72 bytes of a password, and so do its hashes: what comes after them was never checked, and
     /// may be mistyped. Hashed anew with it, the password could be another one than its owner's from then on.
-    pub(super) fn is_to_be_upgraded(&self, password: &str) -> bool {
+    pub(super) fn needs_upgrade(&self, password: &str) -> bool {
         match self.parameters {
             Parameters::Argon2id { memory, passes, .. } => memory < MEMORY || passes < PASSES,
             Parameters::Bcrypt { .. } => password.len() <= BCRYPT_BYTES,

@@ -40,13 +40,13 @@ const X72: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4Cu631CYi5yVwUpV9zMt5tP/L3WEA0hHtW"
 const X71: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4CuMDNPdLiJOVC38Ln4TIJAAIo0on1lSwK";
 
 fn is(stored: &str, password: &str) -> bool {
-    Stored::parse(stored)
+    StoredHash::parse(stored)
         .unwrap_or_else(|f| panic!("{stored}: {f}"))
-        .is_of(password, &mut Arena::default())
+        .matches(password, &mut Arena::default())
         .unwrap()
 }
 
-fn judged(password: &str, stored: Option<&str>, schemes: &[&str]) -> (Verdict, Work) {
+fn judged(password: &str, stored: Option<&str>, schemes: &[&str]) -> (PasswordCheck, Work) {
     let schemes: Vec<String> = schemes.iter().map(ToString::to_string).collect();
     let mut work = Work::default();
     let verdict = judge(password, stored, &schemes, &mut Arena::default(), &mut work);
@@ -89,21 +89,21 @@ fn our_own_hash_is_a_phc_string_of_the_current_cost_with_a_salt_of_its_own() {
     assert_ne!(one, other);
     assert!(is(&one, PASSWORD) && !is(&one, "other"));
     assert_eq!(scheme(&one).as_deref(), Some("argon2id:19456:2"));
-    assert!(!Stored::parse(&one).unwrap().is_to_be_upgraded(PASSWORD));
+    assert!(!StoredHash::parse(&one).unwrap().needs_upgrade(PASSWORD));
     // In memory that other hashes have left behind.
-    assert!(Stored::parse(&one).unwrap().is_of(PASSWORD, &mut arena).unwrap());
+    assert!(StoredHash::parse(&one).unwrap().matches(PASSWORD, &mut arena).unwrap());
 }
 
 #[test]
 fn a_hash_of_another_kind_or_a_lower_cost_is_upgraded_at_login() {
     for hash in &HASHES[..9] {
         let (verdict, _) = judged(PASSWORD, Some(hash), &[]);
-        let Verdict::Right { upgraded: Some(new) } = verdict else { panic!("{hash}: {verdict:?}") };
+        let PasswordCheck::Correct { upgraded: Some(new) } = verdict else { panic!("{hash}: {verdict:?}") };
         assert!(new.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && is(&new, PASSWORD));
     }
     // A dearer one is left.
     for hash in [HASHES[9], BY_DEFAULT[2]] {
-        assert_eq!(judged(PASSWORD, Some(hash), &[]).0, Verdict::Right { upgraded: None });
+        assert_eq!(judged(PASSWORD, Some(hash), &[]).0, PasswordCheck::Correct { upgraded: None });
     }
 }
 
@@ -112,9 +112,9 @@ fn bcrypt_knows_72_bytes_and_what_lies_beyond_is_not_taken_for_checked() {
     let x = |count| "x".repeat(count);
     assert!(is(X72, &x(72)) && is(X71, &x(71)));
     assert!(!is(X72, &x(71)) && !is(X71, &x(72)));
-    assert!(Stored::parse(X72).unwrap().is_to_be_upgraded(&x(72)));
+    assert!(StoredHash::parse(X72).unwrap().needs_upgrade(&x(72)));
     // As every bcrypt before version 5 of Python's did; but the rest does not become part of a new hash.
-    assert_eq!(judged(&x(80), Some(X72), &[]).0, Verdict::Right { upgraded: None });
+    assert_eq!(judged(&x(80), Some(X72), &[]).0, PasswordCheck::Correct { upgraded: None });
     assert!(!is(X71, "x\0"));
     assert!(!is(HASHES[6], "correct horse\0correct horse"));
 }
@@ -142,8 +142,8 @@ fn a_stored_hash_cannot_be_a_bomb() {
         (format!("pbkdf2:sha512:2000000$salt${hex}"), format!("pbkdf2:sha512:2000001$salt${hex}")),
         (format!("pbkdf2:sha512$salt${hex}"), format!("pbkdf2:sha512:99999999999999$salt${hex}")),
     ] {
-        assert_eq!(check_stored(&good), Ok(()), "{good}");
-        assert!(matches!(check_stored(&dear), Err(HashFault::TooDear(_))), "{dear}");
+        assert_eq!(check_hash(&good), Ok(()), "{good}");
+        assert!(matches!(check_hash(&dear), Err(HashFault::TooExpensive(_))), "{dear}");
     }
 }
 
@@ -180,7 +180,7 @@ fn what_is_no_hash_is_refused() {
         &format!("scrypt:1024:8:1$salt${hex}"),
         &format!("sha256$salt${hex}"),
     ] {
-        assert!(check_stored(bad).is_err(), "{bad}");
+        assert!(check_hash(bad).is_err(), "{bad}");
         assert_eq!(scheme(bad), None);
         // An account that has such a hash all the same has no password, and it takes as long.
         assert_eq!(judged("", Some(bad), &[]), judged("", None, &[]));
@@ -192,20 +192,20 @@ fn a_failed_attempt_costs_the_same_work_whether_and_how_the_account_exists() {
     let schemes: Vec<String> = HASHES.iter().filter_map(|hash| scheme(hash)).collect();
     let schemes: Vec<&str> = schemes.iter().map(String::as_str).collect();
     let (verdict, unknown) = judged("wrong", None, &schemes);
-    assert_eq!(verdict, Verdict::Wrong);
+    assert_eq!(verdict, PasswordCheck::Wrong);
     assert_ne!(unknown, Work::default());
     for hash in HASHES {
         let (verdict, work) = judged("wrong", Some(hash), &schemes);
-        assert_eq!(verdict, Verdict::Wrong, "{hash}");
+        assert_eq!(verdict, PasswordCheck::Wrong, "{hash}");
         assert_eq!(work, unknown, "{hash}");
     }
     // Where all accounts have our own hash, nothing else is spent.
-    assert_eq!(judged("wrong", None, &[]).1, Work::of(work::Kind::Argon2, 38_912));
+    assert_eq!(judged("wrong", None, &[]).1, Work::of(work::WorkUnit::Argon2, 38_912));
     // However many costs an import brought along.
     let many: Vec<String> = (1..=5_000).map(|iterations| format!("pbkdf2:sha256:{iterations}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let mut wanted = Work::of(work::Kind::Argon2, 38_912);
-    wanted.add(&Work::of(work::Kind::Sha256, 5_000));
+    let mut wanted = Work::of(work::WorkUnit::Argon2, 38_912);
+    wanted.add(&Work::of(work::WorkUnit::Sha256, 5_000));
     assert_eq!(judged("wrong", None, &many).1, wanted);
 }
 
@@ -214,7 +214,7 @@ fn a_scheme_tells_the_cost_of_its_hash() {
     for hash in HASHES.iter().chain(&BY_DEFAULT) {
         let scheme = scheme(hash).unwrap();
         let of_scheme = kdf::Parameters::of_scheme(&scheme).unwrap_or_else(|| panic!("{scheme}"));
-        assert_eq!(of_scheme.work(), Stored::parse(hash).unwrap().work(), "{scheme}");
+        assert_eq!(of_scheme.work(), StoredHash::parse(hash).unwrap().work(), "{scheme}");
     }
 }
 
@@ -225,9 +225,9 @@ fn the_pool_verifies_and_hashes() {
     block_on(async {
         let hash = hashers.hash(text(PASSWORD)).await.unwrap();
         let verify = |password, stored| hashers.verify(text(password), stored, Arc::clone(&none));
-        assert_eq!(verify(PASSWORD, Some(hash.clone())).await, Ok(Verdict::Right { upgraded: None }));
-        assert_eq!(verify("wrong", Some(hash)).await, Ok(Verdict::Wrong));
-        assert_eq!(verify(PASSWORD, None).await, Ok(Verdict::Wrong));
+        assert_eq!(verify(PASSWORD, Some(hash.clone())).await, Ok(PasswordCheck::Correct { upgraded: None }));
+        assert_eq!(verify("wrong", Some(hash)).await, Ok(PasswordCheck::Wrong));
+        assert_eq!(verify(PASSWORD, None).await, Ok(PasswordCheck::Wrong));
     });
 }
 
@@ -316,9 +316,9 @@ fn the_threads_have_the_lowest_priority_and_the_caller_keeps_its_own() {
 proptest! {
     #[test]
     fn no_text_is_ever_a_hash_that_breaks_the_check(text in "\\PC{0,80}", tail in "[$a-z0-9=,:./+]{0,80}") {
-        let _ = check_stored(&text);
+        let _ = check_hash(&text);
         for prefix in ["$2b$", "$argon2id$v=19$", "scrypt:", "pbkdf2:sha256:"] {
-            let _ = check_stored(&format!("{prefix}{tail}"));
+            let _ = check_hash(&format!("{prefix}{tail}"));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 /// What is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum WorkUnit {
     /// KiB written.
     Argon2,
     /// Rounds of the key schedule.
@@ -21,22 +21,28 @@ pub(super) enum Kind {
     Sha512,
 }
 
-pub(super) const KINDS: [Kind; 6] =
-    [Kind::Argon2, Kind::Bcrypt, Kind::Scrypt, Kind::Sha1, Kind::Sha256, Kind::Sha512];
+pub(super) const WORK_UNITS: [WorkUnit; 6] = [
+    WorkUnit::Argon2,
+    WorkUnit::Bcrypt,
+    WorkUnit::Scrypt,
+    WorkUnit::Sha1,
+    WorkUnit::Sha256,
+    WorkUnit::Sha512,
+];
 
 /// An amount of work: units of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Work([u64; KINDS.len()]);
+pub(super) struct Work([u64; WORK_UNITS.len()]);
 
 impl Work {
-    pub(super) fn of(kind: Kind, units: u64) -> Self {
+    pub(super) fn of(kind: WorkUnit, units: u64) -> Self {
         let mut work = Self::default();
         work.0[kind as usize] = units;
         work
     }
 
     /// Units of this kind.
-    pub(super) fn units(&self, kind: Kind) -> u64 {
+    pub(super) fn units(&self, kind: WorkUnit) -> u64 {
         self.0[kind as usize]
     }
 

@@ -15,12 +15,12 @@ fn address(n: u32) -> IpAddr {
 
 /// Whether a guess is let through.
 fn guess(throttle: &Throttle, from: u32, account: &str, at: Duration) -> bool {
-    throttle.ask(address(from), account, false, throttle.began + at).is_ok()
+    throttle.try_attempt(address(from), account, false, throttle.began + at).is_ok()
 }
 
 /// The owner, where the account is known.
 fn owner(throttle: &Throttle, from: u32, account: &str, at: Duration) -> Result<(), Duration> {
-    throttle.ask(address(from), account, true, throttle.began + at)
+    throttle.try_attempt(address(from), account, true, throttle.began + at)
 }
 
 /// Guesses at one moment until one is refused; tells how many were let through.
@@ -57,7 +57,8 @@ fn many_at_once_are_no_more_than_one_after_the_other() {
     let throttle = Throttle::new();
     let now = Instant::now();
     let passed: usize = std::thread::scope(|scope| {
-        let guess = || (0..100).filter(|_| throttle.ask(address(1), "alice", false, now).is_ok()).count();
+        let guess =
+            || (0..100).filter(|_| throttle.try_attempt(address(1), "alice", false, now).is_ok()).count();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(guess)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
@@ -126,7 +127,7 @@ fn one_address_tries_twenty_accounts_for_free_and_not_more() {
 fn an_ipv6_network_is_one_address_and_a_mapped_address_is_what_it_maps() {
     let throttle = Throttle::new();
     let now = throttle.began;
-    let ask = |text: &str| throttle.ask(text.parse().unwrap(), "alice", true, now).is_ok();
+    let ask = |text: &str| throttle.try_attempt(text.parse().unwrap(), "alice", true, now).is_ok();
     let mut n = 0;
     let passed = burst(|| {
         n += 1;
@@ -145,7 +146,7 @@ fn an_account_of_his_own_gives_a_guesser_no_more_guesses() {
     let mut passed = 0;
     for n in 0..1_000 {
         passed += u32::from(guess(&throttle, 1, &format!("victim {n}"), Duration::ZERO));
-        if throttle.ask(address(1), "his own", false, throttle.began).is_ok() {
+        if throttle.try_attempt(address(1), "his own", false, throttle.began).is_ok() {
             throttle.succeeded(address(1), "his own", false);
         }
     }
@@ -157,7 +158,7 @@ fn what_was_not_checked_is_not_counted() {
     let throttle = Throttle::new();
     for _ in 0..1_000 {
         for known in [true, false] {
-            assert!(throttle.ask(address(1), "alice", known, throttle.began).is_ok());
+            assert!(throttle.try_attempt(address(1), "alice", known, throttle.began).is_ok());
             throttle.withdrawn(address(1), "alice", known);
         }
     }
@@ -176,7 +177,8 @@ fn one_address_alone_cannot_keep_others_from_an_account() {
     assert!(late <= 6 * 24 * 60 / 24, "{late}");
     // She comes from a new address, a moment after his last guess: a minute at most.
     let now = SECOND * 7 * 24 * 3600;
-    let wait = throttle.ask(address(2), "alice", false, throttle.began + now).err().unwrap_or_default();
+    let wait =
+        throttle.try_attempt(address(2), "alice", false, throttle.began + now).err().unwrap_or_default();
     assert!(wait <= MINUTE, "{wait:?}");
 }
 

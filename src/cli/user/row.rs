@@ -1,7 +1,7 @@
 //! One line of a file of accounts: what its columns mean, and whether an account can be made of it.
 
 use super::password::check_against_name;
-use crate::authority::{UserName, check_stored, prepare_new_password};
+use crate::authority::{UserName, check_hash, prepare_new_password};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
@@ -166,12 +166,12 @@ fn imported_password(
         (None, None) => Ok(ImportedPassword::None),
         (Some(_), Some(_)) => Err("both a password and a hash of one: say one".to_owned()),
         (None, Some(hash)) => {
-            check_stored(&hash).map_err(|fault| fault.to_string())?;
+            check_hash(&hash).map_err(|fault| fault.to_string())?;
             Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
             // A column of the wrong name, and every hash would be a password.
-            if check_stored(&password).is_ok() {
+            if check_hash(&password).is_ok() {
                 return Err("the password is a hash: name its column password_hash, or say \
                             --map password_hash=password"
                     .to_owned());

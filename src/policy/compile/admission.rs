@@ -3,7 +3,7 @@
 use super::Faults;
 use super::trust::is_reserved;
 use crate::authenticate::Sources;
-use crate::authority::Terms;
+use crate::authority::IssuerSettings;
 use crate::config::file::{self, RouteSection};
 use crate::config::values::TokenSource;
 use http::HeaderName;
@@ -12,7 +12,7 @@ use http::HeaderName;
 pub(super) fn sources(
     key: &str,
     table: &RouteSection,
-    terms: Option<&Terms>,
+    settings: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Sources {
     let Some(list) = &table.sources else { return Sources::default() };
@@ -28,7 +28,7 @@ pub(super) fn sources(
             TokenSource::Header => sources.header = true,
             TokenSource::Cookie => {
                 sources.cookie = true;
-                if terms.is_none_or(|terms| terms.cookies.is_none()) {
+                if settings.is_none_or(|settings| settings.cookies.is_none()) {
                     let hint = "[authority] cookies = true, or no \"cookie\" here";
                     faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
                 }
@@ -66,8 +66,13 @@ pub(super) fn sources(
 }
 
 /// What a route says of persons with browsers must be possible.
-pub(super) fn check_login(key: &str, table: &RouteSection, terms: Option<&Terms>, faults: &mut Faults<'_>) {
-    let cookies = terms.is_some_and(|terms| terms.cookies.is_some());
+pub(super) fn check_login(
+    key: &str,
+    table: &RouteSection,
+    settings: Option<&IssuerSettings>,
+    faults: &mut Faults<'_>,
+) {
+    let cookies = settings.is_some_and(|settings| settings.cookies.is_some());
     if table.login.is_some() && !cookies {
         let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";
         faults.fault(

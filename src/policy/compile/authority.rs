@@ -4,7 +4,7 @@ use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
 use crate::authenticate::{Algorithm, CookieNames, ED25519, Revoked};
 use crate::authority::{
-    Client, ClientSecret, Compat, Cookies, Endpoint, RESERVED_CLAIMS, StoreLocation, Terms,
+    Client, ClientSecret, Compat, Cookies, Endpoint, IssuerSettings, RESERVED_CLAIMS, StoreLocation,
 };
 use crate::config::file::{self, AuthoritySection, File, SameSite};
 use crate::config::place::nearest;
@@ -30,9 +30,9 @@ const KEYS_AT_ONCE: u32 = 16;
 pub(super) fn compile(
     file: &File,
     missing_key: MissingKey,
-    before: Option<&Terms>,
+    before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
-) -> Option<Terms> {
+) -> Option<IssuerSettings> {
     let table = file.authority.as_ref()?;
     if table.issuer.is_empty() {
         let hint = "issuer = \"https://id.example.com\": `iss` of its tokens";
@@ -52,7 +52,7 @@ pub(super) fn compile(
     let keyring = keyring(file, table, missing_key, before, faults)?;
     let cookies =
         table.cookies.then(|| Cookies { names: cookie_names(compat), lax: table.same_site == SameSite::Lax });
-    Some(Terms {
+    Some(IssuerSettings {
         issuer: table.issuer.clone(),
         audience: table.audience.clone(),
         keyring,
@@ -192,7 +192,7 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
     let issuer_path =
         table.issuer.splitn(4, '/').nth(3).map(|path| path.trim_end_matches('/')).unwrap_or_default();
     if !issuer_path.is_empty() && !paths.iter().any(|(endpoint, _)| *endpoint == Endpoint::Metadata) {
-        let path = format!("{}/{issuer_path}", Endpoint::Metadata.facts().path);
+        let path = format!("{}/{issuer_path}", Endpoint::Metadata.spec().path);
         match PathPattern::parse(&path) {
             Ok(pattern) if pattern.params().is_empty() => paths.push((Endpoint::Metadata, path)),
             Ok(_) | Err(_) => faults.fault(
@@ -287,7 +287,7 @@ fn keyring(
     file: &File,
     table: &AuthoritySection,
     missing_key: MissingKey,
-    before: Option<&Terms>,
+    before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
     // Of the two names of one algorithm, tokens are issued under the one that more readers know.

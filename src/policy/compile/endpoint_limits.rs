@@ -2,7 +2,7 @@
 
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
-use crate::authority::{Endpoint, Facts};
+use crate::authority::{Endpoint, EndpointSpec};
 use crate::config::file::{AuthoritySection, File, RateLimitSection};
 use crate::config::place::nearest;
 use crate::limit::Limits;
@@ -49,7 +49,7 @@ enum Choice<'f> {
     Preset(Option<Preset>),
 }
 
-fn choice(table: &AuthoritySection, facts: Facts) -> Choice<'_> {
+fn choice(table: &AuthoritySection, facts: EndpointSpec) -> Choice<'_> {
     if let Some(names) = table.limits.get(facts.name) {
         return Choice::Policy(format!("authority.limits.{}", facts.name), names);
     }
@@ -85,7 +85,7 @@ pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
 /// The limits of an endpoint.
 pub(super) fn limits_of(
     table: &AuthoritySection,
-    facts: Facts,
+    facts: EndpointSpec,
     limits: &NamedLimits,
     faults: &mut Faults<'_>,
 ) -> Limits {
@@ -114,7 +114,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
 
 /// The key by which the policy removes every limit from the login, if it does.
 pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
-    match choice(table, Endpoint::Login.facts()) {
+    match choice(table, Endpoint::Login.spec()) {
         Choice::Policy(key, []) => Some(key),
         Choice::Policy(..) | Choice::Preset(_) => None,
     }

@@ -5,7 +5,7 @@ use super::counters::CounterRegistry;
 use super::endpoint_limits;
 use super::limits::NamedLimits;
 use crate::authenticate::Access;
-use crate::authority::{Compat, Endpoint, Facts, Terms};
+use crate::authority::{Compat, Endpoint, EndpointSpec, IssuerSettings};
 use crate::authorize::Rule;
 use crate::config::file::File;
 use crate::policy::{Handler, Route};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// of a host wins over one without: a catch-all of a host would hide them.
 pub(super) fn compile(
     file: &File,
-    terms: &Terms,
+    settings: &IssuerSettings,
     limits: &NamedLimits,
     registry: &CounterRegistry,
     routes: &mut Vec<Route>,
@@ -29,12 +29,12 @@ pub(super) fn compile(
     let Some(table) = &file.authority else { return };
     endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
-        if facts.endpoint == Endpoint::LoginPage && terms.cookies.is_none() {
+        if facts.endpoint == Endpoint::LoginPage && settings.cookies.is_none() {
             // Without cookies a browser could not keep what it is given.
             continue;
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
-        let path = terms.path(facts.endpoint);
+        let path = settings.path(facts.endpoint);
         let mut paths = vec![path.to_owned()];
         if facts.endpoint == Endpoint::Verify {
             // Envoy asks with the original path behind this one.
@@ -43,7 +43,7 @@ pub(super) fn compile(
         let mut first = None;
         for path in paths {
             let (Ok(pattern), Ok(methods)) =
-                (PathPattern::parse(&path), methods_of(methods_asked(terms, facts)))
+                (PathPattern::parse(&path), methods_of(methods_asked(settings, facts)))
             else {
                 let hint = "a path such as /auth/login";
                 faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
@@ -79,8 +79,8 @@ pub(super) fn compile(
 }
 
 /// The methods of an endpoint: its own, and those with which clients of another issuer come.
-fn methods_asked(terms: &Terms, facts: Facts) -> &'static [&'static str] {
-    match (terms.compat, facts.endpoint) {
+fn methods_asked(settings: &IssuerSettings, facts: EndpointSpec) -> &'static [&'static str] {
+    match (settings.compat, facts.endpoint) {
         // Documented with both.
         (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
         (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,

@@ -7,7 +7,7 @@ use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, rule};
 use crate::authenticate::{Access, CredentialPolicy, digest_of};
-use crate::authority::Terms;
+use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
 use crate::forward::{Delivery, Destination};
@@ -25,7 +25,7 @@ pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
     pub(super) limits: &'r NamedLimits,
-    pub(super) terms: Option<&'r Terms>,
+    pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) counters: CounterRegistry,
 }
 
@@ -36,8 +36,8 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Option<RouteTable<usize>>) {
-    let References { upstreams, audiences, limits, terms, counters } = references;
-    let (terms, limits) = (*terms, *limits);
+    let References { upstreams, audiences, limits, settings, counters } = references;
+    let (settings, limits) = (*settings, *limits);
     if file.route.is_empty() {
         faults.fault(
             "no_routes",
@@ -66,8 +66,8 @@ pub(super) fn compile(
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
-        let sources = sources(&key, table, terms, faults);
-        check_login(&key, table, terms, faults);
+        let sources = sources(&key, table, settings, faults);
+        check_login(&key, table, settings, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
             // A service could believe an unverified identity in place of the verified one.
@@ -127,8 +127,8 @@ pub(super) fn compile(
             format!("at most {METHODS_MAX}: routes for all methods are tried with each of them"),
         );
     }
-    if let Some(terms) = terms {
-        endpoints::compile(file, terms, limits, counters, &mut routes, &mut entries, faults);
+    if let Some(settings) = settings {
+        endpoints::compile(file, settings, limits, counters, &mut routes, &mut entries, faults);
         positions.resize(entries.len(), None);
     }
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();

@@ -3,7 +3,7 @@
 use super::secrets::{self, Flaw};
 use super::{Faults, private};
 use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, fold_eq};
-use crate::authority::{Terms, sign};
+use crate::authority::{IssuerSettings, sign};
 use crate::config::file::{File, IssuerSection};
 use crate::config::secret::Secret;
 use crate::config::stable_file;
@@ -71,7 +71,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
 pub(super) fn identity(
     file: &File,
     claims: &mut Claims,
-    terms: Option<&Terms>,
+    settings: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> (IdentityHeaders, Proofs) {
     let table = &file.identity;
@@ -125,7 +125,7 @@ pub(super) fn identity(
     for name in [&assertion, &signature].into_iter().flatten() {
         headers = headers.reserving(name);
     }
-    let assertion = assertion.and_then(|header| assertor(header, file, &told, claims, terms, faults));
+    let assertion = assertion.and_then(|header| assertor(header, file, &told, claims, settings, faults));
     if table.assertion_binds && table.assertion.is_empty() {
         faults.warn(
             "unused",
@@ -150,15 +150,15 @@ fn assertor(
     file: &File,
     told: &[ClaimId],
     claims: &Claims,
-    terms: Option<&Terms>,
+    settings: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Assertor> {
     let key = "identity.assertion";
-    let Some(terms) = terms else {
+    let Some(settings) = settings else {
         faults.fault("no_key", key, "an assertion, and no [authority] to sign it", "add [authority]");
         return None;
     };
-    let keyring = terms.keyring.clone();
+    let keyring = settings.keyring.clone();
     match keyring.algorithm() {
         Algorithm::HS256 => {
             faults.fault(
@@ -179,7 +179,7 @@ fn assertor(
     }
     Some(Assertor {
         header,
-        issuer: terms.issuer.as_str().into(),
+        issuer: settings.issuer.as_str().into(),
         claims: told.iter().map(|id| (claims.name(*id).into(), *id)).collect(),
         binds: file.identity.assertion_binds,
         sign: Arc::new(move |claims, now| sign(&keyring, TYPE, claims, now).ok()),
@@ -209,7 +209,11 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
     OTHERS.contains(&name) || name.starts_with("x-forwarded-") || name == "x-request-id"
 }
 
-pub(super) fn issuers(file: &File, authority: Option<&Terms>, faults: &mut Faults<'_>) -> Vec<Issuer> {
+pub(super) fn issuers(
+    file: &File,
+    authority: Option<&IssuerSettings>,
+    faults: &mut Faults<'_>,
+) -> Vec<Issuer> {
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(authority) = authority {
         match local_issuer(authority) {
@@ -236,19 +240,19 @@ pub(super) fn issuers(file: &File, authority: Option<&Terms>, faults: &mut Fault
 }
 
 /// The local authority, trusted through the same verification as any other issuer.
-fn local_issuer(terms: &Terms) -> Result<Issuer, String> {
+fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {
-        name: Arc::from(&*terms.issuer),
-        audience: terms.audience.iter().map(|audience| audience.as_str().into()).collect(),
-        audience_of_clients: terms
+        name: Arc::from(&*settings.issuer),
+        audience: settings.audience.iter().map(|audience| audience.as_str().into()).collect(),
+        audience_of_clients: settings
             .clients
             .values()
             .flat_map(|client| &client.audience)
             .map(|audience| audience.as_str().into())
             .collect(),
-        algorithms: vec![terms.keyring.algorithm()],
-        keys: terms.keyring.key_set().map_err(|fault| fault.to_string())?,
+        algorithms: vec![settings.keyring.algorithm()],
+        keys: settings.keyring.key_set().map_err(|fault| fault.to_string())?,
         leeway: 0,
         local: true,
         roles: path("roles")?,

@@ -2,7 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
-use super::terms::{Compat, Terms};
+use super::settings::{Compat, IssuerSettings};
 use crate::authenticate::credential::{REFRESH_TOKEN_PREFIX, bearer, cookie};
 use crate::authenticate::{Place, Principal};
 use crate::clock::Now;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 
 /// A request to an endpoint.
 #[derive(Debug)]
-pub struct Ask {
+pub struct EndpointRequest {
     /// Which.
     pub endpoint: Endpoint,
     /// The terms in force when it was asked.
-    pub terms: Arc<Terms>,
+    pub settings: Arc<IssuerSettings>,
     /// Its method.
     pub method: Method,
     /// The client's address.
@@ -43,7 +43,7 @@ pub struct Ask {
     /// Who the gate found to be asking.
     pub caller: Option<Holder>,
     /// The access token that it asks about, if it is good.
-    pub examined: Option<Examined>,
+    pub inspected: Option<InspectedToken>,
     /// When it came.
     pub now: Now,
 }
@@ -79,7 +79,7 @@ pub struct Holder {
 
 /// An access token of a request to introspect or revoke, verified by the gate and not revoked.
 #[derive(Clone, Debug)]
-pub struct Examined {
+pub struct InspectedToken {
     /// Its claims.
     pub claims: Map<String, Value>,
     /// Whether the local authority made it.
@@ -108,7 +108,7 @@ impl Holder {
     }
 }
 
-impl Ask {
+impl EndpointRequest {
     /// Who holds a token of the local authority that the request shows; those of another issuer end nothing here.
     ///
     /// # Errors
@@ -121,7 +121,7 @@ impl Ask {
     /// The account whose token the request shows. A service has no sessions, and none of the account that is named like it.
     ///
     /// # Errors
-    /// What [`Ask::holder`] says; [`Denial::UnauthorizedClient`].
+    /// What [`EndpointRequest::holder`] says; [`Denial::UnauthorizedClient`].
     pub fn account(&self) -> Result<&Holder, Denial> {
         let holder = self.holder()?;
         if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }
@@ -133,7 +133,7 @@ impl Ask {
     /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is looked at.
     pub fn refresh_token(&self) -> Result<Option<(&str, bool)>, Denial> {
         let field = self.fields.optional("refresh_token")?;
-        let cookie = match &self.terms.cookies {
+        let cookie = match &self.settings.cookies {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
@@ -151,7 +151,7 @@ impl Ask {
     /// What stands in `Authorization` where clients of another issuer put their refresh tokens: at its refresh whatever it
     /// is, so that an access token is told to be none; at its logout, where an access token is as good, a refresh token only.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
-        match (self.terms.compat, self.endpoint) {
+        match (self.settings.compat, self.endpoint) {
             (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),
             (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => {
                 let shown = bearer(&self.headers)?;

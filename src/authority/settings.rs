@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The terms on which the local authority issues.
 #[derive(Debug)]
-pub struct Terms {
+pub struct IssuerSettings {
     /// `iss`.
     pub issuer: String,
     /// `aud`.
@@ -51,11 +51,11 @@ pub struct Terms {
     pub metadata: OnceLock<Option<Bytes>>,
 }
 
-impl Terms {
+impl IssuerSettings {
     /// Where an endpoint is.
     pub fn path(&self, endpoint: Endpoint) -> &str {
         let found = self.paths.iter().find(|(known, _)| *known == endpoint);
-        found.map_or(endpoint.facts().path, |(_, path)| path)
+        found.map_or(endpoint.spec().path, |(_, path)| path)
     }
 }
 
