@@ -379,7 +379,7 @@ impl<'p> Examiner<'p> {
         head: &Head<'_>,
         principal: Option<&Principal>,
     ) -> String {
-        let unknown = "of the caller, who is not known";
+        let unknown = "of the caller, who is unknown";
         match by {
             By::ClientIp => format!("client address {}", sender.caller.address),
             By::Route => format!("route {}", route.name),
@@ -394,7 +394,9 @@ impl<'p> Examiner<'p> {
                 let name = name.unwrap_or_default();
                 match principal {
                     Some(principal) if principal.claim(*id).is_some() => format!("claim {name}"),
-                    Some(principal) => format!("subject {}, for want of claim {name}", principal.subject),
+                    Some(principal) => {
+                        format!("subject {}, because claim {name} is missing", principal.subject)
+                    }
                     None => format!("claim {name} {unknown}"),
                 }
             }
@@ -505,9 +507,9 @@ fn checks(
         Outcome::Passed | Outcome::Redirected | Outcome::Refused(_) => Outcome::Passed,
     };
     let asks = match route.admission.access {
-        Access::Public => "nothing: whoever calls",
-        Access::Optional => "a good token, or none",
-        Access::Authenticated => "a good token",
+        Access::Public => "nothing: anyone may call",
+        Access::Optional => "a valid token, or none",
+        Access::Authenticated => "a valid token",
     };
     let mut told = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
     told.extend(route.rule.checks().iter().map(|check| {

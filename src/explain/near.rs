@@ -32,11 +32,11 @@ impl NearReason {
     /// In words.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::LessSpecific => "covers it too, and is less specific",
-            Self::Method => "does not cover the method",
-            Self::Host => "does not cover the host",
-            Self::TrailingSlash => "differs by the slash at the end, which makes another path",
-            Self::Case => "differs by upper and lower case, which make another path",
+            Self::LessSpecific => "matches too, but is less specific",
+            Self::Method => "does not match the method",
+            Self::Host => "does not match the host",
+            Self::TrailingSlash => "differs by a trailing slash, which makes a different path",
+            Self::Case => "differs by upper and lower case, which makes a different path",
         }
     }
 }

@@ -17,7 +17,7 @@ impl fmt::Display for Explanation {
                 let host = if route.host == "*" { "" } else { &route.host };
                 writeln!(
                     f,
-                    "  route     {}: covers {methods}{host}{}",
+                    "  route     {}: matches {methods}{host}{}",
                     Line(&route.name),
                     Line(&route.path)
                 )?;
@@ -71,7 +71,7 @@ impl fmt::Display for Explanation {
         if let Some(outgoing) = &self.outgoing {
             let servers = outgoing.servers.join(", ");
             let servers = if servers.is_empty() { servers } else { format!(" ({servers})") };
-            writeln!(f, "upstream {}{servers} gets:", outgoing.upstream)?;
+            writeln!(f, "upstream {}{servers} receives:", outgoing.upstream)?;
             writeln!(f, "  {} {}", outgoing.method, Line(&outgoing.path))?;
             for (name, value) in &outgoing.headers {
                 writeln!(f, "  {name}: {}", Line(value))?;

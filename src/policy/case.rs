@@ -67,7 +67,7 @@ impl fmt::Display for ExpectedVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),
-            Self::Deny => f.write_str("deny, for any reason"),
+            Self::Deny => f.write_str("deny with any code"),
             Self::DenyWith(code) => write!(f, "deny {code:?}"),
         }
     }

@@ -119,8 +119,8 @@ fn compile_policy(
         faults.fault(
             "too_many",
             "route",
-            format!("{} different claims in this file", claims.count()),
-            format!("at most {CLAIMS_MAX}: what each token says of every one is kept"),
+            format!("{} different claims in the file", claims.count()),
+            format!("use at most {CLAIMS_MAX}: each cached token stores the value of every one"),
         );
     }
     if faults.fault_count > 0 {
@@ -169,8 +169,8 @@ fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
         faults.fault(
             "nobody_to_trust",
             &format!("route[{index}].path"),
-            "a route that asks for a token, and nobody whose tokens are accepted",
-            "an [[issuer]] or an [authority]; or access = \"public\" where anybody may pass",
+            "the route requires a token, but no issuer is trusted",
+            "add an [[issuer]] or an [authority], or set access = \"public\" if everyone may pass",
         );
     }
 }

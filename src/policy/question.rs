@@ -62,7 +62,7 @@ impl Question {
     pub fn new(method: &str, url: &str) -> Result<Self, String> {
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
-        let absolute = || format!("\"{url}\" is no URL such as https://api.example.com/orders");
+        let absolute = || format!("\"{url}\" is not a URL such as https://api.example.com/orders");
         let (scheme, rest) = url.split_once("://").ok_or_else(absolute)?;
         let scheme = match scheme {
             "https" => Scheme::Https,
@@ -110,7 +110,7 @@ impl Question {
     /// What keeps it from being one, in words.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, String> {
         let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is not a header name"))?;
-        let value = HeaderValue::from_str(value).map_err(|_| format!("no value of a header: {name}"))?;
+        let value = HeaderValue::from_str(value).map_err(|_| format!("not a header value: {name}"))?;
         match name {
             // There is one host, and the URL names it, unless the question is what happens if they differ.
             header::HOST => drop(self.parts.headers.insert(name, value)),
@@ -169,14 +169,14 @@ mod tests {
     #[test]
     fn what_is_no_request_is_said_to_be_none() {
         for (line, told) in [
-            ("GET /orders", "no URL"),
-            ("GET ftp://h/", "no URL"),
-            ("GET https:///x", "no URL"),
+            ("GET /orders", "not a URL"),
+            ("GET ftp://h/", "not a URL"),
+            ("GET https:///x", "not a URL"),
             ("G(T https://h/", "not a method"),
             ("GET https://h/#x", "fragment"),
             ("GET https://h/a b", "not a path"),
             ("GET https://h\u{1}/", "not a host"),
-            ("", "no URL"),
+            ("", "not a URL"),
         ] {
             let why = Question::parse(line).expect_err(line);
             assert!(why.contains(told), "{line}: {why}");

@@ -70,8 +70,8 @@ impl ServerSettings {
             id: "restart_needed",
             place: Place::File(file.display().to_string()),
             key: key.to_owned(),
-            found: "changed, and fixed from the start of the process to its end".to_owned(),
-            hint: "a restart".to_owned(),
+            found: "changed, but takes effect only when the process starts".to_owned(),
+            hint: "restart the gateway".to_owned(),
             refers_to: None,
         };
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| warning(key)).collect()

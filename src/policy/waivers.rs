@@ -101,8 +101,8 @@ impl Waivers {
                 id: "unused_waiver",
                 place: waiver.place.clone(),
                 key: waiver.key.clone(),
-                found: "this finding does not occur here".to_owned(),
-                hint: "remove it: it would hide the next one unseen".to_owned(),
+                found: "the finding does not occur here".to_owned(),
+                hint: "remove the waiver: it would hide the next such finding".to_owned(),
                 refers_to: None,
             })
             .collect()

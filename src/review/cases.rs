@@ -85,14 +85,13 @@ const TOLD_MAX: usize = 20;
 
 /// The tests that fail, as findings about the policy.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
-    let hint = "a policy that does as the test says, or a test that says what is meant; \
-                `portcullis check` explains both";
+    let hint = "correct the policy or the test; `portcullis check` explains the difference";
     let examiner = Examiner::new(policy);
     let mut failed = cases.iter().filter_map(|case| Some((case, TestFailure::of(case, &examiner, now)?)));
     let told = |(case, failure): (&Case, TestFailure)| Diagnostic {
         severity,
         id: "failed_test",
-        found: format!("the test \"{}\" fails: {failure}", failure.test),
+        found: format!("test \"{}\" failed: {failure}", failure.test),
         place: failure.place,
         key: case.key.clone(),
         hint: hint.to_owned(),
@@ -101,7 +100,7 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
     let mut told: Vec<_> = failed.by_ref().take(TOLD_MAX).map(told).collect();
     let more = failed.count();
     if let (1.., Some(Diagnostic { place: Place::Line { file, .. }, .. })) = (more, told.last()) {
-        let found = format!("{more} more test{} that fail{}", plural(more), if more == 1 { "s" } else { "" });
+        let found = format!("{more} more failed test{}", plural(more));
         told.push(Diagnostic::more(severity, Place::File(file.clone()), found));
     }
     told
@@ -201,7 +200,7 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
 
 /// What became of a request, in the same words.
 fn told(verdict: &Verdict) -> String {
-    let shadow = if verdict.shadow { ", which the shadow lets pass" } else { "" };
+    let shadow = if verdict.shadow { ", allowed by shadow mode" } else { "" };
     match &verdict.outcome {
         Outcome::Passed => "allow".to_owned(),
         Outcome::Redirected => "a redirect to https".to_owned(),
@@ -268,7 +267,7 @@ access = "public"
                 CLERK,
                 "allow = true",
                 "allow = false",
-                "verdict: expected deny, for any reason, found allow",
+                "verdict: expected deny with any code, found allow",
             ),
             (
                 orders,
@@ -347,7 +346,7 @@ access = "public"
         let watched = "https://h/watched";
         assert_eq!(ended(watched, "", "deny = \"missing_token\""), "");
         for expect in ["allow = true", "path = \"/watched\"", "headers = { Authorization = \"\" }"] {
-            let told = "verdict: expected allow, found deny \"missing_token\", which the shadow lets pass";
+            let told = "verdict: expected allow, found deny \"missing_token\", allowed by shadow mode";
             assert_eq!(ended(watched, "", expect), told);
         }
         assert_eq!(ended(watched, CLERK, "allow = true, path = \"/watched\""), "");
@@ -384,6 +383,6 @@ access = "public"
             (&*findings[0].key, findings[0].place.order()),
             ("test[1]", compiled.cases[1].place.order())
         );
-        assert_eq!(findings.last().unwrap().found, "2 more tests that fail");
+        assert_eq!(findings.last().unwrap().found, "2 more failed tests");
     }
 }

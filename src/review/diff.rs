@@ -213,7 +213,7 @@ impl Comparison<'_> {
         if let Some(pair) = through
             .find(|(before, after)| (&before.route, &before.upstream) != (&after.route, &after.upstream))
         {
-            difference.moves.push(change("whoever passes".to_owned(), pair));
+            difference.moves.push(change("all callers who pass".to_owned(), pair));
         }
     }
 }
@@ -226,7 +226,7 @@ fn minimal_callers<'a>(
 ) -> Vec<(String, &'a Pair)> {
     let anybody = asked.iter().find(|(grants, _)| *grants == Grants::default());
     if is_so(nobody) && anybody.is_none_or(|(_, pair)| is_so(pair)) {
-        return vec![("everybody, with a token or without".to_owned(), nobody)];
+        return vec![("everyone, with or without a token".to_owned(), nobody)];
     }
     let mut found = Vec::new();
     if is_so(nobody) {
@@ -317,8 +317,8 @@ mod tests {
             (route("/a", "scopes = [\"a:read\"]"), "scope a:read"),
             (route("/a", "roles = [\"admin\"]"), "role admin"),
             (route("/a", ""), "any token"),
-            (route("/a", "access = \"public\""), "everybody, with a token or without"),
-            (format!("{guarded}mode = \"shadow\""), "everybody, with a token or without"),
+            (route("/a", "access = \"public\""), "everyone, with or without a token"),
+            (format!("{guarded}mode = \"shadow\""), "everyone, with or without a token"),
         ] {
             let found = between(&guarded, &new);
             assert_eq!(found.gains.iter().map(|gain| &*gain.caller).collect::<Vec<_>>(), [who], "{found}");
@@ -334,7 +334,7 @@ mod tests {
         let found = between(&rest, &format!("{rest}{a}"));
         let loss = "any token | GET,HEAD /a/{id} | passed by \"/a/{*rest}\", to echo | refused by \"/a/{id}\": insufficient_role";
         assert_eq!(read(&found.losses), [loss]);
-        let moved = "whoever passes | GET,HEAD /a/{id} | passed by \"/a/{*rest}\", to echo | passed by \"/a/{id}\", to echo";
+        let moved = "all callers who pass | GET,HEAD /a/{id} | passed by \"/a/{*rest}\", to echo | passed by \"/a/{id}\", to echo";
         assert_eq!(read(&found.moves), [moved]);
         let found = between(&format!("{rest}{a}"), &a);
         assert_eq!(read(&found.losses).len(), 1, "{found}");
@@ -357,7 +357,7 @@ mod tests {
         let old = route("/a", open) + &route("/b", closed);
         let new = route("/a", closed) + &route("/b", open);
         let text = between(&old, &new).to_string();
-        assert!(text.starts_with("GAINS ACCESS (1)\n  everybody"), "{text}");
+        assert!(text.starts_with("GAINS ACCESS (1)\n  everyone"), "{text}");
         assert!(text.contains("\nloses access (1)\n"), "{text}");
         assert_eq!(between(&old, &old).to_string(), "nothing changes\n");
     }

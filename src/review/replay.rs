@@ -107,7 +107,7 @@ impl Replay {
 fn describe(entry: &Entry) -> String {
     let who = match entry.credential {
         LoggedCredential::None => "no token".to_owned(),
-        LoggedCredential::Unexamined => "a token that was not looked at".to_owned(),
+        LoggedCredential::Unexamined => "a token that was not checked".to_owned(),
         LoggedCredential::Refused => "a token that was refused".to_owned(),
         LoggedCredential::Verified if entry.roles.is_empty() => "no roles".to_owned(),
         LoggedCredential::Verified => format!("roles {}", entry.roles.join(", ")),

@@ -88,7 +88,7 @@ fn tests_that_hold_are_counted() {
 #[test]
 fn each_thing_that_differs_is_told_with_what_was_expected_and_what_was_found() {
     for (expect, what, expected, found) in [
-        (r#"{ allow = false }"#, "verdict", "deny, for any reason", "allow"),
+        (r#"{ allow = false }"#, "verdict", "deny with any code", "allow"),
         (r#"{ deny = "insufficient_role" }"#, "verdict", "deny \"insufficient_role\"", "allow"),
         (r#"{ status = 403 }"#, "status", "403", "the upstream's"),
         (r#"{ route = "open" }"#, "route", "\"open\"", "\"orders\""),
@@ -232,7 +232,7 @@ fn machines_are_told_by_junit_tap_and_json() {
 
     let json: Value = serde_json::from_str(&check(&tests, "json").stdout).unwrap();
     assert_eq!((&json["ok"], &json["tests"][6]["passed"]), (&false.into(), &false.into()));
-    assert_eq!(json["tests"][6]["differences"][0]["expected"], "deny, for any reason");
+    assert_eq!(json["tests"][6]["differences"][0]["expected"], "deny with any code");
 
     let faulty = check("[[test]]\nnam = 1\n", "junit");
     let (said, cases, failures) = read_junit(&faulty.stdout);

@@ -287,7 +287,7 @@ fn a_url_that_no_upstream_can_have_is_refused_and_nothing_is_written() {
         ("http://a/b", "a path or query"),
         ("http://a//", "a path or query"),
         ("http://a?b", "a path or query"),
-        ("http://a:99999", "a port that is none"),
+        ("http://a:99999", "the port is not a number"),
         ("http://a:0", "port 0"),
         ("http://a\"]\n[upstream.b]\nservers = [\"http://b", "no URL"),
         ("http://root:hush@a", "a user name"),

@@ -136,7 +136,7 @@ fn a_diff_says_how_many_recent_requests_would_end_otherwise() {
     }
     let text = diff(dir, &["--live", "--exit-code"]);
     assert_eq!(text.code, Some(1));
-    let first = "GAINS ACCESS (1)\n  everybody, with a token or without: ";
+    let first = "GAINS ACCESS (1)\n  everyone, with or without a token: ";
     assert!(text.stdout.starts_with(first) && text.stdout.contains("4 of 6 would change"), "{}", text.stdout);
     assert_eq!(diff(dir, &["--live"]).code, Some(0), "a change is no fault");
 

@@ -169,7 +169,7 @@ fn people_are_told_the_route_its_neighbours_the_checks_and_the_limits() {
         "read as   GET h/orders/7",
         "route     orders: covers GET,HEAD /orders/{id}",
         "{id} = 7",
-        "not       open (/{*rest}): covers it too, and is less specific",
+        "not       open (/{*rest}): matches too, but is less specific",
         "passed    a good token",
         "REFUSED   any role of clerk: insufficient_role",
         "passed    all scopes of orders:read",
@@ -182,7 +182,7 @@ fn people_are_told_the_route_its_neighbours_the_checks_and_the_limits() {
     assert!(!told.stdout.contains("gets:"), "what is refused is not sent: {}", told.stdout);
     let told = command(&dir, &["explain", "DELETE", "https://h/orders/7"]);
     assert!(
-        told.stdout.contains("orders (GET,HEAD /orders/{id}): does not cover the method"),
+        told.stdout.contains("orders (GET,HEAD /orders/{id}): does not match the method"),
         "{}",
         told.stdout
     );

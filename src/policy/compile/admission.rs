@@ -19,8 +19,13 @@ pub(super) fn sources(
     let mut sources = Sources { header: false, cookie: false, named: Box::new([]), query: None };
     let mut named = Vec::new();
     if list.is_empty() {
-        let hint = "\"header\", \"cookie\" or both; or access = \"public\" where no token is looked at";
-        faults.fault("bad_value", &format!("{key}.sources"), "an empty list: no token could come", hint);
+        let hint = "use \"header\", \"cookie\" or both, or set access = \"public\" if no token is needed";
+        faults.fault(
+            "bad_value",
+            &format!("{key}.sources"),
+            "an empty list: no token would ever be found",
+            hint,
+        );
     }
     for (index, source) in list.iter().enumerate() {
         let key = format!("{key}.sources[{index}]");
@@ -29,34 +34,34 @@ pub(super) fn sources(
             TokenSource::Cookie => {
                 sources.cookie = true;
                 if settings.is_none_or(|settings| settings.cookies.is_none()) {
-                    let hint = "[authority] cookies = true, or no \"cookie\" here";
-                    faults.fault("no_cookies", &key, "the authority gives no cookies", hint);
+                    let hint = "set [authority] cookies = true, or remove \"cookie\"";
+                    faults.fault("no_cookies", &key, "the local authority does not set cookies", hint);
                 }
             }
             TokenSource::Query(name) => {
                 let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
                 if name.is_empty() || !name.bytes().all(plain) {
-                    let hint = "letters, digits, '_' and '-'";
-                    faults.fault("bad_value", &key, format!("\"{name}\" as a field of the query"), hint);
+                    let hint = "use letters, digits, '_' and '-'";
+                    faults.fault(
+                        "bad_value",
+                        &key,
+                        format!("\"{name}\" is not a valid query field name"),
+                        hint,
+                    );
                 }
                 faults.warn(
                     "token_in_query",
                     &key,
-                    "tokens in the query: proxies, histories and logs of others keep them (RFC 6750 section 5.3)",
-                    "\"header\"; or a route of its own for what cannot send one",
+                    "tokens in the query are stored by proxies, browser histories and logs (RFC 6750 section 5.3)",
+                    "use \"header\", and a separate route for clients that cannot send one",
                 );
                 sources.query = Some(name.as_str().into());
             }
             TokenSource::Named(name) => match name.parse::<HeaderName>() {
                 Ok(name) if !is_reserved(&name) => named.push(name),
                 Ok(_) | Err(_) => {
-                    let hint = "a header of its own, such as { header = \"X-Api-Token\" }";
-                    faults.fault(
-                        "bad_header",
-                        &key,
-                        format!("\"{name}\", which already has another meaning"),
-                        hint,
-                    );
+                    let hint = "use a dedicated header, such as { header = \"X-Api-Token\" }";
+                    faults.fault("bad_header", &key, format!("\"{name}\" already has another meaning"), hint);
                 }
             },
         }
@@ -74,20 +79,20 @@ pub(super) fn check_login(
 ) {
     let cookies = settings.is_some_and(|settings| settings.cookies.is_some());
     if table.login.is_some() && !cookies {
-        let hint = "[authority] cookies = true: a browser keeps its tokens in cookies";
+        let hint = "set [authority] cookies = true: a browser keeps its tokens in cookies";
         faults.fault(
             "no_cookies",
             &format!("{key}.login"),
-            "a login page, and no cookies to log in with",
+            "a login page needs cookies, which are off",
             hint,
         );
     }
     if table.login.is_some() && table.access != file::Access::Authenticated {
-        let hint = "access = \"authenticated\", or no login";
+        let hint = "set access = \"authenticated\", or remove login";
         faults.fault(
             "impossible_rule",
             &format!("{key}.login"),
-            "a login page where no login is asked for",
+            "a login page on a route that does not require a login",
             hint,
         );
     }
@@ -95,22 +100,22 @@ pub(super) fn check_login(
         && table.sources.as_ref().is_some_and(|list| !list.contains(&TokenSource::Cookie))
     {
         // Whoever logged in would be sent to the login page again, and from there back, for ever.
-        let hint = "\"cookie\" among the sources, or no login";
+        let hint = "add \"cookie\" to sources, or remove login";
         faults.fault(
             "impossible_rule",
             &format!("{key}.login"),
-            "a login page, and cookies are not looked at",
+            "a login page on a route that does not read cookies",
             hint,
         );
     }
     if let Some(field) = &table.csrf_field {
         let key = format!("{key}.csrf_field");
         if field.is_empty() || field.len() > 64 {
-            faults.fault("bad_value", &key, "no name of a field", "a name such as \"csrf_token\"");
+            faults.fault("bad_value", &key, "not a valid field name", "a name such as \"csrf_token\"");
         }
         if !cookies {
-            let hint = "[authority] cookies = true, or no csrf_field";
-            faults.fault("no_cookies", &key, "a CSRF token without cookies has no use", hint);
+            let hint = "set [authority] cookies = true, or remove csrf_field";
+            faults.fault("no_cookies", &key, "a CSRF token has no effect without cookies", hint);
         }
     }
 }

@@ -35,11 +35,11 @@ pub(super) fn compile(
 ) -> Option<IssuerSettings> {
     let table = file.authority.as_ref()?;
     if table.issuer.is_empty() {
-        let hint = "issuer = \"https://id.example.com\": `iss` of its tokens";
+        let hint = "issuer = \"https://id.example.com\": the `iss` claim of its tokens";
         faults.fault("missing_key", "authority.issuer", "nothing", hint);
     }
     if table.audience.is_empty() {
-        let hint = "audience = [\"orders\"]: `aud` of its tokens";
+        let hint = "audience = [\"orders\"]: the `aud` claim of its tokens";
         faults.fault("missing_key", "authority.audience", "nothing", hint);
     }
     lifetimes(table, faults);
@@ -84,28 +84,33 @@ fn lifetimes(table: &AuthoritySection, faults: &mut Faults<'_>) {
         ("authority.session_expires", table.session_expires),
     ] {
         if Duration::from(duration).as_secs() == 0 {
-            let hint = "at least a second; a duration such as \"15m\"";
-            faults.fault("bad_value", key, "0: no token would ever be alive", hint);
+            let hint = "use a duration of at least a second, such as \"15m\"";
+            faults.fault("bad_value", key, "0: no token would ever be valid", hint);
         }
     }
     if Duration::from(table.access_expires) > ACCESS_EXPIRES_MUCH {
         faults.warn(
             "long_access_token",
             "authority.access_expires",
-            format!("{}: whoever steals an access token has it for so long", table.access_expires),
-            "15m to 60m; refresh tokens are for what lives longer",
+            format!("{}: a stolen access token stays usable for that long", table.access_expires),
+            "use 15m to 60m; refresh tokens keep a session alive for longer",
         );
     }
     if Duration::from(table.refresh_grace) > GRACE_MAX {
         faults.fault(
             "bad_value",
             "authority.refresh_grace",
-            format!("{}: a thief could spend a stolen token unseen for so long", table.refresh_grace),
-            "some seconds, enough for a retry or a second tab; at most \"5m\"",
+            format!("{}: a stolen refresh token could be used unnoticed for that long", table.refresh_grace),
+            "use a few seconds, enough for a retry or a second tab; at most \"5m\"",
         );
     }
     if table.sessions == 0 {
-        faults.fault("bad_value", "authority.sessions", "0: nobody could log in", "a number of at least 1");
+        faults.fault(
+            "bad_value",
+            "authority.sessions",
+            "0: nobody could log in",
+            "use a number of at least 1",
+        );
     }
 }
 
@@ -113,7 +118,7 @@ fn claims(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(String, Str
     for (claim, attribute) in &table.claims {
         let key = format!("authority.claims.{claim}");
         if RESERVED_CLAIMS.contains(&claim.as_str()) {
-            faults.fault("bad_name", &key, "a claim of the authority's own", "another name for the claim");
+            faults.fault("bad_name", &key, "the authority sets this claim itself", "use another claim name");
         }
         if claim.is_empty() || attribute.is_empty() {
             faults.fault(
@@ -134,7 +139,12 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
         let secret_key = format!("{key}.secret");
         // Visible ASCII, so that it stands in a Basic credential and in a form alike (RFC 6749 appendix A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
-            faults.fault("bad_name", &key, format!("\"{id}\""), "visible ASCII without a colon, at most 128");
+            faults.fault(
+                "bad_name",
+                &key,
+                format!("\"{id}\""),
+                "use at most 128 characters of visible ASCII without a colon",
+            );
             continue;
         }
         let Some(secret) = &client.secret else {
@@ -143,7 +153,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
         };
         let Some(secret) = resolve(&secret_key, secret, faults) else { continue };
         if secret.len() < 32 {
-            let hint = "at least 32 random characters: openssl rand -hex 32";
+            let hint = "use at least 32 random characters: openssl rand -hex 32";
             faults.fault("weak_secret", &secret_key, format!("{} bytes", secret.len()), hint);
             continue;
         }
@@ -170,8 +180,8 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
             let names: Vec<_> = Endpoint::ALL.iter().map(|facts| facts.name).collect();
             let near =
                 nearest(name, &names).map(|near| format!("the nearest is {near}; ")).unwrap_or_default();
-            let hint = format!("{near}one of {}", names.join(", "));
-            faults.fault("unknown_name", &key, format!("no endpoint \"{name}\""), hint);
+            let hint = format!("{near}the endpoints are {}", names.join(", "));
+            faults.fault("unknown_name", &key, format!("unknown endpoint \"{name}\""), hint);
             continue;
         };
         match PathPattern::parse(path) {
@@ -181,7 +191,7 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
                 if params == wanted {
                     paths.push((facts.endpoint, path.clone()));
                 } else {
-                    let hint = format!("the parameters of {}, and no others", facts.path);
+                    let hint = format!("use the parameters of {}, and no others", facts.path);
                     faults.fault("bad_path", &key, format!("\"{path}\""), hint);
                 }
             }
@@ -198,8 +208,8 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
             Ok(_) | Err(_) => faults.fault(
                 "bad_path",
                 "authority.issuer",
-                format!("\"/{issuer_path}\" as a path"),
-                "a URL with a plain path, or none",
+                format!("the path \"/{issuer_path}\" cannot be routed"),
+                "use a URL with a plain path, or without one",
             ),
         }
     }
@@ -215,7 +225,7 @@ fn origins(table: &AuthoritySection, faults: &mut Faults<'_>) -> Box<[Box<str>]>
                 "bad_value",
                 &format!("authority.origins[{index}]"),
                 format!("\"{origin}\""),
-                "scheme and host as a browser writes them in Origin: \"https://app.example.com\"",
+                "use scheme and host as a browser sends them in Origin: \"https://app.example.com\"",
             );
         }
     }
@@ -236,7 +246,7 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
         Ok(Err(_)) => {
-            faults.fault("bad_value", key, "not UTF-8", "sqlite:PATH or postgres://USER@HOST/DATABASE");
+            faults.fault("bad_value", key, "not UTF-8", "use sqlite:PATH or postgres://USER@HOST/DATABASE");
             return None;
         }
         Err(why) => {
@@ -244,7 +254,7 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
                 "no_secret",
                 key,
                 why,
-                "sqlite:PATH, postgres://..., or \"env:NAME\" of a variable that holds it",
+                "use sqlite:PATH, postgres://..., or \"env:NAME\" for a variable that holds it",
             );
             return None;
         }
@@ -262,7 +272,7 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
                 "bad_value",
                 key,
                 format!("\"{scheme}:\""),
-                "sqlite:PATH or postgres://USER@HOST/DATABASE",
+                "use sqlite:PATH or postgres://USER@HOST/DATABASE",
             );
             None
         }
@@ -295,8 +305,8 @@ fn keyring(
         faults.fault(
             "unknown_algorithm",
             "authority.algorithm",
-            "\"Ed25519\": the authority's tokens say EdDSA",
-            "algorithm = \"EdDSA\"",
+            "\"Ed25519\": the authority names this algorithm EdDSA",
+            "use algorithm = \"EdDSA\"",
         );
         return None;
     }
@@ -304,7 +314,7 @@ fn keyring(
     let secret = match (algorithm, &table.secret) {
         (Algorithm::HS256, None) => {
             let hint = "secret = \"file:PATH\" or \"env:NAME\"";
-            faults.fault("missing_key", "authority.secret", "nothing, and HS256 needs one", hint);
+            faults.fault("missing_key", "authority.secret", "not set, but HS256 requires it", hint);
             return None;
         }
         (Algorithm::HS256, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
@@ -312,8 +322,8 @@ fn keyring(
             faults.fault(
                 "useless_key",
                 "authority.secret",
-                format!("a secret beside algorithm = \"{algorithm}\", whose key is made by the gateway"),
-                "remove it, or say algorithm = \"HS256\"",
+                format!("a secret is set, but the gateway creates the key for algorithm = \"{algorithm}\""),
+                "remove it, or set algorithm = \"HS256\"",
             );
             return None;
         }
@@ -329,7 +339,7 @@ fn keyring(
     match Keyring::open(&dir, algorithm, secret.as_deref(), missing_key) {
         Ok(keyring) => Some(keyring.with_schedule(schedule)),
         Err(fault) => {
-            let hint = "use a [state] dir that belongs to the gateway's user (chown), with mode 700";
+            let hint = "make [state] dir belong to the gateway's user (chown), with mode 700";
             faults.fault("no_signing_key", "state.dir", fault.to_string(), hint);
             None
         }
@@ -342,15 +352,15 @@ fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults
         faults.fault(
             "bad_value",
             "authority.rotate_keys",
-            "less than 1h: a key is published ten minutes before it signs",
-            "a duration such as \"30d\"; \"0s\" for never",
+            "less than 1h: a key is published ten minutes before it is used",
+            "use a duration such as \"30d\", or \"0s\" for never",
         );
     } else if !rotate_keys.is_zero() && access_expires > rotate_keys * KEYS_AT_ONCE {
         faults.fault(
             "bad_value",
             "authority.rotate_keys",
-            format!("more than {KEYS_AT_ONCE} keys whose tokens live at once"),
-            "a longer time, or a shorter access_expires",
+            format!("more than {KEYS_AT_ONCE} keys would have valid tokens at once"),
+            "use a longer time, or a shorter access_expires",
         );
     }
     Schedule { access_expires, rotate_keys }

@@ -24,8 +24,8 @@ pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) ->
         if table.name.is_empty() {
             faults.fault("missing_key", &name_key, "nothing", "name = \"a clerk reads an order\"");
         } else if let Some(first) = names.insert(&table.name, index) {
-            let found = format!("\"{}\", the name of test {} as well", table.name, first + 1);
-            faults.fault("same_name", &name_key, found, "a name of its own: what fails is told by it");
+            let found = format!("\"{}\" is also the name of test {}", table.name, first + 1);
+            faults.fault("same_name", &name_key, found, "a unique name: it identifies a failed test");
         }
         let before = faults.found.len();
         let question = question(&key, table, faults);
@@ -59,13 +59,15 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
     for (name, value) in &table.headers {
         match question.clone().header(name, value) {
             Ok(more) => question = more,
-            Err(why) => faults.fault("bad_header", &at("headers"), why, "such as { Accept = \"text/html\" }"),
+            Err(why) => {
+                faults.fault("bad_header", &at("headers"), why, "for example { Accept = \"text/html\" }")
+            }
         }
     }
     match (&table.claims, &table.token) {
         (Some(_), Some(_)) => {
-            let hint = "one of the two: claims stand for a token that was verified";
-            faults.fault("bad_value", &at("token"), "a token beside claims", hint);
+            let hint = "keep one of the two: claims stand for a verified token";
+            faults.fault("bad_value", &at("token"), "both token and claims are set", hint);
         }
         (Some(claims), None) => question = question.claims(claims.clone()),
         (None, Some(token)) => {
@@ -74,7 +76,7 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
                 Ok(Err(_)) => faults.fault("no_secret", &at("token"), "not text", "a JWT"),
                 Err(why) => {
                     let hint =
-                        "\"env:NAME\" of a variable that is set, or \"file:PATH\" of a file that can be read";
+                        "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file";
                     faults.fault("no_secret", &at("token"), why, hint);
                 }
             }
@@ -94,7 +96,7 @@ fn question(key: &str, table: &TestSection, faults: &mut Faults<'_>) -> Option<Q
         match client.parse() {
             Ok(client) => question = question.client(client),
             Err(_) => {
-                let hint = "an address such as \"203.0.113.7\" or \"2001:db8::7\"";
+                let hint = "an IP address such as \"203.0.113.7\" or \"2001:db8::7\"";
                 faults.fault("bad_value", &at("client"), format!("\"{client}\""), hint);
             }
         }
@@ -108,7 +110,12 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
     let refusal = expect.deny.as_deref().and_then(|code| refusal(&at("deny"), code, faults));
     let verdict = match (expect.allow, &expect.deny) {
         (Some(true), Some(_)) => {
-            faults.fault("bad_value", &at("deny"), "a refusal beside allow = true", "one of the two");
+            faults.fault(
+                "bad_value",
+                &at("deny"),
+                "both deny and allow = true are set",
+                "keep one of the two",
+            );
             None
         }
         (Some(true), None) => Some(ExpectedVerdict::Allow),
@@ -126,14 +133,15 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
         && !is_upstream
     {
         let hint = "expect = { allow = true } or { deny = \"insufficient_role\" }";
-        faults.fault("missing_key", &format!("{key}.expect"), "nothing is expected", hint);
+        faults.fault("missing_key", &format!("{key}.expect"), "no expectation", hint);
     }
     if is_upstream && !matches!(verdict, None | Some(ExpectedVerdict::Allow)) {
-        let hint = "a refusal, or what the upstream gets: what is refused is not sent";
+        let hint =
+            "expect either a refusal or what the upstream receives: a refused request is not forwarded";
         faults.fault(
             "impossible_test",
             &format!("{key}.expect"),
-            "a refusal that is sent to the upstream",
+            "both a refusal and what the upstream receives are expected",
             hint,
         );
     }
@@ -146,8 +154,13 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
     if let Some(status) = expect.status
         && verdict == Some(ExpectedVerdict::Allow)
     {
-        let hint = "no status: that of what passes is the upstream's";
-        faults.fault("impossible_test", &at("status"), format!("{status} beside allow = true"), hint);
+        let hint = "remove status: the upstream chooses the status of an allowed request";
+        faults.fault(
+            "impossible_test",
+            &at("status"),
+            format!("{status}, although allow = true is set"),
+            hint,
+        );
     }
     if let Some(route) = &expect.route
         && !routes.contains(route.as_str())
@@ -159,7 +172,7 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
         match name.parse::<HeaderName>() {
             Ok(name) => headers.push((name.as_str().to_owned(), value.clone())),
             Err(_) => {
-                let hint = "such as \"X-Auth-Subject\"";
+                let hint = "for example \"X-Auth-Subject\"";
                 faults.fault("bad_header", &at("headers"), format!("\"{name}\" is not a header name"), hint);
             }
         }
@@ -180,13 +193,13 @@ fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
         let codes: Vec<&str> = all.iter().map(Denial::code).collect();
         let near =
             nearest(code, &codes).map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
-        let hint = format!("{near}the codes are in docs/refusals.md");
-        faults.fault("unknown_name", key, format!("no code \"{code}\""), hint);
+        let hint = format!("{near}docs/refusals.md lists the codes");
+        faults.fault("unknown_name", key, format!("unknown refusal code \"{code}\""), hint);
         return None;
     };
     if !denial.spec().from_policy {
-        let hint = "a code of the route, the token or the rule: a test charges no limit and sends nothing";
-        faults.fault("impossible_test", key, format!("\"{code}\", which no test can meet"), hint);
+        let hint = "a code of the route, the token or the rule: tests charge no limits and forward nothing";
+        faults.fault("impossible_test", key, format!("\"{code}\", which cannot occur in a test"), hint);
         return None;
     }
     Some(denial.clone())
@@ -215,21 +228,25 @@ mod tests {
         let with =
             |rest: &str| fault(&format!("request = \"https://h/open\"\nexpect = {{ allow = true }}\n{rest}"));
         for (fault, key, says) in [
-            (fault("request = \"/open\"\nexpect = { allow = true }"), "test[0].request", "no URL"),
-            (of(""), "test[0].expect", "nothing is expected"),
-            (of("allow = true, deny = \"no_route\""), "test[0].expect.deny", "beside allow"),
+            (fault("request = \"/open\"\nexpect = { allow = true }"), "test[0].request", "not a URL"),
+            (of(""), "test[0].expect", "no expectation"),
+            (of("allow = true, deny = \"no_route\""), "test[0].expect.deny", "both deny"),
             (
                 of("deny = \"insufficent_role\""),
                 "test[0].expect.deny",
                 "the nearest is \"insufficient_role\"",
             ),
-            (of("deny = \"rate_limited\""), "test[0].expect.deny", "no test can meet"),
+            (of("deny = \"rate_limited\""), "test[0].expect.deny", "cannot occur"),
             (of("route = \"opn\""), "test[0].expect.route", "the nearest is \"open\""),
             (of("deny = \"no_route\", status = 403"), "test[0].expect.status", "404, the status of no_route"),
-            (of("allow = true, status = 200"), "test[0].expect.status", "no status"),
-            (of("deny = \"no_route\", path = \"/\""), "test[0].expect", "not sent"),
+            (of("allow = true, status = 200"), "test[0].expect.status", "remove status"),
+            (of("deny = \"no_route\", path = \"/\""), "test[0].expect", "not forwarded"),
             (of("headers = { \"a b\" = \"\" }"), "test[0].expect.headers", "not a header name"),
-            (with("claims = { sub = \"u\" }\ntoken = \"t\""), "test[0].token", "a token beside claims"),
+            (
+                with("claims = { sub = \"u\" }\ntoken = \"t\""),
+                "test[0].token",
+                "both token and claims are set",
+            ),
             (with("token = \"env:PORTCULLIS_NO_SUCH\""), "test[0].token", "PORTCULLIS_NO_SUCH"),
             (with("time = \"noon\""), "test[0].time", "RFC 3339"),
             (with("client = \"nobody\""), "test[0].client", "203.0.113.7"),
@@ -237,7 +254,7 @@ mod tests {
             (
                 with("[[test]]\nname = \"t\"\nrequest = \"https://h/open\"\nexpect = { allow = true }"),
                 "test[1].name",
-                "the name of test 1 as well",
+                "also the name of test 1",
             ),
             (
                 with("[[test]]\nrequest = \"https://h/open\"\nexpect = { allow = true }"),

@@ -24,11 +24,11 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
             return None;
         }
         ("", _) => {
-            faults.fault("half_a_pair", "tls.key", "a key without its certificate", "add [tls] certificate");
+            faults.fault("half_a_pair", "tls.key", "the certificate is missing", "add [tls] certificate");
             return None;
         }
         (_, "") => {
-            faults.fault("half_a_pair", "tls.certificate", "a certificate without its key", "add [tls] key");
+            faults.fault("half_a_pair", "tls.certificate", "the key is missing", "add [tls] key");
             return None;
         }
         (certificate, key) => Files { certificate: faults.path(certificate), key: faults.path(key) },
@@ -54,14 +54,14 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
 
 fn validity(own: &CertificateDer<'_>, now: u64, faults: &mut Faults<'_>) {
     let Some(invalid) = Validity::of(own).and_then(|validity| validity.fault(now)) else { return };
-    let found = format!("{invalid}: clients refuse it");
+    let found = format!("{invalid}: clients reject it");
     match invalid {
         Invalid::Expired(_) => {
             faults.warn(
                 "certificate_expired",
                 "tls.certificate",
                 found,
-                "renew the certificate; a running gateway uses it within a second",
+                "renew the certificate; a running gateway loads it within a second",
             );
         }
         Invalid::NotYet(_) => {
@@ -115,7 +115,7 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     faults.warn(
         "certificate_name",
         "tls.certificate",
-        format!("covers {is_for}, but not {}: clients refuse it there", told(&lacking)),
-        "a certificate that covers every name that clients use",
+        format!("valid for {is_for}, but not for {}: clients reject it there", told(&lacking)),
+        "use a certificate that is valid for every name that clients use",
     );
 }

@@ -102,11 +102,11 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
         let near = nearest(name, &known).map(|near| format!("the nearest is {near}; ")).unwrap_or_default();
-        let hint = format!("{near}one of {}", known.join(", "));
+        let hint = format!("{near}the endpoints are {}", known.join(", "));
         faults.fault(
             "unknown_name",
             &format!("authority.limits.{name}"),
-            format!("no endpoint \"{name}\""),
+            format!("unknown endpoint \"{name}\""),
             hint,
         );
     }

@@ -45,7 +45,7 @@ pub(super) fn compile(
             let (Ok(pattern), Ok(methods)) =
                 (PathPattern::parse(&path), methods_of(methods_asked(settings, facts)))
             else {
-                let hint = "a path such as /auth/login";
+                let hint = "use a path such as /auth/login";
                 faults.fault("bad_path", "authority.paths", format!("\"{path}\""), hint);
                 continue;
             };

@@ -35,7 +35,7 @@ pub(super) fn compile(
             "rate_limit",
             format!("{} rate limits", file.rate_limit.len()),
             format!(
-                "at most {LIMITS_MAX}: each keeps a table of its own; one limit counts each client apart"
+                "use at most {LIMITS_MAX}: each has its own table, and one limit counts every client separately"
             ),
         );
     }
@@ -47,7 +47,7 @@ pub(super) fn compile(
                 "bad_name",
                 &key,
                 format!("\"{name}\""),
-                "letters, digits, '-', '_' and '.', at most 64: the name stands in a header",
+                "use at most 64 letters, digits, '-', '_' and '.': the name appears in a header",
             );
             continue;
         }
@@ -110,8 +110,8 @@ fn limit(
                 faults.fault(
                     "bad_value",
                     &format!("{key}.burst"),
-                    "0: nothing would ever pass",
-                    "a number of at least 1",
+                    "0: every request would be refused",
+                    "use a number of at least 1",
                 );
                 return None;
             }
@@ -125,7 +125,7 @@ fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {
         "bad_value",
         key,
         format!("\"{found}\""),
-        "client_ip, subject, route, header:NAME or claim:PATH",
+        "one of client_ip, subject, route, header:NAME, claim:PATH",
     );
     None
 }

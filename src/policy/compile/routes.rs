@@ -42,8 +42,8 @@ pub(super) fn compile(
         faults.fault(
             "no_routes",
             "route",
-            "no [[route]]: every request would be refused",
-            "add one: [[route]] with path and upstream",
+            "there is no [[route]]: every request would be refused",
+            "add a [[route]] with path and upstream",
         );
     }
     let mut routes = Vec::new();
@@ -57,8 +57,8 @@ pub(super) fn compile(
             faults.fault(
                 "same_name",
                 &format!("{key}.name"),
-                format!("\"{name}\", the name of route {} as well", first + 1),
-                "a name of its own: logs and metrics tell routes apart by it",
+                format!("\"{name}\" is also the name of route {}", first + 1),
+                "a unique name: logs and metrics identify routes by it",
             );
         }
         // All of them before any is missed, so that all that is wrong with a route is told.
@@ -74,8 +74,8 @@ pub(super) fn compile(
             faults.fault(
                 "impossible_rule",
                 &format!("{key}.pass_authorization"),
-                "on a route where the gateway itself reads credentials",
-                "access = \"public\" for a service with its own login; or [identity] forward_token",
+                "set on a route whose credentials the gateway reads itself",
+                "access = \"public\" for a service with its own login, or [identity] forward_token",
             );
         }
         let audience = audiences.get(&table.upstream).cloned();
@@ -123,8 +123,8 @@ pub(super) fn compile(
         faults.fault(
             "too_many",
             "route",
-            format!("{} different methods in this file", methods.len()),
-            format!("at most {METHODS_MAX}: routes for all methods are tried with each of them"),
+            format!("{} different methods in the file", methods.len()),
+            format!("use at most {METHODS_MAX}: every route for all methods is tested with each of them"),
         );
     }
     if let Some(settings) = settings {
@@ -142,8 +142,8 @@ pub(super) fn compile(
                         faults.fault(
                             "same_route",
                             &format!("route[{index}].path"),
-                            "covers an endpoint of the local authority",
-                            "another path, or another one for the endpoint in [authority] paths",
+                            "matches an endpoint of the local authority",
+                            "use another path, or move the endpoint in [authority] paths",
                         );
                         continue;
                     }
@@ -151,8 +151,8 @@ pub(super) fn compile(
                         faults.fault(
                             "same_route",
                             "authority.paths",
-                            "two endpoints at one path",
-                            "a path of its own for each",
+                            "two endpoints have the same path",
+                            "a separate path for each",
                         );
                         continue;
                     }
@@ -161,9 +161,9 @@ pub(super) fn compile(
                 faults.fault(
                     "same_route",
                     &format!("route[{other}].path"),
-                    format!("covers what route \"{named}\" covers: same host, same path, same method",),
+                    format!("matches the same host, path and method as route \"{named}\"",),
                     format!(
-                        "remove one of the two, or give them different methods (the other is route {})",
+                        "remove one of them, or give them different methods (the other is route {})",
                         one + 1
                     ),
                 );
@@ -214,7 +214,7 @@ fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t 
         faults.fault(
             "bad_name",
             &format!("{key}.name"),
-            "more than 200 bytes, or control characters",
+            "longer than 200 bytes, or contains control characters",
             "a short name",
         );
     }
@@ -282,7 +282,7 @@ fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Opt
             "bad_prefix",
             &at,
             format!("\"{prefix}\""),
-            format!("literal segments that \"{}\" begins with", table.path),
+            format!("use literal segments at the start of \"{}\"", table.path),
         );
         return None;
     }

@@ -40,8 +40,8 @@ pub(super) fn compile(
         faults.fault(
             "impossible_rule",
             &format!("{key}.access"),
-            "\"public\" beside roles, scopes, claims or fresh: a public route looks at no token",
-            "access = \"authenticated\", or a route without them",
+            "\"public\" with roles, scopes, claims or fresh: a public route does not read tokens",
+            "set access = \"authenticated\", or remove them",
         );
         return None;
     }
@@ -51,7 +51,12 @@ pub(super) fn compile(
 /// Returns the names under `key.name`; `None` if there are none, or if one of them is empty.
 fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     if list.iter().any(String::is_empty) {
-        faults.fault("bad_value", &format!("{key}.{name}"), "an empty name", "names as they stand in tokens");
+        faults.fault(
+            "bad_value",
+            &format!("{key}.{name}"),
+            "an empty name",
+            "use the names that tokens contain",
+        );
         return None;
     }
     (!list.is_empty()).then(|| list.iter().map(|text| text.as_str().into()).collect())
@@ -64,7 +69,7 @@ fn scopes(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Ch
             "bad_value",
             &format!("{key}.scopes"),
             format!("\"{scope}\""),
-            "scope tokens without blanks, quotes or backslashes (RFC 6749 section 3.3)",
+            "a scope token has no spaces, quotes or backslashes (RFC 6749 section 3.3)",
         );
         return None;
     }
@@ -119,7 +124,7 @@ fn parameter(key: &str, name: &str, path: &PathPattern, faults: &mut Faults<'_>)
                 "unknown_name",
                 key,
                 format!("the path \"{path}\" has no parameter {{{name}}}"),
-                "a parameter of the route's path, or a literal",
+                "use a parameter of the route's path, or a literal value",
             );
             None
         }

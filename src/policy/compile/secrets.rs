@@ -57,22 +57,22 @@ pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
     }
     let secret = &secret[..secret.len().min(LOOKED_AT)];
     if secret == PUBLISHED.as_bytes() || is_phrase(secret) {
-        return Some(Flaw::Known("a text of examples and tutorials, which everybody tries first"));
+        return Some(Flaw::Known("a phrase from examples and tutorials, which attackers try first"));
     }
     let mut seen = [false; 256];
     secret.iter().for_each(|byte| seen[usize::from(*byte)] = true);
     if seen.iter().filter(|seen| **seen).count() < DIFFERENT_MIN {
-        return Some(Flaw::Known("made of a few characters only"));
+        return Some(Flaw::Known("made of only a few different characters"));
     }
     match (1..=secret.len() / 2).find(|period| secret[*period..] == secret[..secret.len() - period]) {
-        Some(..=PERIOD_MIN) => return Some(Flaw::Known("a few characters over and over")),
+        Some(..=PERIOD_MIN) => return Some(Flaw::Known("a few characters repeated")),
         Some(period) => return Some(Flaw::Guessable(format!("repeats itself after {period} bytes"))),
         None => {}
     }
     let follows = |pair: &&[u8]| pair[1].abs_diff(pair[0]) <= 1;
     let in_a_row = secret.windows(2).filter(follows).count();
     (in_a_row * 4 >= secret.len() * 3)
-        .then(|| Flaw::Guessable("characters as they follow each other in the alphabet".to_owned()))
+        .then(|| Flaw::Guessable("characters in alphabetical or numerical sequence".to_owned()))
 }
 
 /// Whether too little is left of it without the phrases of examples.
@@ -119,7 +119,7 @@ mod tests {
         for (guessable, what) in [
             ("0123456789abcdef0123456789abcdef", "repeats itself after 16 bytes"),
             ("d3Jq8ZpLmX2vd3Jq8ZpLmX2vd3Jq8ZpLmX2v", "repeats itself after 12 bytes"),
-            ("abcdefghijklmnopqrstuvwxyz0123456789", "characters as they follow"),
+            ("abcdefghijklmnopqrstuvwxyz0123456789", "characters in alphabetical"),
         ] {
             let Some(Flaw::Guessable(found)) = flaw(guessable.as_bytes()) else { panic!("{guessable}") };
             assert!(found.starts_with(what), "{guessable}: {found}");

@@ -32,8 +32,8 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         faults.warn(
             "trusts_everybody",
             "server.trusted_proxies",
-            "a network that holds every address: any client can pass for any other",
-            "name the addresses of the proxies in front of the gateway",
+            "the network contains every address: any client could impersonate any other",
+            "list the addresses of the proxies in front of the gateway",
         );
     }
     let hsts = file.tls.as_ref().map_or(file::TlsSection::default().hsts, |tls| tls.hsts.clone());
@@ -42,7 +42,12 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
         text => match HeaderValue::from_str(text) {
             Ok(value) => Some(value),
             Err(_) => {
-                faults.fault("bad_value", "tls.hsts", "no header value", "such as \"max-age=31536000\"");
+                faults.fault(
+                    "bad_value",
+                    "tls.hsts",
+                    "not a header value",
+                    "for example \"max-age=31536000\"",
+                );
                 None
             }
         },
@@ -78,7 +83,7 @@ fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
                 "bad_value",
                 &format!("server.admin_hosts[{index}]"),
                 format!("\"{written}\""),
-                "a host without scheme and port, such as \"gateway.internal\"",
+                "use a host without scheme and port, such as \"gateway.internal\"",
             ),
         }
     }
@@ -91,7 +96,7 @@ fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     for (index, text) in file.identity.pass.iter().enumerate() {
         let key = format!("identity.pass[{index}]");
         let Ok(name) = text.parse::<HeaderName>() else {
-            let hint = "such as \"X-Forwarded-Client-Cert\"";
+            let hint = "for example \"X-Forwarded-Client-Cert\"";
             faults.fault("bad_header", &key, format!("\"{text}\" is not a header name"), hint);
             continue;
         };
@@ -102,21 +107,21 @@ fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
             Some((Kind::Method | Kind::Target | Kind::Proxy, _)) => faults.fault(
                 "bad_header",
                 &key,
-                format!("\"{text}\", which makes a request pass for a different one"),
-                "only fields about the client or its connection",
+                format!("\"{text}\" can make an upstream see a different request"),
+                "list only fields about the client or its connection",
             ),
             Some(_) if is_written || name == FORWARDED => faults.fault(
                 "bad_header",
                 &key,
-                format!("\"{text}\", which the gateway reads and writes itself"),
-                "leave it out: trusted_proxies is enough",
+                format!("\"{text}\" is read and written by the gateway itself"),
+                "remove it: trusted_proxies is sufficient",
             ),
             Some(_) => passing.push(name),
             None => faults.fault(
                 "bad_header",
                 &key,
-                format!("\"{text}\", which passes from every client"),
-                "leave it out: docs/identity.md lists the fields that are removed",
+                format!("\"{text}\" is forwarded from every client anyway"),
+                "remove it: docs/identity.md lists the fields that the gateway strips",
             ),
         }
     }
@@ -124,8 +129,8 @@ fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
         faults.warn(
             "unused",
             "identity.pass",
-            "fields of trusted proxies, and [server] trusted_proxies names none",
-            "name the proxy that sends them, or leave this out",
+            "applies to trusted proxies only, and [server] trusted_proxies is empty",
+            "add the proxy that sends these fields, or remove this",
         );
     }
     passing.into()
@@ -138,8 +143,8 @@ fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
         faults.fault(
             "bad_value",
             "policy.decisions",
-            format!("{decisions}: more than are kept in memory"),
-            format!("a number up to {DECISIONS_MAX}; 0 keeps none"),
+            format!("{decisions}: more than the gateway keeps in memory"),
+            format!("use a number up to {DECISIONS_MAX}; 0 keeps none"),
         );
     }
     decisions.min(DECISIONS_MAX)
@@ -155,7 +160,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
             "nothing_served",
             "server",
             "neither https nor http has an address",
-            "give one of them an address",
+            "set an address for at least one of them",
         );
     }
     same_address(server, faults);
@@ -164,16 +169,16 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         faults.fault(
             "nothing_to_redirect_to",
             "server.plain",
-            "\"redirect\" while [server] https is off",
-            "turn https on, or say plain = \"serve\"",
+            "\"redirect\", but [server] https is off",
+            "turn https on, or set plain = \"serve\"",
         );
     }
     if server.public_port == Some(0) {
         faults.fault(
             "bad_value",
             "server.public_port",
-            "0: no port",
-            "the port that clients reach, such as 443",
+            "0 is not a port",
+            "use the port that clients connect to, such as 443",
         );
     }
     if https.len() > 1
@@ -184,8 +189,8 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         faults.warn(
             "redirect_port",
             "server.https",
-            format!("several ports: cleartext is redirected to the first, {}", https[0].port()),
-            "set public_port to the port that clients reach, or list that port first here",
+            format!("several ports: cleartext requests are redirected to the first, {}", https[0].port()),
+            "set public_port to the port that clients connect to, or list that port first",
         );
     }
     for (key, duration) in [
@@ -194,7 +199,12 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         ("server.bounds.idle_timeout", bounds.idle_timeout.into()),
     ] {
         if duration.is_zero() {
-            faults.fault("bad_value", key, "0: nothing could arrive in time", "a duration such as \"30s\"");
+            faults.fault(
+                "bad_value",
+                key,
+                "0: every request would time out",
+                "use a duration such as \"30s\"",
+            );
         }
     }
     if bounds.header_size.as_usize() < 1024 {
@@ -202,7 +212,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
             "bad_value",
             "server.bounds.header_size",
             "less than 1KiB",
-            "at least \"1KiB\"; the default is \"32KiB\"",
+            "use at least \"1KiB\"; the default is \"32KiB\"",
         );
     }
     for (key, number) in [
@@ -211,7 +221,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         ("server.bounds.streams", bounds.streams as usize),
     ] {
         if number == 0 {
-            faults.fault("bad_value", key, "0: nothing could be served", "a number of at least 1");
+            faults.fault("bad_value", key, "0: no request could be served", "use a number of at least 1");
         }
     }
     let tls = file.tls.clone().unwrap_or_default();
@@ -230,7 +240,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers if workers <= CORES_MAX => workers,
         workers => {
-            let hint = format!("at most {CORES_MAX}; 0 for one a core");
+            let hint = format!("use at most {CORES_MAX}, or 0 for one per CPU core");
             faults.fault("bad_value", "server.workers", workers.to_string(), hint);
             1
         }
@@ -284,8 +294,8 @@ fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
         for address in listen.addresses().iter().filter(|address| address.port() != 0) {
             match known.iter().find(|(other, _)| other == address) {
                 Some((_, other)) => {
-                    let found = format!("{address}, where {other} listens as well");
-                    faults.fault("same_address", key, found, "another port for one of the two");
+                    let found = format!("{address} is also an address of {other}");
+                    faults.fault("same_address", key, found, "use another port for one of them");
                 }
                 None => known.push((*address, key)),
             }

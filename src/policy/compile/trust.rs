@@ -60,7 +60,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
                 "bad_claim_path",
                 key,
                 format!("\"{text}\": {why}"),
-                "names joined by dots, such as realm_access.roles; a name with a dot in it in double quotes",
+                "join names with dots, such as realm_access.roles, and put a name that contains a dot in double quotes",
             );
             None
         }
@@ -85,7 +85,7 @@ pub(super) fn identity(
                 "bad_header",
                 key,
                 format!("\"{text}\" is not a header name"),
-                "such as \"X-Auth-Subject\"",
+                "for example \"X-Auth-Subject\"",
             );
             return None;
         };
@@ -93,15 +93,15 @@ pub(super) fn identity(
             faults.fault(
                 "bad_header",
                 key,
-                format!("\"{text}\" has another meaning"),
-                "a name of your own, such as \"X-Auth-Subject\"",
+                format!("\"{text}\" already has another meaning"),
+                "use a dedicated name, such as \"X-Auth-Subject\"",
             );
             return None;
         }
         // A CGI-like upstream reads `X-User` and `X_User` as one name (RFC 3875 section 4.1.18).
         if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
-            let found = format!("\"{text}\", which an upstream may read as \"{other}\"");
-            faults.fault("same_header", key, found, "one name for each fact");
+            let found = format!("\"{text}\": an upstream may read it as \"{other}\"");
+            faults.fault("same_header", key, found, "use a different name");
             return None;
         }
         seen.push(name.clone());
@@ -130,16 +130,16 @@ pub(super) fn identity(
         faults.warn(
             "unused",
             "identity.assertion_binds",
-            "true, and no assertion to bind",
-            "assertion = \"X-Auth-Assertion\", or nothing",
+            "true, but there is no assertion to bind",
+            "set assertion = \"X-Auth-Assertion\", or remove this",
         );
     }
     if signature.is_some() && file.upstream.values().all(|upstream| upstream.identity_secret.is_none()) {
         faults.fault(
             "no_key",
             "identity.signature",
-            "a signature, and no upstream that has a key for it",
-            "identity_secret = \"env:NAME\" in [upstream.NAME]",
+            "no upstream has a key for the signature",
+            "set identity_secret = \"env:NAME\" in [upstream.NAME]",
         );
     }
     (headers, Proofs { assertion, signature })
@@ -155,7 +155,7 @@ fn assertor(
 ) -> Option<Assertor> {
     let key = "identity.assertion";
     let Some(settings) = settings else {
-        faults.fault("no_key", key, "an assertion, and no [authority] to sign it", "add [authority]");
+        faults.fault("no_key", key, "there is no [authority] to sign the assertion", "add [authority]");
         return None;
     };
     let keyring = settings.keyring.clone();
@@ -164,16 +164,16 @@ fn assertor(
             faults.fault(
                 "no_key",
                 key,
-                "an assertion signed by HS256: upstreams would need the authority's own secret",
-                "[authority] algorithm = \"ES256\" or \"EdDSA\"",
+                "HS256 signatures cannot be verified without the authority's own secret",
+                "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
             );
             return None;
         }
         Algorithm::RS256 => faults.warn(
             "slow_signature",
             key,
-            "RS256, whose signatures take a millisecond of the core's time each",
-            "[authority] algorithm = \"ES256\" or \"EdDSA\"",
+            "each RS256 signature takes about a millisecond of CPU time",
+            "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
         ),
         Algorithm::ES256 | Algorithm::EdDSA => {}
     }
@@ -218,9 +218,12 @@ pub(super) fn issuers(
     if let Some(authority) = authority {
         match local_issuer(authority) {
             Ok(issuer) => issuers.push(issuer),
-            Err(why) => {
-                faults.fault("no_signing_key", "authority", why, "a key that the gateway made itself")
-            }
+            Err(why) => faults.fault(
+                "no_signing_key",
+                "authority",
+                why,
+                "restore the key file that the gateway created",
+            ),
         }
     }
     for (index, table) in file.issuer.iter().enumerate() {
@@ -229,8 +232,8 @@ pub(super) fn issuers(
             faults.fault(
                 "same_issuer",
                 &format!("{key}.issuer"),
-                format!("\"{}\" a second time", table.issuer),
-                "one entry for each issuer; all its keys in one key set",
+                format!("\"{}\" is listed twice", table.issuer),
+                "use one entry for each issuer, with all its keys in one key set",
             );
             continue;
         }
@@ -269,15 +272,15 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
             "missing_key",
             &at("issuer"),
             "nothing",
-            "issuer = \"https://id.example.com/\", exactly as `iss` says it",
+            "issuer = \"https://id.example.com/\", exactly as in the `iss` claim",
         );
     }
     if table.audience.is_empty() {
         faults.fault(
             "no_audience",
             &at("audience"),
-            "nothing: a token made for any other service of this issuer would be accepted",
-            "audience = [\"…\"]: what `aud` says in tokens that are meant for you",
+            "not set: a token for any other service of this issuer would be accepted",
+            "audience = [\"…\"]: the `aud` claim of tokens for this gateway",
         );
     }
     if Duration::from(table.leeway) > LEEWAY_MAX {
@@ -285,7 +288,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
             "bad_value",
             &at("leeway"),
             "more than 10m",
-            "the difference of two clocks, such as \"30s\"",
+            "use the largest clock difference to expect, such as \"30s\"",
         );
     }
     if table.algorithms.is_empty() {
@@ -293,7 +296,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
             "missing_key",
             &at("algorithms"),
             "nothing",
-            "algorithms = [\"RS256\"]: what the issuer signs with",
+            "algorithms = [\"RS256\"]: the issuer's signature algorithms",
         );
     }
     let algorithms: Vec<Algorithm> = table
@@ -330,7 +333,7 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
                 "unknown_algorithm",
                 key,
                 format!("\"{text}\""),
-                "one of HS256, RS256, ES256, EdDSA (or Ed25519, which is the same here); \"none\" is not accepted",
+                "use HS256, RS256, ES256 or EdDSA (Ed25519 means the same here); \"none\" is not accepted",
             );
             None
         }
@@ -351,11 +354,11 @@ fn keys(
             "one_key_source",
             key,
             if sources == 0 {
-                "no key: no token of this issuer could be verified"
+                "no key is set: no token of this issuer could be verified"
             } else {
-                "keys from several places"
+                "more than one key source is set"
             },
-            "exactly one of jwks = \"FILE\", public_key = \"file:FILE\", secret = \"env:NAME\"",
+            "set exactly one of jwks = \"FILE\", public_key = \"file:FILE\", secret = \"env:NAME\"",
         );
         return None;
     }
@@ -365,8 +368,8 @@ fn keys(
             faults.fault(
                 "mixed_keys",
                 &at("algorithms"),
-                "an algorithm of public keys beside a secret",
-                "algorithms = [\"HS256\"] with secret; a secret and published keys do not belong to one issuer (RFC 8725 section 3.1)",
+                "a public-key algorithm with a shared secret",
+                "use algorithms = [\"HS256\"] with secret: one issuer must not mix secrets and public keys (RFC 8725 section 3.1)",
             );
             return None;
         }
@@ -379,7 +382,7 @@ fn keys(
                     "weak_secret",
                     &at("secret"),
                     why,
-                    "at least 256 random bits: openssl rand -hex 32",
+                    "use at least 256 random bits: openssl rand -hex 32",
                 );
                 None
             }
@@ -395,7 +398,7 @@ fn keys(
                     "bad_key",
                     &at("public_key"),
                     why,
-                    "a public key in PEM (BEGIN PUBLIC KEY), of one of the issuer's algorithms",
+                    "use a PEM public key (BEGIN PUBLIC KEY) for one of the issuer's algorithms",
                 );
                 None
             }
@@ -407,7 +410,7 @@ fn keys(
             "bad_value",
             &at("jwks"),
             "a URL",
-            "the path of a file: this version reads key sets from files",
+            "use the path of a file: key sets are not fetched over the network",
         );
         return None;
     }
@@ -423,13 +426,13 @@ fn keys(
                     "skipped_key",
                     &at("jwks"),
                     why,
-                    "nothing, if tokens signed with it need not be accepted",
+                    "no action is needed unless tokens signed with it must be accepted",
                 );
             }
             Some(set)
         }
         Err(why) => {
-            faults.fault("bad_key", &at("jwks"), why, "a JSON Web Key Set (RFC 7517 section 5)");
+            faults.fault("bad_key", &at("jwks"), why, "use a JSON Web Key Set (RFC 7517 section 5)");
             None
         }
     }
@@ -440,8 +443,8 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
         faults.warn(
             "secret_in_plain_text",
             key,
-            "a secret in the policy file itself (not shown)",
-            "\"env:NAME\" or \"file:PATH\"; a literal is for development",
+            "the secret is written in the policy file (not shown)",
+            "use \"env:NAME\" or \"file:PATH\"; literals are for development",
         );
     }
     let is_secret = key.ends_with("secret");
@@ -457,12 +460,12 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
                 faults.warn(
                     "white_space",
                     key,
-                    "the secret begins or ends with white space, which is part of it (except one newline at the end of a file)",
-                    "remove it, unless other users of the secret have it too",
+                    "the secret begins or ends with white space, which is part of it (except a newline at the end of a file)",
+                    "remove the white space, unless the other users of the secret include it",
                 );
             }
             let flaw = secrets::flaw(&bytes).filter(|_| key.ends_with("secret"));
-            let hint = "at least 256 random bits: openssl rand -hex 32";
+            let hint = "use at least 256 random bits: openssl rand -hex 32";
             match flaw {
                 Some(Flaw::Known(what)) => {
                     faults.fault("weak_secret", key, what, hint);
@@ -478,7 +481,7 @@ pub(super) fn resolve(key: &str, secret: &Secret, faults: &mut Faults<'_>) -> Op
                 "no_secret",
                 key,
                 why,
-                "\"env:NAME\" of a variable that is set, or \"file:PATH\" of a file that can be read",
+                "\"env:NAME\" for a variable that is set, or \"file:PATH\" for a readable file",
             );
             None
         }

@@ -71,20 +71,20 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         let at = format!("upstream.{name}.identity_secret");
         let secret = table.identity_secret.as_ref().and_then(|secret| resolve(&at, secret, faults));
         if let Some(secret) = secret.as_ref().filter(|secret| secret.len() < IDENTITY_SECRET_MIN) {
-            let hint = "at least 256 random bits: openssl rand -hex 32";
+            let hint = "use at least 256 random bits: openssl rand -hex 32";
             faults.fault("weak_secret", &at, format!("{} bytes", secret.len()), hint);
         }
         if secret.is_some() && file.identity.signature.is_empty() {
-            let hint = "[identity] signature = \"X-Auth-Signature\", or nothing";
-            faults.warn("unused", &at, "a key, and nothing that is signed with it", hint);
+            let hint = "set [identity] signature = \"X-Auth-Signature\", or remove the key";
+            faults.warn("unused", &at, "a key, but no signature uses it", hint);
         }
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
             // Whoever holds a key can sign: each of the two could say to the other who calls.
             let first = *known.entry(secret).or_insert(name);
             if first != name {
-                let hint = "a key of its own: openssl rand -hex 32";
-                faults.warn("same_secret", &at, format!("the key of upstream.{first}"), hint);
+                let hint = "use a separate key: openssl rand -hex 32";
+                faults.warn("same_secret", &at, format!("the same key as upstream.{first}"), hint);
             }
         }
         audiences.insert(name.clone(), Arc::new(Audience { name: Arc::from(&**name), key }));
@@ -106,7 +106,7 @@ fn upstream<'f>(
             faults.fault(
                 "bad_upstream",
                 &format!("{key}.servers"),
-                "servers beside builtin",
+                "both servers and builtin are set",
                 "keep one of the two",
             );
             return None;
@@ -130,7 +130,7 @@ fn upstream<'f>(
                 "bad_server",
                 &format!("{key}.servers[{index}]"),
                 format!("\"{}\": {why}", without_password(text)),
-                "\"http://host:port\" or \"https://host:port\", without a path",
+                "use \"http://host:port\" or \"https://host:port\", without a path",
             ),
         }
     }
@@ -141,14 +141,14 @@ fn upstream<'f>(
             faults.fault(
                 "bad_value",
                 &key,
-                "0: no server could answer in time",
-                "a duration such as \"30s\"",
+                "0: every request would time out",
+                "use a duration such as \"30s\"",
             );
         }
     }
     let connections = usize::try_from(table.connections).unwrap_or(usize::MAX);
     if connections == 0 {
-        let hint = "the most connections to each server, such as 1000";
+        let hint = "use the maximum number of connections to each server, such as 1000";
         faults.fault("bad_value", &format!("{key}.connections"), "0: no request could be forwarded", hint);
     }
     if servers.is_empty() {
@@ -170,19 +170,19 @@ fn without_password(text: &str) -> Cow<'_, str> {
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     // A slash after the host is the empty path, and not any other.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
-    let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
+    let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
         Some("http") => (80, None),
         Some("https") => (443, tls.cloned()),
-        Some(other) => return Err(format!("the scheme {other} is not spoken here")),
+        Some(other) => return Err(format!("the scheme {other} is not supported")),
         None => return Err("no scheme".to_owned()),
     };
     if uri.path() != "/" || uri.query().is_some() || text.ends_with('/') {
-        return Err("a path or query".to_owned());
+        return Err("has a path or query".to_owned());
     }
     let authority = uri.authority().ok_or("no host")?;
     if authority.as_str().contains('@') {
-        return Err("a user name".to_owned());
+        return Err("has a user name".to_owned());
     }
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -192,12 +192,12 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     let port = match authority.port() {
         Some(port) => port.as_u16(),
         None if authority.as_str().len() > authority.host().len() => {
-            return Err("a port that is none".to_owned());
+            return Err("the port is not a number".to_owned());
         }
         None => default_port,
     };
     if port == 0 {
-        return Err("port 0".to_owned());
+        return Err("port 0 cannot be connected to".to_owned());
     }
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
@@ -228,7 +228,7 @@ fn connector<'f>(
             Some(Tls { connector: TlsConnector::from(Arc::new(config)), authorities })
         }
         Err(error) => {
-            faults.fault("tls", key, error.to_string(), "report this: it is a fault of the gateway");
+            faults.fault("tls", key, error.to_string(), "please report this: it is an error in the gateway");
             None
         }
     }
@@ -251,7 +251,7 @@ fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<R
         Some(ca) => {
             let key = format!("{key}.ca");
             let path = faults.path(ca);
-            let hint = "a PEM file of certificates";
+            let hint = "use a PEM file with certificates";
             let read = stable_file::read(&path, CA_FILE_MAX).map_err(|why| why.to_string()).and_then(|pem| {
                 let certificates = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
                 certificates.map_err(|error| error.to_string())
@@ -266,7 +266,7 @@ fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<R
                 }
             }
             if roots.is_empty() {
-                let found = format!("{}: holds no certificate", path.display());
+                let found = format!("{}: contains no certificate", path.display());
                 faults.fault("bad_file", &key, found, hint);
                 return None;
             }
@@ -277,8 +277,8 @@ fn authorities(key: &str, ca: Option<&str>, faults: &mut Faults<'_>) -> Option<R
                 faults.fault(
                     "no_authorities",
                     &format!("{key}.servers"),
-                    "https servers, but the system knows no certificate authorities",
-                    "install the system's CA certificates, or name a PEM file with ca",
+                    "https servers, but the system has no certificate authorities",
+                    "install the system's CA certificates, or set ca to a PEM file",
                 );
                 return None;
             }

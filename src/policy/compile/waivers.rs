@@ -13,12 +13,12 @@ pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
             let key = format!("{table}.waive.{id}");
             match kind(id) {
                 Some(Kind::Weakness | Kind::Advice) if reason.trim().is_empty() => {
-                    let hint = "why it is accepted: whoever reads the file next will ask";
+                    let hint = "state why it is accepted: the next reader of the file will ask";
                     faults.fault("bad_value", &key, "no reason", hint);
                 }
                 Some(Kind::Weakness | Kind::Advice) => {}
                 Some(Kind::Fault) => {
-                    faults.fault("unknown_name", &key, "a fault, which cannot be waived", "mend it");
+                    faults.fault("unknown_name", &key, "a fault cannot be waived", "fix it");
                 }
                 None => {
                     let waivable: Vec<&str> =
@@ -26,7 +26,7 @@ pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
                     let near = nearest(id, &waivable);
                     let near = near.map(|near| format!("the nearest is \"{near}\"; ")).unwrap_or_default();
                     let hint = format!("{near}`portcullis help findings` lists them");
-                    faults.fault("unknown_name", &key, format!("no finding \"{id}\""), hint);
+                    faults.fault("unknown_name", &key, format!("unknown finding \"{id}\""), hint);
                 }
             }
         }

@@ -11,8 +11,10 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "admin_exposed",
             "server.admin",
-            format!("{address}: whoever reaches it reads metrics and decisions, and reloads the policy"),
-            "127.0.0.1, or an address that a firewall keeps for operators",
+            format!(
+                "{address}: anyone who can connect can read metrics and decisions, and reload the policy"
+            ),
+            "use 127.0.0.1, or an address that a firewall restricts to operators",
         );
     }
     let guards = file.authority.is_some() || !file.issuer.is_empty();
@@ -22,8 +24,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "cleartext_exposed",
             "server.plain",
-            format!("\"serve\" on {address}: tokens and cookies travel where others can read them"),
-            "plain = \"redirect\"; or an address that only a proxy with TLS reaches",
+            format!("\"serve\" on {address}: tokens and cookies cross the network in cleartext"),
+            "set plain = \"redirect\", or use an address that only a TLS proxy can reach",
         );
     }
     if let Some(address) =
@@ -32,16 +34,16 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "self_signed",
             "server.https",
-            format!("{address} with a certificate that the gateway signed itself: no client has a reason to trust it"),
-            "[tls] certificate and key",
+            format!("{address} uses a self-signed certificate, which no client trusts"),
+            "set [tls] certificate and key",
         );
     }
     if !settings.https.is_empty() && file.tls.as_ref().is_some_and(|tls| tls.hsts.is_empty()) {
         faults.warn(
             "hsts_off",
             "tls.hsts",
-            "off: a browser's first request may go out in cleartext, and be caught",
-            "\"max-age=31536000\", unless other services of this host speak no TLS",
+            "off: a browser's first request may be sent in cleartext and intercepted",
+            "use \"max-age=31536000\", unless other services on this host do not support TLS",
         );
     }
     upstreams(file, faults);
@@ -59,9 +61,9 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
                     "address_without_ca",
                     &format!("upstream.{name}.servers[{index}]"),
                     format!(
-                        "{address}, for which no public authority signs certificates: no request would pass"
+                        "{address}: public authorities do not sign certificates for this address, so every request would fail"
                     ),
-                    "ca = \"FILE\", the authority that signed it; or the name in its certificate",
+                    "set ca = \"FILE\" to the authority that signed it, or use the name in its certificate",
                 );
             }
             let host = server.strip_prefix("http://").and_then(host);
@@ -70,9 +72,9 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
                     "upstream_in_cleartext",
                     &format!("upstream.{name}.servers[{index}]"),
                     format!(
-                        "{address} over http: whoever is on the way reads what passes, and can say who calls"
+                        "{address} over http: an attacker on the network path can read requests and forge identities"
                     ),
-                    "https://, or [identity] assertion, which the service checks",
+                    "use https://, or have the service verify [identity] assertion",
                 );
             }
         }

@@ -66,8 +66,8 @@ fn near(what: &str, names: &Used<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "nearly_the_same",
                 key,
-                format!("the {what} \"{name}\" stands here alone, and \"{other}\" elsewhere"),
-                format!("\"{other}\", if that is what is meant"),
+                format!("the {what} \"{name}\" is used only here, and \"{other}\" elsewhere"),
+                format!("use \"{other}\", if that is the intended name"),
             );
         }
     }

@@ -45,11 +45,11 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 "public_below_guarded",
                 &key(route, "access"),
                 format!(
-                    "public, below {} (route \"{}\"), which asks for a token",
+                    "public, below {} (route \"{}\"), which requires a token",
                     covers(&guarded.matcher),
                     guarded.name
                 ),
-                "access = \"authenticated\"; or waive it with the reason why everybody may",
+                "set access = \"authenticated\", or waive this with the reason why everyone may pass",
             );
         }
     }
@@ -79,10 +79,10 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 "open_by_default",
                 &key(route, "path"),
                 format!(
-                    "{} is public: every request that no other route matches passes",
+                    "{} is public: it allows every request that no other route matches",
                     covers(&route.matcher)
                 ),
-                "routes for what is meant to be public; the rest is refused",
+                "add routes for the paths that are meant to be public; all others are refused",
             );
         }
     }
@@ -114,14 +114,14 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "shadowed_route",
             &key(general, "path"),
             format!(
-                "{} has routes of its own, such as \"{}\": {} {} refused there (405), not passed on to \"{}\"",
+                "{} has routes of its own, such as \"{}\": {} {} refused there (405), and not handled by \"{}\"",
                 covers(&specific.matcher),
                 specific.name,
                 refused.join(", "),
                 if refused.len() == 1 { "is" } else { "are" },
                 general.name
             ),
-            "add a route for these methods of that path, if they should pass",
+            "add a route for these methods to that path, if they should be allowed",
         );
     }
 }
@@ -141,12 +141,12 @@ fn unreachable(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 "unreachable_route",
                 &key(lost, "path"),
                 format!(
-                    "no request gets here: what {} covers goes to more specific routes, such as \"{}\" ({})",
+                    "no request reaches this route: more specific routes, such as \"{1}\" ({2}), match everything below {0}",
                     covers(&lost.matcher),
                     winner.name,
                     covers(&winner.matcher)
                 ),
-                "another path, or no such route",
+                "change the path, or remove the route",
             );
         }
     }
@@ -161,7 +161,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "shadow_mode",
             "policy.mode",
             format!("{count} of {all} routes in shadow mode: their refusals are not enforced"),
-            "mode = \"enforce\", once the log says that nobody is refused who should pass",
+            "set mode = \"enforce\" once the log shows no refusals of legitimate requests",
         );
     }
     for route in routes() {
@@ -170,15 +170,15 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 "shadow_mode",
                 &key(route, "mode"),
                 "in shadow mode: refusals are not enforced",
-                "mode = \"enforce\", once the log says that nobody is refused who should pass",
+                "set mode = \"enforce\" once the log shows no refusals of legitimate requests",
             );
         }
         if route.admission.access == Access::Optional && !route.rule.checks().is_empty() {
             faults.warn(
                 "optional_with_rule",
                 &key(route, "access"),
-                "\"optional\" beside roles, scopes or claims: nobody passes without a token",
-                "\"authenticated\", which says so; or no rule",
+                "\"optional\" with roles, scopes or claims: no one passes without a token",
+                "use \"authenticated\", which says so, or remove the rule",
             );
         }
     }
@@ -190,7 +190,7 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
     for name in file.upstream.keys().filter(|name| !upstreams.contains(name.as_str())) {
         let key = format!("upstream.{name}");
-        faults.warn("unused", &key, "no route leads to it", "a [[route]] with it as upstream, or nothing");
+        faults.warn("unused", &key, "no route uses it", "add a [[route]] with this upstream, or remove it");
     }
     let of_routes = file.route.iter().flat_map(|route| &route.rate_limits);
     let of_authority = file.authority.iter().flat_map(lists).flat_map(|(_, names)| names);
@@ -198,12 +198,7 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let limits: BTreeSet<&str> = named.chain(preset_names(file)).collect();
     for name in file.rate_limit.keys().filter(|name| !limits.contains(name.as_str())) {
         let key = format!("rate_limit.{name}");
-        faults.warn(
-            "unused",
-            &key,
-            "no route names it: it limits nothing",
-            "rate_limits of a route, or nothing",
-        );
+        faults.warn("unused", &key, "no route uses it", "add it to the rate_limits of a route, or remove it");
     }
 }
 
@@ -219,8 +214,8 @@ fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "no_test",
             "test",
-            format!("no [[test]] says what is expected of {routes}"),
-            "a [[test]] for each route: one request that passes, and one that does not",
+            format!("no [[test]] covers {routes}"),
+            "add a [[test]] for each route: one request that is allowed, and one that is refused",
         );
         return;
     }
@@ -231,7 +226,7 @@ fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "no_test",
             &key(route, "name"),
             format!("no [[test]] covers route \"{}\"", route.name),
-            "a [[test]] whose request it covers",
+            "add a [[test]] whose request it matches",
         );
     }
 }

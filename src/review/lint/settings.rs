@@ -62,8 +62,8 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
             faults.warn(
                 "colon_parameter",
                 &format!("route[{index}].path"),
-                format!("`:{name}` is a literal segment here, and matches only itself"),
-                format!("`{{{name}}}` for a parameter"),
+                format!("`:{name}` is a literal segment here and matches only itself"),
+                format!("use `{{{name}}}` for a parameter"),
             );
         }
     }

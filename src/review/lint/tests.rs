@@ -271,7 +271,7 @@ fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
     assert_eq!(unused, [("unused_waiver", "route[1].waive.public_below_guarded".to_owned())]);
     for (waiver, id, found) in [
         ("public_below_guarded = \" \"", "bad_value", "no reason"),
-        ("public_below_garded = \"x\"", "unknown_name", "no finding"),
+        ("public_below_garded = \"x\"", "unknown_name", "unknown finding"),
         ("no_audience = \"x\"", "unknown_name", "cannot be waived"),
     ] {
         let text = text(&[], &with(waiver));

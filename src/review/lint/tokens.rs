@@ -41,16 +41,16 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "issuer_in_cleartext",
                 &format!("issuer[{index}].issuer"),
-                format!("\"{}\": whoever is on the way to it can answer in its name", issuer.issuer),
-                "an issuer over https (RFC 8414 section 2)",
+                format!("\"{}\": an attacker on the network path can answer in its place", issuer.issuer),
+                "use an https issuer (RFC 8414 section 2)",
             );
         }
         if Duration::from(issuer.leeway) > LEEWAY_MUCH {
             faults.warn(
                 "long_leeway",
                 &format!("issuer[{index}].leeway"),
-                format!("{}: tokens live on for so long after they have expired", issuer.leeway),
-                "\"30s\", and clocks that are kept right",
+                format!("{}: tokens are accepted for that long after they expire", issuer.leeway),
+                "use \"30s\", and synchronize the clocks",
             );
         }
     }
@@ -58,8 +58,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "token_forwarded",
             "identity.forward_token",
-            "true: every upstream gets a token with which it can call all the others",
-            "false; an upstream that has to call others gets a token of its own",
+            "true: every upstream receives a token that it can use to call all the others",
+            "use false, and give an upstream that calls others its own token",
         );
     }
     evadable(file, faults);
@@ -70,7 +70,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             "long_grace",
             "authority.refresh_grace",
             format!(
-                "{}: for so long a stolen refresh token works beside the real one unseen",
+                "{}: a stolen refresh token works beside the real one, unnoticed, for that long",
                 authority.refresh_grace
             ),
             "\"10s\"",
@@ -80,8 +80,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "login_unlimited",
             &key,
-            "nothing bounds how fast an address may try to log in, but the throttle of single accounts",
-            "leave it out for the default of 120/m, or name a [rate_limit.NAME] by \"client_ip\"",
+            "only the throttle on each account limits login attempts from one address",
+            "remove it for the default of 120/m, or add a [rate_limit.NAME] by \"client_ip\"",
         );
     }
     let origins = authority.origins.iter().enumerate().filter(|_| authority.cookies);
@@ -90,10 +90,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "origin_in_cleartext",
                 &format!("authority.origins[{index}]"),
-                format!(
-                    "\"{origin}\": whoever is on the way to that page acts as the person who looks at it"
-                ),
-                "the page's https origin",
+                format!("\"{origin}\": an attacker on the network path to that page can act as its user"),
+                "use the page's https origin",
             );
         }
     }
@@ -101,16 +99,16 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         faults.warn(
             "secret_in_plain_text",
             "authority.store",
-            "a password in the policy file itself (not shown)",
-            "\"env:NAME\" of a variable that holds the whole URL",
+            "the password is written in the policy file (not shown)",
+            "use \"env:NAME\" for a variable that holds the whole URL",
         );
     }
     if authority.cookies && authority.same_site == SameSite::Lax {
         faults.warn(
             "lax_cookies",
             "authority.same_site",
-            "\"lax\": a link of another site brings the session's cookies along",
-            "\"strict\"; a route with login = \"page\" leads back by itself",
+            "\"lax\": a link on another site sends the session's cookies",
+            "use \"strict\"; a route with login = \"page\" returns to its page after the login",
         );
     }
 }
@@ -138,9 +136,9 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
                 if first.roles.is_empty() && list == "roles" { "all_roles" } else { list }
             ),
             format!(
-                "route \"{name}\"{more} requires {list}, and each of {count} issuers can grant them to anybody"
+                "route \"{name}\"{more} requires {list}, which each of {count} issuers can grant to anyone"
             ),
-            "claims = { iss = \"…\" } on routes that only one issuer should open",
+            "add claims = { iss = \"…\" } to routes that only one issuer should grant access to",
         );
     }
     if file.identity.issuer.is_empty() && !file.identity.subject.is_empty() {
@@ -148,9 +146,9 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
             "issuer_not_told",
             "identity.issuer",
             format!(
-                "empty, with {count} issuers: services cannot distinguish a subject of one from the same subject of another"
+                "empty, with {count} issuers: services cannot distinguish equal subjects of different issuers"
             ),
-            "\"X-Auth-Issuer\", and services that use both headers",
+            "set \"X-Auth-Issuer\", and use both headers in services",
         );
     }
 }
@@ -164,8 +162,8 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
             faults.warn(
                 "evadable_limit",
                 &key,
-                "limits by a header alone, which the client writes: another value, and nothing was counted",
-                "one by \"client_ip\" or \"subject\" beside it",
+                "limited only by a header that the client controls: a new value starts a new count",
+                "add a limit by \"client_ip\" or \"subject\"",
             );
         }
     };

@@ -1,0 +1,65 @@
+//! Reports the bypasses that the attack finds.
+
+use super::variants::SpellingKind;
+use super::{Bypass, bypasses};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::explain::describe::covers;
+use crate::policy::Policy;
+use crate::review::sample::Caller;
+
+/// The number of findings of one kind that are reported: beyond this they almost always share one cause.
+pub(super) const FINDINGS_MAX: usize = 100;
+
+/// Tries all routes and returns the findings. `places` holds the places of the file's routes, which come first in
+/// [`Policy::routes`].
+pub(in crate::review) fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
+    let finding =
+        |bypass: &Bypass| Some(finding(policy, places.get(bypass.route)?.clone(), severity, bypass));
+    bypasses(policy).iter().filter_map(finding).collect()
+}
+
+/// Keeps [`FINDINGS_MAX`] findings of each kind. The last of them says how many are left out.
+pub(in crate::review) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut kept: Vec<Diagnostic> = Vec::new();
+    for kind in SpellingKind::ALL {
+        let of_kind = found.iter().filter(|finding| finding.id == kind.id());
+        let more = of_kind.clone().count().saturating_sub(FINDINGS_MAX);
+        kept.extend(of_kind.take(FINDINGS_MAX).cloned());
+        if let Some(last) = kept.last_mut().filter(|_| more > 0) {
+            last.found.push_str(&format!("; the same applies to {more} more routes"));
+        }
+    }
+    kept.sort_by_key(Diagnostic::order);
+    kept
+}
+
+fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -> Diagnostic {
+    let Bypass { route, kind, plain, odd, by, caller } = bypass;
+    let key = format!("route[{route}].path");
+    let other = &policy.routes[*by];
+    let who = match caller {
+        Caller::Nobody => "everyone".to_owned(),
+        Caller::WithToken(grants) => format!("a caller with {grants}"),
+    };
+    // The service may check the host itself, so this alone is not a reason to refuse a policy.
+    let severity = if *kind == SpellingKind::OtherHost { Severity::Warning } else { severity };
+    let found = format!(
+        "route \"{}\" ({}) allows `{odd}` for {who}, although `{plain}` is refused: an upstream that reads both alike \
+         exposes what this route protects",
+        other.name,
+        covers(&other.matcher)
+    );
+    let cure = match kind {
+        SpellingKind::Slash => "define the path with and without the slash, with the same rule",
+        SpellingKind::Case
+        | SpellingKind::Parameter
+        | SpellingKind::Encoding
+        | SpellingKind::Host
+        | SpellingKind::Method => "use the same rule for both routes, or other servers for that one",
+        SpellingKind::OtherHost => {
+            "add the host to that route, use the same rule for both, or other servers for one of them"
+        }
+    };
+    let hint = format!("{cure}; or waive = {{ {} = \"how the service tells them apart\" }}", kind.id());
+    Diagnostic { severity, id: kind.id(), place, key, found, hint, refers_to: None }
+}

@@ -1,0 +1,233 @@
+use super::findings::FINDINGS_MAX;
+use super::*;
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::keyring::MissingKey;
+use crate::policy::Compiled;
+use proptest::prelude::*;
+
+const HEAD: &str = "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
+    secret = \"0123456789abcdef0123456789abcdef\"\n[upstream.app]\nbuiltin = \"echo\"\n[upstream.site]\nbuiltin = \"echo\"\n";
+
+fn findings(routes: &str) -> Vec<Diagnostic> {
+    let text = format!("{HEAD}{routes}");
+    let loaded = crate::config::load_text("gateway.toml", text, ".".into(), Vec::new()).unwrap();
+    let compiled = crate::policy::compile(&loaded, MissingKey::Ephemeral).unwrap();
+    let compiled = Compiled { warnings: Vec::new(), ..compiled };
+    let compiled = crate::review::try_spellings(compiled, Severity::Fault);
+    compiled.waivers.sift(compiled.warnings).left
+}
+
+fn route(path: &str, rest: &str) -> String {
+    let upstream = if rest.contains("upstream") { "" } else { "upstream = \"app\"\n" };
+    format!("[[route]]\npath = \"{path}\"\n{upstream}{rest}\n")
+}
+
+/// The findings as (route, kind).
+fn found(routes: &[(&str, &str)]) -> Vec<(String, &'static str)> {
+    let text: String = routes.iter().map(|(path, rest)| route(path, rest)).collect();
+    findings(&text).into_iter().map(|finding| (finding.key, finding.id)).collect()
+}
+
+const PUBLIC: &str = "access = \"public\"";
+
+#[test]
+fn what_the_gateway_refuses_itself_is_no_way_around() {
+    // The commonest layout there is: a public site, an interface for users, one method of it for some.
+    let layout = [
+        ("/{*rest}", PUBLIC),
+        ("/api/{*rest}", "roles = [\"clerk\"]"),
+        ("/api/orders/{id}", "roles = [\"admin\"]\nmethods = [\"DELETE\"]"),
+    ];
+    assert_eq!(found(&layout), []);
+    assert_eq!(found(&[("/admin", "roles = [\"admin\"]"), ("/{*rest}", PUBLIC)]), []);
+    assert_eq!(found(&[("/admin/{*rest}", "roles = [\"admin\"]"), ("/{page}", PUBLIC)]), []);
+}
+
+#[test]
+fn a_laxer_route_for_the_other_spelling_is_a_way_around_the_guard() {
+    let text = [
+        route("/admin", "roles = [\"admin\"]"),
+        route("/admin/{*rest}", "name = \"open\"\naccess = \"public\""),
+    ];
+    let findings = findings(&text.concat());
+    let ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+    assert_eq!(ids, ["spelling_slash"], "other spellings have two readings, and are refused");
+    let line = findings[0].to_string();
+    assert!(line.starts_with("gateway.toml:11:1: fault: route[0].path: route \"open\" (/admin/{*rest}) allows `GET /admin/` for everyone, although `GET /admin` is refused"), "{line}");
+    assert!(line.contains("waive = { spelling_slash = "), "{line}");
+}
+
+#[test]
+fn what_asks_the_same_or_leads_elsewhere_or_nowhere_is_no_way_around() {
+    for other in [
+        &[][..],
+        &[("/{*rest}", "roles = [\"admin\"]")],
+        &[("/{*rest}", "roles = [\"admin\"]\nscopes = [\"x\"]")],
+        &[("/{*rest}", "upstream = \"site\"\naccess = \"public\"")],
+        &[("/other/{*rest}", PUBLIC)],
+        &[("/{*rest}", "host = \"site.example.com\"\naccess = \"public\"")],
+        &[("/", PUBLIC)],
+    ] {
+        let routes = [&[("/admin", "roles = [\"admin\"]")], other].concat();
+        assert_eq!(found(&routes), [], "{other:?}");
+    }
+}
+
+#[test]
+fn a_server_in_another_spelling_is_the_same_server() {
+    let upstreams = "[upstream.a]\nservers = [\"http://App.example\"]\n[upstream.b]\nservers = [\"http://app.example:80/\"]\n";
+    let layout = [
+        route("/admin", "upstream = \"a\"\nroles = [\"admin\"]"),
+        route("/admin/{*rest}", "upstream = \"b\"\naccess = \"public\""),
+    ];
+    let found: Vec<_> =
+        findings(&format!("{upstreams}{}", layout.concat())).iter().map(|one| one.id).collect();
+    assert_eq!(found, ["spelling_slash"]);
+}
+
+#[test]
+fn who_holds_what_the_other_route_asks_for_is_tried_too() {
+    for rule in [
+        "",
+        "roles = [\"clerk\"]",
+        "scopes = [\"x\"]",
+        "claims = { tenant = \"acme\" }",
+        "roles = [\"a\", \"admin\"]",
+    ] {
+        let found = found(&[("/admin", "roles = [\"admin\"]"), ("/admin/{*rest}", rule)]);
+        let first = ("route[0].path".to_owned(), "spelling_slash");
+        assert!(found.contains(&first), "{rule}: {found:?}");
+    }
+    assert_eq!(found(&[("/admin", ""), ("/{*rest}", "roles = [\"clerk\"]")]), []);
+}
+
+#[test]
+fn a_folder_is_tried_without_its_slash_and_a_path_with_one() {
+    let slash = |routes: &[(&str, &str)]| {
+        let found = found(routes);
+        found.into_iter().filter(|(_, id)| *id == "spelling_slash").map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(slash(&[("/admin/{*rest}", ""), ("/admin", PUBLIC)]), ["route[0].path"]);
+    assert_eq!(slash(&[("/admin/{*rest}", ""), ("/{*rest}", PUBLIC)]), [""; 0]);
+    assert_eq!(slash(&[("/admin/", ""), ("/admin", PUBLIC)]), ["route[0].path"]);
+    assert_eq!(slash(&[("/admin", "roles = [\"admin\"]"), ("/admin/{*rest}", "")]), ["route[0].path"]);
+    assert_eq!(slash(&[("/admin/{*rest}", ""), ("/admin", ""), ("/{*rest}", PUBLIC)]), [""; 0]);
+}
+
+#[test]
+fn what_the_upstream_gets_decides_and_not_what_the_client_sent() {
+    let stripped = "strip_prefix = \"/api\"";
+    assert_eq!(
+        found(&[("/api/{*rest}", stripped), ("/{*rest}", PUBLIC)]),
+        [],
+        "it gets /Api/x, and guards /x"
+    );
+    let folder = "access = \"public\"\nstrip_prefix = \"/API\"";
+    assert_eq!(
+        found(&[("/api/{*rest}", stripped), ("/API/{*rest}", folder)]),
+        [("route[0].path".to_owned(), "spelling_case")],
+    );
+}
+
+#[test]
+fn each_method_is_tried_where_routes_differ_by_it() {
+    let routes = [
+        ("/admin", "roles = [\"admin\"]"),
+        ("/admin/{*rest}", "methods = [\"DELETE\"]\naccess = \"public\""),
+    ];
+    let text: String = routes.iter().map(|(path, rest)| route(path, rest)).collect();
+    let findings = findings(&text);
+    assert_eq!(findings.len(), 1);
+    assert!(findings.iter().all(|finding| finding.found.contains("`DELETE ")), "{findings:?}");
+}
+
+#[test]
+fn a_route_in_the_shadow_is_weak_and_no_guard_is_weaker_than_its_rule() {
+    let shadow = "roles = [\"admin\"]\nmode = \"shadow\"";
+    assert_eq!(found(&[("/admin", "roles = [\"admin\"]"), ("/admin/{*rest}", shadow)]).len(), 1);
+    assert_eq!(found(&[("/admin", shadow), ("/admin/{*rest}", PUBLIC)]).len(), 1);
+}
+
+#[test]
+fn a_finding_is_waived_for_its_route_or_for_the_whole_file_and_no_other_is() {
+    let waive = "waive = { spelling_slash = \"the service tells them apart\" }";
+    let kinds = |text: String| findings(&text).into_iter().map(|finding| finding.id).collect::<Vec<_>>();
+    let routes = |rest: &str| route("/admin", rest) + &route("/admin/{*rest}", PUBLIC);
+    assert_eq!(kinds(routes(waive)), [""; 0]);
+    assert_eq!(kinds(format!("[policy]\n{waive}\n{}", routes(""))), [""; 0]);
+    assert_eq!(
+        kinds(routes("") + &route("/other", waive)),
+        ["spelling_slash"],
+        "of another route it says nothing"
+    );
+    assert_eq!(kinds(routes(&waive.replace("slash", "case"))), ["spelling_slash"]);
+}
+
+#[test]
+fn the_endpoints_of_the_authority_are_read_by_nobody_else() {
+    let text =
+        "[authority]\nissuer = \"https://localhost:8443\"\naudience = [\"portcullis\"]\ncookies = true\n";
+    assert_eq!(findings(&format!("{text}{}", route("/{*rest}", PUBLIC))), []);
+}
+
+#[test]
+fn of_many_findings_of_a_kind_a_hundred_are_told_and_the_others_counted() {
+    let pair = |nth: usize| {
+        route(&format!("/s{nth}/orders"), "roles = [\"r\"]")
+            + &route(&format!("/s{nth}/orders/{{*rest}}"), PUBLIC)
+    };
+    let text: String = (0..300).map(pair).collect();
+    let begun = std::time::Instant::now();
+    let findings = findings(&text);
+    println!("{:?}", begun.elapsed());
+    assert_eq!(findings.len(), FINDINGS_MAX);
+    assert!(
+        findings[FINDINGS_MAX - 1].found.ends_with("applies to 200 more routes"),
+        "{}",
+        findings[FINDINGS_MAX - 1]
+    );
+}
+
+fn guarded() -> impl Strategy<Value = (String, String)> {
+    let path = "(/([a-z]{1,6}|\\{[a-z]\\})){1,3}(/|/\\{\\*rest\\})?".prop_filter(
+        "parameters have their own names",
+        |path| {
+            let names: Vec<_> = path.split('/').filter(|segment| segment.starts_with('{')).collect();
+            names.iter().collect::<HashSet<_>>().len() == names.len()
+        },
+    );
+    (
+        path,
+        proptest::sample::select(vec![
+            "",
+            "roles = [\"admin\"]",
+            "scopes = [\"x\"]",
+            "methods = [\"GET\", \"PUT\"]",
+        ]),
+    )
+        .prop_map(|(path, rule)| (path, rule.to_owned()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_route_for_all_else_is_no_way_around_any_guarded_route_public_or_not((path, rule) in guarded()) {
+        let with = |other: &str| found(&[(&path, &rule), ("/{*rest}", other)]);
+        // The one route has no neighbour: it is itself for all else.
+        prop_assume!(path.split('/').skip(1).any(|segment| !segment.starts_with('{')));
+        let bypass = with(PUBLIC);
+        prop_assert_eq!(bypass, vec![], "{}", path);
+        let same = rule.replace("methods = [\"GET\", \"PUT\"]", "");
+        prop_assert_eq!(with(&same), vec![]);
+    }
+
+    #[test]
+    fn routes_that_ask_the_same_are_never_a_way_around_each_other(routes in proptest::collection::vec(guarded(), 1..8), merge in any::<bool>()) {
+        let mut known = HashSet::new();
+        let shape = |path: &str| path.split('/').map(|segment| if segment.starts_with("{*") { "{*}" } else if segment.starts_with('{') { "{}" } else { segment }.to_owned()).collect::<Vec<_>>();
+        let text: String = routes.iter().filter(|(path, _)| known.insert(shape(path))).map(|(path, _)| route(path, "roles = [\"r\"]")).collect();
+        let server = if merge { "[server]\npaths = \"merge\"\n" } else { "" };
+        prop_assert_eq!(findings(&format!("{server}{text}")), vec![]);
+    }
+}
