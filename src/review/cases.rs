@@ -91,7 +91,7 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
     let told = |(case, failure): (&Case, TestFailure)| Diagnostic {
         severity,
         id: "failed_test",
-        found: format!("test \"{}\" failed: {failure}", failure.test),
+        found: format!("the test \"{}\" fails: {failure}", failure.test),
         place: failure.place,
         key: case.key.clone(),
         hint: hint.to_owned(),

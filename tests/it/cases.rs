@@ -151,7 +151,7 @@ fn many_failing_tests_are_all_told_and_the_first_explained() {
     assert_eq!(told.stdout.matches("  | verdict: passes").count(), 20, "{}", told.stdout);
     let told = command(&dir, &["run"]);
     assert_eq!(told.stderr.matches("fails:").count(), 20, "{}", told.stderr);
-    assert!(told.stderr.contains("5 more tests that fail"), "{}", told.stderr);
+    assert!(told.stderr.contains("5 more failed tests"), "{}", told.stderr);
 }
 
 #[test]

@@ -282,14 +282,14 @@ fn a_url_that_no_upstream_can_have_is_refused_and_nothing_is_written() {
     for (url, why) in [
         ("127.0.0.1:9001", "no scheme"),
         ("/app", "no scheme"),
-        ("", "no URL"),
+        ("", "not a URL"),
         ("ftp://a", "the scheme ftp"),
         ("http://a/b", "a path or query"),
         ("http://a//", "a path or query"),
         ("http://a?b", "a path or query"),
         ("http://a:99999", "the port is not a number"),
         ("http://a:0", "port 0"),
-        ("http://a\"]\n[upstream.b]\nservers = [\"http://b", "no URL"),
+        ("http://a\"]\n[upstream.b]\nservers = [\"http://b", "not a URL"),
         ("http://root:hush@a", "a user name"),
     ] {
         let dir = Dir::new();

@@ -167,10 +167,10 @@ fn people_are_told_the_route_its_neighbours_the_checks_and_the_limits() {
     assert_eq!(told.code, Some(1));
     for line in [
         "read as   GET h/orders/7",
-        "route     orders: covers GET,HEAD /orders/{id}",
+        "route     orders: matches GET,HEAD /orders/{id}",
         "{id} = 7",
         "not       open (/{*rest}): matches too, but is less specific",
-        "passed    a good token",
+        "passed    a valid token",
         "REFUSED   any role of clerk: insufficient_role",
         "passed    all scopes of orders:read",
         "passed    claim tenant = \"acme\"",
@@ -179,7 +179,7 @@ fn people_are_told_the_route_its_neighbours_the_checks_and_the_limits() {
     ] {
         assert!(told.stdout.contains(line), "{line}\n{}", told.stdout);
     }
-    assert!(!told.stdout.contains("gets:"), "what is refused is not sent: {}", told.stdout);
+    assert!(!told.stdout.contains("receives:"), "what is refused is not sent: {}", told.stdout);
     let told = command(&dir, &["explain", "DELETE", "https://h/orders/7"]);
     assert!(
         told.stdout.contains("orders (GET,HEAD /orders/{id}): does not match the method"),
@@ -209,7 +209,7 @@ fn what_cannot_be_asked_is_wrong_usage_and_a_bad_policy_a_refusal() {
     let dir = Dir::new();
     write_policy(&dir, &policy(&Upstream::start(), ROUTES));
     for (arguments, says) in [
-        (&["explain", "/orders"][..], "no URL"),
+        (&["explain", "/orders"][..], "not a URL"),
         (&["explain", "G T", "https://h/"], "not a method"),
         (&["explain", "https://h/", "--claims", "{"], "--claims"),
         (&["explain", "https://h/", "-H", "x"], "not a header"),

@@ -411,7 +411,10 @@ fn a_certificate_that_clients_will_refuse_is_a_finding() {
             &["api.test", "*.shop.test"],
             2000,
             2046,
-            Some(("certificate_name", &["covers api.test, *.shop.test", "\"id.test\" of authority.issuer"])),
+            Some((
+                "certificate_name",
+                &["valid for api.test, *.shop.test", "\"id.test\" of authority.issuer"],
+            )),
         ),
         (
             &["id.test", "x.test"],

@@ -63,17 +63,23 @@ fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Opt
 }
 
 fn scopes(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Check> {
-    let all = names(key, "scopes", &table.scopes, faults)?;
-    if let Some(scope) = table.scopes.iter().find(|scope| !is_scope_token(scope)) {
+    let all = scope_names(key, "scopes", &table.scopes, faults)?;
+    Some(Check::Scopes { all, challenge: Arc::from(table.scopes.join(" ")) })
+}
+
+/// Returns the scopes under `key.name`; `None` if there are none, or if one of them is invalid.
+fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
+    let scopes = names(key, name, list, faults)?;
+    if let Some(scope) = list.iter().find(|scope| !is_scope_token(scope)) {
         faults.fault(
             "bad_value",
-            &format!("{key}.scopes"),
+            &format!("{key}.{name}"),
             format!("\"{scope}\""),
             "a scope token has no spaces, quotes or backslashes (RFC 6749 section 3.3)",
         );
         return None;
     }
-    Some(Check::Scopes { all, challenge: Arc::from(table.scopes.join(" ")) })
+    Some(scopes)
 }
 
 /// Whether this is a scope-token (RFC 6749 section 3.3): visible ASCII without quotes and backslashes.
