@@ -3,7 +3,12 @@
 //! `cargo bench --bench login_flood` starts the release binary with one worker a core, sends requests with a token at a fixed
 //! rate over some connections, and beside that as many logins as are answered. Latency is counted from when a request
 //! was due, not from when it was sent, so that a stall is not hidden by the requests that it held up.
-#![allow(missing_docs, clippy::print_stdout, reason = "a program that prints figures")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a program that prints figures"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -3,7 +3,13 @@
 //!
 //! `cargo bench --bench store` uses a new SQLite file under the target folder, or the database of `PORTCULLIS_BENCH_STORE`
 //! (`postgres://...`, an empty one). Each rotation is on the disk before the next step: what is measured is mostly that.
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints figures")]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a program that prints figures"
+)]
 
 use portcullis::store::{Begun, NewAccount, Rotation, Session, Spend, Store};
 use std::path::PathBuf;

@@ -202,6 +202,21 @@ fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
     }
 }
 
+/// A decision takes its time from its caller, so that all decisions about a request agree on it and a test or an
+/// explanation can set it. (clippy.toml bans the wall clock everywhere; deadlines of waits may read the steady one.)
+#[test]
+fn the_stages_that_decide_read_no_clock() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in source() {
+        if ["route", "authenticate", "authorize", "decision", "limit"].contains(&&*file.module) {
+            let code = code(&fs::read_to_string(root.join(&file.path)).unwrap());
+            for clock in ["Instant::now", "Now::read"] {
+                assert!(!code.contains(clock), "{}: {clock}", file.path.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn an_import_against_the_order_is_a_fault() {
     for (module, text, fault) in [

@@ -77,6 +77,10 @@ impl Gateway {
                     let fields = [("core", index.into()), ("error", (&error).into())];
                     journal.event_with(Level::Error, "worker failed to start", &fields);
                     journal.close();
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "a core's thread cannot return a code from `main`, and the journal is closed"
+                    )]
                     std::process::exit(1);
                 }
             })?;

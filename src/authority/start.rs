@@ -44,6 +44,10 @@ impl Authority {
                         let weak = Arc::downgrade(&authority);
                         // Whoever started this waits for it.
                         let _ = send.send(Ok(authority));
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "the authority's own runtime, on which nothing is bound to a thread"
+                        )]
                         let upkeep = tokio::spawn(feed::upkeep(weak.clone()));
                         feed::run(weak, feed, last).await;
                         upkeep.abort();

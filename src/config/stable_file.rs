@@ -55,7 +55,9 @@ impl From<io::Error> for Unreadable {
 /// # Errors
 /// When it is no file, is too large, cannot be read, or changes all the while.
 pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
-    settled(|| once(path, max), std::thread::sleep)
+    #[expect(clippy::disallowed_methods, reason = "policies are read at start and on a blocking thread")]
+    let pause = std::thread::sleep;
+    settled(|| once(path, max), pause)
 }
 
 /// Reads until two readings in a row agree: one reading of a file that is being written holds a part of what was there

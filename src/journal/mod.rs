@@ -166,6 +166,7 @@ impl Journal {
             if Instant::now() >= deadline {
                 return false;
             }
+            #[expect(clippy::disallowed_methods, reason = "the process is ending: no core serves any more")]
             thread::sleep(Duration::from_millis(5));
         }
         let ended = self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);

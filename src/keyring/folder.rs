@@ -253,6 +253,10 @@ impl KeyFolder {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "keys are changed by a command or on a blocking thread"
+                    )]
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => return Err(KeyringFault::Locked),

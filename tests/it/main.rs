@@ -7,7 +7,8 @@
     unreachable_pub,
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test binary exports nothing, and its helpers may fail a test like the test itself"
+    clippy::disallowed_methods,
+    reason = "a test binary exports nothing, serves nobody, and its helpers may fail a test like the test itself"
 )]
 
 #[path = "../kit/mod.rs"]

@@ -5,7 +5,8 @@
     dead_code,
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test binary exports nothing, and its helpers may fail a test like the test itself"
+    clippy::disallowed_methods,
+    reason = "a test binary exports nothing, serves nobody, and its helpers may fail a test like the test itself"
 )]
 
 mod accounts;
