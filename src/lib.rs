@@ -1,42 +1,96 @@
-//! Portcullis, a reverse-proxy auth gateway: it checks who calls and what they may do, then forwards with identity that
-//! a service can trust.
+//! Portcullis is a reverse-proxy auth gateway: it checks who calls and what the caller may do, then forwards the request
+//! with an identity that the service behind it can trust.
 //!
-//! # The life of a request
+//! The program is one binary; this library holds its code, for its benchmarks and fuzzers too. The smallest use compiles a
+//! policy and asks it about a request, by the code that serves requests:
 //!
-//! The modules stand in the order in which a request meets them; [`pipeline`] is the story in one function.
+//! ```
+//! use portcullis::config::load_text;
+//! use portcullis::explain::Examiner;
+//! use portcullis::keyring::MissingKey;
+//! use portcullis::policy::{Question, compile};
+//! use serde_json::json;
 //!
-//! 1. [`accept`]: a core's own socket takes a connection; TLS, HTTP/1.1 or HTTP/2 make requests of its bytes, within the
-//!    bounds and deadlines of `[server.bounds]`.
-//! 2. [`route`]: the request is read once, into a [`route::Head`] that has one reading or is refused, and the table finds
-//!    the most specific route.
-//! 3. [`limit`], for what can be counted without knowing the caller: before a signature is checked, or forged tokens would
-//!    buy verifications.
-//! 4. [`decision`]: [`authenticate`] makes a [`authenticate::Principal`] of the token, from the core's cache if it was
-//!    verified before; [`authorize`] asks the route's rule and issues a [`authorize::Permit`]. Pure code: no I/O, no wait.
-//! 5. [`limit`] again, for what counts by caller.
-//! 6. [`forward`]: takes the permit, strips what must not pass, says who calls, and sends the request to an upstream over
-//!    one of the core's own connections; body and answer are streamed, the answer framed anew. The [`pipeline`] hands the requests to
-//!    the local issuer instead, and the questions of other proxies.
-//! 7. [`respond`]: refusals become problem documents; a record becomes one log line and a few counts.
+//! let text = r#"
+//!     [[issuer]]
+//!     issuer = "https://id.example.com/"
+//!     audience = ["orders"]
+//!     algorithms = ["HS256"]
+//!     secret = "0123456789abcdef0123456789abcdef"
 //!
-//! Only a `Permit` can be forwarded, and only `authorize` makes one. Everything else is plumbing around that.
+//!     [upstream.orders]
+//!     servers = ["http://127.0.0.1:9001"]
 //!
-//! # Around it
+//!     [[route]]
+//!     path = "/orders/{id}"
+//!     upstream = "orders"
+//!     roles = ["clerk"]
+//! "#;
+//! let file = load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new()).expect("the file is well formed");
+//! let compiled = compile(&file, MissingKey::Ephemeral).expect("the policy is sound");
 //!
-//! - [`config`] is what the operator wrote; [`policy`] compiles it into what the gateway obeys, all faults at once.
-//! - [`explain`] decides about a request that nobody sent, by the code that serves.
-//! - [`review`] judges a whole policy through it: findings, the policy's own tests, odd spellings, comparisons.
-//! - [`worker`] is all that one core owns: nothing on the path of a request waits for another core.
-//! - [`decision_log`] keeps the inputs of the last decisions, so that another policy can be asked about them.
-//! - [`worker_settings`] and [`tls`] are what is fixed at start: bounds, deadlines, the certificate.
-//! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] what it keeps; [`control`] what happens without a request; [`cli`] the commands.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`peer`], [`request_id`], [`state_dir`] are leaves.
+//! let examiner = Examiner::new(&compiled.policy);
+//! let question = Question::parse("GET https://api.example.com/orders/7")?;
+//! assert!(!examiner.verdict(&question).reaches(), "an anonymous caller is refused");
+//!
+//! let claims = json!({ "sub": "ada", "roles": ["clerk"] });
+//! let question = question.claims(claims.as_object().cloned().unwrap_or_default());
+//! assert!(examiner.verdict(&question).reaches(), "a clerk is not");
+//! # Ok::<(), String>(())
+//! ```
+//!
+//! # The main types
+//!
+//! - [`policy::Policy`] is a compiled `gateway.toml`: routes, rules, limits, trust in issuers, upstreams.
+//! - [`route::Head`] is the one reading of a request's head; everything is decided about it and forwarded from it.
+//! - [`authenticate::Principal`] is the verified caller.
+//! - [`authorize::Permit`] proves that the caller met the route's rule, or that shadow mode let a recorded refusal pass.
+//!   Nothing is forwarded without one.
+//! - [`denial::Denial`] is the reason of a refusal: one entry for each, with its code, status and explanations.
+//!
+//! # A request goes down
+//!
+//! Each module imports only modules below it (`tests/structure.rs` lists them in order), so reading in this order needs no
+//! looking ahead. `pipeline/mod.rs` is the story in one file.
+//!
+//! 1. `accept` takes connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines; one thread for each core. `peer` holds the
+//!    facts and the state of a connection, and reads `X-Forwarded-*` (`peer::forwarded`).
+//! 2. `pipeline` takes a request through the stages. An `Exchange` carries its facts, a `Record` becomes its access line,
+//!    a `Rejection` its refusal.
+//! 3. [`route`] reads the head. The path is canonicalised in [`route::path`]; the table finds the most specific route.
+//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot buy verifications.
+//! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token, or finds it in the core's cache;
+//!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
+//! 6. [`limit`] charges limits by caller.
+//! 7. [`forward`] removes fields that must not pass (`forward/strip.rs`), adds the identity, and sends the request over a
+//!    connection of the core's own pool. Both bodies are streamed, and the answer is framed anew (`forward/reframe.rs`).
+//! 8. [`respond`] writes refusals: problem documents, pages, gRPC statuses.
+//!
+//! Requests to the gateway's own endpoints, such as the login, go to [`authority`] instead of step 7.
+//!
+//! # A policy goes down
+//!
+//! 1. [`cli`] runs the commands. `control` reloads the policy of a running gateway and serves the admin listener.
+//! 2. [`review`] judges a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two policies.
+//! 3. [`explain`] decides about one request that nobody sent.
+//! 4. [`policy`] compiles a file, and reports all faults at once.
+//! 5. [`config`] reads the file, with the place of each key.
+//!
+//! # Below and beside
+//!
+//! - `worker` holds the resources of one core. No request waits for another core.
+//! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] its accounts, sessions and revocations.
+//! - [`decision_log`] keeps the last decisions, so that another policy can be asked about them. [`metrics`] counts.
+//! - [`worker_settings`] and [`tls`] are fixed at start.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`request_id`] and [`state_dir`] are leaves.
 //!
 //! # Words
 //!
-//! A *route* covers requests; a *rule* is what a route asks; a *check* is one question of a rule. A *limit* says how fast.
-//! An *issuer* makes tokens, a *principal* is who a verified token speaks of. A *denial* refuses a request, a *diagnostic*
-//! a policy. An *upstream* is a group of *servers*.
+//! A *route* covers requests. A *rule* is the set of *checks* that a route makes. A *limit* bounds a rate. An *issuer* signs
+//! tokens, and a *principal* is the subject of a verified token. A *denial* is the reason for refusing a request, a *diagnostic*
+//! is a fault of a policy. An *upstream* is a group of *servers*.
+//!
+//! `CONTRIBUTING.md` says how to add a check, a stage, a denial or a key. `docs/design.md` says why things are as they are.
 #![forbid(unsafe_code)]
 
 pub(crate) mod accept;

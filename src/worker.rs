@@ -17,24 +17,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How many verified tokens a core remembers.
+/// Maximum number of verified tokens in a core's cache.
 const TOKENS: usize = 16_384;
-/// How many bytes of memory they take at most: 2 KiB for each, which is ample unless tokens hold long lists.
+/// Maximum size of that cache in bytes: 2 KiB a token, which suffices unless tokens hold long lists.
 const TOKEN_BYTES: usize = 2048 * TOKENS;
-/// Access lines are handed over when so many bytes have gathered, or at the next sweep.
+/// Access lines are handed over when this many bytes have gathered, or at the next sweep.
 const LOG_BATCH: usize = 32 * 1024;
 
-/// What the cores share with each other and with the control thread.
+/// The parts that the cores share with each other and with the control thread.
 pub(crate) struct Shared {
     /// The policy in force.
     pub(crate) policy: LivePolicy,
-    /// What clients are shown over TLS, where TLS is spoken.
+    /// The certificates, if a listener uses TLS.
     pub(crate) certificates: Option<Certificates>,
-    /// Where log lines go.
+    /// The log.
     pub(crate) journal: Journal,
-    /// One set of counters a core.
+    /// The counters of each core.
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
-    /// What was decided lately, one a core; none where nothing is kept.
+    /// The decision log of each core; empty if no decisions are kept.
     pub(crate) recent: Vec<Arc<DecisionLog>>,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// One core.
+/// The resources of one core.
 pub(crate) struct Worker {
     index: usize,
     settings: WorkerSettings,
@@ -67,10 +67,10 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// A core with nothing to do yet.
+    /// Creates the resources of core number `index`.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// If the system provides no random numbers.
     pub(crate) fn new(index: usize, shared: &Shared, settings: WorkerSettings) -> io::Result<Self> {
         let counters = shared.counters[index].clone();
         Ok(Self {
@@ -90,22 +90,22 @@ impl Worker {
         })
     }
 
-    /// This core's number, from 0.
+    /// The number of the core, from 0.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// What is fixed for the life of the process.
+    /// The settings that are fixed for the life of the process.
     pub(crate) fn settings(&self) -> &WorkerSettings {
         &self.settings
     }
 
-    /// The policy in force, counted by this core alone.
+    /// Pins the policy in force. Only this core counts the pins.
     pub(crate) fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }
 
-    /// The verified tokens. To be held over no await.
+    /// The cache of verified tokens. The caller must not hold it across an `await`.
     pub(crate) fn tokens(&self) -> RefMut<'_, TokenCache> {
         self.tokens.borrow_mut()
     }
@@ -120,12 +120,12 @@ impl Worker {
         &self.counters
     }
 
-    /// Where decisions are kept for a while, unless the policy keeps none.
+    /// The recorder of decisions, unless none are kept.
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
     }
 
-    /// Where events for operators go.
+    /// The log of events.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
@@ -135,8 +135,8 @@ impl Worker {
         &self.request_ids
     }
 
-    /// What time it is, by one reading of the steady clock: the wall clock was read beside it at the last sweep, a
-    /// quarter of a second ago, and no clock is set as often as that.
+    /// Returns the time from one reading of the steady clock. The last sweep, at most a quarter of a second ago, read the wall
+    /// clock beside it.
     pub(crate) fn now(&self) -> Now {
         self.clock.get().later(Instant::now())
     }
@@ -146,7 +146,7 @@ impl Worker {
         self.coarse_now.get()
     }
 
-    /// Appends access lines; they are handed over in batches, never on a request's own time.
+    /// Appends access lines. They are handed over to the log in batches.
     pub(crate) fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.borrow_mut();
         write(&mut lines);
@@ -163,13 +163,13 @@ impl Worker {
         }
     }
 
-    /// Takes the time, and looks after idle upstream connections, the policy, the token cache and the log. `tick` is the
-    /// core's coarse clock.
+    /// Reads the clock, closes idle upstream connections, releases an outdated policy, trims the token cache and hands over
+    /// access lines. `tick` is the core's coarse clock.
     pub(crate) fn sweep(&self, now: Now, tick: CoarseMillis) {
         self.clock.set(now);
         self.coarse_now.set(tick);
         self.pools.sweep(now.steady, tick);
-        // A core without requests lets go of a policy that is no longer in force, too.
+        // A core without requests must release an outdated policy too.
         drop(self.policy());
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);

@@ -1,4 +1,4 @@
-//! What is fixed from the start of the process to its end, unlike a policy.
+//! Settings of the cores that are fixed from the start of the process to its end. A reload does not change them.
 
 use crate::journal::Style;
 use std::time::Duration;
@@ -6,44 +6,44 @@ use std::time::Duration;
 /// Which requests get an access line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// All.
+    /// Every request.
     On,
-    /// Those that were refused.
+    /// Refused requests only.
     Refusals,
-    /// None.
+    /// No request.
     Off,
 }
 
-/// What each core is told once.
+/// The settings of a core.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerSettings {
-    /// From the first byte of a head, or of a TLS handshake, to its last.
+    /// Maximum time from the first byte of a head, or of a TLS handshake, to its last.
     pub header_timeout: Duration,
-    /// Between two requests of a connection.
+    /// Maximum time between two requests of a connection.
     pub idle_timeout: Duration,
-    /// Without progress of a body, either way.
+    /// Maximum pause of a body, in either direction.
     pub body_timeout: Duration,
-    /// The least bytes a second that a body must make, either way, after `body_timeout`; 0: any.
+    /// Minimum rate of a body after `body_timeout`, in bytes a second, in either direction; 0: no minimum.
     pub min_rate: u64,
-    /// Bytes of a head that the HTTP library may buffer.
+    /// Maximum size of a head that the HTTP library buffers, in bytes.
     pub header_size: usize,
-    /// Header fields that the HTTP library may parse.
+    /// Maximum number of header fields that the HTTP library parses.
     pub header_count: usize,
-    /// Whether other proxies may ask for verdicts, so that the library must take more of a head. A reload that names the
-    /// first of them leaves this as it is: it matters to heads near the bounds alone.
+    /// Whether other proxies may ask for verdicts, which needs wider bounds for heads. A reload that adds the first such proxy
+    /// does not change this: only heads near the bounds are affected.
     pub is_asked: bool,
-    /// HTTP/2 streams at once, a connection.
+    /// Maximum number of concurrent HTTP/2 streams of a connection.
     pub streams: u32,
-    /// Connections at once, over all cores.
+    /// Maximum number of open connections, over all cores.
     pub connections_max: usize,
-    /// From the order to stop until the drain begins.
+    /// Time from the signal to stop until the drain begins.
     pub drain_delay: Duration,
-    /// From the beginning of the drain until what is not finished is given up.
+    /// Time from the beginning of the drain until the remaining connections are closed.
     pub drain: Duration,
-    /// Which requests are logged.
+    /// The requests that are logged.
     pub access: AccessLog,
-    /// How they are written.
+    /// The format of the log.
     pub style: Style,
-    /// How many recent decisions are kept, over all cores; 0: none.
+    /// Number of recent decisions that are kept, over all cores; 0: none.
     pub decisions: usize,
 }

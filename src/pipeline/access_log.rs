@@ -1,8 +1,7 @@
-//! One line for each request.
+//! The access line of a request.
 //!
-//! Promises that what clients send stays inside its field (see `journal::line`). No field can hold a token, a
-//! header field or a query, because the type has none for them. When lines are written, and to where, is the
-//! journal's and the worker's business.
+//! A client's bytes cannot leave their field (see `journal::line`). The type has no field for tokens, header fields or
+//! queries. The worker and the journal decide when and where lines are written.
 
 use crate::denial::{Denial, Fault};
 use crate::journal::{Level, LineWriter, Style};
@@ -10,18 +9,18 @@ use crate::peer::Scheme;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// The facts of one request, borrowed. Bytes are what a client sent; the rest is ours, or verified.
+/// The facts of one request, borrowed. Byte slices hold what a client sent; the other fields are the gateway's, or verified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// When the request was read: seconds since 1970.
     pub(super) unix: u64,
     /// Nanoseconds within that second.
     pub(super) subsec_nanos: u32,
-    /// How much the line matters: [`level`].
+    /// The severity of the line: [`level`].
     pub(super) level: Level,
     /// The request's id.
     pub(super) request_id: &'a [u8],
-    /// The id of the trace that the request belongs to, where that is not the request's id too.
+    /// The id of the request's trace, if it differs from the request's id.
     pub(super) trace_id: Option<&'a [u8]>,
     /// The client's address.
     pub(super) client: IpAddr,
@@ -31,23 +30,23 @@ pub(super) struct Line<'a> {
     pub(super) version: &'a str,
     /// The method.
     pub(super) method: &'a [u8],
-    /// The host that was asked for, as sent.
+    /// The requested host, as sent.
     pub(super) host: &'a [u8],
-    /// The path, as sent. Never with the query: those hold tokens and personal data all too often.
+    /// The path, as sent, without the query: queries often hold tokens and personal data.
     pub(super) path: &'a [u8],
-    /// The route's name, when one covered the request.
+    /// The name of the route, if one was found.
     pub(super) route: Option<&'a str>,
     /// The status of the answer.
     pub(super) status: u16,
-    /// Why it was refused: the code of the denial.
+    /// The code of the denial, if the request was refused.
     pub(super) code: Option<&'static str>,
-    /// Why it would have been refused, were its route not in the shadow: the code of that denial.
+    /// The code of a denial that was not enforced, since the route is in shadow mode.
     pub(super) shadow: Option<&'static str>,
     /// The finer reason, for operators alone.
     pub(super) detail: Option<&'a str>,
     /// The caller, once verified.
     pub(super) subject: Option<&'a str>,
-    /// Who vouched for the caller.
+    /// The issuer of the caller's token.
     pub(super) issuer: Option<&'a str>,
     /// The server that the request was forwarded to.
     pub(super) upstream: Option<&'a str>,
@@ -55,18 +54,18 @@ pub(super) struct Line<'a> {
     pub(super) bytes_in: u64,
     /// Bytes of body to the client.
     pub(super) bytes_out: u64,
-    /// From the request's first reading to the answer's last byte, in microseconds.
+    /// The time from reading the head to the last byte of the answer, in microseconds.
     pub(super) micros: u64,
-    /// The part of it that was spent waiting for the upstream's answer, in microseconds.
+    /// The part of that time spent waiting for the head of the upstream's answer, in microseconds.
     pub(super) upstream_micros: Option<u64>,
     /// Whether the whole answer was handed to the client's connection.
     pub(super) complete: bool,
-    /// The proxy that asked for a verdict on this request and holds it; `None` for a request that came itself.
+    /// The proxy that holds this request and asked for a verdict; `None` for a request that the gateway received itself.
     pub(super) verdict_for: Option<IpAddr>,
 }
 
-/// The level of a request's line. A client's fault is an ordinary event for a gateway; a truncated answer is a fault of
-/// the upstream.
+/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. A truncated answer is an
+/// error of the upstream.
 pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,
@@ -79,7 +78,7 @@ pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
 }
 
 impl Line<'_> {
-    /// Appends the line, its end included. Bounded: 1 KiB a value before escaping.
+    /// Appends the line with its line end. Each value is cut at 1 KiB before escaping.
     pub(super) fn write(&self, style: Style, out: &mut Vec<u8>) {
         let mut line = LineWriter::begin(style, out, self.unix, self.subsec_nanos, self.level);
         match style {

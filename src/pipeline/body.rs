@@ -1,4 +1,4 @@
-//! The body of every answer, and the record that it carries to its end.
+//! The body of an answer. It carries the record of its request and ends it.
 
 use super::record::Record;
 use crate::forward::{ResponseBody, ResponseError};
@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// The largest piece that one stream of HTTP/2 gets at once: a frame's worth. The HTTP library asks for the next when the
-/// client has opened its window for the last, which shows that the client reads.
+/// Maximum number of bytes handed over to one HTTP/2 stream at once: one frame. The HTTP library asks for more when the
+/// client has opened its window for the last piece, which shows that the client reads.
 const PIECE: usize = 16 * 1024;
 
-/// An answer's body. When it is dropped, read to its end or not, the request's record is written.
+/// The body of an answer. Dropping it, read to its end or not, writes the record of the request.
 #[derive(Debug)]
 pub(crate) struct Body {
     source: Source,
@@ -21,7 +21,7 @@ pub(crate) struct Body {
     paced: Option<Box<Paced>>,
 }
 
-/// An answer over HTTP/2: how its client reads, and what of the last frame was not handed over yet.
+/// The pace of an answer over HTTP/2: the reading progress of the client, and the rest of the last frame.
 #[derive(Debug)]
 struct Paced {
     reader: Rc<Reader>,
@@ -35,17 +35,17 @@ enum Source {
 }
 
 impl Body {
-    /// A body that is all there.
+    /// Creates a body whose bytes are all available.
     pub(super) fn whole(bytes: Bytes) -> Self {
         Self { source: Source::Whole(bytes), record: None, paced: None }
     }
 
-    /// A body that comes from an upstream.
+    /// Creates a body that streams from an upstream.
     pub(super) fn streamed(body: ResponseBody) -> Self {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
-    /// Lets the record end with this body.
+    /// Ends the record together with this body.
     pub(super) fn carry(&mut self, mut record: Record) {
         if self.is_end_stream() {
             record.completed();
@@ -54,7 +54,7 @@ impl Body {
         }
     }
 
-    /// Holds the client to a pace while it reads this body over HTTP/2.
+    /// Holds the client of an HTTP/2 stream to a minimum reading rate.
     pub(super) fn pace(&mut self, reader: Rc<Reader>) {
         if !self.is_end_stream() {
             self.paced = Some(Box::new(Paced { reader, rest: Bytes::new() }));
@@ -115,8 +115,8 @@ impl HttpBody for Body {
         let is_end = this.is_end_stream();
         let mut is_over = false;
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
-            // Three ways to say that this was the last of it: the length is reached, trailers come, nothing more does.
-            // hyper asks no further after the first two.
+            // A body ends in one of three ways: its length is reached, its trailers arrive, or nothing follows. hyper stops
+            // polling after the first two.
             let last = match frame {
                 Some(Ok(frame)) => {
                     record.sent(frame.data_ref().map_or(0, Bytes::len));
@@ -133,8 +133,8 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        // Over HTTP/2 the library may hold the last piece back for the client's window: until it has let go of the body, the
-        // request is not over.
+        // Over HTTP/2 the library may hold back the last piece until the client opens its window. The request is not over
+        // before the library drops the body.
         if is_over {
             this.record = None;
         }

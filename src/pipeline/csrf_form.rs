@@ -1,5 +1,5 @@
-//! Forms that may carry a CSRF token, for routes that say so: read before the request is decided on, and sent on as they
-//! came, byte for byte.
+//! CSRF tokens in forms, for routes with `csrf_field`. The form is read before the decision and forwarded unchanged, byte
+//! for byte.
 
 use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
@@ -10,20 +10,20 @@ use crate::route::Head;
 use http::{HeaderMap, header};
 use zeroize::Zeroizing;
 
-/// As large a form as is looked into; a larger one needs the header.
+/// Maximum size in bytes of a form that is read. A larger form needs the token in the header.
 const FORM_MAX: u64 = 64 * 1024;
 
-/// The CSRF token in a form's field, where the request has a form with a known, small size. The body is then whole.
+/// Returns the CSRF token in the field `name` of a form whose size is announced and small. After that the body is in memory.
 ///
 /// # Errors
-/// What the body met on its way; [`Denial::InvalidBody`] where the field comes twice, or has no reading.
+/// Why the body could not be read; [`Denial::InvalidBody`] if the field occurs twice or cannot be decoded.
 pub(super) async fn csrf_field(
     name: &str,
     head: &Head<'_>,
     names: &CookieNames,
     body: &mut RequestBody,
 ) -> Result<Option<Zeroizing<String>>, Denial> {
-    // Nothing is gathered for whom it cannot help: who shows no cookie, or shows the token in the header.
+    // The body is gathered only if the token can matter: with a cookie, and without the token in the header.
     if !is_unsafe(head.method)
         || !head.headers.contains_key(header::COOKIE)
         || head.headers.contains_key(&names.csrf_header)
@@ -37,7 +37,7 @@ pub(super) async fn csrf_field(
     field
 }
 
-/// Whether the body is one form, of an announced size that is worth a look.
+/// Whether the body is a form whose announced size is within [`FORM_MAX`].
 fn is_small_form(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     BodyKind::of(headers) == Some(BodyKind::Form) && length.is_some_and(|length: u64| length <= FORM_MAX)
@@ -52,7 +52,7 @@ mod tests {
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
     const COOKIE: (&str, &str) = ("cookie", "__Host-portcullis=x");
 
-    /// What is found in a body, and what is left of it.
+    /// Returns the token that is found in a body, and the body afterwards.
     fn look(method: &str, fields: &[(&str, &str)], text: &str) -> (Result<Option<String>, Denial>, Bytes) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {

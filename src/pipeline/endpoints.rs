@@ -1,5 +1,5 @@
-//! Handles requests to the authority's endpoints on the core that received them: reads the body, passes the request's
-//! facts to the authority's own thread, and returns its answer.
+//! Requests to the authority's endpoints, on the core that received them: reads the body, sends the facts of the request to
+//! the authority's thread, and returns its answer.
 
 use super::exchange::Exchange;
 use super::progress::Admitted;
@@ -68,8 +68,8 @@ pub(super) async fn answer(
     {
         request.inspected = inspected(token, policy, request.now);
     }
-    // Who logs out may show either token. Only without a refresh token is the access token asked for: it may have
-    // expired, and a logout must not fail for that.
+    // A logout may present either token. The access token is required only without a refresh token: it may have expired,
+    // and that must not make a logout fail.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let admission = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
@@ -77,7 +77,7 @@ pub(super) async fn answer(
         request.caller =
             match authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens()) {
                 Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
-                // A person whose session is over already is told so by the page that they are sent to.
+                // The page after the logout says that the session is already over.
                 Err(refused) if refused.denial == Denial::MissingToken => None,
                 Err(refused) => {
                     if let Some(detail) = refused.detail {
@@ -87,13 +87,13 @@ pub(super) async fn answer(
                 }
             };
     }
-    // Whoever is logged in need not see the login page; whose token is not good, does.
+    // A logged-in user skips the login page. A caller whose token is not accepted sees it.
     if endpoint == Endpoint::LoginPage {
         let admission = CredentialPolicy::from(Access::Optional);
         let found = authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens());
         request.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
-    // A refresh cookie that gets nothing is worth nothing: it goes, and what came with it.
+    // A refused refresh cookie is useless: the answer deletes it and the other cookies of the session.
     let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
     match authority.answer(request).await {
         Ok(response) => Ok(told(response, record)),
@@ -113,8 +113,8 @@ pub(super) async fn answer(
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is not a browser sends \
     deliver=body, and no cookies";
 
-/// Whether a page of another site sent a login request. It is refused before anything counts it: it comes from the
-/// address of the person who views that page, and must not spend that person's attempts.
+/// Whether a page of another site sent a login request. Such a request is refused before any limit counts it: it comes from
+/// the address of the person who views that page, and must not use up that person's attempts.
 #[inline]
 pub(super) fn is_sent_by_another_site(
     policy: &Policy,
@@ -129,7 +129,7 @@ pub(super) fn is_sent_by_another_site(
     same_site(&shown, &settings.origins).is_err()
 }
 
-/// An answer that is a refusal in a form of its own is noted as one.
+/// Records the refusal behind an answer that has a form of its own.
 fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
@@ -137,7 +137,7 @@ fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     response
 }
 
-/// The access token that is asked about, if it is as good as one that calls.
+/// Examines the token of an introspection or revocation. Returns `None` unless it would be accepted from a caller.
 fn inspected(token: &str, policy: &Policy, now: Now) -> Option<InspectedToken> {
     let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
     Some(InspectedToken { claims: claims_of(token)?, is_local: principal.local.is_some() })

@@ -1,7 +1,7 @@
-//! The verdict on a request that another proxy holds (forward-auth): which request that is, and how its proxy is told.
+//! Forward-auth: reads the request that another proxy holds and asks about, and writes the verdict.
 //!
-//! Promises that the request it reads is the one that the proxy will forward, or none: every fact is named, in one way,
-//! by a trusted proxy. Leaves the deciding to the pipeline, which has one way to decide for all requests.
+//! The request that is read is exactly the one that the proxy will forward, or the question is refused: a trusted proxy must
+//! state every fact, and state it in only one way. The pipeline decides, as it does for all requests.
 
 use super::exchange::{OriginalRequest, VerdictStyle};
 use crate::authority::Endpoint;
@@ -33,8 +33,8 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Whether a request with this path, as sent or canonical, asks for a verdict.
 ///
-/// To be asked of the path as it was sent before anything else is done: what Envoy puts behind the endpoint's path may
-/// climb out of it (`/auth/verify/../open`), and the answer of a route up there must never be taken for a verdict.
+/// The caller checks the path as it was sent before anything else. Envoy appends the original path to the endpoint's, and
+/// that path may climb out (`/auth/verify/../open`); the answer of a route up there must never be taken for a verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy
         .issuer_settings
@@ -42,16 +42,16 @@ pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
         .is_some_and(|settings| below(path, settings.path(Endpoint::Verify)).is_some())
 }
 
-/// What of a path lies below another one: nothing, or a path.
+/// Returns the part of a path below another one: empty, or a path.
 fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
     path.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Reads which request is asked about.
+/// Reads the original request from the question.
 ///
 /// # Errors
-/// [`Denial::UntrustedProxy`] for who is none: whoever may say what was asked decides what is allowed.
-/// [`Denial::BadRequest`] where a fact is missing, or named in two ways: a client's own field, passed on beside the
+/// [`Denial::UntrustedProxy`] unless a trusted proxy asks: stating the original request decides what is allowed.
+/// [`Denial::BadRequest`] if a fact is missing or stated in two different ways: a client's own field, passed on beside the
 /// proxy's, must not choose the route.
 pub(super) fn original(
     policy: &Policy,
@@ -123,7 +123,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
         named.host(text(host)?)?;
     }
     if let Some(scheme) = one(headers, &X_FORWARDED_PROTO)? {
-        // The nearest proxy's word stands last.
+        // The nearest proxy writes the last element.
         named.scheme(text(scheme)?.rsplit(',').next().unwrap_or_default().trim())?;
     }
     let Named { method: Some(method), scheme: Some(scheme), host: Some(host), target: Some(target) } = named
@@ -132,7 +132,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
     };
     let mut headers = headers.clone();
     headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| Malformed::Host)?);
-    // They frame the question, and the original's body is not here.
+    // They frame the question. The body of the original stays with the proxy.
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRANSFER_ENCODING);
     let mut parts = Request::new(()).into_parts().0;
@@ -141,7 +141,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
     Ok(OriginalRequest { parts, scheme, style })
 }
 
-/// The one value of a field.
+/// Returns the value of a field that may occur only once.
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Malformed> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -155,7 +155,7 @@ fn text(value: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(value).map_err(|_| Malformed::OriginalTwice)
 }
 
-/// The facts of the original request, each as often as it is named, and always the same.
+/// The facts of the original request. A fact may be stated repeatedly, but not differently.
 #[derive(Default)]
 struct Named {
     method: Option<Method>,
@@ -178,12 +178,11 @@ impl Named {
         agree(&mut self.host, host.to_ascii_lowercase())
     }
 
-    /// A target in origin form, or in absolute form, which names scheme and host as well.
+    /// Reads a target in origin form, or in absolute form, which also states scheme and host.
     ///
-    /// Read from its bytes by the parser that reads request lines, so that a target with raw UTF-8 has the same verdict
-    /// here and there.
+    /// The parser of request lines reads its bytes, so that a target with raw UTF-8 gets the same verdict either way.
     fn target(&mut self, target: &[u8]) -> Result<(), Malformed> {
-        // The library would drop it without a word, and the proxy's own upstream may not.
+        // The library drops a fragment silently, but the proxy's own upstream may not.
         if target.contains(&b'#') {
             return Err(Malformed::Fragment);
         }
@@ -212,9 +211,9 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
     }
 }
 
-/// Refuses a path that the other proxy forwards in a spelling with another meaning than the canonical one, which is
-/// judged. We would forward the canonical path; it forwards what it got. Only dot segments make such a difference (the
-/// canonical path has none, and its codes stand for the same bytes), and a service may well not remove them.
+/// Refuses a path whose spelling means something else than its canonical form, which the rules are checked against. The
+/// gateway would forward the canonical path, but the other proxy forwards the path as it was sent. Only dot segments make a
+/// difference: percent-encoding stands for the same bytes, and a service may not resolve dot segments.
 ///
 /// # Errors
 /// [`Denial::BadRequest`].
@@ -223,7 +222,7 @@ pub(super) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
 }
 
-/// It may go on: who its caller is, in the very fields that an upstream of ours would get.
+/// Answers that the request may go on, with the identity headers that an upstream of the gateway would receive.
 pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     outgoing::write_identity(response.headers_mut(), permit, write_csrf, proof);
@@ -231,7 +230,7 @@ pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> R
     response
 }
 
-/// It may not. `login`: where its sender is to log in instead.
+/// Answers that the request is refused. `login` is the address of the login page, if the sender should log in.
 pub(super) fn refused(
     denial: &Denial,
     login: Option<HeaderValue>,
@@ -258,7 +257,7 @@ pub(super) fn refused(
     }
 }
 
-/// The status of a refusal, for proxies that take most of them for a fault of ours.
+/// Returns the status of a refusal for proxies that treat most statuses as a gateway error.
 fn status(denial: &Denial) -> StatusCode {
     match denial.status() {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS) => status,
@@ -277,7 +276,7 @@ mod tests {
     const AT: &str = "/auth/verify";
     const BOUNDS: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };
 
-    /// What is read of a question: method, scheme, host, target.
+    /// Reads a question and returns method, scheme, host and target.
     fn asked(
         method: &str,
         target: &str,

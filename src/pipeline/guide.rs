@@ -1,4 +1,4 @@
-//! Chooses how a person continues after a refusal: by a redirect to the login page, or by links on the refusal page.
+//! The way on for a person whose request is refused: a redirect to the login page, or links on the refusal page.
 
 use super::exchange::Exchange;
 use super::rejection::{DeadCookies, Guidance};
@@ -12,7 +12,7 @@ use crate::respond::{Format, Ways, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Returns how the person can continue. Programs get the refusal only.
+/// Returns how a person can continue. A program gets the refusal alone.
 #[cold]
 pub(super) fn guide(
     policy: &Policy,
@@ -30,7 +30,7 @@ pub(super) fn guide(
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
-            // A user whose login is only too old would be redirected straight back.
+            // Without the password prompt, a user whose login is too old would be redirected straight back.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
             let login = login(settings, head, must_prove, exchange)?;
             if route.login_page && is_navigation {
@@ -83,7 +83,8 @@ fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
     matches!(found, Ok(Some((_, Place::Cookie))))
 }
 
-/// The address of the login page, including the way back. `must_prove`: require a password despite a session.
+/// Returns the address of the login page, which leads back to the requested page. With `must_prove` the page asks for a
+/// password despite a session.
 fn login(
     settings: &IssuerSettings,
     head: &Head<'_>,
@@ -108,8 +109,8 @@ fn login(
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
-/// The prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against the
-/// gateway (Traefik does).
+/// Returns the prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against
+/// the gateway (Traefik does).
 fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
     match exchange.verdict {
         None => Some(String::new()),

@@ -7,9 +7,8 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// Returns the route and the answer to a preflight from a listed origin for an endpoint that scripts may use; `None` for any other
-/// request, which is handled normally. The preflight reveals and changes nothing: the request itself is checked in
-/// full.
+/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint; `None` for any
+/// other request, which is handled normally. The answer reveals nothing: the request that follows is checked in full.
 pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;
@@ -30,8 +29,8 @@ pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
 }
 
 impl Handler {
-    /// Whether a script of a listed origin may read the answers: those of people's sessions and of public documents. The
-    /// login page is for people alone, and services call the rest.
+    /// Whether a script of a listed origin may read the answers. It may read those about a person's own session and the
+    /// public documents. The login page is for people, and the other endpoints are for services.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
             Self::Forward(_) => false,

@@ -1,7 +1,7 @@
-//! What is told of one request: an access line and counts, once, whatever becomes of it.
+//! The record of one request: an access line and counts, written once, however the request ends.
 //!
-//! A record is written when it is dropped: with the answer's last byte, or when the client leaves before. It has no
-//! field that could hold a token, a query or a header of the client's.
+//! The stages report to the record and never read it. It is written when it is dropped: with the last byte of the answer,
+//! or when the client leaves before that. It has no field that could hold a token, a query or a client's header.
 
 use super::access_log::{self, Line};
 use super::exchange::{Exchange, OriginalRequest};
@@ -23,11 +23,11 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The status that stands in the log when the client left before its answer. Not sent to anybody; the number is the
-/// one that operators know from other proxies.
+/// The logged status of a request whose client left before its answer. It is never sent. nginx introduced the number, and
+/// operators know it.
 const CLIENT_LEFT: u16 = 499;
 
-/// The facts of one request, gathered as it goes.
+/// The record of one request.
 #[derive(Debug)]
 pub(super) struct Record {
     worker: Rc<Worker>,
@@ -98,25 +98,25 @@ impl Record {
         }
     }
 
-    /// The id of its trace, where that is another than its name: that of a client's `traceparent`, or the one that began
-    /// here while a trusted proxy had named the request.
+    /// Returns the trace id if it differs from the request id. It comes from the client's `traceparent`, or else the gateway
+    /// began the trace while the request kept the id of a trusted proxy.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
-        let ours = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
-        of_client.or_else(ours)
+        let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
+        of_client.or_else(begun_here)
     }
 
-    /// Where forwarding notes what came of it.
+    /// Returns the notes in which forwarding reports the outcome.
     pub(super) fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
 
-    /// The route that covers it.
+    /// Records the route.
     pub(super) fn routed(&mut self, route: usize) {
         self.route = Some(route);
     }
 
-    /// Records whose token verified.
+    /// Records the principal of the verified token, if there is one.
     pub(super) fn identified(&mut self, principal: Option<&Rc<Principal>>) {
         self.principal = principal.cloned();
     }
@@ -151,18 +151,18 @@ impl Record {
         }
     }
 
-    /// Its body is counted here.
+    /// Records the meter that counts the bytes of the body.
     pub(super) fn metered(&mut self, meter: Rc<Meter>) {
         self.meter = Some(meter);
     }
 
-    /// The client did not read the answer, or not the last piece of it.
+    /// Records that the client did not read the answer to its end.
     pub(super) fn not_read(&mut self) {
         self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
-    /// Its head, or the announced length of its body, is larger than the bound.
+    /// Explains a refusal of a head or an announced body that exceeds its bound.
     pub(super) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
@@ -170,7 +170,7 @@ impl Record {
             let bounds = if self.is_question { bounds.of_question() } else { bounds };
             self.notes.detail = Some(bounds.excess(headers));
         } else if *denial == Denial::BodyTooLarge {
-            // hyper read a number there, or it would have announced nothing.
+            // hyper has parsed the field as a number. A body without the field announces no length.
             let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
             let (length, bound) = (length.unwrap_or("more"), front.body_bounds.size);
             let detail = format!("a body of {length} bytes, and body_size in [server.bounds] is {bound}");
@@ -178,16 +178,16 @@ impl Record {
         }
     }
 
-    /// A limit refused it.
+    /// Explains a refusal by a rate limit.
     pub(super) fn limited(&mut self, standing: &Standing<'_>) {
         if self.notes.detail.is_none() {
             self.notes.detail = standing.refused_by();
         }
     }
 
-    /// It was refused.
+    /// Records the refusal.
     pub(super) fn refused(&mut self, denial: Denial) {
-        // Of a body that grew too large on its way, the upstream's connection knows only that it ended.
+        // If a body grows too large on its way, the upstream connection reports only that it ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
             self.notes.detail = Some(if came > bound {
@@ -202,23 +202,23 @@ impl Record {
         self.denial = Some(denial);
     }
 
-    /// An answer of this status is on its way.
+    /// Records the status of the answer.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = Some(status);
     }
 
-    /// So many bytes of the answer's body were handed to the connection.
+    /// Adds bytes of the answer's body that were handed to the connection.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
     }
 
-    /// The upstream's answer broke off after its head.
+    /// Records that the upstream's answer broke off after its head.
     pub(super) fn cut(&mut self, error: &ResponseError) {
         self.notes.detail = Some(error.to_string());
         self.broken = Some(error.kind());
     }
 
-    /// The whole answer was handed to the client's connection.
+    /// Records that the whole answer was handed to the client's connection.
     pub(super) fn completed(&mut self) {
         self.complete = true;
     }
@@ -309,7 +309,7 @@ impl Drop for Record {
     }
 }
 
-/// The protocol's name, as logs write it.
+/// Returns the name of the protocol for the log.
 fn protocol(version: Version) -> &'static str {
     if version == Version::HTTP_2 {
         "HTTP/2"
@@ -320,7 +320,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// The host that an HTTP/2 request names in `:authority`, or one in absolute form.
+/// Returns the host in the request target: that of `:authority` in HTTP/2, or of a target in absolute form.
 fn authority(parts: &Parts) -> Option<HeaderValue> {
     parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }
