@@ -1,59 +1,140 @@
-//! What the authority counts: logins, refreshes, revocations, by how they ended.
+//! The authority's counters: logins, refreshes, revocations and tokens, each by a closed set of outcomes.
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts by a closed list of outcomes.
-#[derive(Debug)]
-pub struct ByOutcome<const N: usize> {
-    names: [&'static str; N],
-    counts: [AtomicU64; N],
+/// A closed set of `N` outcomes, each with the name that metrics show.
+pub trait Outcome<const N: usize>: Copy + Into<usize> {
+    /// The names, in the order of the variants.
+    const NAMES: [&'static str; N];
 }
 
-impl<const N: usize> ByOutcome<N> {
-    fn new(names: [&'static str; N]) -> Self {
-        Self { names, counts: std::array::from_fn(|_| AtomicU64::new(0)) }
-    }
+/// Declares an enum of outcomes with their names in metrics.
+macro_rules! outcomes {
+    ($(#[$doc:meta])* $name:ident[$count:literal] { $($variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each variant has the name that it shows in metrics")]
+        pub enum $name { $($variant,)+ }
 
-    /// Counts one.
-    pub fn add(&self, outcome: &'static str) {
-        debug_assert!(self.names.contains(&outcome), "{outcome}");
-        if let Some(position) = self.names.iter().position(|name| *name == outcome) {
-            self.counts[position].fetch_add(1, Ordering::Relaxed);
+        impl Outcome<$count> for $name {
+            const NAMES: [&'static str; $count] = [$($text),+];
         }
-    }
 
-    /// The outcomes and their counts.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.names.iter().zip(&self.counts).map(|(name, count)| (*name, count.load(Ordering::Relaxed)))
+        impl From<$name> for usize {
+            fn from(outcome: $name) -> Self {
+                outcome as Self
+            }
+        }
+
+        impl $name {
+            /// Its name in metrics, logs and the store.
+            pub const fn as_str(self) -> &'static str {
+                <Self as Outcome<$count>>::NAMES[self as usize]
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// How a login with a password ended.
+    LoginOutcome[6] {
+        Ok = "ok",
+        BadCredentials = "bad_credentials",
+        Disabled = "disabled",
+        Throttled = "throttled",
+        Busy = "busy",
+        Invalid = "invalid",
     }
 }
 
-/// All that the authority counts.
+outcomes! {
+    /// How the presentation of a refresh token ended.
+    RefreshOutcome[7] {
+        Ok = "ok",
+        Grace = "grace",
+        Reuse = "reuse",
+        Expired = "expired",
+        Ended = "ended",
+        Disabled = "disabled",
+        Unknown = "unknown",
+    }
+}
+
+outcomes! {
+    /// What caused a revocation.
+    RevocationCause[6] {
+        Logout = "logout",
+        LogoutAll = "logout_all",
+        Session = "session",
+        Token = "token",
+        Reuse = "reuse",
+        Feed = "feed",
+    }
+}
+
+outcomes! {
+    /// The size of an access token, by the limits of browsers and servers.
+    TokenSize[3] {
+        Normal = "normal",
+        Over4KiB = "over_4KiB",
+        Over8KiB = "over_8KiB",
+    }
+}
+
+outcomes! {
+    /// What an access token left out to stay small.
+    Trimmed[1] {
+        Roles = "roles",
+    }
+}
+
+outcomes! {
+    /// How a service's request for a token ended.
+    ServiceOutcome[2] {
+        Ok = "ok",
+        Refused = "refused",
+    }
+}
+
+/// Counts by outcome.
 #[derive(Debug)]
+pub struct ByOutcome<O, const N: usize> {
+    counts: [AtomicU64; N],
+    outcome: PhantomData<O>,
+}
+
+impl<O, const N: usize> Default for ByOutcome<O, N> {
+    fn default() -> Self {
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), outcome: PhantomData }
+    }
+}
+
+impl<O: Outcome<N>, const N: usize> ByOutcome<O, N> {
+    /// Counts one.
+    pub fn add(&self, outcome: O) {
+        self.counts[outcome.into()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The outcomes by name, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        O::NAMES.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// The authority's counters.
+#[derive(Debug, Default)]
 pub struct Counters {
     /// Logins with a password.
-    pub logins: ByOutcome<6>,
+    pub logins: ByOutcome<LoginOutcome, 6>,
     /// Refresh tokens that were presented.
-    pub refreshes: ByOutcome<7>,
-    /// What was revoked.
-    pub revocations: ByOutcome<6>,
-    /// Access tokens that were made, by size of what a request with them carries.
-    pub tokens: ByOutcome<3>,
+    pub refreshes: ByOutcome<RefreshOutcome, 7>,
+    /// Revocations by this gateway's endpoints.
+    pub revocations: ByOutcome<RevocationCause, 6>,
+    /// Access tokens issued, by size.
+    pub tokens: ByOutcome<TokenSize, 3>,
     /// Tokens that left out roles because of `role_limit`.
-    pub trimmed: ByOutcome<1>,
-    /// Access tokens that services got for themselves.
-    pub services: ByOutcome<2>,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            logins: ByOutcome::new(["ok", "bad_credentials", "disabled", "throttled", "busy", "invalid"]),
-            refreshes: ByOutcome::new(["ok", "grace", "reuse", "expired", "ended", "disabled", "unknown"]),
-            revocations: ByOutcome::new(["logout", "logout_all", "session", "token", "reuse", "feed"]),
-            tokens: ByOutcome::new(["normal", "over_4KiB", "over_8KiB"]),
-            trimmed: ByOutcome::new(["roles"]),
-            services: ByOutcome::new(["ok", "refused"]),
-        }
-    }
+    pub trimmed: ByOutcome<Trimmed, 1>,
+    /// Access tokens that services requested for themselves.
+    pub services: ByOutcome<ServiceOutcome, 2>,
 }

@@ -1,5 +1,6 @@
 //! Which function answers which endpoint, and in what form an endpoint refuses.
 
+use super::counters::LoginOutcome;
 use super::endpoint::Endpoint;
 use super::request::EndpointRequest;
 use super::runtime::Authority;
@@ -20,7 +21,7 @@ impl Authority {
         // A request from another site's page gets an answer, but takes no place in the queue and spends no login
         // attempt of the user.
         if endpoint == Endpoint::Login && !request.own_site {
-            self.counters.logins.add("invalid");
+            self.counters.logins.add(LoginOutcome::Invalid);
             return page::login_response(&request, Err(Denial::CsrfMismatch));
         }
         let Some(place) = self.queue.enter(endpoint.spec().access) else {

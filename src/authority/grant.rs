@@ -1,7 +1,7 @@
 //! What a client is given: an access token, a refresh token, or both as cookies.
 
 use super::cookie;
-use super::counters::Counters;
+use super::counters::{Counters, TokenSize, Trimmed};
 use super::response::filled;
 use super::settings::{Compat, IssuerSettings};
 use super::token::{AccessClaims, mint};
@@ -140,7 +140,7 @@ impl Grant<'_> {
             && roles.len() > limit
         {
             roles.truncate(limit);
-            counters.trimmed.add("roles");
+            counters.trimmed.add(Trimmed::Roles);
             journal.event(
                 Level::Warn,
                 "a token leaves out roles",
@@ -181,12 +181,12 @@ impl Grant<'_> {
 /// Counts a token by its size, and tells of one that is near what others refuse.
 pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
-        size if size <= SIZE_WARN => "normal",
-        size if size <= SIZE_WARN_MORE => "over_4KiB",
-        _ => "over_8KiB",
+        size if size <= SIZE_WARN => TokenSize::Normal,
+        size if size <= SIZE_WARN_MORE => TokenSize::Over4KiB,
+        _ => TokenSize::Over8KiB,
     };
     counters.tokens.add(size);
-    if size != "normal" {
+    if size != TokenSize::Normal {
         journal.event_with(
             Level::Warn,
             "an access token is larger than browsers keep as a cookie, or servers take as a header",

@@ -3,6 +3,7 @@
 //! Whoever does not know the password learns nothing else: not whether the account exists, not whether it is disabled, not
 //! which hash it has. Answer, status and time are the same.
 
+use super::counters::{LoginOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
 use super::page;
 use super::password::{PasswordCheck, password_hash};
@@ -28,12 +29,12 @@ pub(super) async fn login(
 ) -> Result<Response<Bytes>, Denial> {
     let outcome = attempt(authority, request).await;
     authority.counters.logins.add(match &outcome {
-        Ok(_) => "ok",
-        Err(Denial::BadCredentials) => "bad_credentials",
-        Err(Denial::AccountDisabled) => "disabled",
-        Err(Denial::TooManyAttempts { .. }) => "throttled",
-        Err(Denial::Overloaded | Denial::StoreUnavailable) => "busy",
-        Err(_) => "invalid",
+        Ok(_) => LoginOutcome::Ok,
+        Err(Denial::BadCredentials) => LoginOutcome::BadCredentials,
+        Err(Denial::AccountDisabled) => LoginOutcome::Disabled,
+        Err(Denial::TooManyAttempts { .. }) => LoginOutcome::Throttled,
+        Err(Denial::Overloaded | Denial::StoreUnavailable) => LoginOutcome::Busy,
+        Err(_) => LoginOutcome::Invalid,
     });
     outcome
 }
@@ -145,7 +146,9 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(token) = hash_of(token) else { return };
     let ended = match authority.store.session_of_token(&token).await {
         Ok(Some(session)) => {
-            end_one(authority, request, Some(&session.account), &session.id, "session").await.map(drop)
+            end_one(authority, request, Some(&session.account), &session.id, RevocationCause::Session)
+                .await
+                .map(drop)
         }
         Ok(None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
@@ -185,7 +188,7 @@ async fn begin(
         .await
         .map_err(|error| authority.unavailable(&error))?;
     match begun {
-        Begun::Begun(marks) => authority.mark(settings, &marks, request.now, "session"),
+        Begun::Begun(marks) => authority.mark(settings, &marks, request.now, RevocationCause::Session),
         Begun::AccountGone => return Err(Denial::BadCredentials),
         Begun::AccountDisabled => return Err(Denial::AccountDisabled),
         // What was proven may not be its password any more: the client may ask again.

@@ -35,7 +35,7 @@ mod token;
 mod username;
 
 pub use cookie::{expire_access_cookie, expire_session_cookies};
-pub use counters::{ByOutcome, Counters};
+pub use counters::{ByOutcome, Counters, Outcome};
 pub use dispatch::refused;
 pub use endpoint::{Endpoint, EndpointSpec};
 pub use feed::apply_marks;

@@ -4,6 +4,7 @@
 //! the thief from the owner. Only its direct predecessor within the grace is answered, with the very same successor: a
 //! second tab, or a client whose first answer was lost, are no thieves, and there are never two successors.
 
+use super::counters::{RefreshOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random};
 use super::request::EndpointRequest;
 use super::runtime::{Authority, millis, millis_of};
@@ -79,22 +80,22 @@ pub(super) async fn spend(
     authority.record_life(settings).await?;
     let rotation = authority.store.rotate(&spend).await.map_err(|error| authority.unavailable(&error))?;
     let (outcome, result) = match rotation {
-        Rotation::Rotated(renewed) => ("ok", Ok(renewed)),
-        Rotation::Repeated(renewed) => ("grace", Ok(renewed)),
+        Rotation::Rotated(renewed) => (RefreshOutcome::Ok, Ok(renewed)),
+        Rotation::Repeated(renewed) => (RefreshOutcome::Grace, Ok(renewed)),
         Rotation::Reused { session, account } => {
             let mark = Mark::Session(session.clone());
-            authority.mark(settings, &[mark], request.now, "reuse");
+            authority.mark(settings, &[mark], request.now, RevocationCause::Reuse);
             authority.journal.event(
                 Level::Warn,
                 "a refresh token was used twice: its session is ended",
                 &[("subject", &account), ("session", &session), ("client", &request.address.to_string())],
             );
-            ("reuse", Err(Denial::RefreshReused))
+            (RefreshOutcome::Reuse, Err(Denial::RefreshReused))
         }
-        Rotation::Expired => ("expired", Err(Denial::ExpiredToken)),
-        Rotation::Ended => ("ended", Err(Denial::RevokedToken)),
-        Rotation::Disabled => ("disabled", Err(Denial::AccountDisabled)),
-        Rotation::Unknown => ("unknown", Err(Denial::UnknownToken)),
+        Rotation::Expired => (RefreshOutcome::Expired, Err(Denial::ExpiredToken)),
+        Rotation::Ended => (RefreshOutcome::Ended, Err(Denial::RevokedToken)),
+        Rotation::Disabled => (RefreshOutcome::Disabled, Err(Denial::AccountDisabled)),
+        Rotation::Unknown => (RefreshOutcome::Unknown, Err(Denial::UnknownToken)),
     };
     authority.counters.refreshes.add(outcome);
     authority.spent();

@@ -1,6 +1,6 @@
 //! The authority at work: what its endpoints share, and the thread that they run on.
 
-use super::counters::Counters;
+use super::counters::{Counters, RevocationCause};
 use super::health::StoreHealth;
 use super::password::Hashers;
 use super::queue::Queue;
@@ -104,10 +104,10 @@ impl Authority {
     }
 
     /// Puts marks, which the store has already, in force.
-    pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, why: &'static str) {
+    pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, cause: RevocationCause) {
         for mark in marks {
             settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));
-            self.counters.revocations.add(why);
+            self.counters.revocations.add(cause);
         }
     }
 

@@ -4,6 +4,7 @@
 //! Refusals have the form of RFC 6749 section 5.2, which client libraries read; the code is in the log and the metrics as
 //! for all others.
 
+use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
 use super::grant::{hash_of, record_size};
 use super::request::EndpointRequest;
@@ -46,7 +47,7 @@ pub(super) async fn token(
     request: &EndpointRequest,
 ) -> Result<Response<Bytes>, Denial> {
     let given = issue(authority, request).await;
-    authority.counters.services.add(if given.is_ok() { "ok" } else { "refused" });
+    authority.counters.services.add(if given.is_ok() { ServiceOutcome::Ok } else { ServiceOutcome::Refused });
     given
 }
 
@@ -163,7 +164,7 @@ pub(super) async fn revoke(
         if let Ok(hash) = hash_of(token) {
             let session = authority.store.session_of_token(&hash).await;
             if let Some(session) = session.map_err(|error| authority.unavailable(&error))? {
-                end_one(authority, request, None, &session.id, "token").await?;
+                end_one(authority, request, None, &session.id, RevocationCause::Token).await?;
             }
         }
     } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
@@ -174,7 +175,7 @@ pub(super) async fn revoke(
         }
         let expires = inspected.claims.get("exp").and_then(Value::as_u64).unwrap_or(u64::MAX);
         if let Some(token_id) = inspected.claims.get("jti").and_then(Value::as_str) {
-            revoke_token(authority, request, token_id, expires, "token").await?;
+            revoke_token(authority, request, token_id, expires, RevocationCause::Token).await?;
             authority.journal.event(Level::Info, "a token is revoked", &[("token", token_id), ("by", id)]);
         }
     }

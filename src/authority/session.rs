@@ -1,5 +1,6 @@
 //! Sessions of an account: told to their owner, ended by them. What is ended is refused before the answer is sent.
 
+use super::counters::RevocationCause;
 use super::grant::hash_of;
 use super::refresh::csrf_of_session;
 use super::request::{EndpointRequest, Holder};
@@ -29,7 +30,7 @@ pub(super) async fn logout(
             let session = session.map_err(|error| authority.unavailable(&error))?;
             // One that is not known is as good as ended.
             if let Some(session) = session {
-                end_one(authority, &request, None, &session.id, "logout").await?;
+                end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
@@ -41,9 +42,12 @@ pub(super) async fn logout(
             let holder = request.holder()?;
             match (&holder.session, &holder.token_id) {
                 (Some(session), _) => {
-                    end_one(authority, &request, Some(&holder.subject), session, "logout").await?;
+                    end_one(authority, &request, Some(&holder.subject), session, RevocationCause::Logout)
+                        .await?;
                 }
-                (None, Some(id)) => revoke_token(authority, &request, id, holder.ends, "logout").await?,
+                (None, Some(id)) => {
+                    revoke_token(authority, &request, id, holder.ends, RevocationCause::Logout).await?
+                }
                 (None, None) => return Err(Denial::NotFound),
             }
             if holder.by_cookie { "logout successful" } else { "Access token revoked" }
@@ -60,10 +64,10 @@ pub(super) async fn logout_all(
     let holder = request.account()?;
     let marks = authority
         .store
-        .end_sessions(&holder.subject, "logout_all", millis(request.now))
+        .end_sessions(&holder.subject, RevocationCause::LogoutAll.as_str(), millis(request.now))
         .await
         .map_err(|error| authority.unavailable(&error))?;
-    authority.mark(&request.settings, &marks, request.now, "logout_all");
+    authority.mark(&request.settings, &marks, request.now, RevocationCause::LogoutAll);
     authority.journal.event(Level::Info, "logged out everywhere", &[("subject", &holder.subject)]);
     Ok(logged_out_response(&request, None))
 }
@@ -83,7 +87,7 @@ pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Res
 pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.account()?;
     let id = request.id.as_deref().ok_or(Denial::NotFound)?;
-    if !end_one(authority, &request, Some(&holder.subject), id, "session").await? {
+    if !end_one(authority, &request, Some(&holder.subject), id, RevocationCause::Session).await? {
         return Err(Denial::NotFound);
     }
     if holder.session.as_deref() == Some(id) {
@@ -116,13 +120,17 @@ pub(super) async fn end_one(
     request: &EndpointRequest,
     account: Option<&str>,
     id: &str,
-    why: &'static str,
+    cause: RevocationCause,
 ) -> Result<bool, Denial> {
-    let ended = authority.store.end_session(account, id, why, millis(request.now)).await;
+    let ended = authority.store.end_session(account, id, cause.as_str(), millis(request.now)).await;
     let ended = ended.map_err(|error| authority.unavailable(&error))?;
     if ended {
-        authority.mark(&request.settings, &[Mark::Session(id.to_owned())], request.now, why);
-        authority.journal.event(Level::Info, "a session is ended", &[("session", id), ("why", why)]);
+        authority.mark(&request.settings, &[Mark::Session(id.to_owned())], request.now, cause);
+        authority.journal.event(
+            Level::Info,
+            "a session is ended",
+            &[("session", id), ("why", cause.as_str())],
+        );
     }
     Ok(ended)
 }
@@ -133,14 +141,14 @@ pub(super) async fn revoke_token(
     request: &EndpointRequest,
     id: &str,
     expires: u64,
-    why: &'static str,
+    cause: RevocationCause,
 ) -> Result<(), Denial> {
     let end = i64::try_from(expires.saturating_mul(1000)).unwrap_or(i64::MAX);
     let revoked = authority.store.revoke_token(id, millis(request.now), end).await;
     revoked.map_err(|error| authority.unavailable(&error))?;
     let kept = request.now.unix.max(expires).saturating_add(MARK_MARGIN.as_secs());
     request.settings.revoked.mark(&Mark::Token(id.to_owned()), kept);
-    authority.counters.revocations.add(why);
+    authority.counters.revocations.add(cause);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::reload::ReloadStatus;
 use crate::authenticate::Trust;
 use crate::authenticate::token_stats::{AGES, SIZES};
-use crate::authority::{Authority, ByOutcome, Counters};
+use crate::authority::{Authority, ByOutcome, Counters, Outcome};
 use crate::clock::Now;
 use crate::keyring::{KeyState, Keyring};
 use crate::metrics::{self, Exposition, Kind};
@@ -69,12 +69,12 @@ fn write_tokens(out: &mut Exposition, trust: &Trust) {
 
 /// What the local authority did.
 fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
-    fn write<const N: usize>(
+    fn write<O: Outcome<N>, const N: usize>(
         out: &mut Exposition,
         name: &'static str,
         help: &'static str,
         label: &str,
-        counts: &ByOutcome<N>,
+        counts: &ByOutcome<O, N>,
     ) {
         out.family(name, help, Kind::Counter);
         for (outcome, count) in counts.iter() {
