@@ -1,4 +1,4 @@
-//! What commands ask the running gateway: one HTTP/1.1 exchange with its admin listener, which the policy names.
+//! Requests to the running gateway: one HTTP/1.1 exchange with its admin listener, whose address the policy names.
 
 use crate::config;
 use crate::config::file::ServerSection;
@@ -7,31 +7,31 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// For each step: connecting, sending, each read. The listener answers at once, or something is wrong.
+/// Timeout of each step: connecting, sending, each read. A healthy listener answers at once.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest answer that is read, head included: more than all decisions that may be kept.
+/// Maximum size of an answer in bytes, head included: more than all the decisions that the gateway may keep.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 
-/// Status and body of a GET.
+/// Sends a GET and returns status and body.
 ///
 /// # Errors
-/// Why there is no whole answer, in words.
+/// A sentence, if there is no complete answer.
 pub(super) fn get(config: &Path, path: &str) -> Result<(u16, String), String> {
     get_at(address_in(config)?, path)
 }
 
-/// Status and body of a GET from this address.
+/// Sends a GET to this address and returns status and body.
 ///
 /// # Errors
-/// Why there is no whole answer, in words.
+/// A sentence, if there is no complete answer.
 pub(super) fn get_at(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
-/// Status and body of a POST of this JSON.
+/// Sends a POST of JSON and returns status and body.
 ///
 /// # Errors
-/// Why there is no whole answer, in words.
+/// A sentence, if there is no complete answer.
 pub(super) fn post(config: &Path, path: &str, body: &str) -> Result<(u16, String), String> {
     let address = address_in(config)?;
     let length = body.len();
@@ -50,13 +50,13 @@ fn address_in(config: &Path) -> Result<SocketAddr, String> {
     address(&loaded.file.server)
 }
 
-/// Where a policy's admin listener is reached.
+/// Returns the address at which a policy's admin listener can be reached.
 ///
 /// # Errors
-/// When there is none, or it cannot be known.
+/// A sentence, if the policy has no admin listener or gives it no fixed port.
 pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     match server.admin.addresses().first() {
-        None => Err("the policy turns the admin listener off ([server] admin)".to_owned()),
+        None => Err("the policy disables the admin listener ([server] admin)".to_owned()),
         Some(address) if address.port() == 0 => {
             Err("the policy gives the admin listener no fixed port ([server] admin)".to_owned())
         }
@@ -64,7 +64,7 @@ pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     }
 }
 
-/// The address to reach a listener at that is bound to all addresses.
+/// Replaces the unspecified address of a listener with the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -77,7 +77,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn exchange(address: SocketAddr, request: &str) -> Result<(u16, String), String> {
     let answer =
         ask(address, request).map_err(|error| format!("the admin listener at {address}: {error}"))?;
-    read(&answer).ok_or_else(|| format!("the admin listener at {address}: no whole answer of HTTP/1.1"))
+    read(&answer).ok_or_else(|| format!("the admin listener at {address}: incomplete HTTP/1.1 response"))
 }
 
 fn ask(address: SocketAddr, request: &str) -> io::Result<Vec<u8>> {
@@ -90,7 +90,7 @@ fn ask(address: SocketAddr, request: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Takes an answer apart: one of a known length, which is all that the listener gives.
+/// Parses a complete answer with a `Content-Length`, the only kind that the listener sends.
 fn read(answer: &[u8]) -> Option<(u16, String)> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;

@@ -1,6 +1,6 @@
-//! `portcullis check`: load the policy, report every fault, run its tests.
+//! `portcullis check`: loads the policy, reports every fault, and runs its tests.
 //!
-//! Whatever is wrong is told at once, and once: a policy that does not compile has no tests to run.
+//! Every finding is reported at once, and once: the tests of a policy that does not compile are not run.
 
 mod junit;
 mod tap;
@@ -18,29 +18,29 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What machines are told of first, as a test by the name.
+/// The name of the first test case in machine-readable reports.
 const LOADS: &str = "the policy loads";
 
-/// How strictly it is checked.
+/// The arguments of `check`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Any finding is a reason to fail, not faults alone.
+    /// Fail on any finding, not only on faults.
     #[arg(long)]
     strict: bool,
 }
 
-/// All that was found out of a policy.
+/// All findings about a policy.
 #[derive(Debug)]
 struct Report<'p> {
     path: &'p Path,
     strict: bool,
-    /// The number of its routes, and of the authority's endpoints; `None` if it does not compile.
+    /// Number of its routes, and of the authority's endpoints; `None` if it does not compile.
     routes: Option<(usize, usize)>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
-    /// What the file accepts.
+    /// Findings that the file waives.
     waived: Vec<WaivedFinding>,
-    /// The tests, and how each ended.
+    /// The tests, with their results.
     tests: Vec<TestRun>,
 }
 
@@ -53,13 +53,13 @@ impl Report<'_> {
         self.tests.iter().filter_map(|test| test.failed.as_ref())
     }
 
-    /// Whether the policy may be served, as far as this command is to say.
+    /// Returns whether the policy passes.
     fn is_good(&self) -> bool {
         let warned = self.strict && !self.found.is_empty();
         self.routes.is_some() && self.count(Severity::Fault) == 0 && self.failed().next().is_none() && !warned
     }
 
-    /// The last line: what came of it, in numbers.
+    /// Returns the last line: the verdict, with numbers.
     fn verdict(&self) -> String {
         let counted =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
@@ -123,7 +123,7 @@ impl Report<'_> {
     }
 }
 
-/// A failed test for people: what was expected above what was found, and all that led there.
+/// Describes a failed test for people: each difference, then the whole explanation.
 fn difference(failure: &TestFailure) -> String {
     let mut text = format!("{}: the test {:?} fails:\n", failure.place, failure.test);
     for difference in &failure.differences {

@@ -1,4 +1,4 @@
-//! `portcullis config`: the policy as it is in effect, and what describes one.
+//! `portcullis config`: the effective policy, the differences between two, and the schema.
 
 use super::{BasicFormat, REFUSED, print_error, print_line};
 use crate::config::effective::Effective;
@@ -11,15 +11,15 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Print every key with its value and where the value comes from. Secrets are masked.
+    /// Print every key with its value and origin. Secrets are masked.
     Show {
-        /// Print only what differs from the defaults.
+        /// Print only values that differ from the defaults.
         #[arg(long)]
         changed: bool,
     },
     /// Compare two policies: who gains or loses access, and which recent decisions would change.
     Diff(super::diff::Compared),
-    /// Print the JSON Schema of a policy, by which editors complete and check it.
+    /// Print the JSON Schema of the policy file, for completion and validation in editors.
     Schema,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     }
 }
 
-/// What can be read, whether it could be served or not: who looks for a fault needs to see what is in effect.
+/// Loads a policy without compiling it: an operator who looks for a fault needs to see the values in effect.
 fn loaded(path: &Path) -> Result<Loaded, Vec<String>> {
     config::load(path).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }

@@ -1,4 +1,4 @@
-//! `portcullis config diff OLD NEW`: who gains and who loses access, and which recent decisions would change.
+//! `portcullis config diff OLD NEW`: who gains or loses access, and which recent decisions would change.
 
 use super::{BasicFormat, REFUSED, USAGE, admin, print_error, print_line};
 use crate::config::{self, Loaded};
@@ -15,33 +15,33 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The most bytes of decisions that are read from a file.
+/// Maximum size of a file of decisions, in bytes.
 const DECISIONS_MAX: u64 = 256 * 1024 * 1024;
-/// Where the admin listener tells its decisions.
+/// The path at which the admin listener serves recent decisions.
 const DECISIONS: &str = "/decisions";
 
-/// What is compared.
+/// The arguments of `config diff`.
 #[derive(Debug, Args)]
 pub(super) struct Compared {
-    /// The policy as it is. Files that it names are looked for beside it.
+    /// The present policy. Relative paths in it start at its folder.
     old: PathBuf,
-    /// The policy as it would be.
+    /// The proposed policy.
     new: PathBuf,
-    /// Recent decisions to ask both policies about: a file of them, "-" for standard input, or the URL of an admin
-    /// listener's /decisions.
+    /// Recent decisions to replay on both policies: a file, "-" for standard input, or the URL of an admin listener's
+    /// /decisions.
     #[arg(long, value_name = "FILE|URL", conflicts_with = "live")]
     decisions: Option<String>,
-    /// EndpointRequest about the recent decisions of the running gateway, which OLD tells where to find.
+    /// Replay the recent decisions of the running gateway, at the admin address that OLD names.
     #[arg(long)]
     live: bool,
-    /// Exit with 1 when anything changes.
+    /// Exit with code 1 if anything would change.
     #[arg(long)]
     exit_code: bool,
 }
 
 pub(super) fn run(format: BasicFormat, compared: &Compared) -> ExitCode {
     if compared.decisions.as_ref().is_some_and(|from| from.starts_with("https://")) {
-        print_error("--decisions: the admin listener speaks plain HTTP: http://ADDRESS:PORT/decisions");
+        print_error("--decisions: the admin listener speaks plain HTTP; use http://ADDRESS:PORT/decisions");
         return ExitCode::from(USAGE);
     }
     let (old, new) = match (read(&compared.old), read(&compared.new)) {
@@ -97,11 +97,11 @@ fn read(path: &Path) -> Result<(Loaded, Policy), Vec<Diagnostic>> {
     Ok((loaded, compiled.policy))
 }
 
-/// The decisions that are to be asked about, if any are.
+/// Returns the decisions to replay, if any were asked for.
 fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String> {
     let answered = |answer: Result<(u16, String), String>| match answer? {
         (200, lines) => Ok(lines),
-        (status, why) => Err(format!("no decisions: {status} {}", why.trim().escape_debug())),
+        (status, why) => Err(format!("cannot fetch decisions: {status} {}", why.trim().escape_debug())),
     };
     match &compared.decisions {
         None if !compared.live => Ok(None),
@@ -123,7 +123,7 @@ fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String
     }
 }
 
-/// Decisions that were kept in a file.
+/// Reads decisions from a file or standard input.
 fn read_decisions(file: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     if file.as_os_str() == "-" {

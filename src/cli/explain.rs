@@ -1,4 +1,4 @@
-//! `portcullis explain`: what would become of a request, and why.
+//! `portcullis explain`: what the policy would do with a request, and why.
 
 use super::{BasicFormat, REFUSED, admin, compiled, print_error, print_line};
 use crate::clock::Now;
@@ -16,34 +16,34 @@ use std::process::ExitCode;
 /// The longest token that is read from a file or standard input.
 const TOKEN_MAX: u64 = 64 * 1024;
 
-/// What is asked.
+/// The arguments of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Request {
-    /// The method; GET where only a URL is given.
+    /// The method; GET if only a URL is given.
     #[arg(value_name = "METHOD")]
     first: String,
     /// The URL, such as https://api.example.com/orders/7.
     #[arg(value_name = "URL")]
     second: Option<String>,
-    /// What the caller's token says, as JSON: as if it had been verified.
+    /// The claims of the caller's token, as JSON, treated as verified.
     #[arg(long, value_name = "JSON", conflicts_with_all = ["token", "token_file"])]
     claims: Option<String>,
-    /// The caller's token, which is verified. Other users of this machine can see it: --token-file is better.
+    /// The caller's token, which is verified. Other users of this machine can see it; prefer --token-file.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
     /// A file with the caller's token; "-" for standard input.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// A header field of the request; may be given again.
+    /// A header field of the request; may be repeated.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
     /// The client's address.
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
-    /// Ask the gateway that runs, by its admin listener: it knows what was revoked, and the policy in force.
+    /// Ask the running gateway through its admin listener: it knows the policy in force and the revoked tokens.
     #[arg(long)]
     live: bool,
-    /// When the request is made, in seconds since 1970; now, where it is not given.
+    /// The time of the request, in seconds since 1970; the present if not given.
     #[arg(long, value_name = "SECONDS")]
     time: Option<u64>,
 }
@@ -96,14 +96,16 @@ fn question(request: &Request) -> Result<Question, String> {
     }
     if let Some(claims) = &request.claims {
         let claims: Map<String, Value> = serde_json::from_str(claims).map_err(|error| {
-            format!("--claims: {error}; want such as '{{\"sub\":\"u1\",\"roles\":[\"clerk\"]}}'")
+            format!(
+                "--claims: {error}; expected an object such as '{{\"sub\":\"u1\",\"roles\":[\"clerk\"]}}'"
+            )
         })?;
         question = question.claims(claims);
     }
     if let Some(token) = &request.token {
         question = question.token(token.clone());
     }
-    // A live question reads it when it is asked: standard input can be read once.
+    // With --live the file is read later: standard input can be read only once.
     if let Some(file) = request.token_file.as_ref().filter(|_| !request.live) {
         question = question.token(token_in(file)?);
     }
@@ -116,7 +118,7 @@ fn question(request: &Request) -> Result<Question, String> {
     Ok(question)
 }
 
-/// Asks the gateway that runs. The question was read here already, so that what is wrong with it is told alike.
+/// Asks the running gateway. The caller has parsed the question already, so its errors are the same as without --live.
 fn live(path: &Path, request: &Request) -> Result<Explanation, String> {
     let line = match &request.second {
         Some(url) => format!("{} {url}", request.first),

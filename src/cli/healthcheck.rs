@@ -1,4 +1,4 @@
-//! `portcullis healthcheck`: for containers, which then need no shell and no curl.
+//! `portcullis healthcheck`: a readiness probe for containers without a shell or curl.
 
 use super::{BasicFormat, REFUSED, admin, print_error, print_line};
 use serde_json::json;

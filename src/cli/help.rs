@@ -11,10 +11,10 @@ use serde_json::json;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-/// The word for all findings.
+/// The topic that lists all findings.
 const FINDINGS: &str = "findings";
 
-/// What to explain.
+/// The arguments of `help`.
 #[derive(Debug, Args)]
 pub(super) struct Topic {
     /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command such as `user add`.
@@ -47,9 +47,9 @@ pub(super) fn run(format: BasicFormat, request: &Topic) -> ExitCode {
     }
     let mut known: Vec<&str> = ALL.iter().map(|(id, _)| *id).chain([FINDINGS]).collect();
     known.extend(program.get_subcommands().map(clap::Command::get_name));
-    let near = nearest(topic, &known).map(|near| format!("; the nearest is {near}")).unwrap_or_default();
+    let near = nearest(topic, &known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
     print_error(&format!(
-        "no finding and no command {topic:?}{near}; `portcullis help findings` lists all findings"
+        "no finding or command {topic:?}{near}; `portcullis help findings` lists all findings"
     ));
     ExitCode::from(USAGE)
 }
@@ -62,7 +62,7 @@ const fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// All ids by their kind.
+/// Lists the ids of all findings by kind.
 fn list(format: BasicFormat) -> String {
     let of = |kind: Kind| ALL.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id);
     match format {

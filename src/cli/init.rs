@@ -1,4 +1,4 @@
-//! `portcullis init`: a policy to begin with, which loads and does what its own tests say.
+//! `portcullis init`: writes a starter policy, which loads and passes its own tests.
 
 use super::{BasicFormat, REFUSED, USAGE, print_error, print_line};
 use crate::config::load_text;
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const STARTER: &str = include_str!("init/starter.toml");
-/// The upstream of a starter that was given none.
+/// The upstream of the starter policy if none is given.
 const ECHO: &str = "builtin = \"echo\"                # answers with what an upstream would have received; for your own service:
 # servers = [\"http://127.0.0.1:9001\"]";
 
 #[derive(Debug, Args)]
 pub(super) struct Request {
-    /// Where requests go, such as http://127.0.0.1:9001; without it, to a built-in echo.
+    /// The upstream to forward to, such as http://127.0.0.1:9001; a built-in echo if not given.
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// Where to write the policy, in place of --config; "-" for standard output.
+    /// The file to write, in place of --config; "-" for standard output.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -54,7 +54,7 @@ pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> Exit
         Err(error) => {
             print_error(&match error.kind() {
                 io::ErrorKind::AlreadyExists => {
-                    format!("{path:?} is there already, and is left as it is: --output FILE names another")
+                    format!("{path:?} already exists and is unchanged; --output FILE writes to another file")
                 }
                 _ => format!("{path:?}: {error}"),
             });
@@ -63,7 +63,7 @@ pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> Exit
     }
 }
 
-/// The starter with this upstream. Whether the URL is one is for the compiler to say: what is written here loads.
+/// Returns the starter policy with this upstream, after compiling it: a starter that is written always loads.
 fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
     let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
@@ -71,23 +71,23 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     policy::compile(&loaded, MissingKey::Ephemeral).map(|_| text)
 }
 
-/// A fault without its place: the file that it is in is not written.
+/// Describes a fault without its place, since the file that it is in is not written.
 fn describe(fault: &Diagnostic) -> String {
     let shown = fault.to_string();
     let before = format!("{}: fault: {}: ", fault.place, fault.key);
     shown.strip_prefix(&before).unwrap_or(&shown).to_owned()
 }
 
-/// Writes a file that was not there.
+/// Writes a file that must not exist yet.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // Half a policy would be in the way of the next try.
+        // A partial policy would block the next attempt.
         let _ = std::fs::remove_file(path);
     })
 }
 
-/// What to do with it.
+/// Returns the message that suggests the next commands.
 fn next(path: &Path) -> String {
     let config = if path == Path::new("gateway.toml") {
         String::new()
@@ -95,19 +95,19 @@ fn next(path: &Path) -> String {
         format!(" --config {}", shell_word(path))
     };
     let commands = [
-        (format!("portcullis check --strict{config}"), "says whether it is good"),
+        (format!("portcullis check --strict{config}"), "checks it"),
         (
             format!("portcullis user add ada --role admin{config}"),
-            "makes an account, and asks for its password",
+            "adds an account, and asks for its password",
         ),
         (format!("portcullis{config}"), "serves https://localhost:8443"),
     ];
     let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
     let commands = commands.iter().map(|(command, does)| format!("\n  {command:width$}   {does}"));
-    format!("{} is written. Next:{}", shell_word(path), commands.collect::<String>())
+    format!("{} written. Next:{}", shell_word(path), commands.collect::<String>())
 }
 
-/// A path as one word of a shell.
+/// Quotes a path as one word for a shell, if it needs quotes.
 fn shell_word(path: &Path) -> String {
     let path = path.display().to_string();
     let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@".contains(char);

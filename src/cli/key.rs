@@ -1,5 +1,5 @@
-//! `portcullis key`: make, change, take back and list the local authority's signing keys. A running gateway follows
-//! within a second, for the state folder is all that they share.
+//! `portcullis key`: generate, rotate, revoke and list the local authority's signing keys. Running gateways watch the
+//! state folder and follow within a second.
 
 use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
 use crate::clock::Now;
@@ -12,13 +12,13 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make the first signing key, unless there is one, and print its id.
+    /// Generate the first signing key, unless there is one, and print its id.
     Generate,
-    /// Make another key. It is published for ten minutes before it signs; the last one is accepted until its last token
-    /// is dead.
+    /// Generate a new key. It is published for ten minutes before it signs; the previous key is accepted until its last
+    /// token has expired.
     Rotate {
-        /// The key signs at once, as when the last one leaked. Whoever verifies tokens elsewhere may refuse its first
-        /// ones, until they fetch the key set again.
+        /// Sign with the new key at once, for example after a leak. Services that verify tokens themselves may refuse
+        /// the first ones until they fetch the key set again.
         #[arg(long)]
         now: bool,
     },
@@ -28,12 +28,12 @@ pub(super) enum Command {
         /// The key's id, as `key list` shows it.
         #[arg(value_name = "KID", allow_hyphen_values = true, required_unless_present = "all")]
         id: Option<String>,
-        /// Revoke all keys, including the next one, and sign with a new one: for when somebody could read the whole
+        /// Revoke all keys, including the next one, and sign with a new one: for when somebody has read the whole
         /// folder. Services may refuse the new key's tokens until they fetch the key set again.
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
-    /// List the signing keys and what they are for, and the keys of every issuer.
+    /// List the signing keys with their states, and the keys of every issuer.
     List,
 }
 
@@ -79,7 +79,7 @@ fn generate(path: &Path, format: BasicFormat) -> Result<(), Failure> {
         BasicFormat::Text => {
             print_line(key.id());
             if !made {
-                print_error("it was there already: portcullis key rotate makes another one");
+                print_error("this key existed already; portcullis key rotate generates another one");
             }
         }
     }
@@ -132,7 +132,7 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
 
 fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
-    // A key that was made only to look at the policy is none of the authority's.
+    // A key generated only to compile the policy does not belong to the authority.
     let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
@@ -158,7 +158,7 @@ fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
             if let Some(ours) = ours {
                 print_line(&format!("{ours} (the local authority)"));
                 if signing.is_empty() {
-                    print_line("  no key yet: one is made at first start, or by portcullis key generate");
+                    print_line("  no key yet: the first start or portcullis key generate generates one");
                 }
             }
             signing.iter().for_each(|key| print_line(&as_text(key)));

@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 //!
-//! Exit codes: 0 good, 1 the policy or a token was refused, 2 wrong usage.
+//! Exit codes: 0 success, 1 the policy, a token or a request was refused or the command failed, 2 usage error.
 
 mod admin;
 mod check;
@@ -28,27 +28,27 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The policy was refused, or what a command is about was.
+/// Exit code: the policy or the subject of the command was refused, or the command failed.
 const REFUSED: u8 = 1;
-/// The command was used wrongly.
+/// Exit code: usage error.
 const USAGE: u8 = 2;
 
-/// A reverse-proxy auth gateway: checks who calls and what they may do, then forwards with identity that a service
-/// can trust.
+/// A reverse-proxy auth gateway: authenticates and authorizes requests, then forwards them with an identity that
+/// services can trust.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, about, disable_help_subcommand = true)]
 struct Arguments {
     /// The policy file.
     #[arg(long, global = true, value_name = "FILE", default_value = "gateway.toml")]
     config: PathBuf,
-    /// How results are printed.
+    /// Output format.
     #[arg(long, global = true, value_enum, default_value_t = OutputFormat::Text)]
     format: OutputFormat,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// How results are printed.
+/// The output formats of every command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BasicFormat {
     /// For people.
@@ -57,25 +57,25 @@ enum BasicFormat {
     Json,
 }
 
-/// How the results of this or that command are printed.
+/// The output formats of at least one command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// For people.
     Text,
     /// For programs.
     Json,
-    /// For continuous integration: `check`.
+    /// For continuous integration; only `check`.
     Junit,
-    /// For harnesses of tests: `check`.
+    /// For test harnesses; only `check`.
     Tap,
-    /// For spreadsheets: `routes`.
+    /// For spreadsheets; only `routes`.
     Csv,
-    /// For documents: `routes`.
+    /// For documents; only `routes`.
     Markdown,
 }
 
 impl OutputFormat {
-    /// As every command can print.
+    /// Returns the same format as one that every command supports, if it is one.
     const fn common(self) -> Option<BasicFormat> {
         match self {
             Self::Text => Some(BasicFormat::Text),
@@ -87,29 +87,29 @@ impl OutputFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve (the default).
+    /// Run the gateway (the default).
     Run,
     /// Load the policy, report every fault in it, and run its tests.
     Check(check::Options),
-    /// Tell what would become of a request, and why.
+    /// Explain what the policy would do with a request.
     Explain(explain::Request),
-    /// List the routes in the order in which they are considered, or who may do what on them.
+    /// List the routes in order of precedence, or show which roles may use them.
     Routes(routes::Request),
-    /// Write a policy to begin with.
+    /// Write a starter policy.
     Init(init::Request),
-    /// Show the policy as it is in effect.
+    /// Show the effective policy, compare policies, or print their schema.
     #[command(subcommand)]
     Config(config::Command),
-    /// Make or look into tokens.
+    /// Mint and inspect tokens.
     #[command(subcommand)]
     Token(token::Command),
-    /// Make, change, take back or list the local authority's signing keys.
+    /// Generate, rotate, revoke and list the local authority's signing keys.
     #[command(subcommand)]
     Key(key::Command),
-    /// Make, change, list, import or remove the local authority's accounts.
+    /// Add, change, remove, list and import the local authority's accounts.
     #[command(subcommand)]
     User(user::Command),
-    /// EndpointRequest the running gateway's admin listener whether it is ready.
+    /// Ask the running gateway's admin listener whether the gateway is ready.
     Healthcheck,
     /// Explain a finding of `check`, or a command.
     Help(help::Topic),
@@ -134,7 +134,7 @@ fn program() -> clap::Command {
             .value_name("FORMAT")
             .default_value("text")
             .value_parser(parser)
-            .help("How results are printed")
+            .help("Output format")
             .hide(name == "run");
         program.mut_subcommand(name, |command| command.arg(format))
     })
@@ -177,7 +177,7 @@ pub fn main() -> ExitCode {
     let command = command.unwrap_or(Command::Run);
     let format = match (shape.common(), &command) {
         (Some(format), _) => format,
-        // They are told the shape itself.
+        // These two commands handle their own formats.
         (None, Command::Check(_)) if matches!(shape, OutputFormat::Junit | OutputFormat::Tap) => {
             BasicFormat::Text
         }
@@ -186,7 +186,7 @@ pub fn main() -> ExitCode {
         }
         (None, _) => {
             print_error(
-                "--format: this command prints text or json; `check` prints junit and tap too, `routes` csv and markdown",
+                "--format: this command supports text and json; `check` also supports junit and tap, `routes` csv and markdown",
             );
             return ExitCode::from(USAGE);
         }
@@ -206,12 +206,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads and compiles a policy, or prints its faults. Its warnings are for `check` and `run` to tell.
+/// Loads and compiles a policy, or prints its faults. `check` and `run` report its warnings.
 fn load(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key))
 }
 
-/// Loads a policy whose own tests are to pass before it is served.
+/// Loads and compiles a policy and runs its tests, or prints what failed.
 fn load_and_test(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
@@ -224,7 +224,10 @@ fn or_print_faults(compiled: Result<Compiled, Vec<Diagnostic>>) -> Result<Compil
                 print_error(&fault.to_string());
             }
             let count = Diagnostic::count(&faults, Severity::Fault);
-            print_error(&format!("{count} fault{}: nothing is served", if count == 1 { "" } else { "s" }));
+            print_error(&format!(
+                "{count} fault{}: the policy is not served",
+                if count == 1 { "" } else { "s" }
+            ));
             Err(ExitCode::from(REFUSED))
         }
     }
@@ -234,12 +237,12 @@ fn compiled(path: &Path, missing_key: MissingKey) -> Result<Compiled, Vec<Diagno
     review::read(path, missing_key, None)
 }
 
-/// Prints a line for whoever started the command. A closed pipe is no reason to stop.
+/// Prints a line of results. A closed pipe does not end the command.
 fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Prints a line about what is wrong.
+/// Prints a line to standard error.
 fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `portcullis routes`: the routes in the order in which they are considered, or who may do what on them.
+//! `portcullis routes`: the routes in order of precedence, or the roles that may use them.
 
 mod table;
 
@@ -13,10 +13,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use table::Table;
 
-/// What is printed.
+/// The arguments of `routes`.
 #[derive(Debug, Args)]
 pub(super) struct Request {
-    /// Which roles get through on which route, and what they need beside.
+    /// Show which roles may use which route, and what else a caller needs.
     #[arg(long)]
     matrix: bool,
 }
@@ -100,7 +100,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
             Some(by) => format!("{} (covered by {by})", row.covers),
             None => row.covers.clone(),
         };
-        // For programs one method a row; people read them together.
+        // A program gets one method per row; people get all of them in one cell.
         let methods = match format {
             _ if row.methods.is_empty() => vec!["any".to_owned()],
             OutputFormat::Csv => row.methods.clone(),
@@ -120,10 +120,8 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
     print_table(&table, format)?;
     let Omitted { roles, rows } = *left_out;
     if roles > 0 || rows > 0 {
-        // Beside the table, which may be read by a program.
-        print_error(&format!(
-            "not all fits into the table: {roles} roles and {rows} rows of routes are left out"
-        ));
+        // On standard error: a program may be reading the table.
+        print_error(&format!("the table is too large: {roles} roles and {rows} rows of routes are left out"));
     }
     Ok(())
 }
@@ -134,7 +132,7 @@ fn print_table(table: &Table, format: OutputFormat) -> Result<(), String> {
         OutputFormat::Csv => table.csv(),
         OutputFormat::Markdown => table.markdown(),
         OutputFormat::Json | OutputFormat::Junit | OutputFormat::Tap => {
-            return Err("--format: text, json, csv or markdown".to_owned());
+            return Err("--format: `routes` supports text, json, csv and markdown".to_owned());
         }
     };
     print_line(text.trim_end());

@@ -1,4 +1,4 @@
-//! `portcullis run`: start, tell what is served where, wait for a signal, drain, end.
+//! `portcullis run`: starts the gateway, logs where it serves, waits for a signal, drains, and exits.
 
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
@@ -51,7 +51,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     }
 }
 
-/// What is bound where.
+/// The sockets of the gateway, and the addresses that they are bound to.
 struct Bound {
     sockets: Vec<Sockets>,
     https: Vec<SocketAddr>,
@@ -60,7 +60,7 @@ struct Bound {
     certificates: Option<Certificates>,
 }
 
-/// `read`: when reading the policy began.
+/// Serves until a signal. `read` is the time at which reading the policy began.
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
@@ -97,7 +97,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
     {
-        // Not on the way of the start: it refuses nothing, and of ten thousand routes it takes a moment.
+        // In the background: it refuses nothing, and with ten thousand routes it would delay the start.
         let shared = shared.clone();
         std::thread::spawn(move || {
             let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);
@@ -127,10 +127,10 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     let ended = control::run(&shared, &gateway, admin, reloader, &worker_plan, ready);
     journal.event(Level::Info, "stopped", &[]);
     journal.clone().close();
-    ended.map_err(|error| format!("cannot go on: {error}"))
+    ended.map_err(|error| format!("cannot continue: {error}"))
 }
 
-/// Room for so many recent decisions, spread over the cores.
+/// Creates room for `decisions` recent decisions, spread over the cores.
 fn recent(decisions: usize, cores: usize) -> Vec<Arc<DecisionLog>> {
     let cores = if decisions == 0 { 0 } else { cores };
     (0..cores).map(|_| Arc::new(DecisionLog::new(decisions.div_ceil(cores)))).collect()
@@ -149,7 +149,7 @@ fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Opt
             ("asked", asked.into()),
             (
                 "cure",
-                "raise the hard limit (ulimit -Hn, LimitNOFILE=) to two files a connection and 256 more"
+                "raise the hard limit (ulimit -Hn, LimitNOFILE=) to twice the number of connections plus 256"
                     .into(),
             ),
         ],

@@ -1,4 +1,4 @@
-//! `portcullis token`: make tokens for tests and load, look into tokens.
+//! `portcullis token`: mint tokens for tests, and inspect tokens.
 
 use super::{BasicFormat, Failure, REFUSED, exit_code, load, print_error, print_line};
 use crate::authenticate::{CredentialError, verify};
@@ -17,39 +17,39 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an access token with the local authority's key ([authority] in the policy).
+    /// Mint an access token with the local authority's key ([authority] in the policy).
     Mint(Mint),
-    /// Show a token's parts, and whether this policy would accept it.
+    /// Print a token's parts, and whether the policy would accept it.
     Inspect {
-        /// The token; `-` reads it from standard input, where no list of processes shows it.
+        /// The token; "-" reads it from standard input, which no list of processes shows.
         token: String,
     },
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Mint {
-    /// Who the token is about.
+    /// The subject of the token (`sub`).
     #[arg(long, default_value = "dev", value_name = "SUBJECT")]
     sub: String,
-    /// A role; may be given more than once.
+    /// A role; may be repeated.
     #[arg(long = "role", value_name = "ROLE")]
     roles: Vec<String>,
-    /// A scope; may be given more than once.
+    /// A scope; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// Another claim; the value is JSON where it can be read as such, else text.
+    /// Another claim, whose value is JSON or else text; may be repeated.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
-    /// As if from a login with a password just now.
+    /// Mark the token as issued by a login with a password just now.
     #[arg(long)]
     fresh: bool,
-    /// How long it lives: 30s, 15m, 1h … The default is the policy's `access_expires`.
+    /// The lifetime, such as 30s, 15m or 1h; the policy's `access_expires` if not given.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     expires_in: Option<Duration>,
 }
 
 fn claim(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("want NAME=VALUE, such as tenant=acme")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, such as tenant=acme")?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
     Ok((name.to_owned(), value))
 }
@@ -167,7 +167,7 @@ fn inspect(path: &Path, format: BasicFormat, token: &str) -> Result<(), Failure>
     }
 }
 
-/// One part of a token as JSON, believed or not: for showing only. Control characters in it are escaped by JSON.
+/// Decodes one part of a token as JSON, unverified and for display only. JSON escapes its control characters.
 fn part(text: &str) -> Option<Value> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
     serde_json::from_slice(&bytes).ok()

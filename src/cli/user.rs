@@ -1,6 +1,6 @@
-//! `portcullis user`: the accounts of the local authority. What it changes is in force on running gateways within a
-//! second, for they read the same store. A password comes from a prompt or from standard input, never from an argument,
-//! where every process of the machine could read it.
+//! `portcullis user`: manages the accounts of the local authority. Running gateways read the same store, so a change
+//! takes effect within a second. A password comes from a prompt or from standard input, never from an argument, which
+//! every process on the machine could read.
 
 mod import;
 mod listing;
@@ -21,72 +21,72 @@ use std::sync::Arc;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make an account. Its password is asked for on the terminal.
+    /// Add an account, and ask for its password on the terminal.
     Add {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// What tokens call the account (`sub`), if it is not the name. It is never used for another account.
+        /// The `sub` of the account's tokens, if it is not the name. It is never reused for another account.
         #[arg(long)]
         id: Option<String>,
-        /// A role; may be given several times, the most important one first.
+        /// A role; may be repeated, the most important one first.
         #[arg(long = "role", value_name = "ROLE")]
         roles: Vec<String>,
-        /// A scope; may be given several times.
+        /// A scope; may be repeated.
         #[arg(long = "scope", value_name = "SCOPE")]
         scopes: Vec<String>,
-        /// An attribute, for a claim that the policy makes of it; may be given several times.
+        /// An attribute, which the policy may copy into a claim; may be repeated.
         #[arg(long = "attribute", value_name = "KEY=VALUE")]
         attributes: Vec<String>,
-        /// Read the password from standard input: all of it, without the end of the line.
+        /// Read the password from standard input, up to the end without the final line break.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// List the accounts, in the order of their names.
+    /// List the accounts by name.
     List,
-    /// Give an account other roles instead of those it has.
+    /// Replace the roles of an account.
     SetRoles {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Its roles from now on, the most important one first.
+        /// The new roles, the most important one first.
         #[arg(value_name = "ROLE", required_unless_present = "none")]
         roles: Vec<String>,
-        /// No roles at all.
+        /// Remove all roles.
         #[arg(long, conflicts_with = "roles")]
         none: bool,
     },
-    /// Give an account another password. Its sessions end.
+    /// Replace the password of an account. Its sessions end.
     SetPassword {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Read the password from standard input: all of it, without the end of the line.
+        /// Read the password from standard input, up to the end without the final line break.
         #[arg(long)]
         password_stdin: bool,
     },
-    /// Let nobody log in to an account. Its sessions end.
+    /// Disable an account. Nobody can log in to it, and its sessions end.
     Disable {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Let the owner of a disabled account log in again.
+    /// Enable a disabled account.
     Enable {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Remove an account for good. Its sessions end, and its id is never used again.
+    /// Remove an account permanently. Its sessions end, and its id is never reused.
     Remove {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
-    /// Make accounts of the lines of a file.
+    /// Add the accounts of a file, one per line.
     Import(import::Arguments),
 }
 
@@ -120,7 +120,7 @@ impl Accounts {
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-        // The policy made its path absolute, or one beside the policy.
+        // The policy has already resolved the path relative to its folder.
         let store = runtime.block_on(Store::open(&settings.store.0, Path::new("")))?;
         Ok(Self { runtime, store, settings, format })
     }
@@ -141,7 +141,7 @@ impl Accounts {
                 row::check_roles(&roles)?;
                 let change = AccountChange { roles: Some(roles), ..AccountChange::default() };
                 let account = self.change(&name, &change)?;
-                self.print(&account, &format!("has the roles: {}", listed(&account.roles)));
+                self.print(&account, &format!("now has the roles: {}", listed(&account.roles)));
                 Ok(())
             }
             Command::SetPassword { name, password_stdin } => self.set_password(&name, password_stdin),
@@ -161,7 +161,7 @@ impl Accounts {
         attributes: Map<String, Value>,
         password_stdin: bool,
     ) -> Result<(), Failure> {
-        // Before somebody types a password for nothing.
+        // Checked before asking for a password that would not be used.
         if self.account(name)?.is_some() {
             return Err(taken(name).into());
         }
@@ -183,7 +183,7 @@ impl Accounts {
             Some(Added::Added) => {}
             Some(Added::NameTaken) | None => return Err(taken(name).into()),
             Some(Added::IdTaken) => {
-                return Err(format!("another account has the id \"{id}\": give it another --id").into());
+                return Err(format!("another account has the id \"{id}\": choose another --id").into());
             }
             Some(Added::IdRetired) => return Err(retired(&id).into()),
         }
@@ -194,10 +194,10 @@ impl Accounts {
         Ok(())
     }
 
-    /// Why nobody may have this id who is not a service: both would be one `sub` to upstreams.
+    /// Returns an error if a service has this id: upstreams would see the same `sub` for both.
     fn is_a_service(&self, id: &str) -> Option<String> {
         let known = self.settings.clients.contains_key(id);
-        known.then(|| format!("\"{id}\" is the id of a service ([authority.client]): give it another --id"))
+        known.then(|| format!("\"{id}\" is the id of a service ([authority.client]): choose another --id"))
     }
 
     fn set_password(&self, name: &str, password_stdin: bool) -> Result<(), Failure> {
@@ -206,7 +206,7 @@ impl Accounts {
             return Err(unknown(&canonical).into());
         }
         let password = hashed(&password::read(password_stdin, &canonical)?)?;
-        // Whoever knew the old password, and may be why there is a new one, is out.
+        // Sessions end because somebody else may have known the old password.
         let change =
             AccountChange { password: Some(password), end_sessions: true, ..AccountChange::default() };
         let account = self.change(name, &change)?;
@@ -227,19 +227,21 @@ impl Accounts {
         let Some(account) = self.account(&name)? else { return Err(unknown(&name).into()) };
         if !yes {
             if !std::io::stdin().is_terminal() {
-                let why = format!("{name} would be removed for good: say --yes, as there is nobody to ask");
+                let why = format!(
+                    "{name} would be removed permanently; without a terminal to confirm on, pass --yes"
+                );
                 return Err(Failure::Usage(why));
             }
-            print_error(&format!("Remove {name} (id {}) for good? Type the name to confirm:", account.id));
+            print_error(&format!("Remove {name} (id {}) permanently? Type the name to confirm:", account.id));
             let mut answer = String::new();
             let read = std::io::stdin().lock().read_line(&mut answer);
             if read.is_err() || !UserName::parse(answer.trim()).is_ok_and(|answer| answer == name) {
-                return Err("nothing is removed".to_owned().into());
+                return Err("not confirmed; the account was not removed".to_owned().into());
             }
         }
         let removed = self.runtime.block_on(self.store.remove(name.as_str(), millis()))?;
         let (account, _) = removed.ok_or_else(|| unknown(&name))?;
-        self.print(&account, "is removed; its id will not be used again");
+        self.print(&account, "was removed; its id will not be reused");
         Ok(())
     }
 
@@ -268,22 +270,22 @@ impl Accounts {
 
 fn hashed(password: &str) -> Result<PasswordHash, Failure> {
     hash_password(password).map_err(|_| {
-        "the password cannot be hashed: the system gave no memory or no random numbers".to_owned().into()
+        "cannot hash the password: out of memory, or no random numbers available".to_owned().into()
     })
 }
 
 fn unknown(name: &UserName) -> String {
-    format!("no account \"{name}\": portcullis user list shows them")
+    format!("no account \"{name}\"; portcullis user list lists all accounts")
 }
 
 fn taken(name: &UserName) -> String {
-    format!("the account \"{name}\" exists: portcullis user set-roles and set-password change it")
+    format!("the account \"{name}\" already exists; portcullis user set-roles and set-password change it")
 }
 
 fn retired(id: &str) -> String {
     format!(
-        "the id \"{id}\" was that of an account that is removed, and others may still know it by that id: give the \
-         account another --id"
+        "the id \"{id}\" belonged to an account that was removed, and services may still know it by that id: choose \
+         another --id"
     )
 }
 
@@ -295,7 +297,8 @@ fn parse_attributes(texts: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut attributes = Map::new();
     for text in texts {
         let parts = text.split_once('=').filter(|(key, _)| !key.is_empty());
-        let (key, value) = parts.ok_or_else(|| Failure::Usage(format!("--attribute {text:?}: KEY=VALUE")))?;
+        let (key, value) =
+            parts.ok_or_else(|| Failure::Usage(format!("--attribute {text:?}: expected KEY=VALUE")))?;
         if attributes.insert(key.to_owned(), value.into()).is_some() {
             return Err(Failure::Usage(format!("--attribute {key}: given twice")));
         }
@@ -303,7 +306,7 @@ fn parse_attributes(texts: &[String]) -> Result<Map<String, Value>, Failure> {
     Ok(attributes)
 }
 
-/// Now, as the store counts: milliseconds since 1970.
+/// Returns the present time as the store counts it: milliseconds since 1970.
 fn millis() -> i64 {
     let now = Now::read();
     let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));

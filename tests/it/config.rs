@@ -317,7 +317,7 @@ fn a_file_that_is_there_is_left_as_it_is() {
     ] {
         let made = command(&dir, arguments);
         assert_eq!((made.code, &*made.stdout), (Some(1), ""), "{made:?}");
-        assert!(made.stderr.contains("is there already"), "{made:?}");
+        assert!(made.stderr.contains("already exists"), "{made:?}");
     }
     assert_eq!(policy_of(&dir), "# mine\n");
     assert!(!dir.path().join("nowhere.toml").exists());

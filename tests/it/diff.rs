@@ -189,7 +189,7 @@ fn a_policy_may_keep_no_decisions() {
     write_both(&gateway, str::to_owned);
     let finished = diff(gateway.dir(), &["--live"]);
     assert_eq!(finished.code, Some(1), "{}", finished.text());
-    assert!(finished.stderr.contains("no decisions: 404"), "{}", finished.text());
+    assert!(finished.stderr.contains("cannot fetch decisions: 404"), "{}", finished.text());
 }
 
 #[test]

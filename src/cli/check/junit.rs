@@ -1,7 +1,7 @@
-//! What was found, as JUnit's XML: what continuous integration shows beside its other tests.
+//! The report as JUnit XML, which continuous integration shows beside other tests.
 //!
-//! There is no one schema of it. What is written here is what its readers have in common: suites, cases, and in a case at
-//! most one failure.
+//! There is no single schema. This is the subset that readers have in common: suites, cases, and at most one failure in
+//! a case.
 
 use super::{LOADS, Report, difference};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -20,7 +20,7 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     let is_failure = |found: &&Diagnostic| found.severity == Severity::Fault || report.strict;
     let (found, failed) = (report.found.len(), report.failed().count());
     let failures = report.found.iter().filter(is_failure).count();
-    // The policy itself is a case too: readers take a report without any for one that went astray.
+    // The policy itself is a case too: some readers reject a report without cases.
     let (found, failures) = (found + 1, failures + usize::from(report.routes.is_none()));
     writeln!(
         out,
@@ -33,7 +33,7 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     case(out, LOADS, "findings", &Place::File(policy.clone()))?;
     match report.routes {
         Some(_) => writeln!(out, "/>")?,
-        None => failure(out, "it does not load", &report.verdict())?,
+        None => failure(out, "the policy does not load", &report.verdict())?,
     }
     for diagnostic in &report.found {
         let text = diagnostic.to_string();
@@ -57,7 +57,7 @@ fn write_to(report: &Report<'_>, out: &mut String) -> fmt::Result {
     write!(out, "  </testsuite>\n</testsuites>")
 }
 
-/// The beginning of a case, its bracket still open.
+/// Writes the start of a case, without its closing bracket.
 fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result {
     write!(out, "    <testcase name=\"{}\" classname=\"{class}\"", Escaped(name))?;
     match place {
@@ -68,13 +68,12 @@ fn case(out: &mut String, name: &str, class: &str, place: &Place) -> fmt::Result
 }
 
 fn failure(out: &mut String, message: &str, text: &str) -> fmt::Result {
-    // Outside of an attribute a line's end is one: whoever reads the file itself can read this.
+    // Element text may hold real line breaks, which keeps the file readable.
     let (message, text) = (Escaped(message), Escaped(text).to_string().replace("&#10;", "\n"));
     writeln!(out, ">\n      <failure message=\"{message}\">{text}</failure>\n    </testcase>")
 }
 
-/// Text in XML 1.0, in an element or in an attribute. What XML cannot hold at all is shown as a question mark in a box
-/// (U+FFFD).
+/// Escapes text for an element or an attribute of XML 1.0. Characters that XML does not allow become U+FFFD.
 struct Escaped<'t>(&'t str);
 
 impl fmt::Display for Escaped<'_> {
@@ -85,7 +84,7 @@ impl fmt::Display for Escaped<'_> {
                 '<' => f.write_str("&lt;")?,
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
-                // In an attribute, a line's end as it stands would be read as a blank.
+                // An XML reader turns a line break in an attribute into a space.
                 '\n' => f.write_str("&#10;")?,
                 '\t' => f.write_str("&#9;")?,
                 c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => f.write_char('\u{fffd}')?,

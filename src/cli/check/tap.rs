@@ -1,4 +1,4 @@
-//! What was found, by the Test Anything Protocol, version 14: one line a test, with YAML below those that fail.
+//! The report in the Test Anything Protocol, version 14: one line per test, with YAML below those that fail.
 
 use super::{LOADS, Report};
 use crate::diagnostic::Severity;
@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 pub(super) fn write(report: &Report<'_>) -> String {
     let mut out = String::from("TAP version 14\n");
-    // The policy itself is the first: a plan of nothing would say that all was skipped.
+    // The policy itself is the first test: a plan of zero tests would mean that all were skipped.
     let count = 1 + report.found.len() + report.tests.len();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "1..{count}");
@@ -33,7 +33,7 @@ pub(super) fn write(report: &Report<'_>) -> String {
     out
 }
 
-/// What differs, and all that led there.
+/// Describes a failed test: each difference, then the whole explanation.
 fn diagnostic(failure: &TestFailure) -> String {
     let mut yaml = key("message", &json!(failure.to_string()));
     yaml += &key("at", &json!(failure.place));
@@ -42,7 +42,7 @@ fn diagnostic(failure: &TestFailure) -> String {
         let _ = writeln!(yaml, "    - {}", written(&json!(difference)));
     }
     if let Some(explanation) = &failure.explanation {
-        // Each line of it is of printable characters, and the first is not indented: what a block may hold as it stands.
+        // A block scalar may hold it unescaped: every line is printable, and the first is not indented.
         yaml += "  explanation: |\n";
         for line in explanation.to_string().lines() {
             let _ = writeln!(yaml, "    {line}");
@@ -55,8 +55,8 @@ fn key(name: &str, value: &Value) -> String {
     format!("  {name}: {}\n", written(value))
 }
 
-/// JSON, which is YAML and needs no rules of its own for what has to be quoted. What may not stand in YAML as it is
-/// stands there by its number (YAML 1.2.2, section 5.1); it can only be in a string.
+/// Writes a value as JSON, which is YAML without its quoting rules. Characters that YAML does not allow unescaped (YAML
+/// 1.2.2, section 5.1) occur only in strings, and are escaped by number.
 fn written(value: &Value) -> String {
     let mut out = String::new();
     for c in value.to_string().chars() {
@@ -70,7 +70,7 @@ fn written(value: &Value) -> String {
     out
 }
 
-/// A description: one line, in which a number sign would begin a directive.
+/// Escapes a test description, which is one line. A number sign in it would begin a directive.
 fn escaped(name: &str) -> String {
     let one_line: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     one_line.replace('\\', "\\\\").replace('#', "\\#")

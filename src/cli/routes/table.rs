@@ -1,4 +1,4 @@
-//! A table of texts, written for people, spreadsheets and documents. No cell can be more than a cell in any of them.
+//! A table of texts, written for people, spreadsheets or documents. No text can break out of its cell.
 
 use std::fmt::Write;
 
@@ -10,12 +10,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// An empty one.
+    /// Creates an empty table.
     pub(super) fn of<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// One row more, of as many cells as there are columns.
+    /// Appends a row, which must have a cell for each column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -24,7 +24,7 @@ impl Table {
         std::iter::once(&self.header).chain(&self.rows)
     }
 
-    /// For people: columns of equal width, `-` for nothing.
+    /// Writes the table for people: aligned columns, with `-` for an empty cell.
     pub(super) fn text(&self) -> String {
         let shown: Vec<Vec<String>> =
             self.lines().map(|cells| cells.iter().map(|cell| or_dash(plain(cell))).collect()).collect();
@@ -50,8 +50,8 @@ impl Table {
         text
     }
 
-    /// For spreadsheets (RFC 4180). What one would take for a formula begins with an apostrophe instead: a role may be
-    /// named `=HYPERLINK(...)` by whoever names roles.
+    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would read as a formula gets an apostrophe
+    /// in front: a role could be named `=HYPERLINK(...)`.
     pub(super) fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for cells in self.lines() {
@@ -63,7 +63,7 @@ impl Table {
         writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// For documents: a table of GitHub's Markdown.
+    /// Writes the table for documents, in GitHub's Markdown.
     pub(super) fn markdown(&self) -> String {
         let mut text = String::new();
         for (position, cells) in self.lines().enumerate() {
@@ -85,7 +85,7 @@ fn or_dash(cell: String) -> String {
     if cell.is_empty() { "-".to_owned() } else { cell }
 }
 
-/// Text on one line, without control characters or marks that turn the direction of writing.
+/// Escapes control characters and marks that change the direction of writing, so that the text is one line.
 fn plain(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {
@@ -100,7 +100,7 @@ fn plain(cell: &str) -> String {
     text
 }
 
-/// Text that Markdown takes for text: every ASCII punctuation may be escaped (CommonMark section 2.4).
+/// Escapes text for Markdown, in which any ASCII punctuation may be escaped (CommonMark section 2.4).
 fn escaped(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {

@@ -1,5 +1,5 @@
-//! `portcullis user import`: accounts from a file of any size, line by line, in batches of one transaction each. A line
-//! that cannot be an account is told with its number and left out; the others are not held up by it.
+//! `portcullis user import`: adds accounts from a file of any size, line by line, in batches of one transaction each.
+//! A faulty line is reported with its number and skipped; it does not stop the others.
 
 mod lines;
 mod progress;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Accounts of one transaction: few enough that a gateway that logs somebody in meanwhile waits some milliseconds.
+/// Accounts per transaction: few enough to delay a login at a running gateway by no more than milliseconds.
 const BATCH: usize = 500;
 
 #[derive(Debug, clap::Args)]
@@ -25,25 +25,25 @@ pub(in crate::cli) struct Arguments {
     /// The file; "-" for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What the file is; told by the end of its name where it is not said.
+    /// The format of the file; by its extension if not given.
     #[arg(long, value_enum)]
     input: Option<Input>,
-    /// Which column holds what, such as name=email; may be given several times.
+    /// The column that holds a field, such as name=email; may be repeated.
     #[arg(long = "map", value_name = "FIELD=COLUMN")]
     maps: Vec<String>,
-    /// A column that becomes an attribute of the account; may be given several times.
+    /// A column that becomes an attribute of the account; may be repeated.
     #[arg(long = "attribute", value_name = "COLUMN")]
     attributes: Vec<String>,
-    /// Change accounts that exist: roles, scopes, attributes and state, as far as the file says them. Passwords only
-    /// where an account has none.
+    /// Update existing accounts: the roles, scopes, attributes and state that the file contains, and the password only
+    /// if the account has none.
     #[arg(long)]
     update: bool,
-    /// Change nothing, and say what would be.
+    /// Change nothing, and print what would change.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What a file of accounts may be.
+/// The format of a file of accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Input {
     /// Comma-separated values with a line of column names.
@@ -52,7 +52,7 @@ enum Input {
     Jsonl,
 }
 
-/// What became of the lines.
+/// Numbers of lines by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 struct Summary {
     added: u64,
@@ -70,7 +70,8 @@ pub(super) fn import(accounts: &Accounts, arguments: &Arguments) -> Result<(), F
         (None, Some("csv")) => Input::Csv,
         (None, Some("jsonl" | "ndjson")) => Input::Jsonl,
         (None, _) => {
-            let why = format!("{}: say what it is: --input csv or --input jsonl", arguments.file.display());
+            let why =
+                format!("{}: unknown format; pass --input csv or --input jsonl", arguments.file.display());
             return Err(Failure::Usage(why));
         }
     };
@@ -85,7 +86,7 @@ pub(super) fn import(accounts: &Accounts, arguments: &Arguments) -> Result<(), F
     };
     let ignored = lines.ignored().join(", ");
     if !ignored.is_empty() {
-        import.progress.note(&format!("columns that are not taken: {ignored}"));
+        import.progress.note(&format!("ignored columns: {ignored}"));
     }
     let ended = import.all(lines, &columns);
     import.progress.finish();
@@ -100,7 +101,7 @@ struct Import<'a> {
     dry_run: bool,
     progress: Progress,
     summary: Summary,
-    /// Names that a dry run has met: the second line of one would be skipped.
+    /// Names that a dry run would have added: a second line of the same name would be skipped.
     would_be: HashSet<String>,
 }
 
@@ -121,7 +122,7 @@ impl Import<'_> {
     }
 
     fn batch(&mut self, mut batch: Vec<(u64, Row)>) -> Result<(), Failure> {
-        // Those that exist are set aside before their passwords are hashed for nothing.
+        // Existing accounts are set aside first, so that no password is hashed in vain.
         let mut fresh = Vec::with_capacity(batch.len());
         for (number, row) in batch.drain(..) {
             match self.accounts.account(&row.name)? {
@@ -149,7 +150,7 @@ impl Import<'_> {
         for ((number, new), added) in numbers.into_iter().zip(&new).zip(added) {
             match added {
                 Added::Added => self.count_added(new.password.encoded.is_empty()),
-                // Another line of the file has it, or somebody was faster.
+                // Another line of the file, or another process, took the name.
                 Added::NameTaken => self.summary.skipped += 1,
                 Added::IdTaken => self.fault(number, &format!("another account has the id \"{}\"", new.id)),
                 Added::IdRetired => self.fault(number, &retired(&new.id)),
@@ -158,7 +159,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// What would become of new accounts.
+    /// Counts what would happen to new accounts.
     fn pretend(&mut self, fresh: Vec<(u64, Row)>) -> Result<(), Failure> {
         for (number, row) in fresh {
             let name = row.name.as_str();
@@ -180,13 +181,13 @@ impl Import<'_> {
         self.summary.without_password += u64::from(without_password);
     }
 
-    /// Changes an account as far as a line says something else of it. What is the same is no change: it would take back
-    /// the owner's tokens.
+    /// Changes what differs between an account and its line. An account without differences is not written: a write
+    /// would revoke the owner's tokens.
     fn change(&mut self, number: u64, account: &Account, row: Row) -> Result<(), Failure> {
         if row.id.as_ref().is_some_and(|id| *id != account.id) {
             self.fault(
                 number,
-                &format!("the account has another id, \"{}\", which never changes", account.id),
+                &format!("the account has the id \"{}\", and an id cannot change", account.id),
             );
             return Ok(());
         }
@@ -241,8 +242,8 @@ impl Import<'_> {
                 for (count, what) in [
                     (without_password, "of them without a password"),
                     (updated, "updated"),
-                    (unchanged, "the same already"),
-                    (skipped, "skipped, for their names are taken"),
+                    (unchanged, "unchanged"),
+                    (skipped, "skipped because their names are taken"),
                     (faulty, "faulty"),
                 ] {
                     if count > 0 {
@@ -250,7 +251,7 @@ impl Import<'_> {
                     }
                 }
                 if self.dry_run {
-                    text.push_str(" (a dry run: nothing is changed)");
+                    text.push_str(" (dry run: nothing was changed)");
                 }
                 print_line(&text);
             }
@@ -270,8 +271,8 @@ fn new_account(row: Row, password: PasswordHash) -> NewAccount {
     }
 }
 
-/// What is stored of the passwords of lines. Those that are not hashed yet are, on all cores, at the lowest priority: a
-/// gateway may be running beside this.
+/// Returns the password hashes of these lines. Plain passwords are hashed on all cores at the lowest priority, since a
+/// gateway may be running on the same machine.
 fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
     let plain = rows.iter().filter(|(_, row)| matches!(row.secret, ImportedPassword::Plain(_))).count();
     let next = AtomicUsize::new(0);
@@ -299,7 +300,7 @@ fn hashes(rows: &[(u64, Row)]) -> Result<Vec<PasswordHash>, Failure> {
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(crate::authority::Busy))).collect()
     });
     for done in done {
-        let done = done.map_err(|_| "a password cannot be hashed: the system gave no memory".to_owned())?;
+        let done = done.map_err(|_| "cannot hash a password: out of memory".to_owned())?;
         for (at, hash) in done {
             hashes[at] = hash;
         }

@@ -1,4 +1,4 @@
-//! `portcullis user list`: what is known of accounts, except what their passwords hash to.
+//! `portcullis user list`: prints accounts without their password hashes.
 
 use super::{Accounts, BasicFormat, Failure, listed, print_line};
 use crate::authority::scheme;
@@ -6,7 +6,7 @@ use crate::keyring::KeyInfo;
 use crate::store::Account;
 use serde_json::{Value, json};
 
-/// Accounts that are read and shown at once.
+/// Accounts per page.
 const PAGE: u32 = 1000;
 
 pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
@@ -46,7 +46,7 @@ pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
     match accounts.format {
         BasicFormat::Json if count == 0 => print_line("[]"),
         BasicFormat::Json => print_line("\n]"),
-        BasicFormat::Text if count == 0 => print_line("no accounts: portcullis user add makes one"),
+        BasicFormat::Text if count == 0 => print_line("no accounts; portcullis user add adds one"),
         BasicFormat::Text => {}
     }
     Ok(())
@@ -73,7 +73,7 @@ pub(super) fn as_json(account: &Account) -> Value {
         "attributes": account.attributes,
         "disabled": account.disabled,
         "created": KeyInfo::time(created),
-        // The kind and the cost, to see how many are still to be replaced; never the hash.
+        // The scheme and its cost, to see how many hashes are outdated; never the hash.
         "password": scheme(&account.password),
     })
 }

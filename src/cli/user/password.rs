@@ -1,11 +1,11 @@
-//! Where a new password comes from.
+//! Reading a new password.
 
 use super::Failure;
 use crate::authority::{PASSWORD_BYTES_MAX, UserName, prepare_new_password};
 use std::io::{IsTerminal, Read};
 use zeroize::Zeroizing;
 
-/// A new password for this account: from standard input, or typed twice.
+/// Reads a new password for this account, from standard input or typed twice on the terminal.
 pub(super) fn read(from_stdin: bool, name: &UserName) -> Result<Zeroizing<String>, Failure> {
     let typed = if from_stdin { from_input(std::io::stdin().lock())? } else { from_terminal()? };
     let password = prepare_new_password(&typed).map_err(|fault| fault.to_string())?;
@@ -13,15 +13,15 @@ pub(super) fn read(from_stdin: bool, name: &UserName) -> Result<Zeroizing<String
     Ok(password)
 }
 
-/// The first password that anybody tries.
+/// Rejects the user name as a password: it is the first one that an attacker tries.
 pub(super) fn check_against_name(password: &str, name: &str) -> Result<(), String> {
     let spelled = |text: &str| UserName::parse(text).is_ok_and(|other| other.as_str() == name);
     if spelled(password) { Err("the password is the user name".to_owned()) } else { Ok(()) }
 }
 
 fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
-    // A password of any length that is accepted, its end of line, and one byte more that tells of too much. The space
-    // for all of it is there from the beginning: a text that grows leaves copies behind.
+    // Enough for the longest password, its line break, and one byte more to detect a longer one. The buffer never
+    // grows, since growing would leave copies of the password in freed memory.
     let most = PASSWORD_BYTES_MAX * 3 + 3;
     let mut bytes = Zeroizing::new(Vec::with_capacity(most));
     let read = input.take(most as u64).read_to_end(&mut bytes);
@@ -33,8 +33,7 @@ fn from_input(input: impl Read) -> Result<Zeroizing<String>, Failure> {
 
 fn from_terminal() -> Result<Zeroizing<String>, Failure> {
     if !std::io::stdin().is_terminal() {
-        let why =
-            "there is no terminal to ask for a password: use --password-stdin and write it to standard input";
+        let why = "there is no terminal to ask for a password on; pass --password-stdin and write it to standard input";
         return Err(Failure::Usage(why.to_owned()));
     }
     let ask = |prompt: &str| {
@@ -42,10 +41,10 @@ fn from_terminal() -> Result<Zeroizing<String>, Failure> {
         Ok::<_, String>(Zeroizing::new(typed))
     };
     let password = ask("Password: ")?;
-    if *ask("Once more: ")? == *password {
+    if *ask("Repeat password: ")? == *password {
         Ok(password)
     } else {
-        Err("the two are not the same".to_owned().into())
+        Err("the passwords do not match".to_owned().into())
     }
 }
 

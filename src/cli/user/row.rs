@@ -1,4 +1,4 @@
-//! One line of a file of accounts: what its columns mean, and whether an account can be made of it.
+//! One line of a file of accounts: the meaning of its columns, and the checks that make it an account.
 
 use super::password::check_against_name;
 use crate::authority::{UserName, check_hash, prepare_new_password};
@@ -6,12 +6,12 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
-/// Bytes of an id, a role, a scope or the name of an attribute, at most.
+/// Maximum size of an id, a role or a scope, in bytes.
 const WORD_BYTES_MAX: usize = 128;
-/// Roles or scopes of an account, at most.
+/// Maximum number of roles or scopes of an account.
 const WORDS_MAX: usize = 1000;
 
-/// What a column may hold, and the names under which it is looked for.
+/// The fields of an account, and the column names that are recognized for each.
 pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("id", &["id"]),
     ("name", &["name", "username"]),
@@ -23,7 +23,7 @@ pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("active", &["active", "is_active"]),
 ];
 
-/// Which column holds what.
+/// The mapping of fields to columns.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
     /// Field to column, as `--map` says.
@@ -33,18 +33,19 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Of `--map FIELD=COLUMN` and `--attribute COLUMN`.
+    /// Parses `--map FIELD=COLUMN` and `--attribute COLUMN`.
     pub(super) fn parse(maps: &[String], attributes: &[String]) -> Result<Self, String> {
         let mut columns = Self { mapped: BTreeMap::new(), attributes: attributes.to_vec() };
         for map in maps {
             let names = FIELDS.map(|(field, _)| field).join(", ");
-            let (field, column) = map
-                .split_once('=')
-                .filter(|(_, column)| !column.is_empty())
-                .ok_or_else(|| format!("--map {map:?}: FIELD=COLUMN, where FIELD is one of {names}"))?;
-            // "username" is what they call the name, and what one would type.
+            let (field, column) =
+                map.split_once('=').filter(|(_, column)| !column.is_empty()).ok_or_else(|| {
+                    format!("--map {map:?}: expected FIELD=COLUMN, where FIELD is one of {names}")
+                })?;
+            // Accept "username" too, the usual name of the column.
             let known = FIELDS.iter().find(|(known, aliases)| *known == field || aliases.contains(&field));
-            let (field, _) = known.ok_or_else(|| format!("--map {map:?}: FIELD is one of {names}"))?;
+            let (field, _) =
+                known.ok_or_else(|| format!("--map {map:?}: unknown field; expected one of {names}"))?;
             if columns.mapped.insert(field, column.to_owned()).is_some() {
                 return Err(format!("--map {map:?}: {field} is mapped twice"));
             }
@@ -52,7 +53,7 @@ impl Columns {
         Ok(columns)
     }
 
-    /// The column that holds a field, among those that are there.
+    /// Returns the column that holds a field, if the file has it.
     pub(super) fn of<'c>(&'c self, field: &str, is_there: impl Fn(&str) -> bool) -> Option<&'c str> {
         if let Some(column) = self.mapped.get(field) {
             return Some(column.as_str()).filter(|column| is_there(column));
@@ -61,23 +62,23 @@ impl Columns {
         aliases.iter().copied().find(|alias| is_there(alias))
     }
 
-    /// What is wrong with a file that has these columns.
+    /// Rejects a header without the columns that are needed.
     pub(super) fn check(&self, header: &[&str]) -> Result<(), String> {
         let is_there = |column: &str| header.contains(&column);
         let wanted = self.mapped.values().chain(&self.attributes);
         if let Some(missing) = wanted.into_iter().find(|column| !is_there(column)) {
-            return Err(format!("no column {missing:?}; there are {}", header.join(", ")));
+            return Err(format!("no column {missing:?}; the columns are {}", header.join(", ")));
         }
         if self.of("name", is_there).is_none() {
             return Err(format!(
-                "no column \"name\" or \"username\"; there are {}: say --map name=COLUMN",
+                "no column \"name\" or \"username\"; the columns are {}: pass --map name=COLUMN",
                 header.join(", ")
             ));
         }
         Ok(())
     }
 
-    /// The columns of a file that say nothing here.
+    /// Returns the columns of a header that are not used.
     pub(super) fn ignored<'h>(&self, header: &[&'h str]) -> Vec<&'h str> {
         let is_there = |column: &str| header.contains(&column);
         let used: Vec<&str> = FIELDS.iter().filter_map(|(field, _)| self.of(field, is_there)).collect();
@@ -86,17 +87,17 @@ impl Columns {
     }
 }
 
-/// How a line proves that somebody is its account's owner.
+/// The password of a line.
 pub(super) enum ImportedPassword {
-    /// Not at all: nobody can log in.
+    /// None: nobody can log in.
     None,
-    /// By a password, to be hashed.
+    /// In plain text, to be hashed.
     Plain(Zeroizing<String>),
-    /// By one that is hashed already.
+    /// Hashed already.
     Hash(String),
 }
 
-/// A line that an account can be made of. What it does not say is left open.
+/// A valid line. Fields that it does not contain are `None`.
 pub(super) struct Row {
     pub(super) name: UserName,
     pub(super) id: Option<String>,
@@ -108,7 +109,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Reads a line: the values of its columns by name, as text from CSV and as they are from JSON.
+    /// Checks a line, given as its values by column name: text from CSV, any type from JSON.
     pub(super) fn read(columns: &Columns, mut line: Map<String, Value>) -> Result<Self, String> {
         let take = |field: &str| {
             let column = columns.of(field, |column| line.contains_key(column))?.to_owned();
@@ -136,17 +137,17 @@ impl Row {
             (Some(disabled), None) => Some(disabled),
             (None, Some(active)) => Some(!active),
             (None, None) => None,
-            (Some(_), Some(_)) => return Err("both disabled and active are there: say one".to_owned()),
+            (Some(_), Some(_)) => return Err("has both disabled and active; keep one".to_owned()),
         };
         let mut attributes = match line.remove("attributes") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(attributes)) => attributes,
-            // A cell of a table may hold them as text.
+            // A CSV cell holds them as text.
             Some(Value::String(text)) if text.is_empty() => Map::new(),
             Some(Value::String(text)) => {
-                serde_json::from_str(&text).map_err(|_| "attributes: a JSON object")?
+                serde_json::from_str(&text).map_err(|_| "attributes: expected a JSON object")?
             }
-            Some(_) => return Err("attributes: a JSON object".to_owned()),
+            Some(_) => return Err("attributes: expected a JSON object".to_owned()),
         };
         for column in &columns.attributes {
             if let Some(value) = line.get(column).filter(|value| !value.is_null()) {
@@ -164,15 +165,15 @@ fn imported_password(
 ) -> Result<ImportedPassword, String> {
     match (password.map(Zeroizing::new), hash) {
         (None, None) => Ok(ImportedPassword::None),
-        (Some(_), Some(_)) => Err("both a password and a hash of one: say one".to_owned()),
+        (Some(_), Some(_)) => Err("has both a password and a password hash; keep one".to_owned()),
         (None, Some(hash)) => {
             check_hash(&hash).map_err(|fault| fault.to_string())?;
             Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
-            // A column of the wrong name, and every hash would be a password.
+            // With a wrong column name, every hash would become a password.
             if check_hash(&password).is_ok() {
-                return Err("the password is a hash: name its column password_hash, or say \
+                return Err("the password is a hash: name its column password_hash, or pass \
                             --map password_hash=password"
                     .to_owned());
             }
@@ -183,18 +184,18 @@ fn imported_password(
     }
 }
 
-/// A text that is there: an empty cell is as good as none.
+/// Reads text. An empty cell counts as absent.
 fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
     match value {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
-        Some(_) => Err(format!("{what}: a text")),
+        Some(_) => Err(format!("{what}: expected text")),
     }
 }
 
-/// A list of words: a JSON list, or text with commas or semicolons between them. An empty cell is an empty list.
+/// Reads a list of words: a JSON list, or text with commas or semicolons between them. An empty cell is an empty list.
 fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
-    let is_list = || format!("{what}: a list of texts");
+    let is_list = || format!("{what}: expected a list of texts");
     let value = match value {
         Some(Value::String(text)) if text.trim_start().starts_with('[') => {
             Some(serde_json::from_str(&text).map_err(|_| is_list())?)
@@ -215,9 +216,9 @@ fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String>
     }
 }
 
-/// Yes or no, as databases export it.
+/// Reads a boolean in the forms that databases export.
 fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
-    let fault = || format!("{what}: true or false");
+    let fault = || format!("{what}: expected true or false");
     match value {
         None => Ok(None),
         Some(Value::Bool(truth)) => Ok(Some(truth)),
@@ -236,28 +237,30 @@ fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Whether an account may have this id. It becomes `sub` of tokens, and is written to logs and headers.
+/// Rejects an id that is not safe as the `sub` of tokens and in logs and headers.
 pub(super) fn check_id(id: &str) -> Result<(), String> {
     check_word("id", id)
 }
 
-/// Whether an account may have these roles. Services get them joined by commas: one with a comma would be two.
+/// Rejects unusable roles. Services receive them joined by commas, so a role with a comma would be read as two.
 pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
     for role in roles {
         check_word("role", role)?;
         if role.contains([',', ';']) {
-            return Err(format!("role {role:?}: a role has no comma and no semicolon"));
+            return Err(format!("role {role:?}: a role cannot contain a comma or a semicolon"));
         }
     }
     check_list("roles", roles)
 }
 
-/// Whether an account may have these scopes: as RFC 6749 section 3.3 writes them.
+/// Rejects scopes that RFC 6749 section 3.3 does not allow.
 pub(super) fn check_scopes(scopes: &[String]) -> Result<(), String> {
     for scope in scopes {
         check_word("scope", scope)?;
         if !scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
-            return Err(format!("scope {scope:?}: a scope is visible ASCII without quotes and backslashes"));
+            return Err(format!(
+                "scope {scope:?}: a scope consists of visible ASCII without quotes and backslashes"
+            ));
         }
     }
     check_list("scopes", scopes)
@@ -268,20 +271,22 @@ fn check_word(what: &str, word: &str) -> Result<(), String> {
         return Err(format!("an empty {what}"));
     }
     if word.len() > WORD_BYTES_MAX {
-        return Err(format!("{what}: {} bytes, and {WORD_BYTES_MAX} are the most", word.len()));
+        return Err(format!("{what}: {} bytes; the maximum is {WORD_BYTES_MAX}", word.len()));
     }
     match word.chars().find(|c| c.is_control() || c.is_whitespace()) {
-        Some(c) => Err(format!("{what} {word:?}: U+{:04X}, a space or a control character", u32::from(c))),
+        Some(c) => {
+            Err(format!("{what} {word:?}: contains U+{:04X}, a space or control character", u32::from(c)))
+        }
         None => Ok(()),
     }
 }
 
 fn check_list(what: &str, words: &[String]) -> Result<(), String> {
     if words.len() > WORDS_MAX {
-        return Err(format!("{} {what}, and {WORDS_MAX} are the most", words.len()));
+        return Err(format!("{} {what}; the maximum is {WORDS_MAX}", words.len()));
     }
     let twice = words.iter().enumerate().find(|(at, word)| words[..*at].contains(word));
-    twice.map_or(Ok(()), |(_, word)| Err(format!("{what}: {word:?} is there twice")))
+    twice.map_or(Ok(()), |(_, word)| Err(format!("{what}: {word:?} appears twice")))
 }
 
 #[cfg(test)]
@@ -338,21 +343,21 @@ mod tests {
         for (line, says) in [
             (json!({}), "no name"),
             (json!({ "name": "" }), "no name"),
-            (json!({ "name": 3 }), "name: a text"),
+            (json!({ "name": 3 }), "name: expected text"),
             (json!({ "name": "a b" }), "name: U+0020"),
-            (json!({ "name": "a", "id": "a b" }), "id \"a b\": U+0020"),
+            (json!({ "name": "a", "id": "a b" }), "id \"a b\": contains U+0020"),
             (json!({ "name": "a", "password": "short" }), "5 characters"),
             (json!({ "name": "margarethe", "password": "Margarethe" }), "is the user name"),
             (json!({ "name": "a", "password": HASH }), "password_hash"),
             (json!({ "name": "a", "password_hash": "hunter22" }), "unknown kind"),
             (json!({ "name": "a", "password": "long enough", "password_hash": HASH }), "both"),
-            (json!({ "name": "a", "roles": [1] }), "roles: a list of texts"),
-            (json!({ "name": "a", "roles": ["a,b"] }), "no comma"),
+            (json!({ "name": "a", "roles": [1] }), "roles: expected a list of texts"),
+            (json!({ "name": "a", "roles": ["a,b"] }), "cannot contain a comma"),
             (json!({ "name": "a", "roles": "x,x" }), "twice"),
             (json!({ "name": "a", "scopes": ["\u{e4}"] }), "visible ASCII"),
-            (json!({ "name": "a", "disabled": "maybe" }), "disabled: true or false"),
+            (json!({ "name": "a", "disabled": "maybe" }), "disabled: expected true or false"),
             (json!({ "name": "a", "disabled": true, "active": true }), "both disabled and active"),
-            (json!({ "name": "a", "attributes": [1] }), "attributes: a JSON object"),
+            (json!({ "name": "a", "attributes": [1] }), "attributes: expected a JSON object"),
         ] {
             let why = fault(line.clone());
             assert!(why.contains(says), "{line}: {why}");

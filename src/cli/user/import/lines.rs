@@ -1,5 +1,5 @@
-//! The lines of a file of accounts, one after the other, each as columns and values. A line that cannot be read is a
-//! fault of that line; a file that cannot be read ends the import.
+//! The lines of a file of accounts in turn, each as columns and values. A line that cannot be parsed is a fault of that
+//! line; an I/O error ends the import.
 
 use super::super::Failure;
 use super::super::row::Columns;
@@ -11,10 +11,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-/// Bytes of one line, at most: a file without ends of lines is not taken into memory whole.
+/// Maximum size of a line in bytes: a file without line breaks is not read into memory whole.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// A longer line is passed on in pieces.
+/// Bytes that are passed on at once; a longer line is passed on in pieces.
 const PIECE_BYTES: u64 = 64 * 1024;
 
 type CountedInput = BufReader<CountingReader<Box<dyn Read>>>;
@@ -34,7 +34,7 @@ enum LineReader {
 }
 
 impl Lines {
-    /// Opens a file; tells its size too, where it has one.
+    /// Opens a file. Returns its size too, if it is known.
     pub(super) fn open(path: &Path, input: Input, columns: &Columns) -> Result<(Self, Option<u64>), Failure> {
         let fault = |error: io::Error| format!("{}: {error}", path.display());
         let (source, size): (Box<dyn Read>, _) = if path == Path::new("-") {
@@ -50,7 +50,7 @@ impl Lines {
     fn of(source: Box<dyn Read>, path: String, input: Input, columns: &Columns) -> Result<Self, String> {
         let bytes = Rc::new(Cell::new(0));
         let mut source = BufReader::new(CountingReader { source, bytes: Rc::clone(&bytes) });
-        // Spreadsheets begin their files with this.
+        // Spreadsheets write a byte order mark.
         let begin = source.fill_buf().map_err(|error| format!("{path}: {error}"))?;
         if begin.starts_with(b"\xef\xbb\xbf") {
             source.consume(3);
@@ -62,12 +62,12 @@ impl Lines {
         Ok(Self { bytes, of, path })
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
-    /// Columns that say nothing.
+    /// Returns the columns that are not used.
     pub(super) fn ignored(&self) -> &[String] {
         match &self.of {
             LineReader::Csv { ignored, .. } => ignored,
@@ -75,7 +75,7 @@ impl Lines {
         }
     }
 
-    /// The next line that is not empty.
+    /// Returns the next line that is not empty.
     pub(super) fn next_line(&mut self) -> Result<Option<Line>, Failure> {
         let next = match &mut self.of {
             LineReader::Csv { reader, header, .. } => next_record(reader, header),
@@ -87,7 +87,7 @@ impl Lines {
 
 impl LineReader {
     fn csv(mut source: CountedInput, columns: &Columns) -> Result<Self, String> {
-        // Spreadsheets of half of the world write semicolons, as the comma is in their numbers.
+        // Where the comma is the decimal separator, spreadsheets separate by semicolons.
         let begin = source.fill_buf().map_err(|error| error.to_string())?;
         let first = begin.split(|b| *b == b'\n').next().unwrap_or_default();
         let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
@@ -100,7 +100,7 @@ impl LineReader {
         let names: Vec<&str> = header.iter().map(String::as_str).collect();
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         if let Some((_, name)) = twice {
-            return Err(format!("line 1: the column {name:?} is there twice"));
+            return Err(format!("line 1: the column {name:?} appears twice"));
         }
         columns.check(&names).map_err(|why| format!("line 1: {why}"))?;
         let ignored = columns.ignored(&names).into_iter().filter(|name| *name != "attributes");
@@ -114,8 +114,8 @@ fn next_record(reader: &mut csv::Reader<LineEndings>, header: &[String]) -> io::
     if !reader.read_byte_record(&mut record).map_err(io::Error::other)? {
         return Ok(None);
     }
-    // It begins as many lines above its end as it has ends of lines within quotes. (Where the reader says that it begins,
-    // there may be empty lines first.)
+    // The first line of the record is its last line less the line breaks within its quotes. (The position at which the
+    // reader says that a record begins may be followed by empty lines.)
     let within = record.as_slice().iter().filter(|b| **b == b'\n').count() as u64;
     let number = reader.position().line().saturating_sub(1 + within);
     let values = || {
@@ -147,15 +147,15 @@ fn next_object(source: &mut CountedInput, number: &mut u64) -> io::Result<Option
         }
         let object = match serde_json::from_slice(&line) {
             Ok(Value::Object(object)) => Ok(object),
-            Ok(_) => Err("no JSON object".to_owned()),
-            // Its own message would show what stands there, which may be a password.
-            Err(error) => Err(format!("no JSON: column {}", error.column())),
+            Ok(_) => Err("not a JSON object".to_owned()),
+            // serde's message could quote a password.
+            Err(error) => Err(format!("not valid JSON at column {}", error.column())),
         };
         return Ok(Some((*number, object)));
     }
 }
 
-/// Reads on to the end of a line.
+/// Skips the rest of a line.
 fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     loop {
         let buffer = source.fill_buf()?;
@@ -169,7 +169,7 @@ fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     }
 }
 
-/// The same text with plain ends of lines, one after the last line too, so that lines can be counted by them.
+/// Normalizes line endings to `\n`, and adds one after the last line, so that counting them counts the lines.
 struct LineEndings {
     source: CountedInput,
     line: Vec<u8>,
@@ -207,7 +207,7 @@ impl Read for LineEndings {
     }
 }
 
-/// Counts what is read.
+/// Counts the bytes read.
 struct CountingReader<R> {
     source: R,
     bytes: Rc<Cell<u64>>,

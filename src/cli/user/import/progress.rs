@@ -1,20 +1,20 @@
-//! How far an import is: a bar on a terminal, now and then a line elsewhere.
+//! The progress of an import: a bar on a terminal, and otherwise a line now and then.
 
 use crate::cli::print_error;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
-/// Lines of the file between two lines about it.
+/// Lines of the file between two progress lines.
 const EVERY: u64 = 10_000;
 
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// Lines that were told of, where there is no bar.
+    /// Lines reported so far, if there is no bar.
     told: u64,
 }
 
 impl Progress {
-    /// Of a file of so many bytes, where that is known.
+    /// Starts the display for a file of this size in bytes, if it is known.
     pub(super) fn start(size: Option<u64>) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self { bar: None, told: 0 };
@@ -30,7 +30,7 @@ impl Progress {
         Self { bar: Some(bar), told: 0 }
     }
 
-    /// The lines up to this one are done, and so many bytes.
+    /// Reports the number of lines and bytes that are done.
     pub(super) fn done(&mut self, line: u64, bytes: u64) {
         match &self.bar {
             Some(bar) => {
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// Tells something without tearing the bar.
+    /// Prints a line above the bar.
     pub(super) fn note(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| print_error(text)),
