@@ -1,22 +1,22 @@
-//! One finding about a policy: where it stands, what was found, and what helps.
+//! A finding about a policy: its place, what was found, and the remedy.
 //!
-//! A leaf: the modules that read and compile a policy make findings; commands and logs show them.
+//! The modules that load and compile a policy create findings; commands print them and the gateway logs them.
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Where something stands.
+/// The place of a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, both counted from 1.
+    /// In a line of a file.
     Line {
         /// The file, as it was named.
         file: String,
-        /// Line.
+        /// The line, counted from 1.
         line: usize,
-        /// Column, in characters.
+        /// The column in characters, counted from 1.
         column: usize,
     },
     /// In the file as a whole.
@@ -26,7 +26,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The file, or the variable, as a whole.
+    /// Returns the file or the variable as a whole.
     #[must_use]
     pub fn whole(&self) -> Self {
         match self {
@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    /// Where it comes when findings are told in order: the file from its top, then the environment.
+    /// Returns the sort key of a place: the file from its top, then the environment.
     pub const fn order(&self) -> (usize, usize) {
         match self {
             Self::File(_) => (0, 0),
@@ -72,63 +72,64 @@ impl Serialize for Place {
     }
 }
 
-/// More faults than this are not told one by one, nor more warnings where people read them: what is wrong with ten
-/// thousand routes is most often one thing.
+/// Maximum number of faults that are reported one by one, and of warnings of one kind where people read them. Faults of
+/// ten thousand routes most often have a single cause.
 pub const REPORTED_MAX: usize = 100;
 
-/// How grave a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The policy cannot be obeyed.
+    /// The policy cannot be served.
     Fault,
-    /// It can, but an operator should look at this.
+    /// The policy can be served, but an operator should look at this.
     Warning,
 }
 
-/// One finding. Never holds the value of a secret.
+/// A finding. It never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// How grave it is.
+    /// The severity.
     pub severity: Severity,
-    /// A stable word for this kind of finding.
+    /// The stable id of this kind of finding.
     pub id: &'static str,
-    /// Where it stands.
+    /// The place.
     pub place: Place,
-    /// The key that it is about, such as `route[3].upstream`.
+    /// The key that the finding is about, such as `route[3].upstream`.
     pub key: String,
     /// What was found.
     pub found: String,
-    /// What was expected or what to do; may be empty where `found` says all.
+    /// The remedy; empty if `found` already implies it.
     pub hint: String,
-    /// The name that the policy refers to and does not define. Not shown: it tells whether another fault is the cause.
+    /// The name that the policy refers to and does not define. It is not printed; it shows whether another fault is the
+    /// cause.
     pub refers_to: Option<String>,
 }
 
 impl Diagnostic {
-    /// The word for a finding that there are more of them than are told.
+    /// The id of a finding that stands for those beyond the maximum.
     pub const MORE: &str = "more_findings";
 
-    /// That there are more findings than are told: nobody reads thousands, and each takes time to tell.
+    /// Creates the finding that stands for those beyond the maximum.
     pub fn more(severity: Severity, file: Place, found: String) -> Self {
-        let hint = "these first: the others are told when fewer are left".to_owned();
+        let hint = "fix these first; the others are reported once fewer are left".to_owned();
         Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint, refers_to: None }
     }
 
-    /// The paragraph of the documentation that explains it.
+    /// Returns the link to the paragraph of the documentation that explains the finding.
     pub fn docs(&self) -> String {
         format!("docs/findings.md#{}", self.id)
     }
 
-    /// The command that prints this paragraph: the program holds it, and may be all that a machine has.
+    /// Returns the command that prints this paragraph, for machines without the documentation.
     pub fn help(&self) -> String {
         format!("portcullis help {}", self.id)
     }
 
-    /// The first of these, so many faults and so many warnings of each kind, and how many more there are. Hundreds of one
-    /// kind of warning do not hide the one of another.
+    /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, with the number of
+    /// those left out. Hundreds of warnings of one kind do not hide a single one of another.
     pub fn bounded(found: Vec<Self>) -> Vec<Self> {
-        let (mut told, mut faults, mut last) = (Vec::new(), 0, None);
+        let (mut reported, mut faults, mut last) = (Vec::new(), 0, None);
         let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
         for one in found {
             let count = match one.severity {
@@ -139,28 +140,28 @@ impl Diagnostic {
             *count += 1;
             match *count > REPORTED_MAX {
                 true => last = Some(one.place),
-                false => told.push(one),
+                false => reported.push(one),
             }
         }
-        let untold = |count: usize| count.saturating_sub(REPORTED_MAX);
-        let warnings: usize = warnings.into_values().map(untold).sum();
+        let omitted = |count: usize| count.saturating_sub(REPORTED_MAX);
+        let warnings: usize = warnings.into_values().map(omitted).sum();
         for (severity, more, what) in
-            [(Severity::Fault, untold(faults), "fault"), (Severity::Warning, warnings, "warning")]
+            [(Severity::Fault, omitted(faults), "fault"), (Severity::Warning, warnings, "warning")]
         {
             if let (1.., Some(place)) = (more, &last) {
                 let found = format!("{more} more {what}{}", if more == 1 { "" } else { "s" });
-                told.push(Self::more(severity, place.whole(), found));
+                reported.push(Self::more(severity, place.whole(), found));
             }
         }
-        told
+        reported
     }
 
-    /// How many of these are told. That there are more is not one of them.
+    /// Counts the findings of this severity, without those that stand for others.
     pub fn count(found: &[Self], severity: Severity) -> usize {
         found.iter().filter(|one| one.severity == severity && one.id != Self::MORE).count()
     }
 
-    /// Where it comes when findings are told in order: as its place does, and that there are more at the end.
+    /// Returns the sort key of a finding: its place, with findings that stand for others at the end.
     pub fn order(&self) -> (bool, usize, usize) {
         let (line, column) = self.place.order();
         (self.id == Self::MORE, line, column)
@@ -169,16 +170,16 @@ impl Diagnostic {
 
 impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut told = serializer.serialize_struct("Diagnostic", 8)?;
-        told.serialize_field("severity", &self.severity)?;
-        told.serialize_field("id", self.id)?;
-        told.serialize_field("place", &self.place)?;
-        told.serialize_field("key", &Clipped(&self.key))?;
-        told.serialize_field("found", &Clipped(&self.found))?;
-        told.serialize_field("hint", &Clipped(&self.hint))?;
-        told.serialize_field("docs", &self.docs())?;
-        told.serialize_field("help", &self.help())?;
-        told.end()
+        let mut object = serializer.serialize_struct("Diagnostic", 8)?;
+        object.serialize_field("severity", &self.severity)?;
+        object.serialize_field("id", self.id)?;
+        object.serialize_field("place", &self.place)?;
+        object.serialize_field("key", &Clipped(&self.key))?;
+        object.serialize_field("found", &Clipped(&self.found))?;
+        object.serialize_field("hint", &Clipped(&self.hint))?;
+        object.serialize_field("docs", &self.docs())?;
+        object.serialize_field("help", &self.help())?;
+        object.end()
     }
 }
 
@@ -187,7 +188,7 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, id, place, key, found, hint, refers_to: _ } = self;
         let severity = match severity {
-            // That there are more findings is not one itself.
+            // It stands for others and has no severity of its own.
             _ if *id == Self::MORE => "",
             Severity::Fault => "fault: ",
             Severity::Warning => "warning: ",
@@ -204,12 +205,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Text of the file on one line of a log or a terminal: without control characters, and no longer than one reads.
+/// Text of the policy for one line of a log or a terminal: without control characters, and shortened.
 struct Plain<'t>(&'t str);
 
-/// Enough for a list of every known key.
+/// Maximum length of a text that people read, in characters: enough for a list of every known key.
 const SHOWN_MAX: usize = 400;
-/// Programs get more of it; what a file of megabytes has in one text is in the file.
+/// Maximum length of a text that programs read, in characters.
 const SERIALIZED_MAX: usize = 4096;
 
 struct Clipped<'t>(&'t str);
@@ -230,7 +231,7 @@ impl fmt::Display for Plain<'_> {
             if position == SHOWN_MAX {
                 return f.write_str("…");
             }
-            // Marks that turn the direction of writing make a line read as another.
+            // Marks that change the direction of writing could disguise a line.
             if char.is_control()
                 || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
             {

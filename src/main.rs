@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-/// Less CPU a request than the system's allocator: docs/performance.md says by how much.
+/// Takes less CPU per request than the system's allocator; see docs/performance.md for measurements.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

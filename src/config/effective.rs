@@ -1,6 +1,6 @@
-//! The effective policy: every key with its value, and where the value comes from.
+//! The effective policy: every key with its value and the origin of the value.
 //!
-//! What is told is what was read: the typed file, written again. A secret is not in it, for its type does not write it.
+//! It is the typed file, serialized again, so it shows what the gateway has read. Secrets serialize masked.
 
 use super::Loaded;
 use super::file::{
@@ -17,15 +17,15 @@ use std::ops::Range;
 use toml_edit::ser::to_document;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
-/// The name that stands for all names, in the table of defaults.
+/// The placeholder for a name in the table of defaults.
 const NAME: &str = "NAME";
-/// Where comments stand, if the line leaves room for them.
+/// The column of comments, if the line leaves room.
 const COMMENTS_AT: usize = 48;
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default.
     Default,
     /// A line of the file.
     Line {
@@ -42,7 +42,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            // A name may hold what would end a comment: a place shows such names without harm.
+            // A name may contain a line break, which would end the comment; `Place` escapes it.
             Self::Line { file, line } => write!(f, "{}:{line}", Place::File(file.clone())),
             Self::Variable(name) => Place::Environment(name.clone()).fmt(f),
         }
@@ -68,29 +68,29 @@ impl Serialize for Origin {
 /// One key of the policy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// Such as `route[3].upstream`.
+    /// The path of the key, such as `route[3].upstream`.
     pub key: String,
-    /// Its value; secrets are masked.
+    /// The value, with secrets masked.
     pub value: serde_json::Value,
-    /// Where the value comes from; several for a list that a variable changed in one place.
+    /// The origins of the value: several for a list of which variables set single elements.
     pub origins: Vec<Origin>,
-    /// Whether it is not what it would be if nobody had set it.
+    /// Whether the value differs from the default.
     pub changed: bool,
 }
 
 /// The effective policy.
 #[derive(Debug)]
 pub struct Effective {
-    /// Every key that has a value.
+    /// Every key with a value.
     pub entries: Vec<Entry>,
     document: DocumentMut,
 }
 
 impl Effective {
-    /// What this file and its environment come to. Without `all`, only what differs from the defaults.
+    /// Returns the effective policy. Without `all`, it contains only what differs from the defaults.
     ///
     /// # Errors
-    /// A value that TOML cannot hold.
+    /// A value that TOML cannot represent.
     pub fn of(loaded: &Loaded, all: bool) -> Result<Self, String> {
         let written = inline(&loaded.file)?;
         let (defaults, empty) = (inline(&with_every_table())?, inline(&File::default())?);
@@ -102,7 +102,7 @@ impl Effective {
 }
 
 impl fmt::Display for Effective {
-    /// As TOML, with the origins as comments.
+    /// Writes TOML, with the origins as comments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.document.fmt(f)
     }
@@ -113,7 +113,7 @@ fn inline(file: &File) -> Result<InlineTable, String> {
     Ok(document.into_table().into_inline_table())
 }
 
-/// The defaults of every table, those included that are only there once somebody writes them.
+/// Returns the defaults of every table, including optional tables and tables of names.
 fn with_every_table() -> File {
     fn named<T: Default>() -> BTreeMap<String, T> {
         BTreeMap::from([(NAME.to_owned(), T::default())])
@@ -130,13 +130,13 @@ fn with_every_table() -> File {
     }
 }
 
-/// Where the file has what is looked at.
+/// The node of the file that corresponds to a value.
 #[derive(Clone, Copy)]
 struct Spot<'d> {
     here: Option<Here<'d>>,
-    /// Where it begins.
+    /// The offset at which it begins.
     offset: Option<usize>,
-    /// A variable gave the list that this is in: what the file has here does not hold.
+    /// Whether a variable replaced an enclosing list, so that the file's value is not in effect.
     replaced: bool,
 }
 
@@ -151,11 +151,11 @@ impl<'d> Spot<'d> {
     }
 }
 
-/// Goes through the values, the file and the defaults in step.
+/// Walks through the values, the file and the defaults in step.
 struct Walk<'l> {
     loaded: &'l Loaded,
     all: bool,
-    /// What an empty file comes to.
+    /// The values of an empty file.
     empty: &'l InlineTable,
     entries: Vec<Entry>,
 }
@@ -218,7 +218,7 @@ impl<'l> Walk<'l> {
         tables
     }
 
-    /// One key: noted, and written with a comment behind it.
+    /// Records a key, and returns its value with the origin as a comment.
     fn value(&mut self, value: Value, key: &str, spot: &Spot<'l>, default: Option<&Value>) -> Option<Value> {
         let is_default = default.is_some_and(|default| is_default(&value, default));
         if is_default && !self.all {
@@ -243,7 +243,7 @@ impl<'l> Walk<'l> {
             }
             (None, None) => Vec::new(),
         };
-        // Elements of a list that variables gave one by one; they stand behind the list's own key in this order.
+        // Elements that variables set one by one. In the order of the map, they follow the key of their list.
         let first = format!("{key}[");
         let elements = overrides.range(first.clone()..).take_while(|(known, _)| known.starts_with(&first));
         for (_, variable) in elements {
@@ -256,8 +256,8 @@ impl<'l> Walk<'l> {
     }
 }
 
-/// Whether a value is what stands in the table of defaults. Lists and tables of tables have one there that is only an
-/// example of its kind.
+/// Returns whether a value equals the default. In the table of defaults, a list or table of tables has one element as an
+/// example; the actual default is empty.
 fn is_default(value: &Value, default: &Value) -> bool {
     match (value, default) {
         (Value::Array(list), Value::Array(default)) if default.iter().any(Value::is_inline_table) => {
@@ -270,7 +270,7 @@ fn is_default(value: &Value, default: &Value) -> bool {
     }
 }
 
-/// A value for programs.
+/// Converts a value to JSON.
 fn json(value: &Value) -> serde_json::Value {
     match value {
         Value::String(text) => text.value().as_str().into(),

@@ -1,22 +1,22 @@
 //! The environment as a layer over the file: `PORTCULLIS_SERVER__HTTPS` is the key `server.https`.
 //!
-//! A variable that looks like one of ours and cannot be applied is a fault, never ignored: an operator who set it
-//! believes that it holds. What container platforms make out of a service's name is not ours.
+//! A variable with the gateway's prefix that cannot be applied is a fault, never ignored: the operator who set it relies
+//! on it. Only variables that container platforms derive from the name of a service are ignored.
 
 use super::layer::{self, Merging};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use figment::value::{Dict, Value};
 use std::collections::{BTreeMap, HashSet};
 
-/// What the names of variables begin with.
+/// The prefix of the variables.
 pub(super) const PREFIX: &str = "PORTCULLIS_";
-/// What stands for a dot in the name of a variable.
+/// The separator of the parts of a key, in place of a dot.
 const NESTING: &str = "__";
-/// The deepest key of the file has half as many parts.
+/// Maximum number of parts of a key. The deepest key of a policy has half as many.
 const PARTS_MAX: usize = 12;
-/// More variables than this are not meant: each may change a list as long as the file.
+/// Maximum number of variables. Each of them may copy a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
-/// The tables of the file: a variable with one underscore behind these is one with an underscore too few.
+/// The top-level tables. After the name of one, a single underscore is a mistake for two.
 pub(super) const TABLES: [&str; 12] = [
     "POLICY",
     "SERVER",
@@ -32,22 +32,22 @@ pub(super) const TABLES: [&str; 12] = [
     "TEST",
 ];
 
-/// What the environment says.
+/// The layer of the environment.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
-    /// Its layer of the policy.
+    /// The values.
     pub(super) layer: Dict,
-    /// The keys in it, with the variable of each.
+    /// The keys that variables set, with the variable of each.
     pub(super) keys: Vec<(String, String)>,
-    /// Every single value that it gives: the key, with the variable that gave it last. A list is one value, and the
-    /// values of tables in it are others.
+    /// Every single value, as its key with the variable that set it last. A list is one value; the values of tables in it
+    /// are others.
     pub(super) values: BTreeMap<String, String>,
     /// Variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
 }
 
-/// Reads the variables that lie over this file. `text` is the file's: a variable that it refers to as
-/// `env:PORTCULLIS_…` holds a secret, not a key.
+/// Reads the variables that override this file. A variable that its `text` refers to as `env:PORTCULLIS_…` holds a
+/// secret, not the value of a key.
 pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
     let mut environment = Environment::default();
     let secrets = referred_to(text);
@@ -62,11 +62,11 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     let mut layer = Value::from(Dict::new());
     let under = Value::from(file.clone());
     let mut seen = BTreeMap::<String, String>::new();
-    // A table comes before what is in it, so that both hold.
+    // A table sorts before its keys, so that both take effect.
     variables.sort();
     if variables.len() > VARIABLES_MAX {
         let found = format!("one of {} variables that begin with {PREFIX}", variables.len());
-        let hint = format!("at most {VARIABLES_MAX}, and the rest in the file");
+        let hint = format!("set at most {VARIABLES_MAX}, and write the rest in the file");
         let first = &variables[VARIABLES_MAX].0;
         environment.faults.push(fault(first, "too_many", found, &hint));
         variables.truncate(VARIABLES_MAX);
@@ -89,14 +89,14 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
                     &name,
                     "duplicate_key",
                     format!("sets {key}, which {other} sets too"),
-                    "one of the two variables",
+                    "unset one of the two variables",
                 )),
             },
             Err((found, hint)) => environment.faults.push(fault(&name, "unknown_key", found, hint)),
         }
     }
     environment.faults = Diagnostic::bounded(environment.faults);
-    // The most particular first: an element that one variable gave lies in a list that another gave.
+    // The most specific first: one variable may set an element of a list that another sets.
     environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     environment.layer = match layer {
         Value::Dict(_, layer) => layer,
@@ -105,7 +105,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     environment
 }
 
-/// Notes which values a variable gives. What it replaces as a whole is all its own.
+/// Records which values a variable sets. A list that it replaces is its own as a whole.
 fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variable: &str) {
     match value {
         Value::Dict(_, table) => {
@@ -126,7 +126,7 @@ fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variabl
     }
 }
 
-/// A fault of a variable.
+/// Creates a fault of a variable.
 pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
@@ -139,8 +139,8 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
     }
 }
 
-/// The variables that the file refers to as `env:PORTCULLIS_…`. They are looked for once in the text, not once for each
-/// variable: both may be large.
+/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text is searched once, not once per variable:
+/// both may be large.
 fn referred_to(text: &str) -> HashSet<&str> {
     let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.match_indices("env:")
@@ -150,15 +150,15 @@ fn referred_to(text: &str) -> HashSet<&str> {
         .collect()
 }
 
-/// Kubernetes and Docker links give a container `NAME_SERVICE_HOST`, `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and kin for
-/// each service: one named `portcullis` must not keep the gateway from starting.
+/// Returns whether a container platform set this variable. Kubernetes and Docker links set `NAME_SERVICE_HOST`,
+/// `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and the like for each service: one named `portcullis` must not stop the gateway
+/// from starting.
 pub(super) fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
     let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
-    // The variable of a table's key has two underscores, such as that of `server.public_port`; the names of services
-    // hardly ever do.
+    // Variables of keys have two underscores, such as that of `server.public_port`; names of services hardly ever do.
     is_link && !name.contains("__")
 }
 
@@ -166,7 +166,8 @@ fn starts_with_digit(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_digit())
 }
 
-/// `None` for a name that can be a key; `Some(None)` for a name that is not ours; else what is wrong with it.
+/// Returns `None` for a name that can be a key, `Some(None)` for one that the gateway does not use, and otherwise the
+/// fault.
 fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     let parts = rest.split(NESTING).count();
     if rest.split(NESTING).any(str::is_empty) || parts > PARTS_MAX {
@@ -175,7 +176,7 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
             name,
             "unknown_key",
             found.to_owned(),
-            "the names of tables and key with two underscores between, as in PORTCULLIS_SERVER__HTTPS",
+            "join the names of tables and key with two underscores, as in PORTCULLIS_SERVER__HTTPS",
         )));
     }
     if parts > 1 || TABLES.iter().any(|table| rest.eq_ignore_ascii_case(table)) {
@@ -187,14 +188,13 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
         Some(format!("{PREFIX}{table}{NESTING}{key}"))
     });
     Some(meant.map(|meant| {
-        let found = "one underscore where a key's name has two".to_owned();
-        fault(name, "unknown_key", found, &format!("{meant}, if a key of the policy is meant"))
+        let found = "one underscore between table and key, not two".to_owned();
+        fault(name, "unknown_key", found, &format!("if a key of the policy is meant, write {meant}"))
     }))
 }
 
-/// Puts a value under a key of the layer, and tells the key as the file spells it. Lists are not merged but replaced:
-/// where the file has a list and the variable a position in it, the layer gets the file's list with that position
-/// changed.
+/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists and do not merge them, so for
+/// a position in a list of the file, the layer gets a copy of that list with the position changed.
 fn set(
     layer: &mut Value,
     under: Option<&Value>,
@@ -221,7 +221,7 @@ fn set(
             let index = part.parse::<usize>().ok().filter(|index| *index < list.len());
             let Some(index) = index else {
                 let found = format!("{key} is a list of {}: it has no element {part:?}", list.len());
-                return Err((found, "a position, counted from 0, or the whole list as a TOML value"));
+                return Err((found, "give a position, counted from 0, or the whole list as a TOML value"));
             };
             set(&mut list[index], below.get(index), rest, value, format!("{key}[{index}]"))
         }
@@ -236,12 +236,12 @@ fn set(
             let entry = table.entry(name).or_insert_with(|| Value::from(Dict::new()));
             set(entry, under, rest, value, key)
         }
-        _ => Err((format!("{key} is not a table"), "the variable for the key itself, or none for it")),
+        _ => Err((format!("{key} is not a table"), "set the variable of the key itself, or unset this one")),
     }
 }
 
-/// The name of a key as the file spells it. The environment's names know no lower case and no hyphen:
-/// `MY_SERVICE` is `my-service` when the file has only that.
+/// Returns the name of a key as the file spells it. Names of variables have neither lower case nor hyphens: `MY_SERVICE`
+/// is `my-service` if the file has no other such name.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

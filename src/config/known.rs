@@ -8,9 +8,9 @@ use super::schema::schema;
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// Shorter names are prefixes of too many keys.
+/// Minimum length of a prefix. Shorter ones match too many keys.
 const BEGINNING_MIN: usize = 3;
-/// More tables than these are not listed.
+/// Maximum number of tables in a hint.
 const TABLES_SHOWN: usize = 4;
 
 /// A table as a header names it (`[server]`, `[[route]]`, `[upstream.NAME]`), and the keys in it.
@@ -20,7 +20,7 @@ struct Table {
     keys: Vec<String>,
 }
 
-/// All tables of a policy.
+/// Returns all tables of a policy.
 fn tables() -> &'static [Table] {
     static TABLES: OnceLock<Vec<Table>> = OnceLock::new();
     TABLES.get_or_init(|| {

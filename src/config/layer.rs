@@ -1,48 +1,48 @@
-//! TOML as a layer of the policy: values that figment merges, and keys in their written form.
+//! TOML as a layer of the policy: values for figment, bounded before they are built, and keys in their written form.
 //!
-//! One parser reads the text, so that what is obeyed and what is pointed at cannot differ.
+//! toml_edit parses the text for values and places alike, so that the two cannot disagree.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Nothing in the policy is nested a third as deep. A parser's own bound on brackets does not bound dotted keys within
-/// them, and a value of thousands of levels would overflow the stack of whoever walks it.
+/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within them,
+/// and recursion over thousands of levels would overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
-/// Brackets within brackets. With the parser's bound on the parts of one key this bounds what it builds.
+/// Maximum nesting of brackets. Together with the parser's bound on the parts of a key, this bounds what it builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Keys, tables and elements of lists of one file: some eighty thousand routes. What is built of each takes up to a
-/// kilobyte while it is read, so this bounds the memory that a file of the largest size can ask for.
+/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each takes up to a
+/// kilobyte while the file is read, so this bounds the memory that a file of the maximum size can require.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
-/// What a dot counts: a table of its own is built for each part of a dotted key.
+/// The values that a dot counts as: the parser builds a table for each part of a dotted key.
 const DOT: usize = 4;
-/// What a bracket counts, which is a list or half a table.
+/// The values that a bracket counts as: it is a list, or half of a table's header.
 const BRACKET: usize = 2;
 
-/// Bytes of one part of a key, or of one name: told in every fault of what is under it.
+/// Maximum length of a name in bytes: every fault below it repeats the name.
 pub(super) const NAME_MAX: usize = 1024;
 
-/// More of something than a policy has.
+/// A bound that a text exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
-    /// Tables within tables.
+    /// Nesting.
     Depth,
-    /// Values.
+    /// Number of values.
     Values,
-    /// A name of so many bytes, which stands here.
+    /// Length of a name: its bytes, and its offset.
     Name(usize, Option<usize>),
 }
 
-/// What a text has too much of, and where: found before anything is built of it.
+/// Returns the bound that a text exceeds, with the offset. The text is scanned before anything is built from it.
 pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
-        // Each of these begins a value, a table or the next part of a key: there can be no more of them than that.
+        // Each of these begins a value, a table or the next part of a key, so their number is an upper bound.
         values += match byte {
             b'=' | b',' => 1,
             b'[' | b'{' => BRACKET,
@@ -69,7 +69,7 @@ pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     None
 }
 
-/// The position of the last byte of the string that begins here.
+/// Returns the offset of the last byte of the string that begins at `start`.
 pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     let quote = bytes[start];
     let is_long = bytes[start..].starts_with(&[quote; 3]);
@@ -81,7 +81,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
             _ if *byte != quote => {}
             _ if !is_long => return at,
             _ if bytes[at..].starts_with(&[quote; 3]) => {
-                // Up to two quotes may stand before the three that end it.
+                // Up to two quotes may precede the closing three.
                 let run = bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
                 return at + run - 1;
             }
@@ -92,7 +92,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     at
 }
 
-/// A layer that figment merges.
+/// A layer, as a provider for figment.
 struct Layer(&'static str, Dict);
 
 impl Provider for Layer {
@@ -105,9 +105,9 @@ impl Provider for Layer {
     }
 }
 
-/// Tables over tables, figment's way.
+/// Merging by figment.
 pub(super) trait Merging {
-    /// These values, with those over them.
+    /// Merges `above` over these values.
     fn merge_over(self, above: Dict) -> Dict;
 }
 
@@ -119,7 +119,7 @@ impl Merging for Dict {
     }
 }
 
-/// The values of a table, unless it is nested too deep or a name in it is too long. `text` is what it was parsed from.
+/// Converts a table, unless it is nested too deeply or a name in it is too long. `text` is the document's text.
 pub(super) fn of_table(table: &dyn TableLike, text: &str, depth: usize) -> Result<Dict, Excess> {
     if depth > DEPTH_MAX {
         return Err(Excess::Depth);
@@ -151,7 +151,7 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
         Toml::String(string) => Value::from(string.value().as_str()),
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
-        // No key takes a fraction or a date, but a version or a name may look like one: `1.2` without its quotes.
+        // No key is a fraction or a date, but a version or a name may look like one, such as `1.2` without quotes.
         Toml::Float(_) | Toml::Datetime(_) => {
             let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
             Value::from(written)
@@ -164,13 +164,13 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
     })
 }
 
-/// The value of an environment variable. Lists, tables and quoted text are read as TOML. A number or a boolean is one
-/// only where writing it gives the same text: `007` stays text, and what is wanted as text is exactly what was set.
+/// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are a number only if
+/// writing the number gives the same text: `007` stays text.
 pub(super) fn of_variable(text: &str) -> Value {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");
         let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
-        // One value and nothing behind it, on a line of its own or not.
+        // Exactly one value, with nothing after it, not even on another line.
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
         if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
@@ -187,7 +187,7 @@ pub(super) fn of_variable(text: &str) -> Value {
     }
 }
 
-/// A name as a key's path writes it: quoted where it is more than a word.
+/// Writes a name for the path of a key, in quotes unless it is a bare key.
 pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if !name.is_empty() && name.bytes().all(is_bare) {
@@ -197,7 +197,7 @@ pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A key's path, and a name behind it.
+/// Appends a name to the path of a key.
 pub(super) fn join(key: &str, name: &str) -> String {
     let name = quoted(name);
     if key.is_empty() { name.into_owned() } else { format!("{key}.{name}") }

@@ -1,4 +1,4 @@
-//! Reading a policy: the layers over one another, then the types out of them.
+//! Loading a policy: merges the layers, then deserializes the result.
 
 use super::file::File;
 use super::layer::{self, Excess, Merging};
@@ -13,26 +13,26 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml_edit::ImDocument;
 
-/// The largest policy that is read. Ten thousand routes with as many test cases have a third of it.
+/// Maximum size of a policy file. Ten thousand routes with as many tests take a third of it.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
-/// A file that was read, and what is needed to speak of it.
+/// A policy as it was loaded, with what diagnostics need to refer to it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The values.
     pub file: File,
-    /// Where it says so.
+    /// The places of the values.
     pub places: Places,
-    /// The folder that paths in it are relative to.
+    /// The folder at which relative paths in the policy start.
     pub base: PathBuf,
-    /// The values that the environment gave, each with its variable.
+    /// The keys that the environment overrides, each with its variable.
     pub(super) overrides: BTreeMap<String, String>,
 }
 
-/// Reads a policy file, with the environment of this process over it.
+/// Loads a policy file, overridden by the environment of this process.
 ///
 /// # Errors
-/// All its faults.
+/// All faults.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     match survey(path) {
         (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
@@ -40,8 +40,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-/// Reads what can be read of a policy file, and tells what cannot: so that what is wrong with the rest of it can be told
-/// at the same time. What is read of a file with faults is not to be served.
+/// Loads as much of a policy file as can be read, and returns the faults of the rest. The compiler can then report its own
+/// faults at the same time. A policy with faults must not be served.
 pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     let text = match read(&name, path) {
@@ -55,7 +55,8 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     (loaded, faults)
 }
 
-/// The variables that are ours. One that is not text is a fault: it would be an override that silently does not hold.
+/// Selects the variables with the gateway's prefix. One that is not UTF-8 is a fault, since its override would silently
+/// not take effect.
 pub(super) fn variables(
     all: impl Iterator<Item = (OsString, OsString)>,
 ) -> (Vec<(String, String)>, Vec<Diagnostic>) {
@@ -69,7 +70,7 @@ pub(super) fn variables(
             (Ok(name), Ok(value)) => variables.push((name, value)),
             _ if environment::is_service_link(&shown) => {}
             _ => {
-                faults.push(environment::fault(&shown, "not_utf8", "not UTF-8".to_owned(), "text in UTF-8"));
+                faults.push(environment::fault(&shown, "not_utf8", "not UTF-8".to_owned(), "use UTF-8"));
             }
         }
     }
@@ -89,7 +90,7 @@ fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnosti
     }
 }
 
-/// The text of a file.
+/// Reads the text of a file.
 fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
     let bytes = stable_file::read(path, FILE_MAX)
         .map_err(|Unreadable { found, hint }| vec![of_file(name, "cannot_read", found, hint)])?;
@@ -97,16 +98,16 @@ fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
         let good = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(&error.as_bytes()[..good]);
         let found = format!("not UTF-8 at byte {good}");
-        let mut fault = of_file(name, "cannot_read", found, "a text file in UTF-8, as TOML is");
+        let mut fault = of_file(name, "cannot_read", found, "save the file as UTF-8, as TOML requires");
         fault.place = place::at_offset(name, &text, good);
         vec![fault]
     })
 }
 
-/// Reads a policy from text, with the variables of an environment over it.
+/// Loads a policy from text, overridden by the variables of an environment.
 ///
 /// # Errors
-/// All its faults.
+/// All faults.
 pub fn load_text(
     name: &str,
     text: String,
@@ -119,8 +120,7 @@ pub fn load_text(
     }
 }
 
-/// Reads what can be read of a policy's text, and tells what cannot: so that what is wrong with the rest of it can be
-/// told as well.
+/// Loads as much of a policy's text as can be read, and returns the faults of the rest; see [`survey`].
 pub fn survey_text(
     name: &str,
     text: String,
@@ -139,7 +139,7 @@ pub fn survey_text(
     (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
-/// The text, and what it and the environment say together, before anything is made of it.
+/// Parses the text, and merges the environment over it.
 fn layered(
     name: &str,
     text: String,
@@ -148,7 +148,7 @@ fn layered(
     if let Some((offset, excess)) = layer::excess(&text) {
         return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
-    // The parser's message is told without the line that it is about, which may hold a secret.
+    // The parser's message is reported without the line that it is about, which may hold a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         let stopped = error.span().map_or(0, |span| span.start);
@@ -165,7 +165,7 @@ fn layered(
         vec![too_much(place, excess)]
     })?;
     let environment = environment::read(variables, &written, &text);
-    // Merging copies both: a large file is not copied for an environment that says nothing.
+    // Merging copies both layers, so a large file is not merged with an empty environment.
     let merged = match environment.layer.is_empty() {
         true => written,
         false => written.merge_over(environment.layer.clone()),
@@ -178,14 +178,12 @@ fn too_much(place: Place, excess: Excess) -> Diagnostic {
         Excess::Depth => ("too_deep", "nested deeper than any key of a policy".to_owned(), String::new()),
         Excess::Values => (
             "too_large",
-            format!("more keys, tables and elements of lists than are read: over {}", layer::VALUES_MAX),
-            "fewer routes with wider patterns, or several gateways".to_owned(),
+            format!("more than {} keys, tables and list elements", layer::VALUES_MAX),
+            "use fewer routes with wider patterns, or several gateways".to_owned(),
         ),
-        Excess::Name(bytes, _) => (
-            "long_key",
-            format!("a key of {bytes} bytes"),
-            format!("a name of at most {} bytes", layer::NAME_MAX),
-        ),
+        Excess::Name(bytes, _) => {
+            ("long_key", format!("a key of {bytes} bytes"), format!("use at most {} bytes", layer::NAME_MAX))
+        }
     };
     Diagnostic { severity: Severity::Fault, id, place, key: String::new(), found, hint, refers_to: None }
 }

@@ -1,7 +1,7 @@
-//! What the operator wrote: built-in defaults, then gateway.toml, then the environment.
+//! The configuration as the operator wrote it: built-in defaults, overridden by gateway.toml, overridden by the
+//! environment.
 //!
-//! All faults of a file are found in one reading, each with its place. Nothing outside the text is touched: what a
-//! key refers to is for the compiler of the policy to find.
+//! One reading finds all faults, each with its place. It opens no other file: the policy compiler resolves references.
 
 pub mod effective;
 mod environment;

@@ -1,18 +1,18 @@
-//! From a key to where it stands in the text, and from a misspelt name to the one that was meant.
+//! The place of a key in the text of a policy, and the most similar known name to a misspelt one.
 
 use super::layer;
 use crate::diagnostic::Place;
 use std::ops::Range;
 use toml_edit::{ImDocument, Item, TableLike, Value};
 
-/// Where the keys of a policy stand.
+/// The places of the keys of a policy.
 #[derive(Debug, Default)]
 pub struct Places {
     file: String,
     document: Option<ImDocument<String>>,
-    /// Where each line begins: a large file may have as many findings as lines.
+    /// The offsets of the lines, computed once: a large file may have as many findings as lines.
     lines: Vec<usize>,
-    /// Keys that the environment gave, with the variable of each.
+    /// Keys that the environment sets, with the variable of each.
     environment: Vec<(String, String)>,
 }
 
@@ -22,18 +22,18 @@ impl Places {
         Self { file: file.to_owned(), document: Some(document), lines, environment }
     }
 
-    /// The whole document, to go through it step by step.
+    /// Returns the document, to walk through it.
     pub(super) fn root(&self) -> Option<Here<'_>> {
         self.document.as_ref().map(|document| Here::Table(document.as_table()))
     }
 
-    /// The line that a byte of the file is in.
+    /// Returns the file and the line of a byte.
     pub(super) fn line(&self, offset: usize) -> (&str, usize) {
         (&self.file, self.lines.partition_point(|start| *start <= offset))
     }
 
-    /// The place of a key such as `route[3].rate_limits[0]`; where it is absent, of the nearest table around it that
-    /// is there.
+    /// Returns the place of a key such as `route[3].rate_limits[0]`, or of the nearest enclosing table if the key is
+    /// absent.
     pub fn of(&self, key: &str) -> Place {
         let below = |long: &str, short: &str| {
             long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -47,20 +47,20 @@ impl Places {
         let Some(document) = &self.document else { return self.whole() };
         let (nearest, is_there) = offset(document, key);
         match (nearest, variable(&|known| below(known, key))) {
-            // A table that the environment alone has made.
+            // A table that only the environment contains.
             (_, Some(variable)) if !is_there => Place::Environment(variable),
             (Some(offset), _) => at_line(&self.file, document.raw(), &self.lines, offset),
             (None, _) => self.whole(),
         }
     }
 
-    /// Whether a key is given, in the file or by the environment.
+    /// Returns whether the file or the environment sets a key.
     pub fn is_given(&self, key: &str) -> bool {
         let in_file = self.document.as_ref().is_some_and(|document| offset(document, key).1);
         in_file || self.environment.iter().any(|(known, _)| known == key)
     }
 
-    /// The kind of header of this key in the file; `None` if it is a value or absent.
+    /// Returns the form of a key's header in the file; `None` if the key is a value or absent.
     pub(super) fn header(&self, key: &str) -> Option<Header> {
         let mut here = self.root()?;
         for name in key.split('.') {
@@ -73,13 +73,13 @@ impl Places {
         }
     }
 
-    /// The file as a whole.
+    /// Returns the place of the file as a whole.
     pub fn whole(&self) -> Place {
         Place::File(self.file.clone())
     }
 }
 
-/// The kind of a header.
+/// The form of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
     /// `[table]`
@@ -88,7 +88,7 @@ pub(super) enum Header {
     List,
 }
 
-/// The place of a byte of a text.
+/// Returns the place of a byte of a text.
 pub(super) fn at_offset(file: &str, text: &str, offset: usize) -> Place {
     at_line(file, text, &line_starts(text), offset)
 }
@@ -104,7 +104,7 @@ fn at_line(file: &str, text: &str, lines: &[usize], offset: usize) -> Place {
     Place::Line { file: file.to_owned(), line, column: before.chars().count() + 1 }
 }
 
-/// What a key's path has led to.
+/// A node of the document.
 #[derive(Clone, Copy)]
 pub(super) enum Here<'d> {
     Table(&'d dyn TableLike),
@@ -113,7 +113,7 @@ pub(super) enum Here<'d> {
 }
 
 impl<'d> Here<'d> {
-    /// What stands under a name, and where.
+    /// Returns the child of this name, with its span.
     pub(super) fn entry(&self, name: &str) -> Option<(Self, Option<Range<usize>>)> {
         let (key, item) = self.table()?.get_key_value(name)?;
         Some((Self::Item(item), key.span().or_else(|| item.span())))
@@ -127,7 +127,7 @@ impl<'d> Here<'d> {
         }
     }
 
-    /// What stands at a position, and where.
+    /// Returns the element at this position, with its span.
     pub(super) fn element(&self, index: usize) -> Option<(Self, Option<Range<usize>>)> {
         let array = match self {
             Self::Table(_) => None,
@@ -141,7 +141,7 @@ impl<'d> Here<'d> {
     }
 }
 
-/// Where the key stands, or the nearest that is there on the way to it; and whether it is the key itself.
+/// Returns the offset of a key, or of its nearest ancestor that exists, and whether it is the key itself.
 fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     let mut here = Here::Table(document.as_table());
     let (mut rest, mut best) = (key, None);
@@ -161,15 +161,15 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     (best, rest.is_empty())
 }
 
-/// The key of a table that a path begins with, and the rest of the path. A name with a dot in it is found with its
-/// quotes and without: the longest name that fits is meant.
+/// Splits a path into a key of this table and the rest. A name with a dot in it matches with and without its quotes; the
+/// longest match wins.
 fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
     let fits = |name: &'d str| {
         let quoted = layer::quoted(name);
         let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
     };
-    // A name in quotes has to be looked for; any other is the path up to one of its dots and brackets.
+    // A quoted name requires a search; any other ends at one of the dots and brackets of the path.
     if path.starts_with('"') {
         return table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
     }
@@ -178,17 +178,17 @@ fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'
     names.filter_map(|(key, _)| fits(key.get())).min_by_key(|(_, rest)| rest.len())
 }
 
-/// Longer names are not compared: it takes as many steps as both lengths multiplied.
+/// Maximum length of names that are compared: a comparison takes as many steps as the product of the lengths.
 const COMPARED_BYTES_MAX: usize = 64;
-/// With so many names of about the same length, the rest is not compared.
+/// Maximum number of names that one name is compared with.
 const COMPARED_MAX: usize = 1000;
 
-/// The known name that is most like this one, unless none is much like it.
+/// Returns the most similar known name, if there is a similar one.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    // Two slips, or one in three letters of a long name.
+    // At most two edits, or one per three letters of a long name.
     let slips = |candidate: &str| 2.max(candidate.len() / 3);
     let comparable = |candidate: &&'k str| {
-        // A letter of UTF-8 has at most four bytes.
+        // A character has at most four bytes in UTF-8.
         let apart = name.len().abs_diff(candidate.len());
         name.len().max(candidate.len()) <= COMPARED_BYTES_MAX && apart <= 4 * slips(candidate)
     };

@@ -1,4 +1,4 @@
-//! docs/reference.md tells every key of the file, its default and an example. All three are tried here.
+//! Tests that docs/reference.md describes every key of the file, with its true default and a valid example.
 
 use super::file::File;
 use super::load_text;
@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const REFERENCE: &str = include_str!("../../docs/reference.md");
-/// A key that no table has, and that is near to none.
+/// A key that no table has, and that is similar to none.
 const PROBE: &str = "zzzzzzzzzzzzzzzzzzzz";
 
-/// A key as the reference names it, and a file with a hole for it.
+/// A key as the reference names it, and a file with a placeholder `@` for it.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     name: String,
@@ -23,7 +23,7 @@ fn load(text: &str) -> Result<File, Vec<String>> {
     loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-/// The keys that the table at the hole knows, by asking it for one that it does not; none where no table is.
+/// Returns the keys of the table at the placeholder, from the hint for an unknown key; none if there is no table.
 fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
@@ -32,7 +32,7 @@ fn known(around: &str) -> Vec<String> {
     keys.into_iter().flat_map(|keys| keys.split(", ")).map(str::to_owned).collect()
 }
 
-/// Every key of the file: those of the table at the hole, and of the tables in it.
+/// Collects every key of the table at the placeholder, and of the tables in it.
 fn keys(around: &str, name: &str, found: &mut BTreeSet<Key>) {
     for key in known(around) {
         let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
@@ -56,7 +56,7 @@ fn all_keys() -> BTreeSet<Key> {
     found
 }
 
-/// The headings of the reference, each with the line of facts under it.
+/// Returns the headings of the reference, each with the line of facts under it.
 fn described() -> Vec<(&'static str, &'static str)> {
     let sections = REFERENCE.split("\n### `").skip(1);
     sections
@@ -67,7 +67,7 @@ fn described() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// The code behind this word in a line of facts.
+/// Returns the code after this word in a line of facts.
 fn fact<'f>(facts: &'f str, word: &str) -> Option<&'f str> {
     facts.split(" · ").find_map(|fact| fact.strip_prefix(word)?.strip_prefix(" `")?.strip_suffix('`'))
 }

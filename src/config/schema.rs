@@ -1,8 +1,8 @@
-//! The JSON Schema of gateway.toml, for editors: made of the types that read the file, told in the words of
+//! The JSON Schema of gateway.toml, for editors: generated from the types that read the file, with the descriptions of
 //! docs/reference.md.
 //!
-//! It knows what a table may hold and how a value is written. What refers to nothing or contradicts itself is for
-//! `check` to say. It is stricter than the reader in one thing: text stands in quotes.
+//! It covers the keys of each table and the forms of values. Only `check` finds dangling references and contradictions.
+//! The schema is stricter than the reader in one respect: text must be in quotes.
 
 use super::file::File;
 use super::layer;
@@ -17,13 +17,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-/// What operators read of each key.
+/// The reference for operators.
 const REFERENCE: &str = include_str!("../../docs/reference.md");
 
-/// The schema.
+/// Returns the schema.
 ///
-/// Draft 7, the newest of which taplo (and with it editors that use it) knows every keyword; and without references,
-/// beside which draft 7 takes no description and no default.
+/// It uses draft 7, the newest draft whose keywords taplo (and editors that use it) fully supports. It has no `$ref`,
+/// since draft 7 ignores a description or default next to one.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
@@ -36,11 +36,11 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Makes of what suits JSON in general what suits TOML and its editors: there is no null; formats that only name Rust's
-/// types mean nothing elsewhere; a choice of words is a list of them.
+/// Adapts a schema for JSON to TOML and its editors: TOML has no null, formats that name Rust types mean nothing to an
+/// editor, and a choice of constants becomes an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
-    // The names in `properties` are the file's own: one is `format`.
+    // Names in `properties` are keys of the policy, not keywords: one of them is `format`.
     for (word, inner) in object.iter_mut() {
         match (word.as_str(), inner) {
             ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
@@ -70,7 +70,7 @@ fn tidy(schema: &mut Value) {
     words(object);
 }
 
-/// `anyOf` of something and null is that something.
+/// Replaces an `anyOf` of one schema and null by that schema.
 fn without_null(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get_mut("anyOf") else { return };
     choices.retain(|choice| choice.get("type") != Some(&json!("null")));
@@ -83,7 +83,7 @@ fn without_null(object: &mut Map<String, Value>) {
     }
 }
 
-/// `oneOf` of constants is a list of words; what each means goes where taplo looks for it.
+/// Replaces a `oneOf` of constants by an `enum`, with the descriptions where taplo looks for them.
 fn words(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get("oneOf") else { return };
     let word = |choice: &Value| Some((choice.get("const")?.clone(), choice.get("description")?.clone()));
@@ -95,15 +95,15 @@ fn words(object: &mut Map<String, Value>) {
     object.insert("x-taplo".to_owned(), json!({ "docs": { "enumValues": meanings } }));
 }
 
-/// What the reference says of keys and tables.
+/// The descriptions of the reference.
 struct Described<'r> {
     keys: BTreeMap<&'r str, Section<'r>>,
-    /// Name of a table, to its text.
+    /// The text of each table, by name.
     tables: BTreeMap<String, String>,
 }
 
 struct Section<'r> {
-    /// The line of kind, default and example.
+    /// The line with type, default and example.
     facts: &'r str,
     text: &'r str,
 }
@@ -132,7 +132,7 @@ impl<'r> Described<'r> {
         described
     }
 
-    /// Puts the reference's words to a table's schema and all in it.
+    /// Adds descriptions and examples to the schema of a table and everything in it.
     fn tell(&self, schema: &mut Value, name: &str) {
         let Value::Object(object) = schema else { return };
         let table = self.tables.get(name).or_else(|| self.tables.get(&format!("{name}.NAME")));
@@ -160,7 +160,7 @@ impl<'r> Described<'r> {
         }
         let description = object.get("description").cloned();
         if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
-            // Unless the reference has words for the tables of this name, they are those for the table of them.
+            // The description of the table of tables serves each of its tables that has none.
             if let Some(description) = description {
                 named["description"] = description;
             }
@@ -169,7 +169,7 @@ impl<'r> Described<'r> {
     }
 }
 
-/// A list, or one that stands for a list of itself.
+/// The schema of a list that may also be written as its single element.
 pub(super) struct OneOrMany<T>(PhantomData<T>);
 
 impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
@@ -179,8 +179,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        // What is said of text says nothing of a list, so that one schema holds both, and a fault is told of the one
-        // that was meant.
+        // Keywords for text do not apply to lists, so that one schema covers both, and an editor reports the fault of
+        // the form in use.
         let mut schema = one.clone();
         schema.insert("type".to_owned(), json!(["string", "array"]));
         schema.insert("items".to_owned(), one.to_value());
@@ -202,8 +202,8 @@ macro_rules! written_as {
     )*};
 }
 
-// Each takes the texts that the type's parser takes, save that a pattern knows no greatest number and no structure of an
-// IPv6 address. Readable is worth more: an editor shows the pattern to whoever missed it.
+// Each pattern accepts what the parser of the type accepts, but does not bound numbers or check the structure of an IPv6
+// address: editors show the pattern, so it should stay readable.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
@@ -231,7 +231,7 @@ written_as! {
     });
 }
 
-/// `env:NAME`, `file:PATH`, or a secret that does not look like either in another system's spelling.
+/// `env:NAME`, `file:PATH`, or a secret that does not look like a reference in another system's syntax.
 const SECRET: &str = concat!(
     r"^(env:[^=\x00]+|file:[\s\S]+|(?!",
     r"\s*([Ee][Nn][Vv]([Ii][Rr][Oo][Nn][Mm][Ee][Nn][Tt])?|[Ff][Ii][Ll][Ee]|[Pp][Aa][Tt][Hh])\s*:",
@@ -239,9 +239,9 @@ const SECRET: &str = concat!(
     r")[\s\S]+)$"
 );
 
-/// A part of an IPv4 address.
+/// One number of an IPv4 address.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-/// What an IPv6 address is made of.
+/// The characters of an IPv6 address.
 const V6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
 
 fn network() -> String {
@@ -250,14 +250,14 @@ fn network() -> String {
     format!("^({v4}|{v6})$")
 }
 
-/// An address with a port, or nothing.
+/// An address with a port, or empty text.
 fn address() -> String {
     let v6 = format!(r"\[{V6}(%[0-9]+)?\]");
     let port = "0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})";
     format!(r"^(({OCTET}(\.{OCTET}){{3}}|{v6}):{port})?$")
 }
 
-/// A table with this one name in it.
+/// A table with this name as its only key.
 fn named(name: &str) -> Value {
     json!({
         "type": "object",

@@ -9,30 +9,30 @@ use std::str::FromStr;
 
 from_text!(Secret);
 
-/// Where a secret is: `env:NAME`, `file:PATH`, or the secret itself.
+/// A reference to a secret, `env:NAME` or `file:PATH`, or the secret itself.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     /// In the environment variable of this name.
     Environment(String),
     /// In the file of this path.
     File(String),
-    /// Here.
+    /// The secret itself.
     Literal(String),
 }
 
-/// The largest secret or key that is read from a file.
+/// Maximum size of a file that holds a secret or key.
 const SECRET_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 
 impl Secret {
-    /// Whether the secret stands in the policy itself.
+    /// Returns whether the policy itself contains the secret.
     pub const fn is_literal(&self) -> bool {
         matches!(self, Self::Literal(_))
     }
 
-    /// The secret. Paths are relative to `base`; one newline at a file's end is not part of it.
+    /// Returns the secret. Relative paths start at `base`; one line break at the end of a file is not part of the secret.
     ///
     /// # Errors
-    /// A sentence that names the place and never the secret.
+    /// A sentence that names the reference and never the secret.
     pub fn resolve(&self, base: &Path) -> Result<Vec<u8>, String> {
         let bytes = match self {
             Self::Literal(text) => text.clone().into_bytes(),
@@ -71,7 +71,7 @@ impl FromStr for Secret {
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
             (None, None) if text.is_empty() => Err(error("empty")),
-            // `Env:NAME` or `$NAME` as the secret itself would be a secret that everybody can guess.
+            // Taken literally, `Env:NAME` or `$NAME` would be a secret that anybody can guess.
             (None, None) if looks_like_a_reference(text) => {
                 Err(error("a reference in another system's syntax"))
             }
@@ -80,7 +80,7 @@ impl FromStr for Secret {
     }
 }
 
-/// Whether a text was meant to say where a secret is.
+/// Returns whether a text looks like a misspelt reference.
 fn looks_like_a_reference(text: &str) -> bool {
     let text = text.trim();
     let scheme = text.split_once(':').map(|(scheme, _)| scheme.trim_end().to_ascii_lowercase());
@@ -95,7 +95,7 @@ fn looks_like_a_reference(text: &str) -> bool {
 }
 
 impl fmt::Debug for Secret {
-    /// Names the place; a literal is never shown.
+    /// Writes the reference; a literal secret is never shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Environment(name) => write!(f, "env:{name}"),

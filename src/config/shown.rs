@@ -1,6 +1,7 @@
-//! The types of the policy back in the text that gives them, as `config show` prints it and the schema tells defaults.
+//! Serializes the types of the policy in the form in which they are written, for `config show` and the defaults of the
+//! schema.
 //!
-//! What is written here reads again as the same value. Only a secret does not: it is never written, not even its length.
+//! Each serialized value reads back as the same value, except a secret, which is masked without revealing its length.
 
 use super::network::{Cidr, Listen};
 use super::secret::Secret;
@@ -9,7 +10,7 @@ use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// What stands for a secret that is not shown.
+/// Replaces a secret.
 pub(super) const MASK: &str = "****";
 
 macro_rules! as_its_text {
@@ -44,10 +45,11 @@ impl Serialize for Secret {
     }
 }
 
-/// The URL of a store: the path of a file is no secret, and a server's URL is one as soon as it may hold a password.
+/// Serializes the URL of a store. The path of a file is not secret; the URL of a server is masked if it may contain a
+/// password.
 pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     match store {
-        // No URL is taken apart here: what one reading takes for a password another takes for a host.
+        // The URL is not parsed here, since parsers disagree on what is the password and what is the host.
         Some(Secret::Literal(url)) => match url.split_once(':') {
             Some(("sqlite", _)) => serializer.serialize_str(url),
             Some((scheme @ ("postgres" | "postgresql"), rest)) if rest.contains(['@', '?', '%', '#']) => {
@@ -60,7 +62,8 @@ pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Res
     }
 }
 
-/// Servers of an upstream. The compiler refuses one with a password in its URL, but what is refused is shown, too.
+/// Serializes the servers of an upstream. The compiler rejects a URL with a password, but `config show` prints rejected
+/// policies too.
 pub(super) fn servers<S: Serializer>(servers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(servers.iter().map(|server| match server.rsplit_once('@') {
         Some((_, host)) => format!("{MASK}@{host}"),
@@ -68,26 +71,27 @@ pub(super) fn servers<S: Serializer>(servers: &[String], serializer: S) -> Resul
     }))
 }
 
-/// Header fields of a test. Those that carry credentials are masked by their name, whatever they carry.
+/// Serializes the header fields of a test, with the values of credential fields masked.
 pub(super) fn headers<S: Serializer>(
     headers: &BTreeMap<String, String>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(headers.iter().map(|(name, value)| {
-        // An empty value says that the field is not there.
+        // An empty value means that the field is absent.
         let is_secret = is_secret_name(name) && !value.is_empty() || is_token(value);
         (name, if is_secret { MASK } else { value })
     }))
 }
 
-/// The request line of a test. A query may carry a token, and which of its fields does is the routes' matter.
+/// Serializes the request line of a test. Routes decide which field of a query carries a token, so every field that may is
+/// masked.
 pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let (before, query) = request.split_once('?').map_or((request, None), |(b, query)| (b, Some(query)));
     let mut shown = before.to_owned();
     if let Some((scheme, rest)) = before.split_once("://")
         && let Some((user, host)) = rest.rsplit_once('@')
     {
-        // A path may hold an @, behind a host and its port; all else before one may be a password.
+        // An @ in the path, after host and port, is harmless; anything else before an @ may be a password.
         let (first, port) = user.split_once(['/', ':']).unwrap_or((user, ""));
         let is_path = user[first.len()..].starts_with('/') && !first.contains('@')
             || port.split_once('/').is_some_and(|(port, _)| port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -107,7 +111,7 @@ pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::
     serializer.serialize_str(&shown)
 }
 
-/// Whether a header field or a field of a query carries what is to be believed, and not read by others.
+/// Returns whether a header or query field of this name may carry a credential.
 fn is_secret_name(name: &str) -> bool {
     const WORDS: [&str; 10] = [
         "authoriz",
@@ -122,11 +126,11 @@ fn is_secret_name(name: &str) -> bool {
         "csrf",
     ];
     let name = name.to_ascii_lowercase();
-    // A query's names may be percent-encoded: such a one is no word that can be looked for.
+    // A percent-encoded name of a query field cannot be compared with these words.
     name.contains('%') || name.ends_with("auth") || WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether there is something in it that begins as every JSON Web Token does.
+/// Returns whether a value contains what every JSON Web Token begins with.
 fn is_token(value: &str) -> bool {
     value.contains("eyJ")
 }

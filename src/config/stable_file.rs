@@ -1,8 +1,7 @@
-//! The bytes of a file that the operator named: of a file and nothing else, of a bounded size, as it stood at one
-//! moment.
+//! Reads a file that the operator named: only a regular file, of bounded size, in one consistent state.
 //!
-//! Whatever the path leads to, reading ends in bounded time and memory: a pipe without a writer, a device without an
-//! end and a file that somebody is writing are refused, each in its own words.
+//! Reading takes bounded time and memory whatever the path leads to. A pipe without a writer, an endless device and a file
+//! that is being written are refused, each with its own message.
 
 use super::units::ByteSize;
 use std::fmt;
@@ -12,29 +11,29 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a file is read until two readings in a row agree. With the pauses between them this takes a second: a
-/// writer who needs longer has to write beside the file and rename.
+/// Maximum number of times that a file is read until two readings in a row agree. With the pauses between them this takes
+/// a second; a slower writer must write another file and rename it.
 const READINGS_MAX: u32 = 12;
 
-/// The pause before the second reading of a file that was written just now; each one after that waits longer by the same.
+/// The pause before the second reading of a recently written file. Each later pause is longer by the same time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Whoever wrote to a file so short a time ago may not be done.
+/// A file that was written more recently than this may still be being written.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// One reading of a file.
 struct Reading {
     bytes: Vec<u8>,
-    /// Whether it was written just now.
+    /// Whether it was written recently.
     fresh: bool,
 }
 
-/// What is wrong with a file, and what would be right.
+/// Why a file cannot be read, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
-    /// What is wrong.
+    /// The reason.
     pub(crate) found: String,
-    /// What would be right.
+    /// The remedy.
     pub(crate) hint: &'static str,
 }
 
@@ -46,30 +45,30 @@ impl fmt::Display for Unreadable {
 
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        Self { found: error.to_string(), hint: "a file that can be read; --config FILE names another" }
+        Self { found: error.to_string(), hint: "make the file readable, or name another with --config FILE" }
     }
 }
 
 /// Reads a whole file of at most this size.
 ///
 /// # Errors
-/// When it is no file, is too large, cannot be read, or changes all the while.
+/// When it is not a regular file, is too large, cannot be read, or keeps changing.
 pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     #[expect(clippy::disallowed_methods, reason = "policies are read at start and on a blocking thread")]
     let pause = std::thread::sleep;
     settled(|| once(path, max), pause)
 }
 
-/// Reads until two readings in a row agree: one reading of a file that is being written holds a part of what was there
-/// and a part of what will be, and half a policy may well be a policy. That its time and size are the same before and
-/// after would not tell, since several writes fall into one tick of a file system's clock.
+/// Reads until two readings in a row agree. A single reading of a file that is being written may mix old and new content,
+/// and half a policy may well be a valid policy. Equal times and sizes before and after would prove nothing, since
+/// several writes may fall into one tick of the file system's clock.
 fn settled(
     mut once: impl FnMut() -> Result<Reading, Unreadable>,
     pause: impl Fn(Duration),
 ) -> Result<Vec<u8>, Unreadable> {
     let mut before = once()?;
     for reading in 1..READINGS_MAX {
-        // A file at rest is not waited for.
+        // A file at rest is read again without a pause.
         if before.fresh || reading > 1 {
             pause(PAUSE * reading);
         }
@@ -81,21 +80,21 @@ fn settled(
     }
     Err(Unreadable {
         found: "changes while it is read".to_owned(),
-        hint: "a file that is written beside this one and renamed over it",
+        hint: "write the new file beside this one and rename it over this one",
     })
 }
 
 fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
-    // Looked at before it is opened, since opening a device may set something off.
+    // Checked before opening, since opening a device may have side effects.
     only_a_file(std::fs::metadata(path)?.file_type())?;
-    // And again once it is open: what the path names may be another thing by now. Opening does not wait for the other
-    // end of a pipe, nor reading for what is not there yet.
+    // Checked again once it is open, since the path may have been replaced. With NONBLOCK, neither opening nor reading
+    // waits for the other end of a pipe.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("the flags of open(2) are an int");
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let about = file.metadata()?;
     only_a_file(about.file_type())?;
-    // One that is said to be too large is not read up to the bound first.
+    // A file that is known to be too large is not read at all.
     if about.len() > max.as_u64() {
         return Err(too_large(max));
     }
@@ -104,7 +103,7 @@ fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     if bytes.len() as u64 > max.as_u64() {
         return Err(too_large(max));
     }
-    // A time that lies ahead is another clock's.
+    // A time in the future comes from another clock.
     let fresh = about.modified()?.elapsed().is_ok_and(|age| age < JUST_NOW);
     Ok(Reading { bytes, fresh })
 }
@@ -117,11 +116,11 @@ fn only_a_file(kind: FileType) -> Result<(), Unreadable> {
         _ if kind.is_socket() => "a socket, not a file",
         _ => "a device, not a file",
     };
-    Err(Unreadable { found: found.to_owned(), hint: "a file; --config FILE names another" })
+    Err(Unreadable { found: found.to_owned(), hint: "name a regular file with --config FILE" })
 }
 
 fn too_large(max: ByteSize) -> Unreadable {
-    Unreadable { found: format!("larger than {max}"), hint: "a smaller file" }
+    Unreadable { found: format!("larger than {max}"), hint: "use a smaller file" }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
     }
     let line = Line::around(text, stopped);
     if let Some(quote) = line.text.find(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}']) {
-        let hint = "straight quotes: KEY = \"text\"";
+        let hint = "use straight quotes: KEY = \"text\"";
         return said(line.start + quote, "a typographic quotation mark", hint);
     }
     match line.shape() {
@@ -42,7 +42,7 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
             return said(
                 line.start,
                 "a table's header without its closing bracket",
-                "[table], or [[table]] for an element of a list",
+                "write [table], or [[table]] for an element of a list",
             );
         }
         Shape::Header | Shape::Other => {}
@@ -57,7 +57,7 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
             Some(next) if begins_value(next) && !is_assignment(Line::rest(text, stopped)) => said(
                 stopped,
                 "two elements of a list without a comma between them",
-                "a comma after each element",
+                "write a comma after each element",
             ),
             _ => {
                 let (_, number) = (first.start, text[..list].matches('\n').count() + 1);
@@ -70,7 +70,7 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         return said(
             stopped,
             "an inline table that is not complete",
-            "{ KEY = VALUE, KEY = VALUE }, on one line",
+            "write { KEY = VALUE, KEY = VALUE } on one line",
         );
     }
     if let Some((key, value)) = line.text.split_once('=') {
@@ -78,17 +78,17 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         let value = value.split('#').next().unwrap_or_default().trim_end();
         let at = line.start + line.text.find('=').map_or(0, |equals| equals + 1);
         return match value {
-            "" => said(at, "a key without a value", "KEY = VALUE; \"\" for empty text"),
+            "" => said(at, "a key without a value", "write KEY = VALUE, with \"\" for empty text"),
             "True" | "TRUE" | "yes" | "Yes" | "on" | "On" => {
-                said(at, "a truth value in another spelling", "true")
+                said(at, "a boolean in another spelling", "write true")
             }
             "False" | "FALSE" | "no" | "No" | "off" | "Off" => {
-                said(at, "a truth value in another spelling", "false")
+                said(at, "a boolean in another spelling", "write false")
             }
             _ if key.contains(' ') && !key.contains(['"', '\'']) => said(
                 line.start,
                 "a key with a space in it",
-                "a name of letters, digits, - and _; or in quotes",
+                "use only letters, digits, - and _, or put the key in quotes",
             ),
             _ if value.starts_with(|first: char| {
                 first.is_alphabetic() || matches!(first, '/' | '$' | '.' | '*' | '<')
@@ -99,17 +99,17 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
             _ if value.starts_with(['"', '\'']) => said(
                 stopped,
                 "something after the text of a value",
-                "one KEY = VALUE a line; a quote within text is written \\\"; a comment begins with #",
+                "write one KEY = VALUE per line; a quote within text is written \\\"; a comment begins with #",
             ),
             _ if value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'_')) => {
-                said(at, "a number that is too large", "a number of at most 18 digits")
+                said(at, "a number that is too large", "use at most 18 digits")
             }
             _ if value.starts_with(|first: char| first.is_ascii_digit()) => said(
                 at,
                 "a value that is not a number",
                 "put text such as an address or a duration in quotes: KEY = \"30s\"",
             ),
-            _ => said(stopped, message, "KEY = VALUE, with text in quotes (TOML 1.0)"),
+            _ => said(stopped, message, "write KEY = VALUE, with text in quotes (TOML 1.0)"),
         };
     }
     let trimmed = line.text.trim_start();
@@ -120,9 +120,9 @@ pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
         return said(line.start, "a key followed by a colon", "TOML writes KEY = VALUE");
     }
     if !trimmed.is_empty() && trimmed.trim_end().chars().all(|char| is_bare(char) || char == '.') {
-        return said(line.start, "a name without a value", "KEY = VALUE, or a header such as [server]");
+        return said(line.start, "a name without a value", "write KEY = VALUE, or a header such as [server]");
     }
-    said(stopped, message, "KEY = VALUE, [table] or [[table]], with text in quotes (TOML 1.0)")
+    said(stopped, message, "write KEY = VALUE, [table] or [[table]], with text in quotes (TOML 1.0)")
 }
 
 const fn is_bare(char: char) -> bool {
@@ -245,12 +245,12 @@ fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     let found = match first {
         Some(first) => {
             let number = text[..first].matches('\n').count() + 1;
-            format!("\"{}\" a second time; the first is on line {number}", Shown(name))
+            format!("\"{}\" appears a second time; the first is on line {number}", Shortened(name))
         }
-        None => format!("\"{}\" a second time", Shown(name)),
+        None => format!("\"{}\" appears a second time", Shortened(name)),
     };
     let hint = match line.shape() {
-        Shape::Header => "one header for a table, with all its keys below it".to_owned(),
+        Shape::Header => "write one header for the table, with all its keys below it".to_owned(),
         Shape::OpenText(_) | Shape::OpenHeader | Shape::Other => "keep one of the two".to_owned(),
     };
     Some(Syntax { found, hint, offset: stopped })
@@ -274,9 +274,9 @@ fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
 }
 
 /// A name to show in a message, shortened to a readable length.
-struct Shown<'n>(&'n str);
+struct Shortened<'n>(&'n str);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for Shortened<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.char_indices().nth(100) {
             Some((end, _)) => write!(f, "{}…", &self.0[..end]),
@@ -300,8 +300,8 @@ mod tests {
             ("[server]\nplain = redirect\n", 2, "text without quotes", "in quotes"),
             ("[server]\ndrain = 30s\n", 2, "not a number", "\"30s\""),
             ("[server]\nhttps = 127.0.0.1:8443\n", 2, "not a number", "in quotes"),
-            ("[identity]\nforward_token = True\n", 2, "truth value", "true"),
-            ("[identity]\nforward_token = no\n", 2, "truth value", "false"),
+            ("[identity]\nforward_token = True\n", 2, "a boolean", "true"),
+            ("[identity]\nforward_token = no\n", 2, "a boolean", "false"),
             ("[[route]]\nmethods = [\"GET\" \"PUT\"]\n", 2, "without a comma", "a comma"),
             ("[[route]]\nmethods = [\n  \"GET\"\n  \"PUT\"\n]\n", 4, "without a comma", "a comma"),
             (
@@ -324,28 +324,28 @@ mod tests {
             (
                 "[state]\ndir = \"a\"\n[log]\n[state]\ndir = \"b\"\n",
                 4,
-                "\"state\" a second time; the first is on line 1",
+                "\"state\" appears a second time; the first is on line 1",
                 "one header",
             ),
             (
                 "[state]\ndir = \"a\"\ndir = \"b\"\n",
                 3,
-                "\"dir\" a second time; the first is on line 2",
+                "\"dir\" appears a second time; the first is on line 2",
                 "keep one",
             ),
             (
                 "[[route]]\npath = \"/\"\n[[route]]\nname = \"x\"\npath = \"/a\"\npath = \"/b\"\n",
                 6,
-                "\"path\" a second time; the first is on line 5",
+                "\"path\" appears a second time; the first is on line 5",
                 "keep one",
             ),
             (
                 "[upstream.a]\nbuiltin = \"echo\"\n[upstream.b]\n[upstream.a]\n",
                 4,
-                "\"a\" a second time; the first is on line 1",
+                "\"a\" appears a second time; the first is on line 1",
                 "one header",
             ),
-            ("[policy]\nwaive = { a = \"x\", a = \"y\" }\n", 2, "\"a\" a second time", "keep one"),
+            ("[policy]\nwaive = { a = \"x\", a = \"y\" }\n", 2, "\"a\" appears a second time", "keep one"),
             ("[policy]\nwaive = { a = \"x\",\n b = \"y\" }\n", 2, "inline table", "on one line"),
             ("[server]\nworkers = 99999999999999999999\n", 2, "too large", "digits"),
         ] {

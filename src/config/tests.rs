@@ -162,7 +162,7 @@ fn a_variable_that_is_not_text_is_a_fault() {
     assert_eq!((good.len(), faults.len()), (1, 1));
     assert_eq!(
         faults[0].to_string(),
-        "environment variable PORTCULLIS_LOG__LEVEL: fault: not UTF-8; help: text in UTF-8 [portcullis help not_utf8]"
+        "environment variable PORTCULLIS_LOG__LEVEL: fault: not UTF-8; help: use UTF-8 [portcullis help not_utf8]"
     );
 }
 

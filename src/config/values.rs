@@ -30,9 +30,9 @@ impl<'de> Deserialize<'de> for TlsVersion {
 /// `[authority] role_limit`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleLimit {
-    /// All that the account has.
+    /// All roles of the account.
     All,
-    /// At most so many.
+    /// At most this number, which is at least 1.
     AtMost(usize),
 }
 
@@ -56,9 +56,9 @@ pub enum Fresh {
     /// Any token.
     #[default]
     Any,
-    /// One from a login with a password.
+    /// Only a token from a login with a password.
     Login,
-    /// And at most so long ago.
+    /// Only a token from a login with a password at most this long ago.
     Within(Duration),
 }
 
@@ -91,11 +91,11 @@ impl<'de> Deserialize<'de> for Fresh {
 pub enum TokenSource {
     /// `Authorization: Bearer`.
     Header,
-    /// The authority's cookie.
+    /// The cookie of the local authority.
     Cookie,
-    /// A field of the query.
+    /// The query field of this name.
     Query(String),
-    /// A header of its own.
+    /// The header of this name.
     Named(String),
 }
 
@@ -128,14 +128,14 @@ impl<'de> Deserialize<'de> for TokenSource {
     }
 }
 
-/// A value that a claim is compared with.
+/// A value to compare a claim with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Literal {
     /// Text, or `{parameter}`.
     Text(String),
     /// A whole number.
     Integer(i64),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
 }
 

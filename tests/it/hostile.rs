@@ -24,7 +24,7 @@ fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     let (mut said, mut started) = (lines(&check.stdout), lines(&start.stderr));
     let verdict = said.pop().unwrap_or_default();
     assert!(verdict.contains(": refused: "), "{check:?}");
-    assert!(started.pop().is_some_and(|line| line.ends_with("nothing is served")), "{start:?}");
+    assert!(started.pop().is_some_and(|line| line.ends_with("the policy is not served")), "{start:?}");
     assert_eq!(said, started);
     assert!(said.iter().all(|line| line.len() < 2000), "{said:?}");
     said
@@ -148,7 +148,7 @@ fn a_file_that_is_far_too_large_is_not_read_to_know_it() {
     let dir = Dir::new();
     File::create(dir.path().join("gateway.toml")).unwrap().set_len(1 << 40).unwrap();
     let said = refused(&dir, "gateway.toml");
-    assert_eq!(said, ["gateway.toml: fault: larger than 16MiB; help: a smaller file"]);
+    assert_eq!(said, ["gateway.toml: fault: larger than 16MiB; help: use a smaller file"]);
 }
 
 #[test]

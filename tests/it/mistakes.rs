@@ -608,7 +608,7 @@ fn the_program_explains_its_findings_itself() {
     let all = command(&dir, &["help", "findings"]);
     assert!(all.code == Some(0) && all.stdout.contains("\n  bad_toml\n"), "{all:?}");
     let near = command(&dir, &["help", "open_by_anoter_host"]);
-    assert!(near.code == Some(2) && near.stderr.contains("the nearest is open_by_another_host"), "{near:?}");
+    assert!(near.code == Some(2) && near.stderr.contains("did you mean open_by_another_host?"), "{near:?}");
     // A finding names the command that explains it.
     dir.write("gateway.toml", "[server]\nhtps = \"\"\n");
     let check = command(&dir, &["check"]);
