@@ -95,7 +95,7 @@ fn rotate(path: &Path, format: BasicFormat, start: RotationStart) -> Result<(), 
         }
         BasicFormat::Text => {
             print_line(&rotated.id);
-            let made = if rotated.is_new { "made" } else { "it was made already" };
+            let made = if rotated.is_new { "generated" } else { "generated earlier" };
             print_error(&format!("{made}; it signs from {from}"));
         }
     }

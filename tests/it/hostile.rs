@@ -185,8 +185,7 @@ fn of_thousands_of_faults_a_hundred_are_told() {
         assert_eq!(said.len(), 101, "{name}: {:#?}", &said[..said.len().min(3)]);
         let (last, rest) = said.split_last().unwrap();
         assert!(rest.iter().all(|line| line.starts_with("gateway.toml:")), "{name}: {rest:#?}");
-        let more =
-            if told == 1 { "more than 100 faults".to_owned() } else { format!("{told} more faults") };
+        let more = if told == 1 { "more than 100 faults".to_owned() } else { format!("{told} more faults") };
         assert!(last.starts_with(&format!("gateway.toml: {more}; ")), "{name}: {last}");
     }
 }
