@@ -1,31 +1,31 @@
 //! One reading of time for one request.
 //!
-//! Every stage is handed the same [`Now`], so that a token cannot be alive for one check and dead for the
-//! next, and so that tests pass the time in as an argument.
+//! All stages receive the same [`Now`], so that a token cannot expire between two checks, and so that tests pass the
+//! time as an argument.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// What time it is: the wall clock for claims, a steady one for limits, waits and durations.
+/// The current time: a wall clock for claims, and a steady clock for limits, waits and durations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Seconds since 1970-01-01T00:00:00Z, without leap seconds (`NumericDate`, RFC 7519 section 2).
     pub unix: u64,
     /// Nanoseconds within that second.
     pub subsec_nanos: u32,
-    /// A clock that never goes back.
+    /// The steady clock, which never goes back.
     pub steady: Instant,
 }
 
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
-        // A clock before 1970 is treated as 1970: every token is then not yet valid, which refuses.
+        // A clock before 1970 is treated as 1970, at which no token is valid yet.
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self { unix: wall.as_secs(), subsec_nanos: wall.subsec_nanos(), steady: Instant::now() }
     }
 
-    /// A later moment of the steady clock, the wall clock moved on by as much.
+    /// Returns a later time: `steady`, with the wall clock advanced by the same amount.
     pub fn later(self, steady: Instant) -> Self {
         let elapsed = steady.saturating_duration_since(self.steady);
         let nanos = self.subsec_nanos + elapsed.subsec_nanos();
@@ -36,7 +36,8 @@ impl Now {
         }
     }
 
-    /// This moment with another wall clock, in seconds since 1970: for tests, and for cases that name a time.
+    /// Returns the current steady time with the given wall clock in seconds since 1970, for tests and for questions
+    /// that name a time.
     pub fn at(unix: u64) -> Self {
         Self { unix, subsec_nanos: 0, steady: Instant::now() }
     }

@@ -1,4 +1,4 @@
-//! Counters without a locked instruction: each core writes to a shard of its own, and a scrape adds the shards up.
+//! Counters without locked instructions: each core writes to its own shard, and a scrape sums the shards.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,29 +8,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds, without a locked instruction: two writers at once would lose counts, so each has its own.
+    /// Adds without a locked instruction. Two concurrent writers would lose counts, so each has its own counter.
     pub fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Subtracts, for a gauge; never below zero.
+    /// Subtracts, for a gauge. Saturates at zero.
     pub fn sub(&self, n: u64) {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
 
-    /// Replaces the count by one that is kept elsewhere.
+    /// Sets the count to one that is kept elsewhere.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
-    /// The count.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They go
-/// past the default timeout of an upstream (30 s), so that a histogram tells "slow" from "timed out".
+/// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They
+/// extend past the default timeout of an upstream (30 s), so that a histogram separates slow from timed out.
 pub const BOUNDS: [(u64, &str); 18] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -55,7 +55,7 @@ pub const BOUNDS: [(u64, &str); 18] = [
 /// One core's histogram of durations.
 #[derive(Debug, Default)]
 pub struct Durations {
-    /// Durations of at most each bound, not cumulated; the last is beyond all of them.
+    /// Counts of durations up to each bound, not cumulative; the last bucket is beyond all bounds.
     buckets: [Counter; BOUNDS.len() + 1],
     micros: Counter,
 }
@@ -68,44 +68,44 @@ impl Durations {
         self.micros.add(micros);
     }
 
-    /// The count of one bucket, not cumulated.
+    /// Returns the count of one bucket, not cumulative.
     pub fn bucket(&self, bucket: usize) -> u64 {
         self.buckets[bucket].get()
     }
 
-    /// The sum of all durations, in microseconds.
+    /// Returns the sum of all durations in microseconds.
     pub fn micros(&self) -> u64 {
         self.micros.get()
     }
 }
 
-/// One shard for each core. A core's shard is made when the core counts for the first time: of ten thousand routes few
-/// are requested on every one of many cores.
+/// One shard per core. A core's shard is allocated when the core counts for the first time: with ten thousand routes
+/// and many cores, most shards are never used.
 #[derive(Debug)]
 pub struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
 
 impl<S: Default> Sharded<S> {
-    /// Shards for this many cores (at least one).
+    /// Creates shards for `cores` cores (at least one).
     pub fn new(cores: usize) -> Self {
         Self((0..cores.max(1)).map(|_| OnceLock::new()).collect())
     }
 
-    /// For how many cores.
+    /// Returns the number of cores.
     pub fn cores(&self) -> usize {
         self.0.len()
     }
 
-    /// The shard of one core, which is its only writer; `None` for a core that does not exist.
+    /// Returns the shard of one core, which is its only writer; `None` for a core that does not exist.
     pub fn of(&self, core: usize) -> Option<&S> {
         self.0.get(core).map(|shard| &**shard.get_or_init(Box::default))
     }
 
-    /// The shards of the cores that have counted.
+    /// Returns the shards of the cores that have counted.
     pub fn used(&self) -> impl Iterator<Item = &S> + Clone {
         self.0.iter().filter_map(OnceLock::get).map(|shard| &**shard)
     }
 
-    /// A sum over all cores.
+    /// Sums over all cores.
     pub fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
         self.used().map(count).fold(0, u64::wrapping_add)
     }

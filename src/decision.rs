@@ -1,17 +1,16 @@
-//! Who, and may they: the pure core.
+//! The decision about a caller: authentication and authorization as one pure function.
 //!
-//! No I/O, no await, no clock of its own, so that the proxy, and whatever else must know a verdict, call one and
-//! the same function.
+//! It does no I/O, does not await and reads no clock, so that the proxy and `explain` call the same function.
 
 use crate::authenticate::{CredentialError, CredentialPolicy, Credentials, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Refusal, Rule, authorize};
 use crate::clock::Now;
 use crate::route::Params;
 
-/// Decides: is the caller who the route asks for, and may they do this?
+/// Establishes the caller and checks the route's rule.
 ///
 /// # Errors
-/// The first check that fails. On a cached token this allocates nothing (`tests/alloc.rs`).
+/// Returns the first check that fails. With a cached token this does not allocate (`tests/alloc.rs`).
 pub fn decide(
     admission: &CredentialPolicy,
     rule: &Rule,

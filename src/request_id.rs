@@ -1,27 +1,27 @@
-//! The name of one request, the same in the answer, the log, the upstream's headers and the trace.
+//! Request ids: one id in the response, the log, the upstream's headers and the trace.
 
 use crate::hex;
 use aws_lc_rs::rand;
 use http::HeaderValue;
 use std::cell::Cell;
 
-/// 128 bits that no other request has. It identifies, it does not authorize: it is unique, not secret.
+/// A unique id of 128 bits. It is not a secret and authorizes nothing.
 ///
-/// The default one is no request's.
+/// The default value belongs to no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestId(u128);
 
 impl RequestId {
-    /// 32 hexadecimal digits: the value of `X-Request-Id`.
+    /// Returns the value of `X-Request-Id`: 32 hexadecimal digits.
     pub fn header(self) -> HeaderValue {
         HeaderValue::from_bytes(&self.hex()).expect("hexadecimal digits are a field value")
     }
 
-    /// The value of `traceparent` for a trace that starts here (W3C Trace Context level 1, section 3.2.2).
+    /// Returns `traceparent` for a trace that starts here (W3C Trace Context level 1, section 3.2.2).
     ///
-    /// The trace id is the request id, so that a trace can be found from a log line. It says "sampled", which is
-    /// what a service would decide by itself had we sent none (the default sampler of OpenTelemetry's SDKs); "not
-    /// sampled" would silence every tracer behind us.
+    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", which is
+    /// what the default sampler of OpenTelemetry's SDKs decides without a parent; "not sampled" would turn off every
+    /// tracer behind the gateway.
     pub fn traceparent(self) -> HeaderValue {
         let hex = self.hex();
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
@@ -30,7 +30,7 @@ impl RequestId {
         HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes are a field value")
     }
 
-    /// The id of a trace that starts here.
+    /// Returns the id of a trace that starts here.
     pub fn trace_id(self) -> [u8; 32] {
         self.hex()
     }
@@ -44,8 +44,8 @@ impl RequestId {
     }
 }
 
-/// The trace id of a `traceparent` (W3C Trace Context level 1, section 3.2): `00-`, 32 hexadecimal digits, `-`, 16 of them,
-/// `-`, 2 of them, in lower case, neither id zero; a higher version may have more behind another dash.
+/// Returns the trace id of a `traceparent` (W3C Trace Context level 1, section 3.2): `00-`, 32 hexadecimal digits, `-`,
+/// 16 digits, `-`, 2 digits, in lower case, neither id zero. A higher version may have more fields after another dash.
 pub fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     let bytes = traceparent.as_bytes();
     let hex = |range: std::ops::Range<usize>| {
@@ -67,8 +67,8 @@ pub fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     is_valid.then_some(*id)
 }
 
-/// One core's source of request ids: seeded once from the system, then counting, so that no request costs a
-/// system call.
+/// One core's source of request ids: a counter that is seeded once from the system, so that no request needs a system
+/// call.
 #[derive(Debug)]
 pub struct RequestIds {
     high: Cell<u64>,
@@ -76,10 +76,10 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// A source seeded from the system's random numbers.
+    /// Creates a source that is seeded with the system's random numbers.
     ///
     /// # Errors
-    /// When the system gives none.
+    /// Returns an error if the system provides no random numbers.
     pub fn seeded() -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut seed = [0; 16];
         rand::fill(&mut seed)?;
@@ -87,7 +87,7 @@ impl RequestIds {
         Ok(Self { high: Cell::new((seed >> 64) as u64), low: Cell::new(seed as u64) })
     }
 
-    /// The next one. A trace id and its last half may not be zero (W3C Trace Context): the last bit is set.
+    /// Returns the next id. A trace id and its last half must not be zero (W3C Trace Context), so the last bit is set.
     pub fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;
@@ -95,7 +95,7 @@ impl RequestIds {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a bijection of a counter, so within its half it does not repeat.
+/// SplitMix64 (Steele, Lea and Flood, 2014): a bijection of the counter, so no value repeats.
 fn splitmix(state: &Cell<u64>) -> u64 {
     let counter = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
     state.set(counter);

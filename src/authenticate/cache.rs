@@ -1,8 +1,7 @@
-//! Verifications that need not be made twice, for one core. It holds verifications, never verdicts: what a token may
-//! do is asked of every route anew.
+//! One core's cache of token verifications. It holds verifications, never verdicts: each route checks its rule anew.
 //!
-//! The key is the SHA-256 of the whole token. A shorter hash that is not a cryptographic one could be collided into an
-//! accepted token; the token itself would lie readable in memory for as long as it is remembered.
+//! The key is the SHA-256 of the whole token. With a non-cryptographic hash, an attacker could craft a token that
+//! collides with an accepted one; with the token itself as the key, it would stay readable in memory.
 
 use super::principal::Principal;
 use crate::clock::Now;
@@ -11,18 +10,18 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
-/// What a token or another secret is remembered by: its SHA-256.
+/// The SHA-256 of a token or another secret.
 pub type Digest = [u8; 32];
 
-/// The digest of a token, or of another secret that is too long and random to be guessed.
+/// Returns the digest of a token, or of another secret that is too long and too random to guess.
 pub fn digest_of(secret: impl AsRef<[u8]>) -> Digest {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, secret.as_ref()).as_ref());
     out
 }
 
-/// A digest is as good as random already: its first bytes are its hash. Only verified tokens are entered, so nobody
-/// without an issuer's key can choose what is.
+/// A hasher that takes the first bytes of the digest, which are as good as random. Only verified tokens are inserted,
+/// so keys cannot be chosen without an issuer's key.
 #[derive(Debug, Default)]
 struct FirstBytes(u64);
 
@@ -42,22 +41,22 @@ impl Hasher for FirstBytes {
 
 /// The bytes of an entry besides its principal, including its slot in the table.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
-/// The number of entries weighed at a time.
+/// The number of entries that one call of [`TokenCache::weigh`] measures.
 const WEIGHED: usize = 512;
 
 #[derive(Debug)]
 struct Entry {
     digest: Digest,
     principal: Rc<Principal>,
-    /// Looked up since the hand last passed.
+    /// Whether it was looked up since the hand last passed.
     used: bool,
-    /// The bytes that it counts for, without proofs.
+    /// Its size in bytes, without proofs.
     bytes: usize,
-    /// The bytes of its proofs, when they were last weighed.
+    /// The size of its proofs in bytes, as last measured.
     proofs: usize,
 }
 
-/// A memory of verified tokens, bounded in entries and in bytes. When it is full, it evicts an entry that was not used
+/// A cache of verified tokens, bounded in entries and in bytes. When it is full, it evicts an entry that was not used
 /// recently (the CLOCK algorithm: one at a time, without a sweep that would delay requests).
 #[derive(Debug)]
 pub struct TokenCache {
@@ -75,12 +74,12 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// Room for this many tokens (at least one), however large. Memory is taken as it is filled.
+    /// Creates a cache for `capacity` tokens (at least one) of any size. Memory is allocated as it fills.
     pub fn new(capacity: usize) -> Self {
         Self::bounded(capacity, usize::MAX)
     }
 
-    /// Room for this many tokens (at least one) whose principals take this many bytes together.
+    /// Creates a cache for `capacity` tokens (at least one) whose principals take at most `bytes_max` bytes together.
     pub fn bounded(capacity: usize, bytes_max: usize) -> Self {
         Self {
             places: HashMap::default(),
@@ -96,7 +95,7 @@ impl TokenCache {
         }
     }
 
-    /// Whose token this is, if it was verified under the same trust and holds now.
+    /// Returns the principal of a token that was verified under the same trust and is valid now.
     pub fn get(&mut self, digest: &Digest, epoch: u64, now: Now) -> Option<Rc<Principal>> {
         if self.epoch != epoch {
             self.places.clear();
@@ -106,7 +105,7 @@ impl TokenCache {
         }
         let found = self.places.get(digest).map(|place| &mut self.entries[*place]);
         match found {
-            // One that holds no more is verified anew, which says why it is refused; its place is taken in time.
+            // An expired token is verified again, which yields the reason of the refusal. Its entry is evicted in time.
             Some(entry) if (entry.principal.not_before..entry.principal.expires).contains(&now.unix) => {
                 entry.used = true;
                 self.hits += 1;
@@ -119,8 +118,8 @@ impl TokenCache {
         }
     }
 
-    /// Adds a token that was verified under the trust of the last [`TokenCache::get`]. A token that alone exceeds the
-    /// bound is verified each time.
+    /// Inserts a token that was verified under the trust of the last [`TokenCache::get`]. A token that alone exceeds
+    /// the bound in bytes is not inserted.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
         if let Some(place) = self.places.get(&digest).copied() {
             self.remove(place);
@@ -137,8 +136,8 @@ impl TokenCache {
         self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
     }
 
-    /// Weighs the proofs of some entries: adds new ones and subtracts expired ones. Called at short intervals, so that
-    /// the bound on bytes also holds for entries that grow later.
+    /// Measures the proofs of some entries again: adds new ones and subtracts expired ones. Called at short intervals,
+    /// so that the bound in bytes also holds for entries that grow later.
     pub fn weigh(&mut self, now: Now) {
         for _ in 0..WEIGHED.min(self.entries.len()) {
             self.scale = if self.scale + 1 < self.entries.len() { self.scale + 1 } else { 0 };
@@ -160,7 +159,7 @@ impl TokenCache {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
         }
         self.remove(self.hand);
-        // The last entry, which is the newest, moves to the hand's position: its turn comes last.
+        // The last entry, which is the newest, moves to the hand's position, so it is considered last.
         self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
     }
 
@@ -176,27 +175,27 @@ impl TokenCache {
         }
     }
 
-    /// The bytes of all principals, as last weighed.
+    /// Returns the size of all principals in bytes, as last measured.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many tokens are remembered.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether none is.
+    /// Returns whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Look-ups that found what they asked for.
+    /// Returns the number of look-ups that found a valid entry.
     pub fn hits(&self) -> u64 {
         self.hits
     }
 
-    /// Look-ups that did not.
+    /// Returns the number of look-ups that did not.
     pub fn misses(&self) -> u64 {
         self.misses
     }

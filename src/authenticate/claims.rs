@@ -1,30 +1,30 @@
-//! Claims: where they are in a token, what they hold, and what equals what.
+//! Claims: their paths in a token, their values, and how values are compared.
 
 use crate::route::path::decoded_eq;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// Which of the claims that a policy uses: an index into the paths of `Trust`, and into `Principal::claims`.
+/// One of the claims that a policy uses: an index into the paths of `Trust` and into `Principal::claims`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimId(pub u16);
 
 /// A path to a claim: `tenant`, `realm_access.roles`, `"https://example.com/roles"`.
 ///
-/// Names are joined by dots; a name that holds a dot, a quote, a backslash or a blank stands in double quotes, where `\"` and `\\`
-/// are a quote and a backslash.
+/// Names are joined by dots. A name that contains a dot, a quote, a backslash or a blank is written in double quotes,
+/// with `\"` for a quote and `\\` for a backslash.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(Box<[Box<str>]>);
 
-/// How many names a path may have.
+/// The maximum number of names in a path.
 const NAMES_MAX: usize = 8;
-/// How long a path may be.
+/// The maximum length of a path in bytes.
 const PATH_MAX: usize = 512;
 
 impl ClaimPath {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > PATH_MAX {
             return Err(format!("longer than {PATH_MAX} bytes"));
@@ -39,7 +39,7 @@ impl ClaimPath {
                     (rest[..end].to_owned(), &rest[end..])
                 }
             };
-            // So each path that is read is written in no more bytes, and can be read again.
+            // Each parsed path is then written in no more bytes than it was read from, and can be parsed again.
             if !rest.starts_with('"') && name.contains([' ', '\\']) {
                 return Err("a blank or a backslash outside quotes".to_owned());
             }
@@ -61,12 +61,12 @@ impl ClaimPath {
         }
     }
 
-    /// Whether the path is this one name.
+    /// Returns whether the path is this single name.
     pub fn is_name(&self, name: &str) -> bool {
         matches!(&*self.0, [only] if **only == *name)
     }
 
-    /// Puts a value where the path leads. Whether it could: something else may stand in the way.
+    /// Inserts a value at the path. Returns `false` if another value is in the way.
     pub fn put(&self, claims: &mut Map<String, Value>, value: Value) -> bool {
         let Some((last, way)) = self.0.split_last() else { return false };
         let mut table = claims;
@@ -82,14 +82,14 @@ impl ClaimPath {
         is_free
     }
 
-    /// The value that the path leads to.
+    /// Returns the value at the path.
     pub fn find<'v>(&self, claims: &'v Map<String, Value>) -> Option<&'v Value> {
         let (first, rest) = self.0.split_first()?;
         rest.iter().try_fold(claims.get(&**first)?, |value, name| value.as_object()?.get(&**name))
     }
 }
 
-/// A quoted name, and what follows its closing quote.
+/// Parses a quoted name. Returns it with the text after its closing quote.
 fn unquote(quoted: &str) -> Result<(String, &str), String> {
     let mut name = String::new();
     let mut characters = quoted.char_indices();
@@ -133,7 +133,7 @@ pub enum ClaimValue {
     Bool(bool),
     /// A JSON array of such values.
     List(Box<[Self]>),
-    /// An object or null: equal to nothing.
+    /// An object or null, which equals nothing.
     Other,
 }
 
@@ -150,7 +150,7 @@ impl From<&Value> for ClaimValue {
 }
 
 impl ClaimValue {
-    /// Whether the claim is this literal, whole and of its type (`"7"` is not 7), or a list that contains it.
+    /// Returns whether the claim equals the literal in value and type (`"7"` is not 7), or is a list that contains it.
     pub fn matches(&self, literal: &Self) -> bool {
         match self {
             Self::List(values) => values.iter().any(|value| value.is(literal)),
@@ -158,7 +158,7 @@ impl ClaimValue {
         }
     }
 
-    /// About how many bytes of memory it takes.
+    /// Returns its approximate memory in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -177,8 +177,8 @@ impl ClaimValue {
         }
     }
 
-    /// Whether the claim is what a segment of a canonical path says once decoded: text as it is, a whole number in
-    /// decimal digits, or a list that contains such. Allocates nothing.
+    /// Returns whether the claim equals the decoded segment of a canonical path: text as it is, a whole number in
+    /// decimal digits, or a list that contains such a value. Does not allocate.
     pub fn matches_segment(&self, segment: &str) -> bool {
         match self {
             Self::Text(text) => decoded_eq(segment, text),

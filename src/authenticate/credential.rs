@@ -1,23 +1,22 @@
-//! The credential that a request carries: exactly one, in exactly one place, in exactly one form.
+//! Finds the credential of a request: exactly one, in exactly one place, in exactly one form.
 
 use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, header};
 
-/// How a refresh token of the local authority begins, so that people, scanners of leaked secrets and the gate know one.
+/// The prefix of the local authority's refresh tokens, by which people, secret scanners and the gateway recognize them.
 pub const REFRESH_TOKEN_PREFIX: &str = "pcr_";
 
-/// Where a route's tokens may come from.
+/// The places where a route accepts tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     /// `Authorization: Bearer` (RFC 6750 section 2.1).
     pub header: bool,
     /// The local authority's cookie.
     pub cookie: bool,
-    /// Header fields of their own.
+    /// Header fields that contain only the token.
     pub named: Box<[HeaderName]>,
-    /// A field of the query: off unless the policy turns it on, since queries are logged and kept by everybody
-    /// (RFC 6750 section 5.3).
+    /// A query parameter. Off unless the policy turns it on, since many systems log queries (RFC 6750 section 5.3).
     pub query: Option<Box<str>>,
 }
 
@@ -30,23 +29,23 @@ impl Default for Sources {
 /// The names of the local authority's cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieNames {
-    /// Of the one that holds the access token.
+    /// The cookie with the access token.
     pub access: Box<str>,
-    /// Of the one that holds the refresh token.
+    /// The cookie with the refresh token.
     pub refresh: Box<str>,
-    /// Of the one that scripts read the CSRF token from.
+    /// The cookie from which scripts read the CSRF token.
     pub csrf: Box<str>,
-    /// Of the one that ties a login page's form to the browser that it was shown to.
+    /// The cookie that binds the form of a login page to the browser that loaded it.
     pub login: Box<str>,
-    /// Of another one that holds the CSRF token too, for clients that look for one beside the refresh token.
+    /// A second cookie with the CSRF token, for clients that expect one beside the refresh token.
     pub csrf_refresh: Option<Box<str>>,
-    /// Of the header field that brings the CSRF token back.
+    /// The header field in which clients return the CSRF token.
     pub csrf_header: HeaderName,
 }
 
 impl Default for CookieNames {
     fn default() -> Self {
-        // The prefix keeps other hosts, subdomains and cleartext from setting them (RFC 6265bis section 4.1.3).
+        // With this prefix, neither subdomains nor cleartext responses can set the cookies (RFC 6265bis section 4.1.3).
         Self {
             access: "__Host-portcullis".into(),
             refresh: "__Host-portcullis-refresh".into(),
@@ -59,7 +58,7 @@ impl Default for CookieNames {
 }
 
 impl CookieNames {
-    /// Whether this is one of ours, which no upstream gets.
+    /// Returns whether the name is one of these. The gateway removes such cookies from requests to upstreams.
     pub fn includes(&self, name: &[u8]) -> bool {
         let ours =
             [&self.access, &self.refresh, &self.csrf, &self.login].into_iter().chain(&self.csrf_refresh);
@@ -72,19 +71,19 @@ impl CookieNames {
 pub enum Place {
     /// In `Authorization`.
     Header,
-    /// In a cookie: the browser sent it, whoever made the browser do so.
+    /// In a cookie, which browsers attach to requests that other sites cause.
     Cookie,
-    /// In a header field of the policy's choice.
+    /// In a header field that the policy names.
     Named,
     /// In the query.
     Query,
 }
 
-/// The one credential of a request among the places where its route looks; `None` where there is none.
+/// Returns the credential of a request and its place among those that the route searches; `None` without one.
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] where there are two, in one place or in two: which one counts would be anybody's
-/// guess. [`Denial::MalformedToken`] for a `Bearer` that is none.
+/// [`Denial::AmbiguousCredentials`] for two credentials, in one place or in two. [`Denial::MalformedToken`] for a
+/// malformed `Bearer` field.
 pub fn find<'r>(
     head: &Head<'r>,
     sources: &Sources,
@@ -119,13 +118,13 @@ pub fn find<'r>(
     Ok(found)
 }
 
-/// The value of a cookie (RFC 6265 section 5.4); `None` where it is absent or empty, as one that was deleted may be.
+/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if it is absent or empty, as a deleted cookie may be.
 ///
-/// Names are compared as they are written, and values taken so: no quotes, no codes, no comma between two cookies. What
-/// only other readers take for a cookie of this name is none here, and does not reach them (`forward::strip`).
+/// Names and values are taken literally: no quotes, no percent codes, no comma between two cookies. Spellings that only
+/// other readers take for a cookie of this name are ignored here and removed before forwarding (`forward::strip`).
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] where there are two of the name.
+/// [`Denial::AmbiguousCredentials`] for two cookies of this name.
 pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>, Denial> {
     let mut found = None;
     for field in headers.get_all(header::COOKIE) {
@@ -142,12 +141,12 @@ pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>
     Ok(found.filter(|value| !value.is_empty()))
 }
 
-/// What stands behind `Bearer` and one space in `Authorization` (RFC 6750 section 2.1), to be read by [`token`];
-/// `None` where the field is absent or of another scheme.
+/// Returns the text after `Bearer` and one space in `Authorization` (RFC 6750 section 2.1), to be parsed by [`token`];
+/// `None` if the field is absent or has another scheme.
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] for two fields; [`Denial::MalformedToken`] for a scheme with anything but one space
-/// behind it: tabs are how one program reads a credential that another does not.
+/// [`Denial::AmbiguousCredentials`] for two fields. [`Denial::MalformedToken`] if anything but one space follows the
+/// scheme: programs disagree about tabs.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     const SCHEME: &[u8] = b"bearer";
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
@@ -156,7 +155,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
         return Err(Denial::AmbiguousCredentials);
     }
     let field = field.as_bytes();
-    // A scheme is a token; the first character that cannot be part of it ends it.
+    // The scheme is a token (RFC 9110 section 5.6.2) and ends at the first other character.
     let end = field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len());
     let (scheme, rest) = field.split_at(end);
     if !scheme.eq_ignore_ascii_case(SCHEME) {
@@ -171,7 +170,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
 /// Describes the scheme of an `Authorization` field for the operator. Only known schemes are shown: the first word of a
 /// field without a scheme may be a secret.
 pub(super) fn scheme_of(field: &[u8]) -> String {
-    // The IANA registry of authentication schemes, and those that services use without one.
+    // The schemes in the IANA registry, and unregistered ones in common use.
     const KNOWN: [&str; 20] = [
         "ApiKey",
         "Api-Key",
@@ -209,8 +208,8 @@ pub(super) fn scheme_of(field: &[u8]) -> String {
     }
 }
 
-/// The one token that a credential is: no second space, no list. Not asked of a credential that was verified before,
-/// which has the very bytes of one that was one.
+/// Parses a credential as one token: no second space, no list. A cached credential skips this, since its bytes equal
+/// those of one that passed.
 ///
 /// # Errors
 /// [`Denial::MalformedToken`].

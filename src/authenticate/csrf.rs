@@ -1,9 +1,9 @@
-//! Whether a request whose credential is a cookie was meant by the person whose browser sent it.
+//! CSRF protection for requests whose credential is a cookie.
 //!
-//! A browser attaches a cookie whoever made it send the request. So a request that may change something must show, in
-//! a place that another site cannot write to, what only pages of ours can read: the value of the token's `csrf` claim,
-//! which the readable cookie holds too. Whoever can write cookies but not read them gains nothing: the value that counts
-//! is signed into the token.
+//! A browser attaches cookies to requests that any site causes. A request that may change something must therefore
+//! repeat, in a header or a form field, a value that only pages of the same origin can read: the token's `csrf` claim,
+//! which a second, readable cookie holds too. An attacker who can write cookies but not read them gains nothing, since
+//! the value is signed into the token.
 
 use super::Credentials;
 use super::credential::CookieNames;
@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, Method, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Whether a method asks for a change (RFC 9110 section 9.2.1): all do but those that are known not to.
+/// Returns whether a method may change something (RFC 9110 section 9.2.1): all methods except the safe ones.
 pub fn is_unsafe(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
@@ -24,8 +24,8 @@ pub fn is_unsafe(method: &Method) -> bool {
 /// Checks a request whose credential came in a cookie.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`] where another site sent the request, or the value shown is not the token's;
-/// [`Denial::CsrfMissing`] where none is shown.
+/// [`Denial::CsrfMismatch`] if another site sent the request or the CSRF token is not the session's;
+/// [`Denial::CsrfMissing`] without a CSRF token.
 pub(super) fn check(
     shown: &Credentials<'_>,
     names: &CookieNames,
@@ -34,8 +34,8 @@ pub(super) fn check(
 ) -> Result<(), Denial> {
     let head = shown.head;
     if !is_unsafe(head.method) {
-        // A page of any site may open a WebSocket, with cookies, and read what comes over it; it cannot send a header
-        // with it, so the token is not asked for.
+        // A page of any site may open a WebSocket with cookies and read from it, but it cannot set a header, so no CSRF
+        // token is required here.
         if !upgrade::is_asked(head.method, head.headers) {
             return Ok(());
         }
@@ -48,15 +48,15 @@ pub(super) fn check(
     }
     same_site(shown, origins)?;
     let token = token_shown(head.headers, names, shown.csrf_field)?.ok_or(Denial::CsrfMissing)?;
-    // A token without the claim was not made to be a cookie.
+    // A token without the claim was not issued for use in a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
     verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
 }
 
-/// The CSRF token that a request shows: in the header, else in the field of its form.
+/// Returns the CSRF token of a request: from the header, otherwise from the form field.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`] where the header stands twice.
+/// [`Denial::CsrfMismatch`] if the header is repeated.
 pub fn token_shown<'r>(
     headers: &'r HeaderMap,
     names: &CookieNames,
@@ -65,8 +65,8 @@ pub fn token_shown<'r>(
     Ok(only(headers, &names.csrf_header)?.or(field.map(str::as_bytes)))
 }
 
-/// Refuses what a browser says was sent by another site: `Sec-Fetch-Site` and `Origin` cannot be set by a page. A client
-/// that says neither is no browser of today, and is asked for its CSRF token all the same.
+/// Rejects a request that a browser marks as cross-site: pages cannot set `Sec-Fetch-Site` and `Origin`. A client that
+/// sends neither is not a current browser; the CSRF token is checked in any case.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`].
@@ -77,27 +77,27 @@ pub fn same_site(shown: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), De
     let is_own = match origin {
         None => true,
         Some(origin) if origins.iter().any(|allowed| allowed.as_bytes() == origin) => return Ok(()),
-        // A page with `Referrer-Policy: no-referrer` names no origin in its forms (Fetch, section 3.2.1); that it is one
-        // of ours, the browser says beside it. A sandboxed frame names none either, and is a site of its own.
+        // Forms of a page with `Referrer-Policy: no-referrer` carry no origin (Fetch, section 3.2.1), but the browser
+        // marks them as same-origin. A sandboxed frame sends no origin either and is marked as cross-site.
         Some(b"null") => site == Some(b"same-origin"),
         Some(origin) => is_own(origin, shown),
     };
-    // A person who typed the address, or chose a bookmark, comes from no site.
+    // A typed address or a bookmark has no initiating site.
     let is_same_site = matches!(site, None | Some(b"same-origin" | b"none"));
     if is_own && is_same_site { Ok(()) } else { Err(Denial::CsrfMismatch) }
 }
 
-/// Whether a browser says at all which site sent the request.
+/// Returns whether the request says which site sent it.
 pub fn names_site(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
 }
 
-/// Whether a browser says that a page of another site led here.
+/// Returns whether a browser marks the request as coming from a page of another site.
 pub fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 
-/// The one value of a field.
+/// Returns the only value of a field.
 fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Denial> {
     let mut written = headers.get_all(name).iter();
     match (written.next(), written.next()) {
@@ -107,8 +107,8 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
     }
 }
 
-/// Whether a browser named the request's own origin (RFC 6454 section 7), the port left out where it is the scheme's.
-/// The request's own host is the one in the request, or the one that the client asked for according to a trusted proxy.
+/// Returns whether `Origin` is the request's own origin (RFC 6454 section 7); the scheme's default port may be omitted.
+/// The request's own host is that of the request, or the one that a trusted proxy reports.
 fn is_own(origin: &[u8], shown: &Credentials<'_>) -> bool {
     let Some(rest) = origin.strip_prefix(shown.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };
@@ -123,7 +123,7 @@ fn is_own(origin: &[u8], shown: &Credentials<'_>) -> bool {
     is_heads || shown.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
 }
 
-/// Whether the client asked for this authority according to a trusted proxy.
+/// Returns whether a trusted proxy reports that the client requested this authority.
 fn is_relayed(authority: &[u8], relayed: &Relayed, default: u16) -> bool {
     let Some(host) = relayed.host.as_deref() else { return false };
     let is = |written: &str| written.as_bytes() == authority;

@@ -1,21 +1,21 @@
-//! What an upstream learns of the caller, as header fields made once for each verified token.
+//! The identity headers that upstreams receive, built once for each verified token.
 //!
-//! Values travel percent-encoded where they hold a comma, a percent sign, a control or a non-ASCII character, or a
-//! space at an edge, so that a role named `a,admin` arrives as `a%2Cadmin` and can never read as `admin`.
+//! Commas, percent signs, control and non-ASCII characters, and spaces at the ends of a value are percent-encoded, so a
+//! role named `a,admin` arrives as `a%2Cadmin` and can never be read as `admin`.
 
 use super::claims::{ClaimId, ClaimValue};
 use super::principal::Principal;
 use crate::hex;
 use http::{HeaderName, HeaderValue};
 
-/// The longest identity header; a token that would make a longer one is refused, since an upstream would refuse the
-/// request, or cut it.
+/// The maximum length of an identity header in bytes. A token that would exceed it is refused, since upstreams would
+/// reject or truncate the field.
 const VALUE_MAX: usize = 8 * 1024;
 
-/// Names beginning so are the gateway's, whatever the policy calls its own.
+/// All names with this prefix are reserved for the gateway, whatever names the policy configures.
 const RESERVED_PREFIX: &str = "x-auth-";
 
-/// The names under which identity is told; `None` where a fact is not told.
+/// The names of the identity headers; `None` for a fact that is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityHeaders {
     subject: Option<HeaderName>,
@@ -23,7 +23,7 @@ pub struct IdentityHeaders {
     scopes: Option<HeaderName>,
     issuer: Option<HeaderName>,
     claims: Box<[(HeaderName, ClaimId)]>,
-    /// Those of the names that do not begin with `x-auth-`, which is reserved whole.
+    /// The reserved names that do not begin with `x-auth-`; names with that prefix are always reserved.
     others: Box<[HeaderName]>,
 }
 
@@ -40,7 +40,7 @@ impl Default for IdentityHeaders {
 }
 
 impl IdentityHeaders {
-    /// These names.
+    /// Creates the headers with these names.
     pub fn new(
         subject: Option<HeaderName>,
         roles: Option<HeaderName>,
@@ -54,7 +54,7 @@ impl IdentityHeaders {
         Self { subject, roles, scopes, issuer, claims: claims.into(), others }
     }
 
-    /// With another name that is ours and no client's.
+    /// Reserves another name, which clients may not send.
     #[must_use]
     pub fn reserving(mut self, name: &HeaderName) -> Self {
         if !name.as_str().starts_with(RESERVED_PREFIX) {
@@ -63,19 +63,19 @@ impl IdentityHeaders {
         self
     }
 
-    /// Whether a client's header of this name could be taken for one of ours: folded (every character that is no
-    /// letter or digit the same) it is one of the names, or begins with `x-auth-`.
+    /// Returns whether a client's header of this name could be taken for an identity header: after folding (all
+    /// characters except letters and digits are equal) it is one of the names, or begins with `x-auth-`.
     pub fn reserved(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        // The first letter tells nearly all names apart; this runs over each field of each request.
+        // This runs for every field of every request; the first letter rules out nearly all names.
         let Some(first) = name.bytes().next() else { return false };
         let begins = first == b'x'
             && name.get(..RESERVED_PREFIX.len()).is_some_and(|start| fold_eq(start, RESERVED_PREFIX));
         begins || self.others.iter().any(|ours| fold_eq(name, ours.as_str()))
     }
 
-    /// The headers of a principal; `None` when one would be too long. What is absent or empty has no header: an
-    /// application may read an empty subject as a known one.
+    /// Builds the headers of a principal; `None` if one would be too long. An absent or empty fact gets no header,
+    /// since an application may take an empty subject for a known one.
     pub(super) fn render(&self, principal: &Principal) -> Option<Box<[(HeaderName, HeaderValue)]>> {
         let mut headers = Vec::new();
         let mut add = |name: &HeaderName, text: String| {
@@ -138,7 +138,7 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// Whether two header names are the same to a reader that does not tell separators apart.
+/// Returns whether two header names are equal for a reader that does not distinguish separators.
 pub fn fold_eq(one: &str, other: &str) -> bool {
     let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))

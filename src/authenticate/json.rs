@@ -1,20 +1,20 @@
-//! JSON as tokens may have it: no member twice, not too deep, nothing behind it.
+//! Strict JSON for tokens: no repeated members, bounded depth, no trailing text.
 //!
-//! Two readers of `{"sub":"a","sub":"b"}` can see two subjects, so a repeated member is refused at every depth (RFC
-//! 7519 section 4 allows that; RFC 8725 section 2.6 says why). serde_json itself bounds the depth at 128; 16 is ample
+//! Two readers of `{"sub":"a","sub":"b"}` can see two subjects, so a repeated member is rejected at every depth (RFC
+//! 7519 section 4 allows it; RFC 8725 section 2.6 gives the reason). serde_json bounds the depth at 128; 16 is ample
 //! for claims.
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// How deep objects and arrays may nest.
+/// The maximum nesting depth of objects and arrays.
 const DEPTH_MAX: usize = 16;
 
-/// Reads a JSON object strictly.
+/// Parses a JSON object strictly.
 ///
 /// # Errors
-/// When it is not one.
+/// Returns an error if the text is not such an object.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: DEPTH_MAX }.deserialize(&mut reader)?;
@@ -71,7 +71,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
-        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("no finite number"))
+        Number::from_f64(number).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = map.next_key_seed(Name)? {
             let value = map.next_value_seed(inner)?;
             if members.insert(name, value).is_some() {
-                return Err(de::Error::custom("a member twice"));
+                return Err(de::Error::custom("a repeated member"));
             }
         }
         Ok(Value::Object(members))

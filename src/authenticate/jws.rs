@@ -1,6 +1,6 @@
-//! A JSON Web Signature in compact form (RFC 7515 section 7.1): its parts, and whether a key made its signature.
+//! A JSON Web Signature in compact form (RFC 7515 section 7.1): splits it into parts and verifies the signature.
 //!
-//! What the payload claims is none of this file's business.
+//! The claims in the payload are checked in `verify`.
 
 use super::error::{ClaimText, CredentialError, Listed, Quoted, quoted};
 use super::json;
@@ -10,10 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
-/// The longest token that is looked at.
+/// The maximum length of a token in bytes.
 const TOKEN_MAX: usize = 16 * 1024;
 
-/// A token's parts, read and not yet believed.
+/// The parts of a token, parsed but not yet verified.
 #[derive(Debug)]
 pub(super) struct Jws<'t> {
     message: &'t str,
@@ -23,7 +23,7 @@ pub(super) struct Jws<'t> {
 }
 
 impl<'t> Jws<'t> {
-    /// Takes a token apart.
+    /// Splits a token into its parts.
     ///
     /// # Errors
     /// [`Denial::MalformedToken`], with the part that cannot be read.
@@ -48,31 +48,32 @@ impl<'t> Jws<'t> {
         let message = &token[..header.len() + 1 + payload.len()];
         let header = decode(header, TokenPart::Header)?;
         let header = json::object(&header).map_err(|_| malformed(TokenPart::Header))?;
-        // RFC 7515 section 4.1.11: whoever does not understand what `crit` names must refuse; nothing is understood.
+        // RFC 7515 section 4.1.11: a receiver must reject extensions in `crit` that it does not support. None is
+        // supported.
         if header.contains_key("crit") {
             return Err(malformed(TokenPart::Critical));
         }
-        // Compression is for encryption alone (RFC 7516 section 4.1.3); a payload to be inflated is none of ours.
+        // Compression is defined for encryption only (RFC 7516 section 4.1.3); no payload is ever inflated here.
         if header.contains_key("zip") {
             return Err(malformed(TokenPart::Header));
         }
         Ok(Self { message, signature, header, payload: decode(payload, TokenPart::Claims)? })
     }
 
-    /// The JOSE header. Nothing in it is followed: no `jku`, `x5u`, `jwk`, `x5c` (RFC 8725 section 3.10).
+    /// Returns the JOSE header. Its `jku`, `x5u`, `jwk` and `x5c` are never used (RFC 8725 section 3.10).
     pub(super) fn header(&self) -> &Map<String, Value> {
         &self.header
     }
 
-    /// The payload.
+    /// Returns the payload.
     pub(super) fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// Whether one of these keys, by one of these algorithms, made the signature; and by which.
+    /// Verifies the signature with one of these keys and algorithms. Returns the algorithm.
     ///
     /// # Errors
-    /// The first of: the algorithm, the key, the signature's form, the signature.
+    /// Returns the first fault, in this order: the algorithm, the key, the signature's form, the signature.
     pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, CredentialError> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(named)) = self.header.get("alg") else {
@@ -122,9 +123,9 @@ impl<'t> Jws<'t> {
         }
     }
 
-    /// Whether one of a few keys made the signature.
+    /// Verifies the signature with a few candidate keys.
     fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), CredentialError> {
-        // The length first: ES256 is two numbers of 32 bytes (RFC 7518 section 3.4), never DER, never more.
+        // The length comes first: an ES256 signature is two numbers of 32 bytes (RFC 7518 section 3.4), never DER.
         let part = TokenPart::Signature;
         let length = decode(self.signature, part)?.len();
         let mut tried = 0;
@@ -153,12 +154,12 @@ impl<'t> Jws<'t> {
 
     fn is_by(&self, key: &Key) -> bool {
         let (message, algorithm) = (self.message.as_bytes(), key.algorithm().as_library());
-        // A key that the library cannot use is a key that did not sign.
+        // A key that the library cannot use did not make the signature.
         jsonwebtoken::crypto::verify(self.signature, message, key.decoding_key(), algorithm).unwrap_or(false)
     }
 }
 
-/// base64url without padding, in the one spelling that the bytes have (RFC 7515 section 2).
+/// Decodes base64url without padding and accepts only the canonical spelling (RFC 7515 section 2).
 fn decode(text: &str, part: TokenPart) -> Result<Vec<u8>, CredentialError> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Denial::MalformedToken(part).into())
 }

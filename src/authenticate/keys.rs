@@ -149,8 +149,8 @@ impl KeySet {
     /// Adds a shared secret for HS256.
     ///
     /// # Errors
-    /// When it is too short, or a key of another kind: with the text of a public key as the secret, whoever has that key
-    /// could sign (RFC 8725 section 2.1).
+    /// When it is too short, or a key of another kind: with the text of a public key as the secret, whoever has that
+    /// key could sign (RFC 8725 section 2.1).
     pub fn add_secret(&mut self, id: Option<&str>, secret: &[u8]) -> Result<(), String> {
         Self::check_secret(secret)?;
         self.insert(Key::secret(id, secret))

@@ -1,4 +1,4 @@
-//! Who is asking: from a request's headers to a principal, by what an issuer signed.
+//! Establishes the caller: from a request's credential to a principal that an issuer vouches for.
 
 mod cache;
 pub mod claims;
@@ -34,51 +34,51 @@ use http::header::AUTHORIZATION;
 use std::rc::Rc;
 use verify::{Recipient, verify_for};
 
-/// Whether a route asks for a caller's identity.
+/// Whether a route requires the caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Anybody; credentials are not looked at.
+    /// Everyone may call; credentials are ignored.
     Public,
-    /// With or without a token; a bad one is refused, never ignored.
+    /// A token is optional; a bad token is refused, never ignored.
     Optional,
-    /// Only with a good token: the default.
+    /// A valid token is required. This is the default.
     Authenticated,
 }
 
-/// What a route says of its callers' credentials.
+/// A route's policy for credentials.
 #[derive(Clone, Debug)]
 pub struct CredentialPolicy {
-    /// Whether one is needed.
+    /// Whether a token is required.
     pub access: Access,
-    /// Where it may be.
+    /// The places where a token may be.
     pub sources: Sources,
 }
 
 impl From<Access> for CredentialPolicy {
-    /// Tokens from the usual places.
+    /// Reads tokens from the default places.
     fn from(access: Access) -> Self {
         Self { access, sources: Sources::default() }
     }
 }
 
-/// What a request shows of who sends it.
+/// What authentication reads of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'r> {
-    /// Its head.
+    /// The head of the request.
     pub head: &'r Head<'r>,
-    /// How it came, as the client sees it.
+    /// The scheme that the client used.
     pub scheme: Scheme,
     /// The facts that a trusted proxy states about it.
     pub relayed: Option<&'r Relayed>,
-    /// The CSRF token in its form, where the route reads forms for one.
+    /// The CSRF token from the form in the body, if the route reads forms for one.
     pub csrf_field: Option<&'r str>,
 }
 
-/// Establishes who is asking. A token that was verified before, by this core and under the same trust, is not
-/// verified again; whether it was revoked is asked every time.
+/// Establishes the caller. A token that this core verified before under the same trust is not verified again, but the
+/// revocation check runs every time.
 ///
 /// # Errors
-/// Why the credential is none, or why one is needed.
+/// Returns why the credential was rejected, or that one is required.
 pub fn authenticate(
     admission: &CredentialPolicy,
     trust: &Trust,
@@ -93,7 +93,7 @@ pub fn authenticate(
     let head = shown.head;
     let Some((credential, place)) = credential::find(head, &admission.sources, trust.cookies())? else {
         return match access {
-            // Somebody who says who they are in a way that is not understood must not pass for nobody.
+            // A caller whose credential cannot be read must not be treated as anonymous.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
                 Err(absent(Denial::MalformedToken(TokenPart::Field), head, admission, trust))
             }
@@ -119,7 +119,7 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
-/// Refuses a request without a credential where its route looks, and describes a credential in another place.
+/// Rejects a request without a credential in the places of its route, and describes a credential in another place.
 #[cold]
 fn absent(denial: Denial, head: &Head<'_>, admission: &CredentialPolicy, trust: &Trust) -> CredentialError {
     let sources = &admission.sources;
@@ -149,7 +149,7 @@ fn absent(denial: Denial, head: &Head<'_>, admission: &CredentialPolicy, trust: 
 /// local authority issued for a client's own audience are accepted too, since only the authority can verify them.
 ///
 /// # Errors
-/// Why it would be refused.
+/// Returns why the token is rejected.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {

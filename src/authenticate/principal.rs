@@ -108,8 +108,8 @@ pub struct Local {
     pub ends: u64,
     /// `csrf`: what a request with the token in a cookie must show beside it.
     pub csrf: Option<Box<str>>,
-    /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the same
-    /// name.
+    /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the
+    /// same name.
     pub service: bool,
     /// The state of the revocations under which the token was last found good.
     pub(super) unmarked_at: Cell<Option<u64>>,

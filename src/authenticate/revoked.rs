@@ -1,7 +1,8 @@
 //! What was revoked of the local authority's tokens: asked on every request, cached token or not, without I/O.
 //!
-//! A mark is put here before the answer that promises it is sent. Asking costs one read of a number that all cores share
-//! and that changes only when something is revoked: a principal remembers under which number it was found unmarked.
+//! A mark is put here before the answer that promises it is sent. Asking costs one read of a number that all cores
+//! share and that changes only when something is revoked: a principal remembers under which number it was found
+//! unmarked.
 
 use super::principal::{Local, Principal};
 use crate::denial::Denial;

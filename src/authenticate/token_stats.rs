@@ -62,8 +62,8 @@ impl TokenStats {
         ALGORITHMS.iter().zip(&self.algorithms).map(|(known, count)| (*known, count.load(Ordering::Relaxed)))
     }
 
-    /// How old they were when they were first seen, where they say when they were made: a count for each of [`AGES`] and
-    /// one beyond, and the sum in seconds.
+    /// How old they were when they were first seen, where they say when they were made: a count for each of [`AGES`]
+    /// and one beyond, and the sum in seconds.
     pub fn ages(&self) -> (Vec<u64>, u64) {
         self.ages.read()
     }

@@ -111,8 +111,8 @@ impl Trust {
         changed
     }
 
-    /// Goes on with what the trust of the policy before this one has counted and, where both verify alike, with what was
-    /// verified under it.
+    /// Goes on with what the trust of the policy before this one has counted and, where both verify alike, with what
+    /// was verified under it.
     #[must_use]
     pub fn carry_over(mut self, before: &Self) -> Self {
         for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
@@ -139,8 +139,9 @@ impl Trust {
         Self { seen, ..self.clone() }
     }
 
-    /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token says
-    /// this or that: they are answered by the verification that serves, with a token that is signed by a key made for them.
+    /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token
+    /// says this or that: they are answered by the verification that serves, with a token that is signed by a key made
+    /// for them.
     #[must_use]
     pub fn assuming(&self, key: &KeySet) -> Self {
         let mut assuming = self.uncounted();

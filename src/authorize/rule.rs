@@ -1,5 +1,5 @@
-//! What a route asks of its callers: a list of single questions. Deciding stops at the first that fails; explaining
-//! goes through all. Same list, two readers.
+//! A route's rule: the list of its checks. Authorization stops at the first check that fails; `explain` runs all of
+//! them.
 
 use crate::authenticate::principal::Shape;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -10,55 +10,55 @@ use crate::route::path::has_parameters;
 use std::fmt;
 use std::sync::Arc;
 
-/// One question.
+/// One check of a rule.
 #[derive(Clone, Debug)]
 pub enum Check {
-    /// Any of these roles.
+    /// The caller has at least one of these roles.
     Roles(Box<[Box<str>]>),
-    /// All of these roles.
+    /// The caller has all of these roles.
     AllRoles(Box<[Box<str>]>),
-    /// All of these scopes.
+    /// The token has all of these scopes.
     Scopes {
         /// The scopes.
         all: Box<[Box<str>]>,
         /// The same, separated by spaces, for the challenge.
         challenge: Arc<str>,
     },
-    /// A claim of this value.
+    /// A claim has this value.
     Claim {
-        /// Which claim.
+        /// The claim.
         claim: ClaimId,
-        /// Its path, for people.
+        /// The path of the claim, for messages.
         name: Box<str>,
         /// The value.
         equals: Expected,
     },
-    /// A token that comes from a login, not from a refresh.
+    /// The token comes from a login with a password.
     Fresh {
-        /// How many seconds ago the login may be; 0: however long ago.
+        /// The maximum age of the login in seconds; 0 accepts any age but requires a token that was not refreshed.
         max_age: u32,
     },
 }
 
-/// What a claim is compared with.
+/// The value that a claim is compared with.
 #[derive(Clone, Debug)]
 pub enum Expected {
-    /// Always the same value.
+    /// A fixed value.
     Literal(ClaimValue),
-    /// What a parameter of the route's path took.
+    /// The segment that a parameter of the route's path matched.
     Param {
-        /// Its position in the path.
+        /// The parameter's position in the path.
         position: usize,
-        /// Its name, for people.
+        /// The parameter's name, for messages.
         name: Box<str>,
     },
 }
 
 impl Check {
-    /// The answer for a caller.
+    /// Checks a caller.
     ///
     /// # Errors
-    /// The denial that a failure leads to.
+    /// Returns the denial if the check fails.
     pub fn verdict(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Result<(), Denial> {
         let has = |held: &[Box<str>], name: &str| held.iter().any(|held| **held == *name);
         match self {
@@ -71,7 +71,7 @@ impl Check {
                 let equal = principal.claim(*claim).is_some_and(|value| match equals {
                     Expected::Literal(literal) => value.matches(literal),
                     Expected::Param { position, .. } => {
-                        // `acme;x` is `acme` to some upstreams: it says two things, and so is what nobody's claim says.
+                        // Some upstreams read `acme;x` as `acme`. An ambiguous segment equals no claim.
                         let segment = params.get(*position).filter(|segment| !has_parameters(segment));
                         segment.is_some_and(|segment| value.matches_segment(segment))
                     }
@@ -97,7 +97,7 @@ impl Check {
 }
 
 impl fmt::Display for Check {
-    /// For operators: `any role of admin, clerk`.
+    /// Describes the check for operators: `any role of admin, clerk`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Roles(any) => write!(f, "any role of {}", any.join(", ")),
@@ -107,7 +107,7 @@ impl fmt::Display for Check {
                 ClaimValue::Text(text) => write!(f, "claim {name} = \"{text}\""),
                 ClaimValue::Number(number) => write!(f, "claim {name} = {number}"),
                 ClaimValue::Bool(flag) => write!(f, "claim {name} = {flag}"),
-                ClaimValue::List(_) | ClaimValue::Other => write!(f, "claim {name} of an impossible value"),
+                ClaimValue::List(_) | ClaimValue::Other => write!(f, "claim {name} with an impossible value"),
             },
             Self::Claim { name, equals: Expected::Param { name: param, .. }, .. } => {
                 write!(f, "claim {name} = the path's {{{param}}}")
@@ -118,35 +118,36 @@ impl fmt::Display for Check {
     }
 }
 
-/// All that a route asks.
+/// The checks of a route.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     checks: Box<[Check]>,
 }
 
 impl Rule {
-    /// A rule of these checks; of none, it asks for nothing.
+    /// Creates a rule from these checks. A rule without checks accepts every caller, anonymous ones included.
     pub fn new(checks: Vec<Check>) -> Self {
         Self { checks: checks.into() }
     }
 
-    /// The checks, in the order in which they are asked.
+    /// Returns the checks in the order in which they run.
     pub fn checks(&self) -> &[Check] {
         &self.checks
     }
 
-    /// The first check that this caller fails.
+    /// Returns the first check that fails for this caller.
     pub fn first_failure(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<&Check> {
         self.checks.iter().find(|check| check.verdict(principal, params, now).is_err())
     }
 
-    /// Why this caller fails, in the operator's words: the first check that fails, and what the caller has instead.
+    /// Explains to the operator why this caller is refused: the first check that fails, and what the caller has
+    /// instead.
     pub fn why(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<String> {
         let check = self.first_failure(principal, params, now)?;
         let remark = |shape: Shape| shape.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
         let held = match check {
             Check::Roles(_) | Check::AllRoles(_) => {
-                // Splitting a text could grant roles that its issuer never meant apart.
+                // Text is never split: that could grant roles that the issuer did not intend.
                 let whole = principal.shapes.roles == Shape::Text
                     && principal.roles.iter().any(|role| role.contains([' ', ',']));
                 let whole = if whole { " (the claim is text, which is one role, whole)" } else { "" };
@@ -199,7 +200,7 @@ mod tests {
             (literal(serde_json::json!("acme")), "claim org.tenant = \"acme\""),
             (literal(serde_json::json!(7)), "claim org.tenant = 7"),
             (literal(serde_json::json!(true)), "claim org.tenant = true"),
-            (literal(serde_json::json!([1])), "claim org.tenant of an impossible value"),
+            (literal(serde_json::json!([1])), "claim org.tenant with an impossible value"),
             (
                 claim(Expected::Param { position: 0, name: "tenant".into() }),
                 "claim org.tenant = the path's {tenant}",
@@ -279,7 +280,7 @@ mod tests {
         );
         assert_eq!(
             failure(vec![claim(Expected::Literal(ClaimValue::Other))]),
-            Some("claim org.tenant of an impossible value".to_owned())
+            Some("claim org.tenant with an impossible value".to_owned())
         );
     }
 }

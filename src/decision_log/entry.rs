@@ -1,7 +1,7 @@
-//! One decision, as far as another policy has to know of it. One line of JSON.
+//! One decision as a line of JSON, with the facts that another policy needs.
 //!
-//! What is written ([`Decision`], borrowed from the request) and what is read ([`Entry`]) are one format; the test at
-//! the foot holds them together.
+//! [`Decision`], which borrows from the request, is written, and [`Entry`] is read. Both have one format, which the
+//! tests hold together.
 
 use crate::authenticate::{ClaimPath, ClaimValue, Principal};
 use crate::peer::Scheme;
@@ -10,50 +10,49 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// Claims that name a person or one token, which no answer about a policy needs: they are not kept even where the
-/// policy uses them.
+/// Claims that identify a person or a token. They are not kept, even if the policy uses them.
 const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 
-/// What a request showed of its sender, as far as the decision looked.
+/// The credential of a request, as far as the decision examined it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedCredential {
-    /// None.
+    /// There was none.
     None,
-    /// One that nobody looked at: the route was public, or there was none.
+    /// It was not examined: the route is public, or no route was found.
     Unexamined,
-    /// One that was refused: what it said is not known.
+    /// It was refused, so its content is unknown.
     Refused,
-    /// One that verified.
+    /// It was verified.
     Verified,
 }
 
-/// A decision as it is made.
+/// A decision that is being made.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'o> {
     /// Seconds since 1970.
     pub time: u64,
-    /// As sent.
+    /// The method.
     pub method: &'o str,
-    /// As the client sees it.
+    /// The scheme that the client used.
     pub scheme: Scheme,
-    /// In canonical spelling, without a port.
+    /// The host in canonical spelling, without a port.
     pub host: &'o str,
-    /// In canonical spelling, without the query: what was decided by.
+    /// The path in canonical spelling, without the query.
     pub path: &'o str,
-    /// The client's.
+    /// The client's address.
     pub client: IpAddr,
-    /// What was shown.
+    /// The credential.
     pub credential: LoggedCredential,
-    /// Who the token speaks of, where it verified.
+    /// The principal of a verified token.
     pub principal: Option<&'o Principal>,
-    /// The claims that the policy uses, in the order of the principal's.
+    /// The paths of the claims that the policy uses, in the order of the principal's claims.
     pub claims: &'o [ClaimPath],
-    /// The route's name; none where none covers the request.
+    /// The route's name, if a route covers the request.
     pub route: Option<&'o str>,
-    /// The code of the refusal; none where the request was permitted.
+    /// The code of the refusal, if the request was refused.
     pub code: Option<&'static str>,
-    /// Whether it passed all the same, since the route only tries its rule out.
+    /// Whether the refusal was not enforced because the route is in shadow mode.
     pub shadow: bool,
 }
 
@@ -92,8 +91,8 @@ impl Serialize for Decision<'_> {
     }
 }
 
-/// The claims of a principal by their paths; null for one that is absent, so that it can be told from one that was
-/// never looked at.
+/// The claims of a principal by their paths. An absent claim is null, to distinguish it from one that the policy does
+/// not use.
 struct Claims<'c> {
     paths: &'c [ClaimPath],
     of: &'c Principal,
@@ -119,7 +118,7 @@ impl Serialize for Claims<'_> {
     }
 }
 
-/// A claim's value as JSON; null where it is of a kind that equals nothing.
+/// A claim's value as JSON; null for a value that equals nothing.
 struct Plain<'v>(&'v ClaimValue);
 
 impl Serialize for Plain<'_> {
@@ -138,7 +137,7 @@ impl Serialize for Plain<'_> {
     }
 }
 
-/// A decision that was made, read back. Keys that are not known are passed over: a newer gateway may have written it.
+/// A decision that is read back. Unknown keys are ignored, since a newer gateway may have written it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Entry {
     /// Seconds since 1970.
@@ -153,29 +152,29 @@ pub struct Entry {
     pub path: String,
     /// The client's address.
     pub client: IpAddr,
-    /// What was shown.
+    /// The credential.
     pub credential: LoggedCredential,
-    /// Whose token it was.
+    /// The issuer of the token.
     pub issuer: Option<String>,
-    /// The roles in it.
+    /// The roles in the token.
     #[serde(default)]
     pub roles: Vec<String>,
-    /// The scopes in it.
+    /// The scopes in the token.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// The claims that the policy used, by their paths.
+    /// The claims that the policy used, by path.
     #[serde(default)]
     pub claims: Map<String, Value>,
-    /// Whether it came from a login.
+    /// Whether the token came from a login.
     #[serde(default)]
     pub fresh: bool,
-    /// When that login was.
+    /// The time of the login in seconds since 1970.
     pub auth_time: Option<u64>,
     /// The route's name.
     pub route: Option<String>,
     /// The code of the refusal.
     pub code: Option<String>,
-    /// Whether it passed all the same.
+    /// Whether the refusal was not enforced (shadow mode).
     #[serde(default)]
     pub shadow: bool,
 }

@@ -1,7 +1,7 @@
-//! What was decided lately: the inputs of decisions, kept in memory so that another policy can be asked about them.
+//! Recent decisions: their inputs, kept in memory so that another policy can be tried on them (`review::replay`).
 //!
-//! Promises a bound on the memory and on the time that a request spends here, and that nothing of a token, a query, a
-//! header, a body or a subject is kept. Asking another policy is `review::replay`'s business.
+//! Guarantees a bound on memory and on the time that a request spends here, and that no part of a token, a query, a
+//! header, a body or a subject is kept.
 
 mod entry;
 mod ring;

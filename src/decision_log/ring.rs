@@ -1,9 +1,9 @@
 //! The last decisions of one core, in a bounded ring of lines.
 //!
-//! Written by its core alone and read by the control thread. A core never waits: while its ring is being read, what it
-//! decides is not kept. An idle core keeps each decision; a busy one a part of them, evenly over time, so that what is
-//! kept is not replaced within a minute. Permitted and refused ones have a half each, so that no flood of the one pushes
-//! out the other.
+//! Each core writes to its own ring, and the control thread reads all rings. A core never waits: while its ring is
+//! being read, its decisions are not kept. An idle core keeps every decision; a busy one keeps a sample, evenly over
+//! time, so that an entry stays for at least a minute. Permitted and refused decisions have one half each, so that a
+//! flood of one kind does not evict the other.
 
 use super::entry::Decision;
 use crate::clock::Now;
@@ -11,13 +11,13 @@ use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The longest line that is kept, in bytes. A decision that needs more is left out: with a part of its path or of its
-/// roles it would be another one.
+/// The maximum length of a line in bytes. A longer decision is dropped: truncating its path or roles would change its
+/// meaning.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// How many milliseconds it takes at least to replace all that is kept, after a burst that filled the ring.
+/// The minimum time in milliseconds to replace all entries after a burst has filled the ring.
 const SPAN: u64 = 60_000;
 
-/// What one core decided lately.
+/// The recent decisions of one core.
 #[derive(Debug)]
 pub struct DecisionLog {
     permitted: Mutex<Ring>,
@@ -25,13 +25,13 @@ pub struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Room for so many decisions, half of them refusals.
+    /// Creates a log for `capacity` decisions, half of it reserved for refusals.
     pub fn new(capacity: usize) -> Self {
         let half = || Mutex::new(Ring::new(capacity.div_ceil(2)));
         Self { permitted: half(), refused: half() }
     }
 
-    /// Appends what is kept: for each decision its time, in milliseconds since 1970, and its line.
+    /// Appends all entries to `out`: the time of each decision in milliseconds since 1970, and its line.
     pub fn copy_to(&self, out: &mut Vec<(u64, Vec<u8>)>) {
         for ring in [&self.permitted, &self.refused] {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,7 +39,7 @@ impl DecisionLog {
         }
     }
 
-    /// Forgets all that is kept.
+    /// Removes all entries.
     pub fn clear(&self) {
         for ring in [&self.permitted, &self.refused] {
             let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl DecisionLog {
     }
 }
 
-/// All that is kept, of all cores, one line each, the oldest first.
+/// Returns the entries of all cores, one line each, the oldest first.
 pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     let mut kept = Vec::new();
     cores.iter().for_each(|recent| recent.copy_to(&mut kept));
@@ -65,7 +65,7 @@ pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     out
 }
 
-/// A ring's one writer.
+/// The writer of one core's log.
 #[derive(Debug)]
 pub struct Recorder {
     recent: Arc<DecisionLog>,
@@ -74,7 +74,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Writes into these rings.
+    /// Creates the writer of a log.
     pub fn new(recent: Arc<DecisionLog>) -> Self {
         let allowance = |ring: &Mutex<Ring>| {
             Allowance::new(ring.lock().unwrap_or_else(PoisonError::into_inner).kept.len())
@@ -83,14 +83,14 @@ impl Recorder {
         Self { recent, permitted, refused }
     }
 
-    /// Whether the next decision of this kind is kept; `tick` is a clock in milliseconds. On a busy core the answer is
-    /// mostly no, and costs one comparison.
+    /// Returns whether the next decision of this kind is to be kept; `tick` is the time in milliseconds. On a busy core
+    /// the answer is mostly `false`, at the cost of one comparison.
     pub fn wants(&self, is_refusal: bool, tick: u64) -> bool {
         let allowance = if is_refusal { &self.refused } else { &self.permitted };
         allowance.take(tick)
     }
 
-    /// Keeps a decision, in place of the oldest one of its kind. Allocates nothing once the ring has been round.
+    /// Writes a decision over the oldest one of its kind. Does not allocate once the ring is full.
     pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {
@@ -106,7 +106,7 @@ impl Recorder {
 struct Ring {
     kept: Box<[Kept]>,
     next: usize,
-    /// Where the next line is written: it takes an old one's place when it is whole.
+    /// The buffer for the next line, which is swapped with the oldest entry when it is complete.
     scratch: Vec<u8>,
 }
 
@@ -138,7 +138,7 @@ impl Ring {
     }
 }
 
-/// A line that may not grow beyond [`LINE_BYTES_MAX`].
+/// A line that cannot grow beyond [`LINE_BYTES_MAX`].
 struct Bounded<'l>(&'l mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
@@ -155,14 +155,14 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// So many at once, and as many again within [`SPAN`]: a bucket as one number (GCRA).
+/// A bucket of `capacity` decisions that refills within [`SPAN`], stored as one number (GCRA).
 #[derive(Debug)]
 struct Allowance {
-    /// Milliseconds that one costs.
+    /// The cost of one decision in milliseconds.
     cost: u64,
-    /// Milliseconds that may be owed.
+    /// The maximum debt in milliseconds.
     credit: u64,
-    /// Until when what was taken is paid for.
+    /// The time at which the debt is paid, in milliseconds.
     paid: Cell<u64>,
 }
 

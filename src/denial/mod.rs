@@ -1,8 +1,8 @@
 //! Why a request is refused: one closed list, one variant per code of the contract.
 //!
-//! A denial holds facts of the gateway (the wait of a limit, the scopes that a route requires), never text that a client
-//! sent, so it can be answered and logged as it is. [`table`] has one entry per denial: the variant with all that follows
-//! from it. The functions here read the entry and add the values that the denial holds.
+//! A denial holds facts of the gateway (the wait of a limit, the scopes that a route requires), never text that a
+//! client sent, so it can be answered and logged as it is. [`table`] has one entry per denial: the variant with all
+//! that follows from it. The functions here read the entry and add the values that the denial holds.
 
 mod reasons;
 mod spec;

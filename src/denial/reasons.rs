@@ -13,8 +13,8 @@ pub enum Malformed {
     DotSegment,
     /// An empty segment (`//`).
     EmptySegment,
-    /// A path that belongs to another route, or to none, for a reader that ignores case, drops path parameters (`;x`), a
-    /// trailing slash, or dots and blanks at the end of a segment, or decodes twice.
+    /// A path that belongs to another route, or to none, for a reader that ignores case, drops path parameters (`;x`),
+    /// a trailing slash, or dots and blanks at the end of a segment, or decodes twice.
     OtherRoute,
     /// `%` that is not followed by two hexadecimal digits.
     PercentCode,

@@ -1,7 +1,7 @@
-//! One limit: what it counts by, how fast, and the buckets of everybody it has seen.
+//! One limit: its key, its quota, and the buckets of all keys.
 //!
-//! Promises never to admit more than the burst and the rate allow for a key that keeps its place (see `store`),
-//! in constant memory. Which limits a request meets, and in which order, is `mod`'s business.
+//! Guarantees, in constant memory, that a key that keeps its place (see `store`) is never admitted more often than
+//! burst and rate allow. Which limits a request meets, and in which order, is decided in the parent module.
 
 use super::LimitKey;
 use super::store::BucketStore;
@@ -18,34 +18,35 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Entries of a limit's table: 1 MiB of memory a limit, of which only the pages in use are real.
+/// The number of entries in a limit's table: 1 MiB of address space per limit, of which only used pages take memory.
 pub const CAPACITY: usize = 65_536;
 
-/// The longest that a bucket may take to fill: 100 years. Keeps arrival times far from the end of 64 bits.
+/// The maximum time in nanoseconds for a bucket to fill: 100 years. It keeps arrival times far from overflowing 64
+/// bits.
 const FILL_MAX: u128 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 
-/// The longest name that appears in a header field; the rest is cut.
+/// The maximum length of a name in a header field, in characters; longer names are truncated.
 const NAME_MAX: usize = 64;
 
-/// Whose requests a limit counts together.
+/// The key by which a limit groups requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The client's address; an IPv6 client is its /64, since that is what one subscriber is given.
+    /// The client's address; for IPv6 its /64, which is what one subscriber is given.
     ClientIp,
     /// The caller: issuer and subject.
     Subject,
     /// All requests of a route.
     Route,
-    /// The value of a header field. Requests without the field, or with several, share one bucket. Whoever
-    /// writes the field chooses his bucket: of use only for a value that something else vouches for.
+    /// The value of a header field. Requests without the field, or with several, share one bucket. The sender of the
+    /// field chooses the bucket, so this is useful only for a value that is verified elsewhere.
     Header(HeaderName),
     /// The value of a claim, within its issuer. A caller without the claim is counted by subject.
     Claim(ClaimId),
 }
 
 impl By {
-    /// Whether the caller must be known first. Such a limit is charged after authentication: before it, a
-    /// subject is only something that the client says.
+    /// Returns whether the key includes the caller. Such a limit is charged after authentication; before it, a subject
+    /// is only a claim of the client.
     pub const fn needs_caller(&self) -> bool {
         match self {
             Self::Subject | Self::Claim(_) => true,
@@ -53,8 +54,8 @@ impl By {
         }
     }
 
-    /// Where the limit stands among others that are charged at the same point. Those that single somebody
-    /// out come first, so that a client who is refused anyway does not spend what everybody shares.
+    /// Returns the limit's place among others that are charged at the same point. Limits per client come first, so that
+    /// a client that is refused anyway does not use up a shared quota.
     pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::ClientIp | Self::Subject => 0,
@@ -76,7 +77,7 @@ pub struct Limit<C: Clock = MonotonicClock> {
     prefix: Box<[u8]>,
 }
 
-/// What a limit has counted: it outlives the policy that it began under, as long as the limit stays the same.
+/// The counts of a limit. They outlive a reload of the policy as long as the limit stays the same.
 struct Counts<C: Clock> {
     buckets: RateLimiter<u64, BucketStore, C, StateInformationMiddleware>,
     fingerprints: RandomState,
@@ -85,7 +86,7 @@ struct Counts<C: Clock> {
 }
 
 impl<C: Clock> fmt::Debug for Limit<C> {
-    /// What the policy says of it; not the table, nor the keys of its fingerprints.
+    /// Shows the settings, but neither the table nor the hash keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limit")
             .field("name", &self.name)
@@ -95,29 +96,29 @@ impl<C: Clock> fmt::Debug for Limit<C> {
     }
 }
 
-/// What came of charging one request.
+/// The result of charging one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// It may pass: the number of further requests that may pass at once, and the maximum time until one more becomes
-    /// available.
+    /// The request may pass. Holds the number of further requests that may pass at once, and the maximum time until one
+    /// more becomes available.
     Admitted { remaining: u32, next: Duration },
-    /// It may not pass for this long, after which exactly one request may.
+    /// The request may not pass. Exactly one request may pass after `wait`.
     Refused { wait: Duration },
 }
 
 impl Limit {
-    /// A limit of `count` requests each `per`, `burst` of them at once.
+    /// Creates a limit of `count` requests per `per`, `burst` of them at once.
     ///
-    /// The name appears in header fields as a string of RFC 8941: the compiler of the policy allows only
-    /// `[A-Za-z0-9_.-]` in it, and whatever else reached this point would be written as `_`. A rate beyond
-    /// one request a nanosecond, or a bucket that fills in more than 100 years, is brought back to that.
+    /// The name appears in header fields as a string of RFC 8941. The policy's compiler allows only `[A-Za-z0-9_.-]` in
+    /// it; any other character would be written as `_`. The rate is capped at one request per nanosecond, and the time
+    /// for the bucket to fill at 100 years.
     pub fn new(name: Arc<str>, by: By, count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Self {
         Self::with_clock(name, by, count, per, burst, CAPACITY, MonotonicClock)
     }
 }
 
 impl<C: Clock> Limit<C> {
-    /// [`Limit::new`] with a table of `capacity` entries (16 bytes each) and a clock of the caller's choice.
+    /// Like [`Limit::new`], with a table of `capacity` entries (16 bytes each) and the given clock.
     pub fn with_clock(
         name: Arc<str>,
         by: By,
@@ -149,34 +150,34 @@ impl<C: Clock> Limit<C> {
                 displaced,
             }),
             quota,
-            policy: HeaderValue::from_maybe_shared(policy).expect("letters, digits and punctuation of ours"),
+            policy: HeaderValue::from_maybe_shared(policy).expect("the name was reduced to visible ASCII"),
             prefix: format!("\"{shown}\";r=").into_bytes().into_boxed_slice(),
         }
     }
 
-    /// The name, as the policy has it.
+    /// Returns the name in the policy.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whose requests it counts together.
+    /// Returns the key by which requests are grouped.
     pub fn by(&self) -> &By {
         &self.by
     }
 
-    /// How fast, and how many at once. Rates that mean the same (`60/m`, `1/s`) are equal.
+    /// Returns the rate and the burst. Rates that mean the same (`60/m`, `1/s`) are equal.
     pub fn quota(&self) -> Quota {
         self.quota
     }
 
-    /// How fast, in words.
+    /// Describes the quota in words.
     pub fn describe(&self) -> String {
         describe(self.quota)
     }
 
-    /// Goes on with what another limit has counted, if that is of the same name and as fast: else each reload of a policy
-    /// would refill every attacker's bucket. `same_keys`: whether both count by the same, which the caller knows, since a
-    /// [`ClaimId`] means something within one policy only.
+    /// Takes over the counts of another limit with the same name and quota. Otherwise each reload of the policy would
+    /// refill an attacker's bucket. `same_keys`: whether both limits have the same key; the caller decides that, since
+    /// a [`ClaimId`] has a meaning within one policy only.
     #[must_use]
     pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
         if same_keys && self.name == before.name && self.quota == before.quota {
@@ -185,12 +186,12 @@ impl<C: Clock> Limit<C> {
         self
     }
 
-    /// Requests refused so far.
+    /// Returns the number of refused requests.
     pub fn refused(&self) -> u64 {
         self.counts.refused.load(Ordering::Relaxed)
     }
 
-    /// How often an active key lost its place because more were active than the table holds.
+    /// Returns how often an active key was evicted because more keys were active than the table holds.
     pub fn displaced(&self) -> u64 {
         self.counts.displaced.load(Ordering::Relaxed)
     }
@@ -203,12 +204,11 @@ impl<C: Clock> Limit<C> {
         &self.prefix
     }
 
-    /// Counts one request.
+    /// Charges one request.
     pub(super) fn charge(&self, key: &LimitKey<'_>) -> Charge {
         match self.counts.buckets.check_key(&self.fingerprint(key)) {
             Ok(state) => {
-                // The bucket's level lies between two whole requests; taken for the lower one, the time is
-                // never too short.
+                // The level of the bucket lies between two whole requests. Rounded down, the time is never too short.
                 let next = self.quota.replenish_interval();
                 Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
             }
@@ -220,9 +220,9 @@ impl<C: Clock> Limit<C> {
         }
     }
 
-    /// The key of a request in this limit's table. Kinds of keys are told apart by their first byte, so that
-    /// no subject can be made to look like an address. Two keys with one fingerprint (one chance in 2^64 a
-    /// pair) would share a bucket, which refuses more, never less.
+    /// Returns the key of a request in this limit's table. The first byte distinguishes the kinds of keys, so that no
+    /// subject can be made to look like an address. Two keys with the same fingerprint (a chance of 1 in 2^64 per pair)
+    /// would share a bucket, which refuses more requests, never fewer.
     fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
         let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, key.principal) {
@@ -233,7 +233,7 @@ impl<C: Clock> Limit<C> {
                 let mut values = key.headers.get_all(name).iter();
                 match (values.next(), values.next()) {
                     (Some(value), None) => (3_u8, value.as_bytes()).hash(&mut hasher),
-                    // With several, a client could keep the one that counts and change the other.
+                    // With several fields, a client could vary one of them to change its bucket.
                     (None, _) | (Some(_), Some(_)) => hasher.write_u8(4),
                 }
             }
@@ -242,7 +242,7 @@ impl<C: Clock> Limit<C> {
                     (5_u8, &principal.issuer).hash(&mut hasher);
                     hash_claim(value, &mut hasher);
                 }
-                // Not one bucket for all that lack it: strangers could then lock each other out.
+                // Callers without the claim do not share a bucket: strangers could lock each other out.
                 None => hash_subject(principal, &mut hasher),
             },
         }
@@ -255,7 +255,8 @@ pub(super) fn describe(quota: Quota) -> String {
     format!("{} at once, then one each {:?}", quota.burst_size(), quota.replenish_interval())
 }
 
-/// Rounds the time between two requests up to whole nanoseconds: never faster than was asked.
+/// Converts a rate to a quota. Rounds the time between two requests up to whole nanoseconds, so that the quota never
+/// exceeds the rate.
 fn quota(count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
     let interval = per.as_nanos().div_ceil(u128::from(count.get())).clamp(1, FILL_MAX);
     let burst_max = u32::try_from(FILL_MAX / interval).unwrap_or(u32::MAX);
@@ -266,12 +267,12 @@ fn quota(count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Quota {
         .allow_burst(burst)
 }
 
-/// How long an empty bucket takes to fill.
+/// Returns the time that an empty bucket takes to fill.
 fn fill(quota: &Quota) -> Duration {
     quota.replenish_interval().saturating_mul(quota.burst_size().get())
 }
 
-/// Whole seconds, rounded up: what is told to clients must not be too short.
+/// Rounds up to whole seconds, since the time that clients receive must not be too short.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }

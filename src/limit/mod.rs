@@ -1,7 +1,7 @@
-//! Not too fast: which limits a request meets, and what its answer says of them.
+//! Rate limits: charges a request to the limits of its route and reports the tightest one in the response.
 //!
-//! Promises one verdict for all limits of a route at one point of the request's life, without allocating.
-//! Limits count for the whole process. How one limit counts is `bucket`'s business.
+//! Guarantees one verdict for all limits that are charged at one point of a request, without allocating. Limits count
+//! for the whole process. How one limit counts is described in [`bucket`].
 
 pub mod bucket;
 pub mod store;
@@ -17,23 +17,23 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Names the limit that an answer speaks of, and its quota (draft-ietf-httpapi-ratelimit-headers).
+/// The limit that a response reports, and its quota (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// How much of that quota is left (draft-ietf-httpapi-ratelimit-headers).
+/// The remaining quota (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The limits of one route, split by the point at which they are charged.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Charged before any signature is checked, so that forged tokens cannot buy verifications.
+    /// Charged before any signature is checked, so that forged tokens cannot cause unlimited verifications.
     pub by_address: Box<[Arc<Limit>]>,
     /// Charged once the caller is known.
     pub by_caller: Box<[Arc<Limit>]>,
 }
 
 impl Limits {
-    /// Splits a route's limits. Within each part those that single a client out come before those that
-    /// clients share: a client who is refused anyway must not spend what everybody shares.
+    /// Splits a route's limits. In each part, limits per client come before shared ones: a client that is refused
+    /// anyway must not use up the quota that others share.
     pub fn sort(mut limits: Vec<Arc<Limit>>) -> Self {
         limits.sort_by_key(|limit| limit.by().rank());
         let (by_caller, by_address): (Vec<_>, Vec<_>) =
@@ -42,21 +42,21 @@ impl Limits {
     }
 }
 
-/// What limits can count a request by.
+/// The facts of a request that limits can count by.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitKey<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
-    /// The route's name: it means the same under the next policy, which a position would not.
+    /// The route's name. Unlike a position, it keeps its meaning when the policy is reloaded.
     pub route: &'a str,
     /// The caller, once known.
     pub principal: Option<&'a Principal>,
 }
 
-/// Charges the request to each limit in turn. The first that refuses ends it; what the ones before it were
-/// charged stays spent, so that hammering at one limit is not free at the others.
+/// Charges the request to each limit in turn and stops at the first that refuses. Earlier charges stay, so a client
+/// that exceeds one limit still uses up the others.
 ///
 /// # Errors
 /// [`Denial::RateLimited`], with the wait in whole seconds, rounded up.
@@ -69,7 +69,7 @@ pub fn admit<'l, C: Clock>(
         match limit.charge(key) {
             Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
             Charge::Refused { wait } => {
-                // `t` of `RateLimit` and `Retry-After` are one number.
+                // `t` of `RateLimit` and `Retry-After` are the same number.
                 let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
                 standing.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
                 return Err(Denial::RateLimited { wait });
@@ -79,8 +79,8 @@ pub fn admit<'l, C: Clock>(
     Ok(())
 }
 
-/// How a request stands with the tightest of its limits: the one that refused it, else the one that has
-/// fewest requests left.
+/// The state of the tightest limit of a request: the one that refused it, otherwise the one with the fewest requests
+/// left.
 #[derive(Debug, Default)]
 pub struct Standing<'l> {
     tightest: Option<Tightest<'l>>,
@@ -111,18 +111,18 @@ impl<'l> Standing<'l> {
         }
     }
 
-    /// The limit that refused a request, for the operator: its name and its quota.
+    /// Describes the limit that refused the request, for the operator: its name and its quota.
     pub fn refused_by(&self) -> Option<String> {
         let tightest = self.tightest.as_ref()?;
         Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
     }
 
-    /// Sets `RateLimit-Policy` and `RateLimit` of an answer. Where no limit applied, it changes nothing.
+    /// Sets `RateLimit-Policy` and `RateLimit` of a response, if a limit applied.
     pub fn write(&self, headers: &mut HeaderMap) {
         let Some(tightest) = &self.tightest else { return };
         headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
         let (mut remaining, mut next) = (itoa::Buffer::new(), itoa::Buffer::new());
-        // Of exactly its length, so that it becomes the header value without another copy.
+        // Built with the exact capacity, so that it becomes the header value without another copy.
         let value = [
             tightest.prefix,
             remaining.format(tightest.remaining).as_bytes(),
@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn a_thousand_an_hour_gives_one_more_in_four_seconds() {
-        // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until additional quota is available, not
-        // until all of it is (crossings C3).
+        // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until additional quota is available,
+        // not until all of it is (crossings C3).
         let clock = FakeRelativeClock::default();
         let (per, count) = (Duration::from_secs(3600), n(1000));
         let hourly =

@@ -38,27 +38,27 @@ impl Reasons {
     }
 }
 
-/// How a request of a route ended.
+/// The outcome of a request with a route.
 #[derive(Clone, Copy, Debug)]
 pub enum RequestOutcome<'d> {
-    /// The upstream answered, with this status.
+    /// The upstream responded with this status.
     Forwarded(StatusCode),
-    /// Another proxy was told that it may forward it.
+    /// Another proxy was permitted to forward the request.
     Permitted,
-    /// We refused.
+    /// The gateway refused the request.
     Refused(&'d Denial),
 }
 
 pub(super) const CLASSES: usize = 5;
 
-/// The counts of one route, a shard for each core.
+/// The counts of one route, with one shard per core.
 #[derive(Debug)]
 pub struct RouteCounters {
     name: Arc<str>,
     shards: Sharded<RouteShard>,
 }
 
-/// One core's counts of one route. Aligned, so that two cores never write to one cache line.
+/// One core's counts of one route. Aligned, so that no two cores write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct RouteShard {
@@ -66,28 +66,28 @@ pub(super) struct RouteShard {
     pub(super) permitted: Counter,
     pub(super) durations: Durations,
     pub(super) refused: Reasons,
-    /// Made when first needed: few routes are ever in shadow mode.
+    /// Allocated on first use: few routes are ever in shadow mode.
     pub(super) shadowed: OnceLock<Reasons>,
 }
 
 impl RouteCounters {
-    /// Counters for the route of this name, for this many cores (at least one).
+    /// Creates counters for the route of this name and for `cores` cores (at least one).
     pub fn new(name: Arc<str>, cores: usize) -> Self {
         Self { name, shards: Sharded::new(cores) }
     }
 
-    /// For how many cores.
+    /// Returns the number of cores.
     pub fn cores(&self) -> usize {
         self.shards.cores()
     }
 
-    /// The route's name.
+    /// Returns the route's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Counts one request and its duration. Each shard has one writer, the core of its number; a number without a
-    /// shard is not counted.
+    /// Counts one request and its duration. Each shard has one writer, the core with its number. A number without a
+    /// shard is ignored.
     pub fn record(&self, core: usize, outcome: RequestOutcome<'_>, micros: u64) {
         let Some(shard) = self.shards.of(core) else { return };
         match outcome {
@@ -114,7 +114,7 @@ impl RouteCounters {
     }
 }
 
-/// The class of a status, from 0 for 1xx; what no class has counts as the last.
+/// Returns the class of a status, from 0 for 1xx. A status beyond 5xx counts as 5xx.
 fn class(status: StatusCode) -> usize {
     (usize::from(status.as_u16() / 100).max(1) - 1).min(CLASSES - 1)
 }
@@ -129,43 +129,43 @@ pub(super) const fn class_name(class: usize) -> &'static str {
     }
 }
 
-/// What one core counts apart from routes. It has one writer: the core itself.
+/// One core's counts that belong to no route. The core is the only writer.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct WorkerCounters {
-    /// Connections of clients that are open now.
+    /// Open client connections.
     pub connections_open: Counter,
-    /// Connections of clients that were accepted.
+    /// Accepted client connections.
     pub connections_accepted: Counter,
-    /// Connections that were closed at once because the bound was reached.
+    /// Client connections that were closed at once because the limit was reached.
     pub connections_refused: Counter,
     /// Failed TLS handshakes, including timeouts, by reason.
     pub tls_failures: TlsFailures,
-    /// Connections that were closed because a request's head did not come in time.
+    /// Connections that were closed because the head of a request did not arrive in time.
     pub head_timeouts: Counter,
-    /// Connections that were closed because no request came.
+    /// Connections that were closed because no request arrived.
     pub idle_timeouts: Counter,
-    /// Connections that were closed because the client did not read its answer.
+    /// Connections that were closed because the client did not read its response.
     pub reader_timeouts: Counter,
-    /// HTTP/2 streams that were reset because the client did not read its answer.
+    /// HTTP/2 streams that were reset because the client did not read its response.
     pub stream_reader_timeouts: Counter,
-    /// Connections that were closed because the drain was over.
+    /// Connections that were closed at the end of the drain.
     pub drain_timeouts: Counter,
-    /// Requests that were sent from cleartext to TLS.
+    /// Requests that were redirected from cleartext to TLS.
     pub redirected: Counter,
-    /// Requests whose client left before an answer.
+    /// Requests whose client disconnected before a response.
     pub clients_left: Counter,
     /// Requests that were refused before a route was found, by code.
     pub unrouted: Reasons,
-    /// Tokens whose verification was remembered.
+    /// Token verifications served from the cache.
     pub token_cache_hits: Counter,
-    /// Tokens that had to be verified.
+    /// Token verifications that were not in the cache.
     pub token_cache_misses: Counter,
-    /// Bytes of memory that remembered verifications take.
+    /// The approximate memory of the cache in bytes.
     pub token_cache_bytes: Counter,
-    /// Header fields under an identity name that were taken from clients' requests.
+    /// Header fields with an identity name that were removed from clients' requests.
     pub identity_dropped: Counter,
-    /// Requests that are being served now.
+    /// Requests that are in progress.
     pub requests_in_progress: Counter,
 }
 

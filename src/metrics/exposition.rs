@@ -3,7 +3,7 @@
 use crate::counter::{BOUNDS, Durations};
 use std::fmt::Write;
 
-/// What a family of samples is.
+/// The type of a family of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -25,13 +25,13 @@ pub struct Exposition {
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Exposition {
-    /// An empty one.
+    /// Creates an empty exposition.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins a family. All its samples follow before the next begins, and each name begins once: the format
-    /// asks for both.
+    /// Begins a family. The format requires that all its samples follow before the next family, and that each name
+    /// begins only once.
     pub fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
         self.family = name;
         let kind = match kind {
@@ -42,24 +42,24 @@ impl Exposition {
         self.push(&["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
     }
 
-    /// A sample of the family.
+    /// Adds a sample to the family.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         self.series("", labels, &[]);
         self.push(&[itoa::Buffer::new().format(value), "\n"]);
     }
 
-    /// A sample that is a number of seconds, given in microseconds.
+    /// Adds a sample in seconds from a value in microseconds.
     pub fn sample_seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
         self.series("", labels, &[]);
         self.seconds(micros);
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.text
     }
 
-    /// The series of one histogram of durations, over all cores.
+    /// Adds a histogram of durations, summed over all cores.
     pub(super) fn durations<'d>(
         &mut self,
         labels: &[(&str, &str)],
@@ -78,7 +78,7 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
-    /// The series of a histogram of whole numbers. `counts` are not cumulated, and one longer than `bounds`.
+    /// Adds a histogram of whole numbers. `counts` is not cumulative and has one element more than `bounds`.
     pub fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
         let mut total = 0_u64;
         let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
@@ -93,7 +93,7 @@ impl Exposition {
         self.push(&[itoa::Buffer::new().format(total), "\n"]);
     }
 
-    /// The name and labels of a sample, and the space before its value.
+    /// Writes the name and labels of a sample, and the space before its value.
     fn series(&mut self, suffix: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {
         self.push(&[self.family, suffix]);
         for (place, (name, value)) in labels.iter().chain(more).enumerate() {

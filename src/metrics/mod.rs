@@ -1,8 +1,8 @@
-//! What is counted, and how it is told to Prometheus.
+//! Counters, and their exposition for Prometheus.
 //!
-//! Promises closed label sets (names from the policy, codes of ours, classes of status: never text of a client)
-//! and counting without a locked instruction: each core writes to a shard of its own, and a scrape adds them
-//! up. Gauges of others are added through [`Exposition`].
+//! Guarantees closed label sets (names from the policy, denial codes, status classes; never text from a client), and
+//! counting without locked instructions: each core writes to its own shard, and a scrape sums the shards. Other modules
+//! add their gauges through [`Exposition`].
 
 mod counters;
 mod exposition;
@@ -21,8 +21,8 @@ use crate::forward::Upstream;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// Tells all counts. Of the counts of refusals those that are zero are left out: there are some thirty codes
-/// for each route, and a route meets few of them. A route's durations are told once it has met a request.
+/// Writes all counts. Counts of refusals that are zero are omitted, since a route sees few of all codes. A route's
+/// durations are written once it has served a request.
 pub fn render(
     out: &mut Exposition,
     routes: &[Arc<RouteCounters>],

@@ -7,7 +7,7 @@ use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::sync::LazyLock;
 
-/// When the process started, in seconds since 1970: read when the first policy is served, which is within the second.
+/// The start of the process in seconds since 1970, read when the first policy is served.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
 /// Records the start. Call it early: a scrape before it would record its own time.

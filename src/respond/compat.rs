@@ -1,9 +1,8 @@
-//! A refusal as an application with Flask-JWT-Extended gives it, for `[authority] compat = "flask-jwt-extended"`.
+//! Refusals in the form of Flask-JWT-Extended, for `[authority] compat = "flask-jwt-extended"`.
 //!
-//! Promises that library's body (`{"msg": ...}`), its statuses (401, 422, 400) and its words for all that it refuses itself
-//! (version 4.7; its words are part of what clients compare). What it knows nothing of keeps the gateway's status and the
-//! gateway's words, in the same body. The challenge and all other fields are as they are without it: a client that does
-//! not look for them does not find them.
+//! Guarantees that library's body (`{"msg": ...}`), and its statuses (401, 422, 400) and messages for every refusal
+//! that the library makes itself (version 4.7; clients compare the messages). Other refusals keep the gateway's status
+//! and sentence in the same body. The challenge and all other header fields stay, since such clients ignore them.
 
 use super::accept::Format;
 use super::problem::answer;
@@ -13,22 +12,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::borrow::Cow;
 
-/// What of a request the library's words depend on, beside its route.
+/// The facts of a request, beside its route, on which the library's message depends.
 #[derive(Clone, Copy, Debug)]
 pub struct CompatRequest {
-    /// Whether it says anything in `Authorization`.
+    /// Whether `Authorization` is present and not blank.
     authorization: bool,
 }
 
 impl CompatRequest {
-    /// Of a request with these fields.
+    /// Reads the facts from the header fields of a request.
     pub fn of(headers: &HeaderMap) -> Self {
         let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
-    /// The answer to a request that was refused, after its token was search for in these places. None where the client can
-    /// read no JSON at all (gRPC).
+    /// Answers a refused request whose route searches these places for a token. Returns `None` if the client cannot
+    /// read JSON (gRPC).
     pub fn refuse(
         self,
         denial: &Denial,
@@ -37,7 +36,7 @@ impl CompatRequest {
         method: &Method,
     ) -> Option<Response<Bytes>> {
         match format {
-            // A browser too: the library has no pages, and what reads its answers says `Accept: text/html` at times.
+            // Browsers get JSON too: the library has no pages, and some of its clients send `Accept: text/html`.
             Format::Json | Format::Html => {}
             Format::Grpc | Format::GrpcWeb => return None,
         }
@@ -47,25 +46,26 @@ impl CompatRequest {
     }
 }
 
-/// Where a route looks for a token.
+/// The places where a route searches for a token.
 #[derive(Clone, Copy, Debug)]
 pub struct Places<'p> {
-    /// What it says of that; none where no route was found.
+    /// The route's sources; `None` if no route was found.
     pub sources: Option<&'p Sources>,
-    /// The name of the cookie that would hold it.
+    /// The name of the cookie that holds the token.
     pub cookie: Option<&'p str>,
-    /// Whether it wants a refresh token.
+    /// Whether the route expects a refresh token.
     pub refresh: bool,
 }
 
-/// What was found there.
+/// The result of the search for a token.
 struct TokenSearch<'p> {
     request: CompatRequest,
     places: Places<'p>,
 }
 
 impl TokenSearch<'_> {
-    /// The library's words where no token was found: each place that was search at, in the order of its own documentation.
+    /// Returns the library's message without a token. It names each searched place, in the order of the library's
+    /// documentation.
     fn missing(&self) -> String {
         let mut places = Vec::new();
         let mut details = Vec::new();
@@ -89,7 +89,7 @@ impl TokenSearch<'_> {
         }
         if let Some(name) = sources.and_then(|sources| sources.query.as_deref()) {
             places.push("query_string");
-            // As the library spells it.
+            // The library's own spelling.
             details.push(format!("Missing '{name}' query paramater"));
         }
         match (places.split_last(), &details[..]) {
@@ -102,12 +102,12 @@ impl TokenSearch<'_> {
     }
 }
 
-/// The library's status if it has one, otherwise the gateway's.
+/// Returns the library's status if it has one, otherwise the gateway's.
 fn status(denial: &Denial) -> StatusCode {
     denial.spec().flask.map_or(denial.status(), |(status, _)| status)
 }
 
-/// The library's message if it has one, otherwise the gateway's sentence.
+/// Returns the library's message if it has one, otherwise the gateway's sentence.
 fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
     Cow::Borrowed(match denial {
         Denial::MissingToken => return Cow::Owned(search.missing()),

@@ -35,7 +35,8 @@ pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> 
     }
 }
 
-/// Shares an answer of the gateway's own with this origin. `cookies`: whether the browser may have sent the authority's.
+/// Shares an answer of the gateway's own with this origin. `cookies`: whether the browser may have sent the
+/// authority's.
 #[cold]
 pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
     // Set even if no origin may read it: a cache must not serve this answer to an allowed origin.

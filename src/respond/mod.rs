@@ -1,7 +1,7 @@
-//! The gateway's own answers and the access log.
+//! Renders refusals as responses.
 //!
-//! Promises that a refusal has one form for each kind of client, whichever stage refused, and that neither an
-//! answer nor a log line holds anything of a token. The pipeline decides when to answer.
+//! Guarantees that a refusal has one form for each kind of client, whichever stage refused, and that no response
+//! contains any part of a token. The pipeline decides when to respond.
 
 pub mod accept;
 pub mod compat;

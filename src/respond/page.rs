@@ -51,7 +51,7 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     }
     // An empty reference is the page's own address (RFC 3986 section 4.4).
     if ways.without_login {
-        links.push(("", "Go on without logging in"));
+        links.push(("", "Continue without logging in"));
     } else if ways.again && passes(status) {
         links.push(("", "Try again"));
     }
@@ -59,7 +59,7 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
         links.push((&account.page, "Log out"));
     }
     if ways.home {
-        links.push(("/", "To the start page"));
+        links.push(("/", "Go to the start page"));
     }
     for (place, (address, words)) in links.into_iter().enumerate() {
         card.link(address, words, place == 0);
@@ -80,12 +80,12 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     card.end()
 }
 
-/// Whether the cause of this status may be temporary.
+/// Returns whether the cause of this status may be temporary.
 fn passes(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
 
-/// A span of time in words: `17 seconds`, `3 minutes`.
+/// Formats a span of time in words: `17 seconds`, `3 minutes`.
 pub fn span(seconds: u32) -> String {
     let (count, unit) = if seconds < 120 { (seconds, "second") } else { (seconds.div_ceil(60), "minute") };
     let many = if count == 1 { "" } else { "s" };
@@ -161,10 +161,10 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             "The service behind this page took too long to answer. It may have done what you asked for.",
         ),
         Denial::UpstreamFailed => {
-            ("Something went wrong", "The service behind this page gave an answer that cannot be used.")
+            ("Something went wrong", "The service behind this page sent an invalid response.")
         }
         Denial::BadCredentials | Denial::AccountDisabled => ("Login failed", denial.detail()),
-        // Only programs get these.
+        // Only programs receive these.
         Denial::InvalidBody(_)
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy
@@ -228,15 +228,15 @@ mod tests {
             links.iter().map(|(_, words)| words.clone()).collect::<Vec<_>>()
         };
         let nobody = Ways { account: None, ..ways() };
-        assert_eq!(told(&Denial::MissingToken, &nobody), ["Log in", "To the start page"]);
+        assert_eq!(told(&Denial::MissingToken, &nobody), ["Log in", "Go to the start page"]);
         let guest = Ways { without_login: true, ..nobody.clone() };
         assert_eq!(
             told(&Denial::RevokedToken, &guest),
-            ["Log in", "Go on without logging in", "To the start page"]
+            ["Log in", "Continue without logging in", "Go to the start page"]
         );
         assert_eq!(
             told(&Denial::InsufficientRole, &ways()),
-            ["Use another account", "Log out", "To the start page"]
+            ["Use another account", "Log out", "Go to the start page"]
         );
         let plain = Ways { login: None, ..nobody };
         for (denial, again) in [
@@ -248,7 +248,7 @@ mod tests {
             (Denial::BadRequest(crate::denial::Malformed::DotSegment), false),
         ] {
             let expected: &[&str] =
-                if again { &["Try again", "To the start page"] } else { &["To the start page"] };
+                if again { &["Try again", "Go to the start page"] } else { &["Go to the start page"] };
             assert_eq!(told(&denial, &plain), expected, "{denial:?}");
         }
         assert_eq!(told(&Denial::NoRoute, &Ways::default()), [""; 0]);

@@ -1,8 +1,8 @@
-//! A refusal as an answer: a problem document, a page for a browser, or the trailers of a gRPC call.
+//! Renders a refusal as a problem document, a page for a browser, or the trailers of a gRPC call.
 //!
-//! Promises the status, challenge and `Retry-After` that belong to a denial, and fixed text but for the id of
-//! the request. Leaves to the caller what all answers have (`X-Request-Id`, HSTS, `RateLimit`) and whether
-//! the connection goes on.
+//! Guarantees the status, challenge and `Retry-After` of the denial, and fixed text except for the request id. The
+//! caller adds the fields of every response (`X-Request-Id`, HSTS, `RateLimit`) and decides whether the connection
+//! stays open.
 
 use super::accept::Format;
 use super::page::{self, Ways, card};
@@ -20,11 +20,11 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// `grpc-message` of the gRPC protocol over HTTP/2.
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Seconds after which a client may try again when the gateway or a service is at its limit. A second is
-/// long enough for a health check to change its mind, and short enough not to be noticed.
+/// The seconds after which a client may try again when the gateway or a service is overloaded or unavailable. One
+/// second is long enough for a health check to succeed again, and short enough not to be noticed.
 const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
 
-/// Sends a person elsewhere, with GET (RFC 9110 section 15.4.4).
+/// Redirects a browser to another address with GET (RFC 9110 section 15.4.4).
 pub fn see_other(location: HeaderValue) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
@@ -33,14 +33,14 @@ pub fn see_other(location: HeaderValue) -> Response<Bytes> {
     response
 }
 
-/// The answer to a refused request. An answer to HEAD has the header fields of the one to GET, and no body
+/// Renders the response to a refused request. A response to HEAD has the header fields of the one to GET, and no body
 /// (RFC 9110 section 9.3.2).
 pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
     refuse_with(denial, denial.status(), format, request_id, method, &Ways::default())
 }
 
-/// The same under another status, for a proxy that knows few of them, and with the ways on that a page offers. The form of a
-/// gRPC call has neither.
+/// Like [`refuse`], with another status for proxies that handle only a few, and with the links of a page. Responses to
+/// gRPC calls have neither.
 pub fn refuse_with(
     denial: &Denial,
     status: StatusCode,
@@ -68,7 +68,7 @@ pub fn refuse_with(
     }
 }
 
-/// An answer of this status and body, with the fields that belong to the denial whatever its form.
+/// Builds a response with this status and body, and with the fields that belong to the denial in every form.
 pub(super) fn answer(
     denial: &Denial,
     status: StatusCode,
@@ -102,8 +102,8 @@ pub(super) fn answer(
     answer
 }
 
-/// A problem document. `type` is a URN of the code, stable and not meant to be fetched (RFC 9457 section
-/// 3.1.1 allows both); `title` is the status's own phrase.
+/// Renders a problem document. `type` is a URN of the code, which is stable and cannot be fetched (RFC 9457 section
+/// 3.1.1 allows both); `title` is the standard phrase of the status.
 fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
     let code = denial.code();
     let mut out = Vec::with_capacity(320);
@@ -123,12 +123,12 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
         out.extend_from_slice(part.as_bytes());
     }
     quoted(&mut out, request_id);
-    // A line of its own in a terminal or a file.
+    // Ends the line in a terminal or a file.
     out.extend_from_slice(b"}\n");
     out
 }
 
-/// `WWW-Authenticate` (RFC 6750 section 3): the description begins with the code.
+/// Renders `WWW-Authenticate` (RFC 6750 section 3). The description begins with the code.
 fn challenge(denial: &Denial) -> Option<HeaderValue> {
     let mut max_age = 0;
     let (error, scope) = match denial.challenge() {
@@ -152,8 +152,7 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     out.push(b'"');
     if let Some(scope) = scope {
         out.extend_from_slice(b", scope=\"");
-        // A scope's characters by RFC 6749 section 3.3. The route's scopes come from the policy, so nothing
-        // is left out of a policy that can be met at all.
+        // The characters of a scope by RFC 6749 section 3.3. No token can hold a scope with other characters.
         out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
         out.push(b'"');
     }
@@ -164,8 +163,8 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
 }
 
-/// A gRPC answer without messages: the status in what are its first and last header fields. Its HTTP status
-/// is 200, since a gRPC client reads any other as a fault of the transport.
+/// Renders a trailers-only gRPC response. Its HTTP status is 200, since a gRPC client takes any other for a transport
+/// error.
 fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     let headers = answer.headers_mut();

@@ -130,7 +130,7 @@ fn each_page_leads_on() {
     let gateway = gateway(&upstream);
     let (cookie, _) = log_in(&gateway);
     html("/limited").to(gateway.http()).is(200);
-    let home = link("/", "To the start page");
+    let home = link("/", "Go to the start page");
     let login = "/auth/login?next=/staff/list%3Fa%3Db";
 
     // A 401 leads to the login page, and from there back.
@@ -195,8 +195,8 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
         led(&page),
         [
             link("/auth/login?next=/news", "Log in"),
-            link("", "Go on without logging in"),
-            link("/", "To the start page")
+            link("", "Continue without logging in"),
+            link("/", "Go to the start page")
         ]
     );
     let taken = values(&page.headers, "set-cookie");
@@ -244,12 +244,15 @@ fn a_page_for_the_client_of_another_proxy_leads_on_by_full_addresses() {
     let login = "https://shop.test/auth/login";
     let page = ask.clone().to(gateway.http());
     let back = format!("{login}?next=/staff/list%3Fa%3Db");
-    assert_eq!((page.status, led(&page)), (401, vec![link(&back, "Log in"), link("/", "To the start page")]));
+    assert_eq!(
+        (page.status, led(&page)),
+        (401, vec![link(&back, "Log in"), link("/", "Go to the start page")])
+    );
     let page = ask.header("Cookie", &cookie).to(gateway.http());
     let links = vec![
         link(&format!("{back}&prompt=login"), "Use another account"),
         link(login, "Log out"),
-        link("/", "To the start page"),
+        link("/", "Go to the start page"),
     ];
     assert_eq!((page.status, led(&page)), (403, links));
 }

@@ -47,7 +47,8 @@ impl KeySet {
         if keys.len() > KEYS_MAX {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
-        // A key that can never be a candidate does not make another one ambiguous: those go first (RFC 7517 section 4.5).
+        // A key that can never be a candidate does not make another one ambiguous: those go first (RFC 7517 section
+        // 4.5).
         let read: Vec<Result<Candidate<'_>, KeyFault>> = keys.iter().map(|key| read(key, accepted)).collect();
         let (mut known, mut skipped) = (Self::default(), Vec::new());
         let (mut encryption, mut not_accepted) = (0, 0);

@@ -243,7 +243,8 @@ fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
     let other = with(nth_rsa(2), "alg", json!("PS256"));
     let (set, skipped) = read(&[signing.clone(), other], &PUBLIC).unwrap();
     assert_eq!((tried(&set, Some("r"), Algorithm::RS256), skipped.len()), (1, 1), "{skipped:?}");
-    // Two that both may have signed are ambiguous, even where one of them cannot be read; one that is listed twice is one.
+    // Two that both may have signed are ambiguous, even where one of them cannot be read; one that is listed twice is
+    // one.
     assert!(read(&[signing.clone(), with(nth_rsa(2), "n", json!("AA"))], &PUBLIC).is_err());
     let told = read(&[signing.clone(), nth_rsa(2)], &PUBLIC).unwrap_err();
     assert!(told.contains("another key for RS256 has the same kid"), "{told}");

@@ -1,10 +1,10 @@
-//! The look of all pages that the gateway shows: one card, readable aloud, in the dark, on a phone and at any size of
-//! letters. A page loads nothing and runs nothing; all that came from a request is escaped.
+//! The layout of all pages of the gateway: one card, usable with a screen reader, in dark mode, on a phone and at any
+//! text size. A page loads nothing and runs nothing, and all text from a request is escaped.
 
-/// The style sheet, byte for byte as it stands in the pages: the policy below names its digest.
+/// The style sheet, byte for byte as in the pages: the policy below contains its digest.
 ///
-/// Two sets of colours, each at least 4.5 to 1 against its ground for text (WCAG 2.2, 1.4.3) and 3 to 1 for borders
-/// of fields (1.4.11). Lengths are in `rem`, so that larger letters enlarge all.
+/// Two sets of colours, with a contrast of at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3 to 1 for the borders of
+/// fields (1.4.11). Lengths are in `rem`, so that they grow with the text size.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#f3f4f6;--card:#fff;--text:#16191d;--quiet:#565d66;--line:#7d8590;--main:#1d4ed8;\
 --on-main:#fff;--bad:#b42318;--bad-ground:#fef3f2;--edge:rgb(0 0 0/.07)}\
@@ -40,7 +40,8 @@ footer p{margin:.25rem 0 0}\
 main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 @media(forced-colors:active){main{border:1px solid}}";
 
-/// The pages' permissions: to show their own style, and to send their forms to the gateway. No page may frame them.
+/// The pages' Content-Security-Policy: they may use their own style and send forms to the gateway, and no page may
+/// frame them.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
@@ -69,7 +70,7 @@ impl Card {
         card
     }
 
-    /// The whole page.
+    /// Returns the whole page.
     pub fn end(mut self) -> String {
         self.push("</main>\n</body>\n</html>\n");
         self.0
