@@ -3,7 +3,7 @@
 use crate::forward::{Delivery, Destination};
 use crate::route::{HostPattern, Matcher, Methods};
 
-/// What a route covers, as the policy writes it.
+/// Returns the host and path of a matcher, without the host if it matches any.
 pub(crate) fn covers(matcher: &Matcher) -> String {
     match &matcher.host {
         HostPattern::Any => matcher.path.to_string(),
@@ -11,19 +11,19 @@ pub(crate) fn covers(matcher: &Matcher) -> String {
     }
 }
 
-/// What a matcher covers, in a line.
+/// Returns the methods, host and path of a matcher.
 pub(super) fn methods_and_place(matcher: &Matcher) -> String {
     let methods = methods(&matcher.methods);
     let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join(",")) };
     format!("{methods}{}", covers(matcher))
 }
 
-/// The methods by name; none where all are covered.
+/// Returns the names of the methods; empty if all methods match.
 pub(crate) fn methods(methods: &Methods) -> Vec<String> {
     if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }
 
-/// The name of an upstream, and the origins of its servers.
+/// Returns the name of the upstream and the origins of its servers.
 pub(crate) fn upstream_of(delivery: &Delivery) -> (String, Vec<String>) {
     match &delivery.destination {
         Destination::Upstream(upstream) => {

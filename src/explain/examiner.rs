@@ -1,4 +1,4 @@
-//! Asks the stages: the one place where a question meets the code that serves.
+//! Runs a question through the code that serves requests.
 
 use super::describe::upstream_of;
 use super::explanation::{
@@ -30,18 +30,18 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// How long the token of a described caller lives that says nothing of it, in seconds.
+/// Lifetime of a described caller's token without `exp`, in seconds.
 const LIFE: u64 = 60;
-/// How many described callers are remembered: a matrix asks about the same few again and again.
+/// Number of described callers whose verification is cached: a matrix asks about the same few repeatedly.
 const CALLERS: usize = 1024;
 
-/// Answers questions about one policy. Not for requests: it is not of any core.
+/// Answers questions about one policy. It does not serve requests and belongs to no core.
 #[derive(Debug)]
 pub struct Examiner<'p> {
     policy: &'p Policy,
-    /// The policy's trust: what tokens are verified under.
+    /// The policy's trust, which verifies tokens.
     trust: Trust,
-    /// The same but for the keys: what described callers are verified under.
+    /// The same trust with a key of the examiner's own, which verifies the tokens made for described callers.
     assuming: Trust,
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
@@ -54,23 +54,23 @@ struct Sender {
     relayed: Option<Box<Relayed>>,
 }
 
-/// How far a request came.
+/// The result of each stage that a request reached.
 struct Evaluation<'p, 'h> {
     found: Option<Found<'p, 'h, usize>>,
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
     outcome: Outcome,
-    /// The value found and the value expected, if authentication refused.
+    /// The value found and the value expected, if authentication refused the request.
     detail: Option<Box<str>>,
     shadow: bool,
 }
 
 impl<'p> Examiner<'p> {
-    /// One for this policy.
+    /// Creates an examiner for a policy.
     pub fn new(policy: &'p Policy) -> Self {
         let mut key = [0; 32];
-        // Without random numbers a described caller's key is known: which matters to nobody, since nothing that serves
-        // believes it.
+        // If no random numbers are available, the key is predictable. That is harmless: the trust that serves requests
+        // does not accept it.
         let _ = rand::fill(&mut key);
         let mut keys = KeySet::default();
         keys.add_secret(None, &key)
@@ -85,12 +85,12 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// The policy that is asked about.
+    /// Returns the policy that questions are about.
     pub fn policy(&self) -> &'p Policy {
         self.policy
     }
 
-    /// The verdict on a request.
+    /// Returns the verdict on a request.
     pub fn verdict(&self, question: &Question) -> Verdict {
         let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
@@ -101,8 +101,8 @@ impl<'p> Examiner<'p> {
         evaluation.verdict()
     }
 
-    /// The verdict on a request, and what the upstream gets if it reaches one: without the reasons, which take a look at
-    /// every route.
+    /// Returns the verdict on a request, and the request that the upstream receives if it is forwarded. This omits the
+    /// explanation, which examines every route.
     pub fn verdict_and_request(&self, question: &Question) -> (Verdict, Option<UpstreamRequest>) {
         let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
@@ -118,7 +118,7 @@ impl<'p> Examiner<'p> {
         (evaluation.verdict(), outgoing)
     }
 
-    /// Why a request is refused, in the operator's words.
+    /// Returns why a request is refused, in detail for operators.
     pub fn reason(&self, question: &Question) -> Option<String> {
         let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
@@ -139,7 +139,7 @@ impl<'p> Examiner<'p> {
         detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
     }
 
-    /// All that can be told of a request.
+    /// Explains a request.
     pub fn explain(&self, question: &Question) -> Explanation {
         let policy = self.policy;
         let (parts, trust, cache) = self.prepare(question);
@@ -267,7 +267,7 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// The request with its credential in its place, and what verifies it.
+    /// Returns the request with its credential inserted, and the trust and cache that verify it.
     fn prepare(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
         match &question.credential {
@@ -285,7 +285,7 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// A token of these claims, and its CSRF token.
+    /// Makes a token with these claims, and returns it with its CSRF token.
     fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
         let issuers = self.assuming.issuers();
         let issuer = match claims.get("iss") {
@@ -316,8 +316,8 @@ impl<'p> Examiner<'p> {
         )
     }
 
-    /// Puts a token where the request's route looks for one: in the header where it does, else in the place that it
-    /// names.
+    /// Inserts a token where the matching route looks for one: in `Authorization` if it accepts that, otherwise in the
+    /// first source that it names.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.admission.sources);
@@ -344,7 +344,7 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// Who sends it: whom the question names, or whom they name as a trusted proxy.
+    /// Returns the sender: the client of the question, or the one that it names if it is a trusted proxy.
     fn sender(&self, question: &Question, parts: &Parts) -> Sender {
         let peer = Peer { address: question.client, scheme: question.scheme };
         let trusted = &self.policy.front.trusted_proxies;
@@ -370,7 +370,7 @@ impl<'p> Examiner<'p> {
         before.chain(route.limits.by_caller.iter().map(|limit| told(limit, false))).collect()
     }
 
-    /// What a limit counts a request by, in words and with the value where it is known.
+    /// Describes the property that a limit counts a request by, with its value if it is known.
     fn counted_by(
         &self,
         by: &By,
@@ -403,7 +403,8 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// What the upstream would get, by the function that writes it; `None` of what does not get so far.
+    /// Returns the request that the upstream would receive, written by the function that serves; `None` if the request
+    /// is not forwarded.
     fn outgoing(
         &self,
         head: &Head<'_>,
@@ -443,7 +444,7 @@ impl<'p> Examiner<'p> {
             forwarded: &RefCell::new(None),
             address: question.client,
         };
-        // Not proven: a proof that holds would be a credential in whatever keeps this answer.
+        // Left out: a valid proof would be a credential for anyone who can read the explanation.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (method, path, mut headers, _) =
@@ -451,7 +452,7 @@ impl<'p> Examiner<'p> {
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }
-        // Who asks with a token knows it; whoever reads of a test that failed need not.
+        // The person who asks with a token knows it. A reader of a failed test should not see it.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
             let token = HeaderValue::from_static("Bearer <the caller's token>");
             headers.insert(header::AUTHORIZATION, token);
@@ -486,15 +487,15 @@ impl Evaluation<'_, '_> {
         Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
     }
 
-    /// One that came to no route.
+    /// The evaluation of a request that is refused before a route is found.
     fn ended(denial: Denial) -> Self {
         let outcome = Outcome::Refused(denial);
         Self { found: None, caller: None, permit: None, outcome, detail: None, shadow: false }
     }
 }
 
-/// What a route asks, and how each of it ended: the caller first, then the rule's checks, of which serving asks as many
-/// as until the first that fails, and explaining all.
+/// Evaluates every check of a route: first the caller, then the rule's checks. Serving stops at the first check that
+/// fails.
 fn checks(
     route: &Route,
     evaluation: &Evaluation<'_, '_>,
@@ -520,7 +521,7 @@ fn checks(
     told
 }
 
-/// Puts a token into the authority's cookie, as a browser would send it, with the CSRF token where it has to show one.
+/// Inserts a token as the authority's access cookie, with the CSRF header where it is required.
 fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str>) {
     if let Ok(value) = HeaderValue::try_from(format!("{}={token}", names.access)) {
         parts.headers.append(header::COOKIE, value);
@@ -608,7 +609,7 @@ mod tests {
             ("/query", "authorization"),
             ("/shadow", "authorization"),
         ] {
-            // A request that changes something shows its CSRF token, as a page of ours would.
+            // An unsafe request carries its CSRF token, as the gateway's own page would send it.
             let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
             let told = examiner.explain(&question);
             assert_eq!(told.outcome, Outcome::Passed, "{told}");
@@ -641,7 +642,7 @@ mod tests {
         let examiner = Examiner::new(&policy);
         let question = Question::parse("https://h/fresh").unwrap();
         let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
-        // The very token by which the question would pass.
+        // The token with which the question would be allowed.
         assert!(!examiner.verdict(&question.token(token)).outcome.passes());
     }
 
@@ -690,7 +691,7 @@ mod tests {
     }
 
     proptest! {
-        /// The short answer and the long one never differ, whatever is asked.
+        /// The verdict and the explanation never differ.
         #[test]
         fn verdict_and_explanation_agree(
             path in "/(cookie|named|query|fresh|shadow|%[0-9a-f]{2}|\\.\\.|;x|/|x){0,3}",

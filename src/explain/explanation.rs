@@ -1,5 +1,5 @@
-//! What is told of a request: a verdict, or all that led to it. Owned, so that it outlives the policy that it is about, and
-//! can be written and read again.
+//! The result of examining a request: a verdict, or every step that led to it. Owned, so that it outlives the policy,
+//! and serializable in both directions.
 
 use super::describe::methods;
 use super::near::NearRoute;
@@ -11,24 +11,24 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It passes.
+    /// It is allowed.
     Passed,
-    /// It came in cleartext, and is sent to TLS.
+    /// It arrived in cleartext and is redirected to https.
     Redirected,
     /// It is refused.
     Refused(Denial),
 }
 
 impl Outcome {
-    /// Whether it passes.
+    /// Whether the request is allowed.
     pub fn passes(&self) -> bool {
         matches!(self, Self::Passed)
     }
 
-    /// In a word: `passed`, `redirected`, or the code of the refusal.
+    /// Returns `passed`, `redirected`, or the code of the refusal.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Passed => "passed",
@@ -45,7 +45,7 @@ impl Serialize for Outcome {
 }
 
 impl<'de> Deserialize<'de> for Outcome {
-    /// A refusal is read by its code: what else it holds is not told.
+    /// Reads a refusal by its code. Its other fields are not serialized.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
         match word.as_str() {
@@ -60,83 +60,83 @@ impl<'de> Deserialize<'de> for Outcome {
     }
 }
 
-/// The verdict on a request.
+/// The verdict on a request: its route and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The route that covers it: a position in [`crate::policy::Policy::routes`].
+    /// The matching route: a position in [`crate::policy::Policy::routes`].
     pub route: Option<usize>,
-    /// What becomes of it, were its route not in the shadow.
+    /// The outcome that enforcing the route's rule has, even if the route is in shadow mode.
     pub outcome: Outcome,
-    /// Whether it is refused and passes all the same, because its route is in the shadow.
+    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
     pub shadow: bool,
 }
 
 impl Verdict {
-    /// Whether it reaches the upstream, in the shadow or not.
+    /// Whether the request is forwarded: it is allowed, or its route is in shadow mode.
     pub fn reaches(&self) -> bool {
         self.shadow || self.outcome.passes()
     }
 }
 
-/// All that can be told of a request.
+/// Everything that is known about how a request is handled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
-    /// As asked.
+    /// The method of the question.
     pub method: String,
-    /// As asked: scheme, host, path and query.
+    /// The URL of the question: scheme, host, path and query.
     pub url: String,
     /// The client's address, as limits count it.
     pub client: IpAddr,
-    /// The host that decides, where there is one reading.
+    /// The host that is used for routing; `None` if the request cannot be read.
     pub host: Option<String>,
-    /// The path that decides and is forwarded, where there is one reading.
+    /// The path that is used for routing and forwarding; `None` if the request cannot be read.
     pub path: Option<String>,
-    /// The route that covers it.
+    /// The matching route.
     pub route: Option<MatchedRoute>,
-    /// Other routes that cover it less specifically, or nearly.
+    /// Routes that match less specifically, or almost match.
     pub near: Vec<NearRoute>,
-    /// Who calls, where a token verified.
+    /// The caller, if a token was verified.
     pub caller: Option<CallerIdentity>,
-    /// What is asked of the caller, in order.
+    /// The checks of the route, in order.
     pub checks: Vec<CheckResult>,
-    /// The limits that would count it, in order.
+    /// The limits that would count the request, in order.
     pub limits: Vec<AppliedLimit>,
-    /// What becomes of it, were its route not in the shadow.
+    /// The outcome that enforcing the route's rule has, even if the route is in shadow mode.
     pub outcome: Outcome,
-    /// Whether it is refused and passes all the same, because its route is in the shadow.
+    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
     pub shadow: bool,
     /// The status of the refusal.
     pub status: Option<u16>,
-    /// What the client is told of the refusal.
+    /// The text that the client receives with the refusal.
     pub detail: Option<Cow<'static, str>>,
-    /// Why it is refused, in the operator's words: `detail` of the access log.
+    /// Why it is refused, in detail for operators: `detail` in the access log.
     #[serde(default)]
     pub reason: Option<String>,
-    /// What the upstream gets.
+    /// The request that the upstream receives.
     pub outgoing: Option<UpstreamRequest>,
 }
 
-/// The route that covers a request.
+/// The route that matches a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MatchedRoute {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The hosts that it covers.
+    /// The host pattern.
     pub host: String,
-    /// The paths.
+    /// The path pattern.
     pub path: String,
-    /// The methods; empty: all.
+    /// The methods; empty for all.
     pub methods: Vec<String>,
     /// The values of the path's parameters.
     pub params: Vec<(String, String)>,
 }
 
-/// Who calls.
+/// The verified caller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CallerIdentity {
-    /// `sub`.
+    /// The `sub` claim.
     pub subject: String,
-    /// `iss`.
+    /// The `iss` claim.
     pub issuer: String,
     /// The roles.
     pub roles: Vec<String>,
@@ -144,40 +144,41 @@ pub struct CallerIdentity {
     pub scopes: Vec<String>,
 }
 
-/// One thing that is asked of the caller.
+/// One check, and its result for this caller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CheckResult {
-    /// What.
+    /// The requirement, for people.
     pub asks: String,
-    /// How it ended; `None` where it was not come to.
+    /// The result; `None` if the check was not reached.
     pub outcome: Option<Outcome>,
 }
 
 /// A limit that would count the request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AppliedLimit {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How fast.
+    /// The quota, for people.
     pub quota: String,
-    /// By what, for this request.
+    /// The property that it counts by, with the value for this request.
     pub by: String,
-    /// Whether it is charged before the caller is known.
+    /// Whether it is charged before the token is verified.
     pub before_token: bool,
 }
 
-/// What the upstream gets.
+/// The request that the upstream receives.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamRequest {
-    /// The upstream's name; `authority` where the gateway answers itself.
+    /// The name of the upstream; `authority` if the gateway answers itself.
     pub upstream: String,
-    /// Its servers.
+    /// The origins of its servers.
     pub servers: Vec<String>,
     /// The method.
     pub method: String,
-    /// Path and query.
+    /// The path and query.
     pub path: String,
-    /// The header fields, names in lower case. What is made anew for each request is described in angle brackets.
+    /// The header fields, with names in lower case. Values that are new for each request are described in angle
+    /// brackets.
     pub headers: Vec<(String, String)>,
 }
 

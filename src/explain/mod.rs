@@ -1,8 +1,8 @@
-//! What would become of a request: asked, and not served.
+//! Decides about a request that nobody sent, and explains the decision.
 //!
-//! The stages are those that serve: the head is read, the route found, the caller established, the rule asked and the
-//! outgoing head written by the very functions of the pipeline. What is different is only what a question has not: limits
-//! are named and not charged, nothing is sent, and a caller may be described by claims instead of a token.
+//! The functions are those that serve requests: they read the head, find the route, verify the caller, ask the rule
+//! and write the outgoing head. Three things differ: limits are listed but not charged, nothing is forwarded, and a
+//! caller may be described by claims instead of a token.
 
 pub(crate) mod describe;
 mod examiner;
@@ -20,7 +20,7 @@ use crate::peer::Peer;
 use crate::peer::forwarded;
 use crate::policy::{Policy, Question};
 
-/// Returns the position in [`Policy::routes`] of the route that covers a request; `None` if no route does, or if the
+/// Returns the position in [`Policy::routes`] of the route that matches a request; `None` if no route does, or if the
 /// request is refused or redirected first.
 pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     let peer = Peer { address: question.client, scheme: question.scheme };
@@ -32,12 +32,12 @@ pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     policy.table.find(&head).ok().map(|found| *found.entry)
 }
 
-/// The verdict on a request. Whoever has many questions makes one [`Examiner`].
+/// Returns the verdict on a request. To ask several questions about one policy, create an [`Examiner`].
 pub fn verdict(policy: &Policy, question: &Question) -> Verdict {
     Examiner::new(policy).verdict(question)
 }
 
-/// All that can be told of a request. Whoever has many questions makes one [`Examiner`].
+/// Explains a request. To ask several questions about one policy, create an [`Examiner`].
 pub fn explain(policy: &Policy, question: &Question) -> Explanation {
     Examiner::new(policy).explain(question)
 }

@@ -1,6 +1,7 @@
-//! Why not another route: those that cover a request less specifically, and those that miss it by one thing.
+//! Explains why another route was not chosen: routes that match less specifically, and routes that miss the request by
+//! one property.
 //!
-//! Each is asked by itself, in a table that holds nothing else, so that what covers is said by the one who decides it.
+//! Each route is matched alone, in a table without other routes, so that the route table itself decides what matches.
 
 use super::describe::methods_and_place;
 use crate::denial::Denial;
@@ -9,27 +10,27 @@ use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// So many are told: an operator reads them all.
+/// The number of routes that are reported: an operator reads them all.
 const NEAR_MAX: usize = 8;
 
-/// Why a route is not the one.
+/// Why a route was not chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NearReason {
-    /// It covers the request; the one that was chosen is more specific.
+    /// It matches, but the chosen route is more specific.
     LessSpecific,
-    /// All but the method.
+    /// It matches except for the method.
     Method,
-    /// All but the host.
+    /// It matches except for the host.
     Host,
-    /// It would, with a slash more or less at the path's end.
+    /// It would match if a trailing slash were added or removed.
     TrailingSlash,
-    /// It would, were the path in another case.
+    /// It would match if the path had different letter case.
     Case,
 }
 
 impl NearReason {
-    /// In words.
+    /// Describes the reason for people.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::LessSpecific => "matches too, but is less specific",
@@ -41,18 +42,18 @@ impl NearReason {
     }
 }
 
-/// A route that is not the one, and why.
+/// A route that was not chosen, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearRoute {
-    /// Its name.
+    /// The name of the route.
     pub route: String,
-    /// What it covers.
+    /// The methods, host and path that it matches.
     pub covers: String,
-    /// Why it is not the one.
+    /// Why it was not chosen.
     pub why: NearReason,
 }
 
-/// The routes that are near to a request, those that miss it least first.
+/// Returns the routes that almost match a request, the closest first.
 pub(super) fn near(
     table: &RouteTable<usize>,
     routes: &[Route],
@@ -78,8 +79,8 @@ pub(super) fn near(
     near
 }
 
-/// Whether a pattern has another word than the path somewhere, in whatever case: then [`miss`] would not find it near, and
-/// takes a hundred times as long to say so. What is encoded is left to it to compare.
+/// Whether some segment of a pattern differs from the path in more than letter case. [`miss`] returns `None` for such
+/// a pattern too, but takes a hundred times as long. Encoded segments are left to [`miss`].
 fn is_elsewhere(pattern: &str, path: &str) -> bool {
     let is_plain = |text: &str| !text.contains(['%', '{']);
     pattern
@@ -88,7 +89,7 @@ fn is_elsewhere(pattern: &str, path: &str) -> bool {
         .any(|(word, segment)| is_plain(word) && is_plain(segment) && !word.eq_ignore_ascii_case(segment))
 }
 
-/// By what a matcher misses a head; `None` where it is not near.
+/// Returns how a matcher misses a head; `None` if it is not close.
 fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     match alone(matcher.clone(), head) {
         Ok(()) => return Some(NearReason::LessSpecific),
@@ -115,7 +116,7 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     if alone(any_method.clone(), &with_path(slash)).is_ok() {
         return Some(NearReason::TrailingSlash);
     }
-    // A pattern's own case is not known to be the lower one: its words are tried as they are written.
+    // A pattern is not necessarily in lower case, so its own words are tried.
     let pattern = matcher.path.to_string();
     let is_same_word = |(word, segment): (&str, &str)| {
         if word.eq_ignore_ascii_case(segment) { word.to_owned() } else { segment.to_owned() }
@@ -129,7 +130,7 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(NearReason::Case)
 }
 
-/// What a table says that holds this alone.
+/// Matches a head against a table that contains only this matcher.
 fn alone(matcher: Matcher, head: &Head<'_>) -> Result<(), Denial> {
     let Ok(table) = RouteTable::build(vec![(matcher, ())]) else { return Err(Denial::NoRoute) };
     table.find(head).map(|_| ())

@@ -1,4 +1,4 @@
-//! An explanation for people: one thing a line, in the order in which a request meets it.
+//! Formats an explanation for people: one fact per line, in the order in which a request meets the stages.
 
 use super::{Explanation, Outcome};
 use std::fmt;
@@ -81,7 +81,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Text of a request or a policy on a line of its own: without control characters.
+/// Text from a request or a policy, with control characters escaped so that it stays on one line.
 pub(crate) struct Line<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Line<'_> {

@@ -5,65 +5,66 @@ use crate::clock::Now;
 use crate::diagnostic::Place;
 use std::fmt;
 
-/// A test of a policy.
+/// A test of the policy.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What it says, in words.
+    /// The name of the test.
     pub name: String,
     /// The key of its table, such as `test[3]`.
     pub key: String,
-    /// Where that stands.
+    /// The place of its table.
     pub place: Place,
-    /// The request.
+    /// The request to ask about.
     pub question: Question,
-    /// Whether the request is made when the test is run; otherwise, at the question's own time.
+    /// Whether the request is made at the time of the run instead of at the question's own time.
     pub now: bool,
-    /// What is to become of it.
+    /// The expected outcome.
     pub expected: Expectation,
 }
 
-/// What is to become of a request.
+/// The expected outcome of a request. `None` and empty fields are not compared.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation {
-    /// Whether it passes.
+    /// The verdict.
     pub verdict: Option<ExpectedVerdict>,
-    /// The status of its refusal, or of its redirect to https.
+    /// The status of the refusal or of the redirect to https.
     pub status: Option<u16>,
-    /// The route that covers it.
+    /// The name of the matching route.
     pub route: Option<String>,
-    /// The path and query that the upstream gets.
+    /// The path and query that the upstream receives.
     pub path: Option<String>,
-    /// Fields that the upstream gets, names in lower case; empty: it does not get this one.
+    /// Header fields that the upstream receives, with names in lower case. An empty value means that the field is
+    /// absent.
     pub headers: Vec<(String, String)>,
 }
 
-/// The verdict that a test asks for.
+/// The verdict that a test expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpectedVerdict {
-    /// It passes.
+    /// The request is allowed.
     Allow,
-    /// It is refused, for whatever reason.
+    /// The request is refused with any code.
     Deny,
-    /// It is refused with this code.
+    /// The request is refused with this code.
     DenyWith(&'static str),
 }
 
 impl Case {
-    /// The request, as it is made when the test is run.
+    /// Returns the request, with the time of the run unless the test sets its own.
     pub fn question_at(&self, now: Now) -> Question {
         if self.now { self.question.clone().at(now) } else { self.question.clone() }
     }
 }
 
 impl Expectation {
-    /// Whether anything is expected of what goes upstream.
+    /// Whether the test expects something of the request that the upstream receives.
     pub fn is_upstream(&self) -> bool {
         self.path.is_some() || !self.headers.is_empty()
     }
 }
 
 impl fmt::Display for ExpectedVerdict {
-    /// In the words of the file.
+    /// Formats the verdict with the keys of the file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),

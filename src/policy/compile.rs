@@ -1,7 +1,7 @@
-//! Text becomes policy: names resolved, keys loaded, every fault collected.
+//! Compiles a policy file: resolves names, loads keys, and collects every fault.
 //!
-//! One pass over the whole file, from the parts that others refer to down to the routes. Nothing stops at the first
-//! fault: the operator gets them all at once.
+//! A single pass over the file, from the parts that others refer to down to the routes. Compilation does not stop at
+//! the first fault: the operator gets all of them at once.
 
 mod admission;
 mod authority;
@@ -30,30 +30,30 @@ use crate::keyring::MissingKey;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// Different claims that a policy may look at. Each remembered token has a place for each of them.
+/// The maximum number of different claims. Each cached token stores a value for each of them.
 const CLAIMS_MAX: usize = 1000;
 
-/// What a file compiles to.
+/// The result of compiling a file.
 #[derive(Debug)]
 pub struct Compiled {
-    /// What the gateway obeys.
+    /// The policy that the gateway enforces.
     pub policy: Policy,
-    /// What is fixed from start to end of the process.
+    /// The settings that are fixed when the process starts.
     pub settings: ServerSettings,
-    /// The policy's own tests, which nobody has run yet.
+    /// The policy's own tests. Compilation does not run them.
     pub cases: Vec<Case>,
-    /// Whether a policy whose tests fail is served all the same.
+    /// Whether the policy is served even if its tests fail.
     pub lenient: bool,
-    /// Where the path of each route of the file stands.
+    /// The place of each route's path, in the order of the file.
     pub route_places: Vec<Place>,
-    /// What the file accepts of that.
+    /// The findings that the file accepts.
     pub waivers: Waivers,
-    /// What an operator should look at, though it can be served; what the file accepts is among it.
+    /// Findings that do not prevent serving, including those that the file accepts.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Compiled {
-    /// What is told of a policy that is served: weaknesses that the file does not accept.
+    /// Returns the weaknesses that the file does not accept, as they are logged when a policy is served.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
         left.retain(|found| kind(found.id) != Some(Kind::Advice));
@@ -61,19 +61,19 @@ impl Compiled {
     }
 }
 
-/// Compiles a file. `missing_key` says what to do without a signing key.
+/// Compiles a file. `missing_key` says whether a missing signing key is created.
 ///
 /// # Errors
-/// All faults, with the warnings among them, in the order in which they stand in the file.
+/// All faults and warnings, in the order of the file.
 pub fn compile(loaded: &Loaded, missing_key: MissingKey) -> Result<Compiled, Vec<Diagnostic>> {
     compile_policy(loaded, missing_key, None)
 }
 
-/// Compiles a file to a policy that comes after another. What stays the same goes on: counts of limits and routes,
-/// what is known of servers, verified tokens, signing keys and what was revoked.
+/// Compiles a file into the successor of another policy. Unchanged parts are carried over: the counts of limits and
+/// routes, the health of servers, verified tokens, signing keys and revocations.
 ///
 /// # Errors
-/// As [`compile`]. The policy before is as it was.
+/// As for [`compile`]. The previous policy is not changed.
 pub fn compile_after(
     loaded: &Loaded,
     missing_key: MissingKey,
@@ -161,7 +161,7 @@ fn compile_policy(
     })
 }
 
-/// A route that asks for a token, in a policy that trusts nobody's, refuses everybody: nobody means that.
+/// Reports a route that requires a token in a policy that trusts no issuer: it would refuse everyone.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
     let trusts = !file.issuer.is_empty() || file.authority.is_some();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);

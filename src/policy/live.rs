@@ -1,4 +1,4 @@
-//! The one place where a policy is swapped: readers see an old one or a new one, never a mix.
+//! Swaps the policy in force: readers see either the old policy or the new one, never a mix.
 
 use super::Policy;
 use arc_swap::ArcSwap;
@@ -11,24 +11,24 @@ use std::sync::Arc;
 pub struct LivePolicy(Arc<ArcSwap<Policy>>);
 
 impl LivePolicy {
-    /// Puts a first policy in force.
+    /// Starts with a first policy.
     pub fn new(policy: Policy) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(policy)))
     }
 
-    /// The policy in force now.
+    /// Returns the policy in force.
     pub fn load(&self) -> Arc<Policy> {
         self.0.load_full()
     }
 
-    /// Puts a policy in force that is made out of the one in force. Each request that begins after this returns is decided
-    /// by it. Of two such changes at once none is lost: `change` may be called again.
+    /// Replaces the policy in force by one derived from it. Every request that starts after this returns is decided by
+    /// the new policy. `change` may be called again, so that concurrent updates are not lost.
     pub fn update(&self, change: impl FnMut(&Policy) -> Policy) {
         let mut change = change;
         self.0.rcu(|policy| change(policy));
     }
 
-    /// One core's view of it.
+    /// Creates one core's view of it.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());
         let current = Rc::new(live.load().clone());
@@ -36,12 +36,12 @@ impl LivePolicy {
     }
 }
 
-/// A policy, counted by one core alone.
+/// A policy whose references are counted by one core.
 #[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
 pub type PinnedPolicy = Rc<Arc<Policy>>;
 
-/// One core's view of the policy in force. A request counts references of its core's own `Rc`: the shared count of
-/// the `Arc` would pass between cores with each request.
+/// One core's view of the policy in force. Each request counts references on the core's own `Rc`: the shared count of
+/// the `Arc` would move between cores with every request.
 #[derive(Debug)]
 pub struct Pinned {
     live: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,
@@ -49,7 +49,7 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// The policy in force now.
+    /// Returns the policy in force.
     pub fn current(&mut self) -> PinnedPolicy {
         let live = self.live.load();
         if !Arc::ptr_eq(live, &self.current) {

@@ -1,5 +1,5 @@
-//! What the gateway obeys: an immutable snapshot, complete and consistent. Holding one is enough to decide any
-//! request.
+//! The policy that the gateway enforces: an immutable, complete and consistent snapshot. One snapshot is enough to
+//! decide any request.
 
 mod case;
 mod cleartext;
@@ -37,41 +37,42 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
-/// A compiled policy. Cheap to clone: one that differs in a part shares the others.
+/// A compiled policy. Clones are cheap: they share the parts that do not differ.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Which route covers a head: positions in `routes`.
+    /// Finds the route that matches a head: a position in `routes`.
     pub table: Arc<RouteTable<usize>>,
     /// The routes, in the order of the file.
     pub routes: Arc<[Route]>,
-    /// Whose tokens are believed.
+    /// The issuers whose tokens are accepted.
     pub trust: Arc<Trust>,
-    /// What the local authority issues, if there is one.
+    /// The settings of the local authority, if there is one.
     pub issuer_settings: Option<Arc<IssuerSettings>>,
-    /// The local authority at work, where this policy is served: it outlives the policies that mean it.
+    /// The running local authority, if this policy is served. It outlives the policies that refer to it.
     pub authority: Option<Arc<Authority>>,
-    /// What holds for all requests.
+    /// The settings for all requests.
     pub front: Arc<Front>,
-    /// What proves identity to upstreams.
+    /// The proofs of identity for upstreams.
     pub proofs: Arc<Proofs>,
-    /// The upstreams, for telling of their health.
+    /// The upstreams, for reporting their health.
     pub upstreams: Arc<[Arc<Upstream>]>,
-    /// The limits, for telling of their refusals.
+    /// The limits, for reporting their refusals.
     pub limits: Arc<[Arc<Limit>]>,
 }
 
 impl Policy {
-    /// Whose clients are not to notice that they talk to another issuer.
+    /// Returns the issuer that the local authority emulates for existing clients.
     pub fn compat(&self) -> Option<Compat> {
         self.issuer_settings.as_deref()?.compat
     }
 
-    /// The origins whose scripts may read the gateway's own answers, and whose requests with cookies are accepted.
+    /// Returns the origins whose scripts may read the gateway's own responses, and whose requests with cookies are
+    /// accepted.
     pub fn origins(&self) -> &[Box<str>] {
         self.issuer_settings.as_deref().map_or(&[], |settings| &settings.origins)
     }
 
-    /// Where a route looks for a token.
+    /// Returns the places where a route looks for a token.
     pub fn places(&self, route: Option<usize>) -> Places<'_> {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
@@ -83,61 +84,61 @@ impl Policy {
         Places { sources: route.map(|route| &route.admission.sources), cookie, refresh }
     }
 
-    /// This policy with other keys of one issuer.
+    /// Returns this policy with different keys for one issuer.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
         Self { trust: Arc::new(self.trust.with_keys(issuer, keys)), ..self.clone() }
     }
 }
 
-/// One compiled part for each stage: how fast, whom to trust, what to require, where to.
+/// A route, with one compiled part for each stage: limits, credentials, rule, handler.
 #[derive(Debug)]
 pub struct Route {
-    /// In logs and metrics.
+    /// The name in logs and metrics.
     pub name: Arc<str>,
-    /// Its place in `Policy::routes`.
+    /// The position in `Policy::routes`.
     pub index: usize,
-    /// What it covers; the authority's endpoints cover more, on each host that the policy names.
+    /// The requests that it matches. An endpoint of the authority also matches on each host that the policy names.
     pub matcher: Matcher,
-    /// How fast.
+    /// The rate limits.
     pub limits: Limits,
-    /// Whether a token is needed, and where it may be.
+    /// Whether a token is required, and where it may be.
     pub admission: CredentialPolicy,
-    /// What the token must say.
+    /// The requirements on the token.
     pub rule: Rule,
-    /// What is done with a request that may pass.
+    /// The handler of allowed requests.
     pub handler: Handler,
     /// Whether a browser without a token is sent to the login page.
     pub login_page: bool,
-    /// The field of a form that may carry the CSRF token.
+    /// The form field that may carry the CSRF token.
     pub csrf_field: Option<Box<str>>,
     /// Present in shadow mode: refusals are logged and counted but not enforced.
     pub shadow: Option<ShadowMode>,
-    /// What became of its requests.
+    /// The request counters.
     pub counters: Arc<RouteCounters>,
 }
 
-/// What is done with a request that may pass.
+/// The handler of allowed requests.
 #[derive(Debug)]
 pub enum Handler {
-    /// It is sent on.
+    /// Forwards the request.
     Forward(Delivery),
-    /// The local authority answers.
+    /// Answers the request from the local authority.
     Answer(Endpoint),
 }
 
-/// What holds for all requests, before a route is known.
+/// The settings that apply to a request before its route is known.
 #[derive(Debug)]
 pub struct Front {
-    /// How large a head may be.
+    /// The bounds on the head.
     pub head_bounds: HeadBounds,
-    /// How large and slow a body may be.
+    /// The bounds on the size and the speed of the body.
     pub body_bounds: BodyBounds,
-    /// What becomes of `//`.
+    /// The treatment of `//` in paths.
     pub slashes: Slashes,
-    /// Whose forwarding fields are believed.
+    /// The proxies whose forwarding header fields are accepted.
     pub trusted_proxies: Box<[Cidr]>,
-    /// Values of `Host` that the admin listener accepts besides its addresses.
+    /// Values of `Host` that the admin listener accepts in addition to its addresses.
     pub admin_hosts: Box<[Box<str>]>,
     /// `Strict-Transport-Security`, unless it is turned off.
     pub hsts: Option<HeaderValue>,
@@ -158,7 +159,7 @@ impl Front {
         self.redirect && scheme == Scheme::Http
     }
 
-    /// Reads the head of a request as the policy has heads read.
+    /// Reads the head of a request with the bounds of the policy.
     ///
     /// # Errors
     /// As [`Head::read`].
@@ -166,7 +167,7 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a trusted proxy's question, which has more fields than the original request.
+    /// Reads the head of a trusted proxy's forward-auth request, which has more fields than the original request.
     ///
     /// # Errors
     /// As [`Head::read`].

@@ -1,8 +1,7 @@
-//! A request that is asked about, though nobody sent it: made of a line such as `GET https://host/path`, and of who
-//! is to have sent it.
+//! A request that nobody sent, to ask the policy about: a line such as `GET https://host/path`, and a description of
+//! its sender.
 //!
-//! It is put together as a client's would be and nothing of it is read here: what it means is for the code that serves
-//! requests to say.
+//! It is assembled like a client's request and not interpreted here: the code that serves requests interprets it.
 
 use crate::clock::Now;
 use crate::peer::Scheme;
@@ -12,24 +11,24 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Where a question comes from that does not say: an address that nobody has (TEST-NET-1, RFC 5737).
+/// The client address of a question that does not set one. It belongs to nobody (TEST-NET-1, RFC 5737).
 pub const NOBODYS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-/// What a request shows of who sends it.
+/// The credential of a request.
 #[derive(Clone, Default)]
 pub enum Credential {
-    /// What its header fields hold.
+    /// Whatever its header fields contain.
     #[default]
     AsSent,
-    /// A token with these claims that verifies. `iss`, `aud` and `exp` are filled in where they are not given, and so is
-    /// what only the local authority could know: that no session of the account was ended since.
+    /// A valid token with these claims. If `iss`, `aud` or `exp` is missing, it is filled in, and so is the local
+    /// authority's session generation, as if no session had been ended.
     Claims(Map<String, Value>),
-    /// This token.
+    /// This token, which must verify.
     Token(String),
 }
 
 impl fmt::Debug for Credential {
-    /// Never the token.
+    /// Does not print the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AsSent => f.write_str("AsSent"),
@@ -39,26 +38,26 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A request that is asked about.
+/// A request to ask the policy about.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Its head, as if it came over HTTP/1.1.
+    /// The head, as if received over HTTP/1.1.
     pub parts: Parts,
-    /// Over which listener it comes.
+    /// The scheme of the listener.
     pub scheme: Scheme,
-    /// From where.
+    /// The address of the client.
     pub client: IpAddr,
-    /// Who sends it.
+    /// The credential.
     pub credential: Credential,
-    /// When.
+    /// The time of the request.
     pub now: Now,
 }
 
 impl Question {
-    /// A request of this method for this URL, from nobody.
+    /// Creates a request without a credential.
     ///
     /// # Errors
-    /// What keeps it from being one, in words.
+    /// Why this is not a valid request, for people.
     pub fn new(method: &str, url: &str) -> Result<Self, String> {
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
@@ -93,10 +92,10 @@ impl Question {
         Ok(Self { parts, scheme, client: NOBODYS_ADDRESS, credential: Credential::AsSent, now })
     }
 
-    /// A request such as `GET https://api.example.com/orders`; without a method, a GET.
+    /// Parses a request such as `GET https://api.example.com/orders`. The method defaults to GET.
     ///
     /// # Errors
-    /// What keeps it from being one, in words.
+    /// Why this is not a valid request, for people.
     pub fn parse(request: &str) -> Result<Self, String> {
         match request.trim().split_once(' ') {
             Some((method, url)) => Self::new(method, url.trim_start()),
@@ -104,40 +103,40 @@ impl Question {
         }
     }
 
-    /// With this field too.
+    /// Adds a header field.
     ///
     /// # Errors
-    /// What keeps it from being one, in words.
+    /// Why this is not a valid request, for people.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, String> {
         let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is not a header name"))?;
         let value = HeaderValue::from_str(value).map_err(|_| format!("not a header value: {name}"))?;
         match name {
-            // There is one host, and the URL names it, unless the question is what happens if they differ.
+            // `Host` replaces the one from the URL, so that a question can ask what happens if they differ.
             header::HOST => drop(self.parts.headers.insert(name, value)),
             _ => drop(self.parts.headers.append(name, value)),
         }
         Ok(self)
     }
 
-    /// From a caller with a token of these claims.
+    /// Sets a described caller with these claims.
     #[must_use]
     pub fn claims(self, claims: Map<String, Value>) -> Self {
         Self { credential: Credential::Claims(claims), ..self }
     }
 
-    /// With this token.
+    /// Sets a token.
     #[must_use]
     pub fn token(self, token: String) -> Self {
         Self { credential: Credential::Token(token), ..self }
     }
 
-    /// From this address.
+    /// Sets the client address.
     #[must_use]
     pub fn client(self, client: IpAddr) -> Self {
         Self { client: client.to_canonical(), ..self }
     }
 
-    /// At this time.
+    /// Sets the time of the request.
     #[must_use]
     pub fn at(self, now: Now) -> Self {
         Self { now, ..self }

@@ -1,4 +1,4 @@
-//! What is fixed from the start of a process to its end, as a file has it; and what of that another file would change.
+//! The settings that are fixed when the process starts, and a comparison with those of another file.
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
@@ -7,38 +7,38 @@ use crate::worker_settings::WorkerSettings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// Where to listen, and how: read once at start.
+/// The listeners and other settings that are read once at start.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
-    /// Addresses for TLS.
+    /// The addresses of the TLS listeners.
     pub https: Vec<SocketAddr>,
-    /// Addresses for cleartext.
+    /// The addresses of the cleartext listeners.
     pub http: Vec<SocketAddr>,
-    /// Addresses for the admin listener.
+    /// The addresses of the admin listener.
     pub admin: Vec<SocketAddr>,
-    /// Whether cleartext is sent to TLS instead of served.
+    /// Whether cleartext requests are redirected to https instead of served.
     pub redirect: bool,
-    /// The https port that clients use; absent, that of the first address.
+    /// The https port that clients connect to; `None` for the port of the first address.
     pub public_port: Option<u16>,
-    /// The certificate; none: a self-signed one under the state folder.
+    /// The certificate; `None` for a self-signed one in the state folder.
     pub certificate: Option<Files>,
-    /// The oldest TLS.
+    /// The minimum TLS version.
     pub min_version: MinVersion,
-    /// Where what is made at first start is kept.
+    /// The folder of the files that the gateway generates.
     pub state_dir: PathBuf,
-    /// The least grave event that is logged.
+    /// The minimum level of logged events.
     pub level: Level,
-    /// The files beside the policy's own whose change makes it be read again; none where it is read on demand only.
+    /// The other files whose change triggers a reload; `None` if the policy is reloaded on demand only.
     pub watch: Option<Vec<PathBuf>>,
-    /// How many cores are used.
+    /// The number of cores in use.
     pub cores: usize,
-    /// What each core needs to know.
+    /// The settings of each core.
     pub worker: WorkerSettings,
 }
 
 impl ServerSettings {
-    /// What another plan asks for that this process, which was started with this one, does not do: each with the key that
-    /// says it, as a warning. `file` is where it stands.
+    /// Returns a warning for each key of `other` that takes effect only after a restart. `file` is the path of the
+    /// policy.
     pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
         let (ours, theirs) = (&self.worker, &other.worker);
         let differs = [
@@ -62,7 +62,7 @@ impl ServerSettings {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
-            // To keep none takes effect at once: see `Front::keeps_decisions`.
+            // Keeping no decisions takes effect at once: see `Front::keeps_decisions`.
             ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {

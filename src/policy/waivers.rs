@@ -1,6 +1,6 @@
-//! Findings that the file accepts, each with the reason why.
+//! The findings that the file accepts, each with a reason.
 //!
-//! A fault of the policy itself cannot be waived: it is not a matter of opinion that a name means nothing.
+//! Faults cannot be waived: an undefined name, for example, is not a matter of opinion.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
@@ -9,16 +9,16 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What the file accepts.
+/// The waivers of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Waivers {
-    /// Wherever it is.
+    /// Waivers for the whole file, by finding.
     anywhere: BTreeMap<String, Waiver>,
-    /// On the route of this position in the file.
+    /// Waivers for one route, by its position in the file.
     of_route: BTreeMap<usize, BTreeMap<String, Waiver>>,
 }
 
-/// One finding that is accepted.
+/// A waiver.
 #[derive(Clone, Debug)]
 struct Waiver {
     reason: String,
@@ -26,27 +26,27 @@ struct Waiver {
     place: Place,
 }
 
-/// A finding that is accepted, and why.
+/// An accepted finding, and the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct WaivedFinding {
     /// The finding.
     #[serde(flatten)]
     pub finding: Diagnostic,
-    /// The reason, as the file gives it.
+    /// The reason that the file gives.
     pub reason: String,
 }
 
-/// Findings, sorted by whether the file accepts them.
+/// Findings, separated by whether the file accepts them.
 #[derive(Clone, Debug, Default)]
 pub struct SortedFindings {
-    /// Those that it does not.
+    /// The findings that it does not accept.
     pub left: Vec<Diagnostic>,
-    /// Those that it does.
+    /// The findings that it accepts.
     pub waived: Vec<WaivedFinding>,
 }
 
 impl Waivers {
-    /// Those of a file. What is wrong with one is for the compiler to say.
+    /// Collects the waivers of a file. The compiler reports invalid ones.
     pub(super) fn of(loaded: &Loaded) -> Self {
         let File { policy, route, .. } = &loaded.file;
         let waivers = |table: &str, written: &BTreeMap<String, String>| -> BTreeMap<String, Waiver> {
@@ -74,7 +74,7 @@ impl Waivers {
         route.and_then(|route| route.get(found.id)).or_else(|| self.anywhere.get(found.id))
     }
 
-    /// Sorts findings by whether they are accepted.
+    /// Separates the accepted findings from the others.
     pub fn sift(&self, found: Vec<Diagnostic>) -> SortedFindings {
         let mut sifted = SortedFindings::default();
         for finding in found {
@@ -86,7 +86,7 @@ impl Waivers {
         sifted
     }
 
-    /// The waivers that waive nothing of all that was found: what they speak of was mended, or never was.
+    /// Returns the waivers without a matching finding: the problem was fixed, or never existed.
     pub fn unused(&self, sifted: &SortedFindings) -> Vec<Diagnostic> {
         let used: BTreeSet<&str> = sifted
             .waived
@@ -109,7 +109,7 @@ impl Waivers {
     }
 }
 
-/// The position of the route that a key is of.
+/// Returns the position of the route that a key belongs to.
 fn route_of(key: &str) -> Option<usize> {
     key.strip_prefix("route[")?.split_once(']')?.0.parse().ok()
 }

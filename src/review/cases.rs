@@ -1,8 +1,8 @@
-//! The policy's own tests: a request, and what is to become of it.
+//! Runs the policy's own tests.
 //!
-//! What a route in the shadow would refuse is refused here: a test says what the policy means, so that it holds before and
-//! after the shadow. Many thousand are run in a second, so that a start can wait for them; only of the first that fail it
-//! is told why.
+//! Shadow mode does not change the verdict of a test: tests describe the intended policy, so they hold before and
+//! after shadow mode. Thousands of tests run in a second, so a start can wait for them. Only the first failures are
+//! explained.
 
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -13,34 +13,34 @@ use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
 
-/// One thing that is not as it was expected to be.
+/// One difference between the expectation and the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Discrepancy {
-    /// What: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
+    /// The property that differs: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
     pub what: String,
-    /// As the test has it.
+    /// The expected value.
     pub expected: String,
-    /// As it is.
+    /// The actual value.
     pub found: String,
 }
 
-/// How a test failed.
+/// A failed test.
 #[derive(Clone, Debug, Serialize)]
 pub struct TestFailure {
-    /// The test's name.
+    /// The name of the test.
     pub test: String,
-    /// Where it stands.
+    /// The place of the test.
     pub place: Place,
-    /// What differs, at least one thing.
+    /// The differences, at least one.
     pub differences: Vec<Discrepancy>,
-    /// Why the request is refused, in the operator's words, where it is refused and was not to be.
+    /// Why the request is refused, in detail for operators, if the test expects another verdict.
     pub reason: Option<String>,
-    /// What becomes of the request, and why: of the first tests that fail, not of thousands.
+    /// The full explanation; only for the first failed tests.
     pub explanation: Option<Box<Explanation>>,
 }
 
 impl fmt::Display for TestFailure {
-    /// In one line: `route: expected "orders", found "open"; ...`
+    /// Formats all differences on one line: `route: expected "orders", found "open"; ...`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, Discrepancy { what, expected, found }) in self.differences.iter().enumerate() {
             let separator = if position == 0 { "" } else { "; " };
@@ -53,19 +53,19 @@ impl fmt::Display for TestFailure {
     }
 }
 
-/// So many tests that fail are explained: nobody reads more, and each takes a look at every route.
+/// The number of failed tests that are explained: each explanation examines every route.
 pub const EXPLAINED_MAX: usize = 20;
 
-/// A test that was run.
+/// The result of a test.
 #[derive(Debug)]
 pub struct TestRun {
     /// The test.
     pub case: Case,
-    /// How it failed, if it did.
+    /// The failure, if it failed.
     pub failed: Option<TestFailure>,
 }
 
-/// Runs all tests of a policy: how each ended, in order. The first that fail are explained, up to so many.
+/// Runs all tests of a policy and returns their results in order. The first `explained_max` failures are explained.
 pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) -> Vec<TestRun> {
     let examiner = Examiner::new(policy);
     let mut explained = 0;
@@ -80,10 +80,10 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
     cases.into_iter().map(|case| TestRun { failed: run(&case), case }).collect()
 }
 
-/// So many tests that fail are told one by one as findings.
+/// The number of failed tests that are reported as separate findings.
 const TOLD_MAX: usize = 20;
 
-/// The tests that fail, as findings about the policy.
+/// Runs the tests and returns a finding for each failure.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
     let hint = "correct the policy or the test; `portcullis check` explains the difference";
     let examiner = Examiner::new(policy);
@@ -111,11 +111,11 @@ const fn plural(count: usize) -> &'static str {
 }
 
 impl TestFailure {
-    /// Compares a test with what becomes of its request, without the explanation; `None` where the test passes.
+    /// Compares a test with the result of its request; `None` if the test passes. The explanation is left out.
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
-        // What goes upstream takes longer to find out, and few tests ask for it.
+        // The outgoing request takes longer to compute, and few tests need it.
         let (verdict, outgoing) = if expected.is_upstream() {
             examiner.verdict_and_request(&question)
         } else {
@@ -123,7 +123,7 @@ impl TestFailure {
         };
         let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
         let mut differences = differences_of_verdict(expected, &verdict, route.map(|route| &*route.name));
-        // What is refused is not compared with what would have been sent: that it is refused was told.
+        // A refused request has no outgoing request, and the refusal is already a difference.
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
             differences.extend(differences_upstream(expected, outgoing));
         }
@@ -139,7 +139,7 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
-    // Nothing is sent of what does not pass.
+    // A request that is not allowed is not forwarded.
     let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {
         (None, _) => true,
@@ -198,7 +198,7 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
     differences
 }
 
-/// What became of a request, in the same words.
+/// Describes the outcome of a request with the keys of the file.
 fn told(verdict: &Verdict) -> String {
     let shadow = if verdict.shadow { ", allowed by shadow mode" } else { "" };
     match &verdict.outcome {

@@ -1,7 +1,7 @@
-//! What changes for whom when one policy takes the place of another.
+//! Compares two policies: which callers gain and lose access.
 //!
-//! Comparison policies answer the same questions: the requests that either one's routes name, from the callers that either one's
-//! rules tell apart there. See [`super::sample`] for why no difference is between these.
+//! Both policies answer the same questions: the requests that the routes of either policy match, from the callers that
+//! the rules of either policy distinguish. [`super::sample`] explains why these are sufficient.
 
 use super::sample::{self, Caller, Grants};
 use super::settings_diff::SettingChange;
@@ -15,51 +15,51 @@ use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-/// What changes.
+/// The differences between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// Who gets where they did not: what a review is for.
+    /// Access that the new policy adds: the part to review.
     pub gains: Vec<Change>,
-    /// Who does not get any more where they did.
+    /// Access that the new policy removes.
     pub losses: Vec<Change>,
-    /// What is served by another route than before, or sent elsewhere.
+    /// Requests that another route handles, or that go to another upstream.
     pub moves: Vec<Change>,
-    /// What else is written differently.
+    /// Other settings that differ.
     pub others: Vec<SettingChange>,
 }
 
-/// A difference for one sort of caller.
+/// A difference for one kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Who; everybody who gets through, for a move.
+    /// The caller; for a move, all callers who pass.
     pub caller: String,
-    /// With which methods.
+    /// The methods.
     pub methods: Vec<String>,
-    /// Where: host and path as the policy writes them.
+    /// The host and path, as the policy writes them.
     pub covers: String,
-    /// A request for which it is so.
+    /// An example request.
     pub example: String,
-    /// What became of it.
+    /// The result under the old policy.
     pub before: Side,
-    /// What becomes of it.
+    /// The result under the new policy.
     pub after: Side,
 }
 
-/// What one policy does with a request.
+/// The result of a request under one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Side {
-    /// The route that covers it.
+    /// The matching route.
     pub route: Option<String>,
     /// `passed`, or the code of the refusal.
     pub outcome: String,
-    /// Whether it passes although it is refused, since the route is in the shadow.
+    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
     pub shadow: bool,
-    /// Where it is sent, when it passes.
+    /// The upstream, if the request is forwarded.
     pub upstream: Option<String>,
 }
 
 impl Difference {
-    /// Whether nothing changes.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.gains.is_empty() && self.losses.is_empty() && self.moves.is_empty() && self.others.is_empty()
     }
@@ -80,14 +80,14 @@ impl Side {
         }
     }
 
-    /// Whether the request gets where it was to go.
+    /// Whether the request is forwarded.
     pub fn reaches(&self) -> bool {
         self.shadow || self.outcome == Outcome::Passed.word()
     }
 }
 
 impl fmt::Display for Side {
-    /// For people: `orders: insufficient_role`, `no route: no_route`.
+    /// Formats the result for people: `refused by "orders": insufficient_role`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shadow = if self.shadow { ", and passes in shadow mode" } else { "" };
         match (&self.route, &self.upstream) {
@@ -101,14 +101,14 @@ impl fmt::Display for Side {
     }
 }
 
-/// A place that is asked about, with the methods that the policies name there.
+/// A URL to ask about, with the methods that the policies name for it.
 struct RequestTarget {
     url: String,
     covers: String,
     methods: Vec<Method>,
 }
 
-/// What changes when `new` takes the place of `old`; `others` is for who has read their files.
+/// Returns what changes when `new` replaces `old`. It leaves `others` to callers that have read both files.
 pub fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
@@ -118,7 +118,7 @@ pub fn difference(old: &Policy, new: &Policy) -> Difference {
     difference
 }
 
-/// The places that the new policy names, then those that only the old one does.
+/// Returns the URLs that the new policy names, then those that only the old one names.
 fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
     let mut places: Vec<RequestTarget> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -140,11 +140,11 @@ struct Comparison<'p> {
     now: Now,
 }
 
-/// What both policies do with one request of one caller.
+/// The results of one request under both policies.
 type Pair = (Side, Side);
 
-/// Two routes that cover the same request, with all methods of which that is so: what they do with a caller is the same
-/// for all of these.
+/// The routes that match a URL under each policy, and the methods for which they do: all of these have the same
+/// results.
 struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
     nobody: Pair,
@@ -153,7 +153,7 @@ struct MethodGroup {
 
 impl Comparison<'_> {
     fn ask(&self, method: &Method, url: &str, caller: &Caller) -> Option<(Verdict, Verdict)> {
-        // Every URL of a sample is one.
+        // The URL of a sample is always valid.
         let question = Question::new(method.as_str(), url).ok()?.at(self.now);
         let ask =
             |examiner: &Examiner<'_>| examiner.verdict(&caller.question(examiner.policy(), question.clone()));
@@ -218,7 +218,7 @@ impl Comparison<'_> {
     }
 }
 
-/// Of the callers for whom something is so, those who hold least: whoever holds more is meant by them.
+/// Returns the matching callers with the fewest grants: they represent those with more.
 fn minimal_callers<'a>(
     nobody: &'a Pair,
     asked: &'a [(Grants, Pair)],
@@ -243,7 +243,7 @@ fn minimal_callers<'a>(
 }
 
 impl fmt::Display for Difference {
-    /// For people: gains first.
+    /// Formats the differences for people, gains first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return writeln!(f, "nothing changes");

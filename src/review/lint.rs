@@ -1,6 +1,6 @@
-//! What can be served, and should be looked at: what an experienced reader of policies would ask about.
+//! Lints a policy that compiled: reports what an experienced reviewer would question.
 //!
-//! Run on a policy that compiled. Each finding has an id of its own and can be waived in the file, with a reason.
+//! Each finding has its own id and can be waived in the file, with a reason.
 
 mod exposure;
 mod names;
@@ -13,7 +13,7 @@ use crate::config::file::File;
 use crate::diagnostic::Diagnostic;
 use crate::policy::{Case, Compiled, Faults, Policy, ServerSettings};
 
-/// A policy, and what it was made of.
+/// A policy, and the file that it was compiled from.
 struct Subject<'s> {
     file: &'s File,
     policy: &'s Policy,

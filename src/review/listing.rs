@@ -1,4 +1,4 @@
-//! The routes of a policy as a list to read: in the order in which they are considered, with all that each asks.
+//! Lists the routes of a policy in matching order, with their requirements.
 
 use crate::authenticate::Access;
 use crate::explain::describe::upstream_of;
@@ -6,33 +6,33 @@ use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
 
-/// A route, in words.
+/// A route, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteSummary {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The hosts; none: all.
+    /// The host pattern; `None` for all hosts.
     pub host: Option<String>,
-    /// The paths.
+    /// The path pattern.
     pub path: String,
-    /// The methods; empty: all.
+    /// The methods; empty for all.
     pub methods: Vec<String>,
     /// `public`, `optional` or `authenticated`.
     pub access: &'static str,
-    /// What the caller's token has to say, one check each.
+    /// The requirements on the token, one for each check.
     pub asks: Vec<String>,
     /// The limits, in the order in which they are charged.
     pub limits: Vec<String>,
-    /// Where it is sent: the upstream's name; `authority` where the gateway answers itself.
+    /// The name of the upstream; `authority` if the gateway answers itself.
     pub upstream: String,
-    /// What of the path the upstream does not see.
+    /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
     /// `enforce` or `shadow`.
     pub mode: &'static str,
 }
 
-/// The routes in the order in which they are considered: the first that covers a request's host and path is the most
-/// specific one. The authority's endpoints, which are there on every host, come at the end.
+/// Returns the routes in matching order: the first one that matches a host and path is the most specific. The
+/// authority's endpoints, which exist on every host, come last.
 pub fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {

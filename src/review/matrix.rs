@@ -1,7 +1,7 @@
-//! Who may do what: for each route and its methods, which roles get through, and what they need beside.
+//! Builds the access matrix: which roles may use each route and method, and what else they need.
 //!
-//! Each cell is a verdict on a sample request of a caller with that one role. Where it is a refusal, the callers that hold
-//! just what the route's rule asks for are asked in turn, so that a cell never says more than what serves would do.
+//! Each cell is the verdict on a sample request from a caller with one role. If the verdict is a refusal, callers with
+//! exactly what the route's rule requires are tried in turn, so a cell never promises more than the gateway allows.
 
 use super::sample::{self, Caller, Grants, Sample};
 use crate::authorize::Check;
@@ -12,90 +12,90 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// How many roles have a column: a table of more is not read.
+/// The maximum number of role columns: nobody reads a wider table.
 const ROLES_MAX: usize = 200;
-/// How many cells are filled: about a second's work.
+/// The maximum number of cells: about a second of work.
 const CELLS_MAX: usize = 100_000;
-/// How many ways to get through a cell tells.
+/// The maximum number of alternatives in a cell.
 const WAYS_MAX: usize = 4;
 
-/// Who may do what.
+/// The access matrix.
 #[derive(Clone, Debug, Serialize)]
 pub struct Matrix {
-    /// Whom the columns are about.
+    /// The columns.
     pub columns: Vec<Column>,
-    /// One for each route and the methods for which it says the same, in the order in which routes are considered; the
-    /// authority's endpoints at the end.
+    /// One row for each route and group of methods with the same result, in matching order. The authority's endpoints
+    /// come last.
     pub rows: Vec<Row>,
-    /// What there was no room for.
+    /// The roles and rows that were left out.
     pub left_out: Omitted,
 }
 
-/// Whom a column is about.
+/// The caller of a column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "caller", rename_all = "snake_case")]
 pub enum Column {
-    /// Without a token.
+    /// A caller without a token.
     Nobody,
-    /// With a good token that says no more than whose it is.
+    /// A caller whose valid token grants nothing.
     AnyCaller,
-    /// With a good token that has this one role.
+    /// A caller whose valid token grants this one role.
     Role {
-        /// Its name.
+        /// The name of the role.
         role: String,
     },
 }
 
-/// A route, and methods for which it says the same.
+/// A route, and the methods with the same result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// The route's name.
     pub route: String,
-    /// Host and path, as the policy writes them.
+    /// The host and path, as the policy writes them.
     pub covers: String,
-    /// The methods; empty: all.
+    /// The methods; empty for all.
     pub methods: Vec<String>,
-    /// The request that was asked about.
+    /// The sample request.
     pub request: String,
-    /// The route that covers even that, since it is more specific: then this one is never met there.
+    /// A more specific route that matches the sample request, if there is one.
     pub covered_by: Option<String>,
-    /// One for each column.
+    /// One cell for each column.
     pub cells: Vec<Cell>,
 }
 
-/// Whether a caller gets through.
+/// Whether a caller is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub enum Cell {
-    /// It does.
+    /// The caller is allowed.
     Yes,
-    /// It would not, and does all the same since the route is in the shadow.
+    /// The rule refuses the caller, but the route is in shadow mode and forwards the request.
     Shadow {
         /// The code of the refusal.
         code: &'static str,
     },
-    /// With something more in the token; any of these will do.
+    /// The caller is allowed with one of these additional grants.
     With {
-        /// What.
+        /// The alternatives.
         needs: Vec<String>,
     },
-    /// It does not, whatever more the token says: another role would be needed, or the request is refused to all.
+    /// The caller is refused whatever else the token grants: another role is required, or every request is refused.
     No {
         /// The code of the refusal.
         code: &'static str,
     },
 }
 
-/// What there was no room for.
+/// The roles and rows that were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Omitted {
-    /// So many roles, the last by name.
+    /// The number of roles left out, the last by name.
     pub roles: usize,
-    /// So many rows, the last in order.
+    /// The number of rows left out, the last in order.
     pub rows: usize,
 }
 
-/// Fills the table.
+/// Builds the matrix of a policy.
 pub fn matrix(policy: &Policy) -> Matrix {
     bounded(policy, ROLES_MAX, CELLS_MAX)
 }
@@ -114,7 +114,7 @@ fn bounded(policy: &Policy, roles_max: usize, cells_max: usize) -> Matrix {
     Matrix { columns, rows, left_out }
 }
 
-/// The roles that a policy mentions, by name.
+/// Returns the roles that a policy mentions, by name.
 fn roles(policy: &Policy) -> Vec<String> {
     let mut roles = BTreeSet::new();
     for check in policy.routes.iter().flat_map(|route| route.rule.checks()) {
@@ -128,11 +128,11 @@ fn roles(policy: &Policy) -> Vec<String> {
     roles.into_iter().collect()
 }
 
-/// The samples of each route and place, which differ by method alone, in the order in which routes are considered.
+/// Groups the samples that differ only by method, in matching order.
 fn groups(policy: &Policy) -> Vec<Vec<Sample>> {
     let mut groups: Vec<Vec<Sample>> = Vec::new();
     for sample in sample::requests(policy) {
-        // The authority's endpoints are there for each host that the policy names: once is enough.
+        // The authority's endpoints are entered for each host that the policy names: one is enough.
         if is_endpoint(policy, &sample) && !sample.covers.starts_with('/') {
             continue;
         }
@@ -163,11 +163,11 @@ struct MatrixBuilder<'p> {
 }
 
 impl MatrixBuilder<'_> {
-    /// One row for the methods that meet the same route.
+    /// Returns one row for each group of methods that matches the same route.
     fn rows(&self, group: &[Sample], columns: &[Column]) -> Vec<Row> {
         let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
         for sample in group {
-            // Every URL of a sample is one.
+            // The URL of a sample is always valid.
             let Ok(question) = Question::new(sample.method.as_str(), &sample.url) else { continue };
             let question = question.at(self.now);
             let verdict = self.examiner.verdict(&question);
@@ -224,7 +224,7 @@ impl MatrixBuilder<'_> {
             return Cell::No { code };
         };
         let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
-        // Who would need another role in this one's stead is meant by that role's column.
+        // A caller who needs a different role is described in the column of that role.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
         let needs: Vec<String> = ways
@@ -257,7 +257,7 @@ impl fmt::Display for Column {
 }
 
 impl fmt::Display for Cell {
-    /// `yes`, `no`, `with scope a`; `shadow` where what is refused passes all the same.
+    /// Formats the cell as `yes`, `no`, `with scope a`, or `shadow` for a refusal that shadow mode allows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Yes => f.write_str("yes"),

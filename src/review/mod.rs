@@ -1,7 +1,7 @@
-//! Judges a whole policy: what an experienced reader would ask about, whether its own tests pass, whether an odd spelling
-//! gets past a route, who may do what, and what another policy would change.
+//! Reviews a whole policy: lints, its own tests, odd spellings that bypass a route, the access matrix, and comparisons
+//! with another policy.
 //!
-//! Everything here asks [`crate::explain`] about requests that nobody sent; nothing here serves one.
+//! Everything here asks [`crate::explain`] about requests that nobody sent. Nothing here serves requests.
 
 pub mod cases;
 pub mod diff;

@@ -1,4 +1,4 @@
-//! From a file to a policy: all that is wrong with either its text or its meaning is told at once.
+//! Reads, compiles and lints a policy file, and reports the faults of its syntax and its meaning together.
 
 use super::lint;
 use crate::config;
@@ -7,10 +7,10 @@ use crate::keyring::MissingKey;
 use crate::policy::{Compiled, Policy, compile, compile_after};
 use std::path::Path;
 
-/// Reads and compiles a file: to a policy of its own, or to the one that comes after another.
+/// Reads and compiles a file, as an independent policy or as the successor of `before`.
 ///
 /// # Errors
-/// All faults, in the order in which they stand in the file.
+/// All faults, in the order of the file.
 pub fn read(
     path: &Path,
     missing_key: MissingKey,
@@ -25,7 +25,7 @@ pub fn read(
         };
         return Ok(lint(&loaded, compiled));
     }
-    // It will not be served; what is wrong with the part that could be read is told all the same.
+    // The file is already rejected. The part that could be read is compiled anyway, to report its faults too.
     let more = match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
@@ -40,13 +40,13 @@ pub fn read(
     Err(faults)
 }
 
-/// Whether a finding is only there because what another fault is about could not be read.
+/// Whether a finding exists only because the subject of another fault could not be read.
 fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
     let within = |key: &str, table: &str| {
         key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let name = cause.key.rsplit('.').next().unwrap_or_default();
-    // An unknown key was never anything's place; what is missing beside it is missing in any case.
+    // An unknown key does not set anything, so a key missing beside it is missing for another reason.
     let is_about =
         cause.id != "unknown_key" && (within(&found.key, &cause.key) || within(&cause.key, &found.key));
     is_about || found.refers_to.as_deref() == Some(name)

@@ -1,7 +1,7 @@
-//! What another policy would say of decisions that were made.
+//! Replays logged decisions under another policy.
 //!
-//! Of a decision only its inputs were kept, and of those as little as can be ([`crate::decision_log`]). Where they are too few to
-//! tell what another policy would say, that is what is told, never a guess.
+//! The log keeps only some inputs of each decision ([`crate::decision_log`]). If they are not sufficient to decide
+//! under the other policy, the decision is counted as unknown, never guessed.
 
 use super::diff::Side;
 use crate::authenticate::Issuer;
@@ -16,48 +16,48 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// How many examples of one change are told.
+/// The number of examples for each group.
 const EXAMPLES: usize = 3;
-/// What stands where a token was refused: no token, whatever looks at it.
+/// The token in place of a rejected one: no trust accepts it.
 const REFUSED_TOKEN: &str = "refused";
-/// Whose token it was, of whom nothing is kept.
+/// The subject of verified tokens, which the log does not keep.
 const SUBJECT: &str = "(not kept)";
 
-/// What another policy would say of many decisions.
+/// The results of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Replay {
-    /// How many were asked about.
+    /// The number of decisions.
     pub decisions: usize,
-    /// How many would end otherwise.
+    /// The number of decisions that would change.
     pub would_change: usize,
-    /// Of how many it cannot be told, since what the new policy asks about was not kept.
+    /// The number of decisions whose result is unknown, because the log does not keep what the new policy checks.
     pub unknown: usize,
-    /// Lines that are no decision.
+    /// The number of lines that are not decisions.
     pub unreadable: usize,
-    /// Those that would end otherwise: refused ones that would pass first.
+    /// The changes, those that would newly pass first.
     pub groups: Vec<Group>,
 }
 
 /// Decisions that would change in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// What the old policy says.
+    /// The result under the old policy.
     pub before: Side,
-    /// What the new one says.
+    /// The result under the new policy.
     pub after: Side,
-    /// How many.
+    /// The number of decisions.
     pub count: usize,
-    /// Some of them.
+    /// Example requests.
     pub examples: Vec<String>,
 }
 
-/// What one policy says of a decision.
+/// The result of a decision under one policy.
 enum ReplayVerdict {
     Known(Side),
     Unknown,
 }
 
-/// Asks both policies about the decisions that lines of JSON tell of.
+/// Decides logged requests, given as lines of JSON, under both policies.
 pub fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
     let trusts_alike = trust_alike(old, new);
     let (old, new) = (Examiner::new(old), Examiner::new(new));
@@ -103,7 +103,7 @@ impl Replay {
     }
 }
 
-/// A decision in words, for people.
+/// Describes a decision for people.
 fn describe(entry: &Entry) -> String {
     let who = match entry.credential {
         LoggedCredential::None => "no token".to_owned(),
@@ -116,7 +116,7 @@ fn describe(entry: &Entry) -> String {
     Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
 }
 
-/// `trusts_alike`: whether both policies accept the same tokens.
+/// Decides a logged request under one policy. `trusts_alike` says whether it accepts the same tokens as the other.
 fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> ReplayVerdict {
     let policy = examiner.policy();
     let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);
@@ -133,9 +133,9 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
         (_, LoggedCredential::Verified) if needs_unlogged_claim(policy, entry, &verdict) => {
             ReplayVerdict::Unknown
         }
-        // The token that nobody looked at may be a good one.
+        // The token that was not checked may be valid.
         (Outcome::Refused(Denial::MissingToken), LoggedCredential::Unexamined) => ReplayVerdict::Unknown,
-        // Whoever looks at this token refuses it, for what was wrong with it and not for what stands in its place here.
+        // This token is rejected for its original fault, not for the placeholder in its place.
         (Outcome::Refused(Denial::MalformedToken(_)), LoggedCredential::Refused) if trusts_alike => {
             ReplayVerdict::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
         }
@@ -149,14 +149,14 @@ fn trust_alike(old: &Policy, new: &Policy) -> bool {
     let same = |one: &Issuer, other: &Issuer| {
         (&one.name, &one.audience, &one.algorithms, one.leeway, &one.types)
             == (&other.name, &other.audience, &other.algorithms, other.leeway, &other.types)
-            // Where the local authority has no key yet, one is made up for each policy.
+            // Without a key of its own, the local authority generates one for each policy.
             && (one.local && other.local || one.keys.is_same(&other.keys))
     };
     let (old, new) = (old.trust.issuers(), new.trust.issuers());
     old.len() == new.len() && old.iter().all(|one| new.iter().any(|other| same(one, other)))
 }
 
-/// The claims of a verified token, each where this policy reads it.
+/// Returns the claims of a verified token, each where this policy reads it.
 fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     let mut claims = Map::new();
     let issuers = policy.trust.issuers();
@@ -179,7 +179,7 @@ fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     claims
 }
 
-/// Whether the verdict rests on a claim that was not kept.
+/// Whether the verdict depends on a claim that the log does not keep.
 fn needs_unlogged_claim(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bool {
     let Outcome::Refused(Denial::ClaimMismatch) = &verdict.outcome else { return false };
     let route = verdict.route.and_then(|route| policy.routes.get(route));
@@ -254,7 +254,7 @@ mod tests {
         replay
     }
 
-    /// How many would change, of how many it cannot be told.
+    /// The numbers of changed and of unknown decisions.
     fn counts(replay: &Replay) -> (usize, usize) {
         (replay.would_change, replay.unknown)
     }

@@ -1,8 +1,8 @@
-//! Requests and callers that stand for all: what tables of who may do what, and comparisons of policies, ask about.
+//! Sample requests and callers, which represent all others in the access matrix and in comparisons of policies.
 //!
-//! One request for each method of each route, spelled so that the route itself covers it where any request can; and the
-//! callers that hold just what some rule asks for. Since a rule never refuses somebody for grants more, whoever a rule
-//! lets pass holds at least what one of these callers holds: no difference between two policies is between them.
+//! There is one request for each method of each route, chosen so that the route itself matches it if possible, and one
+//! caller for each minimal set of grants that some rule requires. A rule never refuses a caller for having more, so
+//! any allowed caller has at least the grants of one of these: the samples show every difference between two policies.
 
 use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};
@@ -16,23 +16,23 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What stands for a segment, or for a label of a host, that may be anything.
+/// The placeholder for a path segment or a host label that may be anything.
 const SAMPLE: &str = "sample";
-/// In its place where a route has a literal of that very name.
+/// The placeholder if a route has the first one as a literal.
 const ANOTHER: &str = "another-sample";
-/// The host of a request to a route for all hosts: below a top-level domain that nobody has (RFC 6761 section 6.4).
+/// The host of a request to a route for all hosts, in a reserved top-level domain (RFC 6761 section 6.4).
 pub(super) const ANY_HOST: &str = "sample.invalid";
-/// Whose token it is, where that is not asked: nobody whom a sample's path names.
+/// The subject of a token if no claim is required of it. No sample path contains it.
 const SOMEBODY: &str = "somebody";
-/// The longest path that is tried for a `{*rest}`: routes with more specific paths may cover the shorter ones.
+/// The maximum number of segments tried for `{*rest}`: more specific routes may match the shorter paths.
 const REST_MAX: usize = 4;
 
-/// A request that stands for those that a route covers.
+/// A request that represents those that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// The route that it is made for: a position in [`Policy::routes`]. More specific ones may cover it all the same.
+    /// The route: a position in [`Policy::routes`]. A more specific route may match the request.
     pub route: usize,
-    /// What is covered, for people: host and path as the policy writes them.
+    /// The host and path, as the policy writes them.
     pub covers: String,
     /// The method.
     pub method: Method,
@@ -40,13 +40,14 @@ pub(super) struct Sample {
     pub url: String,
 }
 
-/// One request for each host, path and method that the policy's routes name, in the order of its table. A route for all
-/// methods is asked with the standard ones, and with all others that the policy names.
+/// Returns one request for each host, path and method of the policy's routes, in the order of its table. A route for
+/// all methods gets the standard methods and all others that the policy names.
 pub(super) fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
     requests_to(policy, |_| true)
 }
 
-/// The same for some routes alone. The authority's endpoints are there for each host that the policy names.
+/// Returns the requests of some routes only. The authority's endpoints have requests for each host that the policy
+/// names.
 pub(super) fn requests_to<'p>(
     policy: &'p Policy,
     is_wanted: impl Fn(&Route) -> bool + 'p,
@@ -76,7 +77,7 @@ pub(super) fn requests_to<'p>(
     })
 }
 
-/// A URL that the route itself covers, where there is one.
+/// Returns a URL that the route itself matches, if there is one.
 fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     let method = matcher.methods.iter().next().cloned().unwrap_or(Method::GET);
     let candidates = candidates(matcher);
@@ -96,7 +97,7 @@ fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     format!("https://{host}{path}")
 }
 
-/// Hosts and paths that a pattern covers, the plainest first.
+/// Returns hosts and paths that a pattern matches, the simplest first.
 fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     let pattern = matcher.path.to_string();
     let mut all = Vec::new();
@@ -108,7 +109,7 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
         };
         for rest in rests(word) {
             let segments = pattern.split('/').map(|segment| match segment {
-                // A brace that is meant is spelled %7B in a pattern.
+                // A literal brace is written %7B in a pattern.
                 _ if segment.starts_with("{*") => rest.as_str(),
                 _ if segment.starts_with('{') => word,
                 literal => literal,
@@ -122,34 +123,34 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     all
 }
 
-/// What may stand for a `{*rest}`.
+/// Returns values for `{*rest}`.
 fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
     (1..=REST_MAX).map(move |length| vec![word; length].join("/")).chain([String::new()])
 }
 
-/// Somebody who calls.
+/// A caller.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Caller {
-    /// Without a token.
+    /// A caller without a token.
     Nobody,
-    /// With a good token that says this.
+    /// A caller with a valid token and these grants.
     WithToken(Grants),
 }
 
-/// What a token says, beside whose it is.
+/// The grants of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Grants {
     /// The roles.
     pub roles: BTreeSet<String>,
     /// The scopes.
     pub scopes: BTreeSet<String>,
-    /// Claims by their paths, each with its value as JSON; none: whatever the request's path says.
+    /// The claims by path, with the value as JSON; `None` for the value in the request's path.
     pub claims: BTreeMap<String, Option<String>>,
-    /// Whether it comes from a login just now.
+    /// Whether the token comes from a fresh login.
     pub fresh: bool,
 }
 
-/// Who holds just what a route's rule asks for: one for each of the roles of which any will do.
+/// Returns the minimal grants that a route's rule requires: one set for each role of which any suffices.
 pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     let mut least = Grants::default();
     let mut any: Option<&[Box<str>]> = None;
@@ -194,7 +195,7 @@ fn json(value: &ClaimValue) -> Value {
 }
 
 impl Grants {
-    /// Whether it holds all that the other holds.
+    /// Whether it includes all the other grants.
     pub(super) fn includes(&self, other: &Self) -> bool {
         self.roles.is_superset(&other.roles)
             && self.scopes.is_superset(&other.scopes)
@@ -202,7 +203,7 @@ impl Grants {
             && (self.fresh || !other.fresh)
     }
 
-    /// The claims of such a token, each where the policy's first issuer says it.
+    /// Returns the claims of a token with these grants, in the form of the policy's first issuer.
     pub(super) fn claims(&self, policy: &Policy, now: Now) -> Map<String, Value> {
         let mut claims = Map::new();
         let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
@@ -220,7 +221,7 @@ impl Grants {
                 Some(None) if path.is_name("sub") => {
                     path.put(&mut claims, SAMPLE.into());
                 }
-                // A list that holds all that a sample's path may say.
+                // A list of all values that a sample path may contain.
                 Some(None) => {
                     let said = [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from);
                     path.put(&mut claims, said.collect());
@@ -238,7 +239,7 @@ impl Grants {
 }
 
 impl Caller {
-    /// The question what becomes of this request when this caller sends it.
+    /// Returns the question with this caller's credential.
     pub(super) fn question(&self, policy: &Policy, question: Question) -> Question {
         match self {
             Self::Nobody => question,
@@ -251,7 +252,7 @@ impl Caller {
 }
 
 impl fmt::Display for Caller {
-    /// For people: `without a token`, `any token`, `role clerk and scope orders:read`.
+    /// Formats the caller for people: `without a token`, `any token`, `role clerk and scope orders:read`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("without a token"),

@@ -1,7 +1,7 @@
-//! What two policies' files say differently, key by key: what a comparison of who gets where leaves out.
+//! Compares the files of two policies key by key, for settings that the comparison of access does not show.
 //!
-//! Promises that it is complete, since it compares all that is in effect, and that it tells no secret: the effective
-//! policy has none. That a secret was changed is told of issuers alone, whose keys can be compared.
+//! The comparison is complete, since it covers every setting in effect, and reveals no secret, since the effective
+//! policy contains none. A changed secret is reported for issuers only, whose keys can be compared.
 
 use crate::config::Loaded;
 use crate::config::effective::Effective;
@@ -9,14 +9,14 @@ use crate::policy::Policy;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A key that says something else.
+/// A setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettingChange {
-    /// The key; routes and issuers by their names, since their numbers change when one is added.
+    /// The key. Routes and issuers appear by name, since their positions change.
     pub what: String,
-    /// What it said, as JSON; none: it was not given.
+    /// The old value as JSON; `None` if it was not set.
     pub before: Option<String>,
-    /// What it says; none: it is not given.
+    /// The new value as JSON; `None` if it is not set.
     pub after: Option<String>,
 }
 
@@ -25,19 +25,19 @@ pub struct SettingChange {
 pub struct PolicyFile<'w> {
     /// The file.
     pub file: &'w Loaded,
-    /// What it compiled to.
+    /// The compiled policy.
     pub policy: &'w Policy,
 }
 
-/// What is written differently, in the order of the keys.
+/// Returns the settings that differ, in the order of the keys.
 ///
 /// # Errors
-/// A value that cannot be written.
+/// A value that cannot be serialized.
 pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<SettingChange>, String> {
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-        // Of a route that is new or gone, who gets there is told already, and all its keys would tell nothing more.
+        // For a new or removed route, only the route itself is listed: its access is compared elsewhere.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
         match (before.get(table), after.get(table)) {
             (Some(_), None) if is_whole => others.push(told(table, Some("there"), None)),
@@ -72,13 +72,13 @@ fn told(what: &str, before: Option<&str>, after: Option<&str>) -> SettingChange 
     }
 }
 
-/// The values of keys, by the route or issuer that they are of (empty: of neither).
+/// The values of keys, grouped by the route or issuer that they belong to (empty for neither).
 type Keys = BTreeMap<String, BTreeMap<String, String>>;
 
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
     let mut keys = Keys::new();
     for entry in Effective::of(loaded, false)?.entries {
-        // What is expected of a policy is no part of it; and of a list without tables there is nothing to tell.
+        // Tests are not part of what is enforced, and a list of tables is compared by its tables.
         if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
             let (table, key) = named(loaded, &entry.key);
             keys.entry(table).or_default().insert(key, entry.value.to_string());
@@ -87,7 +87,7 @@ fn keys(loaded: &Loaded) -> Result<Keys, String> {
     Ok(keys)
 }
 
-/// `route[3].upstream` of a route named `orders`: `route "orders"`, `upstream`.
+/// Splits a key into its group and the rest: `route[3].upstream` becomes `route "orders"` and `upstream`.
 fn named(loaded: &Loaded, key: &str) -> (String, String) {
     let numbered = |table: &str| {
         let (index, rest) = key.strip_prefix(table)?.strip_prefix('[')?.split_once("].")?;
@@ -128,7 +128,7 @@ mod tests {
         upstream = "echo"
     "#;
 
-    /// What is told, one line each.
+    /// The differences, one line each.
     fn between(old: &str, new: &str) -> Vec<String> {
         let read = |text: &str| {
             let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());

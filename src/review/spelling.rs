@@ -1,8 +1,10 @@
-//! The spelling attack: finds requests that a route refuses in their plain spelling and another route allows in an odd one.
+//! The spelling attack: finds requests that a route refuses in their plain spelling and another route allows in an odd
+//! one.
 //!
-//! Each route is asked about in the plain spelling and in odd ones, by the code that serves. The gateway matches spellings
-//! that it reads as the same request to the same route, and refuses a request with two readings. A finding therefore nearly
-//! always points at a laxer catch-all route in front of an upstream that reads requests less strictly than the gateway.
+//! Each route is asked about in the plain spelling and in odd ones, by the code that serves. The gateway matches
+//! spellings that it reads as the same request to the same route, and refuses a request with two readings. A finding
+//! therefore nearly always points at a laxer catch-all route in front of an upstream that reads requests less strictly
+//! than the gateway.
 
 mod findings;
 #[cfg(test)]
@@ -23,7 +25,8 @@ use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use variants::SpellingKind;
 
-/// The number of callers that are tried on another route. A route that accepts any of several roles has one caller for each.
+/// The number of callers that are tried on another route. A route that accepts any of several roles has one caller for
+/// each.
 const CALLERS_MAX: usize = 8;
 
 /// An odd spelling that another route allows, of a request that its own route refuses.
@@ -72,7 +75,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
     attack.found
 }
 
-/// Returns the plain spellings to start from: the sample's URL and, for a route with `{*rest}`, the folder that holds it.
+/// Returns the plain spellings to start from: the sample's URL and, for a route with `{*rest}`, the folder that holds
+/// it.
 fn plain_urls(policy: &Policy, sample: &Sample) -> Vec<String> {
     let mut urls = vec![sample.url.clone()];
     let pattern = policy.routes[sample.route].matcher.path.to_string();
@@ -126,7 +130,8 @@ impl<'p> Attack<'p> {
         let Ok(plain) = Question::new(first.as_str(), url) else { return };
         let plain = plain.at(self.now);
         let verdict = self.examiner.verdict(&plain);
-        // A route that admits everyone cannot be bypassed. A request that a more specific route covers is that route's to protect.
+        // A route that admits everyone cannot be bypassed. A request that a more specific route covers is that route's
+        // to protect.
         if verdict.outcome.passes() || verdict.route != Some(route) {
             return;
         }
@@ -213,8 +218,8 @@ impl<'p> Attack<'p> {
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.question(policy, question.clone()))
         };
-        // A shadow-mode route forwards the odd spelling too, so `reaches` counts it as allowed. For the plain spelling the
-        // rule counts, enforced or not: it says what the route is meant to protect.
+        // A shadow-mode route forwards the odd spelling too, so `reaches` counts it as allowed. For the plain spelling
+        // the rule counts, enforced or not: it says what the route is meant to protect.
         let weaker = callers
             .iter()
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());
@@ -248,8 +253,8 @@ fn request_line(question: &Question) -> String {
     format!("{} {origin}{}", question.parts.method, question.parts.uri)
 }
 
-/// Returns callers that a route may admit: an anonymous one, one with a token that grants nothing, and callers with exactly
-/// what the route's rule requires.
+/// Returns callers that a route may admit: an anonymous one, one with a token that grants nothing, and callers with
+/// exactly what the route's rule requires.
 fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     let required = sample::minimal_grants(policy, route).into_iter().take(CALLERS_MAX);
     let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];

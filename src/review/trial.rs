@@ -1,4 +1,4 @@
-//! Tries a compiled policy before it is served: its own tests, and odd spellings of its requests.
+//! Checks a compiled policy before it is served: runs its own tests, and tries odd spellings.
 
 use super::{cases, spelling};
 use crate::clock::Now;
@@ -8,7 +8,7 @@ use crate::policy::{Compiled, Policy, SortedFindings, Waivers};
 /// Runs the policy's own tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
 ///
 /// # Errors
-/// The tests that failed, with the warnings.
+/// The failed tests and the weaknesses.
 pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagnostic>> {
     let severity = if compiled.lenient { Severity::Warning } else { Severity::Fault };
     let mut failures = cases::failures(&compiled.policy, &compiled.cases, severity, now);
@@ -20,7 +20,7 @@ pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagn
     Err(Diagnostic::bounded(failures))
 }
 
-/// Tries each route in odd spellings, and adds the findings to the warnings.
+/// Tries odd spellings on each route, and adds the findings to the warnings.
 #[must_use]
 pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     let Compiled { policy, route_places, waivers, .. } = &compiled;
@@ -30,8 +30,7 @@ pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     compiled
 }
 
-/// Tries each route of a policy in odd spellings, and returns the findings that no waiver accepts, up to a bound for each
-/// kind, and all that are waived.
+/// Tries odd spellings on each route. Findings that no waiver accepts are limited in number for each kind.
 pub fn spelling_findings(
     policy: &Policy,
     places: &[Place],

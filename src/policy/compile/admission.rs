@@ -1,4 +1,4 @@
-//! What a route says of its callers' credentials: where a token may be, and what a person with a browser meets.
+//! Compiles the credential policy of a route: its token sources, and its behaviour towards browsers.
 
 use super::Faults;
 use super::trust::is_reserved;
@@ -8,7 +8,7 @@ use crate::config::file::{self, RouteSection};
 use crate::config::values::TokenSource;
 use http::HeaderName;
 
-/// Where a route's tokens may come from.
+/// Compiles the places where a route looks for tokens.
 pub(super) fn sources(
     key: &str,
     table: &RouteSection,
@@ -70,7 +70,7 @@ pub(super) fn sources(
     sources
 }
 
-/// What a route says of persons with browsers must be possible.
+/// Reports browser settings that cannot work.
 pub(super) fn check_login(
     key: &str,
     table: &RouteSection,
@@ -99,7 +99,7 @@ pub(super) fn check_login(
     if table.login.is_some()
         && table.sources.as_ref().is_some_and(|list| !list.contains(&TokenSource::Cookie))
     {
-        // Whoever logged in would be sent to the login page again, and from there back, for ever.
+        // After the login, the route would redirect the browser to the login page again, in a loop.
         let hint = "add \"cookie\" to sources, or remove login";
         faults.fault(
             "impossible_rule",

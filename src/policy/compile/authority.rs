@@ -1,4 +1,4 @@
-//! `[authority]`: the terms on which the local issuer issues, and where its endpoints are.
+//! Compiles `[authority]`: the settings of the local issuer, and the paths of its endpoints.
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
@@ -17,13 +17,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// An access token that lives longer than this makes every revocation mark live as long; and a leaked token.
+/// Access tokens that live longer than this are reported: a revocation must be remembered as long, and a leaked token
+/// works as long.
 const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
-/// A grace longer than this is a window for thieves, not for retries.
+/// The maximum grace: a longer one helps attackers, not retries.
 const GRACE_MAX: Duration = Duration::from_secs(300);
-/// A signing key is used for at least as long: it is published, and fetched by all, before it is.
+/// The minimum time between rotations: a key is published, and must reach all verifiers, before it signs.
 const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
-/// How many retiring keys there may be: each is tried for none but its own tokens, but published to all.
+/// The maximum number of retiring keys: each is published to every verifier.
 const KEYS_AT_ONCE: u32 = 16;
 
 /// `before`: the terms of the policy that this one comes after, whose keys and revocations it goes on with.
@@ -137,7 +138,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // Visible ASCII, so that it stands in a Basic credential and in a form alike (RFC 6749 appendix A.1).
+        // Visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             faults.fault(
                 "bad_name",
@@ -171,7 +172,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     clients
 }
 
-/// The endpoints that the policy puts elsewhere.
+/// Returns the endpoints that the policy moves, with their paths.
 fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, String)> {
     let mut paths = Vec::new();
     for (name, path) in &table.paths {
@@ -198,7 +199,7 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
             Err(fault) => faults.fault("bad_path", &key, fault.found(), fault.remedy()),
         }
     }
-    // An issuer with a path has it behind the well-known one (RFC 8414 section 3.1).
+    // The metadata path is followed by the issuer's own path (RFC 8414 section 3.1).
     let issuer_path =
         table.issuer.splitn(4, '/').nth(3).map(|path| path.trim_end_matches('/')).unwrap_or_default();
     if !issuer_path.is_empty() && !paths.iter().any(|(endpoint, _)| *endpoint == Endpoint::Metadata) {
@@ -238,11 +239,11 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
         let path = faults.path(&file.state.dir).join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
-    // A file holds it because of the password in it.
+    // The URL is in a file because it contains a password.
     if let Secret::File(path) = secret {
         private::check_mode(key, &faults.path(path), faults);
     }
-    // A URL of a database is no secret by itself, so a literal is as good as a reference.
+    // A database URL is not a secret by itself, so a literal is accepted.
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
         Ok(Err(_)) => {
@@ -300,7 +301,7 @@ fn keyring(
     before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
-    // Of the two names of one algorithm, tokens are issued under the one that more readers know.
+    // Of the algorithm's two names, tokens use the one that more verifiers know.
     if table.algorithm == ED25519 {
         faults.fault(
             "unknown_algorithm",
@@ -346,7 +347,7 @@ fn keyring(
     }
 }
 
-/// How often the signing key changes.
+/// Returns how often the signing key is rotated.
 fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
     if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
         faults.fault(

@@ -1,4 +1,4 @@
-//! `[[test]]`: what is asked, and what is expected of it.
+//! Compiles `[[test]]`: the request, and the expected outcome.
 
 use super::Faults;
 use crate::clock::Now;
@@ -10,9 +10,9 @@ use crate::timestamp::parse_rfc3339;
 use http::HeaderName;
 use std::collections::{BTreeSet, HashMap};
 
-/// Compiles the tests of a file.
+/// Compiles the tests of the file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
-    // One whose own fault is told already is not missed here.
+    // A route whose own fault has been reported is not reported as missing.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
     let routes: BTreeSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
@@ -186,7 +186,7 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
     }
 }
 
-/// The refusal of a code, if a test can meet it.
+/// Returns the denial with this code, if a test can produce it.
 fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
     let all = Denial::every();
     let Some(denial) = all.iter().find(|denial| denial.code() == code) else {

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 /// The maximum number of missing names that are reported.
 const NAMES_TOLD: usize = 3;
 
-/// The files of the certificate; `None` for a self-signed one.
+/// Returns the certificate's files; `None` for a self-signed certificate.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let TlsSection { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
-            // The key that the gateway made itself, unless this is its first start.
+            // The key that the gateway generated, unless this is its first start.
             let made = faults.path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
                 private::check_mode("state.dir", &made, faults);
@@ -75,13 +75,13 @@ fn validity(own: &CertificateDer<'_>, now: u64, faults: &mut Faults<'_>) {
     }
 }
 
-/// The hosts that the policy serves: those of routes, and that of the authority.
+/// Reports hosts of the routes and the authority that the certificate does not cover.
 fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     let mut asked: BTreeMap<String, String> = BTreeMap::new();
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // Any one name below it is sufficient: a certificate covers all names of one level or none.
+            // One name below it is sufficient: a certificate covers all names of one level or none.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };

@@ -17,14 +17,14 @@ struct Preset {
 
 /// Each login hashes a password, and each successful one leaves a session in the store for a day.
 const LOGIN: Preset = Preset { name: "auth_login", rate: "120/m" };
-/// Requests of a person's browser or app: a house full of people stays far below this rate.
+/// Requests of a person's browser or app: even a large household stays far below this rate.
 const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
 /// Requests of services, each on behalf of many people from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
 const PRESETS: [Preset; 3] = [LOGIN, SESSION, SERVICE];
 
-/// The limit that an endpoint has by default.
+/// Returns the default limit of an endpoint.
 const fn preset(endpoint: Endpoint) -> Option<Preset> {
     match endpoint {
         Endpoint::Login => Some(LOGIN),
@@ -59,7 +59,7 @@ fn choice(table: &AuthoritySection, facts: EndpointSpec) -> Choice<'_> {
     }
 }
 
-/// The default limits in use, as the policy would write them, without those that it defines itself.
+/// Returns the default limits in use as the policy would write them, without those that it defines itself.
 pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
     let used = preset_names(file);
     let tables = PRESETS.into_iter().filter(|preset| used.contains(preset.name));
@@ -72,7 +72,7 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
         .collect()
 }
 
-/// The names of the default limits in use, including those that the policy redefines.
+/// Returns the names of the default limits in use, including those that the policy redefines.
 pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     let Some(table) = &file.authority else { return BTreeSet::new() };
     let chosen = Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
@@ -82,7 +82,7 @@ pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     chosen.collect()
 }
 
-/// The limits of an endpoint.
+/// Returns the limits of an endpoint.
 pub(super) fn limits_of(
     table: &AuthoritySection,
     facts: EndpointSpec,
@@ -97,7 +97,7 @@ pub(super) fn limits_of(
     }
 }
 
-/// Refuses limits of endpoints that do not exist.
+/// Reports limits for endpoints that do not exist.
 pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_>) {
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -112,7 +112,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
     }
 }
 
-/// The key by which the policy removes every limit from the login, if it does.
+/// Returns the key by which the policy removes every limit from the login, if it does.
 pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.spec()) {
         Choice::Policy(key, []) => Some(key),
@@ -120,7 +120,7 @@ pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     }
 }
 
-/// All lists of names under `[authority]`, each with its key.
+/// Returns all lists of names under `[authority]`, each with its key.
 pub(crate) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
     let shared = table.rate_limits.iter().map(|names| ("authority.rate_limits".to_owned(), &names[..]));
     let single = table.limits.iter().map(|(name, names)| (format!("authority.limits.{name}"), &names[..]));

@@ -1,4 +1,4 @@
-//! The endpoints of the local authority among the routes.
+//! Compiles the local authority's endpoints into routes.
 
 use super::Faults;
 use super::counters::CounterRegistry;
@@ -13,8 +13,8 @@ use crate::route::{HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// The authority's endpoints, as routes of their own. They are there for each host that the file names, since a route
-/// of a host wins over one without: a catch-all of a host would hide them.
+/// Adds a route for each endpoint. It is entered for every host that the file names: a route with a host takes
+/// precedence over one without, so a host's catch-all route would otherwise hide the endpoints.
 pub(super) fn compile(
     file: &File,
     settings: &IssuerSettings,
@@ -30,14 +30,14 @@ pub(super) fn compile(
     endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
         if facts.endpoint == Endpoint::LoginPage && settings.cookies.is_none() {
-            // Without cookies a browser could not keep what it is given.
+            // Without cookies a browser could not store its tokens.
             continue;
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
         let path = settings.path(facts.endpoint);
         let mut paths = vec![path.to_owned()];
         if facts.endpoint == Endpoint::Verify {
-            // Envoy asks with the original path behind this one.
+            // Envoy appends the original path to this one.
             paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
         }
         let mut first = None;
@@ -70,7 +70,7 @@ pub(super) fn compile(
             rule: Rule::default(),
             handler: Handler::Answer(facts.endpoint),
             login_page: false,
-            // Pages that work without scripts have forms to log out with.
+            // Pages without scripts use forms to log out.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
             counters: registry.of(&name),
@@ -78,10 +78,10 @@ pub(super) fn compile(
     }
 }
 
-/// The methods of an endpoint: its own, and those with which clients of another issuer come.
+/// Returns the methods of an endpoint, including those that clients of the emulated issuer use.
 fn methods_asked(settings: &IssuerSettings, facts: EndpointSpec) -> &'static [&'static str] {
     match (settings.compat, facts.endpoint) {
-        // Documented with both.
+        // The emulated issuer documents both methods.
         (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
         (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
     }

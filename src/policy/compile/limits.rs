@@ -1,4 +1,4 @@
-//! `[rate_limit.NAME]`, and the ones that somebody names.
+//! Compiles `[rate_limit.NAME]`, and resolves references to limits.
 
 use super::Faults;
 use super::endpoint_limits;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
-/// Once clients have come, each limit has a table of 1 MiB.
+/// The maximum number of limits. Each limit that is in use has a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
 
-/// `before`: the policy that this one comes after. A limit that stays the same goes on with its counts.
+/// Compiles the limits. A limit that is unchanged since the previous policy (`before`) keeps its counts.
 pub(super) fn compile(
     file: &File,
     claims: &mut Claims,
@@ -65,7 +65,7 @@ pub(super) fn compile(
     limits
 }
 
-/// Whether both count by the same. A claim is the same under two policies if its path is.
+/// Whether both limits count by the same property. Claims of two policies are the same if their paths are.
 fn counts_alike(by: &By, claims: &Claims, known: &By, before: &Policy) -> bool {
     match (by, known) {
         (By::Claim(ours), By::Claim(theirs)) => {
@@ -140,7 +140,7 @@ pub(super) fn chosen_limits(
     for (index, name) in names.iter().enumerate() {
         match limits.get(name) {
             Some(limit) => chosen.push(limit.clone()),
-            // One whose own fault is reported already is not reported again.
+            // A limit whose own fault has been reported is not reported as missing.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
             None => {
                 let defined = limits.keys().map(String::as_str);

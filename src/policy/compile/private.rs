@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Checks the mode of a secret file. Another finding reports a missing file.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
-    // The mode of a link's target.
+    // This follows links.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     let shown = path.display();
@@ -34,8 +34,8 @@ pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     }
 }
 
-/// Checks the state folder: a gateway that cannot write to it can neither rotate its keys nor keep the files that it
-/// makes.
+/// Checks the state folder: if the gateway cannot write to it, it can neither rotate its keys nor store the files that
+/// it generates.
 pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate = file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();

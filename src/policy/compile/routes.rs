@@ -1,4 +1,4 @@
-//! `[[route]]`: what is asked of whom, where.
+//! Compiles `[[route]]`: what a route matches, requires and forwards to.
 
 use super::admission::{check_login, sources};
 use super::counters::CounterRegistry;
@@ -17,10 +17,10 @@ use http::Method;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Different methods of one policy. Some forty are registered (RFC 9110 section 16.1).
+/// The maximum number of different methods in a policy. About forty are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 100;
 
-/// What routes refer to: compiled before them.
+/// The parts of the policy that routes refer to. They are compiled first.
 pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
@@ -29,7 +29,7 @@ pub(super) struct References<'r> {
     pub(super) counters: CounterRegistry,
 }
 
-/// Compiles the routes, and the table that finds them; no table where some of them could not be compiled.
+/// Compiles the routes and the table that finds them; the table is `None` if some routes conflict.
 pub(super) fn compile(
     file: &File,
     references: &References<'_>,
@@ -61,7 +61,7 @@ pub(super) fn compile(
                 "a unique name: logs and metrics identify routes by it",
             );
         }
-        // All of them before any is missed, so that all that is wrong with a route is told.
+        // Every part is compiled before a missing one ends the route, so that all its faults are reported.
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
@@ -174,7 +174,7 @@ pub(super) fn compile(
     (routes, table)
 }
 
-/// What a route asks, and before what, as far as two routes are compared by it.
+/// Returns a digest of what a route requires and of the servers behind it, to compare two routes.
 fn guard(route: &Route) -> Guard {
     let digest = |parts: &[String]| {
         let digest = digest_of(parts.join("\n"));
@@ -202,12 +202,12 @@ fn guard(route: &Route) -> Guard {
     }
 }
 
-/// The methods that a route names; none where it is for all.
+/// Returns the methods that a route names; empty if it matches all.
 fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
     matcher.methods.iter().filter(|_| !matcher.methods.is_any())
 }
 
-/// A route's name; its path where it has none.
+/// Returns the route's name, or its path if it has none.
 fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t str {
     let name = if table.name.is_empty() { &table.path } else { &table.name };
     if name.len() > 200 || name.chars().any(char::is_control) {
@@ -261,7 +261,7 @@ fn destination(
     }
     match upstreams.get(&table.upstream) {
         Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
-        // Either the echo, or an upstream whose own fault is reported already.
+        // Either the echo, or an upstream whose own fault has already been reported.
         Some(None) => Some(Destination::Echo),
         None => {
             faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
@@ -273,7 +273,8 @@ fn destination(
 fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
-    // A prefix that holds a parameter, or is not the path's own beginning, would strip from some requests only.
+    // A prefix that contains a parameter, or that is not the start of the path, would be stripped from some requests
+    // only.
     let whole = prefix.trim_end_matches('/');
     let is_beginning =
         table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

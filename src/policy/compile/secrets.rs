@@ -1,27 +1,29 @@
-//! Secrets that are long enough and can be guessed all the same.
+//! Recognizes secrets that are long enough but easy to guess.
 //!
-//! Whoever has one token signed with such a secret finds it without asking the gateway: lists of the secrets of tutorials
-//! are what every tool for the purpose begins with. What a secret is made of cannot be seen; this knows bad ones only.
+//! An attacker who has one token signed with such a secret can find the secret offline: every cracking tool starts
+//! with the secrets of tutorials. How a secret was generated cannot be seen, so this recognizes only known bad
+//! patterns.
 
-/// What is wrong with a secret. Never holds any of it.
+/// Why a secret is weak. Never contains any part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// It is no secret.
+    /// It is publicly known, or trivially simple.
     Known(&'static str),
-    /// It has far less in it than its length.
+    /// It has far less entropy than its length suggests.
     Guessable(String),
 }
 
-/// Shorter secrets are refused for their length.
+/// Shorter secrets are rejected for their length elsewhere.
 const LENGTH_MIN: usize = 32;
-/// So much of a long one is looked at: whether it repeats takes time by the square of that.
+/// The number of bytes that are examined: finding repetitions takes quadratic time.
 const LOOKED_AT: usize = 1024;
-/// Of 32 random hexadecimal digits, one time in a billion fewer than so many differ.
+/// The minimum number of different bytes. Of 32 random hexadecimal digits, fewer than this differ once in a billion
+/// times.
 const DIFFERENT_MIN: usize = 8;
-/// What repeats after so few bytes has less than 64 bits in it.
+/// A secret that repeats after at most this many bytes has less than 64 bits of entropy.
 const PERIOD_MIN: usize = 8;
 
-/// What stands in examples where a secret should be, in small letters and digits alone: `your-256-bit-secret`.
+/// Placeholders for secrets in examples, reduced to lower-case letters and digits: `your-256-bit-secret`.
 const PHRASES: [&str; 21] = [
     "astringsecretatleast256bitslong",
     "changeit",
@@ -46,11 +48,11 @@ const PHRASES: [&str; 21] = [
     "yoursecret",
 ];
 
-/// The key that the standard itself signs its first example with (RFC 7515 appendix A.1).
+/// The key of the first example in the standard (RFC 7515 appendix A.1).
 const PUBLISHED: &str =
     "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
 
-/// What is wrong with a secret, if anything is.
+/// Returns why a secret is weak, if it is.
 pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
     if secret.len() < LENGTH_MIN {
         return None;
@@ -75,7 +77,7 @@ pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
         .then(|| Flaw::Guessable("characters in alphabetical or numerical sequence".to_owned()))
 }
 
-/// Whether too little is left of it without the phrases of examples.
+/// Whether too little remains once the placeholders are removed.
 fn is_phrase(secret: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(secret) else { return false };
     let mut plain = text.to_ascii_lowercase();

@@ -1,4 +1,4 @@
-//! `[server]`, `[tls]`, `[log]`: where to listen, within which bounds, and what holds for all requests.
+//! Compiles `[server]`, `[tls]` and `[log]`: the listeners, their bounds, and the settings for all requests.
 
 use super::{Faults, certificate, private};
 use crate::config::file::{self, File};
@@ -21,9 +21,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Each worker is a thread with its own sockets and counters: more than this is a slip of the pen.
+/// The maximum number of workers. Each is a thread with its own sockets and counters; more is almost certainly a
+/// typing error.
 const CORES_MAX: usize = 1024;
-/// Recent decisions beyond this are a log's business.
+/// The maximum number of recent decisions in memory: use the log for more.
 const DECISIONS_MAX: usize = 100_000;
 
 pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
@@ -73,7 +74,7 @@ pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
     }
 }
 
-/// The names of the admin listener, in canonical form.
+/// Returns the names of the admin listener in canonical form.
 fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     let mut hosts = Vec::new();
     for (index, written) in file.server.admin_hosts.iter().enumerate() {
@@ -90,7 +91,7 @@ fn admin_hosts(file: &File, faults: &mut Faults<'_>) -> Box<[Box<str>]> {
     hosts.into()
 }
 
-/// The fields of other products that pass from a trusted proxy.
+/// Returns the proxy fields that are forwarded if a trusted proxy sends them.
 fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     let mut passing = Vec::new();
     for (index, text) in file.identity.pass.iter().enumerate() {
@@ -136,7 +137,7 @@ fn passed_headers(file: &File, faults: &mut Faults<'_>) -> Box<[HeaderName]> {
     passing.into()
 }
 
-/// How many recent decisions are kept. Each takes up to 2 KiB.
+/// Returns the number of recent decisions to keep. Each takes up to 2 KiB.
 fn decisions(file: &File, faults: &mut Faults<'_>) -> usize {
     let decisions = file.policy.decisions;
     if decisions > DECISIONS_MAX {
@@ -285,7 +286,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     }
 }
 
-/// Two listeners cannot have one address. Port 0 is a different free port each time.
+/// Reports listeners with the same address. Port 0 is a different free port each time.
 fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
     let mut known: Vec<(SocketAddr, &str)> = Vec::new();
     for (key, listen) in
@@ -303,7 +304,7 @@ fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
     }
 }
 
-/// The files that a policy is made of beside its own: keys, secrets, whom to trust.
+/// Returns the other files that the policy refers to: keys, secrets and certificate authorities.
 fn referenced_files(file: &File, faults: &Faults<'_>) -> Vec<PathBuf> {
     let of_secret = |secret: &Option<Secret>| match secret {
         Some(Secret::File(path)) => Some(faults.path(path)),

@@ -1,4 +1,5 @@
-//! `[[issuer]]`, `[authority]`, `[identity]`: whose tokens are believed, and what upstreams learn of them.
+//! Compiles `[[issuer]]` and `[identity]`: the issuers whose tokens are accepted, and the identity that upstreams
+//! receive.
 
 use super::secrets::{self, Flaw};
 use super::{Faults, private};
@@ -15,9 +16,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The largest key file that is read.
+/// The maximum size of a key file.
 const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
-/// Leeway above this is a fault: it would make expiry meaningless.
+/// The maximum leeway: more would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
 /// The claims that a policy uses, each once.
@@ -28,7 +29,8 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// The number of this claim. Of more than [`super::CLAIMS_MAX`] claims none is ever used: the file is refused.
+    /// Returns the number of this claim. The number of a claim beyond [`super::CLAIMS_MAX`] is never used, because the
+    /// file is rejected.
     pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
         let position = *self.ids.entry(path).or_insert_with_key(|path| {
             self.paths.push(path.clone());
@@ -37,12 +39,12 @@ impl Claims {
         ClaimId(u16::try_from(position).unwrap_or(u16::MAX))
     }
 
-    /// How many there are.
+    /// Returns the number of claims.
     pub(super) const fn count(&self) -> usize {
         self.paths.len()
     }
 
-    /// How this claim is written.
+    /// Returns the path of a claim.
     pub(super) fn name(&self, id: ClaimId) -> String {
         self.paths.get(usize::from(id.0)).map(ToString::to_string).unwrap_or_default()
     }
@@ -67,7 +69,7 @@ pub(super) fn claim_path(key: &str, text: &str, faults: &mut Faults<'_>) -> Opti
     }
 }
 
-/// The names under which identity is told, and what proves it.
+/// Compiles the names of the identity headers and the proofs of identity.
 pub(super) fn identity(
     file: &File,
     claims: &mut Claims,
@@ -98,7 +100,7 @@ pub(super) fn identity(
             );
             return None;
         }
-        // A CGI-like upstream reads `X-User` and `X_User` as one name (RFC 3875 section 4.1.18).
+        // A CGI-like upstream reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
         if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
             let found = format!("\"{text}\": an upstream may read it as \"{other}\"");
             faults.fault("same_header", key, found, "use a different name");
@@ -186,8 +188,8 @@ fn assertor(
     })
 }
 
-/// Names that mean something else to HTTP or to the gateway, so that identity under them would be overwritten or
-/// break a message.
+/// Whether HTTP or the gateway gives the name another meaning, so that identity in it would be overwritten or break
+/// the message.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
@@ -242,7 +244,7 @@ pub(super) fn issuers(
     issuers
 }
 
-/// The local authority, trusted through the same verification as any other issuer.
+/// Returns the local authority as an issuer: its tokens are verified like those of any other.
 fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {

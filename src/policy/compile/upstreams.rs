@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`: servers, and whom to trust as one.
+//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities that they are trusted by.
 
 use super::Faults;
 use super::trust::resolve;
@@ -18,11 +18,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
-/// By name; `None` is the built-in echo.
+/// The upstreams by name; `None` for the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-/// The servers that the policy before this one sends requests to, by origin and by whom they are trusted to be: one that
-/// stays keeps its connections, and what is known of its health.
+/// The servers of the previous policy, by origin and by the digest of their authorities. A server that both policies
+/// share keeps its connections and its health.
 type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
 
 fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
@@ -32,13 +32,13 @@ fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
 /// State carried over from the previous policy.
 struct Previous {
     servers: Servers,
-    /// By the upstream's name.
+    /// The counters by the name of the upstream.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
     /// The number of cores.
     cores: usize,
 }
 
-/// `cores` is the number of running cores, even if the file has changed.
+/// Compiles the upstreams. `cores` is the number of running cores, even if the file has changed.
 pub(super) fn compile(
     file: &File,
     before: &[Arc<Upstream>],
@@ -58,10 +58,10 @@ pub(super) fn compile(
     file.upstream.iter().map(upstream).collect()
 }
 
-/// To whom identity is proven, by name.
+/// The recipients of identity proofs, by the name of the upstream.
 pub(super) type Audiences = BTreeMap<String, Arc<Audience>>;
 
-/// A key that is shared with an upstream has as many bytes as its HMAC gives (RFC 2104 section 3).
+/// The minimum length of a shared key: the output size of its HMAC (RFC 2104 section 3).
 const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
@@ -80,7 +80,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         }
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
-            // Whoever holds a key can sign: each of the two could say to the other who calls.
+            // Each holder of the key can sign: these two upstreams could forge identities for each other.
             let first = *known.entry(secret).or_insert(name);
             if first != name {
                 let hint = "use a separate key: openssl rand -hex 32";
@@ -162,13 +162,13 @@ fn upstream<'f>(
     Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
 }
 
-/// A server as a log may show it: what stands before the host may be a password.
+/// Returns the server without its userinfo, which may contain a password.
 fn without_password(text: &str) -> Cow<'_, str> {
     text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
-    // A slash after the host is the empty path, and not any other.
+    // A slash after the host is an empty path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
@@ -202,14 +202,15 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// The authorities of one PEM file, or of the system, each read once: a hundred upstreams share them. None for those
-/// whose fault is reported already.
+/// The authorities of each PEM file and of the system, read once for all upstreams. `None` if the file's fault has
+/// already been reported.
 type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
 
-/// The largest file of authorities that is read: many times that of all which browsers know.
+/// The maximum size of a PEM file: many times that of a browser's list.
 const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// TLS to upstreams: the system's authorities, or those of `ca`; TLS 1.2 or 1.3; the name is always checked.
+/// Creates the TLS connector for an upstream: TLS 1.2 or 1.3 with the authorities of `ca` or of the system. The
+/// server's name is always verified.
 fn connector<'f>(
     key: &str,
     table: &'f UpstreamSection,
@@ -234,7 +235,7 @@ fn connector<'f>(
     }
 }
 
-/// Authorities, and a digest that two of them share only if they trust the same.
+/// Returns the authorities with a digest that is equal only for equal authorities.
 fn with_digest(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
     let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
         all.extend_from_slice(root.subject.as_ref());

@@ -1,4 +1,4 @@
-//! `waive`: the findings that the file accepts, each with a reason.
+//! Checks `waive`: the findings that the file accepts, each with a reason.
 
 use super::Faults;
 use crate::config::file::File;
@@ -6,7 +6,7 @@ use crate::config::place::nearest;
 use crate::policy::findings::{ALL, Kind, kind};
 use std::collections::BTreeMap;
 
-/// What is wrong with the file's waivers themselves.
+/// Reports waivers without a reason, and waivers of faults and unknown findings.
 pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
     let mut check = |table: &str, waivers: &BTreeMap<String, String>| {
         for (id, reason) in waivers {

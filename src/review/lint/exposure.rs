@@ -1,4 +1,4 @@
-//! Who can reach what: listeners, certificates, the way to upstreams.
+//! Findings about network exposure: listeners, certificates, connections to upstreams.
 
 use super::Subject;
 use crate::config::file::File;
@@ -49,7 +49,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     upstreams(file, faults);
 }
 
-/// Identity in header fields is as good as the way that they take.
+/// Identity headers are only as trustworthy as the connection that carries them.
 fn upstreams(file: &File, faults: &mut Faults<'_>) {
     let proven = !file.identity.assertion.is_empty();
     for (name, table) in &file.upstream {
@@ -81,19 +81,19 @@ fn upstreams(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// The address that stands where a host does.
+/// Returns the host if it is an IP address.
 fn host(authority: &str) -> Option<IpAddr> {
     let authority = authority.trim_end_matches('/');
     let bare = |text: &str| text.trim_start_matches('[').trim_end_matches(']').parse().ok();
     authority.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| bare(authority))
 }
 
-/// Whether only this machine reaches it.
+/// Whether only this machine can connect to it.
 fn is_own(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-/// Whether it is an address of the whole net: of no private network (RFC 1918, RFC 4193), link or machine.
+/// Whether the address is globally reachable: not private (RFC 1918, RFC 4193), link-local or loopback.
 fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => !(v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_unspecified()),

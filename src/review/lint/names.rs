@@ -1,14 +1,15 @@
-//! Roles and scopes that are nearly another one: a slip of the pen refuses people at best, and at worst lets them in.
+//! Findings about roles and scopes that differ by one letter or by case. A typing error refuses people at best and
+//! admits them at worst.
 
 use super::Subject;
 use crate::policy::Faults;
 use std::collections::BTreeMap;
 
-/// More names than these are not compared with each other.
+/// More names than this are not compared.
 const NAMES_MAX: usize = 500;
-/// Shorter names differ by one letter all the time.
+/// Shorter names often differ by one letter.
 const LETTERS_MIN: usize = 5;
-/// Longer names are not compared letter by letter, which takes time and memory by the square of their lengths.
+/// Longer names are not compared letter by letter, which takes quadratic time and memory.
 const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
@@ -25,7 +26,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             used(&mut scopes, scope, || format!("route[{index}].scopes"));
         }
     }
-    // What the authority gives its clients is to fit what routes ask for.
+    // The grants of the authority's clients must match the names that routes require.
     for (id, client) in subject.file.authority.iter().flat_map(|authority| &authority.client) {
         for role in &client.roles {
             used(&mut roles, role, || format!("authority.client.{id}.roles"));
@@ -38,7 +39,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     near("scope", &scopes, faults);
 }
 
-/// A name: where it stands first, and how often it stands anywhere.
+/// The names, each with its first key and the number of its uses.
 type Used<'n> = BTreeMap<&'n str, (String, usize)>;
 
 fn used<'n>(names: &mut Used<'n>, name: &'n str, key: impl FnOnce() -> String) {
@@ -54,11 +55,12 @@ fn near(what: &str, names: &Used<'_>, faults: &mut Faults<'_>) {
             let same_letters = name.eq_ignore_ascii_case(other);
             let lengths = LETTERS_MIN..=LETTERS_MAX;
             let long = lengths.contains(&name.len()) && lengths.contains(&other.len());
-            // Of numbered names (`tier1`, `tier2`) each is meant.
+            // Numbered names (`tier1`, `tier2`) differ on purpose.
             let numbered = name.bytes().chain(other.bytes()).any(|byte| byte.is_ascii_digit());
             same_letters || long && !numbered && strsim::damerau_levenshtein(name, other) == 1
         };
-        // The one that stands once is the slip, if either is; of two such, the later in the alphabet is told.
+        // The name that is used once is the likely mistake. If both are, the later one in alphabetical order is
+        // reported.
         let other = names.iter().find(|(other, (_, others))| {
             **other != *name && (count, **other) < (others, *name) && *count == 1 && is_near(other)
         });

@@ -1,4 +1,4 @@
-//! What routes do to each other, and whether anything tests them.
+//! Findings about the interaction of routes, and about missing tests.
 
 use super::Subject;
 use crate::authenticate::Access;
@@ -20,7 +20,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     untested(subject, faults);
 }
 
-/// The key of a route's table: positions in the file and in the policy are the same, the authority's endpoints follow.
+/// Returns a key of a route's table. Routes have the same positions in the file and the policy; the authority's
+/// endpoints follow.
 fn key(route: &Route, name: &str) -> String {
     format!("route[{}].{name}", route.index)
 }
@@ -29,7 +30,7 @@ fn is_of_file(route: &Route) -> bool {
     matches!(route.handler, Handler::Forward(_))
 }
 
-/// A public route below a guarded one is what a slip of the pen looks like.
+/// Reports a public route below a guarded one, which is often a mistake.
 fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     for (position, (_, index)) in policy.table.iter().enumerate() {
@@ -55,8 +56,7 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// What no route was written for is refused, unless a public one is for everything: then a guarded service that gains a
-/// path gains an open one.
+/// Reports a public catch-all route beside guarded routes: every path that a service adds would be public.
 fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
     let guarded: Vec<&Route> =
@@ -69,7 +69,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
             HostPattern::Any => !guarded.is_empty(),
-            // A route for all hosts guards nothing of a host that has a route of its own for everything.
+            // A route for all hosts does not protect a host that has its own catch-all route.
             host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
                 hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
             }
@@ -88,7 +88,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// A place of its own for some methods takes the path away from a wider route for all others.
+/// Reports routes for some methods of a path, which hide a wider route for all other methods of that path.
 fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     let entries: Vec<_> = policy.table.iter().collect();
@@ -98,7 +98,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
             continue;
         }
-        // All routes of the same place: methods that none of them serves are refused.
+        // All routes for the same host and path: methods that none of them matches are refused.
         let same = entries
             .iter()
             .map(|(matcher, _)| matcher)
@@ -126,7 +126,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// A rule that no request meets guards nothing.
+/// Reports routes that no request can reach.
 fn unreachable(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     let lost = policy.table.unreachable();
@@ -184,7 +184,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// What is defined, and nobody names.
+/// Reports upstreams and limits that no route uses.
 fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let file = subject.file;
     let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
@@ -202,7 +202,7 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// What no test covers changes unseen.
+/// Reports routes without a test: a change to them would go unnoticed.
 fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes: Vec<&Route> = subject.policy.routes.iter().filter(|route| is_of_file(route)).collect();
     if subject.cases.is_empty() {

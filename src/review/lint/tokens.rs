@@ -1,4 +1,4 @@
-//! Whose tokens are believed, for how long, and where they go.
+//! Findings about tokens: trusted issuers, lifetimes, and recipients.
 
 use super::Subject;
 use crate::config::file::{File, RouteSection, SameSite};
@@ -8,12 +8,12 @@ use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Clocks that are kept by NTP differ by less than a second; a minute is ample.
+/// Clocks synchronized by NTP differ by less than a second; a minute is ample.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// A retry comes within seconds.
+/// Retries arrive within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
-/// Whether what follows `http://` is another machine.
+/// Whether the rest of an `http://` URL names another machine.
 fn is_far(rest: &str) -> bool {
     let host = rest.split('/').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, port)| match port.parse::<u16>() {
@@ -25,7 +25,7 @@ fn is_far(rest: &str) -> bool {
     !own && !bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a store's URL that stands in the file holds a password (RFC 3986 section 3.2.1).
+/// Whether a store URL in the file contains a password (RFC 3986 section 3.2.1).
 fn holds_password(store: &Secret) -> bool {
     let Secret::Literal(text) = store else { return false };
     let Some((_, rest)) = text.split_once("://") else { return false };
@@ -153,7 +153,7 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Whoever writes the header that he is counted by is never counted twice.
+/// Reports limits by a header alone: a client that sends a new value each time is never limited.
 fn evadable(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: String, names: &[String]| {
         let by: Vec<&str> =
@@ -171,7 +171,7 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
         for (key, names) in lists(authority) {
             look(key, names);
         }
-        // A definition of the policy's own in place of a default.
+        // The policy's own definition in place of a default.
         for name in preset_names(file) {
             look(format!("rate_limit.{name}"), &[name.to_owned()]);
         }

@@ -1,38 +1,39 @@
-//! Odd spellings of a request: what one writes so that two readers take it for two things.
+//! Odd spellings of a request, which two readers may interpret differently.
 //!
-//! Each changes one thing of a plain request that some reader does not see: a gateway that does, and an upstream that does
-//! not, are the two readers. The list is the attacker's, and of some dozens however long the path is.
+//! Each spelling changes one detail that some readers ignore, such as an upstream that is less strict than the
+//! gateway. The list comes from known attacks and has about a hundred entries, however long the path is.
 
 use std::collections::HashSet;
 
-/// So many segments of a path are spelled oddly, from its beginning; and the last.
+/// The number of leading segments that are varied, in addition to the last one.
 const SEGMENTS_MAX: usize = 2;
 
-/// What is odd about a spelling.
+/// The kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum SpellingKind {
-    /// Upper and lower case of the path.
+    /// The letter case of the path.
     Case,
-    /// Slashes and dot segments, which some readers merge or take out.
+    /// Slashes and dot segments, which some readers merge or resolve.
     Slash,
-    /// Path parameters (RFC 3986 section 3.3), and dots, blanks and streams at the end of a name, which some readers take out.
+    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names after a segment, which some readers
+    /// remove.
     Parameter,
-    /// Percent codes, once or twice, and what is none.
+    /// Percent-encoding, once or twice, and invalid encodings.
     Encoding,
-    /// The host.
+    /// The spelling of the host.
     Host,
-    /// The method.
+    /// The spelling of the method.
     Method,
-    /// Another host than the route's own.
+    /// A different host.
     OtherHost,
 }
 
 impl SpellingKind {
-    /// All of them, in the order in which they are told.
+    /// All kinds, in the order in which they are reported.
     pub(super) const ALL: [Self; 7] =
         [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
 
-    /// The finding that such a spelling leads to.
+    /// Returns the id of the finding.
     pub(super) const fn id(self) -> &'static str {
         match self {
             Self::Case => "spelling_case",
@@ -46,7 +47,7 @@ impl SpellingKind {
     }
 }
 
-/// Odd spellings of a path in plain spelling. Each is another text than the path.
+/// Returns odd spellings of a path. None is equal to the path.
 pub(super) fn paths(path: &str) -> Vec<(SpellingKind, String)> {
     let mut odd = Spellings { plain: path, known: HashSet::new(), odd: Vec::new() };
     odd.of_whole();
@@ -57,7 +58,7 @@ pub(super) fn paths(path: &str) -> Vec<(SpellingKind, String)> {
     odd.odd
 }
 
-/// Odd spellings of a host.
+/// Returns odd spellings of a host.
 pub(super) fn hosts(host: &str) -> Vec<String> {
     let name = host.to_ascii_uppercase();
     let mut odd = vec![name.clone(), format!("{host}:443"), format!("{host}:1"), format!("{host}:")];
@@ -70,7 +71,7 @@ pub(super) fn hosts(host: &str) -> Vec<String> {
     odd
 }
 
-/// Other hosts that a client may name: one that no policy knows, and one in each parent domain of this host.
+/// Returns other hosts that a client may send: one that no policy names, and one in each parent domain of this host.
 pub(super) fn others(host: &str) -> Vec<String> {
     let domains =
         host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));
@@ -80,7 +81,7 @@ pub(super) fn others(host: &str) -> Vec<String> {
     others
 }
 
-/// Odd spellings of a method: methods are told apart by case (RFC 9110 section 9.1), but not by every reader.
+/// Returns odd spellings of a method. Methods are case-sensitive (RFC 9110 section 9.1), but not to every reader.
 pub(super) fn methods(method: &str) -> Vec<String> {
     let lower = method.to_ascii_lowercase();
     let (first, rest) = method.split_at(method.len().min(1));
@@ -89,7 +90,7 @@ pub(super) fn methods(method: &str) -> Vec<String> {
     odd
 }
 
-/// Where the segments that are spelled oddly begin and end: behind their slash, before the next.
+/// Returns the start and the end of each segment that is varied.
 fn ends(path: &str) -> Vec<(usize, usize)> {
     let mut ends = Vec::new();
     for (slash, _) in path.match_indices('/') {
@@ -138,7 +139,7 @@ impl Spellings<'_> {
         {
             self.add(SpellingKind::Encoding, format!("{path}{end}"));
         }
-        // As a reader spells it that encodes all there is to encode, and once more.
+        // Every byte percent-encoded, once and twice.
         let coded = |code: &str| {
             let bytes = path.bytes().map(|byte| match byte {
                 b'/' => "/".to_owned(),
@@ -173,7 +174,7 @@ impl Spellings<'_> {
                 odd.push((SpellingKind::Encoding, format!("{folder}{code}{segment}{after}")));
             }
         }
-        // A percent code begins with what is no letter of its own.
+        // The first character of a percent-encoded byte cannot be changed.
         if let Some(first) = segment.chars().next().filter(|first| first.is_ascii_alphanumeric()) {
             let rest = &segment[1..];
             let turned = if first.is_ascii_uppercase() {
@@ -196,7 +197,7 @@ impl Spellings<'_> {
     }
 }
 
-/// A path in another case, but for its percent codes: of these, the digits' case is nobody's business.
+/// Returns a path in another case, except for its percent-encoded bytes: the case of their digits does not matter.
 fn in_case(path: &str, turned: impl Fn(u8) -> u8) -> String {
     let mut code = 0;
     let bytes = path.bytes().map(|byte| {
@@ -297,7 +298,7 @@ mod tests {
             prop_assert!(spellings.len() <= 110, "{}", spellings.len());
             for (kind, odd) in spellings {
                 prop_assert_ne!(&odd, &path);
-                // What is no code at all is refused by whoever reads it, or read in a way of their own.
+                // Readers reject invalid encodings, or interpret them in their own way.
                 if !odd.contains("%u") && !odd.contains("%c0") && !odd.contains("%ff") && !odd.ends_with('%') {
                     prop_assert_eq!(leniently(&odd), leniently(&path), "{:?} {}", kind, odd);
                 }
