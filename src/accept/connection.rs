@@ -1,11 +1,11 @@
 //! Serves one connection: HTTP/1.1 or HTTP/2 over a stream, within its bounds, until either side is done with it.
 
 use super::core::Core;
-use super::linger::{linger, say};
-use super::stream::Watched;
+use super::linger::{linger, send_last_response};
+use super::observed_stream::ObservedStream;
 use super::stream_executor::StreamExecutor;
-use crate::peer::Connection;
 use crate::peer::activity::{Command, Timeout};
+use crate::peer::{Connection, Protocol};
 use crate::pipeline;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -15,21 +15,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// The protocol that a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
 /// Serves a connection to its end.
 pub(super) async fn serve<S>(core: &Core, connection: Rc<Connection>, stream: S, protocol: Protocol)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let http2 = protocol == Protocol::Http2;
-    connection.serves(http2);
-    let io = TokioIo::new(Watched::new(stream, connection.clone(), protocol));
+    connection.begin_serving(protocol);
+    let io = TokioIo::new(ObservedStream::new(stream, connection.clone(), protocol));
     let service = {
         let connection = connection.clone();
         let worker = core.worker.clone();
@@ -54,22 +46,22 @@ where
                 Pin::new(&mut http).poll(cx).map(Ok)
             })
             .await;
-            let (stream, withheld) = http.into_parts().io.into_inner().into_inner();
+            let (stream, has_suppressed_output) = http.into_parts().io.into_inner().into_inner();
             match end {
                 Ok(Ok(())) => linger(stream, core.worker.settings().body_timeout).await,
                 Ok(Err(error)) => {
-                    if let Some(answer) = core.unreadable(&connection, &error)
-                        && withheld
+                    if let Some(answer) = core.reject_unparsable(&connection, &error)
+                        && has_suppressed_output
                     {
-                        return say(stream, &answer).await;
+                        return send_last_response(stream, &answer).await;
                     }
                     linger(stream, core.worker.settings().body_timeout).await;
                 }
                 Err(timeout) => {
                     core.count_timeout(timeout);
                     if timeout == Timeout::Head {
-                        let answer = core.slow_head(&connection);
-                        say(stream, &answer).await;
+                        let answer = core.reject_slow_head(&connection);
+                        send_last_response(stream, &answer).await;
                     }
                 }
             }
@@ -97,11 +89,11 @@ where
             }
             match end {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => drop(core.unreadable(&connection, &error)),
+                Ok(Err(error)) => drop(core.reject_unparsable(&connection, &error)),
                 Err(timeout) => {
                     core.count_timeout(timeout);
                     if timeout == Timeout::Head {
-                        drop(core.slow_head(&connection));
+                        drop(core.reject_slow_head(&connection));
                     }
                 }
             }

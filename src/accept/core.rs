@@ -1,7 +1,7 @@
 //! One core: it supervises its connections, keeps their deadlines and drains.
 
-use super::handshake::TlsLog;
 use super::stream_executor::StreamExecutor;
+use super::tls_log::TlsLog;
 use crate::clock::Now;
 use crate::denial::{Denial, Malformed};
 use crate::peer::activity::{Command, SWEEP, Timeout, Timeouts};
@@ -35,7 +35,7 @@ pub(super) struct Core {
     draining: Cell<bool>,
     tls_log: TlsLog,
     drain_wakers: RefCell<Vec<Waker>>,
-    emptied: Notify,
+    all_closed: Notify,
 }
 
 impl Core {
@@ -52,7 +52,7 @@ impl Core {
             draining: Cell::new(false),
             tls_log: TlsLog::default(),
             drain_wakers: RefCell::new(Vec::new()),
-            emptied: Notify::new(),
+            all_closed: Notify::new(),
         }
     }
 
@@ -77,22 +77,22 @@ impl Core {
     }
 
     /// A connection was accepted.
-    pub(super) fn opened(&self, connection: &Rc<Connection>) {
+    pub(super) fn register(&self, connection: &Rc<Connection>) {
         self.worker.counters().connections_accepted.add(1);
         self.open.set(self.open.get() + 1);
         self.worker.counters().connections_open.add(1);
         self.connections.borrow_mut().push(Rc::downgrade(connection));
         if self.draining.get() {
-            connection.activity.give(Command::Drain, self.state.coarse_now.get());
+            connection.activity.issue(Command::Drain, self.state.coarse_now.get());
         }
     }
 
     /// A connection has ended.
-    pub(super) fn closed(&self) {
+    pub(super) fn deregister(&self) {
         self.open.set(self.open.get() - 1);
         self.worker.counters().connections_open.sub(1);
         if self.open.get() == 0 {
-            self.emptied.notify_one();
+            self.all_closed.notify_one();
         }
     }
 
@@ -109,7 +109,11 @@ impl Core {
     }
 
     /// Logs and counts bytes that were not HTTP. Returns the answer to them, where they deserve one.
-    pub(super) fn unreadable(&self, connection: &Connection, error: &hyper::Error) -> Option<Box<[u8]>> {
+    pub(super) fn reject_unparsable(
+        &self,
+        connection: &Connection,
+        error: &hyper::Error,
+    ) -> Option<Box<[u8]>> {
         let denial = match (error.is_parse_too_large(), error.is_parse()) {
             (true, _) => Denial::HeadersTooLarge,
             (false, true) => Denial::BadRequest(Malformed::Target),
@@ -119,13 +123,13 @@ impl Core {
     }
 
     /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
-    pub(super) fn slow_head(&self, connection: &Connection) -> Box<[u8]> {
+    pub(super) fn reject_slow_head(&self, connection: &Connection) -> Box<[u8]> {
         let detail = "the head of the request took longer than header_timeout";
         unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
     }
 
     /// From now on each answer of HTTP/1.1 is its connection's last.
-    pub(super) fn announce_end(&self) {
+    pub(super) fn begin_closing(&self) {
         self.state.is_closing.set(true);
     }
 
@@ -133,7 +137,7 @@ impl Core {
     pub(super) fn is_draining(&self, cx: &Context<'_>) -> bool {
         if !self.draining.get() {
             let mut wakers = self.drain_wakers.borrow_mut();
-            if !wakers.iter().any(|known| known.will_wake(cx.waker())) {
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
                 wakers.push(cx.waker().clone());
             }
         }
@@ -147,58 +151,58 @@ impl Core {
         self.command_all(Command::Drain);
         // Accept loops take what is in the kernel's queue first: let them have their turn.
         tokio::task::yield_now().await;
-        if tokio::time::timeout(self.worker.settings().drain, self.until_empty()).await.is_err() {
+        if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
             self.command_all(Command::Close(Timeout::Drain));
             // Connections that are ordered closed end at their next turn; one second is ample.
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
         }
         self.worker.flush_log();
     }
 
-    async fn until_empty(&self) {
+    async fn wait_until_empty(&self) {
         while self.open.get() > 0 {
-            self.emptied.notified().await;
+            self.all_closed.notified().await;
         }
     }
 
     fn command_all(&self, command: Command) {
         for connection in self.connections.borrow().iter().filter_map(Weak::upgrade) {
-            connection.activity.give(command, self.state.coarse_now.get());
+            connection.activity.issue(command, self.state.coarse_now.get());
         }
     }
 
     /// Looks after deadlines, idle upstream connections and the log, a few times a second.
     pub(super) async fn sweep(self: Rc<Self>) {
         // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
-        let late = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
+        let with_delay = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
         let pace = Pace {
-            grace: late(self.worker.settings().body_timeout),
+            grace: with_delay(self.worker.settings().body_timeout),
             bytes_per_second: self.worker.settings().min_rate,
         };
         let timeouts = Timeouts {
-            head: late(self.worker.settings().header_timeout),
-            idle: late(self.worker.settings().idle_timeout),
-            farewell: late(FAREWELL),
+            head: with_delay(self.worker.settings().header_timeout),
+            idle: with_delay(self.worker.settings().idle_timeout),
+            farewell: with_delay(FAREWELL),
             pace,
         };
         let mut interval = tokio::time::interval(SWEEP);
         loop {
             interval.tick().await;
             let now = Now::read();
-            let tick = coarse_millis(now.steady.saturating_duration_since(self.started));
-            self.state.coarse_now.set(tick);
+            let now_millis = coarse_millis(now.steady.saturating_duration_since(self.started));
+            self.state.coarse_now.set(now_millis);
             self.connections.borrow_mut().retain(|connection| match connection.upgrade() {
                 Some(connection) => {
-                    connection.activity.examine(tick, timeouts);
-                    let given_up = connection.streams.examine(tick, pace);
-                    if given_up > 0 {
-                        self.worker.counters().stream_reader_timeouts.add(given_up);
+                    connection.activity.examine(now_millis, timeouts);
+                    let timed_out = connection.streams.examine(now_millis, pace);
+                    if timed_out > 0 {
+                        self.worker.counters().stream_reader_timeouts.add(timed_out);
                     }
                     true
                 }
                 None => false,
             });
-            self.worker.sweep(now, tick);
+            self.worker.sweep(now, now_millis);
         }
     }
 }

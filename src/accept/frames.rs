@@ -14,32 +14,32 @@ const END_HEADERS: u8 = 4;
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum FrameEvent {
     /// The first frame of a head.
     HeadBegins,
     /// The end of a frame; true when it ends a head.
-    FrameEnds(bool),
+    FrameEnds { ends_head: bool },
 }
 
 #[derive(Debug)]
-pub(super) struct Scanner {
+pub(super) struct FrameScanner {
     header: [u8; HEADER],
     /// Bytes of the header that have arrived.
     filled: usize,
     /// Bytes of the preface or of a frame's payload that are still missing.
-    left: u64,
+    remaining: u64,
     in_frame: bool,
     in_head: bool,
     ends_head: bool,
 }
 
-impl Scanner {
+impl FrameScanner {
     /// Before the preface.
     pub(super) fn new() -> Self {
         Self {
             header: [0; HEADER],
             filled: 0,
-            left: PREFACE,
+            remaining: PREFACE,
             in_frame: false,
             in_head: false,
             ends_head: false,
@@ -47,23 +47,23 @@ impl Scanner {
     }
 
     /// Processes the next bytes.
-    pub(super) fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Seen)) {
+    pub(super) fn scan(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(FrameEvent)) {
         loop {
-            if self.left > 0 {
+            if self.remaining > 0 {
                 if bytes.is_empty() {
                     return;
                 }
-                let step = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let step = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(bytes.len());
                 bytes = &bytes[step..];
-                self.left -= step as u64;
-                if self.left > 0 {
+                self.remaining -= step as u64;
+                if self.remaining > 0 {
                     return;
                 }
             }
             if std::mem::take(&mut self.in_frame) {
-                let ended = std::mem::take(&mut self.ends_head);
-                self.in_head &= !ended;
-                seen(Seen::FrameEnds(ended));
+                let ends_head = std::mem::take(&mut self.ends_head);
+                self.in_head &= !ends_head;
+                on_event(FrameEvent::FrameEnds { ends_head });
             }
             if bytes.is_empty() {
                 return;
@@ -78,10 +78,10 @@ impl Scanner {
             self.filled = 0;
             self.in_frame = true;
             let [a, b, c, kind, flags, ..] = self.header;
-            self.left = u64::from(u32::from_be_bytes([0, a, b, c]));
+            self.remaining = u64::from(u32::from_be_bytes([0, a, b, c]));
             if kind == HEADERS || kind == CONTINUATION {
                 if !std::mem::replace(&mut self.in_head, true) {
-                    seen(Seen::HeadBegins);
+                    on_event(FrameEvent::HeadBegins);
                 }
                 self.ends_head = flags & END_HEADERS != 0;
             }
@@ -102,15 +102,15 @@ mod tests {
         bytes
     }
 
-    fn scan(bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
-        let (mut scanner, mut found) = (Scanner::new(), Vec::new());
+    fn scan(bytes: &[u8], cuts: &[usize]) -> Vec<FrameEvent> {
+        let (mut scanner, mut events) = (FrameScanner::new(), Vec::new());
         let (mut bytes, mut cuts) = (bytes, cuts.iter().cycle());
         while !bytes.is_empty() {
             let (piece, rest) = bytes.split_at((*cuts.next().unwrap()).clamp(1, bytes.len()));
-            scanner.scan(piece, |seen| found.push(seen));
+            scanner.scan(piece, |event| events.push(event));
             bytes = rest;
         }
-        found
+        events
     }
 
     #[test]
@@ -119,18 +119,18 @@ mod tests {
         let mut expected = Vec::new();
         for kind in [4, 6, 8, 2, 0, 3, 7, 200] {
             bytes.extend(frame(kind, 0xff, usize::from(kind) % 19));
-            expected.push(Seen::FrameEnds(false));
+            expected.push(FrameEvent::FrameEnds { ends_head: false });
         }
         bytes.extend(frame(HEADERS, END_HEADERS, 30));
         bytes.extend(frame(HEADERS, 0, 30));
         bytes.extend(frame(CONTINUATION, 0, 0));
         bytes.extend(frame(CONTINUATION, END_HEADERS, 9));
-        expected.extend([Seen::HeadBegins, Seen::FrameEnds(true)]);
+        expected.extend([FrameEvent::HeadBegins, FrameEvent::FrameEnds { ends_head: true }]);
         expected.extend([
-            Seen::HeadBegins,
-            Seen::FrameEnds(false),
-            Seen::FrameEnds(false),
-            Seen::FrameEnds(true),
+            FrameEvent::HeadBegins,
+            FrameEvent::FrameEnds { ends_head: false },
+            FrameEvent::FrameEnds { ends_head: false },
+            FrameEvent::FrameEnds { ends_head: true },
         ]);
         assert_eq!(scan(&bytes, &[bytes.len()]), expected);
         assert_eq!(scan(&bytes, &[1]), expected);
@@ -145,7 +145,7 @@ mod tests {
             let mut bytes = vec![b'P'; 24];
             bytes.extend(frames.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length)));
             let whole = scan(&bytes, &[bytes.len()]);
-            prop_assert_eq!(whole.iter().filter(|seen| matches!(seen, Seen::FrameEnds(_))).count(), frames.len());
+            prop_assert_eq!(whole.iter().filter(|event| matches!(event, FrameEvent::FrameEnds { .. })).count(), frames.len());
             prop_assert_eq!(scan(&bytes, &cuts), whole);
         }
     }

@@ -10,8 +10,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const BYTES_MAX: usize = 64 << 20;
 
 /// Writes a last answer and closes the connection. The client need not listen.
-pub(super) async fn say<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &[u8]) {
-    if let Ok(Ok(())) = timeout(PAUSE, stream.write_all(answer)).await {
+pub(super) async fn send_last_response<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, response: &[u8]) {
+    if let Ok(Ok(())) = timeout(PAUSE, stream.write_all(response)).await {
         linger(stream, PAUSE).await;
     }
 }

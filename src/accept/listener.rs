@@ -1,13 +1,13 @@
 //! Listening sockets, one of each kind for each core, and the loop that accepts from one.
 
-use super::connection::{Protocol, serve};
+use super::connection::serve;
 use super::core::Core;
-use super::handshake::{failed, shake_hands};
-use super::linger::say;
+use super::handshake::{handshake, record_failure};
+use super::linger::send_last_response;
 use crate::journal::Level;
 use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::activity::Command;
-use crate::peer::{Connection, Peer, Scheme};
+use crate::peer::{Connection, Peer, Protocol, Scheme};
 use socket2::{Domain, Socket, Type};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -29,7 +29,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener does with its connections.
 #[derive(Clone)]
-pub(crate) enum Entry {
+pub(crate) enum ListenerKind {
     /// TLS.
     Tls(TlsAcceptor),
     /// Cleartext, served.
@@ -47,15 +47,15 @@ pub(crate) enum Entry {
 /// gateways of one user share a port without a word, each with half of the connections.
 pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = {
-        let alone = socket(address, false)?;
-        let address = local(&alone)?;
-        drop(alone);
-        socket(address, true)?
+        let exclusive = bind_socket(address, false)?;
+        let address = local_address(&exclusive)?;
+        drop(exclusive);
+        bind_socket(address, true)?
     };
-    let address = local(&first)?;
+    let address = local_address(&first)?;
     let mut sockets = vec![first];
     for _ in 1..cores {
-        sockets.push(socket(address, true)?);
+        sockets.push(bind_socket(address, true)?);
     }
     sockets
         .into_iter()
@@ -67,10 +67,10 @@ pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net
         .collect()
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(reuse_port)?;
     if let SocketAddr::V6(v6) = address
         && v6.ip().is_unspecified()
     {
@@ -81,7 +81,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn local(socket: &Socket) -> io::Result<SocketAddr> {
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 
@@ -98,7 +98,7 @@ impl ConnectionSlots {
         Self { open: AtomicUsize::new(0), max }
     }
 
-    fn admit(self: &Arc<Self>) -> Option<Slot> {
+    fn acquire(self: &Arc<Self>) -> Option<Slot> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.max {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -117,8 +117,13 @@ impl Drop for Slot {
 }
 
 /// Accepts until the worker drains, then takes what is already waiting, and closes the socket.
-pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slots: Arc<ConnectionSlots>) {
-    let complained = Cell::new(None::<Instant>);
+pub(super) async fn run(
+    core: Rc<Core>,
+    listener: TcpListener,
+    kind: ListenerKind,
+    slots: Arc<ConnectionSlots>,
+) {
+    let last_logged = Cell::new(None::<Instant>);
     let mut draining = false;
     loop {
         let accepted = poll_fn(|cx| {
@@ -131,12 +136,12 @@ pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slo
         .await;
         match accepted {
             None => return,
-            Some(Ok((stream, address))) => take(&core, stream, address, &entry, &slots),
-            Some(Err(error)) if is_of_one_connection(&error) => {}
+            Some(Ok((stream, address))) => accept_connection(&core, stream, address, &kind, &slots),
+            Some(Err(error)) if is_connection_error(&error) => {}
             Some(Err(error)) => {
                 // Out of file descriptors or memory: connections wait in the kernel's queue meanwhile.
-                if complained.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
-                    complained.set(Some(Instant::now()));
+                if last_logged.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
+                    last_logged.set(Some(Instant::now()));
                     core.worker.journal().event(
                         Level::Error,
                         "cannot accept connections; raise the limit of open files",
@@ -153,22 +158,22 @@ pub(super) async fn run(core: Rc<Core>, listener: TcpListener, entry: Entry, slo
 }
 
 /// Errors that `accept` reports of a connection that is already gone.
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
 }
 
-fn take(
+fn accept_connection(
     core: &Rc<Core>,
     stream: TcpStream,
     address: SocketAddr,
-    entry: &Entry,
+    kind: &ListenerKind,
     slots: &Arc<ConnectionSlots>,
 ) {
-    let scheme = if matches!(entry, Entry::Tls(_)) { Scheme::Https } else { Scheme::Http };
-    let Some(slot) = slots.admit() else {
+    let scheme = if matches!(kind, ListenerKind::Tls(_)) { Scheme::Https } else { Scheme::Http };
+    let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
             // A TLS client could read no answer before a handshake, whose cost is what the bound spares.
@@ -181,41 +186,43 @@ fn take(
     // Answers are written whole; Nagle's algorithm would only delay their last segment.
     let _ = stream.set_nodelay(true);
     let peer = Peer { address: address.ip().to_canonical(), scheme };
-    let redirect = if let Entry::Redirect(port) = entry { Some(*port) } else { None };
+    let redirect = if let ListenerKind::Redirect(port) = kind { Some(*port) } else { None };
     let connection = Rc::new(Connection::new(core.state.clone(), peer, redirect));
-    let open = Open::new(core.clone(), &connection, slot);
-    let entry = entry.clone();
+    let guard = ConnectionGuard::new(core.clone(), &connection, slot);
+    let kind = kind.clone();
     tokio::task::spawn_local(async move {
-        match entry {
-            Entry::Tls(acceptor) => encrypted(&open.core, &connection, stream, &acceptor).await,
-            Entry::Plain | Entry::Redirect(_) => plain(&open.core, &connection, stream).await,
+        match kind {
+            ListenerKind::Tls(acceptor) => serve_tls(&guard.core, &connection, stream, &acceptor).await,
+            ListenerKind::Plain | ListenerKind::Redirect(_) => {
+                serve_cleartext(&guard.core, &connection, stream).await
+            }
         }
     });
 }
 
 /// A connection's entry in its worker's books, struck out when its task ends, in whatever way: should a fault of ours
 /// panic, it ends this one connection and no other.
-struct Open {
+struct ConnectionGuard {
     core: Rc<Core>,
     _slot: Slot,
 }
 
-impl Open {
+impl ConnectionGuard {
     fn new(core: Rc<Core>, connection: &Rc<Connection>, slot: Slot) -> Self {
-        core.opened(connection);
+        core.register(connection);
         Self { core, _slot: slot }
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.core.closed();
+        self.core.deregister();
     }
 }
 
 /// Peeks at the first bytes of a connection; `None` if none arrive in time. While the core drains, it waits only a
 /// moment, which is enough for a request that is on its way.
-async fn first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
+async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
         let mut peek = pin!(stream.peek(&mut first));
@@ -232,15 +239,15 @@ async fn first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -
     (length > 0).then_some(first)
 }
 
-async fn encrypted(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
-    let Some(first) = first_bytes(core, connection, &stream).await else { return };
+async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
+    let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
         // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
-        failed(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
-        return say_wrong_port(stream).await;
+        record_failure(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
+        return reject_cleartext(stream).await;
     }
-    connection.activity.handshake_begins();
-    if let Some(stream) = shake_hands(core, connection, stream, acceptor).await {
+    connection.activity.begin_handshake();
+    if let Some(stream) = handshake(core, connection, stream, acceptor).await {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
         serve(core, connection.clone(), stream, protocol).await;
@@ -248,22 +255,22 @@ async fn encrypted(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
 }
 
 /// Answers a client that speaks HTTP to the TLS port.
-async fn say_wrong_port(stream: TcpStream) {
+async fn reject_cleartext(stream: TcpStream) {
     const BODY: &str = "This port speaks HTTPS. Use https:// in the address.\n";
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()
     );
-    say(stream, answer.as_bytes()).await;
+    send_last_response(stream, response.as_bytes()).await;
 }
 
 /// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.
-async fn plain(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
+async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
     /// The first bytes of a TLS record that holds a handshake (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
     /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4); no method of HTTP/1.1 is named so.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
-    let Some(first) = first_bytes(core, connection, &stream).await else { return };
+    let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first.starts_with(&TLS_HANDSHAKE) {
         return;
     }
@@ -288,9 +295,9 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let slots = Arc::new(ConnectionSlots::new(1));
-        let slot = slots.admit().unwrap();
-        assert!(slots.admit().is_none());
+        let slot = slots.acquire().unwrap();
+        assert!(slots.acquire().is_none());
         drop(slot);
-        assert!(slots.admit().is_some());
+        assert!(slots.acquire().is_some());
     }
 }

@@ -10,11 +10,12 @@ mod frames;
 mod handshake;
 mod linger;
 pub(crate) mod listener;
-mod stream;
+mod observed_stream;
 mod stream_executor;
+mod tls_log;
 mod unread;
 
-pub(crate) use listener::{ConnectionSlots, Entry};
+pub(crate) use listener::{ConnectionSlots, ListenerKind};
 
 use self::core::Core;
 use crate::journal::Level;
@@ -28,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// The sockets of one core, with what each does.
-pub(crate) type Sockets = Vec<(std::net::TcpListener, Entry)>;
+pub(crate) type Sockets = Vec<(std::net::TcpListener, ListenerKind)>;
 
 /// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,20 +59,20 @@ impl Gateway {
         settings: WorkerSettings,
         sockets: Vec<Sockets>,
     ) -> io::Result<Self> {
-        let (phase, watched) = watch::channel(Phase::Serving);
+        let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let slots = Arc::new(ConnectionSlots::new(settings.connections_max));
         let mut threads = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let (shared, slots, watched) = (shared.clone(), slots.clone(), watched.clone());
+            let (shared, slots, phase_receiver) = (shared.clone(), slots.clone(), phase_receiver.clone());
             let journal = shared.journal.clone();
-            let runtime_ready = move || -> io::Result<()> {
+            let run_core = move || -> io::Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default())?;
-                runtime.block_on(run(index, shared, settings, sockets, slots, watched))
+                runtime.block_on(run(index, shared, settings, sockets, slots, phase_receiver))
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-                if let Err(error) = runtime_ready() {
+                if let Err(error) = run_core() {
                     // Without its core a share of all connections would hang in a queue that nobody reads.
                     let error = error.to_string();
                     let fields = [("core", index.into()), ("error", (&error).into())];
@@ -91,7 +92,7 @@ impl Gateway {
 
     /// Keeps accepting and answering, but asks HTTP/1.1 clients to reconnect after each answer: load balancers are
     /// about to learn that the gateway is not ready.
-    pub(crate) fn announce_end(&self) {
+    pub(crate) fn begin_closing(&self) {
         self.phase.send_replace(Phase::Closing);
     }
 
@@ -116,14 +117,14 @@ async fn run(
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let core = Rc::new(Core::new(Worker::new(index, &shared, settings)?));
-    for (socket, entry) in sockets {
+    for (socket, kind) in sockets {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::run(core.clone(), listener, entry, slots.clone()));
+        tokio::task::spawn_local(listener::run(core.clone(), listener, kind, slots.clone()));
     }
     tokio::task::spawn_local(core.clone().sweep());
     // An error means that the thread that would request the drain is gone, so drain now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
-    core.announce_end();
+    core.begin_closing();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;
     core.drain().await;
     Ok(())

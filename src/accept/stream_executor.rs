@@ -15,10 +15,10 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
         // Pinned here: pinned inside the task, it would take its room twice.
         let future = Box::pin(future);
         tokio::task::spawn_local(async move {
-            let place = StreamSlot::enter(&connection.streams);
+            let slot = StreamSlot::acquire(&connection.streams);
             // Dropped before its place is free again.
             let mut future = future;
-            poll_fn(|cx| place.poll(cx, |cx| future.as_mut().poll(cx))).await;
+            poll_fn(|cx| slot.poll(cx, |cx| future.as_mut().poll(cx))).await;
         });
     }
 }

@@ -31,10 +31,10 @@ impl BodyOwner for Connection {
         }
         // Reading a body that waits for `100 Continue` would request it.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
-        if small && !expects_continue && !self.closes_next() {
+        if small && !expects_continue && !self.must_close() {
             discard(self, body, SMALL, SMALL_TIME);
         } else {
-            self.leaves_body_unread();
+            self.mark_body_unread();
         }
     }
 }
@@ -42,7 +42,7 @@ impl BodyOwner for Connection {
 /// Reads the rest of a body and discards it, within bounds.
 fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time: Duration) {
     // The body's bytes must not pass for a request's head: the connection is busy until they are read.
-    connection.activity.request_begins();
+    connection.activity.begin_request();
     tokio::task::spawn_local(async move {
         let read = async {
             let mut bytes = 0;
@@ -56,6 +56,6 @@ fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time:
         // The request was answered, so the result does not matter.
         let _ = tokio::time::timeout(time, read).await;
         drop(body);
-        connection.activity.request_ends(connection.coarse_now());
+        connection.activity.end_request(connection.coarse_now());
     });
 }

@@ -2,7 +2,7 @@
 
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;
-use crate::accept::{Entry, Gateway, Sockets};
+use crate::accept::{Gateway, ListenerKind, Sockets};
 use crate::authority::Authority;
 use crate::clock::Now;
 use crate::config::file::BoundsSection;
@@ -170,15 +170,15 @@ fn bind_all(plan: &ServerSettings) -> Result<Bound, String> {
             None => tls::self_signed(&plan.state_dir)?,
         };
         let certificates = Certificates::open(files).map_err(|why| why.to_string())?;
-        let entry = Entry::Tls(certificates.acceptor(plan.min_version)?);
+        let entry = ListenerKind::Tls(certificates.acceptor(plan.min_version)?);
         bound.certificates = Some(certificates);
         for address in &plan.https {
             bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
         }
     }
     let entry = match (plan.redirect, bound.https.first()) {
-        (true, Some(https)) => Entry::Redirect(plan.public_port.unwrap_or(https.port())),
-        (true, None) | (false, _) => Entry::Plain,
+        (true, Some(https)) => ListenerKind::Redirect(plan.public_port.unwrap_or(https.port())),
+        (true, None) | (false, _) => ListenerKind::Plain,
     };
     for address in &plan.http {
         bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
@@ -216,7 +216,7 @@ fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
 fn spread(
     address: SocketAddr,
     key: &str,
-    entry: &Entry,
+    entry: &ListenerKind,
     sockets: &mut [Sockets],
 ) -> Result<SocketAddr, String> {
     let cannot = |error| cannot_listen(key, address, &error);

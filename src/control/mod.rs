@@ -76,7 +76,7 @@ pub(crate) fn run(
         );
         let mut stopped = pin!(async {
             if !delay.is_zero() {
-                gateway.announce_end();
+                gateway.begin_closing();
                 tokio::time::sleep(delay).await;
             }
             gateway.drain();

@@ -74,7 +74,7 @@ pub(crate) struct Activity {
     stalled: Cell<CoarseMillis>,
     written: Cell<u64>,
     answering: Cell<bool>,
-    leaving: Cell<bool>,
+    closing: Cell<bool>,
     retired: Cell<bool>,
     command: Cell<Option<Command>>,
     waker: Cell<Option<Waker>>,
@@ -101,7 +101,7 @@ impl Activity {
             stalled: Cell::new(0),
             written: Cell::new(0),
             answering: Cell::new(false),
-            leaving: Cell::new(false),
+            closing: Cell::new(false),
             retired: Cell::new(false),
             command: Cell::new(None),
             waker: Cell::new(None),
@@ -109,12 +109,12 @@ impl Activity {
     }
 
     /// The first bytes are those of a TLS handshake.
-    pub(crate) fn handshake_begins(&self) {
+    pub(crate) fn begin_handshake(&self) {
         self.wait.set(Wait::Handshake);
     }
 
     /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
-    pub(crate) fn serves(&self, http2: bool, now: CoarseMillis) {
+    pub(crate) fn begin_serving(&self, http2: bool, now: CoarseMillis) {
         self.http2.set(http2);
         if self.wait.replace(Wait::First) == Wait::Handshake {
             self.since.set(now);
@@ -122,16 +122,16 @@ impl Activity {
     }
 
     /// Bytes of HTTP/1.1 arrived. True when they are the first of a request's head.
-    pub(crate) fn received(&self, now: CoarseMillis) -> bool {
+    pub(crate) fn receive(&self, now: CoarseMillis) -> bool {
         if self.active.get() > 0 || self.wait.get() == Wait::Head {
             return false;
         }
-        self.head_begins(now);
+        self.begin_head(now);
         true
     }
 
     /// The first bytes of a head arrived. The first head of a connection is due since the connection was ready.
-    pub(crate) fn head_begins(&self, now: CoarseMillis) {
+    pub(crate) fn begin_head(&self, now: CoarseMillis) {
         if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(now);
         }
@@ -139,7 +139,7 @@ impl Activity {
 
     /// An HTTP/2 frame is complete, and with it the head in progress, if there was one. The library decides whether it
     /// becomes a request.
-    pub(crate) fn frame_ends(&self, head: bool, now: CoarseMillis) {
+    pub(crate) fn end_frame(&self, head: bool, now: CoarseMillis) {
         if head || self.wait.get() == Wait::First {
             self.wait.set(Wait::Next);
             self.since.set(now);
@@ -147,7 +147,7 @@ impl Activity {
     }
 
     /// A request's head is complete.
-    pub(crate) fn request_begins(&self) {
+    pub(crate) fn begin_request(&self) {
         if self.active.replace(self.active.get() + 1) == 0 {
             self.stalled.set(0);
             self.written.set(0);
@@ -159,7 +159,7 @@ impl Activity {
     }
 
     /// A request's answer is handed over in full, or given up.
-    pub(crate) fn request_ends(&self, now: CoarseMillis) {
+    pub(crate) fn end_request(&self, now: CoarseMillis) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.wait.get() != Wait::Head {
             self.since.set(now);
@@ -167,14 +167,14 @@ impl Activity {
     }
 
     /// A write could not go on.
-    pub(crate) fn write_blocked(&self, now: CoarseMillis) {
+    pub(crate) fn record_blocked_write(&self, now: CoarseMillis) {
         if self.blocked.get().is_none() {
             self.blocked.set(Some(now));
         }
     }
 
     /// A write of this many bytes went on.
-    pub(crate) fn write_progressed(&self, bytes: usize, now: impl FnOnce() -> CoarseMillis) {
+    pub(crate) fn record_write(&self, bytes: usize, now: impl FnOnce() -> CoarseMillis) {
         self.written.set(self.written.get() + bytes as u64);
         if let Some(since) = self.blocked.take() {
             let now = now();
@@ -187,7 +187,7 @@ impl Activity {
     }
 
     /// All that was to be written is written.
-    pub(crate) fn flushed(&self) {
+    pub(crate) fn record_flush(&self) {
         if self.active.get() == 0 {
             self.answering.set(false);
         }
@@ -205,8 +205,8 @@ impl Activity {
     }
 
     /// Whether the connection closes after the requests in progress.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.get()
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     /// Whether the connection closes because it was idle for too long.
@@ -216,36 +216,36 @@ impl Activity {
 
     /// Looks for a deadline that has passed, and orders the connection closed if there is one.
     pub(crate) fn examine(&self, now: CoarseMillis, timeouts: Timeouts) {
-        let late = |since: CoarseMillis, timeouts: CoarseMillis| now.saturating_sub(since) >= timeouts;
+        let expired = |since: CoarseMillis, timeout: CoarseMillis| now.saturating_sub(since) >= timeout;
         if let Some(since) = self.blocked.get() {
             let stall = now.saturating_sub(since);
-            let all = self.stalled.get().saturating_add(stall);
-            if stall >= timeouts.pace.grace || all >= timeouts.pace.allowance(self.written.get()) {
-                return self.give(Command::Close(Timeout::Reader), now);
+            let total = self.stalled.get().saturating_add(stall);
+            if stall >= timeouts.pace.grace || total >= timeouts.pace.allowance(self.written.get()) {
+                return self.issue(Command::Close(Timeout::Reader), now);
             }
         }
         // A client that has not taken the end of its answer yet is a slow reader and no idle one.
         let (http2, idle) = (self.http2.get(), self.active.get() == 0 && self.blocked.get().is_none());
         match self.wait.get() {
             // An incomplete HTTP/2 head blocks all streams of its connection.
-            Wait::Head if (idle || http2) && late(self.since.get(), timeouts.head) => {
-                self.give(Command::Close(Timeout::Head), now);
+            Wait::Head if (idle || http2) && expired(self.since.get(), timeouts.head) => {
+                self.issue(Command::Close(Timeout::Head), now);
             }
-            Wait::First | Wait::Next if idle && self.leaving.get() => {
-                if late(self.since.get(), timeouts.farewell) {
-                    self.give(Command::Close(Timeout::Farewell), now);
+            Wait::First | Wait::Next if idle && self.closing.get() => {
+                if expired(self.since.get(), timeouts.farewell) {
+                    self.issue(Command::Close(Timeout::Farewell), now);
                 }
             }
-            Wait::First if idle && late(self.since.get(), timeouts.head) => {
-                self.give(Command::Close(Timeout::Idle), now);
+            Wait::First if idle && expired(self.since.get(), timeouts.head) => {
+                self.issue(Command::Close(Timeout::Idle), now);
             }
-            Wait::Next if idle && late(self.since.get(), timeouts.idle) => {
+            Wait::Next if idle && expired(self.since.get(), timeouts.idle) => {
                 if http2 {
                     // HTTP/2 sends GOAWAY first, so that a request on its way is still answered (RFC 9113 section 6.8).
                     self.retired.set(true);
-                    self.give(Command::Drain, now);
+                    self.issue(Command::Drain, now);
                 } else {
-                    self.give(Command::Close(Timeout::Idle), now);
+                    self.issue(Command::Close(Timeout::Idle), now);
                 }
             }
             Wait::First | Wait::Handshake | Wait::Head | Wait::Next => {}
@@ -253,12 +253,12 @@ impl Activity {
     }
 
     /// Gives an command; one to close is never weakened to one to drain.
-    pub(crate) fn give(&self, command: Command, now: CoarseMillis) {
+    pub(crate) fn issue(&self, command: Command, now: CoarseMillis) {
         if matches!(self.command.get(), Some(Command::Close(_))) || self.command.get() == Some(command) {
             return;
         }
         self.command.set(Some(command));
-        if !self.leaving.replace(true) && self.wait.get() != Wait::Head {
+        if !self.closing.replace(true) && self.wait.get() != Wait::Head {
             self.since.set(now);
         }
         if let Some(waker) = self.waker.take() {
@@ -271,7 +271,7 @@ impl Activity {
         let command = self.command.get();
         if !matches!(command, Some(Command::Close(_))) {
             match self.waker.take() {
-                Some(known) if known.will_wake(cx.waker()) => self.waker.set(Some(known)),
+                Some(waker) if waker.will_wake(cx.waker()) => self.waker.set(Some(waker)),
                 _ => self.waker.set(Some(cx.waker().clone())),
             }
         }
@@ -297,18 +297,18 @@ mod tests {
 
     fn served_once(http2: bool, ended: CoarseMillis) -> Activity {
         let activity = Activity::new(0);
-        activity.serves(http2, 0);
-        activity.head_begins(0);
-        activity.frame_ends(true, 0);
-        activity.request_begins();
-        activity.request_ends(ended);
+        activity.begin_serving(http2, 0);
+        activity.begin_head(0);
+        activity.end_frame(true, 0);
+        activity.begin_request();
+        activity.end_request(ended);
         activity
     }
 
     #[test]
     fn a_client_that_never_finishes_its_head_is_closed() {
         let activity = Activity::new(0);
-        assert!(activity.received(5_000));
+        assert!(activity.receive(5_000));
         assert_eq!(command_after(&activity, 9_999), None);
         assert_eq!(command_after(&activity, 10_000), Some(Command::Close(Timeout::Head)));
     }
@@ -322,8 +322,8 @@ mod tests {
     #[test]
     fn bytes_that_trickle_in_do_not_extend_the_deadline_of_a_head() {
         let activity = served_once(false, 1_000);
-        assert!(activity.received(2_000));
-        assert!(!activity.received(11_999));
+        assert!(activity.receive(2_000));
+        assert!(!activity.receive(11_999));
         assert_eq!(command_after(&activity, 11_999), None);
         assert_eq!(command_after(&activity, 12_000), Some(Command::Close(Timeout::Head)));
     }
@@ -339,10 +339,10 @@ mod tests {
     #[test]
     fn an_idle_connection_of_http_2_says_goodbye_before_it_closes() {
         let activity = served_once(true, 1_000);
-        activity.frame_ends(false, 30_000);
+        activity.end_frame(false, 30_000);
         assert_eq!(command_after(&activity, 75_999), None, "a PING begins no head and is no request");
         assert_eq!(command_after(&activity, 76_000), Some(Command::Drain));
-        assert!(activity.is_leaving() && activity.is_retired());
+        assert!(activity.is_closing() && activity.is_retired());
         assert_eq!(command_after(&activity, 76_999), Some(Command::Drain));
         assert_eq!(command_after(&activity, 77_000), Some(Command::Close(Timeout::Farewell)));
     }
@@ -351,20 +351,20 @@ mod tests {
     #[test]
     fn a_client_that_has_not_taken_the_end_of_its_answer_is_not_idle() {
         let activity = served_once(false, 0);
-        activity.write_blocked(0);
-        activity.give(Command::Drain, 0);
+        activity.record_blocked_write(0);
+        activity.issue(Command::Drain, 0);
         assert_eq!(
             command_after(&activity, 20_000),
             Some(Command::Drain),
             "no farewell before the end of the answer"
         );
-        activity.write_progressed(10, || 20_000);
+        activity.record_write(10, || 20_000);
         assert_eq!(command_after(&activity, 20_999), Some(Command::Drain));
         assert_eq!(command_after(&activity, 21_000), Some(Command::Close(Timeout::Farewell)));
 
         let activity = served_once(false, 0);
-        activity.write_blocked(0);
-        assert!(activity.received(5_000));
+        activity.record_blocked_write(0);
+        assert!(activity.receive(5_000));
         assert_eq!(
             command_after(&activity, 29_999),
             None,
@@ -376,10 +376,10 @@ mod tests {
     #[test]
     fn half_a_head_of_http_2_is_due_although_other_streams_are_answered() {
         let activity = served_once(true, 0);
-        activity.request_begins();
-        activity.head_begins(1_000);
-        activity.request_begins();
-        activity.request_ends(5_000);
+        activity.begin_request();
+        activity.begin_head(1_000);
+        activity.begin_request();
+        activity.end_request(5_000);
         assert_eq!(command_after(&activity, 10_999), None);
         assert_eq!(command_after(&activity, 11_000), Some(Command::Close(Timeout::Head)));
     }
@@ -387,8 +387,8 @@ mod tests {
     #[test]
     fn a_head_of_http_2_that_becomes_no_request_leaves_the_connection_idle() {
         let activity = served_once(true, 0);
-        activity.head_begins(1_000);
-        activity.frame_ends(true, 2_000);
+        activity.begin_head(1_000);
+        activity.end_frame(true, 2_000);
         assert_eq!(command_after(&activity, 76_999), None);
         assert_eq!(command_after(&activity, 77_000), Some(Command::Drain));
     }
@@ -396,29 +396,29 @@ mod tests {
     #[test]
     fn a_request_that_is_being_answered_is_never_idle() {
         let activity = Activity::new(0);
-        activity.request_begins();
+        activity.begin_request();
         assert_eq!(command_after(&activity, 1_000_000), None);
     }
 
     #[test]
     fn a_connection_that_drains_waits_a_moment_for_what_is_on_its_way() {
         let activity = served_once(false, 0);
-        activity.give(Command::Drain, 50_000);
+        activity.issue(Command::Drain, 50_000);
         assert_eq!(command_after(&activity, 50_999), Some(Command::Drain));
-        activity.request_begins();
+        activity.begin_request();
         assert_eq!(command_after(&activity, 90_000), Some(Command::Drain));
-        activity.request_ends(90_000);
+        activity.end_request(90_000);
         assert_eq!(command_after(&activity, 91_000), Some(Command::Close(Timeout::Farewell)));
     }
 
     #[test]
     fn a_client_that_stops_reading_is_closed_unless_it_goes_on() {
         let activity = Activity::new(0);
-        activity.request_begins();
-        activity.write_blocked(0);
-        activity.write_blocked(20_000);
-        activity.write_progressed(1 << 20, || 25_000);
-        activity.write_blocked(29_000);
+        activity.begin_request();
+        activity.record_blocked_write(0);
+        activity.record_blocked_write(20_000);
+        activity.record_write(1 << 20, || 25_000);
+        activity.record_blocked_write(29_000);
         assert_eq!(command_after(&activity, 30_000), None);
         assert_eq!(command_after(&activity, 59_000), Some(Command::Close(Timeout::Reader)));
     }
@@ -426,9 +426,9 @@ mod tests {
     #[test]
     fn a_client_that_reads_steadily_and_too_slowly_is_closed() {
         let activity = Activity::new(0);
-        activity.request_begins();
+        activity.begin_request();
         for second in 0..40 {
-            activity.write_blocked(second * 1_000);
+            activity.record_blocked_write(second * 1_000);
             let command = command_after(&activity, second * 1_000 + 999);
             // 10 bytes a second, where 500 are the least: the grace of 30 s is used up.
             let closed = second * 1_000 + 999 >= 30_000 + second * 20;
@@ -436,7 +436,7 @@ mod tests {
             if closed {
                 return assert_eq!(command, Some(Command::Close(Timeout::Reader)));
             }
-            activity.write_progressed(10, || (second + 1) * 1_000);
+            activity.record_write(10, || (second + 1) * 1_000);
         }
         panic!("it was never closed");
     }
@@ -444,8 +444,8 @@ mod tests {
     #[test]
     fn an_order_to_close_is_not_weakened() {
         let activity = Activity::new(0);
-        activity.give(Command::Close(Timeout::Drain), 0);
-        activity.give(Command::Drain, 0);
+        activity.issue(Command::Close(Timeout::Drain), 0);
+        activity.issue(Command::Drain, 0);
         assert_eq!(
             activity.command(&Context::from_waker(Waker::noop())),
             Some(Command::Close(Timeout::Drain))

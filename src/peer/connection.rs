@@ -1,9 +1,9 @@
 //! One connection of a client: the facts and the state that all its requests share.
 
-use super::Peer;
 use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
 use super::streams::Streams;
+use super::{Peer, Protocol};
 use http::HeaderValue;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,10 +24,10 @@ pub(crate) struct Connection {
     pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// Its HTTP/2 streams.
     pub(crate) streams: Streams,
-    fragment: Cell<bool>,
+    has_fragment: Cell<bool>,
     /// The start of the most recent head: all that is known of a request that cannot be parsed.
-    beginning: RefCell<Vec<u8>>,
-    unread: Cell<bool>,
+    head_start: RefCell<Vec<u8>>,
+    has_unread_body: Cell<bool>,
     http2: Cell<bool>,
     core: Rc<CoreState>,
 }
@@ -42,9 +42,9 @@ impl Connection {
             forwarded_for: address.expect("an address is written in visible ASCII"),
             forwarded: RefCell::new(None),
             streams: Streams::default(),
-            fragment: Cell::new(false),
-            beginning: RefCell::default(),
-            unread: Cell::new(false),
+            has_fragment: Cell::new(false),
+            head_start: RefCell::default(),
+            has_unread_body: Cell::new(false),
             http2: Cell::new(false),
             core,
         }
@@ -59,22 +59,22 @@ impl Connection {
     /// without a word: what it leaves is decided on and forwarded alike, but a client that sends one is either
     /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here, nor one
     /// of HTTP/2.
-    pub(crate) fn head_begins(&self, bytes: &[u8]) {
+    pub(crate) fn inspect_head(&self, bytes: &[u8]) {
         let line = first_line(bytes);
-        self.fragment.set(line.contains(&b'#'));
-        let mut beginning = self.beginning.borrow_mut();
-        beginning.clear();
-        beginning.extend_from_slice(&line[..line.len().min(BEGINNING)]);
+        self.has_fragment.set(line.contains(&b'#'));
+        let mut head_start = self.head_start.borrow_mut();
+        head_start.clear();
+        head_start.extend_from_slice(&line[..line.len().min(HEAD_START_MAX)]);
     }
 
     /// The start of the most recent head: a part of its first line. Empty over HTTP/2.
-    pub(crate) fn beginning(&self) -> Vec<u8> {
-        self.beginning.borrow().clone()
+    pub(crate) fn head_start(&self) -> Vec<u8> {
+        self.head_start.borrow().clone()
     }
 
     /// Whether the request whose head was just read had a fragment in its target.
     pub(crate) fn take_fragment(&self) -> bool {
-        self.fragment.take()
+        self.has_fragment.take()
     }
 
     /// Whether the connection speaks HTTP/2.
@@ -83,9 +83,10 @@ impl Connection {
     }
 
     /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
-    pub(crate) fn serves(&self, http2: bool) {
+    pub(crate) fn begin_serving(&self, protocol: Protocol) {
+        let http2 = protocol == Protocol::Http2;
         self.http2.set(http2);
-        self.activity.serves(http2, self.coarse_now());
+        self.activity.begin_serving(http2, self.coarse_now());
     }
 
     /// The longest pause of a body on this connection.
@@ -94,13 +95,13 @@ impl Connection {
     }
 
     /// The client is still sending a body that nobody reads: the next answer is the last.
-    pub(crate) fn leaves_body_unread(&self) {
-        self.unread.set(true);
+    pub(crate) fn mark_body_unread(&self) {
+        self.has_unread_body.set(true);
     }
 
     /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
-    pub(crate) fn closes_next(&self) -> bool {
-        self.unread.get() || self.activity.is_leaving() || self.core.is_closing.get()
+    pub(crate) fn must_close(&self) -> bool {
+        self.has_unread_body.get() || self.activity.is_closing() || self.core.is_closing.get()
     }
 }
 
@@ -111,7 +112,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 }
 
 /// Bytes of a head's first line that are kept for the log.
-const BEGINNING: usize = 128;
+const HEAD_START_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -33,7 +33,7 @@ pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Calle
         return (caller, None);
     }
     caller.by_trusted_proxy = true;
-    let relayed = relayed(headers);
+    let relayed = read_relayed(headers);
     for address in relayed.chain.iter().rev() {
         let Some(address) = *address else { break };
         caller.address = address;
@@ -41,7 +41,7 @@ pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Calle
             break;
         }
     }
-    if let Some(scheme) = nearest(headers, &X_FORWARDED_PROTO, "proto").and_then(scheme) {
+    if let Some(scheme) = nearest_value(headers, &X_FORWARDED_PROTO, "proto").and_then(parse_scheme) {
         caller.scheme = scheme;
     }
     (caller, Some(Box::new(relayed)))
@@ -49,17 +49,17 @@ pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Calle
 
 /// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` take precedence over
 /// `Forwarded`: most proxies write the former, and pass on a client's own `Forwarded` unread.
-fn relayed(headers: &HeaderMap) -> Relayed {
+fn read_relayed(headers: &HeaderMap) -> Relayed {
     let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
-        elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(address).collect()
+        elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(parse_address).collect()
     } else {
         elements_from_the_right(headers, &header::FORWARDED)
             .take(CHAIN_MAX)
-            .map(|element| parameter(element, "for").and_then(address))
+            .map(|element| parameter(element, "for").and_then(parse_address))
             .collect()
     };
     chain.reverse();
-    let host = nearest(headers, &X_FORWARDED_HOST, "host").and_then(|host| Authority::parse(host).ok());
+    let host = nearest_value(headers, &X_FORWARDED_HOST, "host").and_then(|host| Authority::parse(host).ok());
     let host = host.map(|authority| match authority.port {
         Some(port) => format!("{}:{port}", authority.host).into(),
         None => authority.host.into(),
@@ -70,7 +70,7 @@ fn relayed(headers: &HeaderMap) -> Relayed {
 }
 
 /// The value that the nearest proxy wrote in this field, or in this parameter of `Forwarded`: the last one.
-fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
+fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
     if headers.contains_key(name) {
         elements_from_the_right(headers, name).next()
     } else {
@@ -80,11 +80,11 @@ fn nearest<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) 
 }
 
 /// The scheme that a proxy names. Traefik names a WebSocket's (RFC 6455 section 3).
-pub(crate) fn scheme(written: &str) -> Option<Scheme> {
-    let is = |name: &str| written.eq_ignore_ascii_case(name);
-    if is("https") || is("wss") {
+pub(crate) fn parse_scheme(text: &str) -> Option<Scheme> {
+    let matches = |name: &str| text.eq_ignore_ascii_case(name);
+    if matches("https") || matches("wss") {
         Some(Scheme::Https)
-    } else if is("http") || is("ws") {
+    } else if matches("http") || matches("ws") {
         Some(Scheme::Http)
     } else {
         None
@@ -111,7 +111,7 @@ fn parameter<'e>(element: &'e str, name: &str) -> Option<&'e str> {
 }
 
 /// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
-fn address(text: &str) -> Option<IpAddr> {
+fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let parsed: Option<IpAddr> =
         bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn relayed_of(fields: &[(&'static str, &str)]) -> Relayed {
-        relayed(&headers(fields))
+        read_relayed(&headers(fields))
     }
 
     #[test]

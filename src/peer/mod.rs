@@ -38,6 +38,13 @@ impl Scheme {
     }
 }
 
+/// The version of HTTP that a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
 /// The network that counts for an address: an IPv6 network of 64 bits belongs to one household or one host, which may use
 /// any address in it. An IPv4 address counts by itself, mapped into IPv6 or not.
 pub fn network(address: IpAddr) -> IpAddr {

@@ -31,7 +31,7 @@ impl Pace {
 
     /// How long one pause may last after this many bytes at once. Clients report progress in steps of half a window,
     /// which are megabytes in browsers, so a slow client gets one second for each 16 KiB.
-    fn pause(&self, burst: u64) -> CoarseMillis {
+    fn max_pause(&self, burst: u64) -> CoarseMillis {
         const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
         let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
         self.grace.saturating_add(earned.min(self.grace.saturating_mul(9)))
@@ -41,21 +41,21 @@ impl Pace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing waits for the client.
-    Taken,
+    Idle,
     /// The client has had data to read since the last sweep.
-    Handed,
+    Delivered,
     /// The client has had data to read since this sweep.
-    Since(CoarseMillis),
+    WaitingSince(CoarseMillis),
 }
 
 /// The reading progress of one stream's client.
 pub(crate) struct Reader {
     state: Cell<State>,
-    looked: Cell<CoarseMillis>,
-    waited: Cell<CoarseMillis>,
+    examined_at: Cell<CoarseMillis>,
+    total_wait: Cell<CoarseMillis>,
     bytes: Cell<u64>,
     burst: Cell<u64>,
-    given_up: Cell<bool>,
+    timed_out: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -68,12 +68,12 @@ impl fmt::Debug for Reader {
 impl Default for Reader {
     fn default() -> Self {
         Self {
-            state: Cell::new(State::Taken),
-            looked: Cell::new(0),
-            waited: Cell::new(0),
+            state: Cell::new(State::Idle),
+            examined_at: Cell::new(0),
+            total_wait: Cell::new(0),
             bytes: Cell::new(0),
             burst: Cell::new(0),
-            given_up: Cell::new(false),
+            timed_out: Cell::new(false),
             waker: Cell::new(None),
         }
     }
@@ -81,52 +81,52 @@ impl Default for Reader {
 
 impl Reader {
     fn reset(&self) {
-        self.state.set(State::Taken);
-        self.waited.set(0);
+        self.state.set(State::Idle);
+        self.total_wait.set(0);
         self.bytes.set(0);
         self.burst.set(0);
-        self.given_up.set(false);
+        self.timed_out.set(false);
         self.waker.set(None);
     }
 
     /// The HTTP library asks for more: the client opened its window for what was handed over before.
-    pub(crate) fn taken(&self) {
-        if matches!(self.state.replace(State::Taken), State::Since(_)) {
+    pub(crate) fn request_more(&self) {
+        if matches!(self.state.replace(State::Idle), State::WaitingSince(_)) {
             self.burst.set(0);
         }
     }
 
     /// The HTTP library got this many more bytes for the client.
-    pub(crate) fn handed(&self, bytes: usize) {
+    pub(crate) fn deliver(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.burst.set(self.burst.get() + bytes as u64);
-        self.state.set(State::Handed);
+        self.state.set(State::Delivered);
     }
 
     /// Whether the stream was given up.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.given_up.get()
+    pub(crate) fn is_timed_out(&self) -> bool {
+        self.timed_out.get()
     }
 
     /// Gives up the stream if its client is too slow. Returns whether this call did so.
     fn examine(&self, now: CoarseMillis, pace: Pace) -> bool {
         match self.state.get() {
-            State::Taken => return false,
-            State::Handed => {
-                self.state.set(State::Since(now));
-                self.looked.set(now);
+            State::Idle => return false,
+            State::Delivered => {
+                self.state.set(State::WaitingSince(now));
+                self.examined_at.set(now);
                 return false;
             }
-            State::Since(since) => {
-                let waited = self.waited.get() + now.saturating_sub(self.looked.replace(now));
-                self.waited.set(waited);
+            State::WaitingSince(since) => {
+                let total_wait = self.total_wait.get() + now.saturating_sub(self.examined_at.replace(now));
+                self.total_wait.set(total_wait);
                 let pause = now.saturating_sub(since);
-                if pause < pace.pause(self.burst.get()) && waited < pace.allowance(self.bytes.get()) {
+                if pause < pace.max_pause(self.burst.get()) && total_wait < pace.allowance(self.bytes.get()) {
                     return false;
                 }
             }
         }
-        if self.given_up.replace(true) {
+        if self.timed_out.replace(true) {
             return false;
         }
         if let Some(waker) = self.waker.take() {
@@ -135,14 +135,14 @@ impl Reader {
         true
     }
 
-    fn poll_given_up(&self, cx: &Context<'_>) -> bool {
-        if !self.given_up.get() {
+    fn poll_timed_out(&self, cx: &Context<'_>) -> bool {
+        if !self.timed_out.get() {
             match self.waker.take() {
-                Some(known) if known.will_wake(cx.waker()) => self.waker.set(Some(known)),
+                Some(waker) if waker.will_wake(cx.waker()) => self.waker.set(Some(waker)),
                 _ => self.waker.set(Some(cx.waker().clone())),
             }
         }
-        self.given_up.get()
+        self.timed_out.get()
     }
 }
 
@@ -158,7 +158,7 @@ pub(crate) struct Streams {
 impl Streams {
     /// The reader of the stream whose task runs now.
     pub(crate) fn current(&self) -> Option<Rc<Reader>> {
-        self.current.get().map(|place| self.readers.borrow()[place].clone())
+        self.current.get().map(|index| self.readers.borrow()[index].clone())
     }
 
     /// Looks at all streams, and returns how many it gave up.
@@ -166,9 +166,9 @@ impl Streams {
         self.readers.borrow().iter().map(|reader| u64::from(reader.examine(now, pace))).sum()
     }
 
-    fn enter(&self) -> usize {
-        if let Some(place) = self.free.borrow_mut().pop() {
-            return place;
+    fn acquire_index(&self) -> usize {
+        if let Some(index) = self.free.borrow_mut().pop() {
+            return index;
         }
         let mut readers = self.readers.borrow_mut();
         readers.push(Rc::default());
@@ -185,8 +185,8 @@ pub(crate) struct StreamSlot<'s> {
 
 impl<'s> StreamSlot<'s> {
     /// Takes a place among the streams of a connection.
-    pub(crate) fn enter(streams: &'s Streams) -> Self {
-        let index = streams.enter();
+    pub(crate) fn acquire(streams: &'s Streams) -> Self {
+        let index = streams.acquire_index();
         let reader = streams.readers.borrow()[index].clone();
         Self { streams, index, reader }
     }
@@ -198,7 +198,7 @@ impl<'s> StreamSlot<'s> {
         cx: &mut Context<'_>,
         task: impl FnOnce(&mut Context<'_>) -> Poll<()>,
     ) -> Poll<()> {
-        if self.reader.poll_given_up(cx) {
+        if self.reader.poll_timed_out(cx) {
             return Poll::Ready(());
         }
         self.streams.current.set(Some(self.index));
@@ -223,12 +223,12 @@ mod tests {
     const PACE: Pace = Pace { grace: 30_000, bytes_per_second: 500 };
 
     #[test]
-    fn a_client_that_opens_no_window_is_given_up_after_the_grace() {
+    fn a_client_that_opens_no_window_times_out_after_the_grace() {
         let reader = Reader::default();
-        reader.handed(100);
+        reader.deliver(100);
         assert!(!reader.examine(1_000, PACE), "the pause begins with the first look, never early");
         assert!(!reader.examine(31_000, PACE));
-        assert!(reader.examine(31_250, PACE) && reader.is_given_up());
+        assert!(reader.examine(31_250, PACE) && reader.is_timed_out());
         assert!(!reader.examine(31_500, PACE), "once");
     }
 
@@ -236,13 +236,13 @@ mod tests {
     fn a_slow_browser_has_time_for_half_a_window_of_megabytes() {
         let reader = Reader::default();
         for _ in 0..6 * 64 {
-            reader.taken();
-            reader.handed(16 * 1024);
+            reader.request_more();
+            reader.deliver(16 * 1024);
         }
         reader.examine(0, PACE);
         assert!(!reader.examine(200_000, PACE), "3 MB at 15 KB/s");
-        reader.taken();
-        reader.handed(16 * 1024);
+        reader.request_more();
+        reader.deliver(16 * 1024);
         reader.examine(200_250, PACE);
         assert!(reader.examine(240_000, PACE), "16 KiB earn one second");
     }
@@ -250,19 +250,19 @@ mod tests {
     #[test]
     fn no_pause_is_longer_than_ten_times_the_grace() {
         let reader = Reader::default();
-        reader.handed(1 << 40);
+        reader.deliver(1 << 40);
         reader.examine(0, PACE);
         assert!(!reader.examine(299_999, PACE));
         assert!(reader.examine(300_000, PACE));
     }
 
     #[test]
-    fn a_client_that_takes_a_byte_now_and_then_is_given_up() {
+    fn a_client_that_takes_a_byte_now_and_then_times_out() {
         let reader = Reader::default();
         let mut now = 0;
         while now < 60_000 {
-            reader.taken();
-            reader.handed(1);
+            reader.request_more();
+            reader.deliver(1);
             reader.examine(now, PACE);
             now += 5_000;
             if reader.examine(now, PACE) {
@@ -277,8 +277,8 @@ mod tests {
         let pace = Pace { bytes_per_second: 0, ..PACE };
         let reader = Reader::default();
         for step in 0..100 {
-            reader.taken();
-            reader.handed(1);
+            reader.request_more();
+            reader.deliver(1);
             reader.examine(step * 20_000, pace);
             assert!(!reader.examine(step * 20_000 + 19_999, pace));
         }
@@ -287,12 +287,12 @@ mod tests {
     #[test]
     fn a_place_is_used_again_as_new() {
         let streams = Streams::default();
-        let first = StreamSlot::enter(&streams);
-        first.reader.handed(1);
+        let first = StreamSlot::acquire(&streams);
+        first.reader.deliver(1);
         first.reader.examine(0, PACE);
         drop(first);
-        let second = StreamSlot::enter(&streams);
-        assert_eq!((second.index, second.reader.state.get()), (0, State::Taken));
+        let second = StreamSlot::acquire(&streams);
+        assert_eq!((second.index, second.reader.state.get()), (0, State::Idle));
         assert_eq!(streams.examine(1 << 40, PACE), 0);
     }
 }

@@ -72,7 +72,7 @@ impl Body {
     #[inline(never)]
     fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
-        paced.reader.taken();
+        paced.reader.request_more();
         let mut data = std::mem::take(&mut paced.rest);
         if data.is_empty() {
             match std::task::ready!(self.poll_source(cx)) {
@@ -86,7 +86,7 @@ impl Body {
         let piece = data.split_to(data.len().min(PIECE));
         if let Some(paced) = &mut self.paced {
             paced.rest = data;
-            paced.reader.handed(piece.len());
+            paced.reader.deliver(piece.len());
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -95,7 +95,7 @@ impl Body {
 impl Drop for Body {
     fn drop(&mut self) {
         if let (Some(paced), Some(record)) = (&self.paced, &mut self.record)
-            && paced.reader.is_given_up()
+            && paced.reader.is_timed_out()
         {
             record.not_read();
         }

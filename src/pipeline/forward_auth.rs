@@ -170,7 +170,7 @@ impl Named {
     }
 
     fn scheme(&mut self, scheme: &str) -> Result<(), Malformed> {
-        let scheme = forwarded::scheme(scheme).ok_or(Malformed::OriginalTwice)?;
+        let scheme = forwarded::parse_scheme(scheme).ok_or(Malformed::OriginalTwice)?;
         agree(&mut self.scheme, scheme)
     }
 

@@ -82,7 +82,7 @@ pub(crate) async fn handle(
     }
     headers.insert(forward::X_REQUEST_ID, exchange.id_header);
     progress.standing.write(headers);
-    closes |= connection.closes_next() || progress.is_body_on_its_way();
+    closes |= connection.must_close() || progress.is_body_on_its_way();
     if closes && version <= Version::HTTP_11 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -64,7 +64,7 @@ impl Record {
         exchange: &Exchange,
         parts: &Parts,
     ) -> Self {
-        connection.activity.request_begins();
+        connection.activity.begin_request();
         worker.counters().requests_in_progress.add(1);
         let logged = worker.settings().access != AccessLog::Off;
         Self {
@@ -305,7 +305,7 @@ impl Drop for Record {
             worker
                 .log_line(|lines| self.line(micros, trace_id.as_ref()).write(worker.settings().style, lines));
         }
-        self.connection.activity.request_ends(self.connection.coarse_now());
+        self.connection.activity.end_request(self.connection.coarse_now());
     }
 }
 

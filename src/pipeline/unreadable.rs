@@ -19,7 +19,7 @@ pub(crate) fn refuse(worker: &Worker, connection: &Connection, denial: Denial, d
     if worker.settings().access != AccessLog::Off {
         let Peer { address, scheme } = connection.peer;
         let now = Now::read();
-        let read = connection.beginning();
+        let read = connection.head_start();
         let (method, path) = request_line(&read);
         let line = Line {
             unix: now.unix,

@@ -1,8 +1,7 @@
 //! A connection's byte stream, watched: reads and writes feed its [`Activity`](crate::peer::activity::Activity).
 
-use super::connection::Protocol;
-use super::frames::{Scanner, Seen};
-use crate::peer::Connection;
+use super::frames::{FrameEvent, FrameScanner};
+use crate::peer::{Connection, Protocol};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -11,61 +10,63 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream of bytes from and to a client.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub(super) struct ObservedStream<S> {
     stream: S,
     connection: Rc<Connection>,
     /// Over HTTP/2: where its frames begin.
-    frames: Option<Box<Scanner>>,
-    withheld: bool,
+    frames: Option<Box<FrameScanner>>,
+    has_suppressed_output: bool,
 }
 
-impl<S> Watched<S> {
+impl<S> ObservedStream<S> {
     pub(super) fn new(stream: S, connection: Rc<Connection>, protocol: Protocol) -> Self {
-        let frames = (protocol == Protocol::Http2).then(|| Box::new(Scanner::new()));
-        Self { stream, connection, frames, withheld: false }
+        let frames = (protocol == Protocol::Http2).then(|| Box::new(FrameScanner::new()));
+        Self { stream, connection, frames, has_suppressed_output: false }
     }
 
     /// The stream, and whether an answer of the HTTP library itself was withheld from it.
     pub(super) fn into_inner(self) -> (S, bool) {
-        (self.stream, self.withheld)
+        (self.stream, self.has_suppressed_output)
     }
 
-    fn read(&mut self, bytes: &[u8]) {
+    fn observe_read(&mut self, bytes: &[u8]) {
         let connection = &self.connection;
         match &mut self.frames {
             None => {
-                if connection.activity.received(connection.coarse_now()) {
-                    connection.head_begins(bytes);
+                if connection.activity.receive(connection.coarse_now()) {
+                    connection.inspect_head(bytes);
                 }
             }
-            Some(frames) => frames.scan(bytes, |seen| match seen {
-                Seen::HeadBegins => connection.activity.head_begins(connection.coarse_now()),
-                Seen::FrameEnds(head) => connection.activity.frame_ends(head, connection.coarse_now()),
+            Some(frames) => frames.scan(bytes, |event| match event {
+                FrameEvent::HeadBegins => connection.activity.begin_head(connection.coarse_now()),
+                FrameEvent::FrameEnds { ends_head } => {
+                    connection.activity.end_frame(ends_head, connection.coarse_now())
+                }
             }),
         }
     }
 
     /// Over HTTP/1.1, what is written while no request is being answered is the HTTP library's answer to bytes that are
     /// not HTTP. It is withheld: the gateway writes its own, with a request id and a reason.
-    fn withholds(&mut self) -> bool {
-        let own = self.frames.is_none() && !self.connection.activity.is_answering();
-        self.withheld |= own;
-        own
+    fn suppress_library_output(&mut self) -> bool {
+        let is_library_output = self.frames.is_none() && !self.connection.activity.is_answering();
+        self.has_suppressed_output |= is_library_output;
+        is_library_output
     }
 
-    fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn observe_write(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
-            Poll::Pending => self.connection.activity.write_blocked(self.connection.coarse_now()),
+            Poll::Pending => self.connection.activity.record_blocked_write(self.connection.coarse_now()),
             Poll::Ready(written) => {
                 let written = written.as_ref().map_or(0, |written| *written);
-                self.connection.activity.write_progressed(written, || self.connection.coarse_now());
+                self.connection.activity.record_write(written, || self.connection.coarse_now());
             }
         }
         result
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ObservedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -75,36 +76,36 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let new = &buf.filled()[before..];
         if !new.is_empty() {
-            self.read(new);
+            self.observe_read(new);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.withholds() {
+        if self.suppress_library_output() {
             return Poll::Ready(Ok(buf.len()));
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(result)
+        self.observe_write(result)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
         let activity = &self.connection.activity;
         match &result {
-            Poll::Pending => activity.write_blocked(self.connection.coarse_now()),
+            Poll::Pending => activity.record_blocked_write(self.connection.coarse_now()),
             Poll::Ready(_) => {
-                activity.write_progressed(0, || self.connection.coarse_now());
-                activity.flushed();
+                activity.record_write(0, || self.connection.coarse_now());
+                activity.record_flush();
             }
         }
         result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.withheld {
+        if self.has_suppressed_output {
             // The gateway's own answer comes first.
             return Poll::Ready(Ok(()));
         }
@@ -116,11 +117,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.withholds() {
+        if self.suppress_library_output() {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(result)
+        self.observe_write(result)
     }
 
     fn is_write_vectored(&self) -> bool {
