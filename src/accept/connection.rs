@@ -1,4 +1,4 @@
-//! Serves one connection: HTTP/1.1 or HTTP/2 over a stream, within its bounds, until either side is done with it.
+//! Serves HTTP/1.1 or HTTP/2 on one connection, within its bounds and deadlines, until either side ends it.
 
 use super::core::Core;
 use super::linger::{linger, send_last_response};

@@ -1,4 +1,4 @@
-//! One core: it supervises its connections, keeps their deadlines and drains.
+//! Supervises the connections of one core: registers them, enforces their deadlines and drains them.
 
 use super::stream_executor::StreamExecutor;
 use super::tls_log::TlsLog;
@@ -124,7 +124,7 @@ impl Core {
 
     /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
     pub(super) fn reject_slow_head(&self, connection: &Connection) -> Box<[u8]> {
-        let detail = "the head of the request took longer than header_timeout";
+        let detail = "the request head took longer than header_timeout";
         unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
     }
 

@@ -1,8 +1,8 @@
-//! Finds the boundaries of HTTP/2 frames in a byte stream, and the frames that make up the head of a request.
+//! Finds the frame boundaries in an HTTP/2 byte stream, and the frames that carry request heads.
 //!
-//! The HTTP library does not say when a head begins. Any other frame, an acknowledgement of its own PING among them,
-//! would pass for the first byte of a request, and start the deadline of a head on a connection that is merely idle.
-//! Only HEADERS and CONTINUATION make a head (RFC 9113 section 4.3). The library parses the contents of the frames.
+//! The HTTP library does not report when a head begins. If every byte counted as the start of one, any frame, such as
+//! an acknowledgement of the library's own PING, would start the head deadline on a connection that is merely idle.
+//! Only HEADERS and CONTINUATION frames carry a head (RFC 9113 section 4.3). The library parses the frames' contents.
 
 /// A frame's header (RFC 9113 section 4.1).
 const HEADER: usize = 9;
@@ -145,7 +145,8 @@ mod tests {
             let mut bytes = vec![b'P'; 24];
             bytes.extend(frames.iter().flat_map(|(kind, flags, length)| frame(*kind, *flags, *length)));
             let whole = scan(&bytes, &[bytes.len()]);
-            prop_assert_eq!(whole.iter().filter(|event| matches!(event, FrameEvent::FrameEnds { .. })).count(), frames.len());
+            let ends = whole.iter().filter(|event| matches!(event, FrameEvent::FrameEnds { .. })).count();
+            prop_assert_eq!(ends, frames.len());
             prop_assert_eq!(scan(&bytes, &cuts), whole);
         }
     }

@@ -1,4 +1,4 @@
-//! The TLS handshake of one connection, and why it failed.
+//! Performs TLS handshakes, and counts and logs those that fail.
 
 use super::core::Core;
 use crate::journal::Level;

@@ -1,4 +1,4 @@
-//! Closes connections so that the client gets the last answer.
+//! Closes a connection in a way that lets the client read the last response.
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

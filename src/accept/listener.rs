@@ -1,4 +1,4 @@
-//! Listening sockets, one of each kind for each core, and the loop that accepts from one.
+//! Binds the listening sockets, one per address and core, and accepts connections from them.
 
 use super::connection::serve;
 use super::core::Core;
@@ -144,7 +144,7 @@ pub(super) async fn run(
                     last_logged.set(Some(Instant::now()));
                     core.worker.journal().event(
                         Level::Error,
-                        "cannot accept connections; raise the limit of open files",
+                        "cannot accept connections; raise the open-file limit",
                         &[("error", &error.to_string())],
                     );
                 }
@@ -256,7 +256,7 @@ async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
 
 /// Answers a client that speaks HTTP to the TLS port.
 async fn reject_cleartext(stream: TcpStream) {
-    const BODY: &str = "This port speaks HTTPS. Use https:// in the address.\n";
+    const BODY: &str = "This port serves HTTPS. Use an https:// URL.\n";
     let response = format!(
         "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
         BODY.len()

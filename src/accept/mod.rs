@@ -1,8 +1,8 @@
-//! Bytes become requests: sockets, TLS, connections and their deadlines, a thread for each core.
+//! Accepts connections and turns their bytes into requests: sockets, TLS, HTTP and deadlines, with one thread per core.
 //!
-//! A core has its own listening sockets, connections, upstream connections and token cache; nothing on the path
-//! of a request waits for another core. The kernel spreads *connections* over cores, not load: one connection
-//! never uses two.
+//! Each core has its own listening sockets, connections, upstream connections and token cache, so a request never
+//! waits for another core. The kernel balances *connections* over the cores, not load: each connection stays on one
+//! core.
 
 mod connection;
 mod core;

@@ -1,4 +1,4 @@
-//! A connection's byte stream, watched: reads and writes feed its [`Activity`](crate::peer::activity::Activity).
+//! Wraps a connection's byte stream, and reports its reads and writes to [`Activity`](crate::peer::activity::Activity).
 
 use super::frames::{FrameEvent, FrameScanner};
 use crate::peer::{Connection, Protocol};

@@ -1,4 +1,4 @@
-//! The executor of a connection's HTTP/2 streams: the core that accepted the connection.
+//! Runs the HTTP/2 streams of a connection on the core that accepted it.
 
 use crate::peer::Connection;
 use crate::peer::streams::StreamSlot;

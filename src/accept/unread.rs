@@ -1,4 +1,4 @@
-//! Request bodies that were not read to their end: discarded within bounds, or the end of their connection.
+//! Handles request bodies that were not read to the end: discards the rest within bounds, or lets the connection close.
 
 use crate::forward::BodyOwner;
 use crate::peer::Connection;

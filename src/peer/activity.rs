@@ -1,7 +1,8 @@
-//! What a connection is waiting for, and since when.
+//! Tracks what a connection is waiting for, and since when.
 //!
-//! One sweep a core (see the supervision in `accept`) keeps all deadlines: it looks at every connection a few times a second, so that a
-//! request starts no timer and reads no clock. A deadline passes up to two [`SWEEP`]s late and never early.
+//! One periodic sweep per core (`accept::core`) enforces all deadlines. It examines every connection a few times a
+//! second, so that a request neither starts a timer nor reads a clock. A deadline takes effect up to two [`SWEEP`]
+//! intervals late, never early.
 
 use super::coarse::CoarseMillis;
 use super::streams::Pace;
@@ -340,7 +341,7 @@ mod tests {
     fn an_idle_connection_of_http_2_says_goodbye_before_it_closes() {
         let activity = served_once(true, 1_000);
         activity.end_frame(false, 30_000);
-        assert_eq!(command_after(&activity, 75_999), None, "a PING begins no head and is no request");
+        assert_eq!(command_after(&activity, 75_999), None, "a PING starts neither a head nor a request");
         assert_eq!(command_after(&activity, 76_000), Some(Command::Drain));
         assert!(activity.is_closing() && activity.is_retired());
         assert_eq!(command_after(&activity, 76_999), Some(Command::Drain));
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(
             command_after(&activity, 20_000),
             Some(Command::Drain),
-            "no farewell before the end of the answer"
+            "the farewell period starts after the end of the response"
         );
         activity.record_write(10, || 20_000);
         assert_eq!(command_after(&activity, 20_999), Some(Command::Drain));
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(
             command_after(&activity, 29_999),
             None,
-            "a refusal of half a head would stand within the answer"
+            "an error for the incomplete head would land inside the response"
         );
         assert_eq!(command_after(&activity, 30_000), Some(Command::Close(Timeout::Reader)));
     }
@@ -438,7 +439,7 @@ mod tests {
             }
             activity.record_write(10, || (second + 1) * 1_000);
         }
-        panic!("it was never closed");
+        panic!("the connection was not closed");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The coarse clock of a core, by which deadlines of connections are kept, and what else all its connections read.
+//! Defines the coarse clock of a core, which measures connection deadlines, and the core state that connections read.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One connection of a client: the facts and the state that all its requests share.
+//! Defines a client connection: the facts and the state that all its requests share.
 
 use super::activity::Activity;
 use super::coarse::{CoarseMillis, CoreState};
@@ -39,7 +39,7 @@ impl Connection {
             peer,
             activity: Activity::new(core.coarse_now.get()),
             redirect,
-            forwarded_for: address.expect("an address is written in visible ASCII"),
+            forwarded_for: address.expect("a formatted IP address is visible ASCII"),
             forwarded: RefCell::new(None),
             streams: Streams::default(),
             has_fragment: Cell::new(false),

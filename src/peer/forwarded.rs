@@ -1,7 +1,7 @@
-//! The true client behind trusted proxies.
+//! Determines the client behind trusted proxies.
 //!
-//! What `X-Forwarded-*` and `Forwarded` say is believed when the connection's other end is in
-//! `[server] trusted_proxies`, and from nobody else.
+//! The gateway reads `X-Forwarded-*` and `Forwarded` only if the peer's address is in `[server] trusted_proxies`, and
+//! ignores them otherwise.
 
 use super::{Caller, Peer, Relayed, Scheme};
 use crate::config::network::Cidr;

@@ -1,4 +1,4 @@
-//! Who is at the other end: what a connection established before any request, and what a request may add.
+//! Describes clients: the facts that a connection establishes, and those that a trusted proxy adds to a request.
 
 pub(crate) mod activity;
 mod coarse;

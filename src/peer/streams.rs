@@ -1,9 +1,9 @@
-//! Tracks how fast a client reads the answers on HTTP/2 streams.
+//! Tracks how fast a client reads the responses on its HTTP/2 streams.
 //!
-//! A stream whose client opens no window holds its answer, and with it a connection to an upstream, while the connection
-//! itself is busy with other frames (CVE-2019-9511, CVE-2019-9517). The body of such an answer is not polled, so it cannot
-//! keep a deadline of its own: the core's sweep does, and the task of the stream ends when the sweep gives it up. The HTTP
-//! library then sends RST_STREAM(CANCEL).
+//! A client that does not open a stream's window holds up the response, and with it an upstream connection, while it
+//! keeps its own connection busy with other frames (CVE-2019-9511, CVE-2019-9517). The HTTP library does not poll the
+//! body of such a response, so the body cannot enforce a deadline itself. The core's sweep does: when a client is too
+//! slow, the sweep ends the stream's task, and the HTTP library sends RST_STREAM(CANCEL).
 
 use super::coarse::CoarseMillis;
 use std::cell::{Cell, RefCell};
@@ -226,10 +226,10 @@ mod tests {
     fn a_client_that_opens_no_window_times_out_after_the_grace() {
         let reader = Reader::default();
         reader.deliver(100);
-        assert!(!reader.examine(1_000, PACE), "the pause begins with the first look, never early");
+        assert!(!reader.examine(1_000, PACE), "the pause starts at the first examination");
         assert!(!reader.examine(31_000, PACE));
         assert!(reader.examine(31_250, PACE) && reader.is_timed_out());
-        assert!(!reader.examine(31_500, PACE), "once");
+        assert!(!reader.examine(31_500, PACE), "a stream times out once");
     }
 
     #[test]
@@ -240,11 +240,11 @@ mod tests {
             reader.deliver(16 * 1024);
         }
         reader.examine(0, PACE);
-        assert!(!reader.examine(200_000, PACE), "3 MB at 15 KB/s");
+        assert!(!reader.examine(200_000, PACE), "half of the 6 MiB window takes 200 s at 15 KB/s");
         reader.request_more();
         reader.deliver(16 * 1024);
         reader.examine(200_250, PACE);
-        assert!(reader.examine(240_000, PACE), "16 KiB earn one second");
+        assert!(reader.examine(240_000, PACE), "16 KiB extend the pause by one second");
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
                 return assert!((30_000..40_000).contains(&now), "{now}");
             }
         }
-        panic!("it was never given up");
+        panic!("the stream did not time out");
     }
 
     #[test]
