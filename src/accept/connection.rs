@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Serves a connection to its end.
+/// Serves a connection until it ends.
 pub(super) async fn serve<S>(core: &Core, connection: Rc<Connection>, stream: S, protocol: Protocol)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -36,7 +36,7 @@ where
                     Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
                     Some(Command::Drain) if !draining => {
                         draining = true;
-                        // An idle connection waits a moment: a request may be on its way. Its answer says `close`.
+                        // An idle connection stays open briefly for a request in transit. Its response says `close`.
                         if connection.activity.is_active() {
                             Pin::new(&mut http).graceful_shutdown();
                         }
@@ -67,7 +67,7 @@ where
             }
         }
         Protocol::Http2 => {
-            // The HTTP library moves the future of a stream several times before it runs: a pointer is cheap to move.
+            // The HTTP library moves the future of a stream several times before it polls it; a box is cheap to move.
             let service = service_fn(move |request| Box::pin(service.call(request)));
             let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);
             let mut http = pin!(http);

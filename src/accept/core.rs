@@ -19,14 +19,14 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// How long a connection that is about to close waits for a request that is on its way.
+/// How long a connection that is about to close waits for a request in transit.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// One core and its connections.
 pub(super) struct Core {
-    /// The resources that requests borrow.
+    /// The resources that requests use.
     pub(super) worker: Rc<Worker>,
-    /// What connections read of the core.
+    /// The state that connections read.
     pub(super) state: Rc<CoreState>,
     http1: http1::Builder,
     connections: RefCell<Vec<Weak<Connection>>>,
@@ -39,7 +39,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// A core without connections.
+    /// Creates a core without connections.
     pub(super) fn new(worker: Worker) -> Self {
         let settings = *worker.settings();
         Self {
@@ -56,27 +56,27 @@ impl Core {
         }
     }
 
-    /// How connections of HTTP/1.1 are served.
+    /// Returns the settings for HTTP/1.1 connections.
     pub(super) fn http1(&self) -> &http1::Builder {
         &self.http1
     }
 
-    /// How a connection of HTTP/2 is served.
+    /// Returns the settings for an HTTP/2 connection whose streams run on `executor`.
     pub(super) fn http2(&self, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
         http2_settings(self.worker.settings(), executor)
     }
 
-    /// The failures of TLS that were logged lately.
+    /// Returns the log of recent TLS failures.
     pub(super) fn tls_log(&self) -> &TlsLog {
         &self.tls_log
     }
 
-    /// The coarse clock that deadlines of connections are kept by.
+    /// Returns the current time on the coarse clock, which measures connection deadlines.
     pub(super) fn coarse_now(&self) -> CoarseMillis {
         self.state.coarse_now.get()
     }
 
-    /// A connection was accepted.
+    /// Registers an accepted connection.
     pub(super) fn register(&self, connection: &Rc<Connection>) {
         self.worker.counters().connections_accepted.add(1);
         self.open.set(self.open.get() + 1);
@@ -87,7 +87,7 @@ impl Core {
         }
     }
 
-    /// A connection has ended.
+    /// Deregisters a connection that has ended.
     pub(super) fn deregister(&self) {
         self.open.set(self.open.get() - 1);
         self.worker.counters().connections_open.sub(1);
@@ -96,19 +96,19 @@ impl Core {
         }
     }
 
-    /// Counts a connection that was closed because something did not come in time.
+    /// Counts a connection that was closed because a deadline passed.
     pub(super) fn count_timeout(&self, timeout: Timeout) {
         match timeout {
             Timeout::Head => self.worker.counters().head_timeouts.add(1),
             Timeout::Idle => self.worker.counters().idle_timeouts.add(1),
             Timeout::Reader => self.worker.counters().reader_timeouts.add(1),
             Timeout::Drain => self.worker.counters().drain_timeouts.add(1),
-            // Nobody was late: the connection was about to close, and no request came.
+            // Not a fault of the client: the connection was about to close, and no request was in transit.
             Timeout::Farewell => {}
         }
     }
 
-    /// Logs and counts bytes that were not HTTP. Returns the answer to them, where they deserve one.
+    /// Logs and counts a request that cannot be parsed, and returns the response. Returns `None` for any other error.
     pub(super) fn reject_unparsable(
         &self,
         connection: &Connection,
@@ -122,18 +122,18 @@ impl Core {
         Some(unreadable::refuse(&self.worker, connection, denial, &error.to_string()))
     }
 
-    /// Logs and counts a head that did not come in time. Returns the answer (RFC 9110 section 15.5.9).
+    /// Logs and counts a request head that missed its deadline. Returns the response (RFC 9110 section 15.5.9).
     pub(super) fn reject_slow_head(&self, connection: &Connection) -> Box<[u8]> {
         let detail = "the request head took longer than header_timeout";
         unreadable::refuse(&self.worker, connection, Denial::RequestTimeout, detail)
     }
 
-    /// From now on each answer of HTTP/1.1 is its connection's last.
+    /// Makes each HTTP/1.1 connection close after its next response.
     pub(super) fn begin_closing(&self) {
         self.state.is_closing.set(true);
     }
 
-    /// Whether the core takes no new connections. Otherwise the task of `cx` is woken when that begins.
+    /// Returns whether the core is draining. If not, registers the task of `cx` to be woken when the drain begins.
     pub(super) fn is_draining(&self, cx: &Context<'_>) -> bool {
         if !self.draining.get() {
             let mut wakers = self.drain_wakers.borrow_mut();
@@ -144,16 +144,16 @@ impl Core {
         self.draining.get()
     }
 
-    /// Lets connections finish what they do, for as long as the settings allow; then closes them.
+    /// Lets connections finish their requests for up to `[server] drain`, then closes the remaining ones.
     pub(super) async fn drain(&self) {
         self.draining.set(true);
         self.drain_wakers.take().into_iter().for_each(Waker::wake);
         self.command_all(Command::Drain);
-        // Accept loops take what is in the kernel's queue first: let them have their turn.
+        // Yield first, so that the accept loops can accept the connections in the kernel's queue.
         tokio::task::yield_now().await;
         if tokio::time::timeout(self.worker.settings().drain, self.wait_until_empty()).await.is_err() {
             self.command_all(Command::Close(Timeout::Drain));
-            // Connections that are ordered closed end at their next turn; one second is ample.
+            // A connection ends at the next poll of its task; one second is ample.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
         }
         self.worker.flush_log();
@@ -171,9 +171,9 @@ impl Core {
         }
     }
 
-    /// Looks after deadlines, idle upstream connections and the log, a few times a second.
+    /// Enforces deadlines, and maintains idle upstream connections and the log, once every [`SWEEP`].
     pub(super) async fn sweep(self: Rc<Self>) {
-        // What happened since the last sweep bears its time: without one sweep more, deadlines would pass early.
+        // Events carry the time of the sweep before them. Adding one interval keeps deadlines from passing early.
         let with_delay = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
         let pace = Pace {
             grace: with_delay(self.worker.settings().body_timeout),
@@ -207,20 +207,20 @@ impl Core {
     }
 }
 
-/// hyper's own bounds stand a little above ours, so that ours answer with a reason and its own are the last resort.
+/// Sets hyper's bounds slightly above the gateway's, so that the gateway's apply first and respond with a reason.
 fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
     let HeadBounds { header_count, header_bytes } = head_bounds(settings);
     let mut http1 = http1::Builder::new();
     http1
         .timer(TokioTimer::new())
-        // Deadlines of heads are kept by the sweep, which tells an idle connection from a slow head.
+        // The sweep enforces the deadlines of heads, because it distinguishes an idle connection from a slow head.
         .header_read_timeout(None)
         .max_headers(header_count + 1)
         .max_buf_size((header_bytes + header_bytes / 4).max(8192 + 512));
     http1
 }
 
-/// The bounds on the heads that the library takes: wider where other proxies may ask for verdicts.
+/// Returns the bounds on request heads. They are wider if other proxies may request verdicts.
 fn head_bounds(settings: &WorkerSettings) -> HeadBounds {
     let bounds = HeadBounds { header_count: settings.header_count, header_bytes: settings.header_size };
     if settings.is_asked { bounds.of_question() } else { bounds }
@@ -232,13 +232,13 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams)
-        // A list counts 32 octets a field more than its text (RFC 9113 section 10.5.1).
+        // A header list counts 32 octets per field in addition to its text (RFC 9113 section 10.5.1).
         .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
-        // Envoy's advice for the edge: what one stream, and one connection, may make us hold.
+        // Envoy's recommendation for edge proxies: limits on the memory that one stream or connection can occupy.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(64 * 1024)
-        // Rapid reset (CVE-2023-44487) and its kin end the connection after so many.
+        // Limits for Rapid Reset (CVE-2023-44487) and similar attacks: exceeding one ends the connection.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .keep_alive_interval(Duration::from_secs(30))

@@ -4,29 +4,29 @@
 //! an acknowledgement of the library's own PING, would start the head deadline on a connection that is merely idle.
 //! Only HEADERS and CONTINUATION frames carry a head (RFC 9113 section 4.3). The library parses the frames' contents.
 
-/// A frame's header (RFC 9113 section 4.1).
+/// Length of a frame header in bytes (RFC 9113 section 4.1).
 const HEADER: usize = 9;
-/// What a client sends before its first frame (RFC 9113 section 3.4).
+/// Length of the connection preface in bytes (RFC 9113 section 3.4).
 const PREFACE: u64 = 24;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// What was seen.
+/// A frame boundary that matters for deadlines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameEvent {
-    /// The first frame of a head.
+    /// The header of the first frame of a head is complete.
     HeadBegins,
-    /// The end of a frame; true when it ends a head.
+    /// A frame is complete. `ends_head` is true if it was the last frame of a head.
     FrameEnds { ends_head: bool },
 }
 
 #[derive(Debug)]
 pub(super) struct FrameScanner {
     header: [u8; HEADER],
-    /// Bytes of the header that have arrived.
+    /// Number of bytes of `header` received so far.
     filled: usize,
-    /// Bytes of the preface or of a frame's payload that are still missing.
+    /// Number of bytes missing from the preface or the payload of the current frame.
     remaining: u64,
     in_frame: bool,
     in_head: bool,
@@ -34,7 +34,7 @@ pub(super) struct FrameScanner {
 }
 
 impl FrameScanner {
-    /// Before the preface.
+    /// Creates a scanner for a stream that starts with the preface.
     pub(super) fn new() -> Self {
         Self {
             header: [0; HEADER],
@@ -46,7 +46,7 @@ impl FrameScanner {
         }
     }
 
-    /// Processes the next bytes.
+    /// Processes the next bytes, and calls `on_event` for each event in them.
     pub(super) fn scan(&mut self, mut bytes: &[u8], mut on_event: impl FnMut(FrameEvent)) {
         loop {
             if self.remaining > 0 {
@@ -97,7 +97,7 @@ mod tests {
     fn frame(kind: u8, flags: u8, length: usize) -> Vec<u8> {
         let mut bytes = u32::try_from(length).unwrap().to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags, 0, 0, 0, 1]);
-        // Payloads look like headers of HEADERS frames.
+        // The payload imitates headers of HEADERS frames, which the scanner must skip.
         bytes.extend([0, 0, 1, HEADERS, END_HEADERS, 0, 0, 0, 1].iter().cycle().take(length));
         bytes
     }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn only_headers_and_continuation_make_a_head() {
+    fn only_headers_and_continuation_frames_carry_a_head() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         let mut expected = Vec::new();
         for kind in [4, 6, 8, 2, 0, 3, 7, 200] {
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(
+        fn splitting_the_input_does_not_change_the_events(
             frames in prop::collection::vec((0_u8..12, any::<u8>(), 0_usize..40), 0..12),
             cuts in prop::collection::vec(1_usize..30, 1..8),
         ) {

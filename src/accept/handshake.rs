@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// Shakes hands within `header_timeout`. A failure is counted and logged.
+/// Performs the handshake within `header_timeout`. Counts and logs a failure, and returns `None`.
 pub(super) async fn handshake(
     core: &Core,
     connection: &Connection,
@@ -35,7 +35,7 @@ pub(super) async fn handshake(
     }
 }
 
-/// Counts a failure, and logs it unless one of its reason was logged a moment ago.
+/// Counts a failure, and logs it unless the core logged one with the same reason recently.
 pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsFailure, detail: &str) {
     core.worker.counters().tls_failures.add(failure);
     if let Some(unlogged) = core.tls_log().record(failure, core.coarse_now()) {
@@ -53,6 +53,7 @@ pub(super) fn record_failure(core: &Core, connection: &Connection, failure: TlsF
     }
 }
 
+/// Returns the reason of a failed handshake.
 fn classify(error: &io::Error) -> TlsFailure {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return match error.kind() {
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_have_reasons() {
+    fn errors_map_to_reasons() {
         let of = |error: Error| classify(&io::Error::new(io::ErrorKind::InvalidData, error));
         assert_eq!(of(Error::AlertReceived(AlertDescription::UnknownCA)), TlsFailure::CertificateRejected);
         assert_eq!(of(Error::AlertReceived(AlertDescription::UserCanceled)), TlsFailure::ClientAlert);

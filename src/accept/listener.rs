@@ -22,31 +22,32 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// How many connections may wait to be accepted, a socket.
+/// Maximum length of the accept queue of one socket.
 const BACKLOG: i32 = 4096;
-/// How long to wait after the system refused a connection for want of resources.
+/// Pause after `accept` failed because the system lacks file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a listener does with its connections.
+/// How a listener treats its connections.
 #[derive(Clone)]
 pub(crate) enum ListenerKind {
-    /// TLS.
+    /// Serves HTTP over TLS.
     Tls(TlsAcceptor),
-    /// Cleartext, served.
+    /// Serves cleartext HTTP.
     Plain,
-    /// Cleartext, sent to this port over TLS.
+    /// Redirects cleartext HTTP requests to HTTPS on this port.
     Redirect(u16),
 }
 
-/// Binds one address once for each core.
+/// Binds `cores` sockets to one address.
 ///
-/// The kernel spreads connections over the sockets (`SO_REUSEPORT`), so cores share no accept queue.
+/// The kernel distributes connections over the sockets (`SO_REUSEPORT`), so cores do not share an accept queue.
 ///
 /// # Errors
-/// When the address cannot be bound, or another process is bound to it: `SO_REUSEPORT` alone would let two
-/// gateways of one user share a port without a word, each with half of the connections.
+/// Returns an error if the address cannot be bound, or if another process is bound to it. `SO_REUSEPORT` alone would
+/// silently let two gateways of the same user share a port, each with half of the connections.
 pub(crate) fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<std::net::TcpListener>> {
     let first = {
+        // Without `SO_REUSEPORT`, this bind fails if another process uses the address.
         let exclusive = bind_socket(address, false)?;
         let address = local_address(&exclusive)?;
         drop(exclusive);
@@ -74,7 +75,7 @@ fn bind_socket(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
     if let SocketAddr::V6(v6) = address
         && v6.ip().is_unspecified()
     {
-        // `[::]` takes IPv4 as well, whatever the system's default is; any other IPv6 address is only itself.
+        // `[::]` also accepts IPv4 connections, whatever the system's default is.
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
@@ -85,7 +86,7 @@ fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("the socket has no IP address"))
 }
 
-/// How many connections are open, over all cores, and how many may be.
+/// Limits the number of connections open at the same time, over all cores.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlots {
     open: AtomicUsize,
@@ -93,7 +94,7 @@ pub(crate) struct ConnectionSlots {
 }
 
 impl ConnectionSlots {
-    /// Room for so many connections.
+    /// Creates slots for `max` connections.
     pub(crate) fn new(max: usize) -> Self {
         Self { open: AtomicUsize::new(0), max }
     }
@@ -107,7 +108,7 @@ impl ConnectionSlots {
     }
 }
 
-/// One connection's place; given back when dropped.
+/// The slot of one connection. Dropping it releases the slot.
 struct Slot(Arc<ConnectionSlots>);
 
 impl Drop for Slot {
@@ -116,7 +117,7 @@ impl Drop for Slot {
     }
 }
 
-/// Accepts until the worker drains, then takes what is already waiting, and closes the socket.
+/// Accepts connections until the core drains, then accepts those already queued, and closes the socket.
 pub(super) async fn run(
     core: Rc<Core>,
     listener: TcpListener,
@@ -139,7 +140,7 @@ pub(super) async fn run(
             Some(Ok((stream, address))) => accept_connection(&core, stream, address, &kind, &slots),
             Some(Err(error)) if is_connection_error(&error) => {}
             Some(Err(error)) => {
-                // Out of file descriptors or memory: connections wait in the kernel's queue meanwhile.
+                // File descriptors or memory are exhausted. Connections wait in the kernel's queue meanwhile.
                 if last_logged.get().is_none_or(|at| at.elapsed() > Duration::from_secs(1)) {
                     last_logged.set(Some(Instant::now()));
                     core.worker.journal().event(
@@ -157,7 +158,7 @@ pub(super) async fn run(
     }
 }
 
-/// Errors that `accept` reports of a connection that is already gone.
+/// Returns whether an error of `accept` concerns only the connection that was to be accepted.
 fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -176,14 +177,14 @@ fn accept_connection(
     let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
-            // A TLS client could read no answer before a handshake, whose cost is what the bound spares.
+            // A TLS client could read a response only after a handshake, and the limit exists to avoid such costs.
             let _ = stream.try_write(
                 b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );
         }
         return;
     };
-    // Answers are written whole; Nagle's algorithm would only delay their last segment.
+    // Responses are written in large pieces: Nagle's algorithm would only delay the last segment.
     let _ = stream.set_nodelay(true);
     let peer = Peer { address: address.ip().to_canonical(), scheme };
     let redirect = if let ListenerKind::Redirect(port) = kind { Some(*port) } else { None };
@@ -200,8 +201,8 @@ fn accept_connection(
     });
 }
 
-/// A connection's entry in its worker's books, struck out when its task ends, in whatever way: should a fault of ours
-/// panic, it ends this one connection and no other.
+/// Registers a connection with its core, and deregisters it when dropped. The connection's task owns the guard, so a
+/// panic in that task releases the slot too, and ends only this connection.
 struct ConnectionGuard {
     core: Rc<Core>,
     _slot: Slot,
@@ -220,8 +221,8 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Peeks at the first bytes of a connection; `None` if none arrive in time. While the core drains, it waits only a
-/// moment, which is enough for a request that is on its way.
+/// Peeks at the first bytes of a connection. Returns `None` if the client sends none before the deadline or closes the
+/// connection. While the core drains, the deadline is short, but long enough for a request that is already in transit.
 async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {
@@ -242,7 +243,7 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
 async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
-        // A method of HTTP. No TLS record begins so, and TLS would answer with an alert that no such client can read.
+        // An HTTP method: no TLS record begins with a letter. An HTTP client could not read a TLS alert.
         record_failure(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return reject_cleartext(stream).await;
     }
@@ -254,7 +255,7 @@ async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, 
     }
 }
 
-/// Answers a client that speaks HTTP to the TLS port.
+/// Responds to a client that speaks HTTP on the TLS port.
 async fn reject_cleartext(stream: TcpStream) {
     const BODY: &str = "This port serves HTTPS. Use an https:// URL.\n";
     let response = format!(
@@ -264,11 +265,11 @@ async fn reject_cleartext(stream: TcpStream) {
     send_last_response(stream, response.as_bytes()).await;
 }
 
-/// HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3): gRPC clients within a network speak that.
+/// Serves HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113 section 3.3), which gRPC clients use in internal networks.
 async fn serve_cleartext(core: &Core, connection: &Rc<Connection>, stream: TcpStream) {
-    /// The first bytes of a TLS record that holds a handshake (RFC 8446 section 5.1).
+    /// The first bytes of a TLS handshake record (RFC 8446 section 5.1).
     const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
-    /// The first bytes of HTTP/2's preface (RFC 9113 section 3.4); no method of HTTP/1.1 is named so.
+    /// The first bytes of the HTTP/2 preface (RFC 9113 section 3.4). HTTP/1.1 has no method of this name.
     const HTTP2_PREFACE: [u8; 4] = *b"PRI ";
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first.starts_with(&TLS_HANDSHAKE) {
@@ -283,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_that_is_taken_is_refused_though_ports_are_shared_between_cores() {
+    fn bind_fails_on_an_address_in_use_although_cores_share_the_port() {
         let sockets = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2).unwrap();
         let address = sockets[0].local_addr().unwrap();
         assert_eq!(sockets[1].local_addr().unwrap(), address);
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_given_back() {
+    fn a_dropped_slot_is_released() {
         let slots = Arc::new(ConnectionSlots::new(1));
         let slot = slots.acquire().unwrap();
         assert!(slots.acquire().is_none());

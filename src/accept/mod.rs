@@ -28,21 +28,21 @@ use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// The sockets of one core, with what each does.
+/// The listening sockets of one core, each with its kind.
 pub(crate) type Sockets = Vec<(std::net::TcpListener, ListenerKind)>;
 
 /// The phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
-    /// Everything is served.
+    /// The gateway serves requests normally.
     Serving,
-    /// Everything is served, but each HTTP/1.1 answer is its connection's last.
+    /// The gateway still serves requests, but each HTTP/1.1 response closes its connection.
     Closing,
-    /// Nothing new begins.
+    /// The gateway accepts no new connections and finishes the requests in progress.
     Draining,
 }
 
-/// The running cores.
+/// The threads of all running cores.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     phase: watch::Sender<Phase>,
@@ -50,10 +50,10 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a thread for each element of `sockets`.
+    /// Starts one core thread for each element of `sockets`.
     ///
     /// # Errors
-    /// When a thread or its runtime cannot be made.
+    /// Returns an error if a thread cannot be spawned.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         settings: WorkerSettings,
@@ -73,7 +73,7 @@ impl Gateway {
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = run_core() {
-                    // Without its core a share of all connections would hang in a queue that nobody reads.
+                    // The kernel would still assign connections to this core's sockets, and nobody would accept them.
                     let error = error.to_string();
                     let fields = [("core", index.into()), ("error", (&error).into())];
                     journal.event_with(Level::Error, "worker failed to start", &fields);
@@ -90,24 +90,24 @@ impl Gateway {
         Ok(Self { phase, threads })
     }
 
-    /// Keeps accepting and answering, but asks HTTP/1.1 clients to reconnect after each answer: load balancers are
-    /// about to learn that the gateway is not ready.
+    /// Closes each HTTP/1.1 connection after its next response, but keeps accepting connections: load balancers need
+    /// time to notice that the gateway is no longer ready.
     pub(crate) fn begin_closing(&self) {
         self.phase.send_replace(Phase::Closing);
     }
 
-    /// Stops accepting; what is being answered goes on, within `[server] drain`.
+    /// Stops accepting connections, and lets requests in progress finish within `[server] drain`.
     pub(crate) fn drain(&self) {
         self.phase.send_replace(Phase::Draining);
     }
 
-    /// Whether every core has ended.
+    /// Returns whether all core threads have ended.
     pub(crate) fn is_stopped(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 }
 
-/// One core's whole life.
+/// Runs one core until it has drained.
 async fn run(
     index: usize,
     shared: Arc<Shared>,
@@ -122,7 +122,7 @@ async fn run(
         tokio::task::spawn_local(listener::run(core.clone(), listener, kind, slots.clone()));
     }
     tokio::task::spawn_local(core.clone().sweep());
-    // An error means that the thread that would request the drain is gone, so drain now.
+    // `wait_for` fails if the sender was dropped. Nobody can request a drain any more, so drain now.
     let _ = phase.wait_for(|phase| *phase >= Phase::Closing).await;
     core.begin_closing();
     let _ = phase.wait_for(|phase| *phase >= Phase::Draining).await;

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of bytes from and to a client.
+/// A client's byte stream whose reads and writes are reported to the connection.
 #[derive(Debug)]
 pub(super) struct ObservedStream<S> {
     stream: S,
     connection: Rc<Connection>,
-    /// Over HTTP/2: where its frames begin.
+    /// Finds the frames of an HTTP/2 stream; `None` over HTTP/1.1.
     frames: Option<Box<FrameScanner>>,
     has_suppressed_output: bool,
 }
@@ -24,7 +24,7 @@ impl<S> ObservedStream<S> {
         Self { stream, connection, frames, has_suppressed_output: false }
     }
 
-    /// The stream, and whether an answer of the HTTP library itself was withheld from it.
+    /// Returns the stream, and whether the HTTP library's own response was suppressed.
     pub(super) fn into_inner(self) -> (S, bool) {
         (self.stream, self.has_suppressed_output)
     }
@@ -46,8 +46,10 @@ impl<S> ObservedStream<S> {
         }
     }
 
-    /// Over HTTP/1.1, what is written while no request is being answered is the HTTP library's answer to bytes that are
-    /// not HTTP. It is withheld: the gateway writes its own, with a request id and a reason.
+    /// Returns whether to discard the current output, and remembers it if so.
+    ///
+    /// Over HTTP/1.1, output outside a response of the pipeline is the HTTP library's own response to input that it
+    /// cannot parse. The gateway writes its own response instead, with a request id and a reason.
     fn suppress_library_output(&mut self) -> bool {
         let is_library_output = self.frames.is_none() && !self.connection.activity.is_answering();
         self.has_suppressed_output |= is_library_output;
@@ -106,7 +108,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ObservedStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_suppressed_output {
-            // The gateway's own answer comes first.
+            // The gateway still has to write its own response.
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)

@@ -5,18 +5,18 @@ use crate::peer::streams::StreamSlot;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 
-/// Runs the streams of one connection, each as a task that ends when its client reads too slowly.
+/// Spawns a task for each stream of one connection. The task ends early if the client reads too slowly.
 #[derive(Clone, Debug)]
 pub(super) struct StreamExecutor(pub(super) Rc<Connection>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
         let connection = self.0.clone();
-        // Pinned here: pinned inside the task, it would take its room twice.
+        // Pinning inside the task would reserve space for the future twice.
         let future = Box::pin(future);
         tokio::task::spawn_local(async move {
             let slot = StreamSlot::acquire(&connection.streams);
-            // Dropped before its place is free again.
+            // Declared after `slot`, so that the future is dropped before the slot is released.
             let mut future = future;
             poll_fn(|cx| slot.poll(cx, |cx| future.as_mut().poll(cx))).await;
         });

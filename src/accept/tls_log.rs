@@ -4,19 +4,19 @@ use crate::metrics::tls_failure::TlsFailure;
 use crate::peer::CoarseMillis;
 use std::cell::RefCell;
 
-/// One core logs failures of one reason at most once in this interval: scanners fail all day.
+/// Minimum interval in milliseconds between two logged failures of one reason: scanners cause failures continually.
 const LOG_INTERVAL: CoarseMillis = 10_000;
 
-/// The failures that one core logged recently.
+/// The TLS failures that one core logged recently.
 #[derive(Debug, Default)]
 pub(super) struct TlsLog {
-    /// By reason: when the last failure was logged, and how many were omitted since.
+    /// For each reason, the time of the last logged failure and the number of failures omitted since.
     entries: RefCell<[Option<(CoarseMillis, u64)>; TlsFailure::ALL.len()]>,
 }
 
 impl TlsLog {
-    /// Returns how many failures of this reason were omitted since the last logged one; `None` if this one is omitted
-    /// too.
+    /// Records a failure. Returns `None` if it must not be logged; otherwise the number of failures with the same
+    /// reason that were omitted since the last logged one.
     pub(super) fn record(&self, failure: TlsFailure, now: CoarseMillis) -> Option<u64> {
         let entry = &mut self.entries.borrow_mut()[failure as usize];
         match entry {
@@ -34,11 +34,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_of_one_reason_are_logged_now_and_then_with_how_many_were_not() {
+    fn failures_of_one_reason_are_logged_once_per_interval_with_the_number_omitted() {
         let log = TlsLog::default();
         assert_eq!(log.record(TlsFailure::NotTls, 5), Some(0));
         assert_eq!(log.record(TlsFailure::NotTls, 6), None);
-        assert_eq!(log.record(TlsFailure::Closed, 6), Some(0), "another reason");
+        assert_eq!(log.record(TlsFailure::Closed, 6), Some(0), "a different reason has its own interval");
         assert_eq!(log.record(TlsFailure::NotTls, 10_004), None);
         assert_eq!(log.record(TlsFailure::NotTls, 10_005), Some(2));
         assert_eq!(log.record(TlsFailure::NotTls, 20_005), Some(0));

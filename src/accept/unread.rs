@@ -8,19 +8,21 @@ use hyper::body::Incoming;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Maximum number of bytes of a refused request's body that are read and discarded over HTTP/2, so that a client that
-/// sends everything before it reads gets the refusal.
+/// Maximum number of bytes of an unread body to discard over HTTP/2, so that a client that sends the whole body before
+/// it reads still gets the response.
 const DISCARDED_MAX: u64 = 64 << 20;
-/// Maximum remainder of an announced body that is read over HTTP/1.1 so that the connection stays open.
+/// Maximum number of bytes left of an announced body that the gateway reads over HTTP/1.1 to keep the connection open.
 const SMALL: u64 = 64 * 1024;
-/// The time limit for reading that remainder.
+/// Time limit for reading that remainder.
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
 impl BodyOwner for Connection {
-    /// A client that is still sending must get its answer. Over HTTP/2 the rest is read and discarded: many clients
-    /// report a reset stream although the answer is complete (RFC 9113 section 8.1 forbids that), and once the
-    /// announced length is met there is nothing left to abort. Over HTTP/1.1 a small rest is read too; before a larger
-    /// one, the answer says `Connection: close`, and `linger` reads on after it (RFC 9112 section 9.6).
+    /// Makes sure that a client that is still sending gets its response.
+    ///
+    /// Over HTTP/2 the gateway discards the rest of the body. If it reset the stream instead, many clients would report
+    /// an error although the response is complete, which RFC 9113 section 8.1 forbids; once the announced length has
+    /// arrived, there is nothing left to reset. Over HTTP/1.1 the gateway discards a small rest too. If the rest is
+    /// larger, the response says `Connection: close`, and `linger` reads on after the response (RFC 9112 section 9.6).
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -29,7 +31,7 @@ impl BodyOwner for Connection {
             let time = self.body_timeout();
             return discard(self, body, DISCARDED_MAX, time);
         }
-        // Reading a body that waits for `100 Continue` would request it.
+        // Polling a body whose client waits for `100 Continue` would make hyper send that response.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
         if small && !expects_continue && !self.must_close() {
             discard(self, body, SMALL, SMALL_TIME);
@@ -39,9 +41,9 @@ impl BodyOwner for Connection {
     }
 }
 
-/// Reads the rest of a body and discards it, within bounds.
+/// Reads and discards the rest of a body, up to `bytes_max` and for up to `time`.
 fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time: Duration) {
-    // The body's bytes must not pass for a request's head: the connection is busy until they are read.
+    // Mark the connection as busy, so that the body's bytes do not count as the head of a request.
     connection.activity.begin_request();
     tokio::task::spawn_local(async move {
         let read = async {
@@ -53,7 +55,7 @@ fn discard(connection: Rc<Connection>, mut body: Incoming, bytes_max: u64, time:
                 }
             }
         };
-        // The request was answered, so the result does not matter.
+        // The request already has its response, so the result does not matter.
         let _ = tokio::time::timeout(time, read).await;
         drop(body);
         connection.activity.end_request(connection.coarse_now());

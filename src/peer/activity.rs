@@ -11,50 +11,50 @@ use std::fmt;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-/// How often a core looks at its connections.
+/// Interval at which a core examines its connections.
 pub(crate) const SWEEP: Duration = Duration::from_millis(250);
 
-/// What a connection must do.
+/// An instruction to the task of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Answer what is on its way, then close.
+    /// Finish the requests in progress or in transit, then close.
     Drain,
     /// Close now.
     Close(Timeout),
 }
 
-/// What did not come in time.
+/// The deadline that a connection missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Timeout {
-    /// The head of a request that had begun.
+    /// The client did not complete the head of a request.
     Head,
-    /// A request, the first or another.
+    /// The client did not send a first or another request.
     Idle,
-    /// The client reads its answers.
+    /// The client read responses too slowly.
     Reader,
-    /// The end of the drain.
+    /// The drain period ended.
     Drain,
-    /// A connection that is about to close waits for a request.
+    /// A connection that was about to close waited for a request in transit, and none arrived.
     Farewell,
 }
 
 /// The limits of a connection, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// From the first byte of a head to its last.
+    /// Maximum time from the first byte of a head to its last.
     pub(crate) head: CoarseMillis,
-    /// Between two requests.
+    /// Maximum time between two requests.
     pub(crate) idle: CoarseMillis,
-    /// How long a connection that is about to close waits for a request that is on its way.
+    /// How long a connection that is about to close waits for a request in transit.
     pub(crate) farewell: CoarseMillis,
     /// The slowest acceptable reading rate.
     pub(crate) pace: Pace,
 }
 
-/// What a connection without a request in progress waits for.
+/// What a connection is waiting for, requests in progress aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
-    /// The first byte of all.
+    /// The first byte of the connection.
     First,
     /// The end of the TLS handshake, which has a timer of its own.
     Handshake,
@@ -64,15 +64,16 @@ enum Wait {
     Next,
 }
 
-/// The state of one connection, shared by its task, its requests and its core's sweep. All on one thread.
+/// The progress of one connection. Its task, its requests and its core's sweep share it, all on one thread.
 pub(crate) struct Activity {
     http2: Cell<bool>,
     active: Cell<u32>,
     wait: Cell<Wait>,
     since: Cell<CoarseMillis>,
     blocked: Cell<Option<CoarseMillis>>,
-    /// How long writes were blocked before now, and the bytes written, since the connection was last idle.
+    /// Total time that writes were blocked since the connection was last idle, except the current block.
     stalled: Cell<CoarseMillis>,
+    /// Number of bytes written since the connection was last idle.
     written: Cell<u64>,
     answering: Cell<bool>,
     closing: Cell<bool>,
@@ -91,7 +92,7 @@ impl fmt::Debug for Activity {
 }
 
 impl Activity {
-    /// A connection that was just accepted: its first head is due as if it had begun.
+    /// Creates the state of a connection that was just accepted. The deadline of its first head already runs.
     pub(crate) fn new(now: CoarseMillis) -> Self {
         Self {
             http2: Cell::new(false),
@@ -109,12 +110,12 @@ impl Activity {
         }
     }
 
-    /// The first bytes are those of a TLS handshake.
+    /// Records that a TLS handshake begins.
     pub(crate) fn begin_handshake(&self) {
         self.wait.set(Wait::Handshake);
     }
 
-    /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
+    /// Records that the connection is ready for requests, over HTTP/2 or HTTP/1.1.
     pub(crate) fn begin_serving(&self, http2: bool, now: CoarseMillis) {
         self.http2.set(http2);
         if self.wait.replace(Wait::First) == Wait::Handshake {
@@ -122,7 +123,7 @@ impl Activity {
         }
     }
 
-    /// Bytes of HTTP/1.1 arrived. True when they are the first of a request's head.
+    /// Records that HTTP/1.1 bytes arrived. Returns whether they begin the head of a request.
     pub(crate) fn receive(&self, now: CoarseMillis) -> bool {
         if self.active.get() > 0 || self.wait.get() == Wait::Head {
             return false;
@@ -131,23 +132,23 @@ impl Activity {
         true
     }
 
-    /// The first bytes of a head arrived. The first head of a connection is due since the connection was ready.
+    /// Records the first bytes of a head. The deadline of the first head has run since the connection was ready.
     pub(crate) fn begin_head(&self, now: CoarseMillis) {
         if self.wait.replace(Wait::Head) != Wait::First {
             self.since.set(now);
         }
     }
 
-    /// An HTTP/2 frame is complete, and with it the head in progress, if there was one. The library decides whether it
+    /// Records the end of an HTTP/2 frame, and whether it completes a head. The library decides whether the head
     /// becomes a request.
-    pub(crate) fn end_frame(&self, head: bool, now: CoarseMillis) {
-        if head || self.wait.get() == Wait::First {
+    pub(crate) fn end_frame(&self, ends_head: bool, now: CoarseMillis) {
+        if ends_head || self.wait.get() == Wait::First {
             self.wait.set(Wait::Next);
             self.since.set(now);
         }
     }
 
-    /// A request's head is complete.
+    /// Records that the head of a request is complete.
     pub(crate) fn begin_request(&self) {
         if self.active.replace(self.active.get() + 1) == 0 {
             self.stalled.set(0);
@@ -159,7 +160,7 @@ impl Activity {
         }
     }
 
-    /// A request's answer is handed over in full, or given up.
+    /// Records that the response to a request was passed to the HTTP library in full, or aborted.
     pub(crate) fn end_request(&self, now: CoarseMillis) {
         self.active.set(self.active.get().saturating_sub(1));
         if self.wait.get() != Wait::Head {
@@ -167,55 +168,55 @@ impl Activity {
         }
     }
 
-    /// A write could not go on.
+    /// Records that the client did not accept more output.
     pub(crate) fn record_blocked_write(&self, now: CoarseMillis) {
         if self.blocked.get().is_none() {
             self.blocked.set(Some(now));
         }
     }
 
-    /// A write of this many bytes went on.
+    /// Records that the client accepted `bytes` bytes of output.
     pub(crate) fn record_write(&self, bytes: usize, now: impl FnOnce() -> CoarseMillis) {
         self.written.set(self.written.get() + bytes as u64);
         if let Some(since) = self.blocked.take() {
             let now = now();
             self.stalled.set(self.stalled.get() + now.saturating_sub(since));
-            // The client has the end of its answer only now: its time for another request begins.
+            // The client received the end of the response only now, so the idle period begins now.
             if self.active.get() == 0 && self.wait.get() != Wait::Head {
                 self.since.set(now);
             }
         }
     }
 
-    /// All that was to be written is written.
+    /// Records that all output was written.
     pub(crate) fn record_flush(&self) {
         if self.active.get() == 0 {
             self.answering.set(false);
         }
     }
 
-    /// Whether the pipeline may be writing an answer. Otherwise all output comes from the HTTP library itself: its
-    /// answer to bytes that are not HTTP.
+    /// Returns whether the pipeline may be writing a response. Otherwise all output is the HTTP library's own response
+    /// to input that it cannot parse.
     pub(crate) fn is_answering(&self) -> bool {
         self.answering.get()
     }
 
-    /// Whether a request is being answered.
+    /// Returns whether a request is in progress.
     pub(crate) fn is_active(&self) -> bool {
         self.active.get() > 0
     }
 
-    /// Whether the connection closes after the requests in progress.
+    /// Returns whether the connection closes after the requests in progress.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
     }
 
-    /// Whether the connection closes because it was idle for too long.
+    /// Returns whether the connection closes because it was idle for too long.
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.get()
     }
 
-    /// Looks for a deadline that has passed, and orders the connection closed if there is one.
+    /// Checks the deadlines, and issues a command to drain or close the connection if one has passed.
     pub(crate) fn examine(&self, now: CoarseMillis, timeouts: Timeouts) {
         let expired = |since: CoarseMillis, timeout: CoarseMillis| now.saturating_sub(since) >= timeout;
         if let Some(since) = self.blocked.get() {
@@ -225,10 +226,10 @@ impl Activity {
                 return self.issue(Command::Close(Timeout::Reader), now);
             }
         }
-        // A client that has not taken the end of its answer yet is a slow reader and no idle one.
+        // A client that has not accepted the end of its response yet is a slow reader, not an idle client.
         let (http2, idle) = (self.http2.get(), self.active.get() == 0 && self.blocked.get().is_none());
         match self.wait.get() {
-            // An incomplete HTTP/2 head blocks all streams of its connection.
+            // An incomplete HTTP/2 head blocks all streams of its connection, so its deadline applies at any time.
             Wait::Head if (idle || http2) && expired(self.since.get(), timeouts.head) => {
                 self.issue(Command::Close(Timeout::Head), now);
             }
@@ -242,7 +243,7 @@ impl Activity {
             }
             Wait::Next if idle && expired(self.since.get(), timeouts.idle) => {
                 if http2 {
-                    // HTTP/2 sends GOAWAY first, so that a request on its way is still answered (RFC 9113 section 6.8).
+                    // HTTP/2 sends GOAWAY first, so that a request in transit is still served (RFC 9113 section 6.8).
                     self.retired.set(true);
                     self.issue(Command::Drain, now);
                 } else {
@@ -253,7 +254,7 @@ impl Activity {
         }
     }
 
-    /// Gives an command; one to close is never weakened to one to drain.
+    /// Issues a command. [`Command::Drain`] never replaces [`Command::Close`].
     pub(crate) fn issue(&self, command: Command, now: CoarseMillis) {
         if matches!(self.command.get(), Some(Command::Close(_))) || self.command.get() == Some(command) {
             return;
@@ -267,7 +268,7 @@ impl Activity {
         }
     }
 
-    /// The command in force. Without one, the task of `cx` is woken when one comes.
+    /// Returns the command in force. Unless it is [`Command::Close`], the next one wakes the task of `cx`.
     pub(crate) fn command(&self, cx: &Context<'_>) -> Option<Command> {
         let command = self.command.get();
         if !matches!(command, Some(Command::Close(_))) {
@@ -330,15 +331,15 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_has_the_longer_patience() {
+    fn an_idle_connection_has_the_longer_timeout() {
         let activity = served_once(false, 1_000);
         assert_eq!(command_after(&activity, 75_999), None);
         assert_eq!(command_after(&activity, 76_000), Some(Command::Close(Timeout::Idle)));
     }
 
-    /// RFC 9113 section 9.1: a server keeps idle connections open as long as possible, and sends GOAWAY before it closes one.
+    /// RFC 9113 section 9.1: a server keeps idle connections open as long as possible, and sends GOAWAY before closing.
     #[test]
-    fn an_idle_connection_of_http_2_says_goodbye_before_it_closes() {
+    fn an_idle_http_2_connection_sends_goaway_before_it_closes() {
         let activity = served_once(true, 1_000);
         activity.end_frame(false, 30_000);
         assert_eq!(command_after(&activity, 75_999), None, "a PING starts neither a head nor a request");
@@ -348,9 +349,9 @@ mod tests {
         assert_eq!(command_after(&activity, 77_000), Some(Command::Close(Timeout::Farewell)));
     }
 
-    /// The last bytes of an answer may wait in the library's buffer when the answer counts as ended.
+    /// The last bytes of a response may still be in the library's buffer when the response counts as ended.
     #[test]
-    fn a_client_that_has_not_taken_the_end_of_its_answer_is_not_idle() {
+    fn a_client_that_has_not_read_the_end_of_its_response_is_not_idle() {
         let activity = served_once(false, 0);
         activity.record_blocked_write(0);
         activity.issue(Command::Drain, 0);
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_head_of_http_2_is_due_although_other_streams_are_answered() {
+    fn an_incomplete_http_2_head_has_a_deadline_while_other_streams_are_active() {
         let activity = served_once(true, 0);
         activity.begin_request();
         activity.begin_head(1_000);
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_http_2_that_becomes_no_request_leaves_the_connection_idle() {
+    fn an_http_2_head_that_does_not_become_a_request_leaves_the_connection_idle() {
         let activity = served_once(true, 0);
         activity.begin_head(1_000);
         activity.end_frame(true, 2_000);
@@ -395,14 +396,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_being_answered_is_never_idle() {
+    fn a_connection_with_a_request_in_progress_is_never_idle() {
         let activity = Activity::new(0);
         activity.begin_request();
         assert_eq!(command_after(&activity, 1_000_000), None);
     }
 
     #[test]
-    fn a_connection_that_drains_waits_a_moment_for_what_is_on_its_way() {
+    fn a_draining_connection_waits_briefly_for_a_request_in_transit() {
         let activity = served_once(false, 0);
         activity.issue(Command::Drain, 50_000);
         assert_eq!(command_after(&activity, 50_999), Some(Command::Drain));
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_stops_reading_is_closed_unless_it_goes_on() {
+    fn a_client_that_stops_reading_is_closed_unless_it_resumes() {
         let activity = Activity::new(0);
         activity.begin_request();
         activity.record_blocked_write(0);
@@ -425,13 +426,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_reads_steadily_and_too_slowly_is_closed() {
+    fn a_client_that_reads_steadily_but_too_slowly_is_closed() {
         let activity = Activity::new(0);
         activity.begin_request();
         for second in 0..40 {
             activity.record_blocked_write(second * 1_000);
             let command = command_after(&activity, second * 1_000 + 999);
-            // 10 bytes a second, where 500 are the least: the grace of 30 s is used up.
+            // The client reads 10 bytes/s, the minimum is 500 bytes/s: the connection closes after the grace of 30 s.
             let closed = second * 1_000 + 999 >= 30_000 + second * 20;
             assert_eq!(command.is_some(), closed, "second {second}");
             if closed {
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_to_close_is_not_weakened() {
+    fn drain_does_not_replace_close() {
         let activity = Activity::new(0);
         activity.issue(Command::Close(Timeout::Drain), 0);
         activity.issue(Command::Drain, 0);

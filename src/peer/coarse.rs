@@ -3,27 +3,27 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-/// Milliseconds on a core's own coarse clock, which its sweep advances.
+/// A time or duration in milliseconds on a core's coarse clock, which its sweep advances.
 pub(crate) type CoarseMillis = u64;
 
-/// Returns a span on the coarse clock, rounded down to milliseconds.
+/// Converts a duration to milliseconds, rounded down.
 pub(crate) fn coarse_millis(duration: Duration) -> CoarseMillis {
     CoarseMillis::try_from(duration.as_millis()).unwrap_or(CoarseMillis::MAX)
 }
 
-/// The state of a core that its connections read. The core alone changes it.
+/// The state of a core that its connections read. Only the core changes it.
 #[derive(Debug)]
 pub(crate) struct CoreState {
     /// The time of the last sweep.
     pub(crate) coarse_now: Cell<CoarseMillis>,
-    /// Whether each HTTP/1.1 answer is its connection's last.
+    /// Whether each HTTP/1.1 response closes its connection.
     pub(crate) is_closing: Cell<bool>,
-    /// The longest pause of a body.
+    /// Maximum pause within a body.
     pub(crate) body_timeout: Duration,
 }
 
 impl CoreState {
-    /// The state of a core that starts.
+    /// Creates the state of a core that starts: its clock is at 0.
     pub(crate) fn new(body_timeout: Duration) -> Self {
         Self { coarse_now: Cell::new(0), is_closing: Cell::new(false), body_timeout }
     }

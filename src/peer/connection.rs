@@ -9,23 +9,23 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What belongs to one connection and serves all its requests.
+/// A client connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Who is at the other end.
+    /// The other end of the connection.
     pub(crate) peer: Peer,
-    /// What it waits for, and since when.
+    /// What the connection is waiting for, and since when.
     pub(crate) activity: Activity,
-    /// Set on a cleartext listener that redirects: the port to send clients to.
+    /// The HTTPS port to redirect clients to, if the listener redirects.
     pub(crate) redirect: Option<u16>,
     /// The peer's address as the value of `X-Forwarded-For`.
     pub(crate) forwarded_for: HeaderValue,
-    /// The last `Forwarded` value, and the host that it was made for: on one connection the host seldom changes.
+    /// The host and the `Forwarded` value of the last request: the host rarely changes on a connection.
     pub(crate) forwarded: RefCell<Option<(HeaderValue, HeaderValue)>>,
-    /// Its HTTP/2 streams.
+    /// The connection's open HTTP/2 streams.
     pub(crate) streams: Streams,
     has_fragment: Cell<bool>,
-    /// The start of the most recent head: all that is known of a request that cannot be parsed.
+    /// The start of the most recent head. The log needs it if the request cannot be parsed.
     head_start: RefCell<Vec<u8>>,
     has_unread_body: Cell<bool>,
     http2: Cell<bool>,
@@ -50,15 +50,16 @@ impl Connection {
         }
     }
 
-    /// The core's coarse clock.
+    /// Returns the current time on the core's coarse clock.
     pub(crate) fn coarse_now(&self) -> CoarseMillis {
         self.core.coarse_now.get()
     }
 
-    /// Looks at the first bytes of a head for a fragment in the request target, which the HTTP library drops
-    /// without a word: what it leaves is decided on and forwarded alike, but a client that sends one is either
-    /// broken or trying something (RFC 9112 section 3.2 has no fragment). A pipelined request is not seen here, nor one
-    /// of HTTP/2.
+    /// Stores the start of a head, and checks the request target for a fragment.
+    ///
+    /// RFC 9112 section 3.2 does not allow a fragment, so a client that sends one is broken or attempts an attack. The
+    /// HTTP library silently drops it; the decision and the forwarded request both use the remaining target. This check
+    /// does not cover pipelined requests or HTTP/2.
     pub(crate) fn inspect_head(&self, bytes: &[u8]) {
         let line = first_line(bytes);
         self.has_fragment.set(line.contains(&b'#'));
@@ -67,51 +68,51 @@ impl Connection {
         head_start.extend_from_slice(&line[..line.len().min(HEAD_START_MAX)]);
     }
 
-    /// The start of the most recent head: a part of its first line. Empty over HTTP/2.
+    /// Returns up to [`HEAD_START_MAX`] bytes of the first line of the most recent head. Empty over HTTP/2.
     pub(crate) fn head_start(&self) -> Vec<u8> {
         self.head_start.borrow().clone()
     }
 
-    /// Whether the request whose head was just read had a fragment in its target.
+    /// Returns whether the most recent request target had a fragment, and clears that state.
     pub(crate) fn take_fragment(&self) -> bool {
         self.has_fragment.take()
     }
 
-    /// Whether the connection speaks HTTP/2.
+    /// Returns whether the connection speaks HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         self.http2.get()
     }
 
-    /// The connection is ready for requests, of HTTP/2 or HTTP/1.1.
+    /// Records that the connection is ready for requests in this protocol.
     pub(crate) fn begin_serving(&self, protocol: Protocol) {
         let http2 = protocol == Protocol::Http2;
         self.http2.set(http2);
         self.activity.begin_serving(http2, self.coarse_now());
     }
 
-    /// The longest pause of a body on this connection.
+    /// Returns the maximum pause within a body.
     pub(crate) fn body_timeout(&self) -> Duration {
         self.core.body_timeout
     }
 
-    /// The client is still sending a body that nobody reads: the next answer is the last.
+    /// Records that the gateway leaves a request body unread, so that the next response closes the connection.
     pub(crate) fn mark_body_unread(&self) {
         self.has_unread_body.set(true);
     }
 
-    /// Whether the next HTTP/1.1 answer is the connection's last, and must say so (RFC 9112 section 9.6).
+    /// Returns whether the next HTTP/1.1 response closes the connection, and must say so (RFC 9112 section 9.6).
     pub(crate) fn must_close(&self) -> bool {
         self.has_unread_body.get() || self.activity.is_closing() || self.core.is_closing.get()
     }
 }
 
-/// The request line, or as much of it as is there. Empty lines may stand before it (RFC 9112 section 2.2).
+/// Returns the received part of the request line. Skips empty lines before it (RFC 9112 section 2.2).
 fn first_line(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     bytes[start..].split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// Bytes of a head's first line that are kept for the log.
+/// Maximum number of bytes of a head's first line to keep for the log.
 const HEAD_START_MAX: usize = 128;
 
 #[cfg(test)]

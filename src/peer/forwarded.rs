@@ -17,15 +17,15 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// `X-Forwarded-Port`.
 pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// Maximum number of addresses kept of a chain, from the right: a client can write as many as a head holds, but real
-/// chains have only a few.
+/// Maximum number of addresses to keep of a chain, counted from the right. Real chains have only a few, but a client
+/// can send as many as fit into a head.
 const CHAIN_MAX: usize = 32;
 
 /// Determines the sender of a request, and reads the facts that a trusted proxy states about it.
 ///
-/// From a trusted proxy the addresses are read from the right, the end that the nearest proxy wrote; the first
-/// that is not a trusted proxy's is the client. What stands to the left of it was written by the client itself. An
-/// element that is no address ends the search at the last one that was.
+/// The addresses are read from the right, because the nearest proxy appended the last one. The first address that does
+/// not belong to a trusted proxy is the client; the client itself may have written everything to the left of it. The
+/// search also stops at an element that is not an address: the caller is then the last valid address.
 pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Caller, Option<Box<Relayed>>) {
     let mut caller = Caller { address: peer.address, scheme: peer.scheme, by_trusted_proxy: false };
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
@@ -48,7 +48,7 @@ pub(crate) fn read(peer: &Peer, trusted: &[Cidr], headers: &HeaderMap) -> (Calle
 }
 
 /// Reads the facts that a trusted proxy states about a request, except the scheme. `X-Forwarded-*` take precedence over
-/// `Forwarded`: most proxies write the former, and pass on a client's own `Forwarded` unread.
+/// `Forwarded`: most proxies write the former, and forward a client's own `Forwarded` unchanged.
 fn read_relayed(headers: &HeaderMap) -> Relayed {
     let mut chain: Vec<Option<IpAddr>> = if headers.contains_key(X_FORWARDED_FOR) {
         elements_from_the_right(headers, &X_FORWARDED_FOR).take(CHAIN_MAX).map(parse_address).collect()
@@ -69,7 +69,8 @@ fn read_relayed(headers: &HeaderMap) -> Relayed {
     Relayed { chain, host, port }
 }
 
-/// The value that the nearest proxy wrote in this field, or in this parameter of `Forwarded`: the last one.
+/// Returns the value that the nearest proxy wrote: the last element of the field, or the parameter of the last
+/// element of `Forwarded`.
 fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: &str) -> Option<&'h str> {
     if headers.contains_key(name) {
         elements_from_the_right(headers, name).next()
@@ -79,7 +80,7 @@ fn nearest_value<'h>(headers: &'h HeaderMap, name: &HeaderName, parameter_name: 
     }
 }
 
-/// The scheme that a proxy names. Traefik names a WebSocket's (RFC 6455 section 3).
+/// Parses the scheme that a proxy names. Traefik sends `ws` or `wss` for WebSockets (RFC 6455 section 3).
 pub(crate) fn parse_scheme(text: &str) -> Option<Scheme> {
     let matches = |name: &str| text.eq_ignore_ascii_case(name);
     if matches("https") || matches("wss") {
@@ -91,7 +92,8 @@ pub(crate) fn parse_scheme(text: &str) -> Option<Scheme> {
     }
 }
 
-/// The comma-separated elements of all fields of this name, last first. A field that is not ASCII has none.
+/// Returns the comma-separated elements of all fields of this name, last first. A field that is not ASCII counts as
+/// one empty element.
 fn elements_from_the_right<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let fields: Vec<&HeaderValue> = headers.get_all(name).iter().filter(|value| !value.is_empty()).collect();
     fields
@@ -101,8 +103,8 @@ fn elements_from_the_right<'h>(headers: &'h HeaderMap, name: &HeaderName) -> imp
         .map(|element| element.trim_matches([' ', '\t']))
 }
 
-/// The value of a parameter of one `Forwarded` element, quotes taken off (RFC 7239 section 4). A comma within
-/// quotes does not occur in the two that are read here.
+/// Returns the value of a parameter of one `Forwarded` element, without quotes (RFC 7239 section 4). Valid values of
+/// the parameters read here do not contain a comma, so splitting at commas ignores quotes.
 fn parameter<'e>(element: &'e str, name: &str) -> Option<&'e str> {
     element.split(';').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
@@ -110,7 +112,7 @@ fn parameter<'e>(element: &'e str, name: &str) -> Option<&'e str> {
     })
 }
 
-/// An address, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
+/// Parses an address and optional port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
 fn parse_address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let parsed: Option<IpAddr> =
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_believed() {
+    fn fields_of_an_untrusted_peer_are_ignored() {
         let caller = read("192.0.2.9", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]);
         assert_eq!(caller.address.to_string(), "192.0.2.9");
         assert_eq!(caller.scheme, Scheme::Http);
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_first_from_the_right_that_is_no_trusted_proxy() {
+    fn the_client_is_the_rightmost_address_that_is_not_a_trusted_proxy() {
         for (fields, client) in [
             (vec![("x-forwarded-for", "1.1.1.1, 192.0.2.1, 10.0.0.7")], "192.0.2.1"),
             (vec![("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "192.0.2.1")], "192.0.2.1"),
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_what_the_nearest_proxy_says_if_it_is_one() {
+    fn the_scheme_is_the_one_that_the_nearest_proxy_names_if_it_is_valid() {
         for (value, scheme) in [
             ("https", Scheme::Https),
             ("http, https", Scheme::Https),
@@ -184,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_the_same_in_either_field() {
-        // RFC 7239 section 7.4; report 6.
+    fn both_fields_yield_the_same_chain() {
+        // RFC 7239 section 7.4.
         let one = relayed_of(&[("x-forwarded-for", "203.0.113.9, bogus, 2001:db8::1")]);
         let other = relayed_of(&[(
             "forwarded",
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn host_and_port_are_the_nearest_proxys_and_read_as_any_host() {
+    fn host_and_port_come_from_the_nearest_proxy_and_are_parsed_like_any_host() {
         for (fields, host, port) in [
             (&[("x-forwarded-host", "Pub.Example")][..], Some("pub.example"), None),
             (&[("x-forwarded-host", "evil.example, pub.example:8443")], Some("pub.example:8443"), None),

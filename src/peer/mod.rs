@@ -11,17 +11,17 @@ pub(crate) use connection::Connection;
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// `http` or `https`, as the client sees it.
+/// The URI scheme that the client used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// Cleartext.
     Http,
-    /// TLS, ended here or at a trusted proxy.
+    /// TLS, terminated here or at a trusted proxy.
     Https,
 }
 
 impl Scheme {
-    /// The scheme as it stands in a URI.
+    /// Returns the scheme as spelled in a URI.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -29,7 +29,7 @@ impl Scheme {
         }
     }
 
-    /// The port that an authority without one means (RFC 9110 sections 4.2.1 and 4.2.2).
+    /// Returns the port of an authority that does not name one (RFC 9110 sections 4.2.1 and 4.2.2).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -45,8 +45,10 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// The network that counts for an address: an IPv6 network of 64 bits belongs to one household or one host, which may use
-/// any address in it. An IPv4 address counts by itself, mapped into IPv6 or not.
+/// Returns the network that stands for one client when addresses are counted.
+///
+/// For IPv6 this is the /64 network, because one household or host may use any address in it. For IPv4, including
+/// IPv4-mapped IPv6, it is the address itself.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -57,36 +59,36 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The other end of a connection, as far as the connection itself proves it.
+/// The other end of a connection, as established by the connection alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The address of the socket's other end; an IPv4 address mapped into IPv6 is unmapped.
+    /// The remote address of the socket. An IPv4-mapped IPv6 address is converted to IPv4.
     pub address: IpAddr,
-    /// How the connection came in.
+    /// The scheme of the listener that accepted the connection.
     pub scheme: Scheme,
 }
 
-/// Who sends a request: the peer itself, or whom a trusted proxy names. Made by
-/// [`forwarded`] alone.
+/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only [`forwarded`]
+/// creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The client's address: what limits count and logs name.
+    /// The client's address, as used by limits and logs.
     pub address: IpAddr,
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// Whether the peer is a trusted proxy, so that its forwarding fields are kept and added to.
+    /// Whether the peer is a trusted proxy. Its forwarding fields are then kept and extended.
     pub by_trusted_proxy: bool,
 }
 
-/// A trusted proxy's account of the request that it forwards: read once, by [`forwarded`] alone, and the
-/// source of every field in which an upstream reads it.
+/// The facts that a trusted proxy states about the request that it forwards. Only [`forwarded`] reads them, once per
+/// request, and every forwarding field sent to an upstream is derived from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
-    /// The addresses that the request came by before the proxy itself, the client's end first; `None` for one that is
-    /// hidden or cannot be read.
+    /// The addresses that the request passed before the proxy, the client's first. An element is `None` if its address
+    /// is obfuscated or invalid.
     pub chain: Vec<Option<IpAddr>>,
-    /// The host that the client asked, in canonical spelling, with the port where one is named beside it.
+    /// The host that the client requested, in canonical spelling, followed by `:port` if the field names a port.
     pub host: Option<Box<str>>,
-    /// The port that the client reached.
+    /// The port that the client connected to, from `X-Forwarded-Port`.
     pub port: Option<u16>,
 }

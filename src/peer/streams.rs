@@ -11,17 +11,17 @@ use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// The slowest client that is served.
+/// The slowest reading rate that the gateway accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// How long a client may make no progress, and the total delay it may cause, in milliseconds.
+    /// Maximum pause in milliseconds, and the total waiting time allowed in addition to the minimum rate.
     pub(crate) grace: CoarseMillis,
-    /// The minimum rate beyond that; 0: any.
+    /// Minimum rate in bytes per second once `grace` is used up. 0 disables the minimum.
     pub(crate) bytes_per_second: u64,
 }
 
 impl Pace {
-    /// The total waiting time allowed to a client that took this many bytes.
+    /// Returns the total waiting time allowed to a client that has received `bytes` bytes.
     pub(crate) fn allowance(&self, bytes: u64) -> CoarseMillis {
         match bytes.saturating_mul(1000).checked_div(self.bytes_per_second) {
             Some(earned) => self.grace.saturating_add(earned),
@@ -29,8 +29,9 @@ impl Pace {
         }
     }
 
-    /// How long one pause may last after this many bytes at once. Clients report progress in steps of half a window,
-    /// which are megabytes in browsers, so a slow client gets one second for each 16 KiB.
+    /// Returns the maximum length of a pause after a burst of `burst` bytes. Clients report progress in steps of half
+    /// a window, which are megabytes in browsers, so each 16 KiB of the burst extends the pause by one second, up to
+    /// ten times the grace.
     fn max_pause(&self, burst: u64) -> CoarseMillis {
         const BURST_BYTES_PER_SECOND: u64 = 16 * 1024;
         let earned = burst.saturating_mul(1000) / BURST_BYTES_PER_SECOND;
@@ -38,17 +39,18 @@ impl Pace {
     }
 }
 
+/// Whether a stream waits for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Nothing waits for the client.
+    /// The stream does not wait for the client.
     Idle,
-    /// The client has had data to read since the last sweep.
+    /// The client got data to read after the last sweep.
     Delivered,
-    /// The client has had data to read since this sweep.
+    /// The client has had data to read since the sweep at this time.
     WaitingSince(CoarseMillis),
 }
 
-/// The reading progress of one stream's client.
+/// The client's progress in reading one stream.
 pub(crate) struct Reader {
     state: Cell<State>,
     examined_at: Cell<CoarseMillis>,
@@ -89,26 +91,26 @@ impl Reader {
         self.waker.set(None);
     }
 
-    /// The HTTP library asks for more: the client opened its window for what was handed over before.
-    pub(crate) fn request_more(&self) {
+    /// Records that the HTTP library requests more data: the client opened its window for the data delivered before.
+    pub(crate) fn request_data(&self) {
         if matches!(self.state.replace(State::Idle), State::WaitingSince(_)) {
             self.burst.set(0);
         }
     }
 
-    /// The HTTP library got this many more bytes for the client.
+    /// Records that `bytes` more bytes for the client were passed to the HTTP library.
     pub(crate) fn deliver(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.burst.set(self.burst.get() + bytes as u64);
         self.state.set(State::Delivered);
     }
 
-    /// Whether the stream was given up.
+    /// Returns whether the client was too slow and the stream ends.
     pub(crate) fn is_timed_out(&self) -> bool {
         self.timed_out.get()
     }
 
-    /// Gives up the stream if its client is too slow. Returns whether this call did so.
+    /// Ends the stream if its client is too slow. Returns whether this call ended it.
     fn examine(&self, now: CoarseMillis, pace: Pace) -> bool {
         match self.state.get() {
             State::Idle => return false,
@@ -146,22 +148,22 @@ impl Reader {
     }
 }
 
-/// The streams of one connection that are open. Slots are reused, so a stream costs no allocation here.
+/// The open streams of one connection. Slots are reused, so a new stream usually does not allocate here.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     readers: RefCell<Vec<Rc<Reader>>>,
     free: RefCell<Vec<usize>>,
-    /// The place whose task runs now.
+    /// The index of the stream whose task is running.
     current: Cell<Option<usize>>,
 }
 
 impl Streams {
-    /// The reader of the stream whose task runs now.
+    /// Returns the reader of the stream whose task is running.
     pub(crate) fn current(&self) -> Option<Rc<Reader>> {
         self.current.get().map(|index| self.readers.borrow()[index].clone())
     }
 
-    /// Looks at all streams, and returns how many it gave up.
+    /// Examines all streams, and returns the number of streams that it ended.
     pub(crate) fn examine(&self, now: CoarseMillis, pace: Pace) -> u64 {
         self.readers.borrow().iter().map(|reader| u64::from(reader.examine(now, pace))).sum()
     }
@@ -176,7 +178,7 @@ impl Streams {
     }
 }
 
-/// The place of one stream, free again when it is dropped.
+/// The slot of one stream. Dropping it releases the slot for reuse.
 pub(crate) struct StreamSlot<'s> {
     streams: &'s Streams,
     index: usize,
@@ -184,15 +186,15 @@ pub(crate) struct StreamSlot<'s> {
 }
 
 impl<'s> StreamSlot<'s> {
-    /// Takes a place among the streams of a connection.
+    /// Acquires a slot among the streams of a connection.
     pub(crate) fn acquire(streams: &'s Streams) -> Self {
         let index = streams.acquire_index();
         let reader = streams.readers.borrow()[index].clone();
         Self { streams, index, reader }
     }
 
-    /// Polls the stream's task, unless the stream was given up: then it ends at once. During the poll, the stream is
-    /// [`Streams::current`].
+    /// Polls the stream's task, or returns `Ready` at once if the client was too slow. During the poll,
+    /// [`Streams::current`] returns this stream.
     pub(crate) fn poll(
         &self,
         cx: &mut Context<'_>,
@@ -236,19 +238,19 @@ mod tests {
     fn a_slow_browser_has_time_for_half_a_window_of_megabytes() {
         let reader = Reader::default();
         for _ in 0..6 * 64 {
-            reader.request_more();
+            reader.request_data();
             reader.deliver(16 * 1024);
         }
         reader.examine(0, PACE);
         assert!(!reader.examine(200_000, PACE), "half of the 6 MiB window takes 200 s at 15 KB/s");
-        reader.request_more();
+        reader.request_data();
         reader.deliver(16 * 1024);
         reader.examine(200_250, PACE);
         assert!(reader.examine(240_000, PACE), "16 KiB extend the pause by one second");
     }
 
     #[test]
-    fn no_pause_is_longer_than_ten_times_the_grace() {
+    fn a_pause_is_never_longer_than_ten_times_the_grace() {
         let reader = Reader::default();
         reader.deliver(1 << 40);
         reader.examine(0, PACE);
@@ -257,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_a_byte_now_and_then_times_out() {
+    fn a_client_that_reads_a_byte_now_and_then_times_out() {
         let reader = Reader::default();
         let mut now = 0;
         while now < 60_000 {
-            reader.request_more();
+            reader.request_data();
             reader.deliver(1);
             reader.examine(now, PACE);
             now += 5_000;
@@ -273,11 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_least_rate_only_pauses_are_bounded() {
+    fn without_a_minimum_rate_only_pauses_are_bounded() {
         let pace = Pace { bytes_per_second: 0, ..PACE };
         let reader = Reader::default();
         for step in 0..100 {
-            reader.request_more();
+            reader.request_data();
             reader.deliver(1);
             reader.examine(step * 20_000, pace);
             assert!(!reader.examine(step * 20_000 + 19_999, pace));
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_used_again_as_new() {
+    fn a_reused_slot_is_reset() {
         let streams = Streams::default();
         let first = StreamSlot::acquire(&streams);
         first.reader.deliver(1);

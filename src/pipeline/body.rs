@@ -72,7 +72,7 @@ impl Body {
     #[inline(never)]
     fn poll_paced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseError>>> {
         let Some(paced) = &mut self.paced else { return self.poll_source(cx) };
-        paced.reader.request_more();
+        paced.reader.request_data();
         let mut data = std::mem::take(&mut paced.rest);
         if data.is_empty() {
             match std::task::ready!(self.poll_source(cx)) {
