@@ -12,7 +12,7 @@ use std::path::Path;
 /// # Errors
 /// A sentence for the operator.
 pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<(), String> {
-    let fault = |path: &Path, error: io::Error| format!("{}: cannot be made: {error}", path.display());
+    let fault = |path: &Path, error: io::Error| format!("{}: cannot be created: {error}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;
     let mut nonce = [0; 8];
     rand::fill(&mut nonce).map_err(|_| "the system's random numbers failed".to_owned())?;

@@ -141,7 +141,7 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     if !files.key.exists() {
         if files.certificate.exists() {
             return Err(format!(
-                "{} is there without {}: restore the other, or remove it so that a new pair is made",
+                "{} exists without {}: restore the missing file, or remove this one to create a new pair",
                 files.certificate.display(),
                 files.key.display()
             ));
@@ -167,7 +167,7 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
 }
 
 fn text(error: rcgen::Error) -> String {
-    format!("cannot make a self-signed certificate: {error}")
+    format!("cannot create a self-signed certificate: {error}")
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
         }
         assert_eq!(fs::read_dir(&state).unwrap().count(), 2, "nothing half made is left");
         fs::remove_file(state.join("certificate-key.pem")).unwrap();
-        assert!(self_signed(&state).unwrap_err().contains("is there without"));
+        assert!(self_signed(&state).unwrap_err().contains("exists without"));
         fs::remove_dir_all(state).unwrap();
     }
 }

@@ -122,7 +122,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
         _ => {}
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".into());
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are allowed\n".into());
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return response;
     }
@@ -153,7 +153,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
         },
         _ => {
             let known =
-                "here are /livez, /readyz, /metrics, /decisions and, for POST, /explain and /reload\n";
+                "available: /livez, /readyz, /metrics and /decisions; with POST, /explain and /reload\n";
             text(StatusCode::NOT_FOUND, known.into())
         }
     }
@@ -198,7 +198,7 @@ async fn reload(state: &AdminState, request: &Request<Incoming>) -> Response<Ful
 }
 
 fn only_post() -> Response<Full<Bytes>> {
-    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST\n".into());
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only POST is allowed\n".into());
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }

@@ -54,7 +54,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             Some(Ok(false)) | None => {}
             Some(Err(why)) => journal.event(
                 Level::Error,
-                "the certificate was not replaced; the old one goes on",
+                "the certificate was not replaced; the current one stays in use",
                 &[("why", &why)],
             ),
         }
@@ -84,8 +84,8 @@ fn log_phase(certificates: &Certificates, journal: &Journal, logged: &mut (Optio
             let begins = validity.map(|validity| rfc3339(validity.begins)).unwrap_or_default();
             journal.event(Level::Error, "the certificate is not valid yet", &[("begins", &begins)]);
         }
-        Phase::EndsSoon => journal.event(Level::Warn, "the certificate ends soon", &[("ends", &at)]),
-        Phase::Ended => journal.event(Level::Error, "the certificate has ended", &[("ends", &at)]),
+        Phase::EndsSoon => journal.event(Level::Warn, "the certificate expires soon", &[("ends", &at)]),
+        Phase::Ended => journal.event(Level::Error, "the certificate has expired", &[("ends", &at)]),
     }
 }
 

@@ -62,30 +62,22 @@ fn log_event(shared: &Shared, event: &KeyEvent) {
             journal.event(Level::Info, "a signing key is published", &[("kid", id), ("signs_from", &from)]);
         }
         KeyEvent::Activated { id } => {
-            journal.event(Level::Info, "a signing key signs from now on", &[("kid", id)])
+            journal.event(Level::Info, "a signing key has started to sign", &[("kid", id)])
         }
         KeyEvent::Retired { id } => {
-            journal.event(
-                Level::Info,
-                "a signing key has retired and is not accepted any more",
-                &[("kid", id)],
-            );
+            journal.event(Level::Info, "a signing key has retired and is no longer accepted", &[("kid", id)]);
         }
         KeyEvent::Revoked { id } => {
-            journal.event(
-                Level::Warn,
-                "a signing key was revoked and is not accepted any more",
-                &[("kid", id)],
-            );
+            journal.event(Level::Warn, "a signing key was revoked and is no longer accepted", &[("kid", id)]);
         }
         KeyEvent::Removed { id } => {
             journal.event(Level::Info, "the file of a retired signing key was removed", &[("kid", id)]);
         }
         KeyEvent::Fault(why) => journal.event(
             Level::Error,
-            "something is wrong with the signing keys; those that were good go on",
+            "cannot read some signing keys; continuing with the last good set",
             &[("why", &why.to_string())],
         ),
-        KeyEvent::Recovered => journal.event(Level::Info, "the signing keys are in order again", &[]),
+        KeyEvent::Recovered => journal.event(Level::Info, "all signing keys can be read again", &[]),
     }
 }

@@ -17,7 +17,11 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     let routes: Vec<_> = policy.routes.iter().map(|route| route.counters.clone()).collect();
     metrics::render(&mut out, &routes, &shared.counters, &policy.limits, &policy.upstreams);
 
-    out.family("portcullis_log_lines_dropped_total", "Log lines that were lost.", Kind::Counter);
+    out.family(
+        "portcullis_log_lines_dropped_total",
+        "Log lines lost because the log could not keep up.",
+        Kind::Counter,
+    );
     out.sample(&[], shared.journal.dropped());
     write_tokens(&mut out, &policy.trust);
     status.write_metrics(&mut out);
@@ -38,29 +42,34 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
         write_authority(&mut out, authority.counters(), &policy.trust);
         write_store(&mut out, authority);
     }
-    out.family("portcullis_ready", "Whether the gateway takes new requests.", Kind::Gauge);
+    out.family(
+        "portcullis_ready",
+        "Whether the gateway accepts new requests (1) or is draining (0).",
+        Kind::Gauge,
+    );
     out.sample(&[], u64::from(!is_draining));
-    out.family("portcullis_build_info", "The version that runs.", Kind::Gauge);
+    out.family("portcullis_build_info", "The running version.", Kind::Gauge);
     out.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     out.finish()
 }
 
 /// What was seen of tokens when they were verified. Names of issuers stand in the policy.
 fn write_tokens(out: &mut Exposition, trust: &Trust) {
-    let help = "Tokens that were verified and found good, by issuer and algorithm. A token seen again is not verified again.";
+    let help =
+        "Tokens successfully verified, by issuer and algorithm. A token in the cache is not verified again.";
     out.family("portcullis_tokens_verified_total", help, Kind::Counter);
     for (issuer, seen) in trust.seen() {
         for (algorithm, count) in seen.algorithms().filter(|(_, count)| *count > 0) {
             out.sample(&[("issuer", issuer), ("algorithm", algorithm.as_str())], count);
         }
     }
-    let help = "How old tokens were when they were verified, in seconds since iat.";
+    let help = "Age of tokens when they were verified, in seconds since iat.";
     out.family("portcullis_token_age_seconds", help, Kind::Histogram);
     for (issuer, seen) in trust.seen() {
         let (counts, sum) = seen.ages();
         out.spread(&[("issuer", issuer)], &AGES, &counts, sum);
     }
-    out.family("portcullis_token_size_bytes", "How large tokens were.", Kind::Histogram);
+    out.family("portcullis_token_size_bytes", "Size of verified tokens, in bytes.", Kind::Histogram);
     for (issuer, seen) in trust.seen() {
         let (counts, sum) = seen.sizes();
         out.spread(&[("issuer", issuer)], &SIZES, &counts, sum);
@@ -82,25 +91,35 @@ fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
         }
     }
     let name = "portcullis_logins_total";
-    write(out, name, "Logins with a password, by how they ended.", "outcome", &counters.logins);
+    write(out, name, "Password logins, by outcome.", "outcome", &counters.logins);
     let name = "portcullis_refreshes_total";
-    let help = "Refresh tokens that were presented. grace: the successor was given once more; reuse: the session was ended.";
+    let help = "Refresh tokens presented, by outcome. grace: the successor was returned again; reuse: the session was ended.";
     write(out, name, help, "outcome", &counters.refreshes);
     let name = "portcullis_revocations_total";
+    write(out, name, "Revocations made at this gateway's endpoints, by cause.", "by", &counters.revocations);
+    let name = "portcullis_tokens_issued_total";
+    write(out, name, "Access tokens issued, by size.", "size", &counters.tokens);
+    let name = "portcullis_tokens_trimmed_total";
     write(
         out,
         name,
-        "What this gateway's endpoints revoked, by what made them.",
-        "by",
-        &counters.revocations,
+        "Access tokens that omitted claims to stay small, by what was omitted.",
+        "of",
+        &counters.trimmed,
     );
-    let name = "portcullis_tokens_issued_total";
-    write(out, name, "Access tokens that were issued, by size.", "size", &counters.tokens);
-    let name = "portcullis_tokens_trimmed_total";
-    write(out, name, "Access tokens that left something out to stay small.", "of", &counters.trimmed);
     let name = "portcullis_service_tokens_total";
-    write(out, name, "Access tokens that services asked for themselves.", "outcome", &counters.services);
-    out.family("portcullis_revocation_marks", "What is marked as revoked now.", Kind::Gauge);
+    write(
+        out,
+        name,
+        "Access tokens requested by services for themselves, by outcome.",
+        "outcome",
+        &counters.services,
+    );
+    out.family(
+        "portcullis_revocation_marks",
+        "Tokens, sessions and accounts currently marked as revoked.",
+        Kind::Gauge,
+    );
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
 }
 
@@ -126,14 +145,14 @@ fn write_store(out: &mut Exposition, authority: &Authority) {
 }
 
 fn write_signing_keys(out: &mut Exposition, keyring: &Keyring) {
-    let help = "Signing keys of the local authority by what they are for now.";
+    let help = "Signing keys of the local authority, by their current state.";
     out.family("portcullis_signing_keys", help, Kind::Gauge);
     let listed = keyring.list(Now::read());
     for state in KeyState::ALL {
         let count = listed.iter().filter(|key| key.state == state).count();
         out.sample(&[("state", state.as_str())], u64::try_from(count).unwrap_or(u64::MAX));
     }
-    let help = "How often something was wrong with the files of the signing keys.";
+    let help = "Failures to read or write the files of the signing keys.";
     out.family("portcullis_signing_key_faults_total", help, Kind::Counter);
     out.sample(&[], keyring.faults());
 }

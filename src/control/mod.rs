@@ -67,7 +67,7 @@ pub(crate) fn run(
         let (delay, drain) = (plan.drain_delay, plan.drain);
         shared.journal.event_with(
             Level::Info,
-            "draining; a second signal stops at once",
+            "draining; a second signal stops the gateway immediately",
             &[
                 ("signal", name.into()),
                 ("delay", delay.as_secs().into()),

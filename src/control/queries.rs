@@ -54,7 +54,7 @@ impl ExplainRequest {
             question = question.header(name, value)?;
         }
         question = match (self.claims, self.token) {
-            (Some(_), Some(_)) => return Err("claims and token: one of the two".to_owned()),
+            (Some(_), Some(_)) => return Err("give either claims or a token, not both".to_owned()),
             (Some(claims), None) => question.claims(claims),
             (None, Some(token)) => question.token(token),
             (None, None) => question,
@@ -76,7 +76,10 @@ impl ExplainRequest {
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
     // A form or plain text is what a page may send without asking first.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
-        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "want application/json\n".to_owned()));
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "the request must be application/json\n".to_owned(),
+        ));
     }
     let body = read_body(body).await?;
     let bad = |why: String| (StatusCode::BAD_REQUEST, format!("{why}\n"));
@@ -111,8 +114,8 @@ async fn read_body(body: Incoming) -> Result<Bytes, QueryError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
             Err((StatusCode::PAYLOAD_TOO_LARGE, format!("more than {QUESTION_MAX} bytes\n")))
         }
-        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body broke off\n".to_owned())),
-        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n".to_owned())),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body ended early\n".to_owned())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n".to_owned())),
     }
 }
 

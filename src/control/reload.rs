@@ -112,7 +112,8 @@ impl ReloadStatus {
         if let Some(Fault { since, first, more }) = self.fault() {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
             let since = rfc3339(since);
-            lines.push_str(&format!("policy: the file on disk does not load since {since}: {first}{more}\n"));
+            lines
+                .push_str(&format!("policy: the file on disk has not loaded since {since}: {first}{more}\n"));
         }
         lines
     }
@@ -121,16 +122,17 @@ impl ReloadStatus {
     pub(crate) fn write_metrics(&self, out: &mut Exposition) {
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
-        let help = "When the policy in force was loaded, in seconds since 1970.";
+        let help = "Time at which the policy in force was loaded, in seconds since 1970.";
         out.family("portcullis_policy_loaded_timestamp_seconds", help, Kind::Gauge);
         out.sample(&[], self.loaded.load(Ordering::Relaxed));
-        let help = "Whether the file was good when it was last read (1), or is not what is obeyed (0).";
+        let help =
+            "Whether the last reload succeeded (1) or failed, so that an older policy stays in force (0).";
         out.family("portcullis_policy_last_reload_ok", help, Kind::Gauge);
         out.sample(&[], u64::from(self.fault().is_none()));
-        out.family("portcullis_policy_reloads_total", "Reloads, by what came of them.", Kind::Counter);
+        out.family("portcullis_policy_reloads_total", "Reloads, by outcome.", Kind::Counter);
         out.sample(&[("outcome", "reloaded")], self.reloaded.load(Ordering::Relaxed));
         out.sample(&[("outcome", "refused")], self.refused.load(Ordering::Relaxed));
-        let help = "Policies that are still obeyed by requests that began under them.";
+        let help = "Earlier policies still in use by requests that began under them.";
         out.family("portcullis_policies_before_in_use", help, Kind::Gauge);
         out.sample(&[], u64::try_from(self.in_use_before()).unwrap_or(u64::MAX));
     }
@@ -261,7 +263,7 @@ impl Reloader {
         let generation = self.status.generation();
         self.shared.journal.event_with(
             Level::Error,
-            "the policy was not reloaded; the old one goes on",
+            "the policy was not reloaded; the current one stays in force",
             &[("generation", generation.into()), ("faults", faults.len().into())],
         );
         for fault in faults.iter().take(FAULTS_LOGGED) {

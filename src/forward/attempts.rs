@@ -208,11 +208,11 @@ fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 #[cold]
 fn report_down(pools: &Pools, upstream: &Upstream, server: &Server, why: &str) {
     let fields = [("upstream", &*upstream.name), ("server", &server.origin), ("error", why)];
-    pools.journal.event(Level::Warn, "a server does not answer", &fields);
+    pools.journal.event(Level::Warn, "an upstream server is down", &fields);
 }
 
 #[cold]
 fn report_up(pools: &Pools, upstream: &Upstream, server: &Server) {
     let fields = [("upstream", &*upstream.name), ("server", &*server.origin)];
-    pools.journal.event(Level::Info, "a server answers again", &fields);
+    pools.journal.event(Level::Info, "an upstream server is up again", &fields);
 }

@@ -37,9 +37,11 @@ impl fmt::Display for BadResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interim(StatusCode::SWITCHING_PROTOCOLS) => {
-                f.write_str("the upstream switched protocols unasked")
+                f.write_str("the upstream switched protocols without being asked")
             }
-            Self::Interim(status) => write!(f, "the upstream's last answer is an interim one: {status}"),
+            Self::Interim(status) => {
+                write!(f, "the upstream's final response has an interim status: {status}")
+            }
             Self::Codings(codings) => write!(
                 f,
                 "the upstream's answer has Transfer-Encoding: {codings}; only a single \"chunked\" can be passed on"
@@ -278,7 +280,7 @@ mod tests {
             ("RFC 9112 6.1: chunked twice", 200, &[(TE, "chunked"), (TE, "chunked")], "chunked, chunked"),
             ("a coding without chunked", 200, &[(TE, "gzip")], "Transfer-Encoding: gzip"),
             ("identity", 200, &[(TE, "identity"), (CL, "5")], "identity"),
-            ("switched", 101, &[], "switched protocols unasked"),
+            ("switched", 101, &[], "switched protocols without being asked"),
         ];
         for (name, status, fields, detail) in bad {
             let found = answer(&mut parts(status, fields), &Method::GET, None).unwrap_err().to_string();

@@ -177,8 +177,8 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TooLarge => "the request's body is too large",
-            Self::TooSlow => "the request's body did not come in time",
-            Self::Broken => "the request's body broke off",
+            Self::TooSlow => "the request's body did not arrive in time",
+            Self::Broken => "the request's body ended early",
         })
     }
 }

@@ -169,15 +169,15 @@ fn parse_method(text: &str) -> Result<Method, PatternFault> {
     match upper.as_str() {
         "CONNECT" => Err(PatternFault::new(
             "the method CONNECT, which asks for a tunnel past every check",
-            "leave it out: WebSockets need GET alone",
+            "remove it: WebSockets need only GET",
         )),
         "TRACE" => Err(PatternFault::new(
             "the method TRACE, whose answer would show clients the header fields written for the upstream",
-            "leave it out",
+            "remove it",
         )),
         _ if upper != text && STANDARD.iter().any(|standard| standard.as_str() == upper) => {
             Err(PatternFault::new(
-                format!("the method `{text}`, which no client sends: methods have a case"),
+                format!("the method `{text}`, which no client sends: methods are case-sensitive"),
                 format!("write `{upper}`"),
             ))
         }
@@ -231,7 +231,7 @@ mod tests {
             (&["Delete"], "write `DELETE`"),
             (&["TRACE"], "TRACE"),
             (&["trace"], "TRACE"),
-            (&["CONNECT"], "WebSockets need GET"),
+            (&["CONNECT"], "WebSockets need only GET"),
             (&["GET POST"], "is not a method"),
             (&[""], "is not a method"),
             (&[], "leave `methods` out"),

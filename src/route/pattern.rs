@@ -73,7 +73,9 @@ impl PathPattern {
             if segment == Segment::Rest && !is_last {
                 return Err(PatternFault::new(
                     format!("`{{*{name}}}` before the end of `{text}`"),
-                    format!("it takes all that remains: put it last, or write `{{{name}}}` for one segment"),
+                    format!(
+                        "it matches the rest of the path: put it last, or write `{{{name}}}` for one segment"
+                    ),
                 ));
             }
             check_name(name, &params)?;
@@ -167,7 +169,7 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
         } else {
             Err(PatternFault::new(
                 format!("an empty segment (`//`) in `{text}`"),
-                "take one of the slashes out",
+                "remove one of the slashes",
             ))
         };
     }
@@ -186,14 +188,14 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
     if matches!(source, "." | "..") {
         return Err(PatternFault::new(
             format!("the dot segment `{source}` in `{text}`"),
-            "requests arrive without dot segments: write the path that is meant",
+            "request paths have no dot segments: write the resolved path",
         ));
     }
     if path::has_parameters(source) {
         return Err(PatternFault::new(
             format!("the path parameter of `{source}` in `{text}`"),
-            "to some readers what stands behind `;` is no part of the path, and a request that two would read \
-             differently is refused: write the path without it",
+            "some servers do not count the text after `;` as part of the path, and a request that two servers would \
+             read differently is rejected: write the path without it",
         ));
     }
     let rooted = format!("/{source}");
@@ -208,7 +210,7 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
         Err(malformed) => {
             return Err(PatternFault::new(
                 format!("`{source}` in `{text}`: {}", reason(malformed)),
-                "no request that arrives here has it: take it out",
+                "no accepted request contains it: remove it",
             ));
         }
     }
@@ -254,7 +256,7 @@ fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
     if !is_word {
         return Err(PatternFault::new(
             format!("the parameter name `{name}`"),
-            "a name is letters, digits and `_`, and does not begin with a digit",
+            "use letters, digits and `_`, and do not begin with a digit",
         ));
     }
     if before.iter().any(|other| **other == *name) {
@@ -352,8 +354,8 @@ mod tests {
         for (text, says) in [
             ("", "write `/`"),
             ("orders", "write `/orders`"),
-            ("/a//b", "take one of the slashes out"),
-            ("//", "take one of the slashes out"),
+            ("/a//b", "remove one of the slashes"),
+            ("//", "remove one of the slashes"),
             ("/a/../b", "dot segment `..`"),
             ("/./b", "dot segment `.`"),
             ("/%61dmin", "write `admin`"),

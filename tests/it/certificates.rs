@@ -110,7 +110,7 @@ fn a_broken_certificate_leaves_the_old_one_and_is_told_without_its_key() {
         gateway.dir().replace("key.pem", key);
         eventually(what, || {
             let refused = |line: &&serde_json::Value| {
-                line["message"] == "the certificate was not replaced; the old one goes on"
+                line["message"] == "the certificate was not replaced; the current one stays in use"
             };
             gateway.log().iter().filter(refused).count() >= count
         });
@@ -151,7 +151,7 @@ fn a_certificate_behind_links_that_are_turned_is_followed() {
 fn a_certificate_that_has_ended_or_is_about_to_is_told_once() {
     let upstream = Upstream::start();
     let gateway = started(&Pair::until(2020), &upstream);
-    let ended = |line: &serde_json::Value| line["message"] == "the certificate has ended";
+    let ended = |line: &serde_json::Value| line["message"] == "the certificate has expired";
     let line = gateway.wait_log("it has ended", ended);
     assert_eq!((&line["level"], &line["ends"]), (&"error".into(), &"2020-01-01T00:00:00Z".into()));
     // Looks go on: the next certificate is found by one.

@@ -98,7 +98,7 @@ fn a_rotation_costs_no_token_its_life() {
         line["message"] == "a signing key is published" && line["kid"] == *second
     });
     gateway.wait_log("the key signs", |line| {
-        line["message"] == "a signing key signs from now on" && line["kid"] == *second
+        line["message"] == "a signing key has started to sign" && line["kid"] == *second
     });
     let metrics = Request::get("/metrics").to(gateway.admin()).text();
     for (state, count) in [("next", 0), ("signing", 1), ("retiring", 1), ("revoked", 0)] {
@@ -186,7 +186,7 @@ fn a_key_signs_when_its_moment_comes() {
     let next = key_in(&dir, "next");
     assert_eq!((next.as_str(), kid_of(&mint(&dir))), (rotated["kid"].as_str().unwrap(), first));
     gateway.wait_log("it signs", |line| {
-        line["message"] == "a signing key signs from now on" && line["kid"] == *next
+        line["message"] == "a signing key has started to sign" && line["kid"] == *next
     });
     let token = mint(&dir);
     assert_eq!((kid_of(&token), status(&gateway, &token)), (next, 200));
@@ -205,9 +205,7 @@ fn a_broken_file_is_told_once_and_the_keys_that_were_good_go_on() {
     fs::write(&broken, "broken").unwrap();
     fs::set_permissions(&broken, Permissions::from_mode(0o600)).unwrap();
     let is_fault = |line: &Value| {
-        line["message"]
-            .as_str()
-            .is_some_and(|message| message.starts_with("something is wrong with the signing"))
+        line["message"].as_str().is_some_and(|message| message.starts_with("cannot read some signing keys"))
     };
     let told = gateway.wait_log("the fault is told", is_fault);
     assert!(told["why"].as_str().unwrap().contains("20300101T000000Z"), "{told}");
@@ -216,7 +214,7 @@ fn a_broken_file_is_told_once_and_the_keys_that_were_good_go_on() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.text().contains("20300101T000000Z"), "{refused:?}");
     fs::remove_file(&broken).unwrap();
-    gateway.wait_log("it is in order", |line| line["message"] == "the signing keys are in order again");
+    gateway.wait_log("it is in order", |line| line["message"] == "all signing keys can be read again");
     assert_eq!(gateway.log().iter().filter(|line| is_fault(line)).count(), 1);
     let metrics = Request::get("/metrics").to(gateway.admin()).text();
     assert!(metrics.contains("portcullis_signing_key_faults_total 1\n"), "{metrics}");

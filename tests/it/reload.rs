@@ -11,7 +11,7 @@ use serde_json::json;
 use std::os::unix::fs::symlink;
 
 const RELOADED: &str = "the policy was reloaded";
-const REFUSED: &str = "the policy was not reloaded; the old one goes on";
+const REFUSED: &str = "the policy was not reloaded; the current one stays in force";
 
 /// Asks the admin listener for a reload.
 #[track_caller]
@@ -122,7 +122,7 @@ fn a_bad_file_keeps_the_old_policy_and_is_told_until_it_is_mended() {
         let lines = verbose(&gateway);
         assert!(lines.starts_with("ready\n"), "{lines}");
         assert!(lines.contains("policy: generation 1, loaded"), "{lines}");
-        assert!(lines.contains("policy: the file on disk does not load since 20"), "{lines}");
+        assert!(lines.contains("policy: the file on disk has not loaded since 20"), "{lines}");
     }
     gateway.wait_log("the fault is told with its place", |line| {
         line["message"] == "the policy has a fault" && line["key"].as_str().unwrap_or("").contains("acces")

@@ -96,7 +96,7 @@ fn a_server_that_fails_is_down_until_it_has_answered() {
     Request::get("/").to(gateway.http()).is(200);
     assert_eq!(up(), 1.0);
     let log = gateway.stop();
-    for event in ["a server does not answer", "a server answers again"] {
+    for event in ["an upstream server is down", "an upstream server is up again"] {
         assert_eq!(log.matches(event).count(), 1, "{event}: {log}");
     }
 }
