@@ -1,7 +1,7 @@
 //! Verification keys: each with one algorithm, each belonging to one issuer.
 //!
-//! The key decides the algorithm, never the token (RFC 8725 section 3.1): a set is asked for the key of an id and an
-//! algorithm, and has it or not.
+//! The key decides the algorithm, never the token (RFC 8725 section 3.1): a set is searched for a key with a given id
+//! and algorithm.
 
 mod der;
 mod jwks;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A signature algorithm of JWS that is accepted here. `none` is no algorithm.
+/// A JWS signature algorithm that the gateway supports. `none` is not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -23,7 +23,7 @@ pub enum Algorithm {
     RS256,
     /// ECDSA on P-256 with SHA-256.
     ES256,
-    /// Ed25519: `EdDSA` (RFC 8037) and `Ed25519` (RFC 9864) are two names of it.
+    /// Ed25519, under its names `EdDSA` (RFC 8037) and `Ed25519` (RFC 9864).
     EdDSA,
 }
 
@@ -31,7 +31,7 @@ pub enum Algorithm {
 pub const ED25519: &str = "Ed25519";
 
 impl Algorithm {
-    /// Its name (RFC 7518 section 3.1).
+    /// Returns the name (RFC 7518 section 3.1).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -41,7 +41,7 @@ impl Algorithm {
         }
     }
 
-    /// As the library names it.
+    /// Returns the library's value.
     pub(crate) const fn as_library(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
@@ -56,8 +56,8 @@ impl FromStr for Algorithm {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        // RFC 9864 section 4.1 deprecates the name `EdDSA`, which leaves the curve to the key. Here the curve is always
-        // Ed25519, so both names say the same.
+        // RFC 9864 section 4.1 deprecates `EdDSA`, which leaves the curve to the key. Here the curve is always Ed25519,
+        // so both names mean the same.
         if text == ED25519 {
             return Ok(Self::EdDSA);
         }
@@ -79,7 +79,7 @@ pub struct Key {
     id: Option<Box<str>>,
     algorithm: Algorithm,
     key: DecodingKey,
-    /// How long its signatures are.
+    /// The length of its signatures in bytes.
     signature_bytes: usize,
 }
 
@@ -101,17 +101,17 @@ impl Key {
         Self::new(id, Algorithm::HS256, DecodingKey::from_secret(secret), 32)
     }
 
-    /// Its id (`kid`).
+    /// Returns the id (`kid`).
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Its one algorithm.
+    /// Returns the algorithm.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// How many bytes a signature of it has.
+    /// Returns the length of its signatures in bytes.
     pub const fn signature_bytes(&self) -> usize {
         self.signature_bytes
     }
@@ -120,7 +120,7 @@ impl Key {
         &self.key
     }
 
-    /// Whether what this key verifies the other one verifies too, under the same id.
+    /// Returns whether both keys have the same id and verify the same signatures.
     fn is_same(&self, other: &Self) -> bool {
         use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
         let same_material = match (self.key.kind(), other.key.kind()) {
@@ -142,7 +142,7 @@ pub struct KeySet(Vec<Arc<Key>>);
 
 /// The maximum number of keys tried for one token: those without `kid`, or all of an algorithm for a token without one.
 pub(super) const CANDIDATES_MAX: usize = 4;
-/// HMAC keys are at least as long as their hash (RFC 7518 section 3.2).
+/// The minimum length of an HMAC key in bytes: that of its hash (RFC 7518 section 3.2).
 const SECRET_MIN: usize = 32;
 
 impl KeySet {
@@ -193,17 +193,17 @@ impl KeySet {
         Ok(())
     }
 
-    /// The keys, for listing.
+    /// Returns the keys, for listing.
     pub fn iter(&self) -> impl Iterator<Item = &Key> + Clone {
         self.0.iter().map(Arc::as_ref)
     }
 
-    /// Whether the sets hold the same keys.
+    /// Returns whether both sets contain the same keys.
     pub fn is_same(&self, other: &Self) -> bool {
         self.covers(other) && other.covers(self)
     }
 
-    /// Whether every key of the other set is in this one.
+    /// Returns whether this set contains every key of the other.
     pub(super) fn covers(&self, other: &Self) -> bool {
         other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))
     }
@@ -239,7 +239,7 @@ impl KeySet {
     }
 }
 
-/// What a set has for an id and an algorithm.
+/// The result of a search for an id and an algorithm.
 pub(super) enum KeyMatch<'k> {
     /// The keys to try, at least one.
     Keys([Option<&'k Key>; CANDIDATES_MAX]),
@@ -247,6 +247,6 @@ pub(super) enum KeyMatch<'k> {
     OtherAlgorithm,
     /// More keys than are tried for one token.
     TooMany(usize),
-    /// No key of this id.
+    /// No key with this id.
     None,
 }

@@ -1,4 +1,4 @@
-//! Someone whose token this process verified.
+//! The identity in a verified token.
 
 use super::claims::{ClaimId, ClaimValue};
 use http::{HeaderName, HeaderValue};
@@ -8,39 +8,38 @@ use std::sync::Arc;
 /// The allocator's approximate overhead for one allocation.
 const ALLOCATION: usize = 16;
 
-/// Who calls, as their issuer vouches and this process verified. Holds what the policy uses of the token, and
-/// nothing else of it.
+/// A caller whose token this process verified. Holds only the parts of the token that the policy uses.
 #[derive(Debug)]
 pub struct Principal {
     /// `iss`.
     pub issuer: Arc<str>,
     /// `sub`.
     pub subject: Box<str>,
-    /// `jti`, when the token has one.
+    /// `jti`, if the token has one.
     pub token_id: Option<Box<str>>,
-    /// The roles, from where the issuer's `roles` path points.
+    /// The roles at the issuer's `roles` path.
     pub roles: Box<[Box<str>]>,
-    /// The scopes, from where the issuer's `scopes` path points.
+    /// The scopes at the issuer's `scopes` path.
     pub scopes: Box<[Box<str>]>,
     /// The values found at the paths of roles and scopes.
     pub shapes: Shapes,
     /// The other claims that the policy uses, by [`ClaimId`].
     pub claims: Box<[Option<ClaimValue>]>,
-    /// From when this holds, seconds since 1970, the issuer's leeway taken off.
+    /// The start of validity in seconds since 1970, with the issuer's leeway subtracted.
     pub not_before: u64,
-    /// Until when this holds (exclusive), seconds since 1970, the issuer's leeway added.
+    /// The end of validity (exclusive) in seconds since 1970, with the issuer's leeway added.
     pub expires: u64,
-    /// When the caller proved who they are, seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
+    /// The time of the login in seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
     /// The tolerated clock difference of the issuer, in seconds.
     pub leeway: u64,
-    /// Whether the token comes from such a proof itself, not from a refresh.
+    /// Whether the token was issued by that login, not by a refresh.
     pub fresh: bool,
-    /// What only tokens of the local authority say.
+    /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
-    /// Proofs of this identity that were made for upstreams, to be given again.
+    /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,
-    /// The identity headers for the upstream, ready-made, so that sending them is counting references.
+    /// The identity headers for upstreams. They are built once, so that sending them only counts references.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
@@ -54,7 +53,7 @@ pub enum Shape {
     Text,
     /// A list of texts.
     List,
-    /// A list, and not all of its elements are text.
+    /// A list with elements that are not text.
     Mixed,
     /// An object.
     Object,
@@ -62,7 +61,7 @@ pub enum Shape {
     Other,
 }
 
-/// The sources of a token's names.
+/// The shapes of a token's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shapes {
     /// The shape of its roles.
@@ -87,17 +86,17 @@ impl Shape {
 /// A proof of identity that was made for an upstream.
 #[derive(Clone, Debug)]
 pub struct Proven {
-    /// For whom.
+    /// The upstream's audience.
     pub audience: Arc<str>,
     /// The value of its field.
     pub value: HeaderValue,
-    /// From when it is good, seconds since 1970.
+    /// The start of its validity in seconds since 1970.
     pub made: u64,
-    /// Until when it is given again, seconds since 1970.
+    /// The time until which it is reused, in seconds since 1970.
     pub until: u64,
 }
 
-/// What tokens of the local authority say beside what all say.
+/// The facts that only tokens of the local authority have.
 #[derive(Debug)]
 pub struct Local {
     /// `sid`: the session.
@@ -106,28 +105,28 @@ pub struct Local {
     pub generation: i64,
     /// `exp` as in the token.
     pub ends: u64,
-    /// `csrf`: what a request with the token in a cookie must show beside it.
+    /// `csrf`: the value that a request with the token in a cookie must repeat.
     pub csrf: Option<Box<str>>,
     /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the
     /// same name.
     pub service: bool,
-    /// The state of the revocations under which the token was last found good.
+    /// The epoch of the revocations in which the token was last found valid.
     pub(super) unmarked_at: Cell<Option<u64>>,
 }
 
 impl Local {
-    /// These facts, of a token that is yet to be looked up among the revoked.
+    /// Creates the facts of a token that has not been checked for revocation yet.
     pub fn new(session: Option<Box<str>>, generation: i64, csrf: Option<Box<str>>) -> Self {
         Self { session, generation, ends: u64::MAX, csrf, service: false, unmarked_at: Cell::new(None) }
     }
 
-    /// The same, of a token with this `exp`.
+    /// Sets `exp`.
     #[must_use]
     pub fn ending(self, ends: u64) -> Self {
         Self { ends, ..self }
     }
 
-    /// The same, of a service's own token, or not.
+    /// Sets whether the token is a service's own.
     #[must_use]
     pub fn of_service(self, service: bool) -> Self {
         Self { service, ..self }
@@ -158,12 +157,12 @@ impl Principal {
         }
     }
 
-    /// The value of a claim that the policy uses; `None` when the token lacks it.
+    /// Returns the value of a claim that the policy uses; `None` if the token lacks it.
     pub fn claim(&self, id: ClaimId) -> Option<&ClaimValue> {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)
     }
 
-    /// The approximate memory that it takes, without its proofs.
+    /// Returns its approximate memory in bytes, without its proofs.
     pub fn bytes(&self) -> usize {
         let text = |text: Option<&str>| text.map_or(0, |text| text.len() + ALLOCATION);
         let names = |names: &[Box<str>]| -> usize {
@@ -186,7 +185,7 @@ impl Principal {
             + headers.sum::<usize>()
     }
 
-    /// Drops proofs that are no longer used. Returns the approximate memory of the others.
+    /// Drops expired proofs. Returns the approximate memory of the others in bytes.
     pub(super) fn weigh_proofs(&self, now: u64) -> usize {
         let mut proofs = self.proofs.borrow_mut();
         proofs.retain(|proof| now < proof.until);

@@ -1,8 +1,8 @@
-//! What was revoked of the local authority's tokens: asked on every request, cached token or not, without I/O.
+//! Revocations of the local authority's tokens, checked on every request, even for cached tokens, without I/O.
 //!
-//! A mark is put here before the answer that promises it is sent. Asking costs one read of a number that all cores
-//! share and that changes only when something is revoked: a principal remembers under which number it was found
-//! unmarked.
+//! A mark is set here before the response that confirms the revocation is sent. The check reads one number that all
+//! cores share and that changes only when something is revoked: a principal remembers the number under which it was
+//! found unmarked.
 
 use super::principal::{Local, Principal};
 use crate::denial::Denial;
@@ -90,8 +90,8 @@ impl Revoked {
                 }
             },
         };
-        // While the marks are still locked: who reads the new number waits for them, and who reads the old one has a
-        // principal that is looked up again at the next request at the latest.
+        // Done while the marks are locked: a core that reads the new number waits for them, and a core that reads the
+        // old number looks its principal up again at the next request at the latest.
         if new {
             self.epoch.fetch_add(1, Ordering::Release);
         }
@@ -122,7 +122,7 @@ impl Revoked {
         now.saturating_add(self.longest()).saturating_add(MARK_MARGIN.as_secs())
     }
 
-    /// Says whether marks may be missing. While they may, no token of the local authority is accepted.
+    /// Sets whether marks may be missing. While they may, no token of the local authority is accepted.
     pub fn set_blind(&self, blind: bool) {
         self.blind.store(blind, Ordering::Release);
     }
@@ -135,18 +135,18 @@ impl Revoked {
         marks.accounts.retain(|_, (_, until)| *until > now);
     }
 
-    /// How many marks there are.
+    /// Returns the number of marks.
     pub fn len(&self) -> usize {
         let marks = self.read();
         marks.tokens.len() + marks.sessions.len() + marks.accounts.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no marks.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the token of a principal is still good.
+    /// Checks that the token of a principal has not been revoked.
     ///
     /// # Errors
     /// [`Denial::RevokedToken`]; [`Denial::CheckUnavailable`] while marks may be missing.
@@ -154,7 +154,7 @@ impl Revoked {
         if self.blind.load(Ordering::Acquire) {
             return Err(Denial::CheckUnavailable);
         }
-        // The number first, the marks behind it: a mark that is made in between is found now or at the next request.
+        // The number is read before the marks: a mark that is set in between is found now or at the next request.
         let epoch = self.epoch.load(Ordering::Acquire);
         if local.unmarked_at.get() == Some(epoch) {
             return Ok(());
@@ -162,7 +162,7 @@ impl Revoked {
         let marks = self.read();
         let of_token = principal.token_id.as_ref().is_some_and(|id| marks.tokens.contains_key(id));
         let of_session = local.session.as_ref().is_some_and(|id| marks.sessions.contains_key(id));
-        // A service is no account, and has no generations.
+        // A service is not an account and has no generations.
         let account = if local.service { None } else { marks.accounts.get(&principal.subject) };
         let of_account = account.is_some_and(|(generation, _)| local.generation < *generation);
         if of_token || of_session || of_account {
@@ -173,7 +173,7 @@ impl Revoked {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Marks> {
-        // A writer that panicked has left whole entries: each insertion is one step.
+        // A writer that panicked left complete entries: each insertion is one step.
         self.marks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -182,7 +182,7 @@ impl Revoked {
     }
 }
 
-/// Whether the mark is new.
+/// Inserts a mark. Returns whether it is new.
 fn insert(marks: &mut HashMap<Box<str>, u64>, id: &str, until: u64) -> bool {
     match marks.get_mut(id) {
         Some(known) => {

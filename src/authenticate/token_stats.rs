@@ -1,5 +1,5 @@
-//! What was seen of an issuer's tokens when they were verified: by algorithm, age and size. An operator learns from it
-//! whose tokens are still signed the old way, live too long, or grow towards what servers refuse.
+//! Statistics of an issuer's verified tokens by algorithm, age and size. They show the operator which issuers still use
+//! an old algorithm, and whose tokens live too long or grow towards the limits of servers.
 
 use super::keys::Algorithm;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
 /// Upper bounds of sizes, in bytes.
 pub const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
-/// The algorithms, as they are counted.
+/// The algorithms, in the order of their counters.
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Counts of one issuer's tokens, all cores together: a verification costs a thousand times what counting it does.
+/// The counts of one issuer's tokens. All cores share them: a verification costs a thousand times as much as counting
+/// it.
 #[derive(Debug, Default)]
 pub struct TokenStats {
     algorithms: [AtomicU64; ALGORITHMS.len()],
@@ -19,7 +20,7 @@ pub struct TokenStats {
     sizes: Spread<{ SIZES.len() + 1 }>,
 }
 
-/// How values are spread: a count for each bound, and one beyond all of them; and their sum.
+/// A histogram: a count for each bound and one beyond all bounds, and the sum of the values.
 #[derive(Debug)]
 struct Spread<const N: usize> {
     counts: [AtomicU64; N],
@@ -46,7 +47,7 @@ impl<const N: usize> Spread<N> {
 }
 
 impl TokenStats {
-    /// Counts a token that was found good.
+    /// Counts a valid token.
     pub(super) fn record(&self, algorithm: Algorithm, age: Option<u64>, bytes: usize) {
         if let Some(place) = ALGORITHMS.iter().position(|known| *known == algorithm) {
             self.algorithms[place].fetch_add(1, Ordering::Relaxed);
@@ -57,7 +58,7 @@ impl TokenStats {
         self.sizes.record(&SIZES, bytes as u64);
     }
 
-    /// How many were signed with which algorithm.
+    /// Returns the number of tokens per algorithm.
     pub fn algorithms(&self) -> impl Iterator<Item = (Algorithm, u64)> {
         ALGORITHMS.iter().zip(&self.algorithms).map(|(known, count)| (*known, count.load(Ordering::Relaxed)))
     }
@@ -68,7 +69,7 @@ impl TokenStats {
         self.ages.read()
     }
 
-    /// How large they were: a count for each of [`SIZES`] and one beyond, and the sum in bytes.
+    /// Returns the sizes: a count for each of [`SIZES`] and one beyond, and the sum in bytes.
     pub fn sizes(&self) -> (Vec<u64>, u64) {
         self.sizes.read()
     }

@@ -1,4 +1,4 @@
-//! All that verification may believe: the issuers, their keys, and where their tokens say what.
+//! The trusted issuers: their keys, and the paths of the claims in their tokens.
 
 use super::claims::ClaimPath;
 use super::credential::CookieNames;
@@ -14,31 +14,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Issuer {
     /// `iss`, compared whole.
     pub name: Arc<str>,
-    /// `aud`: one of a token's must be one of these, compared whole.
+    /// The accepted values of `aud`, compared whole. A token must have one of them.
     pub audience: Box<[Box<str>]>,
-    /// Further values of `aud` in tokens that the local authority issues to its clients: the gate does not accept these
-    /// tokens, but introspection and revocation do.
+    /// Further values of `aud` in tokens that the local authority issues to its clients: the gateway does not accept
+    /// these tokens, but introspection and revocation do.
     pub audience_of_clients: Box<[Box<str>]>,
-    /// What it may sign with.
+    /// The accepted algorithms.
     pub algorithms: Vec<Algorithm>,
-    /// What it signs with.
+    /// The verification keys.
     pub keys: KeySet,
-    /// How many seconds its clock may be off.
+    /// The tolerated clock difference in seconds.
     pub leeway: u64,
-    /// Where the roles are.
+    /// The path of the roles.
     pub roles: ClaimPath,
-    /// Where the scopes are.
+    /// The path of the scopes.
     pub scopes: ClaimPath,
-    /// Whether it is the local authority, whose tokens say more and can be revoked.
+    /// Whether it is the local authority, whose tokens have more claims and can be revoked.
     pub local: bool,
     /// Accepted `typ`, in lower case without `application/`; `""` stands for a header without `typ`.
     pub types: Box<[Box<str>]>,
 }
 
 impl Issuer {
-    /// Whether what one makes of a token is what the other makes of it.
+    /// Returns whether both verify every token alike.
     fn verifies_like(&self, other: &Self) -> bool {
-        // Each member by name: one that is added has to be thought of here.
+        // Names each member, so that a new one cannot be forgotten here.
         let Self {
             name,
             audience,
@@ -65,11 +65,11 @@ impl Issuer {
     }
 }
 
-/// Whose tokens are believed.
+/// The trusted issuers, with the settings for verification.
 #[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
-    /// One for each issuer.
+    /// The statistics of each issuer.
     seen: Box<[Arc<TokenStats>]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
@@ -80,7 +80,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// A trust of its own epoch: what was verified under another is verified anew.
+    /// Creates a trust with a new epoch: tokens that were verified under another one are verified again.
     pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
@@ -167,48 +167,48 @@ impl Trust {
         self
     }
 
-    /// The names of the local authority's cookies, if it gives any.
+    /// Returns the names of the local authority's cookies, if it sets any.
     pub fn cookies(&self) -> Option<&CookieNames> {
         self.cookies.as_ref()
     }
 
-    /// The origins from which requests with cookies may come beside their own.
+    /// Returns the further origins from which requests with cookies are accepted.
     pub(super) fn origins(&self) -> &[Box<str>] {
         &self.origins
     }
 
-    /// What the local authority revoked.
+    /// Returns the revocations of the local authority.
     pub fn revoked(&self) -> &Arc<Revoked> {
         &self.revoked
     }
 
-    /// The issuer of this name, and where its tokens are counted.
+    /// Returns the issuer with this name, and its statistics.
     pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &TokenStats)> {
         let mut both = self.issuers.iter().zip(&self.seen);
         both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
     }
 
-    /// What was seen of each issuer's tokens.
+    /// Returns the statistics of each issuer.
     pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &TokenStats)> {
         self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
 
-    /// The issuers, for listing.
+    /// Returns the issuers, for listing.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
     }
 
-    /// The claims that the policy uses, by `ClaimId`.
+    /// Returns the paths of the claims that the policy uses, by `ClaimId`.
     pub fn claims(&self) -> &[ClaimPath] {
         &self.claims
     }
 
-    /// The names under which identity is told.
+    /// Returns the names of the identity headers.
     pub fn identity(&self) -> &IdentityHeaders {
         &self.identity
     }
 
-    /// Changes with every key that is taken away, and every issuer, used claim and identity name.
+    /// Returns the epoch. It changes when a key is removed, and with every issuer, used claim and identity header name.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }

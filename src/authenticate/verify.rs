@@ -1,7 +1,7 @@
-//! From a token to a principal.
+//! Verifies a token and makes a principal of it.
 //!
-//! The order: the token's form, its issuer, its algorithm and key, its signature; and only then what it claims. Of
-//! an unverified token nothing is believed but `iss`, and that only to choose whose keys to try.
+//! The order: the token's form, its issuer, its algorithm and key, its signature, and only then its claims. Of an
+//! unverified token only `iss` is read, to choose the issuer whose keys are tried.
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
@@ -14,8 +14,8 @@ use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
 use serde_json::{Map, Value};
 
-/// How many roles, or scopes, of a token are taken; more make it malformed, for cutting could drop the one that
-/// matters.
+/// The maximum number of roles, or scopes, in a token. A token with more is malformed, since truncation could drop the
+/// relevant one.
 const NAMES_MAX: usize = 512;
 
 type Claims = Map<String, Value>;
@@ -24,22 +24,22 @@ type Names = Box<[Box<str>]>;
 /// The required audience of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recipient {
-    /// The gate: one of the issuer's audiences.
+    /// The gateway: one of the issuer's audiences.
     Gateway,
-    /// The gate's audience or one of the local authority's clients: for tokens in introspection and revocation requests
+    /// The gateway or one of the local authority's clients: for tokens in introspection and revocation requests
     /// (RFC 7662 section 2.2, RFC 7009 section 2.1).
     Anyone,
 }
 
-/// Verifies a token: signature and claims.
+/// Verifies a token's signature and claims.
 ///
 /// # Errors
-/// The first check that fails.
+/// Returns the first check that fails.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     verify_for(Recipient::Gateway, token, trust, now)
 }
 
-/// Verifies a token that is meant for the gate, or for others too.
+/// Verifies a token for this recipient.
 pub(super) fn verify_for(
     recipient: Recipient,
     token: &str,
@@ -58,8 +58,8 @@ pub(super) fn verify_for(
     let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
-    // A token that is bound to a key of its sender (RFC 7800) is worth nothing to whoever merely shows it; taken as a
-    // bearer token, it could be used by a thief, which is what the binding is to prevent.
+    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token: a thief could use
+    // it, which the binding is meant to prevent.
     if claims.contains_key("cnf") {
         return Err(CredentialError::because(
             Denial::WrongType,
@@ -82,7 +82,7 @@ pub(super) fn verify_for(
     };
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
-        // Revocations stay on record for as long as a token may live, and no token is accepted for longer.
+        // Revocations are kept for the maximum life of a token, so no token is accepted for longer.
         let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {
@@ -119,8 +119,8 @@ pub(super) fn verify_for(
     Ok(principal)
 }
 
-/// Refuses a required claim that is missing or of the wrong type; `instead` are claims in which some issuers put the
-/// same fact.
+/// Rejects a required claim that is missing or has the wrong type. `instead`: claims in which some issuers put the same
+/// fact.
 fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> CredentialError {
     let detail = format!("{name} is {}{}", ClaimText(claims.get(name)), beside(claims, instead));
     CredentialError::because(Denial::MissingClaim(claim), detail)
@@ -140,12 +140,13 @@ fn unknown_issuer(name: &str, trust: &Trust) -> CredentialError {
     )
 }
 
-/// The claims of a token that was verified.
+/// Reads the claims of a token without verifying it.
 pub fn claims_of(token: &str) -> Option<Map<String, Value>> {
     json::object(Jws::read(token).ok()?.payload()).ok()
 }
 
-/// What the local authority says of its tokens; a token that says it wrongly is not one that it made.
+/// Reads the claims that only the local authority's tokens have. A token in which they have the wrong type is
+/// malformed.
 fn local(claims: &Claims) -> Result<Local, Denial> {
     let text = |name| match claims.get(name) {
         None => Ok(None),
@@ -161,7 +162,7 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
     Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()).ending(ends))
 }
 
-/// RFC 8725 section 3.11: what kind of token it is, lest an id token pass for an access token.
+/// Checks `typ` in the header, so that an ID token does not pass for an access token (RFC 8725 section 3.11).
 fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
     let kind = match header.get("typ") {
         None => Some(String::new()),
@@ -177,8 +178,8 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
     Err(CredentialError::because(Denial::WrongType, detail))
 }
 
-/// Tokens that are not access tokens, and how issuers mark them. Such a token often has the key, the audience and the
-/// header of an access token (RFC 8725 sections 3.11 and 3.12).
+/// The claims by which issuers mark tokens that are not access tokens. Such a token often has the key, the audience and
+/// the header of an access token (RFC 8725 sections 3.11 and 3.12).
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     // Keycloak.
     ("typ", &["refresh", "offline", "id", "logout"]),
@@ -195,8 +196,8 @@ const OTHER_KINDS: [(&str, &[&str]); 5] = [
 /// The member of `events` that identifies a logout token (OpenID Connect Back-Channel Logout section 2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// Refuses a token that calls itself a refresh, ID or logout token. A refresh token used as an access token would live
-/// for weeks, and survive a logout; an ID token is meant only for the client.
+/// Rejects a token that is marked as a refresh, ID or logout token. A refresh token used as an access token would be
+/// valid for weeks and survive a logout; an ID token is intended only for the client.
 fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
     for (name, kinds) in OTHER_KINDS {
         if let Some(Value::String(kind)) = claims.get(name)
@@ -215,13 +216,13 @@ fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
     }
 }
 
-/// From when and until when it holds, leeway included.
+/// Checks the times of a token. Returns from when and until when it is valid, leeway included.
 fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
-    // A fraction of a second is in nobody's favour: `exp` is rounded down, `nbf` up.
+    // Fractions of a second never extend the validity: `exp` is rounded down, `nbf` up.
     let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
         Some((Some(expires), _)) => expires.floor() as u64,
-        // A date before 1970 is a date (RFC 7519 section 2), and it has passed.
+        // A date before 1970 is a valid date (RFC 7519 section 2), and it has passed.
         Some((None, Some(seconds))) if seconds < 0.0 => {
             let detail = format!("exp is {}, before 1970", ClaimText(claims.get("exp")));
             return Err(CredentialError::because(Denial::ExpiredToken, detail));
@@ -253,7 +254,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
     Ok((not_before, expires.saturating_add(leeway)))
 }
 
-/// A claim that is not a date.
+/// Rejects a claim that is not a date.
 fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError {
     let why = match claims.get(name).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.0 => ", before 1970",
@@ -270,8 +271,8 @@ fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError
 
 const YEAR_9999: f64 = 253_402_300_799.0;
 
-/// A NumericDate (RFC 7519 section 2): a number of seconds, not negative, within the range of clocks. A string that
-/// looks like a number is not one (CVE-2026-25537).
+/// Reads a NumericDate (RFC 7519 section 2): a non-negative number of seconds within the range of clocks. A numeric
+/// string is not accepted (CVE-2026-25537).
 fn date(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
@@ -297,9 +298,8 @@ fn check_audience(claims: &Claims, issuer: &Issuer, recipient: Recipient) -> Res
     Err(CredentialError::because(Denial::WrongAudience, detail))
 }
 
-/// A scope holds no white space (RFC 6749 section 3.3). Services read the scopes of an assertion as one text and split
-/// it, some at any white space: a scope that contains white space would become two scopes that this gateway never
-/// checked.
+/// Rejects scopes that contain white space (RFC 6749 section 3.3). Services split the scopes of an assertion, some at
+/// any white space, so such a scope would become two scopes that the gateway never checked.
 fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialError> {
     let splits = |scope: &str| scope.chars().any(|c| c.is_whitespace() || c.is_control());
     match scopes.iter().find(|scope| splits(scope)) {
@@ -311,8 +311,8 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialEr
     }
 }
 
-/// The names at a path: a list of strings, or one string that `split` takes apart. Any other value yields no names:
-/// fewer, never more, than the issuer meant. Also returns the shape of the value, for the operator.
+/// Returns the names at a path: a list of strings, or one string that `split` splits. Any other value yields no names,
+/// so there are never more than the issuer intended. Also returns the shape of the value, for the operator.
 fn names(
     claims: &Claims,
     path: &ClaimPath,
