@@ -109,7 +109,7 @@ impl<'r> Head<'r> {
     }
 
     /// The host, with the port where the client named one: what to forward as `Host` and to report.
-    pub(crate) fn authority(&self) -> Option<Cow<'_, str>> {
+    pub fn authority(&self) -> Option<Cow<'_, str>> {
         let host = self.host.as_deref()?;
         Some(match self.port {
             Some(port) => Cow::Owned(format!("{host}:{port}")),
