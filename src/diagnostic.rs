@@ -126,8 +126,8 @@ impl Diagnostic {
         format!("portcullis help {}", self.id)
     }
 
-    /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, with the number of
-    /// those left out. Hundreds of warnings of one kind do not hide a single one of another.
+    /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, with the number
+    /// of those left out. Hundreds of warnings of one kind do not hide a single one of another.
     pub fn bounded(found: Vec<Self>) -> Vec<Self> {
         let (mut reported, mut faults, mut last) = (Vec::new(), 0, None);
         let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();

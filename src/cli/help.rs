@@ -17,7 +17,8 @@ const FINDINGS: &str = "findings";
 /// The arguments of `help`.
 #[derive(Debug, Args)]
 pub(super) struct Topic {
-    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command such as `user add`.
+    /// The id of a finding such as `open_by_default`, "findings" for a list of all ids, or a command such as `user
+    /// add`.
     #[arg(value_name = "TOPIC")]
     topic: Vec<String>,
 }

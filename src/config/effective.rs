@@ -256,8 +256,8 @@ impl<'l> Walk<'l> {
     }
 }
 
-/// Returns whether a value equals the default. In the table of defaults, a list or table of tables has one element as an
-/// example; the actual default is empty.
+/// Returns whether a value equals the default. In the table of defaults, a list or table of tables has one element as
+/// an example; the actual default is empty.
 fn is_default(value: &Value, default: &Value) -> bool {
     match (value, default) {
         (Value::Array(list), Value::Array(default)) if default.iter().any(Value::is_inline_table) => {

@@ -1,7 +1,7 @@
 //! The environment as a layer over the file: `PORTCULLIS_SERVER__HTTPS` is the key `server.https`.
 //!
-//! A variable with the gateway's prefix that cannot be applied is a fault, never ignored: the operator who set it relies
-//! on it. Only variables that container platforms derive from the name of a service are ignored.
+//! A variable with the gateway's prefix that cannot be applied is a fault, never ignored: the operator who set it
+//! relies on it. Only variables that container platforms derive from the name of a service are ignored.
 
 use super::layer::{self, Merging};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -39,8 +39,8 @@ pub(super) struct Environment {
     pub(super) layer: Dict,
     /// The keys that variables set, with the variable of each.
     pub(super) keys: Vec<(String, String)>,
-    /// Every single value, as its key with the variable that set it last. A list is one value; the values of tables in it
-    /// are others.
+    /// Every single value, as its key with the variable that set it last. A list is one value; the values of tables in
+    /// it are others.
     pub(super) values: BTreeMap<String, String>,
     /// Variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
@@ -139,8 +139,8 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
     }
 }
 
-/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text is searched once, not once per variable:
-/// both may be large.
+/// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text is searched once, not once per
+/// variable: both may be large.
 fn referred_to(text: &str) -> HashSet<&str> {
     let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.match_indices("env:")
@@ -193,8 +193,8 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     }))
 }
 
-/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists and do not merge them, so for
-/// a position in a list of the file, the layer gets a copy of that list with the position changed.
+/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists and do not merge them, so
+/// for a position in a list of the file, the layer gets a copy of that list with the position changed.
 fn set(
     layer: &mut Value,
     under: Option<&Value>,
@@ -240,8 +240,8 @@ fn set(
     }
 }
 
-/// Returns the name of a key as the file spells it. Names of variables have neither lower case nor hyphens: `MY_SERVICE`
-/// is `my-service` if the file has no other such name.
+/// Returns the name of a key as the file spells it. Names of variables have neither lower case nor hyphens:
+/// `MY_SERVICE` is `my-service` if the file has no other such name.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

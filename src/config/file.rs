@@ -1,8 +1,8 @@
-//! Exactly what the operator wrote: typed, unresolved, one type for each table of gateway.toml.
+//! The mirror of gateway.toml: typed and unresolved, one type for each table.
 //!
-//! Every table refuses keys that it does not know, and every key has a default, so that one reading finds all
-//! faults. What must be there and is not, what refers to nothing, what contradicts itself: that is for the compiler
-//! of the policy to say. `docs/reference.md` tells operators what each key does.
+//! Every table rejects unknown keys, and every key has a default, so that one reading finds all faults. The policy
+//! compiler reports missing keys, dangling references and contradictions. `docs/reference.md` describes each key to
+//! operators.
 
 use super::network::{Cidr, Listen, networks};
 use super::reading::{
@@ -22,40 +22,40 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
-    /// How this file itself is taken.
+    /// Settings of the policy itself.
     #[serde(deserialize_with = "table")]
     pub policy: PolicySection,
-    /// Where to listen, and within which bounds.
+    /// Listeners and their bounds.
     #[serde(deserialize_with = "table")]
     pub server: ServerSection,
-    /// The certificate; absent: a self-signed one.
+    /// The certificate; a self-signed one if absent.
     #[serde(deserialize_with = "optional_table")]
     pub tls: Option<TlsSection>,
-    /// Whose tokens are accepted.
+    /// Issuers whose tokens are accepted.
     #[serde(deserialize_with = "tables")]
     pub issuer: Vec<IssuerSection>,
     /// The local issuer.
     #[serde(deserialize_with = "optional_table")]
     pub authority: Option<AuthoritySection>,
-    /// Where what is made at first start is kept.
+    /// The folder for state that the first start creates.
     #[serde(deserialize_with = "table")]
     pub state: StateSection,
-    /// What is logged, and how.
+    /// Logging.
     #[serde(deserialize_with = "table")]
     pub log: LogSection,
-    /// Where requests go.
+    /// Upstreams, by name.
     #[serde(deserialize_with = "named_tables")]
     pub upstream: BTreeMap<String, UpstreamSection>,
-    /// How fast.
+    /// Rate limits, by name.
     #[serde(deserialize_with = "named_tables")]
     pub rate_limit: BTreeMap<String, RateLimitSection>,
-    /// What upstreams learn of the caller.
+    /// Identity headers for upstreams.
     #[serde(deserialize_with = "table")]
     pub identity: IdentitySection,
-    /// What is asked of whom, where.
+    /// Routes with their rules.
     #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteSection>,
-    /// What is expected of all that.
+    /// The policy's own tests.
     #[serde(deserialize_with = "tables")]
     pub test: Vec<TestSection>,
 }
@@ -64,15 +64,15 @@ pub struct File {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicySection {
-    /// What a refusal means on routes that do not say otherwise.
+    /// The mode of routes that do not set their own.
     #[serde(deserialize_with = "word")]
     pub mode: Mode,
-    /// What a failing test means to a start or a reload.
+    /// Whether a failing test prevents a start or reload.
     #[serde(deserialize_with = "word")]
     pub tests: Tests,
-    /// How many recent decisions are remembered; 0: none.
+    /// Number of recent decisions to keep; 0 keeps none.
     pub decisions: usize,
-    /// Findings that are accepted wherever they are, each with the reason.
+    /// Findings that are waived everywhere: id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
 }
@@ -114,29 +114,29 @@ pub struct ServerSection {
     /// What cleartext listeners do.
     #[serde(deserialize_with = "word")]
     pub plain: Plain,
-    /// The https port that clients use; absent, that of the first address.
+    /// The https port that clients use; that of the first address if absent.
     pub public_port: Option<u16>,
     /// Addresses for health and metrics.
     pub admin: Listen,
     /// Values of `Host` that the admin listener accepts besides its addresses.
     pub admin_hosts: Vec<String>,
-    /// Cores to use; 0: all.
+    /// Number of cores to use; 0 uses all.
     pub workers: usize,
     /// How long the gateway keeps serving after SIGTERM or SIGINT, while it reports that it is not ready.
     pub drain_delay: Duration,
     /// How long requests in progress may continue after that.
     pub drain: Duration,
-    /// When the file is read again.
+    /// When to reload the policy.
     #[serde(deserialize_with = "word")]
     pub reload: Reload,
-    /// Whose forwarding fields are believed.
+    /// Proxies whose forwarding fields are believed.
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
-    /// What becomes of `//` in paths.
+    /// The treatment of `//` in paths.
     #[serde(deserialize_with = "word")]
     pub paths: Paths,
-    /// What a client may make us hold or wait for.
+    /// Bounds on what a client can make the gateway hold or wait for.
     #[serde(deserialize_with = "table")]
     pub bounds: BoundsSection,
 }
@@ -195,23 +195,23 @@ pub enum Paths {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoundsSection {
-    /// From the first byte of a head to its last.
+    /// Maximum time from the first byte of a head to the last.
     pub header_timeout: Duration,
-    /// Bytes of a head.
+    /// Maximum size of a head.
     pub header_size: ByteSize,
-    /// Fields of a head.
+    /// Maximum number of fields in a head.
     pub headers: usize,
-    /// Bytes of a body.
+    /// Maximum size of a body.
     pub body_size: ByteSize,
-    /// Between two reads of a body, or two writes of an answer.
+    /// Maximum time between two reads of a body, or two writes of an answer.
     pub body_timeout: Duration,
-    /// The minimum rate of a body or an answer, in bytes a second, after `body_timeout`; 0: any.
+    /// The minimum rate of a body or an answer, in bytes per second, after `body_timeout`; 0 allows any.
     pub min_rate: ByteSize,
-    /// Between two requests of a connection.
+    /// Maximum time between two requests on a connection.
     pub idle_timeout: Duration,
-    /// Connections at once.
+    /// Maximum number of client connections.
     pub connections: usize,
-    /// HTTP/2 streams at once, a connection.
+    /// Maximum number of concurrent HTTP/2 streams per connection.
     pub streams: u32,
 }
 
@@ -243,7 +243,7 @@ pub struct TlsSection {
     pub key: String,
     /// The oldest version that clients may speak.
     pub min_version: TlsVersion,
-    /// `Strict-Transport-Security`; empty: none.
+    /// The value of `Strict-Transport-Security`; empty sends none.
     #[serde(deserialize_with = "text")]
     pub hsts: String,
 }
@@ -263,14 +263,14 @@ impl Default for TlsSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerSection {
-    /// `iss`.
+    /// The `iss` of its tokens.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
-    /// `aud`: any of these.
+    /// Accepted values of `aud`.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// What it signs with.
+    /// Accepted signature algorithms.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
@@ -284,15 +284,15 @@ pub struct IssuerSection {
     /// The key id of `secret` or `public_key`.
     #[serde(deserialize_with = "optional_text")]
     pub kid: Option<String>,
-    /// How far its clock may be off.
+    /// Maximum difference between its clock and the gateway's.
     pub leeway: Duration,
-    /// Where the roles are.
+    /// The claim path of the roles.
     #[serde(deserialize_with = "text")]
     pub roles: String,
-    /// Where the scopes are.
+    /// The claim path of the scopes.
     #[serde(deserialize_with = "text")]
     pub scopes: String,
-    /// Accepted `typ`; `""` stands for none.
+    /// Accepted values of `typ`; `""` accepts a token without one.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub types: Vec<String>,
@@ -327,29 +327,29 @@ pub struct AuthoritySection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// What it signs with.
+    /// The signature algorithm of its tokens.
     #[serde(deserialize_with = "text")]
     pub algorithm: String,
-    /// How long its access tokens live.
+    /// The lifetime of its access tokens.
     pub access_expires: Duration,
-    /// After how long another key signs; zero: only by command.
+    /// The interval of key rotation; zero rotates only by command.
     pub rotate_keys: Duration,
     /// The secret, for HS256.
     pub secret: Option<Secret>,
-    /// How long its refresh tokens live.
+    /// The lifetime of its refresh tokens.
     pub refresh_expires: Duration,
-    /// For how long after it was spent a refresh token gets its very same successor once more.
+    /// How long a spent refresh token still returns the same successor.
     pub refresh_grace: Duration,
-    /// The absolute end of a session, however often it is refreshed.
+    /// Maximum duration of a session, however often it is refreshed.
     pub session_expires: Duration,
-    /// How many sessions an account may have at once; the oldest ends for a new one.
+    /// Maximum number of sessions of an account; a new session ends the oldest.
     pub sessions: u32,
-    /// How many roles a token carries at most.
+    /// Maximum number of roles in a token.
     pub role_limit: RoleLimit,
-    /// Claims of its tokens, from attributes of accounts: claim to attribute.
+    /// Claims copied from attributes of accounts: claim to attribute.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
-    /// Whether it gives its tokens as cookies too.
+    /// Whether it also sets its tokens as cookies.
     pub cookies: bool,
     /// `SameSite` of its cookies.
     #[serde(deserialize_with = "word")]
@@ -358,24 +358,25 @@ pub struct AuthoritySection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub origins: Vec<String>,
-    /// Where accounts and sessions are kept: `sqlite:PATH` or `postgres://`; a path under the state folder where it is not given.
+    /// The URL of the store of accounts and sessions, `sqlite:PATH` or `postgres://`; a file in the state folder if
+    /// absent.
     #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
-    /// Names of rate limits of the endpoints that check a password or a client's secret.
+    /// Names of rate limits for the endpoints that check a password or a client's secret.
     #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Option<Vec<String>>,
-    /// Names of rate limits of single endpoints: endpoint to names.
+    /// Names of rate limits for single endpoints: endpoint to names.
     #[serde(deserialize_with = "named_lists")]
     #[schemars(with = "BTreeMap<String, OneOrMany<String>>")]
     pub limits: BTreeMap<String, Vec<String>>,
     /// Other paths for its endpoints: endpoint to path.
     #[serde(deserialize_with = "named_texts")]
     pub paths: BTreeMap<String, String>,
-    /// Services that it knows.
+    /// Services that may request tokens, by client id.
     #[serde(deserialize_with = "named_tables")]
     pub client: BTreeMap<String, ClientSection>,
-    /// Whose clients are not to notice that they talk to another issuer.
+    /// The issuer whose responses to imitate for existing clients.
     #[serde(deserialize_with = "optional_word")]
     pub compat: Option<Compat>,
 }
@@ -384,13 +385,13 @@ pub struct AuthoritySection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientSection {
-    /// What it proves itself with.
+    /// The secret with which it authenticates.
     pub secret: Option<Secret>,
     /// The roles of its tokens.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
-    /// The scopes that it may ask for; those it gets when it asks for none.
+    /// The scopes that it may request, and gets if it requests none.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
@@ -398,7 +399,7 @@ pub struct ClientSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// Whether it may ask about tokens (RFC 7662), which tells it who has which roles.
+    /// Whether it may introspect tokens (RFC 7662), which reveals the roles of their subjects.
     pub introspect: bool,
 }
 
@@ -467,13 +468,13 @@ impl Default for StateSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSection {
-    /// How lines are written.
+    /// The format of log lines.
     #[serde(deserialize_with = "word")]
     pub format: LogFormat,
-    /// Which requests get one.
+    /// The requests that are logged.
     #[serde(deserialize_with = "word")]
     pub access: LogAccess,
-    /// The least grave event that gets one.
+    /// The lowest level that is logged.
     #[serde(deserialize_with = "word")]
     pub level: LogLevel,
 }
@@ -533,9 +534,9 @@ pub struct UpstreamSection {
     /// An upstream that is part of the gateway.
     #[serde(deserialize_with = "optional_word")]
     pub builtin: Option<Builtin>,
-    /// For a new connection.
+    /// Maximum time to open a connection.
     pub connect_timeout: Duration,
-    /// For an answer.
+    /// Maximum time until an answer begins.
     pub timeout: Duration,
     /// The maximum number of connections to each server, over all cores: each core may open its share, rounded up. A
     /// request beyond it waits for a connection, within `timeout`.
@@ -576,9 +577,9 @@ pub struct RateLimitSection {
     /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
     #[serde(deserialize_with = "text")]
     pub by: String,
-    /// So many in a time.
+    /// The sustained rate.
     pub rate: Option<Rate>,
-    /// So many at once; the rate's count where it is not given.
+    /// Number of requests allowed at once; the rate's number if absent.
     pub burst: Option<u32>,
 }
 
@@ -610,14 +611,14 @@ pub struct IdentitySection {
     /// The header for a JWT that proves the others.
     #[serde(deserialize_with = "text")]
     pub assertion: String,
-    /// Whether each is made for its request alone.
+    /// Whether each assertion is bound to its request.
     pub assertion_binds: bool,
     /// The header for an HMAC that proves the others.
     #[serde(deserialize_with = "text")]
     pub signature: String,
     /// Whether upstreams get the caller's verified token.
     pub forward_token: bool,
-    /// Fields of other products that pass from a trusted proxy.
+    /// Identity fields of other products that a trusted proxy may send through.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub pass: Vec<String>,
@@ -644,64 +645,64 @@ impl Default for IdentitySection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteSection {
-    /// In logs and metrics; the path where it is not given.
+    /// The name in logs and metrics; the path if empty.
     #[serde(deserialize_with = "text")]
     pub name: String,
-    /// A name, `*.name`, or (empty) any.
+    /// A host, `*.host`, or empty for any host.
     #[serde(deserialize_with = "text")]
     pub host: String,
-    /// Literal segments, `{parameter}`, `{*rest}`.
+    /// The path pattern: literal segments, `{parameter}`, `{*rest}`.
     #[serde(deserialize_with = "text")]
     pub path: String,
-    /// Empty: all.
+    /// Methods; empty covers all.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub methods: Vec<String>,
-    /// Where to.
+    /// The name of the upstream.
     #[serde(deserialize_with = "text")]
     pub upstream: String,
     /// Whether a token is needed.
     #[serde(deserialize_with = "word")]
     pub access: Access,
-    /// Any of these.
+    /// Roles, any one of which is required.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
-    /// All of these.
+    /// Roles that are all required.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub all_roles: Vec<String>,
-    /// All of these.
+    /// Scopes that are all required.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
-    /// Claim path to the value that it must have.
+    /// Required claims: claim path to value.
     pub claims: BTreeMap<String, Literal>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Vec<String>,
-    /// A beginning of the path that the upstream does not see.
+    /// A path prefix to remove before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,
     /// Whether a public route's upstream gets the client's own `Authorization` unchanged.
     pub pass_authorization: bool,
-    /// In place of the upstream's own.
+    /// Overrides the timeout of the upstream.
     pub timeout: Option<Duration>,
     /// Whether the token must come from a login with a password, and how long ago at most.
     pub fresh: Fresh,
-    /// Where a token may come from.
+    /// Where the request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
-    /// What becomes of a person without a token.
+    /// How a browser without a token is sent to log in.
     #[serde(deserialize_with = "optional_word")]
     pub login: Option<Login>,
     /// The field of a form that may carry the CSRF token.
     #[serde(deserialize_with = "optional_text")]
     pub csrf_field: Option<String>,
-    /// What a refusal means here.
+    /// Overrides the mode of the policy.
     #[serde(deserialize_with = "optional_word")]
     pub mode: Option<Mode>,
-    /// Findings about this route that are accepted, each with the reason.
+    /// Findings that are waived for this route: id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
 }
@@ -710,7 +711,7 @@ pub struct RouteSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TestSection {
-    /// What it says, in words.
+    /// The name of the test.
     #[serde(deserialize_with = "text")]
     pub name: String,
     /// Method and URL.
@@ -719,17 +720,17 @@ pub struct TestSection {
     /// Header fields of the request.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
-    /// What the caller's token says, as if it had been verified.
+    /// The claims of the caller's token, treated as verified.
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
-    /// The caller's token itself.
+    /// The caller's token, which is verified.
     pub token: Option<Secret>,
-    /// When the request is made, as RFC 3339 has it; now, where it is not given.
+    /// The time of the request in RFC 3339 form; the present if absent.
     #[serde(deserialize_with = "optional_text")]
     pub time: Option<String>,
     /// The client's address.
     #[serde(deserialize_with = "optional_text")]
     pub client: Option<String>,
-    /// What is to become of it.
+    /// The expected outcome.
     #[serde(deserialize_with = "table")]
     pub expect: ExpectSection,
 }
@@ -738,20 +739,20 @@ pub struct TestSection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExpectSection {
-    /// Whether it passes.
+    /// Whether the request is allowed.
     pub allow: Option<bool>,
-    /// The code with which it is refused.
+    /// The code of the refusal.
     #[serde(deserialize_with = "optional_text")]
     pub deny: Option<String>,
     /// The status of the refusal.
     pub status: Option<u16>,
-    /// The route that covers it.
+    /// The name of the matching route.
     #[serde(deserialize_with = "optional_text")]
     pub route: Option<String>,
-    /// The path, with its query, that the upstream gets.
+    /// The path and query that the upstream receives.
     #[serde(deserialize_with = "optional_text")]
     pub path: Option<String>,
-    /// Header fields that the upstream gets; an empty value: it does not get this one.
+    /// Header fields that the upstream receives; an empty value means that it does not receive the field.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
 }

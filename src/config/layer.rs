@@ -7,15 +7,15 @@ use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within them,
-/// and recursion over thousands of levels would overflow the stack.
+/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within
+/// them, and recursion over thousands of levels would overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
 /// Maximum nesting of brackets. Together with the parser's bound on the parts of a key, this bounds what it builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each takes up to a
-/// kilobyte while the file is read, so this bounds the memory that a file of the maximum size can require.
+/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each takes up
+/// to a kilobyte while the file is read, so this bounds the memory that a file of the maximum size can require.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
 /// The values that a dot counts as: the parser builds a table for each part of a dotted key.

@@ -40,8 +40,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-/// Loads as much of a policy file as can be read, and returns the faults of the rest. The compiler can then report its own
-/// faults at the same time. A policy with faults must not be served.
+/// Loads as much of a policy file as can be read, and returns the faults of the rest. The compiler can then report its
+/// own faults at the same time. A policy with faults must not be served.
 pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     let text = match read(&name, path) {

@@ -161,8 +161,8 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     (best, rest.is_empty())
 }
 
-/// Splits a path into a key of this table and the rest. A name with a dot in it matches with and without its quotes; the
-/// longest match wins.
+/// Splits a path into a key of this table and the rest. A name with a dot in it matches with and without its quotes;
+/// the longest match wins.
 fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
     let fits = |name: &'d str| {
         let quoted = layer::quoted(name);

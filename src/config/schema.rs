@@ -202,8 +202,8 @@ macro_rules! written_as {
     )*};
 }
 
-// Each pattern accepts what the parser of the type accepts, but does not bound numbers or check the structure of an IPv6
-// address: editors show the pattern, so it should stay readable.
+// Each pattern accepts what the parser of the type accepts, but does not bound numbers or check the structure of an
+// IPv6 address: editors show the pattern, so it should stay readable.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });

@@ -29,7 +29,8 @@ impl Secret {
         matches!(self, Self::Literal(_))
     }
 
-    /// Returns the secret. Relative paths start at `base`; one line break at the end of a file is not part of the secret.
+    /// Returns the secret. Relative paths start at `base`; one line break at the end of a file is not part of the
+    /// secret.
     ///
     /// # Errors
     /// A sentence that names the reference and never the secret.

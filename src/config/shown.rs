@@ -83,8 +83,8 @@ pub(super) fn headers<S: Serializer>(
     }))
 }
 
-/// Serializes the request line of a test. Routes decide which field of a query carries a token, so every field that may is
-/// masked.
+/// Serializes the request line of a test. Routes decide which field of a query carries a token, so every field that may
+/// is masked.
 pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let (before, query) = request.split_once('?').map_or((request, None), |(b, query)| (b, Some(query)));
     let mut shown = before.to_owned();

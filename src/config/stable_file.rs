@@ -1,7 +1,7 @@
 //! Reads a file that the operator named: only a regular file, of bounded size, in one consistent state.
 //!
-//! Reading takes bounded time and memory whatever the path leads to. A pipe without a writer, an endless device and a file
-//! that is being written are refused, each with its own message.
+//! Reading takes bounded time and memory whatever the path leads to. A pipe without a writer, an endless device and a
+//! file that is being written are refused, each with its own message.
 
 use super::units::ByteSize;
 use std::fmt;
@@ -11,8 +11,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum number of times that a file is read until two readings in a row agree. With the pauses between them this takes
-/// a second; a slower writer must write another file and rename it.
+/// Maximum number of times that a file is read until two readings in a row agree. With the pauses between them this
+/// takes a second; a slower writer must write another file and rename it.
 const READINGS_MAX: u32 = 12;
 
 /// The pause before the second reading of a recently written file. Each later pause is longer by the same time.
@@ -59,9 +59,9 @@ pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     settled(|| once(path, max), pause)
 }
 
-/// Reads until two readings in a row agree. A single reading of a file that is being written may mix old and new content,
-/// and half a policy may well be a valid policy. Equal times and sizes before and after would prove nothing, since
-/// several writes may fall into one tick of the file system's clock.
+/// Reads until two readings in a row agree. A single reading of a file that is being written may mix old and new
+/// content, and half a policy may well be a valid policy. Equal times and sizes before and after would prove nothing,
+/// since several writes may fall into one tick of the file system's clock.
 fn settled(
     mut once: impl FnMut() -> Result<Reading, Unreadable>,
     pause: impl Fn(Duration),

@@ -26,7 +26,8 @@ pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnos
     }
     let mut search = FaultSearch { places, faults: Vec::new() };
     let mut file = None;
-    // Sections do not depend on one another: chunks without faults make a file without faults, so one reading is enough.
+    // Sections do not depend on one another: chunks without faults make a file without faults, so one reading is
+    // enough.
     if search.clean_in_chunks(&mut value).is_some() {
         file = search.clean(&mut value, 0);
     }
@@ -264,7 +265,8 @@ fn describe(error: Error, path: &[Step]) -> Description {
     Description { id, found, hint }
 }
 
-/// Names what stands in the file in TOML's terms. Text is not repeated, nor anything under a key that may hold a secret.
+/// Names what stands in the file in TOML's terms. Text is not repeated, nor anything under a key that may hold a
+/// secret.
 fn in_toml(actual: &Actual, path: &[Step]) -> String {
     let is_secret = path.iter().any(|step| match step {
         Step::Name(name) => {
@@ -287,7 +289,8 @@ fn in_toml(actual: &Actual, path: &[Step]) -> String {
     }
 }
 
-/// Names an expectation of serde's in TOML's terms. Expectations of this crate's own readers are in these terms already.
+/// Names an expectation of serde's in TOML's terms. Expectations of this crate's own readers are in these terms
+/// already.
 fn expectation(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u32" | "u16" => "a whole number",

@@ -50,8 +50,8 @@ impl Table {
         text
     }
 
-    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would read as a formula gets an apostrophe
-    /// in front: a role could be named `=HYPERLINK(...)`.
+    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would read as a formula gets an
+    /// apostrophe in front: a role could be named `=HYPERLINK(...)`.
     pub(super) fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for cells in self.lines() {
