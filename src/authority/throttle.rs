@@ -109,7 +109,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// The password was wrong. There is nothing left to count: [`Self::ask`] has done it.
+    /// The password was wrong. The attempt was already counted when it began.
     pub fn failed(&self, _address: IpAddr, _account: &str, _known: bool, _now: Instant) {}
 
     /// The password was right: what was counted of the account is forgotten. Of the address only this attempt is, or

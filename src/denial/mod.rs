@@ -1,7 +1,7 @@
 //! Why a request is refused: one closed list, one variant per code of the contract.
 //!
 //! A denial holds facts of the gateway (the wait of a limit, the scopes that a route requires), never text that a
-//! client sent, so it can be answered and logged as it is. [`table`] has one entry per denial: the variant with all
+//! client sent, so it can be answered and logged as it is. The table has one entry per denial: the variant with all
 //! that follows from it. The functions here read the entry and add the values that the denial holds.
 
 mod reasons;

@@ -1,6 +1,6 @@
-//! Send it on: a permitted request to an upstream, and its answer back.
+//! Sends a permitted request to an upstream and returns its answer.
 //!
-//! [`forward`] takes the [`Permit`] by value: nothing that was not authorized has one, and one sends one request.
+//! The function `forward` takes the [`Permit`] by value: an unauthorized request has none, and each permit sends one request.
 
 mod attempts;
 pub(crate) mod client;

@@ -16,8 +16,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `HTTP2-Settings` (RFC 7540 section 3.2.1): an upgrade to HTTP/2 that must not be passed on.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes from a client's request all that must not reach an upstream; the caller of this function sees to
-/// `Authorization`. `pass`: fields of [`foreign`] that pass. Returns how many identity fields were dropped.
+/// Removes all fields of a client's request that must not reach an upstream. The caller of this function handles
+/// `Authorization`. `pass` lists fields of `foreign` that pass. Returns how many identity fields were dropped.
 pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[HeaderName]) -> u64 {
     hop_by_hop(headers);
     let mut forged = 0;

@@ -1,7 +1,7 @@
 //! Compares two policies: which callers gain and lose access.
 //!
 //! Both policies answer the same questions: the requests that the routes of either policy match, from the callers that
-//! the rules of either policy distinguish. [`super::sample`] explains why these are sufficient.
+//! the rules of either policy distinguish. The module `sample` explains why these suffice.
 
 use super::sample::{self, Caller, Grants};
 use super::settings_diff::SettingChange;

@@ -317,7 +317,7 @@ impl<'p> Params<'p> {
         &self.values[..self.len]
     }
 
-    /// Adds the next value. More than [`PARAMS_MAX`] cannot come from a pattern that parsed.
+    /// Adds the next value. More than `PARAMS_MAX` cannot come from a pattern that parsed.
     pub fn push(&mut self, value: &'p str) {
         debug_assert!(self.len < PARAMS_MAX, "a pattern holds at most PARAMS_MAX parameters");
         if self.len < PARAMS_MAX {

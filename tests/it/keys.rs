@@ -275,7 +275,7 @@ fn commands_say_what_they_did_and_why_they_could_not() {
     // An id may begin with a dash.
     for unknown in ["nobody", "-x", "--now"] {
         let refused = command(&dir, &["key", "revoke", unknown]);
-        assert!(refused.code == Some(1) && refused.text().contains("no key"), "{unknown}: {refused:?}");
+        assert!(refused.code == Some(1) && refused.text().contains("unknown key"), "{unknown}: {refused:?}");
     }
     assert_eq!(command(&dir, &["key", "revoke"]).code, Some(2));
 
