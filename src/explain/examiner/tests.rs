@@ -1,0 +1,183 @@
+use super::super::{explain, verdict};
+use super::*;
+use crate::config;
+use crate::keyring::MissingKey;
+use proptest::prelude::*;
+use serde_json::json;
+use std::path::PathBuf;
+
+const POLICY: &str = r#"
+    [server]
+    plain = "redirect"
+    trusted_proxies = ["10.0.0.0/8"]
+    [authority]
+    issuer = "https://a"
+    audience = ["x"]
+    cookies = true
+    [identity]
+    assertion = "X-Auth-Assertion"
+    [upstream.echo]
+    builtin = "echo"
+    [rate_limit.each]
+    by = "client_ip"
+    rate = "1/s"
+    [[route]]
+    name = "cookie"
+    path = "/cookie"
+    upstream = "echo"
+    sources = ["cookie"]
+    rate_limits = ["each"]
+    [[route]]
+    name = "named"
+    path = "/named"
+    upstream = "echo"
+    sources = [{ header = "X-Token" }]
+    [[route]]
+    name = "query"
+    path = "/query"
+    upstream = "echo"
+    sources = ["query"]
+    [[route]]
+    name = "fresh"
+    path = "/fresh"
+    upstream = "echo"
+    fresh = true
+    [[route]]
+    name = "shadow"
+    path = "/shadow"
+    upstream = "echo"
+    roles = ["clerk"]
+    mode = "shadow"
+"#;
+
+fn policy() -> Policy {
+    let loaded = config::load_text("gateway.toml", POLICY.to_owned(), PathBuf::from("/nowhere"), Vec::new());
+    crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
+}
+
+fn claims(claims: Value) -> Map<String, Value> {
+    claims.as_object().unwrap().clone()
+}
+
+fn ada() -> Map<String, Value> {
+    claims(json!({ "sub": "ada", "roles": ["clerk"] }))
+}
+
+#[test]
+fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
+    let policy = policy();
+    let examiner = Examiner::new(&policy);
+    for (path, absent) in [
+        ("/cookie", "cookie"),
+        ("/named", "x-token"),
+        ("/query", "authorization"),
+        ("/shadow", "authorization"),
+    ] {
+        // An unsafe request carries its CSRF token, as the gateway's own page would send it.
+        let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
+        let told = examiner.explain(&question);
+        assert_eq!(told.outcome, Outcome::Passed, "{told}");
+        assert_eq!(told.caller.as_ref().unwrap().subject, "ada", "{told}");
+        let outgoing = told.outgoing.unwrap();
+        assert_eq!(outgoing.path, format!("{path}?a=1"), "the token does not pass");
+        assert!(outgoing.headers.iter().all(|(name, _)| name != absent), "{outgoing:#?}");
+        assert_eq!(examiner.verdict(&question).outcome, Outcome::Passed);
+    }
+}
+
+#[test]
+fn what_a_described_caller_leaves_out_is_filled_in_and_nothing_else() {
+    let policy = policy();
+    let ask = |path: &str, given: Value| {
+        let question = Question::parse(&format!("https://h{path}")).unwrap().claims(claims(given));
+        verdict(&policy, &question).outcome.word()
+    };
+    assert_eq!(ask("/named", json!({ "sub": "ada" })), "passed");
+    assert_eq!(ask("/named", json!({})), "missing_claim");
+    assert_eq!(ask("/named", json!({ "sub": "ada", "exp": 1 })), "expired_token");
+    assert_eq!(ask("/named", json!({ "sub": "ada", "iss": "https://b" })), "unknown_issuer");
+    assert_eq!(ask("/fresh", json!({ "sub": "ada" })), "fresh_token_required");
+    assert_eq!(ask("/fresh", json!({ "sub": "ada", "fresh": true })), "passed");
+}
+
+#[test]
+fn a_described_caller_is_nobody_to_what_serves() {
+    let policy = policy();
+    let examiner = Examiner::new(&policy);
+    let question = Question::parse("https://h/fresh").unwrap();
+    let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
+    // The token with which the question would be allowed.
+    assert!(!examiner.verdict(&question.token(token)).outcome.passes());
+}
+
+#[test]
+fn in_the_shadow_the_refusal_is_told_and_what_passes_all_the_same() {
+    let policy = policy();
+    let question = Question::parse("https://h/shadow").unwrap().claims(claims(json!({ "sub": "ada" })));
+    let told = explain(&policy, &question);
+    assert_eq!((told.outcome.word(), told.shadow), ("insufficient_role", true));
+    let outgoing = told.outgoing.expect("it is sent all the same");
+    assert!(outgoing.headers.contains(&("x-auth-subject".to_owned(), "ada".to_owned())));
+    assert!(verdict(&policy, &question).reaches());
+}
+
+#[test]
+fn cleartext_is_redirected_and_a_trusted_proxy_names_the_client() {
+    let policy = policy();
+    let question = Question::parse("http://h/cookie").unwrap();
+    assert_eq!(explain(&policy, &question).outcome, Outcome::Redirected);
+    let question = Question::parse("https://h/cookie").unwrap();
+    let question = question.header("X-Forwarded-For", "203.0.113.7").unwrap();
+    let told = explain(&policy, &question.clone().client("10.0.0.1".parse().unwrap()));
+    assert_eq!(told.limits[0].by, "client address 203.0.113.7");
+    let told = explain(&policy, &question.client("198.51.100.1".parse().unwrap()));
+    assert_eq!(told.limits[0].by, "client address 198.51.100.1");
+}
+
+#[test]
+fn no_proof_that_holds_is_in_an_answer() {
+    let policy = policy();
+    let told = explain(&policy, &Question::parse("https://h/named").unwrap().claims(ada()));
+    let headers = told.outgoing.unwrap().headers;
+    let (_, value) = headers.iter().find(|(name, _)| name == "x-auth-assertion").unwrap();
+    assert!(value.starts_with('<'), "{value}");
+}
+
+#[test]
+fn an_explanation_is_read_again_as_it_was_written() {
+    let policy = policy();
+    for line in ["https://h/shadow", "https://h/nowhere", "http://h/", "https://h/%00"] {
+        let told = explain(&policy, &Question::parse(line).unwrap());
+        let written = serde_json::to_string(&told).unwrap();
+        let read: Explanation = serde_json::from_str(&written).unwrap();
+        assert_eq!(read.to_string(), told.to_string(), "{line}");
+    }
+}
+
+proptest! {
+    /// The verdict and the explanation never differ.
+    #[test]
+    fn verdict_and_explanation_agree(
+        path in "/(cookie|named|query|fresh|shadow|%[0-9a-f]{2}|\\.\\.|;x|/|x){0,3}",
+        method in "GET|POST|DELETE",
+        scheme in "https?",
+        roles in prop::collection::vec("clerk|admin", 0..3),
+        token in prop::option::of("[a-z.]{0,8}"),
+    ) {
+        let policy = policy();
+        let question = Question::new(&method, &format!("{scheme}://h{path}")).unwrap();
+        let question = match token {
+            Some(token) => question.token(token),
+            None => question.claims(claims(json!({ "sub": "ada", "roles": roles }))),
+        };
+        let (short, long) = (verdict(&policy, &question), explain(&policy, &question));
+        let route = short.route.map(|route| policy.routes[route].name.to_string());
+        prop_assert_eq!(route, long.route.as_ref().map(|route| route.name.clone()));
+        prop_assert_eq!(&short.outcome, &long.outcome);
+        prop_assert_eq!(short.shadow, long.shadow);
+        prop_assert_eq!(long.outgoing.is_some(), short.reaches());
+        let (verdict, sent) = Examiner::new(&policy).verdict_and_request(&question);
+        prop_assert_eq!(verdict, short);
+        prop_assert_eq!(serde_json::to_value(&sent).unwrap(), serde_json::to_value(&long.outgoing).unwrap());
+    }
+}
