@@ -42,22 +42,23 @@
 //! # The main types
 //!
 //! - [`policy::Policy`] is a compiled `gateway.toml`: routes, rules, limits, trust in issuers, upstreams.
-//! - [`route::Head`] is the one reading of a request's head; everything is decided about it and forwarded from it.
+//! - [`route::Head`] is a request's head in canonical form. The gateway decides about this form and forwards it.
 //! - [`authenticate::Principal`] is the verified caller.
-//! - [`authorize::Permit`] proves that the caller met the route's rule, or that shadow mode let a recorded refusal pass.
-//!   Nothing is forwarded without one.
+//! - [`authorize::Permit`] proves that the caller met the route's rule. In shadow mode it proves that the refusal was
+//!   recorded. Nothing is forwarded without a permit.
 //! - [`denial::Denial`] is the reason of a refusal: one entry for each, with its code, status and explanations.
 //!
 //! # A request goes down
 //!
-//! Each module imports only modules below it (`tests/structure.rs` lists them in order), so reading in this order needs no
-//! looking ahead. `pipeline/mod.rs` is the story in one file.
+//! `pipeline/mod.rs` shows the life of a request in one file. Each module imports only modules below it;
+//! `tests/structure.rs` lists them in order.
 //!
 //! 1. `accept` takes connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines; one thread for each core. `peer` holds the
 //!    facts and the state of a connection, and reads `X-Forwarded-*` (`peer::forwarded`).
 //! 2. `pipeline` takes a request through the stages. An `Exchange` carries its facts, a `Record` becomes its access line,
 //!    a `Rejection` its refusal.
-//! 3. [`route`] reads the head. The path is canonicalised in [`route::path`]; the table finds the most specific route.
+//! 3. [`route`] reads the head. `canonical_with` in [`route::path`] canonicalises the path; the table finds the most
+//!    specific route.
 //! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot buy verifications.
 //! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token, or finds it in the core's cache;
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
