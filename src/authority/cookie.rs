@@ -1,8 +1,8 @@
-//! The authority's cookies: given with the tokens they hold, for as long as those live; taken back at logout.
+//! The authority's cookies: set with the tokens they hold, for the tokens' lifetime, and expired at logout.
 //!
-//! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths; so no
-//! subdomain, and nobody on the way, can put another session in their place. Those that bear another's names (`compat`)
-//! have the same attributes, but no browser holds subdomains to them.
+//! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths. No subdomain
+//! and no attacker on the network can replace them. Cookies with the names of a replaced issuer (`compat`) have the same
+//! attributes, but browsers do not stop subdomains from setting them.
 
 use super::request::EndpointRequest;
 use super::settings::Cookies;
@@ -11,7 +11,7 @@ use crate::route::host::is_own_machine;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// Gives the access token, the refresh token and the CSRF value, the tokens each with the seconds that it lives.
+/// Sets the access token, the refresh token and the CSRF value. Each token comes with its lifetime in seconds.
 pub(super) fn set_session_cookies(
     headers: &mut HeaderMap,
     cookies: &Cookies,
@@ -22,19 +22,19 @@ pub(super) fn set_session_cookies(
     let names = &cookies.names;
     set(headers, &names.access, access.0, access.1, true, cookies.lax);
     set(headers, &names.refresh, refresh.0, refresh.1, true, cookies.lax);
-    // It is needed for a refresh too, so it lives as long as that can be done.
+    // A refresh needs the CSRF value too, so it lives as long as the refresh token.
     set(headers, &names.csrf, csrf, refresh.1, false, cookies.lax);
     if let Some(name) = &names.csrf_refresh {
         set(headers, name, csrf, refresh.1, false, cookies.lax);
     }
 }
 
-/// Deletes only the access token's cookie. A session that still has its refresh token continues.
+/// Expires only the access token's cookie. A session that still has its refresh token continues.
 pub fn expire_access_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.access, "", 0, true, cookies.lax);
 }
 
-/// Takes them back.
+/// Expires the cookies of a session.
 pub fn expire_session_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     let names = &cookies.names;
     set(headers, &names.access, "", 0, true, cookies.lax);
@@ -45,17 +45,17 @@ pub fn expire_session_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     }
 }
 
-/// Gives the value that ties a login page to its browser.
+/// Sets the value that ties a login page to its browser.
 pub(super) fn set_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
     set(headers, &cookies.names.login, value, seconds, true, cookies.lax);
 }
 
-/// Takes it back.
+/// Expires that value.
 pub(super) fn expire_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.login, "", 0, true, cookies.lax);
 }
 
-/// Whether a browser keeps cookies that it is given now: over TLS, and from the machine that it runs on.
+/// Whether a browser stores cookies from this response: over TLS, or from the machine that it runs on.
 pub(super) fn is_stored_by_browsers(request: &EndpointRequest) -> bool {
     let host = match request.authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -68,7 +68,8 @@ fn set(headers: &mut HeaderMap, name: &str, value: &str, seconds: u64, http_only
     let http_only = if http_only { "; HttpOnly" } else { "" };
     let same_site = if lax { "Lax" } else { "Strict" };
     let text = format!("{name}={value}; Max-Age={seconds}; Path=/; Secure{http_only}; SameSite={same_site}");
-    let mut value = HeaderValue::try_from(text).expect("names and values of ours are visible ASCII");
+    let mut value =
+        HeaderValue::try_from(text).expect("the authority's cookie names and values are visible ASCII");
     value.set_sensitive(true);
     headers.append(SET_COOKIE, value);
 }

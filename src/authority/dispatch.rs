@@ -1,4 +1,4 @@
-//! Which function answers which endpoint, and in what form an endpoint refuses.
+//! Maps each endpoint to the function that answers it, and to the form of its refusals.
 
 use super::counters::LoginOutcome;
 use super::endpoint::Endpoint;
@@ -18,8 +18,8 @@ impl Authority {
     /// Why the request is refused.
     pub async fn answer(self: &Arc<Self>, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
         let endpoint = request.endpoint;
-        // A request from another site's page gets an answer, but takes no place in the queue and spends no login
-        // attempt of the user.
+        // A login sent by another site's page is refused here: it takes no place in the queue, and spends none of the
+        // user's login attempts.
         if endpoint == Endpoint::Login && !request.own_site {
             self.counters.logins.add(LoginOutcome::Invalid);
             return page::login_response(&request, Err(Denial::CsrfMismatch));
@@ -43,7 +43,7 @@ impl Authority {
                 Endpoint::Token => service::token(&authority, &request).await,
                 Endpoint::Introspect => service::introspect(&authority, &request).await,
                 Endpoint::Revoke => service::revoke(&authority, &request).await,
-                // Both are answered, and a verdict is given, on the core that was asked.
+                // These are answered on the core that received the request.
                 Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
         });
@@ -51,10 +51,10 @@ impl Authority {
     }
 }
 
-/// A refusal of an endpoint: in a form of its own where that is asked by services.
+/// Renders the refusal of an endpoint for services in the form of OAuth.
 ///
 /// # Errors
-/// The same refusal, where it is not.
+/// Returns the denial unchanged for every other endpoint.
 pub fn refused(endpoint: Endpoint, denial: Denial) -> Result<Response<Bytes>, Denial> {
     if endpoint.spec().for_services { Ok(service::refusal(denial)) } else { Err(denial) }
 }

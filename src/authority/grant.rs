@@ -1,4 +1,4 @@
-//! What a client is given: an access token, a refresh token, or both as cookies.
+//! Builds the response that grants tokens: an access token and a refresh token, in the body or as cookies.
 
 use super::cookie;
 use super::counters::{Counters, TokenSize, Trimmed};
@@ -19,24 +19,24 @@ use http::{Response, StatusCode};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-/// base64url of 256 bits.
+/// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
-/// A request with a larger token is near what servers take as a header field (nginx and Apache: 8 KiB), and browsers as
-/// a cookie (4 KiB with its name, RFC 6265 section 6.1).
+/// Token sizes in bytes that come close to the limits of browsers for a cookie (4 KiB with its name, RFC 6265 section 6.1)
+/// and of servers for a header field (nginx and Apache: 8 KiB).
 const SIZE_WARN: usize = 4096 - 256;
 const SIZE_WARN_MORE: usize = 8192 - 512;
 
-/// A refresh token: 256 bits that nobody can guess, as text.
+/// A refresh token: 256 unguessable bits as text.
 pub(super) struct RefreshToken(Zeroizing<String>);
 
 impl RefreshToken {
-    /// A new one.
+    /// Generates a token.
     pub(super) fn random() -> Result<Self, Denial> {
         Ok(Self::of(&random()?))
     }
 
-    /// The one that follows another: whoever has that token and what the store keeps can make it again, and nobody who has
-    /// but one of the two.
+    /// Derives the successor of a token. Both the token and the nonce in the store are needed to derive it; neither alone is
+    /// enough.
     pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];
@@ -48,7 +48,7 @@ impl RefreshToken {
         Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// What the store knows it by.
+    /// The hash under which the store keeps it.
     pub(super) fn hash(&self) -> [u8; 32] {
         digest_of(self.0.as_bytes())
     }
@@ -58,10 +58,10 @@ impl RefreshToken {
     }
 }
 
-/// What the store knows a client's token by, if it can be a refresh token at all.
+/// Returns the hash under which the store keeps a client's refresh token.
 ///
 /// # Errors
-/// [`Denial::WrongType`] for a token of another kind, [`Denial::MalformedToken`] for what is none.
+/// [`Denial::WrongType`] for an access token, [`Denial::MalformedToken`] for any other text.
 pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
     let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     match text.strip_prefix(PREFIX) {
@@ -73,33 +73,33 @@ pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Denial> {
     let mut bytes = [0; N];
-    // A system without random numbers can give nobody anything.
+    // Nothing can be issued without random numbers.
     rand::fill(&mut bytes).map_err(|_| Denial::StoreUnavailable)?;
     Ok(bytes)
 }
 
-/// 128 random bits as text: names for sessions, values against CSRF.
+/// 128 random bits as text, for session ids and CSRF values.
 pub(super) fn random_text() -> Result<String, Denial> {
     Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
 }
 
-/// What is given, and to whom.
+/// What is granted, and to which session.
 pub(super) struct Grant<'g> {
     pub(super) settings: &'g IssuerSettings,
     pub(super) account: &'g Account,
     pub(super) session: &'g Session,
-    /// Whether a password was just proven.
+    /// Whether the user has just entered a password.
     pub(super) fresh: bool,
     pub(super) refresh: &'g RefreshToken,
-    /// When the refresh token ends, milliseconds since 1970.
+    /// When the refresh token expires, in milliseconds since 1970.
     pub(super) refresh_expires: i64,
-    /// The session's CSRF value, where it lives in cookies.
+    /// The session's CSRF value, if its tokens go into cookies.
     pub(super) csrf: Option<&'g str>,
     pub(super) now: Now,
 }
 
 impl Grant<'_> {
-    /// The answer that gives it: in the body, or as cookies.
+    /// Builds the response, with the tokens in the body or in cookies.
     pub(super) fn response(&self, counters: &Counters, journal: &Journal) -> Result<Response<Bytes>, Denial> {
         let access = self.access_token(counters, journal)?;
         let expires_in = self.settings.access_expires.as_secs();
@@ -170,7 +170,7 @@ impl Grant<'_> {
             extra,
         };
         let token = mint(&settings.keyring, claims, self.now).map_err(|why| {
-            journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
+            journal.event(Level::Error, "cannot create an access token", &[("error", &why)]);
             Denial::StoreUnavailable
         })?;
         record_size(&token, &account.id, counters, journal);
@@ -178,7 +178,7 @@ impl Grant<'_> {
     }
 }
 
-/// Counts a token by its size, and tells of one that is near what others refuse.
+/// Counts a token by its size, and logs one that comes close to the limits of browsers or servers.
 pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
         size if size <= SIZE_WARN => TokenSize::Normal,
@@ -189,7 +189,7 @@ pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journ
     if size != TokenSize::Normal {
         journal.event_with(
             Level::Warn,
-            "an access token is larger than browsers keep as a cookie, or servers take as a header",
+            "an access token exceeds what browsers store in a cookie or servers accept in a header",
             &[
                 ("subject", subject.into()),
                 ("bytes", token.len().into()),

@@ -1,7 +1,7 @@
-//! A user name and a password become a session.
+//! Exchanges a user name and a password for a session.
 //!
-//! Whoever does not know the password learns nothing else: not whether the account exists, not whether it is disabled, not
-//! which hash it has. Answer, status and time are the same.
+//! Without the password, a client learns nothing about an account: not whether it exists, not whether it is disabled, not
+//! how its password is hashed. Response, status and time are the same in all cases.
 
 use super::counters::{LoginOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
@@ -20,7 +20,7 @@ use http::Response;
 use std::time::Instant;
 use zeroize::Zeroizing;
 
-/// More than anybody types; passphrases included.
+/// The maximum length of a user name or password in bytes, above that of any passphrase.
 const PASSWORD_MAX: usize = 1024;
 
 pub(super) async fn login(
@@ -54,8 +54,8 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
     begin(authority, request, &account, as_cookies).await
 }
 
-/// Whether the client wants cookies: where the authority gives them, unless it asks for the tokens themselves with
-/// `deliver=body`, or sends a form as no browser does.
+/// Whether to return cookies: if the authority sets them, unless the client requests the tokens themselves with
+/// `deliver=body`, or sends a form that no browser would send.
 fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     match request.fields.optional("deliver")? {
         None => Ok(request.settings.cookies.is_some() && !page::is_form_without_browser(request)?),
@@ -64,7 +64,7 @@ fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     }
 }
 
-/// The account whose password this is.
+/// Checks a password and returns its account.
 async fn prove(
     authority: &Authority,
     request: &EndpointRequest,
@@ -74,7 +74,7 @@ async fn prove(
     let store = &authority.store;
     let unavailable = |error| authority.unavailable(&error);
     let address = request.address.to_string();
-    // A name that none can have is looked up all the same: the time must not tell.
+    // A name that no account can have is looked up anyway, so that the response time reveals nothing.
     let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
@@ -90,7 +90,7 @@ async fn prove(
     let password =
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
     let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
-        // Nothing was learned of the password.
+        // The password was not checked.
         authority.throttle.withdrawn(request.address, &name, known);
         Denial::Overloaded
     })?;
@@ -108,7 +108,7 @@ async fn prove(
         return Err(Denial::AccountDisabled);
     }
     if let Some(new) = upgraded {
-        // Another login may have done it at the same moment; either is as good.
+        // A concurrent login may have upgraded it too; either hash is as good.
         let new = password_hash(new);
         store.upgrade_password(&account.id, &account.password, &new).await.map_err(unavailable)?;
         authority.forget_schemes();
@@ -139,8 +139,8 @@ fn log_failed(
     );
 }
 
-/// Ends the session whose cookies those of the new one take the place of: the browser was its only holder. Otherwise each
-/// fresh login would leave one behind, and in the end put out the sessions of other devices.
+/// Ends the session whose cookies the new session's cookies replace, because the browser was its only holder. Otherwise
+/// each fresh login would leave a session behind, and eventually push out the sessions of other devices.
 async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
@@ -153,7 +153,7 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
         Ok(None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
     };
-    // The new session is there, and the old one ends by itself; that the store failed was told.
+    // The new session exists, and the old one expires by itself. A store failure has been logged.
     drop(ended);
 }
 
@@ -191,7 +191,7 @@ async fn begin(
         Begun::Begun(marks) => authority.mark(settings, &marks, request.now, RevocationCause::Session),
         Begun::AccountGone => return Err(Denial::BadCredentials),
         Begun::AccountDisabled => return Err(Denial::AccountDisabled),
-        // What was proven may not be its password any more: the client may ask again.
+        // The checked password may no longer be the account's; the client may try again.
         Begun::AccountChanged => return Err(Denial::Overloaded),
     }
     if as_cookies {

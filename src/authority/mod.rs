@@ -1,8 +1,8 @@
 //! The local issuer: it turns proven credentials into signed tokens, keeps sessions, and revokes.
 //!
-//! What it issues is verified like any other issuer's; the gate knows nothing of it but its keys and what it revoked.
-//! Its slow work (the store, and the signatures of an endpoint) runs on a thread of its own, passwords are hashed on
-//! threads of the lowest priority: a core only waits for an answer, and goes on with other requests meanwhile.
+//! Its tokens are verified like those of any other issuer; request handling knows only its keys and its revocations.
+//! Slow work (the store, and signatures) runs on a thread of its own, and passwords are hashed on threads of the lowest
+//! priority. A core only waits for the response, and serves other requests in the meantime.
 //!
 //! A request of an endpoint meets the files in this order: `endpoint` (which, and what it asks), `ask` (the request,
 //! read), `login`, `refresh`, `session`, `service` (what is done), `page` (for whom a browser speaks), `grant` and

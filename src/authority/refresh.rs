@@ -1,8 +1,8 @@
-//! A refresh token becomes a new pair, once.
+//! Exchanges a refresh token for a new pair of tokens, once.
 //!
-//! RFC 9700 section 4.14.2: each use spends the token; a spent one that comes back ends the family, since nobody can tell
-//! the thief from the owner. Only its direct predecessor within the grace is answered, with the very same successor: a
-//! second tab, or a client whose first answer was lost, are no thieves, and there are never two successors.
+//! Each use spends the token, and presenting a spent one ends its session, because the thief cannot be told from the owner
+//! (RFC 9700 section 4.14.2). Within the grace period, the direct predecessor yields the same successor again: a second tab
+//! or a lost response is not a theft, and there are never two successors.
 
 use super::counters::{RefreshOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random};
@@ -26,7 +26,7 @@ pub(super) async fn refresh(
     spend(authority, &request, token, csrf.as_deref()).await
 }
 
-/// The CSRF value that a request with a refresh token in a cookie must show, checked against the token's session.
+/// Returns the CSRF value of a request with a refresh token in a cookie, checked against the token's session.
 pub(super) async fn csrf_of_session(
     authority: &Authority,
     request: &EndpointRequest,
@@ -43,21 +43,21 @@ pub(super) async fn csrf_of_session(
     Ok(shown.to_owned())
 }
 
-/// Refuses a CSRF value that is not that of the token's session.
+/// Rejects a CSRF value that does not belong to the token's session.
 ///
-/// A token that is not known passes: spending it says why it is refused.
+/// An unknown token passes, because spending it returns the reason for its refusal.
 pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -> Result<(), Denial> {
     let session = authority.store.session_of_token(&hash_of(token)?).await;
     let session = session.map_err(|error| authority.unavailable(&error))?;
     match session.map(|session| session.csrf) {
         None => Ok(()),
         Some(Some(hash)) if verify_slices_are_equal(&hash, &digest_of(csrf.as_bytes())).is_ok() => Ok(()),
-        // A session without a value was not made for cookies.
+        // A session without a CSRF value was not created for cookies.
         Some(_) => Err(Denial::CsrfMismatch),
     }
 }
 
-/// Spends a token. `csrf` is given where the new pair goes into cookies.
+/// Spends a refresh token and returns the new pair. `csrf` is set if the pair goes into cookies.
 pub(super) async fn spend(
     authority: &Authority,
     request: &EndpointRequest,

@@ -1,4 +1,4 @@
-//! A request to an endpoint, read: all that the authority's thread is told of it.
+//! A parsed request to an endpoint: everything that the authority's thread needs to know of it.
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
@@ -16,15 +16,15 @@ use std::sync::Arc;
 /// A request to an endpoint.
 #[derive(Debug)]
 pub struct EndpointRequest {
-    /// Which.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// The terms in force when it was asked.
+    /// The settings in force when it arrived.
     pub settings: Arc<IssuerSettings>,
     /// Its method.
     pub method: Method,
     /// The client's address.
     pub address: IpAddr,
-    /// How the client sees it sent.
+    /// The scheme that the client used.
     pub scheme: Scheme,
     /// Host and port, as the client named them.
     pub authority: String,
@@ -38,17 +38,17 @@ pub struct EndpointRequest {
     pub id: Option<String>,
     /// The fields of its body.
     pub fields: Fields,
-    /// Whether nothing in it says that another site's page sent it.
+    /// Whether nothing shows that a page of another site sent it.
     pub own_site: bool,
-    /// Who the gate found to be asking.
+    /// The authenticated caller.
     pub caller: Option<Holder>,
-    /// The access token that it asks about, if it is good.
+    /// The access token to introspect or revoke, if it is valid.
     pub inspected: Option<InspectedToken>,
-    /// When it came.
+    /// When it arrived.
     pub now: Now,
 }
 
-/// Who holds the access token of a request: a principal that may leave its core.
+/// The holder of a request's access token: a principal that may leave its core.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// `sub`.
@@ -67,9 +67,9 @@ pub struct Holder {
     pub roles: Vec<String>,
     /// The scopes.
     pub scopes: Vec<String>,
-    /// Until when the token holds, seconds since 1970.
+    /// When the token stops being accepted, in seconds since 1970.
     pub expires: u64,
-    /// The token's `exp`. The token may be accepted for less time if its life is not on record yet.
+    /// The token's `exp`. The token may be accepted for less time if its lifetime is not recorded yet.
     pub ends: u64,
     /// Whether it comes from a login.
     pub fresh: bool,
@@ -77,7 +77,7 @@ pub struct Holder {
     pub by_cookie: bool,
 }
 
-/// An access token of a request to introspect or revoke, verified by the gate and not revoked.
+/// A verified, unrevoked access token in a request to introspect or revoke it.
 #[derive(Clone, Debug)]
 pub struct InspectedToken {
     /// Its claims.
@@ -87,7 +87,7 @@ pub struct InspectedToken {
 }
 
 impl Holder {
-    /// Of this principal.
+    /// Builds the holder from a principal.
     pub fn of(principal: &Principal, place: Place) -> Self {
         let owned = |names: &[Box<str>]| names.iter().map(|name| name.to_string()).collect();
         let local = principal.local.as_deref();
@@ -109,7 +109,8 @@ impl Holder {
 }
 
 impl EndpointRequest {
-    /// Who holds a token of the local authority that the request shows; those of another issuer end nothing here.
+    /// Returns the holder of the request's token, which must be the local authority's: tokens of other issuers have no
+    /// session here.
     ///
     /// # Errors
     /// [`Denial::MissingToken`], [`Denial::UnknownIssuer`].
@@ -118,7 +119,8 @@ impl EndpointRequest {
         if holder.is_local { Ok(holder) } else { Err(Denial::UnknownIssuer) }
     }
 
-    /// The account whose token the request shows. A service has no sessions, and none of the account that is named like it.
+    /// Returns the account that the request's token belongs to. A service has no sessions, and no claim to those of an
+    /// account with the same name.
     ///
     /// # Errors
     /// What [`EndpointRequest::holder`] says; [`Denial::UnauthorizedClient`].
@@ -127,7 +129,7 @@ impl EndpointRequest {
         if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }
     }
 
-    /// The refresh token that the request shows, and whether it came in a cookie.
+    /// Returns the request's refresh token, and whether it came in a cookie.
     ///
     /// # Errors
     /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is looked at.
@@ -137,7 +139,7 @@ impl EndpointRequest {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
-        // What is no text is no token of ours either; it is refused as one.
+        // A token that is not UTF-8 is passed on as one that cannot exist, and refused as malformed.
         let text = |token| std::str::from_utf8(token).unwrap_or("?");
         match (field, self.refresh_bearer()?, cookie) {
             (None, None, None) => Ok(None),
@@ -148,8 +150,9 @@ impl EndpointRequest {
         }
     }
 
-    /// What stands in `Authorization` where clients of another issuer put their refresh tokens: at its refresh whatever it
-    /// is, so that an access token is told to be none; at its logout, where an access token is as good, a refresh token only.
+    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At refresh it returns any
+    /// token, so that an access token is refused as the wrong type; at logout, which accepts access tokens too, only a
+    /// refresh token.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
         match (self.settings.compat, self.endpoint) {
             (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),
@@ -161,7 +164,7 @@ impl EndpointRequest {
         }
     }
 
-    /// What the client says it is: for the list of sessions, cut to a line.
+    /// The client's `User-Agent`, shortened for the list of sessions.
     pub fn agent(&self) -> String {
         let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         agent.unwrap_or_default().chars().take(200).collect()

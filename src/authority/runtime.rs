@@ -1,4 +1,4 @@
-//! The authority at work: what its endpoints share, and the thread that they run on.
+//! The running authority: the state that its endpoints share, and the thread that they run on.
 
 use super::counters::{Counters, RevocationCause};
 use super::health::StoreHealth;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The authority at work: what its endpoints share.
+/// The running authority: the state that its endpoints share.
 pub struct Authority {
     pub(super) runtime: tokio::runtime::Handle,
     pub(super) store: Store,
@@ -29,17 +29,18 @@ pub struct Authority {
     pub(super) throttle: Throttle,
     pub(super) counters: Counters,
     pub(super) journal: Journal,
-    /// The terms in force: those of the policy that was published last.
+    /// The settings in force: those of the policy that was published last.
     pub(super) settings: ArcSwap<IssuerSettings>,
-    /// The moment from which this process answers, and the last at which the one before it is known to have lived:
-    /// milliseconds since 1970. Between them nobody could repeat a refresh.
+    /// When this process started to answer, and when the previous one is last known to have been alive, in milliseconds
+    /// since 1970. Between the two, no client could repeat a refresh.
     pub(super) boot: i64,
     pub(super) alive_before_boot: i64,
-    /// When a refresh token was last spent, milliseconds since 1970; 0 once the store knows that we outlived its grace.
+    /// When a refresh token was last spent, in milliseconds since 1970; 0 once the store has recorded that this process
+    /// outlived its grace.
     pub(super) last_spent: AtomicI64,
-    /// The longest life of access tokens that this process has seen on record in the store, in seconds.
+    /// The longest access token lifetime that this process has seen recorded in the store, in seconds.
     pub(super) recorded: AtomicU64,
-    /// The schemes of the accounts' password hashes, as they were read last.
+    /// The schemes of the accounts' password hashes, and when they were read.
     pub(super) schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
 }
 
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Follows the terms of another policy, whose store is the same.
+    /// Applies the settings of a new policy that uses the same store.
     pub fn follow(&self, settings: Arc<IssuerSettings>) {
         self.settings.store(settings);
     }
@@ -65,12 +66,12 @@ impl Authority {
         self.store.replaced()
     }
 
-    /// The requests that wait for the authority's thread.
+    /// The queue of requests for the authority's thread.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// What it counts.
+    /// Its counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -79,7 +80,7 @@ impl Authority {
         &self,
         work: impl Future<Output = Result<T, Denial>> + Send + 'static,
     ) -> Result<T, Denial> {
-        // A task that panicked is a fault of ours: it ends one request, not the authority.
+        // A panic in a task fails one request, not the authority.
         let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
         match self.runtime.spawn(in_time).await {
             Ok(Ok(done)) => done,
@@ -103,7 +104,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Puts marks, which the store has already, in force.
+    /// Puts marks in force that the store already holds.
     pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, cause: RevocationCause) {
         for mark in marks {
             settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));
@@ -111,13 +112,13 @@ impl Authority {
         }
     }
 
-    /// A refresh token was spent. If the process ends before the grace of that is over, the client whose answer was lost
-    /// has it again after the restart; so the store must learn whether the process lived that long.
+    /// Notes that a refresh token was spent. If the process ends within the grace period, a client whose response was lost
+    /// gets the period again after the restart; so the store must learn whether the process lived that long.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }
 
-    /// Whether the process has just outlived the grace of the last refresh.
+    /// Whether the process has just outlived the grace period of the last refresh.
     pub(super) fn take_outlived(&self, now: i64, grace: Duration) -> bool {
         let spent = self.last_spent.load(Ordering::Relaxed);
         let outlived = spent != 0 && now > spent.saturating_add(millis_of(grace));
@@ -138,7 +139,7 @@ impl Authority {
         Ok(schemes)
     }
 
-    /// They may have changed.
+    /// Discards the cached schemes, because an account's hash has changed.
     pub(super) fn forget_schemes(&self) {
         *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -185,16 +186,16 @@ impl Authority {
 /// The time limit for the work of one request. Each of its waits has a shorter bound, but there are several.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
 
-/// For how long the schemes of hashes are not read again.
+/// How long the schemes are cached.
 const SCHEMES_KEPT: Duration = Duration::from_secs(10);
 
-/// A moment as the store keeps it: milliseconds since 1970.
+/// Converts a time to the store's unit: milliseconds since 1970.
 pub(super) fn millis(now: Now) -> i64 {
     let millis = now.unix.saturating_mul(1000).saturating_add(u64::from(now.subsec_nanos / 1_000_000));
     i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
-/// A span of time as the store counts it.
+/// Converts a duration to milliseconds.
 pub(super) fn millis_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,8 +1,8 @@
-//! What services ask of the authority with a client secret: tokens of their own (RFC 6749 section 4.4), what a token is worth
-//! (RFC 7662), and that it be worth nothing any more (RFC 7009). And what anybody may know: the keys, and what there is.
+//! The endpoints for services: client credentials (RFC 6749 section 4.4), introspection (RFC 7662) and revocation (RFC
+//! 7009), authenticated by a client secret; and the public documents, the key set and the metadata.
 //!
-//! Refusals have the form of RFC 6749 section 5.2, which client libraries read; the code is in the log and the metrics as
-//! for all others.
+//! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. Log and metrics show the denial's code as
+//! for every other refusal.
 
 use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
@@ -24,8 +24,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-/// Claims that introspection tells (RFC 7662 section 2.2), where the token has them.
-const TOLD: [&str; 13] = [
+/// The claims of a token that introspection returns (RFC 7662 section 2.2).
+const INTROSPECTED: [&str; 13] = [
     "iss",
     "sub",
     "aud",
@@ -41,7 +41,7 @@ const TOLD: [&str; 13] = [
     "fresh",
 ];
 
-/// Gives a service an access token of its own.
+/// Issues an access token to a service.
 pub(super) async fn token(
     authority: &Authority,
     request: &EndpointRequest,
@@ -83,7 +83,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
         ..AccessClaims::default()
     };
     let token = mint(&settings.keyring, claims, request.now).map_err(|why| {
-        authority.journal.event(Level::Error, "an access token cannot be made", &[("error", &why)]);
+        authority.journal.event(Level::Error, "cannot create an access token", &[("error", &why)]);
         Denial::StoreUnavailable
     })?;
     record_size(&token, id, &authority.counters, &authority.journal);
@@ -100,7 +100,7 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
     Ok(answer)
 }
 
-/// Tells a service what a token is worth; of one that is worth nothing, nothing else (RFC 7662 section 2.2).
+/// Introspects a token. For an inactive token, the response says nothing else (RFC 7662 section 2.2).
 pub(super) async fn introspect(
     authority: &Authority,
     request: &EndpointRequest,
@@ -122,7 +122,7 @@ fn access_token(claims: &Map<String, Value>) -> Value {
     let mut told = Map::new();
     told.insert("active".into(), true.into());
     told.insert("token_type".into(), "Bearer".into());
-    for name in TOLD {
+    for name in INTROSPECTED {
         if let Some(value) = claims.get(name) {
             told.insert(name.into(), value.clone());
         }
@@ -152,8 +152,8 @@ async fn refresh_token(
     }))
 }
 
-/// Makes a token worth nothing. One that is not known, or is worth nothing already, is a success too (RFC 7009 section
-/// 2.2): what was asked for is so.
+/// Revokes a token. An unknown or already invalid token is a success too, because the goal is reached (RFC 7009 section
+/// 2.2).
 pub(super) async fn revoke(
     authority: &Authority,
     request: &EndpointRequest,
@@ -168,7 +168,7 @@ pub(super) async fn revoke(
             }
         }
     } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
-        // Who shows a token of a session holds it, and may give it up. A service's own is its own alone.
+        // Possession of a session's token suffices to revoke it. A service's token belongs to that service alone.
         let owner = inspected.claims.get("client_id").and_then(Value::as_str);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
@@ -182,11 +182,11 @@ pub(super) async fn revoke(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Answers who asks for what anybody may know: the keys, or what there is. The bytes are ready, so that this is done on the
-/// core that was asked; whoever has them already is told so (RFC 9110 section 13.1.2).
+/// Returns a public document: the key set or the metadata. The bytes are ready, so the receiving core answers by itself. A
+/// client with a current copy gets a 304 (RFC 9110 section 13.1.2).
 ///
 /// # Errors
-/// [`Denial::NotFound`] where there is no such document.
+/// [`Denial::NotFound`] if the endpoint has no document.
 pub fn document(
     settings: &IssuerSettings,
     endpoint: Endpoint,
@@ -211,7 +211,8 @@ pub fn document(
     Ok(public(body.ok_or(Denial::NotFound)?, headers))
 }
 
-/// What there is (RFC 8414 section 2). None where the issuer is no URL, since all of it is told as URLs.
+/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, since every member is a
+/// URL below it.
 fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
     let origin = origin_of(&settings.issuer)?;
     let at = |endpoint| format!("{origin}{}", settings.path(endpoint));
@@ -234,7 +235,7 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
     Some(format!("{body}\n").into())
 }
 
-/// Scheme and authority of an issuer that is a URL.
+/// Returns the scheme and authority of an issuer that is a URL.
 pub(super) fn origin_of(issuer: &str) -> Option<&str> {
     let rest = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -266,7 +267,7 @@ fn is_known(asked: &HeaderMap, tag: &str) -> bool {
     known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// Which client the request proves to be from (RFC 6749 section 2.3.1): by `Basic`, or by fields of the body, never both.
+/// Authenticates the client (RFC 6749 section 2.3.1), by `Basic` or by fields of the body, never both.
 fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Denial> {
     let mut fields = request.headers.get_all(header::AUTHORIZATION).iter();
     let basic = fields.next();
@@ -282,7 +283,7 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     if request.fields.optional("client_id")?.is_some_and(|named| named != id) {
         return Err(Denial::AmbiguousCredentials);
     }
-    // A client that is not known costs the same comparison.
+    // An unknown client costs the same comparison.
     let nobody = ClientSecret::of(b"");
     let known = request.settings.clients.get_key_value(&id);
     let right = known.map_or(&nobody, |(_, client)| &client.secret).is(secret.as_bytes());
@@ -292,8 +293,7 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     }
 }
 
-/// Id and secret of a `Basic` credential, each encoded as a form's value before they were joined (RFC 6749 section
-/// 2.3.1).
+/// Parses id and secret of a `Basic` credential, which are form-encoded before they are joined (RFC 6749 section 2.3.1).
 fn basic_credential(field: &[u8]) -> Option<(String, String)> {
     let (scheme, rest) = field.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -313,11 +313,11 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         Denial::UnsupportedGrantType => "unsupported_grant_type",
         Denial::UnauthorizedClient => "unauthorized_client",
         denial if denial.status().is_server_error() => "temporarily_unavailable",
-        // Bodies that cannot be read, and credentials in two places.
+        // Unreadable bodies, and credentials in two places.
         _ => "invalid_request",
     };
     let status = match &denial {
-        // The form's own media type is the only one there is, and an oversized body is malformed in its terms.
+        // OAuth knows only the form media type, so a body of another type is malformed.
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
         denial => denial.status(),
     };

@@ -1,4 +1,4 @@
-//! Sessions of an account: told to their owner, ended by them. What is ended is refused before the answer is sent.
+//! Lists and ends the sessions of an account. The tokens of an ended session are rejected before the response is sent.
 
 use super::counters::RevocationCause;
 use super::grant::hash_of;
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-/// Ends the session of the refresh token that the request shows, else of its access token.
+/// Ends the session of the request's refresh token or, without one, of its access token.
 pub(super) async fn logout(
     authority: &Authority,
     request: EndpointRequest,
@@ -28,13 +28,13 @@ pub(super) async fn logout(
             }
             let session = authority.store.session_of_token(&hash_of(token)?).await;
             let session = session.map_err(|error| authority.unavailable(&error))?;
-            // One that is not known is as good as ended.
+            // An unknown session counts as ended.
             if let Some(session) = session {
                 end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
-        // Whose session ended by itself sees what they asked for. Nothing is taken from a browser that shows nothing.
+        // A user whose session has expired sees the logged-out page. A browser without credentials keeps its cookies.
         None if request.caller.is_none() && request.own_site && page::wants_page(&request) => {
             return Ok(page::logout_response(&request, &empty_response(StatusCode::NO_CONTENT)));
         }
@@ -83,7 +83,7 @@ pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Res
     Ok(json_response(StatusCode::OK, &json!({ "sessions": list })))
 }
 
-/// Ends one of the account's sessions; another account's is as unknown as one that never was.
+/// Ends one of the account's sessions. Sessions of other accounts are reported as unknown.
 pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.account()?;
     let id = request.id.as_deref().ok_or(Denial::NotFound)?;
@@ -97,7 +97,7 @@ pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Resu
     }
 }
 
-/// Who the caller is, as the gate sees them.
+/// Describes the authenticated caller.
 pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.caller.as_ref().ok_or(Denial::MissingToken)?;
     let Holder { subject, issuer, session, roles, scopes, expires, fresh, .. } = holder;
@@ -114,7 +114,7 @@ pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     Ok(json_response(StatusCode::OK, &Value::Object(body)))
 }
 
-/// Whether there was such a session to end.
+/// Ends a session, and returns whether it existed.
 pub(super) async fn end_one(
     authority: &Authority,
     request: &EndpointRequest,
@@ -152,8 +152,7 @@ pub(super) async fn revoke_token(
     Ok(())
 }
 
-/// The answer to whoever has no session here any more. Clients of another issuer get the words that its documentation has,
-/// for what it has.
+/// The response after a logout. Clients of a replaced issuer get the message that its documentation promises.
 fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Response<Bytes> {
     let mut response = match (request.settings.compat, words) {
         (Some(Compat::FlaskJwtExtended), Some(words)) => {
@@ -167,7 +166,7 @@ fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Respon
     if page::wants_page(request) { page::logout_response(request, &response) } else { response }
 }
 
-/// A session as its owner sees it.
+/// A session as shown to its owner.
 fn session_json(session: &Session, current: bool) -> Value {
     json!({
         "id": session.id,

@@ -1,4 +1,4 @@
-//! What the policy says of issuing: compiled from `[authority]`, shared by all that issue.
+//! The issuer's settings: compiled from `[authority]`, shared by everything that issues tokens.
 
 use super::endpoint::Endpoint;
 use crate::authenticate::{CookieNames, Digest, Revoked, digest_of};
@@ -10,65 +10,66 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The terms on which the local authority issues.
+/// The settings of the local issuer, with handles to the live state that they are used with: `keyring` and `revoked`
+/// are carried over from one policy to the next.
 #[derive(Debug)]
 pub struct IssuerSettings {
     /// `iss`.
     pub issuer: String,
     /// `aud`.
     pub audience: Vec<String>,
-    /// Its signing keys.
+    /// Its signing keys (live).
     pub keyring: Keyring,
-    /// What it revoked.
+    /// Its revocations (live).
     pub revoked: Arc<Revoked>,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub access_expires: Duration,
-    /// How long a refresh token lives.
+    /// The lifetime of a refresh token.
     pub refresh_expires: Duration,
-    /// For how long after it was spent a refresh token gets its successor once more.
+    /// How long after it was spent a refresh token yields its successor once more.
     pub refresh_grace: Duration,
-    /// The absolute end of a session.
+    /// The maximum lifetime of a session.
     pub session_expires: Duration,
-    /// How many sessions an account may have.
+    /// The maximum number of sessions per account.
     pub sessions: u32,
-    /// How many roles a token carries; none: all that the account has.
+    /// The maximum number of roles in a token; `None`: unlimited.
     pub role_limit: Option<usize>,
-    /// Claims from attributes of accounts: claim, attribute.
+    /// Claims taken from account attributes, as (claim, attribute).
     pub claims: Vec<(String, String)>,
-    /// Its cookies, if it gives any.
+    /// Its cookies; `None` if tokens are returned in bodies only.
     pub cookies: Option<Cookies>,
-    /// Origins from which requests with cookies may come beside their own.
+    /// Other origins that may send requests with cookies.
     pub origins: Box<[Box<str>]>,
-    /// Where accounts and sessions are kept: a URL.
+    /// The URL of the store of accounts and sessions.
     pub store: StoreLocation,
-    /// The services that it knows.
+    /// The registered services, by client id.
     pub clients: BTreeMap<String, Client>,
-    /// Where its endpoints are.
+    /// The paths of its endpoints.
     pub paths: Vec<(Endpoint, String)>,
-    /// Whose clients are not to notice that they talk to another issuer.
+    /// The issuer that it replaces, whose clients must not notice the change.
     pub compat: Option<Compat>,
-    /// What it tells everybody about itself, once somebody asked; none where its issuer is no URL.
+    /// The metadata document, built on first use; `None` if the issuer is not a URL.
     pub metadata: OnceLock<Option<Bytes>>,
 }
 
 impl IssuerSettings {
-    /// Where an endpoint is.
+    /// The path of an endpoint.
     pub fn path(&self, endpoint: Endpoint) -> &str {
         let found = self.paths.iter().find(|(known, _)| *known == endpoint);
         found.map_or(endpoint.spec().path, |(_, path)| path)
     }
 }
 
-/// How cookies are given.
+/// How cookies are set.
 #[derive(Clone, Debug)]
 pub struct Cookies {
     /// Their names.
     pub names: CookieNames,
-    /// Whether a link from another site brings them along: `SameSite=Lax` instead of `Strict`.
+    /// Whether a link on another site sends them: `SameSite=Lax` instead of `Strict`.
     pub lax: bool,
 }
 
-/// Where accounts and sessions are kept. It may hold a password, and shows none.
+/// The URL of the store. It may contain a password, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreLocation(pub String);
 
@@ -78,25 +79,25 @@ impl fmt::Debug for StoreLocation {
     }
 }
 
-/// Another issuer whose clients are not to notice.
+/// An issuer that the authority can stand in for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compat {
     /// An application with Flask-JWT-Extended.
     FlaskJwtExtended,
 }
 
-/// A service that the authority knows.
+/// A registered service.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// What its secret hashes to: the secret itself is kept nowhere. It is random and long, so that a fast hash will do.
+    /// The hash of its secret, which itself is not kept. Secrets are long and random, so a fast hash is enough.
     pub secret: ClientSecret,
     /// The roles of its tokens.
     pub roles: Vec<String>,
-    /// The scopes that it may ask for.
+    /// The scopes that it may request.
     pub scopes: Vec<String>,
-    /// `aud` of its tokens; empty: the authority's own.
+    /// `aud` of its tokens; empty: the authority's.
     pub audience: Vec<String>,
-    /// Whether it may ask about tokens.
+    /// Whether it may introspect tokens.
     pub introspect: bool,
 }
 
@@ -105,12 +106,12 @@ pub struct Client {
 pub struct ClientSecret(Digest);
 
 impl ClientSecret {
-    /// Of this secret.
+    /// Hashes a secret.
     pub fn of(secret: &[u8]) -> Self {
         Self(digest_of(secret))
     }
 
-    /// Whether this is the secret.
+    /// Whether this is the secret, compared in constant time.
     pub fn is(&self, secret: &[u8]) -> bool {
         verify_slices_are_equal(&digest_of(secret), &self.0).is_ok()
     }

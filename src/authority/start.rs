@@ -1,4 +1,4 @@
-//! Starts the authority: its thread, its store, and the upkeep of both.
+//! Starts the authority: its thread, its store, and the tasks that maintain both.
 
 use super::counters::Counters;
 use super::feed;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 impl Authority {
-    /// Opens the store, learns what was revoked, and begins to keep both in step.
+    /// Opens the store, reads all revocations, and starts the tasks that keep memory and store in step.
     ///
     /// # Errors
     /// A sentence for the operator.
@@ -30,9 +30,8 @@ impl Authority {
         let (send, started) = mpsc::channel();
         let settings = settings.clone();
         let run = move || {
-            // Behind the cores, which it shares them with, and so are the threads of SQLite, which come from this one: a flood
-            // of logins must not be felt by requests. On Linux a thread has a priority of its own. Where it cannot be set,
-            // the work is done all the same.
+            // A lower priority than the cores, inherited by SQLite's threads: a flood of logins must not slow down proxied
+            // requests. On Linux, each thread has its own priority. If it cannot be set, the authority works anyway.
             let _ = rustix::process::setpriority_process(None, NICE);
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -42,7 +41,7 @@ impl Authority {
                 match Self::open(&settings, cores, journal).await {
                     Ok((authority, feed, last)) => {
                         let weak = Arc::downgrade(&authority);
-                        // Whoever started this waits for it.
+                        // The caller of `start` is waiting for this.
                         let _ = send.send(Ok(authority));
                         #[expect(
                             clippy::disallowed_methods,
@@ -63,7 +62,7 @@ impl Authority {
         started.recv().map_err(|_| "the authority ended while it started".to_owned())?
     }
 
-    /// With the reader of marks, and the number of the last mark that it read.
+    /// Also returns the reader of marks, and the number of the last mark that it read.
     async fn open(
         settings: &Arc<IssuerSettings>,
         cores: usize,
@@ -83,7 +82,7 @@ impl Authority {
             feed_fails: AtomicBool::new(false),
             queue: Queue::new(),
             store,
-            // Half of the cores at most hash, whatever is asked of them; what waits is bounded and told to come back.
+            // At most half of the cores hash. The queue is bounded, and requests beyond it are rejected with a retry hint.
             hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
             throttle: Throttle::new(),
             counters: Counters::default(),
@@ -99,8 +98,8 @@ impl Authority {
     }
 }
 
-/// How far behind the cores the authority's thread stands.
+/// The nice value of the authority's thread.
 const NICE: i32 = 10;
 
-/// Passwords that may wait to be hashed: some seconds' work for one thread.
+/// The maximum number of passwords that wait for hashing: a few seconds of work for one thread.
 const HASHES_WAITING: usize = 64;
