@@ -1,6 +1,7 @@
-//! Hosts: the one spelling of a host, a host with its port, and the patterns that routes name hosts with.
+//! Hosts: their canonical spelling, hosts with a port, and the host patterns of routes.
 //!
-//! Knows syntax alone: nothing is looked up, and Punycode stays as it is, since only ASCII hosts are read.
+//! This module handles syntax only. It resolves no names and leaves Punycode unchanged, since it accepts only ASCII
+//! hosts.
 
 use super::pattern::PatternFault;
 use crate::denial::Malformed;
@@ -9,31 +10,31 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The longest host that is read, in bytes (RFC 1035 section 2.3.4).
+/// The maximum length of a host, in bytes (RFC 1035 section 2.3.4).
 pub(crate) const HOST_BYTES_MAX: usize = 255;
 
-/// The longest label of a host, in bytes (RFC 1035 section 2.3.4).
+/// The maximum length of a host's label, in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// A host with the port that stands beside it, in canonical spelling: two are equal when they name the same.
+/// A host and optional port, in canonical spelling. Two values are equal when they name the same authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authority<'r> {
     /// The host. See [`canonical_host`].
     pub host: Cow<'r, str>,
-    /// The port, where one is named. An absent port is not the scheme's default here: it is absent.
+    /// The port, if present. An absent port is not replaced by the scheme's default.
     pub port: Option<u16>,
 }
 
 impl<'r> Authority<'r> {
-    /// Reads `host` or `host:port` (RFC 9110 section 7.2). User information is refused: a browser that is sent
-    /// to `https://bank.example@evil.example/` has been used to mislead long enough.
+    /// Parses `host` or `host:port` (RFC 9110 section 7.2). User information is rejected, since links such as
+    /// `https://bank.example@evil.example/` mislead users.
     ///
     /// # Errors
     ///
-    /// [`Malformed::Host`] for anything else, a port with leading zeros included. An empty port counts as no
-    /// port (RFC 3986 section 3.2.3).
+    /// Returns [`Malformed::Host`] for anything else, including a port with leading zeros. An empty port counts as
+    /// absent (RFC 3986 section 3.2.3).
     pub fn parse(raw: &'r str) -> Result<Self, Malformed> {
-        // An IPv6 address has colons of its own, inside its brackets.
+        // The colons inside the brackets belong to an IPv6 address.
         let name_end = if raw.starts_with('[') { raw.find(']').map_or(0, |at| at + 1) } else { 0 };
         let (host, port) = match raw[name_end..].find(':') {
             Some(colon) => (&raw[..name_end + colon], parse_port(&raw[name_end + colon + 1..])?),
@@ -43,7 +44,7 @@ impl<'r> Authority<'r> {
     }
 }
 
-/// A port in its one decimal spelling, or none.
+/// Parses a port in its only decimal spelling. An empty port is absent.
 fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
     if text.is_empty() {
         return Ok(None);
@@ -54,14 +55,14 @@ fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
     text.parse().map(Some).map_err(|_| Malformed::Host)
 }
 
-/// The canonical spelling of a host without a port: lower case, no trailing dot, IPv6 in brackets and compressed
-/// (RFC 5952). Labels are letters, digits, hyphens and, since the names of real machines have them, underscores.
-/// Borrowed when the host is spelled so already.
+/// Returns the canonical spelling of a host without a port: lower case, no trailing dot, IPv6 in brackets and
+/// compressed (RFC 5952). Labels consist of letters, digits, hyphens and underscores, which occur in the names of
+/// real machines. The result is borrowed if the host is already canonical.
 ///
 /// # Errors
 ///
-/// [`Malformed::Host`] for what is not a host. A name whose last label is a number must be an IPv4 address in
-/// four decimal parts: `127.1` and `0x7f000001` are names to some readers and the loopback address to others.
+/// Returns [`Malformed::Host`] for an invalid host. A name whose last label is a number must be an IPv4 address in
+/// four decimal parts: some readers take `127.1` and `0x7f000001` for names, others for the loopback address.
 pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     if raw.len() > HOST_BYTES_MAX {
         return Err(Malformed::Host);
@@ -92,7 +93,7 @@ pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     Ok(if has_upper { Cow::Owned(name.to_ascii_lowercase()) } else { Cow::Borrowed(name) })
 }
 
-/// Whether a host, in canonical spelling, is the machine that asks (RFC 6761 section 6.3, RFC 1122 section 3.2.1.3).
+/// Whether a canonical host is the local machine (RFC 6761 section 6.3, RFC 1122 section 3.2.1.3).
 pub(crate) fn is_own_machine(host: &str) -> bool {
     host == "localhost"
         || host.ends_with(".localhost")
@@ -100,7 +101,8 @@ pub(crate) fn is_own_machine(host: &str) -> bool {
         || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether some readers would take a name for an IPv4 address (the "ends in a number" of the WHATWG URL standard).
+/// Whether some readers would parse a name as an IPv4 address (the "ends in a number" check of the WHATWG URL
+/// standard).
 fn ends_in_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     let digits = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
@@ -113,23 +115,23 @@ fn ends_in_number(name: &str) -> bool {
 /// The hosts that a route covers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// Every host, and a request of HTTP/1.0 that names none.
+    /// Every host, and an HTTP/1.0 request without a host.
     #[default]
     Any,
-    /// The hosts below this one, at any depth, but not itself: `*.example.com` covers `a.example.com` and
-    /// `a.b.example.com`, and not `example.com`. Holds `example.com`.
+    /// The hosts below this one at any depth, but not the host itself: `*.example.com` covers `a.example.com` and
+    /// `a.b.example.com`, but not `example.com`. Contains `example.com`.
     Below(Box<str>),
-    /// This host alone.
+    /// Only this host.
     Exact(Box<str>),
 }
 
 impl HostPattern {
-    /// Reads a host, or `*.` and a host. [`HostPattern::Any`] has no spelling: a route that covers every host
-    /// names none.
+    /// Parses a host, or `*.` and a host. [`HostPattern::Any`] has no spelling: a route that covers every host omits
+    /// the host.
     ///
     /// # Errors
     ///
-    /// What is wrong with the pattern, and what would be right.
+    /// Returns what is wrong with the pattern and how to fix it.
     pub fn parse(text: &str) -> Result<Self, PatternFault> {
         let (wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
@@ -175,7 +177,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether the pattern covers a host in canonical spelling.
+    /// Whether the pattern covers a canonical host.
     pub(crate) fn covers(&self, host: Option<&str>) -> bool {
         match self {
             Self::Any => true,
@@ -186,7 +188,8 @@ impl HostPattern {
         }
     }
 
-    /// The order in which patterns are considered: hosts by name first, then the longest parent first, then any host.
+    /// Compares two patterns in matching order: exact hosts first, then wildcards from the longest parent to the
+    /// shortest, then any host.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let key = |pattern: &Self| match pattern {
             Self::Exact(_) => (0, 0),
@@ -196,7 +199,7 @@ impl HostPattern {
         key(self).cmp(&key(other)).then_with(|| self.to_string().cmp(&other.to_string()))
     }
 
-    /// Whether every host that the other pattern covers is covered by this one too.
+    /// Whether this pattern covers every host that the other pattern covers.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, Self::Any | Self::Below(_) | Self::Exact(_)) => true,

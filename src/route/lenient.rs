@@ -1,23 +1,24 @@
-//! The most lenient reading of a path, which servers behind the gateway may have of it.
+//! The most lenient reading of a path by a server behind the gateway.
 
 use super::path::decoded;
 use std::borrow::Cow;
 
-/// So often is a path decoded: nobody decodes more often, and a path that could be has a reason to be refused.
+/// The maximum number of times a path is decoded. No known server decodes more often, and a path that needs more is
+/// rejected.
 const DECODINGS_MAX: usize = 3;
 
-/// Whether the most lenient reader could read a canonical path as another one, apart from case.
+/// Whether the most lenient reader could read a canonical path as a different path, apart from case.
 pub(crate) fn is_ambiguous(path: &str) -> bool {
     path.contains(['%', ';', '$']) || path.ends_with('.') || path.contains("./")
 }
 
-/// What a canonical path is to the most lenient of readers: one that decodes until there is nothing left to decode, takes
-/// a backslash for a slash, drops path parameters (RFC 3986 section 3.3), and drops what Windows drops at the end of a
-/// name: dots, blanks and the name of a stream (`::$DATA`). Case is left as it is. Borrowed where such a reader has nothing
-/// to do.
+/// Returns a canonical path as the most lenient reader sees it. Such a reader decodes until nothing is left to
+/// decode, treats a backslash as a slash, and drops path parameters (RFC 3986 section 3.3). It also drops what
+/// Windows drops at the end of a name: dots, blanks and a stream name (`::$DATA`). Case is preserved. The result is
+/// borrowed when the reading equals the path.
 ///
-/// `None` where that leaves dot segments, empty segments before the end, control characters, or bytes that are no text:
-/// nobody can say what such readers make of these.
+/// Returns `None` if the result has dot segments, empty segments before the end, control characters, or bytes that
+/// are not UTF-8: readers disagree on these.
 pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
     if !is_ambiguous(path) {
         return Some(Cow::Borrowed(path));
@@ -42,7 +43,7 @@ pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
             return None;
         }
         let name = without_ending(name);
-        // A literally empty segment is the end of the path.
+        // A segment that was already empty is the end of the path.
         if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
         {
             return None;
@@ -53,7 +54,7 @@ pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(read))
 }
 
-/// A decoded segment without what Windows drops at its end: the name of a stream, dots and blanks.
+/// Returns a decoded segment without what Windows drops at its end: a stream name, dots and blanks.
 pub(crate) fn without_ending(name: &str) -> &str {
     let name = name.find(":$").map_or(name, |stream| name[..stream].trim_end_matches(':'));
     name.trim_end_matches(|char: char| char == '.' || char.is_whitespace())

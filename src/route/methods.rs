@@ -1,16 +1,15 @@
-//! Sets of methods: what a route lists, what that implies, and what no route may have.
+//! Sets of methods: those a route lists, those the list implies, and those no route may have.
 
 use super::pattern::PatternFault;
 use http::Method;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-/// The standard methods, in the order in which `Allow` names them.
+/// The standard methods, in the order of `Allow`.
 const STANDARD: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
-/// Further methods that clients send besides the standard ones: registered methods (RFC 9110 section 16.1), and those
-/// of caches and UPnP.
+/// Further methods that clients send: registered ones (RFC 9110 section 16.1), and those of caches and UPnP.
 const OTHERS: [&str; 37] = [
     "ACL",
     "BAN",
@@ -51,39 +50,39 @@ const OTHERS: [&str; 37] = [
     "VERSION-CONTROL",
 ];
 
-/// The names of all methods known to be in use.
+/// Returns the names of all methods known to be in use.
 pub(crate) fn known_methods() -> impl Iterator<Item = &'static str> {
     const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     NAMES.into_iter().chain(OTHERS)
 }
 
-/// Methods of one list. Some forty are registered (RFC 9110 section 16.1).
+/// The maximum number of methods in a list. Some forty are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 64;
 
-/// A set of methods. Never holds CONNECT, which asks for a tunnel past every check, nor TRACE, whose answer
-/// would show a client the header fields that are written for the upstream (RFC 9110 section 9.3.8).
+/// A set of methods. It never contains CONNECT, which asks for a tunnel past every check, or TRACE, whose response
+/// would show a client the header fields written for the upstream (RFC 9110 section 9.3.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Methods(Set);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Set {
     Any,
-    /// Without duplicates: the standard ones in their order, then the others in that of the file.
+    /// Without duplicates: the standard methods in their usual order, then the others in file order.
     Listed(Box<[Method]>),
 }
 
 impl Methods {
-    /// Every method but CONNECT and TRACE.
+    /// Returns the set of all methods except CONNECT and TRACE.
     pub const fn any() -> Self {
         Self(Set::Any)
     }
 
-    /// Reads a list of methods. GET implies HEAD, which is GET without the body (RFC 9110 section 9.3.2);
-    /// nothing implies OPTIONS.
+    /// Parses a list of methods. GET implies HEAD, which is GET without the body (RFC 9110 section 9.3.2). No method
+    /// implies OPTIONS.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first faulty method, and what would be right.
+    /// Returns what is wrong with the first faulty method and how to fix it.
     pub fn parse<S: AsRef<str>>(list: &[S]) -> Result<Self, PatternFault> {
         if list.is_empty() {
             return Err(PatternFault::new(
@@ -111,7 +110,7 @@ impl Methods {
         Ok(Self(Set::Listed(methods.into())))
     }
 
-    /// Whether the method is in the set. Methods are compared with their case (RFC 9110 section 9.1).
+    /// Whether the set contains the method. Methods are case-sensitive (RFC 9110 section 9.1).
     pub(crate) fn contains(&self, method: &Method) -> bool {
         match &self.0 {
             Set::Any => !matches!(*method, Method::CONNECT | Method::TRACE),
@@ -119,7 +118,7 @@ impl Methods {
         }
     }
 
-    /// Whether every method is in the set (but the two that never are).
+    /// Whether the set contains every method except CONNECT and TRACE.
     pub(crate) fn is_any(&self) -> bool {
         match self.0 {
             Set::Any => true,
@@ -127,7 +126,7 @@ impl Methods {
         }
     }
 
-    /// The methods by name: those of the list, or the standard ones where the set holds all.
+    /// Returns the listed methods, or the standard ones if the set contains all methods.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Method> {
         match &self.0 {
             Set::Any => STANDARD.iter(),
@@ -135,7 +134,7 @@ impl Methods {
         }
     }
 
-    /// The methods of all these sets, of which there is one at least.
+    /// Returns the union of one or more sets.
     #[must_use]
     pub(crate) fn union<'s>(sets: impl Iterator<Item = &'s Self> + Clone) -> Self {
         if sets.clone().any(Self::is_any) {
@@ -147,7 +146,7 @@ impl Methods {
         Self(Set::Listed(methods.into()))
     }
 
-    /// The value of `Allow` (RFC 9110 section 10.2.1).
+    /// Returns the value of `Allow` (RFC 9110 section 10.2.1).
     pub(crate) fn allow_value(&self) -> String {
         let mut value = String::new();
         for method in self.iter() {

@@ -1,46 +1,46 @@
-//! Canonical paths: one spelling for one resource, or a refusal.
+//! Canonical paths: each path has one spelling or is rejected.
 //!
-//! What [`canonical`] returns is what is matched, stripped and forwarded. It assumes the path of a request target,
-//! without its query; what a segment means is the route table's and the upstream's business.
+//! The gateway matches, strips and forwards the path that [`canonical`] returns. The input is the path of a request
+//! target, without its query. The route table and the upstream decide what a segment means.
 
 use crate::denial::Malformed;
 use crate::hex::push_percent_code;
 use std::borrow::Cow;
 
-/// The longest path that is read, in bytes. Most servers take 8 KiB for the whole request line.
+/// The maximum length of a path, in bytes. Most servers accept 8 KiB for the whole request line.
 pub const PATH_BYTES_MAX: usize = 8 * 1024;
 
-/// The most segments that a path may have, so that walking one is cheap whatever a client sends.
+/// The maximum number of segments in a path, so that walking a path is cheap whatever a client sends.
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
-/// What an empty segment (`//`) means.
+/// How to treat an empty segment (`//`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Slashes {
-    /// A refusal: some servers drop the segment, some do not, and each reading is another resource.
+    /// Rejects the path: some servers drop the segment and others keep it, and each reading is another resource.
     #[default]
     Strict,
-    /// Nothing: it is dropped, here and so for the upstream too.
+    /// Drops the segment, both for matching and for the upstream.
     Merge,
 }
 
-/// The canonical spelling of a path, with empty segments refused. See [`canonical_with`].
+/// Returns the canonical spelling of a path. Rejects empty segments. See [`canonical_with`].
 ///
 /// # Errors
 ///
-/// What makes the path have two readings, or none.
+/// Returns why the path is ambiguous or invalid.
 pub fn canonical(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     canonical_with(raw, Slashes::Strict)
 }
 
-/// The canonical spelling of a path (RFC 3986 section 6.2.2): dot segments are removed, codes of unreserved
-/// characters decoded (once), the hexadecimal digits of the other codes in upper case, and characters that may
-/// not stand in a path as they are (RFC 3986 section 3.3) encoded. A path that is canonical already is returned
-/// as it is, after one pass and without allocating.
+/// Returns the canonical spelling of a path (RFC 3986 section 6.2.2). Dot segments are removed, percent codes of
+/// unreserved characters are decoded (once), and the other codes are written with upper-case digits. Characters not
+/// allowed in a path (RFC 3986 section 3.3) are encoded. A path that is already canonical is returned unchanged,
+/// after one pass and without allocating.
 ///
 /// # Errors
 ///
-/// What makes the path have two readings, or none. Nothing is repaired that an upstream could take for something
-/// else than we do: `/public/..;/admin` is `/admin` to a servlet container and a funny name to others.
+/// Returns why the path is ambiguous or invalid. A path is not repaired if an upstream could read it differently from
+/// the gateway: a servlet container reads `/public/..;/admin` as `/admin`, while other servers see an odd name.
 pub fn canonical_with(raw: &str, slashes: Slashes) -> Result<Cow<'_, str>, Malformed> {
     if inspect(raw, slashes)? {
         return Ok(Cow::Borrowed(raw));
@@ -50,12 +50,13 @@ pub fn canonical_with(raw: &str, slashes: Slashes) -> Result<Cow<'_, str>, Malfo
     if path.len() > PATH_BYTES_MAX { Err(Malformed::PathTooLong) } else { Ok(Cow::Owned(path)) }
 }
 
-/// Whether a segment of a canonical path, once decoded, is this value. Allocates nothing.
+/// Whether a segment of a canonical path decodes to this value. Does not allocate.
 pub fn decoded_eq(segment: &str, value: &str) -> bool {
     decoded(segment.as_bytes()).eq(value.bytes())
 }
 
-/// The bytes that a segment stands for. A code that is not one (which no canonical path holds) stands for itself.
+/// Returns the decoded bytes of a segment. An invalid percent code, which no canonical path contains, is returned as
+/// is.
 pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -66,8 +67,8 @@ pub fn decoded(segment: &[u8]) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Whether a canonical path or a segment of one holds path parameters (RFC 3986 section 3.3): `;`, or `%3B`, which
-/// begins one to who decodes first.
+/// Whether a canonical path or segment contains path parameters (RFC 3986 section 3.3): `;`, or `%3B`, which begins a
+/// parameter for a server that decodes first.
 pub(crate) fn has_parameters(path: &str) -> bool {
     path.as_bytes().iter().enumerate().any(|(at, byte)| match byte {
         b';' => true,
@@ -79,7 +80,7 @@ pub(crate) fn has_parameters(path: &str) -> bool {
 /// An encoded `;` in a canonical path.
 const PARAMETER: &str = "%3B";
 
-/// Does all the refusing, and says whether the path is canonical as it stands.
+/// Rejects ambiguous and invalid paths, and returns whether the path is already canonical.
 fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
     let bytes = raw.as_bytes();
     if bytes.len() > PATH_BYTES_MAX {
@@ -89,7 +90,8 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
         return Err(Malformed::Target);
     }
     let mut is_canonical = true;
-    // Segments read; segments that stand once `..` has taken its own; what was seen before the one at hand.
+    // `count` is the number of segments read, and `depth` the number left after resolving `..`. The two flags record
+    // what occurred before the current segment.
     let (mut count, mut depth) = (0, 0_usize);
     let (mut parameters, mut empty) = (false, false);
     let mut at = 1;
@@ -106,7 +108,7 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 }
                 Class::Special => {
                     let read = Spelling::at(raw, at)?;
-                    // An encoded `;` counts: whoever decodes first sees parameters then.
+                    // An encoded `;` counts, since a server that decodes first then sees parameters.
                     parameters |= read.character == ';';
                     is_odd = true;
                     is_canonical &= read.is_canonical;
@@ -125,11 +127,12 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
                 Slashes::Strict => return Err(Malformed::EmptySegment),
                 Slashes::Merge => (empty, is_canonical) = (true, false),
             },
-            // A server that drops parameters sees other segments before the dots than one that keeps them.
+            // A server that drops parameters sees different segments before the dots than one that keeps them.
             b"." | b".." if parameters => return Err(Malformed::DotSegment),
             b"." => is_canonical = false,
             b".." => {
-                // `/a//../b` is `/b` to who merges first and `/a/b` to who climbs first.
+                // A server that merges slashes first reads `/a//../b` as `/b`; one that resolves `..` first reads
+                // `/a/b`.
                 if empty {
                     return Err(Malformed::EmptySegment);
                 }
@@ -146,7 +149,7 @@ fn inspect(raw: &str, slashes: Slashes) -> Result<bool, Malformed> {
     }
 }
 
-/// Whether a segment is a dot segment to a reader that decodes it or drops its parameters.
+/// Whether a reader that decodes a segment or drops its parameters sees a dot segment.
 fn hides_dots(segment: &[u8]) -> bool {
     let mut name = decoded(segment).take_while(|byte| *byte != b';');
     match (name.next(), name.next(), name.next()) {
@@ -155,7 +158,7 @@ fn hides_dots(segment: &[u8]) -> bool {
     }
 }
 
-/// One character of a path as it was spelled.
+/// One character of a path, as spelled in the request.
 struct Spelling {
     character: char,
     len: usize,
@@ -163,7 +166,7 @@ struct Spelling {
 }
 
 impl Spelling {
-    /// Reads the character at a position that holds no plain character, slash or semicolon.
+    /// Reads the character at a position that does not hold a plain character, slash or semicolon.
     fn at(raw: &str, at: usize) -> Result<Self, Malformed> {
         let read = match raw.as_bytes()[at] {
             b'%' => Self::of_code(raw.as_bytes(), at)?,
@@ -178,7 +181,7 @@ impl Spelling {
         if read.character.is_control() { Err(Malformed::ControlByte) } else { Ok(read) }
     }
 
-    /// Reads the character that one code, or several in a row, stand for.
+    /// Reads the character encoded by one percent code or several in a row.
     fn of_code(bytes: &[u8], at: usize) -> Result<Self, Malformed> {
         let (first, is_upper) = code_at(bytes, at).ok_or(Malformed::PercentCode)?;
         if matches!(first, b'/' | b'\\') {
@@ -205,14 +208,14 @@ impl Spelling {
             *byte = next;
             is_canonical &= is_upper;
         }
-        // The standard library refuses overlong forms and surrogates.
+        // The standard library rejects overlong forms and surrogates.
         let text = std::str::from_utf8(&character[..width]).map_err(|_| Malformed::NotUtf8)?;
         let character = text.chars().next().ok_or(Malformed::NotUtf8)?;
         Ok(Self { character, len: 3 * width, is_canonical })
     }
 }
 
-/// Writes a path that [`inspect`] let pass in its canonical spelling.
+/// Returns the canonical spelling of a path that [`inspect`] accepted.
 fn rewrite(raw: &str) -> String {
     let mut path = String::with_capacity(raw.len() + 16);
     let mut segments = raw.split('/').skip(1).peekable();
@@ -227,7 +230,8 @@ fn rewrite(raw: &str) -> String {
                 continue;
             }
         }
-        // What ended in a slash or in dots is a folder, and its trailing slash stays (RFC 3986 section 5.2.4).
+        // A path that ends in a slash or in dots names a folder and keeps its trailing slash (RFC 3986 section
+        // 5.2.4).
         if is_last {
             path.push('/');
         }
@@ -235,7 +239,7 @@ fn rewrite(raw: &str) -> String {
     path
 }
 
-/// Writes one segment in its canonical spelling.
+/// Appends one segment in its canonical spelling.
 fn push_canonical(path: &mut String, segment: &[u8]) {
     let mut at = 0;
     while at < segment.len() {
@@ -254,7 +258,7 @@ fn push_canonical(path: &mut String, segment: &[u8]) {
     }
 }
 
-/// The byte that the percent code at this position stands for, and whether its digits are in upper case.
+/// Returns the byte of the percent code at this position, and whether its digits are upper case.
 fn code_at(bytes: &[u8], at: usize) -> Option<(u8, bool)> {
     let &[b'%', high, low] = bytes.get(at..at + 3)? else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -262,16 +266,16 @@ fn code_at(bytes: &[u8], at: usize) -> Option<(u8, bool)> {
     Some((digit(high)? << 4 | digit(low)?, is_upper))
 }
 
-/// What a byte of a path asks of its reader.
+/// How a byte of a path is handled.
 #[derive(Clone, Copy)]
 enum Class {
-    /// May stand as it is (`pchar` of RFC 3986 section 3.3).
+    /// Allowed unencoded (`pchar` of RFC 3986 section 3.3).
     Plain,
     /// Ends a segment.
     Slash,
-    /// Begins parameters, to some.
+    /// Begins parameters for some servers.
     Semicolon,
-    /// Must be looked at.
+    /// Needs further inspection.
     Special,
 }
 
@@ -291,7 +295,7 @@ const CLASS: [Class; 256] = {
     class
 };
 
-/// Whether a character means the same encoded and bare (RFC 3986 section 2.3).
+/// Whether a character has the same meaning encoded and unencoded (RFC 3986 section 2.3).
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
@@ -332,7 +336,7 @@ mod tests {
             ("/\u{e9}", "/%C3%A9"),
             ("/{a}\"|", "/%7Ba%7D%22%7C"),
             ("/a b", "/a%20b"),
-            // Once: what a code of a percent sign and two digits would give is text.
+            // Decoded once: the result of decoding `%25` is text, even before two digits.
             ("/%2541%3a", "/%2541%3A"),
             ("/%2e%2e%2ehidden", "/...hidden"),
         ] {
@@ -439,7 +443,7 @@ mod tests {
         assert!(!decoded_eq("%2541", "A"));
     }
 
-    /// Paths made of the pieces that path tricks are made of.
+    /// Generates paths from pieces common in path attacks.
     fn tricky() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             6 => Just("/".to_owned()),
@@ -453,7 +457,7 @@ mod tests {
         proptest::collection::vec(piece, 0..24).prop_map(|pieces| format!("/{}", pieces.concat()))
     }
 
-    /// What a naive reader would make of a path: dots resolved over decoded segments.
+    /// Returns the path as a naive reader sees it: dots resolved over decoded segments.
     fn resolved(path: &str) -> Vec<Vec<u8>> {
         let mut folders = Vec::new();
         for segment in path.split('/').skip(1) {

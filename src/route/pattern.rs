@@ -1,7 +1,7 @@
-//! What a route covers of a path, and the values that path parameters took.
+//! Path patterns: the paths that a route covers, and the values of its path parameters.
 //!
-//! A pattern's literals are canonical, so that comparing them with a canonical path is comparing what they stand
-//! for. Which of several patterns wins is the table's business.
+//! A pattern's literals are canonical and are compared with canonical paths. The route table decides which of several
+//! matching patterns wins.
 
 use super::path::{self, SEGMENTS_MAX};
 use crate::denial::Malformed;
@@ -9,15 +9,15 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
-/// The most parameters that one path pattern may have.
+/// The maximum number of parameters in a path pattern.
 pub(crate) const PARAMS_MAX: usize = 8;
 
-/// The longest literal segment of a pattern, in bytes once decoded: a segment of a request is decoded into an
+/// The maximum length of a pattern's literal segment, in bytes after decoding. A request's segment is decoded into an
 /// array of this size.
 pub(super) const LITERAL_BYTES_MAX: usize = 255;
 
-/// A path pattern: segments that are literal, `{name}` for one segment that is not empty, and, last, `{*name}`
-/// for whatever remains, nothing included. `/api/{*rest}` covers `/api/` and `/api/x/y` but not `/api`.
+/// A path pattern. A segment is a literal, `{name}` for one non-empty segment, or, in last place, `{*name}` for the
+/// remaining path, which may be empty. `/api/{*rest}` covers `/api/` and `/api/x/y` but not `/api`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     text: Box<str>,
@@ -25,15 +25,15 @@ pub struct PathPattern {
     params: Box<[Box<str>]>,
 }
 
-/// One segment of a pattern. In the order in which they are considered.
+/// One segment of a pattern. The variants are in matching order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment {
-    /// What the segment must stand for, decoded: `/@me` covers `/%40me` too, which is the same to an upstream
-    /// that decodes.
+    /// The decoded text of the segment. `/@me` covers `/%40me` too, since an upstream that decodes sees the same
+    /// path.
     Literal(Box<[u8]>),
-    /// Any one segment that is not empty.
+    /// Any one non-empty segment.
     Param,
-    /// All the rest.
+    /// The remaining path.
     Rest,
 }
 
@@ -42,7 +42,7 @@ impl PathPattern {
     ///
     /// # Errors
     ///
-    /// What is wrong with the pattern, and what would be right.
+    /// Returns what is wrong with the pattern and how to fix it.
     pub fn parse(text: &str) -> Result<Self, PatternFault> {
         let Some(tail) = text.strip_prefix('/') else {
             return Err(PatternFault::new(
@@ -91,17 +91,17 @@ impl PathPattern {
         Ok(Self { text: text.into(), segments: segments.into(), params: params.into() })
     }
 
-    /// The names of the parameters in their order: a value's position in [`Params`] is its name's here.
+    /// Returns the parameter names in order. A value has the same position in [`Params`].
     pub(crate) fn params(&self) -> &[Box<str>] {
         &self.params
     }
 
-    /// The pattern's segments, the last being an empty literal when the pattern ends in a slash.
+    /// Returns the pattern's segments. The last is an empty literal when the pattern ends in a slash.
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Whether a literal holds a letter in upper case.
+    /// Whether a literal contains an upper-case letter.
     pub(super) fn has_upper(&self) -> bool {
         self.segments.iter().any(|segment| match segment {
             Segment::Literal(literal) => literal.iter().any(u8::is_ascii_uppercase),
@@ -109,20 +109,20 @@ impl PathPattern {
         })
     }
 
-    /// The order in which patterns are considered: segment by segment from the left, literals before parameters before
+    /// Compares two patterns in matching order: segment by segment from the left, literals before parameters before
     /// the rest.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         self.segments.cmp(&other.segments)
     }
 
-    /// Whether it has no parameter, and so matches a single path.
+    /// Whether the pattern has no parameters and so covers a single path.
     pub(super) fn is_literal(&self) -> bool {
         self.params.is_empty()
     }
 
-    /// Whether it was written for a path more closely than another pattern which covers that path but for its last slash: in
-    /// the first segment in which they differ it has a literal where the other has a parameter, or either where the other has
-    /// the rest. Of two that differ in their ends alone neither is.
+    /// Whether this pattern is more specific than another one that covers the same path up to its trailing slash. In
+    /// the first segment where the two differ, a literal is more specific than a parameter, and either is more
+    /// specific than the rest. If the two differ only in their ends, neither is more specific.
     pub(super) fn is_closer(&self, other: &Self) -> bool {
         let pairs = self.segments.iter().zip(&other.segments);
         let kind = |segment: &Segment| match segment {
@@ -134,12 +134,12 @@ impl PathPattern {
         let mut kinds = pairs.map(|(ours, theirs)| (kind(ours), kind(theirs)));
         match kinds.find(|(ours, theirs)| ours != theirs) {
             Some((Some(ours), Some(theirs))) => ours < theirs,
-            // One of them ends here.
+            // One of the patterns ends here.
             Some((None, _) | (_, None)) | None => false,
         }
     }
 
-    /// Whether every path that the other pattern covers is covered by this one too.
+    /// Whether this pattern covers every path that the other pattern covers.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         let mut theirs = other.segments.iter();
         for ours in &self.segments {
@@ -161,7 +161,7 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// Reads a literal segment, in the spelling that requests arrive in here.
+/// Parses a literal segment, which must be in canonical spelling.
 fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, PatternFault> {
     if source.is_empty() {
         return if is_last {
@@ -224,7 +224,7 @@ fn parse_literal(text: &str, source: &str, is_last: bool) -> Result<Box<[u8]>, P
     Ok(literal)
 }
 
-/// What an operator is told of a literal that no request can have.
+/// Returns the operator's description of why no request can contain a literal.
 fn reason(malformed: Malformed) -> &'static str {
     match malformed {
         Malformed::EncodedSeparator => "an encoded slash or backslash",
@@ -249,7 +249,7 @@ fn reason(malformed: Malformed) -> &'static str {
     }
 }
 
-/// A name that a claim rule can refer to: unique, and a word.
+/// Rejects a parameter name that is not a word or is used twice, since claim rules refer to parameters by name.
 fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
     let is_word = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
