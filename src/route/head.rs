@@ -1,7 +1,7 @@
-//! A request's one canonical reading: what every later stage decides by, and what is forwarded.
+//! Reads the head of a request into one canonical form, which all later stages use and which is forwarded.
 //!
-//! Assumes that hyper has parsed the message; adds what hyper leaves to its users: that target and host have one
-//! reading, and that framing does. Which host is served is the route table's business.
+//! hyper has already parsed the message. This module adds the checks that hyper leaves to its users: the target, the
+//! host and the framing must each have one reading. The route table decides which hosts are served.
 
 use super::host::Authority;
 use super::path::{Slashes, canonical_with};
@@ -11,41 +11,42 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Uri, Version};
 use std::borrow::Cow;
 
-/// The parts of a request that decide, each read once and in one way. No later stage looks at the raw URI,
+/// The parts of a request that decisions depend on, each read once and in one way. No later stage reads the raw URI,
 /// `Host` field or path.
 #[derive(Debug)]
 pub struct Head<'r> {
     /// The method, as sent: methods are case-sensitive (RFC 9110 section 9.1).
     pub method: &'r Method,
-    /// Host in lower case without port and trailing dot; IPv6 in brackets. `None` only for HTTP/1.0 without `Host`.
+    /// The host in lower case without port and trailing dot; IPv6 in brackets. `None` only for HTTP/1.0 without
+    /// `Host`.
     pub host: Option<Cow<'r, str>>,
-    /// The port that the client named beside the host.
+    /// The port that the client sent with the host.
     pub port: Option<u16>,
-    /// The canonical path: what is matched and what is forwarded.
+    /// The canonical path, which is matched and forwarded.
     pub path: Cow<'r, str>,
-    /// The query without its `?`, untouched.
+    /// The query without its `?`, unchanged.
     pub query: Option<&'r str>,
     /// The header fields, as sent.
     pub headers: &'r HeaderMap,
 }
 
-/// How many header fields a request may have.
+/// The bounds on the header fields of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadBounds {
-    /// The most fields.
+    /// The maximum number of fields.
     pub header_count: usize,
-    /// The most bytes of all fields, each counted as `name: value` and a line end.
+    /// The maximum size of all fields, in bytes. Each counts as `name: value` and a line end.
     pub header_bytes: usize,
 }
 
 impl HeadBounds {
-    /// The number of additional fields in a question of forward-auth: those that describe the original request, and some that
-    /// proxies add.
+    /// The number of additional fields in a forward-auth request: those that describe the original request, and some
+    /// that proxies add.
     const QUESTION_FIELDS: usize = 32;
-    /// The number of additional bytes of fields: mostly for the original target, which is a field of the question.
+    /// The number of additional bytes of fields in a forward-auth request, mostly for the original target.
     const QUESTION_BYTES: usize = 16 * 1024;
 
-    /// The bounds on the head of a question, and on the head of the original request.
+    /// Returns the bounds for a forward-auth request, which carries the original request's fields and its own.
     #[must_use]
     pub(crate) fn of_question(self) -> Self {
         Self {
@@ -67,12 +68,13 @@ impl HeadBounds {
 impl<'r> Head<'r> {
     /// Reads a request's head. Allocates only to rewrite a host or path that is not canonical as sent.
     ///
-    /// A fragment never gets here: `http::Uri` drops it while it parses the request line. It is neither matched
-    /// nor forwarded, so that the target still has one reading.
+    /// A fragment never reaches this function: `http::Uri` drops it when it parses the request line. It is neither
+    /// matched nor forwarded, so the target still has one reading.
     ///
     /// # Errors
     ///
-    /// [`Denial::HeadersTooLarge`] over the bounds, [`Denial::BadRequest`] where the request has two readings.
+    /// Returns [`Denial::HeadersTooLarge`] over the bounds, and [`Denial::BadRequest`] if the request has two
+    /// readings.
     pub fn read(parts: &'r Parts, bounds: HeadBounds, slashes: Slashes) -> Result<Self, Denial> {
         let is_too_many = parts.headers.len() > bounds.header_count && fields(parts) > bounds.header_count;
         if is_too_many || header_bytes(&parts.headers) > bounds.header_bytes {
@@ -96,7 +98,7 @@ impl<'r> Head<'r> {
         })
     }
 
-    /// Whether this is how [`Head::authority`] is written. Allocates nothing.
+    /// Whether these bytes equal [`Head::authority`]. Does not allocate.
     pub(crate) fn authority_is(&self, written: &[u8]) -> bool {
         let Some(rest) = self.host.as_deref().and_then(|host| written.strip_prefix(host.as_bytes())) else {
             return false;
@@ -108,7 +110,7 @@ impl<'r> Head<'r> {
         }
     }
 
-    /// The host, with the port where the client named one: what to forward as `Host` and to report.
+    /// Returns the host, with the port if the client sent one, for the forwarded `Host` field and for reports.
     pub fn authority(&self) -> Option<Cow<'_, str>> {
         let host = self.host.as_deref()?;
         Some(match self.port {
@@ -118,8 +120,8 @@ impl<'r> Head<'r> {
     }
 }
 
-/// The number of fields in a head. The pieces into which an HTTP/2 client splits `Cookie` count as one (RFC 9113
-/// section 8.2.3).
+/// Returns the number of fields in a head. The pieces into which an HTTP/2 client splits `Cookie` count as one (RFC
+/// 9113 section 8.2.3).
 #[cold]
 fn fields(parts: &Parts) -> usize {
     let pieces =
@@ -131,30 +133,31 @@ fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
-/// Refuses what request smuggling is made of (RFC 9112 section 6.1). hyper's server resolves the worst of it
-/// before: it drops a `Content-Length` beside `Transfer-Encoding` and closes the connection behind the request.
+/// Rejects the header combinations used in request smuggling (RFC 9112 section 6.1). hyper's server already handles
+/// the worst case: it drops a `Content-Length` beside `Transfer-Encoding` and closes the connection after the
+/// request.
 fn check_framing(parts: &Parts) -> Result<(), Malformed> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let Some(coding) = codings.next() else {
-        // Equal lengths twice are one reading to hyper, and none to other servers.
+        // hyper accepts a repeated equal length; other servers reject it.
         return if lengths.nth(1).is_some() { Err(Malformed::Framing) } else { Ok(()) };
     };
-    // Any other coding would be taken off here and not by who checks the body behind us.
+    // The gateway would remove any other coding, but a server that checks the body behind the gateway would not.
     let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
     let has_chunks = parts.version == Version::HTTP_11;
     if is_chunked && has_chunks && lengths.next().is_none() { Ok(()) } else { Err(Malformed::Framing) }
 }
 
-/// Lets origin-form and absolute-form pass (RFC 9112 section 3.2): a gateway opens no tunnels, and `OPTIONS *`
-/// would ask about a server that the client does not talk to.
+/// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). The gateway opens no tunnels, and
+/// `OPTIONS *` would ask about a server that the client does not talk to.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {
             (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
                 && uri.authority().is_some()
         }
-        // Of HTTP/2 too: without a scheme, an authority is a tunnel's.
+        // Applies to HTTP/2 too: an authority without a scheme is the target of a tunnel.
         None => uri.authority().is_none(),
     };
     if *method != Method::CONNECT && scheme_fits && uri.path().starts_with('/') {
@@ -164,18 +167,18 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     }
 }
 
-/// Whether two authorities are the same for a URI's scheme: one may name the port that the other leaves out (RFC 9110
-/// section 4.2.3, RFC 9113 section 8.3.1).
+/// Whether two authorities are equal for a URI's scheme. One may omit the default port that the other states (RFC
+/// 9110 section 4.2.3, RFC 9113 section 8.3.1).
 fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
     let default = uri.scheme_str().map(|scheme| if scheme.eq_ignore_ascii_case("https") { 443 } else { 80 });
     one.host == other.host && (one.port == other.port || one.port.or(default) == other.port.or(default))
 }
 
-/// The one host of a request: what `Host`, and an absolute-form target or `:authority`, agree on.
+/// Returns the host of a request. `Host` must agree with an absolute-form target or `:authority`.
 fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = match fields.next() {
-        // Fails on anything but visible ASCII.
+        // Rejects anything but visible ASCII.
         Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
         None => None,
     };
@@ -187,10 +190,11 @@ fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         None => None,
     };
     match (field, target) {
-        // A proxy must use the target's, an origin server often uses the field's (RFC 9112 section 3.2.2).
+        // A proxy must use the authority of the target, while an origin server often uses the field (RFC 9112 section
+        // 3.2.2).
         (Some(field), Some(target)) if !is_same(&field, &target, &parts.uri) => Err(Malformed::HostMismatch),
         (Some(authority), Some(_) | None) => Ok(Some(authority)),
-        // RFC 9112 section 3.2: HTTP/1.1 has the field even beside an absolute-form target.
+        // HTTP/1.1 requires the field even with an absolute-form target (RFC 9112 section 3.2).
         (None, Some(_) | None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
         (None, Some(authority)) => Ok(Some(authority)),
         (None, None) if parts.version == Version::HTTP_10 => Ok(None),
@@ -365,7 +369,7 @@ mod tests {
 
     #[test]
     fn header_fields_are_bounded_in_number_and_bytes() {
-        // host: a and x: yz are 4 + 1 + 4 and 1 + 2 + 4 bytes.
+        // `host: a` and `x: yz` count 4 + 1 + 4 and 1 + 2 + 4 bytes.
         let parts = parts(Version::HTTP_11, "GET", "/", &[("host", "a"), ("x", "yz")]);
         let read = |header_count, header_bytes| {
             Head::read(&parts, HeadBounds { header_count, header_bytes }, Slashes::Strict).map(|_| ())

@@ -1,7 +1,7 @@
-//! The route table: at most one entry for a request, or the denial that says why there is none.
+//! The route table: finds at most one entry for a request, or returns the denial.
 //!
-//! Knows nothing of what it holds. That no two entries can claim the same request is settled when the table is
-//! built; a look-up costs what the request's host and path are long, not what the table is.
+//! The table is generic over its entries. Building it ensures that no two entries claim the same request. The cost of
+//! a look-up depends on the length of the request's host and path, not on the size of the table.
 
 mod bypass;
 mod review;
@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use tree::{Case, Trees};
 
-/// What an entry covers.
+/// The requests that an entry covers.
 #[derive(Clone, Debug)]
 pub struct Matcher {
     /// The hosts.
@@ -31,13 +31,13 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Whether every host and path that the other covers is covered by this one too; methods take no part.
+    /// Whether this matcher covers every host and path that the other covers. Methods are ignored.
     pub(crate) fn includes(&self, other: &Self) -> bool {
         self.host.includes(&other.host) && self.path.includes(&other.path)
     }
 
-    /// The order in which entries are considered: the first of them all that covers a host and a path is the most
-    /// specific one. For listings; a look-up goes through no list.
+    /// Compares two entries in matching order: the first entry in this order that covers a host and a path is the
+    /// most specific one. This order is for listings; a look-up walks the trees instead.
     pub(crate) fn order(&self, other: &Self) -> Ordering {
         let methods = |matcher: &Self| matcher.methods.allow_value();
         let by_place = self.host.order(&other.host).then_with(|| self.path.order(&other.path));
@@ -45,54 +45,55 @@ impl Matcher {
     }
 }
 
-/// Entries by what they cover. The order in which they were given means nothing; `super` says what wins.
+/// Entries by matcher. The order in which they are added has no effect; `super` describes which entry wins.
 #[derive(Debug)]
 pub struct RouteTable<T> {
     entries: Vec<(Matcher, T)>,
     spots: Vec<Spot>,
-    /// Where requests are looked up; leads to `spots`.
+    /// The trees for look-ups. Their leaves are positions in `spots`.
     trees: Trees,
-    /// The same without regard to case; leads to the places that spots have there.
+    /// The same trees without regard to case. Their leaves are positions in `places`.
     caseless: Trees,
-    /// The spots of each place there.
+    /// The spots of each case-insensitive place.
     places: Vec<Vec<usize>>,
-    /// Whether a literal holds a letter in upper case.
+    /// Whether a literal contains an upper-case letter.
     has_upper: bool,
-    /// What each entry guards.
+    /// The guard of each entry.
     guards: Vec<Guard>,
-    /// Whether any two entries guard otherwise: where none do, no reading gets past another.
+    /// Whether any two entries have different guards. If not, no other reading of a path can bypass a guard.
     guards_differ: bool,
 }
 
-/// What an entry asks of those whom it lets pass, and before what: by numbers that are equal where these are.
+/// The requirements of an entry and the upstream behind it, as numbers. Equal numbers mean equal requirements or
+/// upstreams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Guard {
-    /// What stands behind it.
+    /// The upstream behind the entry.
     pub(crate) before: u64,
-    /// What it asks; none where it asks nothing.
+    /// The requirements; `None` if the entry has no requirements.
     pub(crate) asks: Option<u64>,
-    /// Whether it lets pass whoever does not have that, all the same.
+    /// Whether the entry admits callers who do not meet the requirements anyway.
     pub(crate) is_lax: bool,
 }
 
-/// One (host, path shape), whose entries have disjoint methods.
+/// One host and path shape. Its entries have disjoint methods.
 #[derive(Debug)]
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
-    /// Whether a path that it covers may be another entry's but for a slash at its end: see `is_way_around`. Known once the
-    /// guards are.
+    /// Whether a path covered by this spot may, apart from a trailing slash, belong to another entry (see
+    /// `is_way_around`). Set once the guards are known.
     slash: bool,
-    /// Its place without regard to case: spots that differ by case alone share one.
+    /// The case-insensitive place, shared by spots that differ only in case.
     place: usize,
 }
 
 /// Two entries that would claim the same requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The index of the first entry that claims what the second does.
+    /// The index of the earlier entry.
     pub(crate) first: usize,
-    /// The index of the entry that claims the same host, path shape and a method again.
+    /// The index of the later entry, which has the same host and path shape and shares a method.
     pub(crate) second: usize,
 }
 
@@ -109,9 +110,9 @@ impl std::error::Error for Conflict {}
 pub struct Found<'t, 'p, T> {
     /// The entry.
     pub entry: &'t T,
-    /// What it covers; names the parameters.
+    /// The matcher of the entry, which names the parameters.
     pub matcher: &'t Matcher,
-    /// The values of the path's parameters.
+    /// The values of the path parameters.
     pub params: Params<'p>,
 }
 
@@ -120,7 +121,8 @@ impl<T> RouteTable<T> {
     ///
     /// # Errors
     ///
-    /// Every entry that has a method in common with an earlier one of its (host, path shape), with the first such.
+    /// Returns every entry that shares a method with an earlier one of the same host and path shape, with the first
+    /// such entry.
     pub fn build(entries: Vec<(Matcher, T)>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self {
             entries,
@@ -159,7 +161,7 @@ impl<T> RouteTable<T> {
             let sets = spot.entries.iter().map(|&index| &table.entries[index].0.methods);
             spot.allow = Methods::union(sets).allow_value().into();
         }
-        // Until it is said what they guard, each is one that nobody is to get past.
+        // Until the guards are set, each entry has a distinct guard, so that none can be bypassed.
         table.guards = (0..)
             .take(table.entries.len())
             .map(|asks| Guard { before: 0, asks: Some(asks), is_lax: false })
@@ -167,7 +169,7 @@ impl<T> RouteTable<T> {
         Ok(table)
     }
 
-    /// Says what each entry guards.
+    /// Sets the guard of each entry.
     #[must_use]
     pub(crate) fn guarding(mut self, guard: impl Fn(&T) -> Guard) -> Self {
         self.guards = self.entries.iter().map(|(_, entry)| guard(entry)).collect();
@@ -178,12 +180,14 @@ impl<T> RouteTable<T> {
         self
     }
 
-    /// The entry that covers a request. Allocates nothing, unless the path holds percent codes or parameters.
+    /// Returns the entry that covers a request. Allocates only if the path contains characters that a lenient reader
+    /// may interpret differently, or if a trailing slash matters.
     ///
     /// # Errors
     ///
-    /// [`Denial::NoRoute`] when none covers its host and path, [`Denial::BadRequest`] when another one does to a reader
-    /// that is less exact, [`Denial::MethodNotAllowed`] when what covers them most specifically does not cover its method.
+    /// Returns [`Denial::NoRoute`] if no entry covers the host and path, [`Denial::BadRequest`] if a less strict
+    /// reader would match another entry, and [`Denial::MethodNotAllowed`] if the most specific host and path do not
+    /// cover the method.
     pub fn find<'t, 'p>(&'t self, head: &'p Head<'_>) -> Result<Found<'t, 'p, T>, Denial> {
         let mut params = Params::default();
         let host = head.host.as_deref();
@@ -197,7 +201,7 @@ impl<T> RouteTable<T> {
                 let (matcher, entry) = &self.entries[index];
                 Ok(Found { entry, matcher, params })
             }
-            // Never a laxer route instead: `DELETE /orders/{id}` is not what `/{*rest}` was written for.
+            // The request never falls through to a laxer route: `/{*rest}` was not written for `DELETE /orders/{id}`.
             None => Err(Denial::MethodNotAllowed(Arc::clone(&spot.allow))),
         }
     }
@@ -206,28 +210,28 @@ impl<T> RouteTable<T> {
         spot.entries.iter().copied().find(|&index| self.entries[index].0.methods.contains(method))
     }
 
-    /// The entries, in the order in which they were given.
+    /// Returns the entries, in the order in which they were added.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Matcher, &T)> {
         self.entries.iter().map(|(matcher, entry)| (matcher, entry))
     }
 }
 
-/// Which entry has which methods of which spot, while a table is built: ten thousand entries of one place are not
-/// compared each with each.
+/// Indexes the entries of each spot by method while a table is built, so that ten thousand entries of one place need
+/// not be compared pairwise.
 #[derive(Default)]
 struct Taken<'m> {
-    /// The first entry of a spot, and the first of those that cover every method.
+    /// For each spot, its first entry and the first entry that covers every method.
     all: HashMap<usize, (usize, Option<usize>)>,
     one: HashMap<(usize, &'m Method), usize>,
 }
 
 impl<'m> Taken<'m> {
-    /// Notes an entry; returns the first that has a method of it already.
+    /// Adds an entry and returns the first entry that shares a method with it.
     fn take(&mut self, spot: usize, methods: &'m Methods, entry: usize) -> Option<usize> {
         let (first, any) = self.all.entry(spot).or_insert((entry, None));
         if methods.is_any() {
             any.get_or_insert(entry);
-            // A set is never empty.
+            // A set of methods is never empty.
             return (*first != entry).then_some(*first);
         }
         let mut before = *any;

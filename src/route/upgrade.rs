@@ -1,16 +1,16 @@
-//! Requests that ask for another protocol on their connection: WebSocket handshakes above all.
+//! Requests for another protocol on their connection, mainly WebSocket handshakes.
 //!
-//! One place recognises them, for the gate and for forward-auth alike. Proxies remove some marks of a handshake and
-//! keep others: Traefik and nginx remove `Upgrade` from the question that they ask and leave `Sec-WebSocket-Key`. So
-//! each mark is sufficient by itself.
+//! The gate and forward-auth both use this module. Proxies remove some marks of a handshake and keep others: in their
+//! forward-auth requests, Traefik and nginx remove `Upgrade` and keep `Sec-WebSocket-Key`. Each mark is therefore
+//! sufficient by itself.
 
 use http::{HeaderMap, HeaderName, Method, header};
 
-/// `Sec-Fetch-Mode`, in which a browser names the kind of its request (W3C Fetch Metadata, section 2.2).
+/// `Sec-Fetch-Mode`, in which a browser states the mode of its request (W3C Fetch Metadata, section 2.2).
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
-/// Whether a request asks to speak another protocol: `Upgrade` of any kind, a mark of a WebSocket handshake, or
-/// `CONNECT`, which with `:protocol` is the handshake of HTTP/2 (RFC 8441 section 4).
+/// Whether a request asks for another protocol: any `Upgrade`, a mark of a WebSocket handshake, or `CONNECT`, which
+/// with `:protocol` is the handshake of HTTP/2 (RFC 8441 section 4).
 pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::CONNECT || headers.contains_key(header::UPGRADE) || is_websocket(headers)
 }
@@ -21,7 +21,7 @@ pub(crate) fn is_asked(method: &Method, headers: &HeaderMap) -> bool {
 /// Another protocol in `Upgrade` is not a handshake: Java's `HttpClient` offers `h2c` with each first request over
 /// cleartext, and a server may ignore the offer (RFC 9110 section 7.8).
 pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
-    // The length rules out nearly all names; this runs over each field of each forwarded request.
+    // The length excludes nearly all names. This check runs for each field of each forwarded request.
     headers.keys().any(|name| match name.as_str().len() {
         7 => name == header::UPGRADE && offers_websocket(headers),
         14 => {
@@ -34,8 +34,8 @@ pub(crate) fn is_websocket(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether `websocket` is among the protocols of `Upgrade` (RFC 9110 section 7.8: a list, each with an optional
-/// version behind a slash).
+/// Whether `Upgrade` lists the `websocket` protocol (RFC 9110 section 7.8: a list, each entry with an optional
+/// version after a slash).
 fn offers_websocket(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::UPGRADE).iter();
     let mut protocols = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b','));

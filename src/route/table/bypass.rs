@@ -1,4 +1,5 @@
-//! Whether a request that one entry lets pass belongs to another entry for a more lenient reader behind the gateway.
+//! Detects requests that one entry admits, but that a more lenient reader behind the gateway would match to another
+//! entry.
 
 use super::{Guard, RouteTable, Spot};
 use crate::route::head::Head;
@@ -8,18 +9,19 @@ use crate::route::pattern::Params;
 use std::borrow::Cow;
 
 impl Guard {
-    /// Whether a request that this one lets pass is one that the other would have asked more of, or something else.
+    /// Whether a request admitted under this guard bypasses the other guard, which stands before the same upstream
+    /// and has other or stricter requirements.
     fn is_way_around(self, other: Self) -> bool {
         self.before == other.before && other.asks.is_some() && (self.is_lax || self.asks != other.asks)
     }
 }
 
 impl<T> RouteTable<T> {
-    /// Whether an entry lets a request pass that another one, before the same upstream, would ask something else of: for a
-    /// reader that ignores case, drops path parameters, endings and a last slash, and decodes what is encoded twice.
-    /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` are `/admin` to many an upstream: a laxer route for all
-    /// else, which covers them here, would be the way around the guard. Who means two paths that differ by case or by their
-    /// last slash has a route for each.
+    /// Whether a request bypasses the guard of another entry before the same upstream, for a reader that ignores
+    /// case, drops path parameters, endings and a trailing slash, and decodes repeatedly. Many upstreams read
+    /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` as `/admin`. A laxer catch-all route, which covers
+    /// these spellings in the gateway, would bypass the guard of `/admin`. To serve two paths that differ only in
+    /// case or in a trailing slash, define a route for each.
     pub(super) fn is_way_around(
         &self,
         host: Option<&str>,
@@ -31,7 +33,8 @@ impl<T> RouteTable<T> {
         if !self.guards_differ {
             return false;
         }
-        // All bytes and no branch: sixteen at a time, which for a path is faster than to stop at the first.
+        // Checks every byte without branching. The compiler handles sixteen bytes at a time, which is faster for a
+        // path than stopping at the first odd one.
         let is_odd = |byte: u8| {
             byte.is_ascii_uppercase() | (byte == b'%') | (byte == b';') | (byte == b'.') | (byte == b'$')
         };
@@ -45,13 +48,13 @@ impl<T> RouteTable<T> {
     #[cold]
     fn is_read_as_another(&self, host: Option<&str>, head: &Head<'_>, spot: &Spot, index: usize) -> bool {
         let path = &*head.path;
-        // Most of the paths with a dot in them are files, and nothing else.
+        // Most paths that contain a dot name a file and are not ambiguous.
         let is_otherwise = lenient::is_ambiguous(path) || path.bytes().any(|byte| byte.is_ascii_uppercase());
         if !is_otherwise && !self.has_upper && !spot.slash {
             return false;
         }
         let Some(read) = lenient::reading(path) else { return true };
-        // A slash that a second encoding hides makes a path of other segments.
+        // A slash hidden by a second encoding changes the segments of the path.
         if read.matches('/').count() != path.matches('/').count() {
             return true;
         }
@@ -59,7 +62,7 @@ impl<T> RouteTable<T> {
             let other = &self.spots[other];
             match self.by_method(other, head.method) {
                 Some(met) => self.guards[index].is_way_around(self.guards[met]),
-                // By this method the path would be refused.
+                // The other spot would reject this method.
                 None => {
                     other.entries.iter().any(|&entry| self.guards[entry].before == self.guards[index].before)
                 }
@@ -89,8 +92,8 @@ impl<T> RouteTable<T> {
         })
     }
 
-    /// Whether a path that the entries of a spot cover is, but for a slash at its end, one that other entries of another guard
-    /// were written for. Found along the trees' own ways, once, when the table is built.
+    /// Whether a path covered by a spot belongs, apart from a trailing slash, to a closer entry with another guard.
+    /// Computed once, by walking the trees, when the table is built.
     pub(super) fn slash_matters(&self, position: usize) -> bool {
         let spot = &self.spots[position];
         let (matcher, _) = &self.entries[spot.entries[0]];
@@ -112,7 +115,7 @@ impl<T> RouteTable<T> {
             HostPattern::Below(_) => None,
             HostPattern::Exact(name) => self.caseless.exact.get(name),
         };
-        // Where a host belongs to several trees, the route is looked up for each request.
+        // If a host may belong to several trees, the check is made for each request.
         own.is_none_or(|tree| tree.closer(matcher.path.segments(), false, &guards))
     }
 }

@@ -1,4 +1,4 @@
-//! Questions about a whole table, for reviews of a policy. No request asks them.
+//! Queries about a whole table, for policy reviews. Request handling does not use them.
 
 use super::Matcher;
 use super::RouteTable;
@@ -7,13 +7,13 @@ use crate::route::host::HostPattern;
 use http::Method;
 
 impl<T> RouteTable<T> {
-    /// The pairs of entries (general, specific) where the specific one's place takes requests away from the
-    /// general one and refuses them for their method: `DELETE /orders/{id}` is never answered where the path has
-    /// a place of its own, `/orders/new`, for GET alone. For reviews.
+    /// Returns the pairs of entries (general, specific) in which the specific place takes requests from the general
+    /// entry and rejects their method. For example, `DELETE /orders/new` never reaches `DELETE /orders/{id}` if
+    /// `/orders/new` has a place for GET alone.
     pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {
-            // A spot is made for its first entry, and all of its entries cover the same hosts and paths.
+            // A spot has at least one entry, and all of its entries cover the same hosts and paths.
             let specific = spot.entries[0];
             let is_refused = |method: &Method| self.by_method(spot, method).is_none();
             if spot.entries.iter().any(|&index| self.entries[index].0.methods.is_any()) {
@@ -32,8 +32,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// The entries whose hosts and paths include all those of the entry at this position, but for the entries of its own
-    /// place. For reviews.
+    /// Returns the entries whose hosts and paths include all those of the entry at this position, except the entries
+    /// of its own place.
     pub(crate) fn wider(&self, position: usize) -> Vec<&T> {
         let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
         let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
@@ -41,8 +41,8 @@ impl<T> RouteTable<T> {
         wider.flatten().map(|&index| &self.entries[index].1).collect()
     }
 
-    /// The entries that no request ever gets to, each with one that takes its requests: `/a/{*rest}` beside `/a/`,
-    /// `/a/{x}` and `/a/{x}/{*rest}`. For reviews.
+    /// Returns the entries that no request reaches, each with an entry that takes its requests. For example, `/a/`,
+    /// `/a/{x}` and `/a/{x}/{*rest}` together leave nothing for `/a/{*rest}`.
     pub(crate) fn unreachable(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         let trees = &self.trees;
@@ -56,8 +56,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// The spots whose hosts and paths include all of these, found along the tables' own ways: no more of them are
-    /// looked at than cover a request that these cover.
+    /// Returns the spots whose hosts and paths include all those of a matcher. Walks the trees, so that it visits
+    /// only spots that can cover a request of this matcher.
     fn including(&self, place: &Matcher) -> Vec<usize> {
         let mut spots = Vec::new();
         let segments = place.path.segments();

@@ -1,4 +1,4 @@
-//! Tests of the paths that a table finds and refuses.
+//! Tests of the entries that a table finds and the requests that it rejects.
 
 use super::*;
 use crate::route::path;
@@ -33,7 +33,7 @@ fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
     let table = paths(&all);
     assert_eq!(table.unreachable(), [(0, 5)]);
     assert!(requests.iter().all(|path| get(&table, path) != Some(0)));
-    // Without any one of the others something is left for it.
+    // If any one of the other entries is missing, the first entry receives a request.
     for missing in 1..all.len() {
         let some: Vec<_> = all.iter().filter(|path| **path != all[missing]).copied().collect();
         let table = paths(&some);
@@ -42,7 +42,7 @@ fn an_entry_that_no_request_gets_to_is_told_with_one_that_wins() {
     }
 }
 
-/// The index and the parameters of what is found.
+/// Returns the index of the entry that is found, and its parameters.
 fn find<T>(
     table: &RouteTable<T>,
     method: &Method,
@@ -73,7 +73,7 @@ fn a_literal_wins_over_a_parameter_and_that_over_the_rest() {
     assert_eq!(get(&table, "/a"), None);
 }
 
-/// A table whose entries are guarded by different rules before one upstream, but for those whose path is public.
+/// Builds a table whose entries share one upstream. Each has a different rule, except those marked as public.
 fn guarded(paths: &[(&str, bool)]) -> RouteTable<(usize, bool)> {
     let entries = paths.iter().enumerate();
     let entries = entries.map(|(nth, (path, public))| (matcher("", path, &[]), (nth, *public))).collect();
@@ -100,11 +100,11 @@ fn a_last_slash_never_leads_past_a_route_that_was_written_for_the_path() {
         (&[("/{page}", true), ("/api/{*rest}", false)], "/api", true),
         (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/", true),
         (&[("/api/{*rest}", false), ("/api/orders/{id}", false)], "/api/orders/7/8", false),
-        // Both are written for it, and each is served as it says.
+        // Both routes are written for this path, and each is served by its own rule.
         (&[site, ("/api/{*rest}", false), ("/api", true)], "/api", false),
         (&[("/api/{*rest}", false), ("/api", false)], "/api/", false),
         (&[("/api/", false), ("/api", true)], "/api", false),
-        // A guard is not walked around by what is guarded less elsewhere.
+        // A less guarded entry for another path does not bypass a guard.
         (&[("/{*rest}", false), ("/login", true)], "/login/", false),
     ] {
         assert_eq!(refused(paths, path), is_refused, "{paths:?} {path}");
@@ -312,7 +312,7 @@ fn the_most_specific_host_with_a_path_wins() {
     assert_eq!(index(Some("example.com"), "/x"), 0);
     assert_eq!(index(Some("anexample.com"), "/x"), 0);
     assert_eq!(index(None, "/x"), 0);
-    // The exact host has no such path: the next one's is taken.
+    // The exact host has no such path, so the next host's path is used.
     assert_eq!(index(Some("api.eu.example.com"), "/any"), 5);
     assert_eq!(index(Some("other.org"), "/any"), 4);
 }
@@ -403,7 +403,7 @@ fn overlaps(one: &Methods, other: &Methods) -> bool {
     has_one_of(one, other) || has_one_of(other, one)
 }
 
-/// The table's promise, said the slow way: whether a pattern covers a path, and how specific it is.
+/// A slow model of the table: whether a pattern covers a path, how specific it is, and its parameters.
 fn model_covers(pattern: &str, path: &str) -> Option<(Vec<u8>, Vec<String>)> {
     let (mut kinds, mut values) = (Vec::new(), Vec::new());
     let mut left = Some(&path[1..]);
@@ -462,7 +462,7 @@ fn entry() -> impl Strategy<Value = (&'static str, String, Vec<&'static str>)> {
     (host, path, methods)
 }
 
-/// Entries that can stand in one table.
+/// Returns the entries that can stand in one table, and the table.
 fn kept(entries: Vec<(&'static str, String, Vec<&'static str>)>) -> (Vec<Matcher>, RouteTable<usize>) {
     let mut kept: Vec<Matcher> = Vec::new();
     for (host, path, methods) in entries {
@@ -503,7 +503,7 @@ proptest! {
         };
         prop_assume!(odd.starts_with('/'));
         let index = |path: &str| find(&table, &Method::GET, host, path).map(|(index, _)| index);
-        // A path without a route in its plain spelling has no guard to pass by.
+        // A path without a route in its plain spelling has no guard to bypass.
         let (found, plain) = (index(&odd), index(&path));
         if found.is_ok() && plain != Err(Denial::NoRoute) {
             prop_assert_eq!(found, plain, "{} {}", odd, path);
@@ -530,7 +530,7 @@ proptest! {
         let on_any_method = |matcher: &Matcher| Matcher { methods: Methods::any(), ..matcher.clone() };
         let all: Vec<_> =
             table.iter().map(|(matcher, _)| (on_any_method(matcher), matcher.clone())).collect();
-        // One of each place is enough, and methods take no part.
+        // One entry of each place is sufficient, and methods are ignored.
         let mut places: Vec<(Matcher, Matcher)> = Vec::new();
         for (place, matcher) in all {
             if !places.iter().any(|(known, _)| known.includes(&place) && place.includes(known)) {
@@ -601,7 +601,7 @@ proptest! {
             proptest::sample::select(vec![Method::GET, Method::HEAD, Method::POST, Method::DELETE]),
         ), 1..24),
     ) {
-        // Drop what conflicts with something before it, so that a table can be built.
+        // Drops each entry that conflicts with an earlier one, so that a table can be built.
         let mut kept: Vec<(&str, String, Vec<&str>)> = Vec::new();
         for entry in entries {
             kept.push(entry);

@@ -1,4 +1,4 @@
-//! The trees in which a table looks up a host and a path: what matches, most specific first.
+//! The trees in which a table looks up a host and a path, most specific match first.
 
 use crate::route::host::HostPattern;
 use crate::route::lenient::without_ending;
@@ -12,22 +12,22 @@ pub(super) struct Trees {
     pub(super) exact: HashMap<Box<str>, Node>,
     pub(super) below: HashMap<Box<str>, Node>,
     pub(super) any: Node,
-    /// The length of the longest name in `below`: longer ones need no look-up.
+    /// The length of the longest name in `below`, in bytes. Longer names need no look-up.
     below_bytes_max: usize,
     case: Case,
 }
 
-/// Whether upper and lower case make different literals.
+/// Whether literals are compared case-sensitively.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Case {
     Sensitive,
     Insensitive,
 }
 
-/// A position in a path: what may follow, and what stands here.
+/// A position in a path: the segments that may follow, and the places that end here.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// By decoded segment, so that no spelling of a literal falls through to a parameter.
+    /// Children by decoded segment, so that no spelling of a literal falls through to a parameter.
     literals: HashMap<Box<[u8]>, Self>,
     param: Option<Box<Self>>,
     rest: Option<usize>,
@@ -40,7 +40,7 @@ impl Trees {
         Self { exact, below, any: Node::default(), below_bytes_max: 0, case }
     }
 
-    /// The place of a matcher, made when it is not there.
+    /// Returns the place of a matcher and creates it if necessary.
     pub(super) fn grow(&mut self, host: &HostPattern, path: &PathPattern) -> &mut Option<usize> {
         let root = match host {
             HostPattern::Any => &mut self.any,
@@ -63,10 +63,10 @@ impl Trees {
         self.of(host).find_map(|tree| tree.search(path, self.case, params))
     }
 
-    /// The trees of the patterns that cover a host, the most specific first.
+    /// Returns the trees of the patterns that cover a host, the most specific first.
     fn of<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
         let exact = host.and_then(|host| self.exact.get(host));
-        // The shorter a parent's name is, the more it covers.
+        // A shorter parent name covers more hosts, so longer names come first.
         let parents = host.filter(|_| !self.below.is_empty()).into_iter().flat_map(|host| {
             host.match_indices('.')
                 .map(|(dot, _)| &host[dot + 1..])
@@ -77,21 +77,22 @@ impl Trees {
     }
 }
 
-/// A literal as a tree holds it. In the tree for lenient readers, what such a reader drops of it is not there.
+/// Returns a literal as a tree stores it. The case-insensitive tree omits what a lenient reader drops.
 fn lenient(literal: &[u8], case: Case) -> Box<[u8]> {
     match case {
         Case::Sensitive => literal.into(),
         Case::Insensitive => {
             let lower = literal.to_ascii_lowercase();
             let kept = std::str::from_utf8(&lower).map_or(&*lower, |text| without_ending(text).as_bytes());
-            // A literal of nothing else stays: an empty one is the end of a path.
+            // A literal that consists only of droppable characters is kept, since an empty literal is the end of a
+            // path.
             if kept.is_empty() { lower.into() } else { kept.into() }
         }
     }
 }
 
 impl Node {
-    /// The place of a pattern below this node, made when it is not there.
+    /// Returns the place of a pattern below this node and creates it if necessary.
     fn grow(&mut self, segments: &[Segment], case: Case) -> &mut Option<usize> {
         match segments {
             [] => &mut self.end,
@@ -104,7 +105,7 @@ impl Node {
         }
     }
 
-    /// The places that cover every path which a pattern covers, its own among them.
+    /// Collects the places that cover every path covered by a pattern, including the pattern's own.
     pub(super) fn including(&self, segments: &[Segment], spots: &mut Vec<usize>) {
         let Some((segment, tail)) = segments.split_first() else {
             spots.extend(self.end);
@@ -121,14 +122,14 @@ impl Node {
             Segment::Param => follow(self.param.as_deref(), spots),
             Segment::Literal(literal) => {
                 follow(self.literals.get(literal), spots);
-                // A parameter is never empty.
+                // A parameter does not match an empty segment.
                 follow(self.param.as_deref().filter(|_| !literal.is_empty()), spots);
             }
         }
     }
 
-    /// Whether a place that these segments lead to, but for a slash at the end, is one of those asked for and nearer than they
-    /// are: it has a literal where they have a parameter or the rest, or a parameter where they have the rest.
+    /// Whether these segments lead, apart from a trailing slash, to a closer place that `asked` accepts. A closer
+    /// place has a literal where the segments have a parameter or the rest, or a parameter where they have the rest.
     pub(super) fn closer(
         &self,
         segments: &[Segment],
@@ -140,7 +141,7 @@ impl Node {
         let Some((segment, tail)) = segments.split_first() else {
             return is_asked(self.end) || is_asked(last()) || is_asked(self.rest);
         };
-        // The end of a path with a slash is that of the path without.
+        // A path with a trailing slash also ends where the path without it ends.
         if is_asked(self.end)
             && matches!(tail, [])
             && matches!(segment, Segment::Literal(literal) if literal.is_empty())
@@ -168,7 +169,8 @@ impl Node {
         }
     }
 
-    /// Whether any place from here on is one of those asked for; those right here only where they count as nearer already.
+    /// Whether `asked` accepts any place at or below this node. Places at the node itself count only if `is_closer`
+    /// holds.
     fn any_below(&self, is_closer: bool, asked: &impl Fn(usize) -> bool) -> bool {
         let is_asked = |place: Option<usize>| is_closer && place.is_some_and(asked);
         is_asked(self.end)
@@ -176,8 +178,8 @@ impl Node {
             || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
     }
 
-    /// Tells each place of a `{*rest}` that more specific ones leave nothing to, with one of those. A node is asked about
-    /// once for each parameter above it, of which a pattern has few.
+    /// Reports each place of a `{*rest}` that more specific places leave nothing to, with one of those places. A node
+    /// is visited once for each parameter above it, and a pattern has few parameters.
     pub(super) fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
         if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
             tell(lost, winner);
@@ -185,8 +187,9 @@ impl Node {
         self.literals.values().chain(self.param.as_deref()).for_each(|node| node.unreachable(tell));
     }
 
-    /// A place that whatever follows goes to, but for the `{*rest}` here, if there is a place for all of it: nothing at
-    /// all, one segment of any name, and several. Literals decide nothing: a segment may always have another name.
+    /// Returns a place that takes requests from the `{*rest}` of this node, if other places cover every remaining
+    /// path: an empty one, a single segment of any name, and several segments. Literals do not count, since a segment
+    /// may always have another name.
     fn taken(&self) -> Option<usize> {
         self.literals.get(&[][..])?.end?;
         let param = self.param.as_deref()?;
@@ -194,8 +197,8 @@ impl Node {
         param.rest.or_else(|| param.taken())
     }
 
-    /// The most specific place that covers a path, given without the slash before it. Goes as deep as the table's
-    /// longest pattern, and visits a node at most once, however the path is made.
+    /// Returns the most specific place that covers a path, given without its leading slash. The depth is bounded by
+    /// the table's longest pattern, and each node is visited at most once for any path.
     fn search<'p>(&self, path: &'p str, case: Case, params: &mut Params<'p>) -> Option<usize> {
         let (segment, tail) = match path.split_once('/') {
             Some((segment, tail)) => (segment, Some(tail)),
@@ -230,7 +233,7 @@ impl Node {
         if case == Case::Sensitive && !segment.contains('%') {
             return self.literals.get(segment.as_bytes());
         }
-        // A literal may be spelled `@me` or `%40me` and mean the same to who decodes it.
+        // A literal may be spelled `@me` or `%40me`, with the same meaning for a reader that decodes it.
         let mut literal = [0; LITERAL_BYTES_MAX];
         let mut len = 0;
         for byte in path::decoded(segment.as_bytes()) {
