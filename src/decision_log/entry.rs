@@ -1,7 +1,7 @@
 //! One decision as a line of JSON, with the facts that another policy needs.
 //!
-//! [`Decision`], which borrows from the request, is written, and [`Entry`] is read. Both have one format, which the
-//! tests hold together.
+//! The gateway writes a [`Decision`], which borrows from the request, and reads an [`Entry`]. Both use one format,
+//! which the tests keep consistent.
 
 use crate::authenticate::{ClaimPath, ClaimValue, Principal};
 use crate::peer::Scheme;
@@ -17,13 +17,13 @@ const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedCredential {
-    /// There was none.
+    /// The request had no credential.
     None,
-    /// It was not examined: the route is public, or no route was found.
+    /// The credential was not examined: the route is public, or no route was found.
     Unexamined,
-    /// It was refused, so its content is unknown.
+    /// The credential was refused, so its content is unknown.
     Refused,
-    /// It was verified.
+    /// The credential was verified.
     Verified,
 }
 
@@ -52,7 +52,7 @@ pub struct Decision<'o> {
     pub route: Option<&'o str>,
     /// The code of the refusal, if the request was refused.
     pub code: Option<&'static str>,
-    /// Whether the refusal was not enforced because the route is in shadow mode.
+    /// Whether the refusal was not enforced, because the route is in shadow mode.
     pub shadow: bool,
 }
 
@@ -142,13 +142,13 @@ impl Serialize for Plain<'_> {
 pub struct Entry {
     /// Seconds since 1970.
     pub time: u64,
-    /// As sent.
+    /// The method, as sent.
     pub method: String,
-    /// `http` or `https`.
+    /// The scheme: `http` or `https`.
     pub scheme: String,
-    /// In canonical spelling, without a port.
+    /// The host in canonical spelling, without a port.
     pub host: String,
-    /// In canonical spelling, without the query.
+    /// The path in canonical spelling, without the query.
     pub path: String,
     /// The client's address.
     pub client: IpAddr,

@@ -83,8 +83,8 @@ impl Recorder {
         Self { recent, permitted, refused }
     }
 
-    /// Returns whether the next decision of this kind is to be kept; `tick` is the time in milliseconds. On a busy core
-    /// the answer is mostly `false`, at the cost of one comparison.
+    /// Whether to keep the next decision of this kind. `tick` is the time in milliseconds. On a busy core the result
+    /// is mostly `false`, at the cost of one comparison.
     pub fn wants(&self, is_refusal: bool, tick: u64) -> bool {
         let allowance = if is_refusal { &self.refused } else { &self.permitted };
         allowance.take(tick)
@@ -284,7 +284,7 @@ mod tests {
                     taken.push(now);
                 }
             }
-            // A burst may fill the ring; to fill it once more takes a minute.
+            // A burst may fill the ring; filling it again takes a minute.
             for window in taken.windows(2 * capacity + 1) {
                 let span = window[2 * capacity] - window[0];
                 prop_assert!(span >= SPAN, "{span}");

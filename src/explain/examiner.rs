@@ -30,9 +30,9 @@ use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Lifetime of a described caller's token without `exp`, in seconds.
+/// The lifetime of a described caller's token without `exp`, in seconds.
 const LIFE: u64 = 60;
-/// Number of described callers whose verification is cached: a matrix asks about the same few repeatedly.
+/// The number of described callers whose verification is cached. A matrix asks about the same few callers repeatedly.
 const CALLERS: usize = 1024;
 
 /// Answers questions about one policy. It does not serve requests and belongs to no core.
@@ -444,7 +444,7 @@ impl<'p> Examiner<'p> {
             forwarded: &RefCell::new(None),
             address: question.client,
         };
-        // Left out: a valid proof would be a credential for anyone who can read the explanation.
+        // Proofs are omitted: a valid proof would be a credential for anyone who can read the explanation.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (method, path, mut headers, _) =
@@ -452,7 +452,7 @@ impl<'p> Examiner<'p> {
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }
-        // The person who asks with a token knows it. A reader of a failed test should not see it.
+        // The person who supplied the token already has it, but a reader of a failed test should not see it.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
             let token = HeaderValue::from_static("Bearer <the caller's token>");
             headers.insert(header::AUTHORIZATION, token);

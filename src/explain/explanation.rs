@@ -14,11 +14,11 @@ use std::net::IpAddr;
 /// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is allowed.
+    /// The request is allowed.
     Passed,
-    /// It arrived in cleartext and is redirected to https.
+    /// The request arrived in cleartext and is redirected to https.
     Redirected,
-    /// It is refused.
+    /// The request is refused.
     Refused(Denial),
 }
 
@@ -109,7 +109,7 @@ pub struct Explanation {
     pub status: Option<u16>,
     /// The text that the client receives with the refusal.
     pub detail: Option<Cow<'static, str>>,
-    /// Why it is refused, in detail for operators: `detail` in the access log.
+    /// Why the request is refused, in detail for operators: `detail` in the access log.
     #[serde(default)]
     pub reason: Option<String>,
     /// The request that the upstream receives.

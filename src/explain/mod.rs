@@ -1,8 +1,8 @@
-//! Decides about a request that nobody sent, and explains the decision.
+//! Decides about a hypothetical request, and explains the decision.
 //!
-//! The functions are those that serve requests: they read the head, find the route, verify the caller, ask the rule
-//! and write the outgoing head. Three things differ: limits are listed but not charged, nothing is forwarded, and a
-//! caller may be described by claims instead of a token.
+//! The functions are those that serve requests: they read the head, find the route, verify the caller, evaluate the
+//! rule and write the outgoing head. Three things differ: limits are listed but not charged, nothing is forwarded,
+//! and a caller may be described by claims instead of a token.
 
 pub(crate) mod describe;
 mod examiner;

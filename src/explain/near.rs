@@ -10,7 +10,7 @@ use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The number of routes that are reported: an operator reads them all.
+/// The maximum number of routes that are reported, since an operator reads them all.
 const NEAR_MAX: usize = 8;
 
 /// Why a route was not chosen.

@@ -31,7 +31,7 @@ const NAME_MAX: usize = 64;
 /// The key by which a limit groups requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
-    /// The client's address; for IPv6 its /64, which is what one subscriber is given.
+    /// The client's address. IPv6 addresses are grouped by /64, the usual allocation of one subscriber.
     ClientIp,
     /// The caller: issuer and subject.
     Subject,

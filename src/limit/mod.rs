@@ -235,11 +235,11 @@ mod tests {
         let (first, second) = (limit("first", 1_000, 2, &clock), limit("second", 1_000, 1, &clock));
         let limits = [first.clone(), second];
         assert_eq!(ask(&limits).0, Ok(()));
-        // Both are empty now, or will be; it is the second that refuses.
+        // Both buckets are empty or would be after this request; the second limit refuses it.
         let (verdict, policy, state) = ask(&limits);
         assert_eq!(verdict, Err(Denial::RateLimited { wait: 1 }));
         assert_eq!((policy.as_str(), state.as_str()), ("\"second\";q=1;w=1", "\"second\";r=0;t=1"));
-        // The first was charged all the same.
+        // The first limit was charged anyway.
         assert_eq!(first.refused(), 0);
         assert_eq!(ask(&limits).1, "\"first\";q=2;w=2");
     }

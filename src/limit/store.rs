@@ -1,4 +1,4 @@
-//! The buckets of one limit: a table of fixed size, whatever keys clients invent.
+//! The buckets of one limit: a table of fixed size, regardless of the keys that clients invent.
 //!
 //! Guarantees that memory never grows, and that a look-up touches one set of eight entries under a lock that is held
 //! for nanoseconds. Assumes that keys are fingerprints of a keyed hash.

@@ -80,7 +80,7 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
     cases.into_iter().map(|case| TestRun { failed: run(&case), case }).collect()
 }
 
-/// The number of failed tests that are reported as separate findings.
+/// The maximum number of failed tests that are reported as separate findings.
 const TOLD_MAX: usize = 20;
 
 /// Runs the tests and returns a finding for each failure.
@@ -111,7 +111,7 @@ const fn plural(count: usize) -> &'static str {
 }
 
 impl TestFailure {
-    /// Compares a test with the result of its request; `None` if the test passes. The explanation is left out.
+    /// Compares a test with the result of its request. Returns `None` if the test passes. The explanation is omitted.
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
@@ -247,7 +247,7 @@ access = "public"
 
     const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";
 
-    /// What differs, as one line, or nothing.
+    /// Returns the differences on one line; empty if the test passes.
     #[track_caller]
     fn ended(request: &str, rest: &str, expect: &str) -> String {
         let test =

@@ -31,7 +31,7 @@ pub struct Difference {
 /// A difference for one kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The caller; for a move, all callers who pass.
+    /// The caller; for a move, all admitted callers.
     pub caller: String,
     /// The methods.
     pub methods: Vec<String>,
@@ -108,7 +108,8 @@ struct RequestTarget {
     methods: Vec<Method>,
 }
 
-/// Returns what changes when `new` replaces `old`. It leaves `others` to callers that have read both files.
+/// Returns the changes when `new` replaces `old`. Leaves `others` empty; callers that have read both files fill it
+/// in.
 pub fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
@@ -288,7 +289,7 @@ mod tests {
         difference(&policy(old), &policy(new))
     }
 
-    /// Who, where, and what it was and is.
+    /// Formats each change as caller, place, old result and new result.
     fn read(changes: &[Change]) -> Vec<String> {
         let told = |change: &Change| {
             let Change { caller, covers, before, after, .. } = change;
@@ -364,7 +365,7 @@ mod tests {
 
     const PATHS: [&str; 7] = ["/a", "/a/{x}", "/a/{*r}", "/{*r}", "/b/{y}/c", "/b/{*r}", "/a/sample"];
 
-    /// One route of a policy that is made up.
+    /// The settings of one generated route.
     type Made = (u8, u8, u8, u8, u8, bool, bool, bool);
 
     fn made(routes: &[Option<Made>]) -> String {
@@ -397,7 +398,7 @@ mod tests {
     fn policies() -> impl Strategy<Value = String> {
         let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, any::<bool>(), any::<bool>(), any::<bool>());
         let one = one.prop_map(|(access, methods, roles, all, scopes, claim, fresh, shadow)| {
-            // Most routes ask for little, so that much passes.
+            // Most routes have few requirements, so that many requests pass.
             (
                 access,
                 methods,

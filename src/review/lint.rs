@@ -1,4 +1,4 @@
-//! Lints a policy that compiled: reports what an experienced reviewer would question.
+//! Lints a compiled policy and reports settings that an experienced reviewer would question.
 //!
 //! Each finding has its own id and can be waived in the file, with a reason.
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// The maximum number of role columns: nobody reads a wider table.
+/// The maximum number of role columns. A wider table would be unreadable.
 const ROLES_MAX: usize = 200;
 /// The maximum number of cells: about a second of work.
 const CELLS_MAX: usize = 100_000;
@@ -79,7 +79,7 @@ pub enum Cell {
         /// The alternatives.
         needs: Vec<String>,
     },
-    /// The caller is refused whatever else the token grants: another role is required, or every request is refused.
+    /// The caller is refused regardless of other grants: another role is required, or every request is refused.
     No {
         /// The code of the refusal.
         code: &'static str,
@@ -377,7 +377,8 @@ mod tests {
                 };
                 let has_role = (any.is_empty() || role.is_some_and(|role| any.contains(role))) && all.iter().all(|one| Some(one) == role);
                 prop_assert_eq!(*cell == Cell::Yes, has_role && !scoped, "{:?} {:?}", column, cell);
-                // A role that is asked for, and a rule without roles, lead through with something more; no other does.
+                // A role that the rule mentions can pass with additional grants, as can any role if the rule mentions
+                // no roles. Every other role is refused.
                 let is_asked_for = role.is_some_and(|role| any.contains(role) || all.contains(role)) || any.is_empty() && all.is_empty();
                 let is_no = matches!(cell, Cell::No { .. });
                 prop_assert_eq!(is_no, !is_asked_for, "{:?} {:?}", column, cell);

@@ -1,7 +1,7 @@
 //! Reviews a whole policy: lints, its own tests, odd spellings that bypass a route, the access matrix, and comparisons
 //! with another policy.
 //!
-//! Everything here asks [`crate::explain`] about requests that nobody sent. Nothing here serves requests.
+//! This module asks [`crate::explain`] about hypothetical requests. It does not serve requests.
 
 pub mod cases;
 pub mod diff;

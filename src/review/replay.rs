@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The number of examples for each group.
+/// The maximum number of examples for each group.
 const EXAMPLES: usize = 3;
 /// The token in place of a rejected one: no trust accepts it.
 const REFUSED_TOKEN: &str = "refused";
@@ -30,7 +30,8 @@ pub struct Replay {
     pub decisions: usize,
     /// The number of decisions that would change.
     pub would_change: usize,
-    /// The number of decisions whose result is unknown, because the log does not keep what the new policy checks.
+    /// The number of decisions whose result is unknown, because the log does not keep the inputs that the new policy
+    /// checks.
     pub unknown: usize,
     /// The number of lines that are not decisions.
     pub unreadable: usize,
@@ -254,7 +255,7 @@ mod tests {
         replay
     }
 
-    /// The numbers of changed and of unknown decisions.
+    /// Returns the numbers of changed and of unknown decisions.
     fn counts(replay: &Replay) -> (usize, usize) {
         (replay.would_change, replay.unknown)
     }

@@ -22,7 +22,7 @@ const SAMPLE: &str = "sample";
 const ANOTHER: &str = "another-sample";
 /// The host of a request to a route for all hosts, in a reserved top-level domain (RFC 6761 section 6.4).
 pub(super) const ANY_HOST: &str = "sample.invalid";
-/// The subject of a token if no claim is required of it. No sample path contains it.
+/// The subject of a token if the rule requires no particular subject. No sample path contains it.
 const SOMEBODY: &str = "somebody";
 /// The maximum number of segments tried for `{*rest}`: more specific routes may match the shorter paths.
 const REST_MAX: usize = 4;
@@ -150,7 +150,8 @@ pub(super) struct Grants {
     pub fresh: bool,
 }
 
-/// Returns the minimal grants that a route's rule requires: one set for each role of which any suffices.
+/// Returns the minimal sets of grants that satisfy a route's rule: one set for each role if any of several roles
+/// suffices.
 pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     let mut least = Grants::default();
     let mut any: Option<&[Box<str>]> = None;
@@ -195,7 +196,7 @@ fn json(value: &ClaimValue) -> Value {
 }
 
 impl Grants {
-    /// Whether it includes all the other grants.
+    /// Whether these grants include all the other grants.
     pub(super) fn includes(&self, other: &Self) -> bool {
         self.roles.is_superset(&other.roles)
             && self.scopes.is_superset(&other.scopes)
@@ -284,7 +285,7 @@ pub(super) mod tests {
     use crate::explain::Examiner;
     use crate::keyring::MissingKey;
 
-    /// A policy with an issuer, an echo, and this.
+    /// Returns a policy with an issuer, an echo upstream, and the given text.
     pub(in crate::review) fn policy(rest: &str) -> Policy {
         let text = format!(
             "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
@@ -294,7 +295,8 @@ pub(super) mod tests {
         crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
     }
 
-    /// Whom policies tell apart: nobody, anybody with a token, and for each rule those who hold just what it asks for.
+    /// Returns the callers that the policies distinguish: one without a token, one with a token that grants nothing,
+    /// and for each rule the callers with exactly the required grants.
     fn callers(policies: &[&Policy]) -> Vec<Caller> {
         let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
         let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();

@@ -1,7 +1,7 @@
 //! Compares the files of two policies key by key, for settings that the comparison of access does not show.
 //!
-//! The comparison is complete, since it covers every setting in effect, and reveals no secret, since the effective
-//! policy contains none. A changed secret is reported for issuers only, whose keys can be compared.
+//! The comparison is complete, since it covers every setting in effect. It reveals no secret, since the effective
+//! policy contains no secrets. A changed secret is reported for issuers only, whose keys can be compared.
 
 use crate::config::Loaded;
 use crate::config::effective::Effective;
@@ -78,7 +78,7 @@ type Keys = BTreeMap<String, BTreeMap<String, String>>;
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
     let mut keys = Keys::new();
     for entry in Effective::of(loaded, false)?.entries {
-        // Tests are not part of what is enforced, and a list of tables is compared by its tables.
+        // Tests are not enforced, and a list of tables is compared table by table.
         if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
             let (table, key) = named(loaded, &entry.key);
             keys.entry(table).or_default().insert(key, entry.value.to_string());
@@ -128,7 +128,7 @@ mod tests {
         upstream = "echo"
     "#;
 
-    /// The differences, one line each.
+    /// Returns the differences, one line each.
     fn between(old: &str, new: &str) -> Vec<String> {
         let read = |text: &str| {
             let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());

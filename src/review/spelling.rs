@@ -218,8 +218,8 @@ impl<'p> Attack<'p> {
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.question(policy, question.clone()))
         };
-        // A shadow-mode route forwards the odd spelling too, so `reaches` counts it as allowed. For the plain spelling
-        // the rule counts, enforced or not: it says what the route is meant to protect.
+        // A shadow-mode route forwards the odd spelling too, so `reaches` counts it as allowed. For the plain
+        // spelling the rule counts, enforced or not, since it defines the access that the route is meant to protect.
         let weaker = callers
             .iter()
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());
@@ -246,7 +246,7 @@ impl<'p> Attack<'p> {
     }
 }
 
-/// Formats a request for people, without the host if any host would do.
+/// Formats a request for people, without the host if the route matches any host.
 fn request_line(question: &Question) -> String {
     let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = if host == sample::ANY_HOST { String::new() } else { format!("https://{host}") };

@@ -46,7 +46,8 @@ impl HeadBounds {
     /// The number of additional bytes of fields in a forward-auth request, mostly for the original target.
     const QUESTION_BYTES: usize = 16 * 1024;
 
-    /// Returns the bounds for a forward-auth request, which carries the original request's fields and its own.
+    /// Returns the bounds for a forward-auth request, which carries the original request's fields in addition to its
+    /// own.
     #[must_use]
     pub(crate) fn of_question(self) -> Self {
         Self {

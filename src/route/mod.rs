@@ -1,4 +1,4 @@
-//! Finds the route that covers a request, by a canonical reading of its host, path and method.
+//! Finds the route that covers a request, using one canonical reading of its host, path and method.
 //!
 //! # What wins
 //!

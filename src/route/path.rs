@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// The maximum length of a path, in bytes. Most servers accept 8 KiB for the whole request line.
 pub const PATH_BYTES_MAX: usize = 8 * 1024;
 
-/// The maximum number of segments in a path, so that walking a path is cheap whatever a client sends.
+/// The maximum number of segments in a path. It bounds the cost of walking a path, regardless of the request.
 pub(crate) const SEGMENTS_MAX: usize = 128;
 
 /// How to treat an empty segment (`//`).
@@ -46,7 +46,7 @@ pub fn canonical_with(raw: &str, slashes: Slashes) -> Result<Cow<'_, str>, Malfo
         return Ok(Cow::Borrowed(raw));
     }
     let path = rewrite(raw);
-    // Encoding makes a path longer, and the bound holds for what is forwarded.
+    // Percent-encoding lengthens a path, and the bound applies to the forwarded path.
     if path.len() > PATH_BYTES_MAX { Err(Malformed::PathTooLong) } else { Ok(Cow::Owned(path)) }
 }
 

@@ -21,7 +21,7 @@ fn principal(issuer: &str, subject: &str, claim: Option<ClaimValue>) -> Principa
     }
 }
 
-/// Somebody, of whom each test changes one fact.
+/// A request's facts. Each test changes one of them.
 struct Somebody {
     address: &'static str,
     headers: Vec<&'static str>,
@@ -44,7 +44,7 @@ impl Somebody {
     }
 }
 
-/// Whether the second is refused because the first was there: whether they share a bucket.
+/// Whether two requests share a bucket: the first one causes the second to be refused.
 fn share(by: By, first: &Somebody, second: &Somebody) -> bool {
     let limit = one_a_minute(by);
     let ask = |who: &Somebody| {
@@ -206,7 +206,7 @@ fn extreme_quotas_neither_panic_nor_let_everything_through() {
 }
 
 proptest! {
-    /// In every window of time, one key gets at most the burst and what the rate gives back in it.
+    /// In every window of time, one key is admitted at most burst plus rate times the length of the window.
     #[test]
     fn no_window_ever_admits_more_than_burst_and_rate(
         count in 1_u32..2_000,
@@ -244,7 +244,7 @@ proptest! {
         }
     }
 
-    /// Waiting for as long as a refusal says is always enough.
+    /// A request that waits for the time stated in a refusal is admitted.
     #[test]
     fn after_the_stated_wait_the_next_request_passes(
         count in 1_u32..500, per_millis in 1_u64..100_000, burst in 1_u32..10, tries in 1_usize..30,

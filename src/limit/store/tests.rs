@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-/// Sets the arrival time of a key; tells the old one.
+/// Sets the arrival time of a key and returns the old one.
 fn put(store: &BucketStore, key: u64, arrival: u64) -> Option<u64> {
     let answer: Result<_, ()> =
         store.measure_and_replace(&key, |old| Ok((old.map(|o| o.as_u64()), Nanos::new(arrival))));
@@ -14,7 +14,7 @@ fn peek(store: &BucketStore, key: u64) -> Option<u64> {
     store.measure_and_replace::<(), _, _>(&key, |old| Err(old.map(|o| o.as_u64()))).unwrap_err()
 }
 
-/// Keys that all fall into the first set of the first shard.
+/// Returns keys that all fall into the first set of the first shard.
 fn neighbours(store: &BucketStore) -> impl Iterator<Item = u64> + use<> {
     let stride = SHARDS as u64 * store.sets_a_shard;
     (1..).map(move |n| n * stride)
@@ -74,10 +74,10 @@ fn only_the_loss_of_an_active_key_is_counted() {
     for key in &keys[..WAYS] {
         put(&store, *key, 1_000);
     }
-    // It is 1,000 now: the eight have just become idle.
+    // The time is 1,000 here: the eight keys have just become idle.
     put(&store, keys[WAYS], 1_100);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 0);
-    // It is 999 now: they are still active.
+    // The time is 999 here: the eight keys are still active.
     put(&store, keys[WAYS + 1], 1_099);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 1);
 }
@@ -104,13 +104,13 @@ fn a_panic_under_the_lock_does_not_end_the_limit() {
 }
 
 proptest! {
-    /// As long as no set overflows, the table and a plain map cannot be told apart.
+    /// While no set overflows, the table behaves like a plain map.
     #[test]
     fn the_table_agrees_with_a_map(steps in prop::collection::vec((0_u64..8, 1_u64..1_000_000), 1..200)) {
         let store = BucketStore::new(128, Duration::from_nanos(1));
         let mut model = HashMap::new();
         for (key, arrival) in steps {
-            // Key 0 reads an unused place as its own: an arrival time of 0, as good as none.
+            // Key 0 matches an unused entry, whose arrival time of 0 is equivalent to an absent entry.
             let old = put(&store, key, arrival).filter(|old| *old != 0);
             prop_assert_eq!(old, model.insert(key, arrival));
         }

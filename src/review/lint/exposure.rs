@@ -49,7 +49,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     upstreams(file, faults);
 }
 
-/// Identity headers are only as trustworthy as the connection that carries them.
+/// Reports unprotected upstream connections: identity headers are only as trustworthy as the connection that carries
+/// them.
 fn upstreams(file: &File, faults: &mut Faults<'_>) {
     let proven = !file.identity.assertion.is_empty();
     for (name, table) in &file.upstream {
@@ -88,7 +89,7 @@ fn host(authority: &str) -> Option<IpAddr> {
     authority.parse::<SocketAddr>().map(|address| address.ip()).ok().or_else(|| bare(authority))
 }
 
-/// Whether only this machine can connect to it.
+/// Whether only the local machine can connect to the address.
 fn is_own(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
 }

@@ -1,15 +1,15 @@
-//! Findings about roles and scopes that differ by one letter or by case. A typing error refuses people at best and
-//! admits them at worst.
+//! Finds roles and scopes whose names differ by one letter or by case. A typing error refuses authorized callers at
+//! best and admits unauthorized ones at worst.
 
 use super::Subject;
 use crate::policy::Faults;
 use std::collections::BTreeMap;
 
-/// More names than this are not compared.
+/// The maximum number of names that are compared.
 const NAMES_MAX: usize = 500;
-/// Shorter names often differ by one letter.
+/// The minimum length of names that are compared letter by letter: shorter ones often differ by one letter.
 const LETTERS_MIN: usize = 5;
-/// Longer names are not compared letter by letter, which takes quadratic time and memory.
+/// The maximum length of names that are compared letter by letter, which takes quadratic time and memory.
 const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {

@@ -15,7 +15,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     white_space(file, faults);
 }
 
-/// An empty list looks like a rule, but requires nothing.
+/// Reports empty lists, which look like a rule but require nothing.
 fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let lists = [
@@ -35,7 +35,7 @@ fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// A method that no client sends matches no request.
+/// Reports methods that no client sends, which match no request.
 fn methods(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         for (nth, method) in route.methods.iter().enumerate() {
@@ -52,7 +52,7 @@ fn methods(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Other routers write a parameter as `/items/:id`.
+/// Reports `:id` segments, which other routers use for parameters.
 fn colons(file: &File, faults: &mut Faults<'_>) {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(is_word);
@@ -69,7 +69,7 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Names are compared exactly, and leading or trailing white space is invisible.
+/// Reports names with leading or trailing white space, which is invisible but significant in exact comparison.
 fn white_space(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: &dyn Fn() -> String, text: &str| {
         if text.trim() != text {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 const SECRET: &str = "q7Vd0mY2cXk9Ru4LzTf1HsWb8JnPe5Ga";
 
-/// A policy with nothing to be said of it, but for what is replaced and added.
+/// Returns a policy without findings, after applying the replacements and additions.
 fn text(replaced: &[(&str, &str)], added: &str) -> String {
     let mut text = format!(
         "[server]\nhttps = \"127.0.0.1:8443\"\nhttp = \"127.0.0.1:8080\"\nadmin = \"127.0.0.1:9900\"\nplain = \"redirect\"\n\
@@ -38,7 +38,7 @@ fn compiled(text: &str) -> Compiled {
     review::lint(&loaded, compiled)
 }
 
-/// What is left when the file's waivers have had their say.
+/// Returns the findings that remain after applying the file's waivers.
 fn left(text: &str) -> Vec<Diagnostic> {
     let compiled = compiled(text);
     let sifted = compiled.waivers.sift(compiled.warnings);
@@ -63,7 +63,7 @@ fn a_careful_policy_has_nothing_to_be_said_of_it() {
 
 #[test]
 fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
-    // What is changed, what it becomes, what is found, at which key; and what it may become instead.
+    // The text to replace, a faulty replacement, the finding and its key, and a good replacement.
     for (old, bad, id, key, good) in [
         (
             "admin = \"127.0.0.1:9900\"",
@@ -176,7 +176,7 @@ fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
             "https://h/orders/x",
         ),
     ] {
-        // The waiver is for the secret that every one of these policies holds.
+        // The waiver applies to the secret that each of these policies contains.
         let waiver = ", secret_in_plain_text = \"of this test alone\"";
         let told = found(&text(&[(old, bad)], "").replace(waiver, ""));
         assert!(told.contains(&(id, key.to_owned())), "{bad}: {told:?}");
@@ -195,7 +195,7 @@ fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
     let no_limit =
         text(&[("rate_limits = [\"login\"]\n", "limits = { login = [], token = [\"login\"] }\n")], "");
     assert_eq!(found(&no_limit), [("login_unlimited", "authority.limits.login".to_owned())]);
-    // Without a setting it has the default, which the policy may define itself.
+    // Without the setting the default applies, which the policy may define itself.
     let default =
         text(&[("rate_limits = [\"login\"]\n", ""), ("[rate_limit.login]", "[rate_limit.auth_login]")], "");
     assert_eq!(found(&default), []);
@@ -266,7 +266,7 @@ fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
         let own = "waive = { no_test = \"not here\"";
         routes.replace(own, &format!("{own}, {waiver}"))
     };
-    // Both routes have it: that of the wider one waives nothing.
+    // Both routes have the waiver; on the wider route it is unused.
     let unused = found(&text(&[], &with(reason)));
     assert_eq!(unused, [("unused_waiver", "route[1].waive.public_below_guarded".to_owned())]);
     for (waiver, id, found) in [

@@ -8,9 +8,9 @@ use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Clocks synchronized by NTP differ by less than a second; a minute is ample.
+/// The maximum leeway without a finding. Clocks synchronized by NTP differ by less than a second; a minute is ample.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// Retries arrive within seconds.
+/// The maximum grace period without a finding. Retries arrive within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
 /// Whether the rest of an `http://` URL names another machine.
@@ -113,7 +113,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Roles and subjects of several issuers share one namespace, unless the policy separates them.
+/// Reports several issuers: their roles and subjects share one namespace, unless the policy separates them.
 fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     let count = file.issuer.len() + usize::from(file.authority.is_some());
     if count < 2 {
@@ -153,7 +153,7 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports limits by a header alone: a client that sends a new value each time is never limited.
+/// Reports limits that count by a header alone: a client that sends a new value each time is never limited.
 fn evadable(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: String, names: &[String]| {
         let by: Vec<&str> =
@@ -171,7 +171,7 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
         for (key, names) in lists(authority) {
             look(key, names);
         }
-        // The policy's own definition in place of a default.
+        // The policy may define a preset itself, in place of the default.
         for name in preset_names(file) {
             look(format!("rate_limit.{name}"), &[name.to_owned()]);
         }

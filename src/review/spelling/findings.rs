@@ -7,7 +7,7 @@ use crate::explain::describe::covers;
 use crate::policy::Policy;
 use crate::review::sample::Caller;
 
-/// The number of findings of one kind that are reported: beyond this they almost always share one cause.
+/// The maximum number of findings of one kind that are reported. Further findings almost always share the same cause.
 pub(super) const FINDINGS_MAX: usize = 100;
 
 /// Tries all routes and returns the findings. `places` holds the places of the file's routes, which come first in
@@ -18,7 +18,7 @@ pub(in crate::review) fn attack(policy: &Policy, places: &[Place], severity: Sev
     bypasses(policy).iter().filter_map(finding).collect()
 }
 
-/// Keeps [`FINDINGS_MAX`] findings of each kind. The last of them says how many are left out.
+/// Keeps [`FINDINGS_MAX`] findings of each kind. The last one states the number of omitted findings.
 pub(in crate::review) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut kept: Vec<Diagnostic> = Vec::new();
     for kind in SpellingKind::ALL {

@@ -214,7 +214,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a reader makes of a path that does all that any does: decodes, drops what it can, and has one case.
+    /// Returns a path as the most lenient reader sees it: decoded, in lower case, without the parts that some readers
+    /// drop.
     fn leniently(path: &str) -> String {
         let mut bytes = path.as_bytes().to_vec();
         for _ in 0..3 {
