@@ -1,7 +1,7 @@
 //! Recent decisions: their inputs, kept in memory so that another policy can be tried on them (`review::replay`).
 //!
-//! Guarantees a bound on memory and on the time that a request spends here, and that no part of a token, a query, a
-//! header, a body or a subject is kept.
+//! Memory and the time that a request spends here are bounded. No part of a token, a query, a header, a body or a
+//! subject is kept.
 
 mod entry;
 mod ring;

@@ -487,7 +487,7 @@ impl Evaluation<'_, '_> {
         Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
     }
 
-    /// The evaluation of a request that is refused before a route is found.
+    /// Returns the evaluation of a request that is refused before a route is found.
     fn ended(denial: Denial) -> Self {
         let outcome = Outcome::Refused(denial);
         Self { found: None, caller: None, permit: None, outcome, detail: None, shadow: false }

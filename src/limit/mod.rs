@@ -156,7 +156,7 @@ mod tests {
         Arc::new(Limit::with_clock(name.into(), By::ClientIp, n(1), per, n(burst), 128, clock.clone()))
     }
 
-    /// One request from one address: the verdict, and the two header fields.
+    /// Charges one request from one address, and returns the verdict and the two header fields.
     fn ask(limits: &[Fake]) -> (Result<(), Denial>, String, String) {
         let request = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();

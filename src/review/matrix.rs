@@ -278,7 +278,7 @@ mod tests {
         format!("[[route]]\nname = \"{path}\"\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
     }
 
-    /// The rows as text: route, methods, cells.
+    /// Returns the rows as text: route, methods, cells.
     fn lines(matrix: &Matrix) -> Vec<String> {
         let line = |row: &Row| {
             let cells: Vec<_> = row.cells.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Reads and compiles a file, as an independent policy or as the successor of `before`.
 ///
 /// # Errors
-/// All faults, in the order of the file.
+/// Returns all faults, in the order of the file.
 pub fn read(
     path: &Path,
     missing_key: MissingKey,

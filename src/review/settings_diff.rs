@@ -32,7 +32,7 @@ pub struct PolicyFile<'w> {
 /// Returns the settings that differ, in the order of the keys.
 ///
 /// # Errors
-/// A value that cannot be serialized.
+/// Returns an error if a value cannot be serialized.
 pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<SettingChange>, String> {
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();

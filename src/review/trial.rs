@@ -8,7 +8,7 @@ use crate::policy::{Compiled, Policy, SortedFindings, Waivers};
 /// Runs the policy's own tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
 ///
 /// # Errors
-/// The failed tests and the weaknesses.
+/// Returns the failed tests and the weaknesses.
 pub fn run_tests(mut compiled: Compiled, now: Now) -> Result<Compiled, Vec<Diagnostic>> {
     let severity = if compiled.lenient { Severity::Warning } else { Severity::Fault };
     let mut failures = cases::failures(&compiled.policy, &compiled.cases, severity, now);

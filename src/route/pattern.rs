@@ -268,7 +268,7 @@ fn check_name(name: &str, before: &[Box<str>]) -> Result<(), PatternFault> {
     Ok(())
 }
 
-/// What is wrong with a pattern: for the operator who wrote it.
+/// A fault in a host, path or method pattern, described for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatternFault {
     found: Cow<'static, str>,
@@ -280,12 +280,12 @@ impl PatternFault {
         Self { found: found.into(), remedy: remedy.into() }
     }
 
-    /// What was found.
+    /// Returns a description of the fault.
     pub(crate) fn found(&self) -> &str {
         &self.found
     }
 
-    /// What would be right.
+    /// Returns how to fix the fault.
     pub(crate) fn remedy(&self) -> &str {
         &self.remedy
     }
@@ -299,7 +299,7 @@ impl fmt::Display for PatternFault {
 
 impl std::error::Error for PatternFault {}
 
-/// The values that a path's parameters took, by position in the pattern; slices of the canonical path.
+/// The values of the path parameters, by position in the pattern. They are slices of the canonical path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Params<'p> {
     values: [&'p str; PARAMS_MAX],
@@ -307,17 +307,17 @@ pub struct Params<'p> {
 }
 
 impl<'p> Params<'p> {
-    /// The value of the parameter at this position, as it is spelled in the canonical path: still encoded.
+    /// Returns the value of the parameter at this position, still percent-encoded as in the canonical path.
     pub(crate) fn get(&self, position: usize) -> Option<&'p str> {
         self.as_slice().get(position).copied()
     }
 
-    /// All values, in the order of the pattern's names.
+    /// Returns all values, in the order of the pattern's names.
     pub(crate) fn as_slice(&self) -> &[&'p str] {
         &self.values[..self.len]
     }
 
-    /// Adds the next value. More than `PARAMS_MAX` cannot come from a pattern that parsed.
+    /// Appends the next value. A pattern that parsed never has more than `PARAMS_MAX` parameters.
     pub fn push(&mut self, value: &'p str) {
         debug_assert!(self.len < PARAMS_MAX, "a pattern holds at most PARAMS_MAX parameters");
         if self.len < PARAMS_MAX {
@@ -326,7 +326,7 @@ impl<'p> Params<'p> {
         }
     }
 
-    /// Takes the last value back.
+    /// Removes the last value.
     pub(crate) fn pop(&mut self) {
         self.len = self.len.saturating_sub(1);
     }
