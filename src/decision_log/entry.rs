@@ -118,7 +118,7 @@ impl Serialize for Claims<'_> {
     }
 }
 
-/// A claim's value as JSON; null for a value that equals nothing.
+/// A claim's value as JSON; null for a value that never equals another.
 struct Plain<'v>(&'v ClaimValue);
 
 impl Serialize for Plain<'_> {

@@ -101,7 +101,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// A URL to ask about, with the methods that the policies name for it.
+/// A URL to compare, with the methods that the policies name for it.
 struct RequestTarget {
     url: String,
     covers: String,

@@ -117,7 +117,7 @@ fn describe(entry: &Entry) -> String {
     Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
 }
 
-/// Decides a logged request under one policy. `trusts_alike` says whether it accepts the same tokens as the other.
+/// Decides a logged request under one policy. `trusts_alike` states whether it accepts the same tokens as the other.
 fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> ReplayVerdict {
     let policy = examiner.policy();
     let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);

@@ -1,10 +1,10 @@
 //! The spelling attack: finds requests that a route refuses in their plain spelling and another route allows in an odd
 //! one.
 //!
-//! Each route is asked about in the plain spelling and in odd ones, by the code that serves. The gateway matches
-//! spellings that it reads as the same request to the same route, and refuses a request with two readings. A finding
-//! therefore nearly always points at a laxer catch-all route in front of an upstream that reads requests less strictly
-//! than the gateway.
+//! Each route is tried in its plain spelling and in odd ones, with the code that serves requests. The gateway matches
+//! spellings that it reads as the same request to the same route, and rejects a request with two readings. A finding
+//! therefore nearly always points at a laxer catch-all route in front of an upstream that reads requests less
+//! strictly than the gateway.
 
 mod findings;
 #[cfg(test)]

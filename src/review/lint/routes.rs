@@ -98,7 +98,7 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
             continue;
         }
-        // All routes for the same host and path: methods that none of them matches are refused.
+        // All routes for the same host and path: a method that no such route matches is rejected.
         let same = entries
             .iter()
             .map(|(matcher, _)| matcher)
