@@ -1,6 +1,6 @@
 //! The effective policy: every key with its value and the origin of the value.
 //!
-//! It is the typed file, serialized again, so it shows what the gateway has read. Secrets serialize masked.
+//! It is the typed file, serialized again, so it shows the values that the gateway has read. Secrets are masked.
 
 use super::Loaded;
 use super::file::{
@@ -19,7 +19,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Val
 
 /// The placeholder for a name in the table of defaults.
 const NAME: &str = "NAME";
-/// The column of comments, if the line leaves room.
+/// The column at which comments begin, unless the line is longer.
 const COMMENTS_AT: usize = 48;
 
 /// The origin of a value.
@@ -29,9 +29,9 @@ pub enum Origin {
     Default,
     /// A line of the file.
     Line {
-        /// The file, as it was named.
+        /// The path of the file, as it was given.
         file: String,
-        /// Counted from 1.
+        /// The line, counted from 1.
         line: usize,
     },
     /// An environment variable of this name.
@@ -72,7 +72,7 @@ pub struct Entry {
     pub key: String,
     /// The value, with secrets masked.
     pub value: serde_json::Value,
-    /// The origins of the value: several for a list of which variables set single elements.
+    /// The origins of the value. A list has several if variables set single elements of it.
     pub origins: Vec<Origin>,
     /// Whether the value differs from the default.
     pub changed: bool,
@@ -87,10 +87,10 @@ pub struct Effective {
 }
 
 impl Effective {
-    /// Returns the effective policy. Without `all`, it contains only what differs from the defaults.
+    /// Returns the effective policy. Without `all`, it contains only the keys that differ from the defaults.
     ///
     /// # Errors
-    /// A value that TOML cannot represent.
+    /// Returns an error for a value that TOML cannot represent.
     pub fn of(loaded: &Loaded, all: bool) -> Result<Self, String> {
         let written = inline(&loaded.file)?;
         let (defaults, empty) = (inline(&with_every_table())?, inline(&File::default())?);
@@ -134,7 +134,7 @@ fn with_every_table() -> File {
 #[derive(Clone, Copy)]
 struct Spot<'d> {
     here: Option<Here<'d>>,
-    /// The offset at which it begins.
+    /// The byte offset at which the node begins.
     offset: Option<usize>,
     /// Whether a variable replaced an enclosing list, so that the file's value is not in effect.
     replaced: bool,
@@ -178,7 +178,7 @@ impl<'l> Walk<'l> {
                 Value::InlineTable(inner) if !inner.is_empty() => {
                     let default = default.and_then(Value::as_inline_table);
                     let mut inner = self.table(inner, &key, &spot, default);
-                    // That a table is there says something where it need not be there.
+                    // The presence of an optional or named table is itself information.
                     let says = is_named || path.is_empty() && !self.empty.contains_key(&name);
                     if !self.all && !says && inner.is_empty() {
                         continue;
@@ -243,7 +243,7 @@ impl<'l> Walk<'l> {
             }
             (None, None) => Vec::new(),
         };
-        // Elements that variables set one by one. In the order of the map, they follow the key of their list.
+        // Variables may set single elements. In the order of the map, these follow the key of their list.
         let first = format!("{key}[");
         let elements = overrides.range(first.clone()..).take_while(|(known, _)| known.starts_with(&first));
         for (_, variable) in elements {

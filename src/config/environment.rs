@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, HashSet};
 pub(super) const PREFIX: &str = "PORTCULLIS_";
 /// The separator of the parts of a key, in place of a dot.
 const NESTING: &str = "__";
-/// Maximum number of parts of a key. The deepest key of a policy has half as many.
+/// Maximum number of parts of a key, twice as many as the deepest key of a policy has.
 const PARTS_MAX: usize = 12;
-/// Maximum number of variables. Each of them may copy a list as long as the file.
+/// Maximum number of variables. Applying one may copy a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
-/// The top-level tables. After the name of one, a single underscore is a mistake for two.
+/// The top-level tables. A single underscore after such a name is a typo for two.
 pub(super) const TABLES: [&str; 12] = [
     "POLICY",
     "SERVER",
@@ -39,8 +39,8 @@ pub(super) struct Environment {
     pub(super) layer: Dict,
     /// The keys that variables set, with the variable of each.
     pub(super) keys: Vec<(String, String)>,
-    /// Every single value, as its key with the variable that set it last. A list is one value; the values of tables in
-    /// it are others.
+    /// The key of every single value, with the variable that set it last. A list is one value; the values of tables
+    /// within it are separate values.
     pub(super) values: BTreeMap<String, String>,
     /// Variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
@@ -62,7 +62,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     let mut layer = Value::from(Dict::new());
     let under = Value::from(file.clone());
     let mut seen = BTreeMap::<String, String>::new();
-    // A table sorts before its keys, so that both take effect.
+    // The variable of a table sorts before those of its keys, so that both take effect.
     variables.sort();
     if variables.len() > VARIABLES_MAX {
         let found = format!("one of {} variables that begin with {PREFIX}", variables.len());
@@ -96,7 +96,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
         }
     }
     environment.faults = Diagnostic::bounded(environment.faults);
-    // The most specific first: one variable may set an element of a list that another sets.
+    // The most specific key comes first: one variable may set an element of a list that another variable sets.
     environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     environment.layer = match layer {
         Value::Dict(_, layer) => layer,
@@ -105,7 +105,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     environment
 }
 
-/// Records which values a variable sets. A list that it replaces is its own as a whole.
+/// Records which values a variable sets. A list that it replaces is attributed to it as a whole.
 fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variable: &str) {
     match value {
         Value::Dict(_, table) => {
@@ -126,7 +126,7 @@ fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variabl
     }
 }
 
-/// Creates a fault of a variable.
+/// Creates a fault about a variable.
 pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
@@ -151,14 +151,14 @@ fn referred_to(text: &str) -> HashSet<&str> {
 }
 
 /// Returns whether a container platform set this variable. Kubernetes and Docker links set `NAME_SERVICE_HOST`,
-/// `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and the like for each service: one named `portcullis` must not stop the gateway
-/// from starting.
+/// `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and the like for each service. A service named `portcullis` must not prevent
+/// the gateway from starting.
 pub(super) fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
     let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
-    // Variables of keys have two underscores, such as that of `server.public_port`; names of services hardly ever do.
+    // Variables of keys contain two underscores, even that of `server.public_port`; service names hardly ever do.
     is_link && !name.contains("__")
 }
 
@@ -166,8 +166,8 @@ fn starts_with_digit(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_digit())
 }
 
-/// Returns `None` for a name that can be a key, `Some(None)` for one that the gateway does not use, and otherwise the
-/// fault.
+/// Returns `None` for a name that can be a key, `Some(None)` for one that the gateway does not use, and the fault
+/// otherwise.
 fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     let parts = rest.split(NESTING).count();
     if rest.split(NESTING).any(str::is_empty) || parts > PARTS_MAX {
@@ -193,8 +193,8 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     }))
 }
 
-/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists and do not merge them, so
-/// for a position in a list of the file, the layer gets a copy of that list with the position changed.
+/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists instead of merging them. To
+/// set one element of a list of the file, the layer gets a copy of that list with the element changed.
 fn set(
     layer: &mut Value,
     under: Option<&Value>,
@@ -240,8 +240,8 @@ fn set(
     }
 }
 
-/// Returns the name of a key as the file spells it. Names of variables have neither lower case nor hyphens:
-/// `MY_SERVICE` is `my-service` if the file has no other such name.
+/// Returns the name of a key as the file spells it. Names of variables contain neither lower case nor hyphens:
+/// `MY_SERVICE` stands for `my-service` unless several names of the file match.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

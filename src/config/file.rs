@@ -87,9 +87,9 @@ impl Default for PolicySection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// What is refused does not pass.
+    /// Refuses requests that the policy does not allow.
     Enforce,
-    /// It passes, and is logged and counted.
+    /// Lets them pass, and logs and counts each refusal.
     Shadow,
 }
 
@@ -97,9 +97,9 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Tests {
-    /// A policy whose tests fail is not served.
+    /// Does not serve a policy whose tests fail.
     Enforce,
-    /// It is served, with a warning.
+    /// Serves it with a warning.
     Warn,
 }
 
@@ -111,7 +111,7 @@ pub struct ServerSection {
     pub https: Listen,
     /// Addresses for cleartext HTTP.
     pub http: Listen,
-    /// What cleartext listeners do.
+    /// Whether cleartext listeners redirect clients to TLS or serve them.
     #[serde(deserialize_with = "word")]
     pub plain: Plain,
     /// The https port that clients use; that of the first address if absent.
@@ -124,19 +124,19 @@ pub struct ServerSection {
     pub workers: usize,
     /// How long the gateway keeps serving after SIGTERM or SIGINT, while it reports that it is not ready.
     pub drain_delay: Duration,
-    /// How long requests in progress may continue after that.
+    /// How long requests in progress may continue after `drain_delay`.
     pub drain: Duration,
     /// When to reload the policy.
     #[serde(deserialize_with = "word")]
     pub reload: Reload,
-    /// Proxies whose forwarding fields are believed.
+    /// Proxies whose forwarding header fields are accepted.
     #[serde(deserialize_with = "networks")]
     #[schemars(with = "OneOrMany<Cidr>")]
     pub trusted_proxies: Vec<Cidr>,
     /// The treatment of `//` in paths.
     #[serde(deserialize_with = "word")]
     pub paths: Paths,
-    /// Bounds on what a client can make the gateway hold or wait for.
+    /// Bounds on the memory and time that a client can make the gateway spend.
     #[serde(deserialize_with = "table")]
     pub bounds: BoundsSection,
 }
@@ -165,9 +165,9 @@ impl Default for ServerSection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Plain {
-    /// Send clients to TLS.
+    /// Redirects clients to TLS.
     Redirect,
-    /// Serve them.
+    /// Serves cleartext requests.
     Serve,
 }
 
@@ -175,9 +175,9 @@ pub enum Plain {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Reload {
-    /// When the process is told to.
+    /// On a reload signal only.
     Signal,
-    /// And when the file has changed.
+    /// On a signal, and whenever the file changes.
     Watch,
 }
 
@@ -185,9 +185,9 @@ pub enum Reload {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Paths {
-    /// `//` is refused.
+    /// Refuses `//`.
     Strict,
-    /// `//` becomes `/`.
+    /// Merges `//` into `/`.
     Merge,
 }
 
@@ -203,9 +203,9 @@ pub struct BoundsSection {
     pub headers: usize,
     /// Maximum size of a body.
     pub body_size: ByteSize,
-    /// Maximum time between two reads of a body, or two writes of an answer.
+    /// Maximum time between two reads of a body or two writes of a response.
     pub body_timeout: Duration,
-    /// The minimum rate of a body or an answer, in bytes per second, after `body_timeout`; 0 allows any.
+    /// The minimum rate of a body or a response after `body_timeout`, in bytes per second; 0 allows any rate.
     pub min_rate: ByteSize,
     /// Maximum time between two requests on a connection.
     pub idle_timeout: Duration,
@@ -238,10 +238,10 @@ pub struct TlsSection {
     /// Path of the certificate chain, PEM.
     #[serde(deserialize_with = "text")]
     pub certificate: String,
-    /// Path of its key, PEM.
+    /// Path of the certificate's private key, PEM.
     #[serde(deserialize_with = "text")]
     pub key: String,
-    /// The oldest version that clients may speak.
+    /// The minimum TLS version.
     pub min_version: TlsVersion,
     /// The value of `Strict-Transport-Security`; empty sends none.
     #[serde(deserialize_with = "text")]
@@ -349,7 +349,7 @@ pub struct AuthoritySection {
     /// Claims copied from attributes of accounts: claim to attribute.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
-    /// Whether it also sets its tokens as cookies.
+    /// Whether the authority also sets its tokens as cookies.
     pub cookies: bool,
     /// `SameSite` of its cookies.
     #[serde(deserialize_with = "word")]
@@ -385,13 +385,13 @@ pub struct AuthoritySection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientSection {
-    /// The secret with which it authenticates.
+    /// The secret with which the client authenticates.
     pub secret: Option<Secret>,
     /// The roles of its tokens.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
-    /// The scopes that it may request, and gets if it requests none.
+    /// The scopes that the client may request; a request that names no scope gets all of them.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
@@ -399,7 +399,7 @@ pub struct ClientSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// Whether it may introspect tokens (RFC 7662), which reveals the roles of their subjects.
+    /// Whether the client may introspect tokens (RFC 7662), which reveals the roles of their subjects.
     pub introspect: bool,
 }
 
@@ -407,9 +407,9 @@ pub struct ClientSection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum SameSite {
-    /// Sent with requests of our own pages only.
+    /// Browsers send the cookies only with requests from the same site.
     Strict,
-    /// And when a link leads here.
+    /// Browsers also send them when a user follows a link from another site.
     Lax,
 }
 
@@ -417,7 +417,7 @@ pub enum SameSite {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compat {
-    /// Of an application with Flask-JWT-Extended.
+    /// Imitates an application that uses Flask-JWT-Extended.
     FlaskJwtExtended,
 }
 
@@ -489,11 +489,11 @@ impl Default for LogSection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// Human on a terminal, JSON elsewhere.
+    /// Human-readable on a terminal, JSON elsewhere.
     Auto,
-    /// For eyes.
+    /// Human-readable text.
     Human,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
@@ -503,9 +503,9 @@ pub enum LogFormat {
 pub enum LogAccess {
     /// Every request.
     On,
-    /// None.
+    /// No requests.
     Off,
-    /// Those that were refused.
+    /// Refused requests only.
     Refusals,
 }
 
@@ -513,13 +513,13 @@ pub enum LogAccess {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only what stops the gateway or a part of it.
+    /// Only failures that stop the gateway or a part of it.
     Error,
-    /// And what an operator should look at.
+    /// Also events that an operator should look at.
     Warn,
-    /// And what happened.
+    /// Also normal operation.
     Info,
-    /// And what helps to find a fault.
+    /// Also details for debugging.
     Debug,
 }
 
@@ -536,15 +536,15 @@ pub struct UpstreamSection {
     pub builtin: Option<Builtin>,
     /// Maximum time to open a connection.
     pub connect_timeout: Duration,
-    /// Maximum time until an answer begins.
+    /// Maximum time until a response begins.
     pub timeout: Duration,
     /// The maximum number of connections to each server, over all cores: each core may open its share, rounded up. A
-    /// request beyond it waits for a connection, within `timeout`.
+    /// request beyond the maximum waits for a connection, within `timeout`.
     pub connections: u32,
     /// Path of the certificate authorities to trust instead of the system's, PEM.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
-    /// The key of the HMAC that proves identity to it.
+    /// The key of the HMAC that proves the caller's identity to the upstream.
     pub identity_secret: Option<Secret>,
 }
 
@@ -566,7 +566,7 @@ impl Default for UpstreamSection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Builtin {
-    /// Answers with what an upstream would have received.
+    /// Answers with the request that an upstream would have received.
     Echo,
 }
 
@@ -618,7 +618,7 @@ pub struct IdentitySection {
     pub signature: String,
     /// Whether upstreams get the caller's verified token.
     pub forward_token: bool,
-    /// Identity fields of other products that a trusted proxy may send through.
+    /// Identity fields of other products that pass if a trusted proxy sends them.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub pass: Vec<String>,
@@ -661,7 +661,7 @@ pub struct RouteSection {
     /// The name of the upstream.
     #[serde(deserialize_with = "text")]
     pub upstream: String,
-    /// Whether a token is needed.
+    /// Whether a token is required.
     #[serde(deserialize_with = "word")]
     pub access: Access,
     /// Roles, any one of which is required.
@@ -689,11 +689,11 @@ pub struct RouteSection {
     pub pass_authorization: bool,
     /// Overrides the timeout of the upstream.
     pub timeout: Option<Duration>,
-    /// Whether the token must come from a login with a password, and how long ago at most.
+    /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
     /// Where the request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
-    /// How a browser without a token is sent to log in.
+    /// How a browser without a token reaches the login.
     #[serde(deserialize_with = "optional_word")]
     pub login: Option<Login>,
     /// The field of a form that may carry the CSRF token.
@@ -724,7 +724,7 @@ pub struct TestSection {
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
     /// The caller's token, which is verified.
     pub token: Option<Secret>,
-    /// The time of the request in RFC 3339 form; the present if absent.
+    /// The time of the request in RFC 3339 form; the time of the test run if absent.
     #[serde(deserialize_with = "optional_text")]
     pub time: Option<String>,
     /// The client's address.
@@ -761,7 +761,7 @@ pub struct ExpectSection {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Login {
-    /// A browser is sent to the authority's login page.
+    /// Redirects a browser to the authority's login page.
     Page,
 }
 
@@ -769,11 +769,11 @@ pub enum Login {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// Only with a good token.
+    /// Requires a valid token.
     #[default]
     Authenticated,
-    /// With a good token or none.
+    /// Accepts a valid token or no token.
     Optional,
-    /// Whoever.
+    /// Requires no token.
     Public,
 }

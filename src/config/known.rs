@@ -1,6 +1,6 @@
 //! The keys of a policy, table by table, and the best match for an unknown key.
 //!
-//! Used only for policies with an unknown key: the names come from the schema, which is generated from the types that
+//! Used only if a policy has an unknown key. The names come from the schema, which is generated from the types that
 //! read the file.
 
 use super::place::nearest;
@@ -8,7 +8,7 @@ use super::schema::schema;
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// Minimum length of a prefix. Shorter ones match too many keys.
+/// Minimum length of a prefix in bytes. A shorter prefix matches too many keys.
 const BEGINNING_MIN: usize = 3;
 /// Maximum number of tables in a hint.
 const TABLES_SHOWN: usize = 4;
@@ -51,7 +51,7 @@ fn collect(schema: &Value, name: &str, is_list: bool, tables: &mut Vec<Table>) {
     }
 }
 
-/// Returns the hint for a key that its table does not have; `siblings` are the keys that it has.
+/// Returns the hint for an unknown key; `siblings` are the known keys of its table.
 pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let lower = name.to_ascii_lowercase();
     let is_near = |known: &&str| strsim::damerau_levenshtein(&lower, known) <= 1;

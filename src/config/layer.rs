@@ -1,26 +1,27 @@
 //! TOML as a layer of the policy: values for figment, bounded before they are built, and keys in their written form.
 //!
-//! toml_edit parses the text for values and places alike, so that the two cannot disagree.
+//! toml_edit parses the text for both values and places, so that the two cannot disagree.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within
+/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds brackets, but not dotted keys within
 /// them, and recursion over thousands of levels would overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
-/// Maximum nesting of brackets. Together with the parser's bound on the parts of a key, this bounds what it builds.
+/// Maximum nesting of brackets. Together with the parser's bound on the parts of a key, this bounds what the parser
+/// builds.
 const BRACKETS_MAX: usize = 16;
 
 /// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each takes up
 /// to a kilobyte while the file is read, so this bounds the memory that a file of the maximum size can require.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
-/// The values that a dot counts as: the parser builds a table for each part of a dotted key.
+/// Number of values that a dot counts as: the parser builds a table for each part of a dotted key.
 const DOT: usize = 4;
-/// The values that a bracket counts as: it is a list, or half of a table's header.
+/// Number of values that an opening bracket counts as: it begins a list or a table, or a table's header.
 const BRACKET: usize = 2;
 
 /// Maximum length of a name in bytes: every fault below it repeats the name.
@@ -29,11 +30,11 @@ pub(super) const NAME_MAX: usize = 1024;
 /// A bound that a text exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
-    /// Nesting.
+    /// The nesting of values or brackets.
     Depth,
-    /// Number of values.
+    /// The number of values.
     Values,
-    /// Length of a name: its bytes, and its offset.
+    /// The length of a name: its bytes, and its offset if known.
     Name(usize, Option<usize>),
 }
 
@@ -92,7 +93,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     at
 }
 
-/// A layer, as a provider for figment.
+/// A layer as a provider for figment.
 struct Layer(&'static str, Dict);
 
 impl Provider for Layer {
@@ -105,7 +106,7 @@ impl Provider for Layer {
     }
 }
 
-/// Merging by figment.
+/// Merges layers with figment.
 pub(super) trait Merging {
     /// Merges `above` over these values.
     fn merge_over(self, above: Dict) -> Dict;
@@ -151,7 +152,7 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
         Toml::String(string) => Value::from(string.value().as_str()),
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
-        // No key is a fraction or a date, but a version or a name may look like one, such as `1.2` without quotes.
+        // No key takes a fraction or a date, but a version or a name may look like one, such as `1.2` without quotes.
         Toml::Float(_) | Toml::Datetime(_) => {
             let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
             Value::from(written)
@@ -170,7 +171,7 @@ pub(super) fn of_variable(text: &str) -> Value {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");
         let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
-        // Exactly one value, with nothing after it, not even on another line.
+        // Accepts exactly one value, with nothing after it, not even on another line.
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
         if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
@@ -237,7 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_counted_before_it_is_built() {
-        // As much as is let through, and one thing more; what stands in text and comments is not built.
+        // Tests the maximum, and one value more. Text and comments are not counted.
         for (one, count, more) in [
             ("k=1\n", VALUES_MAX, "k=1"),
             ("[t]\n", VALUES_MAX / BRACKET, "k=1"),
@@ -273,14 +274,14 @@ mod tests {
 
     #[test]
     fn the_deepest_that_the_parser_takes_is_refused_and_not_followed() {
-        // As many brackets as are let through, each with as many dotted parts as the parser takes.
+        // Combines the maximum number of brackets with the maximum number of dotted parts that the parser accepts.
         let key = ["k"; 79].join(".");
         let deep = format!("{}1{}", format!("{{ {key} = ").repeat(BRACKETS_MAX), " }".repeat(BRACKETS_MAX));
         let text = format!("[{key}]\n{key} = {deep}\n");
         assert_eq!(excess(&text), None);
         let document = ImDocument::parse(text.as_str()).expect("the parser takes this");
         assert!(of_table(document.as_table(), &text, 0) == Err(Excess::Depth));
-        // And by each kind of nesting alone.
+        // Tests each kind of nesting alone.
         for text in [
             format!("[{key}]\n"),
             format!("{key} = 1\n"),

@@ -13,10 +13,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use toml_edit::ImDocument;
 
-/// Maximum size of a policy file. Ten thousand routes with as many tests take a third of it.
+/// Maximum size of a policy file. Ten thousand routes with as many tests take a third of this size.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
-/// A policy as it was loaded, with what diagnostics need to refer to it.
+/// A loaded policy, with the places that diagnostics refer to.
 #[derive(Debug)]
 pub struct Loaded {
     /// The values.
@@ -32,7 +32,7 @@ pub struct Loaded {
 /// Loads a policy file, overridden by the environment of this process.
 ///
 /// # Errors
-/// All faults.
+/// Returns all faults.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     match survey(path) {
         (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
@@ -55,8 +55,8 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     (loaded, faults)
 }
 
-/// Selects the variables with the gateway's prefix. One that is not UTF-8 is a fault, since its override would silently
-/// not take effect.
+/// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault: otherwise its override
+/// would be silently ignored.
 pub(super) fn variables(
     all: impl Iterator<Item = (OsString, OsString)>,
 ) -> (Vec<(String, String)>, Vec<Diagnostic>) {
@@ -107,7 +107,7 @@ fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
 /// Loads a policy from text, overridden by the variables of an environment.
 ///
 /// # Errors
-/// All faults.
+/// Returns all faults.
 pub fn load_text(
     name: &str,
     text: String,
@@ -148,7 +148,7 @@ fn layered(
     if let Some((offset, excess)) = layer::excess(&text) {
         return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
-    // The parser's message is reported without the line that it is about, which may hold a secret.
+    // The parser's message is reported without the line that it refers to, which may contain a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         let stopped = error.span().map_or(0, |span| span.start);

@@ -1,4 +1,4 @@
-//! The place of a key in the text of a policy, and the most similar known name to a misspelt one.
+//! Finds the place of a key in the text of a policy, and the known name that is most similar to a misspelt one.
 
 use super::layer;
 use crate::diagnostic::Place;
@@ -22,7 +22,7 @@ impl Places {
         Self { file: file.to_owned(), document: Some(document), lines, environment }
     }
 
-    /// Returns the document, to walk through it.
+    /// Returns the root of the document.
     pub(super) fn root(&self) -> Option<Here<'_>> {
         self.document.as_ref().map(|document| Here::Table(document.as_table()))
     }
@@ -47,7 +47,7 @@ impl Places {
         let Some(document) = &self.document else { return self.whole() };
         let (nearest, is_there) = offset(document, key);
         match (nearest, variable(&|known| below(known, key))) {
-            // A table that only the environment contains.
+            // Only the environment contains this table.
             (_, Some(variable)) if !is_there => Place::Environment(variable),
             (Some(offset), _) => at_line(&self.file, document.raw(), &self.lines, offset),
             (None, _) => self.whole(),
@@ -161,15 +161,15 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     (best, rest.is_empty())
 }
 
-/// Splits a path into a key of this table and the rest. A name with a dot in it matches with and without its quotes;
-/// the longest match wins.
+/// Splits a path into a key of this table and the rest. A name that contains a dot matches with and without quotes; the
+/// longest match wins.
 fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
     let fits = |name: &'d str| {
         let quoted = layer::quoted(name);
         let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
     };
-    // A quoted name requires a search; any other ends at one of the dots and brackets of the path.
+    // A quoted name requires a search. Any other name ends at a dot or bracket of the path.
     if path.starts_with('"') {
         return table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
     }
@@ -178,14 +178,14 @@ fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'
     names.filter_map(|(key, _)| fits(key.get())).min_by_key(|(_, rest)| rest.len())
 }
 
-/// Maximum length of names that are compared: a comparison takes as many steps as the product of the lengths.
+/// Maximum length of compared names in bytes: a comparison takes time proportional to the product of the lengths.
 const COMPARED_BYTES_MAX: usize = 64;
 /// Maximum number of names that one name is compared with.
 const COMPARED_MAX: usize = 1000;
 
 /// Returns the most similar known name, if there is a similar one.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    // At most two edits, or one per three letters of a long name.
+    // Allows two edits, or one edit per three letters of a long name.
     let slips = |candidate: &str| 2.max(candidate.len() / 3);
     let comparable = |candidate: &&'k str| {
         // A character has at most four bytes in UTF-8.

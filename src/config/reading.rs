@@ -1,6 +1,6 @@
 //! Serde readers for the forms in which a policy may write text, lists and tables.
 //!
-//! They say what they expect in TOML's terms, since operators read it.
+//! Their errors state the expected form in TOML's terms, since operators read them.
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Why a value was rejected by the parser of its key. Reaches the operator, and so never holds a secret.
+/// Why the parser of a key rejected a value. The operator sees it, so it never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
-    /// What is wrong with the value.
+    /// The problem with the value.
     pub found: String,
-    /// What to write in its place, as a noun.
+    /// The replacement to write, as a noun.
     pub expected: String,
 }
 
@@ -23,7 +23,7 @@ impl ValueError {
         Self { found: found.into(), expected: expected.into() }
     }
 
-    /// Wraps this as the one error of serde's that keeps its two parts apart.
+    /// Converts this to `invalid_value`, the only serde error that keeps the two parts separate.
     pub(super) fn into_serde<E: de::Error>(self) -> E {
         E::invalid_value(Unexpected::Other(&self.found), &self.expected.as_str())
     }
@@ -37,7 +37,7 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
-/// Parses text from any scalar: the environment's `123` is a number to the TOML parser, but may be meant as a name.
+/// Parses text from any scalar: the parser of variables reads `123` as a number, but the operator may mean a name.
 pub(super) struct ScalarVisitor<T>(pub(super) fn(&str) -> Result<T, ValueError>);
 
 impl<T> Visitor<'_> for ScalarVisitor<T> {
@@ -64,7 +64,7 @@ impl<T> Visitor<'_> for ScalarVisitor<T> {
     }
 }
 
-/// Implements `Deserialize` by `FromStr`.
+/// Implements `Deserialize` with `FromStr`.
 macro_rules! from_text {
     ($($type:ty),*) => {$(
         impl<'de> serde::Deserialize<'de> for $type {
@@ -131,7 +131,7 @@ pub(super) fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     word(deserializer).map(Some)
 }
 
-/// Reads a list, or one value as a list of itself. Holds the name of what is expected.
+/// Reads a list, or a single value as a list of one. The text names the expected form.
 pub(super) struct ListVisitor<T>(pub(super) &'static str, pub(super) PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {

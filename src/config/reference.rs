@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const REFERENCE: &str = include_str!("../../docs/reference.md");
-/// A key that no table has, and that is similar to none.
+/// A key that no table has, and that is not similar to any known key.
 const PROBE: &str = "zzzzzzzzzzzzzzzzzzzz";
 
 /// A key as the reference names it, and a file with a placeholder `@` for it.
@@ -23,7 +23,7 @@ fn load(text: &str) -> Result<File, Vec<String>> {
     loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-/// Returns the keys of the table at the placeholder, from the hint for an unknown key; none if there is no table.
+/// Returns the keys of the table at the placeholder, from the hint for an unknown key; empty if it is not a table.
 fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
@@ -108,7 +108,7 @@ fn the_examples_of_the_reference_are_read_and_change_something() {
     }
 }
 
-/// The keys whose values are words, by name.
+/// Collects the names of the keys whose values are words.
 fn enumerations(schema: &Value, name: &str, found: &mut BTreeSet<String>) {
     if schema.get("enum").is_some() && schema.get("type") == Some(&"string".into()) {
         found.insert(name.to_owned());

@@ -36,8 +36,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// Adapts a schema for JSON to TOML and its editors: TOML has no null, formats that name Rust types mean nothing to an
-/// editor, and a choice of constants becomes an `enum`.
+/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks, replaces formats that name Rust types by
+/// bounds, and turns a choice of constants into an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     // Names in `properties` are keys of the policy, not keywords: one of them is `format`.
@@ -160,7 +160,7 @@ impl<'r> Described<'r> {
         }
         let description = object.get("description").cloned();
         if let Some(named @ Value::Object(_)) = object.get_mut("additionalProperties") {
-            // The description of the table of tables serves each of its tables that has none.
+            // A table without its own description inherits that of the enclosing table.
             if let Some(description) = description {
                 named["description"] = description;
             }
@@ -179,8 +179,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        // Keywords for text do not apply to lists, so that one schema covers both, and an editor reports the fault of
-        // the form in use.
+        // Keywords for text do not apply to lists. One schema can therefore cover both, and an editor reports the
+        // fault of the form in use.
         let mut schema = one.clone();
         schema.insert("type".to_owned(), json!(["string", "array"]));
         schema.insert("items".to_owned(), one.to_value());

@@ -12,15 +12,15 @@ from_text!(Secret);
 /// A reference to a secret, `env:NAME` or `file:PATH`, or the secret itself.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
-    /// In the environment variable of this name.
+    /// The secret is in the environment variable of this name.
     Environment(String),
-    /// In the file of this path.
+    /// The secret is in the file at this path.
     File(String),
     /// The secret itself.
     Literal(String),
 }
 
-/// Maximum size of a file that holds a secret or key.
+/// Maximum size of a file that contains a secret or key.
 const SECRET_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 
 impl Secret {
@@ -33,7 +33,7 @@ impl Secret {
     /// secret.
     ///
     /// # Errors
-    /// A sentence that names the reference and never the secret.
+    /// Returns a message that names the reference and never contains the secret.
     pub fn resolve(&self, base: &Path) -> Result<Vec<u8>, String> {
         let bytes = match self {
             Self::Literal(text) => text.clone().into_bytes(),
@@ -72,7 +72,7 @@ impl FromStr for Secret {
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
             (None, None) if text.is_empty() => Err(error("empty")),
-            // Taken literally, `Env:NAME` or `$NAME` would be a secret that anybody can guess.
+            // As literals, `Env:NAME` and `$NAME` would be secrets that anybody can guess.
             (None, None) if looks_like_a_reference(text) => {
                 Err(error("a reference in another system's syntax"))
             }

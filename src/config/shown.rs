@@ -1,5 +1,4 @@
-//! Serializes the types of the policy in the form in which they are written, for `config show` and the defaults of the
-//! schema.
+//! Serializes the types of the policy in the form that the file uses, for `config show` and the defaults of the schema.
 //!
 //! Each serialized value reads back as the same value, except a secret, which is masked without revealing its length.
 
@@ -10,7 +9,7 @@ use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
-/// Replaces a secret.
+/// The text that replaces a secret.
 pub(super) const MASK: &str = "****";
 
 macro_rules! as_its_text {
@@ -49,7 +48,7 @@ impl Serialize for Secret {
 /// password.
 pub(super) fn store<S: Serializer>(store: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     match store {
-        // The URL is not parsed here, since parsers disagree on what is the password and what is the host.
+        // The URL is not parsed here, since parsers disagree on where the password ends and the host begins.
         Some(Secret::Literal(url)) => match url.split_once(':') {
             Some(("sqlite", _)) => serializer.serialize_str(url),
             Some((scheme @ ("postgres" | "postgresql"), rest)) if rest.contains(['@', '?', '%', '#']) => {
@@ -83,8 +82,8 @@ pub(super) fn headers<S: Serializer>(
     }))
 }
 
-/// Serializes the request line of a test. Routes decide which field of a query carries a token, so every field that may
-/// is masked.
+/// Serializes the request line of a test. Any query field may carry a token, depending on the route, so every field
+/// that looks like a credential is masked.
 pub(super) fn request<S: Serializer>(request: &str, serializer: S) -> Result<S::Ok, S::Error> {
     let (before, query) = request.split_once('?').map_or((request, None), |(b, query)| (b, Some(query)));
     let mut shown = before.to_owned();
@@ -130,7 +129,7 @@ fn is_secret_name(name: &str) -> bool {
     name.contains('%') || name.ends_with("auth") || WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Returns whether a value contains what every JSON Web Token begins with.
+/// Returns whether a value contains `eyJ`, with which every JSON Web Token begins.
 fn is_token(value: &str) -> bool {
     value.contains("eyJ")
 }

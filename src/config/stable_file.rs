@@ -1,7 +1,7 @@
 //! Reads a file that the operator named: only a regular file, of bounded size, in one consistent state.
 //!
-//! Reading takes bounded time and memory whatever the path leads to. A pipe without a writer, an endless device and a
-//! file that is being written are refused, each with its own message.
+//! Reading takes bounded time and memory for every kind of file. A pipe without a writer, an endless device and a file
+//! that keeps changing are rejected, each with its own message.
 
 use super::units::ByteSize;
 use std::fmt;
@@ -11,20 +11,20 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum number of times that a file is read until two readings in a row agree. With the pauses between them this
-/// takes a second; a slower writer must write another file and rename it.
+/// Maximum number of readings until two in a row agree. With the pauses between them, they take over a second; a slower
+/// writer must write another file and rename it.
 const READINGS_MAX: u32 = 12;
 
-/// The pause before the second reading of a recently written file. Each later pause is longer by the same time.
+/// The pause before the second reading of a recently written file. Each later pause is longer by this duration.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A file that was written more recently than this may still be being written.
+/// The age below which a file may still be in the course of being written.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// One reading of a file.
 struct Reading {
     bytes: Vec<u8>,
-    /// Whether it was written recently.
+    /// Whether the file was written recently.
     fresh: bool,
 }
 
@@ -52,7 +52,7 @@ impl From<io::Error> for Unreadable {
 /// Reads a whole file of at most this size.
 ///
 /// # Errors
-/// When it is not a regular file, is too large, cannot be read, or keeps changing.
+/// Returns an error if the file is not regular, is too large, cannot be read, or keeps changing.
 pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     #[expect(clippy::disallowed_methods, reason = "policies are read at start and on a blocking thread")]
     let pause = std::thread::sleep;
@@ -94,7 +94,7 @@ fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let about = file.metadata()?;
     only_a_file(about.file_type())?;
-    // A file that is known to be too large is not read at all.
+    // A file whose size exceeds the maximum is not read at all.
     if about.len() > max.as_u64() {
         return Err(too_large(max));
     }
@@ -103,7 +103,7 @@ fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     if bytes.len() as u64 > max.as_u64() {
         return Err(too_large(max));
     }
-    // A time in the future comes from another clock.
+    // A modification time in the future comes from another clock and does not count as recent.
     let fresh = about.modified()?.elapsed().is_ok_and(|age| age < JUST_NOW);
     Ok(Reading { bytes, fresh })
 }
@@ -130,7 +130,7 @@ mod tests {
 
     type Script = &'static [(&'static str, bool)];
 
-    /// What comes of these readings in turn, and what was waited before each but the first.
+    /// Returns the result of these readings in turn, and the pauses in milliseconds.
     fn script(readings: Script) -> (Result<Vec<u8>, Unreadable>, Vec<u128>) {
         let mut readings = readings.iter();
         let once = || match readings.next() {
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(script(rewritten), (read("new"), vec![40, 60]));
         let back = &[("a", true), ("b", true), ("a", true), ("a", true)];
         assert_eq!(script(back), (read("a"), vec![20, 40, 60]));
-        // A file that goes in between is gone.
+        // A file that disappears between two readings is an error.
         assert_eq!(script(&[("a", false), ("b", false)]).0.unwrap_err().found, "gone");
     }
 

@@ -1,12 +1,12 @@
-//! Explains why a text is not TOML, with a hint that a person can act on.
+//! Explains why a text is not valid TOML, with a hint that the operator can act on.
 //!
-//! The parser reports where it stopped and which grammar rule it was in. The cause is derived from the text around that
-//! place. No value is shown, because it may be a secret.
+//! The parser reports where it stopped and which grammar rule it was in. The explanation is derived from the text
+//! around that place. It never shows a value, because the value may be a secret.
 
 use std::fmt;
 use toml_edit::{ImDocument, Item, TableLike};
 
-/// A fault of syntax: what was found, what to write, and where, if not where the parser stopped.
+/// A syntax fault: the problem, the remedy, and the byte offset, which may differ from where the parser stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) found: String,
@@ -161,7 +161,7 @@ enum Shape {
 
 impl<'t> Line<'t> {
     fn around(text: &'t str, at: usize) -> Self {
-        // The end of a line belongs to it.
+        // A line includes its line break.
         let start = text.as_bytes()[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let len =
             text.as_bytes()[start..].iter().position(|byte| *byte == b'\n').unwrap_or(text.len() - start);
@@ -169,7 +169,7 @@ impl<'t> Line<'t> {
         Self { start, text: line.strip_suffix('\r').unwrap_or(line) }
     }
 
-    /// The next line that is not empty, from a byte on.
+    /// Returns the first line with content at or after a byte.
     fn rest(text: &'t str, at: usize) -> &'t str {
         text.get(at..).and_then(|rest| rest.trim_start().lines().next()).unwrap_or_default()
     }
@@ -211,7 +211,8 @@ impl<'t> Line<'t> {
     }
 }
 
-/// Where a list begins that is open at this byte: the bracket of the last `key = [` before it without its end.
+/// Returns the offset of the opening bracket of the innermost list that is open at this byte; `None` if a table or
+/// nothing is open there.
 fn open_list(text: &str, at: usize) -> Option<usize> {
     let before = &text.as_bytes()[..at];
     let mut open = Vec::new();
@@ -235,7 +236,7 @@ fn open_list(text: &str, at: usize) -> Option<usize> {
     }
 }
 
-/// A duplicate key, with its first place.
+/// Explains a duplicate key, and names the line of its first occurrence.
 fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     let (_, rest) = message.split_once("duplicate key `")?;
     let (name, rest) = rest.split_once('`')?;
@@ -256,13 +257,13 @@ fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     Some(Syntax { found, hint, offset: stopped })
 }
 
-/// Where a key stands in the part of a text before its second place.
+/// Returns the offset of a key in the text that precedes its second occurrence.
 fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
     let document = ImDocument::parse(before).ok()?;
     let mut here: &dyn TableLike = document.as_table();
     for step in table.split('.').filter(|step| !step.is_empty()) {
         here = match here.get(step)? {
-            // The element at hand is the last one.
+            // A header refers to the last element of the list.
             Item::ArrayOfTables(list) => list.get(list.len().checked_sub(1)?)?,
             item => item.as_table_like()?,
         };
@@ -273,7 +274,7 @@ fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
     span.map(|span| span.start)
 }
 
-/// A name to show in a message, shortened to a readable length.
+/// A name in a message, shortened to 100 characters.
 struct Shortened<'n>(&'n str);
 
 impl fmt::Display for Shortened<'_> {

@@ -1,4 +1,4 @@
-//! What a policy of several layers reads as, and what is reported of a bad one.
+//! Tests how the layers of a policy are merged, and which faults are reported.
 
 use super::load::variables;
 use super::*;
@@ -168,7 +168,7 @@ fn a_variable_that_is_not_text_is_a_fault() {
 
 #[test]
 fn faults_of_a_long_list_are_told_by_the_positions_of_the_file() {
-    // Elements are read some at a time: faults within the first piece, on both sides of a border, and at the end.
+    // Elements are read in chunks. The faults are within the first chunk, on both sides of a boundary, and at the end.
     let mut text = "route = [".to_owned();
     for index in 0..200 {
         text.push_str(match index {

@@ -1,7 +1,7 @@
-//! Deserializes the merged layers into a [`File`], and reports every fault of them at once, in TOML's own terms.
+//! Deserializes the merged layers into a [`File`], and reports all their faults at once in TOML's terms.
 //!
-//! A value that cannot be deserialized is reported and removed, and the rest is tried again. The value of a key is
-//! repeated only where the key's own parser repeats it: a secret under the wrong key must not reach a log.
+//! A value that cannot be deserialized is reported and removed, and the rest is tried again. A message repeats the
+//! value only if the key's own parser does: a secret under the wrong key must not reach a log.
 
 use super::file::File;
 use super::known;
@@ -13,12 +13,12 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
 
-/// Number of elements that are deserialized together while faults are looked for. Each fault costs another attempt at
-/// its chunk, not at the whole file: a hundred faults among ten thousand routes do not cost a hundred readings of all.
+/// Number of elements that are deserialized together in the search for faults. Each fault costs another attempt at its
+/// chunk, not at the whole file: a hundred faults among ten thousand routes do not require a hundred full readings.
 const CHUNK: usize = 64;
 
-/// Deserializes the file as far as it has no faults, and returns these. Returns no file when there are too many
-/// faults to continue.
+/// Deserializes the parts of the file that have no faults, and returns the faults of the others. Returns no file if
+/// there are too many faults to continue.
 pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
     let mut value = Value::from(layers);
     if let Ok(file) = File::deserialize(&value) {
@@ -26,15 +26,15 @@ pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnos
     }
     let mut search = FaultSearch { places, faults: Vec::new() };
     let mut file = None;
-    // Sections do not depend on one another: chunks without faults make a file without faults, so one reading is
-    // enough.
+    // Sections do not depend on one another: chunks without faults add up to a file without faults, so one final
+    // reading is enough.
     if search.clean_in_chunks(&mut value).is_some() {
         file = search.clean(&mut value, 0);
     }
     (file, search.faults)
 }
 
-/// The search for values that cannot be deserialized. Its methods return `None` when there are too many.
+/// The search for values that cannot be deserialized. Its methods return `None` if there are too many.
 struct FaultSearch<'p> {
     places: &'p Places,
     faults: Vec<Diagnostic>,
@@ -52,7 +52,7 @@ impl FaultSearch<'_> {
         Some(())
     }
 
-    /// Returns what is left of a top-level key without its faulty values; `None` within if the key itself is faulty.
+    /// Removes the faulty values of a top-level key. Returns `Some(None)` if the key itself is faulty.
     fn clean_section(&mut self, key: &str, section: Value) -> Option<Option<Value>> {
         match section {
             Value::Array(_, elements) if !elements.is_empty() => {
@@ -154,7 +154,7 @@ enum Step {
     Index(usize),
 }
 
-/// The steps of a path of figment's, which writes a position in a list as text.
+/// Converts a path from figment, which writes a position in a list as text, to steps.
 fn steps(value: &Value, path: &[String]) -> Vec<Step> {
     let mut here = Some(value);
     let step = |segment: &String| {
@@ -169,12 +169,12 @@ fn steps(value: &Value, path: &[String]) -> Vec<Step> {
     path.iter().map(step).collect()
 }
 
-/// Elements that were removed from lists, each with its position in the file: their successors have moved up since.
+/// Elements that were removed from lists, each with its original position: later elements have moved up since.
 #[derive(Default)]
 struct RemovedElements(Vec<(Vec<Step>, usize)>);
 
 impl RemovedElements {
-    /// Returns the path in the file of a value that is at this path now.
+    /// Returns the original path of the value that is now at this path.
     fn original(&self, path: &[Step]) -> Vec<Step> {
         let mut original = Vec::with_capacity(path.len());
         for step in path {
@@ -265,8 +265,8 @@ fn describe(error: Error, path: &[Step]) -> Description {
     Description { id, found, hint }
 }
 
-/// Names what stands in the file in TOML's terms. Text is not repeated, nor anything under a key that may hold a
-/// secret.
+/// Describes the value in the file in TOML's terms. Neither text nor a value under a key that may hold a secret is
+/// repeated.
 fn in_toml(actual: &Actual, path: &[Step]) -> String {
     let is_secret = path.iter().any(|step| match step {
         Step::Name(name) => {
@@ -289,8 +289,7 @@ fn in_toml(actual: &Actual, path: &[Step]) -> String {
     }
 }
 
-/// Names an expectation of serde's in TOML's terms. Expectations of this crate's own readers are in these terms
-/// already.
+/// Translates an expectation of serde into TOML's terms. Expectations of this crate's readers already use them.
 fn expectation(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u32" | "u16" => "a whole number",

@@ -14,7 +14,7 @@ pub struct Duration(time::Duration);
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-/// Ten years. Anything longer is a slip, and some clocks cannot add it to the present.
+/// Ten years in milliseconds. Anything longer is a typo, and some clocks cannot add it to the current time.
 const DURATION_MAX: u64 = 10 * 366 * 86_400_000;
 
 impl Duration {
@@ -76,7 +76,7 @@ impl ByteSize {
         self.0
     }
 
-    /// Returns the number of bytes, or the largest `usize`.
+    /// Returns the number of bytes, saturating at the largest `usize`.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -130,7 +130,7 @@ fn slip(text: &str, units: &[(&str, u64)]) -> Option<ValueError> {
         let scale = 10_u128.pow(digits);
         let all: u128 = format!("{whole}{fraction}").parse().ok()?;
         let value = all.checked_mul(u128::from(*factor))?;
-        // The largest unit in which the value is whole.
+        // Selects the largest unit in which the value is a whole number.
         let fits = |(_, factor): &&(&str, u64)| value.is_multiple_of(scale * u128::from(*factor));
         let expected = match units.iter().rev().find(fits) {
             Some((unit, factor)) => {

@@ -1,4 +1,4 @@
-//! Values of single keys that have a form of their own.
+//! Types of values that only one key uses.
 
 use super::reading::{ValueError, text};
 use super::units::Duration;
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for TokenSource {
     }
 }
 
-/// A value to compare a claim with.
+/// A value that a claim is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Literal {
     /// Text, or `{parameter}`.

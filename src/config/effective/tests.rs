@@ -1,4 +1,4 @@
-//! What is shown is what was read, from where it was read, and no secret.
+//! Tests that the output shows the values read, with their origins and without secrets.
 
 use super::*;
 use crate::config::shown::MASK;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 
 const SHIPPED: &str = include_str!("../../../gateway.toml");
-/// Every kind of value, each not its default, and no secret in it.
+/// Every kind of value, each different from its default, without secrets.
 const FULL: &str = "policy = { mode = \"shadow\", waive = { a = \"b\" } }\n\
     server = { https = [\"127.0.0.1:1\", \"[::1]:2\"], http = \"\", trusted_proxies = \"10.0.0.0/8\" }\n\
     tls = { certificate = \"c.pem\", key = \"k.pem\", min_version = 1.3 }\n\
@@ -27,7 +27,7 @@ fn load(text: &str, environment: &[(&str, &str)]) -> Loaded {
     load_text("gateway.toml", text.to_owned(), PathBuf::new(), environment).expect("no fault")
 }
 
-/// What is shown of every key whose value is not the default: the key, its value as JSON, its origins.
+/// Formats every key whose value is not the default: the key, its value as JSON, and its origins.
 fn shown(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let effective = Effective::of(&load(text, environment), false).unwrap();
     let entries = effective.entries.iter().map(|entry| {
@@ -52,7 +52,7 @@ fn what_is_shown_reads_again_as_the_same_policy() {
 fn every_table_has_its_defaults() {
     let file = with_every_table();
     let text = inline(&file).unwrap().into_table().to_string();
-    // A default that is given is still no change, in whichever table.
+    // A default that the file sets explicitly does not count as a change, in any table.
     let changed = shown(&text, &[]);
     assert_eq!(changed, Vec::<String>::new(), "{text}");
 }
@@ -149,7 +149,7 @@ fn the_name_of_a_file_cannot_end_its_comment() {
     assert_eq!(load(&shown, &[]).file, loaded.file);
 }
 
-/// A place for a secret: text around it in the file, and the variable that may give it instead.
+/// Places for a secret: the text around it in the file, and the variable that may set it instead.
 const SECRETS: [(&str, &str); 16] = [
     ("[authority]\nsecret = @", "AUTHORITY__SECRET"),
     ("[authority]\nstore = @", "AUTHORITY__STORE"),
@@ -191,7 +191,7 @@ proptest! {
     #[test]
     fn no_secret_is_ever_shown(place in 0..SECRETS.len(), secret in "[A-Za-z0-9+/._~-]{12,40}", other in "[A-Za-z0-9]{12,40}", all: bool) {
         let (around, variable) = SECRETS[place];
-        // Digits and a slash behind a colon are a port and a path, to whoever reads them; what begins a URL ends at a slash.
+        // Digits and a slash after a colon are read as a port and a path, and a slash ends the authority of a URL.
         prop_assume!(!secret.trim_start_matches(|char: char| char.is_ascii_digit()).starts_with('/'));
         prop_assume!(!(around.contains("//@@") && secret.contains('/')));
         let quoted = format!("\"{secret}\"");
@@ -212,7 +212,7 @@ proptest! {
             let shown = format!("{effective}\n{}", serde_json::to_string(&effective.entries).unwrap());
             prop_assert!(!shown.contains(&secret) && !shown.contains(&other), "{}", shown);
             prop_assert!(shown.contains(MASK), "{}", shown);
-            // And the mask is as long as ever, whatever it stands for.
+            // The mask has the same length for every secret.
             prop_assert!(!shown.contains("*****"), "{}", shown);
         }
     }

@@ -1,4 +1,4 @@
-//! The schema against the reader, the reference and every policy that operators are shown.
+//! Tests the schema against the reader, the reference and every published policy.
 
 use super::*;
 use crate::config::reading::ValueError;
@@ -13,13 +13,13 @@ use toml_edit::ImDocument;
 
 static WHOLE: LazyLock<Validator> = LazyLock::new(|| jsonschema::draft7::new(&schema()).unwrap());
 
-/// A text of TOML as the values that an editor holds against the schema.
+/// Parses TOML into the values that an editor validates against the schema.
 fn values(text: &str) -> Value {
     let document = ImDocument::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     serde_json::to_value(layer::of_table(document.as_table(), text, 0).unwrap()).unwrap()
 }
 
-/// What the schema finds wrong with a policy.
+/// Returns the faults that the schema reports for a policy.
 fn faults(text: &str) -> Vec<String> {
     let values = values(text);
     let found = WHOLE.iter_errors(&values).map(|error| format!("{} {error}", error.instance_path()));
@@ -40,7 +40,7 @@ fn the_schema_that_is_shipped_is_that_of_the_types() {
     );
 }
 
-/// The schema of every key and table in this one, by the name that the reference gives it.
+/// Collects the schema of every key and table in this one, by its name in the reference.
 fn all<'s>(schema: &'s Value, name: &str, found: &mut Vec<(String, &'s Value)>) {
     found.push((name.to_owned(), schema));
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -121,7 +121,7 @@ fn every_policy_that_operators_are_shown_fits() {
     for (place, policy) in policies {
         assert_eq!(faults(&policy), Vec::<String>::new(), "{place}:\n{policy}");
     }
-    // The examples of the reference, each at its own key.
+    // Each example of the reference is valid for its key.
     for (name, Section { facts, .. }) in Described::read(REFERENCE).keys {
         let example =
             facts.split(" · ").find_map(|f| f.strip_prefix("example `")?.strip_suffix('`')).unwrap();
@@ -225,7 +225,7 @@ fn validator<T: JsonSchema>() -> Validator {
     jsonschema::draft7::new(&SchemaGenerator::default().root_schema_for::<T>().to_value()).unwrap()
 }
 
-/// Checks that schema and parser agree on a text. The parser may reject more than a pattern can, in these words.
+/// Checks that schema and parser agree on a text. The parser may reject more than the pattern does, with these errors.
 fn agree<T: FromStr<Err = ValueError>>(
     validator: &Validator,
     text: &str,
@@ -247,7 +247,7 @@ static SECRETS: LazyLock<Validator> = LazyLock::new(validator::<Secret>);
 static FRESH: LazyLock<Validator> = LazyLock::new(validator::<Fresh>);
 static ROLES: LazyLock<Validator> = LazyLock::new(validator::<RoleLimit>);
 
-/// Texts of these parts, in this order or in none.
+/// Generates texts from these parts, in this order or in any other, and arbitrary texts.
 fn texts(near: &'static str, parts: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![4 => near, 2 => parts, 1 => "\\PC{0,12}"]
 }
