@@ -1,4 +1,4 @@
-//! One reading of time for one request.
+//! Reads the time once for each request.
 //!
 //! All stages receive the same [`Now`], so that a token cannot expire between two checks, and so that tests pass the
 //! time as an argument.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds without a locked instruction. Two concurrent writers would lose counts, so each has its own counter.
+    /// Adds without a locked instruction. Concurrent writers would lose counts, so each has its own counter.
     pub fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
@@ -18,7 +18,7 @@ impl Counter {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
 
-    /// Sets the count to one that is kept elsewhere.
+    /// Sets the count to a value that is kept elsewhere.
     pub fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
@@ -30,7 +30,7 @@ impl Counter {
 }
 
 /// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They
-/// extend past the default timeout of an upstream (30 s), so that a histogram separates slow from timed out.
+/// extend past the default timeout of an upstream (30 s), so that a histogram separates slow requests from timeouts.
 pub const BOUNDS: [(u64, &str); 18] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -105,7 +105,7 @@ impl<S: Default> Sharded<S> {
         self.0.iter().filter_map(OnceLock::get).map(|shard| &**shard)
     }
 
-    /// Sums over all cores.
+    /// Sums a count over all cores.
     pub fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
         self.used().map(count).fold(0, u64::wrapping_add)
     }

@@ -10,18 +10,18 @@ use std::fmt;
 /// The place of a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a line of a file.
+    /// A line of a file.
     Line {
-        /// The file, as it was named.
+        /// The path of the file, as it was given.
         file: String,
         /// The line, counted from 1.
         line: usize,
         /// The column in characters, counted from 1.
         column: usize,
     },
-    /// In the file as a whole.
+    /// A file as a whole.
     File(String),
-    /// In the environment variable of this name.
+    /// The environment variable of this name.
     Environment(String),
 }
 
@@ -72,8 +72,8 @@ impl Serialize for Place {
     }
 }
 
-/// Maximum number of faults that are reported one by one, and of warnings of one kind where people read them. Faults of
-/// ten thousand routes most often have a single cause.
+/// Maximum number of faults that are reported one by one, and of warnings of one kind in human-readable output. Faults
+/// of ten thousand routes usually have a single cause.
 pub const REPORTED_MAX: usize = 100;
 
 /// The severity of a finding.
@@ -97,7 +97,7 @@ pub struct Diagnostic {
     pub place: Place,
     /// The key that the finding is about, such as `route[3].upstream`.
     pub key: String,
-    /// What was found.
+    /// The problem.
     pub found: String,
     /// The remedy; empty if `found` already implies it.
     pub hint: String,
@@ -121,13 +121,13 @@ impl Diagnostic {
         format!("docs/findings.md#{}", self.id)
     }
 
-    /// Returns the command that prints this paragraph, for machines without the documentation.
+    /// Returns the command that prints the paragraph, for operators without access to the documentation.
     pub fn help(&self) -> String {
         format!("portcullis help {}", self.id)
     }
 
     /// Returns the first [`REPORTED_MAX`] faults and the first [`REPORTED_MAX`] warnings of each kind, with the number
-    /// of those left out. Hundreds of warnings of one kind do not hide a single one of another.
+    /// of omitted findings. Hundreds of warnings of one kind do not hide a single warning of another kind.
     pub fn bounded(found: Vec<Self>) -> Vec<Self> {
         let (mut reported, mut faults, mut last) = (Vec::new(), 0, None);
         let mut warnings: BTreeMap<&str, usize> = BTreeMap::new();
@@ -184,11 +184,12 @@ impl Serialize for Diagnostic {
 }
 
 impl fmt::Display for Diagnostic {
+    /// Formats the finding on one line, such as
     /// `gateway.toml:12:5: fault: server.htps: unknown key; help: did you mean "https"? [portcullis help unknown_key]`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, id, place, key, found, hint, refers_to: _ } = self;
         let severity = match severity {
-            // It stands for others and has no severity of its own.
+            // This finding stands for others and has no severity of its own.
             _ if *id == Self::MORE => "",
             Severity::Fault => "fault: ",
             Severity::Warning => "warning: ",
@@ -205,12 +206,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Text of the policy for one line of a log or a terminal: without control characters, and shortened.
+/// Formats text of the policy for one line of a log or a terminal: without control characters, and shortened.
 struct Plain<'t>(&'t str);
 
-/// Maximum length of a text that people read, in characters: enough for a list of every known key.
+/// Maximum length of human-readable text, in characters: enough for a list of every known key.
 const SHOWN_MAX: usize = 400;
-/// Maximum length of a text that programs read, in characters.
+/// Maximum length of machine-readable text, in characters.
 const SERIALIZED_MAX: usize = 4096;
 
 struct Clipped<'t>(&'t str);
@@ -231,7 +232,7 @@ impl fmt::Display for Plain<'_> {
             if position == SHOWN_MAX {
                 return f.write_str("…");
             }
-            // Marks that change the direction of writing could disguise a line.
+            // Marks that change the text direction could disguise a line.
             if char.is_control()
                 || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
             {
@@ -295,11 +296,11 @@ mod tests {
         assert_eq!(said(100, 100), (100, 100, vec![]));
         assert_eq!(said(3, 101), (3, 100, vec![more("1 more warning")]));
         assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
-        // A kind of its own is told whatever there is of another.
+        // A warning of another kind is reported regardless of the number of the first kind.
         let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
         let told = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
         assert_eq!((told.len(), &told[100]), (102, &other));
-        // What is bounded already stays as it is.
+        // A bounded list does not change when it is bounded again.
         let once = Diagnostic::bounded(of(Severity::Fault, 150));
         assert_eq!(Diagnostic::bounded(once.clone()), once);
     }

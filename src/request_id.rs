@@ -19,8 +19,8 @@ impl RequestId {
 
     /// Returns `traceparent` for a trace that starts here (W3C Trace Context level 1, section 3.2.2).
     ///
-    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", which is
-    /// what the default sampler of OpenTelemetry's SDKs decides without a parent; "not sampled" would turn off every
+    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", the
+    /// decision of the default sampler of OpenTelemetry's SDKs without a parent; "not sampled" would turn off every
     /// tracer behind the gateway.
     pub fn traceparent(self) -> HeaderValue {
         let hex = self.hex();

@@ -89,7 +89,7 @@ impl Default for PolicySection {
 pub enum Mode {
     /// Refuses requests that the policy does not allow.
     Enforce,
-    /// Lets them pass, and logs and counts each refusal.
+    /// Lets requests pass that the policy refuses, and logs and counts each refusal.
     Shadow,
 }
 
@@ -99,7 +99,7 @@ pub enum Mode {
 pub enum Tests {
     /// Does not serve a policy whose tests fail.
     Enforce,
-    /// Serves it with a warning.
+    /// Serves the policy anyway, with a warning.
     Warn,
 }
 
@@ -175,9 +175,9 @@ pub enum Plain {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Reload {
-    /// On a reload signal only.
+    /// On SIGHUP and on a call to the admin listener.
     Signal,
-    /// On a signal, and whenever the file changes.
+    /// Also whenever the file changes.
     Watch,
 }
 
@@ -409,7 +409,7 @@ pub struct ClientSection {
 pub enum SameSite {
     /// Browsers send the cookies only with requests from the same site.
     Strict,
-    /// Browsers also send them when a user follows a link from another site.
+    /// Browsers also send the cookies when a user follows a link from another site.
     Lax,
 }
 

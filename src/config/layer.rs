@@ -7,7 +7,7 @@ use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds brackets, but not dotted keys within
+/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within
 /// them, and recursion over thousands of levels would overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 

@@ -6,11 +6,11 @@ use std::fmt::Write;
 /// The type of a family of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// A value that only grows.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Counts by size.
+    /// Counts of observations by size.
     Histogram,
 }
 

@@ -1,8 +1,8 @@
 //! Counters, and their exposition for Prometheus.
 //!
-//! Guarantees closed label sets (names from the policy, denial codes, status classes; never text from a client), and
-//! counting without locked instructions: each core writes to its own shard, and a scrape sums the shards. Other modules
-//! add their gauges through [`Exposition`].
+//! Label sets are closed: names from the policy, denial codes and status classes, never text from a client. Counting
+//! uses no locked instructions: each core writes to its own shard, and a scrape sums the shards. Other modules add
+//! their gauges through [`Exposition`].
 
 mod counters;
 mod exposition;
@@ -21,8 +21,8 @@ use crate::forward::Upstream;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// Writes all counts. Counts of refusals that are zero are omitted, since a route sees few of all codes. A route's
-/// durations are written once it has served a request.
+/// Writes all counts. Refusal counts of zero are omitted, since a route produces few of the codes. A route's durations
+/// are written once it has served a request.
 pub fn render(
     out: &mut Exposition,
     routes: &[Arc<RouteCounters>],

@@ -1,4 +1,4 @@
-//! Process metrics from the system, under the names that Prometheus client libraries use.
+//! Writes process metrics from the system, under the names that Prometheus client libraries use.
 
 use super::{Exposition, Kind};
 use crate::clock::Now;
@@ -28,7 +28,7 @@ pub(super) fn render(out: &mut Exposition) {
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         out.family("process_open_fds", "Open file descriptors of the process.", Kind::Gauge);
-        // The folder itself is open while it is read.
+        // Reading the folder opens one more descriptor, which is not counted.
         out.sample(&[], u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {
@@ -39,7 +39,7 @@ pub(super) fn render(out: &mut Exposition) {
     out.sample(&[], *STARTED);
 }
 
-/// `VmRSS` of `/proc/self/status`, which the kernel gives in KiB (proc(5)).
+/// Returns `VmRSS` of `/proc/self/status`, which the kernel reports in KiB (proc(5)).
 fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

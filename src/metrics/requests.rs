@@ -21,7 +21,7 @@ pub(super) fn render(out: &mut Exposition, routes: &[Arc<RouteCounters>], worker
         }
         refusals(out, route.name(), route.used().map(|shard| &shard.refused));
     }
-    // No route has an empty name.
+    // An empty name stands for requests without a route: no route has an empty name.
     refusals(out, "", workers.iter().map(|worker| &worker.unrouted));
 
     let help = "Requests that a route in shadow mode let pass, by reason of the refusal.";

@@ -1,4 +1,4 @@
-//! The reasons why TLS handshakes fail, as a metrics label and a log value.
+//! The reasons why TLS handshakes fail, used as a metrics label and a log value.
 
 use crate::counter::Counter;
 
@@ -15,20 +15,20 @@ pub enum TlsFailure {
     CertificateRejected,
     /// The client failed for another reason, which its alert names.
     ClientAlert,
-    /// No version or cipher suite in common.
+    /// Client and gateway have no TLS version or cipher suite in common.
     Incompatible,
-    /// No application protocol in common.
+    /// Client and gateway have no application protocol in common.
     NoProtocol,
     /// The client asked for a name that is not a host name.
     ServerName,
     /// The bytes are not TLS, or violate its message order.
     NotTls,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl TlsFailure {
-    /// All, in the order of their counters.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Self; 10] = [
         Self::Cleartext,
         Self::Timeout,
@@ -42,7 +42,7 @@ impl TlsFailure {
         Self::Other,
     ];
 
-    /// Its name.
+    /// Returns the name of the reason.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cleartext => "cleartext",
@@ -64,12 +64,12 @@ impl TlsFailure {
 pub struct TlsFailures([Counter; TlsFailure::ALL.len()]);
 
 impl TlsFailures {
-    /// Counts one.
+    /// Counts one failed handshake.
     pub fn add(&self, failure: TlsFailure) {
         self.of(failure).add(1);
     }
 
-    /// The counter of one reason.
+    /// Returns the counter of one reason.
     pub fn of(&self, failure: TlsFailure) -> &Counter {
         &self.0[failure as usize]
     }

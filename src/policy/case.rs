@@ -16,7 +16,7 @@ pub struct Case {
     pub place: Place,
     /// The request to ask about.
     pub question: Question,
-    /// Whether the request is made at the time of the run instead of at the question's own time.
+    /// Whether the request is evaluated at the time of the run instead of at the question's own time.
     pub now: bool,
     /// The expected outcome.
     pub expected: Expectation,
@@ -50,7 +50,7 @@ pub enum ExpectedVerdict {
 }
 
 impl Case {
-    /// Returns the request, with the time of the run unless the test sets its own.
+    /// Returns the request with the time of the run, unless the test sets its own time.
     pub fn question_at(&self, now: Now) -> Question {
         if self.now { self.question.clone().at(now) } else { self.question.clone() }
     }

@@ -1,8 +1,8 @@
 //! Refuses credentials that arrive in cleartext at a listener that redirects clients to TLS.
 //!
-//! A redirect would hide the mistake: the network could read the credential, the client would keep working, and nobody
-//! would notice. Such a request is refused, and only requests without a credential are redirected (OWASP REST Security,
-//! HTTPS; ASVS 12.2.1).
+//! A redirect would hide the mistake: the network could read the credential, but the client would keep working, and
+//! nobody would notice. The gateway refuses such a request, and redirects only requests without a credential (OWASP
+//! REST Security, HTTPS; ASVS 12.2.1).
 
 use super::{Handler, Policy};
 use crate::authenticate::csrf::is_unsafe;

@@ -1,7 +1,7 @@
 //! Compiles a policy file: resolves names, loads keys, and collects every fault.
 //!
-//! A single pass over the file, from the parts that others refer to down to the routes. Compilation does not stop at
-//! the first fault: the operator gets all of them at once.
+//! Makes a single pass over the file, from the parts that others refer to down to the routes. Compilation does not stop
+//! at the first fault: the operator gets all of them at once.
 
 mod admission;
 mod authority;
@@ -61,10 +61,10 @@ impl Compiled {
     }
 }
 
-/// Compiles a file. `missing_key` says whether a missing signing key is created.
+/// Compiles a file. `missing_key` determines whether a missing signing key is created.
 ///
 /// # Errors
-/// All faults and warnings, in the order of the file.
+/// Returns all faults and warnings, in the order of the file.
 pub fn compile(loaded: &Loaded, missing_key: MissingKey) -> Result<Compiled, Vec<Diagnostic>> {
     compile_policy(loaded, missing_key, None)
 }
@@ -161,7 +161,7 @@ fn compile_policy(
     })
 }
 
-/// Reports a route that requires a token in a policy that trusts no issuer: it would refuse everyone.
+/// Reports a route that requires a token in a policy that trusts no issuer: the route would refuse every request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
     let trusts = !file.issuer.is_empty() || file.authority.is_some();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);

@@ -6,19 +6,19 @@ use crate::config::place::nearest;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::path::PathBuf;
 
-/// The number of defined names that are listed for an unknown one.
+/// Maximum number of defined names that are listed for an unknown name.
 const NAMES_MAX: usize = 20;
 
 /// Faults and warnings, in the order in which they were found.
 pub(crate) struct Faults<'l> {
     pub(crate) loaded: &'l Loaded,
     pub(crate) found: Vec<Diagnostic>,
-    /// The number of faults found. Not all of them are kept: each one's place takes time to find.
+    /// The number of faults found. Not all of them are kept, since finding the place of a fault takes time.
     pub(crate) fault_count: usize,
 }
 
 impl<'l> Faults<'l> {
-    /// Starts with no findings.
+    /// Creates a collector without findings.
     pub(crate) const fn of(loaded: &'l Loaded) -> Self {
         Self { loaded, found: Vec::new(), fault_count: 0 }
     }
@@ -69,14 +69,14 @@ impl<'l> Faults<'l> {
         let is_fault = severity == Severity::Fault;
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
         self.fault_count += usize::from(is_fault);
-        // All warnings are kept: the file may waive the first hundred.
+        // All warnings are kept, since the file may waive the first hundred.
         if severity == Severity::Warning || self.fault_count <= REPORTED_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint, refers_to });
         }
     }
 
-    /// Resolves a path that the file names: it is relative to the file's folder.
+    /// Resolves a path that the file names, relative to the file's folder.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         self.loaded.base.join(text)
     }
@@ -86,8 +86,8 @@ impl<'l> Faults<'l> {
         self.fault_count >= REPORTED_MAX
     }
 
-    /// Returns the findings in the order of the file. If there are faults, at most [`REPORTED_MAX`] of them are
-    /// returned, and the rest as a number.
+    /// Returns the findings in the order of the file. At most [`REPORTED_MAX`] faults are returned, and the number of
+    /// the rest.
     pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
         if self.fault_count == 0 {
@@ -102,7 +102,7 @@ impl<'l> Faults<'l> {
     }
 }
 
-/// Lists the names that could have been meant: the nearest, then the defined ones.
+/// Lists the names that the operator may have meant: the nearest, then the defined names.
 fn defined_names<'n>(name: &str, defined: impl Iterator<Item = &'n str>) -> String {
     let defined: Vec<&str> = defined.collect();
     if defined.is_empty() {

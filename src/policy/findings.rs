@@ -5,13 +5,13 @@
 pub enum Kind {
     /// The policy cannot or must not be served. Never waived.
     Fault,
-    /// The policy can be served, but it may let somebody in by mistake, or something will break. Also logged at start.
+    /// The policy can be served, but it may admit callers by mistake, or fail in use. Also logged at start.
     Weakness,
     /// A possible improvement. Only `check` reports it.
     Advice,
 }
 
-/// All ids, in the order of the alphabet.
+/// All ids, in alphabetical order.
 pub const ALL: [(&str, Kind); 106] = [
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
@@ -121,10 +121,10 @@ pub const ALL: [(&str, Kind); 106] = [
     ("white_space", Kind::Weakness),
 ];
 
-/// The page that explains every finding.
+/// The documentation page that explains every finding.
 const DOCS: &str = include_str!("../../docs/findings.md");
 
-/// The paragraph of the documentation that explains a finding, without its heading; `None` for an unknown id.
+/// Returns the paragraph of the documentation that explains a finding, without its heading; `None` for an unknown id.
 pub fn paragraph(id: &str) -> Option<&'static str> {
     kind(id)?;
     let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
@@ -133,7 +133,7 @@ pub fn paragraph(id: &str) -> Option<&'static str> {
     Some(section[..end].trim())
 }
 
-/// The severity of the finding with this id; `None` for an unknown id.
+/// Returns the severity of the finding with this id; `None` for an unknown id.
 pub fn kind(id: &str) -> Option<Kind> {
     ALL.binary_search_by_key(&id, |(known, _)| known).ok().map(|position| ALL[position].1)
 }
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// All of the program's source but this list.
+    /// Returns the whole source of the program except this list.
     fn sources() -> String {
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
         let mut all = String::new();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct LivePolicy(Arc<ArcSwap<Policy>>);
 
 impl LivePolicy {
-    /// Starts with a first policy.
+    /// Creates a holder with a first policy.
     pub fn new(policy: Policy) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(policy)))
     }
@@ -28,7 +28,7 @@ impl LivePolicy {
         self.0.rcu(|policy| change(policy));
     }
 
-    /// Creates one core's view of it.
+    /// Creates one core's view of the policy in force.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());
         let current = Rc::new(live.load().clone());

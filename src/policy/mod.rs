@@ -40,11 +40,11 @@ use std::sync::Arc;
 /// A compiled policy. Clones are cheap: they share the parts that do not differ.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Finds the route that matches a head: a position in `routes`.
+    /// The table that finds the position in `routes` of the route that matches a head.
     pub table: Arc<RouteTable<usize>>,
     /// The routes, in the order of the file.
     pub routes: Arc<[Route]>,
-    /// The issuers whose tokens are accepted.
+    /// The issuers whose tokens the gateway accepts.
     pub trust: Arc<Trust>,
     /// The settings of the local authority, if there is one.
     pub issuer_settings: Option<Arc<IssuerSettings>>,
@@ -52,7 +52,7 @@ pub struct Policy {
     pub authority: Option<Arc<Authority>>,
     /// The settings for all requests.
     pub front: Arc<Front>,
-    /// The proofs of identity for upstreams.
+    /// The proofs of the caller's identity for upstreams.
     pub proofs: Arc<Proofs>,
     /// The upstreams, for reporting their health.
     pub upstreams: Arc<[Arc<Upstream>]>,
@@ -102,7 +102,7 @@ pub struct Route {
     pub matcher: Matcher,
     /// The rate limits.
     pub limits: Limits,
-    /// Whether a token is required, and where it may be.
+    /// Whether a token is required, and where the request may carry it.
     pub admission: CredentialPolicy,
     /// The requirements on the token.
     pub rule: Rule,
@@ -146,9 +146,9 @@ pub struct Front {
     pub forward_token: bool,
     /// Fields of other products that pass from a trusted proxy.
     pub pass: Box<[HeaderName]>,
-    /// Whether decisions are kept in memory for a while.
+    /// Whether recent decisions are kept in memory.
     pub keeps_decisions: bool,
-    /// Whether requests in cleartext are sent to TLS.
+    /// Whether cleartext requests are redirected to TLS.
     pub redirect: bool,
 }
 
@@ -162,7 +162,7 @@ impl Front {
     /// Reads the head of a request with the bounds of the policy.
     ///
     /// # Errors
-    /// As [`Head::read`].
+    /// Returns the same errors as [`Head::read`].
     pub fn head<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
         Head::read(parts, self.head_bounds, self.slashes)
     }
@@ -170,7 +170,7 @@ impl Front {
     /// Reads the head of a trusted proxy's forward-auth request, which has more fields than the original request.
     ///
     /// # Errors
-    /// As [`Head::read`].
+    /// Returns the same errors as [`Head::read`].
     #[cold]
     pub fn question<'r>(&self, parts: &'r Parts) -> Result<Head<'r>, Denial> {
         Head::read(parts, self.head_bounds.of_question(), self.slashes)

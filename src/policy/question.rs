@@ -1,7 +1,7 @@
-//! A request that nobody sent, to ask the policy about: a line such as `GET https://host/path`, and a description of
+//! A hypothetical request to evaluate against the policy: a line such as `GET https://host/path`, and a description of
 //! its sender.
 //!
-//! It is assembled like a client's request and not interpreted here: the code that serves requests interprets it.
+//! This module only assembles the request. The code that serves clients' requests interprets it.
 
 use crate::clock::Now;
 use crate::peer::Scheme;
@@ -11,24 +11,24 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The client address of a question that does not set one. It belongs to nobody (TEST-NET-1, RFC 5737).
+/// The client address of a question that does not set one. It is reserved for documentation (TEST-NET-1, RFC 5737).
 pub const NOBODYS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// The credential of a request.
 #[derive(Clone, Default)]
 pub enum Credential {
-    /// Whatever its header fields contain.
+    /// The credential in its header fields, if any.
     #[default]
     AsSent,
-    /// A valid token with these claims. If `iss`, `aud` or `exp` is missing, it is filled in, and so is the local
-    /// authority's session generation, as if no session had been ended.
+    /// A valid token with these claims. A missing `iss`, `aud` or `exp` is filled in, and so is the local authority's
+    /// session generation, as if no session had been ended.
     Claims(Map<String, Value>),
     /// This token, which must verify.
     Token(String),
 }
 
 impl fmt::Debug for Credential {
-    /// Does not print the token.
+    /// Formats the credential without the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AsSent => f.write_str("AsSent"),
@@ -38,7 +38,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A request to ask the policy about.
+/// A request to evaluate against the policy.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The head, as if received over HTTP/1.1.
@@ -57,7 +57,7 @@ impl Question {
     /// Creates a request without a credential.
     ///
     /// # Errors
-    /// Why this is not a valid request, for people.
+    /// Returns a human-readable reason why this is not a valid request.
     pub fn new(method: &str, url: &str) -> Result<Self, String> {
         let method =
             Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
@@ -95,7 +95,7 @@ impl Question {
     /// Parses a request such as `GET https://api.example.com/orders`. The method defaults to GET.
     ///
     /// # Errors
-    /// Why this is not a valid request, for people.
+    /// Returns a human-readable reason why this is not a valid request.
     pub fn parse(request: &str) -> Result<Self, String> {
         match request.trim().split_once(' ') {
             Some((method, url)) => Self::new(method, url.trim_start()),
@@ -106,12 +106,12 @@ impl Question {
     /// Adds a header field.
     ///
     /// # Errors
-    /// Why this is not a valid request, for people.
+    /// Returns a human-readable reason why this is not a valid request.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, String> {
         let name: HeaderName = name.parse().map_err(|_| format!("\"{name}\" is not a header name"))?;
         let value = HeaderValue::from_str(value).map_err(|_| format!("not a header value: {name}"))?;
         match name {
-            // `Host` replaces the one from the URL, so that a question can ask what happens if they differ.
+            // `Host` replaces the host from the URL, so that a question can test what happens if the two differ.
             header::HOST => drop(self.parts.headers.insert(name, value)),
             _ => drop(self.parts.headers.append(name, value)),
         }

@@ -1,6 +1,6 @@
 //! The findings that the file accepts, each with a reason.
 //!
-//! Faults cannot be waived: an undefined name, for example, is not a matter of opinion.
+//! Faults cannot be waived: a policy with an undefined name, for example, cannot be served.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
@@ -86,7 +86,7 @@ impl Waivers {
         sifted
     }
 
-    /// Returns the waivers without a matching finding: the problem was fixed, or never existed.
+    /// Reports the waivers without a matching finding: the problem was fixed or never existed.
     pub fn unused(&self, sifted: &SortedFindings) -> Vec<Diagnostic> {
         let used: BTreeSet<&str> = sifted
             .waived

@@ -17,17 +17,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Access tokens that live longer than this are reported: a revocation must be remembered as long, and a leaked token
-/// works as long.
+/// The lifetime above which access tokens are reported. A revocation must be remembered for the whole lifetime, and a
+/// leaked token works that long.
 const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
-/// The maximum grace: a longer one helps attackers, not retries.
+/// The maximum grace: a longer grace helps attackers, not retries.
 const GRACE_MAX: Duration = Duration::from_secs(300);
-/// The minimum time between rotations: a key is published, and must reach all verifiers, before it signs.
+/// The minimum time between rotations: a new key must reach all verifiers before it signs.
 const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
-/// The maximum number of retiring keys: each is published to every verifier.
+/// The maximum number of retiring keys. Each of them is published to every verifier.
 const KEYS_AT_ONCE: u32 = 16;
 
-/// `before`: the terms of the policy that this one comes after, whose keys and revocations it goes on with.
+/// Compiles the settings of the local issuer. The keys and revocations of the previous policy (`before`) carry over.
 pub(super) fn compile(
     file: &File,
     missing_key: MissingKey,
@@ -138,7 +138,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // Visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix A.1).
+        // The id must be visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             faults.fault(
                 "bad_name",
@@ -301,7 +301,7 @@ fn keyring(
     before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
-    // Of the algorithm's two names, tokens use the one that more verifiers know.
+    // The algorithm has two names. Tokens use the name that more verifiers know.
     if table.algorithm == ED25519 {
         faults.fault(
             "unknown_algorithm",

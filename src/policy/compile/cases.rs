@@ -210,7 +210,7 @@ mod tests {
     use crate::diagnostic::Severity;
     use crate::keyring::MissingKey;
 
-    /// The faults of a policy that has this test, on one line.
+    /// Returns the faults of a policy with this test, on one line.
     fn fault(test: &str) -> String {
         let text = format!(
             "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\nname = \"open\"\npath = \"/open\"\nupstream = \"echo\"\n\

@@ -16,7 +16,7 @@ pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let TlsSection { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
-            // The key that the gateway generated, unless this is its first start.
+            // The gateway generated this key, unless this is its first start.
             let made = faults.path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
                 private::check_mode("state.dir", &made, faults);
@@ -81,7 +81,7 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // One name below it is sufficient: a certificate covers all names of one level or none.
+            // Checking one name below the host is sufficient: a certificate covers all names of one level or none of them.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };

@@ -17,9 +17,9 @@ struct Preset {
 
 /// Each login hashes a password, and each successful one leaves a session in the store for a day.
 const LOGIN: Preset = Preset { name: "auth_login", rate: "120/m" };
-/// Requests of a person's browser or app: even a large household stays far below this rate.
+/// Requests from a person's browser or app. Even a large household stays far below this rate.
 const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
-/// Requests of services, each on behalf of many people from one address.
+/// Requests from services, each of which acts for many people from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
 const PRESETS: [Preset; 3] = [LOGIN, SESSION, SERVICE];
@@ -35,8 +35,8 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // The first two are answered from memory, on the receiving core. A verdict counts toward the limits of its
-        // route, since one proxy asks for the requests of all clients.
+        // The receiving core answers the first two from memory. A forward-auth request counts toward the limits of its
+        // route instead, since one proxy asks on behalf of all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
     }
 }
 
-/// Returns the key by which the policy removes every limit from the login, if it does.
+/// Returns the key that removes every limit from the login, if the policy has one.
 pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.spec()) {
         Choice::Policy(key, []) => Some(key),

@@ -13,8 +13,8 @@ use crate::route::{HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Adds a route for each endpoint. It is entered for every host that the file names: a route with a host takes
-/// precedence over one without, so a host's catch-all route would otherwise hide the endpoints.
+/// Adds a route for each endpoint, on every host that the file names. A route with a host takes precedence over one
+/// without, so a host's catch-all route would otherwise hide the endpoints.
 pub(super) fn compile(
     file: &File,
     settings: &IssuerSettings,

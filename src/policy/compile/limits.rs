@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
-/// The maximum number of limits. Each limit that is in use has a table of 1 MiB.
+/// The maximum number of limits. Each limit in use has a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
 
 /// Compiles the limits. A limit that is unchanged since the previous policy (`before`) keeps its counts.

@@ -1,7 +1,7 @@
 //! Checks the permissions of secret files: only the gateway's user may change them, and other users should not read
 //! them.
 //!
-//! Group-readable files are accepted: this is how a service gets a key that it does not own.
+//! Group-readable files are accepted, since group permissions let a service read a key that it does not own.
 
 use super::Faults;
 use crate::config::file::File;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Checks the mode of a secret file. Another finding reports a missing file.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
-    // This follows links.
+    // `metadata` follows symbolic links.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     let shown = path.display();

@@ -1,4 +1,4 @@
-//! Compiles `[[route]]`: what a route matches, requires and forwards to.
+//! Compiles `[[route]]`: the matcher, the requirements and the destination.
 
 use super::admission::{check_login, sources};
 use super::counters::CounterRegistry;
@@ -61,7 +61,7 @@ pub(super) fn compile(
                 "a unique name: logs and metrics identify routes by it",
             );
         }
-        // Every part is compiled before a missing one ends the route, so that all its faults are reported.
+        // Every part is compiled before a missing part ends the route, so that all its faults are reported.
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
@@ -174,7 +174,7 @@ pub(super) fn compile(
     (routes, table)
 }
 
-/// Returns a digest of what a route requires and of the servers behind it, to compare two routes.
+/// Returns a digest of a route's requirements and of the servers behind it, to compare two routes.
 fn guard(route: &Route) -> Guard {
     let digest = |parts: &[String]| {
         let digest = digest_of(parts.join("\n"));

@@ -12,8 +12,8 @@ use crate::route::PathPattern;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Compiles the rule of a route, whose checks are asked in the order of this function; `None` if a key is at fault.
-/// `path` is `None` if the route's path could not be read: then its parameters are unknown.
+/// Compiles the rule of a route; `None` if a key is at fault. The checks run in the order of this function. `path` is
+/// `None` if the route's path could not be read; its parameters are then unknown.
 pub(super) fn compile(
     key: &str,
     table: &RouteSection,

@@ -1,24 +1,23 @@
 //! Recognizes secrets that are long enough but easy to guess.
 //!
 //! An attacker who has one token signed with such a secret can find the secret offline: every cracking tool starts
-//! with the secrets of tutorials. How a secret was generated cannot be seen, so this recognizes only known bad
-//! patterns.
+//! with the secrets of tutorials. A secret does not reveal how it was generated, so this module recognizes only known
+//! bad patterns.
 
-/// Why a secret is weak. Never contains any part of it.
+/// Why a secret is weak. Never contains any part of the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// It is publicly known, or trivially simple.
+    /// The secret is publicly known or trivially simple.
     Known(&'static str),
-    /// It has far less entropy than its length suggests.
+    /// The secret has far less entropy than its length suggests.
     Guessable(String),
 }
 
-/// Shorter secrets are rejected for their length elsewhere.
+/// The minimum length in bytes. Shorter secrets are rejected for their length elsewhere.
 const LENGTH_MIN: usize = 32;
 /// The number of bytes that are examined: finding repetitions takes quadratic time.
 const LOOKED_AT: usize = 1024;
-/// The minimum number of different bytes. Of 32 random hexadecimal digits, fewer than this differ once in a billion
-/// times.
+/// The minimum number of different bytes. Only one in a billion strings of 32 random hexadecimal digits has fewer.
 const DIFFERENT_MIN: usize = 8;
 /// A secret that repeats after at most this many bytes has less than 64 bits of entropy.
 const PERIOD_MIN: usize = 8;
@@ -77,7 +76,7 @@ pub(super) fn flaw(secret: &[u8]) -> Option<Flaw> {
         .then(|| Flaw::Guessable("characters in alphabetical or numerical sequence".to_owned()))
 }
 
-/// Whether too little remains once the placeholders are removed.
+/// Whether too little of a secret remains once the placeholders are removed.
 fn is_phrase(secret: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(secret) else { return false };
     let mut plain = text.to_ascii_lowercase();
@@ -138,7 +137,7 @@ mod tests {
     }
 
     proptest! {
-        // What `openssl rand` makes is never complained of, in whatever spelling it is kept.
+        // The output of `openssl rand` is never reported, whatever its encoding.
         #[test]
         fn a_random_secret_has_no_flaw(bytes in any::<[u8; 32]>()) {
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

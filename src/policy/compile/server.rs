@@ -21,10 +21,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The maximum number of workers. Each is a thread with its own sockets and counters; more is almost certainly a
-/// typing error.
+/// The maximum number of workers. Each is a thread with its own sockets and counters. A larger number is almost
+/// certainly a typo.
 const CORES_MAX: usize = 1024;
-/// The maximum number of recent decisions in memory: use the log for more.
+/// The maximum number of recent decisions in memory. The log keeps more.
 const DECISIONS_MAX: usize = 100_000;
 
 pub(super) fn front(file: &File, faults: &mut Faults<'_>) -> Front {
@@ -286,7 +286,7 @@ pub(super) fn settings(file: &File, faults: &mut Faults<'_>) -> ServerSettings {
     }
 }
 
-/// Reports listeners with the same address. Port 0 is a different free port each time.
+/// Reports listeners with the same address. Port 0 is exempt: it selects a different free port for each listener.
 fn same_address(server: &file::ServerSection, faults: &mut Faults<'_>) {
     let mut known: Vec<(SocketAddr, &str)> = Vec::new();
     for (key, listen) in

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// The maximum size of a key file.
 const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
-/// The maximum leeway: more would make expiry meaningless.
+/// The maximum leeway: a longer leeway would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
 /// The claims that a policy uses, each once.
@@ -188,8 +188,8 @@ fn assertor(
     })
 }
 
-/// Whether HTTP or the gateway gives the name another meaning, so that identity in it would be overwritten or break
-/// the message.
+/// Whether HTTP or the gateway gives the name another meaning: identity in such a field would be overwritten, or would
+/// break the message.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
@@ -244,7 +244,7 @@ pub(super) fn issuers(
     issuers
 }
 
-/// Returns the local authority as an issuer: its tokens are verified like those of any other.
+/// Returns the local authority as an issuer: its tokens are verified like those of any other issuer.
 fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {

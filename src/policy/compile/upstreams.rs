@@ -1,4 +1,4 @@
-//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities that they are trusted by.
+//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities that verify them.
 
 use super::Faults;
 use super::trust::resolve;
@@ -21,8 +21,8 @@ use tokio_rustls::TlsConnector;
 /// The upstreams by name; `None` for the built-in echo.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-/// The servers of the previous policy, by origin and by the digest of their authorities. A server that both policies
-/// share keeps its connections and its health.
+/// The servers of the previous policy, by origin and by the digest of their certificate authorities. A server that both
+/// policies share keeps its connections and its health.
 type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
 
 fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
@@ -80,7 +80,7 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         }
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
-            // Each holder of the key can sign: these two upstreams could forge identities for each other.
+            // Every holder of the key can sign: two upstreams that share it could forge identities for each other.
             let first = *known.entry(secret).or_insert(name);
             if first != name {
                 let hint = "use a separate key: openssl rand -hex 32";
@@ -168,7 +168,7 @@ fn without_password(text: &str) -> Cow<'_, str> {
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
-    // A slash after the host is an empty path.
+    // A slash after the host is equivalent to an empty path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
@@ -206,7 +206,7 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
 /// already been reported.
 type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
 
-/// The maximum size of a PEM file: many times that of a browser's list.
+/// The maximum size of a PEM file: many times the size of a browser's list of authorities.
 const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
 /// Creates the TLS connector for an upstream: TLS 1.2 or 1.3 with the authorities of `ca` or of the system. The
