@@ -86,8 +86,8 @@ impl<'l> Faults<'l> {
         self.fault_count >= REPORTED_MAX
     }
 
-    /// Returns the findings in the order of the file. At most [`REPORTED_MAX`] faults are returned, and the number of
-    /// the rest.
+    /// Returns the findings in the order of the file. If there are faults, at most [`REPORTED_MAX`] of them and of the
+    /// warnings of each kind are returned, with the number of the rest.
     pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
         if self.fault_count == 0 {
