@@ -34,7 +34,7 @@ pub(crate) struct Admin {
     pub(crate) status: Arc<ReloadStatus>,
 }
 
-/// What the admin listener answers from.
+/// The state that the admin listener's answers come from.
 #[derive(Debug)]
 pub(crate) struct AdminState {
     shared: Arc<Shared>,

@@ -10,7 +10,7 @@ use crate::tls::{Certificates, Files, Validity};
 /// How long before its end a certificate is logged of, in seconds: two weeks, in which a person may be on leave.
 const SOON: u64 = 14 * 86_400;
 
-/// What was logged last of a certificate's end.
+/// The last logged event about the end of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Valid,

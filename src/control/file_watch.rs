@@ -1,19 +1,19 @@
-//! Files that somebody may replace while they are in use: whether they have changed, and are done changing.
+//! Detects that files in use were replaced, and that the replacement is complete.
 //!
-//! Looked at, not subscribed to: what a look sees is the same for a file that an editor renames over the old one, for
-//! Kubernetes' symbolic link that is turned to another folder, for one that is written in place, and on folders of a
-//! network, of which no kernel tells. A look reads nothing of a file.
+//! The files are polled, because notifications differ: polling sees the same for a file that an editor renames over the old
+//! one, for Kubernetes' symbolic link to another folder, for a file that is written in place, and on network file systems,
+//! for which the kernel reports no changes. Polling reads metadata only.
 
 use crate::clock::Now;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// How far the kernel's stamp on a file may lag behind the clock that everybody else reads, in nanoseconds: one tick.
+/// The kernel's timestamps of files may lag behind the clock by one tick. In nanoseconds.
 const TICK: i64 = 10_000_000;
 
-/// What can be seen of a file without reading it, behind symbolic links; the time of its last change of any kind
-/// (`ctime`) is among it, which nobody sets.
+/// The metadata of a file, with symbolic links followed. It includes the time of the last change of any kind (`ctime`), which
+/// no program can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileState {
     device: u64,
@@ -23,19 +23,19 @@ struct FileState {
     changed: (i64, i64),
 }
 
-/// Files, and how they were last seen.
+/// A set of files, and their states.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     paths: Vec<PathBuf>,
-    /// As whoever uses them has read them.
+    /// The states in which the files were last read.
     known: Vec<Option<FileState>>,
-    /// As the last look saw them.
+    /// The states at the last poll.
     last: Vec<Option<FileState>>,
 }
 
 impl FileWatch {
-    /// These files, which were read at this moment or later. One that has changed since may have been read before it did,
-    /// and is told of.
+    /// Watches files that were read at `since` or later. A file that changed after `since` may have been read before the
+    /// change, so it is reported.
     pub(super) fn read_at(paths: Vec<PathBuf>, since: Now) -> Self {
         let nanos = i64::from(since.subsec_nanos) - TICK;
         let seconds = i64::try_from(since.unix).unwrap_or(i64::MAX);
@@ -45,7 +45,7 @@ impl FileWatch {
         Self { paths, known, last }
     }
 
-    /// These files, of which nobody can tell when they were read: they are told of once, without a change.
+    /// Watches files that were read at an unknown time. They are reported once without a change.
     pub(super) fn unread(paths: Vec<PathBuf>) -> Self {
         Self::read_at(paths, Now::at(0))
     }
@@ -55,8 +55,8 @@ impl FileWatch {
         self.paths == other.paths
     }
 
-    /// Whether they have changed since they were last read, and are at rest: two looks saw the same, so that a file is
-    /// not read while it is written. Answers yes once for each change: the caller reads them then.
+    /// Whether the files have changed since they were last read, and are complete: two polls saw the same state. Returns true
+    /// once for each change; the caller then reads the files.
     pub(super) fn poll(&mut self) -> bool {
         let seen = states(&self.paths);
         let at_rest = seen == self.last;
@@ -89,7 +89,7 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    /// Changes, and how often each is told.
+    /// The changes, and how often each is reported.
     fn changes(watched: &mut FileWatch) -> usize {
         (0..4).filter(|_| watched.poll()).count()
     }

@@ -34,7 +34,7 @@ pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Wa
                 watcher = back;
                 events.iter().for_each(|event| log_event(&shared, event));
             }
-            // It ended in a panic, which was told; another one begins with what is in force.
+            // The watcher ended in a panic, which was logged. A new one starts from the keys in force.
             Err(_) => watcher = keyring.watcher(Now::read()),
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     out.finish()
 }
 
-/// What was seen of tokens when they were verified. Names of issuers stand in the policy.
+/// Statistics of verified tokens. The names of issuers come from the policy.
 fn write_tokens(out: &mut Exposition, trust: &Trust) {
     let help =
         "Tokens successfully verified, by issuer and algorithm. A token in the cache is not verified again.";
@@ -76,7 +76,7 @@ fn write_tokens(out: &mut Exposition, trust: &Trust) {
     }
 }
 
-/// What the local authority did.
+/// Counts of the local authority.
 fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     fn write<O: Outcome<N>, const N: usize>(
         out: &mut Exposition,

@@ -52,7 +52,7 @@ pub(crate) fn run(
         .build_local(tokio::runtime::LocalOptions::default())?;
     let ended = runtime.block_on(async {
         let mut stop = Stop::install()?;
-        // Reloads that are asked for while one is made: each is told what came of its own.
+        // Requests that arrive during a reload wait, and each gets the result of its own reload.
         let (requests, received) = mpsc::channel(RELOADS_WAITING);
         tokio::task::spawn_local(forward_hangups(signal(SignalKind::hangup())?, requests.clone()));
         if let Some(certificates) = &shared.certificates {
@@ -124,7 +124,7 @@ fn poll_interval() -> Interval {
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {
-    // Cores end by themselves; their threads tell nobody, so they are looked at.
+    // Cores end by themselves and send no notification, so their threads are polled.
     while !gateway.is_stopped() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,7 +1,6 @@
-//! What operators ask the admin listener about the policy in force: what would become of a request, and what was decided
-//! lately.
+//! Queries about the policy in force at the admin listener: explanations of requests, and the recent decisions.
 //!
-//! A token to explain is verified and not kept. `guard` decides who may ask.
+//! A token in a query is verified and not kept. `guard` checks who may send queries.
 
 use crate::authority::BodyKind;
 use crate::clock::Now;
@@ -24,9 +23,9 @@ const QUESTION_MAX: usize = 64 * 1024;
 /// How long a question may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an explanation is.
+/// The media type of an explanation.
 pub(super) const JSON: &str = "application/json";
-/// What decisions are told in: JSON, one object a line.
+/// The media type of decisions: JSON, one object a line.
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
 /// A refusal to answer: its status and a line that says why.
@@ -72,7 +71,7 @@ impl ExplainRequest {
 /// Reads the question that a `POST /explain` holds.
 ///
 /// # Errors
-/// When it was not asked in JSON, or what is asked cannot be understood; what is wrong is told to who asked alone.
+/// If the query is not JSON or cannot be understood. Only the sender gets the reason.
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
     // A form or plain text is what a page may send without asking first.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
@@ -96,7 +95,7 @@ pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
 }
 
-/// What was decided lately, one line each.
+/// Returns the recent decisions, one a line.
 ///
 /// # Errors
 /// 404 where nothing is kept.

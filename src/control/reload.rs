@@ -1,7 +1,7 @@
-//! The policy, read again while it is obeyed: on SIGHUP, on a call to the admin listener, or when its file has changed.
+//! Reloads the policy: on SIGHUP, on `POST /reload` at the admin listener, or when its file has changed.
 //!
-//! One at a time, off the threads that serve. A file that does not load changes nothing, and is told: in the log, in the
-//! metrics, at `/readyz?verbose`. What is fixed from the start of the process stays so, and is told too.
+//! Reloads run one at a time, off the threads that serve. A file that does not load changes nothing and is reported in the
+//! log, in the metrics and at `/readyz?verbose`. A change of a setting that is fixed at start is reported and ignored.
 
 use super::file_watch::FileWatch;
 use super::keys;
@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// So many faults of a file are told in the log; `portcullis check` tells all.
+/// Maximum number of faults of a file in the log. `portcullis check` prints all.
 const FAULTS_LOGGED: usize = 20;
 
-/// What came of one reload.
+/// The result of a reload.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "lowercase")]
 pub(crate) enum Report {
@@ -34,7 +34,7 @@ pub(crate) enum Report {
     Reloaded {
         /// Its number: the first policy of a process is 1.
         generation: u64,
-        /// What an operator should look at.
+        /// Weaknesses that an operator should look at.
         warnings: Vec<Diagnostic>,
     },
     /// The old policy goes on.
@@ -44,7 +44,7 @@ pub(crate) enum Report {
     },
 }
 
-/// Whoever asks for a reload, and waits for what comes of it.
+/// A request for a reload, with the channel for its result.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
 /// How the policy in force came to be, and what became of the file since.
@@ -105,7 +105,7 @@ impl ReloadStatus {
         before.iter().filter(|policy| policy.strong_count() > 0).count()
     }
 
-    /// Lines for an operator who asks how things stand.
+    /// Describes the state of the policy for operators, one line a fact.
     pub(crate) fn lines(&self) -> String {
         let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
@@ -118,7 +118,7 @@ impl ReloadStatus {
         lines
     }
 
-    /// What is counted.
+    /// Writes the metrics.
     pub(crate) fn write_metrics(&self, out: &mut Exposition) {
         out.family("portcullis_policy_generation", "The number of the policy in force.", Kind::Gauge);
         out.sample(&[], self.generation());
@@ -143,7 +143,7 @@ impl ReloadStatus {
 pub(crate) struct Reloader {
     shared: Arc<Shared>,
     path: PathBuf,
-    /// What the process was started with, for good.
+    /// The settings that are fixed at start.
     plan: ServerSettings,
     status: Arc<ReloadStatus>,
     /// The files that are watched, while the policy in force says so.
@@ -187,13 +187,13 @@ impl Reloader {
         self.watching.clone()
     }
 
-    /// Answers those who ask, for ever.
+    /// Serves requests for reloads until the channel closes.
     pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Option<ReloadRequest>>) {
         self.watch_keys();
         while let Some(reply) = requests.recv().await {
             let report = self.reload().await;
             if let Some(reply) = reply {
-                // Who asked may have left meanwhile.
+                // The requester may have left meanwhile.
                 let _ = reply.send(report);
             }
         }
@@ -203,7 +203,7 @@ impl Reloader {
         let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.plan.cores);
         let read = Now::read();
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
-        // A panic is a fault of ours, and no reason to stop serving.
+        // A panic is a bug of the gateway, but the policy in force keeps serving.
         let made = made.unwrap_or_else(|_| {
             Err(vec![file_fault(&self.path, "it could not be compiled: a fault of the gateway")])
         });
@@ -272,7 +272,7 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
-    /// Reads the certificate again, from where the policy has it now. What is wrong with it leaves the old one.
+    /// Reads the certificate again, from its place in the policy. A faulty one leaves the old certificate in use.
     fn follow_certificate(&self, plan: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
         let files = match &plan.certificate {

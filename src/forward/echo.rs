@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// Reads the body to its end and describes the request as JSON: its method, target, fields and body size.
 ///
 /// # Errors
-/// What the body met on its way.
+/// The error that the body met on its way.
 pub(super) async fn answer(
     method: &Method,
     target: &PathAndQuery,

@@ -53,7 +53,7 @@ pub enum Destination {
     Echo,
 }
 
-/// What a route says of forwarding.
+/// The settings of a route for forwarding.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Where to.
@@ -64,7 +64,7 @@ pub struct Delivery {
     pub(crate) pass_authorization: bool,
     /// The route's own timeout, in place of its upstream's.
     pub(crate) timeout: Option<Duration>,
-    /// To whom identity is proven.
+    /// The upstream that receives proofs of identity.
     pub(crate) audience: Arc<Audience>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct PermittedRequest<'m> {
     pub(crate) target: Target,
     /// The body.
     pub(crate) body: RequestBody,
-    /// What is known of the body while it is on its way; `None` if there is no body.
+    /// Measures the body on its way; `None` if there is no body.
     pub(crate) meter: Option<&'m Rc<Meter>>,
 }
 

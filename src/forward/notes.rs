@@ -4,12 +4,12 @@ use super::upstream::Server;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What came of it, beside the answer: for the log.
+/// The outcome of forwarding for the log, beside the answer.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The server that was asked last.
     pub(crate) server: Option<Arc<Server>>,
-    /// What went wrong, for the operator.
+    /// The reason of a failure, for the operator.
     pub(crate) detail: Option<String>,
     /// From the reading of the request to the head of the upstream's answer.
     pub(crate) took: Option<Duration>,

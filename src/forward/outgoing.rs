@@ -24,7 +24,7 @@ const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// What is sent on, taken from a head before the head is given up: the path that was matched, and no other.
+/// The target of the forwarded request: the path that was matched, taken from the head.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// Canonical path, prefix stripped, and the query as it came.
@@ -99,7 +99,7 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
 /// Facts of one request that the upstream is context.
 #[derive(Debug)]
 pub(crate) struct ForwardContext<'a> {
-    /// Who sends it.
+    /// The sender.
     pub(crate) caller: Caller,
     /// The facts that a trusted proxy states about it.
     pub(crate) relayed: Option<&'a Relayed>,
@@ -123,7 +123,7 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) write_csrf: bool,
     /// Header fields that may hold the caller's token, which do not pass.
     pub(crate) credentials: &'a [HeaderName],
-    /// What proves identity to upstreams.
+    /// The proofs of identity for upstreams.
     pub(crate) proofs: &'a Proofs,
     /// When the request was read.
     pub(crate) now: Now,
@@ -205,8 +205,8 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
     HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
-/// Says who the caller is: to the upstream of a request, or to the proxy that asked about one. `write_csrf`: with the CSRF
-/// token of their session, for a route that takes it from its forms.
+/// Writes the identity of the caller for the upstream of a request, or for the proxy that asked about it. With `write_csrf`
+/// it includes the CSRF token of the session, for a route that accepts the token in its forms.
 pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {

@@ -1,8 +1,8 @@
-//! Proof of identity for upstreams that are not alone with the gateway on their network: a JWT for the upstream, signed by
-//! the local authority; and an HMAC over the identity fields, which a service checks with ten lines and no library.
+//! Proofs of identity for upstreams that share their network with others: a JWT for the upstream, signed by the local
+//! authority, and an HMAC over the identity fields, which a service checks in ten lines without a library.
 //!
-//! The JWT is made once for a caller and an upstream and given again for half its life, so that it costs a request next to
-//! nothing, unless it is bound to the request. Its type is none of an access token: the gate refuses it as one.
+//! The JWT is created once for a caller and an upstream and reused for half its life, so it costs a request almost nothing
+//! unless it is bound to the request. Its type differs from that of an access token, so the gateway does not accept it as one.
 
 use crate::authenticate::principal::Proven;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -24,7 +24,7 @@ pub const TYPE: &str = "assertion+jwt";
 /// Signs claims as a JWT of [`TYPE`] with the key that signs at a moment; none when it cannot.
 pub type Signer = Arc<dyn Fn(&Map<String, Value>, Now) -> Option<String> + Send + Sync>;
 
-/// What proves identity to upstreams, as the policy says.
+/// The proofs of identity that the policy configures.
 #[derive(Debug, Default)]
 pub struct Proofs {
     /// The JWT.
@@ -39,7 +39,7 @@ pub struct Assertor {
     pub header: HeaderName,
     /// `iss`.
     pub issuer: Box<str>,
-    /// Claims of callers that are told to upstreams.
+    /// Claims of callers that upstreams receive.
     pub claims: Box<[(Box<str>, ClaimId)]>,
     /// Whether each is bound to its request by `htm` and `htu` (the names of RFC 9449), and so made for it alone.
     pub binds: bool,
@@ -56,21 +56,21 @@ impl fmt::Debug for Assertor {
     }
 }
 
-/// To whom identity is proven: an upstream, by its name in the policy.
+/// The upstream that receives a proof, by its name in the policy.
 #[derive(Debug)]
 pub struct Audience {
     /// `aud`.
     pub name: Arc<str>,
-    /// What the upstream and the gateway share.
+    /// The secret that the upstream and the gateway share.
     pub key: Option<hmac::Key>,
 }
 
 /// A request whose caller's identity is proven.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof<'r> {
-    /// What the policy asks for.
+    /// The proofs that the policy configures.
     pub proofs: &'r Proofs,
-    /// To whom.
+    /// The upstream that receives the proof.
     pub audience: &'r Audience,
     /// The request's method.
     pub method: &'r Method,
@@ -133,7 +133,7 @@ impl Proof<'_> {
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), expires.into());
         claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(id).into());
-        // Who vouched for the caller: subjects of two issuers may be spelled alike.
+        // The issuer belongs to the key: subjects of two issuers may be spelled alike.
         claims.insert("idp".into(), (*principal.issuer).into());
         if !principal.roles.is_empty() {
             claims.insert("roles".into(), names(&principal.roles));

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// What a client's body may be.
+/// The bounds on a client's body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
     /// Bytes in all.
@@ -88,7 +88,7 @@ impl Drop for Inbound {
     }
 }
 
-/// What is known of a request's body after it was handed on: shared with the request's record.
+/// Measures a request's body after it was handed on. The request's record shares it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     bytes: Cell<u64>,
@@ -243,7 +243,7 @@ impl RequestBody {
     /// have for one pause: bodies that are read first are small, and no answer can start meanwhile.
     ///
     /// # Errors
-    /// What it met on its way.
+    /// The error that the body met on its way.
     pub(crate) async fn gather(mut self) -> Result<Bytes, Denial> {
         let timeout = match &self {
             Self::Empty => return Ok(Bytes::new()),

@@ -33,9 +33,9 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
 
 /// Writes the scheme of a verified bearer token as `Bearer`.
 ///
-/// The gate reads the scheme in any case, as RFC 9110 section 11.1 says. Flask-JWT-Extended 4.7.4 and
-/// djangorestframework-simplejwt 5.5.1 know it in this spelling alone: the first refuses a caller whom the gateway has let in,
-/// the second treats the caller as nobody.
+/// The gateway accepts the scheme in any case (RFC 9110 section 11.1). Flask-JWT-Extended 4.7.4 and
+/// djangorestframework-simplejwt 5.5.1 accept only this spelling: the first refuses a caller that the gateway has permitted,
+/// the second treats the caller as anonymous.
 pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     const SCHEME: &[u8] = b"Bearer ";
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
@@ -50,9 +50,9 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
 
 /// Removes the local authority's cookies from `Cookie`. All others pass as they were written, in their order.
 ///
-/// A name counts as ours with white space around it, and without a value, though the gate would read neither: an
-/// upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and would
-/// tell the token to whoever may read that one.
+/// A cookie of the authority is removed even with white space around its name or without a value: the gateway reads neither,
+/// but an upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and
+/// would reveal the token to every reader of that cookie.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -61,7 +61,7 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         field.as_bytes().split(|byte| *byte == b';')
     }
-    // Most requests bring none of ours, and are left alone.
+    // Most requests carry no cookie of the authority and stay as they are.
     if !headers.get_all(header::COOKIE).iter().flat_map(pairs).any(|pair| is_ours(&pair)) {
         return;
     }
@@ -125,7 +125,7 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn connection(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CONNECTION).iter();
     let first = values.next();
-    // What nearly all say that say anything, and it names no other field.
+    // The usual value. It names no other field.
     let only_keep_alive = first.is_some_and(|value| value == "keep-alive") && values.next().is_none();
     if only_keep_alive {
         headers.remove(header::CONNECTION);
@@ -146,7 +146,7 @@ pub(super) fn connection(headers: &mut HeaderMap) {
 
 /// Whether a field is hop-by-hop by its name. `Connection` is too, but is handled separately.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // Lengths tell nearly all names apart at once; this runs over each field of each request and answer.
+    // The length alone rules out nearly all names. This runs for each field of each request and answer.
     match name.as_str().len() {
         2 => name == header::TE,
         7 => name == header::TRAILER || name == header::UPGRADE,
@@ -157,7 +157,7 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// What a client says to the gateway and not to the upstream.
+/// Whether a field is for the gateway and not for the upstream.
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
         // A body is asked for here, by the connection to the client; the upstream need not ask again.

@@ -63,7 +63,7 @@ impl fmt::Debug for Server {
     }
 }
 
-/// What this process has seen of a server lately.
+/// The recent state of a server, as this process knows it.
 #[derive(Debug)]
 struct Health {
     since: Instant,
