@@ -1,8 +1,8 @@
-//! Portcullis is a reverse-proxy auth gateway: it checks who calls and what the caller may do, then forwards the request
-//! with an identity that the service behind it can trust.
+//! Portcullis is a reverse-proxy auth gateway: it checks who calls and what the caller may do, then forwards the
+//! request with an identity that the service behind it can trust.
 //!
-//! The program is one binary; this library holds its code, for its benchmarks and fuzzers too. The smallest use compiles a
-//! policy and asks it about a request, by the code that serves requests:
+//! The program is one binary; this library holds its code, for its benchmarks and fuzzers too. The smallest use
+//! compiles a policy and asks it about a request, by the code that serves requests:
 //!
 //! ```
 //! use portcullis::config::load_text;
@@ -53,18 +53,20 @@
 //! `pipeline/mod.rs` shows the life of a request in one file. Each module imports only modules below it;
 //! `tests/structure.rs` lists them in order.
 //!
-//! 1. `accept` takes connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines; one thread for each core. `peer` holds the
-//!    facts and the state of a connection, and reads `X-Forwarded-*` (`peer::forwarded`).
-//! 2. `pipeline` takes a request through the stages. An `Exchange` carries its facts, a `Record` becomes its access line,
-//!    a `Rejection` its refusal.
+//! 1. `accept` takes connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines; one thread for each core. `peer` holds
+//!    the facts and the state of a connection, and reads `X-Forwarded-*` (`peer::forwarded`).
+//! 2. `pipeline` takes a request through the stages. An `Exchange` carries its facts, a `Record` becomes its access
+//!    line, a `Rejection` its refusal.
 //! 3. [`route`] reads the head. `canonical_with` in [`route::path`] canonicalises the path; the table finds the most
 //!    specific route.
-//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot buy verifications.
+//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot buy
+//!    verifications.
 //! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token, or finds it in the core's cache;
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
 //! 6. [`limit`] charges limits by caller.
-//! 7. [`forward`] removes fields that must not pass (`forward/strip.rs`), adds the identity, and sends the request over a
-//!    connection of the core's own pool. Both bodies are streamed, and the answer is framed anew (`forward/reframe.rs`).
+//! 7. [`forward`] removes fields that must not pass (`forward/strip.rs`), adds the identity, and sends the request over
+//!    a connection of the core's own pool. Both bodies are streamed, and the answer is framed anew
+//!    (`forward/reframe.rs`).
 //! 8. [`respond`] writes refusals: problem documents, pages, gRPC statuses.
 //!
 //! Requests to the gateway's own endpoints, such as the login, go to [`authority`] instead of step 7.
@@ -72,7 +74,8 @@
 //! # A policy goes down
 //!
 //! 1. [`cli`] runs the commands. `control` reloads the policy of a running gateway and serves the admin listener.
-//! 2. [`review`] judges a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two policies.
+//! 2. [`review`] judges a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two
+//!    policies.
 //! 3. [`explain`] decides about one request that nobody sent.
 //! 4. [`policy`] compiles a file, and reports all faults at once.
 //! 5. [`config`] reads the file, with the place of each key.
@@ -83,15 +86,17 @@
 //! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] its accounts, sessions and revocations.
 //! - [`decision_log`] keeps the last decisions, so that another policy can be asked about them. [`metrics`] counts.
 //! - [`worker_settings`] and [`tls`] are fixed at start.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`request_id`] and [`state_dir`] are leaves.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`request_id`] and [`state_dir`]
+//!   are leaves.
 //!
 //! # Words
 //!
-//! A *route* covers requests. A *rule* is the set of *checks* that a route makes. A *limit* bounds a rate. An *issuer* signs
-//! tokens, and a *principal* is the subject of a verified token. A *denial* is the reason for refusing a request, a *diagnostic*
-//! is a fault of a policy. An *upstream* is a group of *servers*.
+//! A *route* covers requests. A *rule* is the set of *checks* that a route makes. A *limit* bounds a rate. An *issuer*
+//! signs tokens, and a *principal* is the subject of a verified token. A *denial* is the reason for refusing a request,
+//! a *diagnostic* is a fault of a policy. An *upstream* is a group of *servers*.
 //!
-//! `CONTRIBUTING.md` says how to add a check, a stage, a denial or a key. `docs/design.md` says why things are as they are.
+//! `CONTRIBUTING.md` says how to add a check, a stage, a denial or a key. `docs/design.md` says why things are as they
+//! are.
 #![forbid(unsafe_code)]
 
 pub(crate) mod accept;

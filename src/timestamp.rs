@@ -1,7 +1,8 @@
-//! Times as text: RFC 3339 for people and programs, and the basic format of ISO 8601 (`20260131T235959Z`, always UTC) for
-//! the names of key files, which sort by name as they do by time.
+//! Times as text: RFC 3339 for people and programs, and the basic format of ISO 8601 (`20260131T235959Z`, always UTC)
+//! for the names of key files, which sort by name as they do by time.
 //!
-//! The `time` crate parses. Times are written by the log's own writer, so that every time the gateway writes looks alike.
+//! The `time` crate parses. Times are written by the log's own writer, so that every time the gateway writes looks
+//! alike.
 
 use crate::journal::line;
 use time::OffsetDateTime;

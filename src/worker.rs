@@ -135,8 +135,8 @@ impl Worker {
         &self.request_ids
     }
 
-    /// Returns the time from one reading of the steady clock. The last sweep, at most a quarter of a second ago, read the wall
-    /// clock beside it.
+    /// Returns the time from one reading of the steady clock. The last sweep, at most a quarter of a second ago, read
+    /// the wall clock beside it.
     pub(crate) fn now(&self) -> Now {
         self.clock.get().later(Instant::now())
     }
@@ -163,8 +163,8 @@ impl Worker {
         }
     }
 
-    /// Reads the clock, closes idle upstream connections, releases an outdated policy, trims the token cache and hands over
-    /// access lines. `tick` is the core's coarse clock.
+    /// Reads the clock, closes idle upstream connections, releases an outdated policy, trims the token cache and hands
+    /// over access lines. `tick` is the core's coarse clock.
     pub(crate) fn sweep(&self, now: Now, tick: CoarseMillis) {
         self.clock.set(now);
         self.coarse_now.set(tick);

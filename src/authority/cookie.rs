@@ -1,8 +1,8 @@
 //! The authority's cookies: set with the tokens they hold, for the tokens' lifetime, and expired at logout.
 //!
-//! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths. No subdomain
-//! and no attacker on the network can replace them. Cookies with the names of a replaced issuer (`compat`) have the same
-//! attributes, but browsers do not stop subdomains from setting them.
+//! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths. No
+//! subdomain and no attacker on the network can replace them. Cookies with the names of a replaced issuer (`compat`)
+//! have the same attributes, but browsers do not stop subdomains from setting them.
 
 use super::request::EndpointRequest;
 use super::settings::Cookies;

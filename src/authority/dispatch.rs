@@ -11,8 +11,8 @@ use http::Response;
 use std::sync::Arc;
 
 impl Authority {
-    /// Does the work of an endpoint on the authority's own thread. A refusal of a service has a form of its own, and carries
-    /// its denial as an extension.
+    /// Does the work of an endpoint on the authority's own thread. A refusal of a service has a form of its own, and
+    /// carries its denial as an extension.
     ///
     /// # Errors
     /// Why the request is refused.

@@ -1,5 +1,6 @@
 //! Keeps what was revoked in memory in step with the store, where other processes write too: another gateway, the
-//! command line. A revocation of this gateway's own endpoints does not wait for this; it is marked before it is answered.
+//! command line. A revocation of this gateway's own endpoints does not wait for this; it is marked before it is
+//! answered.
 //!
 //! Reading has a connection and a task of its own, so that neither a flood of requests nor a slow sweep delays it. The
 //! rest of the store's upkeep is [`upkeep`]'s.
@@ -28,8 +29,9 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 
 /// Applies the marks after a number and the recorded token lives; returns the number of the last mark.
 ///
-/// The mark with that number is read again. If it is missing, it was deleted, or this is another copy of the database: a
-/// standby that lacked the last commits when it took over gives their numbers to other marks. Then all marks are read.
+/// The mark with that number is read again. If it is missing, it was deleted, or this is another copy of the database:
+/// a standby that lacked the last commits when it took over gives their numbers to other marks. Then all marks are
+/// read.
 ///
 /// # Errors
 /// When the store cannot be used.

@@ -1,7 +1,7 @@
 //! The body of a request to an endpoint: one JSON object, or one form, each field once.
 //!
-//! Two readings are refused as they are in a request's head: a member twice, a percent code that is none, bytes that are
-//! no text. What a field holds is wiped when it is dropped: it may be a password.
+//! Two readings are refused as they are in a request's head: a member twice, a percent code that is none, bytes that
+//! are no text. What a field holds is wiped when it is dropped: it may be a password.
 
 use crate::authenticate::json;
 use crate::denial::{BodyFault, Denial};
@@ -38,8 +38,8 @@ pub enum BodyKind {
 }
 
 impl BodyKind {
-    /// By the one media type that a head names, whatever its parameters (RFC 9110 section 8.3); none for another type, or
-    /// where two fields say it.
+    /// By the one media type that a head names, whatever its parameters (RFC 9110 section 8.3); none for another type,
+    /// or where two fields say it.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };

@@ -21,8 +21,8 @@ use zeroize::Zeroizing;
 
 /// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
-/// Token sizes in bytes that come close to the limits of browsers for a cookie (4 KiB with its name, RFC 6265 section 6.1)
-/// and of servers for a header field (nginx and Apache: 8 KiB).
+/// Token sizes in bytes that come close to the limits of browsers for a cookie (4 KiB with its name, RFC 6265 section
+/// 6.1) and of servers for a header field (nginx and Apache: 8 KiB).
 const SIZE_WARN: usize = 4096 - 256;
 const SIZE_WARN_MORE: usize = 8192 - 512;
 
@@ -35,8 +35,8 @@ impl RefreshToken {
         Ok(Self::of(&random()?))
     }
 
-    /// Derives the successor of a token. Both the token and the nonce in the store are needed to derive it; neither alone is
-    /// enough.
+    /// Derives the successor of a token. Both the token and the nonce in the store are needed to derive it; neither
+    /// alone is enough.
     pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
         let mut bytes = [0; 32];

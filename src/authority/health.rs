@@ -40,16 +40,16 @@ impl StoreHealth {
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // One request found unreadable rows, or a value that cannot be stored: the store still answers others. The upkeep,
-        // which retries a lost store each second, meets the same fault again, which is already reported.
+        // One request found unreadable rows, or a value that cannot be stored: the store still answers others. The
+        // upkeep, which retries a lost store each second, meets the same fault again, which is already reported.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
         }
     }
 
-    /// Counts a fault of the reader of marks. Any fault counts as a lost store: without marks the authority's tokens are
-    /// refused.
+    /// Counts a fault of the reader of marks. Any fault counts as a lost store: without marks the authority's tokens
+    /// are refused.
     pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         self.lose(error, journal);

@@ -1,7 +1,7 @@
 //! Exchanges a user name and a password for a session.
 //!
-//! Without the password, a client learns nothing about an account: not whether it exists, not whether it is disabled, not
-//! how its password is hashed. Response, status and time are the same in all cases.
+//! Without the password, a client learns nothing about an account: not whether it exists, not whether it is disabled,
+//! not how its password is hashed. Response, status and time are the same in all cases.
 
 use super::counters::{LoginOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random_text};

@@ -191,8 +191,8 @@ fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
     Some((text(&names.refresh)?, text(&names.csrf)?))
 }
 
-/// Gives a browser whose access token has run out the next pair. It is asked for by a GET, which another site can cause: all
-/// that it causes is that the tokens are replaced, in the browser that holds them.
+/// Gives a browser whose access token has run out the next pair. It is asked for by a GET, which another site can
+/// cause: all that it causes is that the tokens are replaced, in the browser that holds them.
 async fn renew(
     authority: &Authority,
     request: &EndpointRequest,

@@ -1,8 +1,8 @@
 //! Exchanges a refresh token for a new pair of tokens, once.
 //!
-//! Each use spends the token, and presenting a spent one ends its session, because the thief cannot be told from the owner
-//! (RFC 9700 section 4.14.2). Within the grace period, the direct predecessor yields the same successor again: a second tab
-//! or a lost response is not a theft, and there are never two successors.
+//! Each use spends the token, and presenting a spent one ends its session, because the thief cannot be told from the
+//! owner (RFC 9700 section 4.14.2). Within the grace period, the direct predecessor yields the same successor again: a
+//! second tab or a lost response is not a theft, and there are never two successors.
 
 use super::counters::{RefreshOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random};

@@ -132,7 +132,8 @@ impl EndpointRequest {
     /// Returns the request's refresh token, and whether it came in a cookie.
     ///
     /// # Errors
-    /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is looked at.
+    /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is
+    /// looked at.
     pub fn refresh_token(&self) -> Result<Option<(&str, bool)>, Denial> {
         let field = self.fields.optional("refresh_token")?;
         let cookie = match &self.settings.cookies {
@@ -150,9 +151,9 @@ impl EndpointRequest {
         }
     }
 
-    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At refresh it returns any
-    /// token, so that an access token is refused as the wrong type; at logout, which accepts access tokens too, only a
-    /// refresh token.
+    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At refresh it returns
+    /// any token, so that an access token is refused as the wrong type; at logout, which accepts access tokens too,
+    /// only a refresh token.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
         match (self.settings.compat, self.endpoint) {
             (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),

@@ -112,8 +112,8 @@ impl Authority {
         }
     }
 
-    /// Notes that a refresh token was spent. If the process ends within the grace period, a client whose response was lost
-    /// gets the period again after the restart; so the store must learn whether the process lived that long.
+    /// Notes that a refresh token was spent. If the process ends within the grace period, a client whose response was
+    /// lost gets the period again after the restart; so the store must learn whether the process lived that long.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }

@@ -1,8 +1,8 @@
 //! The endpoints for services: client credentials (RFC 6749 section 4.4), introspection (RFC 7662) and revocation (RFC
 //! 7009), authenticated by a client secret; and the public documents, the key set and the metadata.
 //!
-//! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. Log and metrics show the denial's code as
-//! for every other refusal.
+//! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. Log and metrics show the denial's code
+//! as for every other refusal.
 
 use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
@@ -182,8 +182,8 @@ pub(super) async fn revoke(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Returns a public document: the key set or the metadata. The bytes are ready, so the receiving core answers by itself. A
-/// client with a current copy gets a 304 (RFC 9110 section 13.1.2).
+/// Returns a public document: the key set or the metadata. The bytes are ready, so the receiving core answers by
+/// itself. A client with a current copy gets a 304 (RFC 9110 section 13.1.2).
 ///
 /// # Errors
 /// [`Denial::NotFound`] if the endpoint has no document.
@@ -211,8 +211,8 @@ pub fn document(
     Ok(public(body.ok_or(Denial::NotFound)?, headers))
 }
 
-/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, since every member is a
-/// URL below it.
+/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, since every member is
+/// a URL below it.
 fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
     let origin = origin_of(&settings.issuer)?;
     let at = |endpoint| format!("{origin}{}", settings.path(endpoint));
@@ -293,7 +293,8 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     }
 }
 
-/// Parses id and secret of a `Basic` credential, which are form-encoded before they are joined (RFC 6749 section 2.3.1).
+/// Parses id and secret of a `Basic` credential, which are form-encoded before they are joined (RFC 6749 section
+/// 2.3.1).
 fn basic_credential(field: &[u8]) -> Option<(String, String)> {
     let (scheme, rest) = field.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {

@@ -30,8 +30,9 @@ impl Authority {
         let (send, started) = mpsc::channel();
         let settings = settings.clone();
         let run = move || {
-            // A lower priority than the cores, inherited by SQLite's threads: a flood of logins must not slow down proxied
-            // requests. On Linux, each thread has its own priority. If it cannot be set, the authority works anyway.
+            // A lower priority than the cores, inherited by SQLite's threads: a flood of logins must not slow down
+            // proxied requests. On Linux, each thread has its own priority. If it cannot be set, the authority works
+            // anyway.
             let _ = rustix::process::setpriority_process(None, NICE);
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -82,7 +83,8 @@ impl Authority {
             feed_fails: AtomicBool::new(false),
             queue: Queue::new(),
             store,
-            // At most half of the cores hash. The queue is bounded, and requests beyond it are rejected with a retry hint.
+            // At most half of the cores hash. The queue is bounded, and requests beyond it are rejected with a retry
+            // hint.
             hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
             throttle: Throttle::new(),
             counters: Counters::default(),

@@ -1,8 +1,9 @@
 //! Slows the guessing of passwords down, by account and by address, and never locks an owner out for good.
 //!
 //! Promises a bound on the guesses that are let through in any time, whatever order, number and concurrency they come
-//! in (see [`Throttle::ask`]), in memory of a fixed size. Assumes that the caller asks before each check of a password and
-//! tells how it ended. Whether an address is known to an account is the caller's knowledge; so is what the client is told.
+//! in (see [`Throttle::ask`]), in memory of a fixed size. Assumes that the caller asks before each check of a password
+//! and tells how it ended. Whether an address is known to an account is the caller's knowledge; so is what the client
+//! is told.
 
 mod table;
 
@@ -26,8 +27,8 @@ struct Pace {
     most: u32,
 }
 
-/// One account from one address. All that counts for an owner where the account is known; for a stranger, who is counted
-/// by the other two as well, it is slow enough that alone he cannot keep [`ACCOUNT`] at its most.
+/// One account from one address. All that counts for an owner where the account is known; for a stranger, who is
+/// counted by the other two as well, it is slow enough that alone he cannot keep [`ACCOUNT`] at its most.
 const PAIR: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(24 * 60), most: 100 };
 

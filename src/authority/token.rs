@@ -43,8 +43,8 @@ pub struct AccessClaims {
     pub extra: Map<String, Value>,
 }
 
-/// Claims that the authority says itself, or that mean something to whoever verifies: neither attributes of accounts nor an
-/// operator's own claims can stand for them.
+/// Claims that the authority says itself, or that mean something to whoever verifies: neither attributes of accounts
+/// nor an operator's own claims can stand for them.
 pub const RESERVED_CLAIMS: [&str; 17] = [
     "iss",
     "aud",

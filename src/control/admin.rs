@@ -1,5 +1,5 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here and
-//! nowhere else, whatever the path, host or user agent of a request to the other listeners says.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here
+//! and nowhere else, whatever the path, host or user agent of a request to the other listeners says.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
 use super::{guard, metrics_page, queries};

@@ -1,5 +1,5 @@
-//! The certificate, while the gateway runs: one that replaces it is shown to the next client, and one that is about to end
-//! is logged of.
+//! The certificate, while the gateway runs: one that replaces it is shown to the next client, and one that is about to
+//! end is logged of.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;

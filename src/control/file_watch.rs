@@ -1,8 +1,8 @@
 //! Detects that files in use were replaced, and that the replacement is complete.
 //!
-//! The files are polled, because notifications differ: polling sees the same for a file that an editor renames over the old
-//! one, for Kubernetes' symbolic link to another folder, for a file that is written in place, and on network file systems,
-//! for which the kernel reports no changes. Polling reads metadata only.
+//! The files are polled, because notifications differ: polling sees the same for a file that an editor renames over the
+//! old one, for Kubernetes' symbolic link to another folder, for a file that is written in place, and on network file
+//! systems, for which the kernel reports no changes. Polling reads metadata only.
 
 use crate::clock::Now;
 use std::fs;
@@ -12,8 +12,8 @@ use std::path::PathBuf;
 /// The kernel's timestamps of files may lag behind the clock by one tick. In nanoseconds.
 const TICK: i64 = 10_000_000;
 
-/// The metadata of a file, with symbolic links followed. It includes the time of the last change of any kind (`ctime`), which
-/// no program can set.
+/// The metadata of a file, with symbolic links followed. It includes the time of the last change of any kind (`ctime`),
+/// which no program can set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileState {
     device: u64,
@@ -34,8 +34,8 @@ pub(super) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Watches files that were read at `since` or later. A file that changed after `since` may have been read before the
-    /// change, so it is reported.
+    /// Watches files that were read at `since` or later. A file that changed after `since` may have been read before
+    /// the change, so it is reported.
     pub(super) fn read_at(paths: Vec<PathBuf>, since: Now) -> Self {
         let nanos = i64::from(since.subsec_nanos) - TICK;
         let seconds = i64::try_from(since.unix).unwrap_or(i64::MAX);
@@ -55,8 +55,8 @@ impl FileWatch {
         self.paths == other.paths
     }
 
-    /// Whether the files have changed since they were last read, and are complete: two polls saw the same state. Returns true
-    /// once for each change; the caller then reads the files.
+    /// Whether the files have changed since they were last read, and are complete: two polls saw the same state.
+    /// Returns true once for each change; the caller then reads the files.
     pub(super) fn poll(&mut self) -> bool {
         let seen = states(&self.paths);
         let at_rest = seen == self.last;

@@ -7,8 +7,8 @@ use crate::policy::Policy;
 use crate::worker::Shared;
 use std::sync::Arc;
 
-/// Looks after the keys of this issuer, for ever. Each look is on a thread of its own: the folder may be slow, and making
-/// a key takes a while.
+/// Looks after the keys of this issuer, for ever. Each look is on a thread of its own: the folder may be slow, and
+/// making a key takes a while.
 pub(super) async fn watch(shared: Arc<Shared>, issuer: Arc<str>, mut watcher: Watcher) {
     let keyring = watcher.keyring().clone();
     let mut interval = super::poll_interval();

@@ -1,5 +1,5 @@
-//! What happens without a request: signals, the admin listener and the signing keys, on the main thread's own runtime. It never
-//! competes with requests for a core's time.
+//! What happens without a request: signals, the admin listener and the signing keys, on the main thread's own runtime.
+//! It never competes with requests for a core's time.
 
 mod admin;
 mod certificates;
@@ -115,8 +115,8 @@ async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<Relo
     }
 }
 
-/// When files are looked at that may be replaced while they are used: what a person or a command changed is in force within
-/// about a second. Looks that a slow folder held up are not made up for.
+/// When files are looked at that may be replaced while they are used: what a person or a command changed is in force
+/// within about a second. Looks that a slow folder held up are not made up for.
 fn poll_interval() -> Interval {
     let mut interval = tokio::time::interval(Duration::from_millis(500));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

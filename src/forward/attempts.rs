@@ -145,7 +145,8 @@ impl<'u> Attempts<'u> {
     }
 }
 
-/// Returns a new connection to a server, or, with `wait`, one that another request has released. Records why it returns neither.
+/// Returns a new connection to a server, or, with `wait`, one that another request has released. Records why it returns
+/// neither.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -155,7 +156,8 @@ async fn connect(
 ) -> Result<Lease, LeaseError> {
     let connected = pools.obtain(upstream, server, wait).await;
     notes.detail = match &connected {
-        // A request that finds no room yet waits for it after all servers were tried: only the wait's end is worth a word.
+        // A request that finds no room yet waits for it after all servers were tried: only the wait's end is worth a
+        // word.
         Ok(_) | Err(LeaseError::Full) => return connected,
         Err(LeaseError::Waited) => Some(format!(
             "all connections to {} that upstream.{}.connections allows are in use",

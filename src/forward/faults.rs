@@ -1,4 +1,5 @@
-//! How an upstream fails: a connection that cannot be made, an answer that breaks off; each with its name in the metrics.
+//! How an upstream fails: a connection that cannot be made, an answer that breaks off; each with its name in the
+//! metrics.
 
 use rustix::io::Errno;
 use std::fmt;

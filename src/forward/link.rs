@@ -20,8 +20,8 @@ pub(super) struct Link {
     abandoned: Rc<AbandonedLinks>,
 }
 
-/// Connections that no request uses any more and whose tasks have not ended yet. A task ends once all is written that was
-/// to be written, and a server that takes nothing more would hold it, and its place, for ever.
+/// Connections that no request uses any more and whose tasks have not ended yet. A task ends once all is written that
+/// was to be written, and a server that takes nothing more would hold it, and its place, for ever.
 #[derive(Default)]
 pub(super) struct AbandonedLinks(RefCell<Vec<AbandonedLink>>);
 

@@ -1,6 +1,7 @@
 //! Sends a permitted request to an upstream and returns its answer.
 //!
-//! The function `forward` takes the [`Permit`] by value: an unauthorized request has none, and each permit sends one request.
+//! The function `forward` takes the [`Permit`] by value: an unauthorized request has none, and each permit sends one
+//! request.
 
 mod attempts;
 pub(crate) mod client;

@@ -36,8 +36,8 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The target of a request that a route of these sources permitted. A field of the query in which the route looks for
-    /// tokens does not pass, whether what it held was one or not.
+    /// The target of a request that a route of these sources permitted. A field of the query in which the route looks
+    /// for tokens does not pass, whether what it held was one or not.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
@@ -205,8 +205,8 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
     HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
-/// Writes the identity of the caller for the upstream of a request, or for the proxy that asked about it. With `write_csrf`
-/// it includes the CSRF token of the session, for a route that accepts the token in its forms.
+/// Writes the identity of the caller for the upstream of a request, or for the proxy that asked about it. With
+/// `write_csrf` it includes the CSRF token of the session, for a route that accepts the token in its forms.
 pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {

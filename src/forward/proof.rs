@@ -1,8 +1,9 @@
 //! Proofs of identity for upstreams that share their network with others: a JWT for the upstream, signed by the local
 //! authority, and an HMAC over the identity fields, which a service checks in ten lines without a library.
 //!
-//! The JWT is created once for a caller and an upstream and reused for half its life, so it costs a request almost nothing
-//! unless it is bound to the request. Its type differs from that of an access token, so the gateway does not accept it as one.
+//! The JWT is created once for a caller and an upstream and reused for half its life, so it costs a request almost
+//! nothing unless it is bound to the request. Its type differs from that of an access token, so the gateway does not
+//! accept it as one.
 
 use crate::authenticate::principal::Proven;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};

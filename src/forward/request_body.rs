@@ -40,7 +40,8 @@ impl BodyBounds {
 
 /// The owner of a connection, which gets an unread body back.
 pub(crate) trait BodyOwner: fmt::Debug {
-    /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any of it.
+    /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any
+    /// of it.
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
 

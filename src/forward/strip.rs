@@ -34,8 +34,8 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
 /// Writes the scheme of a verified bearer token as `Bearer`.
 ///
 /// The gateway accepts the scheme in any case (RFC 9110 section 11.1). Flask-JWT-Extended 4.7.4 and
-/// djangorestframework-simplejwt 5.5.1 accept only this spelling: the first refuses a caller that the gateway has permitted,
-/// the second treats the caller as anonymous.
+/// djangorestframework-simplejwt 5.5.1 accept only this spelling: the first refuses a caller that the gateway has
+/// permitted, the second treats the caller as anonymous.
 pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     const SCHEME: &[u8] = b"Bearer ";
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
@@ -50,9 +50,9 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
 
 /// Removes the local authority's cookies from `Cookie`. All others pass as they were written, in their order.
 ///
-/// A cookie of the authority is removed even with white space around its name or without a value: the gateway reads neither,
-/// but an upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and
-/// would reveal the token to every reader of that cookie.
+/// A cookie of the authority is removed even with white space around its name or without a value: the gateway reads
+/// neither, but an upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one
+/// cookie, and would reveal the token to every reader of that cookie.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -81,8 +81,8 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     }
 }
 
-/// Removes from an upstream's answer `Set-Cookie` fields that name a cookie of the local authority: a service behind the
-/// gateway must not put its visitor into another session, nor end one. Returns how many were removed.
+/// Removes from an upstream's answer `Set-Cookie` fields that name a cookie of the local authority: a service behind
+/// the gateway must not put its visitor into another session, nor end one. Returns how many were removed.
 pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     let is_ours = |field: &HeaderValue| ours.includes(cookie_name(field.as_bytes()));
     // Most answers set none of the gateway's cookies and stay unchanged.

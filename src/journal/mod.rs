@@ -98,8 +98,8 @@ impl Journal {
         level >= self.level
     }
 
-    /// Logs an event that operators should know of. Values may hold anything; keys are constants of the gateway, and none
-    /// of `time`, `level` and `message`.
+    /// Logs an event that operators should know of. Values may hold anything; keys are constants of the gateway, and
+    /// none of `time`, `level` and `message`.
     pub(crate) fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
     }

@@ -1,5 +1,5 @@
-//! What operators do to the keys: rotate, revoke one, revoke all. Each command changes the folder under its lock; running
-//! gateways follow through their [`Watcher`](super::Watcher).
+//! What operators do to the keys: rotate, revoke one, revoke all. Each command changes the folder under its lock;
+//! running gateways follow through their [`Watcher`](super::Watcher).
 
 use super::fault::KeyringFault;
 use super::folder::{KeyFolder, Lock};
@@ -65,8 +65,8 @@ impl Keyring {
         Ok(KeyRotation { id, signs_from, is_new: true })
     }
 
-    /// Revokes a key: no token signed with it is accepted any more. The next key replaces a revoked signing key, because
-    /// readers of the key set already know it; without a next key, a new key is created. Returns the id of the
+    /// Revokes a key: no token signed with it is accepted any more. The next key replaces a revoked signing key,
+    /// because readers of the key set already know it; without a next key, a new key is created. Returns the id of the
     /// replacement.
     ///
     /// # Errors
@@ -85,8 +85,8 @@ impl Keyring {
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
-                // The replacement exists before the revocation, so that a signing key exists at every instant. A key for
-                // a time far ahead, created by a wrong clock, does not count as the next key.
+                // The replacement exists before the revocation, so that a signing key exists at every instant. A key
+                // for a time far ahead, created by a wrong clock, does not count as the next key.
                 let soon = now.unix.saturating_add(2 * LEAD);
                 let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
                 replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {
@@ -103,8 +103,8 @@ impl Keyring {
         Ok(replaced_by)
     }
 
-    /// Revokes every key, for when the whole folder leaked, and creates a new one that signs immediately. Returns the ids
-    /// of the revoked keys and the id of the new one.
+    /// Revokes every key, for when the whole folder leaked, and creates a new one that signs immediately. Returns the
+    /// ids of the revoked keys and the id of the new one.
     ///
     /// # Errors
     /// When the folder cannot be read or changed. Some keys may have been revoked by then; the call can be repeated.

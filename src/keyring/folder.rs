@@ -1,5 +1,5 @@
-//! Keys as files in the state folder, one file per key. The key in `signing-key.20260131T235959Z.pem` signs from that time
-//! on; `signing-key.pem`, as version 0.1 wrote it, has an unknown age. A file with the same name but the extension
+//! Keys as files in the state folder, one file per key. The key in `signing-key.20260131T235959Z.pem` signs from that
+//! time on; `signing-key.pem`, as version 0.1 wrote it, has an unknown age. A file with the same name but the extension
 //! `.revoked` marks the key as revoked: it holds the key's id, and a private key beside it is ignored.
 //!
 //! Files appear atomically. Writers hold the lock; readers need none.
@@ -232,11 +232,12 @@ impl KeyFolder {
         if read.is_ok() && is_id { id.to_owned() } else { "unknown".to_owned() }
     }
 
-    /// Locks the folder for writing, waiting at most this long. Creates the folder if needed, and cleans up what a process
-    /// left unfinished that ended while it held the lock.
+    /// Locks the folder for writing, waiting at most this long. Creates the folder if needed, and cleans up what a
+    /// process left unfinished that ended while it held the lock.
     ///
     /// # Errors
-    /// [`KeyringFault::Locked`] if another process holds the lock for that long; other faults if the folder cannot be used.
+    /// [`KeyringFault::Locked`] if another process holds the lock for that long; other faults if the folder cannot be
+    /// used.
     pub(super) fn lock(&self, timeout: Duration) -> Result<Lock, KeyringFault> {
         let path = self.0.join(LOCK);
         let fault = |error: io::Error| KeyringFault::io(&path, &error);

@@ -1,5 +1,5 @@
-//! The keys that the local authority signs with: created at first use, stored in the state folder where only their owner
-//! can read them, replaced on schedule and by command.
+//! The keys that the local authority signs with: created at first use, stored in the state folder where only their
+//! owner can read them, replaced on schedule and by command.
 //!
 //! A key is published before it signs, and accepted until the last token that it signed has expired. The folder is the
 //! only source of truth: commands change it, and every gateway that uses it follows what it finds there.
@@ -219,8 +219,9 @@ impl Keyring {
         self.inner.view.load().ring.signing(now.unix).clone()
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517 section 5), as of the last read: keys that sign, that signed tokens
-    /// which are still valid, or that will sign soon. Empty for HS256. Clients may cache it for [`JWKS_MAX_AGE`].
+    /// The public keys as a JSON Web Key Set (RFC 7517 section 5), as of the last read: keys that sign, that signed
+    /// tokens which are still valid, or that will sign soon. Empty for HS256. Clients may cache it for
+    /// [`JWKS_MAX_AGE`].
     pub fn jwks(&self) -> Bytes {
         self.inner.view.load().jwks.clone()
     }

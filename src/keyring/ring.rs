@@ -1,7 +1,8 @@
 //! Which key signs and which keys are accepted at a given time. Pure arithmetic, without files or clocks.
 //!
-//! Keys are ordered by the time from which they sign. Each signs until the next one's time, and is accepted afterwards for
-//! as long as its last token may live. A revoked key keeps its place, so that the key before it is not accepted for longer.
+//! Keys are ordered by the time from which they sign. Each signs until the next one's time, and is accepted afterwards
+//! for as long as its last token may live. A revoked key keeps its place, so that the key before it is not accepted for
+//! longer.
 
 use super::key::SigningKey;
 use std::sync::Arc;
@@ -104,9 +105,9 @@ impl Ring {
         &self.0
     }
 
-    /// The place of the signing key: the last one whose time has come. If that one is revoked, or no key's time has come
-    /// because a clock went back, it is the next one that is not revoked. An older key, which has retired, never signs
-    /// again.
+    /// The place of the signing key: the last one whose time has come. If that one is revoked, or no key's time has
+    /// come because a clock went back, it is the next one that is not revoked. An older key, which has retired, never
+    /// signs again.
     pub(super) fn current(&self, now: u64) -> usize {
         let started = self.0.partition_point(|slot| slot.signs_from <= now).saturating_sub(1);
         let usable = self.0[started..].iter().position(|slot| slot.key.is_some());
@@ -158,8 +159,8 @@ impl Ring {
         }
         let planned = self.0[self.current(now)].signs_from.saturating_add(period);
         let earliest = now.saturating_add(LEAD);
-        // A key for a time far ahead, created by a wrong clock, must not prevent a key for the time before it. A key from
-        // another gateway whose clock is slightly ahead is the next key.
+        // A key for a time far ahead, created by a wrong clock, must not prevent a key for the time before it. A key
+        // from another gateway whose clock is slightly ahead is the next key.
         let signs_from = planned.max(earliest);
         let soon = signs_from.saturating_add(LEAD);
         let exists = self.0.iter().any(|slot| slot.signs_from > now && slot.signs_from <= soon);

@@ -1,8 +1,8 @@
-//! Keeps a running gateway in step with the folder: takes up changes by commands and other gateways, creates the next key in
-//! time, removes dead ones.
+//! Keeps a running gateway in step with the folder: takes up changes by commands and other gateways, creates the next
+//! key in time, removes dead ones.
 //!
-//! Whatever happens to the files, good keys stay in use; only a revocation takes effect at once. A fault is reported when
-//! it begins, not at every poll.
+//! Whatever happens to the files, good keys stay in use; only a revocation takes effect at once. A fault is reported
+//! when it begins, not at every poll.
 
 use super::fault::KeyringFault;
 use super::folder::{FileStamp, FolderContents, KeyFolder};
@@ -64,8 +64,8 @@ struct Changes {
     keys: Option<KeySet>,
 }
 
-/// Watches the keys of one keyring. Each poll reads and writes files, and may generate a key: do not call it on a thread
-/// that serves requests.
+/// Watches the keys of one keyring. Each poll reads and writes files, and may generate a key: do not call it on a
+/// thread that serves requests.
 #[derive(Debug)]
 pub struct Watcher {
     keyring: Keyring,
@@ -107,8 +107,8 @@ impl Watcher {
         &self.keyring
     }
 
-    /// Polls the folder once. `publish` puts changed verification keys in force; the signing keys change only after that,
-    /// so that no token is signed that would be rejected.
+    /// Polls the folder once. `publish` puts changed verification keys in force; the signing keys change only after
+    /// that, so that no token is signed that would be rejected.
     pub fn poll(&mut self, now: Now, publish: impl FnOnce(KeySet)) -> Vec<KeyEvent> {
         let Changes { events, keys } = self.poll_folder(now);
         if let Some(keys) = keys {
@@ -202,8 +202,8 @@ impl Watcher {
         create_first(folder, &lock, self.keyring.inner.algorithm, now)
     }
 
-    /// Creates the next key if it is time, and removes the files of keys that have been dead for long. Returns the changed
-    /// ring and the ids of the removed keys.
+    /// Creates the next key if it is time, and removes the files of keys that have been dead for long. Returns the
+    /// changed ring and the ids of the removed keys.
     fn change(&mut self, folder: &KeyFolder, ring: &Ring, now: u64) -> Option<(Ring, Vec<String>)> {
         let schedule = self.keyring.schedule;
         let algorithm = self.keyring.inner.algorithm;
@@ -291,8 +291,8 @@ impl Watcher {
     }
 }
 
-/// Returns the ring without the keys that `slots` marks as revoked. If no key is left to sign with, an ephemeral one signs
-/// that nobody else knows: better a token that others reject than one that a thief could have signed.
+/// Returns the ring without the keys that `slots` marks as revoked. If no key is left to sign with, an ephemeral one
+/// signs that nobody else knows: better a token that others reject than one that a thief could have signed.
 fn without_revoked(known: &Ring, slots: &[Slot], algorithm: Algorithm) -> Result<Ring, KeyringFault> {
     let is_revoked =
         |old: &Slot| slots.iter().any(|slot| slot.key.is_none() && slot.signs_from == old.signs_from);

@@ -9,7 +9,8 @@ use crate::peer::Scheme;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// The facts of one request, borrowed. Byte slices hold what a client sent; the other fields are the gateway's, or verified.
+/// The facts of one request, borrowed. Byte slices hold what a client sent; the other fields are the gateway's, or
+/// verified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     /// When the request was read: seconds since 1970.
@@ -60,12 +61,13 @@ pub(super) struct Line<'a> {
     pub(super) upstream_micros: Option<u64>,
     /// Whether the whole answer was handed to the client's connection.
     pub(super) complete: bool,
-    /// The proxy that holds this request and asked for a verdict; `None` for a request that the gateway received itself.
+    /// The proxy that holds this request and asked for a verdict; `None` for a request that the gateway received
+    /// itself.
     pub(super) verdict_for: Option<IpAddr>,
 }
 
-/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. A truncated answer is an
-/// error of the upstream.
+/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. A truncated answer is
+/// an error of the upstream.
 pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,

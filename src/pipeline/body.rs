@@ -115,8 +115,8 @@ impl HttpBody for Body {
         let is_end = this.is_end_stream();
         let mut is_over = false;
         if let (Some(record), Poll::Ready(frame)) = (&mut this.record, &polled) {
-            // A body ends in one of three ways: its length is reached, its trailers arrive, or nothing follows. hyper stops
-            // polling after the first two.
+            // A body ends in one of three ways: its length is reached, its trailers arrive, or nothing follows. hyper
+            // stops polling after the first two.
             let last = match frame {
                 Some(Ok(frame)) => {
                     record.sent(frame.data_ref().map_or(0, Bytes::len));
@@ -133,8 +133,8 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        // Over HTTP/2 the library may hold back the last piece until the client opens its window. The request is not over
-        // before the library drops the body.
+        // Over HTTP/2 the library may hold back the last piece until the client opens its window. The request is not
+        // over before the library drops the body.
         if is_over {
             this.record = None;
         }

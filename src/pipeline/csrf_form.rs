@@ -1,5 +1,5 @@
-//! CSRF tokens in forms, for routes with `csrf_field`. The form is read before the decision and forwarded unchanged, byte
-//! for byte.
+//! CSRF tokens in forms, for routes with `csrf_field`. The form is read before the decision and forwarded unchanged,
+//! byte for byte.
 
 use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 /// Maximum size in bytes of a form that is read. A larger form needs the token in the header.
 const FORM_MAX: u64 = 64 * 1024;
 
-/// Returns the CSRF token in the field `name` of a form whose size is announced and small. After that the body is in memory.
+/// Returns the CSRF token in the field `name` of a form whose size is announced and small. After that the body is in
+/// memory.
 ///
 /// # Errors
 /// Why the body could not be read; [`Denial::InvalidBody`] if the field occurs twice or cannot be decoded.

@@ -1,5 +1,5 @@
-//! Requests to the authority's endpoints, on the core that received them: reads the body, sends the facts of the request to
-//! the authority's thread, and returns its answer.
+//! Requests to the authority's endpoints, on the core that received them: reads the body, sends the facts of the
+//! request to the authority's thread, and returns its answer.
 
 use super::exchange::Exchange;
 use super::progress::Admitted;
@@ -68,8 +68,8 @@ pub(super) async fn answer(
     {
         request.inspected = inspected(token, policy, request.now);
     }
-    // A logout may present either token. The access token is required only without a refresh token: it may have expired,
-    // and that must not make a logout fail.
+    // A logout may present either token. The access token is required only without a refresh token: it may have
+    // expired, and that must not make a logout fail.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let admission = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
@@ -113,8 +113,8 @@ pub(super) async fn answer(
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is not a browser sends \
     deliver=body, and no cookies";
 
-/// Whether a page of another site sent a login request. Such a request is refused before any limit counts it: it comes from
-/// the address of the person who views that page, and must not use up that person's attempts.
+/// Whether a page of another site sent a login request. Such a request is refused before any limit counts it: it comes
+/// from the address of the person who views that page, and must not use up that person's attempts.
 #[inline]
 pub(super) fn is_sent_by_another_site(
     policy: &Policy,

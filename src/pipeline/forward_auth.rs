@@ -1,7 +1,7 @@
 //! Forward-auth: reads the request that another proxy holds and asks about, and writes the verdict.
 //!
-//! The request that is read is exactly the one that the proxy will forward, or the question is refused: a trusted proxy must
-//! state every fact, and state it in only one way. The pipeline decides, as it does for all requests.
+//! The request that is read is exactly the one that the proxy will forward, or the question is refused: a trusted proxy
+//! must state every fact, and state it in only one way. The pipeline decides, as it does for all requests.
 
 use super::exchange::{OriginalRequest, VerdictStyle};
 use crate::authority::Endpoint;
@@ -33,8 +33,9 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Whether a request with this path, as sent or canonical, asks for a verdict.
 ///
-/// The caller checks the path as it was sent before anything else. Envoy appends the original path to the endpoint's, and
-/// that path may climb out (`/auth/verify/../open`); the answer of a route up there must never be taken for a verdict.
+/// The caller checks the path as it was sent before anything else. Envoy appends the original path to the endpoint's,
+/// and that path may climb out (`/auth/verify/../open`); the answer of a route up there must never be taken for a
+/// verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy
         .issuer_settings
@@ -51,8 +52,8 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 ///
 /// # Errors
 /// [`Denial::UntrustedProxy`] unless a trusted proxy asks: stating the original request decides what is allowed.
-/// [`Denial::BadRequest`] if a fact is missing or stated in two different ways: a client's own field, passed on beside the
-/// proxy's, must not choose the route.
+/// [`Denial::BadRequest`] if a fact is missing or stated in two different ways: a client's own field, passed on beside
+/// the proxy's, must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
@@ -212,8 +213,8 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
 }
 
 /// Refuses a path whose spelling means something else than its canonical form, which the rules are checked against. The
-/// gateway would forward the canonical path, but the other proxy forwards the path as it was sent. Only dot segments make a
-/// difference: percent-encoding stands for the same bytes, and a service may not resolve dot segments.
+/// gateway would forward the canonical path, but the other proxy forwards the path as it was sent. Only dot segments
+/// make a difference: percent-encoding stands for the same bytes, and a service may not resolve dot segments.
 ///
 /// # Errors
 /// [`Denial::BadRequest`].

@@ -109,8 +109,8 @@ fn login(
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
-/// Returns the prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path against
-/// the gateway (Traefik does).
+/// Returns the prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path
+/// against the gateway (Traefik does).
 fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
     match exchange.verdict {
         None => Some(String::new()),

@@ -221,8 +221,8 @@ async fn give_verdict<'p>(
     }
 }
 
-/// Finds a request's route and makes all its checks. This is the one way to a permit: for requests that are forwarded, for
-/// those that are answered here, and for those that another proxy asks about, whose body stays with that proxy.
+/// Finds a request's route and makes all its checks. This is the one way to a permit: for requests that are forwarded,
+/// for those that are answered here, and for those that another proxy asks about, whose body stays with that proxy.
 async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
@@ -305,8 +305,8 @@ fn permit(
     }
 }
 
-/// On a route in shadow mode, a refusal by the policy is logged and not enforced. Bounds that no policy sets, such as that on
-/// the body, are always enforced.
+/// On a route in shadow mode, a refusal by the policy is logged and not enforced. Bounds that no policy sets, such as
+/// that on the body, are always enforced.
 fn unless_shadowed(
     route: &Route,
     denial: Denial,

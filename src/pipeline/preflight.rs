@@ -7,8 +7,9 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint; `None` for any
-/// other request, which is handled normally. The answer reveals nothing: the request that follows is checked in full.
+/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint; `None` for
+/// any other request, which is handled normally. The answer reveals nothing: the request that follows is checked in
+/// full.
 pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;

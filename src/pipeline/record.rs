@@ -1,7 +1,8 @@
 //! The record of one request: an access line and counts, written once, however the request ends.
 //!
-//! The stages report to the record and never read it. It is written when it is dropped: with the last byte of the answer,
-//! or when the client leaves before that. It has no field that could hold a token, a query or a client's header.
+//! The stages report to the record and never read it. It is written when it is dropped: with the last byte of the
+//! answer, or when the client leaves before that. It has no field that could hold a token, a query or a client's
+//! header.
 
 use super::access_log::{self, Line};
 use super::exchange::{Exchange, OriginalRequest};
@@ -23,8 +24,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The logged status of a request whose client left before its answer. It is never sent. nginx introduced the number, and
-/// operators know it.
+/// The logged status of a request whose client left before its answer. It is never sent. nginx introduced the number,
+/// and operators know it.
 const CLIENT_LEFT: u16 = 499;
 
 /// The record of one request.
@@ -98,8 +99,8 @@ impl Record {
         }
     }
 
-    /// Returns the trace id if it differs from the request id. It comes from the client's `traceparent`, or else the gateway
-    /// began the trace while the request kept the id of a trusted proxy.
+    /// Returns the trace id if it differs from the request id. It comes from the client's `traceparent`, or else the
+    /// gateway began the trace while the request kept the id of a trusted proxy.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
         let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);

@@ -1,8 +1,8 @@
-//! The decisions about a request in their order: one set of functions for requests and for explanations of requests that
-//! nobody sent.
+//! The decisions about a request in their order: one set of functions for requests and for explanations of requests
+//! that nobody sent.
 //!
-//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types hold it: a decision needs
-//! the route that [`find`] returned. The pipeline charges limits and reads bodies between these steps.
+//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types hold it: a decision
+//! needs the route that [`find`] returned. The pipeline charges limits and reads bodies between these steps.
 
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
@@ -41,8 +41,8 @@ pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Rou
 }
 
 impl Routed<'_, '_> {
-    /// Authenticates the caller and checks the route's rule. `trust` is the policy's, or for an explanation one with other
-    /// keys.
+    /// Authenticates the caller and checks the route's rule. `trust` is the policy's, or for an explanation one with
+    /// other keys.
     ///
     /// # Errors
     /// The first refusal. On a route in shadow mode [`Permit::in_shadow`] lifts it.

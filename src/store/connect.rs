@@ -35,8 +35,8 @@ impl Dialect {
     /// How a transaction begins that will write.
     pub(super) const fn begin(self) -> &'static str {
         match self {
-            // The right to write at once: a transaction that has read first may be refused it when another process wrote
-            // meanwhile, and no waiting helps that one.
+            // The right to write at once: a transaction that has read first may be refused it when another process
+            // wrote meanwhile, and no waiting helps that one.
             Self::Sqlite => "BEGIN IMMEDIATE",
             // Whoever waited for a locked row must then read what was committed, whatever the server's default is.
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
@@ -67,7 +67,8 @@ impl Dialect {
         match self {
             Self::Sqlite => &[
                 "PRAGMA busy_timeout = 5000",
-                // A commit is on the disk before it is answered: a spent token must not come back after a loss of power.
+                // A commit is on the disk before it is answered: a spent token must not come back after a loss of
+                // power.
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",
             ],
@@ -87,11 +88,11 @@ impl Dialect {
 }
 
 impl Store {
-    /// Opens a store and brings its schema up to date: `sqlite:PATH`, relative to `base`, made where it is not there; or
-    /// `postgres://`.
+    /// Opens a store and brings its schema up to date: `sqlite:PATH`, relative to `base`, made where it is not there;
+    /// or `postgres://`.
     ///
-    /// A server on another host is spoken to over TLS, and must prove that it is that host, unless the URL's `sslmode` (or
-    /// `PGSSLMODE`) says otherwise.
+    /// A server on another host is spoken to over TLS, and must prove that it is that host, unless the URL's `sslmode`
+    /// (or `PGSSLMODE`) says otherwise.
     ///
     /// `pool_mode=transaction` in a server's URL announces a pooler that assigns connections per transaction.
     ///

@@ -35,8 +35,8 @@ impl Feed {
     /// The first marks behind a number, in order, [`MARKS_MAX`] at most. Connects where it has no connection.
     ///
     /// # Errors
-    /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed then,
-    /// and the next call opens another.
+    /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed
+    /// then, and the next call opens another.
     pub async fn marks(&mut self, after: i64) -> Result<Vec<Marked>, StoreError> {
         let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
         let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;

@@ -3,7 +3,8 @@
 //! A connection goes back to its pool only when its work is known to be complete. One whose transaction failed, or was
 //! abandoned between two statements, is closed, and the pool opens another. SQLite undoes a transaction by itself on a
 //! full disk, an I/O error or a lack of memory; PostgreSQL may be waiting behind a network that drops packets. In each
-//! case the driver's account of the transaction is wrong from then on, and every later use of the connection would fail.
+//! case the driver's account of the transaction is wrong from then on, and every later use of the connection would
+//! fail.
 
 use super::connect::Dialect;
 use super::{Store, StoreError};

@@ -27,7 +27,8 @@ pub struct Standing {
     pub removed: bool,
 }
 
-/// The statement that reads how long access tokens may live: the longest life of all, and the subjects with longer ones.
+/// The statement that reads how long access tokens may live: the longest life of all, and the subjects with longer
+/// ones.
 pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM token_life
      UNION ALL SELECT subject, until FROM long_tokens";
 

@@ -25,16 +25,16 @@ pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 ///
 /// Its sequences give numbers before transactions commit, and these may do so in another order: whoever has read up to
 /// 7 would never see the 6 that came later. So a transaction that puts marks takes this lock first and has it until its
-/// commit is seen by all; numbers appear in order, and reading on behind the last one misses none. Nothing is waited for
-/// while it is held but the commit, and revocations are few.
+/// commit is seen by all; numbers appear in order, and reading on behind the last one misses none. Nothing is waited
+/// for while it is held but the commit, and revocations are few.
 ///
-/// A transaction that records how long tokens live takes it too. A gateway records a life before it reads the account or
-/// the session that it issues a token for. So a revocation either reads that record, or has committed before the gateway
-/// reads, which then issues nothing that was revoked.
+/// A transaction that records how long tokens live takes it too. A gateway records a life before it reads the account
+/// or the session that it issues a token for. So a revocation either reads that record, or has committed before the
+/// gateway reads, which then issues nothing that was revoked.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
-/// The statement that reads the marks behind a number, in order, at most so many. A mark that the store holds is in force,
-/// whatever the time is.
+/// The statement that reads the marks behind a number, in order, at most so many. A mark that the store holds is in
+/// force, whatever the time is.
 pub(super) const MARKS_BEHIND: &str =
     "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
 
@@ -89,8 +89,9 @@ impl Store {
 /// The time by which every access token that a new mark revokes has expired, by the clock of the gateway that issued
 /// it.
 ///
-/// A token belongs to a session that was used when the token was issued, so that the last use counts where it is later than
-/// this process's own clock says. Tokens that were made for one account by command may live longer than any policy says.
+/// A token belongs to a session that was used when the token was issued, so that the last use counts where it is later
+/// than this process's own clock says. Tokens that were made for one account by command may live longer than any policy
+/// says.
 async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64, StoreError> {
     let (statement, value) = match mark {
         // Its own `exp` counts: see `revoke_token`.

@@ -4,9 +4,9 @@
 //! transaction, and that what was answered was stored: a loss of power takes nothing back. Never asked between `accept`
 //! and `forward`. Times are milliseconds since 1970; the caller brings them, so that one request has one moment.
 //!
-//! Three rules keep gateways that share a database from waiting for each other in a circle. Rows are locked in the order
-//! account, session, token. Marks come last: `Store::commit_marked` is the only way to put them. What is swept is what
-//! nobody changes any more.
+//! Three rules keep gateways that share a database from waiting for each other in a circle. Rows are locked in the
+//! order account, session, token. Marks come last: `Store::commit_marked` is the only way to put them. What is swept is
+//! what nobody changes any more.
 
 mod account;
 mod accounts;

@@ -100,8 +100,8 @@ impl Store {
     /// it, and the others wait and then see it spent.
     ///
     /// # Errors
-    /// When the store cannot be used. Unless only the answer was lost, it is not spent then; if it is, the grace has its
-    /// successor.
+    /// When the store cannot be used. Unless only the answer was lost, it is not spent then; if it is, the grace has
+    /// its successor.
     pub async fn rotate(&self, spend: &Spend<'_>) -> Result<Rotation, StoreError> {
         // Invented tokens are rejected before the lock that every login needs.
         if !self.knows_token(spend.token).await? {
@@ -250,12 +250,12 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
     }
 }
 
-/// Whether a token that was spent at this moment gets its successor once more. The time in which no process answered does
-/// not count: who was waiting for an answer when the process ended asks again when it is back.
+/// Whether a token that was spent at this moment gets its successor once more. The time in which no process answered
+/// does not count: who was waiting for an answer when the process ended asks again when it is back.
 ///
-/// A request may carry a moment that is a little before the one that spent the token: it waited for that one, or came to
-/// another gateway. A clock that is behind by more than the grace was set back, and then nobody can tell how long ago the
-/// token was spent: the grace is over.
+/// A request may carry a moment that is a little before the one that spent the token: it waited for that one, or came
+/// to another gateway. A clock that is behind by more than the grace was set back, and then nobody can tell how long
+/// ago the token was spent: the grace is over.
 fn in_grace(spend: &Spend<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);

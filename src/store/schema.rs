@@ -77,8 +77,8 @@ const STEPS: [&[&str]; 2] = [
         // How long access tokens live: see `lives`.
         "CREATE TABLE token_life (one BIGINT PRIMARY KEY CHECK (one = 1), longest BIGINT NOT NULL)",
         "CREATE TABLE long_tokens (subject {text} PRIMARY KEY, until BIGINT NOT NULL)",
-        // A mark is kept for longer than the version before has computed. A gateway of that version fails at the new name, and
-        // refuses tokens then, rather than put marks that end too early and sweep those that do not.
+        // A mark is kept for longer than the version before has computed. A gateway of that version fails at the new
+        // name, and refuses tokens then, rather than put marks that end too early and sweep those that do not.
         "ALTER TABLE marks RENAME COLUMN until TO kept",
         "UPDATE marks SET kept = kept + 86400000",
     ],

@@ -62,9 +62,10 @@ macro_rules! columns {
 pub(super) use columns;
 
 impl Store {
-    /// Begins a session with its first refresh token. Of the account's sessions the oldest beyond `keep` are ended.
-    /// The account is asked again here, where nobody changes it meanwhile: one that was disabled, removed or changed since
-    /// its password was checked, when it was of this generation, gets none. `first` is the token's hash and when it ends.
+    /// Begins a session with its first refresh token. Of the account's sessions the oldest beyond `keep` are ended. The
+    /// account is asked again here, where nobody changes it meanwhile: one that was disabled, removed or changed since
+    /// its password was checked, when it was of this generation, gets none. `first` is the token's hash and when it
+    /// ends.
     ///
     /// # Errors
     /// When the store cannot be used; then it did not begin.
@@ -129,8 +130,8 @@ impl Store {
         rows.iter().map(session_of).collect()
     }
 
-    /// Ends a session, of this account if one is named. Whether there was such a one to end: of two who ask at once, one
-    /// is told so.
+    /// Ends a session, of this account if one is named. Whether there was such a one to end: of two who ask at once,
+    /// one is told so.
     ///
     /// # Errors
     /// When the store cannot be used; then it goes on.
@@ -177,9 +178,9 @@ impl Store {
         Ok(marks)
     }
 
-    /// Whether a session of this account began at this address lately: among its last 20 addresses, in the last 90 days.
-    /// An IPv6 address stands for its network, as where attempts are counted: hosts take another one in it each day (RFC
-    /// 8981 section 3.4).
+    /// Whether a session of this account began at this address lately: among its last 20 addresses, in the last 90
+    /// days. An IPv6 address stands for its network, as where attempts are counted: hosts take another one in it each
+    /// day (RFC 8981 section 3.4).
     ///
     /// # Errors
     /// When the store cannot be used.

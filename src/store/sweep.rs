@@ -31,7 +31,8 @@ const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
 
 impl Store {
     /// Forgets what nobody can ask about any more: marks past their end, sessions that were over a day ago with their
-    /// tokens, addresses that were not seen for 90 days. A call does a bounded part of it; another process may be at it.
+    /// tokens, addresses that were not seen for 90 days. A call does a bounded part of it; another process may be at
+    /// it.
     ///
     /// # Errors
     /// When the store cannot be used.

@@ -1,11 +1,12 @@
-//! Where a person goes after logging in: a path on this host, or its root. Whatever is asked for, nobody is led elsewhere.
+//! Where a person goes after logging in: a path on this host, or its root. Whatever is asked for, nobody is led
+//! elsewhere.
 
 use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 
-/// As long an address as is kept. Longer ones, and their codes in the login page's own address, would meet the bounds of
-/// browsers and servers.
+/// As long an address as is kept. Longer ones, and their codes in the login page's own address, would meet the bounds
+/// of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host, with its query: safe in `Location`.

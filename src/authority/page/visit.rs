@@ -1,7 +1,7 @@
 //! A browser's visit to the login page: a short-lived cookie, and its twin in the page's form.
 //!
-//! Nobody but the page knows the value, and no other site can write the cookie (its name begins with `__Host-`). So a form
-//! that shows both comes from the page, in the browser that the page was shown to.
+//! Nobody but the page knows the value, and no other site can write the cookie (its name begins with `__Host-`). So a
+//! form that shows both comes from the page, in the browser that the page was shown to.
 
 use super::super::cookie;
 use super::super::grant::random_text;

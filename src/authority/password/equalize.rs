@@ -1,4 +1,5 @@
-//! Makes a failed attempt cost the same for every account: what the account's own hash did not cost is spent on nothing.
+//! Makes a failed attempt cost the same for every account: what the account's own hash did not cost is spent on
+//! nothing.
 
 use super::Busy;
 use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};

@@ -148,8 +148,8 @@ impl StoredHash {
 
     /// Whether this password, which it is of, is to be hashed anew: it is of another kind than ours or costs less.
     ///
-    /// bcrypt knows the first 72 bytes of a password, and so do its hashes: what comes after them was never checked, and
-    /// may be mistyped. Hashed anew with it, the password could be another one than its owner's from then on.
+    /// bcrypt knows the first 72 bytes of a password, and so do its hashes: what comes after them was never checked,
+    /// and may be mistyped. Hashed anew with it, the password could be another one than its owner's from then on.
     pub(super) fn needs_upgrade(&self, password: &str) -> bool {
         match self.parameters {
             Parameters::Argon2id { memory, passes, .. } => memory < MEMORY || passes < PASSES,

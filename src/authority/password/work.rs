@@ -1,8 +1,8 @@
 //! What checking a hash costs, counted, so that a failed attempt can be made to cost the same for every account.
 //!
-//! Each kind of hash counts in its own unit, in which its time is linear. A failed attempt spends, of each kind that any
-//! account has, as much as the dearest hash of that kind: what the account's own hash did not cost is spent on nothing.
-//! However many different hashes an import brings, that is one of each kind.
+//! Each kind of hash counts in its own unit, in which its time is linear. A failed attempt spends, of each kind that
+//! any account has, as much as the dearest hash of that kind: what the account's own hash did not cost is spent on
+//! nothing. However many different hashes an import brings, that is one of each kind.
 
 /// What is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Where failures are kept: a table of a fixed size, whatever names and addresses clients invent.
 //!
-//! Eight places to a set; a key has its place in one set. When all eight are taken, the one whose failures are forgotten
-//! first gives up its own. A stranger who wants a certain entry gone must therefore make eight others of its set fail
-//! more often than it did, without knowing which keys those are: the keys are of a hash keyed at random.
+//! Eight places to a set; a key has its place in one set. When all eight are taken, the one whose failures are
+//! forgotten first gives up its own. A stranger who wants a certain entry gone must therefore make eight others of its
+//! set fail more often than it did, without knowing which keys those are: the keys are of a hash keyed at random.
 
 /// Entries of a set.
 const WAYS: usize = 8;

@@ -138,7 +138,8 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // The id must be visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix A.1).
+        // The id must be visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix
+        // A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             faults.fault(
                 "bad_name",

@@ -81,7 +81,8 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // Checking one name below the host is sufficient: a certificate covers all names of one level or none of them.
+            // Checking one name below the host is sufficient: a certificate covers all names of one level or none of
+            // them.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };
