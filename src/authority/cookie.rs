@@ -120,7 +120,8 @@ mod tests {
             assert_eq!(given, taken);
             let site = if lax { "SameSite=Lax" } else { "SameSite=Strict" };
             for line in taken {
-                // What the prefix asks for (RFC 6265bis section 4.1.3.2), or browsers drop it.
+                // The `__Host-` prefix requires these; without them browsers drop the cookie (RFC 6265bis section
+                // 4.1.3.2).
                 assert!(
                     line.starts_with("__Host-")
                         && line.contains("; Path=/; Secure; ")

@@ -62,7 +62,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// What caused a revocation.
+    /// The cause of a revocation.
     RevocationCause[6] {
         Logout = "logout",
         LogoutAll = "logout_all",
@@ -83,7 +83,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// What an access token left out to stay small.
+    /// The claims that an access token left out to stay small.
     Trimmed[1] {
         Roles = "roles",
     }

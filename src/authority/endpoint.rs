@@ -15,7 +15,7 @@ pub enum Endpoint {
     Logout,
     /// Ends all sessions of the caller's account.
     LogoutAll,
-    /// Who the caller is.
+    /// The identity of the caller.
     Me,
     /// The sessions of the caller's account.
     Sessions,
@@ -29,7 +29,7 @@ pub enum Endpoint {
     Introspect,
     /// The public keys (RFC 7517).
     Jwks,
-    /// What there is (RFC 8414).
+    /// The metadata of the issuer (RFC 8414).
     Metadata,
     /// The verdict on a request that another proxy holds.
     Verify,
@@ -89,7 +89,7 @@ impl Endpoint {
         spec(Self::Verify, "verify", &[], "/auth/verify", Access::Public, false),
     ];
 
-    /// What the table says of it.
+    /// The entry of the table.
     pub fn spec(self) -> EndpointSpec {
         Self::ALL[self as usize]
     }

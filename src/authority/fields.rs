@@ -1,7 +1,7 @@
 //! The body of a request to an endpoint: one JSON object, or one form, each field once.
 //!
-//! Two readings are refused as they are in a request's head: a member twice, a percent code that is none, bytes that
-//! are no text. What a field holds is wiped when it is dropped: it may be a password.
+//! A body with two readings is refused, like such a head: a repeated member, an invalid percent code, bytes that are
+//! not text. A value is wiped when it is dropped, since it may be a password.
 
 use crate::authenticate::json;
 use crate::denial::{BodyFault, Denial};
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Fields {
     }
 }
 
-/// What a body says that it is.
+/// The media type that a body states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
     /// One JSON text.
@@ -56,7 +56,7 @@ impl BodyKind {
 
 enum Field {
     Text(Zeroizing<String>),
-    /// What is no string, in JSON.
+    /// A JSON value that is not a string.
     Other,
 }
 

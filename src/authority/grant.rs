@@ -83,7 +83,7 @@ pub(super) fn random_text() -> Result<String, Denial> {
     Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
 }
 
-/// What is granted, and to which session.
+/// The tokens that are granted, and their session.
 pub(super) struct Grant<'g> {
     pub(super) settings: &'g IssuerSettings,
     pub(super) account: &'g Account,

@@ -44,20 +44,20 @@ const AGAIN: &str = "again";
 /// The person has logged out.
 const LOGGED_OUT: &str = "logged_out";
 
-/// Whether the request is a form that a person sent, who wants to see a page.
+/// Whether the request is a form that a person sent in a browser.
 pub(super) fn wants_page(request: &EndpointRequest) -> bool {
     request.settings.cookies.is_some()
         && request.fields.is_form()
         && Format::of(&request.headers) == Format::Html
 }
 
-/// The login page, or where a person who need not log in goes instead.
+/// Answers with the login page, or redirects a person who need not log in.
 pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let cookies = request.settings.cookies.as_ref().ok_or(Denial::NotFound)?;
     if !cookie::is_stored_by_browsers(&request) {
         return Ok(refused(&request, Denial::InsecureTransport, None));
     }
-    // What cannot be read asks for nothing.
+    // An unreadable parameter has no effect.
     let query = Fields::form(request.query.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default();
     let next = Next::of(&query);
     let says = |name: &str| query.optional(name).ok().flatten();
@@ -152,7 +152,8 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     }
 }
 
-/// The answer to a login, for whom it is: a person goes where they wanted to, or sees the page again.
+/// Answers a login: a browser is redirected to its destination or shown the form again; any other client gets the API
+/// response.
 pub(super) fn login_response(
     request: &EndpointRequest,
     outcome: Result<Response<Bytes>, Denial>,
@@ -173,7 +174,7 @@ pub(super) fn login_response(
     })
 }
 
-/// The answer to a person who logged out: the login page, whose cookies and words are those of this answer.
+/// Answers a person who logged out: the login page with a notice, which deletes the cookies.
 pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
     let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
     // A path of the policy is one of requests, so it is a field value.
@@ -257,7 +258,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
             form(request, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials)
         }
     };
-    // What belongs to the refusal whoever reads it: status, challenge, when to come again.
+    // The page keeps the status, the challenge and `Retry-After` of the refusal.
     let plain = refuse(&denial, Format::Html, &HeaderValue::from_static("-"), &Method::GET);
     let (mut parts, _) = plain.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
@@ -272,7 +273,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
     response
 }
 
-/// A refusal in the words of who logs in.
+/// Returns a refusal in words for the person who logs in.
 fn words(denial: &Denial, request: &EndpointRequest, came_without_cookie: bool) -> String {
     if let Denial::TooManyAttempts { wait } = denial {
         return format!("Too many failed attempts. Try again in {}.", span(*wait));
@@ -325,7 +326,7 @@ fn page(status: StatusCode, text: String) -> Response<Bytes> {
     response
 }
 
-/// What keeps other sites away from a page of ours.
+/// Sets the headers that keep other sites away from the gateway's pages.
 fn protect(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));

@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 use work::Work;
 use zeroize::Zeroizing;
 
-/// What became of a password.
+/// The result of checking a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
     /// It is the account's password.
@@ -102,7 +102,7 @@ impl Hashers {
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.max(1) {
             let waiting = Arc::clone(&waiting);
-            // Where no thread can be started the queue fills up, or is closed: both are told to whoever asks.
+            // If no thread can be started, the queue fills up or closes; requests are refused either way.
             let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || run_worker(&waiting));
         }
         Self { jobs, patience: PATIENCE }
@@ -160,7 +160,7 @@ fn run_worker(waiting: &Mutex<Receiver<Job>>) {
 
 fn run_job(job: Job, arena: &mut Arena) {
     match job {
-        // Whoever asked is gone: nobody would read the answer.
+        // The requester has left, and nobody would read the answer.
         Job::Verify { answer, .. } if answer.is_closed() => {}
         Job::Hash { answer, .. } if answer.is_closed() => {}
         Job::Verify { password, stored, schemes, answer } => {

@@ -123,7 +123,7 @@ impl EndpointRequest {
     /// account with the same name.
     ///
     /// # Errors
-    /// What [`EndpointRequest::holder`] says; [`Denial::UnauthorizedClient`].
+    /// Those of [`EndpointRequest::holder`]; [`Denial::UnauthorizedClient`].
     pub fn account(&self) -> Result<&Holder, Denial> {
         let holder = self.holder()?;
         if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }

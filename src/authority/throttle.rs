@@ -138,7 +138,7 @@ impl Throttle {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an attempt is counted by: pair, account, address.
+    /// The keys that count an attempt: pair, account, address.
     fn counts<'t>(
         &self,
         tables: &'t mut Tables,

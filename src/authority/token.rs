@@ -10,7 +10,7 @@ use jsonwebtoken::{Header, encode};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// What an access token is to say.
+/// The content of an access token.
 #[derive(Clone, Debug, Default)]
 pub struct AccessClaims {
     /// `iss`.
@@ -112,7 +112,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     insert("csrf", claims.csrf.map(Value::from));
     insert("client_id", claims.client.map(Value::from));
     if claims.compat == Some(Compat::FlaskJwtExtended) {
-        // What that library writes into each token, and its clients may read.
+        // That library writes these into each token, and its clients may read them.
         insert("type", Some("access".into()));
         insert("fresh", Some(claims.fresh.into()));
         insert("nbf", Some(now.unix.into()));

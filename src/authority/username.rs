@@ -1,6 +1,6 @@
 //! User names and passwords as text: one canonical form, so that two spellings of one name are one account, and a
 //! password typed on another keyboard is the same password. Follows the profiles `UsernameCaseMapped` and
-//! `OpaqueString` of RFC 8265; where it is stricter, it says so. Who has which name is the store's business.
+//! `OpaqueString` of RFC 8265; where it is stricter, it says so. The store assigns names to accounts.
 
 mod direction;
 mod identifier;
@@ -25,7 +25,7 @@ impl UserName {
     /// section 3.3.2), and nothing in it that cannot be seen, read or typed. Parsing it once more changes nothing.
     ///
     /// # Errors
-    /// What is wrong with the name, by code point.
+    /// The faults of the name, by code point.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
         // Mapping makes at most three characters of one; what is far too long is not worth the work.
         if text.len() > NAME_BYTES_MAX * 8 {
@@ -78,14 +78,14 @@ pub enum NameFault {
     Empty,
     /// It is longer than [`NAME_BYTES_MAX`] bytes.
     TooLong {
-        /// What it has.
+        /// The length found.
         bytes: usize,
     },
     /// A character that no name may have, or not there.
     Character {
         /// The character.
         character: char,
-        /// What is wrong with it.
+        /// The fault.
         why: &'static str,
     },
     /// It mixes directions of writing so that what is read is not what is meant (RFC 5893 section 2).

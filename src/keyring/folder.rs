@@ -33,7 +33,7 @@ const READ_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug)]
 pub(super) struct KeyFolder(PathBuf);
 
-/// What a listing shows of a file without opening it. The time of its last change of any kind (`ctime`) is part of it,
+/// The metadata of a file without opening it. The time of its last change of any kind (`ctime`) is part of it,
 /// because no program can set that one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileStamp {

@@ -89,7 +89,7 @@ impl View {
     }
 }
 
-/// What to do when the folder has no key to sign with.
+/// The action if the folder has no signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingKey {
     /// Create one in the folder.

@@ -237,7 +237,7 @@ fn a_key_is_taken_back_whatever_it_is_for() {
             folder.0.join(format!("signing-key.{}.pem", timestamp::basic(taken.signs_from.unwrap()))),
         );
         assert!(private.is_err(), "its private half is gone");
-        // Twice is not worse than once; a key that is not there is told.
+        // A second revocation changes nothing. An unknown key is reported.
         let again = keyring.revoke(&taken.id, Now::at(now));
         assert_eq!(again.is_ok(), taken.state != Next, "{again:?}");
         assert!(keyring.revoke("a\u{1b}b", Now::at(now)).unwrap_err().to_string().contains(r"a\u{1b}b"));
@@ -246,7 +246,7 @@ fn a_key_is_taken_back_whatever_it_is_for() {
 
 #[test]
 fn the_next_key_signs_in_place_of_one_that_is_taken_back() {
-    // Whoever reads the key set knows it already (crossings C2).
+    // Readers of the key set know the key already.
     use KeyState::{Next, Revoked, Signing};
     let folder = Scratch::new();
     let keyring = folder.open(START);

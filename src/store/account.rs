@@ -12,7 +12,7 @@ use std::fmt;
 pub struct Account {
     /// `sub` of its tokens.
     pub id: String,
-    /// What its owner logs in with, in canonical form.
+    /// The user name in canonical form.
     pub name: String,
     /// The encoded hash of its password; empty: it has none.
     pub password: String,
@@ -20,7 +20,7 @@ pub struct Account {
     pub roles: Vec<String>,
     /// Its scopes.
     pub scopes: Vec<String>,
-    /// What else is known of its owner.
+    /// Attributes of the owner.
     pub attributes: Map<String, Value>,
     /// Whether its owner is kept out.
     pub disabled: bool,
@@ -44,7 +44,7 @@ pub struct PasswordHash {
 pub struct NewAccount {
     /// `sub` of its tokens.
     pub id: String,
-    /// What its owner logs in with, in canonical form.
+    /// The user name in canonical form.
     pub name: String,
     /// Its password; empty: it has none.
     pub password: PasswordHash,
@@ -52,13 +52,13 @@ pub struct NewAccount {
     pub roles: Vec<String>,
     /// Its scopes.
     pub scopes: Vec<String>,
-    /// What else is known of its owner.
+    /// Attributes of the owner.
     pub attributes: Map<String, Value>,
     /// Whether its owner is kept out.
     pub disabled: bool,
 }
 
-/// What became of an account that was to be made.
+/// The result of creating an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
     /// It is there.
@@ -71,7 +71,7 @@ pub enum Added {
     IdRetired,
 }
 
-/// What is to be changed; what is none stays.
+/// The changes to an account. `None` keeps a value.
 #[derive(Clone, Default)]
 pub struct AccountChange {
     /// The roles.
@@ -88,7 +88,7 @@ pub struct AccountChange {
     pub end_sessions: bool,
 }
 
-// A hash is no password, but whoever has it can guess at it: none gets into a log.
+// A hash lets its holder guess at the password, so it never appears in a log.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
@@ -124,7 +124,7 @@ impl fmt::Debug for AccountChange {
     }
 }
 
-/// What an account says of its owner, as it is kept.
+/// The facts about an account's owner, in the form of the store.
 pub(super) struct Written {
     pub(super) roles: String,
     pub(super) scopes: String,

@@ -57,7 +57,7 @@ impl Store {
         row.as_ref().map(account_of).transpose()
     }
 
-    /// The accounts whose names come behind this one, in the order of their bytes, at most so many.
+    /// Returns at most `limit` accounts whose names follow this one, in byte order.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -164,7 +164,7 @@ impl Store {
     /// Replaces the hash of a password by another one of the same password, if it is still that one. No token ends.
     ///
     /// # Errors
-    /// When the store cannot be used, or the hash is longer than any of ours.
+    /// When the store cannot be used, or the hash is longer than any that the gateway writes.
     pub async fn upgrade_password(
         &self,
         id: &str,

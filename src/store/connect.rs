@@ -38,7 +38,8 @@ impl Dialect {
             // The right to write at once: a transaction that has read first may be refused it when another process
             // wrote meanwhile, and no waiting helps that one.
             Self::Sqlite => "BEGIN IMMEDIATE",
-            // Whoever waited for a locked row must then read what was committed, whatever the server's default is.
+            // A transaction that waited for a locked row must then read the committed row, whatever the server's
+            // default.
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
             // The settings of `Self::settings`, for this transaction, in one message.
             Self::PooledPostgres => {

@@ -1,4 +1,4 @@
-//! What was revoked, for those who were not there: other gateways, and this one after a restart.
+//! Revocations for the gateways that did not handle them: other ones, and this one after a restart.
 
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
@@ -11,7 +11,7 @@ use sqlx::any::AnyRow;
 pub struct Marked {
     /// Its place in the order of marks.
     pub seq: i64,
-    /// What it revokes.
+    /// The revoked subject, session or token.
     pub mark: Mark,
     /// The time from which it may be deleted: every access token that it revokes has expired by then, by any gateway's
     /// clock.
@@ -51,7 +51,7 @@ impl Store {
     /// Revokes one access token with this `exp`.
     ///
     /// # Errors
-    /// When the store cannot be used, or the id is longer than any of ours.
+    /// When the store cannot be used, or the id is longer than any that the gateway writes.
     pub async fn revoke_token(&self, jti: &str, now: i64, expires: i64) -> Result<(), StoreError> {
         fit("jti", jti, NAME_MAX)?;
         let mut transaction = self.begin().await?;

@@ -45,7 +45,7 @@ pub struct Store {
     /// Connections that only read. With PostgreSQL the same as `writes`.
     reads: AnyPool,
     /// Connections that write. SQLite has one writer at a time; here it waits in our queue, in order, rather than in
-    /// SQLite's, which knows none. Those who read go on meanwhile.
+    /// SQLite's, which has none. Readers continue meanwhile.
     writes: AnyPool,
     /// How a connection of no pool is made that only reads.
     plan: Plan,

@@ -15,7 +15,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 /// How many refresh tokens of a session are known: at one rotation in fifteen minutes, those of ten days. One that was
-/// spent before is as unknown as one that never was; it is refused all the same, but ends nothing.
+/// spent before is unknown, like one that never existed. It is refused too, but ends no session.
 const TOKENS: i64 = 1000;
 
 /// A refresh token that is presented.
@@ -38,7 +38,7 @@ pub struct Spend<'a> {
     pub alive_before_boot: i64,
 }
 
-/// What came of a refresh token.
+/// The result of presenting a refresh token.
 pub enum Rotation {
     /// It is spent, and this is what follows.
     Rotated(Box<Renewed>),
@@ -61,13 +61,13 @@ pub enum Rotation {
     Unknown,
 }
 
-/// What follows a refresh token.
+/// The successor of a refresh token.
 pub struct Renewed {
     /// The session.
     pub session: Session,
     /// Its account, as it is now.
     pub account: Account,
-    /// What the successor is made with.
+    /// The nonce from which the successor is derived.
     pub nonce: [u8; 32],
     /// When the successor ends.
     pub expires: i64,
@@ -166,7 +166,7 @@ impl Store {
         Ok(Rotation::Rotated(Box::new(Renewed { session, account, nonce: spend.nonce, expires })))
     }
 
-    /// A token came back that was spent: nobody can tell the thief from the owner.
+    /// A spent token was presented: the thief cannot be distinguished from the owner.
     async fn end_family(
         &self,
         mut transaction: Writing,

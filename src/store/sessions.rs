@@ -1,4 +1,4 @@
-//! Sessions: how they begin, who has which, and how they end. What happens to their refresh tokens is [`rotation`]'s.
+//! Sessions: their beginning, listing and end. [`rotation`] handles their refresh tokens.
 //!
 //! [`rotation`]: super::rotation
 
@@ -12,7 +12,7 @@ use sqlx::any::AnyRow;
 
 /// How many addresses of an account are known.
 const ADDRESSES: i64 = 20;
-/// How many sessions of an account are told, or ended because they are too many, at once.
+/// Maximum number of sessions of an account that are listed, or ended as surplus, at once.
 const SESSIONS: i64 = 1000;
 
 /// A session.
@@ -32,7 +32,7 @@ pub struct Session {
     pub authenticated: i64,
     /// From where it began.
     pub address: String,
-    /// What the client said it is.
+    /// The client's own description (`User-Agent`).
     pub agent: String,
     /// The SHA-256 of its CSRF value, where it lives in cookies.
     pub csrf: Option<[u8; 32]>,
@@ -40,7 +40,7 @@ pub struct Session {
     pub ended: Option<String>,
 }
 
-/// What became of a session that was to begin.
+/// The result of beginning a session.
 #[derive(Clone, Debug)]
 pub enum Begun {
     /// It began; older ones beyond the bound were ended for it.

@@ -5,19 +5,19 @@ use super::marks::MARGIN;
 use super::{Store, StoreError};
 use sqlx::Row;
 
-/// For how long a session is kept when it is over, so that whoever comes late is told what became of it: a day.
+/// How long an ended session is kept, so that a late request still learns why it ended: a day.
 const OVER_KEPT: i64 = 86_400_000;
 /// For how long an address from which an account logged in is known: 90 days.
 const ADDRESS_KEPT: i64 = 90 * 86_400_000;
 /// Rows of a bite. Tens of milliseconds at most.
 const BITE: i64 = 500;
-/// Bites of one call. What is left then is left to the next one.
+/// Maximum number of transactions of one call. The next call continues.
 const BITES: u32 = 200;
 
 /// Names the lock of the one process that sweeps.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
-/// What is swept: rows that are over at a moment, so many.
+/// A statement that deletes expired rows, up to a number.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
     (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN

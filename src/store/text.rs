@@ -33,7 +33,7 @@ pub(super) fn fit(what: &str, text: &str, max: usize) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The beginning of a text that a client chose, so many characters, without those that control a terminal.
+/// Returns at most `max` characters of a text that a client chose, without those that control a terminal.
 pub(super) fn shown(text: &str, max: usize) -> String {
     text.chars().filter(|character| !character.is_control()).take(max).collect()
 }

@@ -61,15 +61,15 @@ impl LoginForm<'_> {
     }
 }
 
-/// For somebody who is logged in: on with it, or out.
+/// The page for a logged-in person: continue, or log out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoggedIn<'t> {
     pub(super) host: &'t str,
-    /// Who.
+    /// The account.
     pub(super) subject: &'t str,
     /// Where logging out is.
     pub(super) logout: &'t str,
-    /// What the form to log out with must show.
+    /// The CSRF token of the logout form.
     pub(super) csrf: &'t str,
 }
 
@@ -88,7 +88,7 @@ impl LoggedIn<'_> {
     }
 }
 
-/// Leads on to an address of ours, so that the browser comes there from us.
+/// A page that leads on to an address of the gateway, so that the browser arrives there from the gateway.
 pub(super) fn onward(address: &str) -> String {
     let mut page = Card::begin("One moment", Some(address));
     page.push("<h1>One moment</h1>\n<a class=\"go\" href=\"").text(address).push("\">Continue</a>\n");
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn no_page_holds_what_its_policy_blocks() {
         for page in all("x") {
-            // What a policy without `unsafe-inline` and without a host would block.
+            // A policy without `unsafe-inline` and without a host would block these.
             for blocked in
                 [" style=", "<script", "javascript:", " on", "http:", "https:", "<img", "<link", "url("]
             {

@@ -1,12 +1,11 @@
-//! Where a person goes after logging in: a path on this host, or its root. Whatever is asked for, nobody is led
-//! elsewhere.
+//! The address to which a login leads: a path on this host, or its root. No request can lead to another host.
 
 use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 
-/// As long an address as is kept. Longer ones, and their codes in the login page's own address, would meet the bounds
-/// of browsers and servers.
+/// Maximum length of an address, in bytes. Longer ones, and their codes in the login page's own address, would meet the
+/// bounds of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host, with its query: safe in `Location`.
@@ -46,7 +45,7 @@ impl Next {
     }
 }
 
-/// `Location`, for whom it may be.
+/// The `Location` of the answer.
 pub(super) fn location(next: Option<&Next>) -> HeaderValue {
     let next = next.map_or("/", Next::as_str);
     HeaderValue::from_str(next).expect("a canonical path and a query of visible ASCII are a field value")

@@ -27,10 +27,10 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    /// The one that a request's cookie tells of.
+    /// Returns the visit of the request's cookie.
     pub(super) fn of(request: &EndpointRequest) -> Option<Self> {
         let cookies = request.settings.cookies.as_ref()?;
-        // A cookie that came twice tells of none.
+        // A cookie that occurs twice is not accepted.
         let text = credential::cookie(&request.headers, &cookies.names.login).ok()??;
         Self::parse(std::str::from_utf8(text).ok()?)
     }
@@ -53,7 +53,7 @@ impl Visit {
         Ok(Self { value: random_text()?, renewed: None })
     }
 
-    /// What the form carries.
+    /// The value that the form carries.
     pub(super) fn value(&self) -> &str {
         &self.value
     }

@@ -19,7 +19,7 @@ pub(super) const PASSES: u32 = 2;
 const MEMORY_MAX: u32 = 128 * 1024;
 /// KiB times passes of an Argon2 hash: three times over the memory bound. argon2-cffi's default is half of it.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
-/// Lanes are worked off one after the other here, so they cost nothing more; a bound all the same.
+/// Maximum number of lanes. They run one after the other, so more lanes cost no more; the bound only guards the parser.
 const LANES_MAX: u32 = 64;
 /// 2^14 rounds take about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
@@ -27,9 +27,9 @@ const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
 const SCRYPT_WORK_MAX: u64 = 1 << 21;
 /// Half a second of SHA-256. Werkzeug's default is half of it.
 const ITERATIONS_MAX: u32 = 2_000_000;
-/// What Werkzeug takes where a hash does not say (its 3.1).
+/// The default of Werkzeug 3.1 for a hash that states none.
 const ITERATIONS_UNSAID: u32 = 1_000_000;
-/// What bcrypt knows of a password, in bytes.
+/// The number of bytes of a password that bcrypt reads.
 pub(super) const BCRYPT_BYTES: usize = 72;
 
 /// Memory that is used for one hash after the other: with fresh memory from the system for each, a hash takes 22 ms
@@ -146,7 +146,7 @@ impl fmt::Display for Parameters {
 }
 
 impl Parameters {
-    /// What [`scheme`] wrote.
+    /// Parses the output of [`scheme`].
     pub(super) fn of_scheme(scheme: &str) -> Option<Self> {
         let mut parts = scheme.split(':');
         let kind = parts.next()?;
@@ -238,7 +238,7 @@ impl Parameters {
         }
     }
 
-    /// What the password hashes to.
+    /// Writes the hash of the password into `output`.
     pub(super) fn derive(
         self,
         password: &str,

@@ -131,7 +131,7 @@ impl StoredHash {
         Ok(Self { parameters, salt: salt.as_bytes().to_vec(), output })
     }
 
-    /// What a check of it costs.
+    /// The cost of checking a password against the hash.
     pub(super) fn work(&self) -> Work {
         self.parameters.work()
     }
@@ -146,7 +146,8 @@ impl StoredHash {
         Ok(equal && !ambiguous)
     }
 
-    /// Whether this password, which it is of, is to be hashed anew: it is of another kind than ours or costs less.
+    /// Whether a password that matches should be hashed anew: the hash is of another kind than the gateway's, or
+    /// cheaper.
     ///
     /// bcrypt knows the first 72 bytes of a password, and so do its hashes: what comes after them was never checked,
     /// and may be mistyped. Hashed anew with it, the password could be another one than its owner's from then on.

@@ -182,7 +182,7 @@ fn what_is_no_hash_is_refused() {
     ] {
         assert!(check_hash(bad).is_err(), "{bad}");
         assert_eq!(scheme(bad), None);
-        // An account that has such a hash all the same has no password, and it takes as long.
+        // An account with such a hash has no usable password, and checking it takes as long.
         assert_eq!(judged("", Some(bad), &[]), judged("", None, &[]));
     }
 }

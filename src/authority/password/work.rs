@@ -4,7 +4,7 @@
 //! any account has, as much as the dearest hash of that kind: what the account's own hash did not cost is spent on
 //! nothing. However many different hashes an import brings, that is one of each kind.
 
-/// What is counted by itself.
+/// A unit of work that is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WorkUnit {
     /// KiB written.
@@ -59,7 +59,7 @@ impl Work {
         }
     }
 
-    /// What is left of it when some of it is done.
+    /// Returns the rest of the work after a part of it.
     pub(super) fn less(&self, done: &Self) -> Self {
         let mut left = *self;
         for (units, done) in left.0.iter_mut().zip(done.0) {

@@ -7,7 +7,7 @@
 /// Entries of a set.
 const WAYS: usize = 8;
 
-/// What is remembered of a key, in nanoseconds of the throttle's clock.
+/// The state of a key, in nanoseconds of the throttle's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Debt {
     /// When its last failure will be forgotten. Each failure moves this on by the time in which one is forgotten.
@@ -27,7 +27,7 @@ struct Entry {
 pub(super) struct Table(Box<[Entry]>);
 
 impl Table {
-    /// For so many entries: a power of two, or the next one.
+    /// Creates a table for `entries`, rounded up to a power of two.
     pub(super) fn new(entries: usize) -> Self {
         Self(vec![Entry::default(); entries.max(WAYS).next_power_of_two()].into_boxed_slice())
     }
@@ -38,7 +38,7 @@ impl Table {
         &mut self.0[at..at + WAYS]
     }
 
-    /// What is remembered; nothing, of who is not.
+    /// Returns the state of a key, if the table has it.
     pub(super) fn get(&mut self, key: u64) -> Debt {
         let found = self.set(key).iter().find(|entry| entry.key == key);
         found.map_or_else(Debt::default, |entry| entry.debt)

@@ -1,4 +1,4 @@
-//! How guessing is slowed, and who is not.
+//! Guessing is slowed, and the owner of an account is not.
 
 use super::*;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn owner(throttle: &Throttle, from: u32, account: &str, at: Duration) -> Result<
     throttle.try_attempt(address(from), account, true, throttle.began + at)
 }
 
-/// Guesses at one moment until one is refused; tells how many were let through.
+/// Guesses at one moment until one is refused, and returns how many were admitted.
 fn burst(mut ask: impl FnMut() -> bool) -> u32 {
     (0..1_000).take_while(|_| ask()).count() as u32
 }

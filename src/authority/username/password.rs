@@ -55,19 +55,19 @@ pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFau
     Ok(password)
 }
 
-/// Why a text is no password. Shows as little of it as tells its owner what to change.
+/// Why a text is not accepted as a password. It shows only as much of the text as its owner needs to change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordFault {
     /// There is nothing in it.
     Empty,
     /// It has fewer characters than [`PASSWORD_CHARS_MIN`].
     TooShort {
-        /// What it has.
+        /// The length found.
         characters: usize,
     },
     /// It has more bytes than [`PASSWORD_BYTES_MAX`].
     TooLong {
-        /// What it has.
+        /// The length found.
         bytes: usize,
     },
     /// A control character: it cannot be typed everywhere.
@@ -141,7 +141,7 @@ mod tests {
         assert!(prepare_new_password("\u{e9}\u{e9}\u{e9}\u{e9}").is_err());
         assert!(prepare_new_password("\u{1f600}\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}ab").is_ok());
         assert!(matches!(prepare_new_password("abcdefg\u{378}"), Err(PasswordFault::Unassigned { .. })));
-        // Who has a shorter one from elsewhere can still log in with it.
+        // An imported account with a shorter password can still log in.
         assert!(prepare_password("1234567").is_ok());
     }
 

@@ -103,7 +103,7 @@ fn files_go_a_day_after_their_keys_and_never_the_one_that_signs() {
     }
 }
 
-/// What may happen to a ring.
+/// An event of a key ring.
 #[derive(Clone, Debug)]
 enum Step {
     /// This many seconds pass while a gateway watches.

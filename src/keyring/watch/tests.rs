@@ -223,7 +223,7 @@ fn what_cannot_be_made_is_tried_again_after_a_while() {
     let keyring = folder.open(START);
     let mut watcher = keyring.watcher(Now::at(START));
     quiet(&mut watcher, START);
-    // A folder where the lock should be: no key can be made, whoever asks.
+    // A folder stands in the place of the lock, so no process can create a key.
     let lock = folder.0.join("signing-key.lock");
     fs::remove_file(&lock).unwrap();
     fs::create_dir(&lock).unwrap();
