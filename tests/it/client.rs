@@ -137,10 +137,10 @@ fn a_field_passes_from_a_trusted_proxy_that_the_policy_names() {
 fn a_field_that_cannot_pass_is_a_fault() {
     let upstream = Upstream::start();
     for (name, why) in [
-        ("X-HTTP-Method-Override", "a different one"),
-        ("X-Original-URL", "a different one"),
-        ("X-Forwarded-For", "writes itself"),
-        ("Accept", "passes from every client"),
+        ("X-HTTP-Method-Override", "a different request"),
+        ("X-Original-URL", "a different request"),
+        ("X-Forwarded-For", "written by the gateway itself"),
+        ("Accept", "forwarded from every client"),
         ("a b", "not a header name"),
     ] {
         let dir = crate::kit::dir::Dir::new();
