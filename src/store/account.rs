@@ -1,4 +1,4 @@
-//! What is known of an account, and how that is written into a row.
+//! The types that describe an account, and their conversion to and from rows.
 
 use super::StoreError;
 use super::text::{list_of, list_text, map_of, map_text};
@@ -10,58 +10,58 @@ use std::fmt;
 /// An account.
 #[derive(Clone)]
 pub struct Account {
-    /// `sub` of its tokens.
+    /// The `sub` of its tokens.
     pub id: String,
-    /// The user name in canonical form.
+    /// The login name, in canonical form.
     pub name: String,
-    /// The encoded hash of its password; empty: it has none.
+    /// The encoded hash of its password, or empty if it has no password.
     pub password: String,
     /// Its roles, in the operator's order.
     pub roles: Vec<String>,
     /// Its scopes.
     pub scopes: Vec<String>,
-    /// Attributes of the owner.
+    /// Further attributes of its owner.
     pub attributes: Map<String, Value>,
-    /// Whether its owner is kept out.
+    /// Whether it is disabled.
     pub disabled: bool,
-    /// Grows with each change that ends its tokens.
+    /// A counter that each change that ends its tokens increments.
     pub generation: i64,
-    /// When it was made, milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     pub created: i64,
 }
 
-/// The hash of a password, as an account gets it. The store keeps both parts and understands neither.
+/// The hash of a password, as stored with an account. The store does not interpret either part.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PasswordHash {
-    /// The encoded hash; empty: there is no password.
+    /// The encoded hash, or empty if there is no password.
     pub encoded: String,
-    /// The kind and cost of the hash, for [`Store::schemes`](super::Store::schemes); empty if no login can use it.
+    /// The kind and cost of the hash, for [`Store::schemes`](super::Store::schemes). Empty if no login can use it.
     pub scheme: String,
 }
 
-/// An account that is to be made.
+/// An account to create.
 #[derive(Clone, Default)]
 pub struct NewAccount {
-    /// `sub` of its tokens.
+    /// The `sub` of its tokens.
     pub id: String,
-    /// The user name in canonical form.
+    /// The login name, in canonical form.
     pub name: String,
-    /// Its password; empty: it has none.
+    /// Its password hash, empty if it has no password.
     pub password: PasswordHash,
     /// Its roles.
     pub roles: Vec<String>,
     /// Its scopes.
     pub scopes: Vec<String>,
-    /// Attributes of the owner.
+    /// Further attributes of its owner.
     pub attributes: Map<String, Value>,
-    /// Whether its owner is kept out.
+    /// Whether it is disabled.
     pub disabled: bool,
 }
 
-/// The result of creating an account.
+/// The outcome of creating an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It is there.
+    /// The account was created.
     Added,
     /// Another account has its name.
     NameTaken,
@@ -71,7 +71,7 @@ pub enum Added {
     IdRetired,
 }
 
-/// The changes to an account. `None` keeps a value.
+/// The changes to make to an account. A field that is `None` leaves its value unchanged.
 #[derive(Clone, Default)]
 pub struct AccountChange {
     /// The roles.
@@ -80,15 +80,15 @@ pub struct AccountChange {
     pub scopes: Option<Vec<String>>,
     /// The attributes.
     pub attributes: Option<Map<String, Value>>,
-    /// Whether the owner is kept out.
+    /// Whether the account is disabled.
     pub disabled: Option<bool>,
     /// The password.
     pub password: Option<PasswordHash>,
-    /// Whether all sessions are ended.
+    /// Whether to end all its sessions.
     pub end_sessions: bool,
 }
 
-// A hash lets its holder guess at the password, so it never appears in a log.
+// An attacker who has a hash can guess its password offline, so `Debug` never prints one.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
@@ -124,7 +124,7 @@ impl fmt::Debug for AccountChange {
     }
 }
 
-/// The facts about an account's owner, in the form of the store.
+/// An account's roles, scopes and attributes, encoded for storage.
 pub(super) struct Written {
     pub(super) roles: String,
     pub(super) scopes: String,
@@ -146,7 +146,7 @@ impl Written {
     }
 }
 
-/// An account as it was written.
+/// Decodes an account from its row.
 pub(super) fn account_of(row: &AnyRow) -> Result<Account, StoreError> {
     Ok(Account {
         id: row.try_get("id")?,

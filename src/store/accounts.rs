@@ -1,5 +1,5 @@
-//! Accounts. An id is given once and for all: what is removed leaves its id behind, so that nobody ever inherits what
-//! services keep under it.
+//! Creates, reads, changes and removes accounts. An id is never reused: a removed account leaves its id behind, so that
+//! no other account inherits the data that services keep under it.
 
 use super::account::{Account, AccountChange, Added, NewAccount, PasswordHash, Written, account_of};
 use super::sessions::end_all;
@@ -19,10 +19,10 @@ macro_rules! select {
 }
 
 impl Store {
-    /// Makes accounts, all in one transaction; one whose name or id is taken stops no other.
+    /// Creates accounts in one transaction. An account whose name or id is taken does not stop the others.
     ///
     /// # Errors
-    /// When the store cannot be used, or one of them is larger than what is kept; then none is made.
+    /// When the store cannot be used, or one of the accounts is too large to store. Then no account is created.
     pub async fn add(&self, accounts: &[NewAccount], now: i64) -> Result<Vec<Added>, StoreError> {
         let mut transaction = self.begin().await?;
         let mut outcomes = Vec::with_capacity(accounts.len());
@@ -33,7 +33,7 @@ impl Store {
         Ok(outcomes)
     }
 
-    /// The account of this id.
+    /// Returns the account with this id, unless it was removed.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -45,7 +45,7 @@ impl Store {
         row.as_ref().map(account_of).transpose()
     }
 
-    /// The account of this name.
+    /// Returns the account with this name.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -57,7 +57,7 @@ impl Store {
         row.as_ref().map(account_of).transpose()
     }
 
-    /// Returns at most `limit` accounts whose names follow this one, in byte order.
+    /// Returns the accounts whose names come after `after_name` in byte order, `limit` at most.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -67,12 +67,12 @@ impl Store {
         rows.iter().map(account_of).collect()
     }
 
-    /// Changes the account of this name. Where the change ends its tokens (other roles, scopes or attributes; another
-    /// password; disabled; asked for), its generation grows and a mark is put.
-    /// Another password and disabling end its sessions too.
+    /// Changes the account with this name. New roles, scopes or attributes, a new password, disabling and
+    /// `end_sessions` end its tokens: its generation is incremented and a mark is written. A new password, disabling
+    /// and `end_sessions` also end its sessions.
     ///
     /// # Errors
-    /// When the store cannot be used, or the change is larger than what is kept; then nothing is changed.
+    /// When the store cannot be used, or the change is too large to store. Then nothing is changed.
     pub async fn change(
         &self,
         name: &str,
@@ -129,10 +129,10 @@ impl Store {
         Ok(Some((account, marks)))
     }
 
-    /// Removes the account of this name and what is known of its owner; its id is never given again.
+    /// Removes the account with this name and the data about its owner. Its id is never reused.
     ///
     /// # Errors
-    /// When the store cannot be used; then it is still there.
+    /// When the store cannot be used. Then the account still exists.
     pub async fn remove(&self, name: &str, now: i64) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else {
@@ -161,10 +161,11 @@ impl Store {
         Ok(Some((account, marks)))
     }
 
-    /// Replaces the hash of a password by another one of the same password, if it is still that one. No token ends.
+    /// Replaces the hash `old` with another hash of the same password, if the account still has `old`. Returns whether
+    /// it did. Tokens stay valid.
     ///
     /// # Errors
-    /// When the store cannot be used, or the hash is longer than any that the gateway writes.
+    /// When the store cannot be used, or the hash is too long to store.
     pub async fn upgrade_password(
         &self,
         id: &str,
@@ -182,12 +183,13 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// How the passwords of all accounts are hashed, each kind and cost once, as [`PasswordHash::scheme`] names them.
+    /// Returns how the passwords of all accounts are hashed: each kind and cost once, as in [`PasswordHash::scheme`].
     ///
     /// # Errors
     /// When the store cannot be used.
     pub async fn schemes(&self) -> Result<Vec<String>, StoreError> {
-        // From one to the next by the index, rather than through all accounts: there are a few among millions.
+        // Steps from one scheme to the next by the index rather than scanning all accounts: a few schemes are spread
+        // over millions of accounts.
         let statement = self.query(
             "WITH RECURSIVE known (scheme) AS (
                  SELECT MIN(scheme) FROM accounts WHERE scheme > ''
@@ -201,7 +203,7 @@ impl Store {
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
     }
 
-    /// An account that nobody else changes until the transaction ends.
+    /// Returns the account with this name, locked against changes until the transaction ends.
     async fn lock_by_name(
         &self,
         transaction: &mut Writing,
@@ -218,7 +220,7 @@ impl Store {
         row.as_ref().map(account_of).transpose()
     }
 
-    /// The same by its id.
+    /// Returns the account with this id, locked against changes until the transaction ends.
     pub(super) async fn lock_by_id(
         &self,
         transaction: &mut Writing,
@@ -270,7 +272,7 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
     Ok(if same_name { Added::NameTaken } else { Added::IdTaken })
 }
 
-/// The account of this id, as a transaction sees it.
+/// Returns the account with this id, as seen by the transaction, without locking it.
 pub(super) async fn by_id(transaction: &mut Writing, id: &str) -> Result<Option<Account>, StoreError> {
     let row = transaction
         .query(select!("WHERE id = $1 AND removed IS NULL"))

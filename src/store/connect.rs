@@ -14,34 +14,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// For how long anything waits for a connection, or for another process.
+/// How long an operation waits for a connection, or for another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections to a server. One thread uses them, so they are many enough for statements that wait for a lock.
+/// Connections to a server. A single thread uses them, so this leaves enough for statements that wait for a lock.
 const CONNECTIONS: u32 = 8;
-/// Connections that read from a file. A read takes microseconds; the second is for one that lists.
+/// Connections that read from a file. A read takes microseconds. The second connection is for listings.
 const READERS: u32 = 2;
 
-/// Which database it is.
+/// The kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     Sqlite,
     Postgres,
-    /// Behind a pooler that assigns connections per transaction: neither a setting nor a prepared statement outlives a
-    /// transaction.
+    /// PostgreSQL behind a pooler that assigns connections per transaction. Neither a setting nor a prepared statement
+    /// outlives a transaction.
     PooledPostgres,
 }
 
 impl Dialect {
-    /// How a transaction begins that will write.
+    /// Returns the statement that begins a transaction that will write.
     pub(super) const fn begin(self) -> &'static str {
         match self {
-            // The right to write at once: a transaction that has read first may be refused it when another process
-            // wrote meanwhile, and no waiting helps that one.
+            // Takes the write lock at once. A transaction that reads first cannot get it once another process has
+            // written, and waiting does not help.
             Self::Sqlite => "BEGIN IMMEDIATE",
-            // A transaction that waited for a locked row must then read the committed row, whatever the server's
-            // default.
+            // A statement that waited for a locked row must then read the committed value, whatever the server's
+            // default isolation level.
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            // The settings of `Self::settings`, for this transaction, in one message.
+            // The settings of `Self::settings`, for this transaction only, in one message.
             Self::PooledPostgres => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED;
                  SET LOCAL statement_timeout = 5000;
@@ -58,48 +58,47 @@ impl Dialect {
         !matches!(self, Self::Sqlite)
     }
 
-    /// Whether a connection keeps a statement that it has prepared.
+    /// Whether a connection keeps its prepared statements.
     pub(super) const fn keeps_statements(self) -> bool {
         !matches!(self, Self::PooledPostgres)
     }
 
-    /// The settings of each connection.
+    /// Returns the statements that configure each connection.
     const fn settings(self) -> &'static [&'static str] {
         match self {
             Self::Sqlite => &[
                 "PRAGMA busy_timeout = 5000",
-                // A commit is on the disk before it is answered: a spent token must not come back after a loss of
-                // power.
+                // A commit reaches the disk before it is answered: a spent token must stay spent after a power failure.
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",
             ],
             Self::Postgres => &[
                 "SET statement_timeout = 5000",
                 "SET lock_timeout = 5000",
-                // A gateway that stands still gives back the locks it holds.
+                // The server releases the locks of a gateway that hangs.
                 "SET idle_in_transaction_session_timeout = 4000",
-                // As above; a stricter choice of the operator's (remote_apply) stays.
+                // As with SQLite, a commit reaches the disk. A stricter setting by the operator (remote_apply) is kept.
                 "SELECT set_config('synchronous_commit', 'on', false)
                  WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             ],
-            // Another client would have them.
+            // The settings would apply to another client.
             Self::PooledPostgres => &[],
         }
     }
 }
 
 impl Store {
-    /// Opens a store and brings its schema up to date: `sqlite:PATH`, relative to `base`, made where it is not there;
-    /// or `postgres://`.
+    /// Opens a store and brings its schema up to date. `url` is either `sqlite:PATH` or a `postgres://` URL. The path
+    /// is relative to `base`, and the file is created if it does not exist.
     ///
-    /// A server on another host is spoken to over TLS, and must prove that it is that host, unless the URL's `sslmode`
-    /// (or `PGSSLMODE`) says otherwise.
+    /// A connection to a server on another host uses TLS and verifies the host's identity, unless the URL's `sslmode`
+    /// (or `PGSSLMODE`) sets another mode.
     ///
-    /// `pool_mode=transaction` in a server's URL announces a pooler that assigns connections per transaction.
+    /// `pool_mode=transaction` in a server's URL declares a pooler that assigns connections per transaction.
     ///
     /// # Errors
-    /// The cause, with the path of the file, or the host, port and database of the server. Nothing else of the URL is
-    /// shown.
+    /// When the store cannot be opened. The error names the cause and the path of the file, or the host, port and
+    /// database of the server. It shows no other part of the URL.
     pub async fn open(url: &str, base: &Path) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let store = match url.strip_prefix("sqlite:") {
@@ -116,8 +115,8 @@ impl Store {
         let dialect = Dialect::Sqlite;
         let writer = Plan { options: options(&file_url(&path))?, dialect, more: &[] };
         let reader = Plan { more: &["PRAGMA query_only = ON"], ..writer.clone() };
-        // A connection to a file does not break by itself, so idle ones are not tested, replaced or closed: one whose
-        // transaction failed is closed where it failed.
+        // A connection to a file does not break by itself, so idle ones are not tested, replaced or closed. A
+        // connection whose transaction failed is closed by its `Lease`.
         let pool = || {
             AnyPoolOptions::new()
                 .acquire_timeout(PATIENCE)
@@ -163,7 +162,7 @@ impl Store {
     }
 }
 
-/// How connections of one kind are made.
+/// How to open connections of one kind.
 #[derive(Clone)]
 pub(super) struct Plan {
     options: AnyConnectOptions,
@@ -173,7 +172,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A connection of no pool.
+    /// Opens a connection outside the pools.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let connect = async {
             let mut connection = AnyConnection::connect_with(&self.options).await?;
@@ -193,8 +192,8 @@ impl Plan {
         // Open a single connection first: a pool would retry repeatedly and finally report only a timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
-            // Open a second one beside it: behind a pooler that assigns connections per transaction, it meets the
-            // statements that the first one has prepared, and fails on their names.
+            // Open a second one beside it. Behind a pooler that assigns connections per transaction, its prepared
+            // statements clash with the names of those that the first one prepared, and the start fails here.
             self.connect().await?.close().await?;
         }
         first.close().await?;
@@ -204,7 +203,7 @@ impl Plan {
     }
 }
 
-/// Tells a new connection how it is used.
+/// Runs the statements that configure a new connection.
 async fn prepare(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -216,8 +215,9 @@ async fn prepare(
     Ok(())
 }
 
-/// Lets readers read while a writer writes. The file remembers it. Where several processes start with a new file at
-/// once, SQLite refuses all but one of them without waiting, so that the waiting is done here.
+/// Switches the file to WAL mode, so that readers can read while a writer writes. The mode is stored in the file. If
+/// several processes start on a new file at once, SQLite rejects all but one of them without waiting, so this function
+/// retries.
 async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
     let deadline = Instant::now() + PATIENCE;
     let row = loop {
@@ -238,7 +238,8 @@ async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A file that nobody else may read, in a folder that nobody else may. Its path without links or dots.
+/// Creates the file, and its folder, if missing, accessible only to their owner. Rejects a file that other users can
+/// access. Returns its canonical path.
 fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
     let fault = |error: io::Error| StoreError::trouble(Reason::Io, format!("{}: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -260,7 +261,7 @@ fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
     fs::canonicalize(path).map_err(fault)
 }
 
-/// The URL of a file, whatever characters are in its path.
+/// Returns the URL of a file, with its path percent-encoded.
 fn file_url(path: &Path) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
     format!("sqlite:{}", hex::percent_encoded(path.as_os_str().as_bytes(), is_plain))

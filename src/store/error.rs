@@ -1,5 +1,4 @@
-//! Why the store could not do something, in words for the operator. No value that was stored, and no part of a URL, is
-//! among them.
+//! Store errors, in words for the operator. A message never contains a stored value or a credential.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,11 +6,11 @@ use std::time::Duration;
 /// Why the store cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
-    /// It does not answer, or not in time: later it may.
+    /// The store does not answer, or not in time. A later attempt may succeed.
     Unavailable(Trouble),
-    /// It holds what it should not, or not what it should.
+    /// The store's content or schema is not as expected.
     Broken(String),
-    /// It was given what it does not keep: too large, or with a NUL, which PostgreSQL's text has no room for.
+    /// A value cannot be stored: it is too large, or has a NUL character, which PostgreSQL's text type cannot hold.
     Unfit(String),
 }
 
@@ -50,7 +49,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The word for it in metrics and logs.
+    /// Returns the word for this reason in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -84,17 +83,17 @@ impl StoreError {
         "unfit",
     ];
 
-    /// A fault that passes.
+    /// Returns an error for a fault that passes once its cause is gone.
     pub(super) const fn trouble(reason: Reason, why: String) -> Self {
         Self::Unavailable(Trouble { reason, why })
     }
 
-    /// The store did not answer within this time.
+    /// Returns the error for a store that did not answer within this time.
     pub fn late(within: Duration) -> Self {
         Self::trouble(Reason::Timeout, format!("the database does not answer within {within:?}"))
     }
 
-    /// The kind of the fault in a word, for metrics and logs.
+    /// Returns the kind of the fault as one word, for metrics and logs.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Unavailable(trouble) => trouble.reason.as_str(),
@@ -103,7 +102,7 @@ impl StoreError {
         }
     }
 
-    /// The same fault, with the place and, if known, the remedy.
+    /// Adds the store's location and, if known, the remedy.
     pub(super) fn at(self, place: &str) -> Self {
         match self {
             Self::Unavailable(Trouble { reason, why }) => {
@@ -163,7 +162,7 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// The reason why a later attempt may succeed, if it may.
+/// Returns the reason for a fault after which a later attempt may succeed, or `None` for any other fault.
 fn reason_of(code: &str) -> Option<Reason> {
     if code.len() == 5 {
         // PostgreSQL's codes and classes (its manual, appendix A).
@@ -171,7 +170,7 @@ fn reason_of(code: &str) -> Option<Reason> {
             (_, "53100") => Reason::Full,
             (_, "53200") => Reason::Memory,
             (_, "53300") | ("28" | "3D", _) => Reason::Refused,
-            // A statement of a pooled connection that reached another server.
+            // A pooler sent a prepared statement to a different server connection.
             (_, "42P05" | "26000") => Reason::Other,
             (_, "57014" | "25P03" | "57P05") => Reason::Timeout,
             (_, "25006") => Reason::ReadOnly,
@@ -193,7 +192,7 @@ fn reason_of(code: &str) -> Option<Reason> {
     })
 }
 
-/// The remedy for a fault that a pooler causes.
+/// Returns the remedy for a fault that a pooler causes, or an empty string.
 fn hint(code: &str, message: &str) -> &'static str {
     match code {
         "08P01" if message.contains("extra_float_digits") => {
@@ -206,7 +205,7 @@ fn hint(code: &str, message: &str) -> &'static str {
     }
 }
 
-/// Whether another process has the database at this moment (SQLite's `BUSY` and `LOCKED`).
+/// Whether another connection holds a lock on the database (SQLite's `BUSY` and `LOCKED`).
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     let code =
         error.as_database_error().and_then(|fault| fault.code()).and_then(|code| code.parse::<u32>().ok());

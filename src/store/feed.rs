@@ -10,11 +10,12 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, query};
 use std::fmt;
 
-/// The most marks of one read. A million of them, after a start, must not meet the bound on the time of a statement.
+/// The most marks returned by one read. Without this bound, reading a million marks after a start could exceed the
+/// statement timeout.
 pub const MARKS_MAX: usize = 10_000;
 
-/// Reads revocations by other processes. Requests that wait for the store's other connections, and slow statements
-/// there, do not delay it.
+/// Reads revocations made by other processes. It has its own connection, so requests that wait for the store's other
+/// connections, and slow statements there, do not delay it.
 pub struct Feed {
     plan: Plan,
     dialect: Dialect,
@@ -32,18 +33,19 @@ impl Feed {
         Self { plan, dialect, connection: None }
     }
 
-    /// The first marks behind a number, in order, [`MARKS_MAX`] at most. Connects where it has no connection.
+    /// Returns the marks after sequence number `after`, in order, [`MARKS_MAX`] at most. Opens a connection if there is
+    /// not one yet.
     ///
     /// # Errors
-    /// When the store cannot be used, with the cause rather than "no connection in time". The connection is closed
-    /// then, and the next call opens another.
+    /// When the store cannot be used. The error names the cause rather than "no connection in time". The connection is
+    /// then closed, and the next call opens another.
     pub async fn marks(&mut self, after: i64) -> Result<Vec<Marked>, StoreError> {
         let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
         let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;
         found.iter().map(marked).collect()
     }
 
-    /// How long access tokens may live; as [`Store::lives`], and like [`Feed::marks`].
+    /// Returns how long access tokens may live, like [`Store::lives`] but over the connection of [`Feed::marks`].
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -64,7 +66,7 @@ impl Feed {
 }
 
 impl Store {
-    /// A reader of marks with a connection of its own.
+    /// Returns a reader of marks with its own connection. It connects on the first read.
     pub fn feed(&self) -> Feed {
         Feed::new(self.plan.clone(), self.dialect)
     }

@@ -1,10 +1,9 @@
 //! A connection on loan from a pool, and the transactions on it.
 //!
 //! A connection goes back to its pool only when its work is known to be complete. One whose transaction failed, or was
-//! abandoned between two statements, is closed, and the pool opens another. SQLite undoes a transaction by itself on a
-//! full disk, an I/O error or a lack of memory; PostgreSQL may be waiting behind a network that drops packets. In each
-//! case the driver's account of the transaction is wrong from then on, and every later use of the connection would
-//! fail.
+//! abandoned between two statements, is closed, and the pool opens another. SQLite itself rolls a transaction back on a
+//! full disk, an I/O error or a lack of memory. PostgreSQL may be waiting behind a network that drops packets. In each
+//! case the driver's record of the transaction is wrong from then on, and every later use of the connection would fail.
 
 use super::connect::Dialect;
 use super::{Store, StoreError};
@@ -22,8 +21,8 @@ use std::time::Duration;
 /// help if the server is unreachable.
 const READ_MAX: Duration = Duration::from_secs(6);
 
-/// A connection on loan, inside a transaction where one was begun. It is closed when it is dropped without
-/// [`Lease::commit`], [`Lease::undo`] or [`Lease::give_back`].
+/// A connection on loan from a pool, with or without an open transaction. Dropping it without [`Lease::commit`],
+/// [`Lease::undo`] or [`Lease::give_back`] closes it.
 pub(super) struct Lease {
     connection: PoolConnection<Any>,
     dialect: Dialect,
@@ -60,7 +59,7 @@ impl Lease {
         Ok(Self { connection, dialect, is_complete: false, replaced: replaced.clone() })
     }
 
-    /// A statement for this connection.
+    /// Returns a statement for this connection.
     #[allow(clippy::unused_self, reason = "the dialect decides")]
     pub(super) fn query<'q>(&self, sql: impl SqlSafeStr) -> Query<'q, Any, AnyArguments> {
         sqlx::query(sql).persistent(self.dialect.keeps_statements())
@@ -71,41 +70,41 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends the transaction, and returns the connection.
+    /// Commits the transaction, and returns the connection to its pool.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         self.says("COMMIT").await?;
         self.give_back();
         Ok(())
     }
 
-    /// Rolls the transaction back, and returns the connection. If that fails, the connection is closed, which also
-    /// rolls it back.
+    /// Rolls the transaction back, and returns the connection to its pool. If that fails, the connection is closed,
+    /// which also rolls it back.
     pub(super) async fn undo(mut self) {
         if self.says("ROLLBACK").await.is_ok() {
             self.give_back();
         }
     }
 
-    /// Returns the connection: no transaction is open on it.
+    /// Returns the connection to its pool. No transaction may be open on it.
     fn give_back(mut self) {
         self.is_complete = true;
     }
 }
 
 impl Store {
-    /// A transaction that will write.
+    /// Begins a transaction that will write.
     pub(super) async fn begin(&self) -> Result<Lease, StoreError> {
         let mut lease = Lease::of(&self.writes, self.dialect, &self.replaced).await?;
         lease.says(self.dialect.begin()).await?;
         Ok(lease)
     }
 
-    /// A statement that reads, for [`Self::rows`] or [`Self::row`].
+    /// Returns a statement that reads, for [`Self::rows`] or [`Self::row`].
     pub(super) fn query<'q>(&self, sql: impl SqlSafeStr) -> Query<'q, Any, AnyArguments> {
         sqlx::query(sql).persistent(self.dialect.keeps_statements())
     }
 
-    /// All rows that a statement finds.
+    /// Returns all rows that a statement finds.
     pub(super) async fn rows(&self, query: Query<'_, Any, AnyArguments>) -> Result<Vec<AnyRow>, StoreError> {
         let mut lease = Lease::of(&self.reads, self.dialect, &self.replaced).await?;
         let rows = in_time(rows(&mut lease, self.dialect, query)).await?;
@@ -113,7 +112,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// The row that a statement finds.
+    /// Returns the first row that a statement finds.
     pub(super) async fn row(
         &self,
         query: Query<'_, Any, AnyArguments>,
@@ -121,13 +120,14 @@ impl Store {
         Ok(self.rows(query).await?.into_iter().next())
     }
 
-    /// The number of connections closed because their transaction did not end cleanly.
+    /// Returns the number of connections closed because their transaction did not end cleanly.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Relaxed)
     }
 }
 
-/// The result of a statement. It runs in a transaction if two statements outside of one may reach two servers.
+/// Returns the rows that a statement finds. Behind a pooler it runs in a transaction, because two statements outside of
+/// one may reach two server connections.
 pub(super) async fn rows(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -142,7 +142,7 @@ pub(super) async fn rows(
     Ok(rows)
 }
 
-/// Bounds a read on this side too, because an unreachable server cannot report a timeout.
+/// Applies a time limit in the gateway as well, because an unreachable server cannot report a timeout.
 pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::late(READ_MAX);
     tokio::time::timeout(READ_MAX, read).await.map_err(late)?

@@ -16,23 +16,23 @@ pub struct Lives {
     pub subjects: Vec<(String, i64)>,
 }
 
-/// An account as `token mint` needs it.
+/// The state of an account that `token mint` checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its generation now.
+    /// Its current generation.
     pub generation: i64,
-    /// Whether its owner is kept out.
+    /// Whether it is disabled.
     pub disabled: bool,
     /// Whether it was removed.
     pub removed: bool,
 }
 
-/// The statement that reads how long access tokens may live: the longest life of all, and the subjects with longer
-/// ones.
+/// The statement that reads how long access tokens may live: the longest life for all subjects, and the subjects with
+/// longer-lived tokens.
 pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM token_life
      UNION ALL SELECT subject, until FROM long_tokens";
 
-/// The result of [`LIVES`].
+/// Parses the result of [`LIVES`].
 pub(super) fn lives(rows: &[AnyRow]) -> Result<Lives, StoreError> {
     let mut lives = Lives::default();
     for row in rows {
@@ -46,7 +46,7 @@ pub(super) fn lives(rows: &[AnyRow]) -> Result<Lives, StoreError> {
 }
 
 impl Store {
-    /// How long access tokens may live.
+    /// Returns how long access tokens may live.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -54,11 +54,11 @@ impl Store {
         lives(&self.rows(self.query(LIVES)).await?)
     }
 
-    /// Records that access tokens live this long, in milliseconds, before one is issued. Existing marks are kept longer
-    /// by the same time, because a version that kept no record may have issued tokens before.
+    /// Records that access tokens live for `life` milliseconds. Call it before one is issued. Existing marks are kept
+    /// at least that long as well, because a version that kept no record may already have issued such tokens.
     ///
     /// # Errors
-    /// When the store cannot be used; then no token may be issued that lives so long.
+    /// When the store cannot be used. Then no token with this life may be issued.
     pub async fn record_life(&self, life: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         self.lock_marks(&mut transaction).await?;
@@ -77,11 +77,10 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Records before a token is made that it expires at this time: for tokens that live longer than
-    /// [`Lives::longest`].
+    /// Records when a token that lives longer than [`Lives::longest`] expires. Call it before the token is made.
     ///
     /// # Errors
-    /// When the store cannot be used, or the subject is longer than what is kept; then the token may not be made.
+    /// When the store cannot be used, or the subject is too long to store. Then the token may not be made.
     pub async fn record_token(&self, subject: &str, expires: i64) -> Result<(), StoreError> {
         fit("subject", subject, NAME_MAX)?;
         let mut transaction = self.begin().await?;
@@ -97,7 +96,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// The state of the account with this id, including removed ones.
+    /// Returns the state of the account with this id, even if it was removed.
     ///
     /// # Errors
     /// When the store cannot be used.

@@ -1,4 +1,4 @@
-//! Revocations for the gateways that did not handle them: other ones, and this one after a restart.
+//! Stores revocations as marks, for other gateways and for this one after a restart.
 
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
@@ -6,12 +6,12 @@ use crate::authenticate::{MARK_MARGIN, Mark};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// A mark as it is kept.
+/// A stored mark.
 #[derive(Clone, Debug)]
 pub struct Marked {
     /// Its place in the order of marks.
     pub seq: i64,
-    /// The revoked subject, session or token.
+    /// What it revokes.
     pub mark: Mark,
     /// The time from which it may be deleted: every access token that it revokes has expired by then, by any gateway's
     /// clock.
@@ -21,25 +21,26 @@ pub struct Marked {
 /// How long a mark is kept after the last access token that it revokes has expired, in milliseconds.
 pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
-/// Names the lock under which PostgreSQL numbers marks.
+/// Takes the lock under which PostgreSQL numbers marks.
 ///
-/// Its sequences give numbers before transactions commit, and these may do so in another order: whoever has read up to
-/// 7 would never see the 6 that came later. So a transaction that puts marks takes this lock first and has it until its
-/// commit is seen by all; numbers appear in order, and reading on behind the last one misses none. Nothing is waited
-/// for while it is held but the commit, and revocations are few.
+/// PostgreSQL's sequences assign numbers before transactions commit, and the transactions may commit in another order:
+/// a reader that has read up to 7 would never see a 6 that is committed later. A transaction that writes marks
+/// therefore takes this lock first and holds it until its commit is visible to all. Numbers then appear in order, and a
+/// reader that continues after the last one misses none. While the lock is held, the transaction waits for nothing but
+/// its commit, and revocations are rare.
 ///
-/// A transaction that records how long tokens live takes it too. A gateway records a life before it reads the account
-/// or the session that it issues a token for. So a revocation either reads that record, or has committed before the
-/// gateway reads, which then issues nothing that was revoked.
+/// A transaction that records how long tokens live also takes this lock. A gateway records a life before it reads the
+/// account or the session for which it issues a token. A revocation therefore either reads that record, or has
+/// committed before the gateway reads. In the second case the gateway sees the revocation and issues no token.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
-/// The statement that reads the marks behind a number, in order, at most so many. A mark that the store holds is in
-/// force, whatever the time is.
+/// The statement that reads the marks after number `$1`, in order, `$2` at most. A stored mark is in force whatever the
+/// current time.
 pub(super) const MARKS_BEHIND: &str =
     "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 impl Store {
-    /// The marks after a number, in order. No later mark has a smaller number than one that was read.
+    /// Returns the marks after number `after`, in order. No later mark gets a smaller number than one that was read.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -51,7 +52,7 @@ impl Store {
     /// Revokes one access token with this `exp`.
     ///
     /// # Errors
-    /// When the store cannot be used, or the id is longer than any that the gateway writes.
+    /// When the store cannot be used, or the id is too long to store.
     pub async fn revoke_token(&self, jti: &str, now: i64, expires: i64) -> Result<(), StoreError> {
         fit("jti", jti, NAME_MAX)?;
         let mut transaction = self.begin().await?;
@@ -60,7 +61,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Puts marks beside what they belong to, and ends the transaction: nothing else may follow (see [`LOCK`]).
+    /// Writes the marks of a transaction and commits it. No other statement may come between (see [`LOCK`]).
     pub(super) async fn commit_marked(
         &self,
         mut transaction: Writing,
@@ -77,7 +78,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Waits until no other transaction adds marks or records lives; SQLite has only one writer anyway.
+    /// Waits until no other transaction writes marks or records lives. SQLite needs no lock, because it has one writer
+    /// at a time.
     pub(super) async fn lock_marks(&self, transaction: &mut Writing) -> Result<(), StoreError> {
         if self.dialect.is_server() {
             transaction.query(LOCK).execute(&mut **transaction).await?;
@@ -86,15 +88,14 @@ impl Store {
     }
 }
 
-/// The time by which every access token that a new mark revokes has expired, by the clock of the gateway that issued
-/// it.
+/// Returns the time by which every access token that a new mark revokes has expired, by the clock of the gateway that
+/// issued it.
 ///
-/// A token belongs to a session that was used when the token was issued, so that the last use counts where it is later
-/// than this process's own clock says. Tokens that were made for one account by command may live longer than any policy
-/// says.
+/// Issuing a token sets the last use of its session. If that time is later than this process's own clock, it is the one
+/// that counts. Tokens made by a command for one account may live longer than any policy allows.
 async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64, StoreError> {
     let (statement, value) = match mark {
-        // Its own `exp` counts: see `revoke_token`.
+        // The token's own `exp` applies: see `revoke_token`.
         Mark::Token(_) => return Ok(now),
         Mark::Session(id) => (
             "SELECT COALESCE((SELECT longest FROM token_life), 0) AS longest,
@@ -131,7 +132,7 @@ async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, expired: i64) 
     Ok(())
 }
 
-/// A row of [`MARKS_BEHIND`].
+/// Parses a row of [`MARKS_BEHIND`].
 pub(super) fn marked(row: &AnyRow) -> Result<Marked, StoreError> {
     let value: String = row.try_get("value")?;
     let mark = match row.try_get::<String, _>("kind")?.as_str() {

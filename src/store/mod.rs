@@ -1,12 +1,13 @@
-//! What outlives the process: accounts, sessions, refresh tokens, revocations.
+//! Persistent state: accounts, sessions, refresh tokens and revocations.
 //!
-//! One schema and one set of statements for SQLite and PostgreSQL. Promises that what belongs together happens in one
-//! transaction, and that what was answered was stored: a loss of power takes nothing back. Never asked between `accept`
-//! and `forward`. Times are milliseconds since 1970; the caller brings them, so that one request has one moment.
+//! SQLite and PostgreSQL share one schema and one set of statements. Related changes are committed in one transaction.
+//! A change is stored before it is answered, so a power failure does not undo it. The store is never queried between
+//! `accept` and `forward`. Times are milliseconds since 1970. The caller passes the current time, so that one request
+//! uses a single time throughout.
 //!
-//! Three rules keep gateways that share a database from waiting for each other in a circle. Rows are locked in the
-//! order account, session, token. Marks come last: `Store::commit_marked` is the only way to put them. What is swept is
-//! what nobody changes any more.
+//! Three rules prevent deadlocks between gateways that share a database. Rows are locked in the order account, session,
+//! token. Marks are written last, and only through `Store::commit_marked`. The sweep deletes only rows that no other
+//! statement changes any more.
 
 mod account;
 mod accounts;
@@ -39,20 +40,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Accounts and sessions. Cheap to clone.
+/// A handle to the database of accounts and sessions. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    /// Connections that only read. With PostgreSQL the same as `writes`.
+    /// Read-only connections. On PostgreSQL this is the same pool as `writes`.
     reads: AnyPool,
-    /// Connections that write. SQLite has one writer at a time; here it waits in our queue, in order, rather than in
-    /// SQLite's, which has none. Readers continue meanwhile.
+    /// Connections that write. SQLite allows one writer at a time. Writers wait in this pool's queue, which is first
+    /// in, first out, because SQLite's own lock is not. Readers are not blocked meanwhile.
     writes: AnyPool,
-    /// How a connection of no pool is made that only reads.
+    /// How to open a read-only connection outside the pools.
     plan: Plan,
     dialect: Dialect,
-    /// The file, or the server and its database, to be shown.
+    /// The file, or the server and its database, for display.
     place: Arc<str>,
-    /// Connections that were closed because their transaction did not end in order.
+    /// The number of connections closed because their transaction did not end cleanly.
     replaced: Arc<AtomicU64>,
 }
 
@@ -62,11 +63,12 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A transaction that writes; undone when it is dropped.
+/// A transaction that writes. Dropping it rolls it back.
 type Writing = Lease;
 
-/// A statement that reads rows for a change: on PostgreSQL nobody else changes them until the transaction ends, and
-/// whoever had them is waited for. SQLite's writers are alone anyway.
+/// A statement that reads rows in order to change them. On PostgreSQL it waits for other transactions that hold these
+/// rows, then locks them until its own transaction ends. SQLite needs no row locks, because it has one writer at a
+/// time.
 macro_rules! for_update {
     ($dialect:expr, $($sql:tt)+) => {
         match $dialect {
@@ -80,12 +82,14 @@ macro_rules! for_update {
 use for_update;
 
 impl Store {
-    /// Where it is, to be shown: `sqlite:PATH`, or `postgres://HOST:PORT/DATABASE`, never a user or a password.
+    /// Returns the store's location for display: `sqlite:PATH` or `postgres://HOST:PORT/DATABASE`, never a user or a
+    /// password.
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// The last moment at which a process that used this store is known to have lived; 0: none is.
+    /// Returns the last time at which a process that uses this store is known to have been alive, or 0 if there is no
+    /// record.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -94,7 +98,7 @@ impl Store {
         row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
     }
 
-    /// Notes that the process lives.
+    /// Records that the process is alive.
     ///
     /// # Errors
     /// When the store cannot be used.

@@ -10,7 +10,7 @@ use std::str::FromStr;
 /// The URL option for the mode of a pooler between the gateway and the server, named as in PgBouncer.
 const POOL_MODE: &str = "pool_mode";
 
-/// Options of a URL that the driver understands.
+/// Parses a URL into the driver's options.
 pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
     let options = AnyConnectOptions::from_str(url)
         .map_err(|_| StoreError::trouble(Reason::Other, "the store's URL is not a valid URL".to_owned()))?;
@@ -45,7 +45,7 @@ fn unknown_mode(found: &str) -> StoreError {
     StoreError::trouble(Reason::Other, why)
 }
 
-/// The server and database of a URL for display: `postgres://HOST:PORT/DATABASE`.
+/// Returns the server and database of a URL for display: `postgres://HOST:PORT/DATABASE`.
 pub(super) fn place(options: &AnyConnectOptions) -> String {
     let url = &options.database_url;
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -71,15 +71,15 @@ pub(super) fn place(options: &AnyConnectOptions) -> String {
     format!("postgres://{host}:{port}/{database}")
 }
 
-/// A part of a URL without its percent-encoding, such as the path of a socket.
+/// Decodes the percent-encoding of a part of a URL, such as the path of a socket.
 fn decoded(options: &AnyConnectOptions, part: &str) -> String {
     let mut url = options.database_url.clone();
     url.set_query(Some(&format!("part={part}")));
     url.query_pairs().next().map(|(_, value)| value.into_owned()).unwrap_or_default()
 }
 
-/// Whether a URL names a server on another host without requiring it to prove its identity. The driver's default would
-/// then talk to any server that answers, even in plain text.
+/// Whether a URL names a server on another host but sets no TLS mode. The driver's default would then connect to any
+/// server that answers, even in plain text.
 pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
     let url = &options.database_url;
     let mut host = url.host_str().unwrap_or_default().to_owned();
@@ -93,10 +93,10 @@ pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_local = host.is_empty()
         || host == "localhost"
-        // The folder of a Unix socket, as it is or percent-encoded.
+        // The folder of a Unix socket, plain or percent-encoded.
         || host.starts_with(['/', '%'])
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    // Without a host in the URL the driver asks the environment.
+    // Without a host in the URL, the driver reads it from the environment.
     let host_of_environment = host.is_empty() && std::env::var_os("PGHOST").is_some();
     (!is_local || host_of_environment) && std::env::var_os("PGSSLMODE").is_none()
 }

@@ -1,9 +1,9 @@
-//! Refresh tokens. Spending one is a single transaction: the token is spent, its successor stored, the session noted;
-//! or the family is ended and marked (RFC 9700 section 4.14.2).
+//! Refresh tokens. Presenting one runs a single transaction. It either spends the token, stores its successor and
+//! updates the session, or ends and marks the whole family (RFC 9700 section 4.14.2).
 //!
-//! Of a spent token its nonce is kept, of its successor the hash: the successor's text follows from the presented text
-//! and the nonce, so that it can be given a second time, and neither the database alone nor the spent token alone
-//! tells it.
+//! The store keeps the nonce of a spent token and the hash of its successor. The successor's text is derived from the
+//! presented text and the nonce, so the gateway can return it a second time. Neither the database alone nor the spent
+//! token alone reveals it.
 
 use super::account::Account;
 use super::accounts::by_id;
@@ -14,50 +14,50 @@ use crate::authenticate::Mark;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// How many refresh tokens of a session are known: at one rotation in fifteen minutes, those of ten days. One that was
-/// spent before is unknown, like one that never existed. It is refused too, but ends no session.
+/// How many refresh tokens of a session are kept. At one rotation every fifteen minutes, that is ten days of tokens. An
+/// older token is unknown, like one that never existed: it is rejected, but does not end the session.
 const TOKENS: i64 = 1000;
 
-/// A refresh token that is presented.
+/// A presented refresh token, and the parameters for spending it.
 pub struct Spend<'a> {
     /// The SHA-256 of its text.
     pub token: &'a [u8; 32],
-    /// Random bytes, used if this spends it.
+    /// Random bytes from which the successor is derived if the token is spent now.
     pub nonce: [u8; 32],
-    /// The SHA-256 of the successor that belongs to a nonce.
+    /// Returns the SHA-256 of the successor for a nonce.
     pub successor: &'a (dyn Fn(&[u8; 32]) -> [u8; 32] + Sync),
-    /// Now.
+    /// The current time; this and all times here are milliseconds since 1970.
     pub now: i64,
-    /// When the successor ends, unless the session ends before.
+    /// When the successor expires, unless the session expires earlier.
     pub expires: i64,
-    /// For how long after it was spent it gets its successor once more.
+    /// How long after a token was spent its successor is returned again, in milliseconds. 0 disables this.
     pub grace: i64,
-    /// Since when this process answers, and when the one before it is last known to have lived.
+    /// When this process started to answer.
     pub boot: i64,
-    /// See `boot`.
+    /// When the previous process is last known to have been alive.
     pub alive_before_boot: i64,
 }
 
-/// The result of presenting a refresh token.
+/// The outcome of presenting a refresh token.
 pub enum Rotation {
-    /// It is spent, and this is what follows.
+    /// The token is now spent, and this is its successor.
     Rotated(Box<Renewed>),
-    /// It was spent a moment ago, and this is what followed then.
+    /// The token was spent within the grace period, and this is the same successor again.
     Repeated(Box<Renewed>),
-    /// It was spent before: its session is ended.
+    /// The token was already spent. Its session is ended.
     Reused {
         /// The session.
         session: String,
         /// Its account.
         account: String,
     },
-    /// It, or its session, is too old.
+    /// The token or its session has expired.
     Expired,
-    /// Its session was ended.
+    /// Its session was ended, or its account was removed.
     Ended,
     /// Its account is disabled.
     Disabled,
-    /// It was never there, or is forgotten.
+    /// The token never existed, or is no longer kept.
     Unknown,
 }
 
@@ -65,15 +65,15 @@ pub enum Rotation {
 pub struct Renewed {
     /// The session.
     pub session: Session,
-    /// Its account, as it is now.
+    /// The account in its current state.
     pub account: Account,
     /// The nonce from which the successor is derived.
     pub nonce: [u8; 32],
-    /// When the successor ends.
+    /// When the successor expires.
     pub expires: i64,
 }
 
-/// A refresh token as it is kept.
+/// A stored refresh token.
 struct Token {
     session: Session,
     number: i64,
@@ -83,7 +83,8 @@ struct Token {
     spent: Option<(i64, [u8; 32])>,
 }
 
-/// The statement that reads a token with its session. The session stands first: rows are locked in this order.
+/// The statement that reads a token with its session. It names the session first, because rows are locked in this
+/// order.
 macro_rules! token_by_hash {
     () => {
         concat!(
@@ -96,12 +97,12 @@ macro_rules! token_by_hash {
 }
 
 impl Store {
-    /// Spends a refresh token, or says why not: one atomic step. Of many who present the same token at once one spends
-    /// it, and the others wait and then see it spent.
+    /// Spends a refresh token in one atomic step, or returns why it cannot be spent. If several requests present the
+    /// same token at once, one spends it. The others wait, and then find it spent.
     ///
     /// # Errors
-    /// When the store cannot be used. Unless only the answer was lost, it is not spent then; if it is, the grace has
-    /// its successor.
+    /// When the store cannot be used. The token is then not spent, unless only the database's answer was lost. In that
+    /// case the client gets the successor by presenting the token again within the grace period.
     pub async fn rotate(&self, spend: &Spend<'_>) -> Result<Rotation, StoreError> {
         // Invented tokens are rejected before the lock that every login needs.
         if !self.knows_token(spend.token).await? {
@@ -166,7 +167,8 @@ impl Store {
         Ok(Rotation::Rotated(Box::new(Renewed { session, account, nonce: spend.nonce, expires })))
     }
 
-    /// A spent token was presented: the thief cannot be distinguished from the owner.
+    /// Ends the session of a token that was presented again after it was spent. The gateway cannot distinguish the
+    /// thief from the owner.
     async fn end_family(
         &self,
         mut transaction: Writing,
@@ -188,7 +190,7 @@ impl Store {
         Ok(self.row(statement.bind(hex(token))).await?.is_some())
     }
 
-    /// The session that a refresh token belongs to, ended or not.
+    /// Returns the session that a refresh token belongs to, ended or not.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -197,7 +199,8 @@ impl Store {
         row.as_ref().map(session_of).transpose()
     }
 
-    /// A refresh token that could be spent now: its session, account, when it was issued and when it ends.
+    /// Returns the session and account of a refresh token that could be spent now, and when the token was issued and
+    /// expires.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -217,7 +220,7 @@ impl Store {
     }
 }
 
-/// A token was spent a moment ago: what followed then follows again.
+/// Returns the successor of a token that was spent within the grace period.
 async fn repeat(
     mut transaction: Writing,
     token: Token,
@@ -235,7 +238,7 @@ async fn repeat(
     })
 }
 
-/// The account, if it and the session may go on with a token that ends at this moment.
+/// Returns the account, if it and the session are still valid for a token that expires at `expires`.
 fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -> Result<Account, Rotation> {
     if session.ended.is_some() {
         return Err(Rotation::Ended);
@@ -250,12 +253,12 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
     }
 }
 
-/// Whether a token that was spent at this moment gets its successor once more. The time in which no process answered
-/// does not count: who was waiting for an answer when the process ended asks again when it is back.
+/// Whether the successor of a token that was spent at `spent_at` is returned again. Time in which no process answered
+/// does not count: a client that was waiting when the process ended retries once it is back.
 ///
-/// A request may carry a moment that is a little before the one that spent the token: it waited for that one, or came
-/// to another gateway. A clock that is behind by more than the grace was set back, and then nobody can tell how long
-/// ago the token was spent: the grace is over.
+/// The time of a request may be slightly before the time at which the token was spent, because the request waited for
+/// the one that spent it, or came to another gateway. A clock that is behind by more than the grace period was set
+/// back. The time since the token was spent is then unknown, and the grace period counts as over.
 fn in_grace(spend: &Spend<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);
@@ -264,7 +267,7 @@ fn in_grace(spend: &Spend<'_>, spent_at: i64) -> bool {
     spend.grace > 0 && (around(spent_at).contains(&spend.now) || interrupted)
 }
 
-/// When the token behind a spent one ends, if it is this one and itself not spent.
+/// Returns when the successor of a spent token expires, if it is the stored one and not spent itself.
 async fn unspent(
     transaction: &mut Writing,
     token: &Token,
@@ -281,7 +284,7 @@ async fn unspent(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Stores a token of a session, and forgets the one that is beyond the bound.
+/// Stores a token of a session, and deletes those beyond the bound of `TOKENS`.
 pub(super) async fn insert_token(
     transaction: &mut Writing,
     token: &[u8; 32],

@@ -1,19 +1,19 @@
-//! The schema, step by step. A step that was ever released is never changed; what is new is a new step.
+//! The schema, as a list of migration steps. A released step is never changed. Each change to the schema is a new step.
 
 use super::connect::Dialect;
 use super::{Store, StoreError};
 use sqlx::{AssertSqlSafe, Row};
 
-/// Names the lock that one process holds while it migrates.
+/// Takes the lock that a process holds while it migrates.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
-/// Changing large tables takes its time, and another process may be at it.
+/// Raises the time limits, because changing large tables is slow, and another process may be migrating already.
 const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
 
-/// `{text}` and `{serial}` are what the two databases write differently.
+/// The statements of each step. `{text}` and `{serial}` stand for the types that the two databases spell differently.
 const STEPS: [&[&str]; 2] = [
     &[
-        // A row with `removed` set is the remainder of an account: its id, so that it is never assigned again. `scheme`
-        // tells how the password is hashed, for `Store::schemes`.
+        // A row with `removed` set keeps only the id of a removed account, so that the id is never assigned again.
+        // `scheme` is the kind and cost of the password hash, for `Store::schemes`.
         "CREATE TABLE accounts (
         id {text} PRIMARY KEY,
         name {text} UNIQUE,
@@ -28,7 +28,7 @@ const STEPS: [&[&str]; 2] = [
         scheme {text} NOT NULL DEFAULT ''
     )",
         "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
-        // `over`: the time from which nobody can use it, because it expires or was ended.
+        // `over`: the time from which the session cannot be used, because it expires or was ended.
         "CREATE TABLE sessions (
         id {text} PRIMARY KEY,
         account {text} NOT NULL REFERENCES accounts (id),
@@ -44,7 +44,7 @@ const STEPS: [&[&str]; 2] = [
     )",
         "CREATE INDEX sessions_of_account ON sessions (account, created)",
         "CREATE INDEX sessions_by_end ON sessions (over)",
-        // `number` counts the tokens of a session. That it is unique is the last guard: a token has one successor.
+        // `number` counts the tokens of a session. Its uniqueness is the last safeguard that a token has one successor.
         "CREATE TABLE refresh_tokens (
         hash {text} PRIMARY KEY,
         session {text} NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
@@ -77,15 +77,17 @@ const STEPS: [&[&str]; 2] = [
         // How long access tokens live: see `lives`.
         "CREATE TABLE token_life (one BIGINT PRIMARY KEY CHECK (one = 1), longest BIGINT NOT NULL)",
         "CREATE TABLE long_tokens (subject {text} PRIMARY KEY, until BIGINT NOT NULL)",
-        // A mark is kept for longer than the version before has computed. A gateway of that version fails at the new
-        // name, and refuses tokens then, rather than put marks that end too early and sweep those that do not.
+        // Marks are now kept longer than the previous version computed. The column is renamed so that a gateway of that
+        // version fails and rejects tokens. Otherwise it would write marks that end too early and sweep others too
+        // early.
         "ALTER TABLE marks RENAME COLUMN until TO kept",
         "UPDATE marks SET kept = kept + 86400000",
     ],
 ];
 
 impl Store {
-    /// Takes the steps that are missing, all or none. Of processes that start at once one does, and the others wait.
+    /// Runs the missing steps in one transaction. If several processes start at once, one runs them and the others
+    /// wait.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect.is_server() {
@@ -123,13 +125,13 @@ impl Store {
 }
 
 impl Dialect {
-    /// A statement of the schema as this database writes it.
+    /// Returns a statement of the schema in this database's SQL.
     fn written(self, statement: &str) -> String {
         let (text, serial) = match self {
-            // Numbers are never given twice, even when the highest is forgotten.
+            // `AUTOINCREMENT` never assigns a number twice, even after the highest one was deleted.
             Self::Sqlite => ("TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT"),
-            // Compared byte by byte, as SQLite does. A language's order would also change with the system's libraries,
-            // and leave indexes behind in which names are not found any more.
+            // Compared byte by byte, as in SQLite. A language's collation would also change with the system's
+            // libraries, and names would no longer be found in existing indexes.
             Self::Postgres | Self::PooledPostgres => {
                 ("TEXT COLLATE \"C\"", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
             }

@@ -1,4 +1,4 @@
-//! Sessions: their beginning, listing and end. [`rotation`] handles their refresh tokens.
+//! Begins, lists and ends sessions. For the rotation of their refresh tokens, see [`rotation`].
 //!
 //! [`rotation`]: super::rotation
 
@@ -10,15 +10,15 @@ use crate::peer::network;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// How many addresses of an account are known.
+/// How many addresses of an account are remembered.
 const ADDRESSES: i64 = 20;
-/// Maximum number of sessions of an account that are listed, or ended as surplus, at once.
+/// How many sessions of an account one call lists at most, or ends because there are too many.
 const SESSIONS: i64 = 1000;
 
 /// A session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// `sid` of its tokens.
+    /// The `sid` of its tokens.
     pub id: String,
     /// The account.
     pub account: String,
@@ -26,30 +26,30 @@ pub struct Session {
     pub created: i64,
     /// When it was last refreshed.
     pub used: i64,
-    /// When it ends, however often it is refreshed.
+    /// When it expires, however often it is refreshed.
     pub expires: i64,
-    /// When the password was proven.
+    /// When the password was last checked.
     pub authenticated: i64,
-    /// From where it began.
+    /// The client address from which it began.
     pub address: String,
-    /// The client's own description (`User-Agent`).
+    /// The user agent that the client sent.
     pub agent: String,
-    /// The SHA-256 of its CSRF value, where it lives in cookies.
+    /// The SHA-256 of its CSRF value, for a session in cookies.
     pub csrf: Option<[u8; 32]>,
     /// Why it was ended, if it was.
     pub ended: Option<String>,
 }
 
-/// The result of beginning a session.
+/// The outcome of beginning a session.
 #[derive(Clone, Debug)]
 pub enum Begun {
-    /// It began; older ones beyond the bound were ended for it.
+    /// The session began. Older sessions beyond the bound were ended; these are their marks.
     Begun(Vec<Mark>),
-    /// Its account is not there any more.
+    /// The account no longer exists.
     AccountGone,
-    /// Its account is disabled.
+    /// The account is disabled.
     AccountDisabled,
-    /// Its account is not what it was when the password was checked: that may not be its password any more.
+    /// The account changed after the password was checked, so that password may no longer be valid.
     AccountChanged,
 }
 
@@ -62,13 +62,13 @@ macro_rules! columns {
 pub(super) use columns;
 
 impl Store {
-    /// Begins a session with its first refresh token. Of the account's sessions the oldest beyond `keep` are ended. The
-    /// account is asked again here, where nobody changes it meanwhile: one that was disabled, removed or changed since
-    /// its password was checked, when it was of this generation, gets none. `first` is the token's hash and when it
-    /// ends.
+    /// Begins a session with its first refresh token, and ends the account's oldest sessions beyond `keep`.
+    /// `generation` is the account's generation when its password was checked. The account is locked and read again
+    /// here, so an account that was disabled, removed or changed since then gets no session. `first` is the token's
+    /// hash and expiry.
     ///
     /// # Errors
-    /// When the store cannot be used; then it did not begin.
+    /// When the store cannot be used. Then the session did not begin.
     pub async fn begin_session(
         &self,
         session: &Session,
@@ -115,7 +115,7 @@ impl Store {
         Ok(Begun::Begun(marks))
     }
 
-    /// The live sessions of an account, newest first.
+    /// Returns the live sessions of an account, newest first.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -130,11 +130,11 @@ impl Store {
         rows.iter().map(session_of).collect()
     }
 
-    /// Ends a session, of this account if one is named. Whether there was such a one to end: of two who ask at once,
-    /// one is told so.
+    /// Ends a session, if it belongs to `account` or `account` is `None`. Returns whether this call ended it: if two
+    /// callers end it at once, only one gets `true`.
     ///
     /// # Errors
-    /// When the store cannot be used; then it goes on.
+    /// When the store cannot be used. Then the session continues.
     pub async fn end_session(
         &self,
         account: Option<&str>,
@@ -154,10 +154,10 @@ impl Store {
         Ok(true)
     }
 
-    /// Ends all sessions of an account, and all its access tokens: its generation grows.
+    /// Ends all sessions of an account, and revokes all its access tokens by incrementing its generation.
     ///
     /// # Errors
-    /// When the store cannot be used; then they go on.
+    /// When the store cannot be used. Then the sessions continue.
     pub async fn end_sessions(&self, account: &str, why: &str, now: i64) -> Result<Vec<Mark>, StoreError> {
         if !is_text(account) {
             return Ok(Vec::new());
@@ -178,9 +178,9 @@ impl Store {
         Ok(marks)
     }
 
-    /// Whether a session of this account began at this address lately: among its last 20 addresses, in the last 90
-    /// days. An IPv6 address stands for its network, as where attempts are counted: hosts take another one in it each
-    /// day (RFC 8981 section 3.4).
+    /// Whether a session of this account recently began at this address: among its last 20 addresses, in the last 90
+    /// days. An IPv6 address stands for its network, as in the counting of attempts, because hosts change their address
+    /// within the network each day (RFC 8981 section 3.4).
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -188,7 +188,7 @@ impl Store {
         if !is_text(account) || !is_text(address) {
             return Ok(false);
         }
-        // Older versions noted the whole address.
+        // Older versions stored the whole address.
         let statement =
             self.query("SELECT seen FROM addresses WHERE account = $1 AND address IN ($2, $3) LIMIT 1");
         let row = self.row(statement.bind(account).bind(network_of(address)).bind(address)).await?;
@@ -196,8 +196,8 @@ impl Store {
     }
 }
 
-/// Ends the account's oldest sessions, so that `keep` are left with the new one, which is not counted by its time: a
-/// clock may have been set back.
+/// Ends the account's oldest sessions, so that `keep` are left including the new one. The new session is excluded by
+/// its id rather than by its time, because a clock may have been set back.
 async fn end_oldest(
     transaction: &mut Writing,
     new: &Session,
@@ -226,12 +226,12 @@ async fn end_oldest(
     Ok(marks)
 }
 
-/// The network of an address, as text.
+/// Returns the network of an address, as text.
 fn network_of(address: &str) -> String {
     address.parse().map_or_else(|_| address.to_owned(), |address| network(address).to_string())
 }
 
-/// Remembers from where a session began, and forgets what is beyond the bound.
+/// Stores the address at which a session began, and deletes addresses beyond the bound.
 async fn note_address(transaction: &mut Writing, session: &Session, now: i64) -> Result<(), StoreError> {
     transaction
         .query(
@@ -255,7 +255,8 @@ async fn note_address(transaction: &mut Writing, session: &Session, now: i64) ->
     Ok(())
 }
 
-/// Ends one session; whether this did it. `over` never moves to later: what ended by itself is kept no longer for it.
+/// Ends one session. Returns whether this call ended it. `over` never moves to a later time, so a session that had
+/// already expired is not kept longer.
 pub(super) async fn end(
     transaction: &mut Writing,
     account: Option<&str>,
@@ -277,8 +278,8 @@ pub(super) async fn end(
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends all sessions of an account that are not over: those that are may be swept at this moment, by another process
-/// that would wait for us as we for it.
+/// Ends all sessions of an account that are not over. It skips the others, because another process may be sweeping
+/// them, and the two transactions could deadlock.
 pub(super) async fn end_all(
     transaction: &mut Writing,
     account: &str,

@@ -1,38 +1,39 @@
-//! Forgetting. What is deleted is what nobody can ask about any more, in small bites: each one a transaction, so that
-//! those who write wait for none of them long.
+//! Deletes rows that no request can need any more. Rows are deleted in small batches, each in its own transaction, so
+//! that writers never wait long for one.
 
 use super::marks::MARGIN;
 use super::{Store, StoreError};
 use sqlx::Row;
 
-/// How long an ended session is kept, so that a late request still learns why it ended: a day.
+/// How long a session is kept after it is over, in milliseconds: one day. Until then a late request can learn why the
+/// session is over.
 const OVER_KEPT: i64 = 86_400_000;
-/// For how long an address from which an account logged in is known: 90 days.
+/// How long an address from which an account logged in is remembered, in milliseconds: 90 days.
 const ADDRESS_KEPT: i64 = 90 * 86_400_000;
-/// Rows of a bite. Tens of milliseconds at most.
+/// Rows per batch. A batch takes tens of milliseconds at most.
 const BITE: i64 = 500;
-/// Maximum number of transactions of one call. The next call continues.
+/// Batches per call. Remaining rows are left to the next call.
 const BITES: u32 = 200;
 
-/// Names the lock of the one process that sweeps.
+/// Tries to take the advisory lock that lets only one process sweep at a time.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
-/// A statement that deletes expired rows, up to a number.
+/// The statements that sweep. `$1` is the time up to which a row counts as over, `$2` the number of rows to delete.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
     (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
 const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
-/// Without its record a token is accepted for no longer than others, so deleting a record too early accepts nothing.
+/// A token without a record is accepted for no longer than other tokens, so deleting a record too early is safe.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";
 
 impl Store {
-    /// Forgets what nobody can ask about any more: marks past their end, sessions that were over a day ago with their
-    /// tokens, addresses that were not seen for 90 days. A call does a bounded part of it; another process may be at
-    /// it.
+    /// Deletes rows that no request can need any more: marks and long-token records past their end, sessions that have
+    /// been over for a day and their tokens, and addresses not seen for 90 days. Each call does a bounded amount of
+    /// work. On a server, a call deletes nothing while another process sweeps.
     ///
     /// # Errors
     /// When the store cannot be used.
@@ -53,7 +54,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there may be more.
+    /// Deletes one batch. Returns whether more rows may be left.
     async fn bite(&self, statement: &'static str, until: i64) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect.is_server() {

@@ -1,28 +1,29 @@
-//! Values as both databases keep and compare them alike: text. And how much of it is kept.
+//! Converts values to and from text, which both databases store and compare in the same way, and bounds their size.
 
 use super::StoreError;
 use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// Bytes of an id or a name: what a user name may have (128), an id of another system, a `jti`.
+/// The most bytes of an id or a name. This fits a user name (128 at most), an id from another system and a `jti`.
 pub(super) const NAME_MAX: usize = 255;
-/// Bytes of an encoded password hash: the longest we can check has some 200.
+/// The most bytes of an encoded password hash. The longest hash that the gateway can check has about 200.
 pub(super) const PASSWORD_MAX: usize = 1024;
-/// Bytes of a list of roles or scopes. More do not fit into a token that a request can carry (8 KiB).
+/// The most bytes of a list of roles or scopes, as JSON. A longer list does not fit into a token that a request can
+/// carry (8 KiB).
 pub(super) const LIST_MAX: usize = 8 * 1024;
-/// Bytes of an account's attributes, as JSON.
+/// The most bytes of an account's attributes, as JSON.
 pub(super) const ATTRIBUTES_MAX: usize = 16 * 1024;
-/// Characters of what a client says it is. The rest is cut off.
+/// The most characters of a client's user agent. The rest is cut off.
 pub(super) const AGENT_MAX: usize = 200;
 
-/// Whether both databases can hold this text. What they cannot is not found: nothing is asked, and it is no fault of
-/// the store's.
+/// Whether both databases can hold this text. A lookup of a text that they cannot hold finds nothing: the store is not
+/// queried, and no fault is reported.
 pub(super) fn is_text(text: &str) -> bool {
     !text.contains('\0')
 }
 
-/// Refuses a text that is not kept.
+/// Rejects a text that is longer than `max` bytes or has a NUL character.
 pub(super) fn fit(what: &str, text: &str, max: usize) -> Result<(), StoreError> {
     if text.len() > max {
         return Err(StoreError::Unfit(format!("{what}: {} bytes; at most {max} are kept", text.len())));
@@ -33,43 +34,43 @@ pub(super) fn fit(what: &str, text: &str, max: usize) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Returns at most `max` characters of a text that a client chose, without those that control a terminal.
+/// Returns the first `max` characters of a text that a client chose, without control characters.
 pub(super) fn shown(text: &str, max: usize) -> String {
     text.chars().filter(|character| !character.is_control()).take(max).collect()
 }
 
-/// A list of names as it is kept.
+/// Encodes a list of names for storage. Rejects one that is too long.
 pub(super) fn list_text(what: &str, list: &[String]) -> Result<String, StoreError> {
     let text = Value::from(list).to_string();
     fit(what, &text, LIST_MAX)?;
     Ok(text)
 }
 
-/// A list of names as it was.
+/// Decodes a stored list of names.
 pub(super) fn list_of(row: &AnyRow, column: &str) -> Result<Vec<String>, StoreError> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|_| StoreError::Broken(format!("{column} that are no list of names")))
 }
 
-/// Attributes as they are kept.
+/// Encodes attributes for storage. Rejects ones that are too long.
 pub(super) fn map_text(what: &str, map: &Map<String, Value>) -> Result<String, StoreError> {
     let text = Value::Object(map.clone()).to_string();
     fit(what, &text, ATTRIBUTES_MAX)?;
     Ok(text)
 }
 
-/// Attributes as they were.
+/// Decodes stored attributes.
 pub(super) fn map_of(row: &AnyRow, column: &str) -> Result<Map<String, Value>, StoreError> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|_| StoreError::Broken(format!("{column} that are no JSON object")))
 }
 
-/// 32 bytes as they are kept.
+/// Encodes 32 bytes for storage, as lowercase hex.
 pub(super) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().flat_map(|byte| crate::hex::digits(*byte)).map(char::from).collect()
 }
 
-/// 32 bytes as they were.
+/// Decodes 32 stored bytes.
 pub(super) fn bytes_of(text: &str) -> Result<[u8; 32], StoreError> {
     let broken = || StoreError::Broken("a hash or nonce that is none".to_owned());
     if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
