@@ -688,5 +688,5 @@ fn a_policy_that_would_lead_in_circles_is_refused() {
     crate::kit::portcullis::write_policy(&dir, &policy);
     let checked = command(&dir, &["check", "--config", "gateway.toml"]);
     assert_ne!(checked.code, Some(0));
-    assert!(checked.text().contains("cookies are not looked at"), "{}", checked.text());
+    assert!(checked.text().contains("does not read cookies"), "{}", checked.text());
 }
