@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A closed set of `N` outcomes, each with the name that metrics show.
+/// A closed set of `N` outcomes, each with its name in metrics.
 pub trait Outcome<const N: usize>: Copy + Into<usize> {
-    /// The names, in the order of the variants.
+    /// The names in metrics, in the order of the variants.
     const NAMES: [&'static str; N];
 }
 
@@ -28,7 +28,7 @@ macro_rules! outcomes {
         }
 
         impl $name {
-            /// Its name in metrics, logs and the store.
+            /// Returns the outcome's name in metrics, logs and the store.
             pub const fn as_str(self) -> &'static str {
                 <Self as Outcome<$count>>::NAMES[self as usize]
             }
@@ -49,7 +49,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// How the presentation of a refresh token ended.
+    /// How a refresh ended.
     RefreshOutcome[7] {
         Ok = "ok",
         Grace = "grace",
@@ -111,12 +111,12 @@ impl<O, const N: usize> Default for ByOutcome<O, N> {
 }
 
 impl<O: Outcome<N>, const N: usize> ByOutcome<O, N> {
-    /// Counts one.
+    /// Counts one occurrence of the outcome.
     pub fn add(&self, outcome: O) {
         self.counts[outcome.into()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The outcomes by name, with their counts.
+    /// Returns the name and the count of each outcome.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
         O::NAMES.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
     }
@@ -125,16 +125,16 @@ impl<O: Outcome<N>, const N: usize> ByOutcome<O, N> {
 /// The authority's counters.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Logins with a password.
+    /// Logins with a password, by outcome.
     pub logins: ByOutcome<LoginOutcome, 6>,
-    /// Refresh tokens that were presented.
+    /// Refresh tokens presented, by outcome.
     pub refreshes: ByOutcome<RefreshOutcome, 7>,
-    /// Revocations by this gateway's endpoints.
+    /// Revocations by this gateway's endpoints, by cause.
     pub revocations: ByOutcome<RevocationCause, 6>,
     /// Access tokens issued, by size.
     pub tokens: ByOutcome<TokenSize, 3>,
-    /// Tokens that left out roles because of `role_limit`.
+    /// Access tokens that left out roles because of `role_limit`.
     pub trimmed: ByOutcome<Trimmed, 1>,
-    /// Access tokens that services requested for themselves.
+    /// Requests of services for an access token of their own, by outcome.
     pub services: ByOutcome<ServiceOutcome, 2>,
 }

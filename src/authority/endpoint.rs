@@ -1,15 +1,15 @@
-//! The authority's endpoints: one small table of where each is and what it asks of its callers.
+//! The table of the authority's endpoints: the path, the methods and the requirements of each.
 
 use crate::authenticate::Access;
 
-/// An endpoint.
+/// An endpoint of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
-    /// A page to log in with.
+    /// Shows the login page.
     LoginPage,
-    /// User name and password for a pair of tokens.
+    /// Exchanges a user name and a password for an access token and a refresh token.
     Login,
-    /// A refresh token for a new pair.
+    /// Exchanges a refresh token for a new pair of tokens.
     Refresh,
     /// Ends the caller's session.
     Logout,
@@ -17,40 +17,40 @@ pub enum Endpoint {
     LogoutAll,
     /// The identity of the caller.
     Me,
-    /// The sessions of the caller's account.
+    /// Lists the sessions of the caller's account.
     Sessions,
-    /// Ends one of them.
+    /// Ends one session of the caller's account.
     EndSession,
-    /// A service's own access token (RFC 6749 section 4.4).
+    /// Issues an access token to a service (RFC 6749 section 4.4).
     Token,
     /// Revokes a token (RFC 7009).
     Revoke,
-    /// Tells a service about a token (RFC 7662).
+    /// Reports the state of a token to a service (RFC 7662).
     Introspect,
     /// The public keys (RFC 7517).
     Jwks,
     /// The metadata of the issuer (RFC 8414).
     Metadata,
-    /// The verdict on a request that another proxy holds.
+    /// Returns the verdict on a request that another proxy holds.
     Verify,
 }
 
-/// Where an endpoint is, and what it asks.
+/// The path, the methods and the requirements of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct EndpointSpec {
-    /// Which one.
+    /// The endpoint.
     pub endpoint: Endpoint,
-    /// In `[authority] paths`, in logs (after `auth:`) and in metrics.
+    /// The name in `[authority] paths`, in logs (after `auth:`) and in metrics.
     pub name: &'static str,
-    /// Its methods; none: any.
+    /// The methods that it accepts; empty for all methods.
     pub methods: &'static [&'static str],
-    /// Its path where the policy does not say another.
+    /// The path, unless the policy sets another.
     pub path: &'static str,
-    /// Whether the gate asks for an access token before the endpoint is reached.
+    /// Whether the gate requires an access token before the request reaches the endpoint.
     pub access: Access,
-    /// Whether it proves a password or a client's secret, so that the limits of logging in hold for it.
+    /// Whether it checks a password or a client secret, so that the login limits apply to it.
     pub guessable: bool,
-    /// Whether services ask it, whose libraries know the answers of OAuth.
+    /// Whether services call it: their OAuth libraries expect OAuth responses.
     pub for_services: bool,
 }
 
@@ -59,7 +59,7 @@ impl Endpoint {
     pub const ALL: [EndpointSpec; 14] = [
         spec(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
         spec(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),
-        // A refresh token is its own credential; an access token that has expired must not stand in its way.
+        // A refresh token is a credential by itself: an expired access token must not prevent a refresh.
         spec(Self::Refresh, "refresh", &["POST"], "/auth/refresh", Access::Public, false),
         spec(Self::Logout, "logout", &["POST"], "/auth/logout", Access::Public, false),
         spec(Self::LogoutAll, "logout_all", &["POST"], "/auth/logout-all", Access::Authenticated, false),
@@ -85,7 +85,7 @@ impl Endpoint {
             Access::Public,
             false,
         ),
-        // Whatever method the other proxy asks with.
+        // The other proxy may use any method.
         spec(Self::Verify, "verify", &[], "/auth/verify", Access::Public, false),
     ];
 

@@ -1,9 +1,9 @@
-//! Keeps what was revoked in memory in step with the store, where other processes write too: another gateway, the
-//! command line. A revocation of this gateway's own endpoints does not wait for this; it is marked before it is
-//! answered.
+//! Keeps the revocations in memory in step with the store, which other processes write as well: other gateways and the
+//! command line. A revocation by this gateway's own endpoints does not depend on this task: it is marked before the
+//! response.
 //!
-//! Reading has a connection and a task of its own, so that neither a flood of requests nor a slow sweep delays it. The
-//! rest of the store's upkeep is [`upkeep`]'s.
+//! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it. All
+//! other maintenance of the store is done by [`upkeep`].
 
 use super::runtime::{Authority, WORK_MAX, millis};
 use super::sweeps::Sweeps;
@@ -16,22 +16,22 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// How often the store is asked for new marks: what another process revokes is refused here within a second.
+/// How often the store is read for new marks. A revocation by another process takes effect here within a second.
 const EVERY: Duration = Duration::from_millis(500);
-/// For how long the store may fail to answer before tokens that could have been revoked meanwhile are refused.
+/// How long the store may fail to answer before the gateway refuses tokens that may have been revoked meanwhile.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often a failed store is retried, and how often the process records that it is alive.
 const TRY_EVERY: Duration = Duration::from_secs(1);
-/// How often what no longer matters is forgotten.
+/// How often expired marks and rows are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The time limit for deleting expired rows, in many small transactions.
 const SWEEP_MAX: Duration = Duration::from_secs(120);
 
-/// Applies the marks after a number and the recorded token lives; returns the number of the last mark.
+/// Applies the marks after the number `after` and the recorded token lives, and returns the number of the last mark.
 ///
-/// The mark with that number is read again. If it is missing, it was deleted, or this is another copy of the database:
-/// a standby that lacked the last commits when it took over gives their numbers to other marks. Then all marks are
-/// read.
+/// The mark with the number `after` is read again. If it is missing, it was deleted, or the server holds another copy
+/// of the database: a standby that took over without the last commits assigns their numbers to other marks. In either
+/// case all marks are read.
 ///
 /// # Errors
 /// When the store cannot be used.
@@ -57,12 +57,12 @@ pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Resu
         }
         page = feed.marks(last).await?;
     }
-    // The marks come first: they must be kept for longer before any token is accepted for longer.
+    // Apply the marks first: their retention must grow before tokens with a longer life are accepted.
     revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
     Ok(last)
 }
 
-/// Reads marks for as long as the authority exists. `last`: the number of the last known mark.
+/// Reads marks until the authority is dropped. `last` is the number of the last known mark.
 pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i64) {
     let mut ticks = ticks(EVERY);
     let (mut heard, mut is_blind) = (Instant::now(), false);
@@ -75,7 +75,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
             Ok(learned) => learned,
             Err(_) => {
-                // It goes on: a store that is slow must come to an end, and may have many marks.
+                // The read continues: a slow store must be able to finish, and may have many marks.
                 go_blind(&authority, &mut is_blind);
                 learning.await
             }
@@ -87,7 +87,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
                 settings.revoked.set_blind(false);
             }
             Err(error) => {
-                // The next server to answer may lack the last marks and give their numbers to others.
+                // The next server to answer may lack the last marks and assign their numbers to others.
                 last = 0;
                 authority.set_feed_fails(true);
                 authority.health.feed_failed(&error, &authority.journal);
@@ -111,8 +111,8 @@ fn go_blind(authority: &Authority, is_blind: &mut bool) {
     }
 }
 
-/// Refuses the authority's tokens if the reader of marks ends before the authority does: it panicked, and nothing reads
-/// revocations any more.
+/// Refuses the authority's tokens if the reader of marks ends before the authority does. In that case it panicked, and
+/// revocations are no longer read.
 struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
@@ -128,8 +128,8 @@ impl Drop for BlindAtEnd {
     }
 }
 
-/// Maintains the store for as long as the authority exists: records that the process is alive, deletes expired rows,
-/// and retries a failed store, so that its recovery is noticed even if nobody logs in.
+/// Maintains the store until the authority is dropped: records that the process is alive, deletes expired rows, and
+/// retries a failed store, so that its recovery is noticed even if nobody logs in.
 pub(super) async fn upkeep(authority: Weak<Authority>) {
     let mut ticks = ticks(TRY_EVERY);
     let mut swept = Instant::now();
@@ -143,9 +143,9 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         if !authority.health.is_up() {
             authority.try_store(now).await;
         }
-        // Record the life before a token with it is issued, which would have to wait for the record.
+        // Record a token life before the first token with it is issued: that token would otherwise wait for the record.
         authority.keep_up(WORK_MAX, authority.keep_record(&settings)).await;
-        // The store learns that the process outlived the grace of the last refresh: see `Authority::spent`.
+        // Record in the store that the process outlived the grace period of the last refresh: see `Authority::spent`.
         if authority.take_outlived(now, settings.refresh_grace) {
             authority.keep_up(WORK_MAX, authority.store.touch_alive(now)).await;
         }

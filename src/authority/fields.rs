@@ -1,4 +1,4 @@
-//! The body of a request to an endpoint: one JSON object, or one form, each field once.
+//! Parses the body of a request to an endpoint: one JSON object or one form, in which each field occurs once.
 //!
 //! A body with two readings is refused, like such a head: a repeated member, an invalid percent code, bytes that are
 //! not text. A value is wiped when it is dropped, since it may be a password.
@@ -9,9 +9,9 @@ use http::{HeaderMap, header};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// As much of a body as an endpoint reads.
+/// Maximum length of a body, in bytes.
 pub const BODY_MAX: u64 = 64 * 1024;
-/// More fields than any endpoint knows.
+/// Maximum number of fields, more than any endpoint defines.
 const FIELDS_MAX: usize = 32;
 
 /// The fields of a body.
@@ -22,7 +22,7 @@ pub struct Fields {
 }
 
 impl std::fmt::Debug for Fields {
-    /// Names only.
+    /// Writes the names only.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.fields.iter().map(|(name, _)| name)).finish()
     }
@@ -31,15 +31,15 @@ impl std::fmt::Debug for Fields {
 /// The media type that a body states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// One JSON text.
+    /// A JSON text.
     Json,
-    /// One form.
+    /// A form (`application/x-www-form-urlencoded`).
     Form,
 }
 
 impl BodyKind {
-    /// By the one media type that a head names, whatever its parameters (RFC 9110 section 8.3); none for another type,
-    /// or where two fields say it.
+    /// Returns the kind by the media type of `Content-Type`, whose parameters are ignored (RFC 9110 section 8.3).
+    /// Returns `None` for any other type, and if the header is missing or repeated.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };
@@ -61,7 +61,7 @@ enum Field {
 }
 
 impl Fields {
-    /// Reads a body. An empty one has no fields, whatever its type.
+    /// Reads a body. An empty body has no fields, whatever its media type.
     ///
     /// # Errors
     /// [`Denial::UnsupportedMediaType`], [`Denial::InvalidBody`].
@@ -109,11 +109,11 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
-    /// The one field of this name in a form of somebody else's, whose other fields are not looked at: they may come
-    /// several times, and in whatever encoding.
+    /// Returns the field `name` of a form that another application defines. Other fields are ignored: they may be
+    /// repeated, and in any encoding. An empty field counts as absent.
     ///
     /// # Errors
-    /// [`Denial::InvalidBody`] where it comes twice, or has no reading.
+    /// [`Denial::InvalidBody`] if the field is repeated or cannot be decoded.
     pub fn one_of_form(body: &[u8], name: &str) -> Result<Option<Zeroizing<String>>, Denial> {
         let wrong = || Denial::InvalidBody(BodyFault::Form);
         let mut found = None;
@@ -129,15 +129,15 @@ impl Fields {
         Ok(found.filter(|value| !value.is_empty()))
     }
 
-    /// Whether it was a form, as pages send them.
+    /// Whether the body was a form.
     pub fn is_form(&self) -> bool {
         self.is_form
     }
 
-    /// A field that may be there; an empty one counts as absent.
+    /// Returns an optional field. An empty field counts as absent.
     ///
     /// # Errors
-    /// [`Denial::InvalidBody`] where it is no string.
+    /// [`Denial::InvalidBody`] if its value is not a string.
     pub fn optional(&self, name: &str) -> Result<Option<&str>, Denial> {
         match self.fields.iter().find(|(known, _)| known == name) {
             Some((_, Field::Text(text))) if !text.is_empty() => Ok(Some(text)),
@@ -146,7 +146,7 @@ impl Fields {
         }
     }
 
-    /// A field that must be there.
+    /// Returns a required field.
     ///
     /// # Errors
     /// [`Denial::InvalidBody`].
@@ -155,7 +155,7 @@ impl Fields {
     }
 }
 
-/// A name or value of a form, decoded; none where it has two readings or is no text.
+/// Decodes a name or a value of a form. Returns `None` for an invalid percent code, and for bytes that are not UTF-8.
 pub(super) fn decoded(bytes: &[u8]) -> Option<Zeroizing<String>> {
     let mut out = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let mut rest = bytes.iter();

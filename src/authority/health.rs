@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Whether the store answers, and how often it did not.
+/// Whether the store answers, and the count of its failures.
 #[derive(Debug)]
 pub struct StoreHealth {
     place: String,
@@ -40,16 +40,16 @@ impl StoreHealth {
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // One request found unreadable rows, or a value that cannot be stored: the store still answers others. The
-        // upkeep, which retries a lost store each second, meets the same fault again, which is already reported.
+        // One request found unreadable rows or a value that cannot be stored, but the store still serves others. The
+        // upkeep task retries a lost store each second and meets the same fault again, which is already reported.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
         }
     }
 
-    /// Counts a fault of the reader of marks. Any fault counts as a lost store: without marks the authority's tokens
-    /// are refused.
+    /// Counts a fault of the task that reads marks. Any such fault marks the store as lost: without marks, the
+    /// authority's tokens are refused.
     pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         self.lose(error, journal);
@@ -71,13 +71,13 @@ impl StoreHealth {
                 drop(lost);
                 self.log(journal, Level::Error, "the store cannot be used", reason, &why);
             }
-            // The lack of a free connection says less than its cause, so keep the cause.
+            // A lack of free connections says less than its cause, so keep the earlier cause.
             Some(_) if reason == Reason::NoConnection.as_str() => {}
             Some(lost) => (lost.reason, lost.why) = (reason, why),
         }
     }
 
-    /// Records that the store has just read and written.
+    /// Records that the store has just completed a read and a write.
     pub(super) fn answered(&self, journal: &Journal) {
         let Some(lost) = self.lost().take() else { return };
         let seconds = lost.since.elapsed().as_secs();
@@ -95,19 +95,19 @@ impl StoreHealth {
         self.lost().is_none()
     }
 
-    /// The faults by their reason.
+    /// Returns the number of faults for each reason.
     pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
         StoreError::REASONS.into_iter().zip(self.failures.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
-    /// A line for people: the store's name, and whether it answers.
+    /// Returns a line for operators: the store's name, and whether it answers.
     pub fn line(&self) -> String {
         let place = &self.place;
         match &*self.lost() {
             None => format!("store: {place} answers\n"),
             Some(Lost { since, reason, why }) => {
                 let seconds = since.elapsed().as_secs();
-                // The cause may already name the place, and it must not contain a line break.
+                // The cause may already begin with the place, and it must not contain a line break.
                 let why =
                     why.strip_prefix(place.as_str()).map_or(why.as_str(), |why| why.trim_start_matches(": "));
                 let why = why.replace(['\n', '\r'], " ");

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The bound on requests without a token: more than the passwords that may wait for hashing, and about what a store on
-/// a slow disk processes in a few seconds.
+/// The maximum number of requests without a token: more than the passwords that may wait for hashing, and about as many
+/// as a store on a slow disk processes in a few seconds.
 const ANYBODY: usize = 256;
-/// The bound on requests with an access token that the gate has accepted.
+/// The maximum number of requests with an access token that the gate has accepted.
 const CALLERS: usize = 64;
 
 /// The places in the queue.

@@ -66,9 +66,9 @@ mod tests {
         let year = 365 * 86_400;
         assert_eq!(time(&mut sweeps, year, 120), 120);
         assert_eq!(time(&mut sweeps, year + 60, 180), 180);
-        // It came back: nothing happened.
+        // The clock is corrected, and no sweep used the leap.
         assert_eq!(time(&mut sweeps, 240, 240), 240);
-        // It goes on from there, and is believed a day later.
+        // The clock leaps again, and is trusted a day later.
         let steady = |passed: u64| 300 + passed;
         let wall = |passed: u64| year + i64::try_from(passed).unwrap();
         assert_eq!(time(&mut sweeps, wall(0), steady(0)), 300);

@@ -19,32 +19,32 @@ pub struct AccessClaims {
     pub audience: Vec<String>,
     /// `sub`.
     pub subject: String,
-    /// `roles`; none: the claim is left out.
+    /// `roles`; omitted if empty.
     pub roles: Vec<String>,
-    /// `scope`; none: the claim is left out.
+    /// `scope`; omitted if empty.
     pub scopes: Vec<String>,
-    /// From now to `exp`, in whole seconds.
+    /// The time from `iat` to `exp`, in whole seconds.
     pub expires_in: Duration,
-    /// `sid`: the session that it belongs to.
+    /// `sid`: the session of the token.
     pub session: Option<String>,
-    /// `gen`: the account's generation; 0 is left out.
+    /// `gen`: the account's generation; omitted if 0.
     pub generation: i64,
-    /// `fresh`: whether a password was just proven.
+    /// `fresh`: whether the caller has just proven a password; omitted if false, unless `compat` adds it.
     pub fresh: bool,
-    /// `auth_time`: when it was, seconds since 1970.
+    /// `auth_time`: when the password was proven, in seconds since 1970.
     pub authenticated: Option<u64>,
-    /// `csrf`: for a token that is given as a cookie.
+    /// `csrf`: the CSRF value, for a token that is delivered as a cookie.
     pub csrf: Option<String>,
-    /// `client_id`: the service that it was given to.
+    /// `client_id`: the service to which the token was issued.
     pub client: Option<String>,
-    /// Whose clients are not to notice that they talk to another issuer.
+    /// The library whose token format clients expect; adds its claims.
     pub compat: Option<Compat>,
-    /// Other claims. They may not replace those above.
+    /// Other claims. A name in `RESERVED_CLAIMS` is rejected.
     pub extra: Map<String, Value>,
 }
 
-/// Claims that the authority says itself, or that mean something to whoever verifies: neither attributes of accounts
-/// nor an operator's own claims can stand for them.
+/// Claims that the authority sets itself, or that verifiers interpret. Neither account attributes nor configured claims
+/// may use these names.
 pub const RESERVED_CLAIMS: [&str; 17] = [
     "iss",
     "aud",
@@ -65,10 +65,10 @@ pub const RESERVED_CLAIMS: [&str; 17] = [
     "type",
 ];
 
-/// Makes an access token.
+/// Mints a signed access token.
 ///
 /// # Errors
-/// A sentence about what it cannot say.
+/// A sentence about the claim that cannot be represented, or about the failure to sign.
 pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String, String> {
     if claims.subject.is_empty() {
         return Err("a token needs a subject".to_owned());
@@ -120,10 +120,10 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     sign(keyring, "at+jwt", &payload, now)
 }
 
-/// Signs claims as a JWT of this type.
+/// Signs claims as a JWT whose `typ` is `kind`.
 ///
 /// # Errors
-/// When the key cannot sign.
+/// If the key cannot sign.
 pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now) -> Result<String, String> {
     let key = keyring.signing(now);
     let mut header = Header::new(key.algorithm().as_library());
