@@ -31,17 +31,17 @@ pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
-/// `Cross-Origin-Opener-Policy`: a page that opened this one has no hold on it.
+/// `Cross-Origin-Opener-Policy`: denies a page that opened this one access to it.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
-/// In the login page's address, beside `next`: what it is asked to do.
+/// The query parameter of the login page that states the requested action.
 pub const PROMPT: &str = "prompt";
-/// The value of [`PROMPT`] for a route that asks for a fresh login (the word of OpenID Connect Core, section 3.1.2.1):
-/// whoever is logged in is asked for the password all the same.
+/// The value of [`PROMPT`] for a route that requires a fresh login, as in OpenID Connect Core, section 3.1.2.1: a
+/// logged-in person must enter the password anyway.
 pub const PROMPT_LOGIN: &str = "login";
-/// The person was here a moment ago, by way of another site.
+/// The query parameter that marks a second visit, after the first came from another site.
 const AGAIN: &str = "again";
-/// The person has logged out.
+/// The query parameter that states that the person has logged out.
 const LOGGED_OUT: &str = "logged_out";
 
 /// Whether the request is a form that a person sent in a browser.
@@ -68,9 +68,10 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
             None => logged_in(&request, holder),
         });
     }
-    // Behind a link of another site the browser holds back cookies that are `SameSite=Strict`. From a page of ours it
-    // brings them; so a person who is logged in is not asked for a password because of where the link stood. What that
-    // gives another site is what `Lax` does: to open a page here, in a window of its own (nobody may frame this one).
+    // For a link on another site, the browser withholds cookies that are `SameSite=Strict`. It sends them for a link on
+    // a page of the gateway, so a logged-in person need not enter the password because of where the link was. This
+    // gives another site no more than `Lax` does: it can open a page here, in a separate window (the page cannot be
+    // framed).
     if is_cross_site(&request.headers) && says(AGAIN).is_none() {
         return Ok(page(StatusCode::OK, document::onward(&again(&request, next.as_ref(), must_prove))));
     }
@@ -99,7 +100,7 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
                 Err(denial @ (Denial::StoreUnavailable | Denial::Overloaded)) => {
                     return Ok(refused(&request, denial, next.as_ref()));
                 }
-                // The session is over: its cookies go, and the person logs in.
+                // The session is over: its cookies are deleted, and the person must log in.
                 Err(_) => is_over = true,
             }
         }
@@ -114,8 +115,8 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
 }
 
 /// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser names the site that sends a
-/// form, prefers HTML, and returns the login page's value; this form has none of these. It could not log in for
-/// cookies, so the client gets the tokens in the body. A wrong guess does no harm: the answer sets no cookie, and no
+/// form, prefers HTML, and returns the login page's CSRF value; this form does none of these. The client could not log
+/// in with cookies, so it gets the tokens in the body. A wrong guess does no harm: the response sets no cookie, and no
 /// page can read it.
 pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool, Denial> {
     let headers = &request.headers;
@@ -127,7 +128,7 @@ pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool,
         && cookie::is_stored_by_browsers(request))
 }
 
-/// Refuses a login for cookies that the person at the browser may not have meant.
+/// Refuses a cookie login that the person at the browser may not have intended.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`], [`Denial::CsrfMissing`], [`Denial::InsecureTransport`].
@@ -135,12 +136,12 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     if !cookie::is_stored_by_browsers(request) {
         return Err(Denial::InsecureTransport);
     }
-    // Another site must not log a browser in to another person's account, whose owner would see everything that the
-    // user does next.
+    // Another site must not log a browser in to an account of somebody else, who would see everything that the user
+    // does next.
     if !request.own_site {
         return Err(Denial::CsrfMismatch);
     }
-    // Another site cannot send JSON without being asked by the browser whether it may; a form it can.
+    // Another site cannot send JSON without a CORS preflight, but it can send a form.
     if !request.fields.is_form() {
         return Ok(());
     }
@@ -177,12 +178,12 @@ pub(super) fn login_response(
 /// Answers a person who logged out: the login page with a notice, which deletes the cookies.
 pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
     let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
-    // A path of the policy is one of requests, so it is a field value.
+    // A path of the policy is a valid request path, and therefore a valid header value.
     let to = HeaderValue::try_from(page).unwrap_or_else(|_| location(None));
     copy_cookies(goodbye, see_other(to))
 }
 
-/// The refresh token and the CSRF value that the browser keeps.
+/// Returns the refresh token and the CSRF value in the browser's cookies.
 fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
     let names = &request.settings.cookies.as_ref()?.names;
     let text = |name: &str| {
@@ -192,8 +193,8 @@ fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
     Some((text(&names.refresh)?, text(&names.csrf)?))
 }
 
-/// Gives a browser whose access token has run out the next pair. It is asked for by a GET, which another site can
-/// cause: all that it causes is that the tokens are replaced, in the browser that holds them.
+/// Gives the next pair of tokens to a browser whose access token has expired. The request is a GET, which another site
+/// can cause. The only effect is that the tokens are replaced, in the browser that holds them.
 async fn renew(
     authority: &Authority,
     request: &EndpointRequest,
@@ -204,7 +205,7 @@ async fn renew(
     spend(authority, request, token, Some(csrf)).await
 }
 
-/// The page's own address, once more.
+/// Returns the login page's own address, marked as a second visit.
 fn again(request: &EndpointRequest, next: Option<&Next>, must_prove: bool) -> String {
     let mut address = format!("{}?{AGAIN}=1", request.settings.path(Endpoint::LoginPage));
     if must_prove {
@@ -216,7 +217,7 @@ fn again(request: &EndpointRequest, next: Option<&Next>, must_prove: bool) -> St
     address
 }
 
-/// A text as a value of a query (RFC 3986 section 2.1).
+/// Encodes a text as the value of a query parameter (RFC 3986 section 2.1).
 pub fn encoded(text: &str) -> String {
     hex::percent_encoded(text.as_bytes(), |byte| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/')
@@ -243,10 +244,10 @@ fn form(
     form.page()
 }
 
-/// A longer user name is not shown again.
+/// Maximum length of a user name that the form shows again, in bytes.
 const NAME_SHOWN: usize = 256;
 
-/// The page again, and why: with the status of the refusal, and what else its answer carries.
+/// Returns the page with a note about the refusal, and with the refusal's status and headers.
 fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
     let visit = Visit::of(request).map_or_else(Visit::new, Ok);
     let words = words(&denial, request, visit.is_ok() && Visit::of(request).is_none());
@@ -330,7 +331,7 @@ fn page(status: StatusCode, text: String) -> Response<Bytes> {
 fn protect(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    // Not `no-referrer`: the browser would name no origin with the form either (Fetch, section 3.2.1).
+    // Not `no-referrer`: the browser would then omit the origin of the form as well (Fetch, section 3.2.1).
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
 }
@@ -355,7 +356,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// A request to the login endpoint of `shop.example` over https, from a page of its own.
+    /// Returns a request to the login endpoint of `shop.example` over HTTPS, from a page of its own.
     pub(in super::super) fn request(
         method: &str,
         form: Option<&str>,
@@ -432,7 +433,7 @@ pub(super) mod tests {
             (&other, &[COOKIE], mismatch.clone()),
             (&other, &[COOKIE, site, origin], mismatch.clone()),
             (&own, &[COOKIE, COOKIE], mismatch.clone()),
-            // A page of the application's own, in a browser that says where it comes from.
+            // A page of the application itself, in a browser that names the origin.
             ("a=b", &[site], Ok(())),
             ("a=b", &[origin], Ok(())),
             ("a=b", &[COOKIE], Err(Denial::CsrfMissing)),

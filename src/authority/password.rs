@@ -1,8 +1,8 @@
-//! Passwords against their hashes, on a few threads of the lowest priority.
+//! Checks passwords against their hashes, on a few threads of the lowest priority.
 //!
-//! Promises that a failed attempt costs the same work whether the account exists or not and whatever hash it has, and
-//! that however many attempts there are, memory and processor time have a bound: what cannot wait is told to come back.
-//! How a hash is written and checked is [`stored`]'s; what work is, and how it is made equal, [`work`]'s.
+//! Guarantees that a failed attempt costs the same work, whether or not the account exists and whatever hash it has.
+//! Memory and processor time are bounded for any number of attempts: an attempt that cannot be queued is refused as
+//! busy. [`stored`] parses and checks hashes; [`work`] counts their cost, which `equalize` makes equal.
 
 mod equalize;
 mod kdf;
@@ -29,16 +29,16 @@ use zeroize::Zeroizing;
 /// The result of checking a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
-    /// It is the account's password.
+    /// The password is the account's.
     Correct {
-        /// Its hash at the cost of today, where the stored one is of another kind or too cheap: to be stored instead.
+        /// A new hash at the current cost, to replace a stored hash of another kind or of a lower cost.
         upgraded: Option<String>,
     },
-    /// It is not, or there is no such account.
+    /// The password is not the account's, or the account does not exist.
     Wrong,
 }
 
-/// There is no room, in the queue or in memory: to be tried again later.
+/// The queue or the memory has no room, or the wait was too long. The caller may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -50,16 +50,16 @@ impl fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// The hash of a password at the cost of today, made on the thread that asks: for commands, which have nothing else to
-/// do. Takes 19 MiB and some 20 ms.
+/// Hashes a password at the current cost on the calling thread, for commands, which have no other work to do. Takes 19
+/// MiB and about 20 ms.
 ///
 /// # Errors
-/// When the system gives no memory or no random numbers.
+/// If the system provides no memory or no random numbers.
 pub fn hash_password(password: &str) -> Result<PasswordHash, Busy> {
     stored::hash(password, &mut Arena::default()).map(password_hash)
 }
 
-/// Threads that hash passwords. They end when this is dropped.
+/// A pool of threads that hash passwords. They end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Hashers {
     jobs: SyncSender<Job>,
@@ -92,11 +92,11 @@ enum Job {
 }
 
 impl Hashers {
-    /// Starts so many threads, before which so many passwords may wait. Each thread keeps the 19 MiB of our own hashes;
-    /// while it checks an imported hash it takes what that one asks for, 128 MiB at most.
+    /// Starts `threads` threads with a queue of `queue` passwords. Each thread keeps the 19 MiB that the gateway's own
+    /// hashes need. While it checks an imported hash, it takes the memory of that hash, 128 MiB at most.
     ///
-    /// Their priority is the lowest there is (nice 19; on Linux a thread has its own): when all cores are busy they get
-    /// what the threads that serve requests leave over, one part in about seventy of a core that both want.
+    /// The threads have the lowest priority (nice 19; on Linux each thread has its own). When all cores are busy, they
+    /// get the time that request threads leave over: about one part in seventy of a contended core.
     pub fn start(threads: usize, queue: usize) -> Self {
         let (jobs, waiting) = mpsc::sync_channel(queue.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
@@ -108,9 +108,9 @@ impl Hashers {
         Self { jobs, patience: PATIENCE }
     }
 
-    /// Whether this is the password of the account with this hash; none: of an account that does not exist, or has no
-    /// password. `schemes` are those of all accounts' hashes, as [`scheme`] names them: a wrong password costs as much
-    /// as the dearest hash of each kind, so that its time tells nothing of the account.
+    /// Checks the password of the account with the hash `stored`, or `None` for an account that does not exist or has
+    /// no password. `schemes` lists the schemes of all accounts' hashes, in the format of [`scheme`]. A wrong password
+    /// costs as much as the most expensive hash of each kind, so that the time reveals nothing about the account.
     ///
     /// # Errors
     /// When too many are waiting already, or it is late.
@@ -125,7 +125,7 @@ impl Hashers {
         self.within_patience(verdict).await
     }
 
-    /// The hash of a password at the cost of today.
+    /// Hashes a password at the current cost.
     ///
     /// # Errors
     /// When too many are waiting already, or it is late.
@@ -135,7 +135,7 @@ impl Hashers {
         self.within_patience(hash).await
     }
 
-    /// Returns an answer, unless it is late. Jobs that nobody waits for any longer are not started.
+    /// Returns the answer, or `Busy` if it is late. Jobs whose requester has left are not started.
     async fn within_patience<T>(&self, answer: oneshot::Receiver<Result<T, Busy>>) -> Result<T, Busy> {
         match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => answer,
@@ -145,13 +145,13 @@ impl Hashers {
 }
 
 fn run_worker(waiting: &Mutex<Receiver<Job>>) {
-    // Without it logins would be served at the cost of requests; that is no reason to serve none.
+    // If this fails, logins compete with requests for the processor, which is better than no logins.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A fault in one hash costs one answer, whose sender is dropped with the job, and not the thread.
+        // A panic in one hash loses one answer, whose sender is dropped with the job, but not the thread.
         if catch_unwind(AssertUnwindSafe(|| run_job(job, &mut arena))).is_err() {
             arena = Arena::default();
         }
@@ -173,7 +173,7 @@ fn run_job(job: Job, arena: &mut Arena) {
     }
 }
 
-/// Decides about a password, and counts the work that it took.
+/// Checks a password, and adds the work to `done`.
 fn judge(
     password: &str,
     stored: Option<&str>,
@@ -181,7 +181,7 @@ fn judge(
     arena: &mut Arena,
     done: &mut Work,
 ) -> Result<PasswordCheck, Busy> {
-    // A hash that we cannot check, or would not at its price, has no password. `user import` lets none in.
+    // A hash that is unknown or too expensive matches no password. `user import` rejects such hashes.
     if let Some(stored) = stored.and_then(|stored| StoredHash::parse(stored).ok()) {
         done.add(&stored.work());
         if stored.matches(password, arena)? {

@@ -1,9 +1,9 @@
-//! Slows the guessing of passwords down, by account and by address, and never locks an owner out for good.
+//! Slows down password guessing, by account and by address, without ever locking an owner out for good.
 //!
-//! Promises a bound on the guesses that are let through in any time, whatever order, number and concurrency they come
-//! in (see [`Throttle::ask`]), in memory of a fixed size. Assumes that the caller asks before each check of a password
-//! and tells how it ended. Whether an address is known to an account is the caller's knowledge; so is what the client
-//! is told.
+//! Guarantees a bound on the guesses admitted in any period, whatever their order, number and concurrency (see
+//! `Throttle::try_attempt`), in a fixed amount of memory. The caller must ask before each check of a password and
+//! report its outcome. The caller also decides whether an address is known to an account, and how to respond to the
+//! client.
 
 mod table;
 
@@ -14,33 +14,38 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use table::{Debt, Table};
 
-/// How one of the counts slows down.
+/// The delays and the bound of one kind of count.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Failures without a delay. The next one is delayed by a second, and each after that by twice as much.
+    /// Number of failures without a delay. The next attempt is delayed by one second, and each further delay is twice
+    /// as long.
     free: u32,
-    /// The longest delay.
+    /// Maximum delay.
     longest: Duration,
-    /// In this time one failure is forgotten.
+    /// The time in which one failure is forgotten.
     forget: Duration,
-    /// So many failures not yet forgotten, and no more: then one is let through for each that is forgotten.
+    /// Maximum number of failures that are not yet forgotten. Once it is reached, one attempt is admitted for each
+    /// failure that is forgotten.
     most: u32,
 }
 
-/// One account from one address. All that counts for an owner where the account is known; for a stranger, who is
-/// counted by the other two as well, it is slow enough that alone he cannot keep [`ACCOUNT`] at its most.
+/// The pace of one account from one address. At an address known to the account, only this count applies. A stranger is
+/// also counted by the other two. This pace is slow enough that one stranger alone cannot keep [`ACCOUNT`] at its
+/// maximum.
 const PAIR: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(24 * 60), most: 100 };
 
-/// One account, from all addresses where it is not known. The hundred are NIST's (SP 800-63B section 5.2.2).
+/// The pace of one account from all addresses that are not known to it. The maximum of 100 is NIST's (SP 800-63B
+/// section 5.2.2).
 const ACCOUNT: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(12 * 60), most: 100 };
 
-/// One address, all accounts that are not known there: a house full of people mistypes more than one person.
+/// The pace of one address over all accounts to which it is not known. It is more generous, because a household
+/// mistypes more often than one person.
 const ADDRESS: Pace =
     Pace { free: 20, longest: Duration::from_secs(15 * 60), forget: Duration::from_secs(3 * 60), most: 100 };
 
-/// Accounts, pairs and addresses that are remembered at once, each: 24 bytes an entry, 2.3 MiB in all.
+/// Number of accounts, of pairs and of addresses held at once: 24 bytes an entry, 2.3 MiB in all.
 const REMEMBERED: usize = 32_768;
 
 /// Counts failed attempts to log in.
@@ -69,29 +74,33 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// Nobody has failed yet.
+    /// Creates a throttle without failures.
     pub fn new() -> Self {
         let table = || Table::new(REMEMBERED);
         Self {
             began: Instant::now(),
-            // Keyed at random, so that nobody can choose names that push each other, or a victim's, out of a table.
+            // The hash is keyed at random, so that an attacker cannot choose names that evict each other, or a victim,
+            // from a table.
             keys: RandomState::new(),
             tables: Mutex::new(Tables { pairs: table(), accounts: table(), addresses: table() }),
         }
     }
 
-    /// Whether a password may be checked now. If so, the attempt counts as a failure from here on: of many at once, no
-    /// more are let through than one after the other. [`Self::succeeded`] or [`Self::withdrawn`] takes it back.
+    /// Admits a check of a password now, or returns how long to wait. An admitted attempt counts as a failure from this
+    /// moment, so that concurrent attempts gain nothing over sequential ones. [`Self::succeeded`] or
+    /// [`Self::withdrawn`] takes the failure back.
     ///
-    /// `known` says that this account was logged in to from this address before: then it is counted by itself, and
-    /// failures of strangers, at the account or at the address, do not touch it.
+    /// `known` states that somebody logged in to this account from this address before. The pair is then counted by
+    /// itself, and failures of strangers, at the account or at the address, do not affect it.
     ///
-    /// Lets through, in any time `t`: at one account from all unknown addresses together `100 + t / 12 min` guesses at
-    /// most, and `11 + t / 60 s + t / 12 min`; at one account from one address `100 + t / 24 min`; from one address at
-    /// all accounts together, other than those known there, `100 + t / 3 min`.
+    /// In any period `t`, the throttle admits at most:
+    /// - at one account, from all unknown addresses together: `100 + t / 12 min` and `11 + t / 60 s + t / 12 min`
+    /// guesses;
+    /// - at one account from one address: `100 + t / 24 min` guesses;
+    /// - from one address, at all accounts to which it is not known: `100 + t / 3 min` guesses.
     ///
     /// # Errors
-    /// How long to wait. Asking too early is not counted, and makes the wait no longer.
+    /// The time to wait. An attempt that is not admitted is not counted and does not extend the wait.
     pub fn try_attempt(
         &self,
         address: IpAddr,
@@ -113,8 +122,9 @@ impl Throttle {
     /// The password was wrong. The attempt was already counted when it began.
     pub fn failed(&self, _address: IpAddr, _account: &str, _known: bool, _now: Instant) {}
 
-    /// The password was right: what was counted of the account is forgotten. Of the address only this attempt is, or
-    /// whoever has an account of his own could guess at others' for ever.
+    /// Forgets the failures of the account and the pair, because the password was right. At the address only this
+    /// attempt is taken back: otherwise attackers with an account of their own could guess at other accounts without
+    /// bound.
     pub fn succeeded(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let [pair, of_account, of_address] = self.counts(&mut tables, address, account, known);
@@ -126,7 +136,7 @@ impl Throttle {
         }
     }
 
-    /// The password was not checked after all: there was no room for it, or no store.
+    /// Takes an attempt back whose password was not checked, for lack of room or of a store.
     pub fn withdrawn(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let counts = self.counts(&mut tables, address, account, known);
@@ -134,7 +144,7 @@ impl Throttle {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // A thread that panicked here left whole entries behind: none of the steps below can panic halfway.
+        // A thread that panicked here left complete entries: none of the steps below can panic halfway.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,7 +168,7 @@ impl Throttle {
         [Some(pair), account, address]
     }
 
-    /// Nanoseconds since this was made. Its clock begins a while before, so that 0 is never now.
+    /// Returns nanoseconds on the throttle's clock, which starts one second before its creation, so that no time is 0.
     fn nanos(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.began) + Duration::from_secs(1);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -177,7 +187,7 @@ impl Count<'_> {
         nanos(self.pace.forget)
     }
 
-    /// How long until an attempt may be made.
+    /// Returns the time until the next attempt is admitted, in nanoseconds.
     fn wait(&mut self, now: u64) -> u64 {
         let Debt { gone, next } = self.table.get(self.key);
         let room = gone.saturating_sub(self.forget() * u64::from(self.pace.most - 1));
@@ -188,7 +198,7 @@ impl Count<'_> {
     fn add(&mut self, now: u64) {
         let forget = self.forget();
         let gone = self.table.get(self.key).gone.max(now) + forget;
-        // Failures that are not forgotten; one of which a part is forgotten still counts.
+        // The failures that are not forgotten. A failure that is partly forgotten still counts.
         let failures = u32::try_from((gone - now).div_ceil(forget)).unwrap_or(u32::MAX);
         let next = match failures.checked_sub(self.pace.free) {
             None => 0,
@@ -197,7 +207,7 @@ impl Count<'_> {
         self.table.put(self.key, Debt { gone, next }, now);
     }
 
-    /// Takes one failure back. A delay that is running goes on: it may be another failure's.
+    /// Takes one failure back. A running delay continues, because it may belong to another failure.
     fn expire_session_cookies(&mut self) {
         let Debt { gone, next } = self.table.get(self.key);
         if gone > 0 {

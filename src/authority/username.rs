@@ -1,6 +1,6 @@
-//! User names and passwords as text: one canonical form, so that two spellings of one name are one account, and a
-//! password typed on another keyboard is the same password. Follows the profiles `UsernameCaseMapped` and
-//! `OpaqueString` of RFC 8265; where it is stricter, it says so. The store assigns names to accounts.
+//! Prepares user names and passwords: each has one canonical form, so that two spellings of a name are one account, and
+//! a password typed on another keyboard is the same password. Follows the profiles `UsernameCaseMapped` and
+//! `OpaqueString` of RFC 8265; where it is stricter, it says so. Who has which name is the store's business.
 
 mod direction;
 mod identifier;
@@ -13,7 +13,7 @@ pub use password::{
 use std::fmt;
 use unicode_normalization::UnicodeNormalization;
 
-/// A name in bytes, at most, once it is in its canonical form.
+/// Maximum length of a name in its canonical form, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
 /// A user name in its canonical form.
@@ -21,13 +21,14 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub struct UserName(String);
 
 impl UserName {
-    /// The canonical form of a name: wide and narrow characters as the usual ones, lower case, composed (RFC 8265
-    /// section 3.3.2), and nothing in it that cannot be seen, read or typed. Parsing it once more changes nothing.
+    /// Parses a name into its canonical form: wide and narrow characters become the usual ones, letters become lower
+    /// case, and the text is composed (RFC 8265 section 3.3.2). Rejects characters that cannot be seen, read or typed.
+    /// Parsing the result again changes nothing.
     ///
     /// # Errors
     /// The faults of the name, by code point.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        // Mapping makes at most three characters of one; what is far too long is not worth the work.
+        // Mapping turns one character into three at most. Reject a much longer text before that work.
         if text.len() > NAME_BYTES_MAX * 8 {
             return Err(NameFault::TooLong { bytes: text.len() });
         }
@@ -43,7 +44,7 @@ impl UserName {
         Ok(Self(name))
     }
 
-    /// The name.
+    /// Returns the canonical name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -55,8 +56,8 @@ impl fmt::Display for UserName {
     }
 }
 
-/// Characters that are there once more, for Chinese and Japanese text, in the width of ideographs or half of it: the
-/// block of halfwidth and fullwidth forms (RFC 8265 section 3.3.2, rule 1). All of them have a plain form.
+/// Maps the block of halfwidth and fullwidth forms, which repeats characters in another width for Chinese and Japanese
+/// text, to the plain forms (RFC 8265 section 3.3.2, rule 1). All of them have a plain form.
 fn narrow(c: char) -> impl Iterator<Item = char> {
     let has_width = matches!(c, '\u{ff00}'..='\u{ffef}');
     let plain = has_width.then(|| std::iter::once(c).nfkc());
@@ -64,33 +65,34 @@ fn narrow(c: char) -> impl Iterator<Item = char> {
     plain.into_iter().flatten().chain(same)
 }
 
-/// Lower case, one character at a time: what stands beside a letter must not decide which letter it is. So the two
-/// lower-case sigmas, of which one stands only at the ends of words, are one: upper case does not tell them apart.
+/// Maps to lower case, one character at a time: the neighbors of a letter must not decide which letter it is. The final
+/// sigma, which occurs only at the end of words, becomes the other lower-case sigma, because both have the same upper
+/// case.
 fn lower(c: char) -> impl Iterator<Item = char> {
     let c = if c == '\u{3c2}' { '\u{3c3}' } else { c };
     c.to_lowercase()
 }
 
-/// Why a text is no user name.
+/// Why a text is not accepted as a user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameFault {
-    /// There is nothing in it.
+    /// The text is empty.
     Empty,
-    /// It is longer than [`NAME_BYTES_MAX`] bytes.
+    /// The name is longer than [`NAME_BYTES_MAX`] bytes.
     TooLong {
         /// The length found.
         bytes: usize,
     },
-    /// A character that no name may have, or not there.
+    /// A character is not allowed in names, or not at its position.
     Character {
         /// The character.
         character: char,
         /// The fault.
         why: &'static str,
     },
-    /// It mixes directions of writing so that what is read is not what is meant (RFC 5893 section 2).
+    /// The name mixes directions of writing, so that it may be read as another name (RFC 5893 section 2).
     Direction {
-        /// The character at which that shows.
+        /// The character that violates the rule.
         character: char,
     },
 }
@@ -193,7 +195,7 @@ mod tests {
     fn a_name_is_bounded_in_its_canonical_form() {
         assert_eq!(name(&"a".repeat(NAME_BYTES_MAX)).len(), NAME_BYTES_MAX);
         assert_eq!(UserName::parse(&"a".repeat(129)), Err(NameFault::TooLong { bytes: 129 }));
-        // Three bytes each as typed, one as kept.
+        // Each character takes three bytes as typed and one byte in the canonical form.
         assert_eq!(name(&"\u{ff41}".repeat(NAME_BYTES_MAX)).len(), NAME_BYTES_MAX);
         assert!(UserName::parse(&"\u{e9}".repeat(65)).is_err());
         assert!(UserName::parse(&"a".repeat(1_000_000)).is_err());
@@ -238,7 +240,8 @@ mod tests {
             if let Ok(name) = UserName::parse(&text) {
                 let decomposed: String = text.nfd().collect();
                 prop_assert_eq!(UserName::parse(&decomposed), Ok(name.clone()));
-                // Of some letters upper case is more than one letter, or another one's: those are other names.
+                // Some letters have an upper case of more than one letter, or share another letter's: these are other
+                // names.
                 let upper = decomposed.to_uppercase();
                 if upper.to_lowercase() == decomposed.to_lowercase() {
                     prop_assert_eq!(UserName::parse(&upper), Ok(name));

@@ -1,30 +1,30 @@
-//! The documents of the login page, on the card that all pages of the gateway use.
+//! The HTML documents of the login page, in the card layout that all pages of the gateway use.
 
 use crate::respond::page::card::Card;
 
-/// Something to say before anything else.
+/// A note above the content of a page.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Note<'t> {
-    /// That something went wrong.
+    /// A failure.
     Bad(&'t str),
-    /// That nothing did.
+    /// A notice without a failure.
     Plain(&'t str),
 }
 
-/// A form to log in with.
+/// The login form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoginForm<'t> {
-    /// Where it is sent.
+    /// The path to which the form is sent.
     pub(super) action: &'t str,
-    /// Host and port, as the browser names them: a person should see where the password goes.
+    /// Host and port as the browser names them, so that a person sees where the password goes.
     pub(super) host: &'t str,
-    /// Where the person wants to go.
+    /// The destination after the login.
     pub(super) next: Option<&'t str>,
-    /// The visit that it belongs to.
+    /// The value of the visit to which the form belongs.
     pub(super) visit: &'t str,
-    /// The user name that was typed before.
+    /// The user name of the previous attempt.
     pub(super) name: &'t str,
-    /// Whether what was typed was wrong.
+    /// Whether the credentials of the previous attempt were wrong.
     pub(super) is_wrong: bool,
     pub(super) note: Option<Note<'t>>,
 }
@@ -42,7 +42,7 @@ impl LoginForm<'_> {
         say(&mut page, self.note);
         let described = if self.note.is_some() { " aria-describedby=\"note\"" } else { "" };
         let invalid = if self.is_wrong { " aria-invalid=\"true\"" } else { "" };
-        // Where the person types first.
+        // The focus is on the first empty field.
         let (name_first, password_first) =
             if self.name.is_empty() { (" autofocus", "") } else { ("", " autofocus") };
         page.push(
@@ -67,7 +67,7 @@ pub(super) struct LoggedIn<'t> {
     pub(super) host: &'t str,
     /// The account.
     pub(super) subject: &'t str,
-    /// Where logging out is.
+    /// The path of the logout endpoint.
     pub(super) logout: &'t str,
     /// The CSRF token of the logout form.
     pub(super) csrf: &'t str,
@@ -95,7 +95,7 @@ pub(super) fn onward(address: &str) -> String {
     page.end()
 }
 
-/// A note and nothing else.
+/// Returns a page with a note only.
 pub(super) fn notice(title: &str, host: &str, note: &str) -> String {
     let mut page = Card::begin(title, None);
     heading(&mut page, title, host);
@@ -203,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_came_from_a_request_never_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
-            // As many marks as with a harmless text: none was added.
+            // The page has as many markup characters as with a harmless text, so the text added none.
             let marks = |page: &str| page.matches(['<', '>', '"', '\'']).count();
             for (page, plain) in all(&text).iter().zip(all("x")) {
                 prop_assert_eq!(marks(page), marks(&plain));

@@ -8,13 +8,13 @@ use http::HeaderValue;
 /// bounds of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
-/// A path on this host, with its query: safe in `Location`.
+/// A path on this host with its query, safe in `Location`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Next(String);
 
 impl Next {
-    /// What somebody asks for, if it is a path on this host by the reading that requests get: canonical, so that no
-    /// browser's reading of `//`, `\`, dots or control characters can make another host of it.
+    /// Parses a requested destination. Accepts only a path on this host, in the canonical form that request paths get,
+    /// so that no browser can read `//`, `\`, dots or control characters in it as another host.
     pub(super) fn parse(asked: &str) -> Option<Self> {
         if asked.len() > NEXT_MAX {
             return None;
@@ -25,7 +25,7 @@ impl Next {
         };
         let mut next = canonical(path).ok()?.into_owned();
         if let Some(query) = query {
-            // Visible ASCII: what a browser sends of a query. A fragment would hide what comes behind it.
+            // A browser sends a query as visible ASCII. A fragment would hide the text after it.
             if !query.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
                 return None;
             }
@@ -35,7 +35,7 @@ impl Next {
         (next.starts_with('/') && !next.starts_with("//")).then_some(Self(next))
     }
 
-    /// The one that a form or a query names.
+    /// Returns the destination that a form or a query names.
     pub(super) fn of(fields: &Fields) -> Option<Self> {
         Self::parse(fields.optional("next").ok()??)
     }
@@ -116,8 +116,8 @@ mod tests {
         assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX))).is_none());
     }
 
-    /// Where a browser goes from `https://shop.example/auth/login` (URL Standard, section 4.4: what counts here of it);
-    /// none where it stays on the host.
+    /// Returns the address to which a browser goes from `https://shop.example/auth/login` (the relevant parts of the
+    /// URL Standard, section 4.4), or `None` if it stays on the host.
     fn another_host(location: &str) -> Option<String> {
         let text: String = location
             .trim_matches(|c: char| c <= ' ')

@@ -1,7 +1,7 @@
-//! A browser's visit to the login page: a short-lived cookie, and its twin in the page's form.
+//! A browser's visit to the login page: a short-lived cookie, and the same value in the page's form.
 //!
-//! Nobody but the page knows the value, and no other site can write the cookie (its name begins with `__Host-`). So a
-//! form that shows both comes from the page, in the browser that the page was shown to.
+//! The value is known only to the page, and no other site can write the cookie (its name begins with `__Host-`). A form
+//! that carries the value of its cookie therefore comes from the page, in the browser that displayed it.
 
 use super::super::cookie;
 use super::super::grant::random_text;
@@ -12,17 +12,17 @@ use crate::denial::Denial;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 
-/// For how long a login page may stand open, in seconds.
+/// How long a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
-/// For how long a browser that was given a new session must not come without it, in seconds: one that does keeps no
-/// cookies of that size, and would be sent to and fro for ever.
+/// How long after a renewal a browser without a session counts as one that does not keep the session cookies, in
+/// seconds. Such a browser would otherwise be redirected in a loop.
 const SETTLING: u64 = 10;
 
 /// A browser's visit to the login page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visit {
     value: String,
-    /// When the browser was last given a session without being asked, seconds since 1970.
+    /// When the browser was last given a session without a login, in seconds since 1970.
     renewed: Option<u64>,
 }
 
@@ -41,14 +41,14 @@ impl Visit {
             None => (text, None),
         };
         let is_text = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        // 128 bits in base64url.
+        // The value is 128 bits in base64url.
         (value.len() == 22 && value.bytes().all(is_text)).then(|| Self { value: value.to_owned(), renewed })
     }
 
-    /// A new one.
+    /// Creates a visit with a random value.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// If the system provides no random numbers.
     pub(super) fn new() -> Result<Self, Denial> {
         Ok(Self { value: random_text()?, renewed: None })
     }
@@ -58,22 +58,22 @@ impl Visit {
         &self.value
     }
 
-    /// Whether a form of this visit's page carries this.
+    /// Whether a form with this value belongs to the visit. Compares in constant time.
     pub(super) fn is(&self, field: &str) -> bool {
         verify_slices_are_equal(self.value.as_bytes(), field.as_bytes()).is_ok()
     }
 
-    /// Whether the browser was given a session a moment ago.
+    /// Whether the browser was given a session within the last 10 seconds.
     pub(super) fn was_renewed(&self, now: u64) -> bool {
         self.renewed.is_some_and(|renewed| now < renewed.saturating_add(SETTLING))
     }
 
-    /// The cookie of a page that is shown.
+    /// Sets the cookie for a page that is displayed.
     pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
         cookie::set_visit_cookie(headers, cookies, &self.value, OPEN);
     }
 
-    /// The cookie that goes with a session that is given without being asked.
+    /// Sets the cookie for a session that is renewed without a login.
     pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
         cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN);
     }

@@ -1,5 +1,5 @@
-//! Makes a failed attempt cost the same for every account: what the account's own hash did not cost is spent on
-//! nothing.
+//! Makes a failed attempt cost the same for every account: the difference to the cost of the account's own hash is
+//! spent on discarded hashes.
 
 use super::Busy;
 use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};
@@ -7,8 +7,8 @@ use super::work::{WORK_UNITS, Work, WorkUnit};
 use std::collections::BTreeSet;
 use std::hint::black_box;
 
-/// What a failed attempt costs where accounts have hashes of these schemes: the dearest of each kind, and ours, which
-/// the next account will have.
+/// Returns the cost of a failed attempt if accounts have hashes of these schemes: the most expensive hash of each kind,
+/// and the gateway's own hash, which the next account will have.
 pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     let ours = Parameters::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 };
     let theirs = schemes.into_iter().filter_map(Parameters::of_scheme);
@@ -18,7 +18,7 @@ pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     })
 }
 
-/// Spends it on nothing.
+/// Spends the work on hashes that are discarded.
 pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<(), Busy> {
     for kind in WORK_UNITS {
         for parameters in portions(kind, work.units(kind)) {
@@ -30,10 +30,10 @@ pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<()
     Ok(())
 }
 
-/// Hashes of one kind that together cost so many units: exactly so many for those of bcrypt and PBKDF2, up to a
-/// smallest hash for the others.
+/// Returns hashes of one kind that together cost `units`: exactly for PBKDF2 and for bcrypt, whose costs are multiples
+/// of 16, and to within a smallest hash for the others.
 fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
-    // Costs that are powers of two: one hash for each bit.
+    // For costs that are powers of two, one hash for each bit.
     let bits = |from: u32| (from..u64::BITS).filter(move |bit| units >> bit & 1 == 1);
     let iterations = |digest| {
         let iterations = u32::try_from(units).unwrap_or(u32::MAX);
@@ -54,7 +54,7 @@ fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
             portions
         }
         WorkUnit::Bcrypt => bits(4).map(|cost| Parameters::Bcrypt { cost }).collect(),
-        // With r of 8, as everybody has it.
+        // With r = 8, the usual value.
         WorkUnit::Scrypt => {
             bits(4).map(|bit| Parameters::Scrypt { log_n: bit as u8 - 3, r: 8, p: 1 }).collect()
         }

@@ -1,5 +1,5 @@
-//! The functions that hash passwords: which one, at which cost, and the hashing itself. The bounds stand here, so that
-//! an import cannot bring a hash that takes an hour or all of the memory.
+//! The password hash functions, their parameters and the hashing itself. The bounds on the parameters ensure that an
+//! import cannot bring a hash that takes an hour or all of the memory.
 
 use super::Busy;
 use super::work::{Work, WorkUnit};
@@ -9,36 +9,37 @@ use std::fmt;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
 
-/// Memory of our own hashes in KiB, and passes over it: the second of the five equal choices of OWASP's Password
-/// Storage Cheat Sheet (m=19456, t=2, p=1), within what RFC 9106 calls for and small enough for a gateway.
+/// Memory of the gateway's own hashes, in KiB. Together with `PASSES`, it is the second of five equivalent choices of
+/// OWASP's Password Storage Cheat Sheet (m=19456, t=2, p=1), within the requirements of RFC 9106 and small enough for a
+/// gateway.
 pub(super) const MEMORY: u32 = 19 * 1024;
-/// See [`MEMORY`].
+/// Passes over the memory: see [`MEMORY`].
 pub(super) const PASSES: u32 = 2;
 
-/// Memory that a stored hash may take, in KiB.
+/// Maximum memory of a stored hash, in KiB.
 const MEMORY_MAX: u32 = 128 * 1024;
-/// KiB times passes of an Argon2 hash: three times over the memory bound. argon2-cffi's default is half of it.
+/// Maximum of KiB times passes of an Argon2 hash: three passes over the maximum memory. argon2-cffi's default is half
+/// of it.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
 /// Maximum number of lanes. They run one after the other, so more lanes cost no more; the bound only guards the parser.
 const LANES_MAX: u32 = 64;
-/// 2^14 rounds take about a second.
+/// The accepted costs of bcrypt. The maximum, 2^14 rounds, takes about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
-/// N times r times p of a scrypt hash: twice the dearest choice of OWASP's.
+/// Maximum of N times r times p of a scrypt hash: twice OWASP's most expensive choice.
 const SCRYPT_WORK_MAX: u64 = 1 << 21;
-/// Half a second of SHA-256. Werkzeug's default is half of it.
+/// Maximum iterations of PBKDF2: half a second of SHA-256. Werkzeug's default is half of it.
 const ITERATIONS_MAX: u32 = 2_000_000;
 /// The default of Werkzeug 3.1 for a hash that states none.
 const ITERATIONS_UNSAID: u32 = 1_000_000;
 /// The number of bytes of a password that bcrypt reads.
 pub(super) const BCRYPT_BYTES: usize = 72;
 
-/// Memory that is used for one hash after the other: with fresh memory from the system for each, a hash takes 22 ms
-/// instead of 14.
+/// Memory that is reused for consecutive hashes: with fresh memory from the system, a hash takes 22 ms instead of 14.
 #[derive(Default)]
 pub(super) struct Arena(Vec<Block>);
 
 impl Arena {
-    /// So many KiB, without asking the system again for what is there.
+    /// Returns `count` blocks of 1 KiB, and allocates only the blocks that are missing.
     fn blocks(&mut self, count: usize) -> Result<&mut [Block], Busy> {
         if self.0.len() < count {
             self.0.try_reserve_exact(count - self.0.len()).map_err(|_| Busy)?;
@@ -47,7 +48,7 @@ impl Arena {
         Ok(&mut self.0[..count])
     }
 
-    /// Gives back what only a stranger's hash needed.
+    /// Frees the memory that only an imported hash needed.
     fn shrink(&mut self) {
         if self.0.len() > MEMORY as usize {
             self.0.truncate(MEMORY as usize);
@@ -64,8 +65,8 @@ pub(super) enum Parameters {
     Pbkdf2 { digest: Digest, iterations: u32 },
 }
 
-/// The hash function under PBKDF2. SHA-1 is what old releases of Werkzeug used; that it is broken elsewhere does not
-/// break this, and at the first login it is replaced.
+/// The hash function of PBKDF2. Old releases of Werkzeug used SHA-1. Its known weaknesses do not affect PBKDF2, and the
+/// hash is replaced at the first login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Digest {
     Sha1,
@@ -108,14 +109,14 @@ impl Digest {
     }
 }
 
-/// Why a text is no hash that an account may have. Shows nothing of the hash.
+/// Why an account may not have a text as its hash. Shows nothing of the hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashFault {
-    /// It is of no kind that is known here.
+    /// The kind of hash is unknown.
     Unknown,
-    /// It is of a known kind, but not written as one of that kind is.
+    /// The kind is known, but the format is invalid.
     Malformed(&'static str),
-    /// To check it would cost too much.
+    /// A check would cost too much.
     TooExpensive(&'static str),
 }
 
@@ -184,7 +185,7 @@ impl Parameters {
     }
 
     pub(super) fn scrypt(parameters: &[&str]) -> Result<Self, HashFault> {
-        // Werkzeug takes these where a hash does not say.
+        // Werkzeug's defaults for a hash that states none.
         let (n, r, p) = match parameters {
             [] => (1 << 15, 8, 1),
             [n, r, p] => (number(n)?, number(r)?, number(p)?),
@@ -249,7 +250,7 @@ impl Parameters {
         let password = password.as_bytes();
         match self {
             Self::Argon2id { memory, passes, lanes } => {
-                // Parsing has bounded all of them, so only memory can fail.
+                // Parsing has bounded all parameters, so only the memory can fail.
                 let params = Params::new(memory, passes, lanes, None).map_err(|_| Busy)?;
                 let blocks = arena.blocks(params.block_count())?;
                 let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -261,7 +262,7 @@ impl Parameters {
                 let mut key = Zeroizing::new([0; BCRYPT_BYTES]);
                 let known = password.len().min(BCRYPT_BYTES);
                 key[..known].copy_from_slice(&password[..known]);
-                // With the zero at its end, where there is room for it.
+                // Includes the terminating zero if there is room for it.
                 let length = (known + 1).min(BCRYPT_BYTES);
                 let mut raw = [0; 16];
                 let bytes = salt.len().min(raw.len());
@@ -284,12 +285,12 @@ impl Parameters {
     }
 }
 
-/// A decimal number as all of these write it: digits, and not more than could matter.
+/// Parses a decimal number of digits only. A number beyond `u32` becomes `u32::MAX`.
 pub(super) fn number(text: &str) -> Result<u32, HashFault> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits {
         return Err(HashFault::Malformed("its parameters are numbers"));
     }
-    // A number too large to be read is too large to be accepted.
+    // A number that exceeds `u32` also exceeds every bound.
     Ok(text.parse().unwrap_or(u32::MAX))
 }

@@ -1,5 +1,5 @@
-//! A hash as an account has it: ours, or one that came along with an imported account. Parsing bounds what checking it
-//! may cost, so that an import cannot bring a hash that takes an hour or all of the memory.
+//! The stored hash of an account: the gateway's own, or one that was imported. Parsing bounds the cost of a check, so
+//! that an import cannot bring a hash that takes an hour or all of the memory.
 
 use super::Busy;
 use super::kdf::{Arena, BCRYPT_BYTES, HashFault, MEMORY, PASSES, Parameters, number};
@@ -12,42 +12,42 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-/// Salts are 8 to 22 characters wherever they come from.
+/// Maximum length of a salt, in bytes. Known libraries use 8 to 22 characters.
 const SALT_MAX: usize = 64;
 
-/// bcrypt's own alphabet; spare bits of the last character are ignored, as bcrypt itself does.
+/// bcrypt's own alphabet. Spare bits of the last character are ignored, as bcrypt itself does.
 const BCRYPT64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
-/// A hash, parsed.
+/// A parsed hash.
 pub(super) struct StoredHash {
     parameters: Parameters,
     salt: Vec<u8>,
     output: Vec<u8>,
 }
 
-/// Whether an account may have this as its password hash.
+/// Checks that an account may have this password hash.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it may not.
 pub fn check_hash(encoded: &str) -> Result<(), HashFault> {
     StoredHash::parse(encoded).map(|_| ())
 }
 
-/// The kind of a hash and its cost, such as `bcrypt:12`: all that tells how long a check of it takes. None: no hash
-/// that an account may have.
+/// Returns the kind and the cost of a hash, such as `bcrypt:12`, which determine how long a check takes. Returns `None`
+/// for a hash that an account may not have.
 pub fn scheme(encoded: &str) -> Option<String> {
     StoredHash::parse(encoded).ok().map(|stored| stored.parameters.to_string())
 }
 
-/// A hash and its scheme, as the store takes them.
+/// Pairs a hash with its scheme, for the store.
 pub fn password_hash(encoded: String) -> PasswordHash {
     let scheme = scheme(&encoded).unwrap_or_default();
     PasswordHash { encoded, scheme }
 }
 
 impl StoredHash {
-    /// Reads a hash.
+    /// Parses a hash.
     pub(super) fn parse(encoded: &str) -> Result<Self, HashFault> {
         match encoded.as_bytes() {
             [b'$', b'2', ..] => Self::bcrypt(encoded),
@@ -56,7 +56,7 @@ impl StoredHash {
         }
     }
 
-    /// `$argon2id$v=19$m=19456,t=2,p=1$SALT$OUTPUT`, a PHC string.
+    /// Parses a PHC string, `$argon2id$v=19$m=19456,t=2,p=1$SALT$OUTPUT`.
     fn argon2id(encoded: &str) -> Result<Self, HashFault> {
         const SHAPE: HashFault = HashFault::Malformed("$argon2id$v=19$m=MEMORY,t=PASSES,p=LANES$SALT$HASH");
         let mut parts = encoded.split('$').skip(1);
@@ -89,10 +89,10 @@ impl StoredHash {
         Ok(Self { parameters, salt, output })
     }
 
-    /// `$2b$12$` and 22 characters of salt, 31 of hash.
+    /// Parses `$2b$12$`, 22 characters of salt and 31 characters of hash.
     fn bcrypt(encoded: &str) -> Result<Self, HashFault> {
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| encoded.strip_prefix(prefix));
-        // $2x$ is for hashes of a faulty implementation, which read letters beyond ASCII wrongly.
+        // `$2x$` marks hashes of a faulty implementation, which misread characters beyond ASCII.
         let rest = rest.ok_or(HashFault::Malformed("of bcrypt only $2a$, $2b$ and $2y$"))?;
         const SHAPE: HashFault = HashFault::Malformed("bcrypt has 60 characters: $2b$COST$, salt and hash");
         let (cost, rest) = rest.split_once('$').ok_or(SHAPE)?;
@@ -106,7 +106,7 @@ impl StoredHash {
         Ok(Self { parameters, salt, output })
     }
 
-    /// `scrypt:32768:8:1$SALT$HEX` and `pbkdf2:sha256:1000000$SALT$HEX`.
+    /// Parses Werkzeug's `scrypt:32768:8:1$SALT$HEX` and `pbkdf2:sha256:1000000$SALT$HEX`.
     fn werkzeug(encoded: &str) -> Result<Self, HashFault> {
         let mut parts = encoded.split('$');
         let method: Vec<&str> = parts.next().unwrap_or_default().split(':').collect();
@@ -136,12 +136,12 @@ impl StoredHash {
         self.parameters.work()
     }
 
-    /// Whether it is of this password. Takes the same time whether it is or not.
+    /// Whether the hash is of this password. Takes the same time in both cases.
     pub(super) fn matches(&self, password: &str, arena: &mut Arena) -> Result<bool, Busy> {
         let mut derived = Zeroizing::new(vec![0; self.output.len()]);
         self.parameters.derive(password, &self.salt, &mut derived, arena)?;
         let equal = verify_slices_are_equal(&derived, &self.output).is_ok();
-        // bcrypt takes a zero for the end of the password, and begins again with it: "a" would be "a\0a".
+        // bcrypt reads a zero byte as the end of the password and then starts over: "a" would match "a\0a".
         let ambiguous = matches!(self.parameters, Parameters::Bcrypt { .. }) && password.contains('\0');
         Ok(equal && !ambiguous)
     }
@@ -160,7 +160,7 @@ impl StoredHash {
     }
 }
 
-/// The hash of a password at the cost of today, as a PHC string.
+/// Hashes a password at the current cost, as a PHC string.
 pub(super) fn hash(password: &str, arena: &mut Arena) -> Result<String, Busy> {
     let mut salt = [0; 16];
     rand::fill(&mut salt).map_err(|_| Busy)?;

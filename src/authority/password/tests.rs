@@ -1,4 +1,4 @@
-//! Passwords and hashes. The hashes of others were made once with the libraries that Flask applications use:
+//! Tests of passwords and hashes. The imported hashes were made once with the libraries that Flask applications use:
 //! Werkzeug 3.1.9 (`generate_password_hash`), bcrypt 5.0.0 (`hashpw`) and argon2-cffi 25.1.0 (`PasswordHasher`).
 
 use super::*;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const PASSWORD: &str = "correct horse";
 const BEYOND_ASCII: &str = "Gr\u{fc}\u{df}e \u{4e16}\u{754c}";
 
-/// Hashes of [`PASSWORD`].
+/// Hashes of [`PASSWORD`], most of them at a low cost.
 const HASHES: [&str; 10] = [
     "scrypt:1024:8:1$NgWNcg2kRs5yhlov$178ac503048a6d336c89a4b266dbe90d2a8c54236cfdd61d644a36bd7e0f5169bf6207dfcfd0ef26da37da283f40f071b549bf2615aa5ac603a7649b984632fc",
     "scrypt:1024:4:2$AANEsmITWEs0TLCA$165689127d1bd29448ac3aeb68d72162e7478693d28eb0c08523acc7c9c699b52d67146548d45e56e47b8bc21cb8fd9363bda4af4e0f3ee272f8d4753359e674",
@@ -21,7 +21,7 @@ const HASHES: [&str; 10] = [
     "$argon2id$v=19$m=19456,t=2,p=1$2PGA4Qo2CYMz2s0WQGwy1A$KSBcKQ4wOH+bbofOoqn4blcyAoJuu2E+M0r5DUHSyoM",
 ];
 
-/// Hashes of [`PASSWORD`] as the libraries make them by default.
+/// Hashes of [`PASSWORD`] with the default parameters of the libraries.
 const BY_DEFAULT: [&str; 3] = [
     "scrypt:32768:8:1$frgs4x3kz9A3GLwW$11f13279044472ad38614285494b4f79e675c11e130b59beaf22df63078d2fd66cba70724cab6b1a1cb719c0abd0393ebc9ac2daba0be35f076bb41d22c7ab06",
     "pbkdf2:sha256:1000000$oxJ5DE5w9h41AUWx$adf3325980d3614a14278e99ee2a456a8392378b52f8f9a4c62087cc0ad1429e",
@@ -35,7 +35,7 @@ const HASHES_BEYOND_ASCII: [&str; 3] = [
     "$2b$04$x4rsgTs9Q9AagUoXZJPzreieGkmhvvGAbRRh72c2nGOo44oD566wW",
 ];
 
-/// bcrypt of 72 and of 71 times "x".
+/// bcrypt hashes of 72 and of 71 times "x".
 const X72: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4Cu631CYi5yVwUpV9zMt5tP/L3WEA0hHtW";
 const X71: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4CuMDNPdLiJOVC38Ln4TIJAAIo0on1lSwK";
 
@@ -75,7 +75,7 @@ fn hashes_of_flask_applications_are_verified() {
         assert!(is(hash, BEYOND_ASCII), "{hash}");
         assert!(!is(hash, "Gruesse"), "{hash}");
     }
-    // PHP writes $2y$ for what others call $2b$.
+    // PHP writes `$2y$` for `$2b$`.
     let php = HASHES[6].replace("$2b$", "$2y$");
     assert!(is(&php, PASSWORD) && !is(&php, "other"));
 }
@@ -90,7 +90,7 @@ fn our_own_hash_is_a_phc_string_of_the_current_cost_with_a_salt_of_its_own() {
     assert!(is(&one, PASSWORD) && !is(&one, "other"));
     assert_eq!(scheme(&one).as_deref(), Some("argon2id:19456:2"));
     assert!(!StoredHash::parse(&one).unwrap().needs_upgrade(PASSWORD));
-    // In memory that other hashes have left behind.
+    // Reuses memory that other hashes have written to.
     assert!(StoredHash::parse(&one).unwrap().matches(PASSWORD, &mut arena).unwrap());
 }
 
@@ -101,7 +101,7 @@ fn a_hash_of_another_kind_or_a_lower_cost_is_upgraded_at_login() {
         let PasswordCheck::Correct { upgraded: Some(new) } = verdict else { panic!("{hash}: {verdict:?}") };
         assert!(new.starts_with("$argon2id$v=19$m=19456,t=2,p=1$") && is(&new, PASSWORD));
     }
-    // A dearer one is left.
+    // A more expensive hash is kept.
     for hash in [HASHES[9], BY_DEFAULT[2]] {
         assert_eq!(judged(PASSWORD, Some(hash), &[]).0, PasswordCheck::Correct { upgraded: None });
     }
@@ -113,7 +113,7 @@ fn bcrypt_knows_72_bytes_and_what_lies_beyond_is_not_taken_for_checked() {
     assert!(is(X72, &x(72)) && is(X71, &x(71)));
     assert!(!is(X72, &x(71)) && !is(X71, &x(72)));
     assert!(StoredHash::parse(X72).unwrap().needs_upgrade(&x(72)));
-    // As every bcrypt before version 5 of Python's did; but the rest does not become part of a new hash.
+    // Every bcrypt before version 5 of Python's truncated in this way, but the rest does not become part of a new hash.
     assert_eq!(judged(&x(80), Some(X72), &[]).0, PasswordCheck::Correct { upgraded: None });
     assert!(!is(X71, "x\0"));
     assert!(!is(HASHES[6], "correct horse\0correct horse"));
@@ -199,9 +199,9 @@ fn a_failed_attempt_costs_the_same_work_whether_and_how_the_account_exists() {
         assert_eq!(verdict, PasswordCheck::Wrong, "{hash}");
         assert_eq!(work, unknown, "{hash}");
     }
-    // Where all accounts have our own hash, nothing else is spent.
+    // If all accounts have the gateway's own hash, no other work is spent.
     assert_eq!(judged("wrong", None, &[]).1, Work::of(work::WorkUnit::Argon2, 38_912));
-    // However many costs an import brought along.
+    // The number of different costs in an import does not matter.
     let many: Vec<String> = (1..=5_000).map(|iterations| format!("pbkdf2:sha256:{iterations}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut wanted = Work::of(work::WorkUnit::Argon2, 38_912);
@@ -231,7 +231,7 @@ fn the_pool_verifies_and_hashes() {
     });
 }
 
-/// Holds the only thread of a pool until the sender is dropped.
+/// Blocks the only thread of a pool until the sender is dropped.
 fn held(hashers: &Hashers) -> mpsc::Sender<()> {
     let (release, wait) = mpsc::channel::<()>();
     let (started, begun) = mpsc::channel();
@@ -252,7 +252,7 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
         let first = hashers.hash(text(PASSWORD));
         let second = hashers.hash(text(PASSWORD));
         tokio::pin!(first, second);
-        // Polled once, they wait in the queue.
+        // After one poll, both wait in the queue.
         assert!(tokio::time::timeout(Duration::ZERO, &mut first).await.is_err());
         assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
         assert_eq!(hashers.hash(text(PASSWORD)).await, Err(Busy));
@@ -266,7 +266,8 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
 
 #[test]
 fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
-    // A queue of dear hashes took longer than the bound on a request, which blamed the store and paged its operators.
+    // A queue of expensive hashes once exceeded the time limit of a request, which blamed the store and paged its
+    // operators.
     let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
     let release = held(&hashers);
     block_on(async {
@@ -281,7 +282,7 @@ fn what_nobody_waits_for_any_longer_is_not_worked_on() {
     let hashers = Hashers::start(1, 8);
     let release = held(&hashers);
     block_on(async {
-        // A bomb if it were checked: with it the test would take an hour.
+        // Each check would be very expensive: if these jobs ran, the test would exceed its time limit.
         let dear: Arc<[String]> = Arc::from(["bcrypt:14".to_owned()]);
         for _ in 0..7 {
             let given_up = hashers.verify(text(PASSWORD), None, Arc::clone(&dear));

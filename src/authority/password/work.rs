@@ -1,8 +1,8 @@
-//! What checking a hash costs, counted, so that a failed attempt can be made to cost the same for every account.
+//! Counts the cost of checking a hash, so that a failed attempt can be made to cost the same for every account.
 //!
-//! Each kind of hash counts in its own unit, in which its time is linear. A failed attempt spends, of each kind that
-//! any account has, as much as the dearest hash of that kind: what the account's own hash did not cost is spent on
-//! nothing. However many different hashes an import brings, that is one of each kind.
+//! Each kind of hash has its own unit, in which its time is linear. A failed attempt spends, for each kind that any
+//! account has, as much as the most expensive hash of that kind. The difference to the cost of the account's own hash
+//! is spent on discarded hashes. Whatever number of different hashes an import brings, that is one hash of each kind.
 
 /// A unit of work that is counted by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) const WORK_UNITS: [WorkUnit; 6] = [
     WorkUnit::Sha512,
 ];
 
-/// An amount of work: units of each kind.
+/// An amount of work, in units of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work([u64; WORK_UNITS.len()]);
 
@@ -41,12 +41,12 @@ impl Work {
         work
     }
 
-    /// Units of this kind.
+    /// Returns the units of one kind.
     pub(super) fn units(&self, kind: WorkUnit) -> u64 {
         self.0[kind as usize]
     }
 
-    /// Raises each kind to at least the units of the other.
+    /// Raises each kind to at least the units of `other`.
     pub(super) fn raise_to(&mut self, other: &Self) {
         for (units, more) in self.0.iter_mut().zip(other.0) {
             *units = more.max(*units);

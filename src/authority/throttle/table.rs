@@ -1,22 +1,23 @@
-//! Where failures are kept: a table of a fixed size, whatever names and addresses clients invent.
+//! Stores failures in a table of a fixed size, whatever names and addresses clients invent.
 //!
-//! Eight places to a set; a key has its place in one set. When all eight are taken, the one whose failures are
-//! forgotten first gives up its own. A stranger who wants a certain entry gone must therefore make eight others of its
-//! set fail more often than it did, without knowing which keys those are: the keys are of a hash keyed at random.
+//! Each key belongs to one set of eight places. When all eight are taken, a new key evicts the one whose failures are
+//! forgotten first. To evict a certain entry, an attacker must therefore make eight other keys of its set fail more
+//! often than it did. They cannot know which keys those are, because keys are hashes with a random key.
 
-/// Entries of a set.
+/// Number of entries in a set.
 const WAYS: usize = 8;
 
 /// The state of a key, in nanoseconds of the throttle's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Debt {
-    /// When its last failure will be forgotten. Each failure moves this on by the time in which one is forgotten.
+    /// When its last failure will be forgotten. Each failure moves this on by the time in which one failure is
+    /// forgotten.
     pub(super) gone: u64,
-    /// Before this no attempt is let through.
+    /// The time before which no attempt is admitted.
     pub(super) next: u64,
 }
 
-/// A place: a key, and what is remembered of it. Zeros: nobody's.
+/// A place: a key and its state. All zeros mark a free place.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     key: u64,
@@ -44,11 +45,11 @@ impl Table {
         found.map_or_else(Debt::default, |entry| entry.debt)
     }
 
-    /// Remembers it, instead of whatever matters least now.
+    /// Stores the state of a key. In a full set, the entry that matters least at `now` is evicted.
     pub(super) fn put(&mut self, key: u64, debt: Debt, now: u64) {
         let set = self.set(key);
         let at = set.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-            // A delay that runs beyond the memory of its failures matters as long as it runs.
+            // A delay may outlast the memory of its failures, and matters until it ends.
             let matters = |entry: &Entry| entry.debt.gone.max(entry.debt.next).saturating_sub(now);
             let least = set.iter().enumerate().min_by_key(|(_, entry)| matters(entry));
             least.map_or(0, |(at, _)| at)
@@ -56,7 +57,7 @@ impl Table {
         set[at] = Entry { key, debt };
     }
 
-    /// Remembers nothing of it.
+    /// Removes a key.
     pub(super) fn remove(&mut self, key: u64) {
         if let Some(entry) = self.set(key).iter_mut().find(|entry| entry.key == key) {
             *entry = Entry::default();
@@ -100,7 +101,7 @@ mod tests {
         assert_eq!(table.get(8 * sets), Debt::default());
         assert_eq!(table.get(7 * sets), debt(993));
         assert_eq!(table.get(9 * sets), debt(500));
-        // However many more come: those that failed more often stay.
+        // Entries that failed more often stay, whatever the number of new keys.
         for n in 10..10_000 {
             table.put(n * sets, debt(500), 1);
         }

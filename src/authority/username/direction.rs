@@ -1,5 +1,5 @@
-//! Names written from right to left: the Bidi Rule (RFC 5893 section 2), so that a name is shown as what it is, alone
-//! and within a line of a log.
+//! Checks names that are written from right to left by the Bidi Rule (RFC 5893 section 2), so that a name is displayed
+//! unambiguously, alone and within a log line.
 
 use super::NameFault;
 use icu_properties::CodePointMapData;
@@ -13,12 +13,12 @@ fn is_from_the_right(class: BidiClass) -> bool {
     matches!(class, BidiClass::RightToLeft | BidiClass::ArabicLetter | BidiClass::ArabicNumber)
 }
 
-/// Whether a name can be shown in one way only. One without a character from the right always can.
+/// Checks that a name can be displayed in one way only. A name without right-to-left characters always can.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let Some(from_the_right) = name.chars().find(|c| is_from_the_right(class(*c))) else { return Ok(()) };
     let fault = |character| Err(NameFault::Direction { character });
     let first = name.chars().next().unwrap_or(from_the_right);
-    // Rule 1; and rule 5 has no place for a character from the right.
+    // Rule 1. Rule 5 does not allow right-to-left characters.
     match class(first) {
         BidiClass::RightToLeft | BidiClass::ArabicLetter => {}
         BidiClass::LeftToRight => return fault(from_the_right),

@@ -1,6 +1,6 @@
-//! Which characters a name may have: the IdentifierClass of PRECIS (RFC 8264 section 4.2), whose rules are those of
-//! RFC 5892 for domain names. Stricter in two points: joiners, which cannot be seen, are refused everywhere, and a name
-//! does not begin with a mark that belongs on a letter before it.
+//! Checks the characters of a name by the IdentifierClass of PRECIS (RFC 8264 section 4.2), whose rules are those of
+//! RFC 5892 for domain names. It is stricter in two points: joiners, which are invisible, are always rejected, and a
+//! name must not begin with a mark that belongs to a letter before it.
 
 use super::NameFault;
 use icu_properties::props::{
@@ -9,7 +9,7 @@ use icu_properties::props::{
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_normalization::UnicodeNormalization;
 
-/// Whether all characters of a text in its canonical form may be in a name.
+/// Checks that a name may have all characters of a text in its canonical form.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let first = name.chars().next().filter(|first| is_mark(category(*first)));
     if let Some(character) = first {
@@ -27,7 +27,7 @@ pub(super) fn category(c: char) -> Category {
     CodePointMapData::<Category>::new().get(c)
 }
 
-/// Whether Unicode gives it no meaning: it may get one that changes what a text with it is.
+/// Whether Unicode assigns no meaning to a character: a later version may assign one that changes a text with it.
 pub(super) fn is_unassigned(c: char) -> bool {
     category(c) == Category::Unassigned || CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
 }
@@ -36,9 +36,9 @@ fn is_mark(category: Category) -> bool {
     matches!(category, Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark)
 }
 
-/// Why no name may have this character (RFC 8264 section 8, in its order).
+/// Returns why no name may have this character (RFC 8264 section 8, in its order).
 fn refusal(c: char) -> Option<&'static str> {
-    // RFC 5892 section 2.6: exceptions. Those that stand in a context are asked about there.
+    // The exceptions of RFC 5892 section 2.6. Those that depend on the context are checked in `refusal_there`.
     match c {
         '\u{df}' | '\u{3c2}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => return None,
         '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' => return None,
@@ -100,7 +100,7 @@ fn refusal(c: char) -> Option<&'static str> {
     }
 }
 
-/// Why a character must not be there, though it may be elsewhere (RFC 5892 appendix A).
+/// Returns why a character must not be at its position, though it may be elsewhere (RFC 5892 appendix A).
 fn refusal_there(name: &str, at: usize, c: char) -> Option<&'static str> {
     let before = || name[..at].chars().next_back();
     let after = || name[at..].chars().nth(1);

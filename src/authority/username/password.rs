@@ -1,5 +1,5 @@
-//! A password as text: the profile `OpaqueString` (RFC 8265 section 4.2), in so far as it changes a password: spaces
-//! are one space, letters are composed. Case, width and everything else is the owner's choice.
+//! Prepares passwords by the profile `OpaqueString` (RFC 8265 section 4.2): each kind of space becomes a plain space,
+//! and letters are composed. Case, width and everything else remain the owner's choice.
 
 use super::identifier::{category, is_unassigned};
 use icu_properties::props::GeneralCategory as Category;
@@ -7,16 +7,17 @@ use std::fmt;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
-/// A password in bytes, at most. More than anybody types, passphrases included; and what is hashed has to have a bound.
+/// Maximum length of a password, in bytes. Nobody types more, passphrases included, and the input of the hash needs a
+/// bound.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// A new password in characters, at least (NIST SP 800-63B section 5.1.1.2).
+/// Minimum length of a new password, in characters (NIST SP 800-63B section 5.1.1.2).
 pub const PASSWORD_CHARS_MIN: usize = 8;
 
-/// The password that a text stands for, on whatever keyboard it was typed.
+/// Prepares a password, so that the result does not depend on the keyboard on which it was typed.
 ///
 /// # Errors
-/// Why it stands for none.
+/// The reason why the text is not accepted.
 pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> {
     if text.is_empty() {
         return Err(PasswordFault::Empty);
@@ -28,7 +29,7 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
         return Err(PasswordFault::Control { character });
     }
     let space = |c: char| if category(c) == Category::SpaceSeparator { ' ' } else { c };
-    // Composing makes at most three times as many bytes of them; a text that had to grow would leave a copy behind.
+    // Composition makes a text at most three times as long. A buffer that had to grow would leave a copy behind.
     let mut prepared = Zeroizing::new(String::with_capacity(text.len() * 3));
     prepared.extend(text.chars().map(space).nfc());
     if prepared.len() > PASSWORD_BYTES_MAX {
@@ -38,11 +39,11 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
     Ok(prepared)
 }
 
-/// A password that somebody chooses now: [`prepare_password`], and long enough, and of characters whose form Unicode
-/// will not change.
+/// Prepares a newly chosen password: applies [`prepare_password`], and requires the minimum length and assigned
+/// characters, whose form Unicode will not change.
 ///
 /// # Errors
-/// Why it cannot be chosen.
+/// The reason why it cannot be chosen.
 pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> {
     let password = prepare_password(text)?;
     if let Some(character) = password.chars().find(|c| is_unassigned(*c)) {
@@ -58,24 +59,25 @@ pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFau
 /// Why a text is not accepted as a password. It shows only as much of the text as its owner needs to change it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordFault {
-    /// There is nothing in it.
+    /// The text is empty.
     Empty,
-    /// It has fewer characters than [`PASSWORD_CHARS_MIN`].
+    /// The password has fewer characters than [`PASSWORD_CHARS_MIN`].
     TooShort {
         /// The length found.
         characters: usize,
     },
-    /// It has more bytes than [`PASSWORD_BYTES_MAX`].
+    /// The password has more bytes than [`PASSWORD_BYTES_MAX`].
     TooLong {
         /// The length found.
         bytes: usize,
     },
-    /// A control character: it cannot be typed everywhere.
+    /// The password has a control character, which cannot be typed everywhere.
     Control {
         /// Which.
         character: char,
     },
-    /// A character that Unicode gives no meaning yet: it may get one that changes the password.
+    /// The password has an unassigned character: a later version of Unicode may assign a meaning that changes the
+    /// password.
     Unassigned {
         /// Which.
         character: char,
@@ -137,7 +139,7 @@ mod tests {
     fn a_new_password_has_eight_characters() {
         assert_eq!(prepare_new_password("1234567"), Err(PasswordFault::TooShort { characters: 7 }));
         assert!(prepare_new_password("12345678").is_ok());
-        // Characters, not bytes.
+        // The minimum counts characters, not bytes.
         assert!(prepare_new_password("\u{e9}\u{e9}\u{e9}\u{e9}").is_err());
         assert!(prepare_new_password("\u{1f600}\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}ab").is_ok());
         assert!(matches!(prepare_new_password("abcdefg\u{378}"), Err(PasswordFault::Unassigned { .. })));
