@@ -94,8 +94,7 @@ impl Throttle {
     /// itself, and failures of strangers, at the account or at the address, do not affect it.
     ///
     /// In any period `t`, the throttle admits at most:
-    /// - at one account, from all unknown addresses together: `100 + t / 12 min` and `11 + t / 60 s + t / 12 min`
-    /// guesses;
+    /// - at one account, from all unknown addresses: `100 + t / 12 min` and `11 + t / 60 s + t / 12 min` guesses;
     /// - at one account from one address: `100 + t / 24 min` guesses;
     /// - from one address, at all accounts to which it is not known: `100 + t / 3 min` guesses.
     ///
