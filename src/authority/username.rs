@@ -1,6 +1,6 @@
 //! Prepares user names and passwords: each has one canonical form, so that two spellings of a name are one account, and
 //! a password typed on another keyboard is the same password. Follows the profiles `UsernameCaseMapped` and
-//! `OpaqueString` of RFC 8265; where it is stricter, it says so. Who has which name is the store's business.
+//! `OpaqueString` of RFC 8265; where it is stricter, it says so. The store assigns names to accounts.
 
 mod direction;
 mod identifier;
