@@ -175,7 +175,7 @@ pub(super) fn login_response(
     })
 }
 
-/// Answers a person who logged out: the login page with a notice, which deletes the cookies.
+/// Answers a person who logged out: a redirect to the login page, with a notice, that deletes the cookies.
 pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
     let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
     // A path of the policy is a valid request path, and therefore a valid header value.

@@ -131,7 +131,7 @@ impl Throttle {
             count.clear();
         }
         if let Some(mut count) = of_address {
-            count.expire_session_cookies();
+            count.take_back();
         }
     }
 
@@ -139,7 +139,7 @@ impl Throttle {
     pub fn withdrawn(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let counts = self.counts(&mut tables, address, account, known);
-        counts.into_iter().flatten().for_each(|mut count| count.expire_session_cookies());
+        counts.into_iter().flatten().for_each(|mut count| count.take_back());
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -207,7 +207,7 @@ impl Count<'_> {
     }
 
     /// Takes one failure back. A running delay continues, because it may belong to another failure.
-    fn expire_session_cookies(&mut self) {
+    fn take_back(&mut self) {
         let Debt { gone, next } = self.table.get(self.key);
         if gone > 0 {
             let gone = gone.saturating_sub(self.forget());

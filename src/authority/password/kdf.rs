@@ -21,7 +21,7 @@ const MEMORY_MAX: u32 = 128 * 1024;
 /// Maximum of KiB times passes of an Argon2 hash: three passes over the maximum memory. argon2-cffi's default is half
 /// of it.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
-/// Maximum number of lanes. They run one after the other, so more lanes cost no more; the bound only guards the parser.
+/// Maximum number of lanes. They run one after the other, so more lanes cost no more.
 const LANES_MAX: u32 = 64;
 /// The accepted costs of bcrypt. The maximum, 2^14 rounds, takes about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;

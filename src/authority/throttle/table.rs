@@ -39,7 +39,7 @@ impl Table {
         &mut self.0[at..at + WAYS]
     }
 
-    /// Returns the state of a key, if the table has it.
+    /// Returns the state of a key; zero if the table does not have it.
     pub(super) fn get(&mut self, key: u64) -> Debt {
         let found = self.set(key).iter().find(|entry| entry.key == key);
         found.map_or_else(Debt::default, |entry| entry.debt)
