@@ -10,9 +10,9 @@
 //!    without host covers any host.
 //! 2. **Then the path, segment by segment**: a literal before `{param}`, `{param}` before `{*rest}`. `/a/{x}/c`
 //!    wins over `/a/b/{*rest}` only where the latter does not cover the path.
-//! **The method last; it never changes which place wins.** A method that the most specific host and path do not list
-//! is rejected with 405 and `Allow`. The request never falls through to a laxer route. Routes with the same host and
-//! path shape but different methods share one place, and `Allow` is their union.
+//! 3. **The method last; it never changes which place wins.** A method that the most specific host and path do not list
+//!    is rejected with 405 and `Allow`. The request never falls through to a laxer route. Routes with the same host and
+//!    path shape but different methods share one place, and `Allow` is their union.
 //!
 //! Building the table fails if two routes have the same host and path shape (parameter names aside) and share a
 //! method.
