@@ -1,4 +1,5 @@
-//! What is made at first start and kept: files under the state folder that only the gateway may read.
+//! Creates the files that are made at first start and kept: they are in the state folder, and only the gateway's user
+//! may read them.
 
 use aws_lc_rs::rand;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -6,8 +7,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Puts a file into a state folder, whole or not at all, unless one of its name is there already. Of processes that do
-/// this at once one places its file, and all go on with that one: read it back.
+/// Creates a file in a state folder atomically, unless a file of that name exists. If several processes do this at
+/// once, the file of one of them stays. Callers must read it back.
 ///
 /// # Errors
 /// A sentence for the operator.
@@ -21,15 +22,15 @@ pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<()
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;
-        // A link is made only where nothing is yet; renaming would replace another process's file.
+        // Linking fails if the file exists; renaming would replace the file of another process.
         match fs::hard_link(&partial, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // The entry in the folder too, or a crash could take back a key that tokens were signed with.
+            // Syncs the folder's entry too: otherwise a crash could lose a key that has already signed tokens.
             Ok(()) | Err(_) => File::open(state)?.sync_all(),
         }
     };
     let placed = place();
-    // Half of a file, or a second name of it, is of use to nobody.
+    // Removes the partial file, or the second name of the complete one.
     let _ = fs::remove_file(&partial);
     placed.map_err(|error| fault(path, error))
 }

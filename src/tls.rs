@@ -26,7 +26,7 @@ pub enum MinVersion {
     Tls13,
 }
 
-/// Where the certificate chain and its key are.
+/// The paths of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// PEM, the server's own certificate first.
@@ -35,9 +35,10 @@ pub struct Files {
     pub(crate) key: PathBuf,
 }
 
-/// The certificate that clients are shown, which may be replaced while it is. Cheap to clone; all clones are one.
+/// The certificate that the gateway presents to clients. It can be replaced while the gateway serves. Cheap to clone;
+/// all clones share one certificate.
 ///
-/// A client that resumes an earlier session is shown none: it goes on by what it was shown then.
+/// A client that resumes an earlier session receives no certificate: it relies on the one from the full handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificates(Arc<Served>);
 
@@ -51,16 +52,16 @@ impl Certificates {
     /// Reads a certificate and its key.
     ///
     /// # Errors
-    /// Which file is at fault, and what to do about it.
+    /// The faulty file and the remedy.
     pub(crate) fn open(files: Files) -> Result<Self, Unusable> {
         let shown = ArcSwap::from_pointee(pair::read(&files)?);
         Ok(Self(Arc::new(Served { shown, files: Mutex::new(files) })))
     }
 
-    /// Makes an acceptor that shows it.
+    /// Creates an acceptor that presents the certificate.
     ///
     /// # Errors
-    /// When there are no random numbers.
+    /// When the system's random number generator fails.
     pub(crate) fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -72,22 +73,22 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(self.0.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets instead of a session store: resumption works on every core without a lock that they share.
+        // Tickets instead of a session store: resumption works on every core without a shared lock.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 
-    /// Where it is read from.
+    /// Returns the files from which the certificate is read.
     pub(crate) fn files(&self) -> Files {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads it again, from these files from now on. True when it is another one than before.
+    /// Reads the certificate again, and uses these files from now on. Returns whether the certificate changed.
     ///
     /// # Errors
-    /// As [`Certificates::open`], and for a certificate that does not hold now while the one in use does: clients would
-    /// refuse it. The one that was shown goes on to be, and the files are those of before.
+    /// As [`Certificates::open`], and when the new certificate is not valid now while the one in use is: clients would
+    /// reject it. After an error the certificate in use and its files are unchanged.
     pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
         let now = Now::read().unix;
@@ -100,27 +101,27 @@ impl Certificates {
         }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         let changed = self.0.shown.load().cert != new.cert;
-        // In any case: the key may be another one of the same certificate's, or in another form.
+        // Also if the certificate is unchanged: its key may be another one, or in another form.
         self.0.shown.store(Arc::new(new));
         Ok(changed)
     }
 
-    /// When it ends: the last moment at which it holds, in seconds since 1970; none where that cannot be read.
+    /// Returns the last second at which the certificate is valid, in seconds since 1970; `None` if it cannot be read.
     pub(crate) fn ends(&self) -> Option<u64> {
         self.validity().map(|validity| validity.ends)
     }
 
-    /// From when to when it holds; none where that cannot be read.
+    /// Returns the validity of the certificate; `None` if it cannot be read.
     pub(crate) fn validity(&self) -> Option<Validity> {
         self.0.shown.load().cert.first().and_then(Validity::of)
     }
 
-    /// Whether it holds at a moment, in seconds since 1970.
+    /// Whether the certificate is valid at `now`, in seconds since 1970.
     pub(crate) fn holds(&self, now: u64) -> bool {
         self.validity().is_some_and(|validity| validity.fault(now).is_none())
     }
 
-    /// The server's own certificate.
+    /// Returns the server's own certificate, the first of the chain.
     pub(crate) fn own(&self) -> Option<CertificateDer<'static>> {
         self.0.shown.load().cert.first().cloned()
     }
@@ -132,7 +133,7 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// The self-signed pair under the state folder, made when it is not there.
+/// Returns the self-signed pair in the state folder, and creates it if it does not exist.
 ///
 /// # Errors
 /// A sentence for the operator.
@@ -152,13 +153,13 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     if files.certificate.exists() {
         return Ok(files);
     }
-    // For the key that is in place, which may be that of a process that started together with this one.
+    // Reads the key back: another process that started at the same time may have created it.
     let key = fs::read_to_string(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     let key = rcgen::KeyPair::from_pem(&key).map_err(text)?;
     let mut parameters =
         rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
-    // Nobody vouches for it at any date; a short life would only break development machines one day.
+    // Clients do not trust it at any date, so a short validity would only break development machines some day.
     parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = parameters.self_signed(&key).map_err(text)?;
@@ -174,7 +175,7 @@ fn text(error: rcgen::Error) -> String {
 mod tests {
     use super::*;
 
-    /// A pair in a folder of its own that ends at the beginning of a year.
+    /// Creates a pair in `folder` that expires at the beginning of `year`.
     fn pair(folder: &Path, name: &str, year: i32) -> Files {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::new(vec![format!("{name}.test")]).unwrap();
@@ -226,7 +227,7 @@ mod tests {
         let why = certificates.follow(expired.clone()).unwrap_err();
         assert!(why.contains("expired.pem: expired on 2020-01-01T00:00:00Z"), "{why}");
         assert_eq!(certificates.files(), valid);
-        // One that has expired itself is replaced by any other, as is right for a mended one.
+        // An expired certificate in use may be replaced by any other, even by another expired one.
         let certificates = Certificates::open(expired).unwrap();
         let other = pair(&folder, "other", 2021);
         assert_eq!(certificates.follow(other), Ok(true));
@@ -248,7 +249,7 @@ mod tests {
                 let threads: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
                 threads.into_iter().for_each(|thread| drop(thread.join().unwrap()));
             });
-            // What is left behind is a pair that every later start can use.
+            // Every later start can use the pair that remains.
             let pair = Certificates::open(self_signed(&state).unwrap()).unwrap();
             assert_eq!(pair.ends(), Some(2_398_377_600), "1 January 2046");
             pair.acceptor(MinVersion::Tls12).map(|_| ()).unwrap();

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 /// A refusal with its explanation for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialError {
-    /// The refusal.
+    /// The refusal as the client sees it.
     pub denial: Denial,
     /// The value found and the value expected, if the denial alone does not say it.
     pub detail: Option<Box<str>>,
@@ -21,7 +21,7 @@ impl CredentialError {
         Self { denial, detail: Some(detail.into()) }
     }
 
-    /// The explanation for the operator: that of this refusal, otherwise that of its kind.
+    /// Returns the explanation for the operator: that of this refusal, otherwise that of its kind.
     pub fn words(&self) -> Option<&str> {
         self.detail.as_deref().or_else(|| self.denial.finer())
     }
@@ -33,12 +33,12 @@ impl From<Denial> for CredentialError {
     }
 }
 
-/// The maximum number of characters shown of a text from a token.
+/// The maximum number of characters that are shown from one text of a token.
 const SHOWN_MAX: usize = 64;
-/// The maximum number of elements shown of a list.
+/// The maximum number of elements that are shown from a list.
 const LISTED_MAX: usize = 5;
 
-/// Text of a token in single quotes, escaped and cut short.
+/// Displays text of a token in single quotes, escaped and truncated to `SHOWN_MAX` characters.
 pub(super) struct Quoted<'t>(pub(super) &'t str);
 
 impl fmt::Display for Quoted<'_> {
@@ -55,7 +55,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// A list, of which the first few elements are shown.
+/// Displays the first `LISTED_MAX` elements of a list, and the number of the others.
 pub(super) struct Listed<I>(pub(super) I);
 
 impl<T: fmt::Display, I: Iterator<Item = T> + Clone> fmt::Display for Listed<I> {
@@ -75,12 +75,13 @@ impl<T: fmt::Display, I: Iterator<Item = T> + Clone> fmt::Display for Listed<I> 
     }
 }
 
-/// Texts in quotes, the first few.
+/// Displays the first `LISTED_MAX` texts in quotes.
 pub(super) fn quoted<'t>(texts: impl Iterator<Item = &'t str> + Clone) -> impl fmt::Display {
     Listed(texts.map(Quoted))
 }
 
-/// A claim's value: text in quotes, a number unchanged, anything else by its type.
+/// Displays a claim's value: text and lists of text in quotes, numbers and booleans unchanged, anything else by its
+/// type.
 pub(super) struct ClaimText<'v>(pub(super) Option<&'v Value>);
 
 impl fmt::Display for ClaimText<'_> {
@@ -102,7 +103,7 @@ impl fmt::Display for ClaimText<'_> {
     }
 }
 
-/// The claims of this list that a token has: some issuers use one claim for a fact, others another.
+/// Lists which of these claims a token has: issuers differ in the claim that they use for a fact.
 pub(super) fn beside(claims: &Map<String, Value>, names: &[&str]) -> String {
     let there: Vec<&str> = names.iter().copied().filter(|name| claims.contains_key(*name)).collect();
     match &there[..] {

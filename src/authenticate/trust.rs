@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One issuer of tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// `iss`, compared whole.
+    /// The value of `iss`. It must match exactly.
     pub name: Arc<str>,
-    /// The accepted values of `aud`, compared whole. A token must have one of them.
+    /// The accepted values of `aud`. A token must have one of them, and it must match exactly.
     pub audience: Box<[Box<str>]>,
-    /// Further values of `aud` in tokens that the local authority issues to its clients: the gateway does not accept
-    /// these tokens, but introspection and revocation do.
+    /// Further values of `aud` in tokens that the local authority issues to its clients. The gateway rejects these
+    /// tokens on its routes, but introspection and revocation accept them.
     pub audience_of_clients: Box<[Box<str>]>,
     /// The accepted algorithms.
     pub algorithms: Vec<Algorithm>,
@@ -25,20 +25,20 @@ pub struct Issuer {
     pub keys: KeySet,
     /// The tolerated clock difference in seconds.
     pub leeway: u64,
-    /// The path of the roles.
+    /// The path of the claim that lists the roles.
     pub roles: ClaimPath,
-    /// The path of the scopes.
+    /// The path of the claim that lists the scopes.
     pub scopes: ClaimPath,
-    /// Whether it is the local authority, whose tokens have more claims and can be revoked.
+    /// Whether the issuer is the local authority, whose tokens have more claims and can be revoked.
     pub local: bool,
-    /// Accepted `typ`, in lower case without `application/`; `""` stands for a header without `typ`.
+    /// The accepted values of `typ`, in lower case and without `application/`. `""` accepts a header without `typ`.
     pub types: Box<[Box<str>]>,
 }
 
 impl Issuer {
-    /// Returns whether both verify every token alike.
+    /// Whether both issuers give the same result for every token.
     fn verifies_like(&self, other: &Self) -> bool {
-        // Names each member, so that a new one cannot be forgotten here.
+        // Destructures all fields, so that a new field cannot be forgotten here.
         let Self {
             name,
             audience,
@@ -69,7 +69,7 @@ impl Issuer {
 #[derive(Clone, Debug)]
 pub struct Trust {
     issuers: Box<[Issuer]>,
-    /// The statistics of each issuer.
+    /// The statistics of each issuer, in the order of `issuers`.
     seen: Box<[Arc<TokenStats>]>,
     claims: Box<[ClaimPath]>,
     identity: IdentityHeaders,
@@ -80,7 +80,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Creates a trust with a new epoch: tokens that were verified under another one are verified again.
+    /// Creates a trust with a new epoch: tokens that were verified under another epoch are verified again.
     pub fn new(mut issuers: Vec<Issuer>, claims: Vec<ClaimPath>, identity: IdentityHeaders) -> Self {
         for issuer in &mut issuers {
             issuer.types = issuer.types.iter().map(|kind| canonical_type(kind).into()).collect();
@@ -97,8 +97,8 @@ impl Trust {
         }
     }
 
-    /// This trust with other keys of one issuer. Where no key was taken away it is of the same epoch: what was verified
-    /// with the keys before holds with these.
+    /// Returns this trust with other keys for one issuer. The epoch changes only if a key was removed: otherwise the
+    /// tokens that were verified with the previous keys remain valid.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
         let mut changed = self.clone();
@@ -111,8 +111,8 @@ impl Trust {
         changed
     }
 
-    /// Goes on with what the trust of the policy before this one has counted and, where both verify alike, with what
-    /// was verified under it.
+    /// Takes over the statistics from the trust of the previous policy. If both verify alike, it also takes over the
+    /// epoch, so that cached verifications remain valid.
     #[must_use]
     pub fn carry_over(mut self, before: &Self) -> Self {
         for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
@@ -132,16 +132,16 @@ impl Trust {
         self
     }
 
-    /// This trust for questions: what verifies under it is not counted among the tokens that were seen.
+    /// Returns this trust with statistics of its own, for explanations: tokens that it verifies are not counted.
     #[must_use]
     pub fn uncounted(&self) -> Self {
         let seen = self.issuers.iter().map(|_| Arc::default()).collect();
         Self { seen, ..self.clone() }
     }
 
-    /// This trust with `key` as every issuer's only key, for questions of what would become of a caller whose token
-    /// says this or that: they are answered by the verification that serves, with a token that is signed by a key made
-    /// for them.
+    /// Returns this trust with `key` as the only key of every issuer, for explanations about a caller with assumed
+    /// claims. Such an explanation runs the verification that also serves requests, on a token signed with a temporary
+    /// key.
     #[must_use]
     pub fn assuming(&self, key: &KeySet) -> Self {
         let mut assuming = self.uncounted();
@@ -153,8 +153,8 @@ impl Trust {
         assuming
     }
 
-    /// With what only a local authority brings: its cookies' names (if it gives cookies), the origins from which
-    /// requests with cookies may come beside their own, and what it revoked.
+    /// Adds the settings of a local authority: the names of its cookies (if it sets any), the further origins from
+    /// which requests with cookies are accepted, and its revocations.
     pub fn with_local(
         mut self,
         cookies: Option<CookieNames>,
@@ -208,7 +208,8 @@ impl Trust {
         &self.identity
     }
 
-    /// Returns the epoch. It changes when a key is removed, and with every issuer, used claim and identity header name.
+    /// Returns the epoch. It changes when a key is removed, and when the issuers, their settings, the claims in use or
+    /// the names of the identity headers change.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -219,11 +220,12 @@ fn next_epoch() -> u64 {
     EPOCHS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A `typ` as it is compared: case does not matter, and `application/` may be left out (RFC 7515 section 4.1.9).
+/// Normalizes a `typ` for comparison: in lower case and without `application/`, which may be omitted (RFC 7515 section
+/// 4.1.9).
 pub(super) fn canonical_type(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     match lower.strip_prefix("application/") {
-        // Nothing behind the prefix stays as it is: `""` stands for no `typ` at all.
+        // A bare prefix stays unchanged, because `""` stands for an absent `typ`.
         Some(rest) if !rest.is_empty() && !rest.contains('/') => rest.to_owned(),
         Some(_) | None => lower,
     }

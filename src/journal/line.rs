@@ -1,40 +1,41 @@
-//! How one line of a log is written, for a terminal or for a machine.
+//! Writes a log line, for a terminal or as JSON.
 //!
-//! Promises that a value, whatever bytes it holds, stays inside its field: it ends no line, opens no field,
-//! breaks no JSON, sends no control byte to a terminal and turns no text around. Bounds each value's length.
+//! Guarantees that a value stays inside its field, whatever bytes it contains: it cannot end the line, start another
+//! field, break the JSON, send a control byte to a terminal or change the text direction. The length of each value is
+//! bounded.
 
 use crate::hex;
 
-/// The longest that one value may be, in bytes before escaping; the rest is cut and a mark left.
+/// The maximum length of a value, in bytes before escaping. A longer value is truncated and marked with `CUT`.
 pub(crate) const VALUE_MAX: usize = 1024;
 
-/// What stands where a value was cut.
+/// The mark at the end of a truncated value.
 pub(crate) const CUT: &str = "…";
 
-/// For whom lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// For eyes, on a terminal.
+    /// For people, on a terminal.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// How much a line matters. Ordered: a journal at [`Level::Info`] leaves out [`Level::Debug`].
+/// The severity of a line. Ordered: a journal at [`Level::Info`] omits [`Level::Debug`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For whoever looks for a fault.
+    /// Details for troubleshooting.
     Debug,
-    /// What happened.
+    /// Normal events.
     Info,
-    /// Something is not as it should be, and the gateway goes on as before.
+    /// Something is wrong, but the gateway continues as before.
     Warn,
     /// Something does not work.
     Error,
 }
 
 impl Level {
-    /// The level's name in the policy and in JSON lines.
+    /// Returns the level's name in the policy and in JSON lines.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Debug => "debug",
@@ -44,7 +45,7 @@ impl Level {
         }
     }
 
-    /// The level's name on a terminal, all of one width.
+    /// Returns the level's name on a terminal, padded to a common width.
     const fn column(self) -> &'static str {
         match self {
             Self::Debug => "DEBUG",
@@ -55,7 +56,7 @@ impl Level {
     }
 }
 
-/// Writes one line, field by field. Keys are ours: short words that need no escape.
+/// Writes one line, field by field. Keys are fixed short words that need no escaping.
 pub(crate) struct LineWriter<'o> {
     style: Style,
     out: &'o mut Vec<u8>,
@@ -81,7 +82,7 @@ impl<'o> LineWriter<'o> {
         Self { style, out }
     }
 
-    /// A field that holds text of any origin.
+    /// Writes a field with text of any origin.
     pub(crate) fn text(&mut self, key: &str, value: &[u8]) {
         self.key(key);
         match self.style {
@@ -91,33 +92,33 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// [`LineWriter::text`] for what may be absent; then nothing is written.
+    /// Writes a field like [`LineWriter::text`] if the value is present.
     pub(crate) fn maybe(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value.as_bytes());
         }
     }
 
-    /// A field that holds a number.
+    /// Writes a field with a number.
     pub(crate) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         self.out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// A field that holds a truth.
+    /// Writes a field with a boolean.
     pub(crate) fn flag(&mut self, key: &str, value: bool) {
         self.key(key);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    /// A word of the human form that has no key. It cannot hold a space, a quote or an equals sign: those
-    /// are percent-encoded, as are all bytes outside of ASCII.
+    /// Writes a word without a key, for the human form. Spaces, double quotes, backslashes, control bytes and bytes
+    /// outside ASCII are percent-encoded.
     pub(crate) fn bare(&mut self, value: &[u8]) {
         self.out.push(b' ');
         self.bare_part(value);
     }
 
-    /// The next piece of the word that [`LineWriter::bare`] began.
+    /// Writes the next part of the word that [`LineWriter::bare`] began.
     pub(crate) fn bare_part(&mut self, value: &[u8]) {
         let (kept, cut) = bounded(value);
         for byte in kept {
@@ -133,7 +134,7 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// The sentence of an event: the first thing a reader wants, so a terminal gets it without a key.
+    /// Writes the sentence of an event. On a terminal it has no key, because readers look for it first.
     pub(crate) fn message(&mut self, text: &str) {
         match self.style {
             Style::Json => self.text("message", text.as_bytes()),
@@ -174,11 +175,11 @@ pub(crate) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
 }
 
-/// The inside of a JSON string, within [`VALUE_MAX`].
+/// Writes the content of a JSON string, truncated to [`VALUE_MAX`].
 ///
-/// More is escaped than JSON asks for: every character but ASCII and the letters and digits of other scripts.
-/// Among the rest are the C1 controls, which terminals obey, and those that turn the direction of writing,
-/// with which a value could look like its neighbours.
+/// Escapes more than JSON requires: every character except printable ASCII and the letters and digits of other scripts.
+/// This includes the C1 controls, which terminals obey, and the characters that change the text direction, with which a
+/// value could imitate other fields.
 fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     let (kept, cut) = bounded(value);
     for chunk in kept.utf8_chunks() {
@@ -206,7 +207,7 @@ fn is_plain(c: char) -> bool {
     if c.is_ascii() { (' '..='~').contains(&c) && c != '"' && c != '\\' } else { c.is_alphanumeric() }
 }
 
-/// Whether a byte can stand in a value without quotes.
+/// Whether a byte may appear in a value without quotes.
 fn is_bare(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
 }
@@ -235,8 +236,8 @@ fn within_bound(out: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// The part of a value that is written, ending before a character that would be cut in two, and whether
-/// anything is missing.
+/// Returns the part of a value that is written, and whether the rest was cut off. The part does not split a UTF-8
+/// character.
 fn bounded(value: &[u8]) -> (&[u8], bool) {
     if value.len() <= VALUE_MAX {
         return (value, false);
@@ -247,11 +248,11 @@ fn bounded(value: &[u8]) -> (&[u8], bool) {
     (&value[..end], true)
 }
 
-/// The last second that four digits of a year can say.
+/// The last second of the year 9999, in seconds since 1970.
 const END_OF_9999: u64 = 253_402_300_799;
 
-/// Writes `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A clock beyond the year 9999 reads as
-/// its end.
+/// Writes a time as `2026-01-31T23:59:59.999Z` (RFC 3339, UTC, milliseconds). A time after the year 9999 is written as
+/// the last second of that year.
 pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     let unix = unix.min(END_OF_9999);
     let (year, month, day) = civil(unix / 86_400);
@@ -272,10 +273,10 @@ pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
     out.push(b'Z');
 }
 
-/// The date, in the proleptic Gregorian calendar, of a day counted from 1970-01-01.
+/// Returns year, month and day, in the proleptic Gregorian calendar, of a day counted from 1970-01-01.
 ///
-/// Counts from 0000-03-01 instead, so that the leap day is the last of its year: then the length of a year
-/// matters only at its end, and months repeat a pattern of 153 days in five months.
+/// Counts from 0000-03-01 internally, so that the leap day is the last day of its year. The length of a year then
+/// matters only at its end, and the months repeat a pattern of 153 days in five months.
 const fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097; // Days in 400 years.
@@ -289,10 +290,10 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// The last `width` decimal digits of a number.
+/// Writes the last `width` decimal digits of a number.
 fn digits(out: &mut Vec<u8>, number: u64, width: u32) {
     for place in (0..width).rev() {
-        // A digit is below 10.
+        // The cast cannot truncate: a digit is below 10.
         out.push(b'0' + (number / 10_u64.pow(place) % 10) as u8);
     }
 }
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(time(1_234_567_890, 123_456_789), "2009-02-13T23:31:30.123Z");
         assert_eq!(time(1_767_225_599, 0), "2025-12-31T23:59:59.000Z");
         assert_eq!(time(1_767_225_600, 0), "2026-01-01T00:00:00.000Z");
-        // 2100 is no leap year.
+        // 2100 is not a leap year.
         assert_eq!(time(4_107_542_399, 0), "2100-02-28T23:59:59.000Z");
         assert_eq!(time(4_107_542_400, 0), "2100-03-01T00:00:00.000Z");
         assert_eq!(time(END_OF_9999, 0), "9999-12-31T23:59:59.000Z");
@@ -399,7 +400,7 @@ mod tests {
     }
 
     proptest! {
-        /// No value ever ends the line, breaks the JSON or reaches a terminal as a control.
+        /// A value never ends the line, breaks the JSON or sends a control character to a terminal.
         #[test]
         fn any_bytes_stay_in_their_field(value in prop::collection::vec(any::<u8>(), 0..1500)) {
             let json = line(Style::Json, &value);

@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const X_REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// A weight of 1, in thousandths.
+/// The weight 1, in thousandths.
 const WHOLE: u16 = 1000;
 
-/// The form that the client can read.
+/// The form of a refusal that the client can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `application/problem+json` (RFC 9457).
@@ -19,13 +19,13 @@ pub enum Format {
     Html,
     /// The trailers-only answer of a gRPC call.
     Grpc,
-    /// The same for a gRPC-Web call, whose clients require their own media type.
+    /// The trailers-only answer of a gRPC-Web call, whose clients require their own media type.
     GrpcWeb,
 }
 
 impl Format {
-    /// The form that the request asks for. A gRPC call is recognised by its `Content-Type`. A browser prefers
-    /// `text/html` to JSON in `Accept`. Every other client gets a problem document.
+    /// Returns the form for a request. A gRPC call is recognised by its `Content-Type`. A browser prefers `text/html`
+    /// to JSON in `Accept`. Every other client gets a problem document.
     pub fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if begins(kind, b"application/grpc-web") {
@@ -34,7 +34,7 @@ impl Format {
         if begins(kind, b"application/grpc") {
             return Self::Grpc;
         }
-        // Programs do not mention HTML: most requests end here.
+        // Programs do not name HTML in `Accept`, so most requests skip `prefers_page`.
         if ranges(headers).any(|range| begins(range, b"text/html")) && prefers_page(headers) {
             Self::Html
         } else {
@@ -53,12 +53,12 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
         && !headers.get_all(X_REQUESTED_WITH).iter().any(is_script)
 }
 
-/// Whether a browser can send the request again by an address alone: neither a form nor `OPTIONS`.
+/// Whether a browser can repeat the request from its address alone: GET and HEAD, but neither a form nor `OPTIONS`.
 pub fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// The media ranges of `Accept`, parameters included, in order.
+/// Returns the media ranges of `Accept` with their parameters, in order.
 fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let fields = headers.get_all(ACCEPT).iter();
     fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
@@ -98,15 +98,15 @@ struct Wish {
     place: usize,
 }
 
-/// Keeps the highest weight, and the first place of it.
+/// Keeps the highest weight, at its first position.
 fn raise(kept: &mut Option<Wish>, wish: Wish) {
     if kept.is_none_or(|kept| kept.weight < wish.weight) {
         *kept = Some(wish);
     }
 }
 
-/// The weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). A range with an invalid weight
-/// is ignored.
+/// Returns the weight among the parameters of a range, in thousandths (RFC 9110 section 12.4.2). An invalid weight
+/// counts as 0.
 fn weight<'p>(parameters: impl Iterator<Item = &'p [u8]>) -> u16 {
     for parameter in parameters {
         if let [b'q' | b'Q', b'=', value @ ..] = parameter {
@@ -183,11 +183,11 @@ mod tests {
             ("text/html; q=0 , application/json;q=0", false),
             ("text/html;q=0.001", true),
             ("text/html;level=1;q=0.3, application/json;q=0.2", true),
-            // A tie of names goes to the first of them.
+            // With equal weights the first range wins.
             ("application/json, text/html", false),
             ("text/html, application/json", true),
             ("application/json;q=1.0, text/html;q=1", false),
-            // JSON that no range names has the weight of the range that covers it.
+            // If no range names JSON, JSON has the weight of the wildcard that covers it.
             ("text/html, */*", true),
             ("*/*, text/html", true),
             ("text/html;q=0.5, */*", false),

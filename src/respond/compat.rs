@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use std::borrow::Cow;
 
-/// The facts of a request, beside its route, on which the library's message depends.
+/// The facts of a request, besides its route, on which the library's message depends.
 #[derive(Clone, Copy, Debug)]
 pub struct CompatRequest {
     /// Whether `Authorization` is present and not blank.
@@ -26,8 +26,8 @@ impl CompatRequest {
         Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
-    /// Answers a refused request whose route searches these places for a token. Returns `None` if the client cannot
-    /// read JSON (gRPC).
+    /// Renders the response to a refused request whose route searches these places for a token. Returns `None` if the
+    /// client cannot read JSON (gRPC).
     pub fn refuse(
         self,
         denial: &Denial,
@@ -64,8 +64,8 @@ struct TokenSearch<'p> {
 }
 
 impl TokenSearch<'_> {
-    /// Returns the library's message without a token. It names each searched place, in the order of the library's
-    /// documentation.
+    /// Returns the library's message for a request without a token. It names each searched place, in the order of the
+    /// library's documentation.
     fn missing(&self) -> String {
         let mut places = Vec::new();
         let mut details = Vec::new();
@@ -89,7 +89,7 @@ impl TokenSearch<'_> {
         }
         if let Some(name) = sources.and_then(|sources| sources.query.as_deref()) {
             places.push("query_string");
-            // The library's own spelling.
+            // The library spells it this way.
             details.push(format!("Missing '{name}' query paramater"));
         }
         match (places.split_last(), &details[..]) {
@@ -116,7 +116,7 @@ fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
             TokenPart::Shape | TokenPart::Length => "Not enough segments",
             TokenPart::Header => "Invalid header padding",
             TokenPart::Claims => "Invalid payload padding",
-            // To that library, a signature of the wrong length is one that does not verify.
+            // The library reports a signature of the wrong length as one that does not verify.
             TokenPart::Signature => "Signature verification failed",
             TokenPart::Critical => "Unsupported critical extension",
         },
@@ -140,7 +140,7 @@ mod tests {
     use http::HeaderName;
 
     fn search(authorization: bool, sources: Option<&Sources>, cookie: Option<&'static str>) -> String {
-        // One lifetime for what outlives the call anyway.
+        // All arguments outlive the call, so one lifetime suffices.
         TokenSearch {
             request: CompatRequest { authorization },
             places: Places { sources, cookie, refresh: false },

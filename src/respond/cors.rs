@@ -12,8 +12,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
-/// The fields that a script of another origin may read, besides those that every script may (Fetch Standard, section
-/// 2.2.2).
+/// The response fields that a script of another origin may read, besides those that are always readable (Fetch
+/// Standard, section 2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "www-authenticate, retry-after, ratelimit, ratelimit-policy, allow, x-request-id",
 );
@@ -21,7 +21,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 /// that time at the latest; the requests themselves are checked each time.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// The request's origin, if the policy lists it.
+/// Returns the request's origin if the policy lists it.
 pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
     if origins.is_empty() {
         return None;
@@ -35,8 +35,8 @@ pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> 
     }
 }
 
-/// Shares an answer of the gateway's own with this origin. `cookies`: whether the browser may have sent the
-/// authority's.
+/// Allows this origin to read an answer of the gateway. `cookies`: whether the browser may have sent the authority's
+/// cookies.
 #[cold]
 pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
     // Set even if no origin may read it: a cache must not serve this answer to an allowed origin.
@@ -49,7 +49,8 @@ pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool
     }
 }
 
-/// The method for which a browser requests permission (Fetch Standard, section 4.8); `None` without such a request.
+/// Returns the method for which a browser requests permission (Fetch Standard, section 4.8); `None` if the request is
+/// not a preflight.
 pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS {
         return None;

@@ -15,9 +15,9 @@ use std::borrow::Cow;
 /// The links that a page offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The address of the login page, including the way back.
+    /// The address of the login page, including the address to return to.
     pub login: Option<String>,
-    /// The logged-in account, which may not do this.
+    /// The logged-in account, which lacks the permission.
     pub account: Option<Account>,
     /// Whether the same address works without a login: the route requires none, and the answer deletes the session's
     /// cookie.
@@ -31,13 +31,13 @@ pub struct Ways {
 /// An account that is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// Its name.
+    /// The name of the account.
     pub name: String,
-    /// The page on which its session can be ended.
+    /// The address of the page on which the account can log out.
     pub page: String,
 }
 
-/// The page for a refusal.
+/// Renders the page for a refusal.
 pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways: &Ways) -> String {
     let (heading, sentence) = words(denial);
     let mut card = Card::begin(heading, None);
@@ -80,7 +80,7 @@ pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways:
     card.end()
 }
 
-/// Returns whether the cause of this status may be temporary.
+/// Whether the cause of this status may be temporary.
 fn passes(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
 }
@@ -92,7 +92,7 @@ pub fn span(seconds: u32) -> String {
     format!("{count} {unit}{many}")
 }
 
-/// A refusal for readers who know nothing about tokens: a heading and a sentence.
+/// Returns a heading and a sentence for readers who know nothing about tokens.
 fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
     let (heading, sentence) = match denial {
         Denial::BadRequest(_) | Denial::AmbiguousCredentials => (
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// The addresses and texts of the links, in order.
+    /// Returns the addresses and texts of the links, in order.
     fn links(page: &str) -> Vec<(String, String)> {
         let rest = page.split("<a ").skip(1);
         rest.map(|link| {

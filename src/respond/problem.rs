@@ -152,7 +152,7 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     out.push(b'"');
     if let Some(scope) = scope {
         out.extend_from_slice(b", scope=\"");
-        // The characters of a scope by RFC 6749 section 3.3. No token can hold a scope with other characters.
+        // Keeps the characters of a scope (RFC 6749 section 3.3). A token cannot contain a scope with other characters.
         out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
         out.push(b'"');
     }
@@ -163,8 +163,8 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::from(out)).ok()
 }
 
-/// Renders a trailers-only gRPC response. Its HTTP status is 200, since a gRPC client takes any other for a transport
-/// error.
+/// Renders a trailers-only gRPC response. Its HTTP status is 200, because gRPC clients treat any other status as a
+/// transport error.
 fn grpc_answer(denial: &Denial, kind: &'static str) -> Response<Bytes> {
     let mut answer = Response::new(Bytes::new());
     let headers = answer.headers_mut();

@@ -9,7 +9,7 @@ fn every_code_has_its_paragraph_in_the_docs_and_every_paragraph_its_code() {
         .map(str::to_owned)
         .collect();
     let codes: Vec<_> = Denial::every().iter().map(|denial| denial.code().to_owned()).collect();
-    // The same codes in the same order: that of the stages.
+    // The codes must match in order too, which is the order of the stages.
     assert_eq!(documented, codes);
 }
 

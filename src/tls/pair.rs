@@ -1,4 +1,4 @@
-//! Reads a certificate chain and its key from files. Errors lead the operator to the right command.
+//! Reads a certificate chain and its key from files. Errors name the command that helps the operator.
 
 use super::Files;
 use crate::config::stable_file;
@@ -55,7 +55,7 @@ pub(crate) struct Validity {
 }
 
 impl Validity {
-    /// The validity of a certificate; `None` if it cannot be read.
+    /// Reads the validity of a certificate; `None` if it cannot be read.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
             Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
@@ -83,12 +83,12 @@ impl Validity {
             })
         });
         let (begins, ends) = read.ok()?;
-        // Before 1970 is long ago.
+        // A time before 1970 counts as 1970.
         let unsigned = |moment: i64| u64::try_from(moment).unwrap_or(0);
         Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
     }
 
-    /// The reason why it is not valid at a moment; `None` if it is valid.
+    /// Returns why the certificate is not valid at `now`, in seconds since 1970; `None` if it is valid.
     pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
@@ -116,7 +116,8 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Checks whether a certificate covers a name (RFC 9525); if not, returns the names that it covers.
+/// Returns the names that a certificate covers if they do not include `name` (RFC 9525); `None` if they do, or if the
+/// certificate or `name` cannot be parsed.
 pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let name = ServerName::try_from(name).ok()?;
@@ -126,7 +127,7 @@ pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Optio
             presented,
             ..
         })) => {
-            // The library writes them as `DnsName("a.example.com")`.
+            // rustls formats the names as `DnsName("a.example.com")`.
             let bare = |name: String| match (name.find('"'), name.rfind('"')) {
                 (Some(start), Some(end)) if start < end => name[start + 1..end].to_owned(),
                 _ => name
@@ -166,7 +167,7 @@ pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     })?;
     let pair = CertifiedKey::new(certificates, key);
     match pair.keys_match() {
-        // A key whose public half cannot be derived is not known to be wrong.
+        // If the public half of the key cannot be derived, a mismatch cannot be proven.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => {
             let later = (1..pair.cert.len()).find(|nth| {
@@ -234,7 +235,8 @@ fn holds(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// Whether bytes are DER: a sequence whose length has two bytes, as certificates and most keys have, or one.
+/// Whether bytes look like DER: a sequence whose length has the long form, as in certificates and most keys, or the
+/// short form.
 fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x83, ..])
         || matches!(bytes, [0x30, len, rest @ ..] if rest.len() == usize::from(*len))

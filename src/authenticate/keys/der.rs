@@ -5,16 +5,16 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use jsonwebtoken::DecodingKey;
 use serde_json::Value;
 
-/// RSA moduli that are accepted, in bytes: 2048 to 8192 bits.
+/// The accepted lengths of an RSA modulus in bytes: 2048 to 8192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-/// A point of P-256 has two coordinates of this many bytes; an Ed25519 key is as long.
+/// The length of a coordinate of a P-256 point, in bytes. An Ed25519 key has the same length.
 pub(super) const COORDINATE: usize = 32;
 
 impl KeySet {
-    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`), of one of these algorithms.
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`) whose algorithm is in `accepted`.
     ///
     /// # Errors
-    /// The reason why it holds no such key.
+    /// The reason why the text does not contain such a key.
     pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
         use rustls::pki_types::SubjectPublicKeyInfoDer;
         use rustls::pki_types::pem::PemObject;
@@ -43,15 +43,15 @@ impl KeySet {
     }
 }
 
-/// The text after a byte order mark, which some editors write (RFC 8259 section 8.1 lets readers ignore it).
+/// Strips a byte order mark, which some editors write (RFC 8259 section 8.1 allows readers to ignore it).
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// An RSA key, and the length of its signatures.
+/// Builds an RSA key. Returns it with the length of its signatures in bytes.
 pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
-    // DER puts a zero before a number whose first bit is set, and some writers of JSON do too (RFC 7518 section
-    // 6.3.1.1); with it the library would take no signature at all.
+    // DER puts a zero before a number whose first bit is set, and some JSON writers do too (RFC 7518 section 6.3.1.1).
+    // With that zero the library would reject every signature.
     let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
     if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
         return Err("an RSA key of fewer than 2048 or more than 8192 bits".to_owned());
@@ -60,7 +60,7 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
     if !odd(modulus) {
         return Err("an invalid RSA modulus: it is even".to_owned());
     }
-    // The library takes exponents of up to 33 bits; with a longer one it would take no signature at all.
+    // The library supports exponents of up to 33 bits. With a longer one it would reject every signature.
     let short = exponent.len() < 5 || exponent.len() == 5 && exponent[0] == 1;
     if !odd(exponent) || exponent == [1] || !short {
         return Err(
@@ -102,7 +102,8 @@ pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
         .map_err(|_| "a point that is not on P-256".to_owned())
 }
 
-/// A SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7) into a key of the kind that its object identifier names.
+/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the kind of the key. Also
+/// returns the length of the key's signatures in bytes.
 fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
     let none = || "a public key of a kind that is not known here: use RSA, P-256 or Ed25519".to_owned();
     let (header, key) = spki_parts(spki).ok_or_else(none)?;
@@ -132,7 +133,7 @@ fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
     }
 }
 
-/// The algorithm's identifier and the key's bytes.
+/// Splits a SubjectPublicKeyInfo into the algorithm's identifier and the key's bytes.
 pub(super) fn spki_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
     let (sequence, []) = tlv(0x30, spki)? else { return None };
     let (algorithm, rest) = tlv(0x30, sequence)?;
@@ -141,7 +142,7 @@ pub(super) fn spki_parts(spki: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((algorithm, key))
 }
 
-/// One element of DER with this tag: its content, and what follows.
+/// Splits off one DER element with this tag. Returns its content and the remaining input.
 pub(super) fn tlv(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&[found, first], rest) = input.split_first_chunk::<2>()?;
     if found != tag {

@@ -1,4 +1,4 @@
-//! JSON Web Key Sets (RFC 7517) as issuers publish them: keys for signatures among keys for other things.
+//! Reads JSON Web Key Sets (RFC 7517) as issuers publish them, with signature keys among keys for other purposes.
 
 use super::der::{COORDINATE, on_curve, rsa_key, without_mark};
 use super::{Algorithm, ED25519, Key, KeySet};
@@ -38,7 +38,7 @@ impl KeySet {
     /// except for keys of other algorithms and for encryption, which issuers commonly publish too.
     ///
     /// # Errors
-    /// When it is not a key set, or has no usable key.
+    /// When the text is not a key set, or contains no usable key.
     pub fn from_jwks(text: &[u8], accepted: &[Algorithm]) -> Result<(Self, Vec<String>), String> {
         let set: Value = serde_json::from_slice(without_mark(text)).map_err(|error| no_json(text, &error))?;
         let Some(keys) = set.get("keys").and_then(Value::as_array) else {
@@ -47,7 +47,7 @@ impl KeySet {
         if keys.len() > KEYS_MAX {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
-        // A key that can never be a candidate does not make another one ambiguous: those go first (RFC 7517 section
+        // Unsuitable keys are sorted out first: they do not make the `kid` of another key ambiguous (RFC 7517 section
         // 4.5).
         let read: Vec<Result<Candidate<'_>, KeyFault>> = keys.iter().map(|key| read(key, accepted)).collect();
         let (mut known, mut skipped) = (Self::default(), Vec::new());
@@ -174,7 +174,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
     Ok(Candidate { id, algorithm, key: material(id, algorithm, key, accepted) })
 }
 
-/// The algorithm that a key is for: by its kind, which `alg` may only confirm.
+/// Returns the algorithm of a key. Its `kty` and `crv` determine it; `alg` may only confirm it.
 fn algorithm(key: &Map<String, Value>) -> Result<Algorithm, String> {
     let member = |name: &str| key.get(name).and_then(Value::as_str);
     let algorithm = match (member("kty"), member("crv")) {

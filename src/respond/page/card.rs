@@ -46,7 +46,7 @@ pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
 
-/// A gate, half drawn up.
+/// The picture of a half-raised gate, as SVG.
 const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\" stroke=\"currentColor\" \
     stroke-linecap=\"round\" stroke-linejoin=\"round\"><path stroke-width=\"3.5\" d=\"M4 37V19a16 16 0 0 1 32 0v18\"/>\
     <path stroke-width=\"2\" d=\"M12 6.5V29m8-25.5V32m8-25.5V29M5 15h30M5 22.5h30\"/></svg>\n";
@@ -82,12 +82,12 @@ impl Card {
         self
     }
 
-    /// The picture above the heading.
+    /// Appends the picture above the heading.
     pub fn gate(&mut self) -> &mut Self {
         self.push(GATE)
     }
 
-    /// Text of any origin.
+    /// Appends text of any origin, escaped.
     pub fn text(&mut self, text: &str) -> &mut Self {
         for character in text.chars() {
             match character {
@@ -107,7 +107,7 @@ impl Card {
         self
     }
 
-    /// A link that looks like a button. Only the first one of a page is emphasised.
+    /// Appends a link that looks like a button. Only the first link of a page is emphasised.
     pub fn link(&mut self, address: &str, words: &str, is_first: bool) -> &mut Self {
         let class = if is_first { "go" } else { "go other" };
         self.push("<a class=\"")
