@@ -115,8 +115,8 @@ async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<Relo
     }
 }
 
-/// When files are looked at that may be replaced while they are used: what a person or a command changed is in force
-/// within about a second. Looks that a slow folder held up are not made up for.
+/// The interval at which files in use are polled for replacements. A change is in force within about a second. Polls that
+/// a slow folder delayed are skipped.
 fn poll_interval() -> Interval {
     let mut interval = tokio::time::interval(Duration::from_millis(500));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -38,9 +38,9 @@ pub(crate) enum Report {
         /// Weaknesses that an operator should look at.
         warnings: Vec<Diagnostic>,
     },
-    /// The old policy goes on.
+    /// The old policy stays in force.
     Refused {
-        /// All that is wrong with the file, the warnings among it.
+        /// All faults of the file, and its warnings.
         diagnostics: Vec<Diagnostic>,
     },
 }
@@ -48,7 +48,7 @@ pub(crate) enum Report {
 /// A request for a reload, with the channel for its result.
 pub(crate) type ReloadRequest = oneshot::Sender<Report>;
 
-/// How the policy in force came to be, and what became of the file since.
+/// The origin of the policy in force, and the state of its file since then.
 #[derive(Debug)]
 pub(crate) struct ReloadStatus {
     generation: AtomicU64,
