@@ -29,7 +29,7 @@ pub struct WorkerSettings {
     pub header_size: usize,
     /// Maximum number of header fields that the HTTP library parses.
     pub header_count: usize,
-    /// Whether other proxies may ask for verdicts, which needs wider bounds for heads. A reload that adds the first
+    /// Whether other proxies may ask for verdicts. If so, larger heads are accepted. A reload that adds the first
     /// such proxy does not change this: only heads near the bounds are affected.
     pub is_asked: bool,
     /// Maximum number of concurrent HTTP/2 streams of a connection.

@@ -140,7 +140,7 @@ impl EndpointRequest {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
-        // A token that is not UTF-8 is passed on as one that cannot exist, and refused as malformed.
+        // A token that is not UTF-8 becomes `?`, which is never a valid token, and is refused as malformed.
         let text = |token| std::str::from_utf8(token).unwrap_or("?");
         match (field, self.refresh_bearer()?, cookie) {
             (None, None, None) => Ok(None),

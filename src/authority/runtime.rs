@@ -104,7 +104,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Puts marks in force that the store already holds.
+    /// Applies marks that are already in the store.
     pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, cause: RevocationCause) {
         for mark in marks {
             settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));

@@ -92,7 +92,8 @@ pub enum TokenPart {
     Claims,
     /// The signature: not base64url, or not of the algorithm's length.
     Signature,
-    /// A `crit` member: the gateway supports no extension that it could name (RFC 7515 section 4.1.11).
+    /// A `crit` member. It is always rejected, since the gateway supports none of the extensions that it could list
+    /// (RFC 7515 section 4.1.11).
     Critical,
 }
 

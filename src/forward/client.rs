@@ -98,7 +98,7 @@ fn write_relayed(
     }
 }
 
-/// The port that stands beside a host in canonical spelling.
+/// Returns the port of an authority in canonical spelling, if it has one.
 fn port_of(authority: &str) -> Option<u16> {
     let (host, port) = authority.rsplit_once(':')?;
     let is_whole = !host.starts_with('[') || host.ends_with(']');

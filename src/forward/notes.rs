@@ -13,6 +13,6 @@ pub(crate) struct Notes {
     pub(crate) detail: Option<String>,
     /// From the reading of the request to the head of the upstream's answer.
     pub(crate) took: Option<Duration>,
-    /// Identity fields of the client's that were dropped.
+    /// The number of the client's identity fields that were dropped.
     pub(crate) forged: u64,
 }

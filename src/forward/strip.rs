@@ -68,7 +68,7 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     let mut left = Vec::new();
     for field in headers.get_all(header::COOKIE) {
         let others: Vec<&[u8]> = pairs(field).filter(|pair| !is_ours(pair)).collect();
-        // Without its first pair a field begins with the space that parted the two.
+        // If the first pair was removed, the field begins with the space that separated it from the next.
         let others = others.join(&b";"[..]);
         if !others.trim_ascii().is_empty() {
             let others = HeaderValue::from_bytes(others.trim_ascii());

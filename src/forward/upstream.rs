@@ -22,7 +22,7 @@ pub struct Upstream {
     pub(crate) servers: Box<[Arc<Server>]>,
     /// For a new connection, the TLS handshake included.
     pub(crate) connect_timeout: Duration,
-    /// For the head of an answer, and then between two reads of its body.
+    /// The timeout for the head of the answer, and then for each read of its body.
     pub(crate) timeout: Duration,
     /// The maximum number of connections of one core to each server, including idle ones.
     pub(crate) share: usize,

@@ -12,7 +12,7 @@ use crate::respond::{self, Ways};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
 
-/// Why a request is refused, and what its answer offers beside the reason.
+/// Why a request is refused, and what its answer offers besides the reason.
 #[derive(Debug)]
 pub(super) struct Rejection {
     denial: Denial,

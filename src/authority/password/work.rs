@@ -11,7 +11,7 @@ pub(super) enum WorkUnit {
     Argon2,
     /// Rounds of the key schedule.
     Bcrypt,
-    /// Blocks of 128 bytes mixed.
+    /// The number of 128-byte blocks that scrypt mixes.
     Scrypt,
     /// Iterations.
     Sha1,

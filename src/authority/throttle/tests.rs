@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Returns the address with this number, each in a network of its own.
+/// Returns the nth test address. Each address is in a different network.
 fn address(n: u32) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, (n >> 16) as u16, n as u16, 0, 0, 0, 1))
 }

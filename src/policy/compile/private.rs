@@ -8,7 +8,7 @@ use crate::config::file::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Checks the mode of a secret file. Another finding reports a missing file.
+/// Checks the mode of a secret file. A different check reports a missing file.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     // `metadata` follows symbolic links.
     let Ok(metadata) = std::fs::metadata(path) else { return };

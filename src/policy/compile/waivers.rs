@@ -6,7 +6,7 @@ use crate::config::place::nearest;
 use crate::policy::findings::{ALL, Kind, kind};
 use std::collections::BTreeMap;
 
-/// Reports waivers without a reason, and waivers of faults and unknown findings.
+/// Reports waivers that have no reason, name an unknown finding, or waive a fault.
 pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
     let mut check = |table: &str, waivers: &BTreeMap<String, String>| {
         for (id, reason) in waivers {

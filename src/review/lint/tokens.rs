@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// The maximum leeway without a finding. Clocks synchronized by NTP differ by less than a second; a minute is ample.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// The maximum grace period without a finding. Retries arrive within seconds.
+/// The longest grace period that is not reported. Retries arrive within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
 /// Whether the rest of an `http://` URL names another machine.

@@ -225,7 +225,7 @@ impl<R: Read> Read for CountingReader<R> {
 mod tests {
     use super::*;
 
-    /// All lines: their numbers, and what they are or what is wrong with them, as text.
+    /// Reads all lines. Returns the number of each with its content or its error as text.
     fn read(input: Input, text: &[u8]) -> Vec<(u64, String)> {
         let source: Box<dyn Read> = Box::new(io::Cursor::new(text.to_vec()));
         let lines = Lines::of(source, "a file".to_owned(), input, &Columns::default());
