@@ -44,7 +44,7 @@ impl Permit {
         Shadowed { refusal }
     }
 
-    /// The caller to whom it was issued; `None` for an anonymous one.
+    /// Returns the caller that the permit was issued to; `None` for an anonymous caller.
     pub fn principal(&self) -> Option<&Rc<Principal>> {
         self.caller.as_ref().map(|(principal, _)| principal)
     }

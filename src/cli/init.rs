@@ -141,7 +141,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_writes_another_policy(url in "\\PC{0,30}|http://[a-z0-9\"'\\\\\\]\n=#.:@/-]{0,20}") {
-            // What is taken is one server of one upstream; what is not taken is describe, and nothing is made of it.
+            // An accepted URL becomes the one server of one upstream. A refused one yields no file.
             if let Ok(text) = starter(Some(&url)) {
                 let file = |text: String| load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap().file;
                 let (mut ours, plain) = (file(text), file(starter(Some("http://a")).unwrap()));

@@ -145,7 +145,7 @@ impl<'p> Examiner<'p> {
         let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
         let authority = question.parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let mut told = Explanation {
+        let mut explanation = Explanation {
             method: parts.method.to_string(),
             url: format!(
                 "{}://{}{}",
@@ -174,28 +174,28 @@ impl<'p> Examiner<'p> {
             Err(denial) => Evaluation::ended(denial.clone()),
         };
         if let Ok(head) = &read {
-            told.host = head.host.as_deref().map(str::to_owned);
-            told.path = Some(head.path.to_string());
-            told.near = near::near(&policy.table, &policy.routes, head, evaluation.found.as_ref());
+            explanation.host = head.host.as_deref().map(str::to_owned);
+            explanation.path = Some(head.path.to_string());
+            explanation.near = near::near(&policy.table, &policy.routes, head, evaluation.found.as_ref());
         }
         if let (Ok(head), Some(found)) = (&read, &evaluation.found) {
             let route = &policy.routes[*found.entry];
-            told.route = Some(MatchedRoute::of(route, found));
-            told.checks = checks(route, &evaluation, found, question.now);
-            told.limits = self.limits(route, &sender, head, evaluation.caller.as_ref());
+            explanation.route = Some(MatchedRoute::of(route, found));
+            explanation.checks = checks(route, &evaluation, found, question.now);
+            explanation.limits = self.limits(route, &sender, head, evaluation.caller.as_ref());
         }
         if let Outcome::Refused(denial) = &evaluation.outcome {
-            told.status = Some(denial.status().as_u16());
-            told.detail = Some(denial.detail().into());
-            told.reason = self.why(&evaluation, question.now);
+            explanation.status = Some(denial.status().as_u16());
+            explanation.detail = Some(denial.detail().into());
+            explanation.reason = self.why(&evaluation, question.now);
         }
-        told.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
+        explanation.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {
-            told.outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
+            explanation.outgoing = self.outgoing(head, &evaluation, &parts, &sender, question);
         }
-        told.outcome = evaluation.outcome;
-        told.shadow = evaluation.shadow;
-        told
+        explanation.outcome = evaluation.outcome;
+        explanation.shadow = evaluation.shadow;
+        explanation
     }
 
     /// Takes a request through the stages of the pipeline. Limits are not charged.
@@ -360,14 +360,14 @@ impl<'p> Examiner<'p> {
         caller: Option<&(Rc<Principal>, Place)>,
     ) -> Vec<AppliedLimit> {
         let principal = caller.map(|(principal, _)| &**principal);
-        let told = |limit: &Limit, before_token| AppliedLimit {
+        let explanation = |limit: &Limit, before_token| AppliedLimit {
             name: limit.name().to_string(),
             quota: limit.describe(),
             by: self.counted_by(limit.by(), route, sender, head, principal),
             before_token,
         };
-        let before = route.limits.by_address.iter().map(|limit| told(limit, true));
-        before.chain(route.limits.by_caller.iter().map(|limit| told(limit, false))).collect()
+        let before = route.limits.by_address.iter().map(|limit| explanation(limit, true));
+        before.chain(route.limits.by_caller.iter().map(|limit| explanation(limit, false))).collect()
     }
 
     /// Describes the property that a limit counts a request by, with its value if it is known.
@@ -512,13 +512,13 @@ fn checks(
         Access::Optional => "a valid token, or none",
         Access::Authenticated => "a valid token",
     };
-    let mut told = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
-    told.extend(route.rule.checks().iter().map(|check| {
+    let mut explanation = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
+    explanation.extend(route.rule.checks().iter().map(|check| {
         let verdict = caller.map(|principal| check.verdict(principal, &found.params, now));
         let outcome = verdict.map(|verdict| verdict.map_or_else(Outcome::Refused, |()| Outcome::Passed));
         CheckResult { asks: check.to_string(), outcome }
     }));
-    told
+    explanation
 }
 
 /// Inserts a token as the authority's access cookie, with the CSRF header where it is required.

@@ -39,7 +39,7 @@ pub(super) fn read_usable(folder: &KeyFolder, algorithm: Algorithm) -> Result<Ri
     }
 }
 
-/// Creates a key that signs immediately if there is none to sign with. If another process did so first, its key is
+/// Creates a key that signs immediately, unless a signing key exists. If another process did so first, its key is
 /// used.
 pub(super) fn create_first(
     folder: &KeyFolder,

@@ -195,7 +195,7 @@ impl Watcher {
         }
     }
 
-    /// Creates a key that signs immediately, if there is none to sign with.
+    /// Creates a key that signs immediately, unless a signing key exists.
     fn replace(&mut self, folder: &KeyFolder, now: Now) -> Result<Ring, KeyringFault> {
         self.seen = None;
         let lock = folder.lock(Duration::ZERO)?;

@@ -44,7 +44,7 @@ pub(super) async fn answer(
         Credentials { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
-        Err(denial) => return Ok(told(refused(endpoint, denial)?, record)),
+        Err(denial) => return Ok(record_refusal(refused(endpoint, denial)?, record)),
     };
     let mut request = EndpointRequest {
         endpoint,
@@ -96,7 +96,7 @@ pub(super) async fn answer(
     // A refused refresh cookie is useless: the answer deletes it and the other cookies of the session.
     let by_cookie = endpoint == Endpoint::Refresh && matches!(request.refresh_token(), Ok(Some((_, true))));
     match authority.answer(request).await {
-        Ok(response) => Ok(told(response, record)),
+        Ok(response) => Ok(record_refusal(response, record)),
         Err(denial) => {
             if endpoint == Endpoint::Login && denial == Denial::CsrfMissing {
                 record.explained(LOGIN_FORM.to_owned());
@@ -130,7 +130,7 @@ pub(super) fn is_sent_by_another_site(
 }
 
 /// Records the refusal behind an answer that has a form of its own.
-fn told(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
+fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
     }

@@ -78,8 +78,7 @@ impl Exchange {
         }
     }
 
-    /// The facts of a request about which `client` is asked for a verdict and for which nothing was sent: for
-    /// explanations.
+    /// Gathers the facts of a request that nobody sent, for explanations.
     pub(crate) fn unsent(now: Now, caller: Caller, relayed: Option<Box<Relayed>>) -> Self {
         Self {
             now,

@@ -81,14 +81,14 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
 }
 
 /// The maximum number of failed tests that are reported as separate findings.
-const TOLD_MAX: usize = 20;
+const REPORTED_MAX: usize = 20;
 
 /// Runs the tests and returns a finding for each failure.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
     let hint = "correct the policy or the test; `portcullis check` explains the difference";
     let examiner = Examiner::new(policy);
     let mut failed = cases.iter().filter_map(|case| Some((case, TestFailure::of(case, &examiner, now)?)));
-    let told = |(case, failure): (&Case, TestFailure)| Diagnostic {
+    let diagnostic = |(case, failure): (&Case, TestFailure)| Diagnostic {
         severity,
         id: "failed_test",
         found: format!("the test \"{}\" fails: {failure}", failure.test),
@@ -97,13 +97,13 @@ pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -
         hint: hint.to_owned(),
         refers_to: None,
     };
-    let mut told: Vec<_> = failed.by_ref().take(TOLD_MAX).map(told).collect();
+    let mut reported: Vec<_> = failed.by_ref().take(REPORTED_MAX).map(diagnostic).collect();
     let more = failed.count();
-    if let (1.., Some(Diagnostic { place: Place::Line { file, .. }, .. })) = (more, told.last()) {
+    if let (1.., Some(Diagnostic { place: Place::Line { file, .. }, .. })) = (more, reported.last()) {
         let found = format!("{more} more failed test{}", plural(more));
-        told.push(Diagnostic::more(severity, Place::File(file.clone()), found));
+        reported.push(Diagnostic::more(severity, Place::File(file.clone()), found));
     }
-    told
+    reported
 }
 
 const fn plural(count: usize) -> &'static str {
@@ -150,7 +150,7 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
         }
     };
     if let (false, Some(wanted)) = (is_right, wanted) {
-        differs("verdict", wanted.to_string(), told(verdict));
+        differs("verdict", wanted.to_string(), describe_verdict(verdict));
     }
     let status = match &verdict.outcome {
         Outcome::Passed => None,
@@ -199,7 +199,7 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
 }
 
 /// Describes the outcome of a request with the keys of the file.
-fn told(verdict: &Verdict) -> String {
+fn describe_verdict(verdict: &Verdict) -> String {
     let shadow = if verdict.shadow { ", allowed by shadow mode" } else { "" };
     match &verdict.outcome {
         Outcome::Passed => "allow".to_owned(),
@@ -378,7 +378,7 @@ access = "public"
         let explained = failed.iter().filter(|failure| failure.explanation.is_some());
         assert_eq!((failed.len(), explained.count()), (22, 3));
         let findings = failures(&compiled.policy, &compiled.cases, Severity::Fault, Now::read());
-        assert_eq!(findings.len(), TOLD_MAX + 1);
+        assert_eq!(findings.len(), REPORTED_MAX + 1);
         assert_eq!(
             (&*findings[0].key, findings[0].place.order()),
             ("test[1]", compiled.cases[1].place.order())

@@ -40,8 +40,8 @@ pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<S
         // For a new or removed route, only the route itself is listed: its access is compared elsewhere.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
         match (before.get(table), after.get(table)) {
-            (Some(_), None) if is_whole => others.push(told(table, Some("there"), None)),
-            (None, Some(_)) if is_whole => others.push(told(table, None, Some("there"))),
+            (Some(_), None) if is_whole => others.push(setting_change(table, Some("there"), None)),
+            (None, Some(_)) if is_whole => others.push(setting_change(table, None, Some("there"))),
             (before, after) => {
                 let none = BTreeMap::new();
                 let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
@@ -58,13 +58,13 @@ pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<S
         let was = old.policy.trust.issuers().iter().find(|known| known.name == issuer.name);
         if was.is_some_and(|was| !was.keys.is_same(&issuer.keys)) {
             let what = format!("issuer {:?}: keys", issuer.name);
-            others.push(told(&what, Some("others"), Some("these")));
+            others.push(setting_change(&what, Some("others"), Some("these")));
         }
     }
     Ok(others)
 }
 
-fn told(what: &str, before: Option<&str>, after: Option<&str>) -> SettingChange {
+fn setting_change(what: &str, before: Option<&str>, after: Option<&str>) -> SettingChange {
     SettingChange {
         what: what.to_owned(),
         before: before.map(str::to_owned),

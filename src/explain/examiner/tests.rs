@@ -116,7 +116,7 @@ fn in_the_shadow_the_refusal_is_told_and_what_passes_all_the_same() {
     let question = Question::parse("https://h/shadow").unwrap().claims(claims(json!({ "sub": "ada" })));
     let told = explain(&policy, &question);
     assert_eq!((told.outcome.word(), told.shadow), ("insufficient_role", true));
-    let outgoing = told.outgoing.expect("it is sent all the same");
+    let outgoing = told.outgoing.expect("shadow mode forwards it");
     assert!(outgoing.headers.contains(&("x-auth-subject".to_owned(), "ada".to_owned())));
     assert!(verdict(&policy, &question).reaches());
 }

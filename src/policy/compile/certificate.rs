@@ -107,16 +107,16 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     if lacking.is_empty() {
         return;
     }
-    let told = |names: &[String]| {
+    let quoted = |names: &[String]| {
         let more = names.len().saturating_sub(NAMES_TOLD);
         let first = names.iter().take(NAMES_TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
         if more > 0 { format!("{first} and {more} more") } else { first }
     };
-    let is_for = if presented.is_empty() { "no name".to_owned() } else { told(&presented) };
+    let is_for = if presented.is_empty() { "no name".to_owned() } else { quoted(&presented) };
     faults.warn(
         "certificate_name",
         "tls.certificate",
-        format!("valid for {is_for}, but not for {}: clients reject it there", told(&lacking)),
+        format!("valid for {is_for}, but not for {}: clients reject it there", quoted(&lacking)),
         "use a certificate that is valid for every name that clients use",
     );
 }

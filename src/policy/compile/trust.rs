@@ -122,12 +122,13 @@ pub(super) fn identity(
     }
     let assertion = name("identity.assertion", &table.assertion, faults);
     let signature = name("identity.signature", &table.signature, faults);
-    let told = of_claims.iter().map(|(_, id)| *id).collect::<Vec<_>>();
+    let proven_claims = of_claims.iter().map(|(_, id)| *id).collect::<Vec<_>>();
     let mut headers = IdentityHeaders::new(subject, roles, scopes, issuer, of_claims);
     for name in [&assertion, &signature].into_iter().flatten() {
         headers = headers.reserving(name);
     }
-    let assertion = assertion.and_then(|header| assertor(header, file, &told, claims, settings, faults));
+    let assertion =
+        assertion.and_then(|header| assertor(header, file, &proven_claims, claims, settings, faults));
     if table.assertion_binds && table.assertion.is_empty() {
         faults.warn(
             "unused",
@@ -150,7 +151,7 @@ pub(super) fn identity(
 fn assertor(
     header: HeaderName,
     file: &File,
-    told: &[ClaimId],
+    proven_claims: &[ClaimId],
     claims: &Claims,
     settings: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
@@ -182,7 +183,7 @@ fn assertor(
     Some(Assertor {
         header,
         issuer: settings.issuer.as_str().into(),
-        claims: told.iter().map(|id| (claims.name(*id).into(), *id)).collect(),
+        claims: proven_claims.iter().map(|id| (claims.name(*id).into(), *id)).collect(),
         binds: file.identity.assertion_binds,
         sign: Arc::new(move |claims, now| sign(&keyring, TYPE, claims, now).ok()),
     })

@@ -92,10 +92,11 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
 fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     let entries: Vec<_> = policy.table.iter().collect();
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (general, specific) in policy.table.shadowed() {
         let (general, specific) = (&policy.routes[*entries[general].1], &policy.routes[*entries[specific].1]);
-        if !is_of_file(general) || !is_of_file(specific) || !told.insert((general.index, specific.index)) {
+        if !is_of_file(general) || !is_of_file(specific) || !reported.insert((general.index, specific.index))
+        {
             continue;
         }
         // All routes for the same host and path: a method that no such route matches is rejected.
