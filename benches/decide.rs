@@ -67,9 +67,9 @@ fn decision(c: &mut Criterion) {
         headers: &headers,
     };
     let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let admission = CredentialPolicy::from(Access::Authenticated);
+    let credential_policy = CredentialPolicy::from(Access::Authenticated);
     let ask = |rule: &Rule, tokens: &mut TokenCache| {
-        decide(&admission, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()
+        decide(&credential_policy, rule, &trust, &shown, &Params::default(), now, tokens).is_ok()
     };
     assert!(ask(&admin, &mut tokens));
     assert!(!ask(&root, &mut tokens));

@@ -11,7 +11,7 @@
     reason = "a program that prints figures"
 )]
 
-use portcullis::store::{Begun, NewAccount, Rotation, Session, Spend, Store};
+use portcullis::store::{NewAccount, Rotation, RotationRequest, Session, SessionStart, Store};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -81,7 +81,7 @@ async fn begin(store: &Store, number: usize) {
         ended: None,
     };
     let begun = store.begin_session(&session, 0, (&token(number, 0), LATER), 10, NOW).await.unwrap();
-    assert!(matches!(begun, Begun::Begun(_)));
+    assert!(matches!(begun, SessionStart::Started(_)));
 }
 
 /// Spends the tokens of these sessions for some seconds, each session's one after the other; how long each took.
@@ -102,7 +102,7 @@ async fn rotations(store: &Store, sessions: std::ops::Range<usize>) -> Vec<Durat
                     break;
                 }
                 let next = token(number, step + 1);
-                let spend = Spend {
+                let spend = RotationRequest {
                     token: &token(number, step),
                     nonce: [1; 32],
                     successor: &|_| next,

@@ -12,15 +12,15 @@ use crate::route::Params;
 /// # Errors
 /// Returns the first check that fails. With a cached token this does not allocate (`tests/alloc.rs`).
 pub fn decide(
-    admission: &CredentialPolicy,
+    credential_policy: &CredentialPolicy,
     rule: &Rule,
     trust: &Trust,
-    shown: &Credentials<'_>,
+    credentials: &Credentials<'_>,
     params: &Params<'_>,
     now: Now,
     tokens: &mut TokenCache,
 ) -> Result<Permit, Refusal> {
-    let caller = authenticate(admission, trust, shown, now, tokens)
+    let caller = authenticate(credential_policy, trust, credentials, now, tokens)
         .map_err(|CredentialError { denial, detail }| Refusal { denial, detail, caller: None })?;
     authorize(rule, caller.clone(), params, now).map_err(|denial| Refusal { denial, detail: None, caller })
 }

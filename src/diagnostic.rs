@@ -285,9 +285,9 @@ mod tests {
         let of = |severity, count| vec![Diagnostic { severity, ..diagnostic("x") }; count];
         let said = |faults, warnings| {
             let found = [of(Severity::Fault, faults), of(Severity::Warning, warnings)].concat();
-            let told = Diagnostic::bounded(found);
-            let more: Vec<_> = told.iter().filter(|one| one.id == Diagnostic::MORE).collect();
-            let count = |severity| Diagnostic::count(&told, severity);
+            let found = Diagnostic::bounded(found);
+            let more: Vec<_> = found.iter().filter(|one| one.id == Diagnostic::MORE).collect();
+            let count = |severity| Diagnostic::count(&found, severity);
             let more =
                 more.into_iter().map(|one| (one.place.to_string(), one.found.clone())).collect::<Vec<_>>();
             (count(Severity::Fault), count(Severity::Warning), more)
@@ -298,8 +298,8 @@ mod tests {
         assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
         // A warning of another kind is reported regardless of the number of the first kind.
         let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
-        let told = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
-        assert_eq!((told.len(), &told[100]), (102, &other));
+        let found = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
+        assert_eq!((found.len(), &found[100]), (102, &other));
         // A bounded list does not change when it is bounded again.
         let once = Diagnostic::bounded(of(Severity::Fault, 150));
         assert_eq!(Diagnostic::bounded(once.clone()), once);

@@ -44,7 +44,7 @@ pub(crate) struct Certificates(Arc<Served>);
 
 #[derive(Debug)]
 struct Served {
-    shown: ArcSwap<CertifiedKey>,
+    certified: ArcSwap<CertifiedKey>,
     files: Mutex<Files>,
 }
 
@@ -54,8 +54,8 @@ impl Certificates {
     /// # Errors
     /// The faulty file and the remedy.
     pub(crate) fn open(files: Files) -> Result<Self, Unusable> {
-        let shown = ArcSwap::from_pointee(pair::read(&files)?);
-        Ok(Self(Arc::new(Served { shown, files: Mutex::new(files) })))
+        let certified = ArcSwap::from_pointee(pair::read(&files)?);
+        Ok(Self(Arc::new(Served { certified, files: Mutex::new(files) })))
     }
 
     /// Creates an acceptor that presents the certificate.
@@ -100,9 +100,9 @@ impl Certificates {
             ));
         }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
-        let changed = self.0.shown.load().cert != new.cert;
+        let changed = self.0.certified.load().cert != new.cert;
         // Also if the certificate is unchanged: its key may be another one, or in another form.
-        self.0.shown.store(Arc::new(new));
+        self.0.certified.store(Arc::new(new));
         Ok(changed)
     }
 
@@ -113,7 +113,7 @@ impl Certificates {
 
     /// Returns the validity of the certificate; `None` if it cannot be read.
     pub(crate) fn validity(&self) -> Option<Validity> {
-        self.0.shown.load().cert.first().and_then(Validity::of)
+        self.0.certified.load().cert.first().and_then(Validity::of)
     }
 
     /// Whether the certificate is valid at `now`, in seconds since 1970.
@@ -123,13 +123,13 @@ impl Certificates {
 
     /// Returns the server's own certificate, the first of the chain.
     pub(crate) fn own(&self) -> Option<CertificateDer<'static>> {
-        self.0.shown.load().cert.first().cloned()
+        self.0.certified.load().cert.first().cloned()
     }
 }
 
 impl ResolvesServerCert for Served {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.load_full())
+        Some(self.certified.load_full())
     }
 }
 

@@ -121,9 +121,10 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
         headers: &headers,
     };
     let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let admission = CredentialPolicy::from(Access::Authenticated);
-    let mut ask =
-        |rule: &Rule| counted(|| decide(&admission, rule, &trust, &shown, &params, now, &mut tokens).is_ok());
+    let credential_policy = CredentialPolicy::from(Access::Authenticated);
+    let mut ask = |rule: &Rule| {
+        counted(|| decide(&credential_policy, rule, &trust, &shown, &params, now, &mut tokens).is_ok())
+    };
 
     let (permitted, allocations) = ask(&rule);
     assert!(permitted && allocations > 0, "the first time a token is verified");
@@ -164,9 +165,9 @@ fn keeping_a_decision_in_a_ring_that_has_been_round_allocates_nothing() {
     let head =
         Head { method: &method, host: Some("h".into()), port: None, path, query: None, headers: &headers };
     let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    let (admission, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
+    let (credential_policy, params) = (CredentialPolicy::from(Access::Authenticated), Params::default());
     let decided =
-        decide(&admission, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));
+        decide(&credential_policy, &Rule::default(), &trust, &shown, &params, now, &mut TokenCache::new(16));
     let permit = decided.unwrap();
     let decision = Decision {
         time: now.unix,

@@ -27,12 +27,12 @@ pub fn is_unsafe(method: &Method) -> bool {
 /// [`Denial::CsrfMismatch`] if another site sent the request or the CSRF token is not the session's;
 /// [`Denial::CsrfMissing`] without a CSRF token.
 pub(super) fn check(
-    shown: &Credentials<'_>,
+    credentials: &Credentials<'_>,
     names: &CookieNames,
     origins: &[Box<str>],
     local: Option<&Local>,
 ) -> Result<(), Denial> {
-    let head = shown.head;
+    let head = credentials.head;
     if !is_unsafe(head.method) {
         // A page of any site may open a WebSocket with cookies and read from it, but it cannot set a header, so no CSRF
         // token is required here.
@@ -44,10 +44,10 @@ pub(super) fn check(
         if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
             return Err(Denial::CsrfMismatch);
         }
-        return same_site(shown, origins);
+        return same_site(credentials, origins);
     }
-    same_site(shown, origins)?;
-    let token = token_shown(head.headers, names, shown.csrf_field)?.ok_or(Denial::CsrfMissing)?;
+    same_site(credentials, origins)?;
+    let token = token_shown(head.headers, names, credentials.csrf_field)?.ok_or(Denial::CsrfMissing)?;
     // A token without the claim was not issued for use in a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
     verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
@@ -70,8 +70,8 @@ pub fn token_shown<'r>(
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`].
-pub fn same_site(shown: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
-    let head = shown.head;
+pub fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+    let head = credentials.head;
     let origin = only(head.headers, &header::ORIGIN)?;
     let site = only(head.headers, &SEC_FETCH_SITE)?;
     let is_own = match origin {
@@ -80,7 +80,7 @@ pub fn same_site(shown: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), De
         // Forms of a page with `Referrer-Policy: no-referrer` carry no origin (Fetch, section 3.2.1), but the browser
         // marks them as same-origin. A sandboxed frame sends no origin either and is marked as cross-site.
         Some(b"null") => site == Some(b"same-origin"),
-        Some(origin) => is_own(origin, shown),
+        Some(origin) => is_own(origin, credentials),
     };
     // A typed address or a bookmark has no initiating site.
     let is_same_site = matches!(site, None | Some(b"same-origin" | b"none"));
@@ -109,10 +109,10 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
 
 /// Returns whether `Origin` is the request's own origin (RFC 6454 section 7); the scheme's default port may be omitted.
 /// The request's own host is that of the request, or the one that a trusted proxy reports.
-fn is_own(origin: &[u8], shown: &Credentials<'_>) -> bool {
-    let Some(rest) = origin.strip_prefix(shown.scheme.as_str().as_bytes()) else { return false };
+fn is_own(origin: &[u8], credentials: &Credentials<'_>) -> bool {
+    let Some(rest) = origin.strip_prefix(credentials.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };
-    let (head, default) = (shown.head, shown.scheme.default_port());
+    let (head, default) = (credentials.head, credentials.scheme.default_port());
     let is_heads = match head.port {
         Some(port) if port == default => {
             head.host.as_deref().is_some_and(|host| host.as_bytes() == authority)
@@ -120,7 +120,7 @@ fn is_own(origin: &[u8], shown: &Credentials<'_>) -> bool {
         }
         Some(_) | None => head.authority_is(authority),
     };
-    is_heads || shown.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
+    is_heads || credentials.relayed.is_some_and(|relayed| is_relayed(authority, relayed, default))
 }
 
 /// Returns whether a trusted proxy reports that the client requested this authority.

@@ -80,25 +80,26 @@ pub struct Credentials<'r> {
 /// # Errors
 /// Returns why the credential was rejected, or that one is required.
 pub fn authenticate(
-    admission: &CredentialPolicy,
+    credential_policy: &CredentialPolicy,
     trust: &Trust,
-    shown: &Credentials<'_>,
+    credentials: &Credentials<'_>,
     now: Now,
     tokens: &mut TokenCache,
 ) -> Result<Option<(Rc<Principal>, Place)>, CredentialError> {
-    let access = admission.access;
+    let access = credential_policy.access;
     if access == Access::Public {
         return Ok(None);
     }
-    let head = shown.head;
-    let Some((credential, place)) = credential::find(head, &admission.sources, trust.cookies())? else {
+    let head = credentials.head;
+    let Some((credential, place)) = credential::find(head, &credential_policy.sources, trust.cookies())?
+    else {
         return match access {
             // A caller whose credential cannot be read must not be treated as anonymous.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
-                Err(absent(Denial::MalformedToken(TokenPart::Field), head, admission, trust))
+                Err(absent(Denial::MalformedToken(TokenPart::Field), head, credential_policy, trust))
             }
             Access::Optional | Access::Public => Ok(None),
-            Access::Authenticated => Err(absent(Denial::MissingToken, head, admission, trust)),
+            Access::Authenticated => Err(absent(Denial::MissingToken, head, credential_policy, trust)),
         };
     };
     let digest = digest_of(credential);
@@ -114,15 +115,20 @@ pub fn authenticate(
         trust.revoked().admit(&principal, local)?;
     }
     if let (Place::Cookie, Some(names)) = (place, trust.cookies()) {
-        csrf::check(shown, names, trust.origins(), principal.local.as_deref())?;
+        csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
     }
     Ok(Some((principal, place)))
 }
 
 /// Rejects a request without a credential in the places of its route, and describes a credential in another place.
 #[cold]
-fn absent(denial: Denial, head: &Head<'_>, admission: &CredentialPolicy, trust: &Trust) -> CredentialError {
-    let sources = &admission.sources;
+fn absent(
+    denial: Denial,
+    head: &Head<'_>,
+    credential_policy: &CredentialPolicy,
+    trust: &Trust,
+) -> CredentialError {
+    let sources = &credential_policy.sources;
     if let Some(field) = head.headers.get(AUTHORIZATION) {
         let scheme = credential::scheme_of(field.as_bytes());
         let looks = if sources.header { "" } else { "; the route takes no token from Authorization" };
@@ -208,8 +214,9 @@ mod tests {
             query: None,
             headers,
         };
-        let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-        authenticate(&access.into(), trust, &shown, Now::at(now), tokens).map_err(|refused| refused.denial)
+        let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+        authenticate(&access.into(), trust, &credentials, Now::at(now), tokens)
+            .map_err(|refused| refused.denial)
     }
 
     fn fields(fields: &[&str]) -> HeaderMap {

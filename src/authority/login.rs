@@ -14,7 +14,7 @@ use super::username::UserName;
 use crate::authenticate::digest_of;
 use crate::denial::{BodyFault, Denial};
 use crate::journal::Level;
-use crate::store::{Account, Begun, Session};
+use crate::store::{Account, Session, SessionStart};
 use bytes::Bytes;
 use http::Response;
 use std::time::Instant;
@@ -97,7 +97,6 @@ async fn prove(
     let (account, upgraded) = match (verdict, account) {
         (PasswordCheck::Correct { upgraded }, Some(account)) => (account, upgraded),
         (PasswordCheck::Wrong | PasswordCheck::Correct { .. }, guessed) => {
-            authority.throttle.failed(request.address, &name, known, Instant::now());
             log_failed(authority, request, guessed.as_ref(), "bad_credentials");
             return Err(Denial::BadCredentials);
         }
@@ -188,11 +187,13 @@ async fn begin(
         .await
         .map_err(|error| authority.unavailable(&error))?;
     match begun {
-        Begun::Begun(marks) => authority.mark(settings, &marks, request.now, RevocationCause::Session),
-        Begun::AccountGone => return Err(Denial::BadCredentials),
-        Begun::AccountDisabled => return Err(Denial::AccountDisabled),
+        SessionStart::Started(marks) => {
+            authority.mark(settings, &marks, request.now, RevocationCause::Session)
+        }
+        SessionStart::AccountGone => return Err(Denial::BadCredentials),
+        SessionStart::AccountDisabled => return Err(Denial::AccountDisabled),
         // The checked password may no longer be the account's; the client may try again.
-        Begun::AccountChanged => return Err(Denial::Overloaded),
+        SessionStart::AccountChanged => return Err(Denial::Overloaded),
     }
     if as_cookies {
         replace(authority, request).await;

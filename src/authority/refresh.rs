@@ -12,7 +12,7 @@ use crate::authenticate::csrf::token_shown;
 use crate::authenticate::{Mark, digest_of};
 use crate::denial::Denial;
 use crate::journal::Level;
-use crate::store::{Rotation, Spend};
+use crate::store::{Rotation, RotationRequest};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::Response;
@@ -67,7 +67,7 @@ pub(super) async fn spend(
     let settings = &request.settings;
     let now = millis(request.now);
     let successor = |nonce: &[u8; 32]| RefreshToken::successor(token, nonce).hash();
-    let spend = Spend {
+    let spend = RotationRequest {
         token: &hash_of(token)?,
         nonce: random()?,
         successor: &successor,

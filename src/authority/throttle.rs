@@ -118,9 +118,6 @@ impl Throttle {
         Ok(())
     }
 
-    /// The password was wrong. The attempt was already counted when it began.
-    pub fn failed(&self, _address: IpAddr, _account: &str, _known: bool, _now: Instant) {}
-
     /// Forgets the failures of the account and the pair, because the password was right. At the address only this
     /// attempt is taken back: otherwise attackers with an account of their own could guess at other accounts without
     /// bound.

@@ -4,9 +4,9 @@
 
 mod direction;
 mod identifier;
-mod password;
+mod opaque_string;
 
-pub use password::{
+pub use opaque_string::{
     PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordFault, prepare_new_password, prepare_password,
 };
 

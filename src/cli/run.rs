@@ -28,9 +28,9 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(compiled) => compiled,
         Err(code) => return code,
     };
-    let plan = &compiled.settings;
-    let style = plan.worker.style;
-    let journal = match Journal::start(style, plan.level, Box::new(std::io::stdout())) {
+    let settings = &compiled.settings;
+    let style = settings.worker.style;
+    let journal = match Journal::start(style, settings.level, Box::new(std::io::stdout())) {
         Ok(journal) => journal,
         Err(error) => {
             print_error(&format!("cannot start: {error}"));
@@ -64,16 +64,16 @@ struct Bound {
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
-    let Compiled { mut policy, settings: plan, route_places, waivers, .. } = compiled;
-    let cores = plan.cores;
+    let Compiled { mut policy, settings, route_places, waivers, .. } = compiled;
+    let cores = settings.cores;
     let asked = policy.clone();
     limits::no_core_dumps();
     let files = limits::raise_open_files();
-    let mut worker_plan = plan.worker;
-    worker_plan.connections_max = limits::connections(plan.worker.connections_max, files);
-    let bound = bind_all(&plan)?;
-    if worker_plan.connections_max < plan.worker.connections_max {
-        log_open_file_limit(journal, plan.worker.connections_max, worker_plan.connections_max, files);
+    let mut worker_settings = settings.worker;
+    worker_settings.connections_max = limits::connections(settings.worker.connections_max, files);
+    let bound = bind_all(&settings)?;
+    if worker_settings.connections_max < settings.worker.connections_max {
+        log_open_file_limit(journal, settings.worker.connections_max, worker_settings.connections_max, files);
     }
     policy.authority = match &policy.issuer_settings {
         Some(settings) => Some(Authority::start(settings, cores, journal.clone())?),
@@ -84,14 +84,15 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         certificates: bound.certificates,
         journal: journal.clone(),
         counters: (0..cores).map(|_| Arc::new(WorkerCounters::default())).collect(),
-        recent: recent(plan.worker.decisions, cores),
+        recent: recent(settings.worker.decisions, cores),
     });
     for warning in &warnings {
         control::log_finding(&shared, Level::Warn, "policy warning", warning);
     }
     let reload_status = Arc::new(ReloadStatus::begin(Now::read()));
-    let reloader = Reloader::new(shared.clone(), path.to_owned(), plan.clone(), reload_status.clone(), read);
-    let gateway = Gateway::start(&shared, worker_plan, bound.sockets)
+    let reloader =
+        Reloader::new(shared.clone(), path.to_owned(), settings.clone(), reload_status.clone(), read);
+    let gateway = Gateway::start(&shared, worker_settings, bound.sockets)
         .map_err(|error| format!("cannot start: {error}"))?;
     let listed =
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
@@ -124,7 +125,7 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
             ],
         );
     };
-    let ended = control::run(&shared, &gateway, admin, reloader, &worker_plan, ready);
+    let ended = control::run(&shared, &gateway, admin, reloader, &worker_settings, ready);
     journal.event(Level::Info, "stopped", &[]);
     journal.clone().close();
     ended.map_err(|error| format!("cannot continue: {error}"))
@@ -156,34 +157,34 @@ fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Opt
     );
 }
 
-fn bind_all(plan: &ServerSettings) -> Result<Bound, String> {
+fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
     let mut bound = Bound {
-        sockets: (0..plan.cores).map(|_| Vec::new()).collect(),
+        sockets: (0..settings.cores).map(|_| Vec::new()).collect(),
         https: vec![],
         http: vec![],
         admin: vec![],
         certificates: None,
     };
-    if !plan.https.is_empty() {
-        let files = match &plan.certificate {
+    if !settings.https.is_empty() {
+        let files = match &settings.certificate {
             Some(files) => files.clone(),
-            None => tls::self_signed(&plan.state_dir)?,
+            None => tls::self_signed(&settings.state_dir)?,
         };
         let certificates = Certificates::open(files).map_err(|why| why.to_string())?;
-        let entry = ListenerKind::Tls(certificates.acceptor(plan.min_version)?);
+        let entry = ListenerKind::Tls(certificates.acceptor(settings.min_version)?);
         bound.certificates = Some(certificates);
-        for address in &plan.https {
+        for address in &settings.https {
             bound.https.push(spread(*address, "https", &entry, &mut bound.sockets)?);
         }
     }
-    let entry = match (plan.redirect, bound.https.first()) {
-        (true, Some(https)) => ListenerKind::Redirect(plan.public_port.unwrap_or(https.port())),
+    let entry = match (settings.redirect, bound.https.first()) {
+        (true, Some(https)) => ListenerKind::Redirect(settings.public_port.unwrap_or(https.port())),
         (true, None) | (false, _) => ListenerKind::Plain,
     };
-    for address in &plan.http {
+    for address in &settings.http {
         bound.http.push(spread(*address, "http", &entry, &mut bound.sockets)?);
     }
-    for address in &plan.admin {
+    for address in &settings.admin {
         let cannot = |error| cannot_listen("admin", *address, &error);
         for listener in bind(*address, 1).map_err(cannot)? {
             let local = listener.local_addr().map_err(cannot)?;

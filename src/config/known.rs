@@ -129,8 +129,8 @@ mod tests {
             ("rate", &route, "did you mean \"rate_limits\"? \"rate\" is a key of [rate_limit.NAME]"),
             ("colour", &bounds, "known keys: header_timeout, headers, body_size"),
         ] {
-            let told = super::help(name, siblings);
-            assert!(told.starts_with(help), "{name}: {told}");
+            let text = super::help(name, siblings);
+            assert!(text.starts_with(help), "{name}: {text}");
         }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn run(
     gateway: &Gateway,
     admin: Admin,
     reloader: Reloader,
-    plan: &WorkerSettings,
+    settings: &WorkerSettings,
     ready: impl FnOnce(),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -64,7 +64,7 @@ pub(crate) fn run(
         ready();
         let name = stop.signal().await;
         state.begin_draining();
-        let (delay, drain) = (plan.drain_delay, plan.drain);
+        let (delay, drain) = (settings.drain_delay, settings.drain);
         shared.journal.event_with(
             Level::Info,
             "draining; a second signal stops the gateway immediately",

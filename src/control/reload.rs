@@ -145,7 +145,7 @@ pub(crate) struct Reloader {
     shared: Arc<Shared>,
     path: PathBuf,
     /// The settings that are fixed at start.
-    plan: ServerSettings,
+    settings: ServerSettings,
     status: Arc<ReloadStatus>,
     /// The files that are watched, while the policy in force says so.
     watching: Arc<Mutex<Option<FileWatch>>>,
@@ -175,12 +175,12 @@ impl Reloader {
     pub(crate) fn new(
         shared: Arc<Shared>,
         path: PathBuf,
-        plan: ServerSettings,
+        settings: ServerSettings,
         status: Arc<ReloadStatus>,
         read: Now,
     ) -> Self {
-        let watching = Arc::new(Mutex::new(file_watch(&path, &plan, read)));
-        Self { shared, path, plan, status, watching, keys: None }
+        let watching = Arc::new(Mutex::new(file_watch(&path, &settings, read)));
+        Self { shared, path, settings, status, watching, keys: None }
     }
 
     /// The files that are watched, as they are at any time.
@@ -201,7 +201,7 @@ impl Reloader {
     }
 
     async fn reload(&mut self) -> Report {
-        let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.plan.cores);
+        let (shared, path, cores) = (self.shared.clone(), self.path.clone(), self.settings.cores);
         let read = Now::read();
         let made = tokio::task::spawn_blocking(move || make(&shared, &path, cores)).await;
         // A panic is a bug of the gateway, but the policy in force keeps serving.
@@ -216,10 +216,10 @@ impl Reloader {
 
     fn publish(&mut self, made: Compiled, read: Now) -> Report {
         let mut warnings = made.weaknesses();
-        let Compiled { policy, settings: plan, .. } = made;
-        warnings.extend(self.plan.restart_needed(&plan, &self.path));
-        self.watch_files(&plan, read);
-        if let Some(why) = self.follow_certificate(&plan) {
+        let Compiled { policy, settings, .. } = made;
+        warnings.extend(self.settings.restart_needed(&settings, &self.path));
+        self.watch_files(&settings, read);
+        if let Some(why) = self.follow_certificate(&settings) {
             warnings.push(why);
         }
         let before = self.shared.policy.load();
@@ -274,11 +274,11 @@ impl Reloader {
     }
 
     /// Reads the certificate again, from its place in the policy. A faulty one leaves the old certificate in use.
-    fn follow_certificate(&self, plan: &ServerSettings) -> Option<Diagnostic> {
+    fn follow_certificate(&self, settings: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
-        let files = match &plan.certificate {
+        let files = match &settings.certificate {
             Some(files) => Ok(files.clone()),
-            None => tls::self_signed(&plan.state_dir),
+            None => tls::self_signed(&settings.state_dir),
         };
         let why = files.and_then(|files| certificates.follow(files)).err()?;
         Some(Diagnostic {
@@ -289,9 +289,9 @@ impl Reloader {
     }
 
     /// Watches what the policy in force is made of, if it says so.
-    fn watch_files(&mut self, plan: &ServerSettings, read: Now) {
+    fn watch_files(&mut self, settings: &ServerSettings, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *watching, file_watch(&self.path, plan, read)) {
+        match (&mut *watching, file_watch(&self.path, settings, read)) {
             // One that goes on has seen what changed while the policy was made.
             (Some(known), Some(wanted)) if known.is_same_files(&wanted) => {}
             (known, wanted) => *known = wanted,
@@ -312,8 +312,8 @@ impl Reloader {
     }
 }
 
-fn file_watch(path: &Path, plan: &ServerSettings, read: Now) -> Option<FileWatch> {
-    let files = plan.watch.as_ref()?;
+fn file_watch(path: &Path, settings: &ServerSettings, read: Now) -> Option<FileWatch> {
+    let files = settings.watch.as_ref()?;
     let files = std::iter::once(path.to_owned()).chain(files.iter().cloned());
     Some(FileWatch::read_at(files.collect(), read))
 }

@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let authority = policy.authority.as_ref().ok_or(Denial::StoreUnavailable)?;
     let body = body.bounded(BODY_MAX)?.gather().await?;
     let caller = exchange.caller;
-    let shown =
+    let credentials =
         Credentials { head, scheme: caller.scheme, relayed: exchange.relayed.as_deref(), csrf_field: None };
     let fields = match Fields::read(head.headers, &body) {
         Ok(fields) => fields,
@@ -58,7 +58,7 @@ pub(super) async fn answer(
         query: head.query.map(str::to_owned),
         id: routed.found.params.get(0).map(str::to_owned),
         fields,
-        own_site: same_site(&shown, &settings.origins).is_ok(),
+        own_site: same_site(&credentials, &settings.origins).is_ok(),
         caller: permit.principal().zip(permit.place()).map(|(principal, place)| Holder::of(principal, place)),
         inspected: None,
         now: exchange.now,
@@ -71,26 +71,32 @@ pub(super) async fn answer(
     // A logout may present either token. The access token is required only without a refresh token: it may have
     // expired, and that must not make a logout fail.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
-        let admission = CredentialPolicy::from(Access::Authenticated);
+        let credential_policy = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
-        let shown = Credentials { csrf_field, ..shown };
-        request.caller =
-            match authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens()) {
-                Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
-                // The page after the logout says that the session is already over.
-                Err(refused) if refused.denial == Denial::MissingToken => None,
-                Err(refused) => {
-                    if let Some(detail) = refused.detail {
-                        record.explained(detail.into());
-                    }
-                    return Err(refused.denial.into());
+        let credentials = Credentials { csrf_field, ..credentials };
+        request.caller = match authenticate(
+            &credential_policy,
+            &policy.trust,
+            &credentials,
+            request.now,
+            &mut worker.tokens(),
+        ) {
+            Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
+            // The page after the logout says that the session is already over.
+            Err(refused) if refused.denial == Denial::MissingToken => None,
+            Err(refused) => {
+                if let Some(detail) = refused.detail {
+                    record.explained(detail.into());
                 }
-            };
+                return Err(refused.denial.into());
+            }
+        };
     }
     // A logged-in user skips the login page. A caller whose token is not accepted sees it.
     if endpoint == Endpoint::LoginPage {
-        let admission = CredentialPolicy::from(Access::Optional);
-        let found = authenticate(&admission, &policy.trust, &shown, request.now, &mut worker.tokens());
+        let credential_policy = CredentialPolicy::from(Access::Optional);
+        let found =
+            authenticate(&credential_policy, &policy.trust, &credentials, request.now, &mut worker.tokens());
         request.caller = found.ok().flatten().map(|(principal, place)| Holder::of(&principal, place));
     }
     // A refused refresh cookie is useless: the answer deletes it and the other cookies of the session.
@@ -125,8 +131,8 @@ pub(super) fn is_sent_by_another_site(
     let Handler::Answer(Endpoint::Login) = route.handler else { return false };
     let Some(settings) = &policy.issuer_settings else { return false };
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Credentials { head, scheme, relayed, csrf_field: None };
-    same_site(&shown, &settings.origins).is_err()
+    let credentials = Credentials { head, scheme, relayed, csrf_field: None };
+    same_site(&credentials, &settings.origins).is_err()
 }
 
 /// Records the refusal behind an answer that has a form of its own.

@@ -6,7 +6,7 @@ use crate::forward::{ConnectionHeaders, Delivery, ForwardContext, Proofs, X_REQU
 use crate::peer::{Caller, Connection, Relayed, Scheme, forwarded};
 use crate::policy::{Policy, Route};
 use crate::request_id::RequestId;
-use crate::respond::{Format, Ways, is_repeatable};
+use crate::respond::{Format, PageLinks, is_repeatable};
 use crate::worker::Worker;
 use http::HeaderValue;
 use http::request::Parts;
@@ -104,8 +104,8 @@ impl Exchange {
     }
 
     /// Completes the links of a refusal page.
-    pub(crate) fn ways(&self, ways: Ways) -> Ways {
-        Ways { again: self.is_repeatable, home: !self.is_for_root, ..ways }
+    pub(crate) fn ways(&self, ways: PageLinks) -> PageLinks {
+        PageLinks { again: self.is_repeatable, home: !self.is_for_root, ..ways }
     }
 
     /// The facts that the upstream of a route receives. `proofs` prove the caller's identity.
@@ -129,7 +129,7 @@ impl Exchange {
             pass: &policy.front.pass,
             cookies: policy.trust.cookies(),
             write_csrf: route.csrf_field.is_some(),
-            credentials: &route.admission.sources.named,
+            credentials: &route.credential_policy.sources.named,
             proofs,
             now: self.now,
         }

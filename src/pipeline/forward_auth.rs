@@ -13,7 +13,7 @@ use crate::forward::outgoing;
 use crate::peer::forwarded::{self, X_FORWARDED_HOST, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Scheme};
 use crate::policy::Policy;
-use crate::respond::{self, Format, Ways};
+use crate::respond::{self, Format, PageLinks};
 use crate::route::{Head, path};
 use bytes::Bytes;
 use http::request::Parts;
@@ -239,7 +239,7 @@ pub(super) fn refused(
     format: Format,
     id: &HeaderValue,
     method: &Method,
-    ways: &Ways,
+    ways: &PageLinks,
 ) -> Response<Bytes> {
     let format = match format {
         Format::Html => Format::Html,

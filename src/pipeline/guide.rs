@@ -8,7 +8,7 @@ use crate::authorize::Refusal;
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
 use crate::respond::page::Account;
-use crate::respond::{Format, Ways, is_navigation, is_repeatable};
+use crate::respond::{Format, PageLinks, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
@@ -21,7 +21,7 @@ pub(super) fn guide(
     head: &Head<'_>,
     refusal: &Refusal,
 ) -> Option<Guidance> {
-    if exchange.format != Format::Html || !route.admission.sources.cookie {
+    if exchange.format != Format::Html || !route.credential_policy.sources.cookie {
         return None;
     }
     // Without cookies there is no login page.
@@ -38,11 +38,11 @@ pub(super) fn guide(
                 let redirect = HeaderValue::try_from(login).ok();
                 return Some(Guidance { redirect, ..Guidance::default() });
             }
-            let mut ways = Ways { login: Some(login), ..Ways::default() };
+            let mut ways = PageLinks { login: Some(login), ..PageLinks::default() };
             let mut deletes = None;
             if is_navigation && is_dead(denial) && is_of_cookie(policy, route, head) {
                 deletes = Some(DeadCookies::Access);
-                ways.without_login = route.admission.access == Access::Optional;
+                ways.without_login = route.credential_policy.access == Access::Optional;
             }
             Some(Guidance { ways, deletes, redirect: None })
         }
@@ -52,7 +52,7 @@ pub(super) fn guide(
             let site = site(head, exchange).unwrap_or_default();
             let page = format!("{site}{}", settings.path(Endpoint::LoginPage));
             let login = login(settings, head, true, exchange);
-            let ways = Ways { login, account: Some(Account { name, page }), ..Ways::default() };
+            let ways = PageLinks { login, account: Some(Account { name, page }), ..PageLinks::default() };
             Some(Guidance { ways, ..Guidance::default() })
         }
         _ => None,
@@ -79,7 +79,7 @@ fn is_dead(denial: &Denial) -> bool {
 
 /// Whether the refused credential came in the authority's cookie.
 fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
-    let found = credential::find(head, &route.admission.sources, policy.trust.cookies());
+    let found = credential::find(head, &route.credential_policy.sources, policy.trust.cookies());
     matches!(found, Ok(Some((_, Place::Cookie))))
 }
 

@@ -160,7 +160,7 @@ async fn serve<'p>(
     match &admitted.routed.route.handler {
         Handler::Forward(delivery) => {
             let Admitted { routed: Routed { route, .. }, permit, body } = admitted;
-            let sources = &route.admission.sources;
+            let sources = &route.credential_policy.sources;
             let target =
                 Target::of_route(&head, &parts.uri, delivery.strip_prefix.as_deref(), sources, &permit);
             let headers = ConnectionHeaders {
@@ -281,8 +281,8 @@ fn permit(
 ) -> Result<Permit, Rejection> {
     let route = routed.route;
     let (scheme, relayed) = (exchange.caller.scheme, exchange.relayed.as_deref());
-    let shown = Credentials { head, scheme, relayed, csrf_field };
-    let decision = routed.decide(&policy.trust, &shown, exchange.now, &mut worker.tokens());
+    let credentials = Credentials { head, scheme, relayed, csrf_field };
+    let decision = routed.decide(&policy.trust, &credentials, exchange.now, &mut worker.tokens());
     let (principal, denial) = match &decision {
         Ok(permit) => (permit.principal(), None),
         Err(refusal) => (refusal.caller.as_ref().map(|(principal, _)| principal), Some(&refusal.denial)),

@@ -31,13 +31,13 @@ pub(super) fn observe(
     let Some(host) = head.host.as_deref() else { return };
     let credential = match (principal, route) {
         (Some(_), _) => decision_log::LoggedCredential::Verified,
-        (None, Some(route)) if route.admission.access != Access::Public => match denial {
+        (None, Some(route)) if route.credential_policy.access != Access::Public => match denial {
             None | Some(Denial::MissingToken) => decision_log::LoggedCredential::None,
             Some(_) => decision_log::LoggedCredential::Refused,
         },
         (None, route) => {
             let usual = Sources::default();
-            let sources = route.map_or(&usual, |route| &route.admission.sources);
+            let sources = route.map_or(&usual, |route| &route.credential_policy.sources);
             match credential::find(head, sources, policy.trust.cookies()) {
                 Ok(None) => decision_log::LoggedCredential::None,
                 Ok(Some(_)) | Err(_) => decision_log::LoggedCredential::Unexamined,

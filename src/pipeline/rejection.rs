@@ -8,7 +8,7 @@ use crate::authority::{expire_access_cookie, expire_session_cookies};
 use crate::denial::Denial;
 use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
-use crate::respond::{self, Ways};
+use crate::respond::{self, PageLinks};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response};
 
@@ -25,7 +25,7 @@ pub(super) struct Guidance {
     /// The address of the login page, to which the answer redirects instead of showing the refusal.
     pub(super) redirect: Option<HeaderValue>,
     /// The links of the refusal page.
-    pub(super) ways: Ways,
+    pub(super) ways: PageLinks,
     /// The cookies that the answer deletes.
     pub(super) deletes: Option<DeadCookies>,
 }

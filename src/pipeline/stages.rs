@@ -55,7 +55,7 @@ impl Routed<'_, '_> {
         tokens: &mut TokenCache,
     ) -> Result<Permit, Refusal> {
         let Self { route, found } = self;
-        decide(&route.admission, &route.rule, trust, credentials, &found.params, now, tokens)
+        decide(&route.credential_policy, &route.rule, trust, credentials, &found.params, now, tokens)
     }
 
     /// Checks that the gateway can forward a permitted request. Without its `Upgrade` a WebSocket handshake would be a

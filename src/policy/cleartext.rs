@@ -23,7 +23,7 @@ impl Policy {
         }
         let Ok(found) = self.table.find(head) else { return false };
         let route = &self.routes[*found.entry];
-        let sources = &route.admission.sources;
+        let sources = &route.credential_policy.sources;
         let in_query = |name: &str| {
             let mut fields =
                 head.query.unwrap_or_default().split('&').filter_map(|field| field.split_once('='));

@@ -3,11 +3,11 @@
 //! Makes a single pass over the file, from the parts that others refer to down to the routes. Compilation does not stop
 //! at the first fault: the operator gets all of them at once.
 
-mod admission;
 mod authority;
 mod cases;
 mod certificate;
 mod counters;
+mod credential_policy;
 pub(crate) mod endpoint_limits;
 mod endpoints;
 mod limits;

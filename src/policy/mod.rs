@@ -29,7 +29,7 @@ use crate::forward::{BodyBounds, Delivery, Proofs, Upstream};
 use crate::limit::{Limit, Limits};
 use crate::metrics::RouteCounters;
 use crate::peer::Scheme;
-use crate::respond::compat::Places;
+use crate::respond::compat::SearchedPlaces;
 use crate::route::head::HeadBounds;
 use crate::route::path::Slashes;
 use crate::route::{Head, Matcher, RouteTable};
@@ -73,7 +73,7 @@ impl Policy {
     }
 
     /// Returns the places where a route looks for a token.
-    pub fn places(&self, route: Option<usize>) -> Places<'_> {
+    pub fn places(&self, route: Option<usize>) -> SearchedPlaces<'_> {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
             Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
@@ -81,7 +81,7 @@ impl Policy {
         });
         let cookies = self.trust.cookies();
         let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
-        Places { sources: route.map(|route| &route.admission.sources), cookie, refresh }
+        SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
     }
 
     /// Returns this policy with different keys for one issuer.
@@ -103,7 +103,7 @@ pub struct Route {
     /// The rate limits.
     pub limits: Limits,
     /// Whether a token is required, and where the request may carry it.
-    pub admission: CredentialPolicy,
+    pub credential_policy: CredentialPolicy,
     /// The requirements on the token.
     pub rule: Rule,
     /// The handler of allowed requests.

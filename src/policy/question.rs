@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_said_to_be_none() {
-        for (line, told) in [
+        for (line, expected) in [
             ("GET /orders", "not a URL"),
             ("GET ftp://h/", "not a URL"),
             ("GET https:///x", "not a URL"),
@@ -178,7 +178,7 @@ mod tests {
             ("", "not a URL"),
         ] {
             let why = Question::parse(line).expect_err(line);
-            assert!(why.contains(told), "{line}: {why}");
+            assert!(why.contains(expected), "{line}: {why}");
         }
     }
 

@@ -32,7 +32,7 @@ impl CompatRequest {
         self,
         denial: &Denial,
         format: Format,
-        places: &Places<'_>,
+        places: &SearchedPlaces<'_>,
         method: &Method,
     ) -> Option<Response<Bytes>> {
         match format {
@@ -48,7 +48,7 @@ impl CompatRequest {
 
 /// The places where a route searches for a token.
 #[derive(Clone, Copy, Debug)]
-pub struct Places<'p> {
+pub struct SearchedPlaces<'p> {
     /// The route's sources; `None` if no route was found.
     pub sources: Option<&'p Sources>,
     /// The name of the cookie that holds the token.
@@ -60,7 +60,7 @@ pub struct Places<'p> {
 /// The result of the search for a token.
 struct TokenSearch<'p> {
     request: CompatRequest,
-    places: Places<'p>,
+    places: SearchedPlaces<'p>,
 }
 
 impl TokenSearch<'_> {
@@ -69,7 +69,7 @@ impl TokenSearch<'_> {
     fn missing(&self) -> String {
         let mut places = Vec::new();
         let mut details = Vec::new();
-        let Places { sources, cookie, .. } = self.places;
+        let SearchedPlaces { sources, cookie, .. } = self.places;
         if sources.is_none_or(|sources| sources.header) {
             places.push("headers");
             details.push(if self.request.authorization {
@@ -143,7 +143,7 @@ mod tests {
         // All arguments outlive the call, so one lifetime suffices.
         TokenSearch {
             request: CompatRequest { authorization },
-            places: Places { sources, cookie, refresh: false },
+            places: SearchedPlaces { sources, cookie, refresh: false },
         }
         .missing()
     }
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn every_refusal_has_words_that_hold_nothing_of_the_request() {
         for denial in Denial::every() {
-            let places = Places { sources: None, cookie: None, refresh: true };
+            let places = SearchedPlaces { sources: None, cookie: None, refresh: true };
             let search = TokenSearch { request: CompatRequest { authorization: true }, places };
             assert!(!words(&denial, &search).is_empty(), "{}", denial.code());
         }

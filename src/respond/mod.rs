@@ -10,7 +10,7 @@ pub mod page;
 pub mod problem;
 
 pub use accept::{Format, is_navigation, is_repeatable};
-pub use page::Ways;
+pub use page::PageLinks;
 pub use problem::{refuse, refuse_with, see_other};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 /// The links that a page offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ways {
+pub struct PageLinks {
     /// The address of the login page, including the address to return to.
     pub login: Option<String>,
     /// The logged-in account, which lacks the permission.
@@ -38,7 +38,7 @@ pub struct Account {
 }
 
 /// Renders the page for a refusal.
-pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways: &Ways) -> String {
+pub(super) fn page(denial: &Denial, status: StatusCode, request_id: &[u8], ways: &PageLinks) -> String {
     let (heading, sentence) = words(denial);
     let mut card = Card::begin(heading, None);
     card.gate().push("<h1>").text(heading).push("</h1>\n<p class=\"why\">").text(&sentence).push("</p>\n");
@@ -181,8 +181,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn ways() -> Ways {
-        Ways {
+    fn ways() -> PageLinks {
+        PageLinks {
             login: Some("/auth/login?next=/a%3Fb&prompt=login".to_owned()),
             account: Some(Account { name: "ada".to_owned(), page: "/auth/login".to_owned() }),
             without_login: false,
@@ -223,13 +223,13 @@ mod tests {
 
     #[test]
     fn each_refusal_offers_the_ways_on_that_help() {
-        let told = |denial: &Denial, ways: &Ways| {
+        let told = |denial: &Denial, ways: &PageLinks| {
             let links = links(&page(denial, denial.status(), b"id", ways));
             links.iter().map(|(_, words)| words.clone()).collect::<Vec<_>>()
         };
-        let nobody = Ways { account: None, ..ways() };
+        let nobody = PageLinks { account: None, ..ways() };
         assert_eq!(told(&Denial::MissingToken, &nobody), ["Log in", "Go to the start page"]);
-        let guest = Ways { without_login: true, ..nobody.clone() };
+        let guest = PageLinks { without_login: true, ..nobody.clone() };
         assert_eq!(
             told(&Denial::RevokedToken, &guest),
             ["Log in", "Continue without logging in", "Go to the start page"]
@@ -238,7 +238,7 @@ mod tests {
             told(&Denial::InsufficientRole, &ways()),
             ["Use another account", "Log out", "Go to the start page"]
         );
-        let plain = Ways { login: None, ..nobody };
+        let plain = PageLinks { login: None, ..nobody };
         for (denial, again) in [
             (Denial::NoRoute, false),
             (Denial::RateLimited { wait: 7 }, true),
@@ -251,7 +251,7 @@ mod tests {
                 if again { &["Try again", "Go to the start page"] } else { &["Go to the start page"] };
             assert_eq!(told(&denial, &plain), expected, "{denial:?}");
         }
-        assert_eq!(told(&Denial::NoRoute, &Ways::default()), [""; 0]);
+        assert_eq!(told(&Denial::NoRoute, &PageLinks::default()), [""; 0]);
         let wait = page(&Denial::RateLimited { wait: 7 }, StatusCode::TOO_MANY_REQUESTS, b"id", &plain);
         assert!(wait.contains("Try again in 7 seconds."), "{wait}");
     }
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_request_id_cannot_open_an_element() {
-        let page = page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"<b>&\xff\x1b", &Ways::default());
+        let page = page(&Denial::NoRoute, StatusCode::NOT_FOUND, b"<b>&\xff\x1b", &PageLinks::default());
         assert!(page.contains("&lt;b&gt;&amp;??</code>"), "{page}");
     }
 
@@ -276,7 +276,7 @@ mod tests {
         fn nothing_of_a_request_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
             let marks = |text: &str| {
                 let account = Account { name: text.to_owned(), page: text.to_owned() };
-                let ways = Ways { login: Some(text.to_owned()), account: Some(account), ..ways() };
+                let ways = PageLinks { login: Some(text.to_owned()), account: Some(account), ..ways() };
                 let page = page(&Denial::InsufficientRole, StatusCode::FORBIDDEN, text.as_bytes(), &ways);
                 page.matches(['<', '>', '"', '\'']).count()
             };

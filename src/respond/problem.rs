@@ -5,7 +5,7 @@
 //! stays open.
 
 use super::accept::Format;
-use super::page::{self, Ways, card};
+use super::page::{self, PageLinks, card};
 use crate::denial::{Challenge, Denial};
 use crate::journal::line::quoted;
 use bytes::Bytes;
@@ -36,7 +36,7 @@ pub fn see_other(location: HeaderValue) -> Response<Bytes> {
 /// Renders the response to a refused request. A response to HEAD has the header fields of the one to GET, and no body
 /// (RFC 9110 section 9.3.2).
 pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
-    refuse_with(denial, denial.status(), format, request_id, method, &Ways::default())
+    refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
 /// Like [`refuse`], with another status for proxies that handle only a few, and with the links of a page. Responses to
@@ -47,7 +47,7 @@ pub fn refuse_with(
     format: Format,
     request_id: &HeaderValue,
     method: &Method,
-    ways: &Ways,
+    ways: &PageLinks,
 ) -> Response<Bytes> {
     match format {
         Format::Json => {

@@ -261,7 +261,7 @@ access = "public"
     #[test]
     fn each_thing_that_is_not_as_expected_is_told_and_what_is_so_is_not() {
         let orders = "GET https://h/orders/7?q=1";
-        for (request, rest, right, wrong, told) in [
+        for (request, rest, right, wrong, expected) in [
             (
                 orders,
                 CLERK,
@@ -330,15 +330,15 @@ access = "public"
             ),
         ] {
             assert_eq!(ended(request, rest, right), "", "{request} {rest}");
-            assert_eq!(ended(request, rest, wrong), told, "{request} {rest}");
+            assert_eq!(ended(request, rest, wrong), expected, "{request} {rest}");
         }
     }
 
     #[test]
     fn what_goes_upstream_is_only_expected_of_what_passes() {
-        let told =
+        let expected =
             ended("https://h/orders/7", "", "path = \"/7\", headers = { \"X-Auth-Subject\" = \"u1\" }");
-        assert_eq!(told, "verdict: expected allow, found deny \"missing_token\"");
+        assert_eq!(expected, "verdict: expected allow, found deny \"missing_token\"");
     }
 
     #[test]
@@ -346,8 +346,8 @@ access = "public"
         let watched = "https://h/watched";
         assert_eq!(ended(watched, "", "deny = \"missing_token\""), "");
         for expect in ["allow = true", "path = \"/watched\"", "headers = { Authorization = \"\" }"] {
-            let told = "verdict: expected allow, found deny \"missing_token\", allowed by shadow mode";
-            assert_eq!(ended(watched, "", expect), told);
+            let expected = "verdict: expected allow, found deny \"missing_token\", allowed by shadow mode";
+            assert_eq!(ended(watched, "", expect), expected);
         }
         assert_eq!(ended(watched, CLERK, "allow = true, path = \"/watched\""), "");
     }

@@ -266,8 +266,8 @@ impl fmt::Display for Difference {
         if !self.others.is_empty() {
             writeln!(f, "also different ({})", self.others.len())?;
             for other in &self.others {
-                let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "not given".to_owned());
-                let (before, after) = (told(&other.before), told(&other.after));
+                let text = |side: &Option<String>| side.clone().unwrap_or_else(|| "not given".to_owned());
+                let (before, after) = (text(&other.before), text(&other.after));
                 writeln!(f, "  {}: {}, was {}", Line(&other.what), Line(&after), Line(&before))?;
             }
         }
@@ -291,11 +291,11 @@ mod tests {
 
     /// Formats each change as caller, place, old result and new result.
     fn read(changes: &[Change]) -> Vec<String> {
-        let told = |change: &Change| {
+        let text = |change: &Change| {
             let Change { caller, covers, before, after, .. } = change;
             format!("{caller} | {} {covers} | {before} | {after}", change.methods.join(","))
         };
-        changes.iter().map(told).collect()
+        changes.iter().map(text).collect()
     }
 
     #[test]
@@ -445,14 +445,14 @@ mod tests {
         #[test]
         fn what_one_way_gains_the_other_way_loses(one in policies(), other in policies()) {
             let set = |changes: &[Change], swapped: bool| -> BTreeSet<String> {
-                let told = |change: &Change| {
+                let text = |change: &Change| {
                     let methods: BTreeSet<_> = change.methods.iter().collect();
                     let url = change.example.split(' ').nth(1);
                     let (before, after) =
                         if swapped { (&change.after, &change.before) } else { (&change.before, &change.after) };
                     format!("{} {methods:?} {url:?} {before} {after}", change.caller)
                 };
-                changes.iter().map(told).collect()
+                changes.iter().map(text).collect()
             };
             let (there, back) = (between(&one, &other), between(&other, &one));
             prop_assert_eq!(set(&there.gains, false), set(&back.losses, true));
@@ -467,15 +467,15 @@ mod tests {
             for place in places(&old, &new) {
                 for method in &place.methods {
                     let (before, after) = comparison.ask(method, &place.url, &caller).unwrap();
-                    let told = |changes: &[Change]| {
+                    let text = |changes: &[Change]| {
                         changes.iter().any(|change| {
                             change.example.ends_with(&format!(" {}", place.url))
                                 && change.methods.iter().any(|known| known == method.as_str())
                         })
                     };
                     match (before.reaches(), after.reaches()) {
-                        (false, true) => prop_assert!(told(&found.gains), "{} {} {}: {}", caller, method, place.url, found),
-                        (true, false) => prop_assert!(told(&found.losses), "{} {} {}: {}", caller, method, place.url, found),
+                        (false, true) => prop_assert!(text(&found.gains), "{} {} {}: {}", caller, method, place.url, found),
+                        (true, false) => prop_assert!(text(&found.losses), "{} {} {}: {}", caller, method, place.url, found),
                         (true, true) | (false, false) => {}
                     }
                 }

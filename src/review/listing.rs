@@ -62,7 +62,7 @@ impl RouteSummary {
                 true => Vec::new(),
                 false => route.matcher.methods.iter().map(ToString::to_string).collect(),
             },
-            access: match route.admission.access {
+            access: match route.credential_policy.access {
                 Access::Public => "public",
                 Access::Optional => "optional",
                 Access::Authenticated => "authenticated",

@@ -208,11 +208,7 @@ impl fmt::Display for Replay {
             }
         }
         if self.unknown > 0 {
-            writeln!(
-                f,
-                "  of {} it cannot be told: what the new policy asks about was not kept",
-                self.unknown
-            )?;
+            writeln!(f, "  {} undecided: the new policy reads a fact that was not recorded", self.unknown)?;
         }
         if self.unreadable > 0 {
             writeln!(f, "  skipped {} lines that are not decisions", self.unreadable)?;

@@ -139,11 +139,11 @@ mod tests {
         let (old, new) = (read(old), read(new));
         let written = |(file, policy)| PolicyFile { file, policy };
         let others = setting_changes(written((&old.0, &old.1)), written((&new.0, &new.1))).unwrap();
-        let told = |other: SettingChange| {
+        let text = |other: SettingChange| {
             let side = |side: Option<String>| side.unwrap_or_else(|| "-".to_owned());
             format!("{} | {} | {}", other.what, side(other.before), side(other.after))
         };
-        others.into_iter().map(told).collect()
+        others.into_iter().map(text).collect()
     }
 
     #[test]

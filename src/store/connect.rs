@@ -113,8 +113,8 @@ impl Store {
         let path = make_file(path)?;
         let place = format!("sqlite:{}", path.display());
         let dialect = Dialect::Sqlite;
-        let writer = Plan { options: options(&file_url(&path))?, dialect, more: &[] };
-        let reader = Plan { more: &["PRAGMA query_only = ON"], ..writer.clone() };
+        let writer = ConnectSettings { options: options(&file_url(&path))?, dialect, more: &[] };
+        let reader = ConnectSettings { more: &["PRAGMA query_only = ON"], ..writer.clone() };
         // A connection to a file does not break by itself, so idle ones are not tested, replaced or closed. A
         // connection whose transaction failed is closed by its `Lease`.
         let pool = || {
@@ -144,7 +144,7 @@ impl Store {
         if leaves_host_unguarded(&options) {
             options.database_url.query_pairs_mut().append_pair("sslmode", "verify-full");
         }
-        let plan = Plan { options, dialect, more: &[] };
+        let plan = ConnectSettings { options, dialect, more: &[] };
         let pool = AnyPoolOptions::new().acquire_timeout(PATIENCE).max_connections(CONNECTIONS);
         let pool = plan.clone().pool(pool).await.map_err(|error| error.at(&place))?;
         let (reads, writes) = (pool.clone(), pool);
@@ -164,14 +164,14 @@ impl Store {
 
 /// How to open connections of one kind.
 #[derive(Clone)]
-pub(super) struct Plan {
+pub(super) struct ConnectSettings {
     options: AnyConnectOptions,
     dialect: Dialect,
     /// Further statements for each connection, besides the dialect's settings.
     more: &'static [&'static str],
 }
 
-impl Plan {
+impl ConnectSettings {
     /// Opens a connection outside the pools.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let connect = async {

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum StoreError {
     /// The store does not answer, or not in time. A later attempt may succeed.
-    Unavailable(Trouble),
+    Unavailable(TransientFault),
     /// The store's content or schema is not as expected.
     Broken(String),
     /// A value cannot be stored: it is too large, or has a NUL character, which PostgreSQL's text type cannot hold.
@@ -16,7 +16,7 @@ pub enum StoreError {
 
 /// A fault that passes once its cause is gone.
 #[derive(Debug)]
-pub struct Trouble {
+pub struct TransientFault {
     /// Its kind, for metrics.
     pub reason: Reason,
     /// The cause, for the operator.
@@ -85,7 +85,7 @@ impl StoreError {
 
     /// Returns an error for a fault that passes once its cause is gone.
     pub(super) const fn trouble(reason: Reason, why: String) -> Self {
-        Self::Unavailable(Trouble { reason, why })
+        Self::Unavailable(TransientFault { reason, why })
     }
 
     /// Returns the error for a store that did not answer within this time.
@@ -105,7 +105,7 @@ impl StoreError {
     /// Adds the store's location and, if known, the remedy.
     pub(super) fn at(self, place: &str) -> Self {
         match self {
-            Self::Unavailable(Trouble { reason, why }) => {
+            Self::Unavailable(TransientFault { reason, why }) => {
                 let remedy = match reason {
                     Reason::Locked => LOCKED,
                     Reason::Unreachable => UNREACHABLE,
@@ -127,7 +127,9 @@ const UNREACHABLE: &str = "; the gateway does not start without its store: check
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unavailable(Trouble { why, .. }) | Self::Broken(why) | Self::Unfit(why) => f.write_str(why),
+            Self::Unavailable(TransientFault { why, .. }) | Self::Broken(why) | Self::Unfit(why) => {
+                f.write_str(why)
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Reads marks over a separate connection that nothing else waits for.
 
-use super::connect::{Dialect, Plan};
+use super::connect::{ConnectSettings, Dialect};
 use super::lease::{in_time, rows};
-use super::lives::{LIVES, Lives, lives};
-use super::marks::{MARKS_BEHIND, Marked, marked};
+use super::lives::{LIVES, TokenLives, lives};
+use super::marks::{MARKS_BEHIND, StoredMark, marked};
 use super::{Store, StoreError};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
@@ -17,7 +17,7 @@ pub const MARKS_MAX: usize = 10_000;
 /// Reads revocations made by other processes. It has its own connection, so requests that wait for the store's other
 /// connections, and slow statements there, do not delay it.
 pub struct Feed {
-    plan: Plan,
+    plan: ConnectSettings,
     dialect: Dialect,
     connection: Option<AnyConnection>,
 }
@@ -29,7 +29,7 @@ impl fmt::Debug for Feed {
 }
 
 impl Feed {
-    pub(super) fn new(plan: Plan, dialect: Dialect) -> Self {
+    pub(super) fn new(plan: ConnectSettings, dialect: Dialect) -> Self {
         Self { plan, dialect, connection: None }
     }
 
@@ -39,7 +39,7 @@ impl Feed {
     /// # Errors
     /// When the store cannot be used. The error names the cause rather than "no connection in time". The connection is
     /// then closed, and the next call opens another.
-    pub async fn marks(&mut self, after: i64) -> Result<Vec<Marked>, StoreError> {
+    pub async fn marks(&mut self, after: i64) -> Result<Vec<StoredMark>, StoreError> {
         let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
         let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;
         found.iter().map(marked).collect()
@@ -49,7 +49,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn lives(&mut self) -> Result<Lives, StoreError> {
+    pub async fn lives(&mut self) -> Result<TokenLives, StoreError> {
         lives(&self.read(query(LIVES)).await?)
     }
 

@@ -9,7 +9,7 @@ use sqlx::any::AnyRow;
 
 /// The store's record of how long access tokens may live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lives {
+pub struct TokenLives {
     /// The longest life that a gateway has ever given, in milliseconds. It never becomes shorter.
     pub longest: i64,
     /// Subjects with longer-lived tokens made by a command, and when the last of these expires.
@@ -33,8 +33,8 @@ pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM to
      UNION ALL SELECT subject, until FROM long_tokens";
 
 /// Parses the result of [`LIVES`].
-pub(super) fn lives(rows: &[AnyRow]) -> Result<Lives, StoreError> {
-    let mut lives = Lives::default();
+pub(super) fn lives(rows: &[AnyRow]) -> Result<TokenLives, StoreError> {
+    let mut lives = TokenLives::default();
     for row in rows {
         let until = row.try_get("until")?;
         match row.try_get::<Option<String>, _>("subject")? {
@@ -50,7 +50,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn lives(&self) -> Result<Lives, StoreError> {
+    pub async fn lives(&self) -> Result<TokenLives, StoreError> {
         lives(&self.rows(self.query(LIVES)).await?)
     }
 
@@ -77,7 +77,7 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Records when a token that lives longer than [`Lives::longest`] expires. Call it before the token is made.
+    /// Records when a token that lives longer than [`TokenLives::longest`] expires. Call it before the token is made.
     ///
     /// # Errors
     /// When the store cannot be used, or the subject is too long to store. Then the token may not be made.

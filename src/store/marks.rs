@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 
 /// A stored mark.
 #[derive(Clone, Debug)]
-pub struct Marked {
+pub struct StoredMark {
     /// Its place in the order of marks.
     pub seq: i64,
     /// What it revokes.
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot be used.
-    pub async fn marks(&self, after: i64) -> Result<Vec<Marked>, StoreError> {
+    pub async fn marks(&self, after: i64) -> Result<Vec<StoredMark>, StoreError> {
         let rows = self.rows(self.query(MARKS_BEHIND).bind(after).bind(i64::MAX)).await?;
         rows.iter().map(marked).collect()
     }
@@ -133,7 +133,7 @@ async fn insert(transaction: &mut Writing, mark: &Mark, now: i64, expired: i64) 
 }
 
 /// Parses a row of [`MARKS_BEHIND`].
-pub(super) fn marked(row: &AnyRow) -> Result<Marked, StoreError> {
+pub(super) fn marked(row: &AnyRow) -> Result<StoredMark, StoreError> {
     let value: String = row.try_get("value")?;
     let mark = match row.try_get::<String, _>("kind")?.as_str() {
         "token" => Mark::Token(value),
@@ -141,5 +141,5 @@ pub(super) fn marked(row: &AnyRow) -> Result<Marked, StoreError> {
         "account" => Mark::Account { id: value, generation: row.try_get("generation")? },
         other => return Err(StoreError::Broken(format!("a mark of kind {other}"))),
     };
-    Ok(Marked { seq: row.try_get("seq")?, mark, kept: row.try_get("kept")? })
+    Ok(StoredMark { seq: row.try_get("seq")?, mark, kept: row.try_get("kept")? })
 }

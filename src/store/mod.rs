@@ -26,14 +26,14 @@ mod text;
 
 pub use crate::authenticate::Mark;
 pub use account::{Account, AccountChange, Added, NewAccount, PasswordHash};
-pub use error::{Reason, StoreError, Trouble};
+pub use error::{Reason, StoreError, TransientFault};
 pub use feed::{Feed, MARKS_MAX};
-pub use lives::{Lives, Standing};
-pub use marks::Marked;
-pub use rotation::{Renewed, Rotation, Spend};
-pub use sessions::{Begun, Session};
+pub use lives::{Standing, TokenLives};
+pub use marks::StoredMark;
+pub use rotation::{Rotation, RotationRequest, Successor};
+pub use sessions::{Session, SessionStart};
 
-use connect::{Dialect, Plan};
+use connect::{ConnectSettings, Dialect};
 use lease::Lease;
 use sqlx::{AnyPool, Row};
 use std::fmt;
@@ -49,7 +49,7 @@ pub struct Store {
     /// in, first out, because SQLite's own lock is not. Readers are not blocked meanwhile.
     writes: AnyPool,
     /// How to open a read-only connection outside the pools.
-    plan: Plan,
+    plan: ConnectSettings,
     dialect: Dialect,
     /// The file, or the server and its database, for display.
     place: Arc<str>,

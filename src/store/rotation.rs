@@ -19,7 +19,7 @@ use sqlx::any::AnyRow;
 const TOKENS: i64 = 1000;
 
 /// A presented refresh token, and the parameters for spending it.
-pub struct Spend<'a> {
+pub struct RotationRequest<'a> {
     /// The SHA-256 of its text.
     pub token: &'a [u8; 32],
     /// Random bytes from which the successor is derived if the token is spent now.
@@ -41,9 +41,9 @@ pub struct Spend<'a> {
 /// The outcome of presenting a refresh token.
 pub enum Rotation {
     /// The token is now spent, and this is its successor.
-    Rotated(Box<Renewed>),
+    Rotated(Box<Successor>),
     /// The token was spent within the grace period, and this is the same successor again.
-    Repeated(Box<Renewed>),
+    Repeated(Box<Successor>),
     /// The token was already spent. Its session is ended.
     Reused {
         /// The session.
@@ -62,7 +62,7 @@ pub enum Rotation {
 }
 
 /// The successor of a refresh token.
-pub struct Renewed {
+pub struct Successor {
     /// The session.
     pub session: Session,
     /// The account in its current state.
@@ -103,7 +103,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be used. The token is then not spent, unless only the database's answer was lost. In that
     /// case the client gets the successor by presenting the token again within the grace period.
-    pub async fn rotate(&self, spend: &Spend<'_>) -> Result<Rotation, StoreError> {
+    pub async fn rotate(&self, spend: &RotationRequest<'_>) -> Result<Rotation, StoreError> {
         // Invented tokens are rejected before the lock that every login needs.
         if !self.knows_token(spend.token).await? {
             return Ok(Rotation::Unknown);
@@ -135,7 +135,7 @@ impl Store {
         &self,
         mut transaction: Writing,
         token: Token,
-        spend: &Spend<'_>,
+        spend: &RotationRequest<'_>,
     ) -> Result<Rotation, StoreError> {
         let account = by_id(&mut transaction, &token.session.account).await?;
         let account = match usable(&token.session, account, token.expires, spend.now) {
@@ -164,7 +164,7 @@ impl Store {
             .await?;
         transaction.commit().await?;
         session.used = spend.now;
-        Ok(Rotation::Rotated(Box::new(Renewed { session, account, nonce: spend.nonce, expires })))
+        Ok(Rotation::Rotated(Box::new(Successor { session, account, nonce: spend.nonce, expires })))
     }
 
     /// Ends the session of a token that was presented again after it was spent. The gateway cannot distinguish the
@@ -173,7 +173,7 @@ impl Store {
         &self,
         mut transaction: Writing,
         session: Session,
-        spend: &Spend<'_>,
+        spend: &RotationRequest<'_>,
     ) -> Result<Rotation, StoreError> {
         let reused = Rotation::Reused { session: session.id.clone(), account: session.account };
         if end(&mut transaction, None, &session.id, "reuse", spend.now).await? {
@@ -232,7 +232,7 @@ async fn repeat(
     transaction.undo().await;
     Ok(match usable(&token.session, account, expires, now) {
         Ok(account) => {
-            Rotation::Repeated(Box::new(Renewed { session: token.session, account, nonce, expires }))
+            Rotation::Repeated(Box::new(Successor { session: token.session, account, nonce, expires }))
         }
         Err(refused) => refused,
     })
@@ -259,7 +259,7 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
 /// The time of a request may be slightly before the time at which the token was spent, because the request waited for
 /// the one that spent it, or came to another gateway. A clock that is behind by more than the grace period was set
 /// back. The time since the token was spent is then unknown, and the grace period counts as over.
-fn in_grace(spend: &Spend<'_>, spent_at: i64) -> bool {
+fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
     let end = spent_at.saturating_add(spend.grace);
     let interrupted =

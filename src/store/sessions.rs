@@ -42,9 +42,9 @@ pub struct Session {
 
 /// The outcome of beginning a session.
 #[derive(Clone, Debug)]
-pub enum Begun {
+pub enum SessionStart {
     /// The session began. Older sessions beyond the bound were ended; these are their marks.
-    Begun(Vec<Mark>),
+    Started(Vec<Mark>),
     /// The account no longer exists.
     AccountGone,
     /// The account is disabled.
@@ -76,20 +76,20 @@ impl Store {
         first: (&[u8; 32], i64),
         keep: u32,
         now: i64,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<SessionStart, StoreError> {
         fit("sid", &session.id, NAME_MAX)?;
         let mut transaction = self.begin().await?;
         let Some(account) = self.lock_by_id(&mut transaction, &session.account).await? else {
             transaction.undo().await;
-            return Ok(Begun::AccountGone);
+            return Ok(SessionStart::AccountGone);
         };
         if account.disabled {
             transaction.undo().await;
-            return Ok(Begun::AccountDisabled);
+            return Ok(SessionStart::AccountDisabled);
         }
         if account.generation != generation {
             transaction.undo().await;
-            return Ok(Begun::AccountChanged);
+            return Ok(SessionStart::AccountChanged);
         }
         transaction.query(
             "INSERT INTO sessions (id, account, created, used, expires, authenticated, address, agent, csrf, over)
@@ -112,7 +112,7 @@ impl Store {
         let marks = end_oldest(&mut transaction, session, keep, now).await?;
         note_address(&mut transaction, session, now).await?;
         self.commit_marked(transaction, &marks, now).await?;
-        Ok(Begun::Begun(marks))
+        Ok(SessionStart::Started(marks))
     }
 
     /// Returns the live sessions of an account, newest first.

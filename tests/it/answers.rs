@@ -392,7 +392,7 @@ fn an_odd_field_of_an_old_server_passes_in_its_plain_form() {
     assert_eq!(Request::get("/").to(gateway.http()).header("x-powered-by"), Some("legacy"));
 }
 
-/// Ways for an answer to break off after its head: what is sent, how the connection ends, and the reason that is counted.
+/// PageLinks for an answer to break off after its head: what is sent, how the connection ends, and the reason that is counted.
 const CUTS: [(&str, &str, &str); 6] = [
     ("Content-Length: 10\r\n\r\nhalf ", "close", "closed"),
     ("Transfer-Encoding: chunked\r\n\r\n5\r\nhalf \r\n", "close", "closed"),

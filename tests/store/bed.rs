@@ -4,8 +4,8 @@ use crate::dir::Dir;
 use crate::postgres::Postgres;
 use portcullis::authority::password_hash;
 use portcullis::store::{
-    Account, Added, Begun, Mark, NewAccount, PasswordHash, Renewed, Rotation, Session, Spend, Store,
-    StoreError,
+    Account, Added, Mark, NewAccount, PasswordHash, Rotation, RotationRequest, Session, SessionStart, Store,
+    StoreError, Successor,
 };
 use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
@@ -91,7 +91,7 @@ impl Bed {
 
     pub async fn begin_keeping(&self, account: &str, sid: &str, now: i64, keep: u32) -> Vec<Mark> {
         match try_begin(&self.store, &session(account, sid, now), keep, now).await {
-            Begun::Begun(marks) => marks,
+            SessionStart::Started(marks) => marks,
             refused => panic!("{refused:?}"),
         }
     }
@@ -166,7 +166,7 @@ pub fn session(account: &str, sid: &str, now: i64) -> Session {
     }
 }
 
-pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) -> Begun {
+pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) -> SessionStart {
     let token = hash(&format!("{}/0", session.id));
     {
         let generation =
@@ -233,7 +233,7 @@ pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> Wha
     let mut nonce = [7; 32];
     nonce[..8].copy_from_slice(&COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes());
     let next = hash(&successor(token));
-    let spend = Spend {
+    let spend = RotationRequest {
         token: &hash(token),
         nonce,
         successor: &|_| next,
@@ -243,8 +243,8 @@ pub async fn rotate(store: &Store, token: &str, now: i64, window: Window) -> Wha
         boot: window.boot,
         alive_before_boot: window.alive_before_boot,
     };
-    let short = |renewed: Box<Renewed>| {
-        let Renewed { session, account, nonce, expires } = *renewed;
+    let short = |renewed: Box<Successor>| {
+        let Successor { session, account, nonce, expires } = *renewed;
         assert_eq!(session.account, account.id);
         (nonce, expires)
     };

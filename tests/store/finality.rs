@@ -19,7 +19,7 @@ use portcullis::keyring::MissingKey;
 use portcullis::peer::Scheme;
 use portcullis::policy::Policy;
 use portcullis::review;
-use portcullis::store::{AccountChange, Begun, Store};
+use portcullis::store::{AccountChange, SessionStart, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value};
@@ -299,7 +299,7 @@ impl World {
                 let generation = self.store.account(ACCOUNTS[account]).await.unwrap().unwrap().generation;
                 let first = (&digest_of(token.as_bytes()), now + 1_000_000_000);
                 let begun = self.store.begin_session(&session, generation, first, 100, now).await.unwrap();
-                assert!(matches!(begun, Begun::Begun(_) | Begun::AccountDisabled));
+                assert!(matches!(begun, SessionStart::Started(_) | SessionStart::AccountDisabled));
                 self.sessions.push((account, token));
             }
             Step::Refresh { gateway, session } => {

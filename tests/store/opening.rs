@@ -3,7 +3,7 @@
 use crate::bed::{Bed, DAY, NOW, new, on_both, on_file, on_server, pool, run, sql};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
-use portcullis::store::{Lives, Store, StoreError};
+use portcullis::store::{Store, StoreError, TokenLives};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -107,7 +107,7 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         let store = bed.another().await.unwrap();
         let marks = store.marks(0).await.unwrap();
         assert_eq!((marks.len(), marks[0].kept), (1, 2000 + DAY));
-        assert_eq!(store.lives().await.unwrap(), Lives::default());
+        assert_eq!(store.lives().await.unwrap(), TokenLives::default());
         // The first gateway says how long tokens live; those that the version before issued may be as old.
         store.record_life(7000).await.unwrap();
         assert_eq!(store.marks(0).await.unwrap()[0].kept, 1000 + 7000 + DAY);

@@ -1,7 +1,7 @@
 //! Several at once: tasks of one gateway, and two gateways at one database.
 
 use crate::bed::{Bed, NOW, UNTIL, What, Window, new, on_both, on_server, rotate, session, sql, try_begin};
-use portcullis::store::{AccountChange, Added, Begun, Mark};
+use portcullis::store::{AccountChange, Added, Mark, SessionStart};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -99,7 +99,7 @@ fn no_session_survives_that_begins_while_its_account_is_disabled() {
                 let (store, session) = (bed.store.clone(), session(&name, &format!("{name}-{number}"), NOW));
                 tasks.spawn(async move {
                     let begun = try_begin(&store, &session, 100, NOW).await;
-                    assert!(!matches!(begun, Begun::AccountGone));
+                    assert!(!matches!(begun, SessionStart::AccountGone));
                 });
                 let (store, name) = (bed.store.clone(), name.clone());
                 tasks.spawn(async move {
@@ -215,10 +215,12 @@ fn nobody_waits_for_each_other_in_a_circle() {
                         _ => {
                             let begun = try_begin(&store, &session(&name, &sid, NOW), 3, NOW).await;
                             match begun {
-                                Begun::Begun(_) => {}
+                                SessionStart::Started(_) => {}
                                 // Between reading the account's generation and this.
-                                Begun::AccountChanged => continue,
-                                Begun::AccountGone | Begun::AccountDisabled => panic!("{begun:?}"),
+                                SessionStart::AccountChanged => continue,
+                                SessionStart::AccountGone | SessionStart::AccountDisabled => {
+                                    panic!("{begun:?}")
+                                }
                             }
                             let rotated = rotate(&store, &format!("{sid}/0"), NOW, Window::default()).await;
                             assert!(rotated.is_rotated() || rotated == What::Ended, "{rotated:?}");

@@ -4,7 +4,7 @@
 use crate::bed::{NOW, What, new, rotate, run, session, successor, try_begin};
 use crate::pgbouncer::PgBouncer;
 use crate::postgres::Postgres;
-use portcullis::store::{Begun, Mark, Store, StoreError};
+use portcullis::store::{Mark, SessionStart, Store, StoreError};
 use std::path::Path;
 use tokio::task::JoinSet;
 
@@ -31,7 +31,7 @@ async fn works(url: &str) {
         let store = if number % 2 == 0 { one.clone() } else { two.clone() };
         work.spawn(async move {
             let begun = try_begin(&store, &session(&name, &name, NOW), 10, NOW).await;
-            assert!(matches!(begun, Begun::Begun(_)), "{begun:?}");
+            assert!(matches!(begun, SessionStart::Started(_)), "{begun:?}");
             let mut token = format!("{name}/0");
             for step in 1..=10 {
                 let spent = rotate(&store, &token, NOW + step, crate::bed::Window::default()).await;

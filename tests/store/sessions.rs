@@ -1,7 +1,7 @@
 //! Sessions: begun, listed, bounded, ended.
 
 use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, hash, on_both, password, session, try_begin};
-use portcullis::store::{AccountChange, Begun, Mark, Session};
+use portcullis::store::{AccountChange, Mark, Session, SessionStart};
 
 async fn listed(bed: &Bed, account: &str, now: i64) -> Vec<String> {
     bed.store.sessions(account, now).await.unwrap().into_iter().map(|session| session.id).collect()
@@ -17,7 +17,7 @@ fn a_session_comes_back_as_it_began() {
         bed.account("ada").await;
         let begun = Session { csrf: Some([0xa5; 32]), authenticated: NOW - 5, ..session("ada", "s", NOW) };
         assert!(
-            matches!(try_begin(&bed.store, &begun, 5, NOW).await, Begun::Begun(marks) if marks.is_empty())
+            matches!(try_begin(&bed.store, &begun, 5, NOW).await, SessionStart::Started(marks) if marks.is_empty())
         );
         let found = bed.store.session_of_token(&hash("s/0")).await.unwrap().unwrap();
         assert_eq!(format!("{found:?}"), format!("{begun:?}"));
@@ -36,9 +36,9 @@ fn nobody_begins_a_session_with_a_password_that_was_changed_meanwhile() {
             let session = session("ada", "s", NOW);
             bed.store.begin_session(&session, generation, (&hash("s/0"), UNTIL), 5, NOW).await.unwrap()
         };
-        assert!(matches!(begin(checked.generation).await, Begun::AccountChanged));
+        assert!(matches!(begin(checked.generation).await, SessionStart::AccountChanged));
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 0);
-        assert!(matches!(begin(checked.generation + 1).await, Begun::Begun(_)));
+        assert!(matches!(begin(checked.generation + 1).await, SessionStart::Started(_)));
     });
 }
 
@@ -63,14 +63,14 @@ fn nobody_begins_a_session_who_is_disabled_or_gone() {
         bed.store.change("eve", &disabled, NOW).await.unwrap();
         bed.store.remove("old", NOW).await.unwrap();
         let begin = async |name: &str| try_begin(&bed.store, &session(name, name, NOW), 5, NOW).await;
-        assert!(matches!(begin("ada").await, Begun::Begun(_)));
-        assert!(matches!(begin("eve").await, Begun::AccountDisabled));
-        assert!(matches!(begin("old").await, Begun::AccountGone));
-        assert!(matches!(begin("never").await, Begun::AccountGone));
+        assert!(matches!(begin("ada").await, SessionStart::Started(_)));
+        assert!(matches!(begin("eve").await, SessionStart::AccountDisabled));
+        assert!(matches!(begin("old").await, SessionStart::AccountGone));
+        assert!(matches!(begin("never").await, SessionStart::AccountGone));
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 1);
         let enabled = AccountChange { disabled: Some(false), ..AccountChange::default() };
         bed.store.change("eve", &enabled, NOW).await.unwrap();
-        assert!(matches!(begin("eve").await, Begun::Begun(_)));
+        assert!(matches!(begin("eve").await, SessionStart::Started(_)));
     });
 }
 

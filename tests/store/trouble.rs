@@ -4,7 +4,7 @@
 use crate::bed::{Bed, NOW, UNTIL, What, on_both, on_file, on_server, run, session, try_begin};
 use crate::dir::Dir;
 use crate::postgres::Postgres;
-use portcullis::store::{Begun, Store, StoreError};
+use portcullis::store::{SessionStart, Store, StoreError};
 use sqlx::{AnyConnection, Connection, Executor};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ async fn stranger(bed: &Bed) -> AnyConnection {
     AnyConnection::connect(&url).await.unwrap()
 }
 
-async fn begins(bed: &Bed, sid: &str) -> Result<Begun, StoreError> {
+async fn begins(bed: &Bed, sid: &str) -> Result<SessionStart, StoreError> {
     let new = session("ada", sid, NOW);
     bed.store.begin_session(&new, 0, (&crate::bed::hash(&format!("{sid}/0")), UNTIL), 100, NOW).await
 }
@@ -42,7 +42,7 @@ fn a_transaction_that_sqlite_undid_by_itself_spoils_no_later_one() {
         }
         assert_eq!(bed.store.replaced(), 2);
         bed.sql("DROP TRIGGER trouble").await;
-        assert!(matches!(begins(&bed, "three").await, Ok(Begun::Begun(_))));
+        assert!(matches!(begins(&bed, "three").await, Ok(SessionStart::Started(_))));
         assert_eq!(bed.store.replaced(), 2);
     });
 }
@@ -62,7 +62,7 @@ fn a_statement_that_the_server_refused_for_lack_of_room_spoils_no_later_one() {
             assert_eq!(error.reason(), "full", "{error}");
         }
         bed.sql("DROP TRIGGER trouble ON sessions").await;
-        assert!(matches!(begins(&bed, "later").await, Ok(Begun::Begun(_))));
+        assert!(matches!(begins(&bed, "later").await, Ok(SessionStart::Started(_))));
     });
 }
 
@@ -75,7 +75,7 @@ fn a_transaction_that_was_abandoned_is_undone_and_spoils_no_later_one() {
             let sid = format!("s{number}");
             let _ = tokio::time::timeout(Duration::from_micros(micros), begins(&bed, &sid)).await;
         }
-        assert!(matches!(begins(&bed, "last").await, Ok(Begun::Begun(_))));
+        assert!(matches!(begins(&bed, "last").await, Ok(SessionStart::Started(_))));
         let sessions = bed.number("SELECT COUNT(*) FROM sessions").await;
         let tokens = bed.number("SELECT COUNT(*) FROM refresh_tokens").await;
         assert_eq!(sessions, tokens, "each transaction was done as a whole or not at all");
@@ -91,7 +91,7 @@ fn a_lock_of_another_process_is_waited_for_and_spoils_no_later_work() {
         let error = begins(&bed, "one").await.unwrap_err();
         assert_eq!(error.reason(), "locked", "{error}");
         other.execute("ROLLBACK").await.unwrap();
-        assert!(matches!(begins(&bed, "two").await, Ok(Begun::Begun(_))));
+        assert!(matches!(begins(&bed, "two").await, Ok(SessionStart::Started(_))));
     });
 }
 
@@ -157,7 +157,10 @@ fn a_server_that_was_restarted_is_used_again() {
         let error = try_begin_error(&store).await;
         assert!(["unreachable", "no_connection"].contains(&error.reason()), "{error}");
         server.resume();
-        assert!(matches!(try_begin(&store, &session("ada", "one", NOW), 100, NOW).await, Begun::Begun(_)));
+        assert!(matches!(
+            try_begin(&store, &session("ada", "one", NOW), 100, NOW).await,
+            SessionStart::Started(_)
+        ));
         feed.marks(0).await.unwrap();
     });
 }

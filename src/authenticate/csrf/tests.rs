@@ -18,8 +18,8 @@ fn at(method: &Method, port: Option<u16>, fields: &[(&'static str, &str)]) -> Re
     let head = Head { method, host, port, path: "/".into(), query: None, headers: &headers };
     let local = Local::new(None, 0, Some("right".into()));
     let origins = ["https://app.example".into()];
-    let shown = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
-    check(&shown, &CookieNames::default(), &origins, Some(&local))
+    let credentials = Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field: None };
+    check(&credentials, &CookieNames::default(), &origins, Some(&local))
 }
 
 fn post(fields: &[(&'static str, &str)]) -> Result<(), Denial> {
@@ -84,15 +84,15 @@ fn the_token_is_that_of_the_session_to_the_letter() {
         };
         let local = Local::new(None, 0, Some("right".into()));
         let names = CookieNames::default();
-        let shown =
+        let credentials =
             |csrf_field| Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field };
-        let outcome = check(&shown(None), &names, &[], Some(&local));
+        let outcome = check(&credentials(None), &names, &[], Some(&local));
         assert_eq!(outcome, MISMATCH, "{wrong:?}");
         // A field of a form does not make good what the header says, and a token without the claim has no right one.
-        assert_eq!(check(&shown(Some("right")), &names, &[], Some(&local)), MISMATCH);
+        assert_eq!(check(&credentials(Some("right")), &names, &[], Some(&local)), MISMATCH);
         let without = Local::new(None, 0, None);
-        assert_eq!(check(&shown(Some(wrong)), &names, &[], Some(&without)), MISMATCH);
-        assert_eq!(check(&shown(Some(wrong)), &names, &[], None), MISMATCH);
+        assert_eq!(check(&credentials(Some(wrong)), &names, &[], Some(&without)), MISMATCH);
+        assert_eq!(check(&credentials(Some(wrong)), &names, &[], None), MISMATCH);
     }
     assert_eq!(post(&[TOKEN, TOKEN]), MISMATCH);
 }
@@ -153,9 +153,9 @@ fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
         };
         let relayed = Relayed { host: Some(host.into()), port, ..Relayed::default() };
         let local = Local::new(None, 0, Some("right".into()));
-        let shown =
+        let credentials =
             Credentials { head: &head, scheme: Scheme::Https, relayed: Some(&relayed), csrf_field: None };
-        let checked = check(&shown, &CookieNames::default(), &[], Some(&local));
+        let checked = check(&credentials, &CookieNames::default(), &[], Some(&local));
         assert_eq!(checked, outcome, "{host} {port:?} {origin}");
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 use crate::config;
 use crate::keyring::MissingKey;
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 const POLICY: &str = r#"
@@ -75,10 +75,10 @@ fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
     ] {
         // An unsafe request carries its CSRF token, as the gateway's own page would send it.
         let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
-        let told = examiner.explain(&question);
-        assert_eq!(told.outcome, Outcome::Passed, "{told}");
-        assert_eq!(told.caller.as_ref().unwrap().subject, "ada", "{told}");
-        let outgoing = told.outgoing.unwrap();
+        let text = examiner.explain(&question);
+        assert_eq!(text.outcome, Outcome::Passed, "{text}");
+        assert_eq!(text.caller.as_ref().unwrap().subject, "ada", "{text}");
+        let outgoing = text.outgoing.unwrap();
         assert_eq!(outgoing.path, format!("{path}?a=1"), "the token does not pass");
         assert!(outgoing.headers.iter().all(|(name, _)| name != absent), "{outgoing:#?}");
         assert_eq!(examiner.verdict(&question).outcome, Outcome::Passed);
@@ -114,9 +114,9 @@ fn a_described_caller_is_nobody_to_what_serves() {
 fn in_the_shadow_the_refusal_is_told_and_what_passes_all_the_same() {
     let policy = policy();
     let question = Question::parse("https://h/shadow").unwrap().claims(claims(json!({ "sub": "ada" })));
-    let told = explain(&policy, &question);
-    assert_eq!((told.outcome.word(), told.shadow), ("insufficient_role", true));
-    let outgoing = told.outgoing.expect("shadow mode forwards it");
+    let text = explain(&policy, &question);
+    assert_eq!((text.outcome.word(), text.shadow), ("insufficient_role", true));
+    let outgoing = text.outgoing.expect("shadow mode forwards it");
     assert!(outgoing.headers.contains(&("x-auth-subject".to_owned(), "ada".to_owned())));
     assert!(verdict(&policy, &question).reaches());
 }
@@ -128,17 +128,17 @@ fn cleartext_is_redirected_and_a_trusted_proxy_names_the_client() {
     assert_eq!(explain(&policy, &question).outcome, Outcome::Redirected);
     let question = Question::parse("https://h/cookie").unwrap();
     let question = question.header("X-Forwarded-For", "203.0.113.7").unwrap();
-    let told = explain(&policy, &question.clone().client("10.0.0.1".parse().unwrap()));
-    assert_eq!(told.limits[0].by, "client address 203.0.113.7");
-    let told = explain(&policy, &question.client("198.51.100.1".parse().unwrap()));
-    assert_eq!(told.limits[0].by, "client address 198.51.100.1");
+    let text = explain(&policy, &question.clone().client("10.0.0.1".parse().unwrap()));
+    assert_eq!(text.limits[0].by, "client address 203.0.113.7");
+    let text = explain(&policy, &question.client("198.51.100.1".parse().unwrap()));
+    assert_eq!(text.limits[0].by, "client address 198.51.100.1");
 }
 
 #[test]
 fn no_proof_that_holds_is_in_an_answer() {
     let policy = policy();
-    let told = explain(&policy, &Question::parse("https://h/named").unwrap().claims(ada()));
-    let headers = told.outgoing.unwrap().headers;
+    let text = explain(&policy, &Question::parse("https://h/named").unwrap().claims(ada()));
+    let headers = text.outgoing.unwrap().headers;
     let (_, value) = headers.iter().find(|(name, _)| name == "x-auth-assertion").unwrap();
     assert!(value.starts_with('<'), "{value}");
 }
@@ -147,10 +147,10 @@ fn no_proof_that_holds_is_in_an_answer() {
 fn an_explanation_is_read_again_as_it_was_written() {
     let policy = policy();
     for line in ["https://h/shadow", "https://h/nowhere", "http://h/", "https://h/%00"] {
-        let told = explain(&policy, &Question::parse(line).unwrap());
-        let written = serde_json::to_string(&told).unwrap();
+        let text = explain(&policy, &Question::parse(line).unwrap());
+        let written = serde_json::to_string(&text).unwrap();
         let read: Explanation = serde_json::from_str(&written).unwrap();
-        assert_eq!(read.to_string(), told.to_string(), "{line}");
+        assert_eq!(read.to_string(), text.to_string(), "{line}");
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn compile(
             index: routes.len(),
             matcher,
             limits,
-            admission: facts.access.into(),
+            credential_policy: facts.access.into(),
             rule: Rule::default(),
             handler: Handler::Answer(facts.endpoint),
             login_page: false,

@@ -1,7 +1,7 @@
 //! Compiles `[[route]]`: the matcher, the requirements and the destination.
 
-use super::admission::{check_login, sources};
 use super::counters::CounterRegistry;
+use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
@@ -91,7 +91,7 @@ pub(super) fn compile(
             index: routes.len(),
             matcher: matcher.clone(),
             limits,
-            admission: CredentialPolicy {
+            credential_policy: CredentialPolicy {
                 access: match table.access {
                     file::Access::Authenticated => Access::Authenticated,
                     file::Access::Optional => Access::Optional,
@@ -193,11 +193,15 @@ fn guard(route: &Route) -> Guard {
     };
     let asks = || {
         let checks = route.rule.checks().iter().map(ToString::to_string);
-        digest(&std::iter::once(format!("{:?}", route.admission.access)).chain(checks).collect::<Vec<_>>())
+        digest(
+            &std::iter::once(format!("{:?}", route.credential_policy.access))
+                .chain(checks)
+                .collect::<Vec<_>>(),
+        )
     };
     Guard {
         before: digest(&before),
-        asks: (route.admission.access != Access::Public).then(asks),
+        asks: (route.credential_policy.access != Access::Public).then(asks),
         is_lax: route.shadow.is_some(),
     }
 }

@@ -35,12 +35,12 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     for (position, (_, index)) in policy.table.iter().enumerate() {
         let route = &policy.routes[*index];
-        if route.admission.access != Access::Public || !is_of_file(route) {
+        if route.credential_policy.access != Access::Public || !is_of_file(route) {
             continue;
         }
         let wider = policy.table.wider(position).into_iter().map(|index| &policy.routes[*index]);
-        let guarded =
-            wider.filter(|wider| wider.admission.access == Access::Authenticated && is_of_file(wider));
+        let guarded = wider
+            .filter(|wider| wider.credential_policy.access == Access::Authenticated && is_of_file(wider));
         if let Some(guarded) = guarded.max_by_key(|wider| wider.matcher.path.to_string().len()) {
             faults.warn(
                 "public_below_guarded",
@@ -60,11 +60,11 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
 fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
     let guarded: Vec<&Route> =
-        routes().filter(|route| route.admission.access == Access::Authenticated).collect();
+        routes().filter(|route| route.credential_policy.access == Access::Authenticated).collect();
     let hosts: BTreeSet<String> = guarded.iter().map(|route| route.matcher.host.to_string()).collect();
     let is_everything = |route: &&Route| {
         let path = route.matcher.path.to_string();
-        path.starts_with("/{*") && route.admission.access == Access::Public
+        path.starts_with("/{*") && route.credential_policy.access == Access::Public
     };
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
@@ -174,7 +174,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
                 "set mode = \"enforce\" once the log shows no refusals of legitimate requests",
             );
         }
-        if route.admission.access == Access::Optional && !route.rule.checks().is_empty() {
+        if route.credential_policy.access == Access::Optional && !route.rule.checks().is_empty() {
             faults.warn(
                 "optional_with_rule",
                 &key(route, "access"),

@@ -178,9 +178,9 @@ fn each_weakness_is_found_where_it_is_and_its_neighbour_is_not_told_of() {
     ] {
         // The waiver applies to the secret that each of these policies contains.
         let waiver = ", secret_in_plain_text = \"of this test alone\"";
-        let told = found(&text(&[(old, bad)], "").replace(waiver, ""));
-        assert!(told.contains(&(id, key.to_owned())), "{bad}: {told:?}");
-        let rest: Vec<_> = told.iter().filter(|(_, at)| at != key && at != "issuer[0].secret").collect();
+        let listed = found(&text(&[(old, bad)], "").replace(waiver, ""));
+        assert!(listed.contains(&(id, key.to_owned())), "{bad}: {listed:?}");
+        let rest: Vec<_> = listed.iter().filter(|(_, at)| at != key && at != "issuer[0].secret").collect();
         assert!(rest.is_empty(), "{bad}: {rest:?}");
         let good = text(&[(old, if good.is_empty() { old } else { good })], "");
         assert_eq!(found(&good), [], "{good}");
@@ -210,7 +210,7 @@ fn a_login_without_a_limit_and_a_trust_of_everybody_are_told() {
 #[test]
 fn routes_that_undo_each_other_are_told() {
     let guarded = || route("/a/{*rest}", "");
-    for (routes, told) in [
+    for (routes, listed) in [
         (vec![guarded(), route("/a/open", "access = \"public\"")], vec![("public_below_guarded", 2)]),
         (vec![guarded(), route("/b/open", "access = \"public\"")], vec![]),
         (vec![guarded(), route("/a/x", "methods = [\"GET\"]")], vec![("shadowed_route", 1)]),
@@ -235,7 +235,7 @@ fn routes_that_undo_each_other_are_told() {
             .into_iter()
             .map(|(id, key)| (id, key["route[".len()..].split(']').next().unwrap().parse::<usize>().unwrap()))
             .collect();
-        assert_eq!(found, told, "{text}");
+        assert_eq!(found, listed, "{text}");
     }
 }
 
@@ -283,9 +283,9 @@ fn a_waiver_is_for_its_route_alone_and_needs_a_reason_and_a_finding() {
 
 #[test]
 fn a_finding_names_the_paragraph_that_explains_it() {
-    let told = left(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], ""));
-    assert!(told[0].to_string().ends_with("[portcullis help long_leeway]"), "{}", told[0]);
-    assert_eq!(json!(told[0])["docs"], "docs/findings.md#long_leeway");
+    let listed = left(&text(&[("leeway = \"30s\"", "leeway = \"5m\"")], ""));
+    assert!(listed[0].to_string().ends_with("[portcullis help long_leeway]"), "{}", listed[0]);
+    assert_eq!(json!(listed[0])["docs"], "docs/findings.md#long_leeway");
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! Puts the question's credential into the request: a token as given, or one made for a caller whose claims are given.
+
+use super::Examiner;
+use crate::authenticate::csrf::is_unsafe;
+use crate::authenticate::{CookieNames, TokenCache, Trust, claims_of};
+use crate::clock::Now;
+use crate::explain::matched_route;
+use crate::policy::{Credential, Question};
+use http::request::Parts;
+use http::{HeaderValue, Uri, header};
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+
+/// The lifetime of a described caller's token without `exp`, in seconds.
+const LIFE: u64 = 60;
+
+impl Examiner<'_> {
+    /// Returns the request with its credential inserted, and the trust and cache that verify it.
+    pub(super) fn prepare(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
+        let mut parts = question.parts.clone();
+        match &question.credential {
+            Credential::AsSent => (parts, &self.trust, &self.tokens),
+            Credential::Token(token) => {
+                let csrf = claims_of(token).and_then(|claims| Some(claims.get("csrf")?.as_str()?.to_owned()));
+                self.place(&mut parts, question, token, csrf.as_deref());
+                (parts, &self.trust, &self.tokens)
+            }
+            Credential::Claims(claims) => {
+                let (token, csrf) = self.token_of(claims.clone(), question.now);
+                self.place(&mut parts, question, &token, Some(&csrf));
+                (parts, &self.assuming, &self.described)
+            }
+        }
+    }
+
+    /// Makes a token with these claims, and returns it with its CSRF token.
+    pub(super) fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
+        let issuers = self.assuming.issuers();
+        let issuer = match claims.get("iss") {
+            Some(named) => issuers.iter().find(|issuer| Some(&*issuer.name) == named.as_str()),
+            None => issuers.first(),
+        };
+        let mut typ = None;
+        if let Some(issuer) = issuer {
+            claims.entry("iss").or_insert_with(|| (*issuer.name).into());
+            if let Some(audience) = issuer.audience.first() {
+                claims.entry("aud").or_insert_with(|| (**audience).into());
+            }
+            typ = issuer.types.iter().find(|kind| !kind.is_empty()).map(|kind| kind.to_string());
+            if issuer.local {
+                claims.entry("gen").or_insert_with(|| i64::MAX.into());
+                claims.entry("iat").or_insert_with(|| now.unix.into());
+            }
+        }
+        let life = LIFE.min(self.assuming.revoked().longest());
+        claims.entry("exp").or_insert_with(|| now.unix.saturating_add(life).into());
+        let csrf = claims.entry("csrf").or_insert_with(|| "of-this-question".into());
+        let csrf = csrf.as_str().unwrap_or_default().to_owned();
+        let header = Header { typ, ..Header::default() };
+        let token = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(&self.key));
+        (
+            token.expect("a map of JSON values can be written as JSON, and HMAC signs whatever it is given"),
+            csrf,
+        )
+    }
+
+    /// Inserts a token where the matching route looks for one: in `Authorization` if it accepts that, otherwise in the
+    /// first source that it names.
+    fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
+        let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
+        let sources = route.map(|route| &route.credential_policy.sources);
+        let cookies = self.policy.trust.cookies();
+        let value = |text: String| HeaderValue::try_from(text).ok();
+        match sources {
+            Some(sources) if !sources.header => {
+                if let (Some(name), Some(value)) = (sources.named.first(), value(token.to_owned())) {
+                    parts.headers.append(name.clone(), value);
+                } else if let (true, Some(names)) = (sources.cookie, cookies) {
+                    let unsafe_method = is_unsafe(&parts.method);
+                    cookie(parts, names, token, csrf.filter(|_| unsafe_method));
+                } else if let Some(name) = &sources.query {
+                    let separator = if parts.uri.query().is_some() { '&' } else { '?' };
+                    let target = format!("{}{separator}{name}={token}", parts.uri);
+                    parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
+                }
+            }
+            Some(_) | None => {
+                if let Some(value) = value(format!("Bearer {token}")) {
+                    parts.headers.append(header::AUTHORIZATION, value);
+                }
+            }
+        }
+    }
+}
+
+/// Inserts a token as the authority's access cookie, with the CSRF header where it is required.
+fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str>) {
+    if let Ok(value) = HeaderValue::try_from(format!("{}={token}", names.access)) {
+        parts.headers.append(header::COOKIE, value);
+    }
+    if let Some(csrf) = csrf.and_then(|csrf| HeaderValue::from_str(csrf).ok()) {
+        parts.headers.insert(names.csrf_header.clone(), csrf);
+    }
+}

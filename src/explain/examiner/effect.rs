@@ -1,0 +1,91 @@
+//! The checks and the limits of a route, as they apply to one request.
+
+use super::{Evaluation, Examiner, Sender};
+use crate::authenticate::{Access, Place, Principal};
+use crate::clock::Now;
+use crate::explain::explanation::{AppliedLimit, CheckResult, Outcome};
+use crate::limit::{By, Limit};
+use crate::policy::Route;
+use crate::route::{Found, Head};
+use std::rc::Rc;
+
+impl Examiner<'_> {
+    /// Returns the limits that the request would be charged to.
+    pub(super) fn limits(
+        &self,
+        route: &Route,
+        sender: &Sender,
+        head: &Head<'_>,
+        caller: Option<&(Rc<Principal>, Place)>,
+    ) -> Vec<AppliedLimit> {
+        let principal = caller.map(|(principal, _)| &**principal);
+        let explanation = |limit: &Limit, before_token| AppliedLimit {
+            name: limit.name().to_string(),
+            quota: limit.describe(),
+            by: self.counted_by(limit.by(), route, sender, head, principal),
+            before_token,
+        };
+        let before = route.limits.by_address.iter().map(|limit| explanation(limit, true));
+        before.chain(route.limits.by_caller.iter().map(|limit| explanation(limit, false))).collect()
+    }
+
+    /// Describes the property that a limit counts a request by, with its value if it is known.
+    fn counted_by(
+        &self,
+        by: &By,
+        route: &Route,
+        sender: &Sender,
+        head: &Head<'_>,
+        principal: Option<&Principal>,
+    ) -> String {
+        let unknown = "of the caller, who is unknown";
+        match by {
+            By::ClientIp => format!("client address {}", sender.caller.address),
+            By::Route => format!("route {}", route.name),
+            By::Subject => match principal {
+                Some(principal) => format!("subject {} of {}", principal.subject, principal.issuer),
+                None => format!("subject {unknown}"),
+            },
+            By::Header(name) if head.headers.contains_key(name) => format!("header {name}"),
+            By::Header(name) => format!("header {name}, which is absent"),
+            By::Claim(id) => {
+                let name = self.policy.trust.claims().get(usize::from(id.0)).map(ToString::to_string);
+                let name = name.unwrap_or_default();
+                match principal {
+                    Some(principal) if principal.claim(*id).is_some() => format!("claim {name}"),
+                    Some(principal) => {
+                        format!("subject {}, because claim {name} is missing", principal.subject)
+                    }
+                    None => format!("claim {name} {unknown}"),
+                }
+            }
+        }
+    }
+}
+
+/// Evaluates every check of a route: first the caller, then the rule's checks. Serving stops at the first check that
+/// fails.
+pub(super) fn checks(
+    route: &Route,
+    evaluation: &Evaluation<'_, '_>,
+    found: &Found<'_, '_, usize>,
+    now: Now,
+) -> Vec<CheckResult> {
+    let caller = evaluation.caller.as_ref().map(|(principal, _)| principal);
+    let of_caller = match &evaluation.outcome {
+        Outcome::Refused(denial) if caller.is_none() => Outcome::Refused(denial.clone()),
+        Outcome::Passed | Outcome::Redirected | Outcome::Refused(_) => Outcome::Passed,
+    };
+    let asks = match route.credential_policy.access {
+        Access::Public => "nothing: anyone may call",
+        Access::Optional => "a valid token, or none",
+        Access::Authenticated => "a valid token",
+    };
+    let mut explanation = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
+    explanation.extend(route.rule.checks().iter().map(|check| {
+        let verdict = caller.map(|principal| check.verdict(principal, &found.params, now));
+        let outcome = verdict.map(|verdict| verdict.map_or_else(Outcome::Refused, |()| Outcome::Passed));
+        CheckResult { asks: check.to_string(), outcome }
+    }));
+    explanation
+}

@@ -1,0 +1,93 @@
+//! The request that the upstream would receive.
+
+use super::{Evaluation, Examiner, Sender};
+use crate::explain::describe::upstream_of;
+use crate::explain::explanation::UpstreamRequest;
+use crate::forward::outgoing::{self, X_REQUEST_ID};
+use crate::forward::{ConnectionHeaders, Proofs, Target};
+use crate::pipeline::exchange::Exchange;
+use crate::policy::{Credential, Handler, Question};
+use crate::route::Head;
+use http::request::Parts;
+use http::{HeaderValue, header};
+use std::cell::RefCell;
+
+impl Examiner<'_> {
+    /// Returns the request that the upstream would receive, written by the function that serves; `None` if the request
+    /// is not forwarded.
+    pub(super) fn outgoing(
+        &self,
+        head: &Head<'_>,
+        evaluation: &Evaluation<'_, '_>,
+        parts: &Parts,
+        sender: &Sender,
+        question: &Question,
+    ) -> Option<UpstreamRequest> {
+        let (Some(found), Some(permit)) = (&evaluation.found, &evaluation.permit) else { return None };
+        let route = &self.policy.routes[*found.entry];
+        let delivery = match &route.handler {
+            Handler::Forward(delivery) => delivery,
+            Handler::Answer(_) => {
+                return Some(UpstreamRequest {
+                    upstream: "authority".to_owned(),
+                    servers: Vec::new(),
+                    method: parts.method.to_string(),
+                    path: head.path.to_string(),
+                    headers: Vec::new(),
+                });
+            }
+        };
+        let policy = self.policy;
+        let target = Target::of_route(
+            head,
+            &parts.uri,
+            delivery.strip_prefix.as_deref(),
+            &route.credential_policy.sources,
+            permit,
+        );
+        let exchange = Exchange::unsent(question.now, sender.caller, sender.relayed.clone());
+        let (id, id_header) = (exchange.id, exchange.id_header.clone());
+        let forwarded_for =
+            HeaderValue::try_from(question.client.to_string()).expect("an address is visible ASCII");
+        let connection = ConnectionHeaders {
+            forwarded_for: &forwarded_for,
+            forwarded: &RefCell::new(None),
+            address: question.client,
+        };
+        // Proofs are omitted: a valid proof would be a credential for anyone who can read the explanation.
+        let none = Proofs::default();
+        let context = exchange.forward_context(policy, route, delivery, connection, &none);
+        let (method, path, mut headers, _) =
+            outgoing::head(parts.clone(), target, permit, &delivery.audience, &context);
+        if headers.get("traceparent") == Some(&id.traceparent()) {
+            headers.insert("traceparent", id_header);
+        }
+        // The person who supplied the token already has it, but a reader of a failed test should not see it.
+        if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
+            let token = HeaderValue::from_static("Bearer <the caller's token>");
+            headers.insert(header::AUTHORIZATION, token);
+        }
+        if permit.principal().is_some() {
+            let proven = HeaderValue::from_static("<proof of the identity, made for each request>");
+            if let Some(assertor) = &policy.proofs.assertion {
+                headers.insert(assertor.header.clone(), proven.clone());
+            }
+            if let (Some(name), Some(_)) = (&policy.proofs.signature, &delivery.audience.key) {
+                headers.insert(name.clone(), proven);
+            }
+        }
+        debug_assert!(headers.contains_key(X_REQUEST_ID), "every request that goes out has one");
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let mut headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        headers.sort();
+        let (upstream, servers) = upstream_of(delivery);
+        Some(UpstreamRequest {
+            upstream,
+            servers,
+            method: method.to_string(),
+            path: path.to_string(),
+            headers,
+        })
+    }
+}
