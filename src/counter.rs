@@ -5,33 +5,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A count that one thread writes and others read.
 #[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds without a locked instruction. Concurrent writers would lose counts, so each has its own counter.
-    pub fn add(&self, n: u64) {
+    pub(crate) fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
     /// Subtracts, for a gauge. Saturates at zero.
-    pub fn sub(&self, n: u64) {
+    pub(crate) fn sub(&self, n: u64) {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
 
     /// Sets the count to a value that is kept elsewhere.
-    pub fn set(&self, n: u64) {
+    pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }
 
     /// Returns the count.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They
 /// extend past the default timeout of an upstream (30 s), so that a histogram separates slow requests from timeouts.
-pub const BOUNDS: [(u64, &str); 18] = [
+pub(crate) const BOUNDS: [(u64, &str); 18] = [
     (500, "0.0005"),
     (1_000, "0.001"),
     (2_500, "0.0025"),
@@ -54,7 +54,7 @@ pub const BOUNDS: [(u64, &str); 18] = [
 
 /// One core's histogram of durations.
 #[derive(Debug, Default)]
-pub struct Durations {
+pub(crate) struct Durations {
     /// Counts of durations up to each bound, not cumulative; the last bucket is beyond all bounds.
     buckets: [Counter; BOUNDS.len() + 1],
     micros: Counter,
@@ -62,19 +62,19 @@ pub struct Durations {
 
 impl Durations {
     /// Counts one duration.
-    pub fn record(&self, micros: u64) {
+    pub(crate) fn record(&self, micros: u64) {
         let bucket = BOUNDS.iter().position(|(bound, _)| micros <= *bound).unwrap_or(BOUNDS.len());
         self.buckets[bucket].add(1);
         self.micros.add(micros);
     }
 
     /// Returns the count of one bucket, not cumulative.
-    pub fn bucket(&self, bucket: usize) -> u64 {
+    pub(crate) fn bucket(&self, bucket: usize) -> u64 {
         self.buckets[bucket].get()
     }
 
     /// Returns the sum of all durations in microseconds.
-    pub fn micros(&self) -> u64 {
+    pub(crate) fn micros(&self) -> u64 {
         self.micros.get()
     }
 }
@@ -82,31 +82,31 @@ impl Durations {
 /// One shard per core. A core's shard is allocated when the core counts for the first time: with ten thousand routes
 /// and many cores, most shards are never used.
 #[derive(Debug)]
-pub struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
+pub(crate) struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
 
 impl<S: Default> Sharded<S> {
     /// Creates shards for `cores` cores (at least one).
-    pub fn new(cores: usize) -> Self {
+    pub(crate) fn new(cores: usize) -> Self {
         Self((0..cores.max(1)).map(|_| OnceLock::new()).collect())
     }
 
     /// Returns the number of cores.
-    pub fn cores(&self) -> usize {
+    pub(crate) fn cores(&self) -> usize {
         self.0.len()
     }
 
     /// Returns the shard of one core, which is its only writer; `None` for a core that does not exist.
-    pub fn of(&self, core: usize) -> Option<&S> {
+    pub(crate) fn of(&self, core: usize) -> Option<&S> {
         self.0.get(core).map(|shard| &**shard.get_or_init(Box::default))
     }
 
     /// Returns the shards of the cores that have counted.
-    pub fn used(&self) -> impl Iterator<Item = &S> + Clone {
+    pub(crate) fn used(&self) -> impl Iterator<Item = &S> + Clone {
         self.0.iter().filter_map(OnceLock::get).map(|shard| &**shard)
     }
 
     /// Sums a count over all cores.
-    pub fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
+    pub(crate) fn sum(&self, count: impl Fn(&S) -> u64) -> u64 {
         self.used().map(count).fold(0, u64::wrapping_add)
     }
 }

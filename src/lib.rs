@@ -84,9 +84,9 @@
 //!
 //! - `worker` holds the resources of one core. No request waits for another core.
 //! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] its accounts, sessions and revocations.
-//! - [`decision_log`] keeps the last decisions, so that another policy can be asked about them. [`metrics`] counts.
-//! - [`worker_settings`] and [`tls`] are fixed at start.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], [`counter`], [`timestamp`], [`request_id`] and [`state_dir`]
+//! - [`decision_log`] keeps the last decisions, so that another policy can be asked about them. `metrics` counts.
+//! - `worker_settings` and `tls` are fixed at start.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir`
 //!   are leaves.
 //!
 //! # Words
@@ -108,7 +108,7 @@ pub mod decision;
 pub mod limit;
 
 pub mod forward;
-pub mod metrics;
+pub(crate) mod metrics;
 pub(crate) mod pipeline;
 pub mod respond;
 
@@ -122,17 +122,17 @@ pub mod keyring;
 pub mod policy;
 pub mod review;
 pub mod store;
-pub mod tls;
+pub(crate) mod tls;
 pub(crate) mod worker;
-pub mod worker_settings;
+pub(crate) mod worker_settings;
 
 pub mod clock;
-pub mod counter;
+pub(crate) mod counter;
 pub mod denial;
 pub mod diagnostic;
 pub(crate) mod hex;
 pub mod journal;
 pub mod peer;
-pub mod request_id;
-pub mod state_dir;
-pub mod timestamp;
+pub(crate) mod request_id;
+pub(crate) mod state_dir;
+pub(crate) mod timestamp;

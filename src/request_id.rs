@@ -9,11 +9,11 @@ use std::cell::Cell;
 ///
 /// The default value belongs to no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestId(u128);
+pub(crate) struct RequestId(u128);
 
 impl RequestId {
     /// Returns the value of `X-Request-Id`: 32 hexadecimal digits.
-    pub fn header(self) -> HeaderValue {
+    pub(crate) fn header(self) -> HeaderValue {
         HeaderValue::from_bytes(&self.hex()).expect("hexadecimal digits are a field value")
     }
 
@@ -22,7 +22,7 @@ impl RequestId {
     /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", the
     /// decision of the default sampler of OpenTelemetry's SDKs without a parent; "not sampled" would turn off every
     /// tracer behind the gateway.
-    pub fn traceparent(self) -> HeaderValue {
+    pub(crate) fn traceparent(self) -> HeaderValue {
         let hex = self.hex();
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
         value[3..35].copy_from_slice(&hex);
@@ -31,7 +31,7 @@ impl RequestId {
     }
 
     /// Returns the id of a trace that starts here.
-    pub fn trace_id(self) -> [u8; 32] {
+    pub(crate) fn trace_id(self) -> [u8; 32] {
         self.hex()
     }
 
@@ -46,7 +46,7 @@ impl RequestId {
 
 /// Returns the trace id of a `traceparent` (W3C Trace Context level 1, section 3.2): `00-`, 32 hexadecimal digits, `-`,
 /// 16 digits, `-`, 2 digits, in lower case, neither id zero. A higher version may have more fields after another dash.
-pub fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
+pub(crate) fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     let bytes = traceparent.as_bytes();
     let hex = |range: std::ops::Range<usize>| {
         bytes.get(range).is_some_and(|part| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
@@ -70,7 +70,7 @@ pub fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
 /// One core's source of request ids: a counter that is seeded once from the system, so that no request needs a system
 /// call.
 #[derive(Debug)]
-pub struct RequestIds {
+pub(crate) struct RequestIds {
     high: Cell<u64>,
     low: Cell<u64>,
 }
@@ -80,7 +80,7 @@ impl RequestIds {
     ///
     /// # Errors
     /// Returns an error if the system provides no random numbers.
-    pub fn seeded() -> Result<Self, aws_lc_rs::error::Unspecified> {
+    pub(crate) fn seeded() -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut seed = [0; 16];
         rand::fill(&mut seed)?;
         let seed = u128::from_le_bytes(seed);
@@ -88,7 +88,7 @@ impl RequestIds {
     }
 
     /// Returns the next id. A trace id and its last half must not be zero (W3C Trace Context), so the last bit is set.
-    pub fn next(&self) -> RequestId {
+    pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;
         RequestId(u128::from(high) << 64 | u128::from(low))

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A count for each code of [`Denial`].
 #[derive(Debug)]
-pub struct Reasons(Box<[Counter; Denial::COUNT]>);
+pub(crate) struct Reasons(Box<[Counter; Denial::COUNT]>);
 
 impl Default for Reasons {
     fn default() -> Self {
@@ -19,7 +19,7 @@ impl Default for Reasons {
 
 impl Reasons {
     /// Counts one refusal.
-    pub fn record(&self, denial: &Denial) {
+    pub(crate) fn record(&self, denial: &Denial) {
         self.0[denial.index()].add(1);
     }
 
@@ -132,7 +132,7 @@ pub(super) const fn class_name(class: usize) -> &'static str {
 /// One core's counts that belong to no route. The core is the only writer.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub struct WorkerCounters {
+pub(crate) struct WorkerCounters {
     /// Open client connections.
     pub connections_open: Counter,
     /// Accepted client connections.

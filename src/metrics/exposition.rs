@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 /// The type of a family of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A value that only grows.
     Counter,
     /// A value that goes up and down.
@@ -16,23 +16,23 @@ pub enum Kind {
 
 /// Builds an exposition in Prometheus's text format 0.0.4.
 #[derive(Debug, Default)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     text: String,
     family: &'static str,
 }
 
 /// The media type of [`Exposition::finish`].
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Exposition {
     /// Creates an empty exposition.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Begins a family. The format requires that all its samples follow before the next family, and that each name
     /// begins only once.
-    pub fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
+    pub(crate) fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
         self.family = name;
         let kind = match kind {
             Kind::Counter => "counter",
@@ -43,19 +43,19 @@ impl Exposition {
     }
 
     /// Adds a sample to the family.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         self.series("", labels, &[]);
         self.push(&[itoa::Buffer::new().format(value), "\n"]);
     }
 
     /// Adds a sample in seconds from a value in microseconds.
-    pub fn sample_seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
+    pub(crate) fn sample_seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
         self.series("", labels, &[]);
         self.seconds(micros);
     }
 
     /// Returns the text.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text
     }
 
@@ -79,7 +79,7 @@ impl Exposition {
     }
 
     /// Adds a histogram of whole numbers. `counts` is not cumulative and has one element more than `bounds`.
-    pub fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
+    pub(crate) fn spread(&mut self, labels: &[(&str, &str)], bounds: &[u64], counts: &[u64], sum: u64) {
         let mut total = 0_u64;
         let shown = bounds.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in shown.zip(counts) {

@@ -6,16 +6,16 @@
 
 mod counters;
 mod exposition;
-pub mod process;
+pub(crate) mod process;
 mod requests;
 #[cfg(test)]
 mod tests;
-pub mod tls_failure;
+pub(crate) mod tls_failure;
 mod upstreams;
 mod workers;
 
-pub use counters::{Reasons, RequestOutcome, RouteCounters, WorkerCounters};
-pub use exposition::{CONTENT_TYPE, Exposition, Kind};
+pub(crate) use counters::{Reasons, RequestOutcome, RouteCounters, WorkerCounters};
+pub(crate) use exposition::{CONTENT_TYPE, Exposition, Kind};
 
 use crate::forward::Upstream;
 use crate::limit::Limit;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Writes all counts. Refusal counts of zero are omitted, since a route produces few of the codes. A route's durations
 /// are written once it has served a request.
-pub fn render(
+pub(crate) fn render(
     out: &mut Exposition,
     routes: &[Arc<RouteCounters>],
     workers: &[Arc<WorkerCounters>],

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
 /// Records the start. Call it early: a scrape before it would record its own time.
-pub fn started() {
+pub(crate) fn started() {
     let _ = *STARTED;
 }
 

@@ -4,7 +4,7 @@ use crate::counter::Counter;
 
 /// Why a handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsFailure {
+pub(crate) enum TlsFailure {
     /// The client spoke HTTP in cleartext.
     Cleartext,
     /// The client took too long.
@@ -29,7 +29,7 @@ pub enum TlsFailure {
 
 impl TlsFailure {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Cleartext,
         Self::Timeout,
         Self::Closed,
@@ -43,7 +43,7 @@ impl TlsFailure {
     ];
 
     /// Returns the name of the reason.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Cleartext => "cleartext",
             Self::Timeout => "timeout",
@@ -61,16 +61,16 @@ impl TlsFailure {
 
 /// Counts of failed handshakes, by reason.
 #[derive(Debug, Default)]
-pub struct TlsFailures([Counter; TlsFailure::ALL.len()]);
+pub(crate) struct TlsFailures([Counter; TlsFailure::ALL.len()]);
 
 impl TlsFailures {
     /// Counts one failed handshake.
-    pub fn add(&self, failure: TlsFailure) {
+    pub(crate) fn add(&self, failure: TlsFailure) {
         self.of(failure).add(1);
     }
 
     /// Returns the counter of one reason.
-    pub fn of(&self, failure: TlsFailure) -> &Counter {
+    pub(crate) fn of(&self, failure: TlsFailure) -> &Counter {
         &self.0[failure as usize]
     }
 }
