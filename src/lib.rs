@@ -67,7 +67,7 @@
 //! 7. [`forward`] removes fields that must not pass (`forward/strip.rs`), adds the identity, and sends the request over
 //!    a connection of the core's own pool. Both bodies are streamed, and the answer is framed anew
 //!    (`forward/reframe.rs`).
-//! 8. [`respond`] writes refusals: problem documents, pages, gRPC statuses.
+//! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
 //! Requests to the gateway's own endpoints, such as the login, go to [`authority`] instead of step 7.
 //!
@@ -110,7 +110,7 @@ pub mod limit;
 pub mod forward;
 pub(crate) mod metrics;
 pub(crate) mod pipeline;
-pub mod respond;
+pub(crate) mod respond;
 
 pub mod authority;
 pub mod cli;

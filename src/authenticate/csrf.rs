@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, Method, header};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns whether a method may change something (RFC 9110 section 9.2.1): all methods except the safe ones.
-pub fn is_unsafe(method: &Method) -> bool {
+pub(crate) fn is_unsafe(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
@@ -57,7 +57,7 @@ pub(super) fn check(
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`] if the header is repeated.
-pub fn token_shown<'r>(
+pub(crate) fn token_shown<'r>(
     headers: &'r HeaderMap,
     names: &CookieNames,
     field: Option<&'r str>,
@@ -70,7 +70,7 @@ pub fn token_shown<'r>(
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`].
-pub fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+pub(crate) fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
     let head = credentials.head;
     let origin = only(head.headers, &header::ORIGIN)?;
     let site = only(head.headers, &SEC_FETCH_SITE)?;
@@ -88,12 +88,12 @@ pub fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<
 }
 
 /// Returns whether the request says which site sent it.
-pub fn names_site(headers: &HeaderMap) -> bool {
+pub(crate) fn names_site(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
 }
 
 /// Returns whether a browser marks the request as coming from a page of another site.
-pub fn is_cross_site(headers: &HeaderMap) -> bool {
+pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 

@@ -3,7 +3,7 @@
 mod cache;
 pub mod claims;
 pub mod credential;
-pub mod csrf;
+pub(crate) mod csrf;
 mod error;
 mod identity;
 pub(crate) mod json;
@@ -11,7 +11,7 @@ mod jws;
 mod keys;
 pub mod principal;
 mod revoked;
-pub mod token_stats;
+pub(crate) mod token_stats;
 mod trust;
 mod verify;
 

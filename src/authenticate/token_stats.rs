@@ -5,9 +5,9 @@ use super::keys::Algorithm;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds of ages, in seconds.
-pub const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
+pub(crate) const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
 /// Upper bounds of sizes, in bytes.
-pub const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
+pub(crate) const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// The algorithms, in the order of their counters.
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 

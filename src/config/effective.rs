@@ -24,7 +24,7 @@ const COMMENTS_AT: usize = 48;
 
 /// The origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The default.
     Default,
     /// A line of the file.
@@ -67,7 +67,7 @@ impl Serialize for Origin {
 
 /// One key of the policy.
 #[derive(Clone, Debug, Serialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The path of the key, such as `route[3].upstream`.
     pub key: String,
     /// The value, with secrets masked.
@@ -80,7 +80,7 @@ pub struct Entry {
 
 /// The effective policy.
 #[derive(Debug)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// Every key with a value.
     pub entries: Vec<Entry>,
     document: DocumentMut,
@@ -91,7 +91,7 @@ impl Effective {
     ///
     /// # Errors
     /// Returns an error for a value that TOML cannot represent.
-    pub fn of(loaded: &Loaded, all: bool) -> Result<Self, String> {
+    pub(crate) fn of(loaded: &Loaded, all: bool) -> Result<Self, String> {
         let written = inline(&loaded.file)?;
         let (defaults, empty) = (inline(&with_every_table())?, inline(&File::default())?);
         let mut walk = Walk { loaded, all, empty: &empty, entries: Vec::new() };

@@ -3,18 +3,18 @@
 //!
 //! One reading finds all faults, each with its place. It opens no other file: the policy compiler resolves references.
 
-pub mod effective;
+pub(crate) mod effective;
 mod environment;
 pub mod file;
 mod known;
 mod layer;
 mod load;
-pub mod network;
+pub(crate) mod network;
 pub mod place;
 mod reading;
 #[cfg(test)]
 mod reference;
-pub mod schema;
+pub(crate) mod schema;
 pub mod secret;
 mod shown;
 pub(crate) mod stable_file;

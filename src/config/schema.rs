@@ -24,7 +24,7 @@ const REFERENCE: &str = include_str!("../../docs/reference.md");
 ///
 /// It uses draft 7, the newest draft whose keywords taplo (and editors that use it) fully supports. It has no `$ref`,
 /// since draft 7 ignores a description or default next to one.
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
     tidy(&mut schema);

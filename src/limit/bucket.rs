@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The number of entries in a limit's table: 1 MiB of address space per limit, of which only used pages take memory.
-pub const CAPACITY: usize = 65_536;
+pub(crate) const CAPACITY: usize = 65_536;
 
 /// The maximum time in nanoseconds for a bucket to fill: 100 years. It keeps arrival times far from overflowing 64
 /// bits.

@@ -3,7 +3,7 @@
 //! Guarantees one verdict for all limits that are charged at one point of a request, without allocating. Limits count
 //! for the whole process. How one limit counts is described in [`bucket`].
 
-pub mod bucket;
+pub(crate) mod bucket;
 pub mod store;
 
 pub use bucket::{By, Limit};

@@ -3,7 +3,7 @@
 pub(crate) mod activity;
 mod coarse;
 mod connection;
-pub mod forwarded;
+pub(crate) mod forwarded;
 pub(crate) mod streams;
 
 pub(crate) use coarse::{CoarseMillis, CoreState, coarse_millis};

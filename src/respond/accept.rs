@@ -12,7 +12,7 @@ const WHOLE: u16 = 1000;
 
 /// The form of a refusal that the client can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// `application/problem+json` (RFC 9457).
     Json,
     /// A page for a person with a browser.
@@ -26,7 +26,7 @@ pub enum Format {
 impl Format {
     /// Returns the form for a request. A gRPC call is recognised by its `Content-Type`. A browser prefers `text/html`
     /// to JSON in `Accept`. Every other client gets a problem document.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if begins(kind, b"application/grpc-web") {
             return Self::GrpcWeb;
@@ -46,7 +46,7 @@ impl Format {
 /// Whether a person will see the answer to this request. A browser sends the mode `navigate` for such a request (Fetch
 /// Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without that field counts as a
 /// navigation, unless a library marks it as a script's. A request that cannot be repeated after a login does not count.
-pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is_script = |with: &HeaderValue| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest");
     is_repeatable(method)
         && headers.get_all(SEC_FETCH_MODE).iter().all(|mode| mode == "navigate")
@@ -54,7 +54,7 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// Whether a browser can repeat the request from its address alone: GET and HEAD, but neither a form nor `OPTIONS`.
-pub fn is_repeatable(method: &Method) -> bool {
+pub(crate) fn is_repeatable(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 

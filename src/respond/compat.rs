@@ -14,21 +14,21 @@ use std::borrow::Cow;
 
 /// The facts of a request, besides its route, on which the library's message depends.
 #[derive(Clone, Copy, Debug)]
-pub struct CompatRequest {
+pub(crate) struct CompatRequest {
     /// Whether `Authorization` is present and not blank.
     authorization: bool,
 }
 
 impl CompatRequest {
     /// Reads the facts from the header fields of a request.
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         Self { authorization: said.is_some_and(|said| !said.trim_ascii().is_empty()) }
     }
 
     /// Renders the response to a refused request whose route searches these places for a token. Returns `None` if the
     /// client cannot read JSON (gRPC).
-    pub fn refuse(
+    pub(crate) fn refuse(
         self,
         denial: &Denial,
         format: Format,

@@ -22,7 +22,7 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Returns the request's origin if the policy lists it.
-pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
+pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> {
     if origins.is_empty() {
         return None;
     }
@@ -38,7 +38,7 @@ pub fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<HeaderValue> 
 /// Allows this origin to read an answer of the gateway. `cookies`: whether the browser may have sent the authority's
 /// cookies.
 #[cold]
-pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
+pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
     // Set even if no origin may read it: a cache must not serve this answer to an allowed origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
@@ -51,7 +51,7 @@ pub fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool
 
 /// Returns the method for which a browser requests permission (Fetch Standard, section 4.8); `None` if the request is
 /// not a preflight.
-pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
+pub(crate) fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
     if *method != Method::OPTIONS {
         return None;
     }
@@ -63,7 +63,7 @@ pub fn method_asked(method: &Method, headers: &HeaderMap) -> Option<Method> {
 }
 
 /// Allows a script of a listed origin to send this method, with the fields that the endpoints use.
-pub fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Response<Bytes> {
+pub(crate) fn preflight(method: &Method, csrf_header: Option<&HeaderName>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

@@ -5,7 +5,7 @@
 //! a proxy that compresses answers could reveal a secret next to text that an attacker chooses (BREACH), and the
 //! address of the login page contains the requested address.
 
-pub mod card;
+pub(crate) mod card;
 
 use crate::denial::Denial;
 use card::Card;
@@ -14,7 +14,7 @@ use std::borrow::Cow;
 
 /// The links that a page offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageLinks {
+pub(crate) struct PageLinks {
     /// The address of the login page, including the address to return to.
     pub login: Option<String>,
     /// The logged-in account, which lacks the permission.
@@ -30,7 +30,7 @@ pub struct PageLinks {
 
 /// An account that is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub(crate) struct Account {
     /// The name of the account.
     pub name: String,
     /// The address of the page on which the account can log out.
@@ -86,7 +86,7 @@ fn passes(status: StatusCode) -> bool {
 }
 
 /// Formats a span of time in words: `17 seconds`, `3 minutes`.
-pub fn span(seconds: u32) -> String {
+pub(crate) fn span(seconds: u32) -> String {
     let (count, unit) = if seconds < 120 { (seconds, "second") } else { (seconds.div_ceil(60), "minute") };
     let many = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{many}")

@@ -25,7 +25,7 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const RETRY_AFTER_UNAVAILABLE: HeaderValue = HeaderValue::from_static("1");
 
 /// Redirects a browser to another address with GET (RFC 9110 section 15.4.4).
-pub fn see_other(location: HeaderValue) -> Response<Bytes> {
+pub(crate) fn see_other(location: HeaderValue) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(LOCATION, location);
@@ -35,13 +35,18 @@ pub fn see_other(location: HeaderValue) -> Response<Bytes> {
 
 /// Renders the response to a refused request. A response to HEAD has the header fields of the one to GET, and no body
 /// (RFC 9110 section 9.3.2).
-pub fn refuse(denial: &Denial, format: Format, request_id: &HeaderValue, method: &Method) -> Response<Bytes> {
+pub(crate) fn refuse(
+    denial: &Denial,
+    format: Format,
+    request_id: &HeaderValue,
+    method: &Method,
+) -> Response<Bytes> {
     refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
 /// Like [`refuse`], with another status for proxies that handle only a few, and with the links of a page. Responses to
 /// gRPC calls have neither.
-pub fn refuse_with(
+pub(crate) fn refuse_with(
     denial: &Denial,
     status: StatusCode,
     format: Format,

@@ -17,7 +17,7 @@ use std::fmt;
 
 /// The differences between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// Access that the new policy adds: the part to review.
     pub gains: Vec<Change>,
     /// Access that the new policy removes.
@@ -30,7 +30,7 @@ pub struct Difference {
 
 /// A difference for one kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Change {
+pub(crate) struct Change {
     /// The caller; for a move, all admitted callers.
     pub caller: String,
     /// The methods.
@@ -47,7 +47,7 @@ pub struct Change {
 
 /// The result of a request under one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Side {
+pub(crate) struct Side {
     /// The matching route.
     pub route: Option<String>,
     /// `passed`, or the code of the refusal.
@@ -60,7 +60,7 @@ pub struct Side {
 
 impl Difference {
     /// Whether there is no difference.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.gains.is_empty() && self.losses.is_empty() && self.moves.is_empty() && self.others.is_empty()
     }
 }
@@ -81,7 +81,7 @@ impl Side {
     }
 
     /// Whether the request is forwarded.
-    pub fn reaches(&self) -> bool {
+    pub(crate) fn reaches(&self) -> bool {
         self.shadow || self.outcome == Outcome::Passed.word()
     }
 }
@@ -110,7 +110,7 @@ struct RequestTarget {
 
 /// Returns the changes when `new` replaces `old`. Leaves `others` empty; callers that have read both files fill it
 /// in.
-pub fn difference(old: &Policy, new: &Policy) -> Difference {
+pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
     for place in places(old, new) {

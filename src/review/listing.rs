@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// A route, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct RouteSummary {
+pub(crate) struct RouteSummary {
     /// The name.
     pub name: String,
     /// The host pattern; `None` for all hosts.
@@ -33,7 +33,7 @@ pub struct RouteSummary {
 
 /// Returns the routes in matching order: the first one that matches a host and path is the most specific. The
 /// authority's endpoints, which exist on every host, come last.
-pub fn listing(policy: &Policy) -> Vec<RouteSummary> {
+pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {
         let key = |route: &Route| matches!(route.handler, Handler::Answer(_));

@@ -21,7 +21,7 @@ const WAYS_MAX: usize = 4;
 
 /// The access matrix.
 #[derive(Clone, Debug, Serialize)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     /// The columns.
     pub columns: Vec<Column>,
     /// One row for each route and group of methods with the same result, in matching order. The authority's endpoints
@@ -34,7 +34,7 @@ pub struct Matrix {
 /// The caller of a column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "caller", rename_all = "snake_case")]
-pub enum Column {
+pub(crate) enum Column {
     /// A caller without a token.
     Nobody,
     /// A caller whose valid token grants nothing.
@@ -48,7 +48,7 @@ pub enum Column {
 
 /// A route, and the methods with the same result.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub(crate) struct Row {
     /// The route's name.
     pub route: String,
     /// The host and path, as the policy writes them.
@@ -66,7 +66,7 @@ pub struct Row {
 /// Whether a caller is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
-pub enum Cell {
+pub(crate) enum Cell {
     /// The caller is allowed.
     Yes,
     /// The rule refuses the caller, but the route is in shadow mode and forwards the request.
@@ -88,7 +88,7 @@ pub enum Cell {
 
 /// The roles and rows that were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Omitted {
+pub(crate) struct Omitted {
     /// The number of roles left out, the last by name.
     pub roles: usize,
     /// The number of rows left out, the last in order.
@@ -96,7 +96,7 @@ pub struct Omitted {
 }
 
 /// Builds the matrix of a policy.
-pub fn matrix(policy: &Policy) -> Matrix {
+pub(crate) fn matrix(policy: &Policy) -> Matrix {
     bounded(policy, ROLES_MAX, CELLS_MAX)
 }
 

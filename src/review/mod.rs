@@ -4,14 +4,14 @@
 //! This module asks [`crate::explain`] about hypothetical requests. It does not serve requests.
 
 pub mod cases;
-pub mod diff;
+pub(crate) mod diff;
 mod lint;
-pub mod listing;
-pub mod matrix;
+pub(crate) mod listing;
+pub(crate) mod matrix;
 mod read;
-pub mod replay;
+pub(crate) mod replay;
 mod sample;
-pub mod settings_diff;
+pub(crate) mod settings_diff;
 mod spelling;
 mod trial;
 

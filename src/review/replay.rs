@@ -25,7 +25,7 @@ const SUBJECT: &str = "(not kept)";
 
 /// The results of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// The number of decisions.
     pub decisions: usize,
     /// The number of decisions that would change.
@@ -41,7 +41,7 @@ pub struct Replay {
 
 /// Decisions that would change in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// The result under the old policy.
     pub before: Side,
     /// The result under the new policy.
@@ -59,7 +59,7 @@ enum ReplayVerdict {
 }
 
 /// Decides logged requests, given as lines of JSON, under both policies.
-pub fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
+pub(crate) fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
     let trusts_alike = trust_alike(old, new);
     let (old, new) = (Examiner::new(old), Examiner::new(new));
     let mut replay = Replay::default();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A setting that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SettingChange {
+pub(crate) struct SettingChange {
     /// The key. Routes and issuers appear by name, since their positions change.
     pub what: String,
     /// The old value as JSON; `None` if it was not set.
@@ -22,7 +22,7 @@ pub struct SettingChange {
 
 /// A policy and the file that it was compiled from.
 #[derive(Clone, Copy, Debug)]
-pub struct PolicyFile<'w> {
+pub(crate) struct PolicyFile<'w> {
     /// The file.
     pub file: &'w Loaded,
     /// The compiled policy.
@@ -33,7 +33,10 @@ pub struct PolicyFile<'w> {
 ///
 /// # Errors
 /// Returns an error if a value cannot be serialized.
-pub fn setting_changes(old: PolicyFile<'_>, new: PolicyFile<'_>) -> Result<Vec<SettingChange>, String> {
+pub(crate) fn setting_changes(
+    old: PolicyFile<'_>,
+    new: PolicyFile<'_>,
+) -> Result<Vec<SettingChange>, String> {
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {

@@ -42,7 +42,7 @@ main{max-width:none;box-shadow:none;border-radius:0;padding:1.75rem 1.25rem}}\
 
 /// The pages' Content-Security-Policy: they may use their own style and send forms to the gateway, and no page may
 /// frame them.
-pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
+pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; \
      style-src 'sha256-wvV/MDJuYXsNyKF0xxam6XcEIlEm3ccx3CR/5m4YaQU='; base-uri 'none'; \
      form-action 'self'; frame-ancestors 'none'";
 
@@ -53,11 +53,11 @@ const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\
 
 /// A page under construction.
 #[derive(Debug)]
-pub struct Card(String);
+pub(crate) struct Card(String);
 
 impl Card {
     /// Starts a page with this title. `onward`: the address to which it redirects by itself.
-    pub fn begin(title: &str, onward: Option<&str>) -> Self {
+    pub(crate) fn begin(title: &str, onward: Option<&str>) -> Self {
         let mut card = Self(String::with_capacity(4096));
         card.push("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
         card.push("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
@@ -71,24 +71,24 @@ impl Card {
     }
 
     /// Returns the whole page.
-    pub fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.push("</main>\n</body>\n</html>\n");
         self.0
     }
 
     /// Appends trusted markup.
-    pub fn push(&mut self, markup: &str) -> &mut Self {
+    pub(crate) fn push(&mut self, markup: &str) -> &mut Self {
         self.0.push_str(markup);
         self
     }
 
     /// Appends the picture above the heading.
-    pub fn gate(&mut self) -> &mut Self {
+    pub(crate) fn gate(&mut self) -> &mut Self {
         self.push(GATE)
     }
 
     /// Appends text of any origin, escaped.
-    pub fn text(&mut self, text: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
         for character in text.chars() {
             match character {
                 '&' => self.0.push_str("&amp;"),
@@ -108,7 +108,7 @@ impl Card {
     }
 
     /// Appends a link that looks like a button. Only the first link of a page is emphasised.
-    pub fn link(&mut self, address: &str, words: &str, is_first: bool) -> &mut Self {
+    pub(crate) fn link(&mut self, address: &str, words: &str, is_first: bool) -> &mut Self {
         let class = if is_first { "go" } else { "go other" };
         self.push("<a class=\"")
             .push(class)
