@@ -1,7 +1,9 @@
-//! One core's cache of token verifications. It holds verifications, never verdicts: each route checks its rule anew.
+//! A cache of verified tokens; each core has its own. The cache stores the principal of a token and never a decision:
+//! each route applies its own rule to every request.
 //!
-//! The key is the SHA-256 of the whole token. With a non-cryptographic hash, an attacker could craft a token that
-//! collides with an accepted one; with the token itself as the key, it would stay readable in memory.
+//! The key of an entry is the SHA-256 of the whole token. With a non-cryptographic hash, an attacker could craft a
+//! token that collides with an accepted one. The token itself is not the key, because it would then stay readable in
+//! memory.
 
 use super::principal::Principal;
 use crate::clock::Now;
@@ -20,8 +22,8 @@ pub fn digest_of(secret: impl AsRef<[u8]>) -> Digest {
     out
 }
 
-/// A hasher that takes the first bytes of the digest, which are as good as random. Only verified tokens are inserted,
-/// so keys cannot be chosen without an issuer's key.
+/// A hasher that returns the first eight bytes of the digest, which are as good as random. Only verified tokens are
+/// inserted, so an attacker without an issuer's key cannot choose the digests in the table.
 #[derive(Debug, Default)]
 struct FirstBytes(u64);
 
@@ -39,7 +41,7 @@ impl Hasher for FirstBytes {
     fn write_usize(&mut self, _length: usize) {}
 }
 
-/// The bytes of an entry besides its principal, including its slot in the table.
+/// The memory of an entry without its principal, in bytes: the entry itself and its slot in the table.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 64;
 /// The number of entries that one call of [`TokenCache::weigh`] measures.
 const WEIGHED: usize = 512;
@@ -48,16 +50,16 @@ const WEIGHED: usize = 512;
 struct Entry {
     digest: Digest,
     principal: Rc<Principal>,
-    /// Whether it was looked up since the hand last passed.
+    /// Whether the entry was looked up since the CLOCK hand last passed it.
     used: bool,
-    /// Its size in bytes, without proofs.
+    /// The size of the entry in bytes, without the principal's proofs.
     bytes: usize,
-    /// The size of its proofs in bytes, as last measured.
+    /// The size of the principal's proofs in bytes, as last measured.
     proofs: usize,
 }
 
-/// A cache of verified tokens, bounded in entries and in bytes. When it is full, it evicts an entry that was not used
-/// recently (the CLOCK algorithm: one at a time, without a sweep that would delay requests).
+/// A cache of verified tokens, bounded in entries and in bytes. When the cache is full, it evicts an entry that was not
+/// used recently. The CLOCK algorithm evicts one entry at a time, without a sweep that would delay requests.
 #[derive(Debug)]
 pub struct TokenCache {
     places: HashMap<Digest, usize, BuildHasherDefault<FirstBytes>>,
@@ -66,7 +68,7 @@ pub struct TokenCache {
     bytes_max: usize,
     bytes: usize,
     hand: usize,
-    /// Where the next [`TokenCache::weigh`] continues.
+    /// The index of the entry that [`TokenCache::weigh`] measured last.
     scale: usize,
     epoch: u64,
     hits: u64,
@@ -74,12 +76,12 @@ pub struct TokenCache {
 }
 
 impl TokenCache {
-    /// Creates a cache for `capacity` tokens (at least one) of any size. Memory is allocated as it fills.
+    /// Creates a cache for `capacity` tokens (at least one) of any size. Memory is allocated as the cache fills.
     pub fn new(capacity: usize) -> Self {
         Self::bounded(capacity, usize::MAX)
     }
 
-    /// Creates a cache for `capacity` tokens (at least one) whose principals take at most `bytes_max` bytes together.
+    /// Creates a cache for `capacity` tokens (at least one) whose entries together take at most `bytes_max` bytes.
     pub fn bounded(capacity: usize, bytes_max: usize) -> Self {
         Self {
             places: HashMap::default(),
@@ -95,7 +97,7 @@ impl TokenCache {
         }
     }
 
-    /// Returns the principal of a token that was verified under the same trust and is valid now.
+    /// Returns the principal of a token if the token was verified in the same trust epoch and is valid now.
     pub fn get(&mut self, digest: &Digest, epoch: u64, now: Now) -> Option<Rc<Principal>> {
         if self.epoch != epoch {
             self.places.clear();
@@ -105,7 +107,8 @@ impl TokenCache {
         }
         let found = self.places.get(digest).map(|place| &mut self.entries[*place]);
         match found {
-            // An expired token is verified again, which yields the reason of the refusal. Its entry is evicted in time.
+            // An expired token counts as a miss: the caller verifies it again, which yields the reason for the refusal.
+            // The expired entry remains until it is evicted.
             Some(entry) if (entry.principal.not_before..entry.principal.expires).contains(&now.unix) => {
                 entry.used = true;
                 self.hits += 1;
@@ -118,8 +121,8 @@ impl TokenCache {
         }
     }
 
-    /// Inserts a token that was verified under the trust of the last [`TokenCache::get`]. A token that alone exceeds
-    /// the bound in bytes is not inserted.
+    /// Inserts a token that was verified in the trust epoch of the last [`TokenCache::get`]. A token whose entry alone
+    /// exceeds the bound in bytes is not inserted.
     pub fn insert(&mut self, digest: Digest, principal: Rc<Principal>) {
         if let Some(place) = self.places.get(&digest).copied() {
             self.remove(place);
@@ -136,8 +139,9 @@ impl TokenCache {
         self.entries.push(Entry { digest, principal, used: false, bytes, proofs: 0 });
     }
 
-    /// Measures the proofs of some entries again: adds new ones and subtracts expired ones. Called at short intervals,
-    /// so that the bound in bytes also holds for entries that grow later.
+    /// Measures the proofs of up to `WEIGHED` entries again, since a principal gains proofs after its insertion and
+    /// loses expired ones. The worker calls this function at short intervals, so that the bound in bytes also covers
+    /// proofs.
     pub fn weigh(&mut self, now: Now) {
         for _ in 0..WEIGHED.min(self.entries.len()) {
             self.scale = if self.scale + 1 < self.entries.len() { self.scale + 1 } else { 0 };
@@ -159,7 +163,8 @@ impl TokenCache {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
         }
         self.remove(self.hand);
-        // The last entry, which is the newest, moves to the hand's position, so it is considered last.
+        // `remove` moved the last (newest) entry to the hand's position. The hand skips that entry, so it is considered
+        // last.
         self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
     }
 
@@ -175,12 +180,12 @@ impl TokenCache {
         }
     }
 
-    /// Returns the size of all principals in bytes, as last measured.
+    /// Returns the size of all entries in bytes, as last measured.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns the number of tokens.
+    /// Returns the number of tokens in the cache.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -195,7 +200,7 @@ impl TokenCache {
         self.hits
     }
 
-    /// Returns the number of look-ups that did not.
+    /// Returns the number of look-ups that found no valid entry.
     pub fn misses(&self) -> u64 {
         self.misses
     }
@@ -243,7 +248,7 @@ mod tests {
         assert!(cache.get(&digest_of("b"), 1, now).is_none());
     }
 
-    /// A principal with scopes of this many bytes.
+    /// Returns a principal whose scope has this many bytes.
     fn sized(bytes: usize) -> Rc<Principal> {
         let mut principal = Rc::into_inner(principal(0, u64::MAX)).unwrap();
         principal.scopes = Box::new(["x".repeat(bytes).into()]);
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn large_tokens_take_no_more_bytes_than_the_bound() {
-        // load 5: 36,000 tokens of 7.7 KiB took 629 MiB.
+        // In a load test without this bound, 36,000 tokens of 7.7 KiB took 629 MiB.
         let mut cache = TokenCache::bounded(1000, 100_000);
         let now = Now::at(0);
         cache.get(&digest_of("x"), 1, now);

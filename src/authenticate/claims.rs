@@ -1,14 +1,14 @@
-//! Claims: their paths in a token, their values, and how values are compared.
+//! The claims of a token: their paths, their values and the comparison of values.
 
 use crate::route::path::decoded_eq;
 use serde_json::{Map, Number, Value};
 use std::fmt;
 
-/// One of the claims that a policy uses: an index into the paths of `Trust` and into `Principal::claims`.
+/// The index of a claim that a policy uses, both in the paths of `Trust` and in `Principal::claims`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimId(pub u16);
 
-/// A path to a claim: `tenant`, `realm_access.roles`, `"https://example.com/roles"`.
+/// A path to a claim, for example `tenant`, `realm_access.roles` or `"https://example.com/roles"`.
 ///
 /// Names are joined by dots. A name that contains a dot, a quote, a backslash or a blank is written in double quotes,
 /// with `\"` for a quote and `\\` for a backslash.
@@ -24,7 +24,7 @@ impl ClaimPath {
     /// Parses a path.
     ///
     /// # Errors
-    /// Returns what is wrong with the text.
+    /// Returns a description of the mistake in the text.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > PATH_MAX {
             return Err(format!("longer than {PATH_MAX} bytes"));
@@ -39,7 +39,8 @@ impl ClaimPath {
                     (rest[..end].to_owned(), &rest[end..])
                 }
             };
-            // Each parsed path is then written in no more bytes than it was read from, and can be parsed again.
+            // Without these characters, the displayed form of a path is never longer than its input and can be parsed
+            // again.
             if !rest.starts_with('"') && name.contains([' ', '\\']) {
                 return Err("a blank or a backslash outside quotes".to_owned());
             }
@@ -61,12 +62,13 @@ impl ClaimPath {
         }
     }
 
-    /// Returns whether the path is this single name.
+    /// Returns whether the path consists of this single name.
     pub fn is_name(&self, name: &str) -> bool {
         matches!(&*self.0, [only] if **only == *name)
     }
 
-    /// Inserts a value at the path. Returns `false` if another value is in the way.
+    /// Inserts a value at the path. Returns `false` if the claims already contain a value at the path, or a value other
+    /// than an object at one of its parents.
     pub fn put(&self, claims: &mut Map<String, Value>, value: Value) -> bool {
         let Some((last, way)) = self.0.split_last() else { return false };
         let mut table = claims;
@@ -89,7 +91,7 @@ impl ClaimPath {
     }
 }
 
-/// Parses a quoted name. Returns it with the text after its closing quote.
+/// Parses a quoted name from the text after its opening quote. Returns the name and the text after its closing quote.
 fn unquote(quoted: &str) -> Result<(String, &str), String> {
     let mut name = String::new();
     let mut characters = quoted.char_indices();
@@ -131,9 +133,9 @@ pub enum ClaimValue {
     Number(Number),
     /// A JSON boolean.
     Bool(bool),
-    /// A JSON array of such values.
+    /// A JSON array.
     List(Box<[Self]>),
-    /// An object or null, which equals nothing.
+    /// A JSON object or null, which equals no literal.
     Other,
 }
 
@@ -150,7 +152,8 @@ impl From<&Value> for ClaimValue {
 }
 
 impl ClaimValue {
-    /// Returns whether the claim equals the literal in value and type (`"7"` is not 7), or is a list that contains it.
+    /// Returns whether the claim equals the literal in value and type (`"7"` is not 7), or is a list that contains such
+    /// a value.
     pub fn matches(&self, literal: &Self) -> bool {
         match self {
             Self::List(values) => values.iter().any(|value| value.is(literal)),
@@ -158,7 +161,7 @@ impl ClaimValue {
         }
     }
 
-    /// Returns its approximate memory in bytes.
+    /// Returns the approximate memory of the value in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
             + match self {
@@ -177,8 +180,8 @@ impl ClaimValue {
         }
     }
 
-    /// Returns whether the claim equals the decoded segment of a canonical path: text as it is, a whole number in
-    /// decimal digits, or a list that contains such a value. Does not allocate.
+    /// Returns whether the claim equals the decoded segment of a canonical path. A whole number is compared in decimal
+    /// digits. A list matches if it contains a matching text or number. Does not allocate.
     pub fn matches_segment(&self, segment: &str) -> bool {
         match self {
             Self::Text(text) => decoded_eq(segment, text),

@@ -1,4 +1,5 @@
-//! Finds the credential of a request: exactly one, in exactly one place, in exactly one form.
+//! Finds the credential of a request. A request with two credentials is rejected, and so is a credential in any form
+//! other than the documented one.
 
 use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
@@ -16,7 +17,8 @@ pub struct Sources {
     pub cookie: bool,
     /// Header fields that contain only the token.
     pub named: Box<[HeaderName]>,
-    /// A query parameter. Off unless the policy turns it on, since many systems log queries (RFC 6750 section 5.3).
+    /// The name of a query parameter. `None` unless the policy sets one, since many systems log queries (RFC 6750
+    /// section 5.3).
     pub query: Option<Box<str>>,
 }
 
@@ -35,9 +37,9 @@ pub struct CookieNames {
     pub refresh: Box<str>,
     /// The cookie from which scripts read the CSRF token.
     pub csrf: Box<str>,
-    /// The cookie that binds the form of a login page to the browser that loaded it.
+    /// The cookie that binds the form of a login page to the browser that loaded the page.
     pub login: Box<str>,
-    /// A second cookie with the CSRF token, for clients that expect one beside the refresh token.
+    /// A second cookie with the CSRF token, for clients that expect a separate CSRF cookie for the refresh token.
     pub csrf_refresh: Option<Box<str>>,
     /// The header field in which clients return the CSRF token.
     pub csrf_header: HeaderName,
@@ -45,7 +47,8 @@ pub struct CookieNames {
 
 impl Default for CookieNames {
     fn default() -> Self {
-        // With this prefix, neither subdomains nor cleartext responses can set the cookies (RFC 6265bis section 4.1.3).
+        // Neither a subdomain nor a cleartext response can set a cookie with the `__Host-` prefix (RFC 6265bis section
+        // 4.1.3).
         Self {
             access: "__Host-portcullis".into(),
             refresh: "__Host-portcullis-refresh".into(),
@@ -58,7 +61,8 @@ impl Default for CookieNames {
 }
 
 impl CookieNames {
-    /// Returns whether the name is one of these. The gateway removes such cookies from requests to upstreams.
+    /// Returns whether this is the name of a cookie of the local authority. The gateway removes such cookies from
+    /// requests to upstreams.
     pub fn includes(&self, name: &[u8]) -> bool {
         let ours =
             [&self.access, &self.refresh, &self.csrf, &self.login].into_iter().chain(&self.csrf_refresh);
@@ -69,7 +73,7 @@ impl CookieNames {
 /// Where a credential was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In `Authorization`.
+    /// In the `Authorization` field.
     Header,
     /// In a cookie, which browsers attach to requests that other sites cause.
     Cookie,
@@ -79,11 +83,12 @@ pub enum Place {
     Query,
 }
 
-/// Returns the credential of a request and its place among those that the route searches; `None` without one.
+/// Returns the credential of a request and the place where it was found; `None` if no place that the route searches
+/// contains a credential.
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] for two credentials, in one place or in two. [`Denial::MalformedToken`] for a
-/// malformed `Bearer` field.
+/// [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
+/// [`Denial::MalformedToken`] if the `Authorization` field has the `Bearer` scheme but is malformed.
 pub fn find<'r>(
     head: &Head<'r>,
     sources: &Sources,
@@ -118,13 +123,15 @@ pub fn find<'r>(
     Ok(found)
 }
 
-/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if it is absent or empty, as a deleted cookie may be.
+/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if the cookie is absent or its value is empty, which
+/// can remain after a deletion.
 ///
-/// Names and values are taken literally: no quotes, no percent codes, no comma between two cookies. Spellings that only
-/// other readers take for a cookie of this name are ignored here and removed before forwarding (`forward::strip`).
+/// Names and values are compared literally: quotes, percent codes and commas have no special meaning. Some other
+/// parsers also read other spellings as a cookie of this name; the gateway ignores these spellings here and removes
+/// them before forwarding (`forward::strip`).
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] for two cookies of this name.
+/// [`Denial::AmbiguousCredentials`] if two cookies have this name.
 pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>, Denial> {
     let mut found = None;
     for field in headers.get_all(header::COOKIE) {
@@ -141,12 +148,12 @@ pub fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Result<Option<&'r [u8]>
     Ok(found.filter(|value| !value.is_empty()))
 }
 
-/// Returns the text after `Bearer` and one space in `Authorization` (RFC 6750 section 2.1), to be parsed by [`token`];
-/// `None` if the field is absent or has another scheme.
+/// Returns the text after `Bearer` and one space in `Authorization` (RFC 6750 section 2.1). The caller parses that text
+/// with [`token`]. Returns `None` if the field is absent or has another scheme.
 ///
 /// # Errors
-/// [`Denial::AmbiguousCredentials`] for two fields. [`Denial::MalformedToken`] if anything but one space follows the
-/// scheme: programs disagree about tabs.
+/// [`Denial::AmbiguousCredentials`] if the field is repeated. [`Denial::MalformedToken`] if anything other than one
+/// space follows the scheme, since programs disagree about tabs.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
     const SCHEME: &[u8] = b"bearer";
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
@@ -155,7 +162,8 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
         return Err(Denial::AmbiguousCredentials);
     }
     let field = field.as_bytes();
-    // The scheme is a token (RFC 9110 section 5.6.2) and ends at the first other character.
+    // The scheme (a `token` of RFC 9110 section 5.6.2) is read up to the first character that is not a letter, a digit
+    // or `-`.
     let end = field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len());
     let (scheme, rest) = field.split_at(end);
     if !scheme.eq_ignore_ascii_case(SCHEME) {
@@ -170,7 +178,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
 /// Describes the scheme of an `Authorization` field for the operator. Only known schemes are shown: the first word of a
 /// field without a scheme may be a secret.
 pub(super) fn scheme_of(field: &[u8]) -> String {
-    // The schemes in the IANA registry, and unregistered ones in common use.
+    // Schemes of the IANA registry, and unregistered schemes in common use.
     const KNOWN: [&str; 20] = [
         "ApiKey",
         "Api-Key",
@@ -208,11 +216,11 @@ pub(super) fn scheme_of(field: &[u8]) -> String {
     }
 }
 
-/// Parses a credential as one token: no second space, no list. A cached credential skips this, since its bytes equal
-/// those of one that passed.
+/// Parses a credential as a single token; spaces and commas are rejected. A credential that is found in the cache skips
+/// this check, since the same bytes have already passed it.
 ///
 /// # Errors
-/// [`Denial::MalformedToken`].
+/// [`Denial::MalformedToken`] if the credential is empty or contains a character that a b64token cannot contain.
 pub fn token(credential: &[u8]) -> Result<&str, Denial> {
     match std::str::from_utf8(credential) {
         Ok(token) if !token.is_empty() && token.bytes().all(is_b64token) => Ok(token),
@@ -220,7 +228,7 @@ pub fn token(credential: &[u8]) -> Result<&str, Denial> {
     }
 }
 
-/// The characters of a b64token (RFC 6750 section 2.1).
+/// Returns whether the byte is a character of a b64token (RFC 6750 section 2.1).
 fn is_b64token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
 }
@@ -382,7 +390,7 @@ mod tests {
         }
         let twice = Some("access_token=t&access_token=t");
         assert_eq!(found(&everywhere, &[], twice), Err(Denial::AmbiguousCredentials));
-        // Of the other cookies none is a credential of a route.
+        // The authority's other cookies are not credentials of a route.
         let others =
             ("cookie", "__Host-portcullis-refresh=t; __Host-portcullis-csrf=t; __Host-portcullis-login=t");
         assert_eq!(found(&everywhere, &[others], None), Ok(None));

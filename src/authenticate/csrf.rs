@@ -1,9 +1,9 @@
 //! CSRF protection for requests whose credential is a cookie.
 //!
-//! A browser attaches cookies to requests that any site causes. A request that may change something must therefore
-//! repeat, in a header or a form field, a value that only pages of the same origin can read: the token's `csrf` claim,
-//! which a second, readable cookie holds too. An attacker who can write cookies but not read them gains nothing, since
-//! the value is signed into the token.
+//! A browser attaches cookies to requests that any site causes. A request that may change state must therefore repeat a
+//! secret value in a header or a form field. The value is the token's `csrf` claim; a second cookie, which only pages
+//! of the same origin can read, contains the same value. An attacker who can write cookies but not read them gains
+//! nothing, since the value is signed into the token.
 
 use super::Credentials;
 use super::credential::CookieNames;
@@ -16,16 +16,16 @@ use http::{HeaderMap, HeaderName, Method, header};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Returns whether a method may change something (RFC 9110 section 9.2.1): all methods except the safe ones.
+/// Returns whether a method may change state: all methods except the safe ones of RFC 9110 section 9.2.1.
 pub(crate) fn is_unsafe(method: &Method) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
 }
 
-/// Checks a request whose credential came in a cookie.
+/// Checks a request whose credential is in a cookie.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`] if another site sent the request or the CSRF token is not the session's;
-/// [`Denial::CsrfMissing`] without a CSRF token.
+/// [`Denial::CsrfMismatch`] if the request comes from another site or its CSRF token is not that of the session;
+/// [`Denial::CsrfMissing`] if the request has no CSRF token.
 pub(super) fn check(
     credentials: &Credentials<'_>,
     names: &CookieNames,
@@ -34,13 +34,13 @@ pub(super) fn check(
 ) -> Result<(), Denial> {
     let head = credentials.head;
     if !is_unsafe(head.method) {
-        // A page of any site may open a WebSocket with cookies and read from it, but it cannot set a header, so no CSRF
-        // token is required here.
+        // A page of any site can open a WebSocket with cookies and read from it, so the origin is checked. A page
+        // cannot set a header on a handshake, so no CSRF token is required.
         if !upgrade::is_asked(head.method, head.headers) {
             return Ok(());
         }
-        // A browser names the origin in each handshake (RFC 6455 section 4.1). If it is missing, a proxy may have
-        // removed it, so the session is not accepted.
+        // A browser sends `Origin` in each handshake (RFC 6455 section 4.1). If the field is missing, a proxy may have
+        // removed it, so the gateway does not accept the session.
         if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
             return Err(Denial::CsrfMismatch);
         }
@@ -48,7 +48,7 @@ pub(super) fn check(
     }
     same_site(credentials, origins)?;
     let token = token_shown(head.headers, names, credentials.csrf_field)?.ok_or(Denial::CsrfMissing)?;
-    // A token without the claim was not issued for use in a cookie.
+    // A token without the `csrf` claim was not issued for use in a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
     verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
 }
@@ -56,7 +56,7 @@ pub(super) fn check(
 /// Returns the CSRF token of a request: from the header, otherwise from the form field.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`] if the header is repeated.
+/// [`Denial::CsrfMismatch`] if the header field is repeated.
 pub(crate) fn token_shown<'r>(
     headers: &'r HeaderMap,
     names: &CookieNames,
@@ -65,11 +65,12 @@ pub(crate) fn token_shown<'r>(
     Ok(only(headers, &names.csrf_header)?.or(field.map(str::as_bytes)))
 }
 
-/// Rejects a request that a browser marks as cross-site: pages cannot set `Sec-Fetch-Site` and `Origin`. A client that
-/// sends neither is not a current browser; the CSRF token is checked in any case.
+/// Rejects a request that a browser marks as cross-site. The marks are reliable, since a page cannot set
+/// `Sec-Fetch-Site` or `Origin`. A client that sends neither field is not a current browser and passes this check; the
+/// CSRF token is checked in any case.
 ///
 /// # Errors
-/// [`Denial::CsrfMismatch`].
+/// [`Denial::CsrfMismatch`] if the request is cross-site, or if one of the two fields is repeated.
 pub(crate) fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
     let head = credentials.head;
     let origin = only(head.headers, &header::ORIGIN)?;
@@ -77,17 +78,18 @@ pub(crate) fn same_site(credentials: &Credentials<'_>, origins: &[Box<str>]) -> 
     let is_own = match origin {
         None => true,
         Some(origin) if origins.iter().any(|allowed| allowed.as_bytes() == origin) => return Ok(()),
-        // Forms of a page with `Referrer-Policy: no-referrer` carry no origin (Fetch, section 3.2.1), but the browser
-        // marks them as same-origin. A sandboxed frame sends no origin either and is marked as cross-site.
+        // A form on a page with `Referrer-Policy: no-referrer` is submitted with `Origin: null` (Fetch, section 3.2.1),
+        // but the browser marks the request as same-origin. A sandboxed frame also sends `Origin: null`, but the
+        // browser marks its requests as cross-site.
         Some(b"null") => site == Some(b"same-origin"),
         Some(origin) => is_own(origin, credentials),
     };
-    // A typed address or a bookmark has no initiating site.
+    // A browser sends `none` for a typed address or a bookmark, since no site initiated the request.
     let is_same_site = matches!(site, None | Some(b"same-origin" | b"none"));
     if is_own && is_same_site { Ok(()) } else { Err(Denial::CsrfMismatch) }
 }
 
-/// Returns whether the request says which site sent it.
+/// Returns whether the request has `Origin` or `Sec-Fetch-Site`, which browsers send to identify the initiating site.
 pub(crate) fn names_site(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key(SEC_FETCH_SITE)
 }
@@ -97,7 +99,7 @@ pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site")
 }
 
-/// Returns the only value of a field.
+/// Returns the value of a field; an error if the field is repeated.
 fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]>, Denial> {
     let mut written = headers.get_all(name).iter();
     match (written.next(), written.next()) {
@@ -107,8 +109,8 @@ fn only<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Result<Option<&'r [u8]
     }
 }
 
-/// Returns whether `Origin` is the request's own origin (RFC 6454 section 7); the scheme's default port may be omitted.
-/// The request's own host is that of the request, or the one that a trusted proxy reports.
+/// Returns whether `origin` is the request's own origin (RFC 6454 section 7), with or without the scheme's default
+/// port. The request's own host is the host in its head, or the host that a trusted proxy reports.
 fn is_own(origin: &[u8], credentials: &Credentials<'_>) -> bool {
     let Some(rest) = origin.strip_prefix(credentials.scheme.as_str().as_bytes()) else { return false };
     let Some(authority) = rest.strip_prefix(b"://") else { return false };

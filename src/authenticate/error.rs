@@ -1,7 +1,8 @@
-//! A refused credential with the facts that the operator needs: the value found and the value expected.
+//! The refusal of a credential, with the facts that the operator needs: the value found and the value expected.
 //!
-//! The client never sees these facts. Text from a token is quoted, escaped and truncated, so that a log line stays one
-//! line and a flood of forged tokens costs only a few short strings. No fact is a token, a signature or a secret.
+//! The client never sees these facts. Text from a token is quoted, escaped and truncated. A log line therefore stays
+//! one line, and a flood of forged tokens costs only a few short strings. The facts never include a token, a signature
+//! or a secret.
 
 use crate::denial::Denial;
 use serde_json::{Map, Value};
@@ -12,7 +13,7 @@ use std::fmt::{self, Write};
 pub struct CredentialError {
     /// The refusal as the client sees it.
     pub denial: Denial,
-    /// The value found and the value expected, if the denial alone does not say it.
+    /// The value found and the value expected; `None` if the denial alone says enough.
     pub detail: Option<Box<str>>,
 }
 
@@ -21,7 +22,8 @@ impl CredentialError {
         Self { denial, detail: Some(detail.into()) }
     }
 
-    /// Returns the explanation for the operator: that of this refusal, otherwise that of its kind.
+    /// Returns the explanation for the operator: the detail of this refusal, otherwise the general explanation of its
+    /// denial.
     pub fn words(&self) -> Option<&str> {
         self.detail.as_deref().or_else(|| self.denial.finer())
     }
@@ -33,7 +35,7 @@ impl From<Denial> for CredentialError {
     }
 }
 
-/// The maximum number of characters that are shown from one text of a token.
+/// The maximum number of characters that are shown from one string in a token.
 const SHOWN_MAX: usize = 64;
 /// The maximum number of elements that are shown from a list.
 const LISTED_MAX: usize = 5;
@@ -55,7 +57,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Displays the first `LISTED_MAX` elements of a list, and the number of the others.
+/// Displays the first `LISTED_MAX` elements of a list and the number of omitted elements.
 pub(super) struct Listed<I>(pub(super) I);
 
 impl<T: fmt::Display, I: Iterator<Item = T> + Clone> fmt::Display for Listed<I> {
@@ -103,7 +105,8 @@ impl fmt::Display for ClaimText<'_> {
     }
 }
 
-/// Lists which of these claims a token has: issuers differ in the claim that they use for a fact.
+/// Lists which of these claims a token has. Issuers use different claims for the same fact, so the list shows the
+/// operator where the fact may be.
 pub(super) fn beside(claims: &Map<String, Value>, names: &[&str]) -> String {
     let there: Vec<&str> = names.iter().copied().filter(|name| claims.contains_key(*name)).collect();
     match &there[..] {

@@ -8,8 +8,8 @@ use super::principal::Principal;
 use crate::hex;
 use http::{HeaderName, HeaderValue};
 
-/// The maximum length of an identity header in bytes. A token that would exceed it is refused, since upstreams would
-/// reject or truncate the field.
+/// The maximum length of an identity header in bytes. A token with a longer identity header is refused, since upstreams
+/// would reject or truncate the field.
 const VALUE_MAX: usize = 8 * 1024;
 
 /// All names with this prefix are reserved for the gateway, whatever names the policy configures.
@@ -54,7 +54,7 @@ impl IdentityHeaders {
         Self { subject, roles, scopes, issuer, claims: claims.into(), others }
     }
 
-    /// Reserves another name, which clients may not send.
+    /// Reserves another header name, so that clients may not send it.
     #[must_use]
     pub fn reserving(mut self, name: &HeaderName) -> Self {
         if !name.as_str().starts_with(RESERVED_PREFIX) {
@@ -63,19 +63,20 @@ impl IdentityHeaders {
         self
     }
 
-    /// Returns whether a client's header of this name could be taken for an identity header: after folding (all
-    /// characters except letters and digits are equal) it is one of the names, or begins with `x-auth-`.
+    /// Returns whether an application could mistake a client's header of this name for an identity header: the name is
+    /// one of the reserved names or begins with `x-auth-`. The comparison ignores case and treats all characters except
+    /// letters and digits as equal.
     pub fn reserved(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        // This runs for every field of every request; the first letter rules out nearly all names.
+        // This function runs for every field of every request. The first letter excludes nearly all names.
         let Some(first) = name.bytes().next() else { return false };
         let begins = first == b'x'
             && name.get(..RESERVED_PREFIX.len()).is_some_and(|start| fold_eq(start, RESERVED_PREFIX));
         begins || self.others.iter().any(|ours| fold_eq(name, ours.as_str()))
     }
 
-    /// Builds the headers of a principal; `None` if one would be too long. An absent or empty fact gets no header,
-    /// since an application may take an empty subject for a known one.
+    /// Builds the identity headers of a principal. Returns `None` if a header would be too long. An absent or empty
+    /// fact gets no header, since an application could accept an empty subject as a known user.
     pub(super) fn render(&self, principal: &Principal) -> Option<Box<[(HeaderName, HeaderValue)]>> {
         let mut headers = Vec::new();
         let mut add = |name: &HeaderName, text: String| {
@@ -138,7 +139,7 @@ fn encoded(text: &str) -> String {
     out
 }
 
-/// Returns whether two header names are equal for a reader that does not distinguish separators.
+/// Returns whether two header names are equal to an application that ignores case and does not distinguish separators.
 pub fn fold_eq(one: &str, other: &str) -> bool {
     let fold = |b: u8| if b.is_ascii_alphanumeric() { b.to_ascii_lowercase() } else { b'-' };
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| fold(a) == fold(b))

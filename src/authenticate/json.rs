@@ -1,8 +1,8 @@
 //! Strict JSON for tokens: no repeated members, bounded depth, no trailing text.
 //!
-//! Two readers of `{"sub":"a","sub":"b"}` can see two subjects, so a repeated member is rejected at every depth (RFC
-//! 7519 section 4 allows it; RFC 8725 section 2.6 gives the reason). serde_json bounds the depth at 128; 16 is ample
-//! for claims.
+//! Two parsers of `{"sub":"a","sub":"b"}` can read different subjects, so a repeated member is rejected at every depth.
+//! RFC 7519 section 4 allows this rejection; RFC 8725 section 2.6 gives the reason. serde_json limits the depth to 128,
+//! but claims need no more than 16 levels.
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -14,7 +14,7 @@ const DEPTH_MAX: usize = 16;
 /// Parses a JSON object strictly.
 ///
 /// # Errors
-/// Returns an error if the text is not such an object.
+/// Returns an error if the text is not an object, repeats a member, is nested too deeply or has trailing text.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: DEPTH_MAX }.deserialize(&mut reader)?;

@@ -26,7 +26,7 @@ impl<'t> Jws<'t> {
     /// Splits a token into its parts.
     ///
     /// # Errors
-    /// [`Denial::MalformedToken`], with the part that cannot be read.
+    /// [`Denial::MalformedToken`] with the part that cannot be parsed.
     pub(super) fn read(token: &'t str) -> Result<Self, CredentialError> {
         let malformed = |part| CredentialError::from(Denial::MalformedToken(part));
         if token.len() > TOKEN_MAX {
@@ -48,19 +48,20 @@ impl<'t> Jws<'t> {
         let message = &token[..header.len() + 1 + payload.len()];
         let header = decode(header, TokenPart::Header)?;
         let header = json::object(&header).map_err(|_| malformed(TokenPart::Header))?;
-        // RFC 7515 section 4.1.11: a receiver must reject extensions in `crit` that it does not support. None is
-        // supported.
+        // A recipient must reject a token whose `crit` names an extension that it does not support (RFC 7515 section
+        // 4.1.11). The gateway supports no extension.
         if header.contains_key("crit") {
             return Err(malformed(TokenPart::Critical));
         }
-        // Compression is defined for encryption only (RFC 7516 section 4.1.3); no payload is ever inflated here.
+        // Compression is defined only for encrypted tokens (RFC 7516 section 4.1.3). The gateway never decompresses a
+        // payload.
         if header.contains_key("zip") {
             return Err(malformed(TokenPart::Header));
         }
         Ok(Self { message, signature, header, payload: decode(payload, TokenPart::Claims)? })
     }
 
-    /// Returns the JOSE header. Its `jku`, `x5u`, `jwk` and `x5c` are never used (RFC 8725 section 3.10).
+    /// Returns the JOSE header. Its members `jku`, `x5u`, `jwk` and `x5c` are never used (RFC 8725 section 3.10).
     pub(super) fn header(&self) -> &Map<String, Value> {
         &self.header
     }
@@ -70,10 +71,11 @@ impl<'t> Jws<'t> {
         &self.payload
     }
 
-    /// Verifies the signature with one of these keys and algorithms. Returns the algorithm.
+    /// Verifies the signature with one of these keys, if the token's algorithm is among those accepted. Returns the
+    /// algorithm.
     ///
     /// # Errors
-    /// Returns the first fault, in this order: the algorithm, the key, the signature's form, the signature.
+    /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.
     pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, CredentialError> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(named)) = self.header.get("alg") else {
@@ -125,7 +127,7 @@ impl<'t> Jws<'t> {
 
     /// Verifies the signature with a few candidate keys.
     fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), CredentialError> {
-        // The length comes first: an ES256 signature is two numbers of 32 bytes (RFC 7518 section 3.4), never DER.
+        // The length is checked first: an ES256 signature is two numbers of 32 bytes (RFC 7518 section 3.4), never DER.
         let part = TokenPart::Signature;
         let length = decode(self.signature, part)?.len();
         let mut tried = 0;
@@ -154,7 +156,7 @@ impl<'t> Jws<'t> {
 
     fn is_by(&self, key: &Key) -> bool {
         let (message, algorithm) = (self.message.as_bytes(), key.algorithm().as_library());
-        // A key that the library cannot use did not make the signature.
+        // If the library cannot use the key, verification fails.
         jsonwebtoken::crypto::verify(self.signature, message, key.decoding_key(), algorithm).unwrap_or(false)
     }
 }

@@ -1,7 +1,7 @@
-//! Verification keys: each with one algorithm, each belonging to one issuer.
+//! Verification keys. Each key has one algorithm and one issuer.
 //!
-//! The key decides the algorithm, never the token (RFC 8725 section 3.1): a set is searched for a key with a given id
-//! and algorithm.
+//! The key determines the algorithm, never the token alone (RFC 8725 section 3.1): the key set is searched for a key
+//! that has both the `kid` and the `alg` of the token.
 
 mod der;
 mod jwks;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A JWS signature algorithm that the gateway supports. `none` is not among them.
+/// A JWS signature algorithm that the gateway supports. `none` is not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC with SHA-256.
@@ -27,11 +27,11 @@ pub enum Algorithm {
     EdDSA,
 }
 
-/// The name that RFC 9864 section 2.2 gives to `EdDSA` with Ed25519.
+/// The name that RFC 9864 section 2.2 defines for `EdDSA` with Ed25519.
 pub const ED25519: &str = "Ed25519";
 
 impl Algorithm {
-    /// Returns the name (RFC 7518 section 3.1).
+    /// Returns the algorithm's name in `alg` (RFC 7518 section 3.1).
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -41,7 +41,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns the library's value.
+    /// Returns the `jsonwebtoken` library's value for the algorithm.
     pub(crate) const fn as_library(self) -> jsonwebtoken::Algorithm {
         match self {
             Self::HS256 => jsonwebtoken::Algorithm::HS256,
@@ -56,8 +56,8 @@ impl FromStr for Algorithm {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        // RFC 9864 section 4.1 deprecates `EdDSA`, which leaves the curve to the key. Here the curve is always Ed25519,
-        // so both names mean the same.
+        // RFC 9864 section 4.1 deprecates `EdDSA` because this name does not specify the curve. The gateway supports
+        // only Ed25519, so both names have the same meaning here.
         if text == ED25519 {
             return Ok(Self::EdDSA);
         }
@@ -74,12 +74,12 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// One verification key.
+/// A verification key.
 pub struct Key {
     id: Option<Box<str>>,
     algorithm: Algorithm,
     key: DecodingKey,
-    /// The length of its signatures in bytes.
+    /// The length of the key's signatures in bytes.
     signature_bytes: usize,
 }
 
@@ -101,17 +101,17 @@ impl Key {
         Self::new(id, Algorithm::HS256, DecodingKey::from_secret(secret), 32)
     }
 
-    /// Returns the id (`kid`).
+    /// Returns the key's id (`kid`).
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Returns the algorithm.
+    /// Returns the key's algorithm.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Returns the length of its signatures in bytes.
+    /// Returns the length of the key's signatures in bytes.
     pub const fn signature_bytes(&self) -> usize {
         self.signature_bytes
     }
@@ -140,17 +140,18 @@ impl Key {
 #[derive(Clone, Debug, Default)]
 pub struct KeySet(Vec<Arc<Key>>);
 
-/// The maximum number of keys tried for one token: those without `kid`, or all of an algorithm for a token without one.
+/// The maximum number of keys that are tried for one token. More than one key can fit if the token or the keys have no
+/// `kid`.
 pub(super) const CANDIDATES_MAX: usize = 4;
-/// The minimum length of an HMAC key in bytes: that of its hash (RFC 7518 section 3.2).
+/// The minimum length of an HMAC key in bytes, which is the length of the SHA-256 hash (RFC 7518 section 3.2).
 const SECRET_MIN: usize = 32;
 
 impl KeySet {
     /// Adds a shared secret for HS256.
     ///
     /// # Errors
-    /// When it is too short, or a key of another kind: with the text of a public key as the secret, whoever has that
-    /// key could sign (RFC 8725 section 2.1).
+    /// Returns an error if the secret is too short or is the text of a key of another kind. With a public key's text as
+    /// the secret, anyone who has the public key could sign tokens (RFC 8725 section 2.1).
     pub fn add_secret(&mut self, id: Option<&str>, secret: &[u8]) -> Result<(), String> {
         Self::check_secret(secret)?;
         self.insert(Key::secret(id, secret))
@@ -169,10 +170,11 @@ impl KeySet {
         Ok(())
     }
 
-    /// Adds a key.
+    /// Adds a key. A key that the set already contains is not added again.
     ///
     /// # Errors
-    /// When a token could not identify one of two keys, or would have to be tried against too many.
+    /// Returns an error if the set contains another key with the same `kid` and algorithm, or already contains
+    /// `CANDIDATES_MAX` keys of the algorithm without `kid`.
     fn insert(&mut self, key: Key) -> Result<(), String> {
         let algorithm = key.algorithm;
         if self.0.iter().any(|known| known.is_same(&key)) {
@@ -208,9 +210,11 @@ impl KeySet {
         other.0.iter().all(|key| self.0.iter().any(|ours| ours.is_same(key)))
     }
 
-    /// Returns the keys that may have signed a token with this `kid` and algorithm (RFC 7517 section 4.5: `kid` is
-    /// optional on both sides). For a token with a `kid`, this is the key with that `kid`; if no key has it, the keys
-    /// without one. A token without `kid` may be signed by any key of its algorithm. The number is bounded, so that a
+    /// Returns the keys that may have signed a token with this `kid` and algorithm. `kid` is optional in tokens (RFC
+    /// 7515 section 4.1.4) and in keys (RFC 7517 section 4.5).
+    ///
+    /// A token with a `kid` is tried with the key of that `kid`, or with the keys without `kid` if no key has that
+    /// `kid`. A token without `kid` is tried with all keys of its algorithm. The number of keys is bounded, so that a
     /// forged token cannot cause many verifications.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> KeyMatch<'_> {
         let has_id = |key: &&Arc<Key>| id.is_some() && key.id.as_deref() == id;
@@ -239,14 +243,14 @@ impl KeySet {
     }
 }
 
-/// The result of a search for an id and an algorithm.
+/// The result of a search for a `kid` and an algorithm.
 pub(super) enum KeyMatch<'k> {
-    /// The keys to try, at least one.
+    /// The keys to try; there is at least one.
     Keys([Option<&'k Key>; CANDIDATES_MAX]),
-    /// Only keys for another algorithm.
+    /// The keys that were found have another algorithm.
     OtherAlgorithm,
-    /// More keys than are tried for one token.
+    /// The search found more than `CANDIDATES_MAX` keys; the field is their number.
     TooMany(usize),
-    /// No key with this id.
+    /// The search found no key.
     None,
 }

@@ -1,4 +1,4 @@
-//! Establishes the caller: from a request's credential to a principal that an issuer vouches for.
+//! Authenticates callers: finds the credential of a request, verifies it and returns the principal.
 
 mod cache;
 pub mod claims;
@@ -37,9 +37,9 @@ use verify::{Recipient, verify_for};
 /// Whether a route requires the caller's identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everyone may call; credentials are ignored.
+    /// Anyone may call the route, and credentials are ignored.
     Public,
-    /// A token is optional; a bad token is refused, never ignored.
+    /// A token is optional, but an invalid token is refused and never ignored.
     Optional,
     /// A valid token is required. This is the default.
     Authenticated,
@@ -55,30 +55,30 @@ pub struct CredentialPolicy {
 }
 
 impl From<Access> for CredentialPolicy {
-    /// Reads tokens from the default places.
+    /// Creates a policy that accepts tokens in the default places.
     fn from(access: Access) -> Self {
         Self { access, sources: Sources::default() }
     }
 }
 
-/// What authentication reads of a request.
+/// The parts of a request that authentication uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'r> {
     /// The head of the request.
     pub head: &'r Head<'r>,
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// The facts that a trusted proxy states about it.
+    /// The facts that a trusted proxy reports about the request.
     pub relayed: Option<&'r Relayed>,
-    /// The CSRF token from the form in the body, if the route reads forms for one.
+    /// The CSRF token from a form in the body, if the route reads forms.
     pub csrf_field: Option<&'r str>,
 }
 
-/// Establishes the caller. A token that this core verified before under the same trust is not verified again, but the
-/// revocation check runs every time.
+/// Authenticates the caller of a request. A token that this core has already verified in the same trust epoch is not
+/// verified again, but the revocation check runs for every request.
 ///
 /// # Errors
-/// Returns why the credential was rejected, or that one is required.
+/// Returns the reason for which the credential was rejected, or an error that a credential is required.
 pub fn authenticate(
     credential_policy: &CredentialPolicy,
     trust: &Trust,
@@ -94,7 +94,7 @@ pub fn authenticate(
     let Some((credential, place)) = credential::find(head, &credential_policy.sources, trust.cookies())?
     else {
         return match access {
-            // A caller whose credential cannot be read must not be treated as anonymous.
+            // A caller whose `Authorization` field contains an unsupported credential must not be treated as anonymous.
             Access::Optional if head.headers.contains_key(AUTHORIZATION) => {
                 Err(absent(Denial::MalformedToken(TokenPart::Field), head, credential_policy, trust))
             }
@@ -120,7 +120,8 @@ pub fn authenticate(
     Ok(Some((principal, place)))
 }
 
-/// Rejects a request without a credential in the places of its route, and describes a credential in another place.
+/// Builds the error for a request without a credential in the places of its route. If the request has a credential in
+/// another place, the error describes that credential to the operator.
 #[cold]
 fn absent(
     denial: Denial,
@@ -151,11 +152,11 @@ fn absent(
     }
 }
 
-/// Verifies an access token that an introspection or revocation request names, like a caller's token. Tokens that the
-/// local authority issued for a client's own audience are accepted too, since only the authority can verify them.
+/// Verifies an access token from an introspection or revocation request, with the same checks as for a caller's token.
+/// The audiences of the local authority's clients are accepted too, since only the authority can verify those tokens.
 ///
 /// # Errors
-/// Returns why the token is rejected.
+/// Returns the reason for which the token was rejected.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {
@@ -192,7 +193,7 @@ mod tests {
         Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
     }
 
-    /// A token that holds from 100 to 200, give or take the leeway.
+    /// Returns a token that is valid from 100 to 200, plus the leeway on both sides.
     fn good() -> String {
         let claims = serde_json::json!({ "iss": "i", "aud": "a", "sub": "s", "nbf": 100, "exp": 200 });
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET);

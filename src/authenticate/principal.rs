@@ -1,59 +1,60 @@
-//! The identity in a verified token.
+//! The verified identity of a caller.
 
 use super::claims::{ClaimId, ClaimValue};
 use http::{HeaderName, HeaderValue};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-/// The allocator's approximate overhead for one allocation.
+/// The allocator's approximate overhead for one allocation, in bytes.
 const ALLOCATION: usize = 16;
 
-/// A caller whose token this process verified. Holds only the parts of the token that the policy uses.
+/// A caller whose token this process verified. A principal contains only the parts of the token that the policy uses.
 #[derive(Debug)]
 pub struct Principal {
-    /// `iss`.
+    /// The token's `iss`.
     pub issuer: Arc<str>,
-    /// `sub`.
+    /// The token's `sub`.
     pub subject: Box<str>,
-    /// `jti`, if the token has one.
+    /// The token's `jti`, if present.
     pub token_id: Option<Box<str>>,
     /// The roles at the issuer's `roles` path.
     pub roles: Box<[Box<str>]>,
     /// The scopes at the issuer's `scopes` path.
     pub scopes: Box<[Box<str>]>,
-    /// The values found at the paths of roles and scopes.
+    /// The types of the values at the paths of roles and scopes.
     pub shapes: Shapes,
-    /// The other claims that the policy uses, by [`ClaimId`].
+    /// The other claims that the policy uses, indexed by [`ClaimId`].
     pub claims: Box<[Option<ClaimValue>]>,
     /// The start of validity in seconds since 1970, with the issuer's leeway subtracted.
     pub not_before: u64,
     /// The end of validity (exclusive) in seconds since 1970, with the issuer's leeway added.
     pub expires: u64,
-    /// The time of the login in seconds since 1970: `auth_time` (RFC 9068 section 2.2.1).
+    /// The time of the user's login in seconds since 1970, from `auth_time` (RFC 9068 section 2.2.1).
     pub authenticated: Option<u64>,
     /// The tolerated clock difference of the issuer, in seconds.
     pub leeway: u64,
-    /// Whether the token was issued by that login, not by a refresh.
+    /// Whether the token was issued at the login itself and not by a refresh.
     pub fresh: bool,
     /// The facts that only tokens of the local authority have.
     pub local: Option<Box<Local>>,
     /// Assertions of this identity that were made for upstreams and can be reused.
     pub proofs: RefCell<Vec<Proven>>,
-    /// The identity headers for upstreams. They are built once, so that sending them only counts references.
+    /// The identity headers for upstreams. They are built once, so that sending them only increments reference counts.
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
-/// The shape of the value at the path of a list of names. It explains to the operator why there are none.
+/// The JSON type of the value from which roles or scopes are read. It tells the operator why a token has fewer names
+/// than expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
-    /// Nothing.
+    /// The claim is missing.
     #[default]
     Absent,
-    /// Text.
+    /// A string.
     Text,
-    /// A list of texts.
+    /// A list of strings.
     List,
-    /// A list with elements that are not text.
+    /// A list with elements that are not strings.
     Mixed,
     /// An object.
     Object,
@@ -61,17 +62,17 @@ pub enum Shape {
     Other,
 }
 
-/// The shapes of a token's names.
+/// The shapes of a token's roles and scopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shapes {
-    /// The shape of its roles.
+    /// The shape of the value at the `roles` path.
     pub roles: Shape,
-    /// The shape of its scopes.
+    /// The shape of the value at the `scopes` path.
     pub scopes: Shape,
 }
 
 impl Shape {
-    /// A note for the operator, if the value yielded fewer names than it seems to contain.
+    /// Returns a note for the operator if the value yields fewer names than it seems to contain.
     pub const fn remark(self) -> Option<&'static str> {
         match self {
             Self::Absent => Some("the claim is missing"),
@@ -83,50 +84,50 @@ impl Shape {
     }
 }
 
-/// A proof of identity that was made for an upstream.
+/// A signed assertion of the identity, made for one upstream.
 #[derive(Clone, Debug)]
 pub struct Proven {
     /// The upstream's audience.
     pub audience: Arc<str>,
-    /// The value of its field.
+    /// The value of the header field that carries the assertion.
     pub value: HeaderValue,
-    /// The start of its validity in seconds since 1970.
+    /// The start of the assertion's validity in seconds since 1970.
     pub made: u64,
-    /// The time until which it is reused, in seconds since 1970.
+    /// The time until which the assertion is reused, in seconds since 1970.
     pub until: u64,
 }
 
 /// The facts that only tokens of the local authority have.
 #[derive(Debug)]
 pub struct Local {
-    /// `sid`: the session.
+    /// The session, from `sid`.
     pub session: Option<Box<str>>,
-    /// `gen`: the account's generation when the token was made.
+    /// The account's generation when the token was issued, from `gen`.
     pub generation: i64,
-    /// `exp` as in the token.
+    /// The token's `exp` in seconds since 1970, without leeway.
     pub ends: u64,
-    /// `csrf`: the value that a request with the token in a cookie must repeat.
+    /// The value that a request with the token in a cookie must repeat, from `csrf`.
     pub csrf: Option<Box<str>>,
-    /// Whether the token is a service's own (RFC 6749 section 4.4): its subject is a client, whatever account has the
-    /// same name.
+    /// Whether the token was issued to a service for itself (RFC 6749 section 4.4). The subject is then a client, even
+    /// if an account has the same name.
     pub service: bool,
-    /// The epoch of the revocations in which the token was last found valid.
+    /// The epoch of the revocations at which the token was last found valid.
     pub(super) unmarked_at: Cell<Option<u64>>,
 }
 
 impl Local {
-    /// Creates the facts of a token that has not been checked for revocation yet.
+    /// Creates the facts of a token that has not yet been checked for revocation.
     pub fn new(session: Option<Box<str>>, generation: i64, csrf: Option<Box<str>>) -> Self {
         Self { session, generation, ends: u64::MAX, csrf, service: false, unmarked_at: Cell::new(None) }
     }
 
-    /// Sets `exp`.
+    /// Sets the token's `exp`.
     #[must_use]
     pub fn ending(self, ends: u64) -> Self {
         Self { ends, ..self }
     }
 
-    /// Sets whether the token is a service's own.
+    /// Sets whether the token was issued to a service for itself.
     #[must_use]
     pub fn of_service(self, service: bool) -> Self {
         Self { service, ..self }
@@ -134,8 +135,8 @@ impl Local {
 }
 
 impl Principal {
-    /// A principal for tests and benchmarks, which replace what they need: `ada` of `https://id.example.com`, without
-    /// roles, scopes and claims, valid at any time.
+    /// Returns a principal for tests and benchmarks: `ada` of `https://id.example.com`, without roles, scopes and
+    /// claims, valid at any time. Callers replace the fields that matter to them.
     #[doc(hidden)]
     pub fn for_tests() -> Self {
         Self {
@@ -162,7 +163,7 @@ impl Principal {
         self.claims.get(usize::from(id.0)).and_then(Option::as_ref)
     }
 
-    /// Returns its approximate memory in bytes, without its proofs.
+    /// Returns the approximate memory of the principal in bytes, without its proofs.
     pub fn bytes(&self) -> usize {
         let text = |text: Option<&str>| text.map_or(0, |text| text.len() + ALLOCATION);
         let names = |names: &[Box<str>]| -> usize {
@@ -185,7 +186,7 @@ impl Principal {
             + headers.sum::<usize>()
     }
 
-    /// Drops expired proofs. Returns the approximate memory of the others in bytes.
+    /// Removes expired proofs. Returns the approximate memory of the remaining ones in bytes.
     pub(super) fn weigh_proofs(&self, now: u64) -> usize {
         let mut proofs = self.proofs.borrow_mut();
         proofs.retain(|proof| now < proof.until);

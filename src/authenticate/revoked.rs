@@ -1,8 +1,8 @@
 //! Revocations of the local authority's tokens, checked on every request, even for cached tokens, without I/O.
 //!
-//! A mark is set here before the response that confirms the revocation is sent. The check reads one number that all
-//! cores share and that changes only when something is revoked: a principal remembers the number under which it was
-//! found unmarked.
+//! A mark is set here before the gateway confirms the revocation to the client. The check usually reads only one
+//! number, the epoch, which all cores share and which changes only when something is revoked: a principal stores the
+//! epoch at which it was last checked and is checked again only after the epoch has changed.
 
 use super::principal::{Local, Principal};
 use crate::denial::Denial;
@@ -13,36 +13,37 @@ use std::time::Duration;
 
 /// How long a mark is kept after the last access token that it revokes has expired.
 ///
-/// Four clocks take part: those of the gateways that issue the token, revoke it, delete the mark, and receive the
-/// request. A mark outlives its tokens while each of them is within a quarter of this of the true time.
+/// The clocks of four gateways matter: those that issue the token, revoke it, delete the mark, and receive the request.
+/// A mark outlives its tokens if each clock is within a quarter of this margin of the true time.
 pub const MARK_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a mark revokes.
+/// The tokens that a mark revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// The access token of this `jti`.
+    /// The access token with this `jti`.
     Token(String),
-    /// All access tokens of the session of this `sid`.
+    /// All access tokens of the session with this `sid`.
     Session(String),
-    /// All access tokens of an account of a generation below this one.
+    /// All access tokens of an account from generations before `generation`.
     Account {
-        /// The account: `sub`.
+        /// The account's id, which is the token's `sub`.
         id: String,
-        /// The first generation that is still good.
+        /// The first generation whose tokens are still valid.
         generation: i64,
     },
 }
 
-/// The marks, shared by all cores.
+/// The revocation marks, shared by all cores.
 ///
-/// Before the record is loaded, no token's life is limited: a policy that is only inspected has no store.
+/// Until the token lives are loaded from the store, the lives of tokens are not limited. A policy that is only
+/// inspected has no store.
 #[derive(Debug)]
 pub struct Revoked {
-    /// Changes with every new mark. Principals of an older number are looked up again.
+    /// A number that changes with every new mark. A principal checked at an older number is checked again.
     epoch: AtomicU64,
-    /// Whether marks may be missing, because they could not be read for too long.
+    /// Whether marks may be missing because the store has been unreadable for too long.
     blind: AtomicBool,
-    /// The longest life of an access token that is on record, in seconds.
+    /// The longest recorded life of an access token, in seconds.
     longest: AtomicU64,
     marks: RwLock<Marks>,
 }
@@ -58,8 +59,8 @@ impl Default for Revoked {
     }
 }
 
-/// Each mark with the time from which it may be deleted; and the subjects with longer-lived tokens, with the time when
-/// the last of these expires. Seconds since 1970.
+/// The marks, each with the time from which it may be deleted, and the subjects that have longer-lived tokens, each
+/// with the time at which the last of these tokens expires. All times are in seconds since 1970.
 #[derive(Debug, Default)]
 struct Marks {
     subjects: HashMap<Box<str>, u64>,
@@ -69,8 +70,8 @@ struct Marks {
 }
 
 impl Revoked {
-    /// Adds a mark that is kept until this time (seconds since 1970, exclusive). When this returns, no core accepts
-    /// such a token any more. Marking twice is marking once.
+    /// Adds a mark that is kept until `until` (seconds since 1970, exclusive). When the function returns, no core
+    /// accepts a token that the mark revokes. Adding a mark again only extends the time until which it is kept.
     pub fn mark(&self, mark: &Mark, until: u64) {
         let mut marks = self.write();
         let later = |known: &mut u64| *known = (*known).max(until);
@@ -90,44 +91,44 @@ impl Revoked {
                 }
             },
         };
-        // Done while the marks are locked: a core that reads the new number waits for them, and a core that reads the
-        // old number looks its principal up again at the next request at the latest.
+        // The epoch changes while the marks are locked. A core that reads the new epoch waits for the lock. A core that
+        // reads the old epoch checks its principal again at the next request at the latest.
         if new {
             self.epoch.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Applies the store's record of token lives: the longest one in seconds, and for each subject when the last token
-    /// made by a command expires.
+    /// Applies the store's record of token lives: the longest life in seconds and, for each subject, the time at which
+    /// the last token made by a command expires.
     pub fn set_lives(&self, longest: u64, subjects: impl Iterator<Item = (String, u64)>) {
         self.write().subjects = subjects.map(|(subject, until)| (subject.into(), until)).collect();
         self.longest.store(longest, Ordering::Release);
     }
 
-    /// The longest life of an access token that is on record, in seconds.
+    /// Returns the longest recorded life of an access token, in seconds.
     pub fn longest(&self) -> u64 {
         self.longest.load(Ordering::Acquire)
     }
 
-    /// The time until which a token issued at this time is accepted, whatever its `exp`: marks are not kept for longer.
-    /// Seconds since 1970, exclusive.
+    /// Returns the time until which a token of this subject is accepted, even if its `exp` is later, since marks are
+    /// not kept for longer. `issued` and the result (exclusive) are in seconds since 1970.
     pub(super) fn accepted_until(&self, issued: u64, subject: &str) -> u64 {
         let usual = issued.saturating_add(self.longest());
         self.read().subjects.get(subject).map_or(usual, |until| usual.max(*until))
     }
 
-    /// The earliest time at which a mark made now may be deleted. The store, which is not queried here, may know a
-    /// later one.
+    /// Returns the earliest time at which a mark made now may be deleted. The store, which is not queried here, may
+    /// contain a later time for the mark.
     pub fn kept_until(&self, now: u64) -> u64 {
         now.saturating_add(self.longest()).saturating_add(MARK_MARGIN.as_secs())
     }
 
-    /// Sets whether marks may be missing. While they may, no token of the local authority is accepted.
+    /// Sets whether marks may be missing. During that time, no token of the local authority is accepted.
     pub fn set_blind(&self, blind: bool) {
         self.blind.store(blind, Ordering::Release);
     }
 
-    /// Drops the marks that ended before this moment, in seconds since 1970.
+    /// Deletes the marks that are kept only until `now` (seconds since 1970) or a time before it.
     pub fn forget(&self, now: u64) {
         let mut marks = self.write();
         marks.tokens.retain(|_, until| *until > now);
@@ -149,12 +150,12 @@ impl Revoked {
     /// Checks that the token of a principal has not been revoked.
     ///
     /// # Errors
-    /// [`Denial::RevokedToken`]; [`Denial::CheckUnavailable`] while marks may be missing.
+    /// [`Denial::RevokedToken`] if a mark revokes the token; [`Denial::CheckUnavailable`] while marks may be missing.
     pub(super) fn admit(&self, principal: &Principal, local: &Local) -> Result<(), Denial> {
         if self.blind.load(Ordering::Acquire) {
             return Err(Denial::CheckUnavailable);
         }
-        // The number is read before the marks: a mark that is set in between is found now or at the next request.
+        // The epoch is read before the marks. A mark that is added in between is found now or at the next request.
         let epoch = self.epoch.load(Ordering::Acquire);
         if local.unmarked_at.get() == Some(epoch) {
             return Ok(());
@@ -162,7 +163,7 @@ impl Revoked {
         let marks = self.read();
         let of_token = principal.token_id.as_ref().is_some_and(|id| marks.tokens.contains_key(id));
         let of_session = local.session.as_ref().is_some_and(|id| marks.sessions.contains_key(id));
-        // A service is not an account and has no generations.
+        // A service is not an account, so its tokens have no generation.
         let account = if local.service { None } else { marks.accounts.get(&principal.subject) };
         let of_account = account.is_some_and(|(generation, _)| local.generation < *generation);
         if of_token || of_session || of_account {
@@ -173,7 +174,7 @@ impl Revoked {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Marks> {
-        // A writer that panicked left complete entries: each insertion is one step.
+        // The lock may be poisoned, but a writer that panicked left only complete entries: each insertion is one step.
         self.marks.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,18 +1,18 @@
 //! Statistics of an issuer's verified tokens by algorithm, age and size. They show the operator which issuers still use
-//! an old algorithm, and whose tokens live too long or grow towards the limits of servers.
+//! an old algorithm, and which issuers' tokens live too long or approach the size limits of servers.
 
 use super::keys::Algorithm;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Upper bounds of ages, in seconds.
+/// The upper bounds of the age histogram, in seconds.
 pub(crate) const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
-/// Upper bounds of sizes, in bytes.
+/// The upper bounds of the size histogram, in bytes.
 pub(crate) const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// The algorithms, in the order of their counters.
 const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// The counts of one issuer's tokens. All cores share them: a verification costs a thousand times as much as counting
-/// it.
+/// The statistics of one issuer's tokens. All cores share these counters, because a verification costs a thousand times
+/// as much as an increment.
 #[derive(Debug, Default)]
 pub struct TokenStats {
     algorithms: [AtomicU64; ALGORITHMS.len()],
@@ -20,7 +20,7 @@ pub struct TokenStats {
     sizes: Spread<{ SIZES.len() + 1 }>,
 }
 
-/// A histogram: a count for each bound and one beyond all bounds, and the sum of the values.
+/// A histogram: one count for each bound, one count for the values beyond the last bound, and the sum of all values.
 #[derive(Debug)]
 struct Spread<const N: usize> {
     counts: [AtomicU64; N],
@@ -63,13 +63,14 @@ impl TokenStats {
         ALGORITHMS.iter().zip(&self.algorithms).map(|(known, count)| (*known, count.load(Ordering::Relaxed)))
     }
 
-    /// How old they were when they were first seen, where they say when they were made: a count for each of [`AGES`]
-    /// and one beyond, and the sum in seconds.
+    /// Returns the ages of tokens at their verification: a count for each bound in [`AGES`], a count for greater ages,
+    /// and the sum in seconds. Tokens without `iat` are not included.
     pub fn ages(&self) -> (Vec<u64>, u64) {
         self.ages.read()
     }
 
-    /// Returns the sizes: a count for each of [`SIZES`] and one beyond, and the sum in bytes.
+    /// Returns the sizes of tokens: a count for each bound in [`SIZES`], a count for greater sizes, and the sum in
+    /// bytes.
     pub fn sizes(&self) -> (Vec<u64>, u64) {
         self.sizes.read()
     }

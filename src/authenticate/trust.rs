@@ -9,12 +9,12 @@ use super::token_stats::TokenStats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One issuer of tokens.
+/// An issuer of tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// The value of `iss`. It must match exactly.
+    /// The issuer's `iss`, which a token must match exactly.
     pub name: Arc<str>,
-    /// The accepted values of `aud`. A token must have one of them, and it must match exactly.
+    /// The accepted values of `aud`. A token must have at least one of them, compared exactly.
     pub audience: Box<[Box<str>]>,
     /// Further values of `aud` in tokens that the local authority issues to its clients. The gateway rejects these
     /// tokens on its routes, but introspection and revocation accept them.
@@ -36,9 +36,9 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Whether both issuers give the same result for every token.
+    /// Whether both issuers produce the same result for every token.
     fn verifies_like(&self, other: &Self) -> bool {
-        // Destructures all fields, so that a new field cannot be forgotten here.
+        // The pattern lists all fields, so that a new field cannot be forgotten here.
         let Self {
             name,
             audience,
@@ -97,7 +97,7 @@ impl Trust {
         }
     }
 
-    /// Returns this trust with other keys for one issuer. The epoch changes only if a key was removed: otherwise the
+    /// Returns this trust with other keys for one issuer. The epoch changes only if a key was removed; otherwise,
     /// tokens that were verified with the previous keys remain valid.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
@@ -111,8 +111,8 @@ impl Trust {
         changed
     }
 
-    /// Takes over the statistics from the trust of the previous policy. If both verify alike, it also takes over the
-    /// epoch, so that cached verifications remain valid.
+    /// Takes over the statistics from the trust of the previous policy. If both trusts produce the same result for
+    /// every token, the epoch is taken over too, so that cached verifications remain valid.
     #[must_use]
     pub fn carry_over(mut self, before: &Self) -> Self {
         for (issuer, seen) in self.issuers.iter().zip(&mut self.seen) {
@@ -132,16 +132,15 @@ impl Trust {
         self
     }
 
-    /// Returns this trust with statistics of its own, for explanations: tokens that it verifies are not counted.
+    /// Returns this trust with separate statistics, so that tokens verified for explanations are not counted.
     #[must_use]
     pub fn uncounted(&self) -> Self {
         let seen = self.issuers.iter().map(|_| Arc::default()).collect();
         Self { seen, ..self.clone() }
     }
 
-    /// Returns this trust with `key` as the only key of every issuer, for explanations about a caller with assumed
-    /// claims. Such an explanation runs the verification that also serves requests, on a token signed with a temporary
-    /// key.
+    /// Returns this trust with `key` as the only key of every issuer. The explanation of a decision about assumed
+    /// claims signs them as a token with a temporary key, and then runs the same verification that serves requests.
     #[must_use]
     pub fn assuming(&self, key: &KeySet) -> Self {
         let mut assuming = self.uncounted();
@@ -153,7 +152,7 @@ impl Trust {
         assuming
     }
 
-    /// Adds the settings of a local authority: the names of its cookies (if it sets any), the further origins from
+    /// Adds the settings of a local authority: the names of its cookies (if it sets any), the additional origins from
     /// which requests with cookies are accepted, and its revocations.
     pub fn with_local(
         mut self,
@@ -172,7 +171,7 @@ impl Trust {
         self.cookies.as_ref()
     }
 
-    /// Returns the further origins from which requests with cookies are accepted.
+    /// Returns the additional origins from which requests with cookies are accepted.
     pub(super) fn origins(&self) -> &[Box<str>] {
         &self.origins
     }
@@ -188,7 +187,7 @@ impl Trust {
         both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
     }
 
-    /// Returns the statistics of each issuer.
+    /// Returns the name and the statistics of each issuer.
     pub fn seen(&self) -> impl Iterator<Item = (&Arc<str>, &TokenStats)> {
         self.issuers.iter().zip(&self.seen).map(|(issuer, seen)| (&issuer.name, &**seen))
     }
@@ -198,7 +197,7 @@ impl Trust {
         &self.issuers
     }
 
-    /// Returns the paths of the claims that the policy uses, by `ClaimId`.
+    /// Returns the paths of the claims that the policy uses, indexed by `ClaimId`.
     pub fn claims(&self) -> &[ClaimPath] {
         &self.claims
     }
@@ -208,8 +207,8 @@ impl Trust {
         &self.identity
     }
 
-    /// Returns the epoch. It changes when a key is removed, and when the issuers, their settings, the claims in use or
-    /// the names of the identity headers change.
+    /// Returns the epoch. The epoch changes when a key is removed, and when the issuers, their settings, the claims in
+    /// use or the names of the identity headers change.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -220,12 +219,12 @@ fn next_epoch() -> u64 {
     EPOCHS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Normalizes a `typ` for comparison: in lower case and without `application/`, which may be omitted (RFC 7515 section
-/// 4.1.9).
+/// Normalizes a `typ` for comparison: converts it to lower case and removes `application/`, which issuers may omit (RFC
+/// 7515 section 4.1.9).
 pub(super) fn canonical_type(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     match lower.strip_prefix("application/") {
-        // A bare prefix stays unchanged, because `""` stands for an absent `typ`.
+        // A bare prefix stays unchanged, because `""` represents an absent `typ`.
         Some(rest) if !rest.is_empty() && !rest.contains('/') => rest.to_owned(),
         Some(_) | None => lower,
     }

@@ -1,7 +1,7 @@
-//! Verifies a token and makes a principal of it.
+//! Verifies a token and converts it to a principal.
 //!
-//! The order: the token's form, its issuer, its algorithm and key, its signature, and only then its claims. Of an
-//! unverified token only `iss` is read, to choose the issuer whose keys are tried.
+//! The checks run in this order: form, issuer, algorithm and key, signature, claims. Before the signature is verified,
+//! only `iss` is used, to choose the issuer whose keys are tried.
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
@@ -14,27 +14,27 @@ use crate::clock::Now;
 use crate::denial::{Denial, RequiredClaim, TokenPart};
 use serde_json::{Map, Value};
 
-/// The maximum number of roles, or scopes, in a token. A token with more is malformed, since truncation could drop the
-/// relevant one.
+/// The maximum number of roles, and of scopes, in a token. A token with more is refused as malformed, since truncation
+/// could drop the relevant name.
 const NAMES_MAX: usize = 512;
 
 type Claims = Map<String, Value>;
 type Names = Box<[Box<str>]>;
 
-/// The required audience of a token.
+/// The recipient for which a token must be intended, according to `aud`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recipient {
-    /// The gateway: one of the issuer's audiences.
+    /// The gateway: `aud` must contain one of the issuer's audiences.
     Gateway,
-    /// The gateway or one of the local authority's clients: for tokens in introspection and revocation requests
-    /// (RFC 7662 section 2.2, RFC 7009 section 2.1).
+    /// The gateway or a client of the local authority. Used for tokens in introspection and revocation requests (RFC
+    /// 7662 section 2.2, RFC 7009 section 2.1).
     Anyone,
 }
 
-/// Verifies a token's signature and claims.
+/// Verifies a token's signature and claims, for the gateway as the recipient.
 ///
 /// # Errors
-/// Returns the first check that fails.
+/// Returns the first check that failed.
 pub fn verify(token: &str, trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     verify_for(Recipient::Gateway, token, trust, now)
 }
@@ -58,8 +58,8 @@ pub(super) fn verify_for(
     let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
-    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token: a thief could use
-    // it, which the binding is meant to prevent.
+    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token: a thief could
+    // then use the token, which the binding is intended to prevent.
     if claims.contains_key("cnf") {
         return Err(CredentialError::because(
             Denial::WrongType,
@@ -82,7 +82,8 @@ pub(super) fn verify_for(
     };
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
-        // Revocations are kept for the maximum life of a token, so no token is accepted for longer.
+        // Revocations are kept only for the maximum recorded life of a token, so no token is accepted for longer than
+        // that.
         let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {
@@ -119,8 +120,8 @@ pub(super) fn verify_for(
     Ok(principal)
 }
 
-/// Rejects a required claim that is missing or has the wrong type. `instead`: claims in which some issuers put the same
-/// fact.
+/// Returns the error for a required claim that is missing or has the wrong type. `instead` lists the claims in which
+/// some issuers put the same fact.
 fn missing(claim: RequiredClaim, name: &str, claims: &Claims, instead: &[&str]) -> CredentialError {
     let detail = format!("{name} is {}{}", ClaimText(claims.get(name)), beside(claims, instead));
     CredentialError::because(Denial::MissingClaim(claim), detail)
@@ -140,13 +141,13 @@ fn unknown_issuer(name: &str, trust: &Trust) -> CredentialError {
     )
 }
 
-/// Reads the claims of a token without verifying it.
+/// Returns the claims of a token without verifying it.
 pub fn claims_of(token: &str) -> Option<Map<String, Value>> {
     json::object(Jws::read(token).ok()?.payload()).ok()
 }
 
-/// Reads the claims that only the local authority's tokens have. A token in which they have the wrong type is
-/// malformed.
+/// Parses the claims that only the local authority's tokens have. A token in which one of these claims has the wrong
+/// type is malformed.
 fn local(claims: &Claims) -> Result<Local, Denial> {
     let text = |name| match claims.get(name) {
         None => Ok(None),
@@ -162,7 +163,7 @@ fn local(claims: &Claims) -> Result<Local, Denial> {
     Ok(Local::new(text("sid")?, generation, text("csrf")?).of_service(client.is_some()).ending(ends))
 }
 
-/// Checks `typ` in the header, so that an ID token does not pass for an access token (RFC 8725 section 3.11).
+/// Checks the header's `typ`, so that an ID token is not accepted as an access token (RFC 8725 section 3.11).
 fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
     let kind = match header.get("typ") {
         None => Some(String::new()),
@@ -178,8 +179,8 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
     Err(CredentialError::because(Denial::WrongType, detail))
 }
 
-/// The claims by which issuers mark tokens that are not access tokens. Such a token often has the key, the audience and
-/// the header of an access token (RFC 8725 sections 3.11 and 3.12).
+/// The claims with which issuers mark tokens that are not access tokens. Such a token often has the key, the audience
+/// and the header of an access token (RFC 8725 sections 3.11 and 3.12).
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
     // Keycloak.
     ("typ", &["refresh", "offline", "id", "logout"]),
@@ -196,8 +197,8 @@ const OTHER_KINDS: [(&str, &[&str]); 5] = [
 /// The member of `events` that identifies a logout token (OpenID Connect Back-Channel Logout section 2.4).
 const LOGOUT_EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// Rejects a token that is marked as a refresh, ID or logout token. A refresh token used as an access token would be
-/// valid for weeks and survive a logout; an ID token is intended only for the client.
+/// Rejects a token that is marked as a refresh, ID or logout token. A refresh token accepted as an access token would
+/// be valid for weeks and survive a logout. An ID token is intended only for the client.
 fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
     for (name, kinds) in OTHER_KINDS {
         if let Some(Value::String(kind)) = claims.get(name)
@@ -216,13 +217,14 @@ fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
     }
 }
 
-/// Checks the times of a token. Returns from when and until when it is valid, leeway included.
+/// Checks the times of a token. Returns the start and the end (exclusive) of its validity, leeway included, in seconds
+/// since 1970.
 fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
     // Fractions of a second never extend the validity: `exp` is rounded down, `nbf` up.
     let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
         Some((Some(expires), _)) => expires.floor() as u64,
-        // A date before 1970 is a valid date (RFC 7519 section 2), and it has passed.
+        // A date before 1970 is a valid date (RFC 7519 section 2) and lies in the past.
         Some((None, Some(seconds))) if seconds < 0.0 => {
             let detail = format!("exp is {}, before 1970", ClaimText(claims.get("exp")));
             return Err(CredentialError::because(Denial::ExpiredToken, detail));
@@ -254,7 +256,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64),
     Ok((not_before, expires.saturating_add(leeway)))
 }
 
-/// Rejects a claim that is not a date.
+/// Returns the error for a claim that is not a date.
 fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError {
     let why = match claims.get(name).and_then(Value::as_f64) {
         Some(seconds) if seconds < 0.0 => ", before 1970",
@@ -271,8 +273,8 @@ fn no_date(claim: RequiredClaim, name: &str, claims: &Claims) -> CredentialError
 
 const YEAR_9999: f64 = 253_402_300_799.0;
 
-/// Reads a NumericDate (RFC 7519 section 2): a non-negative number of seconds within the range of clocks. A numeric
-/// string is not accepted (CVE-2026-25537).
+/// Parses a NumericDate (RFC 7519 section 2): a number of seconds between 1970 and the year 9999. A numeric string is
+/// not accepted (CVE-2026-25537).
 fn date(value: &Value) -> Option<f64> {
     value.as_f64().filter(|seconds| (0.0..=YEAR_9999).contains(seconds))
 }
@@ -298,8 +300,8 @@ fn check_audience(claims: &Claims, issuer: &Issuer, recipient: Recipient) -> Res
     Err(CredentialError::because(Denial::WrongAudience, detail))
 }
 
-/// Rejects scopes that contain white space (RFC 6749 section 3.3). Services split the scopes of an assertion, some at
-/// any white space, so such a scope would become two scopes that the gateway never checked.
+/// Rejects scopes that contain white space (RFC 6749 section 3.3). Services split the scopes of an assertion, and some
+/// split at any white space. Such a scope would become two scopes that the gateway never checked.
 fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialError> {
     let splits = |scope: &str| scope.chars().any(|c| c.is_whitespace() || c.is_control());
     match scopes.iter().find(|scope| splits(scope)) {
@@ -311,8 +313,9 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialEr
     }
 }
 
-/// Returns the names at a path: a list of strings, or one string that `split` splits. Any other value yields no names,
-/// so there are never more than the issuer intended. Also returns the shape of the value, for the operator.
+/// Returns the names at a path. The value is a list of strings, or one string that `split` divides. Any other value
+/// yields no names, so that a token never has more names than the issuer intended. Also returns the shape of the value,
+/// for the operator.
 fn names(
     claims: &Claims,
     path: &ClaimPath,

@@ -1,5 +1,5 @@
-//! What operators do to the keys: rotate, revoke one, revoke all. Each command changes the folder under its lock;
-//! running gateways follow through their [`Watcher`](super::Watcher).
+//! The operator's commands for keys: rotate, revoke one key, revoke all keys. Each command changes the folder while it
+//! holds the folder's lock; running gateways apply the change through their [`Watcher`](super::Watcher).
 
 use super::fault::KeyringFault;
 use super::folder::{KeyFolder, Lock};
@@ -12,10 +12,10 @@ use std::time::Duration;
 /// How long a command waits for the lock.
 pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When a key that is created by command starts to sign.
+/// When a key that was created by a command starts to sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotationStart {
-    /// After it has been published for [`LEAD`].
+    /// After the key has been published for [`LEAD`].
     AfterLead,
     /// Immediately, because the current key leaked. Other verifiers may reject the new key's first tokens until they
     /// fetch the key set again.
@@ -27,18 +27,18 @@ pub enum RotationStart {
 pub struct KeyRotation {
     /// The `kid` of the next key.
     pub id: String,
-    /// When it starts to sign, in seconds since 1970.
+    /// When the next key starts to sign, in seconds since 1970.
     pub signs_from: u64,
-    /// Whether this call created the key. If not, a suitable next key existed already.
+    /// Whether this call created the key. If not, a suitable next key already existed.
     pub is_new: bool,
 }
 
 impl Keyring {
-    /// Creates the next key. With [`RotationStart::AfterLead`], an existing next key that starts to sign soon enough is
-    /// returned instead.
+    /// Creates the next key. With [`RotationStart::AfterLead`], the call returns an existing next key instead if that
+    /// key starts to sign within [`LEAD`].
     ///
     /// # Errors
-    /// When the folder cannot be read or changed.
+    /// Returns an error if the folder cannot be read or changed.
     pub fn rotate(&self, start: RotationStart, now: Now) -> Result<KeyRotation, KeyringFault> {
         let folder = self.folder()?;
         let lock = folder.lock(LOCK_TIMEOUT)?;
@@ -46,7 +46,8 @@ impl Keyring {
         let earliest = match start {
             RotationStart::AfterLead => {
                 let latest = now.unix.saturating_add(LEAD);
-                // A key that signs before its scheduled time, in place of a revoked key, is not a next key.
+                // If the signing key was revoked, the key that replaces it may sign before its scheduled time. That key
+                // is not a next key.
                 let behind = ring.slots().iter().skip(ring.current(now.unix) + 1);
                 let is_soon = |slot: &&Slot| slot.signs_from > now.unix && slot.signs_from <= latest;
                 if let Some(next) = behind.filter(|slot| slot.key.is_some()).find(is_soon) {
@@ -65,12 +66,12 @@ impl Keyring {
         Ok(KeyRotation { id, signs_from, is_new: true })
     }
 
-    /// Revokes a key: no token signed with it is accepted any more. The next key replaces a revoked signing key,
-    /// because readers of the key set already know it; without a next key, a new key is created. Returns the id of the
-    /// replacement.
+    /// Revokes a key. From then on, no token signed with the key is accepted. If the key is the signing key, the next
+    /// key replaces it, because recipients that fetched the key set already know the next key. If there is no next key,
+    /// a new one is created. Returns the id of the replacement.
     ///
     /// # Errors
-    /// When no key has this id, or the folder cannot be read or changed.
+    /// Returns an error if no key has this id, or if the folder cannot be read or changed.
     pub fn revoke(&self, id: &str, now: Now) -> Result<Option<String>, KeyringFault> {
         let folder = self.folder()?;
         let lock = folder.lock(LOCK_TIMEOUT)?;
@@ -81,12 +82,12 @@ impl Keyring {
         let mut replaced_by = None;
         match ring.state(place, &self.schedule, now.unix) {
             KeyState::Revoked => {}
-            // It has never signed, so no other key's end depends on its place in the ring.
+            // This key has never signed, so the end of another key does not depend on its place in the ring.
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
                 // The replacement exists before the revocation, so that a signing key exists at every instant. A key
-                // for a time far ahead, created by a wrong clock, does not count as the next key.
+                // for a distant time, created by a gateway with a wrong clock, does not count as the next key.
                 let soon = now.unix.saturating_add(2 * LEAD);
                 let mut behind = ring.slots()[place + 1..].iter().filter(|slot| slot.key.is_some());
                 replaced_by = Some(match behind.find(|slot| slot.signs_from <= soon) {
@@ -103,11 +104,12 @@ impl Keyring {
         Ok(replaced_by)
     }
 
-    /// Revokes every key, for when the whole folder leaked, and creates a new one that signs immediately. Returns the
-    /// ids of the revoked keys and the id of the new one.
+    /// Revokes every key and creates a new one that signs immediately. Operators use it when the whole folder leaked.
+    /// Returns the ids of the revoked keys and the id of the new key.
     ///
     /// # Errors
-    /// When the folder cannot be read or changed. Some keys may have been revoked by then; the call can be repeated.
+    /// Returns an error if the folder cannot be read or changed. Some keys may then already be revoked; the call can be
+    /// repeated.
     pub fn revoke_all(&self, now: Now) -> Result<(Vec<String>, String), KeyringFault> {
         let folder = self.folder()?;
         let lock = folder.lock(LOCK_TIMEOUT)?;
@@ -120,7 +122,7 @@ impl Keyring {
         }
         let ring = read_usable(folder, self.inner.algorithm)?;
         let last = ring.slots().last().map_or(0, |slot| slot.signs_from);
-        // The new key exists before the others are revoked, so that a signing key exists at every instant.
+        // The new key is created before the others are revoked, so that a signing key exists at every instant.
         let signs_from = ring.free_from(now.unix.max(last.saturating_add(1)));
         let id = self.add(folder, &lock, &ring, signs_from, now)?;
         for slot in ring.slots().iter().filter(|slot| slot.key.is_some()) {
@@ -131,7 +133,7 @@ impl Keyring {
         Ok((revoked, id))
     }
 
-    /// Creates a key, puts the extended ring in use, and returns the key's id.
+    /// Creates a key, makes the extended ring the current ring, and returns the key's id.
     fn add(
         &self,
         folder: &KeyFolder,

@@ -1,21 +1,21 @@
-//! Why the signing keys cannot be read or changed, as types.
+//! The reasons for which the signing keys cannot be read or changed, as error types.
 
 use crate::authenticate::Algorithm;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
+/// The reason for which the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
 ///
-/// Causes from the system are kept as text, so that two faults can be compared: the watcher reports a fault once for as
-/// long as it lasts.
+/// Errors of the operating system are stored as text, so that two faults can be compared: the watcher reports a fault
+/// only once while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyringFault {
     /// HS256 is configured without a secret.
     SecretMissing,
     /// The secret for HS256 cannot be used.
     Secret(String),
-    /// HS256 signs with a secret from the configuration, which no command changes.
+    /// HS256 signs with a secret from the configuration, which key commands cannot change.
     SecretInPolicy,
     /// No key has been created yet.
     NoKeyYet,
@@ -23,16 +23,16 @@ pub enum KeyringFault {
     NoUsableKey,
     /// No key has this id.
     UnknownKey(String),
-    /// The folder already holds as many keys as are read.
+    /// The folder already contains the maximum number of keys.
     Full {
-        /// That number.
+        /// The maximum number of keys.
         max: usize,
     },
-    /// The folder holds more keys than are read.
+    /// The folder contains more than the maximum number of keys.
     TooMany {
         /// The state folder.
         path: PathBuf,
-        /// The number of keys that are read.
+        /// The maximum number of keys.
         max: usize,
     },
     /// Users other than the owner can write to the state folder.
@@ -51,46 +51,46 @@ pub enum KeyringFault {
         /// The system's error.
         error: String,
     },
-    /// One key file cannot be used.
+    /// A key file cannot be used.
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The reason for which the file cannot be used.
         fault: FileFault,
     },
-    /// Two files hold the same key.
+    /// Two files contain the same key.
     SameKey([PathBuf; 2]),
-    /// A file cannot be written: a sentence that names it.
+    /// A file cannot be written. The text is a sentence that names the file.
     Write(String),
     /// The file of a new key disappeared before it could be read.
     Vanished,
-    /// No signing key can be read any more. Keys that are already in memory stay in use unless they were revoked.
+    /// No signing key can be read from the folder. Keys in memory remain in use unless they were revoked.
     NothingLeft,
     /// The system's random number generator failed.
     Random,
-    /// A key that this process generated, or a key set that it wrote, cannot be read back.
+    /// A key that this process generated, or a key set that it wrote, cannot be parsed.
     Internal(String),
 }
 
-/// Why one key file cannot be used.
+/// The reason for which a key file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFault {
-    /// It cannot be read.
+    /// The file cannot be read.
     Io(String),
-    /// It cannot be removed.
+    /// The file cannot be removed.
     Remove(String),
-    /// Its name is not that of a key file.
+    /// The file's name is not that of a key file.
     Name,
-    /// It is not a regular file.
+    /// The path does not name a regular file.
     NotAFile,
-    /// Users other than the owner can read it.
+    /// Users other than the owner can read the file.
     Readable {
-        /// Its mode.
+        /// The file's mode.
         mode: u32,
     },
-    /// It does not hold a private key in PKCS#8 PEM.
+    /// The file does not contain a private key in PKCS#8 PEM.
     NotPem(String),
-    /// It holds a key for another algorithm, or none.
+    /// The file does not contain a key for this algorithm.
     WrongAlgorithm(Algorithm),
 }
 

@@ -1,8 +1,9 @@
-//! Keys as files in the state folder, one file per key. The key in `signing-key.20260131T235959Z.pem` signs from that
-//! time on; `signing-key.pem`, as version 0.1 wrote it, has an unknown age. A file with the same name but the extension
-//! `.revoked` marks the key as revoked: it holds the key's id, and a private key beside it is ignored.
+//! The key files in the state folder. Each key has its own file: the key in `signing-key.20260131T235959Z.pem` signs
+//! from that time on. The age of the key in `signing-key.pem`, the name that version 0.1 used, is unknown. A file with
+//! the same name but the extension `.revoked` marks the key as revoked: the file contains the key's id, and a private
+//! key of the same name is ignored.
 //!
-//! Files appear atomically. Writers hold the lock; readers need none.
+//! Files appear atomically. Writers hold the lock; readers do not need it.
 
 use super::fault::{FileFault, KeyringFault};
 use super::key::{SigningKey, generate_pem};
@@ -20,21 +21,21 @@ use std::time::{Duration, Instant};
 
 /// The beginning of every file name.
 const STEM: &str = "signing-key";
-/// The lock file.
+/// The name of the lock file.
 const LOCK: &str = "signing-key.lock";
 /// The maximum size of a key file in bytes. An RSA key of 8192 bits has 6.5 KiB.
 const FILE_MAX: u64 = 64 * 1024;
-/// The maximum number of keys. A ring in use has two or three.
+/// The maximum number of keys. A ring in normal use has two or three.
 pub(super) const KEYS_MAX: usize = 64;
-/// How often the folder is listed anew because a listed file had disappeared before it was read.
+/// How many times the folder is listed and read if listed files disappear before they are read.
 const READ_ATTEMPTS: usize = 5;
 
-/// The state folder, as far as keys are concerned.
+/// The key files of a state folder.
 #[derive(Clone, Debug)]
 pub(super) struct KeyFolder(PathBuf);
 
-/// The metadata of a file without opening it. The time of its last change of any kind (`ctime`) is part of it,
-/// because no program can set that one.
+/// The metadata of a file, obtained without opening it. It includes the time of the last change of any kind (`ctime`),
+/// because programs cannot set that time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FileStamp {
     name: String,
@@ -43,21 +44,21 @@ pub(super) struct FileStamp {
     changed: (i64, i64),
 }
 
-/// The keys that one read found.
+/// The keys that were found in one read of the folder.
 #[derive(Debug, Default)]
 pub(super) struct FolderContents {
     /// The readable keys.
     pub slots: Vec<Slot>,
-    /// The unreadable ones: when each would start to sign, and the fault.
+    /// The unreadable keys: the time from which each would sign, and the fault.
     pub broken: Vec<(u64, KeyringFault)>,
 }
 
 /// The kind of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FileKind {
-    /// Holds a private key.
+    /// The file contains a private key.
     Key,
-    /// Marks a key as revoked.
+    /// The file marks a key as revoked.
     Revoked,
 }
 
@@ -70,7 +71,7 @@ impl FileKind {
     }
 }
 
-/// The right to change the folder, until it is dropped or the process ends.
+/// The exclusive right to change the folder, held until the value is dropped or the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(#[allow(dead_code, reason = "closing the file releases the lock")] File);
 
@@ -79,12 +80,12 @@ impl KeyFolder {
         Self(path.to_owned())
     }
 
-    /// Whether this is the key folder of a state folder.
+    /// Whether this folder is the key folder of `state_dir`.
     pub(super) fn is_at(&self, state_dir: &Path) -> bool {
         *self.0 == *state_dir
     }
 
-    /// The path of the key that signs from this time.
+    /// Returns the path of the key that signs from this time.
     fn key_file(&self, signs_from: u64) -> PathBuf {
         self.file(signs_from, FileKind::Key)
     }
@@ -97,7 +98,7 @@ impl KeyFolder {
         })
     }
 
-    /// Lists the key files in the order of their names. A missing folder has none.
+    /// Lists the key files in the order of their names. The list of a missing folder is empty.
     pub(super) fn list(&self) -> Result<Vec<FileStamp>, KeyringFault> {
         let fault = |error: &io::Error| KeyringFault::io(&self.0, error);
         let entries = match fs::read_dir(&self.0) {
@@ -114,7 +115,7 @@ impl KeyFolder {
         for entry in entries {
             let entry = entry.map_err(|error| fault(&error))?;
             let Some(name) = key_file_name(&entry.file_name()) else { continue };
-            // Not the entry's own metadata: a link to a key elsewhere is followed.
+            // Follows symbolic links, unlike `DirEntry::metadata`, since the file may be a link to a key elsewhere.
             let Ok(metadata) = fs::metadata(entry.path()) else {
                 stamps.push(FileStamp { name, inode: 0, size: 0, changed: (0, 0) });
                 continue;
@@ -130,10 +131,10 @@ impl KeyFolder {
         Ok(stamps)
     }
 
-    /// Reads all keys, and returns them with the listing that they were read by.
+    /// Reads all keys. Returns them with the listing from which they were read.
     ///
     /// # Errors
-    /// When the folder cannot be listed, or holds too many keys.
+    /// Returns an error if the folder cannot be listed or contains too many keys.
     pub(super) fn read(
         &self,
         algorithm: Algorithm,
@@ -146,7 +147,8 @@ impl KeyFolder {
             }
             let contents = self.read_listed(algorithm, &stamps);
             attempts += 1;
-            // A key that was revoked or removed in the meantime is not a fault: list the folder again.
+            // A file may disappear during the read because its key was revoked or removed, which is not a fault, so the
+            // folder is read again.
             if contents.broken.is_empty() || attempts == READ_ATTEMPTS || self.list()? == stamps {
                 return Ok((stamps, contents));
             }
@@ -182,8 +184,8 @@ impl KeyFolder {
         contents
     }
 
-    /// Rejects a key that stands in two files. Verifiers could use neither of two keys with one id, and nobody can say
-    /// which file's time is the right one. It also stops a revoked key from returning under another name.
+    /// Rejects a key that is in two files: two files give one key two different times, and verifiers could use neither
+    /// of two keys with one id. The check also prevents a revoked key from returning under another name.
     fn reject_duplicates(&self, contents: &mut FolderContents) {
         let all: Vec<_> = contents
             .slots
@@ -196,7 +198,7 @@ impl KeyFolder {
             let (Some(_), Some((signs_from, is_usable, _))) = (&slot.key, twin) else { return true };
             let kind = if *is_usable { FileKind::Key } else { FileKind::Revoked };
             let mut files = [self.key_file(slot.signs_from), self.file(*signs_from, kind)];
-            // Both files of a pair report the same fault.
+            // The order makes the faults of both files equal, so that the pair is reported once.
             files.sort();
             contents.broken.push((slot.signs_from, KeyringFault::SameKey(files)));
             false
@@ -207,7 +209,7 @@ impl KeyFolder {
         let path = self.key_file(signs_from);
         let fault = |fault| KeyringFault::file(&path, fault);
         let io_fault = |error: io::Error| fault(FileFault::Io(error.to_string()));
-        // One handle, so that the file whose mode is checked is the file that is read.
+        // The file is opened once, so that the file whose mode is checked is the file that is read.
         let file = File::open(&path).map_err(io_fault)?;
         let metadata = file.metadata().map_err(io_fault)?;
         if !metadata.is_file() {
@@ -222,7 +224,7 @@ impl KeyFolder {
         SigningKey::from_pem(algorithm, &pem).map_err(fault)
     }
 
-    /// The id in a revocation file, or `unknown`.
+    /// Returns the id in a revocation file, or `unknown` if the file contains no valid id.
     fn revoked_id(&self, signs_from: u64) -> String {
         let mut text = String::new();
         let read = File::open(self.file(signs_from, FileKind::Revoked))
@@ -232,12 +234,12 @@ impl KeyFolder {
         if read.is_ok() && is_id { id.to_owned() } else { "unknown".to_owned() }
     }
 
-    /// Locks the folder for writing, waiting at most this long. Creates the folder if needed, and cleans up what a
-    /// process left unfinished that ended while it held the lock.
+    /// Locks the folder for writing and waits for the lock up to `timeout`. Creates the folder if necessary. Removes
+    /// the partial work of a process that ended while it held the lock.
     ///
     /// # Errors
-    /// [`KeyringFault::Locked`] if another process holds the lock for that long; other faults if the folder cannot be
-    /// used.
+    /// [`KeyringFault::Locked`] if another process still holds the lock after `timeout`; other faults if the folder
+    /// cannot be used.
     pub(super) fn lock(&self, timeout: Duration) -> Result<Lock, KeyringFault> {
         let path = self.0.join(LOCK);
         let fault = |error: io::Error| KeyringFault::io(&path, &error);
@@ -268,7 +270,7 @@ impl KeyFolder {
         Ok(Lock(file))
     }
 
-    /// Removes partial files, and the private keys of revoked keys: an unused private key must not stay on disk.
+    /// Removes partial files and the private keys of revoked keys, since an unused private key must not stay on disk.
     fn clean_up(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.0)? {
             let entry = entry?;
@@ -286,7 +288,7 @@ impl KeyFolder {
         Ok(())
     }
 
-    /// Creates a key that signs from this time on.
+    /// Creates a key that signs from `signs_from` on.
     pub(super) fn create_key(
         &self,
         _lock: &Lock,
@@ -297,8 +299,8 @@ impl KeyFolder {
         place_once(&self.0, &self.key_file(signs_from), pem.as_bytes()).map_err(KeyringFault::Write)
     }
 
-    /// Revokes a key that signs or has signed. The revocation is in force when this returns; after a crash it is either
-    /// complete or absent.
+    /// Revokes a key that signs or has signed. The revocation is in force when the function returns. After a crash, the
+    /// revocation is either complete or absent.
     pub(super) fn revoke(&self, _lock: &Lock, slot: &Slot) -> Result<(), KeyringFault> {
         let content = format!("{}\n", slot.id);
         let path = self.file(slot.signs_from, FileKind::Revoked);
@@ -308,7 +310,7 @@ impl KeyFolder {
 
     /// Removes all files of a key.
     pub(super) fn remove(&self, _lock: &Lock, slot: &Slot) -> Result<(), KeyringFault> {
-        // In this order, so that the revocation outlives the key.
+        // The key is removed first, so that the revocation outlives it.
         self.remove_file(slot.signs_from, FileKind::Key)?;
         self.remove_file(slot.signs_from, FileKind::Revoked)
     }
@@ -321,7 +323,7 @@ impl KeyFolder {
     }
 }
 
-/// The name of an entry, if it looks like that of a key file.
+/// Returns the name of a folder entry if it has the form of a key file's name.
 fn key_file_name(name: &OsString) -> Option<String> {
     let name = name.to_str()?;
     let is_key_file =

@@ -1,4 +1,4 @@
-//! The ring that the folder holds: read, started with its first key, extended by one.
+//! Reads the ring from the key folder, creates its first key, and adds keys to it.
 
 use super::fault::KeyringFault;
 use super::folder::{KEYS_MAX, KeyFolder, Lock};
@@ -6,22 +6,22 @@ use super::ring::Ring;
 use crate::authenticate::Algorithm;
 use crate::clock::Now;
 
-/// The ring in a folder.
+/// The state of the ring in a folder.
 pub(super) enum FolderRing {
-    /// It has a key to sign with.
+    /// The ring has a key that can sign.
     Usable(Ring),
-    /// It has none: the folder is empty, or its last key is revoked. A first key must sign from this time or later, in
-    /// seconds since 1970, so that it comes after the revoked ones.
+    /// The ring has no key that can sign: the folder is empty, or its last key is revoked.
     Unusable {
-        /// That time.
+        /// The earliest time from which a new key may sign, in seconds since 1970. It is after the times of the revoked
+        /// keys.
         free_from: u64,
     },
 }
 
-/// Reads the ring in a folder.
+/// Reads the ring from a folder.
 ///
 /// # Errors
-/// When any of its files cannot be read.
+/// Returns an error if one of the key files cannot be read.
 pub(super) fn read(folder: &KeyFolder, algorithm: Algorithm) -> Result<FolderRing, KeyringFault> {
     let (_, contents) = folder.read(algorithm)?;
     if let Some((_, fault)) = contents.broken.into_iter().next() {
@@ -31,7 +31,7 @@ pub(super) fn read(folder: &KeyFolder, algorithm: Algorithm) -> Result<FolderRin
     Ok(Ring::new(contents.slots).map_or(FolderRing::Unusable { free_from }, FolderRing::Usable))
 }
 
-/// Reads the ring in a folder, which must have a key to sign with.
+/// Reads the ring from a folder. Returns an error if the ring has no key that can sign.
 pub(super) fn read_usable(folder: &KeyFolder, algorithm: Algorithm) -> Result<Ring, KeyringFault> {
     match read(folder, algorithm)? {
         FolderRing::Usable(ring) => Ok(ring),
@@ -39,8 +39,8 @@ pub(super) fn read_usable(folder: &KeyFolder, algorithm: Algorithm) -> Result<Ri
     }
 }
 
-/// Creates a key that signs immediately, unless a signing key exists. If another process did so first, its key is
-/// used.
+/// Creates a key that signs immediately, unless a signing key exists. If another process has already created a key,
+/// that key is used.
 pub(super) fn create_first(
     folder: &KeyFolder,
     lock: &Lock,
@@ -56,7 +56,7 @@ pub(super) fn create_first(
     }
 }
 
-/// Creates a key that signs from this time, in seconds since 1970, and returns the extended ring.
+/// Creates a key that signs from `signs_from` (seconds since 1970), and returns the extended ring.
 pub(super) fn add_key(
     folder: &KeyFolder,
     lock: &Lock,

@@ -1,4 +1,4 @@
-//! One signing key: generated, written as PEM, parsed, identified by its thumbprint.
+//! A signing key: generation, PEM encoding, parsing, and identification by thumbprint.
 
 use super::fault::{FileFault, KeyringFault};
 use crate::authenticate::{Algorithm, KeySet};
@@ -22,7 +22,7 @@ pub struct SigningKey {
     algorithm: Algorithm,
     id: String,
     encoding: EncodingKey,
-    /// The public half as a JSON Web Key; `None` for a secret.
+    /// The public half as a JSON Web Key; `None` for a shared secret.
     jwk: Option<String>,
 }
 
@@ -36,9 +36,9 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Wraps a shared secret for HS256.
+    /// Creates a key from a shared secret for HS256.
     pub(super) fn from_secret(secret: &[u8]) -> Result<Self, KeyringFault> {
-        // The set checks that the secret is long enough.
+        // `KeySet` checks that the secret is long enough.
         let checked = KeySet::default().add_secret(None, secret);
         checked.map_err(|why| KeyringFault::Secret(why.to_string()))?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl SigningKey {
 
     pub(super) fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Option<Self> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        // A thumbprint is over the required members in lexical order, without whitespace (RFC 7638 section 3).
+        // A thumbprint is the hash of the required members in lexical order, without whitespace (RFC 7638 section 3).
         let (required, encoding) = match algorithm {
             Algorithm::HS256 => return None,
             Algorithm::ES256 => {
@@ -84,7 +84,7 @@ impl SigningKey {
                 let pair = RsaKeyPair::from_pkcs8(pkcs8).ok()?;
                 let n = encode(pair.public_key().modulus().big_endian_without_leading_zero());
                 let e = encode(pair.public_key().exponent().big_endian_without_leading_zero());
-                // `jsonwebtoken` expects an RSA key as PKCS#1, which PKCS#8 wraps.
+                // `jsonwebtoken` expects an RSA key in PKCS#1, which is the inner part of PKCS#8.
                 let pkcs1 = pkcs1_within(pkcs8)?;
                 (format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#), EncodingKey::from_rsa_der(pkcs1))
             }
@@ -95,29 +95,32 @@ impl SigningKey {
         Some(Self { algorithm, id, encoding, jwk: Some(jwk) })
     }
 
-    /// The algorithm that it signs with.
+    /// Returns the algorithm with which the key signs.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Its id, which is the `kid` of the tokens that it signs: its thumbprint (RFC 7638).
+    /// Returns the key's id, which is its thumbprint (RFC 7638). It is the `kid` of the tokens that the key signs. The
+    /// id of a shared secret is `hs256`.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The form that `jsonwebtoken` signs with.
+    /// Returns the key in the form that `jsonwebtoken` uses.
     pub(crate) const fn encoding(&self) -> &EncodingKey {
         &self.encoding
     }
 
-    /// Its public half as a JSON Web Key (RFC 7517 section 4); `None` for a secret, which is never published.
+    /// Returns the public half of the key as a JSON Web Key (RFC 7517 section 4); `None` for a shared secret, which is
+    /// never published.
     pub(super) fn jwk(&self) -> Option<&str> {
         self.jwk.as_deref()
     }
 }
 
-/// Returns the RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5): the content of its
-/// only OCTET STRING, after the version and the algorithm. Lengths take two bytes for keys of these sizes.
+/// Returns the RSAPrivateKey (RFC 8017 appendix A.1.2) within a PrivateKeyInfo (RFC 5208 section 5). It is the content
+/// of the only OCTET STRING, which follows the version and the algorithm. For keys of these sizes, DER lengths have two
+/// bytes.
 fn pkcs1_within(pkcs8: &[u8]) -> Option<&[u8]> {
     let start = pkcs8.windows(2).skip(4).position(|pair| pair == [0x04, 0x82])? + 4;
     let length = u16::from_be_bytes([*pkcs8.get(start + 2)?, *pkcs8.get(start + 3)?]);
@@ -146,7 +149,7 @@ fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
 /// Generates a private key in PEM.
 pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, KeyringFault> {
     let encoded = Zeroizing::new(STANDARD.encode(&*generate(algorithm)?));
-    // Allocate all of it at once: growing would leave parts of the key behind in memory.
+    // The whole text is allocated at once: a reallocation would leave parts of the key in memory.
     let mut pem = Zeroizing::new(String::with_capacity(encoded.len() * 66 / 64 + 128));
     pem.push_str("-----BEGIN PRIVATE KEY-----\n");
     let mut rest = encoded.as_str();
@@ -164,7 +167,7 @@ pub(super) fn generate_pem(algorithm: Algorithm) -> Result<Zeroizing<String>, Ke
 mod tests {
     use super::*;
 
-    /// Generated with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024`.
+    /// An RSA key of 1024 bits, generated with `openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024`.
     const WEAK: &str = "-----BEGIN PRIVATE KEY-----
 MIICeAIBADANBgkqhkiG9w0BAQEFAASCAmIwggJeAgEAAoGBAMzV9gPpLcrvqLcr
 b9cEE3JfOXS8WuPDjfvKA6ikyIStaVbtpRG5mN1x1OFnC3qBx8m5ZrWPAAeCjCVe
@@ -185,7 +188,7 @@ kUGBxPJYzKBhac6y
 
     #[test]
     fn a_key_id_is_its_thumbprint() {
-        // RFC 8037 appendices A.1 and A.3: a private key, and the thumbprint of its public half.
+        // RFC 8037 appendix A.1 contains the private key; appendix A.3 contains the thumbprint of its public half.
         let seed = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         let pkcs8 =
             [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &seed].concat();

@@ -1,11 +1,11 @@
-//! The keys that the local authority signs with: created at first use, stored in the state folder where only their
-//! owner can read them, replaced on schedule and by command.
+//! The local authority's signing keys. They are created at first use, stored in the state folder so that only their
+//! owner can read them, and replaced on schedule and by command.
 //!
 //! A key is published before it signs, and accepted until the last token that it signed has expired. The folder is the
-//! only source of truth: commands change it, and every gateway that uses it follows what it finds there.
+//! only source of truth: commands change the folder, and every gateway that uses it applies the changes.
 //!
 //! `ring` computes which key signs at which time, `folder` stores keys as files, `commands` changes them, and `watch`
-//! keeps a running gateway in step.
+//! applies changes of the folder to a running gateway.
 
 mod commands;
 mod fault;
@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The keys that the local authority signs with. Clones share one state and are cheap.
+/// The local authority's signing keys. Clones share one state and are cheap.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     inner: Arc<Inner>,
@@ -49,14 +49,14 @@ struct Inner {
     faults: AtomicU64,
 }
 
-/// Where the keys come from.
+/// The origin of the keys.
 #[derive(Debug)]
 enum Source {
     /// A shared secret in the configuration, which is never published.
     Secret(SecretBytes),
     /// The state folder.
     Folder(KeyFolder),
-    /// Nowhere: an ephemeral key in memory.
+    /// Memory only: the key is ephemeral.
     Memory,
 }
 
@@ -68,7 +68,7 @@ impl std::fmt::Debug for SecretBytes {
     }
 }
 
-/// A ring, with what it publishes.
+/// A ring and the keys that it publishes.
 #[derive(Debug)]
 struct View {
     ring: Arc<Ring>,
@@ -92,39 +92,39 @@ impl View {
 /// The action if the folder has no signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MissingKey {
-    /// Create one in the folder.
+    /// Create a signing key in the folder.
     Create,
-    /// Use an ephemeral one in memory and leave the folder alone, for commands that only inspect a policy.
+    /// Use an ephemeral key in memory and do not change the folder, for commands that only inspect a policy.
     Ephemeral,
 }
 
 /// One key in a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// Its `kid`.
+    /// The key's `kid`.
     pub id: String,
-    /// The algorithm that it signs with.
+    /// The algorithm with which the key signs.
     pub algorithm: Algorithm,
-    /// Its state now.
+    /// The key's state at the time of the listing.
     pub state: KeyState,
-    /// When it starts to sign, in seconds since 1970; `None` if unknown.
+    /// When the key starts to sign, in seconds since 1970; `None` if unknown.
     pub signs_from: Option<u64>,
-    /// When it stops being accepted, in seconds since 1970, exclusively; `None` while no key follows it.
+    /// When the key stops being accepted (exclusive), in seconds since 1970; `None` while the ring has no later key.
     pub accepted_until: Option<u64>,
 }
 
 impl KeyInfo {
-    /// Formats one of its times (RFC 3339).
+    /// Formats a time of the listing, in seconds since 1970, according to RFC 3339.
     pub fn time(unix: u64) -> String {
         timestamp::rfc3339(unix)
     }
 }
 
 impl Keyring {
-    /// Opens the keys in a state folder. With HS256 the key is the secret, and no file is touched.
+    /// Opens the keys in a state folder. With HS256, the key is the secret, and no file is read or written.
     ///
     /// # Errors
-    /// When a key cannot be read or created, or the secret cannot be used.
+    /// Returns an error if a key cannot be read or created, or if the secret cannot be used.
     pub fn open(
         state_dir: &Path,
         algorithm: Algorithm,
@@ -165,8 +165,9 @@ impl Keyring {
         Ok(Self { inner: Arc::new(Inner { algorithm, source, view, faults: AtomicU64::new(0) }), schedule })
     }
 
-    /// Returns these keys for a new policy, with its schedule, if the policy configures the same keys: keys created or
-    /// revoked since they were opened must not be lost. The next [`Watcher`] applies the schedule.
+    /// Returns this keyring with the schedule of a new policy, if that policy configures the same keys. Opening the
+    /// keys again could lose keys that were created or revoked in the meantime. The next [`Watcher`] applies the
+    /// schedule.
     pub fn carry_over(
         &self,
         state_dir: &Path,
@@ -182,7 +183,7 @@ impl Keyring {
         (is_same && self.inner.algorithm == algorithm).then(|| Self { inner: self.inner.clone(), schedule })
     }
 
-    /// Whether both share one state, whatever their schedules.
+    /// Whether both keyrings share one state, even if their schedules differ.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
@@ -199,37 +200,38 @@ impl Keyring {
         Self { schedule, ..self }
     }
 
-    /// The algorithm of all its keys.
+    /// Returns the algorithm of all keys in this keyring.
     pub fn algorithm(&self) -> Algorithm {
         self.inner.algorithm
     }
 
-    /// Token lifetime and rotation period.
+    /// Returns the token lifetime and the rotation period.
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
     }
 
-    /// Whether its key exists in memory only, because the folder had none and none was to be created.
+    /// Whether the key exists only in memory, because the folder has no signing key and [`MissingKey::Ephemeral`] was
+    /// requested.
     pub fn is_ephemeral(&self) -> bool {
         matches!(self.inner.source, Source::Memory)
     }
 
-    /// The key that signs now.
+    /// Returns the key that signs now.
     pub fn signing(&self, now: Now) -> Arc<SigningKey> {
         self.inner.view.load().ring.signing(now.unix).clone()
     }
 
-    /// The public keys as a JSON Web Key Set (RFC 7517 section 5), as of the last read: keys that sign, that signed
-    /// tokens which are still valid, or that will sign soon. Empty for HS256. Clients may cache it for
-    /// [`JWKS_MAX_AGE`].
+    /// Returns the public keys as a JSON Web Key Set (RFC 7517 section 5), as of the last read. The set contains the
+    /// keys that sign, that will sign soon, and whose tokens may still be valid. It is empty for HS256. Clients may
+    /// cache it for [`JWKS_MAX_AGE`].
     pub fn jwks(&self) -> Bytes {
         self.inner.view.load().jwks.clone()
     }
 
-    /// The keys that verify its signatures, parsed like those of any other issuer.
+    /// Returns the keys that verify the authority's signatures, parsed in the same way as the keys of other issuers.
     ///
     /// # Errors
-    /// When the key set cannot be parsed, which would be a bug.
+    /// Returns an error if the key set cannot be parsed, which would be a bug.
     pub fn key_set(&self) -> Result<KeySet, KeyringFault> {
         self.key_set_of(&self.inner.view.load())
     }
@@ -262,18 +264,18 @@ impl Keyring {
         ring.slots().iter().enumerate().map(info).collect()
     }
 
-    /// The number of faults found in the key files.
+    /// Returns the number of faults that were found in the key files.
     pub fn faults(&self) -> u64 {
         self.inner.faults.load(Ordering::Relaxed)
     }
 
-    /// Puts a ring in use.
+    /// Makes `ring` the current ring.
     fn store(&self, ring: Ring, now: Now) {
         self.inner.view.store(Arc::new(View::at(Arc::new(ring), &self.schedule, now.unix)));
     }
 }
 
-/// A ring with one key that is in no file.
+/// Returns a ring with a single key that is not in the folder.
 fn ring_of_one(key: SigningKey) -> Result<Ring, KeyringFault> {
     let slot = Slot { signs_from: 0, id: key.id().into(), key: Some(Arc::new(key)) };
     Ring::new(vec![slot]).ok_or_else(|| KeyringFault::Internal("a ring of one key is empty".to_owned()))

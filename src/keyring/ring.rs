@@ -1,37 +1,38 @@
-//! Which key signs and which keys are accepted at a given time. Pure arithmetic, without files or clocks.
+//! Computes which key signs and which keys are accepted at a given time. The computation uses no files and no clock.
 //!
-//! Keys are ordered by the time from which they sign. Each signs until the next one's time, and is accepted afterwards
-//! for as long as its last token may live. A revoked key keeps its place, so that the key before it is not accepted for
-//! longer.
+//! Keys are ordered by the time from which they sign. Each key signs until the next key's time, and is accepted
+//! afterwards until its last token has expired. A revoked key keeps its place in the ring, so that the key before it is
+//! not accepted for longer.
 
 use super::key::SigningKey;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long clients may cache the published key set, in seconds: its `Cache-Control: max-age`.
+/// How long clients may cache the published key set, in seconds. The value is the `max-age` of its `Cache-Control`.
 pub const JWKS_MAX_AGE: u64 = 300;
 /// How long a key is published before it signs, in seconds.
 pub const LEAD: u64 = 600;
-// A client that fetched the set just before the key was added fetches it again before the key signs.
+// A client that fetched the set just before a key was added fetches the set again before that key signs.
 const _: () = assert!(LEAD >= 2 * JWKS_MAX_AGE);
-/// How far the clocks of two gateways may be apart, in seconds. It also covers the delay until a gateway notices a
-/// rotation by command.
+/// The maximum difference between the clocks of two gateways, in seconds. It also covers the delay until a gateway
+/// notices a rotation by command.
 pub const LEEWAY: u64 = 60;
-/// How long the file of a dead key is kept, in seconds: a temporarily wrong clock must not delete keys that only appear
-/// dead.
+/// How long the file of a dead key is kept, in seconds. During this time, a wrong clock cannot delete keys that only
+/// appear to be dead.
 pub const RETENTION: u64 = 24 * 60 * 60;
 
-/// Token lifetime and rotation period.
+/// The token lifetime and the rotation period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schedule {
-    /// The lifetime of an access token. A token with a longer lifetime by command expires with its key.
+    /// The lifetime of an access token. If a command issues a token with a longer lifetime, the token is still rejected
+    /// once its key is no longer accepted.
     pub access_expires: Duration,
-    /// The time between two keys; zero: rotate by command only.
+    /// The time between two keys. Zero disables scheduled rotation.
     pub rotate_keys: Duration,
 }
 
 impl Default for Schedule {
-    /// The configuration's defaults.
+    /// Returns the defaults of the configuration.
     fn default() -> Self {
         Self {
             access_expires: Duration::from_secs(15 * 60),
@@ -41,43 +42,43 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// How long a key is accepted after the next one starts to sign, in seconds.
+    /// Returns how long a key is accepted after the next key starts to sign, in seconds.
     pub(super) fn overlap(&self) -> u64 {
         self.access_expires.as_secs().saturating_add(LEEWAY)
     }
 }
 
-/// The place of one key in the ring.
+/// A key in the ring, or the place of a revoked key.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     /// When the key starts to sign, in seconds since 1970; 0 if its age is unknown.
     pub signs_from: u64,
-    /// The key; `None` if it is revoked.
+    /// The key; `None` if the key is revoked.
     pub key: Option<Arc<SigningKey>>,
-    /// The key's id, which stays known after revocation.
+    /// The key's id, which remains known after a revocation.
     pub id: Box<str>,
 }
 
 /// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Published; signs later.
+    /// The key is published and will sign later.
     Next,
-    /// Signs.
+    /// The key signs.
     Signing,
-    /// No longer signs; its tokens are still accepted.
+    /// The key no longer signs, but its tokens are still accepted.
     Retiring,
-    /// No longer accepted.
+    /// The key is no longer accepted.
     Dead,
-    /// Revoked: not accepted.
+    /// The key was revoked and is not accepted.
     Revoked,
 }
 
 impl KeyState {
-    /// All states, in the order of a key's life.
+    /// All states, in the order in which a key passes through them.
     pub const ALL: [Self; 5] = [Self::Next, Self::Signing, Self::Retiring, Self::Dead, Self::Revoked];
 
-    /// The name in listings and metrics.
+    /// Returns the name that listings and metrics use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Next => "next",
@@ -89,12 +90,12 @@ impl KeyState {
     }
 }
 
-/// The keys in the order in which they sign. The last one is not revoked, so a signing key always exists.
+/// The keys in the order in which they sign. The last key is not revoked, so a signing key always exists.
 #[derive(Clone, Debug)]
 pub(super) struct Ring(Vec<Slot>);
 
 impl Ring {
-    /// Orders keys into a ring. Returns `None` if there are none, or if the last one is revoked.
+    /// Orders keys into a ring. Returns `None` if there are no keys or the last key is revoked.
     pub(super) fn new(mut slots: Vec<Slot>) -> Option<Self> {
         slots.sort_by_key(|slot| slot.signs_from);
         slots.last()?.key.as_ref()?;
@@ -105,27 +106,27 @@ impl Ring {
         &self.0
     }
 
-    /// The place of the signing key: the last one whose time has come. If that one is revoked, or no key's time has
-    /// come because a clock went back, it is the next one that is not revoked. An older key, which has retired, never
-    /// signs again.
+    /// Returns the place of the signing key, which is the last key whose time has come. If that key is revoked, or if
+    /// the clock was set back before the first key's time, the next key that is not revoked signs. An older, retired
+    /// key never signs again.
     pub(super) fn current(&self, now: u64) -> usize {
         let started = self.0.partition_point(|slot| slot.signs_from <= now).saturating_sub(1);
         let usable = self.0[started..].iter().position(|slot| slot.key.is_some());
         started + usable.expect("the last key of a ring is not revoked")
     }
 
-    /// The key that signs.
+    /// Returns the key that signs at `now`.
     pub(super) fn signing(&self, now: u64) -> &Arc<SigningKey> {
         let key = self.0[self.current(now)].key.as_ref();
         key.expect("current names a key that is not revoked")
     }
 
-    /// When a key stops being accepted, exclusively; `None` while no key follows it.
+    /// Returns when a key stops being accepted (exclusive); `None` while the ring has no later key.
     pub(super) fn accepted_until(&self, place: usize, schedule: &Schedule) -> Option<u64> {
         self.0.get(place + 1).map(|next| next.signs_from.saturating_add(schedule.overlap()))
     }
 
-    /// The state of a key.
+    /// Returns the state of the key at this place.
     pub(super) fn state(&self, place: usize, schedule: &Schedule, now: u64) -> KeyState {
         let current = self.current(now);
         if self.0[place].key.is_none() {
@@ -141,7 +142,7 @@ impl Ring {
         }
     }
 
-    /// The published keys, which are exactly the accepted ones.
+    /// Returns the published keys, which are exactly the accepted keys.
     pub(super) fn published(&self, schedule: &Schedule, now: u64) -> Vec<Arc<SigningKey>> {
         let is_accepted = |place| match self.state(place, schedule, now) {
             KeyState::Next | KeyState::Signing | KeyState::Retiring => true,
@@ -151,7 +152,7 @@ impl Ring {
         slots.filter_map(|(_, slot)| slot.key.clone()).collect()
     }
 
-    /// When the next key is to sign, if it is time to create it.
+    /// Returns the time from which the next key must sign, if that key must be created now.
     pub(super) fn due(&self, schedule: &Schedule, now: u64) -> Option<u64> {
         let period = schedule.rotate_keys.as_secs();
         if period == 0 {
@@ -159,20 +160,22 @@ impl Ring {
         }
         let planned = self.0[self.current(now)].signs_from.saturating_add(period);
         let earliest = now.saturating_add(LEAD);
-        // A key for a time far ahead, created by a wrong clock, must not prevent a key for the time before it. A key
-        // from another gateway whose clock is slightly ahead is the next key.
+        // A key for a distant time, created by a gateway with a wrong clock, must not prevent the creation of the next
+        // key. A key for a time up to `LEAD` later counts as the next key, since another gateway whose clock is
+        // slightly ahead may have created it.
         let signs_from = planned.max(earliest);
         let soon = signs_from.saturating_add(LEAD);
         let exists = self.0.iter().any(|slot| slot.signs_from > now && slot.signs_from <= soon);
         (planned <= earliest && !exists).then_some(signs_from)
     }
 
-    /// The first time, from this one on, at which no other key starts to sign.
+    /// Returns the first time, not before `time`, at which no existing key starts to sign.
     pub(super) fn free_from(&self, time: u64) -> u64 {
         (time..).find(|time| self.0.iter().all(|slot| slot.signs_from != *time)).unwrap_or(time)
     }
 
-    /// The number of keys, counted from the oldest, that have been dead for long enough to delete their files.
+    /// Returns the number of keys, counted from the oldest, that have been dead for long enough that their files can be
+    /// deleted.
     pub(super) fn expired(&self, schedule: &Schedule, now: u64) -> usize {
         let older = 0..self.current(now);
         let is_expired = |place: &usize| {

@@ -1,4 +1,4 @@
-//! A state folder of one test's own, gone when the test is.
+//! A temporary state folder for one test. The folder is removed when the test ends.
 
 use super::{Keyring, KeyringFault, MissingKey, Schedule};
 use crate::authenticate::Algorithm;
@@ -10,15 +10,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// When most tests begin.
+/// The time at which most tests begin, in seconds since 1970.
 pub(super) const START: u64 = 1_795_425_361;
-/// The name of a key that is made at [`START`].
+/// The name of the file of a key that is created at [`START`].
 pub(super) const FIRST: &str = "signing-key.20261123T091601Z.pem";
 
 pub(super) struct Scratch(pub PathBuf);
 
 impl Scratch {
-    /// A folder that is not there yet.
+    /// Returns the path of a folder that does not exist yet.
     pub(super) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name =
@@ -26,7 +26,7 @@ impl Scratch {
         Self(std::env::temp_dir().join(name))
     }
 
-    /// Writes a file as the gateway does.
+    /// Writes a file with the modes that the gateway uses.
     pub(super) fn place(&self, name: &str, content: &str) {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0).unwrap();
         let mut file =
@@ -34,7 +34,7 @@ impl Scratch {
         file.write_all(content.as_bytes()).unwrap();
     }
 
-    /// The names of all files but the lock, in order.
+    /// Returns the names of all files except the lock file, in order.
     pub(super) fn files(&self) -> Vec<String> {
         let names =
             fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -1,4 +1,4 @@
-//! The keyring and its commands, on a real folder.
+//! Tests of the keyring and its commands on a real folder.
 
 use super::folder::KEYS_MAX;
 use super::scratch::{FIRST, START, Scratch};
@@ -45,7 +45,7 @@ fn the_first_key_is_made_once_and_nobody_else_may_read_it() {
 fn processes_that_start_together_agree_on_one_key() {
     let folder = Scratch::new();
     let ids: Vec<_> = std::thread::scope(|scope| {
-        // At different times: the names of their files would differ.
+        // The threads use different times, so the names of their key files would differ.
         let threads = (0..8).map(|n| {
             scope.spawn({
                 let folder = &folder;
@@ -147,7 +147,7 @@ fn the_key_of_the_first_version_is_taken_over_as_it_is() {
     let listed = &keyring.list(Now::at(START))[0];
     assert_eq!((listed.state, listed.signs_from), (KeyState::Signing, None));
     assert_eq!(listed.id, id(&keyring, START));
-    // And it can be changed like any other.
+    // The keyring can be changed like any other.
     keyring.rotate(RotationStart::Immediate, Now::at(START)).unwrap();
     assert_eq!(states(&keyring, START), [KeyState::Retiring, KeyState::Signing]);
     assert_eq!(keyring.revoke(&listed.id, Now::at(START + 1)), Ok(None));
@@ -175,7 +175,7 @@ fn a_next_key_is_published_at_once_and_signs_after_its_lead() {
     assert_eq!(keyring.key_set().unwrap().iter().count(), 2);
     assert_eq!(id(&keyring, rotated.signs_from - 1), first);
     assert_eq!(id(&keyring, rotated.signs_from), rotated.id);
-    // One that is coming will do, until it has come.
+    // An existing next key is returned again until its time has come.
     let again = keyring.rotate(RotationStart::AfterLead, Now::at(START + 60)).unwrap();
     assert_eq!(again, KeyRotation { is_new: false, ..rotated.clone() });
     let next = keyring.rotate(RotationStart::AfterLead, Now::at(rotated.signs_from)).unwrap();
@@ -246,7 +246,7 @@ fn a_key_is_taken_back_whatever_it_is_for() {
 
 #[test]
 fn the_next_key_signs_in_place_of_one_that_is_taken_back() {
-    // Readers of the key set know the key already.
+    // Recipients that fetched the key set already know the next key.
     use KeyState::{Next, Revoked, Signing};
     let folder = Scratch::new();
     let keyring = folder.open(START);
@@ -258,12 +258,12 @@ fn the_next_key_signs_in_place_of_one_that_is_taken_back() {
         assert_eq!(states(keyring, now), [Revoked, Signing]);
         assert_eq!(id(keyring, now), next.id);
     }
-    // The key behind that one is another one, and signs in its turn.
+    // The third key is different from the second and signs after it.
     let third = keyring.rotate(RotationStart::AfterLead, Now::at(now)).unwrap();
     assert!(third.is_new && third.id != next.id && third.signs_from >= now + LEAD);
     assert_eq!(states(&folder.open(now), now), [Revoked, Signing, Next]);
     assert_eq!(id(&folder.open(now), third.signs_from), third.id);
-    // Where that leaked too, and nothing is published: a new one.
+    // If the third key leaked too and no next key is published, a new key is created.
     let fourth = keyring.revoke(&next.id, Now::at(now)).unwrap();
     assert_eq!(fourth, Some(third.id.clone()));
     let fifth = keyring.revoke(&third.id, Now::at(now)).unwrap().unwrap();
@@ -313,14 +313,15 @@ fn a_rotation_that_was_killed_leaves_a_ring_in_use_and_no_private_key_lying_abou
     let keyring = folder.open(START);
     let first = id(&keyring, START);
     let pem = fs::read_to_string(folder.0.join(FIRST)).unwrap();
-    // Killed while it wrote the next key.
+    // The process was killed while it wrote the next key.
     folder.place("signing-key.20261123T092601Z.0123456789abcdef", &pem[..40]);
     assert_eq!(id(&folder.open(START + 1), START + 9999), first);
-    // Killed between having made the new one and taking the old one back: as if it had not been asked.
+    // The process was killed after it created the new key and before it revoked the old one. The state is the same as
+    // before the revocation.
     keyring.rotate(RotationStart::Immediate, Now::at(START + 10)).unwrap();
     assert_eq!(states(&folder.open(START + 10), START + 10), [KeyState::Retiring, KeyState::Signing]);
     assert!(folder.files().iter().all(|name| name.ends_with(".pem")), "{:?}", folder.files());
-    // Killed between taking it back and removing its private half: it is revoked.
+    // The process was killed after it revoked the key and before it removed the private half. The key is revoked.
     folder.place("signing-key.20261123T091601Z.revoked", &format!("{first}\n"));
     let keyring = folder.open(START + 11);
     assert_eq!(states(&keyring, START + 11), [KeyState::Revoked, KeyState::Signing]);

@@ -1,8 +1,8 @@
-//! Keeps a running gateway in step with the folder: takes up changes by commands and other gateways, creates the next
-//! key in time, removes dead ones.
+//! Keeps a running gateway up to date with the folder. It applies changes by commands and other gateways, creates the
+//! next key in time, and removes the files of dead keys.
 //!
-//! Whatever happens to the files, good keys stay in use; only a revocation takes effect at once. A fault is reported
-//! when it begins, not at every poll.
+//! If files become unreadable or are damaged, the keys that were read before remain in use. Only a revocation takes
+//! effect at once. A fault is reported when it first occurs and not at every poll.
 
 use super::fault::KeyringFault;
 use super::folder::{FileStamp, FolderContents, KeyFolder};
@@ -16,42 +16,42 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// The time before a failed change is tried again, in seconds: creating a key is expensive.
+/// The time before a failed change is tried again, in seconds. It is long because the creation of a key is expensive.
 const RETRY: u64 = 60;
 
-/// A change or fault that the operator should know of.
+/// A change or a fault that is reported to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyEvent {
-    /// A key is published from now on.
+    /// A key has been published.
     Published {
-        /// Its `kid`.
+        /// The key's `kid`.
         id: String,
-        /// When it starts to sign, in seconds since 1970.
+        /// When the key starts to sign, in seconds since 1970.
         signs_from: u64,
     },
-    /// A key signs from now on.
+    /// A key has started to sign.
     Activated {
-        /// Its `kid`.
+        /// The key's `kid`.
         id: String,
     },
     /// A key is no longer accepted, because its last token has expired.
     Retired {
-        /// Its `kid`.
+        /// The key's `kid`.
         id: String,
     },
     /// A key is no longer accepted, because it was revoked.
     Revoked {
-        /// Its `kid`.
+        /// The key's `kid`.
         id: String,
     },
     /// The file of a dead key was removed.
     Removed {
-        /// Its `kid`.
+        /// The key's `kid`.
         id: String,
     },
     /// The key files cannot be read or changed.
     Fault(KeyringFault),
-    /// All faults are gone.
+    /// The faults that were reported no longer exist.
     Recovered,
 }
 
@@ -64,7 +64,7 @@ struct Changes {
     keys: Option<KeySet>,
 }
 
-/// Watches the keys of one keyring. Each poll reads and writes files, and may generate a key: do not call it on a
+/// Watches the keys of one keyring. Each poll reads and writes files and may generate a key, so it must not run on a
 /// thread that serves requests.
 #[derive(Debug)]
 pub struct Watcher {
@@ -73,20 +73,20 @@ pub struct Watcher {
     seen: Option<Vec<FileStamp>>,
     /// The faults of the last read.
     read_faults: Vec<KeyringFault>,
-    /// The fault of the last change.
+    /// The fault of the last attempt to change the folder.
     change_fault: Option<KeyringFault>,
-    /// When that change is tried again, in seconds since 1970.
+    /// When the failed change is tried again, in seconds since 1970.
     retry_at: u64,
-    /// The faults that were reported and still last.
+    /// The faults that were reported and still exist.
     reported: Vec<KeyringFault>,
     /// The id of the signing key at the last poll.
     signing: String,
-    /// The view that the last poll built, not in use yet.
+    /// The view that the last poll built and that is not in use yet.
     pending: Option<View>,
 }
 
 impl Keyring {
-    /// Creates a watcher, to be polled once or twice a second.
+    /// Creates a watcher. The caller polls it once or twice a second.
     pub fn watcher(&self, now: Now) -> Watcher {
         Watcher {
             keyring: self.clone(),
@@ -102,13 +102,13 @@ impl Keyring {
 }
 
 impl Watcher {
-    /// The keyring that it watches.
+    /// Returns the keyring that is watched.
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
     }
 
-    /// Polls the folder once. `publish` puts changed verification keys in force; the signing keys change only after
-    /// that, so that no token is signed that would be rejected.
+    /// Polls the folder once. `publish` puts changed verification keys into force. The signing key changes only
+    /// afterwards, so that no token is signed that would be rejected.
     pub fn poll(&mut self, now: Now, publish: impl FnOnce(KeySet)) -> Vec<KeyEvent> {
         let Changes { events, keys } = self.poll_folder(now);
         if let Some(keys) = keys {
@@ -138,7 +138,7 @@ impl Watcher {
         if view.jwks != before.jwks {
             match keyring.key_set_of(&view) {
                 Ok(keys) => changes.keys = Some(keys),
-                // Unreachable: these keys were just parsed. Keep the old ones.
+                // This branch is unreachable, because these keys were parsed just before. The old keys stay in use.
                 Err(fault) => {
                     changes.events.push(KeyEvent::Fault(fault));
                     return changes;
@@ -150,7 +150,8 @@ impl Watcher {
         changes
     }
 
-    /// Reads the folder if it has changed, or could not be read before.
+    /// Reads the folder if its listing has changed or if the last read found faults. Returns `None` if the current ring
+    /// stays in use.
     fn read(&mut self, folder: &KeyFolder, known: &Arc<Ring>, now: Now) -> Option<Arc<Ring>> {
         let listed = folder.list();
         if self.read_faults.is_empty()
@@ -168,7 +169,7 @@ impl Watcher {
         self.seen = Some(seen);
         self.read_faults = broken.iter().map(|(_, fault)| fault.clone()).collect();
         self.read_faults.dedup();
-        // A key that could be read before stays in use.
+        // A key that was readable before and is now broken stays in use.
         for old in known.slots() {
             let is_broken = broken.iter().any(|(signs_from, _)| *signs_from == old.signs_from);
             let is_known = slots.iter().any(|slot| slot.id == old.id || slot.signs_from == old.signs_from);
@@ -178,7 +179,7 @@ impl Watcher {
         }
         let fault = match Ring::new(slots.clone()) {
             Some(ring) => return Some(Arc::new(ring)),
-            // The last key was revoked without a replacement.
+            // The last key was revoked, and no key replaces it.
             None if !slots.is_empty() && broken.is_empty() => match self.replace(folder, now) {
                 Ok(ring) => return Some(Arc::new(ring)),
                 Err(fault) => fault,
@@ -202,13 +203,13 @@ impl Watcher {
         create_first(folder, &lock, self.keyring.inner.algorithm, now)
     }
 
-    /// Creates the next key if it is time, and removes the files of keys that have been dead for long. Returns the
-    /// changed ring and the ids of the removed keys.
+    /// Creates the next key if it is due, and removes the files of keys that have been dead for `RETENTION`. Returns
+    /// the changed ring and the ids of the removed keys; `None` if nothing was changed.
     fn change(&mut self, folder: &KeyFolder, ring: &Ring, now: u64) -> Option<(Ring, Vec<String>)> {
         let schedule = self.keyring.schedule;
         let algorithm = self.keyring.inner.algorithm;
         let is_needed = ring.due(&schedule, now).is_some() || ring.expired(&schedule, now) > 0;
-        // A clock that went back does not extend the wait.
+        // A clock that was set back does not extend the wait.
         let is_waiting = now < self.retry_at && self.retry_at <= now.saturating_add(RETRY);
         if !is_needed || is_waiting || !self.read_faults.is_empty() {
             if !is_needed {
@@ -218,7 +219,7 @@ impl Watcher {
         }
         let lock = match folder.lock(Duration::ZERO) {
             Ok(lock) => lock,
-            // Most likely another gateway making the same change; the next poll will find it done.
+            // Another gateway is probably making the same change, and the next poll will find the result.
             Err(KeyringFault::Locked) => return None,
             Err(fault) => {
                 self.change_fault = Some(fault);
@@ -227,7 +228,7 @@ impl Watcher {
             }
         };
         let changed = (|| {
-            // Read again under the lock: another gateway may have been first.
+            // The folder is read again under the lock, since another gateway may have made the change already.
             let mut ring = read_usable(folder, algorithm)?;
             let mut removed = Vec::new();
             for slot in &ring.slots()[..ring.expired(&schedule, now)] {
@@ -285,14 +286,14 @@ impl Watcher {
             let id = key.id().to_owned();
             let place = after.ring.slots().iter().position(|slot| *slot.id == *id);
             let is_dead = place.is_some_and(|place| after.ring.state(place, schedule, now) == KeyState::Dead);
-            // A key whose file is missing was removed by someone, which counts as a revocation.
+            // A missing key file counts as a revocation, since someone removed it.
             events.push(if is_dead { KeyEvent::Retired { id } } else { KeyEvent::Revoked { id } });
         }
     }
 }
 
-/// Returns the ring without the keys that `slots` marks as revoked. If no key is left to sign with, an ephemeral one
-/// signs that nobody else knows: better a token that others reject than one that a thief could have signed.
+/// Returns the ring without the keys that `slots` marks as revoked. If no key remains, an ephemeral key signs: a token
+/// that other verifiers reject is better than a token that a thief could have signed.
 fn without_revoked(known: &Ring, slots: &[Slot], algorithm: Algorithm) -> Result<Ring, KeyringFault> {
     let is_revoked =
         |old: &Slot| slots.iter().any(|slot| slot.key.is_none() && slot.signs_from == old.signs_from);

@@ -11,7 +11,7 @@ fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-/// What is said of a request to `shop.example`, at this port, over https.
+/// Checks a request to `https://shop.example` with this port in its host.
 fn at(method: &Method, port: Option<u16>, fields: &[(&'static str, &str)]) -> Result<(), Denial> {
     let headers = headers(fields);
     let host = Some("shop.example".into());
@@ -43,8 +43,8 @@ fn only_methods_known_to_change_nothing_need_no_token() {
 
 #[test]
 fn a_handshake_by_any_of_its_marks_is_for_pages_of_ours_alone() {
-    // Crossings C1: each proxy leaves different marks in the question. RFC 6455 section 10.2 asks the server to
-    // check the origin.
+    // Each proxy leaves different marks of the handshake in the request. RFC 6455 section 10.2 recommends that the
+    // server check the origin.
     for mark in [
         ("upgrade", "websocket"),
         ("upgrade", "h2c"),
@@ -52,7 +52,7 @@ fn a_handshake_by_any_of_its_marks_is_for_pages_of_ours_alone() {
         ("sec-websocket-version", "13"),
         ("sec-fetch-mode", "websocket"),
     ] {
-        // Offers of other protocols come from clients that are not browsers and send no origin.
+        // Clients that offer other protocols are not browsers and send no origin.
         let without = if mark.1 == "h2c" { Ok(()) } else { MISMATCH };
         for (fields, outcome) in [
             (&[mark][..], without.clone()),
@@ -88,7 +88,8 @@ fn the_token_is_that_of_the_session_to_the_letter() {
             |csrf_field| Credentials { head: &head, scheme: Scheme::Https, relayed: None, csrf_field };
         let outcome = check(&credentials(None), &names, &[], Some(&local));
         assert_eq!(outcome, MISMATCH, "{wrong:?}");
-        // A field of a form does not make good what the header says, and a token without the claim has no right one.
+        // A correct form field does not replace a wrong header, and no value is correct for a token without the `csrf`
+        // claim.
         assert_eq!(check(&credentials(Some("right")), &names, &[], Some(&local)), MISMATCH);
         let without = Local::new(None, 0, None);
         assert_eq!(check(&credentials(Some(wrong)), &names, &[], Some(&without)), MISMATCH);
@@ -130,7 +131,7 @@ fn an_origin_is_ours_by_scheme_host_and_port() {
 
 #[test]
 fn the_host_that_a_trusted_proxys_client_asked_is_the_requests_own() {
-    // Report 22: `Host: internal`, `X-Forwarded-Host: pub.example`.
+    // A trusted proxy sends `Host: internal` and `X-Forwarded-Host: pub.example`.
     for (host, port, origin, outcome) in [
         ("pub.example", None, "https://pub.example", Ok(())),
         ("pub.example:443", None, "https://pub.example", Ok(())),

@@ -3,18 +3,19 @@ use serde_json::json;
 
 const ALL: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// Whether a key set of the vectors' takes a token.
+/// Whether a key set of the test vectors accepts a token.
 fn accepts(keys: &Value, token: &str) -> bool {
     let shared = keys["keys"].as_array().unwrap().iter().any(|key| key["kty"] == "oct");
-    // A shared secret and public keys do not go together: a set with a secret is asked for HS256 alone, unless it
-    // is the mixed set that the vectors want refused.
+    // The gateway rejects a set that mixes a shared secret with public keys. A set with only a secret is tested with
+    // HS256 alone; the mixed set of the vectors is tested with all algorithms and must be rejected.
     let mixed = keys["keys"].as_array().unwrap().iter().any(|key| key["kty"] != "oct");
     let accepted: &[Algorithm] = if shared && !mixed { &ALL[..1] } else { &ALL };
     let Ok((set, _)) = KeySet::from_jwks(keys.to_string().as_bytes(), accepted) else { return false };
     Jws::read(token).and_then(|jws| jws.verify(&set, accepted)).is_ok()
 }
 
-/// Runs a file of vectors: what is `invalid` must be refused, what is `valid` must pass unless it is left out.
+/// Runs a file of test vectors: each `invalid` token must be rejected, and each `valid` token must be accepted unless
+/// it is left out.
 fn run(text: &str, left_out: impl Fn(&Value, &Value) -> bool) -> (usize, usize) {
     let file: Value = serde_json::from_str(text).unwrap();
     let (mut passed, mut refused) = (0, 0);
@@ -41,13 +42,15 @@ fn wycheproof_signatures() {
             let algorithm = key["alg"].as_str().unwrap_or_default();
             let good = test["result"] == "valid";
             let of = |comment: &str| group["comment"] == comment;
-            // No claims are in an empty payload.
+            // An empty payload contains no claims.
             test["comment"] == "emptyPayload"
-                // Good tokens of algorithms that are not spoken here yet; their bad ones are run.
+                // Valid tokens of unsupported algorithms are left out; the invalid ones are run.
                 || good && !["HS256", "RS256", "ES256"].contains(&algorithm)
-                // Good to a reader that passes over characters that are no base64url; strict here.
+                // These tokens are valid only for a parser that ignores characters outside base64url, and this parser
+                // is strict.
                 || good && of("base64") && test["jws"].as_str().unwrap().contains('?')
-                // Said to have padding, but the very token of the valid case 357: it has none.
+                // The vectors describe these tokens as padded, but they are identical to the valid case 357, without
+                // padding.
                 || [367, 370].map(Value::from).contains(&test["tcId"])
         });
     assert!(counts.0 >= 10 && counts.1 >= 330, "{counts:?}");
@@ -59,7 +62,7 @@ fn wycheproof_keys() {
         run(include_str!("../../../tests/vectors/wycheproof/json_web_key_test.json"), |group, test| {
             let key = group.get("public").unwrap_or(&group["private"]);
             let algorithm = key["keys"][0]["alg"].as_str().unwrap_or_default();
-            // A modulus of the ROCA kind (CVE-2017-15361) looks like any other; who publishes one has lost already.
+            // A modulus with the ROCA weakness (CVE-2017-15361) cannot be distinguished from others by the gateway.
             group["comment"] == "jws_rsa_roca_key"
                 || (test["result"] == "valid" && !["HS256", "RS256", "ES256"].contains(&algorithm))
         });
@@ -71,9 +74,9 @@ fn wycheproof_crypto() {
     let counts =
         run(include_str!("../../../tests/vectors/wycheproof/json_web_crypto_test.json"), |group, _| {
             let comment = group["comment"].as_str().unwrap();
-            // Encryption is not spoken here.
+            // Encryption is not supported.
             comment.starts_with("jwe")
-                // As in the file of keys.
+                // ROCA moduli are left out as in the test of key vectors.
                 || comment == "jws_rsa_roca_key"
         });
     assert!(counts.0 >= 3 && counts.1 >= 40, "{counts:?}");
@@ -151,7 +154,8 @@ fn bits_behind_the_last_byte_make_another_spelling_and_are_refused() {
     let mut keys = KeySet::default();
     keys.add_secret(None, &secret).unwrap();
     let signing = jsonwebtoken::EncodingKey::from_secret(&secret);
-    // 32 bytes leave two bits of the last character unused, and the four spellings are neighbours in the alphabet.
+    // A signature of 32 bytes leaves two bits of its last base64url character unused. The four spellings of that
+    // character are adjacent in the alphabet.
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let message = format!("{}.e30", URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256"}"#));
     let signature =

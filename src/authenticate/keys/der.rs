@@ -1,4 +1,4 @@
-//! Reads public keys from DER and PEM (RFC 5280, RFC 7468).
+//! Parses public keys in DER and PEM (RFC 5280, RFC 7468).
 
 use super::{Algorithm, Key, KeySet};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
@@ -14,7 +14,7 @@ impl KeySet {
     /// Adds a public key in PEM (`BEGIN PUBLIC KEY`) whose algorithm is in `accepted`.
     ///
     /// # Errors
-    /// The reason why the text does not contain such a key.
+    /// Returns the reason for which the text does not contain such a key.
     pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
         use rustls::pki_types::SubjectPublicKeyInfoDer;
         use rustls::pki_types::pem::PemObject;
@@ -43,15 +43,15 @@ impl KeySet {
     }
 }
 
-/// Strips a byte order mark, which some editors write (RFC 8259 section 8.1 allows readers to ignore it).
+/// Removes a byte order mark, which some editors write. RFC 8259 section 8.1 allows parsers to ignore it.
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Builds an RSA key. Returns it with the length of its signatures in bytes.
+/// Builds an RSA key. Returns the key and the length of its signatures in bytes.
 pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
-    // DER puts a zero before a number whose first bit is set, and some JSON writers do too (RFC 7518 section 6.3.1.1).
-    // With that zero the library would reject every signature.
+    // DER writes a zero byte before a number whose first bit is set. Some JSON writers also write this zero (RFC 7518
+    // section 6.3.1.1). With the zero, the library would reject every signature.
     let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
     if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {
         return Err("an RSA key of fewer than 2048 or more than 8192 bits".to_owned());
@@ -60,7 +60,7 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
     if !odd(modulus) {
         return Err("an invalid RSA modulus: it is even".to_owned());
     }
-    // The library supports exponents of up to 33 bits. With a longer one it would reject every signature.
+    // The library supports exponents of up to 33 bits. With a longer exponent, it would reject every signature.
     let short = exponent.len() < 5 || exponent.len() == 5 && exponent[0] == 1;
     if !odd(exponent) || exponent == [1] || !short {
         return Err(
@@ -70,7 +70,8 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
     Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
 }
 
-/// Describes a supposed secret that is in fact a published key (CVE-2022-29217).
+/// Returns a description of the text if it is a published key and not a secret (CVE-2022-29217); `None` if it can be a
+/// secret.
 pub(super) fn no_secret(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii_start();
     if text.starts_with(b"-----BEGIN ") {
@@ -94,27 +95,27 @@ fn strip_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// Checks that the point is on the curve: the library would notice only at the first signature, but the operator should
-/// know when the policy loads.
+/// Checks that the point is on the curve. The library would find an invalid point only at the first signature, but the
+/// operator should learn of it when the policy loads.
 pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
     ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
         .map(|_| ())
         .map_err(|_| "a point that is not on P-256".to_owned())
 }
 
-/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the kind of the key. Also
+/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the type of the key. Also
 /// returns the length of the key's signatures in bytes.
 fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
     let none = || "a public key of a kind that is not known here: use RSA, P-256 or Ed25519".to_owned();
     let (header, key) = spki_parts(spki).ok_or_else(none)?;
-    /// rsaEncryption (RFC 8017 appendix A.1), NULL.
+    /// The object identifier rsaEncryption (RFC 8017 appendix A.1), followed by NULL.
     const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    /// id-ecPublicKey on prime256v1 (RFC 5480 section 2.1.1).
+    /// The object identifiers id-ecPublicKey and prime256v1 (RFC 5480 section 2.1.1).
     const P256: &[u8] = &[
         0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
         0x01, 0x07,
     ];
-    /// id-Ed25519 (RFC 8410 section 3).
+    /// The object identifier id-Ed25519 (RFC 8410 section 3).
     const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
     match header {
         RSA => {

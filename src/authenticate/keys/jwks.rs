@@ -1,4 +1,5 @@
-//! Reads JSON Web Key Sets (RFC 7517) as issuers publish them, with signature keys among keys for other purposes.
+//! Parses JSON Web Key Sets (RFC 7517). Issuers often publish keys for other purposes in the same set as their
+//! signature keys.
 
 use super::der::{COORDINATE, on_curve, rsa_key, without_mark};
 use super::{Algorithm, ED25519, Key, KeySet};
@@ -10,7 +11,7 @@ use serde_json::{Map, Value};
 /// The maximum number of keys in a set.
 const KEYS_MAX: usize = 100;
 
-/// Why a key of a set cannot be used.
+/// The reason for which a key of a set cannot be used.
 enum KeyFault {
     /// The key is marked for encryption.
     Encryption,
@@ -20,7 +21,7 @@ enum KeyFault {
     Because(String),
 }
 
-/// A key that may have signed a token, by its `kid`, kind and other members, whether or not it is valid.
+/// A key that, by its `kid`, its type and its other members, may have signed a token. The key itself may be invalid.
 struct Candidate<'s> {
     id: Option<&'s str>,
     algorithm: Algorithm,
@@ -34,11 +35,11 @@ impl From<String> for KeyFault {
 }
 
 impl KeySet {
-    /// Reads a JSON Web Key Set, key by key: an unusable key does not affect the others. Returns why keys were skipped,
-    /// except for keys of other algorithms and for encryption, which issuers commonly publish too.
+    /// Parses a JSON Web Key Set. An unusable key does not affect the others. Also returns the reasons for which keys
+    /// were skipped, except for keys for encryption and for other algorithms, which issuers commonly publish too.
     ///
     /// # Errors
-    /// When the text is not a key set, or contains no usable key.
+    /// Returns an error if the text is not a key set or contains no usable key.
     pub fn from_jwks(text: &[u8], accepted: &[Algorithm]) -> Result<(Self, Vec<String>), String> {
         let set: Value = serde_json::from_slice(without_mark(text)).map_err(|error| no_json(text, &error))?;
         let Some(keys) = set.get("keys").and_then(Value::as_array) else {
@@ -47,7 +48,7 @@ impl KeySet {
         if keys.len() > KEYS_MAX {
             return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
         }
-        // Unsuitable keys are sorted out first: they do not make the `kid` of another key ambiguous (RFC 7517 section
+        // Unsuitable keys are excluded first: they do not make the `kid` of another key ambiguous (RFC 7517 section
         // 4.5).
         let read: Vec<Result<Candidate<'_>, KeyFault>> = keys.iter().map(|key| read(key, accepted)).collect();
         let (mut known, mut skipped) = (Self::default(), Vec::new());
@@ -55,7 +56,7 @@ impl KeySet {
         let twins: Vec<bool> = read.iter().map(|key| has_twin(key, &read)).collect();
         for (index, ((key, twin), member)) in read.into_iter().zip(twins).zip(keys).enumerate() {
             let added = match key {
-                // The set is ambiguous: other readers may use either key as the issuer's.
+                // Neither key is used, since other recipients may accept either of the two as the issuer's key.
                 Ok(Candidate { algorithm, .. }) if twin => {
                     Err(format!("another key for {algorithm} has the same kid").into())
                 }
@@ -65,7 +66,7 @@ impl KeySet {
             match added {
                 Ok(()) => {}
                 Err(KeyFault::Encryption) => encryption += 1,
-                // Issuers publish keys for all algorithms that they sign with, so this is not worth a warning.
+                // Issuers publish keys for all algorithms with which they sign, so the operator needs no warning.
                 Err(KeyFault::NotAccepted) => not_accepted += 1,
                 Err(KeyFault::Because(why)) => {
                     let id = member.get("kid").and_then(Value::as_str).unwrap_or("without kid");
@@ -89,7 +90,8 @@ impl KeySet {
     }
 }
 
-/// Whether another key, of other material, has the same `kid` and algorithm. A key that is listed twice counts once.
+/// Whether the set contains a different key with the same `kid` and algorithm. A key that is listed twice is not a twin
+/// of itself.
 fn has_twin(key: &Result<Candidate<'_>, KeyFault>, all: &[Result<Candidate<'_>, KeyFault>]) -> bool {
     let Ok(key) = key else { return false };
     let is_same = |other: &Candidate<'_>| {
@@ -101,7 +103,7 @@ fn has_twin(key: &Result<Candidate<'_>, KeyFault>, all: &[Result<Candidate<'_>, 
     key.id.is_some() && all.iter().flatten().any(|other| alike(&other))
 }
 
-/// Explains why a text is not JSON, with the remedy for common mistakes.
+/// Explains why a text is not JSON, and how to correct common mistakes.
 fn no_json(text: &[u8], error: &serde_json::Error) -> String {
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         return "UTF-16: save the file as UTF-8".to_owned();
@@ -112,7 +114,7 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> String {
     format!("no JSON: {error}")
 }
 
-/// Explains why JSON is not a key set.
+/// Explains why a JSON value is not a key set.
 fn no_key_set(json: &Value) -> String {
     let is_certificate =
         |value: &Value| value.as_str().is_some_and(|text| text.starts_with("-----BEGIN CERTIFICATE"));
@@ -128,7 +130,7 @@ fn no_key_set(json: &Value) -> String {
 }
 
 /// Whether a key is marked for encryption: by `use` (RFC 7517 section 4.2), by `key_ops` (section 4.3), or by an `alg`
-/// of key management (RFC 7518 section 4.1).
+/// for key management (RFC 7518 section 4.1).
 fn is_for_encryption(key: &Map<String, Value>) -> bool {
     const OPERATIONS: [&str; 6] = ["encrypt", "decrypt", "wrapKey", "unwrapKey", "deriveKey", "deriveBits"];
     let operations = key.get("key_ops").and_then(Value::as_array);
@@ -143,13 +145,13 @@ fn is_for_encryption(key: &Map<String, Value>) -> bool {
     key.get("use").is_some_and(|purpose| purpose == "enc") || only_encrypts || manages_keys
 }
 
-/// Reads one key of a set.
+/// Parses one key of a set.
 fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, KeyFault> {
     let key = key.as_object().ok_or_else(|| "not an object".to_owned())?;
     if is_for_encryption(key) {
         return Err(KeyFault::Encryption);
     }
-    // A member of the wrong type is not the same as an absent one: its meaning is unknown.
+    // A `kid` of the wrong type is an error, not an absent `kid`, since its meaning is unknown.
     let id = match key.get("kid") {
         None => None,
         Some(Value::String(id)) => Some(id.as_str()),
@@ -174,7 +176,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
     Ok(Candidate { id, algorithm, key: material(id, algorithm, key, accepted) })
 }
 
-/// Returns the algorithm of a key. Its `kty` and `crv` determine it; `alg` may only confirm it.
+/// Returns the algorithm of a key. `kty` and `crv` determine the algorithm; `alg`, if present, must agree with them.
 fn algorithm(key: &Map<String, Value>) -> Result<Algorithm, String> {
     let member = |name: &str| key.get(name).and_then(Value::as_str);
     let algorithm = match (member("kty"), member("crv")) {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
-/// The key of RFC 7515 appendix A.3.
+/// Returns the key of RFC 7515 appendix A.3.
 fn ec() -> Value {
     json!({
         "kty": "EC", "crv": "P-256", "kid": "e",
@@ -16,7 +16,7 @@ fn ec() -> Value {
     })
 }
 
-/// The key of RFC 8037 appendix A.2.
+/// Returns the key of RFC 8037 appendix A.2.
 fn ed() -> Value {
     json!({ "kty": "OKP", "crv": "Ed25519", "kid": "d", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
 }
@@ -180,7 +180,7 @@ fn a_key_that_is_public_is_no_secret() {
 
 #[test]
 fn a_modulus_with_a_zero_before_it_is_the_same_modulus() {
-    // RFC 7518 section 6.3.1.1 knows of writers that do so.
+    // RFC 7518 section 6.3.1.1 mentions implementations that write this zero.
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
     let spki = pair.subject_public_key_info();
     let (_, key) = spki_parts(&spki).unwrap();
@@ -206,7 +206,7 @@ fn a_modulus_with_a_zero_before_it_is_the_same_modulus() {
     }
 }
 
-/// How many keys are tried for a token of this `kid` and algorithm.
+/// Returns the number of keys that are tried for a token with this `kid` and algorithm.
 fn tried(set: &KeySet, id: Option<&str>, algorithm: Algorithm) -> usize {
     match set.find(id, algorithm) {
         KeyMatch::Keys(keys) => keys.into_iter().flatten().count(),
@@ -219,7 +219,7 @@ fn without_kid(mut key: Value) -> Value {
     key
 }
 
-/// An RSA key of its own modulus.
+/// Returns an RSA key with a modulus that depends on `number`.
 fn nth_rsa(number: u8) -> Value {
     let mut modulus = [0xff; 256];
     modulus[100] = number;
@@ -228,7 +228,7 @@ fn nth_rsa(number: u8) -> Value {
 
 #[test]
 fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
-    // RFC 7517 sections 4.2 and 4.5 (reports 4, crossings C12): Keycloak publishes one `kid` for both uses.
+    // Keycloak publishes the same `kid` for signature and encryption keys (RFC 7517 sections 4.2 and 4.5).
     let signing = with(with(nth_rsa(1), "use", json!("sig")), "alg", json!("RS256"));
     for other in [
         with(with(nth_rsa(2), "use", json!("enc")), "alg", json!("RSA-OAEP")),
@@ -239,12 +239,12 @@ fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
         assert_eq!(tried(&set, Some("r"), Algorithm::RS256), 1);
         assert_eq!(skipped, Vec::<String>::new(), "a key for encryption is no finding");
     }
-    // Others are no candidates either, and the operator reads of them.
+    // A key for an unsupported algorithm is not a candidate either, and the operator is informed of it.
     let other = with(nth_rsa(2), "alg", json!("PS256"));
     let (set, skipped) = read(&[signing.clone(), other], &PUBLIC).unwrap();
     assert_eq!((tried(&set, Some("r"), Algorithm::RS256), skipped.len()), (1, 1), "{skipped:?}");
-    // Two that both may have signed are ambiguous, even where one of them cannot be read; one that is listed twice is
-    // one.
+    // Two keys that may both have signed a token are ambiguous, even if one of them is invalid. A key that is listed
+    // twice is not ambiguous.
     assert!(read(&[signing.clone(), with(nth_rsa(2), "n", json!("AA"))], &PUBLIC).is_err());
     let told = read(&[signing.clone(), nth_rsa(2)], &PUBLIC).unwrap_err();
     assert!(told.contains("another key for RS256 has the same kid"), "{told}");
@@ -254,7 +254,7 @@ fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
 
 #[test]
 fn keys_and_tokens_without_kid_are_tried_by_algorithm_and_not_without_bound() {
-    // RFC 7517 section 4.5: `kid` is optional (reports 28).
+    // RFC 7517 section 4.5 makes `kid` optional.
     let bare = |count: u8| (0..count).map(|n| without_kid(nth_rsa(n))).collect::<Vec<_>>();
     let (set, skipped) = read(&bare(2), &PUBLIC).unwrap();
     assert_eq!(skipped, Vec::<String>::new());
@@ -265,7 +265,7 @@ fn keys_and_tokens_without_kid_are_tried_by_algorithm_and_not_without_bound() {
     let (set, skipped) = read(&bare(6), &PUBLIC).unwrap();
     assert_eq!((tried(&set, None, Algorithm::RS256), skipped.len()), (CANDIDATES_MAX, 2));
     assert!(skipped[0].contains("without kid"), "{skipped:?}");
-    // Keys that have a `kid` are only tried where the token names theirs, or none.
+    // A key with a `kid` is tried only for tokens that have the same `kid` or none.
     let named = |number: u8| with(nth_rsa(number), "kid", json!(number.to_string()));
     let (set, _) = read(&[named(1), named(2), without_kid(nth_rsa(3))], &PUBLIC).unwrap();
     for (id, count) in [(Some("1"), 1), (Some("9"), 1), (None, 3)] {
@@ -279,7 +279,7 @@ fn keys_and_tokens_without_kid_are_tried_by_algorithm_and_not_without_bound() {
 
 #[test]
 fn ed25519_and_eddsa_are_two_names_of_one_algorithm() {
-    // RFC 9864 sections 2.2 and 4.1 (reports 11, crossings C4).
+    // RFC 9864 sections 2.2 and 4.1 define both names.
     assert_eq!("Ed25519".parse(), Ok(Algorithm::EdDSA));
     assert_eq!("EdDSA".parse(), Ok(Algorithm::EdDSA));
     for other in ["Ed448", "ed25519", "EDDSA"] {
@@ -293,7 +293,7 @@ fn ed25519_and_eddsa_are_two_names_of_one_algorithm() {
 
 #[test]
 fn the_usual_slips_come_with_their_cure() {
-    // RFC 8259 section 8.1: a reader may ignore a byte order mark (reports 36).
+    // RFC 8259 section 8.1 allows a parser to ignore a byte order mark.
     let marked = [&b"\xef\xbb\xbf"[..], json!({ "keys": [ec()] }).to_string().as_bytes()].concat();
     assert!(KeySet::from_jwks(&marked, &PUBLIC).is_ok());
     for (text, cure) in [

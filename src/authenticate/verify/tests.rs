@@ -30,7 +30,7 @@ fn issuer(name: &str, secret: &[u8]) -> Issuer {
 
 fn trust() -> Trust {
     let claims = vec![ClaimPath::parse("tenant").unwrap(), ClaimPath::parse("plan").unwrap()];
-    // Two issuers, and the same key id: a key belongs to its issuer.
+    // Two issuers use the same `kid`, since a key identifies only one issuer's key.
     Trust::new(
         vec![issuer("https://a", SECRET), issuer("https://b", OTHER)],
         claims,
@@ -45,7 +45,7 @@ fn claims() -> Value {
     })
 }
 
-/// The claims with one member replaced, or (`null`) taken out.
+/// Returns the claims with one member replaced, or removed if the value is `null`.
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     match value {
@@ -59,7 +59,7 @@ fn header() -> Value {
     json!({ "alg": "HS256", "typ": "JWT", "kid": "k" })
 }
 
-/// A token of whatever header and claims, signed by HS256 with the key of `https://a`.
+/// Returns a token with this header and these claims, signed with the HS256 key of `https://a`.
 fn signed(header: &str, claims: &str) -> String {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as B64;
@@ -78,7 +78,7 @@ fn verdict(token: &str, trust: &Trust) -> Result<Principal, CredentialError> {
     verify(token, trust, Now::at(NOW))
 }
 
-/// The explanation of a refusal for the operator.
+/// Returns the operator's explanation of a refusal.
 fn words(header: &Value, claims: &Value) -> String {
     let token = signed(&header.to_string(), &claims.to_string());
     let refused = verdict(&token, &trust()).expect_err(&format!("{header} {claims}"));
@@ -120,7 +120,7 @@ fn what_calls_itself_a_refresh_token_is_none_for_access() {
 
 #[test]
 fn a_token_that_calls_itself_an_id_or_logout_token_is_no_access_token() {
-    // RFC 8725 sections 3.11 and 3.12 (reports 27, crossings C13).
+    // RFC 8725 sections 3.11 and 3.12 recommend such checks.
     for (name, kind) in [
         ("typ", json!("ID")),
         ("typ", json!("Logout")),
@@ -144,7 +144,7 @@ fn a_token_that_calls_itself_an_id_or_logout_token_is_no_access_token() {
 
 #[test]
 fn a_refusal_says_what_came_and_what_was_expected() {
-    // operators.md, section 4.
+    // Each refusal names the value found and the value expected.
     let header_with = |name: &str, value: Value| {
         let mut header = header();
         header[name] = value;
@@ -191,7 +191,7 @@ fn a_refusal_says_what_came_and_what_was_expected() {
 
 #[test]
 fn a_scope_that_a_service_would_split_is_refused() {
-    // RFC 6749 section 3.3 (attacks C8): services split at spaces, some at any white space.
+    // Services split scopes at spaces (RFC 6749 section 3.3), and some at any white space.
     for scope in [
         json!(["a admin"]),
         json!(["a", "b\tadmin"]),
@@ -210,7 +210,7 @@ fn a_scope_that_a_service_would_split_is_refused() {
 
 #[test]
 fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() {
-    // A mark is kept for that life and a day more (attacks C1).
+    // A mark is kept for the longest recorded life of a token and one more day.
     let mut local = issuer("https://a", SECRET);
     (local.local, local.leeway) = (true, 0);
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
@@ -239,7 +239,7 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 
 #[test]
 fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
-    // RFC 7662 section 2.2, RFC 7009 section 2.1 (attacks D7).
+    // RFC 7662 section 2.2 and RFC 7009 section 2.1 apply to these tokens.
     let mut local = issuer("https://a", SECRET);
     local.audience_of_clients = Box::new(["billing".into()]);
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
@@ -320,7 +320,7 @@ fn each_claim_is_of_its_type_and_says_what_it_must() {
         ("iss", json!("https://"), UnknownIssuer),
         ("exp", Value::Null, MissingClaim(Expiry)),
         ("exp", json!((NOW + 60).to_string()), MissingClaim(Expiry)),
-        // RFC 7519 section 2: a date, and past (reports 12).
+        // A negative number is a valid date (RFC 7519 section 2) and lies in the past.
         ("exp", json!(-1), ExpiredToken),
         ("exp", json!(-1e300), ExpiredToken),
         ("exp", json!(1_795_000_000_000_u64), MissingClaim(Expiry)),
@@ -424,7 +424,8 @@ fn a_type_that_says_nothing_is_not_an_absent_one() {
 
 #[test]
 fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
-    // RFC 8725 section 2.1. The issuer accepts HS256 as well, so that only the key can say no.
+    // RFC 8725 section 2.1 describes this attack. The issuer also accepts HS256, so only the check of the secret can
+    // reject it.
     let kinds = [
         (&rcgen::PKCS_RSA_SHA256, Algorithm::RS256),
         (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256),
@@ -454,7 +455,7 @@ fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
                 );
             }
         }
-        // The neighbour: the private half, by its own algorithm.
+        // The private key is accepted with its own algorithm.
         let signing = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()),
             Algorithm::ES256 => EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()),
@@ -469,7 +470,7 @@ fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
 
 #[test]
 fn the_text_of_a_key_set_is_no_secret() {
-    // As a key set writes it: the key of RFC 7515 appendix A.3.
+    // The key set contains the key of RFC 7515 appendix A.3.
     let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"e","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
     let mut issuer = issuer("https://a", SECRET);
     issuer.keys = KeySet::from_jwks(jwks.as_bytes(), &[Algorithm::ES256]).unwrap().0;

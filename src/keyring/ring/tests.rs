@@ -1,4 +1,4 @@
-//! The order of keys, by example and by property.
+//! Tests of the order of keys, with examples and properties.
 
 use super::*;
 use crate::authenticate::Algorithm;
@@ -26,7 +26,7 @@ fn a_key_is_published_then_signs_then_is_accepted_until_its_last_token_is_dead()
     let schedule = schedule(900, 0);
     use KeyState::{Dead, Next, Retiring, Signing};
     for (now, states) in [
-        // Before all of them: a clock that went back.
+        // A clock that was set back is before the times of all keys.
         (0, [Signing, Next]),
         (1_000, [Signing, Next]),
         (4_999, [Signing, Next]),
@@ -47,7 +47,7 @@ fn a_key_is_published_then_signs_then_is_accepted_until_its_last_token_is_dead()
 fn a_revoked_key_is_never_used_and_keeps_its_place() {
     let ring = Ring::new(vec![slot(1_000), revoked(2_000), slot(3_000)]).unwrap();
     let schedule = schedule(900, 0);
-    // The one before it does not sign again, and is accepted no longer than it was.
+    // The key before the revoked one does not sign again, and the end of its acceptance does not change.
     assert_eq!(ring.current(2_500), 2);
     assert_eq!(ring.accepted_until(0, &schedule), Some(2_960));
     for now in [0, 1_999, 2_000, 2_959, 2_960, 3_000, 9_000] {
@@ -69,16 +69,16 @@ fn the_next_key_is_made_once_and_in_time() {
         (&[start][..], start, None),
         (&[start], start + month - LEAD - 1, None),
         (&[start], start + month - LEAD, Some(start + month)),
-        // The gateway was off when it was due: published first anyway.
+        // The gateway was off when the next key was due. The key is still published before it signs.
         (&[start], start + month, Some(start + month + LEAD)),
         (&[start], start + 9 * month, Some(start + 9 * month + LEAD)),
-        // A key of unknown age is old.
+        // A key of unknown age counts as old.
         (&[0], start, Some(start + LEAD)),
-        // It is there already, made by another gateway or by command.
+        // The next key already exists, created by another gateway or by a command.
         (&[start, start + month], start + month - LEAD, None),
         (&[start, start + 2 * day], start + day, None),
         (&[0, start + LEAD - 1], start, None),
-        // And one of the next century does not count.
+        // A key for a time in the next century does not count as the next key.
         (&[start, start + 1200 * month], start + month, Some(start + month + LEAD)),
     ] {
         assert_eq!(ring(moments).due(&schedule, now), due, "{moments:?} {now}");
@@ -106,13 +106,13 @@ fn files_go_a_day_after_their_keys_and_never_the_one_that_signs() {
 /// An event of a key ring.
 #[derive(Clone, Debug)]
 enum Step {
-    /// This many seconds pass while a gateway watches.
+    /// This many seconds pass while a gateway runs.
     Pass(u64),
-    /// This many seconds pass while no gateway watches.
+    /// This many seconds pass while no gateway runs.
     Sleep(u64),
-    /// `key rotate`
+    /// The operator runs `key rotate`.
     Rotate,
-    /// `key rotate --now`
+    /// The operator runs `key rotate --now`.
     RotateNow,
 }
 
@@ -138,9 +138,9 @@ proptest! {
         let schedule = schedule(access_expires, rotate_keys);
         let mut now = 1_000_000_u64;
         let mut ring = Ring::new(vec![slot(now)]).unwrap();
-        // Each key: since when it is published, and whether it had to sign at once.
+        // For each key: the time since which it is published, and whether it had to sign at once.
         let mut born = std::collections::HashMap::from([(ring.slots()[0].id.clone(), (now, true))]);
-        // Tokens: the key's id, and their end.
+        // For each token: the id of its key, and the time at which it expires.
         let mut tokens: Vec<(Box<str>, u64)> = Vec::new();
         for step in steps {
             let mut add = |ring: &mut Ring, signs_from, now, at_once| {

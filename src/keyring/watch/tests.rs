@@ -1,4 +1,4 @@
-//! The watcher on a real folder.
+//! Tests of the watcher on a real folder.
 
 use super::super::scratch::{FIRST, START, Scratch};
 use super::super::{LEAD, LEEWAY, RETENTION, RotationStart};
@@ -80,11 +80,11 @@ fn gateways_on_one_folder_agree() {
     let folder = Scratch::new();
     let keyrings = [(); 4].map(|()| folder.open(START));
     let mut watchers = keyrings.each_ref().map(|keyring| keyring.watcher(Now::at(START)));
-    // The one whose clock is ahead of the others' comes first, when the gateways were off and the next key is overdue.
+    // The gateways were off and the next key is overdue. The gateway whose clock is ahead of the others polls first.
     look(&mut watchers[3], START + 2 * MONTH + 9);
     look(&mut watchers[0], START + 2 * MONTH);
     assert_eq!(folder.files().len(), 2, "one key was made: {:?}", folder.files());
-    // All at once, with clocks that differ.
+    // All gateways poll at once, with clocks that differ.
     for round in 0..40 {
         std::thread::scope(|scope| {
             for (n, watcher) in (0_u64..).zip(&mut watchers) {
@@ -207,7 +207,7 @@ fn a_key_that_was_taken_back_is_accepted_nowhere_even_if_no_other_can_be_made() 
     assert_eq!((keys.len(), keys.contains(&first)), (1, false));
     assert_eq!(keyring.signing(Now::at(START + 1)).id(), keys[0]);
     quiet(&mut watcher, START + 2);
-    // Once it can be, the folder is what counts again.
+    // After the faulty file is removed, the keys in the folder are in use again.
     fs::remove_file(folder.0.join("signing-key.20270101T000000Z.pem")).unwrap();
     let (events, _) = look(&mut watcher, START + 3);
     assert!(events.contains(&KeyEvent::Recovered), "{events:?}");
@@ -223,7 +223,7 @@ fn what_cannot_be_made_is_tried_again_after_a_while() {
     let keyring = folder.open(START);
     let mut watcher = keyring.watcher(Now::at(START));
     quiet(&mut watcher, START);
-    // A folder stands in the place of the lock, so no process can create a key.
+    // A folder takes the place of the lock file, so no process can create a key.
     let lock = folder.0.join("signing-key.lock");
     fs::remove_file(&lock).unwrap();
     fs::create_dir(&lock).unwrap();
@@ -245,7 +245,7 @@ fn a_key_that_another_gateway_made_in_the_meantime_will_do() {
     let stale = keyring.inner.view.load().ring.clone();
     let due = START + MONTH - LEAD;
     assert_eq!(look(&mut folder.open(START).watcher(Now::at(START)), due).1.map(|keys| keys.len()), Some(2));
-    // It looked before that one was made, and now it is its turn; its clock is behind.
+    // This watcher read the folder before the next key was created, and its clock is behind.
     let mut watcher = keyring.watcher(Now::at(START));
     let (ring, removed) = watcher.change(&KeyFolder::new(&folder.0), &stale, due).unwrap();
     assert_eq!((ring.slots().len(), removed.len(), folder.files().len()), (2, 0, 2));
