@@ -39,7 +39,7 @@ pub enum KeyringFault {
     FolderWritable {
         /// The state folder.
         path: PathBuf,
-        /// Its mode.
+        /// The folder's mode.
         mode: u32,
     },
     /// Another process holds the lock on the folder.

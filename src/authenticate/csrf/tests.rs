@@ -176,7 +176,7 @@ fn what_a_browser_says_of_the_site_is_believed_when_it_says_ours_alone() {
         assert_eq!(post(&[TOKEN, ("sec-fetch-site", site)]), outcome, "{site}");
         assert_eq!(post(&[TOKEN, own, ("sec-fetch-site", site)]), outcome, "{site}");
         assert_eq!(post(&[TOKEN, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", site)]), MISMATCH);
-        // Of an origin that the policy names, another site is expected.
+        // For an origin that the policy lists, `Sec-Fetch-Site` may have any value.
         let app = ("origin", "https://app.example");
         assert_eq!(post(&[TOKEN, app, ("sec-fetch-site", site)]), Ok(()), "{site}");
         let null = ("origin", "null");

@@ -30,7 +30,7 @@ fn issuer(name: &str, secret: &[u8]) -> Issuer {
 
 fn trust() -> Trust {
     let claims = vec![ClaimPath::parse("tenant").unwrap(), ClaimPath::parse("plan").unwrap()];
-    // Two issuers use the same `kid`, since a key identifies only one issuer's key.
+    // Both issuers have a key with the same `kid`. Each key verifies only the tokens of its own issuer.
     Trust::new(
         vec![issuer("https://a", SECRET), issuer("https://b", OTHER)],
         claims,
