@@ -1,7 +1,7 @@
 //! Rate limits: charges a request to the limits of its route and reports the tightest one in the response.
 //!
 //! Guarantees one verdict for all limits that are charged at one point of a request, without allocating. Limits count
-//! for the whole process. How one limit counts is described in [`bucket`].
+//! for the whole process. How one limit counts is described in `bucket`.
 
 pub(crate) mod bucket;
 pub mod store;

@@ -68,7 +68,7 @@ pub struct Peer {
     pub scheme: Scheme,
 }
 
-/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only [`forwarded`]
+/// The client that sends a request: the peer itself, or the client that a trusted proxy names. Only `forwarded`
 /// creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -80,7 +80,7 @@ pub struct Caller {
     pub by_trusted_proxy: bool,
 }
 
-/// The facts that a trusted proxy states about the request that it forwards. Only [`forwarded`] reads them, once per
+/// The facts that a trusted proxy states about the request that it forwards. Only `forwarded` reads them, once per
 /// request, and every forwarding field sent to an upstream is derived from them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Relayed {
