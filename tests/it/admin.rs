@@ -1,6 +1,6 @@
 //! The operators' listener.
 
-use crate::kit::upstream::{After, Gate};
+use crate::kit::upstream::Gate;
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, token};
 use crate::{PUBLIC, gateway};
 
@@ -90,13 +90,7 @@ fn requests_and_refusals_are_counted_by_route_and_reason() {
 #[test]
 fn a_gateway_that_drains_is_alive_but_not_ready() {
     let gate = Gate::new();
-    let closed = gate.clone();
-    let upstream = Upstream::with(move |_, wire| {
-        wire.read_body();
-        closed.wait();
-        wire.answer("200 OK", "", "late");
-        After::Keep
-    });
+    let upstream = Upstream::held_by(&gate);
     let mut gateway = gateway(&upstream, PUBLIC);
     let mut connection = Connection::open(gateway.http());
     connection.send(Request::get("/").bytes());

@@ -2,24 +2,8 @@
 
 use crate::kit::forge::{self, Algorithm, SECRET};
 use crate::kit::{Answer, Portcullis, Request, Upstream, token};
-use crate::{gateway, policy};
+use crate::{ACCESSES, gateway, policy};
 use serde_json::json;
-
-const ROUTES: &str = r#"
-[[route]]
-path     = "/authenticated"
-upstream = "app"
-
-[[route]]
-path     = "/optional"
-upstream = "app"
-access   = "optional"
-
-[[route]]
-path     = "/public"
-upstream = "app"
-access   = "public"
-"#;
 
 /// The challenge of RFC 6750 section 3 that goes with an answer.
 #[track_caller]
@@ -30,7 +14,7 @@ fn challenge(answer: &Answer) -> &str {
 #[test]
 fn each_kind_of_access_takes_each_kind_of_credential_as_the_table_says() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let good = format!("Bearer {}", token("ada"));
     let expired = format!("Bearer {}", token("ada").expired());
     let forged = format!("Bearer {}x", token("ada"));
@@ -55,19 +39,19 @@ fn each_kind_of_access_takes_each_kind_of_credential_as_the_table_says() {
             ("optional", "none") => "",
             // Who says who they are in a way that is not understood must not pass for nobody.
             ("optional", "an empty field" | "another scheme") => "malformed_token",
-            ("authenticated", "none" | "an empty field" | "another scheme") => "missing_token",
+            ("guarded", "none" | "an empty field" | "another scheme") => "missing_token",
             (_, "expired") => "expired_token",
             (_, "the same twice" | "a good and a bad one" | "a good one and another scheme") => {
                 "ambiguous_credentials"
             }
             (
-                "authenticated" | "optional",
+                "guarded" | "optional",
                 "forged" | "no token behind Bearer" | "an empty token" | "two tokens in one field",
             ) => "malformed_token",
             (access, credential) => panic!("the table does not say what {credential} is worth on {access}"),
         }
     };
-    for access in ["authenticated", "optional", "public"] {
+    for access in ["guarded", "optional", "public"] {
         for (name, fields) in &credentials {
             let before = upstream.requests().len();
             let mut request = Request::get(&format!("/{access}"));
@@ -93,10 +77,10 @@ fn each_kind_of_access_takes_each_kind_of_credential_as_the_table_says() {
 #[test]
 fn each_bad_token_is_refused_with_its_own_code_on_guarded_and_optional_routes() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let mut wrong = Vec::new();
     for (name, token, code) in forge::every_bad_token() {
-        for path in ["/authenticated", "/optional"] {
+        for path in ["/guarded", "/optional"] {
             let answer = Request::get(path).bearer(&token).to(gateway.http());
             if (answer.status, &*answer.code()) != (401, code) {
                 wrong.push(format!("{path}, {name}: {} {}, not {code}", answer.status, answer.code()));
@@ -115,13 +99,13 @@ fn each_bad_token_is_refused_with_its_own_code_on_guarded_and_optional_routes() 
 #[test]
 fn a_bad_token_is_refused_again_and_again_and_does_not_spoil_a_good_one() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let good = token("ada").sign();
     let (message, _) = good.rsplit_once('.').unwrap();
     let forged = format!("{message}.{}", forge::base64url([7; 64]));
     for _ in 0..3 {
-        Request::get("/authenticated").bearer(&good).to(gateway.http()).is(200);
-        Request::get("/authenticated").bearer(&forged).to(gateway.http()).is_refusal(401, "bad_signature");
+        Request::get("/guarded").bearer(&good).to(gateway.http()).is(200);
+        Request::get("/guarded").bearer(&forged).to(gateway.http()).is_refusal(401, "bad_signature");
     }
     assert_eq!(upstream.requests().len(), 3);
 }
@@ -129,24 +113,23 @@ fn a_bad_token_is_refused_again_and_again_and_does_not_spoil_a_good_one() {
 #[test]
 fn without_a_token_the_challenge_names_no_error() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
-    let answer = Request::get("/authenticated").to(gateway.http());
+    let gateway = gateway(&upstream, ACCESSES);
+    let answer = Request::get("/guarded").to(gateway.http());
     answer.is_refusal(401, "missing_token");
     assert!(challenge(&answer).starts_with("Bearer"));
     assert!(!challenge(&answer).contains("error="), "RFC 6750 section 3.1: {}", challenge(&answer));
-    let answer =
-        Request::get("/authenticated").bearer("x").header("authorization", "Bearer y").to(gateway.http());
+    let answer = Request::get("/guarded").bearer("x").header("authorization", "Bearer y").to(gateway.http());
     answer.is_refusal(400, "ambiguous_credentials");
 }
 
 #[test]
 fn the_scheme_is_read_without_case_and_with_one_space_only() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let token = token("ada").sign();
     for scheme in ["Bearer ", "bearer ", "BEARER "] {
         let value = format!("{scheme}{token}");
-        Request::get("/authenticated").header("Authorization", &value).to(gateway.http()).is(200);
+        Request::get("/guarded").header("Authorization", &value).to(gateway.http()).is(200);
     }
     let seen = upstream.requests().len();
     for value in [
@@ -157,11 +140,11 @@ fn the_scheme_is_read_without_case_and_with_one_space_only() {
         format!("Bearer \"{token}\""),
         format!("Bearer {token}, Bearer {token}"),
     ] {
-        let answer = Request::get("/authenticated").header("Authorization", &value).to(gateway.http());
+        let answer = Request::get("/guarded").header("Authorization", &value).to(gateway.http());
         answer.is_refusal(401, "malformed_token");
     }
     for value in [format!("Token {token}"), format!("Bearer{token}"), token.clone()] {
-        let answer = Request::get("/authenticated").header("Authorization", &value).to(gateway.http());
+        let answer = Request::get("/guarded").header("Authorization", &value).to(gateway.http());
         answer.is_refusal(401, "missing_token");
     }
     assert_eq!(upstream.requests().len(), seen);
@@ -170,15 +153,15 @@ fn the_scheme_is_read_without_case_and_with_one_space_only() {
 #[test]
 fn a_token_in_any_other_place_is_no_token() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let token = token("ada").sign();
-    let target = format!("/authenticated?access_token={token}");
+    let target = format!("/guarded?access_token={token}");
     Request::get(&target).to(gateway.http()).is_refusal(401, "missing_token");
-    let form = Request::post("/authenticated", format!("access_token={token}"))
+    let form = Request::post("/guarded", format!("access_token={token}"))
         .header("Content-Type", "application/x-www-form-urlencoded");
     form.to(gateway.http()).is_refusal(401, "missing_token");
     for name in ["X-Access-Token", "Proxy-Authorization", "X-Forwarded-Access-Token", "X-Authorization"] {
-        let request = Request::get("/authenticated").header(name, &format!("Bearer {token}"));
+        let request = Request::get("/guarded").header(name, &format!("Bearer {token}"));
         request.to(gateway.http()).is_refusal(401, "missing_token");
     }
     upstream.saw_nothing();
@@ -187,7 +170,7 @@ fn a_token_in_any_other_place_is_no_token() {
 #[test]
 fn good_tokens_of_every_shape_are_accepted() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let now = forge::now();
     for (name, token) in [
         ("plain", token("ada")),
@@ -201,7 +184,7 @@ fn good_tokens_of_every_shape_are_accepted() {
         ("foreign key in its header", token("ada").member("jku", json!("https://evil.test/jwks.json"))),
         ("claims that nobody asks for", token("ada").claim("extra", json!({"deep": [1, {"a": null}]}))),
     ] {
-        let answer = Request::get("/authenticated").bearer(token).to(gateway.http());
+        let answer = Request::get("/guarded").bearer(token).to(gateway.http());
         assert_eq!(answer.status, 200, "{name}: {answer:#?}");
         assert_eq!(upstream.last_request().header("x-auth-subject"), Some("ada"), "{name}");
     }
@@ -217,13 +200,12 @@ fn each_algorithm_is_accepted_from_an_issuer_that_lists_it_and_from_no_other() {
         };
         let gateway = Portcullis::with(&format!(
             "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"{}\"]\n{key}\n\
-             [upstream.app]\nservers = [\"{upstream}\"]\n{ROUTES}",
+             [upstream.app]\nservers = [\"{upstream}\"]\n{ACCESSES}",
             algorithm.name(),
         ))
         .start();
         for other in [Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa, Algorithm::Hs256] {
-            let answer =
-                Request::get("/authenticated").bearer(token("ada").algorithm(other)).to(gateway.http());
+            let answer = Request::get("/guarded").bearer(token("ada").algorithm(other)).to(gateway.http());
             if other == algorithm {
                 answer.is(200);
             } else {
@@ -238,13 +220,13 @@ fn a_single_public_key_will_do_and_is_no_secret() {
     let upstream = Upstream::start();
     let gateway = Portcullis::with(&format!(
         "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"RS256\"]\n\
-         public_key = \"file:id.pem\"\n[upstream.app]\nservers = [\"{upstream}\"]\n{ROUTES}",
+         public_key = \"file:id.pem\"\n[upstream.app]\nservers = [\"{upstream}\"]\n{ACCESSES}",
     ))
     .start();
     let without_kid = token("ada").algorithm(Algorithm::Rs256).member("kid", json!(null));
-    Request::get("/authenticated").bearer(without_kid).to(gateway.http()).is(200);
+    Request::get("/guarded").bearer(without_kid).to(gateway.http()).is(200);
     for (name, token, _) in forge::every_bad_token() {
-        let answer = Request::get("/authenticated").bearer(&token).to(gateway.http());
+        let answer = Request::get("/guarded").bearer(&token).to(gateway.http());
         assert_eq!(answer.status, 401, "{name}: {answer:#?}");
     }
     assert_eq!(upstream.requests().len(), 1);
@@ -257,17 +239,17 @@ fn a_key_is_bound_to_its_issuer_though_another_has_one_of_the_same_name() {
         &upstream,
         &format!(
             "[[issuer]]\nissuer = \"https://other.test/\"\naudience = [\"orders\"]\nalgorithms = [\"HS256\"]\n\
-             secret = \"file:secret.txt\"\nkid = \"es256\"\n{ROUTES}"
+             secret = \"file:secret.txt\"\nkid = \"es256\"\n{ACCESSES}"
         ),
     ))
     .start();
     let theirs = token("ada").claim("iss", json!("https://other.test/"));
     let hs256 = theirs.clone().algorithm(Algorithm::Hs256).member("kid", json!("es256"));
-    Request::get("/authenticated").bearer(hs256).to(gateway.http()).is(200);
+    Request::get("/guarded").bearer(hs256).to(gateway.http()).is(200);
     // Our issuer's key does not speak for the other, nor the other's for ours.
-    Request::get("/authenticated").bearer(theirs).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
+    Request::get("/guarded").bearer(theirs).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
     let ours = token("ada").algorithm(Algorithm::Hs256).member("kid", json!("es256"));
-    Request::get("/authenticated").bearer(ours).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
+    Request::get("/guarded").bearer(ours).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
     assert_eq!(upstream.requests().len(), 1);
 }
 
@@ -276,21 +258,21 @@ fn the_issuer_says_which_types_of_token_it_makes() {
     let upstream = Upstream::start();
     let gateway = Portcullis::with(&format!(
         "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"ES256\"]\n\
-         jwks = \"jwks.json\"\ntypes = [\"at+jwt\"]\n[upstream.app]\nservers = [\"{upstream}\"]\n{ROUTES}",
+         jwks = \"jwks.json\"\ntypes = [\"at+jwt\"]\n[upstream.app]\nservers = [\"{upstream}\"]\n{ACCESSES}",
     ))
     .start();
-    Request::get("/authenticated").bearer(token("ada")).to(gateway.http()).is(200);
+    Request::get("/guarded").bearer(token("ada")).to(gateway.http()).is(200);
     for token in [token("ada").member("typ", json!("JWT")), token("ada").member("typ", json!(null))] {
-        Request::get("/authenticated").bearer(token).to(gateway.http()).is_refusal(401, "wrong_type");
+        Request::get("/guarded").bearer(token).to(gateway.http()).is_refusal(401, "wrong_type");
     }
 }
 
 #[test]
 fn the_token_is_passed_on_only_when_the_policy_says_so() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, &format!("[identity]\nforward_token = true\n{ROUTES}"));
+    let gateway = gateway(&upstream, &format!("[identity]\nforward_token = true\n{ACCESSES}"));
     let token = token("ada").sign();
-    Request::get("/authenticated").bearer(&token).to(gateway.http()).is(200);
+    Request::get("/guarded").bearer(&token).to(gateway.http()).is(200);
     assert_eq!(upstream.only_request().header("authorization"), Some(&*format!("Bearer {token}")));
 }
 
@@ -299,14 +281,14 @@ fn a_token_stops_working_when_it_expires_though_it_worked_before() {
     let upstream = Upstream::start();
     let gateway = Portcullis::with(&format!(
         "[[issuer]]\nissuer = \"https://id.test/\"\naudience = [\"orders\"]\nalgorithms = [\"ES256\"]\n\
-         jwks = \"jwks.json\"\nleeway = \"0s\"\n[upstream.app]\nservers = [\"{upstream}\"]\n{ROUTES}",
+         jwks = \"jwks.json\"\nleeway = \"0s\"\n[upstream.app]\nservers = [\"{upstream}\"]\n{ACCESSES}",
     ))
     .start();
     let expiry = forge::now() + 3;
     let token = token("ada").claim("exp", json!(expiry)).sign();
-    Request::get("/authenticated").bearer(&token).to(gateway.http()).is(200);
+    Request::get("/guarded").bearer(&token).to(gateway.http()).is(200);
     crate::kit::eventually("the token has expired", || {
-        Request::get("/authenticated").bearer(&token).to(gateway.http()).code() == "expired_token"
+        Request::get("/guarded").bearer(&token).to(gateway.http()).code() == "expired_token"
     });
     assert!(forge::now() >= expiry, "not before its time");
 }

@@ -1,27 +1,16 @@
 //! The end: what was begun is finished, and nothing new begins.
 
-use crate::kit::upstream::{After, Gate};
+use crate::kit::upstream::Gate;
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
 use crate::{PUBLIC, gateway, policy};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// An upstream that answers when the gate opens.
-fn waiting(gate: &Gate) -> Upstream {
-    let gate = gate.clone();
-    Upstream::with(move |_, wire| {
-        wire.read_body();
-        gate.wait();
-        wire.answer("200 OK", "", "late");
-        After::Keep
-    })
-}
-
 #[test]
 fn a_request_in_flight_is_finished_and_then_the_gateway_ends_well() {
     for signal in ["TERM", "INT"] {
         let gate = Gate::new();
-        let upstream = waiting(&gate);
+        let upstream = Upstream::held_by(&gate);
         let mut gateway = gateway(&upstream, PUBLIC);
         let mut connection = Connection::open(gateway.http());
         connection.send(Request::get("/").bytes());
@@ -60,7 +49,7 @@ fn idle_connections_do_not_hold_up_the_end() {
 #[test]
 fn what_is_not_finished_in_time_is_given_up() {
     let gate = Gate::new();
-    let upstream = waiting(&gate);
+    let upstream = Upstream::held_by(&gate);
     let gateway =
         Portcullis::with(&format!("[server]\ndrain = \"1s\"\n{}", policy(&upstream, PUBLIC))).start();
     let mut connection = Connection::open(gateway.http());
@@ -77,7 +66,7 @@ fn what_is_not_finished_in_time_is_given_up() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let gate = Gate::new();
-    let upstream = waiting(&gate);
+    let upstream = Upstream::held_by(&gate);
     let policy = format!("[server]\ndrain = \"10m\"\n{}", policy(&upstream, PUBLIC));
     let mut gateway = Portcullis::with(&policy).start();
     let mut connection = Connection::open(gateway.http());

@@ -9,56 +9,7 @@ use crate::kit::forge::Token;
 use crate::kit::proxies::{Kind, Proxy};
 use crate::kit::upstream::Seen;
 use crate::kit::{Answer, Portcullis, Request, Upstream, client, token};
-use crate::policy;
-
-const ROUTES: &str = r#"
-[server]
-trusted_proxies = ["127.0.0.1"]
-
-[rate_limit.few]
-by    = "client_ip"
-rate  = "1/h"
-burst = 2
-
-[[route]]
-name     = "open"
-path     = "/open/{*rest}"
-upstream = "app"
-access   = "public"
-
-[[route]]
-name     = "maybe"
-path     = "/maybe"
-upstream = "app"
-access   = "optional"
-
-[[route]]
-name     = "orders"
-path     = "/orders/{id}"
-methods  = ["GET", "HEAD", "POST"]
-upstream = "app"
-roles    = ["clerk"]
-
-[[route]]
-name     = "page"
-path     = "/page"
-upstream = "app"
-login    = "page"
-
-[[route]]
-name        = "limited"
-path        = "/limited"
-upstream    = "app"
-access      = "public"
-rate_limits = ["few"]
-
-[[route]]
-name     = "internal"
-host     = "internal.test"
-path     = "/{*rest}"
-upstream = "app"
-roles    = ["admin"]
-"#;
+use crate::{ASKED_ROUTES, policy};
 
 /// Names that a service could read as the gateway's.
 const FORGED: [&str; 9] = [
@@ -87,8 +38,13 @@ impl Stage {
         let service = Upstream::start();
         // The gateway forwards nothing here; the service in its policy is one that is not there.
         let unused = Upstream::start();
-        let gateway =
-            Portcullis::with(&policy(&unused, &format!("{ROUTES}{AUTHORITY}cookies = true\n"))).start();
+        let gateway = Portcullis::with(&policy(
+            &unused,
+            &format!(
+                "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n{ASKED_ROUTES}{AUTHORITY}cookies = true\n"
+            ),
+        ))
+        .start();
         unused.stop();
         let proxy = Proxy::start(kind, &gateway, &service);
         Self { kind, gateway, service, proxy }

@@ -2,30 +2,14 @@
 
 use crate::kit::upstream::Seen;
 use crate::kit::{Request, Upstream, token, values};
-use crate::{PUBLIC, gateway};
+use crate::{ACCESSES, PUBLIC, gateway};
 use serde_json::json;
-
-const ROUTES: &str = r#"
-[[route]]
-path     = "/guarded"
-upstream = "app"
-
-[[route]]
-path     = "/optional"
-upstream = "app"
-access   = "optional"
-
-[[route]]
-path     = "/public"
-upstream = "app"
-access   = "public"
-"#;
 
 #[test]
 fn the_upstream_learns_who_calls() {
     let upstream = Upstream::start();
     let identity = "[identity]\nclaims = { \"X-Auth-Tenant\" = \"tenant\" }\n";
-    let gateway = gateway(&upstream, &format!("{identity}{ROUTES}"));
+    let gateway = gateway(&upstream, &format!("{identity}{ACCESSES}"));
     let token = token("ada").role("admin").role("clerk").scope("orders:read").claim("tenant", json!("acme"));
     Request::get("/guarded").bearer(token).to(gateway.http()).is(200);
     let seen = upstream.only_request();
@@ -41,7 +25,7 @@ fn the_upstream_learns_who_calls() {
 fn identity_goes_by_the_names_of_the_policy() {
     let upstream = Upstream::start();
     let gateway =
-        gateway(&upstream, &format!("[identity]\nsubject = \"X-User\"\nroles = \"X-Groups\"\n{ROUTES}"));
+        gateway(&upstream, &format!("[identity]\nsubject = \"X-User\"\nroles = \"X-Groups\"\n{ACCESSES}"));
     Request::get("/guarded")
         .bearer(token("ada").role("clerk"))
         .header("X_User", "root")
@@ -57,7 +41,7 @@ fn identity_goes_by_the_names_of_the_policy() {
 #[test]
 fn values_that_could_read_as_others_travel_encoded() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     for (role, value) in [
         ("a,admin", "a%2Cadmin"),
         (" admin", "%20admin"),
@@ -81,7 +65,7 @@ fn values_that_could_read_as_others_travel_encoded() {
 #[test]
 fn no_spelling_of_an_identity_name_passes_from_a_client_on_any_route() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     let forged = [
         "X-Auth-Subject",
         "x-auth-subject",
@@ -128,7 +112,7 @@ fn no_spelling_of_an_identity_name_passes_from_a_client_on_any_route() {
 #[test]
 fn no_connection_field_takes_away_what_the_gateway_adds() {
     let upstream = Upstream::start();
-    let gateway = gateway(&upstream, ROUTES);
+    let gateway = gateway(&upstream, ACCESSES);
     for named in ["X-Auth-Subject", "x-auth-roles", "X-Forwarded-For", "X-Request-Id", "Host", "Forwarded"] {
         Request::get("/guarded")
             .bearer(token("ada").role("clerk"))

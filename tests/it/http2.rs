@@ -221,13 +221,7 @@ fn a_stream_that_the_client_resets_takes_its_request_back() {
 #[test]
 fn a_draining_gateway_says_goodbye_and_finishes_the_streams_that_are_open() {
     let gate = Gate::new();
-    let closed = gate.clone();
-    let upstream = Upstream::with(move |_, wire| {
-        wire.read_body();
-        closed.wait();
-        wire.answer("200 OK", "", "late");
-        After::Keep
-    });
+    let upstream = Upstream::held_by(&gate);
     let mut gateway = encrypted(&upstream, ROUTES);
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_STREAM | frame::END_HEADERS, 1, &block(&GOOD)).unwrap();

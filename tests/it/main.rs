@@ -102,3 +102,77 @@ path     = \"/{*rest}\"
 upstream = \"app\"
 access   = \"public\"
 ";
+
+/// One route for each value of `access`: `/guarded`, `/optional` and `/public`.
+const ACCESSES: &str = r#"
+[[route]]
+path     = "/guarded"
+upstream = "app"
+
+[[route]]
+path     = "/optional"
+upstream = "app"
+access   = "optional"
+
+[[route]]
+path     = "/public"
+upstream = "app"
+access   = "public"
+"#;
+
+/// A service that the gateway contains, for policies whose tests need no other.
+const ECHO: &str = "
+[upstream.echo]
+builtin = \"echo\"
+
+[[route]]
+path     = \"/any\"
+upstream = \"echo\"
+";
+
+/// The routes that a proxy is asked about in the tests of forward-auth, with the limit of one of them.
+const ASKED_ROUTES: &str = r#"
+[rate_limit.few]
+by    = "client_ip"
+rate  = "1/h"
+burst = 2
+
+[[route]]
+name     = "open"
+path     = "/open/{*rest}"
+upstream = "app"
+access   = "public"
+
+[[route]]
+name     = "maybe"
+path     = "/maybe"
+upstream = "app"
+access   = "optional"
+
+[[route]]
+name     = "orders"
+path     = "/orders/{id}"
+methods  = ["GET", "HEAD", "POST"]
+upstream = "app"
+roles    = ["clerk"]
+
+[[route]]
+name     = "page"
+path     = "/page"
+upstream = "app"
+login    = "page"
+
+[[route]]
+name        = "limited"
+path        = "/limited"
+upstream    = "app"
+access      = "public"
+rate_limits = ["few"]
+
+[[route]]
+name     = "internal"
+host     = "internal.test"
+path     = "/{*rest}"
+upstream = "app"
+roles    = ["admin"]
+"#;

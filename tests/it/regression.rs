@@ -1,9 +1,10 @@
-//! A test for each bug that was found from outside, named for the bug.
+//! Each test reproduces a bug that was found from outside. Where a single commit fixed it, the test names the commit.
 
 use crate::kit::client::send;
 use crate::kit::{Connection, Request, Upstream};
 use crate::{PUBLIC, gateway};
 
+/// Fixed in 8deb36c.
 #[test]
 fn a_refusal_was_lost_when_the_client_had_sent_more_in_the_same_packet() {
     let upstream = Upstream::start();
@@ -17,6 +18,7 @@ fn a_refusal_was_lost_when_the_client_had_sent_more_in_the_same_packet() {
     upstream.saw_nothing();
 }
 
+/// Fixed in 8deb36c.
 #[test]
 fn a_refusal_was_overtaken_by_a_reset_when_the_client_was_still_sending() {
     let upstream = Upstream::start();

@@ -501,13 +501,7 @@ fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
 #[test]
 fn a_reload_while_draining_neither_ends_nor_holds_up_what_is_finished() {
     let gate = Gate::new();
-    let opened = gate.clone();
-    let upstream = Upstream::with(move |_, wire| {
-        wire.read_body();
-        opened.wait();
-        wire.answer("200 OK", "", "late");
-        After::Keep
-    });
+    let upstream = Upstream::held_by(&gate);
     let mut gateway = gateway(&upstream, PUBLIC);
     let mut connection = Connection::open(gateway.http());
     connection.send(Request::get("/").bytes());

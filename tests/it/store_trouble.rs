@@ -1,5 +1,6 @@
 //! A store that fails and comes back: what clients get, what operators see, and that no restart is needed.
 
+use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{command, write_policy};
@@ -17,19 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// A route, without which no policy is served.
-const ROUTES: &str = "
-[upstream.echo]
-builtin = \"echo\"
-
-[[route]]
-path     = \"/any\"
-upstream = \"echo\"
-";
-
 /// A policy with these keys of the authority, and this after it.
 fn policy(keys: &str, more: &str) -> String {
-    format!("{AUTHORITY}{keys}{more}{ROUTES}")
+    format!("{AUTHORITY}{keys}{more}{ECHO}")
 }
 
 /// A metric's value.

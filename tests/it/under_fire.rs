@@ -1,6 +1,7 @@
 //! Login under fire: nobody but its owner can spend what the owner of an account may do, and operators see who is guessed
 //! at.
 
+use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{command, write_policy};
@@ -9,19 +10,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// A route, without which no policy is served.
-const ROUTES: &str = "
-[upstream.echo]
-builtin = \"echo\"
-
-[[route]]
-path     = \"/any\"
-upstream = \"echo\"
-";
-
 /// A policy with these keys of the authority, and this after it.
 fn policy(keys: &str, more: &str) -> String {
-    format!("{AUTHORITY}{keys}{more}{ROUTES}")
+    format!("{AUTHORITY}{keys}{more}{ECHO}")
 }
 
 /// A login as a form: what a page of any site can have a browser send.

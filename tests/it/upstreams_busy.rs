@@ -178,17 +178,6 @@ access   = \"public\"
 timeout  = \"500ms\"
 ";
 
-/// An upstream that answers once the gate is open.
-fn gated(gate: &Gate) -> Upstream {
-    let gate = gate.clone();
-    Upstream::with(move |_, wire| {
-        wire.read_body();
-        gate.wait();
-        wire.answer("200 OK", "", "fine");
-        After::Keep
-    })
-}
-
 fn sent(gateway: &Portcullis, target: &str) -> Connection {
     let mut connection = Connection::open(gateway.http());
     connection.send(Request::get(target).bytes());
@@ -198,7 +187,7 @@ fn sent(gateway: &Portcullis, target: &str) -> Connection {
 #[test]
 fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
     let gate = Gate::new();
-    let upstream = gated(&gate);
+    let upstream = Upstream::held_by(&gate);
     let gateway = before(&[&upstream], "connections = 2", TWO_ROUTES);
     let mut first = [sent(&gateway, "/"), sent(&gateway, "/")];
     upstream.wait_for_requests(2);
@@ -216,7 +205,7 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
     gate.open();
     for connection in first.iter_mut().chain(&mut waiting) {
         let answer = connection.answer();
-        assert_eq!(answer.is(200).text(), "fine");
+        assert_eq!(answer.is(200).text(), "late");
         // Waiting is not a fault: the line of a request that got its turn names none.
         assert_eq!(gateway.access_line(&answer).get("detail"), None);
     }
@@ -257,7 +246,7 @@ fn a_connection_that_ends_makes_room_for_a_request_that_waits() {
 #[test]
 fn a_server_with_all_connections_in_use_is_passed_over() {
     let gate = Gate::new();
-    let (busy, free) = (gated(&gate), Upstream::start());
+    let (busy, free) = (Upstream::held_by(&gate), Upstream::start());
     let gateway = before(&[&busy, &free], "connections = 1", PUBLIC);
     let mut held = sent(&gateway, "/");
     busy.wait_for_requests(1);
@@ -272,7 +261,7 @@ fn a_server_with_all_connections_in_use_is_passed_over() {
 #[test]
 fn the_line_is_bounded_too() {
     let gate = Gate::new();
-    let upstream = gated(&gate);
+    let upstream = Upstream::held_by(&gate);
     let gateway = before(&[&upstream], "connections = 1", PUBLIC);
     let _held = sent(&gateway, "/");
     upstream.wait_for_requests(1);

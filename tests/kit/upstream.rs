@@ -333,6 +333,17 @@ impl Upstream {
         })
     }
 
+    /// One that reads each request, and answers it with 200 and the text `late` once the gate is open.
+    pub fn held_by(gate: &Gate) -> Self {
+        let gate = gate.clone();
+        Self::with(move |_, wire| {
+            wire.read_body();
+            gate.wait();
+            wire.answer("200 OK", "", "late");
+            After::Keep
+        })
+    }
+
     /// One that follows a script. It is called when a request's head is there; reading the body is its affair.
     pub fn with(script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").expect("the system has a free port"), script)
