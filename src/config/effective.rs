@@ -1,6 +1,7 @@
 //! The effective policy: every key with its value and the origin of the value.
 //!
-//! It is the typed file, serialized again, so it shows the values that the gateway has read. Secrets are masked.
+//! The effective policy is created by serializing the typed file, so it shows the values that the gateway has read.
+//! Secrets are masked.
 
 use super::Loaded;
 use super::file::{
@@ -17,9 +18,9 @@ use std::ops::Range;
 use toml_edit::ser::to_document;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, Value};
 
-/// The placeholder for a name in the table of defaults.
+/// The placeholder for the name of a named table, such as `[upstream.NAME]`, in the table of defaults.
 const NAME: &str = "NAME";
-/// The column at which comments begin, unless the line is longer.
+/// The column at which comments begin, unless the value extends beyond it.
 const COMMENTS_AT: usize = 48;
 
 /// The origin of a value.
@@ -27,9 +28,9 @@ const COMMENTS_AT: usize = 48;
 pub(crate) enum Origin {
     /// The default.
     Default,
-    /// A line of the file.
+    /// A line of the policy file.
     Line {
-        /// The path of the file, as it was given.
+        /// The path of the file, as the operator wrote it.
         file: String,
         /// The line, counted from 1.
         line: usize,
@@ -42,7 +43,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            // A name may contain a line break, which would end the comment; `Place` escapes it.
+            // The name of a file may contain a line break, which would end the TOML comment. `Place` escapes line
+            // breaks.
             Self::Line { file, line } => write!(f, "{}:{line}", Place::File(file.clone())),
             Self::Variable(name) => Place::Environment(name.clone()).fmt(f),
         }
@@ -72,7 +74,7 @@ pub(crate) struct Entry {
     pub key: String,
     /// The value, with secrets masked.
     pub value: serde_json::Value,
-    /// The origins of the value. A list has several if variables set single elements of it.
+    /// The origins of the value. A list has several origins if variables set single elements of it.
     pub origins: Vec<Origin>,
     /// Whether the value differs from the default.
     pub changed: bool,
@@ -130,7 +132,7 @@ fn with_every_table() -> File {
     }
 }
 
-/// The node of the file that corresponds to a value.
+/// The node of the file's document that corresponds to a value.
 #[derive(Clone, Copy)]
 struct Spot<'d> {
     here: Option<Here<'d>>,
@@ -151,11 +153,11 @@ impl<'d> Spot<'d> {
     }
 }
 
-/// Walks through the values, the file and the defaults in step.
+/// Walks through the values, the document of the file and the defaults in parallel.
 struct Walk<'l> {
     loaded: &'l Loaded,
     all: bool,
-    /// The values of an empty file.
+    /// The values of a policy file without any keys.
     empty: &'l InlineTable,
     entries: Vec<Entry>,
 }
@@ -178,7 +180,8 @@ impl<'l> Walk<'l> {
                 Value::InlineTable(inner) if !inner.is_empty() => {
                     let default = default.and_then(Value::as_inline_table);
                     let mut inner = self.table(inner, &key, &spot, default);
-                    // The presence of an optional or named table is itself information.
+                    // An optional or named table is shown even if all of its values are defaults, since its presence
+                    // has an effect.
                     let says = is_named || path.is_empty() && !self.empty.contains_key(&name);
                     if !self.all && !says && inner.is_empty() {
                         continue;
@@ -218,7 +221,7 @@ impl<'l> Walk<'l> {
         tables
     }
 
-    /// Records a key, and returns its value with the origin as a comment.
+    /// Records a key, and returns its value with its origins as a comment. Returns `None` if the key is not shown.
     fn value(&mut self, value: Value, key: &str, spot: &Spot<'l>, default: Option<&Value>) -> Option<Value> {
         let is_default = default.is_some_and(|default| is_default(&value, default));
         if is_default && !self.all {
@@ -243,7 +246,8 @@ impl<'l> Walk<'l> {
             }
             (None, None) => Vec::new(),
         };
-        // Variables may set single elements. In the order of the map, these follow the key of their list.
+        // Variables may set single elements of a list. The map is sorted, so the keys of the elements follow the key of
+        // the list.
         let first = format!("{key}[");
         let elements = overrides.range(first.clone()..).take_while(|(known, _)| known.starts_with(&first));
         for (_, variable) in elements {
@@ -256,8 +260,8 @@ impl<'l> Walk<'l> {
     }
 }
 
-/// Returns whether a value equals the default. In the table of defaults, a list or table of tables has one element as
-/// an example; the actual default is empty.
+/// Returns whether a value equals its default. In the table of defaults, each list or table of tables has one element
+/// as an example, although its actual default is empty.
 fn is_default(value: &Value, default: &Value) -> bool {
     match (value, default) {
         (Value::Array(list), Value::Array(default)) if default.iter().any(Value::is_inline_table) => {

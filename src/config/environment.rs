@@ -1,22 +1,22 @@
-//! The environment as a layer over the file: `PORTCULLIS_SERVER__HTTPS` is the key `server.https`.
+//! Reads environment variables that override keys of the file: `PORTCULLIS_SERVER__HTTPS` sets the key `server.https`.
 //!
-//! A variable with the gateway's prefix that cannot be applied is a fault, never ignored: the operator who set it
-//! relies on it. Only variables that container platforms derive from the name of a service are ignored.
+//! A variable that has the gateway's prefix but cannot be applied is a fault, since the operator relies on its value.
+//! Only variables that container platforms derive from the name of a service are ignored.
 
 use super::layer::{self, Merging};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use figment::value::{Dict, Value};
 use std::collections::{BTreeMap, HashSet};
 
-/// The prefix of the variables.
+/// The prefix of the names of all variables.
 pub(super) const PREFIX: &str = "PORTCULLIS_";
-/// The separator of the parts of a key, in place of a dot.
+/// The separator between the parts of a key in the name of a variable.
 const NESTING: &str = "__";
-/// Maximum number of parts of a key, twice as many as the deepest key of a policy has.
+/// Maximum number of parts of a key. The deepest key of a policy has half as many.
 const PARTS_MAX: usize = 12;
-/// Maximum number of variables. Applying one may copy a list as long as the file.
+/// Maximum number of variables. Applying a variable may copy a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
-/// The top-level tables. A single underscore after such a name is a typo for two.
+/// The top-level tables. A single underscore after one of these names is a typo for two underscores.
 pub(super) const TABLES: [&str; 12] = [
     "POLICY",
     "SERVER",
@@ -32,22 +32,22 @@ pub(super) const TABLES: [&str; 12] = [
     "TEST",
 ];
 
-/// The layer of the environment.
+/// The values that environment variables set.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
-    /// The values.
+    /// The values, in the structure of the file.
     pub(super) layer: Dict,
-    /// The keys that variables set, with the variable of each.
+    /// The keys that variables set, each with the name of its variable.
     pub(super) keys: Vec<(String, String)>,
-    /// The key of every single value, with the variable that set it last. A list is one value; the values of tables
-    /// within it are separate values.
+    /// The key of every single value, with the name of the variable that set the value last. A list counts as a single
+    /// value, but the values of tables in the list are recorded separately.
     pub(super) values: BTreeMap<String, String>,
-    /// Variables that cannot be applied.
+    /// The faults of variables that cannot be applied.
     pub(super) faults: Vec<Diagnostic>,
 }
 
-/// Reads the variables that override this file. A variable that its `text` refers to as `env:PORTCULLIS_…` holds a
-/// secret, not the value of a key.
+/// Reads the variables that override `file`. If the file's `text` refers to a variable as `env:PORTCULLIS_…`, that
+/// variable contains a secret, not the value of a key.
 pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) -> Environment {
     let mut environment = Environment::default();
     let secrets = referred_to(text);
@@ -62,7 +62,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     let mut layer = Value::from(Dict::new());
     let under = Value::from(file.clone());
     let mut seen = BTreeMap::<String, String>::new();
-    // The variable of a table sorts before those of its keys, so that both take effect.
+    // The variable of a table sorts before the variables of the table's keys, so that all of them take effect.
     variables.sort();
     if variables.len() > VARIABLES_MAX {
         let found = format!("one of {} variables that begin with {PREFIX}", variables.len());
@@ -96,7 +96,8 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
         }
     }
     environment.faults = Diagnostic::bounded(environment.faults);
-    // The most specific key comes first: one variable may set an element of a list that another variable sets.
+    // The most specific key must be first, because one variable may set an element of a list that another variable
+    // sets.
     environment.keys.sort_by_key(|(key, _)| std::cmp::Reverse(key.len()));
     environment.layer = match layer {
         Value::Dict(_, layer) => layer,
@@ -105,7 +106,7 @@ pub(super) fn read(variables: Vec<(String, String)>, file: &Dict, text: &str) ->
     environment
 }
 
-/// Records which values a variable sets. A list that it replaces is attributed to it as a whole.
+/// Records which values a variable sets. If the variable replaces a list, the whole list is attributed to the variable.
 fn note(values: &mut BTreeMap<String, String>, key: &str, value: &Value, variable: &str) {
     match value {
         Value::Dict(_, table) => {
@@ -140,7 +141,7 @@ pub(super) fn fault(variable: &str, id: &'static str, found: String, hint: &str)
 }
 
 /// Returns the variables that the file refers to as `env:PORTCULLIS_…`. The text is searched once, not once per
-/// variable: both may be large.
+/// variable, because it may be large and there may be many variables.
 fn referred_to(text: &str) -> HashSet<&str> {
     let is_named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     text.match_indices("env:")
@@ -150,15 +151,16 @@ fn referred_to(text: &str) -> HashSet<&str> {
         .collect()
 }
 
-/// Returns whether a container platform set this variable. Kubernetes and Docker links set `NAME_SERVICE_HOST`,
-/// `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and the like for each service. A service named `portcullis` must not prevent
-/// the gateway from starting.
+/// Returns whether a container platform set this variable. For each service, Kubernetes and Docker links set
+/// `NAME_SERVICE_HOST`, `NAME_PORT`, `NAME_PORT_80_TCP_ADDR` and similar variables. A service named `portcullis` must
+/// not prevent the gateway from starting.
 pub(super) fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.is_empty() || rest.strip_prefix('_').is_some_and(starts_with_digit);
     let is_link = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
         || name.split_once("_PORT").is_some_and(|(_, rest)| port(rest));
-    // Variables of keys contain two underscores, even that of `server.public_port`; service names hardly ever do.
+    // The variable of any key below a table, even of `server.public_port`, contains two underscores in a row. Names of
+    // services rarely contain them.
     is_link && !name.contains("__")
 }
 
@@ -166,7 +168,7 @@ fn starts_with_digit(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_digit())
 }
 
-/// Returns `None` for a name that can be a key, `Some(None)` for one that the gateway does not use, and the fault
+/// Returns `None` if the name may be that of a key, `Some(None)` if the gateway ignores the variable, and the fault
 /// otherwise.
 fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     let parts = rest.split(NESTING).count();
@@ -193,8 +195,9 @@ fn misspelt(name: &str, rest: &str) -> Option<Option<Diagnostic>> {
     }))
 }
 
-/// Sets a key of the layer, and returns the key as the file spells it. Layers replace lists instead of merging them. To
-/// set one element of a list of the file, the layer gets a copy of that list with the element changed.
+/// Sets a key of the layer, and returns the key as the file spells it. A list in a layer replaces the file's list as a
+/// whole. To set one element of a list, this function therefore copies the file's list to the layer and changes the
+/// element there.
 fn set(
     layer: &mut Value,
     under: Option<&Value>,
@@ -240,8 +243,8 @@ fn set(
     }
 }
 
-/// Returns the name of a key as the file spells it. Names of variables contain neither lower case nor hyphens:
-/// `MY_SERVICE` stands for `my-service` unless several names of the file match.
+/// Returns the name of a key as the file spells it. Names of variables contain neither lower-case letters nor hyphens,
+/// so `MY_SERVICE` matches `my-service`, unless several names in the file match.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

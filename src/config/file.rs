@@ -1,6 +1,6 @@
-//! The mirror of gateway.toml: typed and unresolved, one type for each table.
+//! The types that mirror gateway.toml, one for each table. References between tables are not resolved.
 //!
-//! Every table rejects unknown keys, and every key has a default, so that one reading finds all faults. The policy
+//! Every table rejects unknown keys, and every key has a default, so that a single pass reports all faults. The policy
 //! compiler reports missing keys, dangling references and contradictions. `docs/reference.md` describes each key to
 //! operators.
 
@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The whole file.
+/// The whole policy file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
@@ -28,16 +28,16 @@ pub struct File {
     /// Listeners and their bounds.
     #[serde(deserialize_with = "table")]
     pub server: ServerSection,
-    /// The certificate; a self-signed one if absent.
+    /// The TLS certificate; if absent, the gateway uses a self-signed certificate.
     #[serde(deserialize_with = "optional_table")]
     pub tls: Option<TlsSection>,
-    /// Issuers whose tokens are accepted.
+    /// Issuers whose tokens the gateway accepts.
     #[serde(deserialize_with = "tables")]
     pub issuer: Vec<IssuerSection>,
-    /// The local issuer.
+    /// The issuer that the gateway itself runs.
     #[serde(deserialize_with = "optional_table")]
     pub authority: Option<AuthoritySection>,
-    /// The folder for state that the first start creates.
+    /// The folder where the gateway keeps its files.
     #[serde(deserialize_with = "table")]
     pub state: StateSection,
     /// Logging.
@@ -55,7 +55,7 @@ pub struct File {
     /// Routes with their rules.
     #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteSection>,
-    /// The policy's own tests.
+    /// The tests of the policy.
     #[serde(deserialize_with = "tables")]
     pub test: Vec<TestSection>,
 }
@@ -67,12 +67,12 @@ pub struct PolicySection {
     /// The mode of routes that do not set their own.
     #[serde(deserialize_with = "word")]
     pub mode: Mode,
-    /// Whether a failing test prevents a start or reload.
+    /// Whether a failing test prevents a start or a reload.
     #[serde(deserialize_with = "word")]
     pub tests: Tests,
     /// Number of recent decisions to keep; 0 keeps none.
     pub decisions: usize,
-    /// Findings that are waived everywhere: id to reason.
+    /// Findings that are waived in the whole file, as a map from id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
 }
@@ -89,7 +89,7 @@ impl Default for PolicySection {
 pub enum Mode {
     /// Refuses requests that the policy does not allow.
     Enforce,
-    /// Lets requests pass that the policy refuses, and logs and counts each refusal.
+    /// Serves requests even if the policy refuses them, and logs and counts each refusal.
     Shadow,
 }
 
@@ -99,7 +99,7 @@ pub enum Mode {
 pub enum Tests {
     /// Does not serve a policy whose tests fail.
     Enforce,
-    /// Serves the policy anyway, with a warning.
+    /// Serves a policy whose tests fail, with a warning.
     Warn,
 }
 
@@ -111,20 +111,21 @@ pub struct ServerSection {
     pub https: Listen,
     /// Addresses for cleartext HTTP.
     pub http: Listen,
-    /// Whether cleartext listeners redirect clients to TLS or serve them.
+    /// Whether cleartext listeners redirect requests to TLS or serve them.
     #[serde(deserialize_with = "word")]
     pub plain: Plain,
-    /// The https port that clients use; that of the first address if absent.
+    /// The port that clients use for https; if absent, the port of the first address in `https`.
     pub public_port: Option<u16>,
-    /// Addresses for health and metrics.
+    /// Addresses of the admin listener, which serves health and metrics.
     pub admin: Listen,
-    /// Values of `Host` that the admin listener accepts besides its addresses.
+    /// Values of `Host` that the admin listener accepts in addition to its addresses.
     pub admin_hosts: Vec<String>,
     /// Number of cores to use; 0 uses all.
     pub workers: usize,
-    /// How long the gateway keeps serving after SIGTERM or SIGINT, while it reports that it is not ready.
+    /// How long the gateway continues to serve requests after SIGTERM or SIGINT. During this time, it reports that it
+    /// is not ready.
     pub drain_delay: Duration,
-    /// How long requests in progress may continue after `drain_delay`.
+    /// How long requests in progress may continue after `drain_delay` has passed.
     pub drain: Duration,
     /// When to reload the policy.
     #[serde(deserialize_with = "word")]
@@ -175,9 +176,9 @@ pub enum Plain {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Reload {
-    /// On SIGHUP and on a call to the admin listener.
+    /// Reloads on SIGHUP and on a request to the admin listener.
     Signal,
-    /// Also whenever the file changes.
+    /// Reloads as with `signal`, and also whenever the file changes.
     Watch,
 }
 
@@ -185,9 +186,9 @@ pub enum Reload {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Paths {
-    /// Refuses `//`.
+    /// Refuses paths that contain `//`.
     Strict,
-    /// Merges `//` into `/`.
+    /// Merges `//` in a path into `/`.
     Merge,
 }
 
@@ -195,17 +196,17 @@ pub enum Paths {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoundsSection {
-    /// Maximum time from the first byte of a head to the last.
+    /// Maximum time from the first byte of a request head to its last.
     pub header_timeout: Duration,
-    /// Maximum size of a head.
+    /// Maximum size of a request head.
     pub header_size: ByteSize,
-    /// Maximum number of fields in a head.
+    /// Maximum number of header fields in a request.
     pub headers: usize,
-    /// Maximum size of a body.
+    /// Maximum size of a request body.
     pub body_size: ByteSize,
-    /// Maximum time between two reads of a body or two writes of a response.
+    /// Maximum time between two reads of a request body or two writes of a response.
     pub body_timeout: Duration,
-    /// The minimum rate of a body or a response after `body_timeout`, in bytes per second; 0 allows any rate.
+    /// Minimum rate of a request body or a response after `body_timeout`, in bytes per second; 0 allows any rate.
     pub min_rate: ByteSize,
     /// Maximum time between two requests on a connection.
     pub idle_timeout: Duration,
@@ -243,7 +244,7 @@ pub struct TlsSection {
     pub key: String,
     /// The minimum TLS version.
     pub min_version: TlsVersion,
-    /// The value of `Strict-Transport-Security`; empty sends none.
+    /// The value of `Strict-Transport-Security`; if empty, the field is not sent.
     #[serde(deserialize_with = "text")]
     pub hsts: String,
 }
@@ -263,10 +264,10 @@ impl Default for TlsSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IssuerSection {
-    /// The `iss` of its tokens.
+    /// The `iss` claim of the issuer's tokens.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
-    /// Accepted values of `aud`.
+    /// Accepted values of the `aud` claim.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
@@ -274,25 +275,25 @@ pub struct IssuerSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub algorithms: Vec<String>,
-    /// Path of a JSON Web Key Set.
+    /// Path of the issuer's JSON Web Key Set.
     #[serde(deserialize_with = "optional_text")]
     pub jwks: Option<String>,
-    /// A shared secret.
+    /// The secret that the issuer shares with the gateway, for HS256.
     pub secret: Option<Secret>,
-    /// A public key, PEM.
+    /// The issuer's public key, PEM.
     pub public_key: Option<Secret>,
-    /// The key id of `secret` or `public_key`.
+    /// The key id (`kid`) of `secret` or `public_key`.
     #[serde(deserialize_with = "optional_text")]
     pub kid: Option<String>,
-    /// Maximum difference between its clock and the gateway's.
+    /// Maximum difference between the issuer's clock and the gateway's.
     pub leeway: Duration,
-    /// The claim path of the roles.
+    /// The path of the claim that contains the roles.
     #[serde(deserialize_with = "text")]
     pub roles: String,
-    /// The claim path of the scopes.
+    /// The path of the claim that contains the scopes.
     #[serde(deserialize_with = "text")]
     pub scopes: String,
-    /// Accepted values of `typ`; `""` accepts a token without one.
+    /// Accepted values of the `typ` header parameter; `""` accepts a token without `typ`.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub types: Vec<String>,
@@ -320,63 +321,63 @@ impl Default for IssuerSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthoritySection {
-    /// `iss` of its tokens.
+    /// The `iss` claim of the authority's tokens.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
     /// `aud` of its tokens.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
-    /// The signature algorithm of its tokens.
+    /// The signature algorithm of the authority's tokens.
     #[serde(deserialize_with = "text")]
     pub algorithm: String,
-    /// The lifetime of its access tokens.
+    /// The lifetime of access tokens.
     pub access_expires: Duration,
-    /// The interval of key rotation; zero rotates only by command.
+    /// The time between two key rotations; if zero, keys rotate only by command.
     pub rotate_keys: Duration,
-    /// The secret, for HS256.
+    /// The secret that signs tokens if `algorithm` is HS256.
     pub secret: Option<Secret>,
-    /// The lifetime of its refresh tokens.
+    /// The lifetime of refresh tokens.
     pub refresh_expires: Duration,
-    /// How long a spent refresh token still returns the same successor.
+    /// How long after its first use a refresh token still returns the same successor.
     pub refresh_grace: Duration,
     /// Maximum duration of a session, however often it is refreshed.
     pub session_expires: Duration,
-    /// Maximum number of sessions of an account; a new session ends the oldest.
+    /// Maximum number of sessions of an account; beyond it, a new session ends the oldest.
     pub sessions: u32,
     /// Maximum number of roles in a token.
     pub role_limit: RoleLimit,
-    /// Claims copied from attributes of accounts: claim to attribute.
+    /// Claims that are copied from account attributes, as a map from claim to attribute.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
     /// Whether the authority also sets its tokens as cookies.
     pub cookies: bool,
-    /// `SameSite` of its cookies.
+    /// The `SameSite` attribute of the authority's cookies.
     #[serde(deserialize_with = "word")]
     pub same_site: SameSite,
-    /// Origins other than the request's own from which requests with cookies may come.
+    /// Other origins from which requests with cookies are accepted. The origin of the requested URL is always accepted.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub origins: Vec<String>,
-    /// The URL of the store of accounts and sessions, `sqlite:PATH` or `postgres://`; a file in the state folder if
-    /// absent.
+    /// The URL of the store of accounts and sessions, `sqlite:PATH` or `postgres://`; if absent, a file in the state
+    /// folder.
     #[serde(serialize_with = "shown::store")]
     pub store: Option<Secret>,
     /// Names of rate limits for the endpoints that check a password or a client's secret.
     #[serde(deserialize_with = "optional_one_or_many", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OneOrMany<String>")]
     pub rate_limits: Option<Vec<String>>,
-    /// Names of rate limits for single endpoints: endpoint to names.
+    /// Rate limits of single endpoints, as a map from endpoint to names of limits.
     #[serde(deserialize_with = "named_lists")]
     #[schemars(with = "BTreeMap<String, OneOrMany<String>>")]
     pub limits: BTreeMap<String, Vec<String>>,
-    /// Other paths for its endpoints: endpoint to path.
+    /// Paths of endpoints that differ from the default, as a map from endpoint to path.
     #[serde(deserialize_with = "named_texts")]
     pub paths: BTreeMap<String, String>,
     /// Services that may request tokens, by client id.
     #[serde(deserialize_with = "named_tables")]
     pub client: BTreeMap<String, ClientSection>,
-    /// The issuer whose responses to imitate for existing clients.
+    /// The issuer whose responses the authority imitates for existing clients.
     #[serde(deserialize_with = "optional_word")]
     pub compat: Option<Compat>,
 }
@@ -387,15 +388,15 @@ pub struct AuthoritySection {
 pub struct ClientSection {
     /// The secret with which the client authenticates.
     pub secret: Option<Secret>,
-    /// The roles of its tokens.
+    /// The roles in the client's tokens.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub roles: Vec<String>,
-    /// The scopes that the client may request; a request that names no scope gets all of them.
+    /// The scopes that the client may request. A request that names no scope is granted all of them.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
-    /// `aud` of its tokens, in place of the authority's own.
+    /// The `aud` claim of the client's tokens, instead of the authority's `audience`.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,
@@ -417,7 +418,7 @@ pub enum SameSite {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compat {
-    /// Imitates an application that uses Flask-JWT-Extended.
+    /// Imitates the responses of an application that uses Flask-JWT-Extended.
     FlaskJwtExtended,
 }
 
@@ -453,7 +454,7 @@ impl Default for AuthoritySection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSection {
-    /// The folder.
+    /// The path of the folder.
     #[serde(deserialize_with = "text")]
     pub dir: String,
 }
@@ -471,7 +472,7 @@ pub struct LogSection {
     /// The format of log lines.
     #[serde(deserialize_with = "word")]
     pub format: LogFormat,
-    /// The requests that are logged.
+    /// Which requests are logged.
     #[serde(deserialize_with = "word")]
     pub access: LogAccess,
     /// The lowest level that is logged.
@@ -503,7 +504,7 @@ pub enum LogFormat {
 pub enum LogAccess {
     /// Every request.
     On,
-    /// No requests.
+    /// No request.
     Off,
     /// Refused requests only.
     Refusals,
@@ -513,13 +514,13 @@ pub enum LogAccess {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Only failures that stop the gateway or a part of it.
+    /// Failures that stop the gateway or a part of it.
     Error,
-    /// Also events that an operator should look at.
+    /// Events that an operator should look at, and errors.
     Warn,
-    /// Also normal operation.
+    /// Events of normal operation, warnings and errors.
     Info,
-    /// Also details for debugging.
+    /// Details for debugging, and all other events.
     Debug,
 }
 
@@ -536,12 +537,12 @@ pub struct UpstreamSection {
     pub builtin: Option<Builtin>,
     /// Maximum time to open a connection.
     pub connect_timeout: Duration,
-    /// Maximum time until a response begins.
+    /// Maximum time until the upstream's response begins.
     pub timeout: Duration,
-    /// The maximum number of connections to each server, over all cores: each core may open its share, rounded up. A
+    /// Maximum number of connections to each server, over all cores. Each core may open an equal share, rounded up. A
     /// request beyond the maximum waits for a connection, within `timeout`.
     pub connections: u32,
-    /// Path of the certificate authorities to trust instead of the system's, PEM.
+    /// Path of a PEM file with the certificate authorities to trust instead of those of the system.
     #[serde(deserialize_with = "optional_text")]
     pub ca: Option<String>,
     /// The key of the HMAC that proves the caller's identity to the upstream.
@@ -574,12 +575,12 @@ pub enum Builtin {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RateLimitSection {
-    /// `client_ip`, `subject`, `route`, `header:NAME`, `claim:PATH`.
+    /// The property by which requests are counted: `client_ip`, `subject`, `route`, `header:NAME` or `claim:PATH`.
     #[serde(deserialize_with = "text")]
     pub by: String,
     /// The sustained rate.
     pub rate: Option<Rate>,
-    /// Number of requests allowed at once; the rate's number if absent.
+    /// Number of requests allowed at once; if absent, the number in `rate`.
     pub burst: Option<u32>,
 }
 
@@ -593,32 +594,32 @@ impl Default for RateLimitSection {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentitySection {
-    /// The header for `sub`.
+    /// The header that carries the `sub` claim.
     #[serde(deserialize_with = "text")]
     pub subject: String,
-    /// The header for the roles.
+    /// The header that carries the roles.
     #[serde(deserialize_with = "text")]
     pub roles: String,
-    /// The header for the scopes.
+    /// The header that carries the scopes.
     #[serde(deserialize_with = "text")]
     pub scopes: String,
-    /// The header for `iss`.
+    /// The header that carries the `iss` claim.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
-    /// Headers for other claims: name to claim path.
+    /// Headers that carry other claims, as a map from header name to claim path.
     #[serde(deserialize_with = "named_texts")]
     pub claims: BTreeMap<String, String>,
-    /// The header for a JWT that proves the others.
+    /// The header that carries a JWT as proof of the other identity headers.
     #[serde(deserialize_with = "text")]
     pub assertion: String,
     /// Whether each assertion is bound to its request.
     pub assertion_binds: bool,
-    /// The header for an HMAC that proves the others.
+    /// The header that carries an HMAC as proof of the other identity headers.
     #[serde(deserialize_with = "text")]
     pub signature: String,
-    /// Whether upstreams get the caller's verified token.
+    /// Whether upstreams receive the caller's verified token.
     pub forward_token: bool,
-    /// Identity fields of other products that pass if a trusted proxy sends them.
+    /// Identity fields of other products that are forwarded if a trusted proxy sends them.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub pass: Vec<String>,
@@ -645,7 +646,7 @@ impl Default for IdentitySection {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteSection {
-    /// The name in logs and metrics; the path if empty.
+    /// The name in logs and metrics; if empty, the path.
     #[serde(deserialize_with = "text")]
     pub name: String,
     /// A host, `*.host`, or empty for any host.
@@ -654,7 +655,7 @@ pub struct RouteSection {
     /// The path pattern: literal segments, `{parameter}`, `{*rest}`.
     #[serde(deserialize_with = "text")]
     pub path: String,
-    /// Methods; empty covers all.
+    /// The methods that the route matches; if empty, it matches all.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub methods: Vec<String>,
@@ -676,7 +677,7 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
-    /// Required claims: claim path to value.
+    /// Required claims, as a map from claim path to value.
     pub claims: BTreeMap<String, Literal>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
@@ -685,24 +686,24 @@ pub struct RouteSection {
     /// A path prefix to remove before forwarding.
     #[serde(deserialize_with = "optional_text")]
     pub strip_prefix: Option<String>,
-    /// Whether a public route's upstream gets the client's own `Authorization` unchanged.
+    /// Whether the upstream of a public route receives the client's `Authorization` unchanged.
     pub pass_authorization: bool,
     /// Overrides the timeout of the upstream.
     pub timeout: Option<Duration>,
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
-    /// Where the request may carry its token.
+    /// Where a request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
-    /// How a browser without a token reaches the login.
+    /// How a browser without a token is sent to log in.
     #[serde(deserialize_with = "optional_word")]
     pub login: Option<Login>,
-    /// The field of a form that may carry the CSRF token.
+    /// The name of the form field that may carry the CSRF token.
     #[serde(deserialize_with = "optional_text")]
     pub csrf_field: Option<String>,
     /// Overrides the mode of the policy.
     #[serde(deserialize_with = "optional_word")]
     pub mode: Option<Mode>,
-    /// Findings that are waived for this route: id to reason.
+    /// Findings that are waived for this route, as a map from id to reason.
     #[serde(deserialize_with = "named_texts")]
     pub waive: BTreeMap<String, String>,
 }
@@ -714,7 +715,7 @@ pub struct TestSection {
     /// The name of the test.
     #[serde(deserialize_with = "text")]
     pub name: String,
-    /// Method and URL.
+    /// The method and URL of the request.
     #[serde(deserialize_with = "text", serialize_with = "shown::request")]
     pub request: String,
     /// Header fields of the request.
@@ -724,7 +725,7 @@ pub struct TestSection {
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
     /// The caller's token, which is verified.
     pub token: Option<Secret>,
-    /// The time of the request in RFC 3339 form; the time of the test run if absent.
+    /// The time of the request in RFC 3339 form; if absent, the time of the test run.
     #[serde(deserialize_with = "optional_text")]
     pub time: Option<String>,
     /// The client's address.
@@ -741,18 +742,18 @@ pub struct TestSection {
 pub struct ExpectSection {
     /// Whether the request is allowed.
     pub allow: Option<bool>,
-    /// The code of the refusal.
+    /// The code of the expected refusal.
     #[serde(deserialize_with = "optional_text")]
     pub deny: Option<String>,
-    /// The status of the refusal.
+    /// The status of the expected refusal or redirect.
     pub status: Option<u16>,
-    /// The name of the matching route.
+    /// The name of the route that matches the request.
     #[serde(deserialize_with = "optional_text")]
     pub route: Option<String>,
     /// The path and query that the upstream receives.
     #[serde(deserialize_with = "optional_text")]
     pub path: Option<String>,
-    /// Header fields that the upstream receives; an empty value means that it does not receive the field.
+    /// Header fields that the upstream receives. An empty value means that the upstream does not receive the field.
     #[serde(deserialize_with = "named_texts", serialize_with = "shown::headers")]
     pub headers: BTreeMap<String, String>,
 }
@@ -774,6 +775,6 @@ pub enum Access {
     Authenticated,
     /// Accepts a valid token or no token.
     Optional,
-    /// Requires no token.
+    /// Neither requires nor reads a token.
     Public,
 }

@@ -1,19 +1,20 @@
-//! The keys of a policy, table by table, and the best match for an unknown key.
+//! Lists the keys of each table of a policy, and finds the best match for an unknown key.
 //!
-//! Used only if a policy has an unknown key. The names come from the schema, which is generated from the types that
-//! read the file.
+//! This module is used only if a policy has an unknown key. It takes the names of keys from the schema, which is
+//! generated from the types that read the file.
 
 use super::place::nearest;
 use super::schema::schema;
 use serde_json::Value;
 use std::sync::OnceLock;
 
-/// Minimum length of a prefix in bytes. A shorter prefix matches too many keys.
+/// Minimum length in bytes of an unknown key that is treated as a prefix of known keys. A shorter prefix would match
+/// too many keys.
 const BEGINNING_MIN: usize = 3;
-/// Maximum number of tables in a hint.
+/// Maximum number of tables that a hint names.
 const TABLES_SHOWN: usize = 4;
 
-/// A table as a header names it (`[server]`, `[[route]]`, `[upstream.NAME]`), and the keys in it.
+/// A table, with its header (such as `[server]`, `[[route]]` or `[upstream.NAME]`) and its keys.
 #[derive(Debug)]
 struct Table {
     header: String,
@@ -51,7 +52,7 @@ fn collect(schema: &Value, name: &str, is_list: bool, tables: &mut Vec<Table>) {
     }
 }
 
-/// Returns the hint for an unknown key; `siblings` are the known keys of its table.
+/// Returns the hint for an unknown key. `siblings` are the known keys of the table that contains the unknown key.
 pub(super) fn help(name: &str, siblings: &[&str]) -> String {
     let lower = name.to_ascii_lowercase();
     let is_near = |known: &&str| strsim::damerau_levenshtein(&lower, known) <= 1;

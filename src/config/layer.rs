@@ -1,30 +1,31 @@
-//! TOML as a layer of the policy: values for figment, bounded before they are built, and keys in their written form.
+//! Converts TOML to values that figment can merge. The size of the values is bounded before they are built.
 //!
-//! toml_edit parses the text for both values and places, so that the two cannot disagree.
+//! toml_edit parses the text both for the values and for their places, so the two cannot disagree.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Metadata, Profile, Provider};
 use std::borrow::Cow;
 use toml_edit::{Item, Key, TableLike, Value as Toml};
 
-/// Maximum nesting of values. No policy needs a third of it. The parser bounds brackets, but not dotted keys within
-/// them, and recursion over thousands of levels would overflow the stack.
+/// Maximum nesting of values. No policy needs a third of this depth. The parser bounds the nesting of brackets but not
+/// that of dotted keys within brackets, and recursion over thousands of levels would overflow the stack.
 pub(super) const DEPTH_MAX: usize = 24;
 
-/// Maximum nesting of brackets. Together with the parser's bound on the parts of a key, this bounds what the parser
-/// builds.
+/// Maximum nesting of brackets. Together with the parser's bound on the number of parts of a key, this constant bounds
+/// the depth of the values that the parser builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each takes up
-/// to a kilobyte while the file is read, so this bounds the memory that a file of the maximum size can require.
+/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each of them
+/// takes up to a kilobyte of memory while the file is read, so this constant bounds the memory for a file of the
+/// maximum size.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
-/// Number of values that a dot counts as: the parser builds a table for each part of a dotted key.
+/// The number of values that each dot counts as. The parser builds a table for each part of a dotted key.
 const DOT: usize = 4;
-/// Number of values that an opening bracket counts as: it begins a list or a table, or a table's header.
+/// The number of values that each opening bracket counts as. A bracket begins a list, a table or the header of a table.
 const BRACKET: usize = 2;
 
-/// Maximum length of a name in bytes: every fault below it repeats the name.
+/// Maximum length of a name in bytes. Every fault in a table repeats the table's name.
 pub(super) const NAME_MAX: usize = 1024;
 
 /// A bound that a text exceeds.
@@ -34,16 +35,18 @@ pub(super) enum Excess {
     Depth,
     /// The number of values.
     Values,
-    /// The length of a name: its bytes, and its offset if known.
+    /// The length of a name. The fields are the length in bytes and, if known, the offset of the name.
     Name(usize, Option<usize>),
 }
 
-/// Returns the bound that a text exceeds, with the offset. The text is scanned before anything is built from it.
+/// Returns the bound that a text exceeds, and the offset at which the text exceeds it. This scan is done before the
+/// text is parsed.
 pub(super) fn excess(text: &str) -> Option<(usize, Excess)> {
     let bytes = text.as_bytes();
     let (mut at, mut depth, mut values) = (0, 0_usize, 0_usize);
     while let Some(byte) = bytes.get(at) {
-        // Each of these begins a value, a table or the next part of a key, so their number is an upper bound.
+        // Each of these characters begins a value, a table or the next part of a key, so their weighted number is an
+        // upper bound on the number of values.
         values += match byte {
             b'=' | b',' => 1,
             b'[' | b'{' => BRACKET,
@@ -82,7 +85,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
             _ if *byte != quote => {}
             _ if !is_long => return at,
             _ if bytes[at..].starts_with(&[quote; 3]) => {
-                // Up to two quotes may precede the closing three.
+                // The text may end with up to two quotes, directly before the three closing quotes.
                 let run = bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
                 return at + run - 1;
             }
@@ -93,7 +96,7 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
     at
 }
 
-/// A layer as a provider for figment.
+/// A layer with a name, as a provider for figment.
 struct Layer(&'static str, Dict);
 
 impl Provider for Layer {
@@ -108,7 +111,7 @@ impl Provider for Layer {
 
 /// Merges layers with figment.
 pub(super) trait Merging {
-    /// Merges `above` over these values.
+    /// Merges two layers. Values of `above` override those of `self`.
     fn merge_over(self, above: Dict) -> Dict;
 }
 
@@ -152,7 +155,8 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
         Toml::String(string) => Value::from(string.value().as_str()),
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
-        // No key takes a fraction or a date, but a version or a name may look like one, such as `1.2` without quotes.
+        // No key has a fraction or a date as its value, but a version or a name without quotes, such as `1.2`, may look
+        // like a fraction or a date. Its written form is used as text.
         Toml::Float(_) | Toml::Datetime(_) => {
             let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
             Value::from(written)
@@ -165,13 +169,13 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
     })
 }
 
-/// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are a number only if
-/// writing the number gives the same text: `007` stays text.
+/// Parses the value of an environment variable. Lists, tables and quoted text are TOML. Digits are read as a number
+/// only if formatting the number gives the same text, so `007` is read as text.
 pub(super) fn of_variable(text: &str) -> Value {
     if text.starts_with(['[', '{', '"', '\'']) {
         let document = format!("v={text}");
         let parsed = toml_edit::ImDocument::parse(document.as_str()).ok();
-        // Accepts exactly one value, with nothing after it, not even on another line.
+        // The text must be exactly one value, with nothing after it, not even on another line.
         let only = parsed.as_ref().filter(|document| document.len() == 1);
         let value = only.and_then(|document| document.get("v")?.as_value());
         if let Some(value) = value.and_then(|value| of_value(value, &document, 0).ok()) {
@@ -188,7 +192,7 @@ pub(super) fn of_variable(text: &str) -> Value {
     }
 }
 
-/// Writes a name for the path of a key, in quotes unless it is a bare key.
+/// Returns a name as it is written in the path of a key: in quotes, unless it is a bare key.
 pub(super) fn quoted(name: &str) -> Cow<'_, str> {
     let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     if !name.is_empty() && name.bytes().all(is_bare) {
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_built_is_counted_before_it_is_built() {
-        // Tests the maximum, and one value more. Text and comments are not counted.
+        // Tests the maximum number of values, and then one more. Characters in text and comments are not counted.
         for (one, count, more) in [
             ("k=1\n", VALUES_MAX, "k=1"),
             ("[t]\n", VALUES_MAX / BRACKET, "k=1"),

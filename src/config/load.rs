@@ -1,4 +1,4 @@
-//! Loading a policy: merges the layers, then deserializes the result.
+//! Loads a policy: merges the file and the environment, then deserializes the result.
 
 use super::file::File;
 use super::layer::{self, Excess, Merging};
@@ -16,20 +16,20 @@ use toml_edit::ImDocument;
 /// Maximum size of a policy file. Ten thousand routes with as many tests take a third of this size.
 const FILE_MAX: ByteSize = ByteSize::bytes(16 << 20);
 
-/// A loaded policy, with the places that diagnostics refer to.
+/// A loaded policy, with the places of its values for diagnostics.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The values.
+    /// The values of the policy.
     pub file: File,
     /// The places of the values.
     pub places: Places,
-    /// The folder at which relative paths in the policy start.
+    /// The folder that relative paths in the policy start from.
     pub base: PathBuf,
     /// The keys that the environment overrides, each with its variable.
     pub(super) overrides: BTreeMap<String, String>,
 }
 
-/// Loads a policy file, overridden by the environment of this process.
+/// Loads a policy file. Environment variables of this process override its values.
 ///
 /// # Errors
 /// Returns all faults.
@@ -40,8 +40,8 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Diagnostic>> {
     }
 }
 
-/// Loads as much of a policy file as can be read, and returns the faults of the rest. The compiler can then report its
-/// own faults at the same time. A policy with faults must not be served.
+/// Loads the parts of a policy file that can be read, and returns the faults of the other parts. The compiler can then
+/// report its own faults at the same time. A policy with faults must not be served.
 pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     let name = path.display().to_string();
     let text = match read(&name, path) {
@@ -55,8 +55,8 @@ pub fn survey(path: &Path) -> (Option<Loaded>, Vec<Diagnostic>) {
     (loaded, faults)
 }
 
-/// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault: otherwise its override
-/// would be silently ignored.
+/// Selects the variables with the gateway's prefix. A variable that is not UTF-8 is a fault. If it were ignored, the
+/// value that the operator set would silently have no effect.
 pub(super) fn variables(
     all: impl Iterator<Item = (OsString, OsString)>,
 ) -> (Vec<(String, String)>, Vec<Diagnostic>) {
@@ -90,7 +90,7 @@ fn of_file(name: &str, id: &'static str, found: String, hint: &str) -> Diagnosti
     }
 }
 
-/// Reads the text of a file.
+/// Reads the text of a policy file.
 fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
     let bytes = stable_file::read(path, FILE_MAX)
         .map_err(|Unreadable { found, hint }| vec![of_file(name, "cannot_read", found, hint)])?;
@@ -104,7 +104,7 @@ fn read(name: &str, path: &Path) -> Result<String, Vec<Diagnostic>> {
     })
 }
 
-/// Loads a policy from text, overridden by the variables of an environment.
+/// Loads a policy from text. `variables` override values of the text.
 ///
 /// # Errors
 /// Returns all faults.
@@ -120,7 +120,7 @@ pub fn load_text(
     }
 }
 
-/// Loads as much of a policy's text as can be read, and returns the faults of the rest; see [`survey`].
+/// Loads the parts of a policy's text that can be read, and returns the faults of the other parts; see [`survey`].
 pub fn survey_text(
     name: &str,
     text: String,
@@ -139,7 +139,7 @@ pub fn survey_text(
     (file.map(|file| Loaded { file, places, base, overrides: environment.values }), faults)
 }
 
-/// Parses the text, and merges the environment over it.
+/// Parses the text, and overrides its values with those of the environment.
 fn layered(
     name: &str,
     text: String,
@@ -148,7 +148,7 @@ fn layered(
     if let Some((offset, excess)) = layer::excess(&text) {
         return Err(vec![too_much(place::at_offset(name, &text, offset), excess)]);
     }
-    // The parser's message is reported without the line that it refers to, which may contain a secret.
+    // The fault repeats the parser's message, but not the line of the file, which may contain a secret.
     let document = ImDocument::parse(text.clone()).map_err(|error| {
         let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
         let stopped = error.span().map_or(0, |span| span.start);
@@ -165,7 +165,7 @@ fn layered(
         vec![too_much(place, excess)]
     })?;
     let environment = environment::read(variables, &written, &text);
-    // Merging copies both layers, so a large file is not merged with an empty environment.
+    // Merging copies both layers. A large file is therefore not merged with an empty environment.
     let merged = match environment.layer.is_empty() {
         true => written,
         false => written.merge_over(environment.layer.clone()),

@@ -1,7 +1,8 @@
-//! The configuration as the operator wrote it: built-in defaults, overridden by gateway.toml, overridden by the
-//! environment.
+//! The configuration as the operator wrote it. Values in gateway.toml override the built-in defaults, and environment
+//! variables override both.
 //!
-//! One reading finds all faults, each with its place. It opens no other file: the policy compiler resolves references.
+//! Loading the configuration reports all of its faults at once, each with its place. It opens no file other than
+//! gateway.toml; the policy compiler resolves references to other files.
 
 pub(crate) mod effective;
 mod environment;

@@ -1,4 +1,4 @@
-//! Networks, and addresses to listen on.
+//! Types for networks and for addresses to listen on.
 
 use super::reading::{ListVisitor, ValueError, from_text};
 use serde::Deserialize;
@@ -18,7 +18,7 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Returns whether the address is in the network. An IPv4-mapped IPv6 address counts as the IPv4 address.
+    /// Returns whether the address is in the network. An IPv4-mapped IPv6 address is treated as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
@@ -33,7 +33,7 @@ impl Cidr {
         }
     }
 
-    /// Returns whether the network contains every address of its family.
+    /// Returns whether the network contains every IPv4 address or every IPv6 address.
     pub const fn is_everything(&self) -> bool {
         self.prefix == 0
     }

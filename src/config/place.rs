@@ -1,4 +1,4 @@
-//! Finds the place of a key in the text of a policy, and the known name that is most similar to a misspelt one.
+//! Finds the place of a key in the text of a policy, and the known name that is most similar to a misspelt name.
 
 use super::layer;
 use crate::diagnostic::Place;
@@ -10,9 +10,9 @@ use toml_edit::{ImDocument, Item, TableLike, Value};
 pub struct Places {
     file: String,
     document: Option<ImDocument<String>>,
-    /// The offsets of the lines, computed once: a large file may have as many findings as lines.
+    /// The offsets of the lines. They are computed only once, since a large file may have as many findings as lines.
     lines: Vec<usize>,
-    /// Keys that the environment sets, with the variable of each.
+    /// Keys that the environment sets, each with the name of its variable.
     environment: Vec<(String, String)>,
 }
 
@@ -27,7 +27,7 @@ impl Places {
         self.document.as_ref().map(|document| Here::Table(document.as_table()))
     }
 
-    /// Returns the file and the line of a byte.
+    /// Returns the name of the file and the line number of a byte.
     pub(super) fn line(&self, offset: usize) -> (&str, usize) {
         (&self.file, self.lines.partition_point(|start| *start <= offset))
     }
@@ -47,7 +47,7 @@ impl Places {
         let Some(document) = &self.document else { return self.whole() };
         let (nearest, is_there) = offset(document, key);
         match (nearest, variable(&|known| below(known, key))) {
-            // Only the environment contains this table.
+            // The key is absent from the file, but the environment sets keys below it.
             (_, Some(variable)) if !is_there => Place::Environment(variable),
             (Some(offset), _) => at_line(&self.file, document.raw(), &self.lines, offset),
             (None, _) => self.whole(),
@@ -60,7 +60,8 @@ impl Places {
         in_file || self.environment.iter().any(|(known, _)| known == key)
     }
 
-    /// Returns the form of a key's header in the file; `None` if the key is a value or absent.
+    /// Returns the form of a table's header in the file; `None` if the key is absent or has a value instead of a
+    /// header.
     pub(super) fn header(&self, key: &str) -> Option<Header> {
         let mut here = self.root()?;
         for name in key.split('.') {
@@ -88,7 +89,7 @@ pub(super) enum Header {
     List,
 }
 
-/// Returns the place of a byte of a text.
+/// Returns the place of a byte in a text.
 pub(super) fn at_offset(file: &str, text: &str, offset: usize) -> Place {
     at_line(file, text, &line_starts(text), offset)
 }
@@ -113,7 +114,7 @@ pub(super) enum Here<'d> {
 }
 
 impl<'d> Here<'d> {
-    /// Returns the child of this name, with its span.
+    /// Returns the child with this name, and the span of its key.
     pub(super) fn entry(&self, name: &str) -> Option<(Self, Option<Range<usize>>)> {
         let (key, item) = self.table()?.get_key_value(name)?;
         Some((Self::Item(item), key.span().or_else(|| item.span())))
@@ -141,7 +142,7 @@ impl<'d> Here<'d> {
     }
 }
 
-/// Returns the offset of a key, or of its nearest ancestor that exists, and whether it is the key itself.
+/// Returns the offset of a key, or of its nearest existing ancestor if the key is absent, and whether the key exists.
 fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     let mut here = Here::Table(document.as_table());
     let (mut rest, mut best) = (key, None);
@@ -161,15 +162,15 @@ fn offset(document: &ImDocument<String>, key: &str) -> (Option<usize>, bool) {
     (best, rest.is_empty())
 }
 
-/// Splits a path into a key of this table and the rest. A name that contains a dot matches with and without quotes; the
-/// longest match wins.
+/// Splits a path into a key of this table and the rest. A name that contains a dot matches with or without quotes. The
+/// longest matching name is used.
 fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'k str)> {
     let fits = |name: &'d str| {
         let quoted = layer::quoted(name);
         let rest = path.strip_prefix(&*quoted).or_else(|| path.strip_prefix(name))?;
         (rest.is_empty() || rest.starts_with(['.', '['])).then_some((name, rest))
     };
-    // A quoted name requires a search. Any other name ends at a dot or bracket of the path.
+    // A quoted name is compared with every name of the table. Any other name ends at a dot or bracket of the path.
     if path.starts_with('"') {
         return table.iter().filter_map(|(name, _)| fits(name)).min_by_key(|(_, rest)| rest.len());
     }
@@ -178,14 +179,15 @@ fn named<'d, 'k>(table: &'d dyn TableLike, path: &'k str) -> Option<(&'d str, &'
     names.filter_map(|(key, _)| fits(key.get())).min_by_key(|(_, rest)| rest.len())
 }
 
-/// Maximum length of compared names in bytes: a comparison takes time proportional to the product of the lengths.
+/// Maximum length of compared names in bytes. Comparing two names takes time proportional to the product of their
+/// lengths.
 const COMPARED_BYTES_MAX: usize = 64;
-/// Maximum number of names that one name is compared with.
+/// Maximum number of names with which a name is compared.
 const COMPARED_MAX: usize = 1000;
 
 /// Returns the most similar known name, if there is a similar one.
 pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    // Allows two edits, or one edit per three letters of a long name.
+    // Two edits are allowed, or one edit per three bytes of a long name.
     let slips = |candidate: &str| 2.max(candidate.len() / 3);
     let comparable = |candidate: &&'k str| {
         // A character has at most four bytes in UTF-8.

@@ -1,6 +1,6 @@
-//! Serde readers for the forms in which a policy may write text, lists and tables.
+//! Serde readers for the forms in which an operator may write text, lists and tables.
 //!
-//! Their errors state the expected form in TOML's terms, since operators read them.
+//! Operators read the errors of these readers, so each error describes the expected form in TOML's terms.
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Why the parser of a key rejected a value. The operator sees it, so it never contains a secret.
+/// Why a key's parser rejected a value. The operator sees this error, so it never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValueError {
     /// The problem with the value.
     pub found: String,
-    /// The replacement to write, as a noun.
+    /// The value to write instead, as a noun phrase.
     pub expected: String,
 }
 
@@ -23,7 +23,7 @@ impl ValueError {
         Self { found: found.into(), expected: expected.into() }
     }
 
-    /// Converts this to `invalid_value`, the only serde error that keeps the two parts separate.
+    /// Converts this error to `invalid_value`, the only serde error that keeps `found` and `expected` separate.
     pub(super) fn into_serde<E: de::Error>(self) -> E {
         E::invalid_value(Unexpected::Other(&self.found), &self.expected.as_str())
     }
@@ -37,7 +37,7 @@ impl fmt::Display for ValueError {
 
 impl std::error::Error for ValueError {}
 
-/// Parses text from any scalar: the parser of variables reads `123` as a number, but the operator may mean a name.
+/// Reads text from any scalar. The parser of variables reads `123` as a number, although the operator may mean a name.
 pub(super) struct ScalarVisitor<T>(pub(super) fn(&str) -> Result<T, ValueError>);
 
 impl<T> Visitor<'_> for ScalarVisitor<T> {
@@ -87,7 +87,7 @@ pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     text(deserializer).map(Some)
 }
 
-/// Text as a value of a table.
+/// A text that is a value of a table.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -118,8 +118,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for WordVisitor<T> {
     }
 }
 
-/// Reads an enumeration from one of its words. Without this, figment accepts the position of a word in the enumeration
-/// as well: `mode = 1` would mean `mode = "shadow"`.
+/// Reads an enumeration from one of its words. Without this reader, figment would also accept the position of a word in
+/// the enumeration: `mode = 1` would mean `mode = "shadow"`.
 pub(super) fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     deserializer.deserialize_any(WordVisitor(PhantomData))
 }
@@ -131,7 +131,7 @@ pub(super) fn optional_word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     word(deserializer).map(Some)
 }
 
-/// Reads a list, or a single value as a list of one. The text names the expected form.
+/// Reads a list, or a single value as a list of one element. The first field describes the expected form for errors.
 pub(super) struct ListVisitor<T>(pub(super) &'static str, pub(super) PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
@@ -166,7 +166,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 }
 
-/// A name as an element of a list: text or a number. A boolean is not a name: `roles = true` is a mistake.
+/// A name that is an element of a list: text or a number. A boolean is rejected, since `roles = true` is a mistake.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {
@@ -203,14 +203,14 @@ pub(super) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Ok(texts.into_iter().map(|Name(text)| text).collect())
 }
 
-/// Reads an optional list of texts, or one text.
+/// Reads an optional list of texts, or an optional single text.
 pub(super) fn optional_one_or_many<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
     one_or_many(deserializer).map(Some)
 }
 
-/// A list of texts, or one text, as a value of a table.
+/// A list of texts, or a single text, that is a value of a table.
 struct TextList(Vec<String>);
 
 impl<'de> Deserialize<'de> for TextList {
@@ -227,7 +227,7 @@ pub(super) fn named_lists<'de, D: Deserializer<'de>>(
     Ok(lists.into_iter().map(|(name, TextList(list))| (name, list)).collect())
 }
 
-/// Reads a section from a table only. A derived reader also accepts a list of values in the order of the fields.
+/// Reads a section from a table only. A derived reader would also accept a list of values in the order of the fields.
 struct TableVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
@@ -254,7 +254,7 @@ pub(super) fn optional_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     table(deserializer).map(Some)
 }
 
-/// A table as an element of a list or a value of a table.
+/// A table that is an element of a list or a value of a table.
 struct TableElement<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for TableElement<T> {
@@ -263,7 +263,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for TableElement<T> {
     }
 }
 
-/// Reads `[[tables]]`.
+/// Reads a list of tables, written as `[[tables]]`.
 pub(super) fn tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -271,7 +271,7 @@ pub(super) fn tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Ok(tables.into_iter().map(|TableElement(table)| table).collect())
 }
 
-/// Reads `[table.NAME]`s.
+/// Reads tables with names, written as `[table.NAME]`.
 pub(super) fn named_tables<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, T>, D::Error> {

@@ -1,4 +1,4 @@
-//! Tests that docs/reference.md describes every key of the file, with its true default and a valid example.
+//! Tests that docs/reference.md describes every key of the file, with the actual default and a valid example.
 
 use super::file::File;
 use super::load_text;
@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 const REFERENCE: &str = include_str!("../../docs/reference.md");
-/// A key that no table has, and that is not similar to any known key.
+/// A key that no table contains and that is not similar to any known key.
 const PROBE: &str = "zzzzzzzzzzzzzzzzzzzz";
 
-/// A key as the reference names it, and a file with a placeholder `@` for it.
+/// A key as the reference names it, and a file with the placeholder `@` in place of the key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     name: String,
@@ -23,7 +23,8 @@ fn load(text: &str) -> Result<File, Vec<String>> {
     loaded.map(|loaded| loaded.file).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }
 
-/// Returns the keys of the table at the placeholder, from the hint for an unknown key; empty if it is not a table.
+/// Returns the keys of the table at the placeholder, taken from the hint for an unknown key. Returns no keys if the
+/// placeholder is not in a table.
 fn known(around: &str) -> Vec<String> {
     let text = around.replace('@', &format!("{PROBE} = 1"));
     let faults = load_text("gateway.toml", text, PathBuf::new(), Vec::new()).err().unwrap_or_default();
@@ -32,7 +33,7 @@ fn known(around: &str) -> Vec<String> {
     keys.into_iter().flat_map(|keys| keys.split(", ")).map(str::to_owned).collect()
 }
 
-/// Collects every key of the table at the placeholder, and of the tables in it.
+/// Collects every key of the table at the placeholder, and of all tables below it.
 fn keys(around: &str, name: &str, found: &mut BTreeSet<Key>) {
     for key in known(around) {
         let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
@@ -56,7 +57,7 @@ fn all_keys() -> BTreeSet<Key> {
     found
 }
 
-/// Returns the headings of the reference, each with the line of facts under it.
+/// Returns the headings of the reference, each with the line of facts that follows the heading.
 fn described() -> Vec<(&'static str, &'static str)> {
     let sections = REFERENCE.split("\n### `").skip(1);
     sections

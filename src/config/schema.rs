@@ -1,8 +1,8 @@
-//! The JSON Schema of gateway.toml, for editors: generated from the types that read the file, with the descriptions of
+//! Generates the JSON Schema of gateway.toml for editors, from the types that read the file and the descriptions in
 //! docs/reference.md.
 //!
-//! It covers the keys of each table and the forms of values. Only `check` finds dangling references and contradictions.
-//! The schema is stricter than the reader in one respect: text must be in quotes.
+//! The schema covers the keys of each table and the forms of values. Only `portcullis check` finds dangling references
+//! and contradictions. The schema is stricter than the gateway in one respect: text must be in quotes.
 
 use super::file::File;
 use super::layer;
@@ -17,13 +17,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-/// The reference for operators.
+/// The reference of all keys, written for operators.
 const REFERENCE: &str = include_str!("../../docs/reference.md");
 
 /// Returns the schema.
 ///
-/// It uses draft 7, the newest draft whose keywords taplo (and editors that use it) fully supports. It has no `$ref`,
-/// since draft 7 ignores a description or default next to one.
+/// The schema uses draft 7, the newest draft whose keywords are fully supported by taplo and by the editors that use
+/// taplo. The schema does not use `$ref`, since draft 7 ignores a description or default next to a `$ref`.
 pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
@@ -37,10 +37,11 @@ pub(crate) fn schema() -> Value {
 }
 
 /// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks, replaces formats that name Rust types by
-/// bounds, and turns a choice of constants into an `enum`.
+/// bounds, and replaces a `oneOf` of constants by an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
-    // Names in `properties` are keys of the policy, not keywords: one of them is `format`.
+    // The names in `properties` are keys of the policy, not keywords of the schema. A key may have the name of a
+    // keyword, such as `format`.
     for (word, inner) in object.iter_mut() {
         match (word.as_str(), inner) {
             ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
@@ -70,7 +71,7 @@ fn tidy(schema: &mut Value) {
     words(object);
 }
 
-/// Replaces an `anyOf` of one schema and null by that schema.
+/// Replaces an `anyOf` of a schema and null by the schema alone.
 fn without_null(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get_mut("anyOf") else { return };
     choices.retain(|choice| choice.get("type") != Some(&json!("null")));
@@ -103,7 +104,7 @@ struct Described<'r> {
 }
 
 struct Section<'r> {
-    /// The line with type, default and example.
+    /// The line that contains the type, the default and the example of the key.
     facts: &'r str,
     text: &'r str,
 }
@@ -132,7 +133,7 @@ impl<'r> Described<'r> {
         described
     }
 
-    /// Adds descriptions and examples to the schema of a table and everything in it.
+    /// Adds descriptions and examples to the schema of a table and to everything in the table.
     fn tell(&self, schema: &mut Value, name: &str) {
         let Value::Object(object) = schema else { return };
         let table = self.tables.get(name).or_else(|| self.tables.get(&format!("{name}.NAME")));
@@ -169,7 +170,7 @@ impl<'r> Described<'r> {
     }
 }
 
-/// The schema of a list that may also be written as its single element.
+/// A type whose schema is that of a list which may also be written as a single element.
 pub(super) struct OneOrMany<T>(PhantomData<T>);
 
 impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
@@ -179,8 +180,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        // Keywords for text do not apply to lists. One schema can therefore cover both, and an editor reports the
-        // fault of the form in use.
+        // JSON Schema ignores keywords for text if a value is a list, and keywords for lists if it is text. One schema
+        // can therefore cover both forms, and an editor reports only the faults of the form in use.
         let mut schema = one.clone();
         schema.insert("type".to_owned(), json!(["string", "array"]));
         schema.insert("items".to_owned(), one.to_value());
@@ -202,8 +203,8 @@ macro_rules! written_as {
     )*};
 }
 
-// Each pattern accepts what the parser of the type accepts, but does not bound numbers or check the structure of an
-// IPv6 address: editors show the pattern, so it should stay readable.
+// Each pattern accepts everything that the parser of the type accepts. The patterns do not bound numbers or check the
+// structure of an IPv6 address, because editors show the pattern and it should be readable.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
@@ -231,7 +232,8 @@ written_as! {
     });
 }
 
-/// `env:NAME`, `file:PATH`, or a secret that does not look like a reference in another system's syntax.
+/// The pattern of `env:NAME`, of `file:PATH`, or of a secret that does not look like a reference in another system's
+/// syntax.
 const SECRET: &str = concat!(
     r"^(env:[^=\x00]+|file:[\s\S]+|(?!",
     r"\s*([Ee][Nn][Vv]([Ii][Rr][Oo][Nn][Mm][Ee][Nn][Tt])?|[Ff][Ii][Ll][Ee]|[Pp][Aa][Tt][Hh])\s*:",
@@ -239,9 +241,9 @@ const SECRET: &str = concat!(
     r")[\s\S]+)$"
 );
 
-/// One number of an IPv4 address.
+/// The pattern of one of the four numbers of an IPv4 address.
 const OCTET: &str = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-/// The characters of an IPv6 address.
+/// The pattern of an IPv6 address, which checks only the characters and that there are two colons.
 const V6: &str = "[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*";
 
 fn network() -> String {
@@ -250,14 +252,14 @@ fn network() -> String {
     format!("^({v4}|{v6})$")
 }
 
-/// An address with a port, or empty text.
+/// Returns the pattern of an address with a port, or of empty text.
 fn address() -> String {
     let v6 = format!(r"\[{V6}(%[0-9]+)?\]");
     let port = "0*(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5]?[0-9]{1,4})";
     format!(r"^(({OCTET}(\.{OCTET}){{3}}|{v6}):{port})?$")
 }
 
-/// A table with this name as its only key.
+/// Returns the schema of a table with this name as its only key.
 fn named(name: &str) -> Value {
     json!({
         "type": "object",

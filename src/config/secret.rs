@@ -1,4 +1,4 @@
-//! References to secrets.
+//! A reference to a secret, or the secret itself.
 
 use super::reading::{ValueError, from_text};
 use super::stable_file;
@@ -16,7 +16,7 @@ pub enum Secret {
     Environment(String),
     /// The secret is in the file at this path.
     File(String),
-    /// The secret itself.
+    /// This text is the secret.
     Literal(String),
 }
 
@@ -24,13 +24,12 @@ pub enum Secret {
 const SECRET_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
 
 impl Secret {
-    /// Returns whether the policy itself contains the secret.
+    /// Returns whether the policy contains the secret itself instead of a reference.
     pub const fn is_literal(&self) -> bool {
         matches!(self, Self::Literal(_))
     }
 
-    /// Returns the secret. Relative paths start at `base`; one line break at the end of a file is not part of the
-    /// secret.
+    /// Returns the secret. A relative path starts at `base`. One line break at the end of a file is removed.
     ///
     /// # Errors
     /// Returns a message that names the reference and never contains the secret.
@@ -72,7 +71,7 @@ impl FromStr for Secret {
             (Some(name), _) => Ok(Self::Environment(name.to_owned())),
             (_, Some(path)) => Ok(Self::File(path.to_owned())),
             (None, None) if text.is_empty() => Err(error("empty")),
-            // As literals, `Env:NAME` and `$NAME` would be secrets that anybody can guess.
+            // If `Env:NAME` and `$NAME` were accepted as literals, anybody could guess the secret.
             (None, None) if looks_like_a_reference(text) => {
                 Err(error("a reference in another system's syntax"))
             }
@@ -96,7 +95,7 @@ fn looks_like_a_reference(text: &str) -> bool {
 }
 
 impl fmt::Debug for Secret {
-    /// Writes the reference; a literal secret is never shown.
+    /// Writes the reference. A literal secret is replaced by a fixed text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Environment(name) => write!(f, "env:{name}"),

@@ -1,7 +1,8 @@
-//! Reads a file that the operator named: only a regular file, of bounded size, in one consistent state.
+//! Reads a file that the operator named. The file must be a regular file of bounded size, and is read in a consistent
+//! state.
 //!
-//! Reading takes bounded time and memory for every kind of file. A pipe without a writer, an endless device and a file
-//! that keeps changing are rejected, each with its own message.
+//! Reading takes bounded time and memory for every kind of file. A pipe, a device and a file that keeps changing are
+//! rejected, each with its own message.
 
 use super::units::ByteSize;
 use std::fmt;
@@ -11,14 +12,15 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum number of readings until two in a row agree. With the pauses between them, they take over a second; a slower
-/// writer must write another file and rename it.
+/// Maximum number of times that a file is read until two consecutive readings agree. With the pauses between readings,
+/// this takes more than a second. A program that writes the file more slowly must write another file and rename it.
 const READINGS_MAX: u32 = 12;
 
-/// The pause before the second reading of a recently written file. Each later pause is longer by this duration.
+/// The pause before the second reading of a recently written file. Each later pause is longer than the previous one by
+/// this duration.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The age below which a file may still be in the course of being written.
+/// The age below which a program may still be writing the file.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// One reading of a file.
@@ -28,7 +30,7 @@ struct Reading {
     fresh: bool,
 }
 
-/// Why a file cannot be read, and the remedy.
+/// The reason why a file cannot be read, and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable {
     /// The reason.
@@ -49,7 +51,7 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-/// Reads a whole file of at most this size.
+/// Reads a whole file of at most `max` bytes.
 ///
 /// # Errors
 /// Returns an error if the file is not regular, is too large, cannot be read, or keeps changing.
@@ -59,16 +61,16 @@ pub(crate) fn read(path: &Path, max: ByteSize) -> Result<Vec<u8>, Unreadable> {
     settled(|| once(path, max), pause)
 }
 
-/// Reads until two readings in a row agree. A single reading of a file that is being written may mix old and new
-/// content, and half a policy may well be a valid policy. Equal times and sizes before and after would prove nothing,
-/// since several writes may fall into one tick of the file system's clock.
+/// Reads a file repeatedly until two consecutive readings agree. A single reading of a file that is being written may
+/// mix old and new content, and half a policy may be a valid policy. Comparing the modification time and size before
+/// and after a reading is not enough, since several writes may occur within one tick of the file system's clock.
 fn settled(
     mut once: impl FnMut() -> Result<Reading, Unreadable>,
     pause: impl Fn(Duration),
 ) -> Result<Vec<u8>, Unreadable> {
     let mut before = once()?;
     for reading in 1..READINGS_MAX {
-        // A file at rest is read again without a pause.
+        // A file that was not written recently is read a second time without a pause.
         if before.fresh || reading > 1 {
             pause(PAUSE * reading);
         }
@@ -85,10 +87,10 @@ fn settled(
 }
 
 fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
-    // Checked before opening, since opening a device may have side effects.
+    // The type is checked before the file is opened, since opening a device may have side effects.
     only_a_file(std::fs::metadata(path)?.file_type())?;
-    // Checked again once it is open, since the path may have been replaced. With NONBLOCK, neither opening nor reading
-    // waits for the other end of a pipe.
+    // The type is checked again on the open file below, since the path may have been replaced in the meantime. With
+    // NONBLOCK, neither opening nor reading waits for the other end of a pipe.
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).expect("the flags of open(2) are an int");
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -103,7 +105,7 @@ fn once(path: &Path, max: ByteSize) -> Result<Reading, Unreadable> {
     if bytes.len() as u64 > max.as_u64() {
         return Err(too_large(max));
     }
-    // A modification time in the future comes from another clock and does not count as recent.
+    // A modification time in the future was set by another clock and does not count as recent.
     let fresh = about.modified()?.elapsed().is_ok_and(|age| age < JUST_NOW);
     Ok(Reading { bytes, fresh })
 }
@@ -130,7 +132,7 @@ mod tests {
 
     type Script = &'static [(&'static str, bool)];
 
-    /// Returns the result of these readings in turn, and the pauses in milliseconds.
+    /// Returns the result of reading a file with these contents in turn, and the pauses in milliseconds.
     fn script(readings: Script) -> (Result<Vec<u8>, Unreadable>, Vec<u128>) {
         let mut readings = readings.iter();
         let once = || match readings.next() {

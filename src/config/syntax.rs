@@ -1,12 +1,13 @@
 //! Explains why a text is not valid TOML, with a hint that the operator can act on.
 //!
 //! The parser reports where it stopped and which grammar rule it was in. The explanation is derived from the text
-//! around that place. It never shows a value, because the value may be a secret.
+//! around that place. The explanation never contains a value, because the value may be a secret.
 
 use std::fmt;
 use toml_edit::{ImDocument, Item, TableLike};
 
-/// A syntax fault: the problem, the remedy, and the byte offset, which may differ from where the parser stopped.
+/// A syntax fault: the problem, the remedy, and the byte offset of the problem. The offset may differ from the place
+/// where the parser stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) found: String,
@@ -14,7 +15,7 @@ pub(super) struct Syntax {
     pub(super) offset: usize,
 }
 
-/// Explains the parser's message about a byte of the text.
+/// Explains the parser's message about the byte at which it stopped.
 pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
     let stopped = stopped.min(text.len());
     let said = |offset: usize, found: &str, hint: &str| Syntax {
@@ -133,7 +134,7 @@ const fn begins_value(char: char) -> bool {
     matches!(char, '"' | '\'' | '{' | '[' | '+' | '-') || char.is_ascii_digit() || matches!(char, 't' | 'f')
 }
 
-/// Whether a line looks like `key = …`.
+/// Returns whether a line looks like `key = …`.
 fn is_assignment(line: &str) -> bool {
     line.trim_start().split_once('=').is_some_and(|(key, _)| {
         let key = key.trim_end();
@@ -147,9 +148,9 @@ struct Line<'t> {
     text: &'t str,
 }
 
-/// The construct that a line consists of.
+/// The kind of construct on a line.
 enum Shape {
-    /// A string begins here and does not end on this line.
+    /// A string that begins at this byte of the line and does not end on the line.
     OpenText(usize),
     /// `[table`
     OpenHeader,
@@ -161,7 +162,7 @@ enum Shape {
 
 impl<'t> Line<'t> {
     fn around(text: &'t str, at: usize) -> Self {
-        // A line includes its line break.
+        // The byte of a line break belongs to the line that it ends.
         let start = text.as_bytes()[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let len =
             text.as_bytes()[start..].iter().position(|byte| *byte == b'\n').unwrap_or(text.len() - start);
@@ -211,8 +212,8 @@ impl<'t> Line<'t> {
     }
 }
 
-/// Returns the offset of the opening bracket of the innermost list that is open at this byte; `None` if a table or
-/// nothing is open there.
+/// Returns the offset of the opening bracket of the list that is open at this byte; `None` if the innermost open
+/// bracket is that of a table, or if no bracket is open.
 fn open_list(text: &str, at: usize) -> Option<usize> {
     let before = &text.as_bytes()[..at];
     let mut open = Vec::new();
@@ -257,13 +258,13 @@ fn duplicate(text: &str, stopped: usize, message: &str) -> Option<Syntax> {
     Some(Syntax { found, hint, offset: stopped })
 }
 
-/// Returns the offset of a key in the text that precedes its second occurrence.
+/// Returns the offset of the first occurrence of a key. `before` is the text before the second occurrence.
 fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
     let document = ImDocument::parse(before).ok()?;
     let mut here: &dyn TableLike = document.as_table();
     for step in table.split('.').filter(|step| !step.is_empty()) {
         here = match here.get(step)? {
-            // A header refers to the last element of the list.
+            // A header below a list of tables refers to the last element of the list.
             Item::ArrayOfTables(list) => list.get(list.len().checked_sub(1)?)?,
             item => item.as_table_like()?,
         };
@@ -274,7 +275,7 @@ fn first_place(before: &str, table: &str, name: &str) -> Option<usize> {
     span.map(|span| span.start)
 }
 
-/// A name in a message, shortened to 100 characters.
+/// A name that is shortened to 100 characters for a message.
 struct Shortened<'n>(&'n str);
 
 impl fmt::Display for Shortened<'_> {

@@ -168,7 +168,8 @@ fn a_variable_that_is_not_text_is_a_fault() {
 
 #[test]
 fn faults_of_a_long_list_are_told_by_the_positions_of_the_file() {
-    // Elements are read in chunks. The faults are within the first chunk, on both sides of a boundary, and at the end.
+    // Elements are read in chunks. The faults are in the first chunk, on both sides of a chunk boundary, and at the end
+    // of the list.
     let mut text = "route = [".to_owned();
     for index in 0..200 {
         text.push_str(match index {

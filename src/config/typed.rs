@@ -1,7 +1,7 @@
-//! Deserializes the merged layers into a [`File`], and reports all their faults at once in TOML's terms.
+//! Deserializes the merged layers into a [`File`], and reports all faults at once, in TOML's terms.
 //!
-//! A value that cannot be deserialized is reported and removed, and the rest is tried again. A message repeats the
-//! value only if the key's own parser does: a secret under the wrong key must not reach a log.
+//! A value that cannot be deserialized is reported and removed, and the rest is deserialized again. A message repeats
+//! the value only if the parser of its key does so. Otherwise a secret under a wrong key could appear in a log.
 
 use super::file::File;
 use super::known;
@@ -13,12 +13,13 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Value};
 use serde::Deserialize;
 
-/// Number of elements that are deserialized together in the search for faults. Each fault costs another attempt at its
-/// chunk, not at the whole file: a hundred faults among ten thousand routes do not require a hundred full readings.
+/// Number of elements that are deserialized together in the search for faults. After each fault, only the chunk that
+/// contains the fault is deserialized again. A hundred faults among ten thousand routes therefore do not require a
+/// hundred passes over the whole file.
 const CHUNK: usize = 64;
 
-/// Deserializes the parts of the file that have no faults, and returns the faults of the others. Returns no file if
-/// there are too many faults to continue.
+/// Deserializes the parts of the file that have no faults, and returns the faults of the other parts. Returns no file
+/// if there are too many faults to continue.
 pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnostic>) {
     let mut value = Value::from(layers);
     if let Ok(file) = File::deserialize(&value) {
@@ -26,15 +27,15 @@ pub(super) fn typed(layers: Dict, places: &Places) -> (Option<File>, Vec<Diagnos
     }
     let mut search = FaultSearch { places, faults: Vec::new() };
     let mut file = None;
-    // Sections do not depend on one another: chunks without faults add up to a file without faults, so one final
-    // reading is enough.
+    // Sections do not depend on one another, so chunks without faults form a file without faults. A single final pass
+    // is therefore enough.
     if search.clean_in_chunks(&mut value).is_some() {
         file = search.clean(&mut value, 0);
     }
     (file, search.faults)
 }
 
-/// The search for values that cannot be deserialized. Its methods return `None` if there are too many.
+/// The search for values that cannot be deserialized. The methods return `None` if there are too many such values.
 struct FaultSearch<'p> {
     places: &'p Places,
     faults: Vec<Diagnostic>,
@@ -92,8 +93,8 @@ impl FaultSearch<'_> {
         Some(file.remove(key))
     }
 
-    /// Removes every faulty value of a file, or of a chunk of one. `start` is the position in the file of the first
-    /// element of the chunk's list.
+    /// Removes every faulty value of a file or of a chunk. If the chunk is part of a list, `start` is the position of
+    /// its first element in the list of the file.
     fn clean(&mut self, chunk: &mut Value, start: usize) -> Option<File> {
         let mut removed = RemovedElements::default();
         loop {
@@ -154,7 +155,7 @@ enum Step {
     Index(usize),
 }
 
-/// Converts a path from figment, which writes a position in a list as text, to steps.
+/// Converts a path from figment to steps. Figment writes the position in a list as text.
 fn steps(value: &Value, path: &[String]) -> Vec<Step> {
     let mut here = Some(value);
     let step = |segment: &String| {
@@ -169,12 +170,13 @@ fn steps(value: &Value, path: &[String]) -> Vec<Step> {
     path.iter().map(step).collect()
 }
 
-/// Elements that were removed from lists, each with its original position: later elements have moved up since.
+/// Elements that were removed from lists, each with its original position. Each removal has moved later elements to
+/// lower positions.
 #[derive(Default)]
 struct RemovedElements(Vec<(Vec<Step>, usize)>);
 
 impl RemovedElements {
-    /// Returns the original path of the value that is now at this path.
+    /// Returns the path that the value at this path had before any removal.
     fn original(&self, path: &[Step]) -> Vec<Step> {
         let mut original = Vec::with_capacity(path.len());
         for step in path {
@@ -206,7 +208,7 @@ fn key_of(path: &[Step]) -> String {
     })
 }
 
-/// Removes the value at a path. Returns whether there was one.
+/// Removes the value at a path. Returns whether the path had a value.
 fn remove(value: &mut Value, path: &[Step]) -> bool {
     let Some((last, parents)) = path.split_last() else { return false };
     let mut here = value;
@@ -229,7 +231,7 @@ fn remove(value: &mut Value, path: &[Step]) -> bool {
     }
 }
 
-/// The words of a fault.
+/// The description of a fault.
 struct Description {
     id: &'static str,
     found: String,
@@ -252,7 +254,7 @@ fn describe(error: Error, path: &[Step]) -> Description {
             };
             ("bad_value", format!("unknown value {name:?}"), hint)
         }
-        // A `ValueError` of the key's own parser.
+        // The key's own parser returned this `ValueError`.
         Kind::InvalidValue(Actual::Other(found), expected) => {
             ("bad_value", found, format!("write {expected}"))
         }
@@ -265,8 +267,8 @@ fn describe(error: Error, path: &[Step]) -> Description {
     Description { id, found, hint }
 }
 
-/// Describes the value in the file in TOML's terms. Neither text nor a value under a key that may hold a secret is
-/// repeated.
+/// Describes the value in the file in TOML's terms. The description repeats neither text nor the value of a key that
+/// may contain a secret.
 fn in_toml(actual: &Actual, path: &[Step]) -> String {
     let is_secret = path.iter().any(|step| match step {
         Step::Name(name) => {
@@ -289,7 +291,7 @@ fn in_toml(actual: &Actual, path: &[Step]) -> String {
     }
 }
 
-/// Translates an expectation of serde into TOML's terms. Expectations of this crate's readers already use them.
+/// Translates an expectation of serde into TOML's terms. This crate's own readers already use these terms.
 fn expectation(expected: &str) -> &str {
     match expected {
         "usize" | "u64" | "u32" | "u16" => "a whole number",

@@ -14,7 +14,8 @@ pub struct Duration(time::Duration);
 
 const DURATION_UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-/// Ten years in milliseconds. Anything longer is a typo, and some clocks cannot add it to the current time.
+/// The maximum duration, ten years in milliseconds. A longer duration is a typo, and some clocks cannot add it to the
+/// current time.
 const DURATION_MAX: u64 = 10 * 366 * 86_400_000;
 
 impl Duration {
@@ -76,7 +77,7 @@ impl ByteSize {
         self.0
     }
 
-    /// Returns the number of bytes, saturating at the largest `usize`.
+    /// Returns the number of bytes, or `usize::MAX` if the number does not fit.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -116,7 +117,8 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Returns the error for a number with a fraction or with a space before its unit, with the correct form of its value.
+/// Returns the error for a number that has a fraction, or white space around it or before its unit. The error suggests
+/// the correct form.
 fn slip(text: &str, units: &[(&str, u64)]) -> Option<ValueError> {
     let error = |what: &str, expected| Some(ValueError::new(format!("{text:?}: {what}"), expected));
     let trimmed = text.trim();
@@ -154,7 +156,7 @@ fn split_unit(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit))
 }
 
-/// A number per unit of time: `"100/s"`, `"600/m"`, `"1000/h"`, `"10000/d"`.
+/// A number of events per unit of time: `"100/s"`, `"600/m"`, `"1000/h"`, `"10000/d"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// The number.

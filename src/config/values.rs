@@ -1,4 +1,4 @@
-//! Types of values that only one key uses.
+//! The types of values that only a single key uses.
 
 use super::reading::{ValueError, text};
 use super::units::Duration;
@@ -32,7 +32,7 @@ impl<'de> Deserialize<'de> for TlsVersion {
 pub enum RoleLimit {
     /// All roles of the account.
     All,
-    /// At most this number, which is at least 1.
+    /// At most this number of roles. The number is at least 1.
     AtMost(usize),
 }
 
@@ -86,7 +86,7 @@ impl<'de> Deserialize<'de> for Fresh {
     }
 }
 
-/// One element of `[[route]] sources`
+/// An element of `[[route]] sources`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `Authorization: Bearer`.
@@ -131,7 +131,7 @@ impl<'de> Deserialize<'de> for TokenSource {
 /// A value that a claim is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Literal {
-    /// Text, or `{parameter}`.
+    /// Literal text, or `{parameter}` for the value of a path parameter.
     Text(String),
     /// A whole number.
     Integer(i64),

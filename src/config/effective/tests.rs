@@ -1,4 +1,4 @@
-//! Tests that the output shows the values read, with their origins and without secrets.
+//! Tests that the effective policy shows the values that were read, with their origins and without secrets.
 
 use super::*;
 use crate::config::shown::MASK;
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 
 const SHIPPED: &str = include_str!("../../../gateway.toml");
-/// Every kind of value, each different from its default, without secrets.
+/// A policy without secrets that contains every kind of value, each different from its default.
 const FULL: &str = "policy = { mode = \"shadow\", waive = { a = \"b\" } }\n\
     server = { https = [\"127.0.0.1:1\", \"[::1]:2\"], http = \"\", trusted_proxies = \"10.0.0.0/8\" }\n\
     tls = { certificate = \"c.pem\", key = \"k.pem\", min_version = 1.3 }\n\
@@ -27,7 +27,7 @@ fn load(text: &str, environment: &[(&str, &str)]) -> Loaded {
     load_text("gateway.toml", text.to_owned(), PathBuf::new(), environment).expect("no fault")
 }
 
-/// Formats every key whose value is not the default: the key, its value as JSON, and its origins.
+/// Formats every key whose value differs from the default, with its value as JSON and its origins.
 fn shown(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
     let effective = Effective::of(&load(text, environment), false).unwrap();
     let entries = effective.entries.iter().map(|entry| {
@@ -149,7 +149,7 @@ fn the_name_of_a_file_cannot_end_its_comment() {
     assert_eq!(load(&shown, &[]).file, loaded.file);
 }
 
-/// Places for a secret: the text around it in the file, and the variable that may set it instead.
+/// The places of a secret: the text around the secret in the file, and the variable that may set the secret instead.
 const SECRETS: [(&str, &str); 16] = [
     ("[authority]\nsecret = @", "AUTHORITY__SECRET"),
     ("[authority]\nstore = @", "AUTHORITY__STORE"),
@@ -191,7 +191,8 @@ proptest! {
     #[test]
     fn no_secret_is_ever_shown(place in 0..SECRETS.len(), secret in "[A-Za-z0-9+/._~-]{12,40}", other in "[A-Za-z0-9]{12,40}", all: bool) {
         let (around, variable) = SECRETS[place];
-        // Digits and a slash after a colon are read as a port and a path, and a slash ends the authority of a URL.
+        // Digits and a slash after a colon are read as a port and a path, and a slash ends the authority of a URL, so
+        // such secrets are excluded.
         prop_assume!(!secret.trim_start_matches(|char: char| char.is_ascii_digit()).starts_with('/'));
         prop_assume!(!(around.contains("//@@") && secret.contains('/')));
         let quoted = format!("\"{secret}\"");

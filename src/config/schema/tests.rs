@@ -40,7 +40,7 @@ fn the_schema_that_is_shipped_is_that_of_the_types() {
     );
 }
 
-/// Collects the schema of every key and table in this one, by its name in the reference.
+/// Collects the schema of every key and table in this schema. Each is stored under its name in the reference.
 fn all<'s>(schema: &'s Value, name: &str, found: &mut Vec<(String, &'s Value)>) {
     found.push((name.to_owned(), schema));
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -225,7 +225,8 @@ fn validator<T: JsonSchema>() -> Validator {
     jsonschema::draft7::new(&SchemaGenerator::default().root_schema_for::<T>().to_value()).unwrap()
 }
 
-/// Checks that schema and parser agree on a text. The parser may reject more than the pattern does, with these errors.
+/// Checks that the schema and the parser agree on a text. The parser may reject a text that the pattern accepts, but
+/// only with these errors.
 fn agree<T: FromStr<Err = ValueError>>(
     validator: &Validator,
     text: &str,
@@ -247,7 +248,7 @@ static SECRETS: LazyLock<Validator> = LazyLock::new(validator::<Secret>);
 static FRESH: LazyLock<Validator> = LazyLock::new(validator::<Fresh>);
 static ROLES: LazyLock<Validator> = LazyLock::new(validator::<RoleLimit>);
 
-/// Generates texts from these parts, in this order or in any other, and arbitrary texts.
+/// Generates texts that combine these parts in any order, and arbitrary texts.
 fn texts(near: &'static str, parts: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![4 => near, 2 => parts, 1 => "\\PC{0,12}"]
 }
