@@ -1,8 +1,9 @@
-//! The authority's cookies: set with the tokens they hold, for the tokens' lifetime, and expired at logout.
+//! The authority's cookies. Each cookie lives as long as the token that it contains, and is expired at logout.
 //!
-//! All are `__Host-` cookies (RFC 6265bis section 4.1.3.2): over TLS only, for this host only, for all paths. No
-//! subdomain and no attacker on the network can replace them. Cookies with the names of a replaced issuer (`compat`)
-//! have the same attributes, but browsers do not stop subdomains from setting them.
+//! All names begin with `__Host-` (RFC 6265bis section 4.1.3.2), so browsers send the cookies over TLS only, to this
+//! host only, and for all paths. Neither a subdomain nor an attacker on the network can replace the cookies. With the
+//! cookie names of a replaced issuer (`compat`), the attributes are the same, but browsers allow subdomains to set the
+//! cookies.
 
 use super::request::EndpointRequest;
 use super::settings::Cookies;
@@ -11,7 +12,8 @@ use crate::route::host::is_own_machine;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// Sets the access token, the refresh token and the CSRF value. Each token comes with its lifetime in seconds.
+/// Sets the cookies of the access token, the refresh token and the CSRF value. `access` and `refresh` are pairs of a
+/// token and its lifetime in seconds.
 pub(super) fn set_session_cookies(
     headers: &mut HeaderMap,
     cookies: &Cookies,
@@ -22,14 +24,14 @@ pub(super) fn set_session_cookies(
     let names = &cookies.names;
     set(headers, &names.access, access.0, access.1, true, cookies.lax);
     set(headers, &names.refresh, refresh.0, refresh.1, true, cookies.lax);
-    // A refresh needs the CSRF value too, so it lives as long as the refresh token.
+    // A refresh needs the CSRF value, so its cookie lives as long as the refresh token.
     set(headers, &names.csrf, csrf, refresh.1, false, cookies.lax);
     if let Some(name) = &names.csrf_refresh {
         set(headers, name, csrf, refresh.1, false, cookies.lax);
     }
 }
 
-/// Expires only the access token's cookie. A session that still has its refresh token continues.
+/// Expires only the access token's cookie. The session continues if the browser still has the refresh token.
 pub fn expire_access_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.access, "", 0, true, cookies.lax);
 }
@@ -45,17 +47,18 @@ pub fn expire_session_cookies(headers: &mut HeaderMap, cookies: &Cookies) {
     }
 }
 
-/// Sets the value that ties a login page to its browser.
+/// Sets the cookie of a visit to the login page, which ties the page's form to its browser.
 pub(super) fn set_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies, value: &str, seconds: u64) {
     set(headers, &cookies.names.login, value, seconds, true, cookies.lax);
 }
 
-/// Expires that value.
+/// Expires the cookie of a visit to the login page.
 pub(super) fn expire_visit_cookie(headers: &mut HeaderMap, cookies: &Cookies) {
     set(headers, &cookies.names.login, "", 0, true, cookies.lax);
 }
 
-/// Whether a browser stores cookies from this response: over TLS, or from the machine that it runs on.
+/// Whether a browser stores `Secure` cookies from the response to this request: the connection uses TLS, or the browser
+/// runs on the same machine as the gateway.
 pub(super) fn is_stored_by_browsers(request: &EndpointRequest) -> bool {
     let host = match request.authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
@@ -120,8 +123,7 @@ mod tests {
             assert_eq!(given, taken);
             let site = if lax { "SameSite=Lax" } else { "SameSite=Strict" };
             for line in taken {
-                // The `__Host-` prefix requires these; without them browsers drop the cookie (RFC 6265bis section
-                // 4.1.3.2).
+                // Browsers drop a `__Host-` cookie without these attributes (RFC 6265bis section 4.1.3.2).
                 assert!(
                     line.starts_with("__Host-")
                         && line.contains("; Path=/; Secure; ")

@@ -1,4 +1,4 @@
-//! The authority's counters: logins, refreshes, revocations and tokens, each by a closed set of outcomes.
+//! The authority's counters for logins, refreshes, revocations and tokens. Each counter has a closed set of outcomes.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,7 +74,7 @@ outcomes! {
 }
 
 outcomes! {
-    /// The size of an access token, by the limits of browsers and servers.
+    /// The size class of an access token. The bounds are the limits of browsers and servers.
     TokenSize[3] {
         Normal = "normal",
         Over4KiB = "over_4KiB",
@@ -97,7 +97,7 @@ outcomes! {
     }
 }
 
-/// Counts by outcome.
+/// One counter for each outcome.
 #[derive(Debug)]
 pub struct ByOutcome<O, const N: usize> {
     counts: [AtomicU64; N],
@@ -135,6 +135,6 @@ pub struct Counters {
     pub tokens: ByOutcome<TokenSize, 3>,
     /// Access tokens that left out roles because of `role_limit`.
     pub trimmed: ByOutcome<Trimmed, 1>,
-    /// Requests of services for an access token of their own, by outcome.
+    /// Requests of services for their own access token, by outcome.
     pub services: ByOutcome<ServiceOutcome, 2>,
 }

@@ -1,4 +1,4 @@
-//! Maps each endpoint to the function that answers it, and to the form of its refusals.
+//! Maps each endpoint to the function that answers its requests, and to the form of its refusals.
 
 use super::counters::LoginOutcome;
 use super::endpoint::Endpoint;
@@ -11,14 +11,14 @@ use http::Response;
 use std::sync::Arc;
 
 impl Authority {
-    /// Does the work of an endpoint on the authority's own thread. A refusal of a service has a form of its own, and
-    /// carries its denial as an extension.
+    /// Answers a request on the authority's own thread. A refusal of an endpoint for services is returned as a response
+    /// that has the denial as an extension.
     ///
     /// # Errors
-    /// Why the request is refused.
+    /// The reason why any other endpoint refuses the request.
     pub async fn answer(self: &Arc<Self>, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
         let endpoint = request.endpoint;
-        // A login sent by another site's page is refused here: it takes no place in the queue, and spends none of the
+        // A login that another site's page sent is refused before it takes a place in the queue or uses one of the
         // user's login attempts.
         if endpoint == Endpoint::Login && !request.own_site {
             self.counters.logins.add(LoginOutcome::Invalid);
@@ -29,7 +29,7 @@ impl Authority {
         };
         let authority = self.clone();
         let answered = self.on_own_thread(async move {
-            // Held until the work is done, even if the client disconnects earlier.
+            // The place is held until the work is done, even if the client disconnects earlier.
             let _place = place;
             match request.endpoint {
                 Endpoint::LoginPage => page::show(&authority, request).await,
@@ -43,7 +43,7 @@ impl Authority {
                 Endpoint::Token => service::token(&authority, &request).await,
                 Endpoint::Introspect => service::introspect(&authority, &request).await,
                 Endpoint::Revoke => service::revoke(&authority, &request).await,
-                // These are answered on the core that received the request.
+                // The core that received the request answers these endpoints itself.
                 Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => Err(Denial::NotFound),
             }
         });

@@ -15,7 +15,7 @@ pub enum Endpoint {
     Logout,
     /// Ends all sessions of the caller's account.
     LogoutAll,
-    /// The identity of the caller.
+    /// Returns the identity of the caller.
     Me,
     /// Lists the sessions of the caller's account.
     Sessions,
@@ -27,11 +27,11 @@ pub enum Endpoint {
     Revoke,
     /// Reports the state of a token to a service (RFC 7662).
     Introspect,
-    /// The public keys (RFC 7517).
+    /// Returns the public keys (RFC 7517).
     Jwks,
-    /// The metadata of the issuer (RFC 8414).
+    /// Returns the metadata of the issuer (RFC 8414).
     Metadata,
-    /// Returns the verdict on a request that another proxy holds.
+    /// Returns the gateway's decision on a request that another proxy has received.
     Verify,
 }
 
@@ -42,15 +42,15 @@ pub struct EndpointSpec {
     pub endpoint: Endpoint,
     /// The name in `[authority] paths`, in logs (after `auth:`) and in metrics.
     pub name: &'static str,
-    /// The methods that it accepts; empty for all methods.
+    /// The methods that the endpoint accepts; empty for all methods.
     pub methods: &'static [&'static str],
     /// The path, unless the policy sets another.
     pub path: &'static str,
     /// Whether the gate requires an access token before the request reaches the endpoint.
     pub access: Access,
-    /// Whether it checks a password or a client secret, so that the login limits apply to it.
+    /// Whether the endpoint checks a password or a client secret. The login limits apply to such an endpoint.
     pub guessable: bool,
-    /// Whether services call it: their OAuth libraries expect OAuth responses.
+    /// Whether services call the endpoint. Their OAuth libraries expect responses in the form of OAuth.
     pub for_services: bool,
 }
 
@@ -59,7 +59,7 @@ impl Endpoint {
     pub const ALL: [EndpointSpec; 14] = [
         spec(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
         spec(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),
-        // A refresh token is a credential by itself: an expired access token must not prevent a refresh.
+        // The refresh token is the only credential: an expired access token must not prevent a refresh.
         spec(Self::Refresh, "refresh", &["POST"], "/auth/refresh", Access::Public, false),
         spec(Self::Logout, "logout", &["POST"], "/auth/logout", Access::Public, false),
         spec(Self::LogoutAll, "logout_all", &["POST"], "/auth/logout-all", Access::Authenticated, false),
@@ -89,7 +89,7 @@ impl Endpoint {
         spec(Self::Verify, "verify", &[], "/auth/verify", Access::Public, false),
     ];
 
-    /// The entry of the table.
+    /// Returns the endpoint's entry in the table.
     pub fn spec(self) -> EndpointSpec {
         Self::ALL[self as usize]
     }

@@ -1,6 +1,6 @@
-//! Keeps the revocations in memory in step with the store, which other processes write as well: other gateways and the
-//! command line. A revocation by this gateway's own endpoints does not depend on this task: it is marked before the
-//! response.
+//! Keeps the revocations in memory in step with the store. Other gateways and the command line also write to the store.
+//! A revocation by this gateway's own endpoints does not depend on this task: the endpoint marks it in memory before it
+//! responds.
 //!
 //! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it. All
 //! other maintenance of the store is done by [`upkeep`].
@@ -16,9 +16,11 @@ use std::sync::Weak;
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// How often the store is read for new marks. A revocation by another process takes effect here within a second.
+/// How often new marks are read from the store. A revocation by another process takes effect in this process within a
+/// second.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long the store may fail to answer before the gateway refuses tokens that may have been revoked meanwhile.
+/// How long the store may fail to answer. After that time, the gateway refuses the authority's tokens, because they may
+/// have been revoked in the meantime.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 /// How often a failed store is retried, and how often the process records that it is alive.
 const TRY_EVERY: Duration = Duration::from_secs(1);
@@ -29,16 +31,16 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 
 /// Applies the marks after the number `after` and the recorded token lives, and returns the number of the last mark.
 ///
-/// The mark with the number `after` is read again. If it is missing, it was deleted, or the server holds another copy
-/// of the database: a standby that took over without the last commits assigns their numbers to other marks. In either
-/// case all marks are read.
+/// The mark with the number `after` is read again. If the mark is missing, it was deleted, or the server has another
+/// copy of the database: a standby that took over without the last commits assigns the numbers of those commits to
+/// other marks. In either case, all marks are read.
 ///
 /// # Errors
 /// When the store cannot be used.
 pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
-    // A longer life extends how long existing marks are kept, so read them again.
+    // If the longest token life has changed, existing marks must be kept for another time, so read all marks again.
     let longest = seconds(lives.longest);
     let mut last = if longest == revoked.longest() { after } else { 0 };
     let mut page = feed.marks(last.saturating_sub(1)).await?;
@@ -57,7 +59,7 @@ pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Resu
         }
         page = feed.marks(last).await?;
     }
-    // Apply the marks first: their retention must grow before tokens with a longer life are accepted.
+    // Set the lives after the marks: marks must be kept for longer before tokens with a longer life are accepted.
     revoked.set_lives(longest, lives.subjects.into_iter().map(|(subject, until)| (subject, seconds(until))));
     Ok(last)
 }
@@ -75,7 +77,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
             Ok(learned) => learned,
             Err(_) => {
-                // The read continues: a slow store must be able to finish, and may have many marks.
+                // The read continues, because a slow store with many marks needs more time.
                 go_blind(&authority, &mut is_blind);
                 learning.await
             }
@@ -87,7 +89,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
                 settings.revoked.set_blind(false);
             }
             Err(error) => {
-                // The next server to answer may lack the last marks and assign their numbers to others.
+                // The server that answers next may lack the last marks and assign their numbers to other marks.
                 last = 0;
                 authority.set_feed_fails(true);
                 authority.health.feed_failed(&error, &authority.journal);
@@ -111,8 +113,8 @@ fn go_blind(authority: &Authority, is_blind: &mut bool) {
     }
 }
 
-/// Refuses the authority's tokens if the reader of marks ends before the authority does. In that case it panicked, and
-/// revocations are no longer read.
+/// Refuses the authority's tokens if the reader of marks ends before the authority does. In that case the reader has
+/// panicked, and revocations are no longer read.
 struct BlindAtEnd(Weak<Authority>);
 
 impl Drop for BlindAtEnd {
@@ -143,7 +145,8 @@ pub(super) async fn upkeep(authority: Weak<Authority>) {
         if !authority.health.is_up() {
             authority.try_store(now).await;
         }
-        // Record a token life before the first token with it is issued: that token would otherwise wait for the record.
+        // Record a new token life before the first token with that life is issued. Otherwise the first login would wait
+        // for the record.
         authority.keep_up(WORK_MAX, authority.keep_record(&settings)).await;
         // Record in the store that the process outlived the grace period of the last refresh: see `Authority::spent`.
         if authority.take_outlived(now, settings.refresh_grace) {

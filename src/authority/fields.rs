@@ -1,7 +1,7 @@
 //! Parses the body of a request to an endpoint: one JSON object or one form, in which each field occurs once.
 //!
-//! A body with two readings is refused, like such a head: a repeated member, an invalid percent code, bytes that are
-//! not text. A value is wiped when it is dropped, since it may be a password.
+//! A body that two parsers could read differently is refused: it has a repeated member, an invalid percent code, or
+//! bytes that are not text. A value is wiped when it is dropped, because it may be a password.
 
 use crate::authenticate::json;
 use crate::denial::{BodyFault, Denial};
@@ -22,7 +22,7 @@ pub struct Fields {
 }
 
 impl std::fmt::Debug for Fields {
-    /// Writes the names only.
+    /// Writes only the names, because a value may be a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.fields.iter().map(|(name, _)| name)).finish()
     }
@@ -38,8 +38,8 @@ pub enum BodyKind {
 }
 
 impl BodyKind {
-    /// Returns the kind by the media type of `Content-Type`, whose parameters are ignored (RFC 9110 section 8.3).
-    /// Returns `None` for any other type, and if the header is missing or repeated.
+    /// Returns the kind that `Content-Type` states; its parameters are ignored (RFC 9110 section 8.3). Returns `None`
+    /// for any other type, and if the header is missing or repeated.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut kinds = headers.get_all(header::CONTENT_TYPE).iter();
         let (Some(kind), None) = (kinds.next(), kinds.next()) else { return None };
@@ -109,8 +109,8 @@ impl Fields {
         Ok(Self { fields, is_form: true })
     }
 
-    /// Returns the field `name` of a form that another application defines. Other fields are ignored: they may be
-    /// repeated, and in any encoding. An empty field counts as absent.
+    /// Returns the field `name` of a form that another application defines. All other fields are ignored, even if they
+    /// are repeated or in another encoding. An empty field counts as absent.
     ///
     /// # Errors
     /// [`Denial::InvalidBody`] if the field is repeated or cannot be decoded.

@@ -21,9 +21,10 @@ use zeroize::Zeroizing;
 
 /// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
-/// Token sizes in bytes that come close to the limits of browsers for a cookie (4 KiB with its name, RFC 6265 section
-/// 6.1) and of servers for a header field (nginx and Apache: 8 KiB).
+/// A token above this size, in bytes, comes close to the limit of browsers for a cookie: 4 KiB with its name (RFC 6265
+/// section 6.1).
 const SIZE_WARN: usize = 4096 - 256;
+/// A token above this size, in bytes, comes close to the limit of servers for a header field (nginx and Apache: 8 KiB).
 const SIZE_WARN_MORE: usize = 8192 - 512;
 
 /// A refresh token: 256 unguessable bits as text.
@@ -35,7 +36,7 @@ impl RefreshToken {
         Ok(Self::of(&random()?))
     }
 
-    /// Derives the successor of a token. Both the token and the nonce in the store are needed to derive it; neither
+    /// Derives the successor of the token `of`. The derivation needs both the token and the nonce in the store; neither
     /// alone is enough.
     pub(super) fn successor(of: &str, nonce: &[u8; 32]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, of.as_bytes());
@@ -48,7 +49,7 @@ impl RefreshToken {
         Self(Zeroizing::new(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// The hash under which the store keeps it.
+    /// Returns the hash under which the store keeps the token.
     pub(super) fn hash(&self) -> [u8; 32] {
         digest_of(self.0.as_bytes())
     }
@@ -73,17 +74,17 @@ pub(super) fn hash_of(text: &str) -> Result<[u8; 32], Denial> {
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Denial> {
     let mut bytes = [0; N];
-    // Nothing can be issued without random numbers.
+    // Without random numbers, the authority cannot issue tokens.
     rand::fill(&mut bytes).map_err(|_| Denial::StoreUnavailable)?;
     Ok(bytes)
 }
 
-/// 128 random bits as text, for session ids and CSRF values.
+/// Returns 128 random bits as text, for session ids and CSRF values.
 pub(super) fn random_text() -> Result<String, Denial> {
     Ok(URL_SAFE_NO_PAD.encode(random::<16>()?))
 }
 
-/// The tokens that are granted, and their session.
+/// The content of a response that grants tokens.
 pub(super) struct Grant<'g> {
     pub(super) settings: &'g IssuerSettings,
     pub(super) account: &'g Account,
@@ -93,7 +94,7 @@ pub(super) struct Grant<'g> {
     pub(super) refresh: &'g RefreshToken,
     /// When the refresh token expires, in milliseconds since 1970.
     pub(super) refresh_expires: i64,
-    /// The session's CSRF value, if its tokens go into cookies.
+    /// The session's CSRF value; `None` if the tokens are returned in the body.
     pub(super) csrf: Option<&'g str>,
     pub(super) now: Now,
 }
@@ -178,7 +179,7 @@ impl Grant<'_> {
     }
 }
 
-/// Counts a token by its size, and logs one that comes close to the limits of browsers or servers.
+/// Counts a token by its size, and logs a warning if its size comes close to the limits of browsers or servers.
 pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
         size if size <= SIZE_WARN => TokenSize::Normal,

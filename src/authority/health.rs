@@ -1,7 +1,7 @@
 //! Tracks whether the store answers, for the log, the metrics and `/readyz?verbose`.
 //!
-//! Each fault is counted by its reason. The log reports the first one and the recovery; the counters include all
-//! failures in between.
+//! Each fault is counted by its reason. The log reports only the first fault of an outage and the recovery; the
+//! counters include all faults in between.
 
 use crate::journal::{Journal, Level};
 use crate::store::{Reason, StoreError};
@@ -34,22 +34,23 @@ impl StoreHealth {
         }
     }
 
-    /// Counts a fault. The log reports it if the store worked until now, or if the fault is permanent.
+    /// Counts a fault, and logs it unless it is part of an outage that is already in the log.
     pub(super) fn failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // One request found unreadable rows or a value that cannot be stored, but the store still serves others. The
-        // upkeep task retries a lost store each second and meets the same fault again, which is already reported.
+        // One request found unreadable rows or a value that cannot be stored, but the store still serves other
+        // requests. If the store is lost for the same reason, the fault is already in the log, and the upkeep task
+        // would otherwise log it each second.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());
         }
     }
 
-    /// Counts a fault of the task that reads marks. Any such fault marks the store as lost: without marks, the
-    /// authority's tokens are refused.
+    /// Counts a fault of the task that reads marks. Any such fault marks the store as lost, because the gateway refuses
+    /// the authority's tokens if it cannot read marks.
     pub(super) fn feed_failed(&self, error: &StoreError, journal: &Journal) {
         self.count(error);
         self.lose(error, journal);
@@ -71,7 +72,7 @@ impl StoreHealth {
                 drop(lost);
                 self.log(journal, Level::Error, "the store cannot be used", reason, &why);
             }
-            // A lack of free connections says less than its cause, so keep the earlier cause.
+            // "No free connection" is only a consequence of the earlier reason, so keep the earlier reason.
             Some(_) if reason == Reason::NoConnection.as_str() => {}
             Some(lost) => (lost.reason, lost.why) = (reason, why),
         }
@@ -107,7 +108,8 @@ impl StoreHealth {
             None => format!("store: {place} answers\n"),
             Some(Lost { since, reason, why }) => {
                 let seconds = since.elapsed().as_secs();
-                // The cause may already begin with the place, and it must not contain a line break.
+                // The error text may already begin with the store's name. A line break in the text would split the
+                // line.
                 let why =
                     why.strip_prefix(place.as_str()).map_or(why.as_str(), |why| why.trim_start_matches(": "));
                 let why = why.replace(['\n', '\r'], " ");

@@ -1,7 +1,7 @@
 //! Exchanges a user name and a password for a session.
 //!
-//! Without the password, a client learns nothing about an account: not whether it exists, not whether it is disabled,
-//! not how its password is hashed. Response, status and time are the same in all cases.
+//! A client without the password cannot find out whether an account exists, whether it is disabled, or how its password
+//! is hashed. The response and the time that it takes are the same in all cases.
 
 use super::counters::{LoginOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random_text};
@@ -20,7 +20,7 @@ use http::Response;
 use std::time::Instant;
 use zeroize::Zeroizing;
 
-/// The maximum length of a user name or password in bytes, above that of any passphrase.
+/// The maximum length of a user name or password, in bytes. No passphrase is that long.
 const PASSWORD_MAX: usize = 1024;
 
 pub(super) async fn login(
@@ -40,7 +40,7 @@ pub(super) async fn login(
 }
 
 async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
-    // `Authority::answer` has already checked that no other site sent this.
+    // `Authority::answer` has already refused requests from other sites.
     let as_cookies = as_cookies(request)?;
     if as_cookies {
         page::check_login_origin(request)?;
@@ -54,8 +54,8 @@ async fn attempt(authority: &Authority, request: &EndpointRequest) -> Result<Res
     begin(authority, request, &account, as_cookies).await
 }
 
-/// Whether to return cookies: if the authority sets them, unless the client requests the tokens themselves with
-/// `deliver=body`, or sends a form that no browser would send.
+/// Whether to return the tokens in cookies. The tokens are returned in the body if the authority sets no cookies, if
+/// the client sends `deliver=body`, or if the client sends a form that no browser would send.
 fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     match request.fields.optional("deliver")? {
         None => Ok(request.settings.cookies.is_some() && !page::is_form_without_browser(request)?),
@@ -64,7 +64,7 @@ fn as_cookies(request: &EndpointRequest) -> Result<bool, Denial> {
     }
 }
 
-/// Checks a password and returns its account.
+/// Checks the password of the account `name` and returns the account.
 async fn prove(
     authority: &Authority,
     request: &EndpointRequest,
@@ -74,7 +74,7 @@ async fn prove(
     let store = &authority.store;
     let unavailable = |error| authority.unavailable(&error);
     let address = request.address.to_string();
-    // A name that no account can have is looked up anyway, so that the response time reveals nothing.
+    // An invalid name is looked up as the empty name, so that the response time reveals nothing.
     let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());
@@ -90,7 +90,7 @@ async fn prove(
     let password =
         super::username::prepare_password(password).unwrap_or_else(|_| Zeroizing::new(password.to_owned()));
     let verdict = authority.hashers.verify(password, stored, schemes).await.map_err(|_| {
-        // The password was not checked.
+        // The password was not checked, so the attempt does not count.
         authority.throttle.withdrawn(request.address, &name, known);
         Denial::Overloaded
     })?;
@@ -107,7 +107,7 @@ async fn prove(
         return Err(Denial::AccountDisabled);
     }
     if let Some(new) = upgraded {
-        // A concurrent login may have upgraded it too; either hash is as good.
+        // A concurrent login may have upgraded the hash too. Both hashes are equally valid.
         let new = password_hash(new);
         store.upgrade_password(&account.id, &account.password, &new).await.map_err(unavailable)?;
         authority.forget_schemes();
@@ -138,8 +138,9 @@ fn log_failed(
     );
 }
 
-/// Ends the session whose cookies the new session's cookies replace, because the browser was its only holder. Otherwise
-/// each fresh login would leave a session behind, and eventually push out the sessions of other devices.
+/// Ends the browser's old session, because the cookies of the new session replace its cookies and nobody else has its
+/// tokens. Otherwise each login would leave a session behind, and these sessions would eventually push out the sessions
+/// of other devices.
 async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };
@@ -152,7 +153,7 @@ async fn replace(authority: &Authority, request: &EndpointRequest) {
         Ok(None) => Ok(()),
         Err(error) => Err(authority.unavailable(&error)),
     };
-    // The new session exists, and the old one expires by itself. A store failure has been logged.
+    // A failure is ignored: the new session exists, and the old session will expire. A store failure has been logged.
     drop(ended);
 }
 
@@ -192,7 +193,8 @@ async fn begin(
         }
         SessionStart::AccountGone => return Err(Denial::BadCredentials),
         SessionStart::AccountDisabled => return Err(Denial::AccountDisabled),
-        // The checked password may no longer be the account's; the client may try again.
+        // The account changed after the password was checked, and its password may have changed too. The client may try
+        // again.
         SessionStart::AccountChanged => return Err(Denial::Overloaded),
     }
     if as_cookies {

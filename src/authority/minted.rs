@@ -1,15 +1,15 @@
-//! Tokens that a command makes, in addition to those that gateways issue.
+//! Records tokens that a command of the CLI issues, in addition to the tokens that gateways issue.
 
 use crate::clock::Now;
 use crate::store::{Standing, Store, StoreError};
 use std::time::Duration;
 
-/// Records a token before it is made if it lives longer than any that a gateway has issued, so that its revocation
-/// outlives it. Returns the generation of the token's account, or 0 without an account, so that the token is equivalent
-/// to one from a login.
+/// Records a token, before it is issued, if its life exceeds the longest recorded life, so that a revocation of the
+/// token is kept until the token expires. Returns the generation of the account `subject`, or 0 if there is no such
+/// account.
 ///
 /// # Errors
-/// A sentence for the operator. The token must not be made then.
+/// A sentence for the operator. The token must then not be issued.
 pub async fn record_long_token(
     store: &Store,
     subject: &str,
@@ -22,8 +22,8 @@ pub async fn record_long_token(
         let expires = millis(now.unix.saturating_add(life.as_secs()));
         store.record_token(subject, expires).await.map_err(fault)?;
     }
-    // Read this after the record is written: a concurrent revocation either saw the record, or its generation is read
-    // here.
+    // Read the generation after the record is written: a concurrent revocation either saw the record, or has already
+    // raised the generation that is read here.
     match store.standing(subject).await.map_err(fault)? {
         None => Ok(0),
         Some(Standing { removed: true, .. }) => {

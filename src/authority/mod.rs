@@ -1,12 +1,13 @@
-//! The local issuer: it turns proven credentials into signed tokens, keeps sessions, and revokes.
+//! The local issuer: it checks credentials, issues signed tokens, keeps sessions, and revokes both.
 //!
-//! Its tokens are verified like those of any other issuer; request handling knows only its keys and its revocations.
-//! Slow work (the store, and signatures) runs on a thread of its own, and passwords are hashed on threads of the lowest
-//! priority. A core only waits for the response, and serves other requests in the meantime.
+//! The gateway verifies the authority's tokens like the tokens of any other issuer. The code that handles requests
+//! knows only the authority's keys and its revocations. Store access and signing are slow, so they run on the
+//! authority's own thread. Passwords are hashed on threads of the lowest priority. While one request waits for the
+//! authority, its core serves other requests.
 //!
-//! A request of an endpoint meets the files in this order: `endpoint` (which, and what it asks), `ask` (the request,
-//! read), `login`, `refresh`, `session`, `service` (what is done), `page` (for whom a browser speaks), `grant` and
-//! `cookie` (what is given).
+//! A request to an endpoint passes through the modules in this order: `endpoint` (the table of endpoints and their
+//! requirements), `request` (the parsed request), one of `login`, `refresh`, `session` and `service` (the work itself),
+//! `page` (responses for people with a browser), `grant` and `cookie` (the tokens in the response).
 
 mod cookie;
 mod counters;

@@ -1,7 +1,7 @@
-//! The login page: a person with a browser logs in here and returns to the page that they requested.
+//! The login page. A person logs in on this page and is then redirected to the page that they requested.
 //!
-//! It works without scripts, by redirects, cookies and forms alone. It guarantees that it never links to another host,
-//! that a form on another site cannot log anybody in, and that no browser is redirected in a loop.
+//! The page works without scripts: it needs only redirects, cookies and forms. The page never links to another host, a
+//! form on another site cannot log anybody in, and no browser is redirected in a loop.
 
 mod document;
 mod next;
@@ -31,33 +31,35 @@ pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
-/// `Cross-Origin-Opener-Policy`: denies a page that opened this one access to it.
+/// `Cross-Origin-Opener-Policy`: if a page of another site opens the login page in a window, it gets no access to that
+/// window.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
-/// The query parameter of the login page that states the requested action.
+/// The query parameter that states whether a logged-in person must log in again.
 pub const PROMPT: &str = "prompt";
-/// The value of [`PROMPT`] for a route that requires a fresh login, as in OpenID Connect Core, section 3.1.2.1: a
-/// logged-in person must enter the password anyway.
+/// The value of [`PROMPT`] for a route that requires a fresh login: even a logged-in person must enter the password.
+/// The name and the value are those of OpenID Connect Core, section 3.1.2.1.
 pub const PROMPT_LOGIN: &str = "login";
-/// The query parameter that marks a second visit, after the first came from another site.
+/// The query parameter that marks the second request for the login page, after a first request that came from another
+/// site.
 const AGAIN: &str = "again";
 /// The query parameter that states that the person has logged out.
 const LOGGED_OUT: &str = "logged_out";
 
-/// Whether the request is a form that a person sent in a browser.
+/// Whether the request is a form from a browser, so that the response must be a page.
 pub(super) fn wants_page(request: &EndpointRequest) -> bool {
     request.settings.cookies.is_some()
         && request.fields.is_form()
         && Format::of(&request.headers) == Format::Html
 }
 
-/// Answers with the login page, or redirects a person who need not log in.
+/// Returns the login page, or redirects a person who is already logged in.
 pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let cookies = request.settings.cookies.as_ref().ok_or(Denial::NotFound)?;
     if !cookie::is_stored_by_browsers(&request) {
         return Ok(refused(&request, Denial::InsecureTransport, None));
     }
-    // An unreadable parameter has no effect.
+    // An unreadable query counts as empty.
     let query = Fields::form(request.query.as_deref().unwrap_or_default().as_bytes()).unwrap_or_default();
     let next = Next::of(&query);
     let says = |name: &str| query.optional(name).ok().flatten();
@@ -68,10 +70,10 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
             None => logged_in(&request, holder),
         });
     }
-    // For a link on another site, the browser withholds cookies that are `SameSite=Strict`. It sends them for a link on
-    // a page of the gateway, so a logged-in person need not enter the password because of where the link was. This
-    // gives another site no more than `Lax` does: it can open a page here, in a separate window (the page cannot be
-    // framed).
+    // If a person follows a link on another site, the browser does not send `SameSite=Strict` cookies. The gateway
+    // therefore returns a page that links to the login page again. For that second request the browser sends the
+    // cookies, so a logged-in person need not enter the password. Another site can do no more than with `SameSite=Lax`:
+    // it can open a page of this host in a separate window, but not in a frame.
     if is_cross_site(&request.headers) && says(AGAIN).is_none() {
         return Ok(page(StatusCode::OK, document::onward(&again(&request, next.as_ref(), must_prove))));
     }
@@ -100,7 +102,7 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
                 Err(denial @ (Denial::StoreUnavailable | Denial::Overloaded)) => {
                     return Ok(refused(&request, denial, next.as_ref()));
                 }
-                // The session is over: its cookies are deleted, and the person must log in.
+                // The session has ended: its cookies are deleted, and the person must log in.
                 Err(_) => is_over = true,
             }
         }
@@ -114,10 +116,10 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
     Ok(response)
 }
 
-/// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser names the site that sends a
-/// form, prefers HTML, and returns the login page's CSRF value; this form does none of these. The client could not log
-/// in with cookies, so it gets the tokens in the body. A wrong guess does no harm: the response sets no cookie, and no
-/// page can read it.
+/// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser states the site that sends a
+/// form, prefers HTML, and returns the login page's CSRF value; a form with none of these does not come from a browser.
+/// Such a client gets the tokens in the body, because it could not log in with cookies. If the guess is wrong, no harm
+/// is done: the response sets no cookie, and no page of another site can read the response.
 pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool, Denial> {
     let headers = &request.headers;
     Ok(request.fields.is_form()
@@ -128,7 +130,7 @@ pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool,
         && cookie::is_stored_by_browsers(request))
 }
 
-/// Refuses a cookie login that the person at the browser may not have intended.
+/// Refuses a login with cookies if the person at the browser may not have intended it.
 ///
 /// # Errors
 /// [`Denial::CsrfMismatch`], [`Denial::CsrfMissing`], [`Denial::InsecureTransport`].
@@ -136,12 +138,12 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     if !cookie::is_stored_by_browsers(request) {
         return Err(Denial::InsecureTransport);
     }
-    // Another site must not log a browser in to an account of somebody else, who would see everything that the user
-    // does next.
+    // Another site must not log the browser in to an attacker's account, because the attacker would then see everything
+    // that the user does.
     if !request.own_site {
         return Err(Denial::CsrfMismatch);
     }
-    // Another site cannot send JSON without a CORS preflight, but it can send a form.
+    // A page of another site can send a form, but not JSON without a CORS preflight.
     if !request.fields.is_form() {
         return Ok(());
     }
@@ -153,8 +155,8 @@ pub(super) fn check_login_origin(request: &EndpointRequest) -> Result<(), Denial
     }
 }
 
-/// Answers a login: a browser is redirected to its destination or shown the form again; any other client gets the API
-/// response.
+/// Returns the response to a login. A browser is redirected to its destination or gets the form again. Any other client
+/// gets the API response.
 pub(super) fn login_response(
     request: &EndpointRequest,
     outcome: Result<Response<Bytes>, Denial>,
@@ -175,10 +177,11 @@ pub(super) fn login_response(
     })
 }
 
-/// Answers a person who logged out: a redirect to the login page, with a notice, that deletes the cookies.
+/// Returns the response to a logout in a browser: a redirect to the login page, which shows a notice. The response sets
+/// the cookies that `goodbye` sets.
 pub(super) fn logout_response(request: &EndpointRequest, goodbye: &Response<Bytes>) -> Response<Bytes> {
     let page = format!("{}?{LOGGED_OUT}=1", request.settings.path(Endpoint::LoginPage));
-    // A path of the policy is a valid request path, and therefore a valid header value.
+    // The policy has checked that the path is a valid request path, so it is a valid header value.
     let to = HeaderValue::try_from(page).unwrap_or_else(|_| location(None));
     copy_cookies(goodbye, see_other(to))
 }
@@ -193,8 +196,8 @@ fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
     Some((text(&names.refresh)?, text(&names.csrf)?))
 }
 
-/// Gives the next pair of tokens to a browser whose access token has expired. The request is a GET, which another site
-/// can cause. The only effect is that the tokens are replaced, in the browser that holds them.
+/// Returns a new pair of tokens to a browser whose access token has expired. The request is a GET, which another site
+/// can cause. Its only effect is that the browser's own tokens are replaced.
 async fn renew(
     authority: &Authority,
     request: &EndpointRequest,
@@ -205,7 +208,7 @@ async fn renew(
     spend(authority, request, token, Some(csrf)).await
 }
 
-/// Returns the login page's own address, marked as a second visit.
+/// Returns the address of the login page, marked as the second request.
 fn again(request: &EndpointRequest, next: Option<&Next>, must_prove: bool) -> String {
     let mut address = format!("{}?{AGAIN}=1", request.settings.path(Endpoint::LoginPage));
     if must_prove {
@@ -247,7 +250,7 @@ fn form(
 /// Maximum length of a user name that the form shows again, in bytes.
 const NAME_SHOWN: usize = 256;
 
-/// Returns the page with a note about the refusal, and with the refusal's status and headers.
+/// Returns the login page with a note about the refusal. The page has the refusal's status and headers.
 fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Response<Bytes> {
     let visit = Visit::of(request).map_or_else(Visit::new, Ok);
     let words = words(&denial, request, visit.is_ok() && Visit::of(request).is_none());
@@ -259,7 +262,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
             form(request, visit, next, Some(Note::Bad(&words)), denial == Denial::BadCredentials)
         }
     };
-    // The page keeps the status, the challenge and `Retry-After` of the refusal.
+    // The page keeps the status, `WWW-Authenticate` and `Retry-After` of the refusal.
     let plain = refuse(&denial, Format::Html, &HeaderValue::from_static("-"), &Method::GET);
     let (mut parts, _) = plain.into_parts();
     parts.headers.remove(CONTENT_LENGTH);
@@ -274,7 +277,7 @@ fn refused(request: &EndpointRequest, denial: Denial, next: Option<&Next>) -> Re
     response
 }
 
-/// Returns a refusal in words for the person who logs in.
+/// Describes a refusal to the person who logs in.
 fn words(denial: &Denial, request: &EndpointRequest, came_without_cookie: bool) -> String {
     if let Denial::TooManyAttempts { wait } = denial {
         return format!("Too many failed attempts. Try again in {}.", span(*wait));
@@ -331,7 +334,7 @@ fn page(status: StatusCode, text: String) -> Response<Bytes> {
 fn protect(headers: &mut HeaderMap) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(card::CONTENT_SECURITY_POLICY));
     headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    // Not `no-referrer`: the browser would then omit the origin of the form as well (Fetch, section 3.2.1).
+    // With `no-referrer`, the browser would also omit the `Origin` of the form (Fetch, section 3.2.1).
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
 }

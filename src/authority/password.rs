@@ -1,8 +1,9 @@
 //! Checks passwords against their hashes, on a few threads of the lowest priority.
 //!
-//! Guarantees that a failed attempt costs the same work, whether or not the account exists and whatever hash it has.
-//! Memory and processor time are bounded for any number of attempts: an attempt that cannot be queued is refused as
-//! busy. [`stored`] parses and checks hashes; [`work`] counts their cost, which `equalize` makes equal.
+//! A failed attempt costs the same work whether or not the account exists, and regardless of the account's hash. Memory
+//! and processor time are bounded for any number of attempts: an attempt that cannot be queued is refused as busy.
+//! [`stored`] parses and checks hashes, [`work`] counts the cost of a check, and `equalize` makes the cost of all
+//! failed attempts equal.
 
 mod equalize;
 mod kdf;
@@ -29,16 +30,17 @@ use zeroize::Zeroizing;
 /// The result of checking a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordCheck {
-    /// The password is the account's.
+    /// The password is the account's password.
     Correct {
-        /// A new hash at the current cost, to replace a stored hash of another kind or of a lower cost.
+        /// A new hash at the current cost, if the stored hash is of another kind or of a lower cost and must be
+        /// replaced.
         upgraded: Option<String>,
     },
-    /// The password is not the account's, or the account does not exist.
+    /// The password is wrong, or the account does not exist.
     Wrong,
 }
 
-/// The queue or the memory has no room, or the wait was too long. The caller may try again later.
+/// The queue is full, there is not enough memory, or the wait was too long. The caller may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
@@ -50,8 +52,8 @@ impl fmt::Display for Busy {
 
 impl std::error::Error for Busy {}
 
-/// Hashes a password at the current cost on the calling thread, for commands, which have no other work to do. Takes 19
-/// MiB and about 20 ms.
+/// Hashes a password at the current cost on the calling thread. Only commands call this, because they have no requests
+/// to serve. Takes 19 MiB and about 20 ms.
 ///
 /// # Errors
 /// If the system provides no memory or no random numbers.
@@ -66,8 +68,9 @@ pub struct Hashers {
     patience: Duration,
 }
 
-/// The maximum time that a password waits for its check. Expensive imported hashes, or requests that leave the threads
-/// little time, slow the queue down; the client must get this reason before the time limit of the whole request.
+/// The maximum time that a password waits for its check. The queue is slow if imported hashes are expensive or if
+/// requests leave the hashing threads little time. The client must get this reason before the time limit of the whole
+/// request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
@@ -93,16 +96,17 @@ enum Job {
 
 impl Hashers {
     /// Starts `threads` threads with a queue of `queue` passwords. Each thread keeps the 19 MiB that the gateway's own
-    /// hashes need. While it checks an imported hash, it takes the memory of that hash, 128 MiB at most.
+    /// hashes need. During the check of an imported hash, a thread uses the memory that the hash requires, at most 128
+    /// MiB.
     ///
-    /// The threads have the lowest priority (nice 19; on Linux each thread has its own). When all cores are busy, they
-    /// get the time that request threads leave over: about one part in seventy of a contended core.
+    /// The threads have the lowest priority (nice 19; on Linux, each thread has its own priority). When all cores are
+    /// busy, the threads get about one seventieth of a contended core.
     pub fn start(threads: usize, queue: usize) -> Self {
         let (jobs, waiting) = mpsc::sync_channel(queue.max(1));
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.max(1) {
             let waiting = Arc::clone(&waiting);
-            // If no thread can be started, the queue fills up or closes; requests are refused either way.
+            // If no thread can be started, the queue fills up or closes. Requests are refused in both cases.
             let _ = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || run_worker(&waiting));
         }
         Self { jobs, patience: PATIENCE }
@@ -113,7 +117,7 @@ impl Hashers {
     /// costs as much as the most expensive hash of each kind, so that the time reveals nothing about the account.
     ///
     /// # Errors
-    /// When too many are waiting already, or it is late.
+    /// If the queue is full, or the answer does not arrive within the time limit.
     pub async fn verify(
         &self,
         password: Zeroizing<String>,
@@ -128,14 +132,15 @@ impl Hashers {
     /// Hashes a password at the current cost.
     ///
     /// # Errors
-    /// When too many are waiting already, or it is late.
+    /// If the queue is full, or the answer does not arrive within the time limit.
     pub async fn hash(&self, password: Zeroizing<String>) -> Result<String, Busy> {
         let (answer, hash) = oneshot::channel();
         self.jobs.try_send(Job::Hash { password, answer }).map_err(|_| Busy)?;
         self.within_patience(hash).await
     }
 
-    /// Returns the answer, or `Busy` if it is late. Jobs whose requester has left are not started.
+    /// Returns the answer, or `Busy` if it does not arrive within the time limit. A job whose requester no longer waits
+    /// is not started.
     async fn within_patience<T>(&self, answer: oneshot::Receiver<Result<T, Busy>>) -> Result<T, Busy> {
         match tokio::time::timeout(self.patience, answer).await {
             Ok(Ok(answer)) => answer,
@@ -145,13 +150,14 @@ impl Hashers {
 }
 
 fn run_worker(waiting: &Mutex<Receiver<Job>>) {
-    // If this fails, logins compete with requests for the processor, which is better than no logins.
+    // If this fails, logins compete with requests for the processor. The thread continues, because slow requests are
+    // better than no logins.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        // A panic in one hash loses one answer, whose sender is dropped with the job, but not the thread.
+        // A panic in one hash fails only that job, because its sender is dropped. The thread continues.
         if catch_unwind(AssertUnwindSafe(|| run_job(job, &mut arena))).is_err() {
             arena = Arena::default();
         }
@@ -160,7 +166,7 @@ fn run_worker(waiting: &Mutex<Receiver<Job>>) {
 
 fn run_job(job: Job, arena: &mut Arena) {
     match job {
-        // The requester has left, and nobody would read the answer.
+        // The requester no longer waits for the answer.
         Job::Verify { answer, .. } if answer.is_closed() => {}
         Job::Hash { answer, .. } if answer.is_closed() => {}
         Job::Verify { password, stored, schemes, answer } => {
@@ -173,7 +179,7 @@ fn run_job(job: Job, arena: &mut Arena) {
     }
 }
 
-/// Checks a password, and adds the work to `done`.
+/// Checks a password, and adds the work that the check costs to `done`.
 fn judge(
     password: &str,
     stored: Option<&str>,
@@ -181,7 +187,7 @@ fn judge(
     arena: &mut Arena,
     done: &mut Work,
 ) -> Result<PasswordCheck, Busy> {
-    // A hash that is unknown or too expensive matches no password. `user import` rejects such hashes.
+    // A hash of an unknown kind or of too high a cost matches no password. `user import` rejects such hashes.
     if let Some(stored) = stored.and_then(|stored| StoredHash::parse(stored).ok()) {
         done.add(&stored.work());
         if stored.matches(password, arena)? {

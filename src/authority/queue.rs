@@ -1,7 +1,7 @@
 //! Bounds the requests that wait for the authority's thread.
 //!
-//! Each request that waits holds its fields in memory and, in the end, a connection of the store. Without a bound, a
-//! flood of requests without tokens could delay all others indefinitely. Callers with a valid access token have their
+//! Each waiting request holds its fields in memory, and later a connection of the store. Without a bound, a flood of
+//! requests without tokens could delay all other requests indefinitely. Requests with a valid access token have their
 //! own places, so that users can always end their sessions.
 
 use crate::authenticate::Access;
@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The maximum number of requests without a token: more than the passwords that may wait for hashing, and about as many
 /// as a store on a slow disk processes in a few seconds.
 const ANYBODY: usize = 256;
-/// The maximum number of requests with an access token that the gate has accepted.
+/// The maximum number of requests with a valid access token.
 const CALLERS: usize = 64;
 
 /// The places in the queue.
@@ -33,7 +33,7 @@ impl Queue {
         Self { anybody: places(ANYBODY), callers: places(CALLERS), shed: AtomicU64::new(0) }
     }
 
-    /// Takes a place for a request to an endpoint with this access; `None` if all are taken.
+    /// Takes a place for a request to an endpoint with this access. Returns `None` if all places are taken.
     pub(super) fn enter(&self, access: Access) -> Option<Place> {
         let places = match access {
             Access::Authenticated => &self.callers,
@@ -46,12 +46,12 @@ impl Queue {
         place
     }
 
-    /// The number of requests that wait or are in progress.
+    /// Returns the number of requests that wait or are in progress.
     pub fn waiting(&self) -> usize {
         ANYBODY + CALLERS - self.anybody.available_permits() - self.callers.available_permits()
     }
 
-    /// The number of requests that found no place.
+    /// Returns the number of requests that were refused because all places were taken.
     pub fn shed(&self) -> u64 {
         self.shed.load(Ordering::Relaxed)
     }

@@ -1,8 +1,9 @@
 //! Exchanges a refresh token for a new pair of tokens, once.
 //!
-//! Each use spends the token, and presenting a spent one ends its session, because the thief cannot be told from the
-//! owner (RFC 9700 section 4.14.2). Within the grace period, the direct predecessor yields the same successor again: a
-//! second tab or a lost response is not a theft, and there are never two successors.
+//! Each refresh spends the token. A client that presents a spent token ends the session, because the authority cannot
+//! distinguish a thief from the owner (RFC 9700 section 4.14.2). Within the grace period, the token that was spent last
+//! yields the same successor again, because a second tab or a lost response is not a theft. A token never has two
+//! successors.
 
 use super::counters::{RefreshOutcome, RevocationCause};
 use super::grant::{Grant, RefreshToken, hash_of, random};
@@ -26,7 +27,7 @@ pub(super) async fn refresh(
     spend(authority, &request, token, csrf.as_deref()).await
 }
 
-/// Returns the CSRF value of a request with a refresh token in a cookie, checked against the token's session.
+/// Checks the CSRF value of a request whose refresh token is in a cookie against the token's session, and returns it.
 pub(super) async fn csrf_of_session(
     authority: &Authority,
     request: &EndpointRequest,
@@ -43,9 +44,9 @@ pub(super) async fn csrf_of_session(
     Ok(shown.to_owned())
 }
 
-/// Rejects a CSRF value that does not belong to the token's session.
+/// Rejects a CSRF value that is not the CSRF value of the token's session.
 ///
-/// An unknown token passes, because spending it returns the reason for its refusal.
+/// An unknown token is not rejected here: `spend` rejects it with the exact reason.
 pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -> Result<(), Denial> {
     let session = authority.store.session_of_token(&hash_of(token)?).await;
     let session = session.map_err(|error| authority.unavailable(&error))?;
@@ -57,7 +58,7 @@ pub(super) async fn check_csrf(authority: &Authority, token: &str, csrf: &str) -
     }
 }
 
-/// Spends a refresh token and returns the new pair. `csrf` is set if the pair goes into cookies.
+/// Spends a refresh token and returns a new pair of tokens: in cookies if `csrf` is set, otherwise in the body.
 pub(super) async fn spend(
     authority: &Authority,
     request: &EndpointRequest,

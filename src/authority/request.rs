@@ -1,4 +1,4 @@
-//! A parsed request to an endpoint: everything that the authority's thread needs to know of it.
+//! A parsed request to an endpoint, with everything that the authority's thread needs to answer it.
 
 use super::endpoint::Endpoint;
 use super::fields::Fields;
@@ -18,37 +18,37 @@ use std::sync::Arc;
 pub struct EndpointRequest {
     /// The endpoint.
     pub endpoint: Endpoint,
-    /// The settings in force when it arrived.
+    /// The settings that were in force when the request arrived.
     pub settings: Arc<IssuerSettings>,
-    /// Its method.
+    /// The request's method.
     pub method: Method,
     /// The client's address.
     pub address: IpAddr,
     /// The scheme that the client used.
     pub scheme: Scheme,
-    /// Host and port, as the client named them.
+    /// The host and port that the client requested.
     pub authority: String,
     /// The request id, as in the log.
     pub request_id: String,
-    /// Its header fields.
+    /// The request's header fields.
     pub headers: HeaderMap,
-    /// Its query.
+    /// The query of the request's target, without `?`.
     pub query: Option<String>,
-    /// The parameter of its path.
+    /// The value of the path parameter `{id}`.
     pub id: Option<String>,
-    /// The fields of its body.
+    /// The fields of the request's body.
     pub fields: Fields,
-    /// Whether nothing shows that a page of another site sent it.
+    /// Whether the request does not come from a page of another site, as far as its headers show.
     pub own_site: bool,
     /// The authenticated caller.
     pub caller: Option<Holder>,
     /// The access token to introspect or revoke, if it is valid.
     pub inspected: Option<InspectedToken>,
-    /// When it arrived.
+    /// When the request arrived.
     pub now: Now,
 }
 
-/// The holder of a request's access token: a principal that may leave its core.
+/// The holder of a request's access token: a copy of the principal that may be sent to another thread.
 #[derive(Clone, Debug)]
 pub struct Holder {
     /// `sub`.
@@ -57,7 +57,7 @@ pub struct Holder {
     pub issuer: Arc<str>,
     /// `jti`.
     pub token_id: Option<String>,
-    /// `sid`, of a token of the local authority.
+    /// `sid`; only for a token of the local authority.
     pub session: Option<String>,
     /// Whether the local authority issued the token.
     pub is_local: bool,
@@ -67,27 +67,27 @@ pub struct Holder {
     pub roles: Vec<String>,
     /// The scopes.
     pub scopes: Vec<String>,
-    /// When the token stops being accepted, in seconds since 1970.
+    /// When the gateway stops accepting the token, in seconds since 1970.
     pub expires: u64,
-    /// The token's `exp`. The token may be accepted for less time if its lifetime is not recorded yet.
+    /// The token's `exp`. The gateway may stop accepting the token earlier if the token's lifetime is not recorded yet.
     pub ends: u64,
-    /// Whether it comes from a login.
+    /// Whether the token was issued at a login with a password.
     pub fresh: bool,
-    /// Whether it came in a cookie.
+    /// Whether the token was sent in a cookie.
     pub by_cookie: bool,
 }
 
 /// A verified, unrevoked access token in a request to introspect or revoke it.
 #[derive(Clone, Debug)]
 pub struct InspectedToken {
-    /// Its claims.
+    /// The token's claims.
     pub claims: Map<String, Value>,
-    /// Whether the local authority made it.
+    /// Whether the local authority issued the token.
     pub is_local: bool,
 }
 
 impl Holder {
-    /// Builds the holder from a principal.
+    /// Copies the principal. `place` is where the token was found in the request.
     pub fn of(principal: &Principal, place: Place) -> Self {
         let owned = |names: &[Box<str>]| names.iter().map(|name| name.to_string()).collect();
         let local = principal.local.as_deref();
@@ -109,8 +109,8 @@ impl Holder {
 }
 
 impl EndpointRequest {
-    /// Returns the holder of the request's token, which must be the local authority's: tokens of other issuers have no
-    /// session here.
+    /// Returns the holder of the request's access token. The local authority must have issued the token: tokens of
+    /// other issuers have no session here.
     ///
     /// # Errors
     /// [`Denial::MissingToken`], [`Denial::UnknownIssuer`].
@@ -119,8 +119,8 @@ impl EndpointRequest {
         if holder.is_local { Ok(holder) } else { Err(Denial::UnknownIssuer) }
     }
 
-    /// Returns the account that the request's token belongs to. A service has no sessions, and no claim to those of an
-    /// account with the same name.
+    /// Returns the holder of the request's access token, which must be an account's token. A service has no sessions,
+    /// and must not access the sessions of an account with the same name.
     ///
     /// # Errors
     /// Those of [`EndpointRequest::holder`]; [`Denial::UnauthorizedClient`].
@@ -132,15 +132,15 @@ impl EndpointRequest {
     /// Returns the request's refresh token, and whether it came in a cookie.
     ///
     /// # Errors
-    /// [`Denial::AmbiguousCredentials`] where there are two; what [`bearer`] says of `Authorization`, where it is
-    /// looked at.
+    /// [`Denial::AmbiguousCredentials`] if the request has two refresh tokens; the errors of [`bearer`] if
+    /// `Authorization` is read.
     pub fn refresh_token(&self) -> Result<Option<(&str, bool)>, Denial> {
         let field = self.fields.optional("refresh_token")?;
         let cookie = match &self.settings.cookies {
             Some(cookies) => cookie(&self.headers, &cookies.names.refresh)?,
             None => None,
         };
-        // A token that is not UTF-8 becomes `?`, which is never a valid token, and is refused as malformed.
+        // A token that is not UTF-8 becomes `?`, which is refused as a malformed token.
         let text = |token| std::str::from_utf8(token).unwrap_or("?");
         match (field, self.refresh_bearer()?, cookie) {
             (None, None, None) => Ok(None),
@@ -151,8 +151,8 @@ impl EndpointRequest {
         }
     }
 
-    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At refresh it returns
-    /// any token, so that an access token is refused as the wrong type; at logout, which accepts access tokens too,
+    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. A refresh returns any
+    /// token, so that an access token is refused as the wrong type. A logout also accepts access tokens, so it returns
     /// only a refresh token.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
         match (self.settings.compat, self.endpoint) {
@@ -165,7 +165,7 @@ impl EndpointRequest {
         }
     }
 
-    /// The client's `User-Agent`, shortened for the list of sessions.
+    /// Returns the client's `User-Agent`, cut to 200 characters for the list of sessions.
     pub fn agent(&self) -> String {
         let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         agent.unwrap_or_default().chars().take(200).collect()

@@ -5,18 +5,18 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
-/// A response extension that marks a rendered response as a refusal, so that logs and metrics count it as one.
+/// A response extension that marks a rendered response as a refusal, so that logs and metrics count it as a refusal.
 #[derive(Clone, Debug)]
 pub struct Refused(pub Denial);
 
-/// A JSON response that must not be cached (RFC 6749 section 5.1).
+/// Returns a JSON response that must not be cached (RFC 6749 section 5.1).
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
     filled(Response::new(Bytes::new()), status, body)
 }
 
 pub(super) fn filled(mut response: Response<Bytes>, status: StatusCode, body: &Value) -> Response<Bytes> {
     *response.status_mut() = status;
-    // End the line, for readers in a terminal.
+    // The line break is for readers in a terminal.
     *response.body_mut() = Bytes::from(format!("{body}\n"));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -25,7 +25,7 @@ pub(super) fn filled(mut response: Response<Bytes>, status: StatusCode, body: &V
     response
 }
 
-/// A response without a body.
+/// Returns a response without a body that must not be cached.
 pub(super) fn empty_response(status: StatusCode) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = status;

@@ -31,14 +31,15 @@ pub struct Authority {
     pub(super) journal: Journal,
     /// The settings in force: those of the policy that was published last.
     pub(super) settings: ArcSwap<IssuerSettings>,
-    /// When this process started to answer, and when the previous one is last known to have been alive, in milliseconds
-    /// since 1970. Between the two, no client could repeat a refresh.
+    /// When this process began to serve, in milliseconds since 1970. From `alive_before_boot` to this time, no client
+    /// could repeat a refresh.
     pub(super) boot: i64,
+    /// When the previous process is last known to have been alive, in milliseconds since 1970.
     pub(super) alive_before_boot: i64,
-    /// When a refresh token was last spent, in milliseconds since 1970; 0 once the store has recorded that this process
-    /// outlived its grace.
+    /// When a refresh token was last spent, in milliseconds since 1970; 0 once the process has outlived the grace
+    /// period of that token.
     pub(super) last_spent: AtomicI64,
-    /// The longest access token lifetime that this process has seen recorded in the store, in seconds.
+    /// The longest access token lifetime that this process has recorded in the store, in seconds.
     pub(super) recorded: AtomicU64,
     /// The schemes of the accounts' password hashes, and when they were read.
     pub(super) schemes: Mutex<Option<(Instant, Arc<[String]>)>>,
@@ -56,22 +57,22 @@ impl Authority {
         self.settings.store(settings);
     }
 
-    /// Whether its store answers.
+    /// Returns whether the store answers, and the count of its failures.
     pub fn health(&self) -> &StoreHealth {
         &self.health
     }
 
-    /// The number of store connections closed because their transaction did not end cleanly.
+    /// Returns the number of store connections that were closed because a transaction did not end cleanly.
     pub fn connections_replaced(&self) -> u64 {
         self.store.replaced()
     }
 
-    /// The queue of requests for the authority's thread.
+    /// Returns the queue of requests for the authority's thread.
     pub fn queue(&self) -> &Queue {
         &self.queue
     }
 
-    /// Its counters.
+    /// Returns the authority's counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -89,8 +90,9 @@ impl Authority {
         }
     }
 
-    /// Ensures that the store knows how long access tokens under these terms live. Call this before reading anything
-    /// that the token will contain: a revocation then either sees the record, or has already happened.
+    /// Ensures that the store has recorded the access token lifetime of these settings. Call this before reading
+    /// anything that the token will contain: a concurrent revocation then either sees the record, or its effect is
+    /// read.
     pub(super) async fn record_life(&self, settings: &IssuerSettings) -> Result<(), Denial> {
         self.keep_record(settings).await.map_err(|error| self.unavailable(&error))
     }
@@ -104,7 +106,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Applies marks that are already in the store.
+    /// Applies marks that are already in the store to this process, and counts them under `cause`.
     pub(super) fn mark(&self, settings: &IssuerSettings, marks: &[Mark], now: Now, cause: RevocationCause) {
         for mark in marks {
             settings.revoked.mark(mark, settings.revoked.kept_until(now.unix));
@@ -113,19 +115,20 @@ impl Authority {
     }
 
     /// Notes that a refresh token was spent. If the process ends within the grace period, a client whose response was
-    /// lost gets the period again after the restart; so the store must learn whether the process lived that long.
+    /// lost gets another grace period after the restart. The upkeep task therefore records in the store when the
+    /// process has outlived the grace period.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }
 
-    /// Whether the process has just outlived the grace period of the last refresh.
+    /// Whether the process has outlived the grace period of the last refresh. Returns true only once for each refresh.
     pub(super) fn take_outlived(&self, now: i64, grace: Duration) -> bool {
         let spent = self.last_spent.load(Ordering::Relaxed);
         let outlived = spent != 0 && now > spent.saturating_add(millis_of(grace));
         outlived && self.last_spent.compare_exchange(spent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The schemes of the accounts' password hashes, at most a few seconds old.
+    /// Returns the schemes of the accounts' password hashes, from a cache that is at most 10 seconds old.
     pub(super) async fn schemes(&self) -> Result<Arc<[String]>, StoreError> {
         let known = self.schemes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((read, schemes)) = known
@@ -144,7 +147,8 @@ impl Authority {
         *self.schemes.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Counts a fault of the store, logs it if it is the first, and returns the refusal for the client.
+    /// Counts a fault of the store, logs the fault unless it is already in the log, and returns the refusal for the
+    /// client.
     pub(super) fn unavailable(&self, error: &StoreError) -> Denial {
         self.health.failed(error, &self.journal);
         Denial::StoreUnavailable
@@ -154,8 +158,8 @@ impl Authority {
         self.feed_fails.store(fails, Ordering::Relaxed);
     }
 
-    /// Runs store work that no request waits for, and reports its faults. The time limit applies on this side too,
-    /// because an unreachable server cannot report a timeout.
+    /// Runs store work that no request waits for, and reports its faults. The gateway enforces the time limit itself,
+    /// because an unreachable server cannot report a timeout. Returns whether the work succeeded.
     pub(super) async fn keep_up(
         &self,
         within: Duration,
@@ -171,7 +175,8 @@ impl Authority {
         done.is_ok()
     }
 
-    /// Writes and reads, and records that the store answers if both succeed and the reader of marks succeeded too.
+    /// Tries a write and a read. If both succeed and the last read of marks succeeded too, records that the store
+    /// answers.
     pub(super) async fn try_store(&self, now: i64) {
         let tried = async {
             self.store.touch_alive(now).await?;
@@ -183,10 +188,10 @@ impl Authority {
     }
 }
 
-/// The time limit for the work of one request. Each of its waits has a shorter bound, but there are several.
+/// The time limit for the work of one request. A request may wait several times, each time with a shorter limit.
 pub(super) const WORK_MAX: Duration = Duration::from_secs(20);
 
-/// How long the schemes are cached.
+/// How long the schemes of password hashes are cached.
 const SCHEMES_KEPT: Duration = Duration::from_secs(10);
 
 /// Converts a time to the store's unit: milliseconds since 1970.

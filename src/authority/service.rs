@@ -1,8 +1,9 @@
 //! The endpoints for services: client credentials (RFC 6749 section 4.4), introspection (RFC 7662) and revocation (RFC
-//! 7009), authenticated by a client secret; and the public documents, the key set and the metadata.
+//! 7009). Services authenticate with a client secret. The module also serves the public documents: the key set and the
+//! metadata.
 //!
-//! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. Log and metrics show the denial's code
-//! as for every other refusal.
+//! Refusals have the form of RFC 6749 section 5.2, which client libraries parse. The log and the metrics show the
+//! denial's code, as they do for every other refusal.
 
 use super::counters::{RevocationCause, ServiceOutcome};
 use super::endpoint::Endpoint;
@@ -95,12 +96,13 @@ async fn issue(authority: &Authority, request: &EndpointRequest) -> Result<Respo
         body.insert("scope".into(), scope.into());
     }
     let mut answer = json_response(StatusCode::OK, &Value::Object(body));
-    // Beside Cache-Control, for caches of HTTP/1.0 (RFC 6749 section 5.1 asks for both).
+    // HTTP/1.0 caches do not know `Cache-Control`. RFC 6749 section 5.1 requires both headers.
     answer.headers_mut().insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     Ok(answer)
 }
 
-/// Introspects a token. For an inactive token, the response says nothing else (RFC 7662 section 2.2).
+/// Returns the state of a token. For an inactive token, the response contains only `"active": false` (RFC 7662 section
+/// 2.2).
 pub(super) async fn introspect(
     authority: &Authority,
     request: &EndpointRequest,
@@ -152,8 +154,8 @@ async fn refresh_token(
     }))
 }
 
-/// Revokes a token. An unknown or already invalid token is a success too, because the goal is reached (RFC 7009 section
-/// 2.2).
+/// Revokes a token. The response for an unknown or invalid token is also a success, because nobody can use that token
+/// (RFC 7009 section 2.2).
 pub(super) async fn revoke(
     authority: &Authority,
     request: &EndpointRequest,
@@ -168,7 +170,8 @@ pub(super) async fn revoke(
             }
         }
     } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
-        // Possession of a session's token suffices to revoke it. A service's token belongs to that service alone.
+        // Any service that has a session's token may revoke it. Only the service that a token was issued to may revoke
+        // that token.
         let owner = inspected.claims.get("client_id").and_then(Value::as_str);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);
@@ -182,8 +185,8 @@ pub(super) async fn revoke(
     Ok(json_response(StatusCode::OK, &json!({})))
 }
 
-/// Returns a public document: the key set or the metadata. The bytes are ready, so the receiving core answers by
-/// itself. A client with a current copy gets a 304 (RFC 9110 section 13.1.2).
+/// Returns a public document: the key set or the metadata. The document is kept in memory, so the core that received
+/// the request answers it. A client with a current copy gets a 304 (RFC 9110 section 13.1.2).
 ///
 /// # Errors
 /// [`Denial::NotFound`] if the endpoint has no document.
@@ -211,8 +214,8 @@ pub fn document(
     Ok(public(body.ok_or(Denial::NotFound)?, headers))
 }
 
-/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, since every member is
-/// a URL below it.
+/// Builds the metadata document (RFC 8414 section 2). Returns `None` if the issuer is not a URL, because the URLs of
+/// the endpoints begin with the issuer's origin.
 fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
     let origin = origin_of(&settings.issuer)?;
     let at = |endpoint| format!("{origin}{}", settings.path(endpoint));
@@ -227,15 +230,15 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
-        // Required, and no list may be empty (RFC 8414 sections 2 and 3.2). Without an authorization endpoint there is
-        // no response that carries anything, which `none` expresses (OAuth 2.0 Multiple Response Type Encoding
-        // Practices, section 4). Clients that require the list accept it.
+        // This member is required, and its list must not be empty (RFC 8414 sections 2 and 3.2). The authority has no
+        // authorization endpoint and therefore no response type. The value `none` is registered for a response without
+        // any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
         "response_types_supported": ["none"],
     });
     Some(format!("{body}\n").into())
 }
 
-/// Returns the scheme and authority of an issuer that is a URL.
+/// Returns the scheme and authority of an issuer that is a URL, or `None` for any other issuer.
 pub(super) fn origin_of(issuer: &str) -> Option<&str> {
     let rest = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -260,14 +263,14 @@ fn public(body: Bytes, asked: &HeaderMap) -> Response<Bytes> {
     response
 }
 
-/// Whether `If-None-Match` names this tag, weakly compared (RFC 9110 section 13.1.2).
+/// Whether `If-None-Match` contains this tag, by weak comparison (RFC 9110 section 13.1.2).
 fn is_known(asked: &HeaderMap, tag: &str) -> bool {
     let lists = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|list| list.to_str().ok());
     let mut known = lists.flat_map(|list| list.split(',')).map(str::trim);
     known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
 }
 
-/// Authenticates the client (RFC 6749 section 2.3.1), by `Basic` or by fields of the body, never both.
+/// Authenticates the client by `Basic` or by fields of the body (RFC 6749 section 2.3.1). Rejects a request with both.
 fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Denial> {
     let mut fields = request.headers.get_all(header::AUTHORIZATION).iter();
     let basic = fields.next();
@@ -283,7 +286,7 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     if request.fields.optional("client_id")?.is_some_and(|named| named != id) {
         return Err(Denial::AmbiguousCredentials);
     }
-    // An unknown client costs the same comparison.
+    // For an unknown client, the secret is compared too, so that the response takes the same time.
     let nobody = ClientSecret::of(b"");
     let known = request.settings.clients.get_key_value(&id);
     let right = known.map_or(&nobody, |(_, client)| &client.secret).is(secret.as_bytes());
@@ -293,8 +296,8 @@ fn authenticate_client(request: &EndpointRequest) -> Result<(&str, &Client), Den
     }
 }
 
-/// Parses id and secret of a `Basic` credential, which are form-encoded before they are joined (RFC 6749 section
-/// 2.3.1).
+/// Parses the id and the secret of a `Basic` credential. Clients form-encode each of the two before they join them with
+/// `:` (RFC 6749 section 2.3.1).
 fn basic_credential(field: &[u8]) -> Option<(String, String)> {
     let (scheme, rest) = field.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
@@ -306,7 +309,7 @@ fn basic_credential(field: &[u8]) -> Option<(String, String)> {
     Some((plain(id)?, plain(secret)?))
 }
 
-/// A refusal in the form of RFC 6749 section 5.2.
+/// Renders a refusal in the form of RFC 6749 section 5.2.
 pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
     let error = match &denial {
         Denial::InvalidClient => "invalid_client",
@@ -314,11 +317,11 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         Denial::UnsupportedGrantType => "unsupported_grant_type",
         Denial::UnauthorizedClient => "unauthorized_client",
         denial if denial.status().is_server_error() => "temporarily_unavailable",
-        // Unreadable bodies, and credentials in two places.
+        // The body is unreadable, or the request has credentials in two places.
         _ => "invalid_request",
     };
     let status = match &denial {
-        // OAuth knows only the form media type, so a body of another type is malformed.
+        // OAuth requires the form media type and answers a body of any other type with 400.
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
         denial => denial.status(),
     };

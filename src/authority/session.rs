@@ -1,4 +1,5 @@
-//! Lists and ends the sessions of an account. The tokens of an ended session are rejected before the response is sent.
+//! Lists and ends the sessions of an account. The gateway rejects the tokens of an ended session even before it sends
+//! the response.
 
 use super::counters::RevocationCause;
 use super::grant::hash_of;
@@ -28,13 +29,14 @@ pub(super) async fn logout(
             }
             let session = authority.store.session_of_token(&hash_of(token)?).await;
             let session = session.map_err(|error| authority.unavailable(&error))?;
-            // An unknown session counts as ended.
+            // An unknown session is not an error: it has already ended.
             if let Some(session) = session {
                 end_one(authority, &request, None, &session.id, RevocationCause::Logout).await?;
             }
             if by_cookie { "logout successful" } else { "Refresh token revoked" }
         }
-        // A user whose session has expired sees the logged-out page. A browser without credentials keeps its cookies.
+        // A user whose session has expired gets the logged-out page. The response does not expire cookies, because the
+        // request has no credentials.
         None if request.caller.is_none() && request.own_site && page::wants_page(&request) => {
             return Ok(page::logout_response(&request, &empty_response(StatusCode::NO_CONTENT)));
         }
@@ -72,7 +74,7 @@ pub(super) async fn logout_all(
     Ok(logged_out_response(&request, None))
 }
 
-/// The account's sessions, newest first.
+/// Returns the account's sessions, newest first.
 pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.account()?;
     let sessions = authority.store.sessions(&holder.subject, millis(request.now)).await;
@@ -83,7 +85,8 @@ pub(super) async fn list(authority: &Authority, request: EndpointRequest) -> Res
     Ok(json_response(StatusCode::OK, &json!({ "sessions": list })))
 }
 
-/// Ends one of the account's sessions. Sessions of other accounts are reported as unknown.
+/// Ends one of the account's sessions. For a session of another account, the response is the same as for an unknown
+/// session.
 pub(super) async fn end(authority: &Authority, request: EndpointRequest) -> Result<Response<Bytes>, Denial> {
     let holder = request.account()?;
     let id = request.id.as_deref().ok_or(Denial::NotFound)?;
@@ -114,7 +117,7 @@ pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     Ok(json_response(StatusCode::OK, &Value::Object(body)))
 }
 
-/// Ends a session, and returns whether it existed.
+/// Ends a session if it is a session of `account`, or of any account for `None`. Returns whether the session existed.
 pub(super) async fn end_one(
     authority: &Authority,
     request: &EndpointRequest,
@@ -152,7 +155,7 @@ pub(super) async fn revoke_token(
     Ok(())
 }
 
-/// The response after a logout. Clients of a replaced issuer get the message that its documentation promises.
+/// Returns the response after a logout. Clients of a replaced issuer get the message that its documentation promises.
 fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Response<Bytes> {
     let mut response = match (request.settings.compat, words) {
         (Some(Compat::FlaskJwtExtended), Some(words)) => {
@@ -166,7 +169,7 @@ fn logged_out_response(request: &EndpointRequest, words: Option<&str>) -> Respon
     if page::wants_page(request) { page::logout_response(request, &response) } else { response }
 }
 
-/// A session as shown to its owner.
+/// Returns a session in the form that its owner sees.
 fn session_json(session: &Session, current: bool) -> Value {
     json!({
         "id": session.id,

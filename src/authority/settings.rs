@@ -1,4 +1,4 @@
-//! The issuer's settings: compiled from `[authority]`, shared by everything that issues tokens.
+//! The issuer's settings, compiled from the `[authority]` section. All code that issues tokens uses them.
 
 use super::endpoint::Endpoint;
 use crate::authenticate::{CookieNames, Digest, Revoked, digest_of};
@@ -10,50 +10,50 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The settings of the local issuer, with handles to the live state that they are used with: `keyring` and `revoked`
-/// are carried over from one policy to the next.
+/// The settings of the local issuer. Two fields, `keyring` and `revoked`, are handles to live state, which is carried
+/// over from one policy to the next.
 #[derive(Debug)]
 pub struct IssuerSettings {
     /// `iss`.
     pub issuer: String,
     /// `aud`.
     pub audience: Vec<String>,
-    /// Its signing keys (live).
+    /// The signing keys (live state).
     pub keyring: Keyring,
-    /// Its revocations (live).
+    /// The revocations (live state).
     pub revoked: Arc<Revoked>,
     /// The lifetime of an access token.
     pub access_expires: Duration,
     /// The lifetime of a refresh token.
     pub refresh_expires: Duration,
-    /// How long after it was spent a refresh token yields its successor once more.
+    /// The grace period: how long a spent refresh token still yields its successor.
     pub refresh_grace: Duration,
     /// The maximum lifetime of a session.
     pub session_expires: Duration,
     /// The maximum number of sessions per account.
     pub sessions: u32,
-    /// The maximum number of roles in a token; `None`: unlimited.
+    /// The maximum number of roles in a token; `None` for no limit.
     pub role_limit: Option<usize>,
     /// Claims taken from account attributes, as (claim, attribute).
     pub claims: Vec<(String, String)>,
-    /// Its cookies; `None` if tokens are returned in bodies only.
+    /// How cookies are set; `None` if tokens are only returned in bodies.
     pub cookies: Option<Cookies>,
-    /// Other origins that may send requests with cookies.
+    /// The origins of other sites that may send requests with cookies.
     pub origins: Box<[Box<str>]>,
     /// The URL of the store of accounts and sessions.
     pub store: StoreLocation,
     /// The registered services, by client id.
     pub clients: BTreeMap<String, Client>,
-    /// The paths of its endpoints.
+    /// The endpoints whose paths the policy sets, each with its path.
     pub paths: Vec<(Endpoint, String)>,
-    /// The issuer that it replaces, whose clients must not notice the change.
+    /// The issuer that the authority replaces. Clients of that issuer must not notice the change.
     pub compat: Option<Compat>,
     /// The metadata document, built on first use; `None` if the issuer is not a URL.
     pub metadata: OnceLock<Option<Bytes>>,
 }
 
 impl IssuerSettings {
-    /// The path of an endpoint.
+    /// Returns the path of an endpoint.
     pub fn path(&self, endpoint: Endpoint) -> &str {
         let found = self.paths.iter().find(|(known, _)| *known == endpoint);
         found.map_or(endpoint.spec().path, |(_, path)| path)
@@ -63,9 +63,10 @@ impl IssuerSettings {
 /// How cookies are set.
 #[derive(Clone, Debug)]
 pub struct Cookies {
-    /// Their names.
+    /// The names of the cookies.
     pub names: CookieNames,
-    /// Whether a link on another site sends them: `SameSite=Lax` instead of `Strict`.
+    /// Whether the cookies are `SameSite=Lax` instead of `Strict`. With `Lax`, the browser also sends them if the user
+    /// follows a link on another site.
     pub lax: bool,
 }
 
@@ -79,25 +80,26 @@ impl fmt::Debug for StoreLocation {
     }
 }
 
-/// An issuer that the authority can stand in for.
+/// An issuer that the authority can replace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compat {
-    /// An application with Flask-JWT-Extended.
+    /// An application that issues tokens with Flask-JWT-Extended.
     FlaskJwtExtended,
 }
 
 /// A registered service.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The hash of its secret, which itself is not kept. Secrets are long and random, so a fast hash is enough.
+    /// The hash of the service's secret. The secret itself is not kept. Secrets are long and random, so a fast hash is
+    /// enough.
     pub secret: ClientSecret,
-    /// The roles of its tokens.
+    /// The roles in the service's tokens.
     pub roles: Vec<String>,
-    /// The scopes that it may request.
+    /// The scopes that the service may request.
     pub scopes: Vec<String>,
-    /// `aud` of its tokens; empty: the authority's.
+    /// `aud` of the service's tokens; if empty, the authority's own `aud`.
     pub audience: Vec<String>,
-    /// Whether it may introspect tokens.
+    /// Whether the service may introspect tokens.
     pub introspect: bool,
 }
 
@@ -111,7 +113,7 @@ impl ClientSecret {
         Self(digest_of(secret))
     }
 
-    /// Whether this is the secret, compared in constant time.
+    /// Whether `secret` is the client's secret. Compares in constant time.
     pub fn is(&self, secret: &[u8]) -> bool {
         verify_slices_are_equal(&digest_of(secret), &self.0).is_ok()
     }

@@ -1,4 +1,4 @@
-//! Starts the authority: its thread, its store, and the tasks that maintain both.
+//! Starts the authority: its thread, its store, and the tasks that read revocations and maintain the store.
 
 use super::counters::Counters;
 use super::feed;
@@ -30,9 +30,9 @@ impl Authority {
         let (send, started) = mpsc::channel();
         let settings = settings.clone();
         let run = move || {
-            // A lower priority than the cores, inherited by SQLite's threads: a flood of logins must not slow down
-            // proxied requests. On Linux, each thread has its own priority. If it cannot be set, the authority works
-            // anyway.
+            // This thread, and the threads that SQLite starts from it, get a lower priority than the cores, so that a
+            // flood of logins does not slow down proxied requests. On Linux, each thread has its own priority. If the
+            // priority cannot be set, the authority works anyway.
             let _ = rustix::process::setpriority_process(None, NICE);
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -42,7 +42,7 @@ impl Authority {
                 match Self::open(&settings, cores, journal).await {
                     Ok((authority, feed, last)) => {
                         let weak = Arc::downgrade(&authority);
-                        // The caller of `start` is waiting for this.
+                        // The caller of `start` waits for this message.
                         let _ = send.send(Ok(authority));
                         #[expect(
                             clippy::disallowed_methods,
@@ -63,7 +63,8 @@ impl Authority {
         started.recv().map_err(|_| "the authority ended while it started".to_owned())?
     }
 
-    /// Also returns the reader of marks, and the number of the last mark that it read.
+    /// Opens the store and reads all marks. Returns the authority, the reader of marks, and the number of the last
+    /// mark.
     async fn open(
         settings: &Arc<IssuerSettings>,
         cores: usize,
@@ -83,8 +84,8 @@ impl Authority {
             feed_fails: AtomicBool::new(false),
             queue: Queue::new(),
             store,
-            // At most half of the cores hash. The queue is bounded, and requests beyond it are rejected with a retry
-            // hint.
+            // At most half of the cores hash passwords. If the queue is full, the request is refused with a hint to
+            // retry.
             hashers: Hashers::start((cores / 2).max(1), HASHES_WAITING),
             throttle: Throttle::new(),
             counters: Counters::default(),
@@ -100,7 +101,7 @@ impl Authority {
     }
 }
 
-/// The nice value of the authority's thread.
+/// The nice value of the authority's thread, below the priority of the cores.
 const NICE: i32 = 10;
 
 /// The maximum number of passwords that wait for hashing: a few seconds of work for one thread.

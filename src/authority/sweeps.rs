@@ -1,16 +1,16 @@
-//! Decides when marks are swept, by a clock that may be wrong.
+//! Decides the time by which expired marks are deleted. The wall clock may be wrong.
 
 use crate::authenticate::MARK_MARGIN;
 use crate::clock::Now;
 use std::time::{Duration, Instant};
 
-/// How far the wall clock may run ahead of the elapsed time before sweeping stops.
+/// How far the wall clock may run ahead of the steady clock before it is no longer trusted.
 const LEAP: Duration = Duration::from_secs(60 * 60);
-/// How long a clock must advance after a leap before it is trusted.
+/// How long the wall clock must advance after a leap before it is trusted again.
 const LEAP_BELIEVED: Duration = MARK_MARGIN;
 
-/// The time by which marks are swept. A wall clock that leaps ahead of the elapsed time is trusted only after it has
-/// advanced for another day: marks must not be deleted by a time that is corrected later.
+/// The time by which marks are deleted. If the wall clock leaps ahead of the steady clock, it is trusted only after it
+/// has advanced for another day, because marks must not be deleted by a time that is corrected later.
 #[derive(Debug)]
 pub(super) struct Sweeps {
     believed: Now,
@@ -18,12 +18,12 @@ pub(super) struct Sweeps {
 }
 
 impl Sweeps {
-    /// Starts by trusting the clock as it is now.
+    /// Starts with a trusted wall clock.
     pub(super) fn from(now: Now) -> Self {
         Self { believed: now, leapt: None }
     }
 
-    /// The time to sweep by now.
+    /// Returns the time by which to delete marks at `now`.
     pub(super) fn time(&mut self, now: Now) -> Now {
         let expected = self.believed.later(now.steady);
         if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
@@ -45,7 +45,7 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
-    /// A moment with the wall clock and the steady clock advanced by these numbers of seconds.
+    /// Returns `start` with each clock advanced by its number of seconds.
     fn after(start: Now, wall: i64, steady: u64) -> Now {
         Now {
             unix: start.unix.saturating_add_signed(wall),
@@ -56,7 +56,6 @@ mod tests {
 
     #[test]
     fn a_clock_that_leaps_sweeps_nothing_before_a_day_has_passed() {
-        // Attacks P2.
         let start = Now::at(1_000_000_000);
         let time = |sweeps: &mut Sweeps, wall: i64, steady: u64| {
             sweeps.time(after(start, wall, steady)).unix - start.unix
@@ -66,7 +65,7 @@ mod tests {
         let year = 365 * 86_400;
         assert_eq!(time(&mut sweeps, year, 120), 120);
         assert_eq!(time(&mut sweeps, year + 60, 180), 180);
-        // The clock is corrected, and no sweep used the leap.
+        // The clock is corrected before any mark was deleted by the wrong time.
         assert_eq!(time(&mut sweeps, 240, 240), 240);
         // The clock leaps again, and is trusted a day later.
         let steady = |passed: u64| 300 + passed;

@@ -1,9 +1,9 @@
-//! Slows down password guessing, by account and by address, without ever locking an owner out for good.
+//! Slows down password guessing, by account and by address, and never locks an owner out permanently.
 //!
-//! Guarantees a bound on the guesses admitted in any period, whatever their order, number and concurrency (see
-//! `Throttle::try_attempt`), in a fixed amount of memory. The caller must ask before each check of a password and
-//! report its outcome. The caller also decides whether an address is known to an account, and how to respond to the
-//! client.
+//! The throttle bounds the number of guesses that it admits in any period, regardless of their order, number and
+//! concurrency (see `Throttle::try_attempt`). It uses a fixed amount of memory. The caller must call the throttle
+//! before each check of a password and report the outcome. The caller also decides whether an address is known to an
+//! account, and how to respond to the client.
 
 mod table;
 
@@ -14,38 +14,39 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use table::{Debt, Table};
 
-/// The delays and the bound of one kind of count.
+/// The delays and the bound of one kind of counter.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Number of failures without a delay. The next attempt is delayed by one second, and each further delay is twice
-    /// as long.
+    /// Number of failures without a delay. The attempt after them is delayed by one second, and each later delay is
+    /// twice as long.
     free: u32,
     /// Maximum delay.
     longest: Duration,
-    /// The time in which one failure is forgotten.
+    /// The time after which one failure is forgotten. Failures are forgotten one after the other.
     forget: Duration,
-    /// Maximum number of failures that are not yet forgotten. Once it is reached, one attempt is admitted for each
-    /// failure that is forgotten.
+    /// Maximum number of failures that are not yet forgotten. At the maximum, one attempt is admitted each time a
+    /// failure is forgotten.
     most: u32,
 }
 
-/// The pace of one account from one address. At an address known to the account, only this count applies. A stranger is
-/// also counted by the other two. This pace is slow enough that one stranger alone cannot keep [`ACCOUNT`] at its
+/// The pace of one account from one address. If the address is known to the account, only this pace applies; otherwise
+/// the other two paces apply as well. This pace is slow enough that one stranger alone cannot keep [`ACCOUNT`] at its
 /// maximum.
 const PAIR: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(24 * 60), most: 100 };
 
-/// The pace of one account from all addresses that are not known to it. The maximum of 100 is NIST's (SP 800-63B
+/// The pace of one account from all addresses that are not known to it. NIST sets the maximum of 100 (SP 800-63B
 /// section 5.2.2).
 const ACCOUNT: Pace =
     Pace { free: 5, longest: Duration::from_secs(60), forget: Duration::from_secs(12 * 60), most: 100 };
 
-/// The pace of one address over all accounts to which it is not known. It is more generous, because a household
-/// mistypes more often than one person.
+/// The pace of one address over all accounts to which the address is not known. It allows more failures than the other
+/// paces, because all people of a household share an address.
 const ADDRESS: Pace =
     Pace { free: 20, longest: Duration::from_secs(15 * 60), forget: Duration::from_secs(3 * 60), most: 100 };
 
-/// Number of accounts, of pairs and of addresses held at once: 24 bytes an entry, 2.3 MiB in all.
+/// Number of entries in each of the three tables (pairs, accounts, addresses). An entry takes 24 bytes; the tables take
+/// 2.3 MiB in total.
 const REMEMBERED: usize = 32_768;
 
 /// Counts failed attempts to log in.
@@ -79,19 +80,20 @@ impl Throttle {
         let table = || Table::new(REMEMBERED);
         Self {
             began: Instant::now(),
-            // The hash is keyed at random, so that an attacker cannot choose names that evict each other, or a victim,
-            // from a table.
+            // The hash has a random key, so that an attacker cannot choose names that evict a victim's entry from a
+            // table.
             keys: RandomState::new(),
             tables: Mutex::new(Tables { pairs: table(), accounts: table(), addresses: table() }),
         }
     }
 
-    /// Admits a check of a password now, or returns how long to wait. An admitted attempt counts as a failure from this
-    /// moment, so that concurrent attempts gain nothing over sequential ones. [`Self::succeeded`] or
+    /// Admits a check of a password now, or returns how long to wait. An admitted attempt immediately counts as a
+    /// failure, so that concurrent attempts have no advantage over sequential attempts. [`Self::succeeded`] or
     /// [`Self::withdrawn`] takes the failure back.
     ///
-    /// `known` states that somebody logged in to this account from this address before. The pair is then counted by
-    /// itself, and failures of strangers, at the account or at the address, do not affect it.
+    /// `known` states whether somebody has logged in to this account from this address before. If so, only the failures
+    /// of this pair of account and address count: strangers who guess at the account or from the address do not delay
+    /// the owner.
     ///
     /// In any period `t`, the throttle admits at most:
     /// - at one account, from all unknown addresses: `100 + t / 12 min` and `11 + t / 60 s + t / 12 min` guesses;
@@ -118,9 +120,9 @@ impl Throttle {
         Ok(())
     }
 
-    /// Forgets the failures of the account and the pair, because the password was right. At the address only this
-    /// attempt is taken back: otherwise attackers with an account of their own could guess at other accounts without
-    /// bound.
+    /// Reports a right password: forgets the failures of the account and of the pair. Of the address's failures, only
+    /// this attempt is taken back. Otherwise, attackers with an account of their own could guess at other accounts
+    /// without bound.
     pub fn succeeded(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let [pair, of_account, of_address] = self.counts(&mut tables, address, account, known);
@@ -132,7 +134,7 @@ impl Throttle {
         }
     }
 
-    /// Takes an attempt back whose password was not checked, for lack of room or of a store.
+    /// Takes an attempt back whose password was not checked, because the queue was full or the store failed.
     pub fn withdrawn(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let counts = self.counts(&mut tables, address, account, known);
@@ -140,11 +142,12 @@ impl Throttle {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // A thread that panicked here left complete entries: none of the steps below can panic halfway.
+        // After a panic of another thread the tables are still consistent, because no change to an entry can panic
+        // halfway.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys that count an attempt: pair, account, address.
+    /// Returns the counters of an attempt, in the order pair, account, address. A known address has only the first.
     fn counts<'t>(
         &self,
         tables: &'t mut Tables,
@@ -164,14 +167,15 @@ impl Throttle {
         [Some(pair), account, address]
     }
 
-    /// Returns nanoseconds on the throttle's clock, which starts one second before its creation, so that no time is 0.
+    /// Converts a time to nanoseconds on the throttle's clock. The clock starts one second before the throttle's
+    /// creation, so that no time is 0.
     fn nanos(&self, now: Instant) -> u64 {
         let since = now.saturating_duration_since(self.began) + Duration::from_secs(1);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
-/// The failures of one account, address or both.
+/// The failures of one account, of one address, or of a pair of both.
 struct Count<'t> {
     table: &'t mut Table,
     key: u64,
@@ -194,7 +198,7 @@ impl Count<'_> {
     fn add(&mut self, now: u64) {
         let forget = self.forget();
         let gone = self.table.get(self.key).gone.max(now) + forget;
-        // The failures that are not forgotten. A failure that is partly forgotten still counts.
+        // The number of failures that are not yet forgotten. A failure whose time has partly passed still counts.
         let failures = u32::try_from((gone - now).div_ceil(forget)).unwrap_or(u32::MAX);
         let next = match failures.checked_sub(self.pace.free) {
             None => 0,
@@ -203,7 +207,7 @@ impl Count<'_> {
         self.table.put(self.key, Debt { gone, next }, now);
     }
 
-    /// Takes one failure back. A running delay continues, because it may belong to another failure.
+    /// Takes one failure back. A running delay continues, because another failure may have caused it.
     fn take_back(&mut self) {
         let Debt { gone, next } = self.table.get(self.key);
         if gone > 0 {

@@ -29,15 +29,15 @@ pub struct AccessClaims {
     pub session: Option<String>,
     /// `gen`: the account's generation; omitted if 0.
     pub generation: i64,
-    /// `fresh`: whether the caller has just proven a password; omitted if false, unless `compat` adds it.
+    /// `fresh`: whether the user has just entered a password; omitted if false, unless `compat` adds it.
     pub fresh: bool,
-    /// `auth_time`: when the password was proven, in seconds since 1970.
+    /// `auth_time`: when the user last entered a password, in seconds since 1970.
     pub authenticated: Option<u64>,
-    /// `csrf`: the CSRF value, for a token that is delivered as a cookie.
+    /// `csrf`: the CSRF value; only in a token that is set as a cookie.
     pub csrf: Option<String>,
     /// `client_id`: the service to which the token was issued.
     pub client: Option<String>,
-    /// The library whose token format clients expect; adds its claims.
+    /// The library whose token format clients expect. `mint` adds the claims of that library.
     pub compat: Option<Compat>,
     /// Other claims. A name in `RESERVED_CLAIMS` is rejected.
     pub extra: Map<String, Value>,
@@ -68,7 +68,7 @@ pub const RESERVED_CLAIMS: [&str; 17] = [
 /// Mints a signed access token.
 ///
 /// # Errors
-/// A sentence about the claim that cannot be represented, or about the failure to sign.
+/// A sentence that names an invalid claim, or the failure to sign.
 pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String, String> {
     if claims.subject.is_empty() {
         return Err("a token needs a subject".to_owned());
@@ -112,7 +112,7 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     insert("csrf", claims.csrf.map(Value::from));
     insert("client_id", claims.client.map(Value::from));
     if claims.compat == Some(Compat::FlaskJwtExtended) {
-        // That library writes these into each token, and its clients may read them.
+        // Flask-JWT-Extended writes these claims into each token, and its clients may read them.
         insert("type", Some("access".into()));
         insert("fresh", Some(claims.fresh.into()));
         insert("nbf", Some(now.unix.into()));
@@ -120,10 +120,10 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
     sign(keyring, "at+jwt", &payload, now)
 }
 
-/// Signs claims as a JWT whose `typ` is `kind`.
+/// Signs claims as a JWT with the header `typ` set to `kind`.
 ///
 /// # Errors
-/// If the key cannot sign.
+/// A sentence if the key cannot sign.
 pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now) -> Result<String, String> {
     let key = keyring.signing(now);
     let mut header = Header::new(key.algorithm().as_library());

@@ -1,6 +1,6 @@
-//! Prepares user names and passwords: each has one canonical form, so that two spellings of a name are one account, and
-//! a password typed on another keyboard is the same password. Follows the profiles `UsernameCaseMapped` and
-//! `OpaqueString` of RFC 8265; where it is stricter, it says so. The store assigns names to accounts.
+//! Converts user names and passwords to a canonical form. Two spellings of a name then identify the same account, and a
+//! password typed on another keyboard is the same password. The code follows the profiles `UsernameCaseMapped` and
+//! `OpaqueString` of RFC 8265. Where it is stricter than the RFC, a comment says so.
 
 mod direction;
 mod identifier;
@@ -21,14 +21,15 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub struct UserName(String);
 
 impl UserName {
-    /// Parses a name into its canonical form: wide and narrow characters become the usual ones, letters become lower
-    /// case, and the text is composed (RFC 8265 section 3.3.2). Rejects characters that cannot be seen, read or typed.
-    /// Parsing the result again changes nothing.
+    /// Parses a name into its canonical form: fullwidth and halfwidth characters become their plain forms, letters
+    /// become lower case, and the text is composed (RFC 8265 section 3.3.2). Rejects characters that cannot be seen,
+    /// read or typed. Parsing a canonical name returns it unchanged.
     ///
     /// # Errors
-    /// The faults of the name, by code point.
+    /// The first fault of the name, with the code point of the character.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        // Mapping turns one character into three at most. Reject a much longer text before that work.
+        // The mapping makes at most three characters from one. A text that is far too long is rejected before that
+        // work.
         if text.len() > NAME_BYTES_MAX * 8 {
             return Err(NameFault::TooLong { bytes: text.len() });
         }
@@ -56,8 +57,8 @@ impl fmt::Display for UserName {
     }
 }
 
-/// Maps the block of halfwidth and fullwidth forms, which repeats characters in another width for Chinese and Japanese
-/// text, to the plain forms (RFC 8265 section 3.3.2, rule 1). All of them have a plain form.
+/// Maps a halfwidth or fullwidth form to the plain form of the character (RFC 8265 section 3.3.2, rule 1). Unicode has
+/// these forms for Chinese and Japanese text. All of them have a plain form.
 fn narrow(c: char) -> impl Iterator<Item = char> {
     let has_width = matches!(c, '\u{ff00}'..='\u{ffef}');
     let plain = has_width.then(|| std::iter::once(c).nfkc());
@@ -65,9 +66,8 @@ fn narrow(c: char) -> impl Iterator<Item = char> {
     plain.into_iter().flatten().chain(same)
 }
 
-/// Maps to lower case, one character at a time: the neighbors of a letter must not decide which letter it is. The final
-/// sigma, which occurs only at the end of words, becomes the other lower-case sigma, because both have the same upper
-/// case.
+/// Maps a character to lower case, independently of its neighbors. The final sigma, which occurs only at the end of
+/// words, becomes the other lower-case sigma, because both have the same upper case.
 fn lower(c: char) -> impl Iterator<Item = char> {
     let c = if c == '\u{3c2}' { '\u{3c3}' } else { c };
     c.to_lowercase()
@@ -83,14 +83,14 @@ pub enum NameFault {
         /// The length found.
         bytes: usize,
     },
-    /// A character is not allowed in names, or not at its position.
+    /// A character is not allowed in names, or not allowed at its position.
     Character {
         /// The character.
         character: char,
         /// The fault.
         why: &'static str,
     },
-    /// The name mixes directions of writing, so that it may be read as another name (RFC 5893 section 2).
+    /// The name mixes writing directions, so a person may read it as another name (RFC 5893 section 2).
     Direction {
         /// The character that violates the rule.
         character: char,
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(name(one), name(other));
         }
         assert_ne!(name("alice"), name("alic\u{e9}"));
-        // RFC 8265 section 3.3.2: lower case, not case folding.
+        // RFC 8265 section 3.3.2 requires lower case, not case folding.
         assert_ne!(name("stra\u{df}e"), name("strasse"));
     }
 
@@ -195,7 +195,7 @@ mod tests {
     fn a_name_is_bounded_in_its_canonical_form() {
         assert_eq!(name(&"a".repeat(NAME_BYTES_MAX)).len(), NAME_BYTES_MAX);
         assert_eq!(UserName::parse(&"a".repeat(129)), Err(NameFault::TooLong { bytes: 129 }));
-        // Each character takes three bytes as typed and one byte in the canonical form.
+        // Each character has three bytes in the input and one byte in the canonical form.
         assert_eq!(name(&"\u{ff41}".repeat(NAME_BYTES_MAX)).len(), NAME_BYTES_MAX);
         assert!(UserName::parse(&"\u{e9}".repeat(65)).is_err());
         assert!(UserName::parse(&"a".repeat(1_000_000)).is_err());
@@ -240,8 +240,8 @@ mod tests {
             if let Ok(name) = UserName::parse(&text) {
                 let decomposed: String = text.nfd().collect();
                 prop_assert_eq!(UserName::parse(&decomposed), Ok(name.clone()));
-                // Some letters have an upper case of more than one letter, or share another letter's: these are other
-                // names.
+                // Some letters become several letters in upper case, or share their upper case with another letter. In
+                // upper case, such a text is another name, so it is skipped.
                 let upper = decomposed.to_uppercase();
                 if upper.to_lowercase() == decomposed.to_lowercase() {
                     prop_assert_eq!(UserName::parse(&upper), Ok(name));

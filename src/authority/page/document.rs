@@ -16,11 +16,12 @@ pub(super) enum Note<'t> {
 pub(super) struct LoginForm<'t> {
     /// The path to which the form is sent.
     pub(super) action: &'t str,
-    /// Host and port as the browser names them, so that a person sees where the password goes.
+    /// The host and port that the browser requested. The page shows them so that a person sees where the password is
+    /// sent.
     pub(super) host: &'t str,
     /// The destination after the login.
     pub(super) next: Option<&'t str>,
-    /// The value of the visit to which the form belongs.
+    /// The value of the visit, which the form returns as `csrf_token`.
     pub(super) visit: &'t str,
     /// The user name of the previous attempt.
     pub(super) name: &'t str,
@@ -30,7 +31,7 @@ pub(super) struct LoginForm<'t> {
 }
 
 impl LoginForm<'_> {
-    /// The page.
+    /// Returns the HTML of the page.
     pub(super) fn page(&self) -> String {
         let mut page = Card::begin("Log in", None);
         heading(&mut page, "Log in", self.host);
@@ -61,11 +62,11 @@ impl LoginForm<'_> {
     }
 }
 
-/// The page for a logged-in person: continue, or log out.
+/// The page for a logged-in person, with a link to continue and a button to log out.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LoggedIn<'t> {
     pub(super) host: &'t str,
-    /// The account.
+    /// The id of the account.
     pub(super) subject: &'t str,
     /// The path of the logout endpoint.
     pub(super) logout: &'t str,
@@ -74,7 +75,7 @@ pub(super) struct LoggedIn<'t> {
 }
 
 impl LoggedIn<'_> {
-    /// The page.
+    /// Returns the HTML of the page.
     pub(super) fn page(&self) -> String {
         let mut page = Card::begin("Logged in", None);
         heading(&mut page, "You are logged in", self.host);
@@ -88,14 +89,15 @@ impl LoggedIn<'_> {
     }
 }
 
-/// A page that leads on to an address of the gateway, so that the browser arrives there from the gateway.
+/// Returns a page that redirects the browser to an address of the gateway, so that the next request comes from a page
+/// of the gateway.
 pub(super) fn onward(address: &str) -> String {
     let mut page = Card::begin("One moment", Some(address));
     page.push("<h1>One moment</h1>\n<a class=\"go\" href=\"").text(address).push("\">Continue</a>\n");
     page.end()
 }
 
-/// Returns a page with a note only.
+/// Returns a page that has only a note.
 pub(super) fn notice(title: &str, host: &str, note: &str) -> String {
     let mut page = Card::begin(title, None);
     heading(&mut page, title, host);
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn no_page_holds_what_its_policy_blocks() {
         for page in all("x") {
-            // A policy without `unsafe-inline` and without a host would block these.
+            // The content security policy has neither `unsafe-inline` nor a host, so it would block these.
             for blocked in
                 [" style=", "<script", "javascript:", " on", "http:", "https:", "<img", "<link", "url("]
             {
@@ -203,7 +205,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_came_from_a_request_never_opens_an_element_or_ends_a_value(text in "[ -~\\x00-\\x1f\u{e9}\u{202e}]{1,40}") {
-            // The page has as many markup characters as with a harmless text, so the text added none.
+            // With any text, the page has as many markup characters as with a harmless text, so the text adds none.
             let marks = |page: &str| page.matches(['<', '>', '"', '\'']).count();
             for (page, plain) in all(&text).iter().zip(all("x")) {
                 prop_assert_eq!(marks(page), marks(&plain));

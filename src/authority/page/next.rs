@@ -1,11 +1,12 @@
-//! The address to which a login leads: a path on this host, or its root. No request can lead to another host.
+//! The address to which a browser is redirected after a login: a path on this host, or its root. No request can cause a
+//! redirect to another host.
 
 use super::super::fields::Fields;
 use crate::route::path::canonical;
 use http::HeaderValue;
 
-/// Maximum length of an address, in bytes. Longer ones, and their codes in the login page's own address, would meet the
-/// bounds of browsers and servers.
+/// Maximum length of an address, in bytes. The login page's own address contains this address in percent-encoded form
+/// and must stay below the limits of browsers and servers.
 pub const NEXT_MAX: usize = 2048;
 
 /// A path on this host with its query, safe in `Location`.
@@ -13,8 +14,8 @@ pub const NEXT_MAX: usize = 2048;
 pub(super) struct Next(String);
 
 impl Next {
-    /// Parses a requested destination. Accepts only a path on this host, in the canonical form that request paths get,
-    /// so that no browser can read `//`, `\`, dots or control characters in it as another host.
+    /// Parses a requested destination. Accepts only a path on this host, and converts it to the canonical form of
+    /// request paths. No browser can then interpret `//`, `\`, dots or control characters in the path as another host.
     pub(super) fn parse(asked: &str) -> Option<Self> {
         if asked.len() > NEXT_MAX {
             return None;
@@ -25,7 +26,8 @@ impl Next {
         };
         let mut next = canonical(path).ok()?.into_owned();
         if let Some(query) = query {
-            // A browser sends a query as visible ASCII. A fragment would hide the text after it.
+            // A browser sends a query as visible ASCII. The text after `#` would be a fragment, which browsers do not
+            // send.
             if !query.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'\\')) {
                 return None;
             }
@@ -35,7 +37,7 @@ impl Next {
         (next.starts_with('/') && !next.starts_with("//")).then_some(Self(next))
     }
 
-    /// Returns the destination that a form or a query names.
+    /// Returns the destination in the field `next` of a form or a query.
     pub(super) fn of(fields: &Fields) -> Option<Self> {
         Self::parse(fields.optional("next").ok()??)
     }
@@ -45,7 +47,7 @@ impl Next {
     }
 }
 
-/// The `Location` of the answer.
+/// Returns the value of `Location`: the destination, or `/` without a destination.
 pub(super) fn location(next: Option<&Next>) -> HeaderValue {
     let next = next.map_or("/", Next::as_str);
     HeaderValue::from_str(next).expect("a canonical path and a query of visible ASCII are a field value")
@@ -116,8 +118,8 @@ mod tests {
         assert!(Next::parse(&format!("/{}", "a".repeat(NEXT_MAX))).is_none());
     }
 
-    /// Returns the address to which a browser goes from `https://shop.example/auth/login` (the relevant parts of the
-    /// URL Standard, section 4.4), or `None` if it stays on the host.
+    /// Returns the address that a browser on `https://shop.example/auth/login` would open for `location`, or `None` if
+    /// the address is on the same host. Implements the relevant parts of the URL Standard, section 4.4.
     fn another_host(location: &str) -> Option<String> {
         let text: String = location
             .trim_matches(|c: char| c <= ' ')

@@ -1,4 +1,4 @@
-//! The login page: forms, refusals, redirects.
+//! Tests of the login page: forms, refusals and redirects.
 
 use super::super::settings::{Cookies, IssuerSettings, StoreLocation};
 use super::*;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Returns a request to the login endpoint of `shop.example` over HTTPS, from a page of its own.
+/// Returns a request to the login endpoint of `shop.example` over HTTPS, from a page of the same site.
 pub(in super::super) fn request(
     method: &str,
     form: Option<&str>,
@@ -88,7 +88,7 @@ fn a_form_logs_in_only_the_browser_that_its_page_was_shown_to() {
         (&other, &[COOKIE], mismatch.clone()),
         (&other, &[COOKIE, site, origin], mismatch.clone()),
         (&own, &[COOKIE, COOKIE], mismatch.clone()),
-        // A page of the application itself, in a browser that names the origin.
+        // The form is on a page of the application itself, and the browser states the site or the origin.
         ("a=b", &[site], Ok(())),
         ("a=b", &[origin], Ok(())),
         ("a=b", &[COOKIE], Err(Denial::CsrfMissing)),

@@ -1,7 +1,8 @@
-//! A browser's visit to the login page: a short-lived cookie, and the same value in the page's form.
+//! A browser's visit to the login page. The page sets a short-lived cookie with a random value, and its form contains
+//! the same value.
 //!
-//! The value is known only to the page, and no other site can write the cookie (its name begins with `__Host-`). A form
-//! that carries the value of its cookie therefore comes from the page, in the browser that displayed it.
+//! No other site knows the value or can set the cookie, whose name begins with `__Host-`. A form with the same value as
+//! the cookie therefore comes from the login page, in the browser that displayed the page.
 
 use super::super::cookie;
 use super::super::grant::random_text;
@@ -14,20 +15,20 @@ use http::HeaderMap;
 
 /// How long a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
-/// How long after a renewal a browser without a session counts as one that does not keep the session cookies, in
-/// seconds. Such a browser would otherwise be redirected in a loop.
+/// If a browser has no valid access token within this time after a renewal, in seconds, it does not keep the session
+/// cookies. Such a browser would otherwise be redirected in a loop.
 const SETTLING: u64 = 10;
 
 /// A browser's visit to the login page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visit {
     value: String,
-    /// When the browser was last given a session without a login, in seconds since 1970.
+    /// When the browser's tokens were last renewed without a login, in seconds since 1970.
     renewed: Option<u64>,
 }
 
 impl Visit {
-    /// Returns the visit of the request's cookie.
+    /// Returns the visit that the request's cookie states.
     pub(super) fn of(request: &EndpointRequest) -> Option<Self> {
         let cookies = request.settings.cookies.as_ref()?;
         // A cookie that occurs twice is not accepted.
@@ -53,27 +54,27 @@ impl Visit {
         Ok(Self { value: random_text()?, renewed: None })
     }
 
-    /// The value that the form carries.
+    /// Returns the value that the form must contain.
     pub(super) fn value(&self) -> &str {
         &self.value
     }
 
-    /// Whether a form with this value belongs to the visit. Compares in constant time.
+    /// Whether the form's value is the value of the visit. Compares in constant time.
     pub(super) fn is(&self, field: &str) -> bool {
         verify_slices_are_equal(self.value.as_bytes(), field.as_bytes()).is_ok()
     }
 
-    /// Whether the browser was given a session within the last 10 seconds.
+    /// Whether the browser's tokens were renewed within the last 10 seconds.
     pub(super) fn was_renewed(&self, now: u64) -> bool {
         self.renewed.is_some_and(|renewed| now < renewed.saturating_add(SETTLING))
     }
 
-    /// Sets the cookie for a page that is displayed.
+    /// Sets the visit's cookie in the response that contains the login page.
     pub(super) fn keep(&self, headers: &mut HeaderMap, cookies: &Cookies) {
         cookie::set_visit_cookie(headers, cookies, &self.value, OPEN);
     }
 
-    /// Sets the cookie for a session that is renewed without a login.
+    /// Sets the visit's cookie in the response that renews the tokens, with the time of the renewal.
     pub(super) fn renew(&self, headers: &mut HeaderMap, cookies: &Cookies, now: u64) {
         cookie::set_visit_cookie(headers, cookies, &format!("{}.{now}", self.value), OPEN);
     }

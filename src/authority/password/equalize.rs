@@ -1,5 +1,5 @@
-//! Makes a failed attempt cost the same for every account: the difference to the cost of the account's own hash is
-//! spent on discarded hashes.
+//! Makes a failed attempt cost the same for every account. If the account's own hash is cheaper, the rest of the work
+//! is spent on hashes that are discarded.
 
 use super::Busy;
 use super::kdf::{Arena, Digest, MEMORY, PASSES, Parameters};
@@ -7,8 +7,8 @@ use super::work::{WORK_UNITS, Work, WorkUnit};
 use std::collections::BTreeSet;
 use std::hint::black_box;
 
-/// Returns the cost of a failed attempt if accounts have hashes of these schemes: the most expensive hash of each kind,
-/// and the gateway's own hash, which the next account will have.
+/// Returns the cost of a failed attempt if the accounts have hashes of these schemes: the cost of the most expensive
+/// hash of each kind. The gateway's own hash is included, because new accounts have it.
 pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     let ours = Parameters::Argon2id { memory: MEMORY, passes: PASSES, lanes: 1 };
     let theirs = schemes.into_iter().filter_map(Parameters::of_scheme);
@@ -18,7 +18,7 @@ pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     })
 }
 
-/// Spends the work on hashes that are discarded.
+/// Spends the work `work` on hashes that are discarded.
 pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<(), Busy> {
     for kind in WORK_UNITS {
         for parameters in portions(kind, work.units(kind)) {
@@ -30,10 +30,10 @@ pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<()
     Ok(())
 }
 
-/// Returns hashes of one kind that together cost `units`: exactly for PBKDF2 and for bcrypt, whose costs are multiples
-/// of 16, and to within a smallest hash for the others.
+/// Returns hashes of one kind that together cost `units`. The sum is exact for PBKDF2, and for bcrypt, whose costs are
+/// multiples of 16. For the other kinds, the sum differs from `units` by less than the cost of the smallest hash.
 fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
-    // For costs that are powers of two, one hash for each bit.
+    // A hash of bcrypt or scrypt costs a power of two, so each bit of `units` becomes one hash.
     let bits = |from: u32| (from..u64::BITS).filter(move |bit| units >> bit & 1 == 1);
     let iterations = |digest| {
         let iterations = u32::try_from(units).unwrap_or(u32::MAX);
@@ -54,7 +54,7 @@ fn portions(kind: WorkUnit, units: u64) -> Vec<Parameters> {
             portions
         }
         WorkUnit::Bcrypt => bits(4).map(|cost| Parameters::Bcrypt { cost }).collect(),
-        // With r = 8, the usual value.
+        // These hashes have r = 8, the usual value.
         WorkUnit::Scrypt => {
             bits(4).map(|bit| Parameters::Scrypt { log_n: bit as u8 - 3, r: 8, p: 1 }).collect()
         }

@@ -1,5 +1,5 @@
-//! The password hash functions, their parameters and the hashing itself. The bounds on the parameters ensure that an
-//! import cannot bring a hash that takes an hour or all of the memory.
+//! The password hash functions and their parameters. The parameters are bounded, so that no imported hash takes an hour
+//! or all of the memory to check.
 
 use super::Busy;
 use super::work::{Work, WorkUnit};
@@ -9,37 +9,38 @@ use std::fmt;
 use std::num::NonZeroU32;
 use zeroize::Zeroizing;
 
-/// Memory of the gateway's own hashes, in KiB. Together with `PASSES`, it is the second of five equivalent choices of
-/// OWASP's Password Storage Cheat Sheet (m=19456, t=2, p=1), within the requirements of RFC 9106 and small enough for a
-/// gateway.
+/// Memory of the gateway's own hashes, in KiB. `MEMORY` and `PASSES` are the second of five equivalent choices in
+/// OWASP's Password Storage Cheat Sheet (m=19456, t=2, p=1). They meet the requirements of RFC 9106 and are small
+/// enough for a gateway.
 pub(super) const MEMORY: u32 = 19 * 1024;
-/// Passes over the memory: see [`MEMORY`].
+/// Number of passes over the memory: see [`MEMORY`].
 pub(super) const PASSES: u32 = 2;
 
 /// Maximum memory of a stored hash, in KiB.
 const MEMORY_MAX: u32 = 128 * 1024;
-/// Maximum of KiB times passes of an Argon2 hash: three passes over the maximum memory. argon2-cffi's default is half
-/// of it.
+/// Maximum of KiB times passes of an Argon2 hash: three passes over the maximum memory. The default of argon2-cffi is
+/// half of this maximum.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
-/// Maximum number of lanes. They run one after the other, so more lanes cost no more.
+/// Maximum number of lanes. The lanes are computed one after the other, so more lanes do not cost more.
 const LANES_MAX: u32 = 64;
 /// The accepted costs of bcrypt. The maximum, 2^14 rounds, takes about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
 /// Maximum of N times r times p of a scrypt hash: twice OWASP's most expensive choice.
 const SCRYPT_WORK_MAX: u64 = 1 << 21;
-/// Maximum iterations of PBKDF2: half a second of SHA-256. Werkzeug's default is half of it.
+/// Maximum number of iterations of PBKDF2, which take half a second with SHA-256. Werkzeug's default is half of this
+/// maximum.
 const ITERATIONS_MAX: u32 = 2_000_000;
-/// The default of Werkzeug 3.1 for a hash that states none.
+/// Werkzeug 3.1's number of iterations for a PBKDF2 hash that does not state it.
 const ITERATIONS_UNSAID: u32 = 1_000_000;
-/// The number of bytes of a password that bcrypt reads.
+/// bcrypt reads only this number of bytes of a password.
 pub(super) const BCRYPT_BYTES: usize = 72;
 
-/// Memory that is reused for consecutive hashes: with fresh memory from the system, a hash takes 22 ms instead of 14.
+/// Memory that consecutive hashes reuse. With new memory from the system, a hash takes 22 ms instead of 14 ms.
 #[derive(Default)]
 pub(super) struct Arena(Vec<Block>);
 
 impl Arena {
-    /// Returns `count` blocks of 1 KiB, and allocates only the blocks that are missing.
+    /// Returns `count` blocks of 1 KiB. Allocates only the blocks that the arena does not have yet.
     fn blocks(&mut self, count: usize) -> Result<&mut [Block], Busy> {
         if self.0.len() < count {
             self.0.try_reserve_exact(count - self.0.len()).map_err(|_| Busy)?;
@@ -48,7 +49,7 @@ impl Arena {
         Ok(&mut self.0[..count])
     }
 
-    /// Frees the memory that only an imported hash needed.
+    /// Frees the memory that exceeds the need of the gateway's own hashes.
     fn shrink(&mut self) {
         if self.0.len() > MEMORY as usize {
             self.0.truncate(MEMORY as usize);
@@ -65,8 +66,8 @@ pub(super) enum Parameters {
     Pbkdf2 { digest: Digest, iterations: u32 },
 }
 
-/// The hash function of PBKDF2. Old releases of Werkzeug used SHA-1. Its known weaknesses do not affect PBKDF2, and the
-/// hash is replaced at the first login.
+/// The hash function of PBKDF2. Old releases of Werkzeug used SHA-1. The known weaknesses of SHA-1 do not affect
+/// PBKDF2, and the hash is replaced at the first login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Digest {
     Sha1,
@@ -109,14 +110,14 @@ impl Digest {
     }
 }
 
-/// Why an account may not have a text as its hash. Shows nothing of the hash.
+/// Why a text is not accepted as the password hash of an account. The fault does not show the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HashFault {
     /// The kind of hash is unknown.
     Unknown,
     /// The kind is known, but the format is invalid.
     Malformed(&'static str),
-    /// A check would cost too much.
+    /// The check of a password would cost too much.
     TooExpensive(&'static str),
 }
 
@@ -185,7 +186,7 @@ impl Parameters {
     }
 
     pub(super) fn scrypt(parameters: &[&str]) -> Result<Self, HashFault> {
-        // Werkzeug's defaults for a hash that states none.
+        // If the hash states no parameters, Werkzeug's defaults apply.
         let (n, r, p) = match parameters {
             [] => (1 << 15, 8, 1),
             [n, r, p] => (number(n)?, number(r)?, number(p)?),
@@ -250,7 +251,7 @@ impl Parameters {
         let password = password.as_bytes();
         match self {
             Self::Argon2id { memory, passes, lanes } => {
-                // Parsing has bounded all parameters, so only the memory can fail.
+                // The parser has checked all parameters, so only the allocation of memory can fail.
                 let params = Params::new(memory, passes, lanes, None).map_err(|_| Busy)?;
                 let blocks = arena.blocks(params.block_count())?;
                 let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
@@ -262,7 +263,7 @@ impl Parameters {
                 let mut key = Zeroizing::new([0; BCRYPT_BYTES]);
                 let known = password.len().min(BCRYPT_BYTES);
                 key[..known].copy_from_slice(&password[..known]);
-                // Includes the terminating zero if there is room for it.
+                // The key includes the terminating zero if there is room for it.
                 let length = (known + 1).min(BCRYPT_BYTES);
                 let mut raw = [0; 16];
                 let bytes = salt.len().min(raw.len());
@@ -285,7 +286,7 @@ impl Parameters {
     }
 }
 
-/// Parses a decimal number of digits only. A number beyond `u32` becomes `u32::MAX`.
+/// Parses a decimal number without a sign. A number above `u32::MAX` becomes `u32::MAX`.
 pub(super) fn number(text: &str) -> Result<u32, HashFault> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits {

@@ -1,5 +1,5 @@
-//! The stored hash of an account: the gateway's own, or one that was imported. Parsing bounds the cost of a check, so
-//! that an import cannot bring a hash that takes an hour or all of the memory.
+//! The stored password hash of an account: one of the gateway's own hashes, or an imported hash. The parser bounds the
+//! cost of a check, so that no imported hash takes an hour or all of the memory.
 
 use super::Busy;
 use super::kdf::{Arena, BCRYPT_BYTES, HashFault, MEMORY, PASSES, Parameters, number};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 /// Maximum length of a salt, in bytes. Known libraries use 8 to 22 characters.
 const SALT_MAX: usize = 64;
 
-/// bcrypt's own alphabet. Spare bits of the last character are ignored, as bcrypt itself does.
+/// The base64 variant of bcrypt. Like bcrypt itself, the decoder ignores the unused bits of the last character.
 const BCRYPT64: GeneralPurpose =
     GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD.with_decode_allow_trailing_bits(true));
 
@@ -26,16 +26,16 @@ pub(super) struct StoredHash {
     output: Vec<u8>,
 }
 
-/// Checks that an account may have this password hash.
+/// Checks that this text is accepted as the password hash of an account.
 ///
 /// # Errors
-/// The reason why it may not.
+/// The reason why the text is not accepted.
 pub fn check_hash(encoded: &str) -> Result<(), HashFault> {
     StoredHash::parse(encoded).map(|_| ())
 }
 
-/// Returns the kind and the cost of a hash, such as `bcrypt:12`, which determine how long a check takes. Returns `None`
-/// for a hash that an account may not have.
+/// Returns the scheme of a hash: its kind and its cost, such as `bcrypt:12`, which determine how long a check takes.
+/// Returns `None` for a hash that `check_hash` rejects.
 pub fn scheme(encoded: &str) -> Option<String> {
     StoredHash::parse(encoded).ok().map(|stored| stored.parameters.to_string())
 }
@@ -89,7 +89,7 @@ impl StoredHash {
         Ok(Self { parameters, salt, output })
     }
 
-    /// Parses `$2b$12$`, 22 characters of salt and 31 characters of hash.
+    /// Parses a bcrypt hash: `$2b$12$`, 22 characters of salt and 31 characters of hash.
     fn bcrypt(encoded: &str) -> Result<Self, HashFault> {
         let rest = ["$2a$", "$2b$", "$2y$"].iter().find_map(|prefix| encoded.strip_prefix(prefix));
         // `$2x$` marks hashes of a faulty implementation, which misread characters beyond ASCII.
@@ -131,26 +131,27 @@ impl StoredHash {
         Ok(Self { parameters, salt: salt.as_bytes().to_vec(), output })
     }
 
-    /// The cost of checking a password against the hash.
+    /// Returns the cost of checking a password against the hash.
     pub(super) fn work(&self) -> Work {
         self.parameters.work()
     }
 
-    /// Whether the hash is of this password. Takes the same time in both cases.
+    /// Whether this is the hash of `password`. Takes the same time in both cases.
     pub(super) fn matches(&self, password: &str, arena: &mut Arena) -> Result<bool, Busy> {
         let mut derived = Zeroizing::new(vec![0; self.output.len()]);
         self.parameters.derive(password, &self.salt, &mut derived, arena)?;
         let equal = verify_slices_are_equal(&derived, &self.output).is_ok();
-        // bcrypt reads a zero byte as the end of the password and then starts over: "a" would match "a\0a".
+        // bcrypt repeats the password and a zero byte until it has 72 bytes, so the hash of "a" would match "a\0a".
         let ambiguous = matches!(self.parameters, Parameters::Bcrypt { .. }) && password.contains('\0');
         Ok(equal && !ambiguous)
     }
 
-    /// Whether a password that matches should be hashed anew: the hash is of another kind than the gateway's, or
-    /// cheaper.
+    /// Whether the hash must be replaced after `password` has matched: it is of another kind than the gateway's own
+    /// hashes, or has a lower cost.
     ///
-    /// bcrypt knows the first 72 bytes of a password, and so do its hashes: what comes after them was never checked,
-    /// and may be mistyped. Hashed anew with it, the password could be another one than its owner's from then on.
+    /// A bcrypt hash is kept if the password is longer than 72 bytes. bcrypt reads only the first 72 bytes, so the rest
+    /// of the password was not checked and may be mistyped. A new hash would include the rest, and the owner could then
+    /// no longer log in.
     pub(super) fn needs_upgrade(&self, password: &str) -> bool {
         match self.parameters {
             Parameters::Argon2id { memory, passes, .. } => memory < MEMORY || passes < PASSES,

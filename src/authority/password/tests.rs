@@ -1,4 +1,4 @@
-//! Tests of passwords and hashes. The imported hashes were made once with the libraries that Flask applications use:
+//! Tests of passwords and hashes. The imported hashes were generated with the libraries that Flask applications use:
 //! Werkzeug 3.1.9 (`generate_password_hash`), bcrypt 5.0.0 (`hashpw`) and argon2-cffi 25.1.0 (`PasswordHasher`).
 
 use super::*;
@@ -35,8 +35,9 @@ const HASHES_BEYOND_ASCII: [&str; 3] = [
     "$2b$04$x4rsgTs9Q9AagUoXZJPzreieGkmhvvGAbRRh72c2nGOo44oD566wW",
 ];
 
-/// bcrypt hashes of 72 and of 71 times "x".
+/// The bcrypt hash of 72 times "x".
 const X72: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4Cu631CYi5yVwUpV9zMt5tP/L3WEA0hHtW";
+/// The bcrypt hash of 71 times "x".
 const X71: &str = "$2b$04$u7S7TNlMRfclc8ZjPFo4CuMDNPdLiJOVC38Ln4TIJAAIo0on1lSwK";
 
 fn is(stored: &str, password: &str) -> bool {
@@ -75,7 +76,7 @@ fn hashes_of_flask_applications_are_verified() {
         assert!(is(hash, BEYOND_ASCII), "{hash}");
         assert!(!is(hash, "Gruesse"), "{hash}");
     }
-    // PHP writes `$2y$` for `$2b$`.
+    // PHP writes `$2y$` instead of `$2b$`.
     let php = HASHES[6].replace("$2b$", "$2y$");
     assert!(is(&php, PASSWORD) && !is(&php, "other"));
 }
@@ -90,7 +91,7 @@ fn our_own_hash_is_a_phc_string_of_the_current_cost_with_a_salt_of_its_own() {
     assert!(is(&one, PASSWORD) && !is(&one, "other"));
     assert_eq!(scheme(&one).as_deref(), Some("argon2id:19456:2"));
     assert!(!StoredHash::parse(&one).unwrap().needs_upgrade(PASSWORD));
-    // Reuses memory that other hashes have written to.
+    // This check reuses memory that other hashes have written to.
     assert!(StoredHash::parse(&one).unwrap().matches(PASSWORD, &mut arena).unwrap());
 }
 
@@ -113,7 +114,8 @@ fn bcrypt_knows_72_bytes_and_what_lies_beyond_is_not_taken_for_checked() {
     assert!(is(X72, &x(72)) && is(X71, &x(71)));
     assert!(!is(X72, &x(71)) && !is(X71, &x(72)));
     assert!(StoredHash::parse(X72).unwrap().needs_upgrade(&x(72)));
-    // Every bcrypt before version 5 of Python's truncated in this way, but the rest does not become part of a new hash.
+    // Python's bcrypt before version 5 ignored the bytes after the first 72. The check ignores them too, but they do
+    // not become part of a new hash.
     assert_eq!(judged(&x(80), Some(X72), &[]).0, PasswordCheck::Correct { upgraded: None });
     assert!(!is(X71, "x\0"));
     assert!(!is(HASHES[6], "correct horse\0correct horse"));
@@ -182,7 +184,8 @@ fn what_is_no_hash_is_refused() {
     ] {
         assert!(check_hash(bad).is_err(), "{bad}");
         assert_eq!(scheme(bad), None);
-        // An account with such a hash has no usable password, and checking it takes as long.
+        // An account with such a hash has no usable password. The check takes as long as for an account that does not
+        // exist.
         assert_eq!(judged("", Some(bad), &[]), judged("", None, &[]));
     }
 }
@@ -199,9 +202,9 @@ fn a_failed_attempt_costs_the_same_work_whether_and_how_the_account_exists() {
         assert_eq!(verdict, PasswordCheck::Wrong, "{hash}");
         assert_eq!(work, unknown, "{hash}");
     }
-    // If all accounts have the gateway's own hash, no other work is spent.
+    // If all accounts have the gateway's own hash, a failed attempt costs only one such hash.
     assert_eq!(judged("wrong", None, &[]).1, Work::of(work::WorkUnit::Argon2, 38_912));
-    // The number of different costs in an import does not matter.
+    // The work does not depend on the number of different costs in an import.
     let many: Vec<String> = (1..=5_000).map(|iterations| format!("pbkdf2:sha256:{iterations}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut wanted = Work::of(work::WorkUnit::Argon2, 38_912);
@@ -266,8 +269,8 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
 
 #[test]
 fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
-    // A queue of expensive hashes once exceeded the time limit of a request, which blamed the store and paged its
-    // operators.
+    // Without this limit, a queue of expensive hashes would exceed the time limit of the request, and the error would
+    // blame the store.
     let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
     let release = held(&hashers);
     block_on(async {

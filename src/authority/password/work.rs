@@ -1,23 +1,24 @@
-//! Counts the cost of checking a hash, so that a failed attempt can be made to cost the same for every account.
+//! Counts the cost of checking a password against a hash, so that `equalize` can make each failed attempt cost the
+//! same.
 //!
-//! Each kind of hash has its own unit, in which its time is linear. A failed attempt spends, for each kind that any
-//! account has, as much as the most expensive hash of that kind. The difference to the cost of the account's own hash
-//! is spent on discarded hashes. Whatever number of different hashes an import brings, that is one hash of each kind.
+//! Each kind of hash has its own unit, and the time of a hash is proportional to its units. For each kind of hash that
+//! any account has, a failed attempt costs as much as the most expensive hash of that kind. The cost does not grow with
+//! the number of imported hashes.
 
-/// A unit of work that is counted by itself.
+/// A kind of work that is counted separately, with its unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WorkUnit {
-    /// KiB written.
+    /// The number of KiB that Argon2 writes.
     Argon2,
-    /// Rounds of the key schedule.
+    /// The number of rounds of bcrypt's key schedule.
     Bcrypt,
     /// The number of 128-byte blocks that scrypt mixes.
     Scrypt,
-    /// Iterations.
+    /// The number of iterations of PBKDF2 with SHA-1.
     Sha1,
-    /// Iterations.
+    /// The number of iterations of PBKDF2 with SHA-256.
     Sha256,
-    /// Iterations.
+    /// The number of iterations of PBKDF2 with SHA-512.
     Sha512,
 }
 
@@ -46,7 +47,7 @@ impl Work {
         self.0[kind as usize]
     }
 
-    /// Raises each kind to at least the units of `other`.
+    /// Raises the units of each kind to at least the units in `other`.
     pub(super) fn raise_to(&mut self, other: &Self) {
         for (units, more) in self.0.iter_mut().zip(other.0) {
             *units = more.max(*units);
@@ -59,7 +60,7 @@ impl Work {
         }
     }
 
-    /// Returns the rest of the work after a part of it.
+    /// Returns the work that is left after `done`.
     pub(super) fn less(&self, done: &Self) -> Self {
         let mut left = *self;
         for (units, done) in left.0.iter_mut().zip(done.0) {

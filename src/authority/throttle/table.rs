@@ -1,8 +1,8 @@
-//! Stores failures in a table of a fixed size, whatever names and addresses clients invent.
+//! Stores failures in a table of a fixed size, however many names and addresses clients invent.
 //!
-//! Each key belongs to one set of eight places. When all eight are taken, a new key evicts the one whose failures are
-//! forgotten first. To evict a certain entry, an attacker must therefore make eight other keys of its set fail more
-//! often than it did. They cannot know which keys those are, because keys are hashes with a random key.
+//! Each key belongs to one set of eight entries. If all eight are in use, a new key evicts the key whose failures would
+//! be forgotten first. To evict the entry of a victim, an attacker must therefore cause more failures for eight other
+//! keys of the same set. Attackers cannot know which names share a set, because keys are hashes with a random secret.
 
 /// Number of entries in a set.
 const WAYS: usize = 8;
@@ -10,14 +10,13 @@ const WAYS: usize = 8;
 /// The state of a key, in nanoseconds of the throttle's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Debt {
-    /// When its last failure will be forgotten. Each failure moves this on by the time in which one failure is
-    /// forgotten.
+    /// When the key's last failure will be forgotten. Each failure adds the time after which one failure is forgotten.
     pub(super) gone: u64,
     /// The time before which no attempt is admitted.
     pub(super) next: u64,
 }
 
-/// A place: a key and its state. All zeros mark a free place.
+/// A key and its state. An entry of zeros is free.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     key: u64,
@@ -39,17 +38,17 @@ impl Table {
         &mut self.0[at..at + WAYS]
     }
 
-    /// Returns the state of a key; zero if the table does not have it.
+    /// Returns the state of a key, or zeros if the key is not in the table.
     pub(super) fn get(&mut self, key: u64) -> Debt {
         let found = self.set(key).iter().find(|entry| entry.key == key);
         found.map_or_else(Debt::default, |entry| entry.debt)
     }
 
-    /// Stores the state of a key. In a full set, the entry that matters least at `now` is evicted.
+    /// Stores the state of a key. In a full set, replaces the entry that would first lose its effect after `now`.
     pub(super) fn put(&mut self, key: u64, debt: Debt, now: u64) {
         let set = self.set(key);
         let at = set.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-            // A delay may outlast the memory of its failures, and matters until it ends.
+            // A delay may end later than its failures are forgotten, so an entry matters until both have passed.
             let matters = |entry: &Entry| entry.debt.gone.max(entry.debt.next).saturating_sub(now);
             let least = set.iter().enumerate().min_by_key(|(_, entry)| matters(entry));
             least.map_or(0, |(at, _)| at)
@@ -101,7 +100,7 @@ mod tests {
         assert_eq!(table.get(8 * sets), Debt::default());
         assert_eq!(table.get(7 * sets), debt(993));
         assert_eq!(table.get(9 * sets), debt(500));
-        // Entries that failed more often stay, whatever the number of new keys.
+        // Entries with more failures stay, however many new keys are added.
         for n in 10..10_000 {
             table.put(n * sets, debt(500), 1);
         }

@@ -1,4 +1,4 @@
-//! Guessing is slowed, and the owner of an account is not.
+//! Tests that the throttle slows down guessing but not the owner of an account.
 
 use super::*;
 use proptest::prelude::*;
@@ -13,17 +13,17 @@ fn address(n: u32) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, (n >> 16) as u16, n as u16, 0, 0, 0, 1))
 }
 
-/// Whether a stranger's guess is admitted.
+/// Whether the throttle admits a stranger's guess.
 fn guess(throttle: &Throttle, from: u32, account: &str, at: Duration) -> bool {
     throttle.try_attempt(address(from), account, false, throttle.began + at).is_ok()
 }
 
-/// Attempts as the owner, from an address known to the account.
+/// Attempts a login from an address known to the account, as its owner would.
 fn owner(throttle: &Throttle, from: u32, account: &str, at: Duration) -> Result<(), Duration> {
     throttle.try_attempt(address(from), account, true, throttle.began + at)
 }
 
-/// Guesses at one moment until one is refused, and returns how many were admitted.
+/// Repeats `ask` until it returns false, and returns how often it returned true.
 fn burst(mut ask: impl FnMut() -> bool) -> u32 {
     (0..1_000).take_while(|_| ask()).count() as u32
 }
@@ -72,7 +72,7 @@ fn failures_are_forgotten_one_after_the_other_and_after_an_hour_the_free_five_ar
     {
         let throttle = Throttle::new();
         burst(|| guess(&throttle, 1, "alice", Duration::ZERO));
-        // The delay of one second is over in each case, so at least one is admitted.
+        // The delay of one second is over in each case, so at least one guess is admitted.
         assert_eq!(burst(|| guess(&throttle, 2, "alice", quiet)), free, "{quiet:?}");
     }
 }
@@ -96,7 +96,7 @@ fn strangers_do_not_delay_the_owner_where_the_account_is_known() {
         let _ = guess(&throttle, 100 + n % 500, "alice", SECOND * n);
     }
     let now = SECOND * 10_000;
-    // From an unknown address the owner waits as strangers do; from a known one she does not.
+    // From an unknown address, the owner waits as strangers do. From a known address, she does not wait.
     assert!(!guess(&throttle, 7, "alice", now));
     assert_eq!(burst(|| owner(&throttle, 7, "alice", now).is_ok()), 5);
 }
@@ -175,7 +175,7 @@ fn one_address_alone_cannot_keep_others_from_an_account() {
         late += u32::from(passed && n > 24 * 3600);
     }
     assert!(late <= 6 * 24 * 60 / 24, "{late}");
-    // The owner attempts from a new address, a moment after the attacker's last guess: she waits a minute at most.
+    // The owner logs in from a new address, right after the attacker's last guess. She waits at most one minute.
     let now = SECOND * 7 * 24 * 3600;
     let wait =
         throttle.try_attempt(address(2), "alice", false, throttle.began + now).err().unwrap_or_default();
@@ -188,7 +188,7 @@ fn invented_names_do_not_push_out_an_account_that_is_attacked() {
     for n in 0..50 {
         let _ = guess(&throttle, n, "alice", Duration::ZERO);
     }
-    // Each guess comes from an address of its own; otherwise the address would be throttled.
+    // Each guess comes from another address; otherwise the throttle would refuse the address.
     for n in 0..200_000_u32 {
         let _ = guess(&throttle, 1_000 + n, &format!("invented {n}"), Duration::ZERO);
     }
@@ -199,7 +199,7 @@ fn invented_names_do_not_push_out_an_account_that_is_attacked() {
     }
 }
 
-/// Returns by how many the guesses in any period exceed what the formula allows; 0 if it holds.
+/// Returns the largest number by which the guesses of any period exceed the formula, or 0 if the formula holds.
 fn excess(passed: &[Duration], allowed: impl Fn(Duration) -> f64) -> f64 {
     let mut worst = 0.0_f64;
     for (first, from) in passed.iter().enumerate() {
@@ -214,7 +214,7 @@ fn per(time: Duration, each: Duration) -> f64 {
     time.as_secs_f64() / each.as_secs_f64()
 }
 
-/// How long a guesser waits before the next guess: often zero, sometimes long enough that many failures are forgotten.
+/// Generates the pause before the next guess: often zero, sometimes so long that many failures are forgotten.
 fn pause() -> impl Strategy<Value = Duration> {
     prop_oneof![
         5 => Just(Duration::ZERO),
@@ -285,7 +285,7 @@ proptest! {
 #[test]
 fn a_hundred_failures_in_a_row_are_the_most_and_then_one_each_twelve_minutes() {
     let throttle = Throttle::new();
-    // One guess each second for two days, each from another address.
+    // The attackers make one guess each second for two days, each from another address.
     let days: u32 = 2;
     let mut passed = Vec::new();
     for n in 0..days * 24 * 3600 {
@@ -295,6 +295,6 @@ fn a_hundred_failures_in_a_row_are_the_most_and_then_one_each_twelve_minutes() {
     }
     let all = passed.len() as u32;
     assert!(all <= 100 + days * 24 * 5, "{all}");
-    // The account is not locked: one guess is admitted in each such period.
+    // The account is not locked: at least one guess is admitted every twelve minutes.
     assert!(passed.windows(2).all(|pair| pair[1] - pair[0] <= MINUTE * 12 + SECOND));
 }

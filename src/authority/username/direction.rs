@@ -1,4 +1,4 @@
-//! Checks names that are written from right to left by the Bidi Rule (RFC 5893 section 2), so that a name is displayed
+//! Applies the Bidi Rule (RFC 5893 section 2) to names that are written from right to left, so that a name is displayed
 //! unambiguously, alone and within a log line.
 
 use super::NameFault;
@@ -13,18 +13,20 @@ fn is_from_the_right(class: BidiClass) -> bool {
     matches!(class, BidiClass::RightToLeft | BidiClass::ArabicLetter | BidiClass::ArabicNumber)
 }
 
-/// Checks that a name can be displayed in one way only. A name without right-to-left characters always can.
+/// Rejects a name that can be displayed in more than one way. A name without right-to-left characters is always
+/// accepted.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let Some(from_the_right) = name.chars().find(|c| is_from_the_right(class(*c))) else { return Ok(()) };
     let fault = |character| Err(NameFault::Direction { character });
     let first = name.chars().next().unwrap_or(from_the_right);
-    // Rule 1. Rule 5 does not allow right-to-left characters.
+    // Rule 1: the first character determines the direction of the name. Rule 5 forbids right-to-left characters in a
+    // left-to-right name.
     match class(first) {
         BidiClass::RightToLeft | BidiClass::ArabicLetter => {}
         BidiClass::LeftToRight => return fault(from_the_right),
         _ => return fault(first),
     }
-    // Rule 2.
+    // Rule 2: the classes that a right-to-left name may contain.
     let stranger = name.chars().find(|c| {
         !matches!(
             class(*c),
@@ -43,7 +45,7 @@ pub(super) fn check(name: &str) -> Result<(), NameFault> {
     if let Some(stranger) = stranger {
         return fault(stranger);
     }
-    // Rule 3.
+    // Rule 3: the classes of the last character, apart from nonspacing marks.
     let last = name.chars().rev().find(|c| class(*c) != BidiClass::NonspacingMark).unwrap_or(first);
     if !matches!(
         class(last),
@@ -54,7 +56,7 @@ pub(super) fn check(name: &str) -> Result<(), NameFault> {
     ) {
         return fault(last);
     }
-    // Rule 4.
+    // Rule 4: a name must not contain both European and Arabic digits.
     let european = name.chars().any(|c| class(c) == BidiClass::EuropeanNumber);
     match name.chars().find(|c| class(*c) == BidiClass::ArabicNumber) {
         Some(arabic) if european => fault(arabic),

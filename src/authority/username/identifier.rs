@@ -1,6 +1,6 @@
-//! Checks the characters of a name by the IdentifierClass of PRECIS (RFC 8264 section 4.2), whose rules are those of
-//! RFC 5892 for domain names. It is stricter in two points: joiners, which are invisible, are always rejected, and a
-//! name must not begin with a mark that belongs to a letter before it.
+//! Checks the characters of a name against the IdentifierClass of PRECIS (RFC 8264 section 4.2), which has the rules of
+//! RFC 5892 for domain names. The check is stricter in two points: it always rejects joiners, which are invisible, and
+//! it rejects a name that begins with a combining mark.
 
 use super::NameFault;
 use icu_properties::props::{
@@ -9,7 +9,7 @@ use icu_properties::props::{
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_normalization::UnicodeNormalization;
 
-/// Checks that a name may have all characters of a text in its canonical form.
+/// Rejects a name, in its canonical form, that has a character which is not allowed.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let first = name.chars().next().filter(|first| is_mark(category(*first)));
     if let Some(character) = first {
@@ -27,7 +27,8 @@ pub(super) fn category(c: char) -> Category {
     CodePointMapData::<Category>::new().get(c)
 }
 
-/// Whether Unicode assigns no meaning to a character: a later version may assign one that changes a text with it.
+/// Whether the character is unassigned in Unicode. A later version may assign the character, and the canonical form of
+/// a text that contains it may then change.
 pub(super) fn is_unassigned(c: char) -> bool {
     category(c) == Category::Unassigned || CodePointSetData::new::<NoncharacterCodePoint>().contains(c)
 }
@@ -36,9 +37,11 @@ fn is_mark(category: Category) -> bool {
     matches!(category, Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark)
 }
 
-/// Returns why no name may have this character (RFC 8264 section 8, in its order).
+/// Returns the reason why no name may contain this character, or `None` if names may. Follows the order of RFC 8264
+/// section 8.
 fn refusal(c: char) -> Option<&'static str> {
-    // The exceptions of RFC 5892 section 2.6. Those that depend on the context are checked in `refusal_there`.
+    // These are the exceptions of RFC 5892 section 2.6. `refusal_there` checks the exceptions that depend on the
+    // context.
     match c {
         '\u{df}' | '\u{3c2}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => return None,
         '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' => return None,
@@ -100,7 +103,8 @@ fn refusal(c: char) -> Option<&'static str> {
     }
 }
 
-/// Returns why a character must not be at its position, though it may be elsewhere (RFC 5892 appendix A).
+/// Returns the reason why a character is not allowed at its position, although it is allowed elsewhere (RFC 5892
+/// appendix A).
 fn refusal_there(name: &str, at: usize, c: char) -> Option<&'static str> {
     let before = || name[..at].chars().next_back();
     let after = || name[at..].chars().nth(1);

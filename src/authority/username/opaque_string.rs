@@ -1,5 +1,5 @@
 //! Prepares passwords by the profile `OpaqueString` (RFC 8265 section 4.2): each kind of space becomes a plain space,
-//! and letters are composed. Case, width and everything else remain the owner's choice.
+//! and letters are composed. Case, width and everything else are kept.
 
 use super::identifier::{category, is_unassigned};
 use icu_properties::props::GeneralCategory as Category;
@@ -7,8 +7,7 @@ use std::fmt;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 use zeroize::Zeroizing;
 
-/// Maximum length of a password, in bytes. Nobody types more, passphrases included, and the input of the hash needs a
-/// bound.
+/// Maximum length of a password, in bytes. The input of the hash needs a bound, and no passphrase is that long.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Minimum length of a new password, in characters (NIST SP 800-63B section 5.1.1.2).
@@ -29,7 +28,8 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
         return Err(PasswordFault::Control { character });
     }
     let space = |c: char| if category(c) == Category::SpaceSeparator { ' ' } else { c };
-    // Composition makes a text at most three times as long. A buffer that had to grow would leave a copy behind.
+    // Composition makes a text at most three times as long. The buffer must not grow, because that would leave a copy
+    // of the password in memory.
     let mut prepared = Zeroizing::new(String::with_capacity(text.len() * 3));
     prepared.extend(text.chars().map(space).nfc());
     if prepared.len() > PASSWORD_BYTES_MAX {
@@ -39,11 +39,11 @@ pub fn prepare_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> 
     Ok(prepared)
 }
 
-/// Prepares a newly chosen password: applies [`prepare_password`], and requires the minimum length and assigned
-/// characters, whose form Unicode will not change.
+/// Prepares a newly chosen password: applies [`prepare_password`], and requires the minimum length. Rejects unassigned
+/// characters, because a later version of Unicode may change their form.
 ///
 /// # Errors
-/// The reason why it cannot be chosen.
+/// The reason why the text is not accepted as a new password.
 pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFault> {
     let password = prepare_password(text)?;
     if let Some(character) = password.chars().find(|c| is_unassigned(*c)) {
@@ -56,7 +56,7 @@ pub fn prepare_new_password(text: &str) -> Result<Zeroizing<String>, PasswordFau
     Ok(password)
 }
 
-/// Why a text is not accepted as a password. It shows only as much of the text as its owner needs to change it.
+/// Why a text is not accepted as a password. The fault shows only the length or one character of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordFault {
     /// The text is empty.
@@ -71,13 +71,13 @@ pub enum PasswordFault {
         /// The length found.
         bytes: usize,
     },
-    /// The password has a control character, which cannot be typed everywhere.
+    /// The password has a control character, which some keyboards cannot type.
     Control {
         /// Which.
         character: char,
     },
-    /// The password has an unassigned character: a later version of Unicode may assign a meaning that changes the
-    /// password.
+    /// The password has an unassigned character. A later version of Unicode may assign the character and thereby change
+    /// the prepared form of the password.
     Unassigned {
         /// Which.
         character: char,
