@@ -1,7 +1,7 @@
-//! Reads the time once for each request.
+//! The time of a request, which is read only once.
 //!
-//! All stages receive the same [`Now`], so that a token cannot expire between two checks, and so that tests pass the
-//! time as an argument.
+//! All stages receive the same [`Now`], so that a token cannot expire between two checks. Tests pass the time as an
+//! argument.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Now {
     /// Seconds since 1970-01-01T00:00:00Z, without leap seconds (`NumericDate`, RFC 7519 section 2).
     pub unix: u64,
-    /// Nanoseconds within that second.
+    /// The nanoseconds within the second of `unix`.
     pub subsec_nanos: u32,
     /// The steady clock, which never goes back.
     pub steady: Instant,
@@ -19,13 +19,13 @@ pub struct Now {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
-        // A clock before 1970 is treated as 1970, at which no token is valid yet.
+        // A clock before 1970 is treated as 1970; no token is valid at that time.
         #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         Self { unix: wall.as_secs(), subsec_nanos: wall.subsec_nanos(), steady: Instant::now() }
     }
 
-    /// Returns a later time: `steady`, with the wall clock advanced by the same amount.
+    /// Returns the time at `steady`. The wall clock is advanced by the same amount as the steady clock.
     pub fn later(self, steady: Instant) -> Self {
         let elapsed = steady.saturating_duration_since(self.steady);
         let nanos = self.subsec_nanos + elapsed.subsec_nanos();
@@ -36,8 +36,8 @@ impl Now {
         }
     }
 
-    /// Returns the current steady time with the given wall clock in seconds since 1970, for tests and for questions
-    /// that name a time.
+    /// Returns the given wall-clock time (seconds since 1970) with the current steady time, for tests and for
+    /// hypothetical requests with a given time.
     pub fn at(unix: u64) -> Self {
         Self { unix, subsec_nanos: 0, steady: Instant::now() }
     }

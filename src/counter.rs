@@ -3,17 +3,18 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count that one thread writes and others read.
+/// A count that one thread writes and other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds without a locked instruction. Concurrent writers would lose counts, so each has its own counter.
+    /// Adds `n` without a locked instruction. Concurrent writers would lose counts, so each counter has a single
+    /// writer.
     pub(crate) fn add(&self, n: u64) {
         self.0.store(self.get().wrapping_add(n), Ordering::Relaxed);
     }
 
-    /// Subtracts, for a gauge. Saturates at zero.
+    /// Subtracts `n`, for a gauge. The result saturates at zero.
     pub(crate) fn sub(&self, n: u64) {
         self.0.store(self.get().saturating_sub(n), Ordering::Relaxed);
     }
@@ -29,8 +30,9 @@ impl Counter {
     }
 }
 
-/// Upper bounds of the histograms of durations: in microseconds, and in seconds as the exposition shows them. They
-/// extend past the default timeout of an upstream (30 s), so that a histogram separates slow requests from timeouts.
+/// The upper bounds of the duration histograms, in microseconds and as the text in seconds that the exposition shows.
+/// They extend past the default timeout of an upstream (30 s), so that a histogram separates slow requests from
+/// timeouts.
 pub(crate) const BOUNDS: [(u64, &str); 18] = [
     (500, "0.0005"),
     (1_000, "0.001"),
@@ -55,7 +57,8 @@ pub(crate) const BOUNDS: [(u64, &str); 18] = [
 /// One core's histogram of durations.
 #[derive(Debug, Default)]
 pub(crate) struct Durations {
-    /// Counts of durations up to each bound, not cumulative; the last bucket is beyond all bounds.
+    /// The number of durations up to each bound, not cumulative. The last bucket counts the durations beyond all
+    /// bounds.
     buckets: [Counter; BOUNDS.len() + 1],
     micros: Counter,
 }
@@ -79,8 +82,8 @@ impl Durations {
     }
 }
 
-/// One shard per core. A core's shard is allocated when the core counts for the first time: with ten thousand routes
-/// and many cores, most shards are never used.
+/// One shard per core. A core's shard is allocated when the core counts for the first time, since with ten thousand
+/// routes and many cores most shards are never used.
 #[derive(Debug)]
 pub(crate) struct Sharded<S>(Box<[OnceLock<Box<S>>]>);
 

@@ -1,8 +1,8 @@
-//! Portcullis is a reverse-proxy auth gateway: it checks who calls and what the caller may do, then forwards the
-//! request with an identity that the service behind it can trust.
+//! Portcullis is a reverse-proxy auth gateway. It authenticates each caller, checks what the caller may do, and
+//! forwards the request with an identity that the upstream service can trust.
 //!
-//! The program is one binary; this library holds its code, for its benchmarks and fuzzers too. The smallest use
-//! compiles a policy and asks it about a request, by the code that serves requests:
+//! Portcullis is a single binary. This library contains its code, so that benchmarks and fuzzers can use it too. The
+//! following example compiles a policy and evaluates a request with the same code that serves requests:
 //!
 //! ```
 //! use portcullis::config::load_text;
@@ -41,62 +41,66 @@
 //!
 //! # The main types
 //!
-//! - [`policy::Policy`] is a compiled `gateway.toml`: routes, rules, limits, trust in issuers, upstreams.
-//! - [`route::Head`] is a request's head in canonical form. The gateway decides about this form and forwards it.
+//! - [`policy::Policy`] is a compiled `gateway.toml`: routes, rules, limits, trusted issuers, upstreams.
+//! - [`route::Head`] is a request's head in canonical form. The gateway bases its decision on this form and forwards
+//!   it.
 //! - [`authenticate::Principal`] is the verified caller.
-//! - [`authorize::Permit`] proves that the caller met the route's rule. In shadow mode it proves that the refusal was
-//!   recorded. Nothing is forwarded without a permit.
-//! - [`denial::Denial`] is the reason of a refusal: one entry for each, with its code, status and explanations.
+//! - [`authorize::Permit`] proves that the caller passed the route's rule. In shadow mode, it proves that the refusal
+//!   was recorded. No request is forwarded without a permit.
+//! - [`denial::Denial`] is the reason for a refusal. Each denial has one entry in a table, with its code, status and
+//!   explanations.
 //!
-//! # A request goes down
+//! # The path of a request
 //!
-//! `pipeline/mod.rs` shows the life of a request in one file. Each module imports only modules below it;
-//! `tests/structure.rs` lists them in order.
+//! `pipeline/mod.rs` shows all stages of a request in one file. Each module imports only modules that are lower in the
+//! order; `tests/structure.rs` lists the modules in order.
 //!
-//! 1. `accept` takes connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines; one thread for each core. `peer` holds
-//!    the facts and the state of a connection, and reads `X-Forwarded-*` (`peer::forwarded`).
-//! 2. `pipeline` takes a request through the stages. An `Exchange` carries its facts, a `Record` becomes its access
-//!    line, a `Rejection` its refusal.
-//! 3. [`route`] reads the head. `canonical_with` in [`route::path`] canonicalises the path; the table finds the most
-//!    specific route.
-//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot buy
+//! 1. `accept` accepts connections: sockets, TLS, HTTP/1.1 and HTTP/2, deadlines. Each core has one thread. `peer`
+//!    contains the facts and the state of a connection, and parses `X-Forwarded-*` (`peer::forwarded`).
+//! 2. `pipeline` runs the stages of a request. An `Exchange` contains the request's facts, a `Record` becomes its
+//!    access line, and a `Rejection` becomes its refusal.
+//! 3. [`route`] parses the head. `canonical_with` in [`route::path`] canonicalises the path; the route table finds the
+//!    most specific route.
+//! 4. [`limit`] charges limits by address before any signature is checked, so that forged tokens cannot cause unlimited
 //!    verifications.
-//! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token, or finds it in the core's cache;
+//! 5. [`decision`] runs two stages without I/O: [`authenticate`] verifies the token or finds it in the core's cache;
 //!    [`authorize`] checks the route's rule. Roles, scopes and claims are checked in `authorize/rule.rs`.
 //! 6. [`limit`] charges limits by caller.
-//! 7. [`forward`] removes fields that must not pass (`forward/strip.rs`), adds the identity, and sends the request over
-//!    a connection of the core's own pool. Both bodies are streamed, and the answer is framed anew
+//! 7. [`forward`] removes fields that must not reach the upstream (`forward/strip.rs`), adds the identity, and sends
+//!    the request over a connection of the core's own pool. Both bodies are streamed, and the response gets new framing
 //!    (`forward/reframe.rs`).
 //! 8. `respond` writes refusals: problem documents, pages, gRPC statuses.
 //!
-//! Requests to the gateway's own endpoints, such as the login, go to [`authority`] instead of step 7.
+//! Requests to the gateway's own endpoints, such as the login, are handled by [`authority`] instead of step 7.
 //!
-//! # A policy goes down
+//! # The path of a policy
 //!
 //! 1. [`cli`] runs the commands. `control` reloads the policy of a running gateway and serves the admin listener.
-//! 2. [`review`] judges a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two
+//! 2. [`review`] examines a whole policy: findings, the policy's own tests, spellings of paths, comparisons of two
 //!    policies.
-//! 3. [`explain`] decides about one request that nobody sent.
-//! 4. [`policy`] compiles a file, and reports all faults at once.
-//! 5. [`config`] reads the file, with the place of each key.
+//! 3. [`explain`] evaluates a single hypothetical request.
+//! 4. [`policy`] compiles a file and reports all its faults at once.
+//! 5. [`config`] reads the file and records the position of each key.
 //!
-//! # Below and beside
+//! # Other modules
 //!
-//! - `worker` holds the resources of one core. No request waits for another core.
-//! - [`authority`] is the local issuer, [`keyring`] its signing keys, [`store`] its accounts, sessions and revocations.
-//! - [`decision_log`] keeps the last decisions, so that another policy can be asked about them. `metrics` counts.
-//! - `worker_settings` and `tls` are fixed at start.
-//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir`
-//!   are leaves.
+//! - `worker` contains the resources of one core. No request waits for another core.
+//! - [`authority`] is the local issuer, [`keyring`] contains its signing keys, and [`store`] contains its accounts,
+//!   sessions and revocations.
+//! - [`decision_log`] keeps recent decisions, so that another policy can be evaluated for the same requests. `metrics`
+//!   counts events.
+//! - `worker_settings` contains the settings that are fixed at start. `tls` contains the server's certificate.
+//! - [`denial`], [`diagnostic`], [`journal`], [`clock`], `counter`, `timestamp`, `request_id` and `state_dir` are at
+//!   the bottom of the order.
 //!
-//! # Words
+//! # Terms
 //!
-//! A *route* covers requests. A *rule* is the set of *checks* that a route makes. A *limit* bounds a rate. An *issuer*
-//! signs tokens, and a *principal* is the subject of a verified token. A *denial* is the reason for refusing a request,
-//! a *diagnostic* is a fault of a policy. An *upstream* is a group of *servers*.
+//! A *route* matches requests. A *rule* is the list of a route's *checks*. A *limit* bounds a rate. An *issuer* signs
+//! tokens, and a *principal* is the subject of a verified token. A *denial* is the reason for refusing a request. A
+//! *diagnostic* is a fault of a policy. An *upstream* is a group of *servers*.
 //!
-//! `CONTRIBUTING.md` says how to add a check, a stage, a denial or a key. `docs/design.md` says why things are as they
-//! are.
+//! `CONTRIBUTING.md` explains how to add a check, a stage, a denial or a key. `docs/design.md` gives the reasons for
+//! the design.
 #![forbid(unsafe_code)]
 
 pub(crate) mod accept;

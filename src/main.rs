@@ -1,9 +1,9 @@
-//! The `portcullis` binary: the command line, and nothing else.
+//! The `portcullis` binary, which only calls the command line.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-/// Takes less CPU per request than the system's allocator; see docs/performance.md for measurements.
+/// mimalloc takes less CPU time per request than the system's allocator; docs/performance.md contains the measurements.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

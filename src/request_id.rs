@@ -1,4 +1,4 @@
-//! Request ids: one id in the response, the log, the upstream's headers and the trace.
+//! Request ids. The same id appears in the response, the log, the upstream's headers and the trace.
 
 use crate::hex;
 use aws_lc_rs::rand;
@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 /// A unique id of 128 bits. It is not a secret and authorizes nothing.
 ///
-/// The default value belongs to no request.
+/// The default value identifies no request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestId(u128);
 
@@ -17,11 +17,11 @@ impl RequestId {
         HeaderValue::from_bytes(&self.hex()).expect("hexadecimal digits are a field value")
     }
 
-    /// Returns `traceparent` for a trace that starts here (W3C Trace Context level 1, section 3.2.2).
+    /// Returns a `traceparent` for a trace that starts at the gateway (W3C Trace Context level 1, section 3.2.2).
     ///
-    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", the
-    /// decision of the default sampler of OpenTelemetry's SDKs without a parent; "not sampled" would turn off every
-    /// tracer behind the gateway.
+    /// The trace id is the request id, so that a trace can be found from a log line. The flag is "sampled", which is
+    /// the decision of the default sampler of OpenTelemetry's SDKs for a trace without a parent. The flag "not sampled"
+    /// would turn off every tracer behind the gateway.
     pub(crate) fn traceparent(self) -> HeaderValue {
         let hex = self.hex();
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-01";
@@ -30,7 +30,7 @@ impl RequestId {
         HeaderValue::from_bytes(&value).expect("hexadecimal digits and dashes are a field value")
     }
 
-    /// Returns the id of a trace that starts here.
+    /// Returns the id of a trace that starts at the gateway.
     pub(crate) fn trace_id(self) -> [u8; 32] {
         self.hex()
     }
@@ -44,8 +44,9 @@ impl RequestId {
     }
 }
 
-/// Returns the trace id of a `traceparent` (W3C Trace Context level 1, section 3.2): `00-`, 32 hexadecimal digits, `-`,
-/// 16 digits, `-`, 2 digits, in lower case, neither id zero. A higher version may have more fields after another dash.
+/// Returns the trace id of a valid `traceparent` (W3C Trace Context level 1, section 3.2). A valid value consists of
+/// `00-`, 32 hexadecimal digits, `-`, 16 digits, `-` and 2 digits, in lower case, and neither id is zero. A higher
+/// version may have more fields after another dash.
 pub(crate) fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     let bytes = traceparent.as_bytes();
     let hex = |range: std::ops::Range<usize>| {
@@ -67,8 +68,8 @@ pub(crate) fn trace_id_of(traceparent: &HeaderValue) -> Option<[u8; 32]> {
     is_valid.then_some(*id)
 }
 
-/// One core's source of request ids: a counter that is seeded once from the system, so that no request needs a system
-/// call.
+/// One core's source of request ids. It is a counter with a random start value from the system, so that no request
+/// needs a system call.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     high: Cell<u64>,
@@ -76,7 +77,7 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    /// Creates a source that is seeded with the system's random numbers.
+    /// Creates a source with a random start value from the system.
     ///
     /// # Errors
     /// Returns an error if the system provides no random numbers.
@@ -87,7 +88,8 @@ impl RequestIds {
         Ok(Self { high: Cell::new((seed >> 64) as u64), low: Cell::new(seed as u64) })
     }
 
-    /// Returns the next id. A trace id and its last half must not be zero (W3C Trace Context), so the last bit is set.
+    /// Returns the next id. The last bit is always set, since a trace id and its last half must not be zero (W3C Trace
+    /// Context).
     pub(crate) fn next(&self) -> RequestId {
         let high = splitmix(&self.high);
         let low = splitmix(&self.low) | 1;
@@ -95,7 +97,8 @@ impl RequestIds {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a bijection of the counter, so no value repeats.
+/// Advances the counter and returns its SplitMix64 value (Steele, Lea and Flood, 2014). SplitMix64 is a bijection, so
+/// no value repeats.
 fn splitmix(state: &Cell<u64>) -> u64 {
     let counter = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
     state.set(counter);

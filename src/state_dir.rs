@@ -1,5 +1,5 @@
-//! Creates the files that are made at first start and kept: they are in the state folder, and only the gateway's user
-//! may read them.
+//! Creates files in the state folder that the gateway generates at its first start and keeps. Only the gateway's user
+//! can read them.
 
 use aws_lc_rs::rand;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -7,11 +7,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Creates a file in a state folder atomically, unless a file of that name exists. If several processes do this at
-/// once, the file of one of them stays. Callers must read it back.
+/// Creates a file in a state folder atomically, unless a file with that name exists. If several processes create the
+/// file at once, one file remains, so callers must read it back.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Returns a sentence for the operator.
 pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<(), String> {
     let fault = |path: &Path, error: io::Error| format!("{}: cannot be created: {error}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(|error| fault(state, error))?;
@@ -22,15 +22,16 @@ pub(crate) fn place_once(state: &Path, path: &Path, content: &[u8]) -> Result<()
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
         file.write_all(content)?;
         file.sync_all()?;
-        // Linking fails if the file exists; renaming would replace the file of another process.
+        // A hard link fails if the file exists, but a rename would replace the file of another process.
         match fs::hard_link(&partial, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            // Syncs the folder's entry too: otherwise a crash could lose a key that has already signed tokens.
+            // The folder must be synced too: otherwise, a crash could lose a key that has already signed tokens.
             Ok(()) | Err(_) => File::open(state)?.sync_all(),
         }
     };
     let placed = place();
-    // Removes the partial file, or the second name of the complete one.
+    // After a successful link, this removes the second name of the complete file; otherwise it removes the partial
+    // file.
     let _ = fs::remove_file(&partial);
     placed.map_err(|error| fault(path, error))
 }

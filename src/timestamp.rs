@@ -1,36 +1,37 @@
 //! Times as text: RFC 3339 for people and programs, and the basic format of ISO 8601 (`20260131T235959Z`, always UTC)
-//! for the names of key files, which sort by name as they do by time.
+//! for the names of key files. The alphabetical order of these names is the order of their times.
 //!
-//! The `time` crate parses. Times are written by the log's own writer, so that every time the gateway writes looks
-//! alike.
+//! The `time` crate parses times. The log's own writer formats times, so that all times in the gateway's output have
+//! the same format.
 
 use crate::journal::line;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Formats a time, given in seconds since 1970, by RFC 3339: `2026-01-31T23:59:59Z`.
+/// Formats a time (seconds since 1970) according to RFC 3339: `2026-01-31T23:59:59Z`.
 pub(crate) fn rfc3339(unix: u64) -> String {
     let mut out = Vec::with_capacity(24);
     line::timestamp(&mut out, unix, 0);
     String::from_utf8_lossy(&out).replace(".000Z", "Z")
 }
 
-/// Parses a time by RFC 3339 section 5.6 into whole seconds since 1970; `None` for an earlier time.
+/// Parses a time according to RFC 3339 section 5.6. Returns whole seconds since 1970; `None` for an invalid time or a
+/// time before 1970.
 ///
-/// Date and time are separated by `T`, `t` or a space. A leap second is read as the second before it.
+/// Date and time are separated by `T`, `t` or a space. A leap second counts as the second before it.
 pub(crate) fn parse_rfc3339(text: &str) -> Option<u64> {
-    // `time` accepts any separator.
+    // The `time` crate accepts any separator, so the separator is checked here.
     let separator = text.as_bytes().get(10)?;
     let time = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| b"Tt ".contains(separator))?;
     u64::try_from(time.unix_timestamp()).ok()
 }
 
-/// Formats a time, given in seconds since 1970, in the basic format: `20260131T235959Z`.
+/// Formats a time (seconds since 1970) in the basic format: `20260131T235959Z`.
 pub(crate) fn basic(unix: u64) -> String {
     rfc3339(unix).replace(['-', ':'], "")
 }
 
-/// Parses the text that [`basic`] writes, and no other spelling of a time.
+/// Parses the format that [`basic`] writes and rejects every other spelling of a time.
 pub(crate) fn parse_basic(text: &str) -> Option<u64> {
     let part = |from: usize, to: usize| text.get(from..to);
     let [year, month, day] = [part(0, 4)?, part(4, 6)?, part(6, 8)?];

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3 towards clients.
+//! TLS 1.2 and 1.3 on connections from clients.
 
 mod pair;
 
@@ -17,28 +17,29 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_rustls::TlsAcceptor;
 
-/// The oldest version of TLS that a client may speak.
+/// The oldest TLS version that the gateway accepts from clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinVersion {
-    /// RFC 5246, with AEAD cipher suites and ephemeral keys only.
+    /// TLS 1.2 (RFC 5246), with AEAD cipher suites and ephemeral keys only.
     Tls12,
-    /// RFC 8446.
+    /// TLS 1.3 (RFC 8446).
     Tls13,
 }
 
 /// The paths of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// PEM, the server's own certificate first.
+    /// The certificate chain in PEM, with the server's own certificate first.
     pub(crate) certificate: PathBuf,
-    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    /// The private key in PEM, as PKCS#8, PKCS#1 or SEC1.
     pub(crate) key: PathBuf,
 }
 
-/// The certificate that the gateway presents to clients. It can be replaced while the gateway serves. Cheap to clone;
-/// all clones share one certificate.
+/// The certificate that the gateway presents to clients. It can be replaced while the gateway serves. Clones are cheap
+/// and share one certificate.
 ///
-/// A client that resumes an earlier session receives no certificate: it relies on the one from the full handshake.
+/// A client that resumes an earlier session receives no certificate and relies on the certificate of its full
+/// handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificates(Arc<Served>);
 
@@ -52,7 +53,7 @@ impl Certificates {
     /// Reads a certificate and its key.
     ///
     /// # Errors
-    /// The faulty file and the remedy.
+    /// Returns the faulty file and the remedy.
     pub(crate) fn open(files: Files) -> Result<Self, Unusable> {
         let certified = ArcSwap::from_pointee(pair::read(&files)?);
         Ok(Self(Arc::new(Served { certified, files: Mutex::new(files) })))
@@ -61,7 +62,7 @@ impl Certificates {
     /// Creates an acceptor that presents the certificate.
     ///
     /// # Errors
-    /// When the system's random number generator fails.
+    /// Returns an error if the system's random number generator fails.
     pub(crate) fn acceptor(&self, min_version: MinVersion) -> Result<TlsAcceptor, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -73,7 +74,8 @@ impl Certificates {
             .with_no_client_auth()
             .with_cert_resolver(self.0.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets instead of a session store: resumption works on every core without a shared lock.
+        // Sessions are resumed by tickets instead of a session store, so that resumption works on every core without a
+        // shared lock.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(TlsAcceptor::from(Arc::new(config)))
@@ -84,11 +86,12 @@ impl Certificates {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the certificate again, and uses these files from now on. Returns whether the certificate changed.
+    /// Reads the certificate from `files` and uses these files from now on. Returns whether the certificate changed.
     ///
     /// # Errors
-    /// As [`Certificates::open`], and when the new certificate is not valid now while the one in use is: clients would
-    /// reject it. After an error the certificate in use and its files are unchanged.
+    /// Returns the same errors as [`Certificates::open`]. Also returns an error if the new certificate is not valid now
+    /// but the certificate in use is, since clients would reject the new certificate. After an error, the certificate
+    /// in use and its files are unchanged.
     pub(crate) fn follow(&self, files: Files) -> Result<bool, String> {
         let new = pair::read(&files).map_err(|why| why.to_string())?;
         let now = Now::read().unix;
@@ -101,22 +104,23 @@ impl Certificates {
         }
         *self.0.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
         let changed = self.0.certified.load().cert != new.cert;
-        // Also if the certificate is unchanged: its key may be another one, or in another form.
+        // The pair is replaced even if the certificate is unchanged, since its key file may have changed.
         self.0.certified.store(Arc::new(new));
         Ok(changed)
     }
 
-    /// Returns the last second at which the certificate is valid, in seconds since 1970; `None` if it cannot be read.
+    /// Returns the last second at which the certificate is valid, in seconds since 1970; `None` if the certificate
+    /// cannot be parsed.
     pub(crate) fn ends(&self) -> Option<u64> {
         self.validity().map(|validity| validity.ends)
     }
 
-    /// Returns the validity of the certificate; `None` if it cannot be read.
+    /// Returns the validity of the certificate; `None` if the certificate cannot be parsed.
     pub(crate) fn validity(&self) -> Option<Validity> {
         self.0.certified.load().cert.first().and_then(Validity::of)
     }
 
-    /// Whether the certificate is valid at `now`, in seconds since 1970.
+    /// Whether the certificate is valid at `now` (seconds since 1970).
     pub(crate) fn holds(&self, now: u64) -> bool {
         self.validity().is_some_and(|validity| validity.fault(now).is_none())
     }
@@ -133,10 +137,10 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Returns the self-signed pair in the state folder, and creates it if it does not exist.
+/// Returns the files of the self-signed pair in the state folder. Creates the pair if it does not exist.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Returns a sentence for the operator.
 pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     let files = Files { certificate: state.join("certificate.pem"), key: state.join("certificate-key.pem") };
     if !files.key.exists() {
@@ -153,13 +157,13 @@ pub(crate) fn self_signed(state: &Path) -> Result<Files, String> {
     if files.certificate.exists() {
         return Ok(files);
     }
-    // Reads the key back: another process that started at the same time may have created it.
+    // The key is read back, since another process that started at the same time may have created it.
     let key = fs::read_to_string(&files.key).map_err(|error| format!("{}: {error}", files.key.display()))?;
     let key = rcgen::KeyPair::from_pem(&key).map_err(text)?;
     let mut parameters =
         rcgen::CertificateParams::new(["localhost", "127.0.0.1", "::1"].map(String::from)).map_err(text)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "Portcullis, self-signed");
-    // Clients do not trust it at any date, so a short validity would only break development machines some day.
+    // Clients never trust this certificate, so a short validity would only break development machines one day.
     parameters.not_before = rcgen::date_time_ymd(2026, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(2046, 1, 1);
     let certificate = parameters.self_signed(&key).map_err(text)?;
@@ -227,7 +231,7 @@ mod tests {
         let why = certificates.follow(expired.clone()).unwrap_err();
         assert!(why.contains("expired.pem: expired on 2020-01-01T00:00:00Z"), "{why}");
         assert_eq!(certificates.files(), valid);
-        // An expired certificate in use may be replaced by any other, even by another expired one.
+        // An expired certificate in use may be replaced by any other certificate, even by an expired one.
         let certificates = Certificates::open(expired).unwrap();
         let other = pair(&folder, "other", 2021);
         assert_eq!(certificates.follow(other), Ok(true));

@@ -1,4 +1,5 @@
-//! The resources of one core that its requests borrow. Neither `Send` nor `Sync`: no other core can touch them.
+//! The resources of one core, which its requests borrow. They are neither `Send` nor `Sync`, so no other core can
+//! access them.
 
 use crate::authenticate::TokenCache;
 use crate::clock::Now;
@@ -17,11 +18,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Maximum number of verified tokens in a core's cache.
+/// The maximum number of verified tokens in a core's cache.
 const TOKENS: usize = 16_384;
-/// Maximum size of that cache in bytes: 2 KiB a token, which suffices unless tokens hold long lists.
+/// The maximum size of a core's token cache in bytes: 2 KiB per token, which suffices unless tokens contain long lists.
 const TOKEN_BYTES: usize = 2048 * TOKENS;
-/// Access lines are handed over when this many bytes have gathered, or at the next sweep.
+/// The size in bytes at which a batch of access lines is passed to the log. Each sweep passes on a smaller batch.
 const LOG_BATCH: usize = 32 * 1024;
 
 /// The parts that the cores share with each other and with the control thread.
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     /// The counters of each core.
     pub(crate) counters: Vec<Arc<WorkerCounters>>,
-    /// The decision log of each core; empty if no decisions are kept.
+    /// The decision log of each core; empty if decisions are not kept.
     pub(crate) recent: Vec<Arc<DecisionLog>>,
 }
 
@@ -70,7 +71,7 @@ impl Worker {
     /// Creates the resources of core number `index`.
     ///
     /// # Errors
-    /// If the system provides no random numbers.
+    /// Returns an error if the system provides no random numbers.
     pub(crate) fn new(index: usize, shared: &Shared, settings: WorkerSettings) -> io::Result<Self> {
         let counters = shared.counters[index].clone();
         Ok(Self {
@@ -90,63 +91,63 @@ impl Worker {
         })
     }
 
-    /// The number of the core, from 0.
+    /// Returns the number of the core, counted from 0.
     pub(crate) fn index(&self) -> usize {
         self.index
     }
 
-    /// The settings that are fixed for the life of the process.
+    /// Returns the settings that are fixed for the life of the process.
     pub(crate) fn settings(&self) -> &WorkerSettings {
         &self.settings
     }
 
-    /// Pins the policy in force. Only this core counts the pins.
+    /// Pins the policy in force. The pins are counted only on this core.
     pub(crate) fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }
 
-    /// The cache of verified tokens. The caller must not hold it across an `await`.
+    /// Borrows the cache of verified tokens. The caller must not hold the borrow across an `await`.
     pub(crate) fn tokens(&self) -> RefMut<'_, TokenCache> {
         self.tokens.borrow_mut()
     }
 
-    /// The upstream connections.
+    /// Returns the pools of upstream connections.
     pub(crate) fn pools(&self) -> &Rc<Pools> {
         &self.pools
     }
 
-    /// This core's counters.
+    /// Returns this core's counters.
     pub(crate) fn counters(&self) -> &WorkerCounters {
         &self.counters
     }
 
-    /// The recorder of decisions, unless none are kept.
+    /// Returns the recorder of decisions; `None` if decisions are not kept.
     pub(crate) fn recorder(&self) -> Option<&Recorder> {
         self.recorder.as_ref()
     }
 
-    /// The log of events.
+    /// Returns the log.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// The source of request ids.
+    /// Returns the source of request ids.
     pub(crate) fn request_ids(&self) -> &RequestIds {
         &self.request_ids
     }
 
-    /// Returns the time from one reading of the steady clock. The last sweep, at most a quarter of a second ago, read
-    /// the wall clock beside it.
+    /// Returns the current time. Only the steady clock is read: the wall-clock time is computed from the last sweep,
+    /// which was at most a quarter of a second ago.
     pub(crate) fn now(&self) -> Now {
         self.clock.get().later(Instant::now())
     }
 
-    /// The core's coarse clock, as of the last sweep.
+    /// Returns the core's coarse clock, as of the last sweep.
     pub(crate) fn coarse_now(&self) -> CoarseMillis {
         self.coarse_now.get()
     }
 
-    /// Appends access lines. They are handed over to the log in batches.
+    /// Appends access lines, which are passed to the log in batches.
     pub(crate) fn log_line(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut lines = self.lines.borrow_mut();
         write(&mut lines);
@@ -158,18 +159,18 @@ impl Worker {
     fn hand_over(&self, lines: &mut Vec<u8>) {
         if !lines.is_empty() {
             let batch = std::mem::replace(lines, Vec::with_capacity(LOG_BATCH + LOG_BATCH / 8));
-            // The journal counts what it cannot take.
+            // The result can be ignored, since the journal counts the lines that it cannot accept.
             let _ = self.journal.lines(batch);
         }
     }
 
-    /// Reads the clock, closes idle upstream connections, releases an outdated policy, trims the token cache and hands
-    /// over access lines. `tick` is the core's coarse clock.
+    /// Stores the time, closes idle upstream connections, releases an outdated policy, trims the token cache and passes
+    /// access lines to the log. `tick` is the core's coarse clock.
     pub(crate) fn sweep(&self, now: Now, tick: CoarseMillis) {
         self.clock.set(now);
         self.coarse_now.set(tick);
         self.pools.sweep(now.steady, tick);
-        // A core without requests must release an outdated policy too.
+        // Without requests, a core would otherwise keep an outdated policy.
         drop(self.policy());
         let mut tokens = self.tokens.borrow_mut();
         tokens.weigh(now);
@@ -180,7 +181,7 @@ impl Worker {
         self.flush_log();
     }
 
-    /// Hands over the access lines that have gathered.
+    /// Passes the gathered access lines to the log.
     pub(crate) fn flush_log(&self) {
         self.hand_over(&mut self.lines.borrow_mut());
     }

@@ -1,4 +1,4 @@
-//! The proof that a request may go on.
+//! The permit, which proves that a request may be forwarded.
 
 use super::{Refusal, Rule};
 use crate::authenticate::{Place, Principal};
@@ -7,19 +7,19 @@ use crate::denial::Denial;
 use crate::route::Params;
 use std::rc::Rc;
 
-/// Proof that a request may go on. There are two ways to get one: [`authorize`] checks the route's rule, and
-/// [`Permit::in_shadow`] records a refusal that the route's shadow mode does not enforce. Forwarding takes a permit by
-/// value, so each one is spent once.
+/// Proof that a request may be forwarded. There are two ways to obtain a permit: [`authorize`] checks the route's rule,
+/// and [`Permit::in_shadow`] records a refusal that the route's shadow mode does not enforce. Forwarding consumes the
+/// permit, so each permit is used only once.
 #[derive(Debug)]
 pub struct Permit {
     caller: Option<(Rc<Principal>, Place)>,
 }
 
-/// Checks the route's rule against the caller and stops at the first check that fails. An anonymous caller fails every
-/// check.
+/// Checks the route's rule for the caller and stops at the first check that fails. An anonymous caller passes only a
+/// rule without checks.
 ///
 /// # Errors
-/// The denial of the first check that fails.
+/// Returns the denial of the first check that fails.
 pub fn authorize(
     rule: &Rule,
     caller: Option<(Rc<Principal>, Place)>,
@@ -37,37 +37,37 @@ pub fn authorize(
 }
 
 impl Permit {
-    /// Lifts a refusal on a route in shadow mode. The permit carries the identity that was verified, if any, and comes
-    /// out of [`Shadowed::record`].
+    /// Accepts a refusal that is not enforced because the route is in shadow mode. [`Shadowed::record`] then returns
+    /// the permit, with the caller if one was verified.
     #[cold]
     pub fn in_shadow(refusal: Refusal, _mode: &ShadowMode) -> Shadowed {
         Shadowed { refusal }
     }
 
-    /// Returns the caller that the permit was issued to; `None` for an anonymous caller.
+    /// Returns the caller to whom the permit was issued; `None` for an anonymous caller.
     pub fn principal(&self) -> Option<&Rc<Principal>> {
         self.caller.as_ref().map(|(principal, _)| principal)
     }
 
-    /// Where the caller's token was; `None` for an anonymous caller.
+    /// Returns the place of the caller's token; `None` for an anonymous caller.
     pub fn place(&self) -> Option<Place> {
         self.caller.as_ref().map(|(_, place)| *place)
     }
 }
 
-/// The fact that the operator set `mode = "shadow"` for a route. The compiler of the policy makes it, and nothing else
-/// does (`tests/structure.rs`).
+/// Evidence that the operator set `mode = "shadow"` for a route. Only the compiler of the policy creates it, which
+/// `tests/structure.rs` checks.
 #[derive(Debug)]
 pub struct ShadowMode(());
 
 impl ShadowMode {
-    /// Makes the mode of a route whose policy says so.
+    /// Creates the evidence for a route whose policy sets shadow mode.
     pub(crate) const fn new() -> Self {
         Self(())
     }
 }
 
-/// A refusal that shadow mode does not enforce, and that nothing has recorded yet.
+/// A refusal that shadow mode does not enforce and that has not been recorded yet.
 #[derive(Debug)]
 #[must_use = "a refusal in shadow mode must be recorded"]
 pub struct Shadowed {
@@ -75,7 +75,7 @@ pub struct Shadowed {
 }
 
 impl Shadowed {
-    /// Hands the refusal to `record` and returns the permit of the request.
+    /// Passes the refusal to `record` and returns the permit of the request.
     pub fn record(self, record: impl FnOnce(Refusal)) -> Permit {
         let caller = self.refusal.caller.clone();
         record(self.refusal);

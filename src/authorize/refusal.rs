@@ -1,4 +1,4 @@
-//! A refused request with what is known about its caller.
+//! The refusal of a request, with the verified facts about its caller.
 
 use super::Rule;
 use crate::authenticate::{Place, Principal};
@@ -7,19 +7,19 @@ use crate::denial::Denial;
 use crate::route::Params;
 use std::rc::Rc;
 
-/// A refusal by authentication or by the route's rule, with the caller as far as one was verified.
+/// A refusal by authentication or by the route's rule, with the caller if one was verified.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The reason for the client.
+    /// The reason that the client receives.
     pub denial: Denial,
-    /// The value found and the value expected, for the operator, if authentication refuses.
+    /// The value found and the value expected, for the operator. Only authentication sets this field.
     pub detail: Option<Box<str>>,
-    /// The verified principal and where its token was, if the refusal came after the verification.
+    /// The verified principal and the place of its token; `None` if no token was verified before the refusal.
     pub caller: Option<(Rc<Principal>, Place)>,
 }
 
 impl Refusal {
-    /// Explains the refusal to the operator: the value required and the value found.
+    /// Returns the explanation for the operator: the value required and the value found.
     pub fn why(&self, rule: &Rule, params: &Params<'_>, now: Now) -> Option<String> {
         let by_rule = |(principal, _): &(Rc<Principal>, Place)| rule.why(principal, params, now);
         let detail = self.detail.as_deref().map(str::to_owned);

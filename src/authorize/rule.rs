@@ -1,5 +1,5 @@
-//! A route's rule: the list of its checks. Authorization stops at the first check that fails; `explain` runs all of
-//! them.
+//! A route's rule, which is a list of checks. Authorization stops at the first check that fails; `explain` runs all
+//! checks.
 
 use crate::authenticate::principal::Shape;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -21,26 +21,27 @@ pub enum Check {
     Scopes {
         /// The scopes.
         all: Box<[Box<str>]>,
-        /// The same, separated by spaces, for the challenge.
+        /// The scopes separated by spaces, for the `WWW-Authenticate` challenge.
         challenge: Arc<str>,
     },
     /// A claim has this value.
     Claim {
-        /// The claim.
+        /// The claim to compare.
         claim: ClaimId,
         /// The path of the claim, for messages.
         name: Box<str>,
-        /// The value.
+        /// The required value.
         equals: Expected,
     },
-    /// The token comes from a login with a password.
+    /// The caller has logged in with a password recently.
     Fresh {
-        /// The maximum age of the login in seconds; 0 accepts any age but requires a token that was not refreshed.
+        /// The maximum age of the login in seconds. 0 accepts any age but requires a token that was issued at the login
+        /// itself and not by a refresh.
         max_age: u32,
     },
 }
 
-/// The value that a claim is compared with.
+/// The value with which a claim is compared.
 #[derive(Clone, Debug)]
 pub enum Expected {
     /// A fixed value.
@@ -55,7 +56,7 @@ pub enum Expected {
 }
 
 impl Check {
-    /// Checks a caller.
+    /// Evaluates the check for a caller.
     ///
     /// # Errors
     /// Returns the denial if the check fails.
@@ -71,7 +72,7 @@ impl Check {
                 let equal = principal.claim(*claim).is_some_and(|value| match equals {
                     Expected::Literal(literal) => value.matches(literal),
                     Expected::Param { position, .. } => {
-                        // Some upstreams read `acme;x` as `acme`. An ambiguous segment equals no claim.
+                        // Some upstreams read `acme;x` as `acme`, so a segment with parameters equals no claim.
                         let segment = params.get(*position).filter(|segment| !has_parameters(segment));
                         segment.is_some_and(|segment| value.matches_segment(segment))
                     }
@@ -80,8 +81,8 @@ impl Check {
             }
             Self::Fresh { max_age } => {
                 let max_age = *max_age;
-                // The login time must be within the bound; refreshed tokens carry it too. A time in the future, beyond
-                // the tolerated clock difference, proves nothing about the age of the login.
+                // The login time must be within the bound; refreshed tokens contain the login time too. A time that is
+                // further in the future than the tolerated clock difference does not prove a recent login.
                 let recent = |time: u64| {
                     time <= now.unix.saturating_add(principal.leeway)
                         && now.unix.saturating_sub(time) <= u64::from(max_age)
@@ -97,7 +98,7 @@ impl Check {
 }
 
 impl fmt::Display for Check {
-    /// Describes the check for operators: `any role of admin, clerk`.
+    /// Describes the check for operators, for example `any role of admin, clerk`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Roles(any) => write!(f, "any role of {}", any.join(", ")),
@@ -125,7 +126,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Creates a rule from these checks. A rule without checks accepts every caller, anonymous ones included.
+    /// Creates a rule from these checks. A rule without checks accepts every caller, including anonymous callers.
     pub fn new(checks: Vec<Check>) -> Self {
         Self { checks: checks.into() }
     }
@@ -140,14 +141,14 @@ impl Rule {
         self.checks.iter().find(|check| check.verdict(principal, params, now).is_err())
     }
 
-    /// Explains to the operator why this caller is refused: the first check that fails, and what the caller has
-    /// instead.
+    /// Explains to the operator why the rule refuses this caller: the first check that fails, and the values in the
+    /// caller's token. Returns `None` if all checks pass.
     pub fn why(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<String> {
         let check = self.first_failure(principal, params, now)?;
         let remark = |shape: Shape| shape.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
         let held = match check {
             Check::Roles(_) | Check::AllRoles(_) => {
-                // Text is never split: that could grant roles that the issuer did not intend.
+                // A string is one role and is never split: a split could grant roles that the issuer did not intend.
                 let whole = principal.shapes.roles == Shape::Text
                     && principal.roles.iter().any(|role| role.contains([' ', ',']));
                 let whole = if whole { " (the claim is text, which is one role, whole)" } else { "" };
@@ -212,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_login_that_is_yet_to_come_is_not_fresh_beyond_what_clocks_may_differ() {
-        // RFC 9068 section 2.2.1: when the authentication occurred (attacks P4).
+        // `auth_time` is the time when the authentication occurred (RFC 9068 section 2.2.1), so it cannot be in the
+        // future.
         for (authenticated, leeway, fresh) in [
             (Some(1000), 0, true),
             (Some(940), 0, true),
@@ -242,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_operator_reads_what_came_where_roles_were_looked_for() {
-        // reports 10 and 29, attacks C11: text is one role, an object gives none.
+        // A string is one role, and an object yields no roles.
         let why = |roles: &[&str], shape: Shape| {
             let principal = Principal { roles: names(roles), ..principal(shape) };
             let rule = Rule::new(vec![Check::Roles(names(&["admin"]))]);

@@ -1,4 +1,4 @@
-//! Rules, checked against callers.
+//! Tests of rules for different callers.
 
 use super::*;
 use crate::authenticate::{ClaimId, ClaimValue, Place, Principal};
@@ -66,7 +66,7 @@ fn a_claim_is_what_the_path_says() {
     for tenant in [Some("acme2"), Some("ACME"), Some(""), None] {
         assert_eq!(verdict(rule(), principal(&[], &[], tenant)), Err(Denial::ClaimMismatch), "{tenant:?}");
     }
-    // `acme;x` is `acme` to some upstreams, so it is not even who is named just so.
+    // Some upstreams read `acme;x` as `acme`, so this segment matches no claim, not even the claim `acme;x`.
     for tenant in ["acme;x", "acme%3Bx", "acme"] {
         let mut params = Params::default();
         params.push(tenant);

@@ -1,8 +1,8 @@
-//! Why a request is refused: one closed list, one variant per code of the contract.
+//! The reasons for which a request is refused. The list is closed and has one variant per documented code.
 //!
-//! A denial holds facts of the gateway (the wait of a limit, the scopes that a route requires), never text that a
-//! client sent, so it can be answered and logged as it is. The table has one entry per denial: the variant with all
-//! that follows from it. The functions here read the entry and add the values that the denial holds.
+//! A denial contains only facts of the gateway (the wait of a limit, the scopes that a route requires), never text that
+//! a client sent, so it can be sent and logged without escaping. The table has one entry per denial, with the variant
+//! and its fixed properties. The functions in this module read the entry and add the values that the denial holds.
 
 mod reasons;
 mod spec;
@@ -14,31 +14,31 @@ pub use table::Denial;
 
 use http::StatusCode;
 
-// A denial travels in `Result`s all along the hot path.
+// Denials are returned in `Result`s throughout the hot path, so their size is bounded.
 const _: () = assert!(size_of::<Denial>() <= 24);
 
 impl Denial {
-    /// The entry of the table.
+    /// Returns the denial's entry in the table.
     pub const fn spec(&self) -> &'static Spec {
         &Self::SPECS[self.index()]
     }
 
-    /// The code in the body, the log, the metrics and the challenge.
+    /// Returns the code that appears in the body, the log, the metrics and the challenge.
     pub const fn code(&self) -> &'static str {
         self.spec().code
     }
 
-    /// The status of the answer.
+    /// Returns the status of the response.
     pub const fn status(&self) -> StatusCode {
         self.spec().status
     }
 
-    /// Whose fault it was.
+    /// Returns the party that is at fault.
     pub const fn fault(&self) -> Fault {
         self.spec().fault
     }
 
-    /// The challenge that the answer carries.
+    /// Returns the `WWW-Authenticate` challenge of the response.
     pub fn challenge(&self) -> Challenge<'_> {
         if let Self::FreshTokenRequired { max_age } = self {
             Challenge::StaleLogin(*max_age)
@@ -49,7 +49,7 @@ impl Denial {
         }
     }
 
-    /// One sentence for the client: fixed text that does not help an attacker.
+    /// Returns one sentence for the client: a fixed text that does not help an attacker.
     pub const fn detail(&self) -> &'static str {
         if let Self::InvalidBody(fault) = self {
             fault.detail()
@@ -60,8 +60,8 @@ impl Denial {
         }
     }
 
-    /// A finer reason than the code, for the operator: fixed text. If the refusing code knows the values found and
-    /// expected, its own text takes precedence.
+    /// Returns a fixed text for the operator that is more specific than the code. If the stage that refused the request
+    /// provides the values found and expected, those take precedence over this text.
     pub const fn finer(&self) -> Option<&'static str> {
         if let Self::BadRequest(malformed) = self {
             Some(malformed.reason())

@@ -1,51 +1,51 @@
-//! The finer reasons that some denials hold. The log shows them; the client sees the denial's code.
+//! The specific reasons that some denials contain. The log shows these reasons; the client sees only the denial's code.
 
-/// Why a request is ambiguous or malformed. The log shows it; the client sees one code.
+/// The reason for which a request is ambiguous or malformed. The client sees only the code `bad_request`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// `%2f` or `%5c`: some readers take it for a separator, others for a letter.
+    /// The path contains `%2f` or `%5c`, which some servers read as a separator and others as part of a segment.
     EncodedSeparator,
-    /// A backslash, which some readers take for a slash.
+    /// The path contains a backslash, which some servers read as a slash.
     Backslash,
-    /// A control byte or NUL, raw or encoded.
+    /// The path contains a control byte or NUL, raw or encoded.
     ControlByte,
-    /// `..` above the root, or dot segments that appear only after decoding, or carry parameters.
+    /// The path has `..` above its root, or dot segments that appear only after decoding or have parameters.
     DotSegment,
-    /// An empty segment (`//`).
+    /// The path contains an empty segment (`//`).
     EmptySegment,
-    /// A path that belongs to another route, or to none, for a reader that ignores case, drops path parameters (`;x`),
-    /// a trailing slash, or dots and blanks at the end of a segment, or decodes twice.
+    /// Some servers would assign the path to another route or to none. Such servers ignore case, decode twice, or
+    /// remove path parameters (`;x`), a trailing slash, or dots and blanks at the end of a segment.
     OtherRoute,
-    /// `%` that is not followed by two hexadecimal digits.
+    /// The path contains a `%` that is not followed by two hexadecimal digits.
     PercentCode,
-    /// Bytes that are not UTF-8 after decoding.
+    /// The decoded path is not UTF-8.
     NotUtf8,
-    /// A fragment in the request target.
+    /// The request target contains a fragment.
     Fragment,
-    /// A target that is neither a path nor an absolute URI (RFC 9112 section 3.2).
+    /// The request target is neither a path nor an absolute URI (RFC 9112 section 3.2).
     Target,
-    /// A path that is too long, or has too many segments, to be matched.
+    /// The path is too long, or has too many segments, to be matched.
     PathTooLong,
-    /// The host is missing where one is required, repeated, or invalid.
+    /// The host is missing although it is required, or it is repeated or invalid.
     Host,
-    /// `Host` and the authority of the target differ.
+    /// `Host` and the authority of the request target differ.
     HostMismatch,
-    /// Framing that two readers could interpret differently (RFC 9112 section 6.1).
+    /// Two servers could interpret the framing of the body differently (RFC 9112 section 6.1).
     Framing,
-    /// The proxy that asks for a verdict does not name the original request.
+    /// A proxy that requests a verdict does not name the original request.
     OriginalMissing,
-    /// The proxy that asks for a verdict names two requests, or names one unreadably.
+    /// A proxy that requests a verdict names the original request twice or in a form that cannot be parsed.
     OriginalTwice,
-    /// The proxy that asks for a verdict would forward another spelling of the path than the one that was judged.
+    /// A proxy that requests a verdict would forward a different spelling of the path than the gateway judged.
     OriginalSpelling,
-    /// The proxy that asks for a verdict would forward a field that names another method, target or caller.
+    /// A proxy that requests a verdict would forward a field that names another method, target or caller.
     OriginalOverride,
-    /// A WebSocket handshake on a route that forwards: the gateway does not forward WebSockets.
+    /// The request is a WebSocket handshake on a route that forwards. The gateway does not forward WebSockets.
     WebSocket,
 }
 
 impl Malformed {
-    /// The reason for the operator, as fixed text.
+    /// Returns the reason for the operator, as fixed text.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::EncodedSeparator => "the path contains an encoded slash or backslash",
@@ -77,28 +77,28 @@ impl Malformed {
     }
 }
 
-/// The part of a token that could not be read.
+/// The part of a token that is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenPart {
-    /// The `Authorization` field: it is not one scheme, one space and one token (RFC 6750 section 2.1).
+    /// The `Authorization` field, which does not consist of one scheme, one space and one token (RFC 6750 section 2.1).
     Field,
-    /// The number of parts: not three, or one of them is empty.
+    /// The number of parts is not three, or the header or the claims are empty.
     Shape,
-    /// The length: the token is too long.
+    /// The token is too long.
     Length,
     /// The JOSE header.
     Header,
     /// The claims.
     Claims,
-    /// The signature: not base64url, or not of the algorithm's length.
+    /// The signature, which is not base64url or does not have its algorithm's length.
     Signature,
-    /// A `crit` member. It is always rejected, since the gateway supports none of the extensions that it could list
-    /// (RFC 7515 section 4.1.11).
+    /// The header contains `crit`. Such a token is always rejected, since the gateway supports none of the extensions
+    /// that `crit` can list (RFC 7515 section 4.1.11).
     Critical,
 }
 
 impl TokenPart {
-    /// The reason for the operator, as fixed text.
+    /// Returns the reason for the operator, as fixed text.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Field => "Authorization is not one scheme, one space, one token",
@@ -115,22 +115,22 @@ impl TokenPart {
 /// A required claim that is missing or has the wrong type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequiredClaim {
-    /// `iss`.
+    /// `iss` is missing or not a string.
     Issuer,
-    /// `sub`.
+    /// `sub` is missing or empty.
     Subject,
-    /// A `sub` that is present but not a string.
+    /// `sub` is present but not a string.
     SubjectText,
-    /// `aud`.
+    /// `aud` is missing, or is neither a string nor a list of strings.
     Audience,
-    /// `exp`.
+    /// `exp` is missing or not a number.
     Expiry,
-    /// A time (`nbf`, `iat`) that is not a number.
+    /// `nbf` or `iat` is not a number.
     Time,
 }
 
 impl RequiredClaim {
-    /// The reason for the operator, as fixed text.
+    /// Returns the reason for the operator, as fixed text.
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Issuer => "iss is missing or not a string",
@@ -143,7 +143,7 @@ impl RequiredClaim {
     }
 }
 
-/// Why the body of a request to an endpoint of the authority cannot be used.
+/// The reason for which the gateway cannot use the body of a request to an endpoint of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
     /// The body is not JSON, not an object, or an object with a repeated member.
@@ -159,7 +159,7 @@ pub enum BodyFault {
 }
 
 impl BodyFault {
-    /// The sentence for the client.
+    /// Returns the sentence for the client.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::Json => "The body is not a JSON object with unique members.",

@@ -1,36 +1,37 @@
-//! What follows from a denial.
+//! The fixed properties of a denial.
 
 use http::StatusCode;
 
-/// What follows from a denial, whatever values it holds.
+/// The properties of a denial that do not depend on the values that it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// The code in the body, the log, the metrics and the challenge.
     pub code: &'static str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: StatusCode,
-    /// Whose fault it was.
+    /// The party that is at fault.
     pub fault: Fault,
     /// The challenge, without the values of the denial.
     pub challenge: Challenge<'static>,
-    /// The status of a gRPC answer.
+    /// The status of a gRPC response.
     pub grpc: Grpc,
-    /// Whether it follows from the policy and the head of the request alone, so that `explain` can return it.
+    /// Whether the denial depends only on the policy and the head of the request, so that `explain` can return it.
     pub from_policy: bool,
-    /// One sentence for the client: fixed text that does not help an attacker.
+    /// One sentence for the client: a fixed text that does not help an attacker.
     pub detail: &'static str,
-    /// The status and the message of Flask-JWT-Extended for the same refusal, if that library makes it.
+    /// The status and the message of Flask-JWT-Extended for the same refusal; `None` if that library has no such
+    /// refusal.
     pub flask: Option<(StatusCode, &'static str)>,
 }
 
-/// Whose fault a refusal is. It decides the level of the log line.
+/// The party that is at fault for a refusal. It determines the level of the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request's.
+    /// The client, because of its request.
     Client,
-    /// The gateway's: one of its own bounds.
+    /// The gateway, because one of its bounds was reached or its store cannot be used.
     Gateway,
-    /// The upstream's.
+    /// The upstream.
     Upstream,
 }
 
@@ -54,7 +55,7 @@ pub enum Grpc {
 }
 
 impl Grpc {
-    /// The number, as `grpc-status` has it.
+    /// Returns the number that `grpc-status` contains.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidArgument => "3",
@@ -68,20 +69,21 @@ impl Grpc {
     }
 }
 
-/// The `WWW-Authenticate` challenge that goes with a refusal (RFC 6750 section 3).
+/// The `WWW-Authenticate` challenge of a refusal (RFC 6750 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Challenge<'d> {
-    /// No challenge: a token would not help.
+    /// No challenge, since a token would not help.
     None,
-    /// `Bearer` without an error: no token was sent (section 3.1, last paragraph).
+    /// `Bearer` without an error, because no token was sent (section 3.1, last paragraph).
     Bearer,
-    /// `Basic`: a service must authenticate with its id and secret (RFC 6749 section 5.2).
+    /// `Basic`, because a service must authenticate with its id and secret (RFC 6749 section 5.2).
     Basic,
     /// `error="invalid_request"`.
     InvalidRequest,
     /// `error="invalid_token"`.
     InvalidToken,
-    /// `error="insufficient_user_authentication"` (RFC 9470), with the route's bound in seconds, if it has one.
+    /// `error="insufficient_user_authentication"` (RFC 9470), with the maximum age of the login in seconds; 0 for no
+    /// maximum.
     StaleLogin(u32),
     /// `error="insufficient_scope"`, with the required scopes if scopes are missing.
     InsufficientScope(Option<&'d str>),

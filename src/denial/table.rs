@@ -1,24 +1,24 @@
-//! The table of denials: one entry each, in the order of the stages that refuse.
+//! The table of denials, with one entry per denial, in the order of the stages that refuse.
 
 use super::reasons::{BodyFault, Malformed, RequiredClaim, TokenPart};
 use super::spec::{Challenge, Fault, Grpc, Spec};
 use http::StatusCode;
 use std::sync::Arc;
 
-/// Makes the enum, its [`Spec`]s and its examples of one table, so that none of them can miss an entry. An entry is a
-/// variant, an example of it if it holds values, and the members of its [`Spec`].
+/// Generates the enum, its [`Spec`]s and its examples from one table, so that none of them can lack an entry. An entry
+/// consists of a variant, an example of the variant if it holds values, and the members of its [`Spec`].
 macro_rules! denials {
     ($(
         $(#[$doc:meta])*
         $name:ident $(($payload:ty))? $({ $($field:tt)* })? $(= $example:expr)? => { $($spec:tt)* }
     )*) => {
-        /// A refusal. The variants stand in the order of the stages that refuse.
+        /// The reason for which a request is refused. The variants are in the order of the stages that refuse.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Denial {
             $($(#[$doc])* $name $(($payload))? $({ $($field)* })?,)*
         }
 
-        /// The denials without their values, as positions in [`Denial::SPECS`].
+        /// The denials without their values. A row's number is its position in [`Denial::SPECS`].
         #[derive(Clone, Copy)]
         enum Row {
             $($name,)*
@@ -28,10 +28,10 @@ macro_rules! denials {
             /// The number of denials.
             pub const COUNT: usize = [$(Row::$name),*].len();
 
-            /// The spec of each denial, by [`Denial::index`].
+            /// The spec of each denial, indexed by [`Denial::index`].
             pub const SPECS: &'static [Spec; Self::COUNT] = &[$(Spec { $($spec)* }),*];
 
-            /// The position in [`Denial::SPECS`]: a dense index for counters.
+            /// Returns the denial's position in [`Denial::SPECS`], which is also a dense index for counters.
             pub const fn index(&self) -> usize {
                 let row = match self {
                     $(Self::$name { .. } => Row::$name,)*
@@ -39,7 +39,7 @@ macro_rules! denials {
                 row as usize
             }
 
-            /// One example of each denial, in order.
+            /// Returns one example of each denial, in order.
             pub fn every() -> [Self; Self::COUNT] {
                 [$(denials!(@example $name $($example)?)),*]
             }
@@ -50,7 +50,7 @@ macro_rules! denials {
 }
 
 denials! {
-    // Reading the request.
+    // Stage: reading the request.
     /// The request is ambiguous or malformed.
     BadRequest(Malformed) = Denial::BadRequest(Malformed::Target) => {
         code: "bad_request", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
@@ -80,7 +80,7 @@ denials! {
         flask: None,
     }
 
-    // Route.
+    // Stage: route.
     /// No route covers the request's host and path.
     NoRoute => {
         code: "no_route", status: StatusCode::NOT_FOUND, fault: Fault::Client,
@@ -88,7 +88,7 @@ denials! {
         detail: "There is nothing at this address.",
         flask: None,
     }
-    /// The route exists, but not for this method. Holds the value of `Allow` (RFC 9110 section 10.2.1).
+    /// The route exists, but not for this method. The text is the value of `Allow` (RFC 9110 section 10.2.1).
     MethodNotAllowed(Arc<str>) = Denial::MethodNotAllowed(Arc::from("GET")) => {
         code: "method_not_allowed", status: StatusCode::METHOD_NOT_ALLOWED, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::Unimplemented, from_policy: true,
@@ -96,8 +96,8 @@ denials! {
         flask: None,
     }
 
-    // Authenticate.
-    /// The route requires a credential, and the request carries none.
+    // Stage: authenticate.
+    /// The route requires a credential, and the request has none.
     MissingToken => {
         code: "missing_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: true,
@@ -105,22 +105,22 @@ denials! {
         // The full message depends on the places that the route searches (respond/compat.rs).
         flask: Some((StatusCode::UNAUTHORIZED, "Missing Authorization Header")),
     }
-    /// The request carries credentials in more than one place.
+    /// The request has more than one credential.
     AmbiguousCredentials => {
         code: "ambiguous_credentials", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::InvalidRequest, grpc: Grpc::InvalidArgument, from_policy: true,
         detail: "Credentials were sent more than once.",
         flask: None,
     }
-    /// The token is not a JWS in compact form, or one of its parts cannot be read.
+    /// The token is not a JWS in compact form, or one of its parts is malformed.
     MalformedToken(TokenPart) = Denial::MalformedToken(TokenPart::Shape) => {
         code: "malformed_token", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token is malformed.",
-        // One message for each part (respond/compat.rs).
+        // Each part has its own message (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Not enough segments")),
     }
-    /// The algorithm does not belong to the key, or is not in the issuer's list.
+    /// The token's algorithm is not that of the key, or is not in the issuer's list.
     UnsupportedAlgorithm => {
         code: "unsupported_algorithm", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
@@ -160,7 +160,7 @@ denials! {
         code: "token_not_yet_valid", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token is not valid yet.",
-        // The library checks `iat` first.
+        // Flask-JWT-Extended checks `iat` first.
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "The token is not yet valid (iat)")),
     }
     /// `aud` does not name this gateway.
@@ -170,12 +170,12 @@ denials! {
         detail: "The access token is not intended for this service.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Audience doesn't match")),
     }
-    /// `typ` is not among the types that this issuer's access tokens may have.
+    /// `typ` is not in the issuer's list, or the token is marked as another kind of token than an access token.
     WrongType => {
         code: "wrong_type", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token's type is not accepted.",
-        // Or "Only refresh tokens are allowed", where one is expected (respond/compat.rs).
+        // If a refresh token is expected, the message is "Only refresh tokens are allowed" (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Only non-refresh tokens are allowed")),
     }
     /// A required claim is missing or has the wrong JSON type.
@@ -183,7 +183,7 @@ denials! {
         code: "missing_claim", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
         detail: "The access token lacks a required claim.",
-        // One message for each claim (respond/compat.rs).
+        // Each claim has its own message (respond/compat.rs).
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Missing claim: sub")),
     }
     /// The token, its session or its account was revoked.
@@ -195,7 +195,7 @@ denials! {
     }
     /// The route requires a token from a recent login with a password.
     FreshTokenRequired {
-        /// The maximum age of the login in seconds; 0 for a login of any age.
+        /// The maximum age of the login in seconds; 0 if any age is accepted.
         max_age: u32,
     } = Denial::FreshTokenRequired { max_age: 600 } => {
         code: "fresh_token_required", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
@@ -203,21 +203,21 @@ denials! {
         detail: "A recent login with a password is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Fresh token required")),
     }
-    /// A request with a cookie may change something and carries no CSRF token.
+    /// The request may change state and has its credential in a cookie, but has no CSRF token.
     CsrfMissing => {
         code: "csrf_missing", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
         detail: "A CSRF token is required.",
         flask: Some((StatusCode::UNAUTHORIZED, "Missing CSRF token")),
     }
-    /// The CSRF token does not belong to the session, or another site sent the request.
+    /// The CSRF token is not that of the session, or the request comes from another site.
     CsrfMismatch => {
         code: "csrf_mismatch", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
         detail: "The CSRF token does not belong to this session, or the request comes from another site.",
         flask: Some((StatusCode::UNAUTHORIZED, "CSRF double submit tokens do not match")),
     }
-    /// The gateway cannot check now whether the token was revoked.
+    /// The gateway currently cannot check whether the token was revoked.
     CheckUnavailable => {
         code: "check_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Gateway,
         challenge: Challenge::None, grpc: Grpc::Unavailable, from_policy: false,
@@ -225,7 +225,7 @@ denials! {
         flask: None,
     }
 
-    // Authorize.
+    // Stage: authorize.
     /// The caller lacks the roles that the route requires.
     InsufficientRole => {
         code: "insufficient_role", status: StatusCode::FORBIDDEN, fault: Fault::Client,
@@ -233,7 +233,8 @@ denials! {
         detail: "The caller's roles do not allow this.",
         flask: None,
     }
-    /// The token lacks a scope that the route requires. Holds all required scopes, space-separated, for the challenge.
+    /// The token lacks a scope that the route requires. The text lists all required scopes, separated by spaces, for
+    /// the challenge.
     InsufficientScope(Arc<str>) = Denial::InsufficientScope(Arc::from("read")) => {
         code: "insufficient_scope", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::InsufficientScope(None), grpc: Grpc::PermissionDenied, from_policy: true,
@@ -248,10 +249,10 @@ denials! {
         flask: Some((StatusCode::BAD_REQUEST, "User claims verification failed")),
     }
 
-    // Limit.
+    // Stage: limit.
     /// The caller exceeds a rate limit.
     RateLimited {
-        /// Whole seconds until the next request can pass; at least 1.
+        /// The whole seconds until the next request is admitted; at least 1.
         wait: u32,
     } = Denial::RateLimited { wait: 1 } => {
         code: "rate_limited", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
@@ -267,8 +268,8 @@ denials! {
         flask: None,
     }
 
-    // The authority's endpoints.
-    /// The body of a request to an endpoint cannot be used.
+    // Endpoints of the authority.
+    /// The gateway cannot use the body of a request to an endpoint.
     InvalidBody(BodyFault) = Denial::InvalidBody(BodyFault::Missing) => {
         code: "invalid_body", status: StatusCode::BAD_REQUEST, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::InvalidArgument, from_policy: false,
@@ -282,15 +283,15 @@ denials! {
         detail: "The body must be JSON or a form.",
         flask: None,
     }
-    /// The client asks for a verdict on another request and is not a trusted proxy.
+    /// The client requests a verdict on another request but is not a trusted proxy.
     UntrustedProxy => {
         code: "untrusted_proxy", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
         detail: "Only a trusted proxy may ask about other requests.",
         flask: None,
     }
-    /// A credential arrived in cleartext on a listener that redirects to TLS, or a client asked for cookies over a
-    /// connection on which browsers drop them.
+    /// A credential arrived in cleartext on a listener that redirects to TLS, or a client requested cookies over a
+    /// connection on which browsers discard them.
     InsecureTransport => {
         code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,
@@ -302,7 +303,7 @@ denials! {
         code: "bad_credentials", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The user name or the password is wrong.",
-        // The words of the login in the library's documentation, which applications have copied.
+        // This is the message of the login in the library's documentation, which applications have copied.
         flask: Some((StatusCode::UNAUTHORIZED, "Bad username or password")),
     }
     /// The password is correct, but the account is disabled.
@@ -310,12 +311,13 @@ denials! {
         code: "account_disabled", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::Bearer, grpc: Grpc::Unauthenticated, from_policy: false,
         detail: "The account is disabled.",
-        // Without the user name that the library repeats: the gateway does not echo what a client sent.
+        // The library's message also contains the user name. The gateway omits it, since it does not echo text that a
+        // client sent.
         flask: Some((StatusCode::UNAUTHORIZED, "Error loading the user")),
     }
-    /// Too many wrong passwords for this account or from this address.
+    /// There were too many wrong passwords for this account or from this address.
     TooManyAttempts {
-        /// Whole seconds until the next attempt is checked; at least 1.
+        /// The whole seconds until the next attempt is checked; at least 1.
         wait: u32,
     } = Denial::TooManyAttempts { wait: 1 } => {
         code: "too_many_attempts", status: StatusCode::TOO_MANY_REQUESTS, fault: Fault::Client,
@@ -330,7 +332,7 @@ denials! {
         detail: "The refresh token is unknown.",
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "Signature verification failed")),
     }
-    /// The refresh token was spent before: its whole family is revoked.
+    /// The refresh token was already used, so all tokens of its session are revoked.
     RefreshReused => {
         code: "refresh_reused", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
         challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: false,
@@ -358,7 +360,7 @@ denials! {
         detail: "The only supported grant type is client_credentials.",
         flask: None,
     }
-    /// The service requests something that it may not have.
+    /// The service requests something for which it is not authorized.
     UnauthorizedClient => {
         code: "unauthorized_client", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: false,
@@ -372,7 +374,7 @@ denials! {
         detail: "The store of accounts and sessions cannot be reached.",
         flask: None,
     }
-    /// The caller owns nothing with this name.
+    /// The caller owns no object with this name.
     NotFound => {
         code: "not_found", status: StatusCode::NOT_FOUND, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::NotFound, from_policy: false,
@@ -380,7 +382,7 @@ denials! {
         flask: None,
     }
 
-    // Forward.
+    // Stage: forward.
     /// No server of the upstream can be reached.
     UpstreamUnavailable => {
         code: "upstream_unavailable", status: StatusCode::SERVICE_UNAVAILABLE, fault: Fault::Upstream,

@@ -1,7 +1,7 @@
-//! One limit: its key, its quota, and the buckets of all keys.
+//! A rate limit: its key, its quota, and the buckets of all keys.
 //!
-//! Guarantees, in constant memory, that a key that keeps its place (see `store`) is never admitted more often than
-//! burst and rate allow. Which limits a request meets, and in which order, is decided in the parent module.
+//! A key that keeps its entry in the table (see `store`) is never admitted more often than burst and rate allow. The
+//! memory is constant. The parent module decides which limits apply to a request, and in which order.
 
 use super::LimitKey;
 use super::store::BucketStore;
@@ -18,14 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The number of entries in a limit's table: 1 MiB of address space per limit, of which only used pages take memory.
+/// The number of entries in a limit's table. A table takes 1 MiB of address space, but only its used pages take memory.
 pub(crate) const CAPACITY: usize = 65_536;
 
-/// The maximum time in nanoseconds for a bucket to fill: 100 years. It keeps arrival times far from overflowing 64
-/// bits.
+/// The maximum time in nanoseconds for a bucket to fill: 100 years. The bound prevents an overflow of arrival times,
+/// which have 64 bits.
 const FILL_MAX: u128 = 100 * 365 * 24 * 3600 * 1_000_000_000;
 
-/// The maximum length of a name in a header field, in characters; longer names are truncated.
+/// The maximum length of a limit's name in a header field, in characters. A longer name is truncated.
 const NAME_MAX: usize = 64;
 
 /// The key by which a limit groups requests.
@@ -33,20 +33,21 @@ const NAME_MAX: usize = 64;
 pub enum By {
     /// The client's address. IPv6 addresses are grouped by /64, the usual allocation of one subscriber.
     ClientIp,
-    /// The caller: issuer and subject.
+    /// The caller, identified by issuer and subject.
     Subject,
-    /// All requests of a route.
+    /// The route: all its requests share one bucket.
     Route,
-    /// The value of a header field. Requests without the field, or with several, share one bucket. The sender of the
-    /// field chooses the bucket, so this is useful only for a value that is verified elsewhere.
+    /// The value of a header field. Requests without the field, and requests in which the field is repeated, share one
+    /// bucket. Clients choose their bucket through the value, so this key is useful only for values that are verified
+    /// elsewhere.
     Header(HeaderName),
-    /// The value of a claim, within its issuer. A caller without the claim is counted by subject.
+    /// The value of a claim, separately for each issuer. A caller without the claim is counted by subject.
     Claim(ClaimId),
 }
 
 impl By {
-    /// Returns whether the key includes the caller. Such a limit is charged after authentication; before it, a subject
-    /// is only a claim of the client.
+    /// Returns whether the key depends on the caller. Such a limit is charged after authentication, since an unverified
+    /// subject is only a claim of the client.
     pub const fn needs_caller(&self) -> bool {
         match self {
             Self::Subject | Self::Claim(_) => true,
@@ -54,8 +55,8 @@ impl By {
         }
     }
 
-    /// Returns the limit's place among others that are charged at the same point. Limits per client come first, so that
-    /// a client that is refused anyway does not use up a shared quota.
+    /// Returns the limit's rank among the limits that are charged at the same point; lower ranks are charged first.
+    /// Limits per client come first, so that a client that exceeds its own limit does not use up a shared quota.
     pub(super) const fn rank(&self) -> u8 {
         match self {
             Self::ClientIp | Self::Subject => 0,
@@ -65,19 +66,19 @@ impl By {
     }
 }
 
-/// A limit and its buckets, shared by all cores. `C` is the clock, for tests.
+/// A limit and its buckets, shared by all cores. Tests replace the clock `C`.
 pub struct Limit<C: Clock = MonotonicClock> {
     name: Arc<str>,
     by: By,
     quota: Quota,
     counts: Arc<Counts<C>>,
-    /// `RateLimit-Policy`, ready-made.
+    /// The value of `RateLimit-Policy`.
     policy: HeaderValue,
-    /// `"name";r=`, the fixed beginning of `RateLimit`.
+    /// The fixed beginning of `RateLimit`: `"name";r=`.
     prefix: Box<[u8]>,
 }
 
-/// The counts of a limit. They outlive a reload of the policy as long as the limit stays the same.
+/// The counts of a limit. They survive a reload of the policy if the limit stays the same.
 struct Counts<C: Clock> {
     buckets: RateLimiter<u64, BucketStore, C, StateInformationMiddleware>,
     fingerprints: RandomState,
@@ -99,18 +100,18 @@ impl<C: Clock> fmt::Debug for Limit<C> {
 /// The result of charging one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Charge {
-    /// The request may pass. Holds the number of further requests that may pass at once, and the maximum time until one
-    /// more becomes available.
+    /// The request is admitted. `remaining` further requests are admitted at once, and one more becomes available after
+    /// `next` at the latest.
     Admitted { remaining: u32, next: Duration },
-    /// The request may not pass. Exactly one request may pass after `wait`.
+    /// The request is refused. Exactly one request is admitted after `wait`.
     Refused { wait: Duration },
 }
 
 impl Limit {
-    /// Creates a limit of `count` requests per `per`, `burst` of them at once.
+    /// Creates a limit of `count` requests per `per`, with up to `burst` requests at once.
     ///
     /// The name appears in header fields as a string of RFC 8941. The policy's compiler allows only `[A-Za-z0-9_.-]` in
-    /// it; any other character would be written as `_`. The rate is capped at one request per nanosecond, and the time
+    /// the name; any other character is replaced by `_`. The rate is capped at one request per nanosecond, and the time
     /// for the bucket to fill at 100 years.
     pub fn new(name: Arc<str>, by: By, count: NonZeroU32, per: Duration, burst: NonZeroU32) -> Self {
         Self::with_clock(name, by, count, per, burst, CAPACITY, MonotonicClock)
@@ -118,7 +119,7 @@ impl Limit {
 }
 
 impl<C: Clock> Limit<C> {
-    /// Like [`Limit::new`], with a table of `capacity` entries (16 bytes each) and the given clock.
+    /// Creates a limit as [`Limit::new`] does, with a table of `capacity` entries (16 bytes each) and the given clock.
     pub fn with_clock(
         name: Arc<str>,
         by: By,
@@ -155,7 +156,7 @@ impl<C: Clock> Limit<C> {
         }
     }
 
-    /// Returns the name in the policy.
+    /// Returns the limit's name in the policy.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -165,7 +166,7 @@ impl<C: Clock> Limit<C> {
         &self.by
     }
 
-    /// Returns the rate and the burst. Rates that mean the same (`60/m`, `1/s`) are equal.
+    /// Returns the rate and the burst. The quotas of equivalent rates (`60/m`, `1/s`) are equal.
     pub fn quota(&self) -> Quota {
         self.quota
     }
@@ -175,9 +176,9 @@ impl<C: Clock> Limit<C> {
         describe(self.quota)
     }
 
-    /// Takes over the counts of another limit with the same name and quota. Otherwise each reload of the policy would
-    /// refill an attacker's bucket. `same_keys`: whether both limits have the same key; the caller decides that, since
-    /// a [`ClaimId`] has a meaning within one policy only.
+    /// Takes over the counts of a limit of the previous policy if that limit has the same name and quota. Otherwise,
+    /// each reload of the policy would refill an attacker's bucket. `same_keys` states whether both limits have the
+    /// same key. The caller determines this, since a [`ClaimId`] has a meaning only within one policy.
     #[must_use]
     pub fn carry_over(mut self, before: &Self, same_keys: bool) -> Self {
         if same_keys && self.name == before.name && self.quota == before.quota {
@@ -191,7 +192,7 @@ impl<C: Clock> Limit<C> {
         self.counts.refused.load(Ordering::Relaxed)
     }
 
-    /// Returns how often an active key was evicted because more keys were active than the table holds.
+    /// Returns how often an active key was evicted because more keys were active than fit in the table.
     pub fn displaced(&self) -> u64 {
         self.counts.displaced.load(Ordering::Relaxed)
     }
@@ -208,7 +209,8 @@ impl<C: Clock> Limit<C> {
     pub(super) fn charge(&self, key: &LimitKey<'_>) -> Charge {
         match self.counts.buckets.check_key(&self.fingerprint(key)) {
             Ok(state) => {
-                // The level of the bucket lies between two whole requests. Rounded down, the time is never too short.
+                // The bucket contains a fraction of a request in addition to `remaining`, so one more request becomes
+                // available after at most this interval.
                 let next = self.quota.replenish_interval();
                 Charge::Admitted { remaining: state.remaining_burst_capacity(), next }
             }
@@ -220,9 +222,10 @@ impl<C: Clock> Limit<C> {
         }
     }
 
-    /// Returns the key of a request in this limit's table. The first byte distinguishes the kinds of keys, so that no
-    /// subject can be made to look like an address. Two keys with the same fingerprint (a chance of 1 in 2^64 per pair)
-    /// would share a bucket, which refuses more requests, never fewer.
+    /// Returns the fingerprint of the request's key in this limit's table. The first byte of the hashed data
+    /// distinguishes the kinds of keys, so that no subject can equal an address. Two keys with the same fingerprint (a
+    /// chance of 1 in 2^64 per pair) share a bucket. This can refuse additional requests but cannot admit additional
+    /// ones.
     fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
         let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, key.principal) {
@@ -233,7 +236,8 @@ impl<C: Clock> Limit<C> {
                 let mut values = key.headers.get_all(name).iter();
                 match (values.next(), values.next()) {
                     (Some(value), None) => (3_u8, value.as_bytes()).hash(&mut hasher),
-                    // With several fields, a client could vary one of them to change its bucket.
+                    // If a repeated field had its own bucket, a client could vary one of the values to change its
+                    // bucket.
                     (None, _) | (Some(_), Some(_)) => hasher.write_u8(4),
                 }
             }
@@ -242,7 +246,7 @@ impl<C: Clock> Limit<C> {
                     (5_u8, &principal.issuer).hash(&mut hasher);
                     hash_claim(value, &mut hasher);
                 }
-                // Callers without the claim do not share a bucket: strangers could lock each other out.
+                // Callers without the claim do not share a bucket, since they could then lock each other out.
                 None => hash_subject(principal, &mut hasher),
             },
         }
@@ -272,7 +276,7 @@ fn fill(quota: &Quota) -> Duration {
     quota.replenish_interval().saturating_mul(quota.burst_size().get())
 }
 
-/// Rounds up to whole seconds, since the time that clients receive must not be too short.
+/// Rounds up to whole seconds, since the wait that a client receives must not be too short.
 pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }

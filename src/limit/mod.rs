@@ -1,7 +1,7 @@
-//! Rate limits: charges a request to the limits of its route and reports the tightest one in the response.
+//! Rate limits: charges a request to the limits of its route and reports the tightest limit in the response.
 //!
-//! Guarantees one verdict for all limits that are charged at one point of a request, without allocating. Limits count
-//! for the whole process. How one limit counts is described in `bucket`.
+//! The limits that are charged at the same point of a request yield a single verdict, without allocation. A limit
+//! counts the requests of all cores together. The [`bucket`] module describes how a limit counts.
 
 pub(crate) mod bucket;
 pub mod store;
@@ -17,23 +17,24 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The limit that a response reports, and its quota (draft-ietf-httpapi-ratelimit-headers).
+/// The field with the name and the quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// The remaining quota (draft-ietf-httpapi-ratelimit-headers).
+/// The field with the remaining quota of the reported limit (draft-ietf-httpapi-ratelimit-headers).
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// The limits of one route, split by the point at which they are charged.
 #[derive(Clone, Debug, Default)]
 pub struct Limits {
-    /// Charged before any signature is checked, so that forged tokens cannot cause unlimited verifications.
+    /// Limits that are charged before any signature is checked, so that forged tokens cannot cause unlimited
+    /// verifications.
     pub by_address: Box<[Arc<Limit>]>,
-    /// Charged once the caller is known.
+    /// Limits that are charged after authentication, when the caller is known.
     pub by_caller: Box<[Arc<Limit>]>,
 }
 
 impl Limits {
-    /// Splits a route's limits. In each part, limits per client come before shared ones: a client that is refused
-    /// anyway must not use up the quota that others share.
+    /// Splits a route's limits. In each part, limits per client come before shared limits, so that a client that
+    /// exceeds its own limit does not use up the quota of others.
     pub fn sort(mut limits: Vec<Arc<Limit>>) -> Self {
         limits.sort_by_key(|limit| limit.by().rank());
         let (by_caller, by_address): (Vec<_>, Vec<_>) =
@@ -42,24 +43,24 @@ impl Limits {
     }
 }
 
-/// The facts of a request that limits can count by.
+/// The facts of a request by which limits group requests.
 #[derive(Clone, Copy, Debug)]
 pub struct LimitKey<'a> {
     /// The client's address.
     pub address: IpAddr,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
-    /// The route's name. Unlike a position, it keeps its meaning when the policy is reloaded.
+    /// The route's name. Unlike the route's position, the name identifies the same route after a reload of the policy.
     pub route: &'a str,
-    /// The caller, once known.
+    /// The caller; `None` before authentication and for anonymous callers.
     pub principal: Option<&'a Principal>,
 }
 
-/// Charges the request to each limit in turn and stops at the first that refuses. Earlier charges stay, so a client
-/// that exceeds one limit still uses up the others.
+/// Charges the request to each limit in turn and stops at the first limit that refuses. The charges to earlier limits
+/// are kept, so a client that exceeds one limit still uses up the others.
 ///
 /// # Errors
-/// [`Denial::RateLimited`], with the wait in whole seconds, rounded up.
+/// [`Denial::RateLimited`] with the wait in whole seconds, rounded up.
 pub fn admit<'l, C: Clock>(
     limits: &'l [Arc<Limit<C>>],
     key: &LimitKey<'_>,
@@ -69,7 +70,7 @@ pub fn admit<'l, C: Clock>(
         match limit.charge(key) {
             Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
             Charge::Refused { wait } => {
-                // `t` of `RateLimit` and `Retry-After` are the same number.
+                // The parameter `t` of `RateLimit` and the value of `Retry-After` are the same number.
                 let wait = u32::try_from(whole_seconds(wait)).unwrap_or(u32::MAX).max(1);
                 standing.tightest = Some(Tightest::of(limit, 0, u64::from(wait)));
                 return Err(Denial::RateLimited { wait });
@@ -79,8 +80,8 @@ pub fn admit<'l, C: Clock>(
     Ok(())
 }
 
-/// The state of the tightest limit of a request: the one that refused it, otherwise the one with the fewest requests
-/// left.
+/// The state of a request's tightest limit: the limit that refused the request, otherwise the limit with the fewest
+/// requests left.
 #[derive(Debug, Default)]
 pub struct Standing<'l> {
     tightest: Option<Tightest<'l>>,
@@ -93,7 +94,8 @@ struct Tightest<'l> {
     policy: &'l HeaderValue,
     prefix: &'l [u8],
     remaining: u32,
-    /// Seconds until one more request is available: `t` (draft-ietf-httpapi-ratelimit-headers-10, section 4.1).
+    /// The seconds until one more request is available: the parameter `t` (draft-ietf-httpapi-ratelimit-headers-10,
+    /// section 4.1).
     next: u64,
 }
 
@@ -117,12 +119,12 @@ impl<'l> Standing<'l> {
         Some(format!("the limit {} has no request left: {}", tightest.name, bucket::describe(tightest.quota)))
     }
 
-    /// Sets `RateLimit-Policy` and `RateLimit` of a response, if a limit applied.
+    /// Sets `RateLimit-Policy` and `RateLimit` in the headers of a response, if a limit applied to the request.
     pub fn write(&self, headers: &mut HeaderMap) {
         let Some(tightest) = &self.tightest else { return };
         headers.insert(RATELIMIT_POLICY, tightest.policy.clone());
         let (mut remaining, mut next) = (itoa::Buffer::new(), itoa::Buffer::new());
-        // Built with the exact capacity, so that it becomes the header value without another copy.
+        // The vector has the exact capacity, so that it becomes the header value without another copy.
         let value = [
             tightest.prefix,
             remaining.format(tightest.remaining).as_bytes(),
@@ -156,7 +158,7 @@ mod tests {
         Arc::new(Limit::with_clock(name.into(), By::ClientIp, n(1), per, n(burst), 128, clock.clone()))
     }
 
-    /// Charges one request from one address, and returns the verdict and the two header fields.
+    /// Charges one request from one address. Returns the verdict and the two header fields.
     fn ask(limits: &[Fake]) -> (Result<(), Denial>, String, String) {
         let request = HeaderMap::new();
         let address = "192.0.2.1".parse().unwrap();
@@ -203,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_thousand_an_hour_gives_one_more_in_four_seconds() {
-        // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until additional quota is available,
-        // not until all of it is (crossings C3).
+        // In draft-ietf-httpapi-ratelimit-headers-10, section 4.1, `t` is the time until additional quota is available,
+        // not the time until the whole quota is available.
         let clock = FakeRelativeClock::default();
         let (per, count) = (Duration::from_secs(3600), n(1000));
         let hourly =
@@ -235,11 +237,12 @@ mod tests {
         let (first, second) = (limit("first", 1_000, 2, &clock), limit("second", 1_000, 1, &clock));
         let limits = [first.clone(), second];
         assert_eq!(ask(&limits).0, Ok(()));
-        // Both buckets are empty or would be after this request; the second limit refuses it.
+        // The first bucket has one request left and the second bucket is empty, so the second limit refuses this
+        // request.
         let (verdict, policy, state) = ask(&limits);
         assert_eq!(verdict, Err(Denial::RateLimited { wait: 1 }));
         assert_eq!((policy.as_str(), state.as_str()), ("\"second\";q=1;w=1", "\"second\";r=0;t=1"));
-        // The first limit was charged anyway.
+        // The first limit was charged for the refused request.
         assert_eq!(first.refused(), 0);
         assert_eq!(ask(&limits).1, "\"first\";q=2;w=2");
     }

@@ -1,7 +1,7 @@
-//! The buckets of one limit: a table of fixed size, regardless of the keys that clients invent.
+//! The buckets of one limit, in a table of fixed size. The size does not depend on the keys that clients invent.
 //!
-//! Guarantees that memory never grows, and that a look-up touches one set of eight entries under a lock that is held
-//! for nanoseconds. Assumes that keys are fingerprints of a keyed hash.
+//! The memory of the table never grows. A look-up accesses one set of eight entries under a lock that is held for
+//! nanoseconds. Keys must be fingerprints from a keyed hash.
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
@@ -12,42 +12,41 @@ use std::time::Duration;
 /// The number of entries in a set: two cache lines, one of fingerprints and one of arrival times.
 const WAYS: usize = 8;
 
-/// The number of locks of a table, which is far more than the number of cores.
+/// The number of locks of a table, so that two cores seldom wait for the same lock.
 const SHARDS: usize = 16;
 
-/// One set: fingerprints, then theoretical arrival times in nanoseconds since the limit was created. Zeros are an
-/// unused entry. It needs no other mark: a bucket with arrival time 0 is full, like the bucket of a key without an
-/// entry.
+/// A set: eight fingerprints, then eight theoretical arrival times in nanoseconds since the limit was created. In an
+/// unused entry, both numbers are zero. No further mark is necessary: a bucket with arrival time 0 is full, like the
+/// bucket of a key without an entry.
 type Set = [[u64; WAYS]; 2];
 
 /// A bounded [`StateStore`] for governor with 64-bit fingerprints as keys: set-associative, 16 bytes per entry.
 ///
 /// When all eight entries of a set are in use, the key with the earliest arrival time is evicted. An idle key (with an
-/// arrival time in the past) loses nothing, since its bucket was full again. Only when more than eight keys of one set
-/// are active at once does one of them regain its burst too early, and that is the key with the least debt.
+/// arrival time in the past) loses nothing, since its bucket is already full. If more than eight keys of one set are
+/// active at once, the key with the least debt regains its burst too early.
 ///
-/// Attackers who want to evict a key of their own need other keys for it, each of which costs them a request. They
-/// cannot aim: fingerprints come from a hasher that is keyed at random per process, so they do not know which keys
-/// share a set. On average they need as many distinct keys as the table has entries, and with 65,536 keys they have
-/// 65,536 bursts anyway.
+/// Attackers who want to evict one of their own keys need other keys, each of which costs them a request. They cannot
+/// choose keys of the same set: the hasher has a random key for each process. On average they need as many distinct
+/// keys as the table has entries, and 65,536 keys already give them 65,536 bursts.
 #[derive(Debug)]
 pub struct BucketStore {
     shards: Box<[Shard]>,
     sets_a_shard: u64,
-    /// The cost of one request in nanoseconds, by which the time is derived from the first arrival time of a new key.
+    /// The cost of one request in nanoseconds. The first arrival time of a new key minus this cost is the current time.
     cost: u64,
     displaced: Arc<AtomicU64>,
 }
 
-/// One lock and its sets, on a cache line of its own. The sets are allocated for the first key, so an unused limit
-/// takes no memory.
+/// One lock and its sets, on a separate cache line. The sets are allocated for the first key, so an unused limit takes
+/// no memory.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard(Mutex<Box<[Set]>>);
 
 impl BucketStore {
-    /// Creates a table of `capacity` entries, rounded up to a power of two (at least 128), for a limit that restores
-    /// one request per `cost`. Takes 16 bytes per entry once it is used: 1 MiB for 65,536.
+    /// Creates a table of `capacity` entries, rounded up to a power of two (at least 128), for a limit that regains one
+    /// request every `cost`. The table takes 16 bytes per entry once it is used: 1 MiB for 65,536 entries.
     pub fn new(capacity: usize, cost: Duration) -> Self {
         let sets = capacity.div_ceil(WAYS * SHARDS).next_power_of_two();
         let shard = || Shard(Mutex::new(Box::new([])));
@@ -59,8 +58,8 @@ impl BucketStore {
         }
     }
 
-    /// Returns the counter of active keys that were evicted. When it grows, more keys are active at once than the table
-    /// holds.
+    /// Returns the counter of active keys that were evicted. If the counter grows, more keys are active at once than
+    /// fit in the table.
     pub fn displaced(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.displaced)
     }
@@ -78,10 +77,11 @@ impl StateStore for BucketStore {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // Both moduli are powers of two, and all bits of a keyed hash are equally good.
+        // Both moduli are powers of two, and all bits of a keyed hash are equally random.
         let shard = &self.shards[(key % SHARDS as u64) as usize];
         let index = (key / SHARDS as u64 % self.sets_a_shard) as usize;
-        // A thread that panicked here left complete entries: each is two plain stores, which cannot panic.
+        // The lock may be poisoned, but its entries are complete: an entry is written by two plain stores, which cannot
+        // panic.
         let mut sets = shard.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sets.is_empty() {
             *sets = vec![[[0; WAYS]; 2]; self.sets_a_shard as usize].into();

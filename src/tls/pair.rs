@@ -1,4 +1,5 @@
-//! Reads a certificate chain and its key from files. Errors name the command that helps the operator.
+//! Reads a certificate chain and its key from files. Errors contain the command with which the operator can correct the
+//! fault.
 
 use super::Files;
 use crate::config::stable_file;
@@ -16,26 +17,26 @@ use yasna::tags::TAG_UTCTIME;
 use yasna::{ASN1Result, BERReader, Tag};
 use zeroize::Zeroizing;
 
-/// The maximum size of a certificate or key file: a thousand times the usual size.
+/// The maximum size of a certificate or key file: 4 MiB, a thousand times the usual size.
 const FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// One of the two files.
+/// One of the two files of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// The chain.
+    /// The certificate chain.
     Certificate,
-    /// The key.
+    /// The private key.
     Key,
 }
 
-/// Why a pair cannot be used.
+/// The reason for which a pair cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unusable {
     /// The faulty file.
     pub(crate) part: Part,
-    /// What was found.
+    /// The description of the fault.
     pub(crate) found: String,
-    /// What to do.
+    /// The remedy.
     pub(crate) hint: String,
 }
 
@@ -48,14 +49,14 @@ impl fmt::Display for Unusable {
 /// The validity of a certificate in seconds since 1970 (RFC 5280 section 4.1.2.5), both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    /// `notBefore`.
+    /// The certificate's `notBefore`. The certificate is already valid at that second.
     pub(crate) begins: u64,
-    /// `notAfter`.
+    /// The certificate's `notAfter`. The certificate is still valid at that second.
     pub(crate) ends: u64,
 }
 
 impl Validity {
-    /// Reads the validity of a certificate; `None` if it cannot be read.
+    /// Parses the validity of a certificate; `None` if it is malformed.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let moment = |reader: BERReader<'_, '_>| -> ASN1Result<i64> {
             Ok(if reader.lookahead_tag()? == TAG_UTCTIME {
@@ -83,12 +84,12 @@ impl Validity {
             })
         });
         let (begins, ends) = read.ok()?;
-        // A time before 1970 counts as 1970.
+        // A time before 1970 is replaced by 1970.
         let unsigned = |moment: i64| u64::try_from(moment).unwrap_or(0);
         Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
     }
 
-    /// Returns why the certificate is not valid at `now`, in seconds since 1970; `None` if it is valid.
+    /// Returns the reason for which the certificate is not valid at `now` (seconds since 1970); `None` if it is valid.
     pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
@@ -98,12 +99,12 @@ impl Validity {
     }
 }
 
-/// Why a certificate is not valid now, with the time at which its validity ended or will begin.
+/// The reason for which a certificate is not valid now, with the second at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
-    /// It has expired.
+    /// The certificate has expired.
     Expired(u64),
-    /// It is not valid yet.
+    /// The certificate is not valid yet.
     NotYet(u64),
 }
 
@@ -116,8 +117,8 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// Returns the names that a certificate covers if they do not include `name` (RFC 9525); `None` if they do, or if the
-/// certificate or `name` cannot be parsed.
+/// Returns the names in a certificate if none of them matches `name` (RFC 9525). Returns `None` if one matches, or if
+/// the certificate or `name` cannot be parsed.
 pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Option<Vec<String>> {
     let parsed = ParsedCertificate::try_from(certificate).ok()?;
     let name = ServerName::try_from(name).ok()?;
@@ -140,10 +141,10 @@ pub(crate) fn names_other(certificate: &CertificateDer<'_>, name: &str) -> Optio
     }
 }
 
-/// Reads a chain and its key.
+/// Reads a certificate chain and its key.
 ///
 /// # Errors
-/// The faulty file and the remedy.
+/// Returns the faulty file and the remedy.
 pub(super) fn read(files: &Files) -> Result<CertifiedKey, Unusable> {
     let certificates = chain(&files.certificate)?;
     let fault = |found: &str, hint: String| Unusable {
@@ -235,8 +236,8 @@ fn holds(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// Whether bytes look like DER: a sequence whose length has the long form, as in certificates and most keys, or the
-/// short form.
+/// Whether the bytes look like DER: they begin with a sequence whose length has the long form, as in certificates and
+/// most keys, or a short form that equals the number of the remaining bytes.
 fn is_der(bytes: &[u8]) -> bool {
     matches!(bytes, [0x30, 0x81..=0x83, ..])
         || matches!(bytes, [0x30, len, rest @ ..] if rest.len() == usize::from(*len))
@@ -246,7 +247,7 @@ fn is_encrypted(bytes: &[u8]) -> bool {
     holds(bytes, "BEGIN ENCRYPTED PRIVATE KEY") || holds(bytes, "Proc-Type: 4,ENCRYPTED")
 }
 
-/// Describes a file without a certificate, and the remedy.
+/// Returns a description of a file without a certificate, and the remedy.
 fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {
@@ -270,7 +271,7 @@ fn no_certificate(bytes: &[u8], path: &Path) -> (&'static str, String) {
     }
 }
 
-/// Describes a file without a usable key, and the remedy.
+/// Returns a description of a file without a usable key, and the remedy.
 fn no_key(bytes: &[u8], path: &Path) -> (&'static str, String) {
     let path = path.display();
     match () {
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_certificate_holds_from_its_first_second_to_its_last() {
-        // RFC 5280 section 4.1.2.5: the period from notBefore through notAfter, inclusive.
+        // RFC 5280 section 4.1.2.5: the validity period includes both notBefore and notAfter.
         let validity = Validity { begins: 10, ends: 20 };
         for (now, fault) in
             [(9, Some(Invalid::NotYet(10))), (10, None), (20, None), (21, Some(Invalid::Expired(20)))]

@@ -21,7 +21,7 @@ fn principal(issuer: &str, subject: &str, claim: Option<ClaimValue>) -> Principa
     }
 }
 
-/// A request's facts. Each test changes one of them.
+/// The facts of a request. Each test varies one of them.
 struct Somebody {
     address: &'static str,
     headers: Vec<&'static str>,
@@ -44,7 +44,7 @@ impl Somebody {
     }
 }
 
-/// Whether two requests share a bucket: the first one causes the second to be refused.
+/// Whether two requests share a bucket: if so, the first request causes the refusal of the second.
 fn share(by: By, first: &Somebody, second: &Somebody) -> bool {
     let limit = one_a_minute(by);
     let ask = |who: &Somebody| {
@@ -86,7 +86,7 @@ fn subjects_are_told_apart_by_issuer_and_name_and_not_by_address() {
     assert!(share(By::Subject, &ada, &elsewhere));
     assert!(!share(By::Subject, &ada, &Somebody::who("https://a/", "bob", None)));
     assert!(!share(By::Subject, &ada, &Somebody::who("https://b/", "ada", None)));
-    // The border between issuer and subject is part of the key.
+    // The boundary between issuer and subject is part of the key.
     let (x, y) = (Somebody::who("ab", "c", None), Somebody::who("a", "bc", None));
     assert!(!share(By::Subject, &x, &y));
 }
@@ -224,7 +224,7 @@ proptest! {
         let mut now = 0_u64;
         let mut admitted = Vec::new();
         for pause in pauses {
-            // Pauses around the time of one request, where a mistake would show.
+            // The pauses are of the order of the interval between two requests, at which an error would be visible.
             let pause = pause % (3 * per.as_nanos() as u64 / u64::from(count) + 1);
             clock.advance(Duration::from_nanos(pause));
             now += pause;

@@ -45,7 +45,7 @@ fn a_table_never_grows_under_millions_of_invented_keys() {
     let store = BucketStore::new(1024, Duration::from_nanos(10));
     let mut key = 1_u64;
     for n in 0..2_000_000 {
-        // A linear congruential walk: distinct keys, spread over all sets.
+        // A linear congruential generator yields distinct keys that are spread over all sets.
         key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         put(&store, key, 1_000 + n);
     }
@@ -74,10 +74,11 @@ fn only_the_loss_of_an_active_key_is_counted() {
     for key in &keys[..WAYS] {
         put(&store, *key, 1_000);
     }
-    // The time is 1,000 here: the eight keys have just become idle.
+    // The arrival time 1,100 of the new key implies the current time 1,000, at which the eight keys have just become
+    // idle.
     put(&store, keys[WAYS], 1_100);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 0);
-    // The time is 999 here: the eight keys are still active.
+    // The arrival time 1,099 of the new key implies the current time 999, at which the other keys are still active.
     put(&store, keys[WAYS + 1], 1_099);
     assert_eq!(store.displaced().load(Ordering::Relaxed), 1);
 }
