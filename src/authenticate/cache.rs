@@ -68,7 +68,7 @@ pub struct TokenCache {
     bytes_max: usize,
     bytes: usize,
     hand: usize,
-    /// The index of the entry that [`TokenCache::weigh`] measured last.
+    /// The index after which the next call of [`TokenCache::weigh`] continues.
     scale: usize,
     epoch: u64,
     hits: u64,

@@ -123,12 +123,12 @@ pub fn find<'r>(
     Ok(found)
 }
 
-/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if the cookie is absent or its value is empty, which
-/// can remain after a deletion.
+/// Returns the value of a cookie (RFC 6265 section 5.4); `None` if the cookie is absent or empty. A deleted cookie can
+/// remain with an empty value.
 ///
-/// Names and values are compared literally: quotes, percent codes and commas have no special meaning. Some other
-/// parsers also read other spellings as a cookie of this name; the gateway ignores these spellings here and removes
-/// them before forwarding (`forward::strip`).
+/// Names and values are compared literally: quotes, percent codes and commas have no special meaning. Other parsers may
+/// read further spellings as a cookie of this name. The gateway ignores these spellings here and removes them before
+/// forwarding (`forward::strip`).
 ///
 /// # Errors
 /// [`Denial::AmbiguousCredentials`] if two cookies have this name.
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_operator_reads_which_scheme_came_and_nothing_of_a_secret() {
-        // operators.md, section 4.
+        // Each text names the scheme but never shows a secret.
         for (field, words) in [
             ("Token s3cret", "the scheme Token, not Bearer"),
             ("basic dTpw", "the scheme Basic, not Bearer"),

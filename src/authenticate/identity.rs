@@ -1,7 +1,7 @@
 //! The identity headers that upstreams receive, built once for each verified token.
 //!
-//! Commas, percent signs, control and non-ASCII characters, and spaces at the ends of a value are percent-encoded, so a
-//! role named `a,admin` arrives as `a%2Cadmin` and can never be read as `admin`.
+//! Commas, percent signs, control and non-ASCII characters, and spaces at the ends of a value are percent-encoded. A
+//! role named `a,admin` therefore arrives as `a%2Cadmin` and can never be read as `admin`.
 
 use super::claims::{ClaimId, ClaimValue};
 use super::principal::Principal;

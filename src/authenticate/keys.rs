@@ -1,7 +1,7 @@
 //! Verification keys. Each key has one algorithm and one issuer.
 //!
-//! The key determines the algorithm, never the token alone (RFC 8725 section 3.1): the key set is searched for a key
-//! that has both the `kid` and the `alg` of the token.
+//! The key determines the algorithm (RFC 8725 section 3.1): a token is verified only with keys whose algorithm equals
+//! the token's `alg`.
 
 mod der;
 mod jwks;

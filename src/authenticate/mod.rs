@@ -78,7 +78,7 @@ pub struct Credentials<'r> {
 /// verified again, but the revocation check runs for every request.
 ///
 /// # Errors
-/// Returns the reason for which the credential was rejected, or an error that a credential is required.
+/// Returns why the credential was rejected, or that a credential is required.
 pub fn authenticate(
     credential_policy: &CredentialPolicy,
     trust: &Trust,
@@ -156,7 +156,7 @@ fn absent(
 /// The audiences of the local authority's clients are accepted too, since only the authority can verify those tokens.
 ///
 /// # Errors
-/// Returns the reason for which the token was rejected.
+/// Returns why the token was rejected.
 pub fn examine(text: &[u8], trust: &Trust, now: Now) -> Result<Principal, CredentialError> {
     let principal = verify_for(Recipient::Anyone, token(text)?, trust, now)?;
     if let Some(local) = &principal.local {

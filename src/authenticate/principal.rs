@@ -43,8 +43,8 @@ pub struct Principal {
     pub headers: Box<[(HeaderName, HeaderValue)]>,
 }
 
-/// The JSON type of the value from which roles or scopes are read. It tells the operator why a token has fewer names
-/// than expected.
+/// The JSON type of the value from which roles or scopes are read. It explains to the operator why a token has fewer
+/// names than expected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shape {
     /// The claim is missing.

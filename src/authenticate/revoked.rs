@@ -1,8 +1,9 @@
-//! Revocations of the local authority's tokens, checked on every request, even for cached tokens, without I/O.
+//! The revocations of the local authority's tokens. They are checked for every request, even for cached tokens, without
+//! I/O.
 //!
 //! A mark is set here before the gateway confirms the revocation to the client. The check usually reads only one
-//! number, the epoch, which all cores share and which changes only when something is revoked: a principal stores the
-//! epoch at which it was last checked and is checked again only after the epoch has changed.
+//! number, the epoch, which all cores share and which changes only when something is revoked. A principal stores the
+//! epoch of its last check and is checked again only after the epoch has changed.
 
 use super::principal::{Local, Principal};
 use crate::denial::Denial;
@@ -59,8 +60,8 @@ impl Default for Revoked {
     }
 }
 
-/// The marks, each with the time from which it may be deleted, and the subjects that have longer-lived tokens, each
-/// with the time at which the last of these tokens expires. All times are in seconds since 1970.
+/// The marks and the subjects with longer-lived tokens. Each mark has the time from which it may be deleted. Each
+/// subject has the time at which the last of its longer-lived tokens expires. All times are in seconds since 1970.
 #[derive(Debug, Default)]
 struct Marks {
     subjects: HashMap<Box<str>, u64>,

@@ -139,8 +139,9 @@ impl Trust {
         Self { seen, ..self.clone() }
     }
 
-    /// Returns this trust with `key` as the only key of every issuer. The explanation of a decision about assumed
-    /// claims signs them as a token with a temporary key, and then runs the same verification that serves requests.
+    /// Returns this trust with `key` as the only key of every issuer. To explain a decision about assumed claims, the
+    /// caller signs a token that contains these claims with a temporary key. The token then passes the same
+    /// verification that serves requests.
     #[must_use]
     pub fn assuming(&self, key: &KeySet) -> Self {
         let mut assuming = self.uncounted();

@@ -58,8 +58,8 @@ pub(super) fn verify_for(
     let algorithm = jws.verify(&issuer.keys, &issuer.algorithms)?;
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
-    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token: a thief could
-    // then use the token, which the binding is intended to prevent.
+    // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token. The binding is
+    // intended to make a stolen token useless.
     if claims.contains_key("cnf") {
         return Err(CredentialError::because(
             Denial::WrongType,

@@ -1,4 +1,4 @@
-//! The reasons for which a request is refused. The list is closed and has one variant per documented code.
+//! The reasons for refusing a request. The list is closed and has one variant per documented code.
 //!
 //! A denial contains only facts of the gateway (the wait of a limit, the scopes that a route requires), never text that
 //! a client sent, so it can be sent and logged without escaping. The table has one entry per denial, with the variant
@@ -61,7 +61,7 @@ impl Denial {
     }
 
     /// Returns a fixed text for the operator that is more specific than the code. If the stage that refused the request
-    /// provides the values found and expected, those take precedence over this text.
+    /// provides the values found and expected, these values take precedence over the text.
     pub const fn finer(&self) -> Option<&'static str> {
         if let Self::BadRequest(malformed) = self {
             Some(malformed.reason())

@@ -12,7 +12,7 @@ macro_rules! denials {
         $(#[$doc:meta])*
         $name:ident $(($payload:ty))? $({ $($field:tt)* })? $(= $example:expr)? => { $($spec:tt)* }
     )*) => {
-        /// The reason for which a request is refused. The variants are in the order of the stages that refuse.
+        /// Why a request is refused. The variants are in the order of the stages that refuse.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Denial {
             $($(#[$doc])* $name $(($payload))? $({ $($field)* })?,)*

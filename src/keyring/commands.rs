@@ -82,7 +82,7 @@ impl Keyring {
         let mut replaced_by = None;
         match ring.state(place, &self.schedule, now.unix) {
             KeyState::Revoked => {}
-            // This key has never signed, so the end of another key does not depend on its place in the ring.
+            // The key has never signed, so its removal does not change how long another key is accepted.
             KeyState::Next if slot.signs_from > now.unix => folder.remove(&lock, slot)?,
             KeyState::Next | KeyState::Retiring | KeyState::Dead => folder.revoke(&lock, slot)?,
             KeyState::Signing => {
@@ -104,7 +104,7 @@ impl Keyring {
         Ok(replaced_by)
     }
 
-    /// Revokes every key and creates a new one that signs immediately. Operators use it when the whole folder leaked.
+    /// Revokes every key and creates a new one that signs immediately, as the remedy if the whole folder leaked.
     /// Returns the ids of the revoked keys and the id of the new key.
     ///
     /// # Errors

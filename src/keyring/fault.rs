@@ -1,11 +1,11 @@
-//! The reasons for which the signing keys cannot be read or changed, as error types.
+//! The errors of reading and changing the signing keys, as types.
 
 use crate::authenticate::Algorithm;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The reason for which the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
+/// Why the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
 ///
 /// Errors of the operating system are stored as text, so that two faults can be compared: the watcher reports a fault
 /// only once while it lasts.
@@ -55,7 +55,7 @@ pub enum KeyringFault {
     File {
         /// The path of the file.
         path: PathBuf,
-        /// The reason for which the file cannot be used.
+        /// Why the file cannot be used.
         fault: FileFault,
     },
     /// Two files contain the same key.
@@ -72,7 +72,7 @@ pub enum KeyringFault {
     Internal(String),
 }
 
-/// The reason for which a key file cannot be used.
+/// Why a key file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFault {
     /// The file cannot be read.

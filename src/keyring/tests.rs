@@ -147,7 +147,7 @@ fn the_key_of_the_first_version_is_taken_over_as_it_is() {
     let listed = &keyring.list(Now::at(START))[0];
     assert_eq!((listed.state, listed.signs_from), (KeyState::Signing, None));
     assert_eq!(listed.id, id(&keyring, START));
-    // The keyring can be changed like any other.
+    // A key from the first version can be rotated and revoked like any other key.
     keyring.rotate(RotationStart::Immediate, Now::at(START)).unwrap();
     assert_eq!(states(&keyring, START), [KeyState::Retiring, KeyState::Signing]);
     assert_eq!(keyring.revoke(&listed.id, Now::at(START + 1)), Ok(None));

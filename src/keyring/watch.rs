@@ -51,7 +51,7 @@ pub enum KeyEvent {
     },
     /// The key files cannot be read or changed.
     Fault(KeyringFault),
-    /// The faults that were reported no longer exist.
+    /// All reported faults are resolved.
     Recovered,
 }
 

@@ -224,8 +224,8 @@ impl<C: Clock> Limit<C> {
 
     /// Returns the fingerprint of the request's key in this limit's table. The first byte of the hashed data
     /// distinguishes the kinds of keys, so that no subject can equal an address. Two keys with the same fingerprint (a
-    /// chance of 1 in 2^64 per pair) share a bucket. This can refuse additional requests but cannot admit additional
-    /// ones.
+    /// chance of 1 in 2^64 per pair) share a bucket. Such a collision can cause additional refusals but cannot admit
+    /// additional requests.
     fn fingerprint(&self, key: &LimitKey<'_>) -> u64 {
         let mut hasher = self.counts.fingerprints.build_hasher();
         match (&self.by, key.principal) {

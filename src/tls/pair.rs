@@ -1,5 +1,4 @@
-//! Reads a certificate chain and its key from files. Errors contain the command with which the operator can correct the
-//! fault.
+//! Reads a certificate chain and its key from files. Errors contain the remedy, if possible as a command.
 
 use super::Files;
 use crate::config::stable_file;
@@ -29,7 +28,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// The reason for which a pair cannot be used.
+/// Why a pair cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unusable {
     /// The faulty file.
@@ -89,7 +88,7 @@ impl Validity {
         Some(Self { begins: unsigned(begins), ends: unsigned(ends) })
     }
 
-    /// Returns the reason for which the certificate is not valid at `now` (seconds since 1970); `None` if it is valid.
+    /// Returns why the certificate is not valid at `now` (seconds since 1970); `None` if it is valid.
     pub(crate) fn fault(self, now: u64) -> Option<Invalid> {
         match () {
             () if now > self.ends => Some(Invalid::Expired(self.ends)),
@@ -99,7 +98,7 @@ impl Validity {
     }
 }
 
-/// The reason for which a certificate is not valid now, with the second at which its validity ended or will begin.
+/// Why a certificate is not valid now, with the second at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
     /// The certificate has expired.

@@ -14,7 +14,7 @@ impl KeySet {
     /// Adds a public key in PEM (`BEGIN PUBLIC KEY`) whose algorithm is in `accepted`.
     ///
     /// # Errors
-    /// Returns the reason for which the text does not contain such a key.
+    /// Returns why the text does not contain such a key.
     pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
         use rustls::pki_types::SubjectPublicKeyInfoDer;
         use rustls::pki_types::pem::PemObject;
@@ -43,14 +43,14 @@ impl KeySet {
     }
 }
 
-/// Removes a byte order mark, which some editors write. RFC 8259 section 8.1 allows parsers to ignore it.
+/// Removes a byte order mark, which some editors write. RFC 8259 section 8.1 allows parsers to ignore the mark.
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 /// Builds an RSA key. Returns the key and the length of its signatures in bytes.
 pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
-    // DER writes a zero byte before a number whose first bit is set. Some JSON writers also write this zero (RFC 7518
+    // DER requires a zero byte before a number whose first bit is set. Some JSON writers also write this zero (RFC 7518
     // section 6.3.1.1). With the zero, the library would reject every signature.
     let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
     if !RSA_BYTES.contains(&modulus.len()) || modulus.len() == *RSA_BYTES.start() && modulus[0] < 0x80 {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// The maximum number of keys in a set.
 const KEYS_MAX: usize = 100;
 
-/// The reason for which a key of a set cannot be used.
+/// Why a key of a set cannot be used.
 enum KeyFault {
     /// The key is marked for encryption.
     Encryption,
@@ -35,8 +35,8 @@ impl From<String> for KeyFault {
 }
 
 impl KeySet {
-    /// Parses a JSON Web Key Set. An unusable key does not affect the others. Also returns the reasons for which keys
-    /// were skipped, except for keys for encryption and for other algorithms, which issuers commonly publish too.
+    /// Parses a JSON Web Key Set. An unusable key does not affect the others. Also returns why keys were skipped,
+    /// except for keys for encryption and for other algorithms, which issuers commonly publish too.
     ///
     /// # Errors
     /// Returns an error if the text is not a key set or contains no usable key.
@@ -90,8 +90,8 @@ impl KeySet {
     }
 }
 
-/// Whether the set contains a different key with the same `kid` and algorithm. A key that is listed twice is not a twin
-/// of itself.
+/// Whether the set contains a different key with the same `kid` and algorithm. A second entry of the same key does not
+/// count.
 fn has_twin(key: &Result<Candidate<'_>, KeyFault>, all: &[Result<Candidate<'_>, KeyFault>]) -> bool {
     let Ok(key) = key else { return false };
     let is_same = |other: &Candidate<'_>| {

@@ -180,7 +180,7 @@ fn a_key_that_is_public_is_no_secret() {
 
 #[test]
 fn a_modulus_with_a_zero_before_it_is_the_same_modulus() {
-    // RFC 7518 section 6.3.1.1 mentions implementations that write this zero.
+    // RFC 7518 section 6.3.1.1 mentions implementations that write a zero byte before the modulus.
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
     let spki = pair.subject_public_key_info();
     let (_, key) = spki_parts(&spki).unwrap();

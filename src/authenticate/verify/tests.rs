@@ -120,7 +120,7 @@ fn what_calls_itself_a_refresh_token_is_none_for_access() {
 
 #[test]
 fn a_token_that_calls_itself_an_id_or_logout_token_is_no_access_token() {
-    // RFC 8725 sections 3.11 and 3.12 recommend such checks.
+    // RFC 8725 sections 3.11 and 3.12 recommend that recipients distinguish kinds of tokens.
     for (name, kind) in [
         ("typ", json!("ID")),
         ("typ", json!("Logout")),
@@ -239,7 +239,7 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 
 #[test]
 fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
-    // RFC 7662 section 2.2 and RFC 7009 section 2.1 apply to these tokens.
+    // Introspection (RFC 7662 section 2.2) and revocation (RFC 7009 section 2.1) accept such tokens.
     let mut local = issuer("https://a", SECRET);
     local.audience_of_clients = Box::new(["billing".into()]);
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
@@ -424,8 +424,8 @@ fn a_type_that_says_nothing_is_not_an_absent_one() {
 
 #[test]
 fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
-    // RFC 8725 section 2.1 describes this attack. The issuer also accepts HS256, so only the check of the secret can
-    // reject it.
+    // RFC 8725 section 2.1 describes the attack in which a public key is used as an HMAC secret. The issuer also
+    // accepts HS256, so only the check of the secret can reject the key.
     let kinds = [
         (&rcgen::PKCS_RSA_SHA256, Algorithm::RS256),
         (&rcgen::PKCS_ECDSA_P256_SHA256, Algorithm::ES256),

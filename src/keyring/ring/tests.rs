@@ -26,7 +26,7 @@ fn a_key_is_published_then_signs_then_is_accepted_until_its_last_token_is_dead()
     let schedule = schedule(900, 0);
     use KeyState::{Dead, Next, Retiring, Signing};
     for (now, states) in [
-        // A clock that was set back is before the times of all keys.
+        // The clock was set back to a time before the first key.
         (0, [Signing, Next]),
         (1_000, [Signing, Next]),
         (4_999, [Signing, Next]),

@@ -224,7 +224,8 @@ proptest! {
         let mut now = 0_u64;
         let mut admitted = Vec::new();
         for pause in pauses {
-            // The pauses are of the order of the interval between two requests, at which an error would be visible.
+            // Each pause is at most three times the interval between two requests, since errors would occur near this
+            // interval.
             let pause = pause % (3 * per.as_nanos() as u64 / u64::from(count) + 1);
             clock.advance(Duration::from_nanos(pause));
             now += pause;
