@@ -1,5 +1,5 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Health is answered here
-//! and nowhere else, whatever the path, host or user agent of a request to the other listeners says.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Only this listener answers
+//! health checks: no path, host or user agent makes the other listeners answer one.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
 use super::{guard, metrics_page, queries};
@@ -22,15 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// How many admin connections may be open: scrapers and probes are few.
+/// The maximum number of open admin connections: scrapers and probes are few.
 const CONNECTIONS: usize = 64;
 
 /// The admin listener's sockets.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    /// Already bound.
+    /// The bound sockets.
     pub(crate) listeners: Vec<TcpListener>,
-    /// How the policy in force came to be.
+    /// The origin of the policy in force.
     pub(crate) status: Arc<ReloadStatus>,
 }
 
@@ -45,14 +45,14 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// From now on the gateway is not ready.
+    /// Makes `/readyz` answer 503 from now on.
     pub(crate) fn begin_draining(&self) {
         self.draining.set(true);
     }
 }
 
 impl Admin {
-    /// Serves in the background of the current runtime.
+    /// Serves the listeners in background tasks of the current runtime.
     ///
     /// # Errors
     /// When a socket cannot be used.
@@ -103,7 +103,7 @@ async fn accept(listener: tokio::net::TcpListener, state: Rc<AdminState>) {
                 .max_headers(64)
                 .max_buf_size(16 * 1024)
                 .serve_connection(TokioIo::new(stream), service);
-            // A broken admin connection is its client's affair.
+            // An error on an admin connection concerns only its client.
             let _ = connection.await;
             state.open.set(state.open.get() - 1);
         });
@@ -159,7 +159,7 @@ async fn answer(state: &AdminState, request: Request<Incoming>) -> Response<Full
     }
 }
 
-/// Says what would become of a request, by the policy in force.
+/// Answers how the policy in force would decide a request.
 async fn explain(state: &AdminState, request: Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::POST {
         return only_post();
@@ -174,7 +174,7 @@ async fn explain(state: &AdminState, request: Request<Incoming>) -> Response<Ful
     }
 }
 
-/// Reads the policy again, and says what came of it: 200, or 422 where the file does not load.
+/// Reloads the policy and reports the result: 200, or 422 if the file does not load.
 async fn reload(state: &AdminState, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     if *request.method() != Method::POST {
         return only_post();

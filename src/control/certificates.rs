@@ -1,5 +1,5 @@
-//! The certificate, while the gateway runs: one that replaces it is shown to the next client, and one that is about to
-//! end is logged of.
+//! Watches the certificate while the gateway runs. New connections get a replaced certificate, and a certificate that
+//! expires soon is logged.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;
@@ -7,10 +7,11 @@ use crate::journal::{Journal, Level};
 use crate::timestamp::rfc3339;
 use crate::tls::{Certificates, Files, Validity};
 
-/// How long before its end a certificate is logged of, in seconds: two weeks, in which a person may be on leave.
+/// How long before its expiry a certificate is logged, in seconds: two weeks, because the person in charge may be on
+/// leave.
 const SOON: u64 = 14 * 86_400;
 
-/// The last logged event about the end of a certificate.
+/// The phase of a certificate's validity. Each change of phase is logged once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Valid,
@@ -19,18 +20,18 @@ enum Phase {
     Ended,
 }
 
-/// Looks after the certificate, for ever. The files are looked at on a thread of their own: their folder may be slow.
+/// Watches the certificate for ever. The files are polled on a thread of their own, because their folder may be slow.
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
     let mut files = certificates.files();
-    // Read again once: they may have changed since the start of the process read them.
+    // The files are read again once, because they may have changed since the process read them at its start.
     let mut watch = FileWatch::unread(paths(&files));
     let mut logged = (None, Phase::Valid);
     loop {
         interval.tick().await;
         let ours = certificates.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            // A reload may have led to other files, and has read them.
+            // A reload may have switched to other files. It has already read them.
             let now = ours.files();
             if now != files {
                 watch = FileWatch::unread(paths(&now));
@@ -40,7 +41,7 @@ pub(super) async fn watch(certificates: Certificates, journal: Journal) {
             (files, watch, outcome)
         });
         let Ok((back, looked, outcome)) = looked.await else {
-            // It ended in a panic, which was logged; the next look begins anew.
+            // The poll ended in a panic, which was logged. The next poll starts with a new watch.
             files = certificates.files();
             watch = FileWatch::unread(paths(&files));
             continue;

@@ -1,15 +1,15 @@
 //! Detects that files in use were replaced, and that the replacement is complete.
 //!
-//! The files are polled, because notifications differ: polling sees the same for a file that an editor renames over the
-//! old one, for Kubernetes' symbolic link to another folder, for a file that is written in place, and on network file
-//! systems, for which the kernel reports no changes. Polling reads metadata only.
+//! The files are polled, because kernel notifications depend on how a file is replaced: an editor renames a new file
+//! over it, Kubernetes points a symbolic link to another folder, and some programs write in place. Network file systems
+//! send no notifications at all. Polling detects all of these, and reads metadata only.
 
 use crate::clock::Now;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// The kernel's timestamps of files may lag behind the clock by one tick. In nanoseconds.
+/// How far the kernel's file timestamps may lag behind the clock: one tick, in nanoseconds.
 const TICK: i64 = 10_000_000;
 
 /// The metadata of a file, with symbolic links followed. It includes the time of the last change of any kind (`ctime`),
@@ -23,7 +23,7 @@ struct FileState {
     changed: (i64, i64),
 }
 
-/// A set of files, and their states.
+/// A set of watched files, and two of their states.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     paths: Vec<PathBuf>,
@@ -45,7 +45,7 @@ impl FileWatch {
         Self { paths, known, last }
     }
 
-    /// Watches files that were read at an unknown time. They are reported once without a change.
+    /// Watches files that were read at an unknown time. They are reported once even if they did not change.
     pub(super) fn unread(paths: Vec<PathBuf>) -> Self {
         Self::read_at(paths, Now::at(0))
     }
@@ -55,8 +55,8 @@ impl FileWatch {
         self.paths == other.paths
     }
 
-    /// Whether the files have changed since they were last read, and are complete: two polls saw the same state.
-    /// Returns true once for each change; the caller then reads the files.
+    /// Whether the files have changed since they were last read, and are complete: two polls in a row saw the same
+    /// state. Returns true once for each change; the caller then reads the files.
     pub(super) fn poll(&mut self) -> bool {
         let seen = states(&self.paths);
         let at_rest = seen == self.last;
@@ -71,7 +71,7 @@ impl FileWatch {
 
 fn states(paths: &[PathBuf]) -> Vec<Option<FileState>> {
     let state = |path: &PathBuf| {
-        // One that is absent, or cannot be reached, is seen as absent.
+        // A file that cannot be reached counts as absent.
         fs::metadata(path).ok().map(|found| FileState {
             device: found.dev(),
             inode: found.ino(),
@@ -89,12 +89,12 @@ mod tests {
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    /// The changes, and how often each is reported.
+    /// Polls four times, and returns how many of these polls reported a change.
     fn changes(watched: &mut FileWatch) -> usize {
         (0..4).filter(|_| watched.poll()).count()
     }
 
-    /// A folder of one test's own, gone when the test is.
+    /// A test's own folder, removed when dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -115,7 +115,7 @@ mod tests {
         Folder(path)
     }
 
-    /// A moment after all that the test did so far.
+    /// Returns a time after everything that the test has done so far.
     fn later() -> Now {
         let now = Now::read();
         Now { unix: now.unix + 60, ..now }

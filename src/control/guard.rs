@@ -1,9 +1,9 @@
 //! Restricts the admin listener to operators and their tools; web pages are refused.
 //!
-//! The listener requires no credential, so a web page must not be able to use the browser on an operator's machine. A
-//! page of another site is recognised by `Sec-Fetch-Site` and `Origin`. A page whose own name resolves to this listener
-//! (DNS rebinding) sends neither over plain http, but its requests have that name in `Host`, while operators and their
-//! tools use an address.
+//! The listener requires no credential, so a web page must not be able to reach it through a browser on an operator's
+//! machine. A page of another site is recognised by `Sec-Fetch-Site` and `Origin`. A page whose own name resolves to
+//! this listener (DNS rebinding) sends neither over plain http. Its requests have the page's name in `Host`, while
+//! operators and their tools use an address.
 
 use super::queries::QueryError;
 use crate::route::host::Authority;
@@ -13,22 +13,22 @@ use std::net::Ipv4Addr;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Refuses a request that a web page may have sent. `named`: the listener's names in the policy.
+/// Rejects a request that a web page may have sent. `named` holds the listener's names in the policy.
 ///
 /// # Errors
-/// 403, and why.
+/// Returns 403 and the reason.
 pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Result<(), QueryError> {
     let forbidden = |why: &str| Err((StatusCode::FORBIDDEN, format!("{why}\n")));
     if headers.contains_key(header::ORIGIN) {
         return forbidden("not for web pages: the request has an Origin");
     }
-    // An address typed into a browser has no originating site.
+    // The value `none` is sent for an address that a person types into the browser.
     if headers.get_all(SEC_FETCH_SITE).iter().any(|site| site != "none" && site != "same-origin") {
         return forbidden("not for web pages: Sec-Fetch-Site names another site");
     }
     let mut hosts = headers.get_all(header::HOST).iter();
     let hosts = match (hosts.next(), hosts.next()) {
-        // An HTTP/1.0 request, which no browser sends.
+        // An HTTP/1.0 request may omit `Host`; no browser sends such a request.
         (None, _) => [None, uri.authority().map(|authority| authority.as_str())],
         (Some(host), None) => {
             [Some(host.to_str().unwrap_or_default()), uri.authority().map(|authority| authority.as_str())]
@@ -49,13 +49,13 @@ pub(super) fn admit(uri: &Uri, headers: &HeaderMap, named: &[Box<str>]) -> Resul
     }
 }
 
-/// Whether an outsider cannot make this host name resolve to the listener.
+/// Whether a host name is safe: an outsider cannot make it resolve to the listener.
 fn is_address(host: &str) -> bool {
     host == "localhost" || host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok()
 }
 
-/// Whether scrapers and probes use this path. They may also use a name without a dot, as containers and services have:
-/// no public web page has such a name.
+/// Whether scrapers and probes use this path. For such a path, a host name without a dot is accepted too, because
+/// containers and services have such names and public web pages do not.
 fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz" | "/metrics")
 }
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Attacks D10; the Host rule is the one against DNS rebinding.
+    /// Attack D10: the `Host` rule defends against DNS rebinding.
     #[test]
     fn web_pages_may_not() {
         for path in ALL {

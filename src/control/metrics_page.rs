@@ -1,4 +1,4 @@
-//! Writes the page of metrics: all counts of all cores, and the state of the gateway now, in Prometheus's text format.
+//! Writes the metrics page: the counts of all cores and the current state of the gateway, in Prometheus's text format.
 
 use super::reload::ReloadStatus;
 use crate::authenticate::Trust;
@@ -10,7 +10,7 @@ use crate::metrics::{self, Exposition, Kind};
 use crate::tls::Certificates;
 use crate::worker::Shared;
 
-/// All counts, and what is true now, in Prometheus's text format.
+/// Renders all counts and the current state in Prometheus's text format.
 pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) -> String {
     let policy = shared.policy.load();
     let mut out = Exposition::new();
@@ -27,7 +27,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     status.write_metrics(&mut out);
     if let Some(ends) = shared.certificates.as_ref().and_then(Certificates::ends) {
         let help = "Expiry of the certificate in use, in seconds since 1970.";
-        // The older name does not follow the Prometheus convention; it stays for alerts that use it.
+        // The older name does not follow the Prometheus convention; it is kept for existing alerts.
         for name in
             ["portcullis_certificate_expires_seconds", "portcullis_certificate_expiry_timestamp_seconds"]
         {
@@ -53,7 +53,7 @@ pub(super) fn render(shared: &Shared, status: &ReloadStatus, is_draining: bool) 
     out.finish()
 }
 
-/// Statistics of verified tokens. The names of issuers come from the policy.
+/// Writes the statistics of verified tokens. The issuer labels are names from the policy, never text from a token.
 fn write_tokens(out: &mut Exposition, trust: &Trust) {
     let help =
         "Tokens successfully verified, by issuer and algorithm. A token in the cache is not verified again.";
@@ -76,7 +76,7 @@ fn write_tokens(out: &mut Exposition, trust: &Trust) {
     }
 }
 
-/// Counts of the local authority.
+/// Writes the counts of the local authority.
 fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     fn write<O: Outcome<N>, const N: usize>(
         out: &mut Exposition,
@@ -123,7 +123,7 @@ fn write_authority(out: &mut Exposition, counters: &Counters, trust: &Trust) {
     out.sample(&[], u64::try_from(trust.revoked().len()).unwrap_or(u64::MAX));
 }
 
-/// The state of the store, and the requests that wait for the authority.
+/// Writes the state of the store, and the number of requests that wait for the authority.
 fn write_store(out: &mut Exposition, authority: &Authority) {
     let health = authority.health();
     let help = "Whether the store of accounts and sessions answered at its last use (1) or not (0).";

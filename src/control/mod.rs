@@ -1,5 +1,5 @@
-//! What happens without a request: signals, the admin listener and the signing keys, on the main thread's own runtime.
-//! It never competes with requests for a core's time.
+//! The tasks that no client request triggers: signals, the admin listener and the signing keys. They run on the main
+//! thread's own runtime, so they do not delay the requests on a core.
 
 mod admin;
 mod certificates;
@@ -27,11 +27,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// How much longer than the drain itself the cores may take to end.
+/// How much longer than the drain itself the cores may take to stop.
 const GRACE: Duration = Duration::from_secs(2);
-/// How many may wait for a reload.
+/// The maximum number of waiting reload requests.
 const RELOADS_WAITING: usize = 8;
-/// The exit code of a process that a second signal stopped: 128 and the number of SIGTERM, as shells count.
+/// The exit code after a second signal: 128 plus the number of SIGTERM, by the convention of shells.
 const TERMINATED: i32 = 143;
 
 /// Runs until the gateway has stopped. `ready` is called once signals are handled and the admin listener answers: a
@@ -101,12 +101,12 @@ pub(crate) fn run(
         }
         Ok(())
     });
-    // A look at the key files that hangs (a folder on a network) is not waited for.
+    // Does not wait for blocking tasks: a poll of key files may hang in a network folder.
     runtime.shutdown_background();
     ended
 }
 
-/// Asks for a reload at each SIGHUP. Of several that come while one is made, one more is enough.
+/// Requests a reload at each SIGHUP. Several SIGHUPs that arrive during a reload cause only one more.
 async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<ReloadRequest>>) {
     while hangups.recv().await.is_some() {
         if requests.send(None).await.is_err() {
@@ -115,8 +115,8 @@ async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<Relo
     }
 }
 
-/// The interval at which files in use are polled for replacements. A change is in force within about a second. Polls that
-/// a slow folder delayed are skipped.
+/// Returns the interval at which files in use are polled for replacements. A replacement takes effect within about a
+/// second. Polls that a slow folder delays are skipped.
 fn poll_interval() -> Interval {
     let mut interval = tokio::time::interval(Duration::from_millis(500));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -124,13 +124,13 @@ fn poll_interval() -> Interval {
 }
 
 async fn until_stopped(gateway: &Gateway, deadline: Instant) {
-    // Cores end by themselves and send no notification, so their threads are polled.
+    // Cores send no notification when they stop, so the state of their threads is polled.
     while !gateway.is_stopped() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The signals that ask to stop.
+/// The signals that stop the gateway.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,

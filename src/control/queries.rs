@@ -18,31 +18,31 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The longest question, in bytes: a request with a head as long as requests have.
+/// The maximum size of a question, in bytes. A request with a head of the maximum size fits.
 const QUESTION_MAX: usize = 64 * 1024;
-/// How long a question may take to arrive.
+/// The time limit for the arrival of a question.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The media type of an explanation.
 pub(super) const JSON: &str = "application/json";
-/// The media type of decisions: JSON, one object a line.
+/// The media type of decisions: one JSON object per line.
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
-/// A refusal to answer: its status and a line that says why.
+/// A rejected query: the response's status, and a line with the reason.
 pub(super) type QueryError = (StatusCode, String);
 
-/// A question, as it is asked. Not printable: it may hold a token.
+/// The JSON form of a question. Not printable, because it may contain a token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExplainRequest {
-    /// Such as `GET https://api.example.com/orders/7`.
+    /// The method and URL, such as `GET https://api.example.com/orders/7`.
     request: String,
     #[serde(default)]
     headers: BTreeMap<String, String>,
     claims: Option<Map<String, Value>>,
     token: Option<String>,
     client: Option<IpAddr>,
-    /// Seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     time: Option<u64>,
 }
 
@@ -68,12 +68,12 @@ impl ExplainRequest {
     }
 }
 
-/// Reads the question that a `POST /explain` holds.
+/// Parses the question in the body of a `POST /explain`.
 ///
 /// # Errors
 /// If the query is not JSON or cannot be understood. Only the sender gets the reason.
 pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Question, QueryError> {
-    // A form or plain text is what a page may send without asking first.
+    // A web page can send a form or plain text to another site without a CORS preflight, so only JSON is accepted.
     if BodyKind::of(headers) != Some(BodyKind::Json) {
         return Err((
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -86,19 +86,19 @@ pub(super) async fn question(headers: &HeaderMap, body: Incoming) -> Result<Ques
     request.question().map_err(bad)
 }
 
-/// The explanation as JSON.
+/// Returns the explanation as JSON.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If it cannot be serialized.
 pub(super) fn explanation(policy: &Policy, question: &Question) -> Result<String, QueryError> {
     serde_json::to_string(&explain(policy, question))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
 }
 
-/// Returns the recent decisions, one a line.
+/// Returns the recent decisions, one per line.
 ///
 /// # Errors
-/// 404 where nothing is kept.
+/// Returns 404 if no decisions are kept.
 pub(super) fn decisions(shared: &Shared) -> Result<Vec<u8>, QueryError> {
     if shared.recent.is_empty() || !shared.policy.load().front.keeps_decisions {
         return Err((StatusCode::NOT_FOUND, "no decisions are kept: [policy] decisions = 0\n".to_owned()));

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// Maximum number of faults of a file in the log. `portcullis check` prints all.
+/// The maximum number of a file's faults in the log. `portcullis check` prints all faults.
 const FAULTS_LOGGED: usize = 20;
 
 /// The result of a reload.
@@ -33,9 +33,9 @@ const FAULTS_LOGGED: usize = 20;
 pub(crate) enum Report {
     /// A new policy is in force.
     Reloaded {
-        /// Its number: the first policy of a process is 1.
+        /// The number of the new policy. The first policy of a process has number 1.
         generation: u64,
-        /// Weaknesses that an operator should look at.
+        /// The policy's weaknesses, which do not prevent the reload.
         warnings: Vec<Diagnostic>,
     },
     /// The old policy stays in force.
@@ -56,11 +56,11 @@ pub(crate) struct ReloadStatus {
     reloaded: AtomicU64,
     refused: AtomicU64,
     fault: Mutex<Option<Fault>>,
-    /// Policies that were in force before: requests that began under one may go on under it.
+    /// Earlier policies, which requests that began under them may still use.
     before: Mutex<Vec<Weak<Policy>>>,
 }
 
-/// Why the file on disk is not what is obeyed.
+/// Why the file on disk is not the policy in force.
 #[derive(Clone, Debug)]
 struct Fault {
     since: u64,
@@ -69,7 +69,7 @@ struct Fault {
 }
 
 impl ReloadStatus {
-    /// Of the policy that the process began with.
+    /// Creates the status for the first policy of the process.
     pub(crate) fn begin(now: Now) -> Self {
         Self {
             generation: AtomicU64::new(1),
@@ -81,7 +81,7 @@ impl ReloadStatus {
         }
     }
 
-    /// The number of the policy in force.
+    /// Returns the number of the policy in force.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
@@ -100,13 +100,13 @@ impl ReloadStatus {
         before.push(Arc::downgrade(policy));
     }
 
-    /// How many policies are in use beside the one in force.
+    /// Returns how many earlier policies are still in use.
     fn in_use_before(&self) -> usize {
         let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         before.iter().filter(|policy| policy.strong_count() > 0).count()
     }
 
-    /// Describes the state of the policy for operators, one line a fact.
+    /// Describes the state of the policy for operators, one fact per line.
     pub(crate) fn lines(&self) -> String {
         let loaded = rfc3339(self.loaded.load(Ordering::Relaxed));
         let mut lines = format!("policy: generation {}, loaded {loaded}\n", self.generation());
@@ -139,7 +139,7 @@ impl ReloadStatus {
     }
 }
 
-/// Reloads.
+/// Executes reloads, one at a time.
 #[derive(Debug)]
 pub(crate) struct Reloader {
     shared: Arc<Shared>,
@@ -147,19 +147,19 @@ pub(crate) struct Reloader {
     /// The settings that are fixed at start.
     settings: ServerSettings,
     status: Arc<ReloadStatus>,
-    /// The files that are watched, while the policy in force says so.
+    /// The watched files, or `None` if the policy in force does not request watching.
     watching: Arc<Mutex<Option<FileWatch>>>,
-    /// Looks after the signing keys of the policy in force.
+    /// The task that watches the signing keys of the policy in force.
     keys: Option<JoinHandle<()>>,
 }
 
-/// Asks for a reload when the watched files have changed, for ever.
+/// Requests a reload whenever the watched files have changed, for ever.
 pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Sender<Option<ReloadRequest>>) {
     let mut interval = super::poll_interval();
     loop {
         interval.tick().await;
         let watching = watching.clone();
-        // On a thread of its own: the folder may be one of a network, and slow.
+        // Polls on a thread of its own, because a network folder may be slow.
         let looked = tokio::task::spawn_blocking(move || {
             let mut watching = watching.lock().unwrap_or_else(PoisonError::into_inner);
             watching.as_mut().is_some_and(FileWatch::poll)
@@ -171,7 +171,7 @@ pub(super) async fn watch(watching: Arc<Mutex<Option<FileWatch>>>, ask: mpsc::Se
 }
 
 impl Reloader {
-    /// Of the policy that the process was started with, whose files were read from this moment on.
+    /// Creates a reloader for the first policy of the process. `read` is the time just before its files were read.
     pub(crate) fn new(
         shared: Arc<Shared>,
         path: PathBuf,
@@ -183,7 +183,7 @@ impl Reloader {
         Self { shared, path, settings, status, watching, keys: None }
     }
 
-    /// The files that are watched, as they are at any time.
+    /// Returns a shared handle on the watched files; reloads replace its content.
     pub(super) fn watching(&self) -> Arc<Mutex<Option<FileWatch>>> {
         self.watching.clone()
     }
@@ -194,7 +194,7 @@ impl Reloader {
         while let Some(reply) = requests.recv().await {
             let report = self.reload().await;
             if let Some(reply) = reply {
-                // The requester may have left meanwhile.
+                // The requester may have disconnected in the meantime.
                 let _ = reply.send(report);
             }
         }
@@ -273,7 +273,8 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
-    /// Reads the certificate again, from its place in the policy. A faulty one leaves the old certificate in use.
+    /// Reads the certificate again, from its place in the new policy. If the new certificate is faulty, the old one
+    /// stays in use.
     fn follow_certificate(&self, settings: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
         let files = match &settings.certificate {
@@ -288,17 +289,17 @@ impl Reloader {
         })
     }
 
-    /// Watches what the policy in force is made of, if it says so.
+    /// Watches the files of the policy in force, if that policy requests it.
     fn watch_files(&mut self, settings: &ServerSettings, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *watching, file_watch(&self.path, settings, read)) {
-            // One that goes on has seen what changed while the policy was made.
+            // A watch of the same files is kept, because it has seen the changes since the policy was read.
             (Some(known), Some(wanted)) if known.is_same_files(&wanted) => {}
             (known, wanted) => *known = wanted,
         }
     }
 
-    /// Looks after the keys of the policy in force, and of no other.
+    /// Watches the signing keys of the policy in force, and stops watching those of the previous policy.
     fn watch_keys(&mut self) {
         if let Some(task) = self.keys.take() {
             task.abort();
@@ -318,7 +319,7 @@ fn file_watch(path: &Path, settings: &ServerSettings, read: Now) -> Option<FileW
     Some(FileWatch::read_at(files.collect(), read))
 }
 
-/// Reads the file and makes a policy of it that can be served.
+/// Reads the file and compiles it to a policy that can be served.
 fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diagnostic>> {
     let before = shared.policy.load();
     let compiled = review::read(path, MissingKey::Create, Some(&before))?;
@@ -352,7 +353,7 @@ fn make(shared: &Shared, path: &Path, cores: usize) -> Result<Compiled, Vec<Diag
     Ok(compiled)
 }
 
-/// A fault of the file as a whole.
+/// Returns a fault that concerns the file as a whole.
 fn file_fault(path: &Path, why: &str) -> Diagnostic {
     Diagnostic {
         severity: Severity::Fault,
@@ -365,7 +366,7 @@ fn file_fault(path: &Path, why: &str) -> Diagnostic {
     }
 }
 
-/// Tells one finding in the log.
+/// Writes one finding to the log.
 pub(crate) fn log_finding(shared: &Shared, level: Level, what: &str, found: &Diagnostic) {
     let place = found.place.to_string();
     shared.journal.event(

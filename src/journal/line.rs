@@ -15,13 +15,13 @@ pub(crate) const CUT: &str = "…";
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// For people, on a terminal.
+    /// `key=value` text for people on a terminal.
     Human,
     /// One JSON object per line.
     Json,
 }
 
-/// The severity of a line. Ordered: a journal at [`Level::Info`] omits [`Level::Debug`].
+/// The severity of a line, in ascending order: a journal at [`Level::Info`] omits [`Level::Debug`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Details for troubleshooting.
@@ -56,7 +56,7 @@ impl Level {
     }
 }
 
-/// Writes one line, field by field. Keys are fixed short words that need no escaping.
+/// Writes one line, field by field. Keys are short constants that need no escaping.
 pub(crate) struct LineWriter<'o> {
     style: Style,
     out: &'o mut Vec<u8>,
@@ -118,7 +118,7 @@ impl<'o> LineWriter<'o> {
         self.bare_part(value);
     }
 
-    /// Writes the next part of the word that [`LineWriter::bare`] began.
+    /// Appends to the word that [`LineWriter::bare`] began.
     pub(crate) fn bare_part(&mut self, value: &[u8]) {
         let (kept, cut) = bounded(value);
         for byte in kept {
@@ -134,7 +134,7 @@ impl<'o> LineWriter<'o> {
         }
     }
 
-    /// Writes the sentence of an event. On a terminal it has no key, because readers look for it first.
+    /// Writes the message of an event. On a terminal the message has no key, because readers look for it first.
     pub(crate) fn message(&mut self, text: &str) {
         match self.style {
             Style::Json => self.text("message", text.as_bytes()),
@@ -275,8 +275,8 @@ pub(crate) fn timestamp(out: &mut Vec<u8>, unix: u64, nanos: u32) {
 
 /// Returns year, month and day, in the proleptic Gregorian calendar, of a day counted from 1970-01-01.
 ///
-/// Counts from 0000-03-01 internally, so that the leap day is the last day of its year. The length of a year then
-/// matters only at its end, and the months repeat a pattern of 153 days in five months.
+/// Counts from 0000-03-01 internally, so that the leap day is the last day of its year. The leap day then does not
+/// shift any month, and the lengths of the months repeat every five months (153 days).
 const fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097; // Days in 400 years.

@@ -1,7 +1,7 @@
-//! Logging off the path of requests: lines are handed over, and one thread writes them.
+//! Logging off the request path: requests hand over lines, and one thread writes them.
 //!
-//! Promises that handing over never waits, that memory is bounded, and that a sink which is slow, full or gone
-//! costs lines (which are counted) and never the process. What stands in a line is `line`'s business.
+//! Handing over a line never waits, and memory is bounded. A slow, full or closed sink costs lines, which are counted,
+//! but never stops the process. The module `line` formats the lines.
 
 pub(crate) mod line;
 
@@ -16,13 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Batches that may wait to be written. With batches of 32 KiB at most 8 MiB wait.
+/// The maximum number of batches that wait to be written. With batches of 32 KiB, at most 8 MiB wait.
 const BATCHES_WAITING: usize = 256;
 
-/// How long [`Journal::close`] waits for a sink that does not take what is left.
+/// How long [`Journal::close`] waits for a sink that does not accept the remaining lines.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A handle on the journal; cheap to clone, one for each that has something to say.
+/// A handle on the journal. Cheap to clone: each component that logs has its own.
 #[derive(Clone)]
 pub struct Journal {
     style: Style,
@@ -31,10 +31,10 @@ pub struct Journal {
     shared: Arc<Shared>,
 }
 
-/// A value of an event.
+/// The value of an event's field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'v> {
-    /// Text of any origin.
+    /// Text from any source, which may contain any character.
     Text(&'v str),
     /// A number, such as a count.
     Number(u64),
@@ -66,7 +66,7 @@ impl From<usize> for Value<'_> {
 
 struct Shared {
     dropped: AtomicU64,
-    /// Says that the writer has ended, by being disconnected.
+    /// Disconnected once the writer thread has ended.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -76,17 +76,18 @@ enum Batch {
 }
 
 impl Journal {
-    /// Starts the thread that writes to `sink`. Events below `level` are left out.
+    /// Starts the thread that writes to `sink`. Events below `level` are omitted.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// If the system cannot create a thread.
     pub fn start(style: Style, level: Level, sink: Box<dyn Write + Send>) -> std::io::Result<Self> {
         let (batches, waiting) = sync_channel(BATCHES_WAITING);
         let (alive, ended) = sync_channel(0);
         let shared = Arc::new(Shared { dropped: AtomicU64::new(0), ended: Mutex::new(ended) });
         let counts = Arc::clone(&shared);
         thread::Builder::new().name("journal".into()).spawn(move || {
-            // The channel's end goes with it: whoever was told that the journal is closed finds it closed.
+            // `write_all` drops `waiting` before `alive` is dropped, so a batch that is sent after `close` has returned
+            // is rejected.
             write_all(sink, waiting, &counts.dropped);
             drop(alive);
         })?;
@@ -98,13 +99,13 @@ impl Journal {
         level >= self.level
     }
 
-    /// Logs an event that operators should know of. Values may hold anything; keys are constants of the gateway, and
-    /// none of `time`, `level` and `message`.
+    /// Logs an event for operators. Values may contain any text. Keys are constants of the gateway, and differ from
+    /// `time`, `level` and `message`.
     pub(crate) fn event(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
         self.write_event(level, message, fields.iter().map(|(key, text)| (*key, Value::Text(text))));
     }
 
-    /// Like [`Journal::event`], with numbers among its values: JSON lines contain them as numbers, as access lines do.
+    /// Logs an event like [`Journal::event`]. Its values may be numbers, which JSON lines contain as JSON numbers.
     pub(crate) fn event_with(&self, level: Level, message: &str, fields: &[(&str, Value<'_>)]) {
         self.write_event(level, message, fields.iter().copied());
     }
@@ -129,15 +130,15 @@ impl Journal {
             }
         }
         line.end();
-        // Counted when there was no room: that an event is missing is then seen in the metrics.
+        // A rejected event is counted, so the metrics show that it is missing.
         let _ = self.lines(out);
     }
 
     /// Hands over a batch of whole lines. Never waits.
     ///
     /// # Errors
-    /// Gives the batch back when too much waits already, or the journal is closed. Its lines count as
-    /// dropped: the caller clears the buffer and goes on.
+    /// Returns the batch if too many batches wait or the journal is closed. Its lines have been counted as dropped, so
+    /// the caller can clear the buffer and continue.
     pub(crate) fn lines(&self, batch: Vec<u8>) -> Result<(), Vec<u8>> {
         match self.batches.try_send(Batch::Lines(batch)) {
             Ok(()) => Ok(()),
@@ -151,17 +152,17 @@ impl Journal {
         }
     }
 
-    /// Lines that were never written.
+    /// Returns the number of lines that were never written.
     pub(crate) fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes what has been handed over, and ends the thread. Waits at most two seconds for a sink that does
-    /// not move; what other handles hand over from now on is dropped and counted. Returns whether all that
-    /// was waiting has been offered to the sink.
+    /// Writes the batches that have been handed over, and ends the thread. Waits at most two seconds for a sink that
+    /// does not make progress. Lines that other handles hand over after this call are dropped and counted. Returns
+    /// whether all waiting lines were offered to the sink.
     pub(crate) fn close(self) -> bool {
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        // `send` would wait for ever on a pipe that nobody reads.
+        // `send` would wait for ever if nobody reads the sink.
         while let Err(TrySendError::Full(_)) = self.batches.try_send(Batch::Close) {
             if Instant::now() >= deadline {
                 return false;
@@ -175,18 +176,18 @@ impl Journal {
     }
 }
 
-/// The writer's thread: ends when told to, or when no handle is left.
+/// Runs the writer thread until it receives `Batch::Close` or no handle is left.
 #[allow(clippy::needless_pass_by_value, reason = "the channel ends with the writing")]
 fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped: &AtomicU64) {
     let mut broken = false;
     while let Ok(mut next) = waiting.recv() {
-        // All that waits is written before the flush, which may be the dear part.
+        // All waiting batches are written before the flush, because a flush may be slow.
         loop {
             let Batch::Lines(lines) = next else {
                 let _ = sink.flush();
                 return;
             };
-            // After a fault the last line may have been left half written: a fresh line keeps the next whole.
+            // After an error, half a line may have been written. A newline separates it from the next line.
             let written = if broken { sink.write_all(b"\n") } else { Ok(()) };
             broken = written.and_then(|()| sink.write_all(&lines)).is_err();
             if broken {
@@ -197,7 +198,7 @@ fn write_all(mut sink: Box<dyn Write + Send>, waiting: Receiver<Batch>, dropped:
                 Err(_) => break,
             }
         }
-        // A fault here shows itself again in the next write.
+        // An error here reappears at the next write.
         let _ = sink.flush();
     }
 }
@@ -212,7 +213,7 @@ mod tests {
     use std::io;
     use std::sync::mpsc::channel;
 
-    /// A sink that keeps what it is given.
+    /// A sink that stores what is written to it.
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
@@ -233,7 +234,7 @@ mod tests {
         }
     }
 
-    /// A pipe whose reader went away, until it is told that there is one again.
+    /// A pipe that fails with `BrokenPipe` while the flag is true, as if its reader had left.
     struct Broken(Arc<Mutex<bool>>, Kept);
 
     impl Write for Broken {
@@ -246,7 +247,7 @@ mod tests {
         }
     }
 
-    /// A pipe that nobody reads: takes nothing until the other end of the channel is dropped.
+    /// A pipe that nobody reads: a write blocks until the other end of the channel is dropped.
     struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(lines[2]["level"], "warn");
         assert_eq!(lines[2]["upstream"], "orders\u{1b}[2J");
         assert_eq!(other.dropped(), 0);
-        // Closed for every handle.
+        // The journal is closed for every handle.
         assert_eq!(other.lines(b"late\n".to_vec()), Err(b"late\n".to_vec()));
         assert_eq!(other.dropped(), 1);
     }
@@ -344,7 +345,7 @@ mod tests {
         let (reader, pipe) = channel::<()>();
         let journal = start(Style::Json, Level::Info, Stuck(pipe));
         let mut refused = 0;
-        // One batch is in the writer's hands, at most.
+        // The writer holds at most one batch.
         for _ in 0..BATCHES_WAITING + 10 {
             refused += u64::from(journal.lines(b"line\n".to_vec()).is_err());
         }

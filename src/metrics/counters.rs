@@ -86,7 +86,7 @@ impl RouteCounters {
         &self.name
     }
 
-    /// Counts one request and its duration. Each shard has one writer, the core with its number. A number without a
+    /// Counts one request and its duration. Only the core with this number writes to the shard. A number without a
     /// shard is ignored.
     pub fn record(&self, core: usize, outcome: RequestOutcome<'_>, micros: u64) {
         let Some(shard) = self.shards.of(core) else { return };
@@ -155,7 +155,7 @@ pub(crate) struct WorkerCounters {
     pub redirected: Counter,
     /// Requests whose client disconnected before a response.
     pub clients_left: Counter,
-    /// Requests that were refused before a route was found, by code.
+    /// Requests that were refused before a route was found, by denial code.
     pub unrouted: Reasons,
     /// Token verifications served from the cache.
     pub token_cache_hits: Counter,

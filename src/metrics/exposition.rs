@@ -10,7 +10,7 @@ pub(crate) enum Kind {
     Counter,
     /// A value that goes up and down.
     Gauge,
-    /// Counts of observations by size.
+    /// Counts of observations, by size of the observed value.
     Histogram,
 }
 
@@ -30,8 +30,8 @@ impl Exposition {
         Self::default()
     }
 
-    /// Begins a family. The format requires that all its samples follow before the next family, and that each name
-    /// begins only once.
+    /// Begins a family of samples. The format requires all samples of a family to follow its start directly, and allows
+    /// each family name only once.
     pub(crate) fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) {
         self.family = name;
         let kind = match kind {

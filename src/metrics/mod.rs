@@ -1,8 +1,8 @@
 //! Counters, and their exposition for Prometheus.
 //!
-//! Label sets are closed: names from the policy, denial codes and status classes, never text from a client. Counting
-//! uses no locked instructions: each core writes to its own shard, and a scrape sums the shards. Other modules add
-//! their gauges through [`Exposition`].
+//! Label values are limited to names from the policy, denial codes and status classes; text from a client is never a
+//! label. Counting uses no locked instructions: each core writes to its own shard, and a scrape sums the shards. Other
+//! modules add their gauges through [`Exposition`].
 
 mod counters;
 mod exposition;

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 /// The start of the process in seconds since 1970, read when the first policy is served.
 static STARTED: LazyLock<u64> = LazyLock::new(|| Now::read().unix);
 
-/// Records the start. Call it early: a scrape before it would record its own time.
+/// Records the start of the process. Call it early: otherwise the first scrape records its own time.
 pub(crate) fn started() {
     let _ = *STARTED;
 }
@@ -28,7 +28,7 @@ pub(super) fn render(out: &mut Exposition) {
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         out.family("process_open_fds", "Open file descriptors of the process.", Kind::Gauge);
-        // Reading the folder opens one more descriptor, which is not counted.
+        // Reading the folder opens one more descriptor, which is subtracted here.
         out.sample(&[], u64::try_from(open.count().saturating_sub(1)).unwrap_or(u64::MAX));
     }
     if let Some(most) = getrlimit(Resource::Nofile).current {

@@ -117,7 +117,7 @@ fn a_route_takes_memory_and_tells_durations_once_it_met_a_request() {
         samples.keys().filter(|key| key.contains(&label) && key.contains(family)).count()
     };
     assert_eq!((of("used", "_duration_"), of("unused", "_duration_")), (BOUNDS.len() + 3, 0));
-    // The count exists as zero before the first request, so that a rate includes the first request.
+    // The count is zero before the first request, so that a rate includes the first request.
     assert_eq!((of("used", "requests_total"), of("unused", "requests_total")), (CLASSES + 1, CLASSES));
 }
 

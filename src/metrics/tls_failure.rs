@@ -19,9 +19,9 @@ pub(crate) enum TlsFailure {
     Incompatible,
     /// Client and gateway have no application protocol in common.
     NoProtocol,
-    /// The client asked for a name that is not a host name.
+    /// The client requested a server name that is not a host name.
     ServerName,
-    /// The bytes are not TLS, or violate its message order.
+    /// The client's bytes are not TLS, or violate the message order of TLS.
     NotTls,
     /// Any other failure.
     Other,

@@ -4,8 +4,8 @@ use super::{Exposition, Kind};
 use crate::forward::{Upstream, UpstreamShard};
 use std::sync::Arc;
 
-/// Writes the counts of all upstreams. Failure counters are written from zero on: a rate includes the first failure
-/// only if a sample precedes it.
+/// Writes the counts of all upstreams. Failure counters are written even while they are zero, because a rate includes
+/// the first failure only if a sample precedes it.
 pub(super) fn render(out: &mut Exposition, upstreams: &[Arc<Upstream>]) {
     let help = "Whether a server responds: 0 from its first failure until it responds again.";
     out.family("portcullis_upstream_up", help, Kind::Gauge);
