@@ -1,4 +1,4 @@
-//! A `[[test]]` of the policy file as data: a request, and its expected outcome.
+//! The compiled form of a `[[test]]` of the policy file: a request, and its expected outcome.
 
 use super::Question;
 use crate::clock::Now;
@@ -10,19 +10,19 @@ use std::fmt;
 pub struct Case {
     /// The name of the test.
     pub name: String,
-    /// The key of its table, such as `test[3]`.
+    /// The key of the test's table, such as `test[3]`.
     pub key: String,
-    /// The place of its table.
+    /// The place of the test's table.
     pub place: Place,
-    /// The request to ask about.
+    /// The request to evaluate.
     pub question: Question,
-    /// Whether the request is evaluated at the time of the run instead of at the question's own time.
+    /// Whether the request is evaluated at the time of the test run, instead of at the time in `question`.
     pub now: bool,
     /// The expected outcome.
     pub expected: Expectation,
 }
 
-/// The expected outcome of a request. `None` and empty fields are not compared.
+/// The expected outcome of a request. A field that is `None` or empty is not compared.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation {
     /// The verdict.
@@ -50,21 +50,22 @@ pub enum ExpectedVerdict {
 }
 
 impl Case {
-    /// Returns the request with the time of the run, unless the test sets its own time.
+    /// Returns the request to evaluate. `now` is the time of the test run, which applies unless the test sets its own
+    /// time.
     pub fn question_at(&self, now: Now) -> Question {
         if self.now { self.question.clone().at(now) } else { self.question.clone() }
     }
 }
 
 impl Expectation {
-    /// Whether the test expects something of the request that the upstream receives.
+    /// Whether the test has an expectation about the request that the upstream receives.
     pub fn is_upstream(&self) -> bool {
         self.path.is_some() || !self.headers.is_empty()
     }
 }
 
 impl fmt::Display for ExpectedVerdict {
-    /// Formats the verdict with the keys of the file.
+    /// Formats the verdict with the keys that the policy file uses for it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Allow => f.write_str("allow"),

@@ -1,8 +1,8 @@
-//! Refuses credentials that arrive in cleartext at a listener that redirects clients to TLS.
+//! Detects credentials that clients send in cleartext to a listener that redirects to TLS.
 //!
-//! A redirect would hide the mistake: the network could read the credential, but the client would keep working, and
-//! nobody would notice. The gateway refuses such a request, and redirects only requests without a credential (OWASP
-//! REST Security, HTTPS; ASVS 12.2.1).
+//! A redirect would hide the mistake: anyone on the network could read the credential, but the client would still work,
+//! so nobody would notice. The gateway therefore refuses such a request, and redirects only requests without a
+//! credential (OWASP REST Security, HTTPS; ASVS 12.2.1).
 
 use super::{Handler, Policy};
 use crate::authenticate::csrf::is_unsafe;
@@ -11,8 +11,8 @@ use crate::route::host::is_own_machine;
 use http::header;
 
 impl Policy {
-    /// Whether a request carries a credential that this policy knows: `Authorization`, a cookie of the local authority,
-    /// a token where its route looks for one, or the body of a request to an endpoint of the authority. Requests to the
+    /// Whether a request carries a credential: an `Authorization` field, a cookie of the local authority, a token in a
+    /// place where the request's route looks for tokens, or a body for an endpoint of the authority. Requests to the
     /// local machine are exempt, since they cross no network.
     pub fn carries_credential(&self, head: &Head<'_>) -> bool {
         if head.host.as_deref().is_some_and(is_own_machine) {

@@ -1,7 +1,7 @@
 //! Compiles a policy file: resolves names, loads keys, and collects every fault.
 //!
-//! Makes a single pass over the file, from the parts that others refer to down to the routes. Compilation does not stop
-//! at the first fault: the operator gets all of them at once.
+//! Makes a single pass over the file, beginning with the parts that other parts refer to. Compilation does not stop at
+//! the first fault: all faults are reported at once.
 
 mod authority;
 mod cases;
@@ -30,7 +30,7 @@ use crate::keyring::MissingKey;
 use crate::limit::Limit;
 use std::sync::Arc;
 
-/// The maximum number of different claims. Each cached token stores a value for each of them.
+/// The maximum number of different claims. Each cached token stores a value for each claim.
 const CLAIMS_MAX: usize = 1000;
 
 /// The result of compiling a file.
@@ -40,20 +40,20 @@ pub struct Compiled {
     pub policy: Policy,
     /// The settings that are fixed when the process starts.
     pub settings: ServerSettings,
-    /// The policy's own tests. Compilation does not run them.
+    /// The tests of the policy. Compilation does not run them.
     pub cases: Vec<Case>,
     /// Whether the policy is served even if its tests fail.
     pub lenient: bool,
     /// The place of each route's path, in the order of the file.
     pub route_places: Vec<Place>,
-    /// The findings that the file accepts.
+    /// The waivers of the file: the findings that the operator accepts.
     pub waivers: Waivers,
-    /// Findings that do not prevent serving, including those that the file accepts.
+    /// Findings that do not prevent the policy from being served, including waived findings.
     pub warnings: Vec<Diagnostic>,
 }
 
 impl Compiled {
-    /// Returns the weaknesses that the file does not accept, as they are logged when a policy is served.
+    /// Returns the weaknesses that the file does not waive. They are logged when the policy is served.
     pub fn weaknesses(&self) -> Vec<Diagnostic> {
         let mut left = self.waivers.sift(self.warnings.clone()).left;
         left.retain(|found| kind(found.id) != Some(Kind::Advice));
@@ -69,11 +69,11 @@ pub fn compile(loaded: &Loaded, missing_key: MissingKey) -> Result<Compiled, Vec
     compile_policy(loaded, missing_key, None)
 }
 
-/// Compiles a file into the successor of another policy. Unchanged parts are carried over: the counts of limits and
-/// routes, the health of servers, verified tokens, signing keys and revocations.
+/// Compiles a file into the successor of the policy `before`. The state of unchanged parts is carried over: the counts
+/// of limits and routes, the health of servers, verified tokens, signing keys and revocations.
 ///
 /// # Errors
-/// As for [`compile`]. The previous policy is not changed.
+/// Returns all faults and warnings, in the order of the file. The policy `before` is not changed.
 pub fn compile_after(
     loaded: &Loaded,
     missing_key: MissingKey,
@@ -161,7 +161,8 @@ fn compile_policy(
     })
 }
 
-/// Reports a route that requires a token in a policy that trusts no issuer: the route would refuse every request.
+/// Reports a fault if a route requires a token but the policy trusts no issuer, since the route would refuse every
+/// request.
 fn nobody_to_trust(file: &File, faults: &mut Faults<'_>) {
     let trusts = !file.issuer.is_empty() || file.authority.is_some();
     let guarded = file.route.iter().position(|route| route.access == file::Access::Authenticated);

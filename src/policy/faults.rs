@@ -1,4 +1,4 @@
-//! Collects the findings of one pass over a policy, each with the place of its key in the file.
+//! Collects the findings of a pass over a policy, each with the place of its key in the file.
 
 use super::findings::{Kind, kind};
 use crate::config::Loaded;
@@ -6,14 +6,15 @@ use crate::config::place::nearest;
 use crate::diagnostic::{Diagnostic, REPORTED_MAX, Severity};
 use std::path::PathBuf;
 
-/// Maximum number of defined names that are listed for an unknown name.
+/// Maximum number of defined names that the hint for an unknown name lists.
 const NAMES_MAX: usize = 20;
 
-/// Faults and warnings, in the order in which they were found.
+/// A collector of faults and warnings, in the order in which they were found.
 pub(crate) struct Faults<'l> {
     pub(crate) loaded: &'l Loaded,
     pub(crate) found: Vec<Diagnostic>,
-    /// The number of faults found. Not all of them are kept, since finding the place of a fault takes time.
+    /// The number of faults, including those that are not kept in `found`. Only the first [`REPORTED_MAX`] are kept,
+    /// since it takes time to find the place of a fault.
     pub(crate) fault_count: usize,
 }
 
@@ -43,7 +44,7 @@ impl<'l> Faults<'l> {
         self.add(Severity::Warning, id, key, found.into(), hint.into(), None);
     }
 
-    /// Reports a reference to something (`what`, such as "upstream") that the file does not define.
+    /// Reports a reference to a name that the file does not define. `what` is the kind of the name, such as "upstream".
     pub(crate) fn undefined<'n>(
         &mut self,
         key: &str,
@@ -51,7 +52,8 @@ impl<'l> Faults<'l> {
         name: &str,
         defined: impl Iterator<Item = &'n str>,
     ) {
-        // Looking for the nearest name takes a pass over all of them.
+        // Finding the nearest name requires a pass over all defined names, so a hint that nobody would see is not
+        // computed.
         let hint = if self.is_full() { String::new() } else { defined_names(name, defined) };
         let found = format!("no {what} named \"{name}\"");
         self.add(Severity::Fault, "unknown_name", key, found, hint, Some(name.to_owned()));
@@ -69,25 +71,25 @@ impl<'l> Faults<'l> {
         let is_fault = severity == Severity::Fault;
         debug_assert_eq!(kind(id).map(|kind| kind == Kind::Fault), Some(is_fault), "{id} in findings");
         self.fault_count += usize::from(is_fault);
-        // All warnings are kept, since the file may waive the first hundred.
+        // All warnings are kept, since the file may waive any of them.
         if severity == Severity::Warning || self.fault_count <= REPORTED_MAX {
             let place = self.loaded.places.of(key);
             self.found.push(Diagnostic { severity, id, place, key: key.to_owned(), found, hint, refers_to });
         }
     }
 
-    /// Resolves a path that the file names, relative to the file's folder.
+    /// Resolves a path in the file. A relative path starts at the file's folder.
     pub(crate) fn path(&self, text: &str) -> PathBuf {
         self.loaded.base.join(text)
     }
 
-    /// Whether another fault would only be counted, so that its hint need not be computed.
+    /// Whether enough faults have been kept, so that another fault would only be counted.
     const fn is_full(&self) -> bool {
         self.fault_count >= REPORTED_MAX
     }
 
-    /// Returns the findings in the order of the file. If there are faults, at most [`REPORTED_MAX`] of them and of the
-    /// warnings of each kind are returned, with the number of the rest.
+    /// Returns the findings in the order of the file. If there are faults, returns at most [`REPORTED_MAX`] of them, at
+    /// most [`REPORTED_MAX`] warnings of each kind, and the number of omitted findings.
     pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(Diagnostic::order);
         if self.fault_count == 0 {
@@ -102,7 +104,7 @@ impl<'l> Faults<'l> {
     }
 }
 
-/// Lists the names that the operator may have meant: the nearest, then the defined names.
+/// Lists the names that the operator may have meant: first the nearest name, then the defined names.
 fn defined_names<'n>(name: &str, defined: impl Iterator<Item = &'n str>) -> String {
     let defined: Vec<&str> = defined.collect();
     if defined.is_empty() {

@@ -1,17 +1,18 @@
-//! Lists every finding by its id. `docs/findings.md` explains them, and waivers name them.
+//! Lists the ids of all findings. `docs/findings.md` explains each finding, and waivers refer to findings by id.
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The policy cannot or must not be served. Never waived.
+    /// The policy cannot or must not be served. A fault cannot be waived.
     Fault,
-    /// The policy can be served, but it may admit callers by mistake, or fail in use. Also logged at start.
+    /// The policy can be served, but it may admit callers by mistake, or fail in use. Weaknesses are also logged at
+    /// start.
     Weakness,
     /// A possible improvement. Only `check` reports it.
     Advice,
 }
 
-/// All ids, in alphabetical order.
+/// The ids of all findings, in alphabetical order, each with its severity.
 pub const ALL: [(&str, Kind); 106] = [
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
@@ -124,7 +125,7 @@ pub const ALL: [(&str, Kind); 106] = [
 /// The documentation page that explains every finding.
 const DOCS: &str = include_str!("../../docs/findings.md");
 
-/// Returns the paragraph of the documentation that explains a finding, without its heading; `None` for an unknown id.
+/// Returns the documentation of a finding, without its heading; `None` for an unknown id.
 pub fn paragraph(id: &str) -> Option<&'static str> {
     kind(id)?;
     let (_, section) = DOCS.split_once(&format!("\n### `{id}`\n"))?;
@@ -173,7 +174,7 @@ mod tests {
         }
     }
 
-    /// Returns the whole source of the program except this list.
+    /// Returns the source of all modules of the program except this one.
     fn sources() -> String {
         let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
         let mut all = String::new();

@@ -1,4 +1,4 @@
-//! Swaps the policy in force: readers see either the old policy or the new one, never a mix.
+//! Replaces the policy in force atomically: a reader sees either the old policy or the new one.
 
 use super::Policy;
 use arc_swap::ArcSwap;
@@ -6,7 +6,7 @@ use arc_swap::cache::Cache;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// The policy in force.
+/// The policy in force. Clones share the same policy.
 #[derive(Clone, Debug)]
 pub struct LivePolicy(Arc<ArcSwap<Policy>>);
 
@@ -21,14 +21,15 @@ impl LivePolicy {
         self.0.load_full()
     }
 
-    /// Replaces the policy in force by one derived from it. Every request that starts after this returns is decided by
-    /// the new policy. `change` may be called again, so that concurrent updates are not lost.
+    /// Replaces the policy in force by a policy that `change` derives from it. Every request that starts after this
+    /// method returns is decided by the new policy. If another update happens at the same time, `change` is called
+    /// again with the result of that update.
     pub fn update(&self, change: impl FnMut(&Policy) -> Policy) {
         let mut change = change;
         self.0.rcu(|policy| change(policy));
     }
 
-    /// Creates one core's view of the policy in force.
+    /// Creates the view of the policy in force for one core.
     pub fn pin(&self) -> Pinned {
         let mut live = Cache::new(self.0.clone());
         let current = Rc::new(live.load().clone());
@@ -36,12 +37,12 @@ impl LivePolicy {
     }
 }
 
-/// A policy whose references are counted by one core.
+/// A policy with a reference count that only one core uses.
 #[allow(clippy::redundant_allocation, reason = "the outer count is the point: no other core touches it")]
 pub type PinnedPolicy = Rc<Arc<Policy>>;
 
-/// One core's view of the policy in force. Each request counts references on the core's own `Rc`: the shared count of
-/// the `Arc` would move between cores with every request.
+/// The view of the policy in force for one core. Each request changes the reference count of the core's own `Rc`. If it
+/// changed the shared count of the `Arc`, the count's cache line would move between cores with every request.
 #[derive(Debug)]
 pub struct Pinned {
     live: Cache<Arc<ArcSwap<Policy>>, Arc<Policy>>,

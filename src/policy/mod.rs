@@ -1,5 +1,5 @@
-//! The policy that the gateway enforces: an immutable, complete and consistent snapshot. One snapshot is enough to
-//! decide any request.
+//! The policy that the gateway enforces: an immutable, complete and consistent snapshot. A single snapshot contains
+//! everything that is needed to decide a request.
 
 mod case;
 mod cleartext;
@@ -37,37 +37,38 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue};
 use std::sync::Arc;
 
-/// A compiled policy. Clones are cheap: they share the parts that do not differ.
+/// A compiled policy. A clone is cheap, since it shares the parts of the policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// The table that finds the position in `routes` of the route that matches a head.
+    /// The table that finds the route for a request head, as a position in `routes`.
     pub table: Arc<RouteTable<usize>>,
     /// The routes, in the order of the file.
     pub routes: Arc<[Route]>,
     /// The issuers whose tokens the gateway accepts.
     pub trust: Arc<Trust>,
-    /// The settings of the local authority, if there is one.
+    /// The settings of the local authority, if the policy has one.
     pub issuer_settings: Option<Arc<IssuerSettings>>,
-    /// The running local authority, if this policy is served. It outlives the policies that refer to it.
+    /// The running local authority, if this policy is served and has one. The authority outlives the policies that
+    /// refer to it.
     pub authority: Option<Arc<Authority>>,
-    /// The settings for all requests.
+    /// The settings that apply to a request before its route is known.
     pub front: Arc<Front>,
     /// The proofs of the caller's identity for upstreams.
     pub proofs: Arc<Proofs>,
-    /// The upstreams, for reporting their health.
+    /// The upstreams, listed for reports on their health.
     pub upstreams: Arc<[Arc<Upstream>]>,
-    /// The limits, for reporting their refusals.
+    /// The limits, listed for reports on their refusals.
     pub limits: Arc<[Arc<Limit>]>,
 }
 
 impl Policy {
-    /// Returns the issuer that the local authority emulates for existing clients.
+    /// Returns the issuer whose responses the local authority imitates for existing clients, if any.
     pub fn compat(&self) -> Option<Compat> {
         self.issuer_settings.as_deref()?.compat
     }
 
-    /// Returns the origins whose scripts may read the gateway's own responses, and whose requests with cookies are
-    /// accepted.
+    /// Returns the origins from which requests with cookies are accepted. Scripts of these origins may read the
+    /// responses that the gateway itself creates.
     pub fn origins(&self) -> &[Box<str>] {
         self.issuer_settings.as_deref().map_or(&[], |settings| &settings.origins)
     }
@@ -84,35 +85,36 @@ impl Policy {
         SearchedPlaces { sources: route.map(|route| &route.credential_policy.sources), cookie, refresh }
     }
 
-    /// Returns this policy with different keys for one issuer.
+    /// Returns a copy of this policy with new keys for one issuer.
     #[must_use]
     pub fn with_keys(&self, issuer: &str, keys: &KeySet) -> Self {
         Self { trust: Arc::new(self.trust.with_keys(issuer, keys)), ..self.clone() }
     }
 }
 
-/// A route, with one compiled part for each stage: limits, credentials, rule, handler.
+/// A route, with one compiled part for each stage of a request: limits, credentials, rule, handler.
 #[derive(Debug)]
 pub struct Route {
     /// The name in logs and metrics.
     pub name: Arc<str>,
     /// The position in `Policy::routes`.
     pub index: usize,
-    /// The requests that it matches. An endpoint of the authority also matches on each host that the policy names.
+    /// The requests that the route matches. An endpoint of the authority also matches requests to each host that the
+    /// policy names.
     pub matcher: Matcher,
     /// The rate limits.
     pub limits: Limits,
     /// Whether a token is required, and where the request may carry it.
     pub credential_policy: CredentialPolicy,
-    /// The requirements on the token.
+    /// The requirements on the caller's token.
     pub rule: Rule,
     /// The handler of allowed requests.
     pub handler: Handler,
-    /// Whether a browser without a token is sent to the login page.
+    /// Whether a browser without a token is redirected to the login page.
     pub login_page: bool,
-    /// The form field that may carry the CSRF token.
+    /// The name of the form field that may carry the CSRF token.
     pub csrf_field: Option<Box<str>>,
-    /// Present in shadow mode: refusals are logged and counted but not enforced.
+    /// `Some` if the route is in shadow mode: refusals are logged and counted but not enforced.
     pub shadow: Option<ShadowMode>,
     /// The request counters.
     pub counters: Arc<RouteCounters>,
@@ -123,16 +125,16 @@ pub struct Route {
 pub enum Handler {
     /// Forwards the request.
     Forward(Delivery),
-    /// Answers the request from the local authority.
+    /// Answers the request with this endpoint of the local authority.
     Answer(Endpoint),
 }
 
 /// The settings that apply to a request before its route is known.
 #[derive(Debug)]
 pub struct Front {
-    /// The bounds on the head.
+    /// The bounds on the request head.
     pub head_bounds: HeadBounds,
-    /// The bounds on the size and the speed of the body.
+    /// The bounds on the size and the speed of the request body.
     pub body_bounds: BodyBounds,
     /// The treatment of `//` in paths.
     pub slashes: Slashes,
@@ -140,11 +142,11 @@ pub struct Front {
     pub trusted_proxies: Box<[Cidr]>,
     /// Values of `Host` that the admin listener accepts in addition to its addresses.
     pub admin_hosts: Box<[Box<str>]>,
-    /// `Strict-Transport-Security`, unless it is turned off.
+    /// The value of `Strict-Transport-Security`; `None` if the field is not sent.
     pub hsts: Option<HeaderValue>,
-    /// Whether upstreams get the client's verified token in `Authorization`.
+    /// Whether upstreams receive the client's verified token in `Authorization`.
     pub forward_token: bool,
-    /// Fields of other products that pass from a trusted proxy.
+    /// Identity fields of other products that are forwarded if a trusted proxy sends them.
     pub pass: Box<[HeaderName]>,
     /// Whether recent decisions are kept in memory.
     pub keeps_decisions: bool,
@@ -153,13 +155,13 @@ pub struct Front {
 }
 
 impl Front {
-    /// Whether requests with this scheme are redirected to TLS. The scheme of the listener counts, and so does the
-    /// client's scheme according to a trusted proxy.
+    /// Whether requests with this scheme are redirected to TLS. `scheme` is that of the listener or, if a trusted proxy
+    /// reports it, that of the client.
     pub fn redirects(&self, scheme: Scheme) -> bool {
         self.redirect && scheme == Scheme::Http
     }
 
-    /// Reads the head of a request with the bounds of the policy.
+    /// Reads the head of a request, within the bounds of the policy.
     ///
     /// # Errors
     /// Returns the same errors as [`Head::read`].
@@ -167,7 +169,8 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a trusted proxy's forward-auth request, which has more fields than the original request.
+    /// Reads the head of a forward-auth request from a trusted proxy. Its bounds are wider, since such a request has
+    /// more fields than the original request.
     ///
     /// # Errors
     /// Returns the same errors as [`Head::read`].

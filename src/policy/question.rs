@@ -1,7 +1,7 @@
 //! A hypothetical request to evaluate against the policy: a line such as `GET https://host/path`, and a description of
 //! its sender.
 //!
-//! This module only assembles the request. The code that serves clients' requests interprets it.
+//! This module only assembles the request. The request is evaluated by the same code that evaluates clients' requests.
 
 use crate::clock::Now;
 use crate::peer::Scheme;
@@ -11,19 +11,20 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The client address of a question that does not set one. It is reserved for documentation (TEST-NET-1, RFC 5737).
+/// The client address of a question that does not set a client. This address is reserved for documentation (TEST-NET-1,
+/// RFC 5737).
 pub const NOBODYS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// The credential of a request.
 #[derive(Clone, Default)]
 pub enum Credential {
-    /// The credential in its header fields, if any.
+    /// The credential that the request's header fields contain, if any.
     #[default]
     AsSent,
-    /// A valid token with these claims. A missing `iss`, `aud` or `exp` is filled in, and so is the local authority's
-    /// session generation, as if no session had been ended.
+    /// A valid token with these claims. If `iss`, `aud` or `exp` is missing, a valid value is added. The session
+    /// generation of the local authority is added too, as if no session had been ended.
     Claims(Map<String, Value>),
-    /// This token, which must verify.
+    /// This token, which is verified like a client's token.
     Token(String),
 }
 
@@ -41,9 +42,9 @@ impl fmt::Debug for Credential {
 /// A request to evaluate against the policy.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The head, as if received over HTTP/1.1.
+    /// The request head, as if it had been received over HTTP/1.1.
     pub parts: Parts,
-    /// The scheme of the listener.
+    /// The scheme of the listener that receives the request.
     pub scheme: Scheme,
     /// The address of the client.
     pub client: IpAddr,

@@ -1,4 +1,4 @@
-//! The settings that are fixed when the process starts, and a comparison with those of another file.
+//! The settings that are fixed when the process starts, and their comparison with the settings of a reloaded file.
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::journal::Level;
@@ -18,17 +18,18 @@ pub struct ServerSettings {
     pub admin: Vec<SocketAddr>,
     /// Whether cleartext requests are redirected to https instead of served.
     pub redirect: bool,
-    /// The https port that clients connect to; `None` for the port of the first address.
+    /// The https port that clients connect to; if `None`, the port of the first address in `https`.
     pub public_port: Option<u16>,
-    /// The certificate; `None` for a self-signed one in the state folder.
+    /// The files of the certificate; if `None`, a self-signed certificate in the state folder.
     pub certificate: Option<Files>,
     /// The minimum TLS version.
     pub min_version: MinVersion,
-    /// The folder of the files that the gateway generates.
+    /// The folder for the files that the gateway generates.
     pub state_dir: PathBuf,
     /// The minimum level of logged events.
     pub level: Level,
-    /// The other files whose change triggers a reload; `None` if the policy is reloaded on demand only.
+    /// The files, besides the policy file, whose change triggers a reload; `None` if the policy is reloaded only on
+    /// demand.
     pub watch: Option<Vec<PathBuf>>,
     /// The number of cores in use.
     pub cores: usize,
@@ -37,8 +38,8 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
-    /// Returns a warning for each key of `other` that takes effect only after a restart. `file` is the path of the
-    /// policy.
+    /// Returns a warning for each key that differs in `other` and takes effect only after a restart. `file` is the path
+    /// of the policy file.
     pub fn restart_needed(&self, other: &Self, file: &Path) -> Vec<Diagnostic> {
         let (ours, theirs) = (&self.worker, &other.worker);
         let differs = [
@@ -62,7 +63,7 @@ impl ServerSettings {
             ("log.format", ours.style != theirs.style),
             ("log.access", ours.access != theirs.access),
             ("log.level", self.level != other.level),
-            // Keeping no decisions takes effect at once: see `Front::keeps_decisions`.
+            // A change to `decisions = 0` takes effect without a restart: see `Front::keeps_decisions`.
             ("policy.decisions", theirs.decisions != 0 && ours.decisions != theirs.decisions),
         ];
         let warning = |key: &str| Diagnostic {

@@ -1,4 +1,4 @@
-//! The findings that the file accepts, each with a reason.
+//! Waivers: the findings that the policy file accepts, each with a reason.
 //!
 //! Faults cannot be waived: a policy with an undefined name, for example, cannot be served.
 
@@ -9,16 +9,16 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The waivers of a file.
+/// The waivers of a policy file.
 #[derive(Clone, Debug, Default)]
 pub struct Waivers {
-    /// Waivers for the whole file, by finding.
+    /// The waivers for the whole file, by the id of the finding.
     anywhere: BTreeMap<String, Waiver>,
-    /// Waivers for one route, by its position in the file.
+    /// The waivers for single routes, by the position of the route in the file and the id of the finding.
     of_route: BTreeMap<usize, BTreeMap<String, Waiver>>,
 }
 
-/// A waiver.
+/// A waiver of one finding, with its reason and its place in the file.
 #[derive(Clone, Debug)]
 struct Waiver {
     reason: String,
@@ -26,7 +26,7 @@ struct Waiver {
     place: Place,
 }
 
-/// An accepted finding, and the reason.
+/// A waived finding, and the reason.
 #[derive(Clone, Debug, Serialize)]
 pub struct WaivedFinding {
     /// The finding.
@@ -36,17 +36,17 @@ pub struct WaivedFinding {
     pub reason: String,
 }
 
-/// Findings, separated by whether the file accepts them.
+/// Findings, separated by whether the file waives them.
 #[derive(Clone, Debug, Default)]
 pub struct SortedFindings {
-    /// The findings that it does not accept.
+    /// The findings that the file does not waive.
     pub left: Vec<Diagnostic>,
-    /// The findings that it accepts.
+    /// The findings that the file waives.
     pub waived: Vec<WaivedFinding>,
 }
 
 impl Waivers {
-    /// Collects the waivers of a file. The compiler reports invalid ones.
+    /// Collects the waivers of a file. The compiler reports invalid waivers.
     pub(super) fn of(loaded: &Loaded) -> Self {
         let File { policy, route, .. } = &loaded.file;
         let waivers = |table: &str, written: &BTreeMap<String, String>| -> BTreeMap<String, Waiver> {
@@ -74,7 +74,7 @@ impl Waivers {
         route.and_then(|route| route.get(found.id)).or_else(|| self.anywhere.get(found.id))
     }
 
-    /// Separates the accepted findings from the others.
+    /// Separates waived findings from other findings.
     pub fn sift(&self, found: Vec<Diagnostic>) -> SortedFindings {
         let mut sifted = SortedFindings::default();
         for finding in found {
@@ -86,7 +86,7 @@ impl Waivers {
         sifted
     }
 
-    /// Reports the waivers without a matching finding: the problem was fixed or never existed.
+    /// Returns a warning for each waiver that matches no finding: the problem was fixed or never existed.
     pub fn unused(&self, sifted: &SortedFindings) -> Vec<Diagnostic> {
         let used: BTreeSet<&str> = sifted
             .waived
@@ -109,7 +109,7 @@ impl Waivers {
     }
 }
 
-/// Returns the position of the route that a key belongs to.
+/// Returns the position of the route whose table contains this key.
 fn route_of(key: &str) -> Option<usize> {
     key.strip_prefix("route[")?.split_once(']')?.0.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! Compiles `[authority]`: the settings of the local issuer, and the paths of its endpoints.
+//! Compiles `[authority]`: the settings of the local authority, and the paths of its endpoints.
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
@@ -17,17 +17,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The lifetime above which access tokens are reported. A revocation must be remembered for the whole lifetime, and a
-/// leaked token works that long.
+/// The lifetime of access tokens above which a warning is reported. A revocation must be remembered, and a leaked token
+/// can be used, until the token expires.
 const ACCESS_EXPIRES_MUCH: Duration = Duration::from_secs(3600);
-/// The maximum grace: a longer grace helps attackers, not retries.
+/// The maximum of `refresh_grace`. A longer grace would help attackers but not retries.
 const GRACE_MAX: Duration = Duration::from_secs(300);
-/// The minimum time between rotations: a new key must reach all verifiers before it signs.
+/// The minimum time between key rotations. A new key must reach all verifiers before the authority signs with it.
 const ROTATE_MIN: Duration = Duration::from_secs(60 * 60);
-/// The maximum number of retiring keys. Each of them is published to every verifier.
+/// The maximum number of old keys with valid tokens. Each of these keys is published to every verifier.
 const KEYS_AT_ONCE: u32 = 16;
 
-/// Compiles the settings of the local issuer. The keys and revocations of the previous policy (`before`) carry over.
+/// Compiles the settings of the local authority. Keys and revocations are carried over from the previous policy
+/// (`before`).
 pub(super) fn compile(
     file: &File,
     missing_key: MissingKey,
@@ -138,8 +139,8 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     for (id, client) in &table.client {
         let key = format!("authority.client.{id}");
         let secret_key = format!("{key}.secret");
-        // The id must be visible ASCII, so that it is valid in both a Basic credential and a form (RFC 6749 appendix
-        // A.1).
+        // The id must be visible ASCII without a colon, so that it is valid in both a Basic credential and a form (RFC
+        // 6749 appendix A.1).
         if id.is_empty() || id.len() > 128 || !id.bytes().all(|b| b.is_ascii_graphic() && b != b':') {
             faults.fault(
                 "bad_name",
@@ -173,7 +174,7 @@ fn clients(table: &AuthoritySection, faults: &mut Faults<'_>) -> BTreeMap<String
     clients
 }
 
-/// Returns the endpoints that the policy moves, with their paths.
+/// Returns the endpoints whose paths differ from the default, with their paths.
 fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, String)> {
     let mut paths = Vec::new();
     for (name, path) in &table.paths {
@@ -200,7 +201,7 @@ fn paths(table: &AuthoritySection, faults: &mut Faults<'_>) -> Vec<(Endpoint, St
             Err(fault) => faults.fault("bad_path", &key, fault.found(), fault.remedy()),
         }
     }
-    // The metadata path is followed by the issuer's own path (RFC 8414 section 3.1).
+    // The path of the issuer is appended to the path of the metadata endpoint (RFC 8414 section 3.1).
     let issuer_path =
         table.issuer.splitn(4, '/').nth(3).map(|path| path.trim_end_matches('/')).unwrap_or_default();
     if !issuer_path.is_empty() && !paths.iter().any(|(endpoint, _)| *endpoint == Endpoint::Metadata) {
@@ -240,11 +241,11 @@ fn store(file: &File, table: &AuthoritySection, faults: &mut Faults<'_>) -> Opti
         let path = faults.path(&file.state.dir).join("portcullis.db");
         return Some(StoreLocation(format!("sqlite:{}", path.display())));
     };
-    // The URL is in a file because it contains a password.
+    // If the URL is in a file, it probably contains a password, so the permissions of the file are checked.
     if let Secret::File(path) = secret {
         private::check_mode(key, &faults.path(path), faults);
     }
-    // A database URL is not a secret by itself, so a literal is accepted.
+    // A database URL without a password is not a secret, so a literal is accepted.
     let text = match secret.resolve(&faults.loaded.base).map(String::from_utf8) {
         Ok(Ok(text)) => text.trim().to_owned(),
         Ok(Err(_)) => {
@@ -302,7 +303,7 @@ fn keyring(
     before: Option<&IssuerSettings>,
     faults: &mut Faults<'_>,
 ) -> Option<Keyring> {
-    // The algorithm has two names. Tokens use the name that more verifiers know.
+    // The algorithm has two names, Ed25519 and EdDSA. The authority's tokens use EdDSA, which more verifiers know.
     if table.algorithm == ED25519 {
         faults.fault(
             "unknown_algorithm",
@@ -348,7 +349,7 @@ fn keyring(
     }
 }
 
-/// Returns how often the signing key is rotated.
+/// Returns the schedule by which the signing key is rotated.
 fn schedule(access_expires: Duration, rotate_keys: Duration, faults: &mut Faults<'_>) -> Schedule {
     if !rotate_keys.is_zero() && rotate_keys < ROTATE_MIN {
         faults.fault(

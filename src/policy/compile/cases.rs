@@ -1,4 +1,4 @@
-//! Compiles `[[test]]`: the request, and the expected outcome.
+//! Compiles `[[test]]`: the request, and its expected outcome.
 
 use super::Faults;
 use crate::clock::Now;
@@ -12,7 +12,8 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Compiles the tests of the file.
 pub(super) fn compile(file: &File, routes: &[Route], faults: &mut Faults<'_>) -> Vec<Case> {
-    // A route whose own fault has been reported is not reported as missing.
+    // All routes of the file are included, even those with faults. A route with a fault is therefore not also reported
+    // as missing.
     let of_file =
         file.route.iter().map(|route| if route.name.is_empty() { &*route.path } else { &*route.name });
     let routes: BTreeSet<&str> = of_file.chain(routes.iter().map(|route| &*route.name)).collect();
@@ -186,7 +187,7 @@ fn expected(key: &str, table: &TestSection, routes: &BTreeSet<&str>, faults: &mu
     }
 }
 
-/// Returns the denial with this code, if a test can produce it.
+/// Returns the denial with this code. Reports a fault if the code is unknown or cannot occur in a test.
 fn refusal(key: &str, code: &str, faults: &mut Faults<'_>) -> Option<Denial> {
     let all = Denial::every();
     let Some(denial) = all.iter().find(|denial| denial.code() == code) else {
@@ -210,7 +211,7 @@ mod tests {
     use crate::diagnostic::Severity;
     use crate::keyring::MissingKey;
 
-    /// Returns the faults of a policy with this test, on one line.
+    /// Returns the faults of a policy that contains this test, on one line.
     fn fault(test: &str) -> String {
         let text = format!(
             "[upstream.echo]\nbuiltin = \"echo\"\n[[route]]\nname = \"open\"\npath = \"/open\"\nupstream = \"echo\"\n\

@@ -1,4 +1,4 @@
-//! Checks whether clients will accept `[tls] certificate` and `key`.
+//! Checks whether clients will accept the certificate in `[tls]`.
 
 use super::{Faults, private};
 use crate::clock::Now;
@@ -8,15 +8,15 @@ use crate::tls::{Certificates, Files, Invalid, Part, Validity, names_other};
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 
-/// The maximum number of missing names that are reported.
+/// The maximum number of names that a warning lists.
 const NAMES_TOLD: usize = 3;
 
-/// Returns the certificate's files; `None` for a self-signed certificate.
+/// Returns the files of the certificate; `None` if the gateway uses a self-signed certificate.
 pub(super) fn compile(file: &File, faults: &mut Faults<'_>) -> Option<Files> {
     let TlsSection { certificate, key, .. } = file.tls.clone().unwrap_or_default();
     let files = match (certificate.as_str(), key.as_str()) {
         ("", "") => {
-            // The gateway generated this key, unless this is its first start.
+            // The gateway generates this key at its first start, so the file may not exist yet.
             let made = faults.path(&file.state.dir).join("certificate-key.pem");
             if !file.server.https.addresses().is_empty() {
                 private::check_mode("state.dir", &made, faults);
@@ -81,8 +81,8 @@ fn names(own: &CertificateDer<'_>, file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let name = match HostPattern::parse(&route.host) {
             Ok(HostPattern::Exact(name)) => name.to_string(),
-            // Checking one name below the host is sufficient: a certificate covers all names of one level or none of
-            // them.
+            // It is sufficient to check one name below the host, because a certificate covers either all names of one
+            // level or none of them.
             Ok(HostPattern::Below(name)) => format!("any.{name}"),
             Ok(HostPattern::Any) | Err(_) => continue,
         };

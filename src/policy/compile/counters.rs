@@ -1,25 +1,27 @@
-//! The request counters of routes, which continue across reloads.
+//! Keeps the request counters of routes across reloads.
 
 use crate::metrics::RouteCounters;
 use crate::policy::Policy;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The route counters of the previous policy. A route with the same name continues them.
+/// The route counters of the previous policy. A route of the new policy continues the counters of the route with the
+/// same name.
 pub(super) struct CounterRegistry {
     counters: HashMap<Arc<str>, Arc<RouteCounters>>,
     cores: usize,
 }
 
 impl CounterRegistry {
-    /// Takes the counters of the previous policy, if there is one. New counters have `cores` parts.
+    /// Collects the counters of the previous policy, if any. `cores` is the number of parts of a new counter if there
+    /// is no previous policy.
     pub(super) fn after(before: Option<&Policy>, cores: usize) -> Self {
         let counters: HashMap<_, _> = before
             .iter()
             .flat_map(|before| before.routes.iter())
             .map(|route| (route.name.clone(), route.counters.clone()))
             .collect();
-        // The number of cores is fixed at start, even if the file has changed.
+        // The number of cores is fixed at start. A change of the file does not affect it.
         let cores = counters.values().next().map_or(cores, |counters| counters.cores());
         Self { counters, cores }
     }
@@ -29,7 +31,7 @@ impl CounterRegistry {
         self.cores
     }
 
-    /// Returns the counters of a route.
+    /// Returns the counters of the route with this name.
     pub(super) fn of(&self, name: &Arc<str>) -> Arc<RouteCounters> {
         let counters = self.counters.get(name).cloned();
         counters.unwrap_or_else(|| Arc::new(RouteCounters::new(name.clone(), self.cores)))

@@ -1,4 +1,4 @@
-//! Compiles the credential policy of a route: its token sources, and its behaviour towards browsers.
+//! Compiles the settings of a route for credentials: the sources of tokens, and the settings for browsers.
 
 use super::Faults;
 use super::trust::is_reserved;
@@ -8,7 +8,7 @@ use crate::config::file::{self, RouteSection};
 use crate::config::values::TokenSource;
 use http::HeaderName;
 
-/// Compiles the places where a route looks for tokens.
+/// Compiles `sources`, the places where a route looks for tokens.
 pub(super) fn sources(
     key: &str,
     table: &RouteSection,
@@ -70,7 +70,7 @@ pub(super) fn sources(
     sources
 }
 
-/// Reports browser settings that cannot work.
+/// Reports values of `login` and `csrf_field` that cannot work.
 pub(super) fn check_login(
     key: &str,
     table: &RouteSection,
@@ -99,7 +99,8 @@ pub(super) fn check_login(
     if table.login.is_some()
         && table.sources.as_ref().is_some_and(|list| !list.contains(&TokenSource::Cookie))
     {
-        // After the login, the route would redirect the browser to the login page again, in a loop.
+        // After the login, the route would not find the token in the cookie, and would redirect the browser to the
+        // login page in a loop.
         let hint = "add \"cookie\" to sources, or remove login";
         faults.fault(
             "impossible_rule",

@@ -1,4 +1,4 @@
-//! Selects the rate limits of the authority's endpoints: those that the policy names, otherwise a default.
+//! Selects the rate limits of the authority's endpoints: the limits that the policy names, or a default limit.
 
 use super::Faults;
 use super::limits::{NamedLimits, chosen_limits};
@@ -8,23 +8,24 @@ use crate::config::place::nearest;
 use crate::limit::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A default limit by `client_ip`, for endpoints without a limit in the policy. A `[rate_limit.NAME]` with this name in
-/// the policy replaces it.
+/// A default limit by `client_ip`, for endpoints without a limit in the policy. If the policy has a `[rate_limit.NAME]`
+/// with the same name, that limit replaces the default.
 struct Preset {
     name: &'static str,
     rate: &'static str,
 }
 
-/// Each login hashes a password, and each successful one leaves a session in the store for a day.
+/// The default limit of the login. Each login hashes a password, and each successful login leaves a session in the
+/// store for a day.
 const LOGIN: Preset = Preset { name: "auth_login", rate: "120/m" };
-/// Requests from a person's browser or app. Even a large household stays far below this rate.
+/// The default limit of endpoints that browsers and apps use. Even a large household stays far below this rate.
 const SESSION: Preset = Preset { name: "auth_session", rate: "600/m" };
-/// Requests from services, each of which acts for many people from one address.
+/// The default limit of endpoints that services use. A service may send requests for many people from one address.
 const SERVICE: Preset = Preset { name: "auth_service", rate: "6000/m" };
 
 const PRESETS: [Preset; 3] = [LOGIN, SESSION, SERVICE];
 
-/// Returns the default limit of an endpoint.
+/// Returns the default limit of an endpoint, if it has one.
 const fn preset(endpoint: Endpoint) -> Option<Preset> {
     match endpoint {
         Endpoint::Login => Some(LOGIN),
@@ -35,17 +36,18 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // The receiving core answers the first two from memory. A forward-auth request counts toward the limits of its
-        // route instead, since one proxy asks on behalf of all clients.
+        // `Jwks` and `Metadata` are answered from memory by the core that receives the request. A forward-auth request
+        // (`Verify`) counts toward the limits of the route that it asks about, since one proxy sends such requests for
+        // all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }
 }
 
 /// The origin of an endpoint's limits.
 enum Choice<'f> {
-    /// The policy, under this key; no limits if the list is empty.
+    /// The policy lists these names of limits under this key. An empty list means no limits.
     Policy(String, &'f [String]),
-    /// The defaults.
+    /// The policy names no limits, so the default limit applies, if the endpoint has one.
     Preset(Option<Preset>),
 }
 
@@ -59,7 +61,7 @@ fn choice(table: &AuthoritySection, facts: EndpointSpec) -> Choice<'_> {
     }
 }
 
-/// Returns the default limits in use as the policy would write them, without those that it defines itself.
+/// Returns the default limits in use, in the form of the policy file. Omits a default limit that the policy redefines.
 pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
     let used = preset_names(file);
     let tables = PRESETS.into_iter().filter(|preset| used.contains(preset.name));
@@ -72,7 +74,7 @@ pub(super) fn presets(file: &File) -> BTreeMap<String, RateLimitSection> {
         .collect()
 }
 
-/// Returns the names of the default limits in use, including those that the policy redefines.
+/// Returns the names of the default limits in use, including limits that the policy redefines.
 pub(crate) fn preset_names(file: &File) -> BTreeSet<&'static str> {
     let Some(table) = &file.authority else { return BTreeSet::new() };
     let chosen = Endpoint::ALL.into_iter().filter_map(|facts| match choice(table, facts) {
@@ -97,7 +99,7 @@ pub(super) fn limits_of(
     }
 }
 
-/// Reports limits for endpoints that do not exist.
+/// Reports keys of `limits` that do not name an endpoint.
 pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_>) {
     let known = Endpoint::ALL.map(|facts| facts.name);
     for name in table.limits.keys().filter(|name| !known.contains(&name.as_str())) {
@@ -112,7 +114,7 @@ pub(super) fn unknown_endpoints(table: &AuthoritySection, faults: &mut Faults<'_
     }
 }
 
-/// Returns the key that removes every limit from the login, if the policy has one.
+/// Returns the key whose empty list leaves the login without a limit, if the policy contains such a key.
 pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     match choice(table, Endpoint::Login.spec()) {
         Choice::Policy(key, []) => Some(key),
@@ -120,7 +122,7 @@ pub(crate) fn unlimited_login(table: &AuthoritySection) -> Option<String> {
     }
 }
 
-/// Returns all lists of names under `[authority]`, each with its key.
+/// Returns all lists of rate limits under `[authority]`, each with its key.
 pub(crate) fn lists(table: &AuthoritySection) -> impl Iterator<Item = (String, &[String])> {
     let shared = table.rate_limits.iter().map(|names| ("authority.rate_limits".to_owned(), &names[..]));
     let single = table.limits.iter().map(|(name, names)| (format!("authority.limits.{name}"), &names[..]));

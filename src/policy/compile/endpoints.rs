@@ -13,8 +13,8 @@ use crate::route::{HostPattern, Matcher, Methods, PathPattern};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Adds a route for each endpoint, on every host that the file names. A route with a host takes precedence over one
-/// without, so a host's catch-all route would otherwise hide the endpoints.
+/// Adds a route for each endpoint, on every host that the file names. A route with a host takes precedence over a route
+/// without a host, so a catch-all route of a host would otherwise hide the endpoints.
 pub(super) fn compile(
     file: &File,
     settings: &IssuerSettings,
@@ -30,14 +30,14 @@ pub(super) fn compile(
     endpoint_limits::unknown_endpoints(table, faults);
     for facts in Endpoint::ALL {
         if facts.endpoint == Endpoint::LoginPage && settings.cookies.is_none() {
-            // Without cookies a browser could not store its tokens.
+            // Without cookies, a browser could not keep the tokens from the login page.
             continue;
         }
         let name: Arc<str> = Arc::from(format!("auth:{}", facts.name));
         let path = settings.path(facts.endpoint);
         let mut paths = vec![path.to_owned()];
         if facts.endpoint == Endpoint::Verify {
-            // Envoy appends the original path to this one.
+            // Envoy appends the path of the original request to the path of the endpoint.
             paths.push(format!("{}/{{*rest}}", path.trim_end_matches('/')));
         }
         let mut first = None;
@@ -70,7 +70,7 @@ pub(super) fn compile(
             rule: Rule::default(),
             handler: Handler::Answer(facts.endpoint),
             login_page: false,
-            // Pages without scripts use forms to log out.
+            // A page without scripts sends a form to log out, so the form carries the CSRF token.
             csrf_field: (facts.access == Access::Authenticated).then(|| "csrf_token".into()),
             shadow: None,
             counters: registry.of(&name),
@@ -78,10 +78,10 @@ pub(super) fn compile(
     }
 }
 
-/// Returns the methods of an endpoint, including those that clients of the emulated issuer use.
+/// Returns the methods of an endpoint, including methods that only clients of the imitated issuer use.
 fn methods_asked(settings: &IssuerSettings, facts: EndpointSpec) -> &'static [&'static str] {
     match (settings.compat, facts.endpoint) {
-        // The emulated issuer documents both methods.
+        // The documentation of Flask-JWT-Extended uses both methods.
         (Some(Compat::FlaskJwtExtended), Endpoint::Logout) => &["POST", "DELETE"],
         (Some(Compat::FlaskJwtExtended) | None, _) => facts.methods,
     }

@@ -1,4 +1,4 @@
-//! Compiles `[rate_limit.NAME]`, and resolves references to limits.
+//! Compiles `[rate_limit.NAME]`, and resolves references to rate limits.
 
 use super::Faults;
 use super::endpoint_limits;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
-/// The maximum number of limits. Each limit in use has a table of 1 MiB.
+/// The maximum number of limits. Each limit in use needs a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
 
-/// Compiles the limits. A limit that is unchanged since the previous policy (`before`) keeps its counts.
+/// Compiles the limits. A limit that has not changed since the previous policy (`before`) keeps its counts.
 pub(super) fn compile(
     file: &File,
     claims: &mut Claims,
@@ -65,7 +65,8 @@ pub(super) fn compile(
     limits
 }
 
-/// Whether both limits count by the same property. Claims of two policies are the same if their paths are.
+/// Whether two limits of two policies count by the same property. Claims of the two policies are compared by their
+/// paths.
 fn counts_alike(by: &By, claims: &Claims, known: &By, before: &Policy) -> bool {
     match (by, known) {
         (By::Claim(ours), By::Claim(theirs)) => {
@@ -140,7 +141,7 @@ pub(super) fn chosen_limits(
     for (index, name) in names.iter().enumerate() {
         match limits.get(name) {
             Some(limit) => chosen.push(limit.clone()),
-            // A limit whose own fault has been reported is not reported as missing.
+            // The file defines the limit, but the limit has a fault. That fault has already been reported.
             None if faults.loaded.file.rate_limit.contains_key(name) => {}
             None => {
                 let defined = limits.keys().map(String::as_str);

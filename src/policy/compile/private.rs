@@ -1,16 +1,18 @@
-//! Checks the permissions of secret files: only the gateway's user may change them, and other users should not read
-//! them.
+//! Checks the permissions of files that contain secrets. Users other than the owner must not be able to write such a
+//! file, and should not be able to read it.
 //!
-//! Group-readable files are accepted, since group permissions let a service read a key that it does not own.
+//! Files that their group can read are accepted, since a service may need group permissions to read a key that another
+//! user owns.
 
 use super::Faults;
 use crate::config::file::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Checks the mode of a secret file. A different check reports a missing file.
+/// Checks the mode of a file that contains a secret. A missing file is not reported here: the code that reads the file
+/// reports it.
 pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
-    // `metadata` follows symbolic links.
+    // `metadata` follows symbolic links, so the mode is that of the file itself.
     let Ok(metadata) = std::fs::metadata(path) else { return };
     let mode = metadata.permissions().mode();
     let shown = path.display();
@@ -34,15 +36,15 @@ pub(super) fn check_mode(key: &str, path: &Path, faults: &mut Faults<'_>) {
     }
 }
 
-/// Checks the state folder: if the gateway cannot write to it, it can neither rotate its keys nor store the files that
-/// it generates.
+/// Checks that the gateway can write to the state folder. Otherwise the gateway could neither rotate its keys nor store
+/// the files that it generates.
 pub(super) fn check_state_dir(file: &File, faults: &mut Faults<'_>) {
     let makes_certificate = file.tls.as_ref().is_none_or(|tls| tls.certificate.is_empty());
     let is_used = file.authority.is_some() || makes_certificate && !file.server.https.addresses().is_empty();
     let dir = faults.path(&file.state.dir);
     let Ok(metadata) = std::fs::metadata(&dir) else { return };
     let mode = metadata.permissions().mode();
-    // Root can write despite the mode, but a mode that denies the owner is still a mistake.
+    // Root can write to any folder, but a mode that denies the owner is a mistake even then.
     let may_write = rustix::fs::access(&dir, rustix::fs::Access::WRITE_OK).is_ok() && mode & 0o200 != 0;
     if is_used && metadata.is_dir() && !may_write {
         faults.warn(

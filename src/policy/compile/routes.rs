@@ -17,10 +17,10 @@ use http::Method;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// The maximum number of different methods in a policy. About forty are registered (RFC 9110 section 16.1).
+/// The maximum number of different methods in a policy. About forty methods are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 100;
 
-/// The parts of the policy that routes refer to. They are compiled first.
+/// The parts of the policy that routes refer to. These parts are compiled before the routes.
 pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
@@ -29,7 +29,7 @@ pub(super) struct References<'r> {
     pub(super) counters: CounterRegistry,
 }
 
-/// Compiles the routes and the table that finds them; the table is `None` if some routes conflict.
+/// Compiles the routes, and the table that finds the route of a request. The table is `None` if two routes conflict.
 pub(super) fn compile(
     file: &File,
     references: &References<'_>,
@@ -61,7 +61,8 @@ pub(super) fn compile(
                 "a unique name: logs and metrics identify routes by it",
             );
         }
-        // Every part is compiled before a missing part ends the route, so that all its faults are reported.
+        // Every part is compiled before the route is skipped for a missing part, so that all faults of the route are
+        // reported.
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
@@ -70,7 +71,8 @@ pub(super) fn compile(
         check_login(&key, table, settings, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
-            // A service could believe an unverified identity in place of the verified one.
+            // The upstream could trust an identity in `Authorization` that differs from the identity that the gateway
+            // has verified.
             faults.fault(
                 "impossible_rule",
                 &format!("{key}.pass_authorization"),
@@ -174,7 +176,7 @@ pub(super) fn compile(
     (routes, table)
 }
 
-/// Returns a digest of a route's requirements and of the servers behind it, to compare two routes.
+/// Returns digests of the servers behind a route and of its requirements, for comparison with other routes.
 fn guard(route: &Route) -> Guard {
     let digest = |parts: &[String]| {
         let digest = digest_of(parts.join("\n"));
@@ -206,12 +208,12 @@ fn guard(route: &Route) -> Guard {
     }
 }
 
-/// Returns the methods that a route names; empty if it matches all.
+/// Returns the methods that a route names. Returns no methods if the route matches all methods.
 fn listed(matcher: &Matcher) -> impl Iterator<Item = &Method> {
     matcher.methods.iter().filter(|_| !matcher.methods.is_any())
 }
 
-/// Returns the route's name, or its path if it has none.
+/// Returns the name of a route, or its path if the route has no name.
 fn name<'t>(key: &str, table: &'t RouteSection, faults: &mut Faults<'_>) -> &'t str {
     let name = if table.name.is_empty() { &table.path } else { &table.name };
     if name.len() > 200 || name.chars().any(char::is_control) {
@@ -265,7 +267,7 @@ fn destination(
     }
     match upstreams.get(&table.upstream) {
         Some(Some(upstream)) => Some(Destination::Upstream(upstream.clone())),
-        // Either the echo, or an upstream whose own fault has already been reported.
+        // The upstream is the built-in echo, or it has a fault that has already been reported.
         Some(None) => Some(Destination::Echo),
         None => {
             faults.undefined(&at, "upstream", &table.upstream, upstreams.keys().map(String::as_str));
@@ -277,8 +279,8 @@ fn destination(
 fn strip_prefix(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Box<str>> {
     let prefix = table.strip_prefix.as_deref()?;
     let at = format!("{key}.strip_prefix");
-    // A prefix that contains a parameter, or that is not the start of the path, would be stripped from some requests
-    // only.
+    // A prefix that contains a parameter, or that is not the start of the path, could not be stripped from every
+    // request.
     let whole = prefix.trim_end_matches('/');
     let is_beginning =
         table.path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

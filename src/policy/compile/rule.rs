@@ -1,6 +1,6 @@
-//! The checks of a `[[route]]`, one function for each key: `roles`, `all_roles`, `scopes`, `fresh`, `claims`.
+//! Compiles the requirements of a `[[route]]` on tokens: `roles`, `all_roles`, `scopes`, `fresh` and `claims`.
 //!
-//! To add a check, add its key to [`compile`] and a function that returns it.
+//! To add a check, write a function that returns it, and call that function in [`compile`].
 
 use super::Faults;
 use super::trust::{Claims, claim_path};
@@ -12,8 +12,8 @@ use crate::route::PathPattern;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Compiles the rule of a route; `None` if a key is at fault. The checks run in the order of this function. `path` is
-/// `None` if the route's path could not be read; its parameters are then unknown.
+/// Compiles the rule of a route; returns `None` if a key has a fault. Requests are checked in the order in which this
+/// function adds the checks. If the route's path has a fault, `path` is `None` and its parameters are unknown.
 pub(super) fn compile(
     key: &str,
     table: &RouteSection,
@@ -48,7 +48,7 @@ pub(super) fn compile(
     Some(Rule::new(checks))
 }
 
-/// Returns the names under `key.name`; `None` if there are none, or if one of them is empty.
+/// Returns the names in the list at `key.name`; `None` if the list is empty or contains an empty name.
 fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     if list.iter().any(String::is_empty) {
         faults.fault(
@@ -67,7 +67,7 @@ fn scopes(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Ch
     Some(Check::Scopes { all, challenge: Arc::from(table.scopes.join(" ")) })
 }
 
-/// Returns the scopes under `key.name`; `None` if there are none, or if one of them is invalid.
+/// Returns the scopes in the list at `key.name`; `None` if the list is empty or contains an invalid scope.
 fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     let scopes = names(key, name, list, faults)?;
     if let Some(scope) = list.iter().find(|scope| !is_scope_token(scope)) {
@@ -82,7 +82,7 @@ fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) 
     Some(scopes)
 }
 
-/// Whether this is a scope-token (RFC 6749 section 3.3): visible ASCII without quotes and backslashes.
+/// Whether a text is a scope-token (RFC 6749 section 3.3): visible ASCII characters except quotes and backslashes.
 fn is_scope_token(scope: &str) -> bool {
     !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 /// The maximum size of a key file.
 const KEY_FILE_MAX: ByteSize = ByteSize::bytes(1 << 20);
-/// The maximum leeway: a longer leeway would make expiry meaningless.
+/// The maximum of `leeway`. A longer leeway would make expiry meaningless.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
-/// The claims that a policy uses, each once.
+/// The claims that a policy uses. Each claim is contained once.
 #[derive(Default)]
 pub(super) struct Claims {
     paths: Vec<ClaimPath>,
@@ -29,8 +29,8 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    /// Returns the number of this claim. The number of a claim beyond [`super::CLAIMS_MAX`] is never used, because the
-    /// file is rejected.
+    /// Returns the id of this claim, and adds the claim if it is new. Ids beyond [`super::CLAIMS_MAX`] are never used,
+    /// because a file with too many claims is rejected.
     pub(super) fn id(&mut self, path: ClaimPath) -> ClaimId {
         let position = *self.ids.entry(path).or_insert_with_key(|path| {
             self.paths.push(path.clone());
@@ -100,7 +100,7 @@ pub(super) fn identity(
             );
             return None;
         }
-        // A CGI-like upstream reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
+        // An upstream with a CGI-like interface reads `X-User` and `X_User` as the same name (RFC 3875 section 4.1.18).
         if let Some(other) = seen.iter().find(|other| fold_eq(other.as_str(), name.as_str())) {
             let found = format!("\"{text}\": an upstream may read it as \"{other}\"");
             faults.fault("same_header", key, found, "use a different name");
@@ -189,8 +189,8 @@ fn assertor(
     })
 }
 
-/// Whether HTTP or the gateway gives the name another meaning: identity in such a field would be overwritten, or would
-/// break the message.
+/// Whether HTTP or the gateway uses a field with this name for another purpose. An identity in such a field would be
+/// overwritten, or would break the message.
 pub(super) fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
     const OTHERS: [&str; 14] = [
@@ -245,7 +245,7 @@ pub(super) fn issuers(
     issuers
 }
 
-/// Returns the local authority as an issuer: its tokens are verified like those of any other issuer.
+/// Returns the local authority as an issuer. The gateway verifies its tokens like those of any other issuer.
 fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
     let path = |text: &str| ClaimPath::parse(text);
     Ok(Issuer {

@@ -1,4 +1,4 @@
-//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities that verify them.
+//! Compiles `[upstream.NAME]`: the servers, and the certificate authorities with which servers are verified.
 
 use super::Faults;
 use super::trust::resolve;
@@ -18,27 +18,27 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio_rustls::TlsConnector;
 
-/// The upstreams by name; `None` for the built-in echo.
+/// The upstreams by name. The value of the built-in echo is `None`.
 pub(super) type Upstreams = BTreeMap<String, Option<Arc<Upstream>>>;
 
-/// The servers of the previous policy, by origin and by the digest of their certificate authorities. A server that both
-/// policies share keeps its connections and its health.
+/// The servers of the previous policy, by origin and by the digest of their certificate authorities. A server that is
+/// also in the new policy keeps its connections and its health.
 type Servers = HashMap<(Arc<str>, Option<[u8; 32]>), Arc<Server>>;
 
 fn identity(server: &Server) -> (Arc<str>, Option<[u8; 32]>) {
     (server.origin.clone(), server.tls.as_ref().map(|tls| tls.authorities))
 }
 
-/// State carried over from the previous policy.
+/// The state that is carried over from the previous policy.
 struct Previous {
     servers: Servers,
-    /// The counters by the name of the upstream.
+    /// The counters of each upstream, by its name.
     counters: HashMap<Arc<str>, Arc<UpstreamCounters>>,
     /// The number of cores.
     cores: usize,
 }
 
-/// Compiles the upstreams. `cores` is the number of running cores, even if the file has changed.
+/// Compiles the upstreams. `cores` is the number of running cores, which a change of the file does not affect.
 pub(super) fn compile(
     file: &File,
     before: &[Arc<Upstream>],
@@ -58,10 +58,10 @@ pub(super) fn compile(
     file.upstream.iter().map(upstream).collect()
 }
 
-/// The recipients of identity proofs, by the name of the upstream.
+/// The recipients of identity proofs, by the name of their upstream.
 pub(super) type Audiences = BTreeMap<String, Arc<Audience>>;
 
-/// The minimum length of a shared key: the output size of its HMAC (RFC 2104 section 3).
+/// The minimum length of a shared key in bytes: the output size of the HMAC (RFC 2104 section 3).
 const IDENTITY_SECRET_MIN: usize = 32;
 
 pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
@@ -80,7 +80,8 @@ pub(super) fn audiences(file: &File, faults: &mut Faults<'_>) -> Audiences {
         }
         let key = secret.as_ref().map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret));
         if let Some(secret) = secret {
-            // Every holder of the key can sign: two upstreams that share it could forge identities for each other.
+            // Any upstream that has the key can sign with it. If two upstreams shared a key, each could forge
+            // identities for the other.
             let first = *known.entry(secret).or_insert(name);
             if first != name {
                 let hint = "use a separate key: openssl rand -hex 32";
@@ -162,13 +163,13 @@ fn upstream<'f>(
     Some(Arc::new(Upstream::new(counters, servers, connect, answer, share)))
 }
 
-/// Returns the server without its userinfo, which may contain a password.
+/// Returns the server's URL without its userinfo, which may contain a password.
 fn without_password(text: &str) -> Cow<'_, str> {
     text.rsplit_once('@').map_or(Cow::Borrowed(text), |(_, host)| Cow::Owned(format!("****@{host}")))
 }
 
 fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
-    // A slash after the host is equivalent to an empty path.
+    // A URL with a single slash after the host is equivalent to a URL without a path.
     let text = text.strip_suffix('/').filter(|rest| !rest.ends_with('/')).unwrap_or(text);
     let uri: Uri = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     let (default_port, tls) = match uri.scheme_str() {
@@ -202,15 +203,15 @@ fn server(text: &str, tls: Option<&Tls>) -> Result<Server, String> {
     Ok(Server::new(Arc::from(text), host.into(), port, tls))
 }
 
-/// The authorities of each PEM file and of the system, read once for all upstreams. `None` if the file's fault has
-/// already been reported.
+/// The certificate authorities of each PEM file, and those of the system under the key `None`. They are read once for
+/// all upstreams. The value is `None` if a fault of the file has already been reported.
 type Authorities<'f> = BTreeMap<Option<&'f str>, Option<(Arc<RootCertStore>, [u8; 32])>>;
 
-/// The maximum size of a PEM file: many times the size of a browser's list of authorities.
+/// The maximum size of a PEM file. A browser's list of authorities is many times smaller.
 const CA_FILE_MAX: ByteSize = ByteSize::bytes(4 << 20);
 
-/// Creates the TLS connector for an upstream: TLS 1.2 or 1.3 with the authorities of `ca` or of the system. The
-/// server's name is always verified.
+/// Creates the TLS connector for an upstream. It uses TLS 1.2 or 1.3, and trusts the authorities in `ca` or those of
+/// the system. The server's name is always verified.
 fn connector<'f>(
     key: &str,
     table: &'f UpstreamSection,
@@ -235,7 +236,7 @@ fn connector<'f>(
     }
 }
 
-/// Returns the authorities with a digest that is equal only for equal authorities.
+/// Returns the authorities, and a digest of their subjects, keys and name constraints.
 fn with_digest(roots: RootCertStore) -> (Arc<RootCertStore>, [u8; 32]) {
     let digest = digest_of(roots.roots.iter().fold(Vec::new(), |mut all, root| {
         all.extend_from_slice(root.subject.as_ref());

@@ -1,4 +1,4 @@
-//! Checks `waive`: the findings that the file accepts, each with a reason.
+//! Checks the `waive` tables, which list the findings that the file accepts, each with a reason.
 
 use super::Faults;
 use crate::config::file::File;
@@ -6,7 +6,7 @@ use crate::config::place::nearest;
 use crate::policy::findings::{ALL, Kind, kind};
 use std::collections::BTreeMap;
 
-/// Reports waivers that have no reason, name an unknown finding, or waive a fault.
+/// Reports each waiver that has no reason, names an unknown finding, or names a fault.
 pub(super) fn check(file: &File, faults: &mut Faults<'_>) {
     let mut check = |table: &str, waivers: &BTreeMap<String, String>| {
         for (id, reason) in waivers {
