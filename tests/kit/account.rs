@@ -1,4 +1,4 @@
-//! Accounts of the gateway under test, and what their owners do.
+//! Helpers for accounts of the gateway under test, and for the requests of their owners.
 
 use super::client::{Answer, Request};
 use super::dir::Dir;
@@ -6,17 +6,17 @@ use super::portcullis::command_with;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// The password of all accounts here.
+/// The password of every account that this module creates.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// A policy with an authority and nothing else.
+/// A policy with only an authority.
 pub const AUTHORITY: &str = "
 [authority]
 issuer   = \"https://localhost:8443\"
 audience = [\"portcullis\"]
 ";
 
-/// Makes an account with these roles.
+/// Creates an account with these roles.
 #[track_caller]
 pub fn add(dir: &Dir, name: &str, roles: &[&str]) {
     let mut arguments = vec!["user", "add", name, "--password-stdin"];
@@ -27,7 +27,7 @@ pub fn add(dir: &Dir, name: &str, roles: &[&str]) {
     assert_eq!(added.code, Some(0), "{added:?}");
 }
 
-/// A pair of tokens.
+/// An access token and a refresh token.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// The access token.
@@ -37,7 +37,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// What an answer gives.
+    /// Returns the tokens in a successful answer.
     #[track_caller]
     pub fn of(answer: &Answer) -> Self {
         let body = answer.is(200).json();
@@ -45,13 +45,13 @@ impl Pair {
         Self { access: text("access_token"), refresh: text("refresh_token") }
     }
 
-    /// What the access token claims, unverified.
+    /// Returns the claims of the access token, without verification.
     pub fn claims(&self) -> Value {
         claims(&self.access)
     }
 }
 
-/// What a token claims, unverified.
+/// Returns the claims of a token, without verification.
 pub fn claims(token: &str) -> Value {
     use base64::Engine;
     let part = token.split('.').nth(1).expect("a token has three parts");
@@ -64,28 +64,28 @@ pub fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
     posting(path, body).to(address)
 }
 
-/// The request that posts a JSON body.
+/// Returns a request that posts a JSON body.
 pub fn posting(path: &str, body: &Value) -> Request {
     Request::post(path, body.to_string()).header("content-type", "application/json")
 }
 
-/// What logging in answers.
+/// Tries to log in, and returns the answer.
 pub fn try_login(address: SocketAddr, name: &str, password: &str) -> Answer {
     post(address, "/auth/login", &json!({ "username": name, "password": password }))
 }
 
-/// Logs in.
+/// Logs in, and returns the tokens.
 #[track_caller]
 pub fn login(address: SocketAddr, name: &str) -> Pair {
     Pair::of(&try_login(address, name, PASSWORD))
 }
 
-/// What refreshing answers.
+/// Tries to refresh, and returns the answer.
 pub fn try_refresh(address: SocketAddr, token: &str) -> Answer {
     post(address, "/auth/refresh", &json!({ "refresh_token": token }))
 }
 
-/// Refreshes.
+/// Refreshes, and returns the new tokens.
 #[track_caller]
 pub fn refresh(address: SocketAddr, token: &str) -> Pair {
     Pair::of(&try_refresh(address, token))

@@ -1,5 +1,5 @@
-//! A real browser: headless Chromium, spoken to through chromedriver in the WebDriver protocol (W3C), which is JSON over
-//! HTTP. What is seen of the gateway here is what a person's browser lets happen.
+//! A real browser: headless Chromium, controlled by chromedriver with the WebDriver protocol (W3C), which is JSON over
+//! HTTP. Tests with this module observe the gateway through the rules that a browser enforces.
 
 use super::PATIENCE;
 use super::client::Request;
@@ -9,10 +9,10 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
-/// How WebDriver names an element in its answers.
+/// The key of an element's id in WebDriver's answers.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// Keys without a character, as WebDriver writes them (section 17.4.2).
+/// Keys that produce no character, in WebDriver's encoding (section 17.4.2).
 pub mod key {
     /// Tab.
     pub const TAB: &str = "\u{e004}";
@@ -23,13 +23,14 @@ pub mod key {
 /// Whether pages may run scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scripts {
-    /// They may.
+    /// Pages may run scripts.
     On,
-    /// A person turned them off.
+    /// A person turned scripts off.
     Off,
 }
 
-/// A browser with a profile of its own, in which all hosts that end in `.test` are this machine. Its process ends with it.
+/// A browser with a new profile, in which all hosts that end in `.test` resolve to this machine. Its process ends when
+/// the value is dropped.
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
@@ -38,7 +39,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. Both `chromium` and `chromedriver` must be installed: `./test` sees to that.
+    /// Starts a browser. `chromium` and `chromedriver` must be installed; `./test` installs both.
     #[track_caller]
     pub fn start(scripts: Scripts) -> Self {
         let mut driver = Command::new("chromedriver")
@@ -50,7 +51,7 @@ impl Browser {
             .expect("chromedriver is installed (Debian: chromium-driver)");
         let (send, port) = mpsc::channel();
         let output = driver.stdout.take().unwrap();
-        // Reads on to the end, so that the driver never waits for somebody to read.
+        // Reads to the end of the output, so that the driver never blocks on a full pipe.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if let Some((_, port)) = line.split_once("started successfully on port ") {
@@ -115,25 +116,25 @@ impl Browser {
         self.ask("POST", &self.path(command), body)
     }
 
-    /// Goes to an address, as if it was typed, and waits until the page is loaded.
+    /// Opens an address as if a person had typed it, and waits until the page is loaded.
     #[track_caller]
     pub fn go(&self, address: &str) {
         self.tell("url", &json!({ "url": address }));
     }
 
-    /// The address of the page that is shown.
+    /// Returns the address of the current page.
     #[track_caller]
     pub fn address(&self) -> String {
         self.read("url")
     }
 
-    /// The title of the page that is shown.
+    /// Returns the title of the current page.
     #[track_caller]
     pub fn title(&self) -> String {
         self.read("title")
     }
 
-    /// The page that is shown, as markup.
+    /// Returns the current page as markup.
     #[track_caller]
     pub fn source(&self) -> String {
         self.read("source")
@@ -145,20 +146,20 @@ impl Browser {
         found[ELEMENT].as_str().expect("an element").to_owned()
     }
 
-    /// Whether there is such an element.
+    /// Whether the page has an element that matches.
     #[track_caller]
     pub fn shows(&self, css: &str) -> bool {
         let found = self.tell("elements", &json!({ "using": "css selector", "value": css }));
         found.as_array().is_some_and(|list| !list.is_empty())
     }
 
-    /// What an element says to a person.
+    /// Returns the visible text of an element.
     #[track_caller]
     pub fn text(&self, css: &str) -> String {
         self.read(&format!("element/{}/text", self.element(css)))
     }
 
-    /// A computed property of an element: `role`, `label` (WebDriver sections 12.4.9 and 12.4.10).
+    /// Returns a computed property of an element: `role` or `label` (WebDriver sections 12.4.9 and 12.4.10).
     #[track_caller]
     pub fn computed(&self, what: &str, css: &str) -> String {
         self.read(&format!("element/{}/computed{what}", self.element(css)))
@@ -176,7 +177,7 @@ impl Browser {
         self.tell(&format!("element/{}/value", self.element(css)), &json!({ "text": text }));
     }
 
-    /// Types where the keyboard is.
+    /// Presses keys with the focus where it is.
     #[track_caller]
     pub fn press(&self, keys: &str) {
         let press = |key: char| {
@@ -187,32 +188,32 @@ impl Browser {
         self.tell("actions", &json!({ "actions": [keyboard] }));
     }
 
-    /// What a script of the page's own says; `arguments[0]` is to be called with it where the script waits.
+    /// Runs a script in the current page, and returns the value with which the script calls `arguments[0]`.
     #[track_caller]
     pub fn script(&self, script: &str) -> Value {
         self.tell("execute/async", &json!({ "script": script, "args": [] }))
     }
 
-    /// The cookies of the page that is shown, `HttpOnly` ones too.
+    /// Returns the cookies of the current page, including `HttpOnly` cookies.
     #[track_caller]
     pub fn cookies(&self) -> Vec<Value> {
         let value = self.ask("GET", &self.path("cookie"), &Value::Null);
         value.as_array().expect("a list").clone()
     }
 
-    /// A cookie of the page that is shown.
+    /// Returns a cookie of the current page.
     #[track_caller]
     pub fn cookie(&self, name: &str) -> Option<Value> {
         self.cookies().into_iter().find(|cookie| cookie["name"] == name)
     }
 
-    /// Forgets a cookie of the page that is shown, as a browser does whose time has come.
+    /// Deletes a cookie of the current page, as if it had expired.
     #[track_caller]
     pub fn forget(&self, name: &str) {
         self.ask("DELETE", &self.path(&format!("cookie/{name}")), &Value::Null);
     }
 
-    /// A command of the DevTools protocol, for what WebDriver does not have.
+    /// Executes a command of the DevTools protocol, for features that WebDriver lacks.
     #[track_caller]
     pub fn command(&self, command: &str, parameters: &Value) -> Value {
         self.tell("goog/cdp/execute", &json!({ "cmd": command, "params": parameters }))

@@ -1,4 +1,4 @@
-//! A client that speaks bytes: what is sent is what stands in the test, what comes back is read to the letter.
+//! A client on the level of bytes: it sends exactly the bytes that a test gives it, and parses answers strictly.
 
 use super::{PATIENCE, end_of_head, fields, tls, values};
 use serde_json::Value;
@@ -8,23 +8,23 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The host that requests name unless a test names another.
+/// The host in requests, unless a test sets another one.
 pub const HOST: &str = "gateway.test";
 
-/// One answer, as it came. Its debug form is for the eyes of who reads a failed test.
+/// One answer as it arrived. The debug form is what a failed test prints.
 #[derive(Clone, Default)]
 pub struct Answer {
-    /// `200`.
+    /// The status code, such as 200.
     pub status: u16,
-    /// Its fields, in order.
+    /// The header fields, in order.
     pub headers: Vec<(String, String)>,
-    /// Its body, chunks put together.
+    /// The body, with its chunks joined.
     pub body: Vec<u8>,
-    /// What stood after the last chunk.
+    /// The trailer fields after the last chunk.
     pub trailers: Vec<(String, String)>,
-    /// Whether it came to its proper end; an answer that looks cut is not complete.
+    /// Whether the answer has a proper end. A truncated answer is not complete.
     pub complete: bool,
-    /// The interim answers (1xx) before it.
+    /// The statuses of the interim answers (1xx) before this answer.
     pub interim: Vec<u16>,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// The value of the one field of this name.
+    /// Returns the value of a field that occurs at most once.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let values = values(&self.headers, name);
@@ -47,31 +47,31 @@ impl Answer {
         values.first().copied()
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}): {self:#?}"))
     }
 
-    /// The `code` of a refusal; empty when it is none.
+    /// Returns the `code` of a refusal, or an empty string if the answer has none.
     pub fn code(&self) -> String {
         let document: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         document["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Fails unless this is the gateway's refusal of this status and code.
+    /// Fails unless this is a refusal by the gateway with this status and code.
     #[track_caller]
     pub fn is_refusal(&self, status: u16, code: &str) -> &Self {
         assert_eq!((self.status, &*self.code()), (status, code), "{self:#?}");
         self
     }
 
-    /// Fails unless this is the upstream's answer of this status.
+    /// Fails unless this is a complete answer with this status.
     #[track_caller]
     pub fn is(&self, status: u16) -> &Self {
         assert_eq!(self.status, status, "{self:#?}");
@@ -80,7 +80,7 @@ impl Answer {
     }
 }
 
-/// A socket, encrypted or not.
+/// A socket, with or without TLS.
 trait Stream: Read + Write + Send {
     fn socket(&self) -> &TcpStream;
     fn finish(&mut self) -> io::Result<()>;
@@ -120,7 +120,7 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// In cleartext.
+    /// Connects in cleartext.
     #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the gateway listens");
@@ -130,7 +130,7 @@ impl Connection {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// In cleartext, from another address of this machine: `127.0.0.2`, say.
+    /// Connects in cleartext from another address of this machine, such as `127.0.0.2`.
     #[track_caller]
     pub fn from(source: IpAddr, address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -141,13 +141,13 @@ impl Connection {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
-    /// Over TLS, whoever the gateway is.
+    /// Connects over TLS and accepts any certificate.
     #[track_caller]
     pub fn tls(address: SocketAddr) -> Self {
         Self::over(tls::connect(address, &tls::Options::default()).expect("the handshake succeeds"))
     }
 
-    /// Over a TLS stream that is already there.
+    /// Uses a TLS stream that is already connected.
     pub fn over(stream: tls::Stream) -> Self {
         Self { stream: Box::new(stream), buffer: Vec::new() }
     }
@@ -161,13 +161,13 @@ impl Connection {
     /// Sends bytes to a gateway that may have closed the connection.
     ///
     /// # Errors
-    /// When it has.
+    /// If the gateway has closed the connection.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())?;
         self.stream.flush()
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending direction of the connection.
     pub fn finish(&mut self) {
         let _ = self.stream.finish();
     }
@@ -178,7 +178,7 @@ impl Connection {
         self.try_answer("GET").expect("the gateway answers")
     }
 
-    /// Reads the next answer, to a request of this method; none when the connection ends before its head does.
+    /// Reads the next answer to a request of this method. Returns `None` if the connection ends within the head.
     pub fn try_answer(&mut self, method: &str) -> Option<Answer> {
         let mut interim = Vec::new();
         loop {
@@ -273,7 +273,7 @@ impl Connection {
         }
     }
 
-    /// Reads some more; at the end of the stream an error of kind `UnexpectedEof`.
+    /// Reads more bytes into the buffer. Returns an error of kind `UnexpectedEof` at the end of the stream.
     fn fill(&mut self) -> io::Result<()> {
         let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk)? {
@@ -285,14 +285,15 @@ impl Connection {
         }
     }
 
-    /// Takes so many bytes of what comes; fewer when the stream ends before.
+    /// Returns the next `count` bytes, or fewer if the stream ends earlier.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count && self.fill().is_ok() {}
         let count = count.min(self.buffer.len());
         self.buffer.drain(..count).collect()
     }
 
-    /// Reads and drops so many bytes at least, of a body that is too large to keep; fewer when the stream ends.
+    /// Reads and drops at least `count` bytes, for a body that is too large to keep, or fewer if the stream ends
+    /// earlier. Returns the number of dropped bytes.
     pub fn skip(&mut self, count: usize) -> usize {
         let mut skipped = std::mem::take(&mut self.buffer).len();
         while skipped < count && self.fill().is_ok() {
@@ -301,10 +302,10 @@ impl Connection {
         skipped
     }
 
-    /// All that comes until the gateway closes the connection.
+    /// Returns all bytes that arrive until the gateway closes the connection.
     ///
     /// # Panics
-    /// When it does not close it.
+    /// If the gateway does not close the connection.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         loop {
@@ -321,20 +322,20 @@ impl Connection {
         }
     }
 
-    /// Waits until the gateway closes the connection, and fails if it sends anything before.
+    /// Waits until the gateway closes the connection. Fails if any byte arrives before that.
     #[track_caller]
     pub fn is_closed(&mut self) {
         let rest = self.rest();
         assert!(rest.is_empty(), "nothing more comes: {}", String::from_utf8_lossy(&rest));
     }
 
-    /// Bounds how long a write waits.
+    /// Sets the time limit of a write.
     pub fn write_timeout(&mut self, timeout: Duration) {
         self.stream.socket().set_write_timeout(Some(timeout)).unwrap();
     }
 }
 
-/// Sends bytes over a connection of their own and reads one answer.
+/// Sends bytes over a new connection and reads one answer.
 #[track_caller]
 pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     let mut connection = Connection::open(address);
@@ -342,7 +343,7 @@ pub fn send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Answer {
     connection.answer()
 }
 
-/// The same to a gateway that may end at any moment; none when it does before its answer is whole.
+/// Sends bytes to a gateway that may stop at any moment. Returns `None` if it stops before the answer is complete.
 pub fn try_send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<Answer> {
     let stream = TcpStream::connect(address).ok()?;
     stream.set_nodelay(true).ok()?;
@@ -352,7 +353,7 @@ pub fn try_send(address: SocketAddr, bytes: impl AsRef<[u8]>) -> Option<Answer> 
     connection.try_answer("POST").filter(|answer| answer.complete)
 }
 
-/// A well-formed request.
+/// A builder of a well-formed request.
 #[derive(Clone, Debug)]
 pub struct Request {
     method: String,
@@ -363,17 +364,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// A GET of this target.
+    /// Begins a GET request for this target.
     pub fn get(target: &str) -> Self {
         Self::new("GET", target)
     }
 
-    /// A POST of this body, its length announced.
+    /// Begins a POST request with this body and a `Content-Length`.
     pub fn post(target: &str, body: impl AsRef<[u8]>) -> Self {
         Self { body: Some(body.as_ref().to_vec()), ..Self::new("POST", target) }
     }
 
-    /// Any method.
+    /// Begins a request with this method.
     pub fn new(method: &str, target: &str) -> Self {
         Self {
             method: method.to_owned(),
@@ -384,24 +385,24 @@ impl Request {
         }
     }
 
-    /// For another host.
+    /// Sets the host.
     pub fn host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.host);
         self
     }
 
-    /// With one more field.
+    /// Adds a field.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// With an access token.
+    /// Adds an access token as `Authorization: Bearer`.
     pub fn bearer(self, token: impl fmt::Display) -> Self {
         self.header("Authorization", &format!("Bearer {token}"))
     }
 
-    /// Its bytes.
+    /// Returns the bytes of the request.
     pub fn bytes(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\nHost: {}\r\n", self.method, self.target, self.host);
         for (name, value) in &self.headers {
@@ -415,13 +416,13 @@ impl Request {
         bytes
     }
 
-    /// Sends it over a connection of its own.
+    /// Sends the request over a new connection, and reads the answer.
     #[track_caller]
     pub fn to(&self, address: SocketAddr) -> Answer {
         self.over(&mut Connection::open(address))
     }
 
-    /// Sends it over a connection, and reads its answer.
+    /// Sends the request over this connection, and reads the answer.
     #[track_caller]
     pub fn over(&self, connection: &mut Connection) -> Answer {
         connection.send(self.bytes());

@@ -1,4 +1,4 @@
-//! A folder of one test's own, gone when the test is.
+//! A temporary folder for one test.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
@@ -6,12 +6,12 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A temporary folder.
+/// A temporary folder, removed when dropped.
 #[derive(Debug)]
 pub struct Dir(PathBuf);
 
 impl Dir {
-    /// A new, empty one.
+    /// Creates an empty folder.
     pub fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("portcullis-it-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -20,19 +20,19 @@ impl Dir {
         Self(path)
     }
 
-    /// Its path.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Puts a file into it as careful programs do: whole under another name, and then in place of the old one.
+    /// Replaces a file atomically: writes the content under another name, then renames it over the old file.
     pub fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
         let beside = format!("{name}.new");
         self.write(&beside, content);
         std::fs::rename(self.0.join(beside), self.0.join(name)).expect("both are in the test's own folder");
     }
 
-    /// Writes a file into it, which only this user may read: it may hold a secret.
+    /// Writes a file that only this user may read, because it may contain a secret.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let mut file = OpenOptions::new()
             .write(true)
@@ -44,7 +44,7 @@ impl Dir {
         file.write_all(content.as_ref()).expect("a test may write into its own folder");
     }
 
-    /// Sets the mode of a file or folder in it.
+    /// Sets the mode of a file or subfolder.
     pub fn set_mode(&self, name: &str, mode: u32) {
         std::fs::set_permissions(self.0.join(name), Permissions::from_mode(mode))
             .expect("a test may change its own files");

@@ -1,4 +1,4 @@
-//! Tokens, good ones and every bad one by name, signed with keys made for this run.
+//! Signs tokens with keys made for this run: good tokens, and a named list of bad tokens.
 
 use super::dir::Dir;
 use aws_lc_rs::rand::SystemRandom;
@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The issuer that most tests trust: ES256, its keys in a file beside the policy.
+/// The issuer that most tests trust. Uses ES256; its keys are in a file beside the policy.
 pub const ISSUER: &str = r#"
 [[issuer]]
 issuer     = "https://id.test/"
@@ -23,17 +23,18 @@ algorithms = ["ES256"]
 jwks       = "jwks.json"
 "#;
 
-/// Seconds since 1970.
+/// Returns the current time in seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("1970 is over").as_secs() as i64
 }
 
-/// Base64url without padding.
+/// Encodes as base64url without padding.
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// An algorithm of the forge; each has a key of its own, and `kid` of the same name in lower case.
+/// An algorithm that the forge signs with. Each algorithm has its own key, whose `kid` is the algorithm's name in lower
+/// case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -42,12 +43,12 @@ pub enum Algorithm {
     Es256,
     /// Ed25519.
     EdDsa,
-    /// HMAC with SHA-256, and the secret in `secret.txt`.
+    /// HMAC with SHA-256. The secret is in the file `secret.txt`.
     Hs256,
 }
 
 impl Algorithm {
-    /// As it stands in a token's header and in the policy.
+    /// Returns the algorithm's name in a token's header and in the policy.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -57,12 +58,12 @@ impl Algorithm {
         }
     }
 
-    /// The id of its key.
+    /// Returns the id of the algorithm's key.
     pub fn kid(self) -> String {
         self.name().to_lowercase()
     }
 
-    /// Signs with its key.
+    /// Signs with the algorithm's key.
     pub fn sign(self, message: &[u8]) -> Vec<u8> {
         let keys = keys();
         match self {
@@ -78,7 +79,7 @@ impl Algorithm {
     }
 }
 
-/// The secret of HS256: 43 characters, more than the 256 bits that are asked for.
+/// The secret of HS256: 43 characters, more than the required 256 bits.
 pub const SECRET: &str = "a-test-secret-of-forty-three-characters-000";
 
 fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
@@ -88,7 +89,7 @@ fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
 struct Keys {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
-    /// Of the same kind, but in no key set.
+    /// A P-256 key that is in no key set, except in [`jwks_of_the_stranger`].
     stranger: EcdsaKeyPair,
     ed25519: Ed25519KeyPair,
 }
@@ -103,7 +104,7 @@ fn keys() -> &'static Keys {
     })
 }
 
-/// The public RSA key as PEM (SubjectPublicKeyInfo).
+/// Returns the public RSA key as PEM (SubjectPublicKeyInfo).
 pub fn rsa_public_pem() -> String {
     let der = keys().rsa.public_key().as_der().unwrap();
     let text = STANDARD.encode(der.as_ref());
@@ -111,7 +112,7 @@ pub fn rsa_public_pem() -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
 }
 
-/// The public keys as a key set (RFC 7517).
+/// Returns the public keys as a key set (RFC 7517).
 pub fn jwks() -> Value {
     let keys = keys();
     let point = keys.p256.public_key().as_ref();
@@ -126,7 +127,8 @@ pub fn jwks() -> Value {
     ]})
 }
 
-/// The same key set after the issuer changed its key in place: the key of the same id is the stranger's now.
+/// Returns the key set as if the issuer had replaced its ES256 key without a new id: the id `es256` now identifies the
+/// stranger's key.
 pub fn jwks_of_the_stranger() -> Value {
     let mut set = jwks();
     let point = keys().stranger.public_key().as_ref();
@@ -135,7 +137,7 @@ pub fn jwks_of_the_stranger() -> Value {
     set
 }
 
-/// Modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1): a sequence of two integers.
+/// Returns modulus and exponent of an RSAPublicKey (RFC 8017 appendix A.1.1), which is a sequence of two integers.
 fn rsa_numbers(der: &[u8]) -> (&[u8], &[u8]) {
     fn element(der: &[u8]) -> (&[u8], &[u8]) {
         let (length, start) = match der[1] {
@@ -163,10 +165,10 @@ pub fn write_keys(dir: &Dir) {
     dir.write("secret.txt", SECRET);
 }
 
-/// Every token that this process made: none may stand in a log.
+/// Every token that this process made. No log may contain any of them.
 static MADE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Every token that any test made so far.
+/// Returns every token that any test of this process has made so far.
 pub fn every_token_made() -> Vec<String> {
     MADE.lock().unwrap().clone()
 }
@@ -176,7 +178,7 @@ fn remember(token: String) -> String {
     token
 }
 
-/// A token for this subject, good for [`ISSUER`] until something is changed.
+/// Returns a token for this subject that is valid for [`ISSUER`] unless a test changes it.
 pub fn token(subject: &str) -> Token {
     let now = now();
     let claims = json!({
@@ -190,7 +192,7 @@ pub fn token(subject: &str) -> Token {
     Token { header, claims, algorithm: Algorithm::Es256 }
 }
 
-/// A token before it is signed; it is when it is displayed.
+/// An unsigned token. Displaying it signs it.
 #[derive(Clone, Debug)]
 pub struct Token {
     header: Map<String, Value>,
@@ -199,18 +201,18 @@ pub struct Token {
 }
 
 impl Token {
-    /// Signed with another algorithm, by its key.
+    /// Sets the algorithm, and signs with that algorithm's key.
     pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
         self.member("alg", json!(algorithm.name())).member("kid", json!(algorithm.kid()))
     }
 
-    /// With one more role.
+    /// Adds a role.
     pub fn role(self, role: &str) -> Self {
         self.appended("roles", role)
     }
 
-    /// With one more scope.
+    /// Adds a scope.
     pub fn scope(mut self, scope: &str) -> Self {
         let text = match self.claims.get("scope").and_then(Value::as_str) {
             Some(scopes) => format!("{scopes} {scope}"),
@@ -226,19 +228,19 @@ impl Token {
         self
     }
 
-    /// With this claim.
+    /// Sets a claim.
     pub fn claim(mut self, name: &str, value: Value) -> Self {
         self.claims.insert(name.to_owned(), value);
         self
     }
 
-    /// Without this claim.
+    /// Removes a claim.
     pub fn without(mut self, name: &str) -> Self {
         self.claims.remove(name).expect("a claim that was there");
         self
     }
 
-    /// With this member in its header; null takes it out.
+    /// Sets a member of the header. `null` removes the member.
     pub fn member(mut self, name: &str, value: Value) -> Self {
         if value.is_null() {
             self.header.remove(name);
@@ -248,7 +250,7 @@ impl Token {
         self
     }
 
-    /// Expired an hour ago.
+    /// Sets an expiry of an hour ago.
     pub fn expired(self) -> Self {
         self.claim("exp", json!(now() - 3600))
     }
@@ -258,14 +260,14 @@ impl Token {
         format!("{}.{}", part(&self.header), part(&self.claims))
     }
 
-    /// Signed by the stranger: under [`jwks_of_the_stranger`] alone it is good.
+    /// Signs with the stranger's key. The token is valid only under [`jwks_of_the_stranger`].
     pub fn sign_as_the_stranger(&self) -> String {
         let message = self.message();
         let signature = keys().stranger.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         signed(&message, signature)
     }
 
-    /// Signed.
+    /// Signs the token.
     pub fn sign(&self) -> String {
         let message = self.message();
         signed(&message, self.algorithm.sign(message.as_bytes()))
@@ -282,16 +284,17 @@ fn signed(message: &str, signature: impl AsRef<[u8]>) -> String {
     remember(format!("{message}.{}", base64url(signature)))
 }
 
-/// A token whose header and claims are this text, signed properly: for what no JSON library would write.
+/// Signs a token with this literal text as its header and claims. Tests use it for text that no JSON library would
+/// write.
 pub fn verbatim(header: &str, claims: &str) -> String {
     let message = format!("{}.{}", base64url(header), base64url(claims));
     signed(&message, Algorithm::Es256.sign(message.as_bytes()))
 }
 
-/// A bad token: its name, itself, and the code that it is refused with.
+/// A bad token: its name, its text, and the code of the expected refusal.
 pub type Bad = (&'static str, String, &'static str);
 
-/// Every bad token, for [`ISSUER`].
+/// Returns every bad token, for [`ISSUER`].
 pub fn every_bad_token() -> Vec<Bad> {
     let good = || token("ada").role("admin").scope("orders:read");
     let text = good().sign();
@@ -315,7 +318,7 @@ pub fn every_bad_token() -> Vec<Bad> {
     let point_der = keys().p256.public_key().as_der().unwrap().as_ref().to_vec();
     let stranger = good().sign_as_the_stranger();
     let of_another = {
-        // Another token's signature, by the same key.
+        // A signature from another token, made with the same key.
         let other = token("eve").sign();
         let signature = other.rsplit_once('.').unwrap().1.to_owned();
         remember(format!("{message}.{signature}"))

@@ -1,4 +1,4 @@
-//! Two clients of HTTP/2: one that behaves, on hyper, and one that writes frames by hand.
+//! Two HTTP/2 clients: a well-behaved client on hyper, and a client that writes frames by hand.
 
 use super::client::{Answer, HOST};
 use super::{PATIENCE, tls};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-/// Runs the streams of a connection on the runtime of the call.
+/// Runs hyper's tasks for a connection on the current runtime.
 #[derive(Clone, Copy, Debug)]
 struct Here;
 
@@ -29,12 +29,12 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Here {
     }
 }
 
-/// A request of HTTP/2, to be finished and sent with [`exchange`].
+/// Begins an HTTP/2 request, to be sent with [`exchange`].
 pub fn request(method: &str, path: &str) -> http::request::Builder {
     http::Request::builder().method(method).uri(format!("https://{HOST}{path}"))
 }
 
-/// Sends requests one after the other over one connection with TLS, and reads their answers.
+/// Sends requests one after another over one TLS connection, and returns their answers.
 #[track_caller]
 pub fn exchange(address: SocketAddr, requests: Vec<http::Request<Bytes>>) -> Vec<Answer> {
     runtime().block_on(async {
@@ -51,8 +51,8 @@ pub fn exchange(address: SocketAddr, requests: Vec<http::Request<Bytes>>) -> Vec
     })
 }
 
-/// Asks over one connection with TLS in so many streams at once, each of them one request after the other, until `next`
-/// has no more. `take` gets every answer, with what `next` gave beside its request.
+/// Sends requests over one TLS connection in `streams` parallel streams until `next` returns `None`. Each stream sends
+/// one request after another. `take` gets each answer, with the value that `next` returned beside the request.
 #[track_caller]
 pub fn crowd<T: 'static>(
     address: SocketAddr,
@@ -81,8 +81,8 @@ pub fn crowd<T: 'static>(
     });
 }
 
-/// Sends a request over a connection of its own with TLS: the first half of its body at once, the second one when it is
-/// given.
+/// Sends a request over a new TLS connection. The first half of its body is sent at once, the second half when the test
+/// provides it.
 #[track_caller]
 pub fn upload(
     address: SocketAddr,
@@ -96,7 +96,7 @@ pub fn upload(
             let mut sender = open(address).await;
             read(sender.send_request(request).await.expect("an answer")).await
         };
-        // The test decides when it gives the second half.
+        // The deadline is long, because the test decides when it provides the second half.
         tokio::time::timeout(10 * PATIENCE, talk).await.expect("an answer within the deadline")
     })
 }
@@ -129,7 +129,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Connects with TLS, and drives the connection in the background.
+/// Connects over TLS, and drives the connection in the background.
 async fn open<B>(address: SocketAddr) -> http2::SendRequest<B>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
@@ -159,7 +159,7 @@ async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {
     answer
 }
 
-/// Types of frames (RFC 9113 section 6).
+/// Frame types and flags (RFC 9113 section 6).
 pub mod frame {
     /// `DATA`.
     pub const DATA: u8 = 0;
@@ -177,39 +177,39 @@ pub mod frame {
     pub const CONTINUATION: u8 = 9;
     /// `WINDOW_UPDATE`.
     pub const WINDOW_UPDATE: u8 = 8;
-    /// On `HEADERS` and `DATA`: the stream's last.
+    /// A flag of `HEADERS` and `DATA`: the last frame of the stream in this direction.
     pub const END_STREAM: u8 = 1;
-    /// On `HEADERS` and `CONTINUATION`: the list's last.
+    /// A flag of `HEADERS` and `CONTINUATION`: the last frame of the field section.
     pub const END_HEADERS: u8 = 4;
 }
 
-/// A connection of HTTP/2, in cleartext, frame by frame.
+/// A cleartext HTTP/2 connection that a test drives frame by frame.
 #[derive(Debug)]
 pub struct Frames {
     stream: std::net::TcpStream,
 }
 
-/// A frame that came.
+/// A received frame.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its type.
+    /// The frame type.
     pub kind: u8,
-    /// Its flags.
+    /// The flags.
     pub flags: u8,
-    /// Its stream.
+    /// The stream id.
     pub stream: u32,
-    /// What it holds.
+    /// The payload.
     pub payload: Vec<u8>,
 }
 
 impl Frames {
-    /// Connects, and begins with the preface and empty settings.
+    /// Connects, and sends the preface and empty settings.
     #[track_caller]
     pub fn open(address: SocketAddr) -> Self {
         Self::open_with(address, &[])
     }
 
-    /// Connects, and begins with the preface and these settings.
+    /// Connects, and sends the preface and these settings.
     #[track_caller]
     pub fn open_with(address: SocketAddr, settings: &[u8]) -> Self {
         let stream = std::net::TcpStream::connect(address).expect("the gateway listens");
@@ -222,12 +222,12 @@ impl Frames {
         frames
     }
 
-    /// Another handle of the same connection, to write from another thread.
+    /// Returns another handle on the same connection, for writing from another thread.
     pub fn writer(&self) -> Self {
         Self { stream: self.stream.try_clone().unwrap() }
     }
 
-    /// Bounds how long a write waits.
+    /// Sets the time limit of a write.
     pub fn write_timeout(&self, timeout: Duration) {
         self.stream.set_write_timeout(Some(timeout)).unwrap();
     }
@@ -235,7 +235,7 @@ impl Frames {
     /// Sends a frame.
     ///
     /// # Errors
-    /// When the gateway has closed the connection.
+    /// If the gateway has closed the connection.
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
         let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         bytes.extend([kind, flags]);
@@ -244,7 +244,7 @@ impl Frames {
         self.stream.write_all(&bytes)
     }
 
-    /// The next frame; none when the connection is closed.
+    /// Reads the next frame. Returns `None` if the connection is closed.
     pub fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
@@ -255,7 +255,7 @@ impl Frames {
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
-    /// How the gateway took what was sent on a stream: its status, or that it reset the stream or the connection.
+    /// Waits for the gateway's reaction to a stream: a status, or a reset of the stream or the connection.
     pub fn verdict(&mut self, stream: u32) -> Verdict {
         loop {
             match self.next() {
@@ -273,28 +273,28 @@ impl Frames {
     }
 }
 
-/// What became of a stream.
+/// The gateway's reaction to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// An answer of this status (0 when it is none of the static table's).
+    /// An answer with this status, or 0 if its encoding is not recognised.
     Status(u16),
-    /// `RST_STREAM`.
+    /// The gateway sent `RST_STREAM`.
     Reset,
-    /// `GOAWAY`, or the connection was closed.
+    /// The gateway sent `GOAWAY` or closed the connection.
     Goodbye,
 }
 
-/// The status in front of a header block: an index into the static table (RFC 7541 appendix A), or a literal with
-/// such an index as its name.
+/// Decodes the status at the start of a header block: an index into the static table (RFC 7541 appendix A), or a
+/// literal whose name is such an index.
 fn indexed_status(block: &[u8]) -> u16 {
-    // A change of the table's size may come before (section 6.3).
+    // A change of the table size may precede the status (section 6.3).
     let block = match block {
         [0x20..=0x3e, rest @ ..] => rest,
         [0x3f, rest @ ..] => rest.iter().position(|b| b & 0x80 == 0).map_or(rest, |end| &rest[end + 1..]),
         _ => block,
     };
     match block.first() {
-        // A literal whose name is `:status`, not compressed: three digits (section 6.2).
+        // A literal value with the indexed name `:status`: three digits (section 6.2).
         Some(0x08 | 0x18 | 0x48) => match block.get(1) {
             Some(3) => std::str::from_utf8(&block[2..5]).ok().and_then(|text| text.parse().ok()).unwrap_or(0),
             Some(0x82 | 0x83) => huffman_status(&block[2..]).unwrap_or(0),
@@ -311,7 +311,7 @@ fn indexed_status(block: &[u8]) -> u16 {
     }
 }
 
-/// Three digits in Huffman's code, where each takes 5 or 6 bits (RFC 7541 appendix B).
+/// Decodes three Huffman-coded digits of 5 or 6 bits each (RFC 7541 appendix B).
 fn huffman_status(bytes: &[u8]) -> Option<u16> {
     let bits = bytes.iter().chain([&0; 3]).take(3).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
     let (mut left, mut status) = (24, 0);
@@ -328,7 +328,7 @@ fn huffman_status(bytes: &[u8]) -> Option<u16> {
     u16::try_from(status).ok()
 }
 
-/// A header block without compression: each field a literal that is not to be indexed (RFC 7541 section 6.2.2).
+/// Encodes a header block without compression: each field is a literal without indexing (RFC 7541 section 6.2.2).
 pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {

@@ -1,7 +1,8 @@
-//! The kit of the black-box tests: the real binary, an upstream that records and misbehaves, a client that speaks
-//! bytes, and a forge of tokens, good and bad.
+//! The kit of the black-box tests: the real binary, an upstream that records requests and misbehaves, a client on the
+//! level of bytes, and a forge of good and bad tokens.
 //!
-//! Nothing here sleeps for luck: what takes time is waited for, as a condition with a deadline.
+//! No function here sleeps for a fixed time in the hope that something has happened: it waits for a condition, with a
+//! deadline.
 
 pub mod account;
 pub mod browser;
@@ -24,13 +25,13 @@ pub use upstream::Upstream;
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take that should happen at once, on a busy machine.
+/// The time limit for things that should happen at once, long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits for a condition.
+/// Waits until a condition is true.
 ///
 /// # Panics
-/// When it does not come true within [`PATIENCE`].
+/// If the condition is not true within [`PATIENCE`].
 #[track_caller]
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -40,12 +41,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The values of all fields of a name, compared without case, in order.
+/// Returns the values of all fields with this name, compared without case, in order.
 pub fn values<'f>(fields: &'f [(String, String)], name: &str) -> Vec<&'f str> {
     fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value).collect()
 }
 
-/// Splits the lines of a head, without its first, into fields.
+/// Parses the lines of a head, without the first line, into fields.
 pub fn fields(lines: &str) -> Vec<(String, String)> {
     lines
         .split("\r\n")
@@ -57,7 +58,7 @@ pub fn fields(lines: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where a head ends, its empty line included.
+/// Returns the position after a head's empty line.
 pub fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }

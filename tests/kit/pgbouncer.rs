@@ -1,4 +1,4 @@
-//! PgBouncer before a PostgreSQL server. A shell minds it, as it minds the server: when this process ends, so does it.
+//! PgBouncer in front of a PostgreSQL server. A shell watches PgBouncer, and stops it when this process ends.
 
 use super::postgres::{Postgres, is_root};
 use std::fs::{self, Permissions};
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long it may take to listen, on a busy machine.
+/// The time limit for PgBouncer to listen, long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running PgBouncer.
@@ -19,10 +19,10 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// One that lends connections in this mode; `more`: further lines of its configuration.
+    /// Starts PgBouncer in this pool mode. `more` holds further lines of its configuration.
     ///
     /// # Panics
-    /// When it is not on this machine, or does not start.
+    /// If PgBouncer is not installed or does not start.
     pub fn start(server: &Postgres, pool_mode: &str, more: &str) -> Self {
         let dir = super::dir::Dir::new();
         let free =
@@ -36,7 +36,7 @@ impl PgBouncer {
             free.port(),
         );
         dir.write("pgbouncer.ini", configuration);
-        // It refuses to run as root, and its user must reach the file.
+        // PgBouncer refuses to run as root, so another user must be able to read the file.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("our own folder");
         let file = dir.path().join("pgbouncer.ini");
         fs::set_permissions(file, Permissions::from_mode(0o644)).expect("our own file");
@@ -63,12 +63,12 @@ impl PgBouncer {
         Self { address: free, minder, dir }
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Returns PgBouncer's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// The URL of a database of the server behind it.
+    /// Returns the URL of a database of the server behind PgBouncer.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@{}/{database}", self.address)
     }

@@ -1,4 +1,4 @@
-//! The real binary, with a policy that the test wrote, on ports of its own.
+//! Runs the real binary with a test's policy, on free ports.
 
 use super::client::Answer;
 use super::client::HOST;
@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
-/// What a policy says unless a test says otherwise: free ports, cleartext served, one core (so that what is kept
-/// per core can be counted), state in the test's folder, a log to read.
+/// The policy values that a test need not set: free ports, served cleartext, one core (so that per-core values can be
+/// counted), state in the test's folder, and a log that tests can read.
 const DEFAULTS: [(&str, &str, &str); 8] = [
     ("server", "http", "\"127.0.0.1:0\""),
     ("server", "https", "\"\""),
@@ -28,22 +28,22 @@ const DEFAULTS: [(&str, &str, &str); 8] = [
     ("log", "format", "\"json\""),
 ];
 
-/// Runs one command of the binary to its end, in a folder.
+/// Runs one command of the binary to its end, in this folder.
 pub fn command(dir: &Dir, arguments: &[&str]) -> Finished {
     finish(prepared(dir).args(arguments), "")
 }
 
-/// The same, with something to read from its standard input.
+/// Runs a command with this text on its standard input.
 pub fn command_with(dir: &Dir, arguments: &[&str], input: &str) -> Finished {
     finish(prepared(dir).args(arguments), input)
 }
 
-/// The same, with variables in its environment.
+/// Runs a command with these environment variables.
 pub fn command_in(dir: &Dir, arguments: &[&str], environment: &[(&str, &str)]) -> Finished {
     finish(prepared(dir).args(arguments).envs(environment.iter().copied()), "")
 }
 
-/// The same, with no more than two gigabytes of memory to ask for.
+/// Runs a command with at most two gigabytes of address space.
 pub fn command_bounded(dir: &Dir, arguments: &[&str], environment: &[(String, String)]) -> Finished {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -v 2097152 && exec \"$@\"", "sh", BINARY]);
@@ -62,25 +62,26 @@ fn finish(command: &mut Command, input: &str) -> Finished {
         })
     }
     let (stdout, stderr) = (follow(child.stdout.take().unwrap()), follow(child.stderr.take().unwrap()));
-    // A command that reads nothing may have ended before it is written to.
+    // A command that does not read its input may have ended before this write.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let status = wait(&mut child).expect("a command ends by itself");
     Finished { code: status.code(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; none when a signal ended it.
+    /// The exit code, or `None` if a signal ended the command.
     pub code: Option<i32>,
-    /// All of its standard output.
+    /// Everything that it wrote to standard output.
     pub stdout: String,
-    /// All of its standard error.
+    /// Everything that it wrote to standard error.
     pub stderr: String,
 }
 
 impl Finished {
-    /// Standard output and error together: where a finding stands is not what most tests are about.
+    /// Returns standard output followed by standard error, because most tests do not care which of the two contains a
+    /// finding.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -98,7 +99,7 @@ fn in_dir(mut command: Command, dir: &Dir) -> Command {
     command
 }
 
-/// Waits for a process, within [`PATIENCE`]; kills it after that.
+/// Waits for a process for at most [`PATIENCE`], then kills it.
 fn wait(child: &mut Child) -> Option<ExitStatus> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -118,7 +119,7 @@ pub fn write_policy(dir: &Dir, policy: &str) {
     dir.write("gateway.toml", completed(policy));
 }
 
-/// The same policy as a file, for a test that puts it in place in a way of its own.
+/// Completes a policy with [`DEFAULTS`] and returns it, for a test that writes the file itself.
 pub fn completed(policy: &str) -> String {
     let mut text = policy.to_owned();
     for (section, key, value) in DEFAULTS.into_iter().rev() {
@@ -139,7 +140,7 @@ pub fn completed(policy: &str) -> String {
     text + "\n"
 }
 
-/// A gateway that is to be started.
+/// The settings of a gateway before its start.
 #[derive(Debug)]
 pub struct Builder {
     dir: Rc<Dir>,
@@ -149,31 +150,32 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Starts it by this program and arguments, to which its own command line is appended. The program must `exec` it.
+    /// Starts the gateway through this program. The gateway's own command line is appended to the program's arguments,
+    /// and the program must `exec` it.
     pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// Writes a file beside the policy.
+    /// Writes a file into the policy's folder.
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         self.dir.write(name, content);
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable of the gateway.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Starts it in a folder that another gateway used, with what that one left there.
+    /// Uses the folder of an earlier gateway, with the files that the earlier gateway left in it.
     pub fn within(mut self, dir: Rc<Dir>) -> Self {
         self.dir = dir;
         self
     }
 
-    /// Starts it and waits until it says that it is ready.
+    /// Starts the gateway and waits until it logs that it is ready.
     #[track_caller]
     pub fn start(self) -> Portcullis {
         write_policy(&self.dir, &self.policy);
@@ -187,7 +189,7 @@ impl Builder {
         };
         let mut child = { command }
             .args(["run", "--config", "gateway.toml"])
-            // The host that requests name unless a test names another: the operators' listener is asked by it, too.
+            // Tests use the same host name for requests to the admin listener, which therefore must accept it.
             .env("PORTCULLIS_SERVER__ADMIN_HOSTS", format!("[\"{HOST}\"]"))
             .envs(self.environment)
             .stdin(Stdio::null())
@@ -213,7 +215,7 @@ impl Builder {
     }
 }
 
-/// A running gateway. Killed when dropped; a failing test prints its log.
+/// A running gateway. Killed when dropped. A failing test prints its log.
 #[derive(Debug)]
 pub struct Portcullis {
     child: Child,
@@ -224,7 +226,7 @@ pub struct Portcullis {
 }
 
 impl Portcullis {
-    /// A gateway with this policy. The forge's keys lie beside it, and what [`DEFAULTS`] lists is filled in.
+    /// Begins a gateway with this policy, completed with [`DEFAULTS`]. The forge's keys are written into its folder.
     pub fn with(policy: &str) -> Builder {
         Builder {
             dir: Rc::new(Dir::new()),
@@ -234,17 +236,17 @@ impl Portcullis {
         }
     }
 
-    /// Where it listens in cleartext.
+    /// Returns the address of the cleartext listener.
     pub fn http(&self) -> SocketAddr {
         self.address("http")
     }
 
-    /// Where it listens for TLS.
+    /// Returns the address of the TLS listener.
     pub fn https(&self) -> SocketAddr {
         self.address("https")
     }
 
-    /// Where it answers operators.
+    /// Returns the address of the admin listener.
     pub fn admin(&self) -> SocketAddr {
         self.address("admin")
     }
@@ -255,17 +257,17 @@ impl Portcullis {
         first.parse().unwrap_or_else(|_| panic!("the ready line names no {name}: {}", self.ready))
     }
 
-    /// Its folder: policy, keys, state.
+    /// Returns the gateway's folder, which holds its policy, keys and state.
     pub fn dir(&self) -> &Rc<Dir> {
         &self.dir
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The value of a sample of its metrics; none when it has no such sample.
+    /// Returns the value of a sample of the metrics, or `None` if there is no such sample.
     #[track_caller]
     pub fn metric(&self, sample: &str) -> Option<u64> {
         let metrics = super::Request::get("/metrics").to(self.admin());
@@ -275,7 +277,7 @@ impl Portcullis {
         value.map(|value| value.parse().expect("a count"))
     }
 
-    /// The most memory that it ever held, in bytes (`VmHWM`).
+    /// Returns the gateway's peak memory in bytes (`VmHWM`).
     pub fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -283,18 +285,18 @@ impl Portcullis {
         kibibytes * 1024
     }
 
-    /// All it wrote, as text.
+    /// Returns everything that the gateway wrote, as text.
     pub fn log_text(&self) -> String {
         self.log.lines.lock().unwrap().0.join("\n")
     }
 
-    /// All log lines so far.
+    /// Returns all JSON log lines so far.
     pub fn log(&self) -> Vec<Value> {
         let lines = &self.log.lines.lock().unwrap().0;
         lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for a log line.
+    /// Waits for a log line that matches.
     #[track_caller]
     pub fn wait_log(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
@@ -307,20 +309,20 @@ impl Portcullis {
         }
     }
 
-    /// Waits for the access line of an answer: the one with its request id.
+    /// Waits for the access line of an answer, found by its request id.
     #[track_caller]
     pub fn access_line(&self, answer: &Answer) -> Value {
         let id = answer.header("x-request-id").expect("every answer names its request").to_owned();
         self.wait_log(&format!("request {id}"), |line| line["request_id"] == *id && !line["status"].is_null())
     }
 
-    /// Sends it a signal: `TERM`, `INT`, `STOP`.
+    /// Sends the gateway a signal, such as `TERM`, `INT` or `STOP`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status();
         assert!(status.is_ok_and(|status| status.success()), "the gateway is there to be signalled");
     }
 
-    /// Waits for its end and says its exit code.
+    /// Waits for the gateway to end and returns its exit code.
     #[track_caller]
     pub fn exit_code(&mut self) -> Option<i32> {
         let status = wait(&mut self.child);
@@ -328,7 +330,7 @@ impl Portcullis {
         status.expect("the gateway ends").code()
     }
 
-    /// Stops it as an operator would, and returns all it wrote.
+    /// Stops the gateway with SIGTERM, and returns everything that it wrote.
     #[track_caller]
     pub fn stop(mut self) -> String {
         self.signal("TERM");
@@ -351,7 +353,7 @@ impl Drop for Portcullis {
     }
 }
 
-/// What a process writes, line by line, as it comes. Counts the streams that are still open.
+/// The output of a process so far, line by line, with the number of streams that are still open.
 #[derive(Clone, Debug, Default)]
 struct Log {
     lines: Arc<Mutex<(Vec<String>, usize)>>,

@@ -1,8 +1,9 @@
-//! A PostgreSQL server of one test binary's own: a new cluster in a temporary folder, reached by a Unix socket in it. Each
-//! test has a database of its own in it. By TCP, where it speaks TLS too, it asks for a password.
+//! A PostgreSQL server for one test binary: a new cluster in a temporary folder, with a Unix socket in that folder.
+//! Each test has its own database. Connections by TCP, with or without TLS, require a password.
 //!
-//! A shell minds it: that reads from a pipe, and when the pipe closes, because this process ended, however it did, it
-//! stops the server and removes the folder. The server refuses to run as root; where the tests do, it runs as `postgres`.
+//! A shell watches the server. It reads from a pipe that closes when this process ends for any reason; then it stops
+//! the server and removes the folder. The server refuses to run as root, so it runs as `postgres` if the tests run as
+//! root.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -41,22 +42,22 @@ pub struct Postgres {
     bin: PathBuf,
     dir: PathBuf,
     port: u16,
-    /// Its certificate, for `localhost`, which nobody signed but itself.
+    /// The server's self-signed certificate for `localhost`, as PEM.
     certificate: String,
     minder: Child,
 }
 
 impl Postgres {
-    /// The one of this test binary, started by whoever needs it first.
+    /// Returns the shared server of this test binary. The first call starts it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A new one.
+    /// Starts a new server.
     ///
     /// # Panics
-    /// When there is none on this machine, or it does not start: it says why on standard error.
+    /// If PostgreSQL is not installed or does not start. The server's error is then on standard error.
     pub fn start() -> Self {
         let bin = programs();
         let mut command = if is_root() {
@@ -86,13 +87,13 @@ impl Postgres {
         Self { bin, dir, port, certificate, minder }
     }
 
-    /// The URL of a new, empty database.
+    /// Creates an empty database and returns its URL.
     pub fn database(&self) -> String {
         self.database_with("")
     }
 
-    /// The same, with more words for `CREATE DATABASE`. Copying files is the quicker of its two ways where nothing is
-    /// flushed (since version 15).
+    /// Creates a database with further options of `CREATE DATABASE`. The strategy `file_copy` is the faster one on a
+    /// server that does not flush its files (since version 15).
     pub fn database_with(&self, options: &str) -> String {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -100,38 +101,38 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// The URL of a database.
+    /// Returns the URL of a database.
     pub fn url(&self, database: &str) -> String {
         let socket = self.dir.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}:{}/{database}", self.port)
     }
 
-    /// The folder of its socket.
+    /// Returns the folder of the server's socket.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Returns the server's port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The certificate that it shows there, as PEM.
+    /// Returns the certificate that the server shows over TCP, as PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// Stops the server at once, as a crash does. Its data stay, and [`Self::resume`] starts it again.
+    /// Stops the server at once, as a crash would. Its data remain, and [`Self::resume`] starts it again.
     pub fn stop(&self) {
         self.control(&["--mode", "immediate", "stop"]);
     }
 
-    /// Starts the server again, where it was.
+    /// Starts a stopped server again, with the same data and options.
     ///
     /// # Panics
-    /// When its options cannot be read, or it does not start.
+    /// If the server's options cannot be read, or it does not start.
     pub fn resume(&self) {
-        // The line with which it was started: program and options, each in quotes.
+        // The file holds the command line of the first start: the program, then its quoted options.
         let line = std::fs::read_to_string(self.dir.join("options")).expect("they were kept");
         let options = line.split_once(' ').expect("options stand behind the program").1.trim();
         let log = self.dir.join("log").display().to_string();
@@ -148,18 +149,18 @@ impl Postgres {
             Command::new(program)
         };
         let command = command.arg("--pgdata").arg(self.dir.join("data")).arg("--silent").args(arguments);
-        // No pipe: the server would keep it open.
+        // The output is not piped: the server would inherit the pipe and keep it open.
         let status = command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).status();
         assert!(status.expect("pg_ctl stands beside the server").success(), "{arguments:?}");
     }
 
-    /// Has the server do something, and returns the rows as text.
+    /// Executes a statement on the server, and returns the rows as text.
     #[track_caller]
     pub fn sql(&self, database: &str, statement: &str) -> String {
         self.sql_at(&self.dir.display().to_string(), self.port, database, statement)
     }
 
-    /// The same by way of whoever listens at this host and port.
+    /// Executes a statement through the server at this host and port.
     #[track_caller]
     pub fn sql_at(&self, host: &str, port: u16, database: &str, statement: &str) -> String {
         let out = Command::new(self.bin.join("psql"))
@@ -185,7 +186,7 @@ pub(super) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// The folder of the server's programs: Debian keeps them out of the way, one folder for each version.
+/// Returns the folder of the server's programs. Debian keeps them outside `PATH`, in one folder per version.
 fn programs() -> PathBuf {
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let path = std::env::var_os("PATH").unwrap_or_default();

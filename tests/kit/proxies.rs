@@ -1,7 +1,7 @@
-//! Real proxies in front of the gateway and a service, with the very files of `docs/forward-auth`.
+//! Real proxies in front of the gateway and a service, with the configuration files of `docs/forward-auth`.
 //!
-//! The addresses in those files are put in place of: the proxy's by a free port, the gateway's and the service's by
-//! theirs. Nothing else is changed, so that what is documented is what is tested.
+//! Only the addresses in those files are replaced: the proxy's by a free port, the gateway's and the service's by those
+//! of the test. The tests thus cover the documented files.
 
 use super::dir::Dir;
 use super::{PATIENCE, Portcullis, Request, Upstream, client};
@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A proxy that can ask the gateway.
+/// A proxy that can ask the gateway for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `auth_request`.
+    /// nginx with `auth_request`.
     Nginx,
-    /// `forward_auth`.
+    /// Caddy with `forward_auth`.
     Caddy,
-    /// `ForwardAuth`.
+    /// Traefik with `ForwardAuth`.
     Traefik,
-    /// `ext_authz`.
+    /// Envoy with `ext_authz`.
     Envoy,
 }
 
@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    /// Its files in `docs/forward-auth`, the one that it is started with first.
+    /// Returns the proxy's files in `docs/forward-auth`. The first is the one on its command line.
     fn files(self) -> &'static [&'static str] {
         match self {
             Self::Nginx => &["nginx.conf", "nginx-foreign.conf"],
@@ -52,14 +52,14 @@ impl Kind {
                     dir.display().to_string(),
                     "-c".to_owned(),
                     file,
-                    // Kept as a child of the test, one process.
+                    // Keeps nginx in the foreground as a single process, so that it is a child of the test.
                     "-g".to_owned(),
                     "daemon off; master_process off;".to_owned(),
                 ];
             }
             Self::Caddy => &["run", "--adapter", "caddyfile", "--config"],
             Self::Traefik => &["--configFile"],
-            // Tests run several at once: no shared memory between them, and one thread is enough.
+            // Several tests run at once, so the processes must not share memory. One thread is enough.
             Self::Envoy => &["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "-c"],
         };
         words.iter().map(|word| (*word).to_owned()).chain([file]).collect()
@@ -76,7 +76,7 @@ impl Kind {
     }
 }
 
-/// A running proxy. Killed when dropped; a failing test prints what it wrote.
+/// A running proxy. Killed when dropped. A failing test prints its output.
 #[derive(Debug)]
 pub struct Proxy {
     child: Child,
@@ -85,10 +85,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in front of this gateway and this service, and waits until it asks the gateway.
+    /// Starts a proxy in front of this gateway and this service, and waits until it has asked the gateway.
     #[track_caller]
     pub fn start(kind: Kind, gateway: &Portcullis, service: &Upstream) -> Self {
-        // Somebody may take a free port before the proxy does: then another one is tried.
+        // Another process may take the free port before the proxy does. Another port is then tried.
         for _ in 0..5 {
             if let Some(proxy) = Self::try_start(kind, gateway, service) {
                 return proxy;
@@ -110,7 +110,7 @@ impl Proxy {
                 ("9000", service.clone()),
             ];
             for (documented, ours) in ports {
-                // Through a mark, so that none of our ports is taken for a documented one.
+                // A marker before each new port prevents a later replacement from matching it as a documented port.
                 for before in [":", "port_value: "] {
                     let (old, new) = (format!("{before}{documented}"), format!("{before}\u{1}{ours}"));
                     text = text.replace(&old, &new);
@@ -136,7 +136,7 @@ impl Proxy {
                 eprintln!("--- {} ended\n{}\n---", kind.name(), proxy.output());
                 return None;
             }
-            // Some listen before they have read what to do.
+            // Some proxies listen before they have read their configuration.
             if client::try_send(address, Request::get("/ready").bytes()).is_some()
                 && gateway.log().iter().any(|line| !line["verdict_for"].is_null())
             {
@@ -151,7 +151,7 @@ impl Proxy {
         std::fs::read_to_string(self.dir.path().join("output")).unwrap_or_default()
     }
 
-    /// Where it listens.
+    /// Returns the proxy's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

@@ -1,4 +1,4 @@
-//! TLS towards the gateway, with as much or as little trust as a test wants.
+//! TLS connections to the gateway, with the trust that a test needs.
 
 use super::{PATIENCE, end_of_head};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,19 +15,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// An encrypted socket.
+/// A TLS stream of a client.
 pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// How to shake hands.
+/// The settings of a handshake.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The versions that are offered.
+    /// The offered TLS versions.
     pub versions: Vec<&'static SupportedProtocolVersion>,
-    /// The protocols that are offered.
+    /// The offered application protocols.
     pub alpn: Vec<&'static str>,
-    /// The name that is asked for; none: no name is sent.
+    /// The server name (SNI), or `None` to send none.
     pub name: Option<&'static str>,
-    /// The PEM file of the certificate that must be the gateway's; none: anybody's will do.
+    /// The PEM file of the certificate that the gateway must show, or `None` to accept any certificate.
     pub trust: Option<PathBuf>,
 }
 
@@ -42,7 +42,7 @@ impl Default for Options {
     }
 }
 
-/// Settings of a client.
+/// Builds the configuration of a client.
 pub fn config(options: &Options) -> ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -64,7 +64,7 @@ pub fn config(options: &Options) -> ClientConfig {
     config
 }
 
-/// Connects and shakes hands.
+/// Connects and performs the handshake.
 ///
 /// # Errors
 /// When the gateway refuses the handshake, or the client refuses the gateway.
@@ -85,7 +85,7 @@ pub fn connect(address: SocketAddr, options: &Options) -> io::Result<Stream> {
     Ok(stream)
 }
 
-/// An upstream over TLS: it reads one head a connection, and answers it with the text `encrypted`.
+/// An upstream with TLS that reads one request head per connection, and answers with the text `encrypted`.
 #[derive(Debug)]
 pub struct Server {
     port: u16,
@@ -93,13 +93,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that shows this certificate, on all addresses of `localhost`.
+    /// Starts a server with this certificate, on all addresses of `localhost`.
     pub fn start(certificate: &CertificateDer<'_>, key: &rcgen::KeyPair) -> Self {
         let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 9\r\n\r\nencrypted";
         Self::answering(certificate, key, answer, true)
     }
 
-    /// One that gives this answer, and ends the connection with `close_notify` (RFC 8446 section 6.1) or without.
+    /// Starts a server that sends this answer, and ends the connection with or without `close_notify` (RFC 8446 section
+    /// 6.1).
     pub fn answering(
         certificate: &CertificateDer<'_>,
         key: &rcgen::KeyPair,
@@ -118,7 +119,7 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let counter = requests.clone();
         std::thread::spawn(move || {
-            // The thread ends with the process: it holds nothing but its port.
+            // The thread ends with the process. It holds only its port.
             for socket in listener.incoming().flatten() {
                 let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
                 let _ = Self::answer(&mut stream, &counter, answer, says_goodbye);
@@ -147,18 +148,18 @@ impl Server {
         stream.flush()
     }
 
-    /// Where it listens.
+    /// Returns the server's port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many requests it read.
+    /// Returns the number of requests that the server has read.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-/// A verifier that takes any certificate, but holds its owner to the key in it.
+/// A verifier that accepts any certificate, but checks that the server has the certificate's key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

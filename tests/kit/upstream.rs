@@ -1,6 +1,6 @@
-//! An upstream that remembers each request to the byte, and misbehaves as a test tells it to.
+//! An upstream that records each request to the byte, and misbehaves as a test requires.
 //!
-//! HTTP/1.1 written by hand on a plain socket: no library stands between the test and what the gateway sent.
+//! It implements HTTP/1.1 by hand on a plain socket, so that no library hides what the gateway sent.
 
 use super::{PATIENCE, end_of_head, eventually, fields, values};
 use socket2::{Domain, Socket, Type};
@@ -11,25 +11,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-/// How much of a body is remembered; its length is counted to the end.
+/// The maximum recorded length of a body, in bytes. The length beyond it is only counted.
 const REMEMBERED: usize = 1 << 20;
 
-/// One request as it arrived.
+/// A request as it arrived.
 #[derive(Clone, Default)]
 pub struct Seen {
-    /// Its head, to the byte.
+    /// The bytes of the head.
     pub head: Vec<u8>,
     /// The method.
     pub method: String,
     /// The request target.
     pub target: String,
-    /// Its fields, in order.
+    /// The header fields, in order.
     pub headers: Vec<(String, String)>,
-    /// The first MiB of its body, chunks put together.
+    /// The first MiB of the body, with its chunks joined.
     pub body: Vec<u8>,
-    /// The length of its body.
+    /// The length of the body, in bytes.
     pub body_bytes: u64,
-    /// What stood after the last chunk.
+    /// The trailer fields after the last chunk.
     pub trailers: Vec<(String, String)>,
     /// Whether the body was read to its end.
     pub complete: bool,
@@ -48,7 +48,7 @@ impl fmt::Debug for Seen {
 }
 
 impl Seen {
-    /// The value of the one field of this name; none when there is none.
+    /// Returns the value of a field that occurs at most once.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
         let values = values(&self.headers, name);
@@ -56,7 +56,7 @@ impl Seen {
         values.first().copied()
     }
 
-    /// Whether the text stands anywhere in what was sent.
+    /// Whether the head, body or trailers contain the text.
     pub fn mentions(&self, text: &str) -> bool {
         let head = String::from_utf8_lossy(&self.head).to_lowercase();
         let trailers = format!("{:?}", self.trailers).to_lowercase();
@@ -67,39 +67,39 @@ impl Seen {
     }
 }
 
-/// What becomes of a connection after an answer.
+/// What the upstream does with a connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// Another request may come.
+    /// Waits for another request.
     Keep,
-    /// It is closed.
+    /// Closes the connection.
     Close,
 }
 
-/// Something that the test lets happen, when it wants.
+/// A gate that holds a script until the test opens it.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// A closed gate.
+    /// Creates a closed gate.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets everybody through, from now on.
+    /// Opens the gate for everyone from now on.
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open, but not for ever.
+    /// Waits until the gate is open, with a time limit.
     pub fn wait(&self) {
         let guard = self.0.0.lock().unwrap();
         let _ = self.0.1.wait_timeout_while(guard, 2 * PATIENCE, |open| !*open).unwrap();
     }
 }
 
-/// The upstream's end of a connection, handed to the script with each request.
+/// The upstream's end of a connection. The script gets it with each request.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
@@ -110,12 +110,12 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Writes bytes. What becomes of them the gateway decides.
+    /// Writes bytes, and ignores errors.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
-    /// Writes an answer of this status line and fields, with its length.
+    /// Writes an answer with this status line, these fields and a `Content-Length`.
     pub fn answer(&mut self, status: &str, headers: &str, body: impl AsRef<[u8]>) {
         let body = body.as_ref();
         let length = body.len();
@@ -123,7 +123,7 @@ impl Wire {
         self.send(body);
     }
 
-    /// Reads the request's body to its end and remembers it; false when it broke off.
+    /// Reads and records the request's body to its end. Returns false if the body is truncated.
     pub fn read_body(&mut self) -> bool {
         let seen = self.seen();
         if seen.complete {
@@ -141,7 +141,8 @@ impl Wire {
         result.is_ok()
     }
 
-    /// Waits until the gateway closes the connection; false when it does not. What it sends is dropped.
+    /// Waits until the gateway closes the connection, and drops all bytes that arrive before. Returns false if the
+    /// gateway does not close it.
     pub fn peer_left(&mut self) -> bool {
         let mut sink = [0; 4096];
         loop {
@@ -159,14 +160,15 @@ impl Wire {
         true
     }
 
-    /// Waits until the gateway's system has acknowledged all that was sent: a reset that comes sooner may overtake it.
+    /// Waits until the gateway has read all sent bytes, because an earlier reset could overtake them.
     pub fn peer_reads(&self) {
         eventually("what was sent arrives", || {
             let path = "/proc/net/tcp";
             let text = std::fs::read_to_string(path).unwrap_or_default();
             let port = format!(":{:04X}", self.stream.local_addr().map_or(0, |address| address.port()));
             let peer = format!(":{:04X}", self.stream.peer_addr().map_or(0, |address| address.port()));
-            // The row of the gateway's end: its receive queue is empty once it has read everything.
+            // The row of the gateway's end of the connection. Its receive queue is empty once the gateway has read
+            // everything.
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).all(|row| {
                 let ours = row.len() > 4 && row[1].ends_with(&peer) && row[2].ends_with(&port);
                 !ours || row[4].ends_with(":00000000")
@@ -174,19 +176,19 @@ impl Wire {
         });
     }
 
-    /// Lets the connection end with a reset instead of a farewell, once the script is over.
+    /// Makes the connection end with a reset instead of an orderly close, once the script has returned.
     pub fn reset(&mut self) {
         let mine = self.stream.peer_addr().ok();
-        // The clone for `stop` would keep the connection open.
+        // Drops the clone that `stop` uses, because it would keep the connection open.
         self.shared.open.lock().unwrap().retain(|stream| stream.peer_addr().ok() != mine);
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         self.resets = true;
     }
 
-    /// Takes so many bytes of what comes after the head; fails when the connection ends before.
+    /// Returns the next `count` bytes after the head.
     ///
     /// # Errors
-    /// When it ends, or nothing comes for too long.
+    /// If the connection ends earlier, or no bytes arrive for too long.
     pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < count {
             self.fill()?;
@@ -294,7 +296,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// A recording upstream. Displays as the origin that a policy names.
+/// A recording upstream. Its display form is its origin, for use in a policy.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
@@ -308,7 +310,7 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
-    /// One that answers every request with 200 and the text `upstream`.
+    /// Starts an upstream that answers every request with 200 and the text `upstream`.
     pub fn start() -> Self {
         Self::with(Self::plain_script)
     }
@@ -321,7 +323,7 @@ impl Upstream {
         After::Keep
     }
 
-    /// One that reads each request and answers it with these bytes.
+    /// Starts an upstream that reads each request and answers it with these bytes.
     pub fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::with(move |_, wire| {
@@ -333,7 +335,7 @@ impl Upstream {
         })
     }
 
-    /// One that reads each request, and answers it with 200 and the text `late` once the gate is open.
+    /// Starts an upstream that reads each request, and answers it with 200 and the text `late` once the gate is open.
     pub fn held_by(gate: &Gate) -> Self {
         let gate = gate.clone();
         Self::with(move |_, wire| {
@@ -344,7 +346,8 @@ impl Upstream {
         })
     }
 
-    /// One that follows a script. It is called when a request's head is there; reading the body is its affair.
+    /// Starts an upstream that follows a script. The script is called when a request's head has arrived, and must read
+    /// the body itself.
     pub fn with(script: impl Fn(&Seen, &mut Wire) -> After + Send + Sync + 'static) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").expect("the system has a free port"), script)
     }
@@ -373,12 +376,12 @@ impl Upstream {
         Self { address, shared }
     }
 
-    /// Every request so far.
+    /// Returns every request so far.
     pub fn requests(&self) -> Vec<Seen> {
         self.shared.requests.lock().unwrap().clone()
     }
 
-    /// The one request that there was.
+    /// Returns the only request. Fails if there was another number of requests.
     #[track_caller]
     pub fn only_request(&self) -> Seen {
         let mut requests = self.requests();
@@ -386,25 +389,25 @@ impl Upstream {
         requests.remove(0)
     }
 
-    /// The request that came last.
+    /// Returns the latest request.
     #[track_caller]
     pub fn last_request(&self) -> Seen {
         self.requests().pop().expect("a request reached the upstream")
     }
 
-    /// Fails when any request came.
+    /// Fails if any request arrived.
     #[track_caller]
     pub fn saw_nothing(&self) {
         let requests = self.requests();
         assert!(requests.is_empty(), "the upstream sees nothing: {requests:#?}");
     }
 
-    /// How many connections were made to it.
+    /// Returns the number of connections that were made to the upstream.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until this many requests have come.
+    /// Waits until at least `count` requests have arrived.
     #[track_caller]
     pub fn wait_for_requests(&self, count: usize) {
         eventually("requests at the upstream", || self.shared.requests.lock().unwrap().len() >= count);
@@ -416,10 +419,10 @@ impl Upstream {
         eventually("the gateway leaves the upstream", || self.shared.departures.load(Ordering::SeqCst) > 0);
     }
 
-    /// Goes down: the port refuses connections, and those that are open end.
+    /// Stops the upstream: its port refuses connections, and open connections end.
     pub fn stop(&self) {
         if !self.shared.stopped.swap(true, Ordering::SeqCst) {
-            // Wakes the thread that accepts, so that it can end and close the port.
+            // A connection wakes the accepting thread, so that it can end and close the port.
             let _ = TcpStream::connect(self.address);
             for stream in self.shared.open.lock().unwrap().drain(..) {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -456,16 +459,17 @@ fn serve(stream: TcpStream, shared: Arc<Shared>) {
     if wire.resets {
         return;
     }
-    // A clone for `stop` may still be there: dropping ours alone would not close it.
+    // `stop` may still have a clone, so dropping this stream alone would not close the connection.
     let _ = wire.stream.shutdown(Shutdown::Both);
 }
 
-/// A port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not listening.
+/// A port that refuses connections until the value is dropped. It is bound, so that no other process gets it, but does
+/// not listen.
 #[derive(Debug)]
 pub struct ClosedPort(Socket);
 
 impl ClosedPort {
-    /// A new one.
+    /// Binds a free port.
     pub fn new() -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -474,7 +478,7 @@ impl ClosedPort {
 }
 
 impl ClosedPort {
-    /// Begins to listen: what was down comes up, and answers with 200 and the text `upstream`.
+    /// Begins to listen, and answers with 200 and the text `upstream`.
     pub fn listen(self) -> Upstream {
         self.0.listen(128).unwrap();
         Upstream::on(self.0.into(), Upstream::plain_script)

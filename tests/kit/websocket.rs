@@ -1,5 +1,5 @@
-//! WebSockets by hand (RFC 6455): a server that echoes, and a client's handshake and frames. Text of up to 125 bytes, in
-//! one frame.
+//! WebSockets by hand (RFC 6455): a server that echoes, and a client's handshake and frames. Each message is text of at
+//! most 125 bytes in one frame.
 
 use super::client::{Connection, Request};
 use super::upstream::{After, Upstream, Wire};
@@ -7,13 +7,13 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// The key of RFC 6455 section 1.3, and the answer to it.
+/// The key of RFC 6455 section 1.3, and its `Sec-WebSocket-Accept`.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
-/// One frame, the last of its message, of text.
+/// The first byte of a text frame that is a complete message.
 const TEXT: u8 = 0x81;
 
-/// A service that answers handshakes with 101 and frames with themselves, and all other requests with 200.
+/// Starts a service that accepts handshakes with 101, echoes frames, and answers all other requests with 200.
 pub fn service() -> Upstream {
     Upstream::with(|seen, wire| {
         let is_handshake = seen.header("upgrade").is_some_and(|it| it.eq_ignore_ascii_case("websocket"))
@@ -56,7 +56,7 @@ fn read_masked(wire: &mut Wire) -> Option<Vec<u8>> {
     Some(text.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect())
 }
 
-/// A handshake for this target.
+/// Begins a handshake request for this target.
 pub fn handshake(target: &str) -> Request {
     Request::get(target)
         .header("Connection", "keep-alive, Upgrade")
@@ -65,12 +65,12 @@ pub fn handshake(target: &str) -> Request {
         .header("Sec-WebSocket-Key", KEY)
 }
 
-/// Whether an answer's `Sec-WebSocket-Accept` is the right one for [`handshake`].
+/// Whether an answer accepts [`handshake`] with the right `Sec-WebSocket-Accept`.
 pub fn is_accepted(answer: &super::Answer) -> bool {
     answer.status == 101 && answer.header("sec-websocket-accept") == Some(ACCEPT)
 }
 
-/// Sends text over an open WebSocket and returns what comes back.
+/// Sends text over an open WebSocket and returns the text that comes back.
 #[track_caller]
 pub fn echoed(connection: &mut Connection, text: &str) -> String {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
