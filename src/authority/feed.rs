@@ -36,7 +36,7 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 /// other marks. In either case, all marks are read.
 ///
 /// # Errors
-/// When the store cannot be used.
+/// Returns an error if the store cannot be used.
 pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;

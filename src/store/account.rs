@@ -10,27 +10,27 @@ use std::fmt;
 /// An account.
 #[derive(Clone)]
 pub struct Account {
-    /// The `sub` of its tokens.
+    /// The `sub` of the account's tokens.
     pub id: String,
     /// The login name, in canonical form.
     pub name: String,
-    /// The encoded hash of its password, or empty if it has no password.
+    /// The encoded hash of the password; empty if the account has no password.
     pub password: String,
-    /// Its roles, in the operator's order.
+    /// The roles, in the operator's order.
     pub roles: Vec<String>,
-    /// Its scopes.
+    /// The scopes.
     pub scopes: Vec<String>,
-    /// Further attributes of its owner.
+    /// Further attributes of the account's owner.
     pub attributes: Map<String, Value>,
-    /// Whether it is disabled.
+    /// Whether the account is disabled.
     pub disabled: bool,
-    /// A counter that each change that ends its tokens increments.
+    /// A counter that is incremented by each change that revokes the account's tokens.
     pub generation: i64,
-    /// When it was created, in milliseconds since 1970.
+    /// When the account was created, in milliseconds since 1970.
     pub created: i64,
 }
 
-/// The hash of a password, as stored with an account. The store does not interpret either part.
+/// The hash of a password, as stored with an account. The store does not interpret the hash or its scheme.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PasswordHash {
     /// The encoded hash, or empty if there is no password.
@@ -42,19 +42,19 @@ pub struct PasswordHash {
 /// An account to create.
 #[derive(Clone, Default)]
 pub struct NewAccount {
-    /// The `sub` of its tokens.
+    /// The `sub` of the account's tokens.
     pub id: String,
     /// The login name, in canonical form.
     pub name: String,
-    /// Its password hash, empty if it has no password.
+    /// The password hash; empty if the account has no password.
     pub password: PasswordHash,
-    /// Its roles.
+    /// The roles.
     pub roles: Vec<String>,
-    /// Its scopes.
+    /// The scopes.
     pub scopes: Vec<String>,
-    /// Further attributes of its owner.
+    /// Further attributes of the account's owner.
     pub attributes: Map<String, Value>,
-    /// Whether it is disabled.
+    /// Whether the account is disabled.
     pub disabled: bool,
 }
 
@@ -63,11 +63,11 @@ pub struct NewAccount {
 pub enum Added {
     /// The account was created.
     Added,
-    /// Another account has its name.
+    /// Another account has this name.
     NameTaken,
-    /// Another account has its id.
+    /// Another account has this id.
     IdTaken,
-    /// Its id belonged to an account that was removed.
+    /// A removed account had this id.
     IdRetired,
 }
 
@@ -84,11 +84,11 @@ pub struct AccountChange {
     pub disabled: Option<bool>,
     /// The password.
     pub password: Option<PasswordHash>,
-    /// Whether to end all its sessions.
+    /// Whether to end all sessions of the account.
     pub end_sessions: bool,
 }
 
-// An attacker who has a hash can guess its password offline, so `Debug` never prints one.
+// `Debug` never prints a hash, because an attacker who has the hash can guess the password offline.
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")

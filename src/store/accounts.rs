@@ -1,5 +1,5 @@
-//! Creates, reads, changes and removes accounts. An id is never reused: a removed account leaves its id behind, so that
-//! no other account inherits the data that services keep under it.
+//! Creates, reads, changes and removes accounts. The id of a removed account stays in the store and is never reused, so
+//! that no other account inherits the data that services keep under that id.
 
 use super::account::{Account, AccountChange, Added, NewAccount, PasswordHash, Written, account_of};
 use super::sessions::end_all;
@@ -8,7 +8,7 @@ use super::{Store, StoreError, Writing, for_update};
 use crate::authenticate::Mark;
 use sqlx::Row;
 
-/// A statement that reads accounts.
+/// Returns a statement that reads accounts.
 macro_rules! select {
     ($rest:literal) => {
         concat!(
@@ -19,10 +19,12 @@ macro_rules! select {
 }
 
 impl Store {
-    /// Creates accounts in one transaction. An account whose name or id is taken does not stop the others.
+    /// Creates accounts in one transaction. If the name or id of an account is taken, the other accounts are still
+    /// created. Returns the outcome for each account.
     ///
     /// # Errors
-    /// When the store cannot be used, or one of the accounts is too large to store. Then no account is created.
+    /// Returns an error if the store cannot be used, or one of the accounts is too large to store. In this case, no
+    /// account is created.
     pub async fn add(&self, accounts: &[NewAccount], now: i64) -> Result<Vec<Added>, StoreError> {
         let mut transaction = self.begin().await?;
         let mut outcomes = Vec::with_capacity(accounts.len());
@@ -36,7 +38,7 @@ impl Store {
     /// Returns the account with this id, unless it was removed.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn account(&self, id: &str) -> Result<Option<Account>, StoreError> {
         if !is_text(id) {
             return Ok(None);
@@ -48,7 +50,7 @@ impl Store {
     /// Returns the account with this name.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn account_by_name(&self, name: &str) -> Result<Option<Account>, StoreError> {
         if !is_text(name) {
             return Ok(None);
@@ -57,22 +59,24 @@ impl Store {
         row.as_ref().map(account_of).transpose()
     }
 
-    /// Returns the accounts whose names come after `after_name` in byte order, `limit` at most.
+    /// Returns at most `limit` accounts, beginning with the first name after `after_name` in byte order.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn accounts(&self, after_name: &str, limit: u32) -> Result<Vec<Account>, StoreError> {
         let statement = self.query(select!("WHERE name > $1 ORDER BY name LIMIT $2"));
         let rows = self.rows(statement.bind(after_name).bind(i64::from(limit))).await?;
         rows.iter().map(account_of).collect()
     }
 
-    /// Changes the account with this name. New roles, scopes or attributes, a new password, disabling and
-    /// `end_sessions` end its tokens: its generation is incremented and a mark is written. A new password, disabling
-    /// and `end_sessions` also end its sessions.
+    /// Changes the account with this name. Each of these changes revokes the account's access tokens, by a new
+    /// generation and a mark: other roles, scopes or attributes, a new password, disabling, and `end_sessions`. The
+    /// last three also end the account's sessions. Returns the changed account and the marks, or `None` if there is no
+    /// such account.
     ///
     /// # Errors
-    /// When the store cannot be used, or the change is too large to store. Then nothing is changed.
+    /// Returns an error if the store cannot be used, or the change is too large to store. The account is then
+    /// unchanged.
     pub async fn change(
         &self,
         name: &str,
@@ -129,10 +133,10 @@ impl Store {
         Ok(Some((account, marks)))
     }
 
-    /// Removes the account with this name and the data about its owner. Its id is never reused.
+    /// Removes the account with this name and the data about its owner. The id of the account is never reused.
     ///
     /// # Errors
-    /// When the store cannot be used. Then the account still exists.
+    /// Returns an error if the store cannot be used. The account then still exists.
     pub async fn remove(&self, name: &str, now: i64) -> Result<Option<(Account, Vec<Mark>)>, StoreError> {
         let mut transaction = self.begin().await?;
         let Some(mut account) = self.lock_by_name(&mut transaction, name).await? else {
@@ -161,11 +165,11 @@ impl Store {
         Ok(Some((account, marks)))
     }
 
-    /// Replaces the hash `old` with another hash of the same password, if the account still has `old`. Returns whether
-    /// it did. Tokens stay valid.
+    /// Replaces the hash `old` with another hash of the same password, if `old` is still the account's hash. Returns
+    /// whether the hash was replaced. Tokens stay valid.
     ///
     /// # Errors
-    /// When the store cannot be used, or the hash is too long to store.
+    /// Returns an error if the store cannot be used, or the hash is too long to store.
     pub async fn upgrade_password(
         &self,
         id: &str,
@@ -183,13 +187,13 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Returns how the passwords of all accounts are hashed: each kind and cost once, as in [`PasswordHash::scheme`].
+    /// Returns the schemes of all accounts' password hashes, each of them once, as in [`PasswordHash::scheme`].
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn schemes(&self) -> Result<Vec<String>, StoreError> {
-        // Steps from one scheme to the next by the index rather than scanning all accounts: a few schemes are spread
-        // over millions of accounts.
+        // The query steps through the index from one scheme to the next instead of scanning all accounts, because
+        // millions of accounts have only a few schemes.
         let statement = self.query(
             "WITH RECURSIVE known (scheme) AS (
                  SELECT MIN(scheme) FROM accounts WHERE scheme > ''
@@ -272,7 +276,7 @@ async fn insert(transaction: &mut Writing, account: &NewAccount, now: i64) -> Re
     Ok(if same_name { Added::NameTaken } else { Added::IdTaken })
 }
 
-/// Returns the account with this id, as seen by the transaction, without locking it.
+/// Returns the account with this id, without locking it, in the state that the transaction sees.
 pub(super) async fn by_id(transaction: &mut Writing, id: &str) -> Result<Option<Account>, StoreError> {
     let row = transaction
         .query(select!("WHERE id = $1 AND removed IS NULL"))

@@ -1,4 +1,4 @@
-//! Connects to a database by its file or URL, and sends the first statements on each connection.
+//! Opens connections to a database, by its file or its URL, and configures each of them.
 
 use super::error::{Reason, is_busy};
 use super::place::{leaves_host_unguarded, options, place, take_pool_mode};
@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long an operation waits for a connection, or for another process.
+/// How long an operation waits for a connection, or for a lock of another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections to a server. A single thread uses them, so this leaves enough for statements that wait for a lock.
+/// Maximum number of connections to a server. A single thread uses them, so some connections stay free even if several
+/// statements wait for locks.
 const CONNECTIONS: u32 = 8;
-/// Connections that read from a file. A read takes microseconds. The second connection is for listings.
+/// Number of connections that read from a file. A single read takes microseconds; while a long listing uses one
+/// connection, the other connection serves the short reads.
 const READERS: u32 = 2;
 
 /// The kind of database.
@@ -26,8 +28,8 @@ const READERS: u32 = 2;
 pub(super) enum Dialect {
     Sqlite,
     Postgres,
-    /// PostgreSQL behind a pooler that assigns connections per transaction. Neither a setting nor a prepared statement
-    /// outlives a transaction.
+    /// PostgreSQL behind a pooler that assigns connections per transaction. Settings and prepared statements are lost
+    /// at the end of each transaction.
     PooledPostgres,
 }
 
@@ -35,13 +37,13 @@ impl Dialect {
     /// Returns the statement that begins a transaction that will write.
     pub(super) const fn begin(self) -> &'static str {
         match self {
-            // Takes the write lock at once. A transaction that reads first cannot get it once another process has
-            // written, and waiting does not help.
+            // `IMMEDIATE` takes the write lock at the start. A transaction that reads first can no longer get the lock
+            // after another process has written, however long it waits.
             Self::Sqlite => "BEGIN IMMEDIATE",
-            // A statement that waited for a locked row must then read the committed value, whatever the server's
-            // default isolation level.
+            // A statement that has waited for a locked row must read the newly committed value. Another isolation
+            // level, which may be the server's default, would not guarantee this.
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
-            // The settings of `Self::settings`, for this transaction only, in one message.
+            // One message contains all settings of `Self::settings`, for this transaction only.
             Self::PooledPostgres => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED;
                  SET LOCAL statement_timeout = 5000;
@@ -53,7 +55,7 @@ impl Dialect {
         }
     }
 
-    /// Whether it is a PostgreSQL server.
+    /// Whether the database is a PostgreSQL server.
     pub(super) const fn is_server(self) -> bool {
         !matches!(self, Self::Sqlite)
     }
@@ -68,37 +70,40 @@ impl Dialect {
         match self {
             Self::Sqlite => &[
                 "PRAGMA busy_timeout = 5000",
-                // A commit reaches the disk before it is answered: a spent token must stay spent after a power failure.
+                // A commit must reach the disk before SQLite reports success, because a spent token must stay spent
+                // after a power failure.
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",
             ],
             Self::Postgres => &[
                 "SET statement_timeout = 5000",
                 "SET lock_timeout = 5000",
-                // The server releases the locks of a gateway that hangs.
+                // If a gateway hangs in a transaction, the server releases its locks.
                 "SET idle_in_transaction_session_timeout = 4000",
-                // As with SQLite, a commit reaches the disk. A stricter setting by the operator (remote_apply) is kept.
+                // A commit must reach the disk before the server reports success. A stricter setting of the operator
+                // (remote_apply) is kept.
                 "SELECT set_config('synchronous_commit', 'on', false)
                  WHERE current_setting('synchronous_commit') IN ('off', 'local')",
             ],
-            // The settings would apply to another client.
+            // On a pooled connection, the settings would apply to another client.
             Self::PooledPostgres => &[],
         }
     }
 }
 
 impl Store {
-    /// Opens a store and brings its schema up to date. `url` is either `sqlite:PATH` or a `postgres://` URL. The path
-    /// is relative to `base`, and the file is created if it does not exist.
+    /// Opens a store and updates its schema. `url` is either `sqlite:PATH` or a `postgres://` URL. The path is relative
+    /// to `base`, and the file is created if it does not exist.
     ///
-    /// A connection to a server on another host uses TLS and verifies the host's identity, unless the URL's `sslmode`
-    /// (or `PGSSLMODE`) sets another mode.
+    /// A connection to a server on another host uses TLS and verifies the host's identity, unless `sslmode` in the URL
+    /// (or the variable `PGSSLMODE`) sets another mode.
     ///
-    /// `pool_mode=transaction` in a server's URL declares a pooler that assigns connections per transaction.
+    /// `pool_mode=transaction` in a server's URL states that the server is behind a pooler that assigns connections per
+    /// transaction.
     ///
     /// # Errors
-    /// When the store cannot be opened. The error names the cause and the path of the file, or the host, port and
-    /// database of the server. It shows no other part of the URL.
+    /// Returns an error if the store cannot be opened. The error states the cause, and the path of the file or the
+    /// host, port and database of the server. The error contains no other part of the URL.
     pub async fn open(url: &str, base: &Path) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let store = match url.strip_prefix("sqlite:") {
@@ -115,8 +120,8 @@ impl Store {
         let dialect = Dialect::Sqlite;
         let writer = ConnectSettings { options: options(&file_url(&path))?, dialect, more: &[] };
         let reader = ConnectSettings { more: &["PRAGMA query_only = ON"], ..writer.clone() };
-        // A connection to a file does not break by itself, so idle ones are not tested, replaced or closed. A
-        // connection whose transaction failed is closed by its `Lease`.
+        // A connection to a file cannot be lost like a network connection, so idle connections are not tested, replaced
+        // or closed. If a transaction fails, `Lease` closes the connection.
         let pool = || {
             AnyPoolOptions::new()
                 .acquire_timeout(PATIENCE)
@@ -162,12 +167,12 @@ impl Store {
     }
 }
 
-/// How to open connections of one kind.
+/// The settings with which connections of one kind are opened.
 #[derive(Clone)]
 pub(super) struct ConnectSettings {
     options: AnyConnectOptions,
     dialect: Dialect,
-    /// Further statements for each connection, besides the dialect's settings.
+    /// Statements that configure each connection, in addition to the dialect's settings.
     more: &'static [&'static str],
 }
 
@@ -189,11 +194,13 @@ impl ConnectSettings {
     }
 
     async fn pool(self, pool: AnyPoolOptions) -> Result<AnyPool, StoreError> {
-        // Open a single connection first: a pool would retry repeatedly and finally report only a timeout.
+        // Open a single connection first, because it reports why it fails. A pool would retry and finally report only a
+        // timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
-            // Open a second one beside it. Behind a pooler that assigns connections per transaction, its prepared
-            // statements clash with the names of those that the first one prepared, and the start fails here.
+            // Open a second connection at the same time, so that a pooler that assigns connections per transaction is
+            // detected at the start: the statements that the two connections prepare have the same names, and the
+            // server reports an error.
             self.connect().await?.close().await?;
         }
         first.close().await?;
@@ -216,8 +223,8 @@ async fn prepare(
 }
 
 /// Switches the file to WAL mode, so that readers can read while a writer writes. The mode is stored in the file. If
-/// several processes start on a new file at once, SQLite rejects all but one of them without waiting, so this function
-/// retries.
+/// several processes open a new file at the same time, SQLite immediately rejects all except one of them, so this
+/// function retries.
 async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
     let deadline = Instant::now() + PATIENCE;
     let row = loop {
@@ -238,13 +245,13 @@ async fn write_ahead(pool: &AnyPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates the file, and its folder, if missing, accessible only to their owner. Rejects a file that other users can
-/// access. Returns its canonical path.
+/// Creates the file and its folder if they do not exist, accessible only to their owner. Rejects a file that other
+/// users can access. Returns the file's canonical path.
 fn make_file(path: &Path) -> Result<PathBuf, StoreError> {
     let fault = |error: io::Error| StoreError::trouble(Reason::Io, format!("{}: {error}", path.display()));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(fault)?;
-    // SQLite gives its other files the mode of this one.
+    // SQLite creates its other files with the mode of this file.
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(fault)?;
     let mode = file.metadata().map_err(fault)?.permissions().mode() & 0o777;

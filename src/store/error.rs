@@ -1,4 +1,4 @@
-//! Store errors, in words for the operator. A message never contains a stored value or a credential.
+//! Errors of the store, with messages for the operator. A message never contains a stored value or a credential.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,24 +6,24 @@ use std::time::Duration;
 /// Why the store cannot be used.
 #[derive(Debug)]
 pub enum StoreError {
-    /// The store does not answer, or not in time. A later attempt may succeed.
+    /// The store does not answer in time, or cannot do the work at present. A later attempt may succeed.
     Unavailable(TransientFault),
     /// The store's content or schema is not as expected.
     Broken(String),
-    /// A value cannot be stored: it is too large, or has a NUL character, which PostgreSQL's text type cannot hold.
+    /// A value cannot be stored. It is too large, or has a NUL character, which PostgreSQL's text type does not allow.
     Unfit(String),
 }
 
-/// A fault that passes once its cause is gone.
+/// A fault that ends when its cause ends.
 #[derive(Debug)]
 pub struct TransientFault {
-    /// Its kind, for metrics.
+    /// The kind of the fault, for metrics.
     pub reason: Reason,
     /// The cause, for the operator.
     pub why: String,
 }
 
-/// The kinds of trouble.
+/// The kinds of transient faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The disk, or a quota, is full.
@@ -32,15 +32,15 @@ pub enum Reason {
     Io,
     /// There was not enough memory.
     Memory,
-    /// Another process held a lock for too long, or conflicted with this one.
+    /// Another process held a lock for too long, or its transaction conflicted with this transaction.
     Locked,
-    /// The database takes no writes.
+    /// The database does not accept writes.
     ReadOnly,
     /// The server cannot be reached, or ended the connection.
     Unreachable,
     /// The server rejected the login: too many connections, a wrong password, or no such database.
     Refused,
-    /// All connections were in use, or none could be made in time.
+    /// All connections were in use, or no connection could be opened in time.
     NoConnection,
     /// A statement took too long.
     Timeout,
@@ -67,7 +67,7 @@ impl Reason {
 }
 
 impl StoreError {
-    /// Every word that [`Self::reason`] returns.
+    /// All words that [`Self::reason`] can return.
     pub const REASONS: [&str; 12] = [
         "full",
         "io",
@@ -83,12 +83,12 @@ impl StoreError {
         "unfit",
     ];
 
-    /// Returns an error for a fault that passes once its cause is gone.
+    /// Returns an error for a transient fault.
     pub(super) const fn trouble(reason: Reason, why: String) -> Self {
         Self::Unavailable(TransientFault { reason, why })
     }
 
-    /// Returns the error for a store that did not answer within this time.
+    /// Returns the error for a store that has not answered within the time `within`.
     pub fn late(within: Duration) -> Self {
         Self::trouble(Reason::Timeout, format!("the database does not answer within {within:?}"))
     }
@@ -102,7 +102,7 @@ impl StoreError {
         }
     }
 
-    /// Adds the store's location and, if known, the remedy.
+    /// Adds the store's location to the message and, if it is known, the remedy.
     pub(super) fn at(self, place: &str) -> Self {
         match self {
             Self::Unavailable(TransientFault { reason, why }) => {
@@ -139,7 +139,7 @@ impl std::error::Error for StoreError {}
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            // sqlx shows values of the URL here, and a password may be one.
+            // The message of sqlx would show values of the URL, which may include a password.
             sqlx::Error::Configuration(_) => Self::trouble(
                 Reason::Other,
                 "a part of the store's URL cannot be used: see its host, port and ssl options".into(),
@@ -164,15 +164,15 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Returns the reason for a fault after which a later attempt may succeed, or `None` for any other fault.
+/// Returns the reason of a database error code for which a later attempt may succeed, or `None` for any other code.
 fn reason_of(code: &str) -> Option<Reason> {
     if code.len() == 5 {
-        // PostgreSQL's codes and classes (its manual, appendix A).
+        // PostgreSQL's codes have five characters; the first two are the class (PostgreSQL manual, appendix A).
         return Some(match (&code[..2], code) {
             (_, "53100") => Reason::Full,
             (_, "53200") => Reason::Memory,
             (_, "53300") | ("28" | "3D", _) => Reason::Refused,
-            // A pooler sent a prepared statement to a different server connection.
+            // A pooler sent the statement to another server connection than the one that prepared it.
             (_, "42P05" | "26000") => Reason::Other,
             (_, "57014" | "25P03" | "57P05") => Reason::Timeout,
             (_, "25006") => Reason::ReadOnly,
@@ -183,7 +183,7 @@ fn reason_of(code: &str) -> Option<Reason> {
             (_, _) => return None,
         });
     }
-    // SQLite's primary codes, in the lowest byte.
+    // The lowest byte of SQLite's code is the primary code.
     Some(match code.parse::<u32>().ok()? & 0xff {
         5 | 6 => Reason::Locked,
         7 => Reason::Memory,
@@ -207,7 +207,7 @@ fn hint(code: &str, message: &str) -> &'static str {
     }
 }
 
-/// Whether another connection holds a lock on the database (SQLite's `BUSY` and `LOCKED`).
+/// Whether the error says that another connection holds a lock on the database (SQLite's `BUSY` and `LOCKED`).
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     let code =
         error.as_database_error().and_then(|fault| fault.code()).and_then(|code| code.parse::<u32>().ok());

@@ -1,4 +1,4 @@
-//! Reads marks over a separate connection that nothing else waits for.
+//! Reads marks over a separate connection, which no other query uses.
 
 use super::connect::{ConnectSettings, Dialect};
 use super::lease::{in_time, rows};
@@ -10,12 +10,12 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, query};
 use std::fmt;
 
-/// The most marks returned by one read. Without this bound, reading a million marks after a start could exceed the
-/// statement timeout.
+/// The maximum number of marks that one read returns. Without this bound, a read of a million marks after a start could
+/// exceed the statement timeout.
 pub const MARKS_MAX: usize = 10_000;
 
-/// Reads revocations made by other processes. It has its own connection, so requests that wait for the store's other
-/// connections, and slow statements there, do not delay it.
+/// Reads the revocations of other processes over its own connection. Neither slow statements on the store's other
+/// connections nor requests that wait for these connections delay the reads.
 pub struct Feed {
     plan: ConnectSettings,
     dialect: Dialect,
@@ -33,22 +33,22 @@ impl Feed {
         Self { plan, dialect, connection: None }
     }
 
-    /// Returns the marks after sequence number `after`, in order, [`MARKS_MAX`] at most. Opens a connection if there is
-    /// not one yet.
+    /// Returns at most [`MARKS_MAX`] marks after sequence number `after`, in order. Opens the connection if it is not
+    /// open.
     ///
     /// # Errors
-    /// When the store cannot be used. The error names the cause rather than "no connection in time". The connection is
-    /// then closed, and the next call opens another.
+    /// Returns an error if the store cannot be used. The error states the cause rather than "no connection in time".
+    /// After an error, the connection is closed, and the next call opens a new connection.
     pub async fn marks(&mut self, after: i64) -> Result<Vec<StoredMark>, StoreError> {
         let max = i64::try_from(MARKS_MAX).unwrap_or(i64::MAX);
         let found = self.read(query(MARKS_BEHIND).bind(after).bind(max)).await?;
         found.iter().map(marked).collect()
     }
 
-    /// Returns how long access tokens may live, like [`Store::lives`] but over the connection of [`Feed::marks`].
+    /// Returns how long access tokens may live, like [`Store::lives`], but uses the connection of [`Feed::marks`].
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn lives(&mut self) -> Result<TokenLives, StoreError> {
         lives(&self.read(query(LIVES)).await?)
     }
@@ -66,7 +66,7 @@ impl Feed {
 }
 
 impl Store {
-    /// Returns a reader of marks with its own connection. It connects on the first read.
+    /// Returns a reader of marks with its own connection. The first read opens the connection.
     pub fn feed(&self) -> Feed {
         Feed::new(self.plan.clone(), self.dialect)
     }

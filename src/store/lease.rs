@@ -1,9 +1,10 @@
 //! A connection on loan from a pool, and the transactions on it.
 //!
-//! A connection goes back to its pool only when its work is known to be complete. One whose transaction failed, or was
-//! abandoned between two statements, is closed, and the pool opens another. SQLite itself rolls a transaction back on a
-//! full disk, an I/O error or a lack of memory. PostgreSQL may be waiting behind a network that drops packets. In each
-//! case the driver's record of the transaction is wrong from then on, and every later use of the connection would fail.
+//! A connection returns to its pool only when its work is known to be complete. If a transaction failed or was
+//! abandoned between two statements, its connection is closed, and the pool opens a new connection. There are two
+//! reasons. SQLite rolls a transaction back on a full disk, an I/O error or a lack of memory, and a network that drops
+//! packets may cut PostgreSQL off. In both cases, the driver does not know the state of the transaction, and every
+//! later use of the connection would fail.
 
 use super::connect::Dialect;
 use super::{Store, StoreError};
@@ -17,12 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The time limit for a read, apart from the wait for a connection. The server's own limit is shorter, but does not
-/// help if the server is unreachable.
+/// The time limit for a read, without the wait for a connection. The server's own limit is shorter, but has no effect
+/// if the server is unreachable.
 const READ_MAX: Duration = Duration::from_secs(6);
 
-/// A connection on loan from a pool, with or without an open transaction. Dropping it without [`Lease::commit`],
-/// [`Lease::undo`] or [`Lease::give_back`] closes it.
+/// A connection on loan from a pool, with or without an open transaction. If the lease is dropped without
+/// [`Lease::commit`], [`Lease::undo`] or [`Lease::give_back`], the connection is closed.
 pub(super) struct Lease {
     connection: PoolConnection<Any>,
     dialect: Dialect,
@@ -77,15 +78,15 @@ impl Lease {
         Ok(())
     }
 
-    /// Rolls the transaction back, and returns the connection to its pool. If that fails, the connection is closed,
-    /// which also rolls it back.
+    /// Rolls the transaction back, and returns the connection to its pool. If the rollback fails, the connection is
+    /// closed, which also rolls the transaction back.
     pub(super) async fn undo(mut self) {
         if self.says("ROLLBACK").await.is_ok() {
             self.give_back();
         }
     }
 
-    /// Returns the connection to its pool. No transaction may be open on it.
+    /// Returns the connection to its pool. The connection must not have an open transaction.
     fn give_back(mut self) {
         self.is_complete = true;
     }
@@ -120,14 +121,14 @@ impl Store {
         Ok(self.rows(query).await?.into_iter().next())
     }
 
-    /// Returns the number of connections closed because their transaction did not end cleanly.
+    /// Returns the number of connections that were closed because a transaction did not end cleanly.
     pub fn replaced(&self) -> u64 {
         self.replaced.load(Ordering::Relaxed)
     }
 }
 
-/// Returns the rows that a statement finds. Behind a pooler it runs in a transaction, because two statements outside of
-/// one may reach two server connections.
+/// Returns the rows that a statement finds. Behind a pooler, the statement runs in a transaction, because the pooler
+/// may send the messages of a statement outside a transaction to different server connections.
 pub(super) async fn rows(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -142,7 +143,7 @@ pub(super) async fn rows(
     Ok(rows)
 }
 
-/// Applies a time limit in the gateway as well, because an unreachable server cannot report a timeout.
+/// Applies the time limit in the gateway, because an unreachable server cannot report a timeout.
 pub(super) async fn in_time<T>(read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     let late = |_| StoreError::late(READ_MAX);
     tokio::time::timeout(READ_MAX, read).await.map_err(late)?

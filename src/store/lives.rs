@@ -1,5 +1,5 @@
-//! Records how long access tokens live. A mark must outlive every token that it revokes, so no gateway and no command
-//! issues a token that lives longer than the record says, and the gate accepts none for longer.
+//! Records how long access tokens live. A mark must outlive every token that it revokes. Gateways and commands
+//! therefore issue no token with a longer life than the recorded one, and a gateway accepts no token for longer.
 
 use super::marks::MARGIN;
 use super::text::{NAME_MAX, fit};
@@ -10,25 +10,26 @@ use sqlx::any::AnyRow;
 /// The store's record of how long access tokens may live.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenLives {
-    /// The longest life that a gateway has ever given, in milliseconds. It never becomes shorter.
+    /// The longest life of the tokens that gateways have issued, in milliseconds. It never decreases.
     pub longest: i64,
-    /// Subjects with longer-lived tokens made by a command, and when the last of these expires.
+    /// The subjects to whom a command has issued tokens with a longer life. For each subject, the time at which the
+    /// last of these tokens expires.
     pub subjects: Vec<(String, i64)>,
 }
 
 /// The state of an account that `token mint` checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Its current generation.
+    /// The account's current generation.
     pub generation: i64,
-    /// Whether it is disabled.
+    /// Whether the account is disabled.
     pub disabled: bool,
-    /// Whether it was removed.
+    /// Whether the account was removed.
     pub removed: bool,
 }
 
-/// The statement that reads how long access tokens may live: the longest life for all subjects, and the subjects with
-/// longer-lived tokens.
+/// The statement that reads `TokenLives`: a row without a subject for the longest life, and a row for each subject
+/// with longer-lived tokens.
 pub(super) const LIVES: &str = "SELECT NULL AS subject, longest AS until FROM token_life
      UNION ALL SELECT subject, until FROM long_tokens";
 
@@ -49,16 +50,17 @@ impl Store {
     /// Returns how long access tokens may live.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn lives(&self) -> Result<TokenLives, StoreError> {
         lives(&self.rows(self.query(LIVES)).await?)
     }
 
-    /// Records that access tokens live for `life` milliseconds. Call it before one is issued. Existing marks are kept
-    /// at least that long as well, because a version that kept no record may already have issued such tokens.
+    /// Records that access tokens live for `life` milliseconds. Call this before the first token with that life is
+    /// issued. Existing marks are also kept for at least that time, because an older version of the gateway may have
+    /// issued such tokens without a record.
     ///
     /// # Errors
-    /// When the store cannot be used. Then no token with this life may be issued.
+    /// Returns an error if the store cannot be used. The caller must then not issue a token with this life.
     pub async fn record_life(&self, life: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         self.lock_marks(&mut transaction).await?;
@@ -77,10 +79,12 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Records when a token that lives longer than [`TokenLives::longest`] expires. Call it before the token is made.
+    /// Records when a token that lives longer than [`TokenLives::longest`] expires. Call this before the token is
+    /// issued.
     ///
     /// # Errors
-    /// When the store cannot be used, or the subject is too long to store. Then the token may not be made.
+    /// Returns an error if the store cannot be used, or the subject is too long to store. The caller must then not
+    /// issue the token.
     pub async fn record_token(&self, subject: &str, expires: i64) -> Result<(), StoreError> {
         fit("subject", subject, NAME_MAX)?;
         let mut transaction = self.begin().await?;
@@ -99,7 +103,7 @@ impl Store {
     /// Returns the state of the account with this id, even if it was removed.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn standing(&self, id: &str) -> Result<Option<Standing>, StoreError> {
         fit("account id", id, NAME_MAX)?;
         let statement = self.query("SELECT generation, disabled, removed FROM accounts WHERE id = $1");

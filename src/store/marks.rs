@@ -1,4 +1,4 @@
-//! Stores revocations as marks, for other gateways and for this one after a restart.
+//! Stores revocations as marks. Other gateways read the marks, and this gateway reads them after a restart.
 
 use super::text::{NAME_MAX, fit};
 use super::{Store, StoreError, Writing};
@@ -9,12 +9,12 @@ use sqlx::any::AnyRow;
 /// A stored mark.
 #[derive(Clone, Debug)]
 pub struct StoredMark {
-    /// Its place in the order of marks.
+    /// The mark's position in the order of all marks.
     pub seq: i64,
-    /// What it revokes.
+    /// The revoked token, session or account.
     pub mark: Mark,
-    /// The time from which it may be deleted: every access token that it revokes has expired by then, by any gateway's
-    /// clock.
+    /// The time from which the mark may be deleted. By then, every access token that the mark revokes has expired, by
+    /// the clock of any gateway.
     pub kept: i64,
 }
 
@@ -23,36 +23,38 @@ pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
 /// Takes the lock under which PostgreSQL numbers marks.
 ///
-/// PostgreSQL's sequences assign numbers before transactions commit, and the transactions may commit in another order:
-/// a reader that has read up to 7 would never see a 6 that is committed later. A transaction that writes marks
-/// therefore takes this lock first and holds it until its commit is visible to all. Numbers then appear in order, and a
-/// reader that continues after the last one misses none. While the lock is held, the transaction waits for nothing but
-/// its commit, and revocations are rare.
+/// PostgreSQL assigns sequence numbers before transactions commit, and the transactions may commit in another order. A
+/// reader that has read mark 7 would never see a mark 6 that is committed later. A transaction that writes marks
+/// therefore takes this lock first and holds it until its commit is visible to all readers. The numbers then appear in
+/// order, and a reader that continues after the last number does not miss a mark. The lock is held only for a short
+/// time, because the transaction then waits only for its commit, and revocations are rare.
 ///
-/// A transaction that records how long tokens live also takes this lock. A gateway records a life before it reads the
-/// account or the session for which it issues a token. A revocation therefore either reads that record, or has
-/// committed before the gateway reads. In the second case the gateway sees the revocation and issues no token.
+/// A transaction that records how long tokens live also takes this lock. A gateway records a token life before it reads
+/// the account or the session for which it issues a token. A concurrent revocation therefore either reads that record,
+/// or has committed before the gateway reads the account. In the second case, the gateway sees the revocation and
+/// issues no token.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271343)";
 
-/// The statement that reads the marks after number `$1`, in order, `$2` at most. A stored mark is in force whatever the
+/// The statement that reads at most `$2` marks after number `$1`, in order. A stored mark is in force regardless of the
 /// current time.
 pub(super) const MARKS_BEHIND: &str =
     "SELECT seq, kind, value, generation, kept FROM marks WHERE seq > $1 ORDER BY seq LIMIT $2";
 
 impl Store {
-    /// Returns the marks after number `after`, in order. No later mark gets a smaller number than one that was read.
+    /// Returns the marks after number `after`, in order. A mark that is written later gets a larger number than all
+    /// marks that were read.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn marks(&self, after: i64) -> Result<Vec<StoredMark>, StoreError> {
         let rows = self.rows(self.query(MARKS_BEHIND).bind(after).bind(i64::MAX)).await?;
         rows.iter().map(marked).collect()
     }
 
-    /// Revokes one access token with this `exp`.
+    /// Revokes the access token with the id `jti`. `expires` is the token's `exp`, in milliseconds since 1970.
     ///
     /// # Errors
-    /// When the store cannot be used, or the id is too long to store.
+    /// Returns an error if the store cannot be used, or the id is too long to store.
     pub async fn revoke_token(&self, jti: &str, now: i64, expires: i64) -> Result<(), StoreError> {
         fit("jti", jti, NAME_MAX)?;
         let mut transaction = self.begin().await?;
@@ -61,7 +63,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Writes the marks of a transaction and commits it. No other statement may come between (see [`LOCK`]).
+    /// Writes the marks of a transaction and commits the transaction, without other statements in between (see
+    /// [`LOCK`]).
     pub(super) async fn commit_marked(
         &self,
         mut transaction: Writing,
@@ -78,8 +81,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Waits until no other transaction writes marks or records lives. SQLite needs no lock, because it has one writer
-    /// at a time.
+    /// Waits until no other transaction writes marks or records token lives, and takes their lock. SQLite needs no
+    /// lock, because it has one writer at a time.
     pub(super) async fn lock_marks(&self, transaction: &mut Writing) -> Result<(), StoreError> {
         if self.dialect.is_server() {
             transaction.query(LOCK).execute(&mut **transaction).await?;
@@ -89,13 +92,14 @@ impl Store {
 }
 
 /// Returns the time by which every access token that a new mark revokes has expired, by the clock of the gateway that
-/// issued it.
+/// issued the token.
 ///
-/// Issuing a token sets the last use of its session. If that time is later than this process's own clock, it is the one
-/// that counts. Tokens made by a command for one account may live longer than any policy allows.
+/// A gateway that issues a token sets the last use of its session. If the last use is later than this process's own
+/// clock, the last use determines the result. Tokens that a command has issued for an account may live longer than any
+/// policy allows.
 async fn expired(transaction: &mut Writing, mark: &Mark, now: i64) -> Result<i64, StoreError> {
     let (statement, value) = match mark {
-        // The token's own `exp` applies: see `revoke_token`.
+        // The caller uses the token's own `exp`: see `revoke_token`.
         Mark::Token(_) => return Ok(now),
         Mark::Session(id) => (
             "SELECT COALESCE((SELECT longest FROM token_life), 0) AS longest,

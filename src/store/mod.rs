@@ -1,13 +1,13 @@
 //! Persistent state: accounts, sessions, refresh tokens and revocations.
 //!
 //! SQLite and PostgreSQL share one schema and one set of statements. Related changes are committed in one transaction.
-//! A change is stored before it is answered, so a power failure does not undo it. The store is never queried between
-//! `accept` and `forward`. Times are milliseconds since 1970. The caller passes the current time, so that one request
-//! uses a single time throughout.
+//! A change reaches the disk before the gateway responds, so a power failure does not undo it. The gateway does not
+//! query the store for a request that it only forwards. Times are milliseconds since 1970. The caller passes the
+//! current time, so that all steps of a request use the same time.
 //!
 //! Three rules prevent deadlocks between gateways that share a database. Rows are locked in the order account, session,
 //! token. Marks are written last, and only through `Store::commit_marked`. The sweep deletes only rows that no other
-//! statement changes any more.
+//! statement can still change.
 
 mod account;
 mod accounts;
@@ -45,15 +45,15 @@ use std::sync::atomic::AtomicU64;
 pub struct Store {
     /// Read-only connections. On PostgreSQL this is the same pool as `writes`.
     reads: AnyPool,
-    /// Connections that write. SQLite allows one writer at a time. Writers wait in this pool's queue, which is first
-    /// in, first out, because SQLite's own lock is not. Readers are not blocked meanwhile.
+    /// Connections that write. SQLite allows one writer at a time, and its own lock is not fair. For SQLite, this pool
+    /// therefore has one connection, and writers wait for it in the order of their arrival. They do not block readers.
     writes: AnyPool,
-    /// How to open a read-only connection outside the pools.
+    /// The settings for a read-only connection outside the pools.
     plan: ConnectSettings,
     dialect: Dialect,
-    /// The file, or the server and its database, for display.
+    /// The location for display: the file, or the server and its database.
     place: Arc<str>,
-    /// The number of connections closed because their transaction did not end cleanly.
+    /// The number of connections that were closed because a transaction did not end cleanly.
     replaced: Arc<AtomicU64>,
 }
 
@@ -63,12 +63,12 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A transaction that writes. Dropping it rolls it back.
+/// A transaction that writes. A transaction that is dropped is rolled back.
 type Writing = Lease;
 
-/// A statement that reads rows in order to change them. On PostgreSQL it waits for other transactions that hold these
-/// rows, then locks them until its own transaction ends. SQLite needs no row locks, because it has one writer at a
-/// time.
+/// Returns a statement that reads rows in order to change them. On PostgreSQL, the statement waits for other
+/// transactions that have locked these rows, and then locks the rows until its own transaction ends. SQLite needs no
+/// row locks, because it has one writer at a time.
 macro_rules! for_update {
     ($dialect:expr, $($sql:tt)+) => {
         match $dialect {
@@ -92,7 +92,7 @@ impl Store {
     /// record.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn alive_at(&self) -> Result<i64, StoreError> {
         let row = self.row(self.query("SELECT alive FROM life")).await?;
         row.map_or(Ok(0), |row| Ok(row.try_get(0)?))
@@ -101,7 +101,7 @@ impl Store {
     /// Records that the process is alive.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn touch_alive(&self, now: i64) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         transaction

@@ -1,4 +1,5 @@
-//! The URL of a database server: its displayable parts without secrets, and the options that the driver must not see.
+//! Parses the URL of a database server: the parts that may be displayed, and the options that the gateway handles
+//! itself.
 
 use super::StoreError;
 use super::error::Reason;
@@ -7,7 +8,8 @@ use sqlx::any::AnyConnectOptions;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// The URL option for the mode of a pooler between the gateway and the server, named as in PgBouncer.
+/// The URL option that states the mode of a pooler between the gateway and the server. It has the same name as in
+/// PgBouncer.
 const POOL_MODE: &str = "pool_mode";
 
 /// Parses a URL into the driver's options.
@@ -17,7 +19,8 @@ pub(super) fn options(url: &str) -> Result<AnyConnectOptions, StoreError> {
     Ok(options.disable_statement_logging())
 }
 
-/// Removes `pool_mode` from the URL. Returns whether connections are assigned per transaction.
+/// Removes `pool_mode` from the URL, because the driver does not know this option. Returns whether the pooler assigns
+/// connections per transaction.
 pub(super) fn take_pool_mode(options: &mut AnyConnectOptions) -> Result<bool, StoreError> {
     let url = &mut options.database_url;
     let (mut modes, rest): (Vec<_>, Vec<_>) = url
@@ -64,14 +67,15 @@ pub(super) fn place(options: &AnyConnectOptions) -> String {
     let host = host.or_else(|| environment("PGHOST")).unwrap_or_else(|| "localhost".to_owned());
     let port = port.or_else(|| environment("PGPORT")?.parse().ok()).unwrap_or(5432);
     let database = database.or_else(|| environment("PGDATABASE")).unwrap_or_default();
-    // A URL with a missing slash has the user and the password in place of the database.
+    // If a slash is missing in the URL, the user and the password are parsed as the database, so an unusual name is not
+    // shown.
     let is_name =
         |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.$".contains(&byte));
     let database = if is_name(&database) { database.as_str() } else { "(not shown)" };
     format!("postgres://{host}:{port}/{database}")
 }
 
-/// Decodes the percent-encoding of a part of a URL, such as the path of a socket.
+/// Decodes a percent-encoded part of a URL, such as the path of a socket.
 fn decoded(options: &AnyConnectOptions, part: &str) -> String {
     let mut url = options.database_url.clone();
     url.set_query(Some(&format!("part={part}")));
@@ -93,7 +97,7 @@ pub(super) fn leaves_host_unguarded(options: &AnyConnectOptions) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_local = host.is_empty()
         || host == "localhost"
-        // The folder of a Unix socket, plain or percent-encoded.
+        // The host is the folder of a Unix socket, plain or percent-encoded.
         || host.starts_with(['/', '%'])
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     // Without a host in the URL, the driver reads it from the environment.

@@ -1,9 +1,9 @@
-//! Refresh tokens. Presenting one runs a single transaction. It either spends the token, stores its successor and
-//! updates the session, or ends and marks the whole family (RFC 9700 section 4.14.2).
+//! Spends refresh tokens. For each presented token, one transaction either spends the token, stores its successor and
+//! updates the session, or ends the session and with it all of its tokens (RFC 9700 section 4.14.2).
 //!
 //! The store keeps the nonce of a spent token and the hash of its successor. The successor's text is derived from the
-//! presented text and the nonce, so the gateway can return it a second time. Neither the database alone nor the spent
-//! token alone reveals it.
+//! text of the spent token and the nonce, so the gateway can return the same successor again. Neither the database
+//! alone nor the spent token alone reveals the successor.
 
 use super::account::Account;
 use super::accounts::by_id;
@@ -14,25 +14,25 @@ use crate::authenticate::Mark;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// How many refresh tokens of a session are kept. At one rotation every fifteen minutes, that is ten days of tokens. An
-/// older token is unknown, like one that never existed: it is rejected, but does not end the session.
+/// Maximum number of refresh tokens that are kept for a session. With a rotation every fifteen minutes, these are the
+/// tokens of ten days. An older token is unknown: it is rejected, but does not end the session.
 const TOKENS: i64 = 1000;
 
-/// A presented refresh token, and the parameters for spending it.
+/// A presented refresh token, and the parameters with which it is spent.
 pub struct RotationRequest<'a> {
-    /// The SHA-256 of its text.
+    /// The SHA-256 of the token's text.
     pub token: &'a [u8; 32],
-    /// Random bytes from which the successor is derived if the token is spent now.
+    /// Random bytes. If this request spends the token, the successor is derived from them.
     pub nonce: [u8; 32],
     /// Returns the SHA-256 of the successor for a nonce.
     pub successor: &'a (dyn Fn(&[u8; 32]) -> [u8; 32] + Sync),
-    /// The current time; this and all times here are milliseconds since 1970.
+    /// The current time. All times in this struct are milliseconds since 1970.
     pub now: i64,
     /// When the successor expires, unless the session expires earlier.
     pub expires: i64,
-    /// How long after a token was spent its successor is returned again, in milliseconds. 0 disables this.
+    /// The grace period: how long a spent token still yields its successor, in milliseconds; 0 for no grace period.
     pub grace: i64,
-    /// When this process started to answer.
+    /// When this process began to serve.
     pub boot: i64,
     /// When the previous process is last known to have been alive.
     pub alive_before_boot: i64,
@@ -40,22 +40,22 @@ pub struct RotationRequest<'a> {
 
 /// The outcome of presenting a refresh token.
 pub enum Rotation {
-    /// The token is now spent, and this is its successor.
+    /// This request spent the token. Contains the successor.
     Rotated(Box<Successor>),
-    /// The token was spent within the grace period, and this is the same successor again.
+    /// The token had been spent before, within the grace period. Contains the same successor as the first time.
     Repeated(Box<Successor>),
-    /// The token was already spent. Its session is ended.
+    /// The token had been spent longer ago than the grace period, or its successor is spent too. The session was ended.
     Reused {
-        /// The session.
+        /// The id of the session.
         session: String,
-        /// Its account.
+        /// The id of the session's account.
         account: String,
     },
     /// The token or its session has expired.
     Expired,
-    /// Its session was ended, or its account was removed.
+    /// The token's session was ended, or its account was removed.
     Ended,
-    /// Its account is disabled.
+    /// The token's account is disabled.
     Disabled,
     /// The token never existed, or is no longer kept.
     Unknown,
@@ -79,12 +79,12 @@ struct Token {
     number: i64,
     issued: i64,
     expires: i64,
-    /// When it was spent, and with which nonce.
+    /// When the token was spent, and the nonce with which it was spent; `None` if the token is not spent.
     spent: Option<(i64, [u8; 32])>,
 }
 
-/// The statement that reads a token with its session. It names the session first, because rows are locked in this
-/// order.
+/// Returns the statement that reads a token with its session. The session is first in the statement, because rows are
+/// locked in that order.
 macro_rules! token_by_hash {
     () => {
         concat!(
@@ -97,14 +97,16 @@ macro_rules! token_by_hash {
 }
 
 impl Store {
-    /// Spends a refresh token in one atomic step, or returns why it cannot be spent. If several requests present the
-    /// same token at once, one spends it. The others wait, and then find it spent.
+    /// Spends a refresh token in one atomic step, or returns the reason why it cannot be spent. If several requests
+    /// present the same token at the same time, one of them spends the token. The others wait, and then see a spent
+    /// token.
     ///
     /// # Errors
-    /// When the store cannot be used. The token is then not spent, unless only the database's answer was lost. In that
-    /// case the client gets the successor by presenting the token again within the grace period.
+    /// Returns an error if the store cannot be used. The token is then not spent, unless the database committed the
+    /// change but its answer was lost. In that case, the client gets the successor if it presents the token again
+    /// within the grace period.
     pub async fn rotate(&self, spend: &RotationRequest<'_>) -> Result<Rotation, StoreError> {
-        // Invented tokens are rejected before the lock that every login needs.
+        // Reject an invented token without a transaction, because a transaction takes the lock that every login needs.
         if !self.knows_token(spend.token).await? {
             return Ok(Rotation::Unknown);
         }
@@ -167,8 +169,8 @@ impl Store {
         Ok(Rotation::Rotated(Box::new(Successor { session, account, nonce: spend.nonce, expires })))
     }
 
-    /// Ends the session of a token that was presented again after it was spent. The gateway cannot distinguish the
-    /// thief from the owner.
+    /// Ends the session of a spent token that was presented again. The gateway must do this because it cannot
+    /// distinguish a thief from the owner.
     async fn end_family(
         &self,
         mut transaction: Writing,
@@ -190,20 +192,20 @@ impl Store {
         Ok(self.row(statement.bind(hex(token))).await?.is_some())
     }
 
-    /// Returns the session that a refresh token belongs to, ended or not.
+    /// Returns the session of a refresh token, whether or not the session has ended.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn session_of_token(&self, token: &[u8; 32]) -> Result<Option<Session>, StoreError> {
         let row = self.row(self.query(token_by_hash!()).bind(hex(token))).await?;
         row.as_ref().map(session_of).transpose()
     }
 
-    /// Returns the session and account of a refresh token that could be spent now, and when the token was issued and
-    /// expires.
+    /// Returns the session and the account of a refresh token, and when the token was issued and when it expires.
+    /// Returns `None` if the token cannot be spent at `now`.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn token_state(
         &self,
         token: &[u8; 32],
@@ -220,7 +222,7 @@ impl Store {
     }
 }
 
-/// Returns the successor of a token that was spent within the grace period.
+/// Returns the successor of a spent token that was presented again within the grace period.
 async fn repeat(
     mut transaction: Writing,
     token: Token,
@@ -238,7 +240,8 @@ async fn repeat(
     })
 }
 
-/// Returns the account, if it and the session are still valid for a token that expires at `expires`.
+/// Returns the account if a token that expires at `expires` can be used: the token, the session and the account must
+/// all be valid at `now`.
 fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -> Result<Account, Rotation> {
     if session.ended.is_some() {
         return Err(Rotation::Ended);
@@ -253,11 +256,11 @@ fn usable(session: &Session, account: Option<Account>, expires: i64, now: i64) -
     }
 }
 
-/// Whether the successor of a token that was spent at `spent_at` is returned again. Time in which no process answered
-/// does not count: a client that was waiting when the process ended retries once it is back.
+/// Whether a token that was spent at `spent_at` is still within its grace period. Time in which no process served
+/// requests does not count, because a client that was waiting when the process ended will retry after the restart.
 ///
-/// The time of a request may be slightly before the time at which the token was spent, because the request waited for
-/// the one that spent it, or came to another gateway. A clock that is behind by more than the grace period was set
+/// The time of a request may be slightly earlier than `spent_at`, because the request waited for the request that spent
+/// the token, or another gateway received it. If the time is earlier by more than the grace period, the clock was set
 /// back. The time since the token was spent is then unknown, and the grace period counts as over.
 fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     let around = |moment: i64| moment.saturating_sub(spend.grace)..=moment.saturating_add(spend.grace);
@@ -267,7 +270,8 @@ fn in_grace(spend: &RotationRequest<'_>, spent_at: i64) -> bool {
     spend.grace > 0 && (around(spent_at).contains(&spend.now) || interrupted)
 }
 
-/// Returns when the successor of a spent token expires, if it is the stored one and not spent itself.
+/// Returns when the successor of a spent token expires. Returns `None` if `successor` is not the hash of the stored
+/// successor, or if the successor is spent too.
 async fn unspent(
     transaction: &mut Writing,
     token: &Token,
@@ -284,7 +288,7 @@ async fn unspent(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Stores a token of a session, and deletes those beyond the bound of `TOKENS`.
+/// Stores a token of a session, and deletes the session's oldest tokens beyond the maximum of `TOKENS`.
 pub(super) async fn insert_token(
     transaction: &mut Writing,
     token: &[u8; 32],

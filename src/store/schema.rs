@@ -1,15 +1,18 @@
-//! The schema, as a list of migration steps. A released step is never changed. Each change to the schema is a new step.
+//! The schema, as a list of migration steps. A released step must not be changed: each change to the schema is a new
+//! step.
 
 use super::connect::Dialect;
 use super::{Store, StoreError};
 use sqlx::{AssertSqlSafe, Row};
 
-/// Takes the lock that a process holds while it migrates.
+/// The statement that takes the lock which a process holds during a migration.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8098271342)";
-/// Raises the time limits, because changing large tables is slow, and another process may be migrating already.
+/// The statements that raise the time limits of a migration, because a change to a large table is slow, and another
+/// process may hold the lock.
 const UNHURRIED: [&str; 2] = ["SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = 60000"];
 
-/// The statements of each step. `{text}` and `{serial}` stand for the types that the two databases spell differently.
+/// The statements of each step. `{text}` and `{serial}` are placeholders for types that the two databases name
+/// differently.
 const STEPS: [&[&str]; 2] = [
     &[
         // A row with `removed` set keeps only the id of a removed account, so that the id is never assigned again.
@@ -28,7 +31,7 @@ const STEPS: [&[&str]; 2] = [
         scheme {text} NOT NULL DEFAULT ''
     )",
         "CREATE INDEX accounts_by_scheme ON accounts (scheme)",
-        // `over`: the time from which the session cannot be used, because it expires or was ended.
+        // `over` is the time from which the session cannot be used, because it has expired or was ended.
         "CREATE TABLE sessions (
         id {text} PRIMARY KEY,
         account {text} NOT NULL REFERENCES accounts (id),
@@ -44,7 +47,8 @@ const STEPS: [&[&str]; 2] = [
     )",
         "CREATE INDEX sessions_of_account ON sessions (account, created)",
         "CREATE INDEX sessions_by_end ON sessions (over)",
-        // `number` counts the tokens of a session. Its uniqueness is the last safeguard that a token has one successor.
+        // `number` counts the tokens of a session. The unique constraint on it is the last safeguard against a second
+        // successor of a token.
         "CREATE TABLE refresh_tokens (
         hash {text} PRIMARY KEY,
         session {text} NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
@@ -74,20 +78,20 @@ const STEPS: [&[&str]; 2] = [
         "CREATE TABLE life (one BIGINT PRIMARY KEY CHECK (one = 1), alive BIGINT NOT NULL)",
     ],
     &[
-        // How long access tokens live: see `lives`.
+        // These tables record how long access tokens live: see `lives`.
         "CREATE TABLE token_life (one BIGINT PRIMARY KEY CHECK (one = 1), longest BIGINT NOT NULL)",
         "CREATE TABLE long_tokens (subject {text} PRIMARY KEY, until BIGINT NOT NULL)",
-        // Marks are now kept longer than the previous version computed. The column is renamed so that a gateway of that
-        // version fails and rejects tokens. Otherwise it would write marks that end too early and sweep others too
-        // early.
+        // Marks are now kept one day longer than in the previous version. The column is renamed so that a gateway of
+        // the previous version fails and rejects tokens. Otherwise, that gateway would keep its own marks for too short
+        // a time and delete other marks too early.
         "ALTER TABLE marks RENAME COLUMN until TO kept",
         "UPDATE marks SET kept = kept + 86400000",
     ],
 ];
 
 impl Store {
-    /// Runs the missing steps in one transaction. If several processes start at once, one runs them and the others
-    /// wait.
+    /// Runs the missing steps in one transaction. If several processes start at the same time, one of them runs the
+    /// steps and the others wait.
     pub(super) async fn migrate(&self) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect.is_server() {
@@ -128,10 +132,10 @@ impl Dialect {
     /// Returns a statement of the schema in this database's SQL.
     fn written(self, statement: &str) -> String {
         let (text, serial) = match self {
-            // `AUTOINCREMENT` never assigns a number twice, even after the highest one was deleted.
+            // With `AUTOINCREMENT`, SQLite never assigns a number twice, even after the highest number was deleted.
             Self::Sqlite => ("TEXT", "INTEGER PRIMARY KEY AUTOINCREMENT"),
-            // Compared byte by byte, as in SQLite. A language's collation would also change with the system's
-            // libraries, and names would no longer be found in existing indexes.
+            // The collation "C" compares byte by byte, as SQLite does. The collation of a language may change with an
+            // update of the system's libraries, and existing indexes would then be wrong.
             Self::Postgres | Self::PooledPostgres => {
                 ("TEXT COLLATE \"C\"", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY")
             }

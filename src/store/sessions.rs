@@ -10,40 +10,40 @@ use crate::peer::network;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// How many addresses of an account are remembered.
+/// Maximum number of addresses that are stored for an account.
 const ADDRESSES: i64 = 20;
-/// How many sessions of an account one call lists at most, or ends because there are too many.
+/// Maximum number of sessions of an account that one call lists, or that one call ends because there are too many.
 const SESSIONS: i64 = 1000;
 
 /// A session.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// The `sid` of its tokens.
+    /// The `sid` of the session's tokens.
     pub id: String,
-    /// The account.
+    /// The id of the account.
     pub account: String,
-    /// When it began; this and all times here are milliseconds since 1970.
+    /// When the session began. All times in this struct are milliseconds since 1970.
     pub created: i64,
-    /// When it was last refreshed.
+    /// When the session was last refreshed.
     pub used: i64,
-    /// When it expires, however often it is refreshed.
+    /// When the session expires. A refresh does not change this time.
     pub expires: i64,
     /// When the password was last checked.
     pub authenticated: i64,
-    /// The client address from which it began.
+    /// The client address from which the session began.
     pub address: String,
     /// The user agent that the client sent.
     pub agent: String,
-    /// The SHA-256 of its CSRF value, for a session in cookies.
+    /// The SHA-256 of the CSRF value; `None` if the session's tokens are not in cookies.
     pub csrf: Option<[u8; 32]>,
-    /// Why it was ended, if it was.
+    /// Why the session was ended; `None` if it was not ended.
     pub ended: Option<String>,
 }
 
 /// The outcome of beginning a session.
 #[derive(Clone, Debug)]
 pub enum SessionStart {
-    /// The session began. Older sessions beyond the bound were ended; these are their marks.
+    /// The session began. The marks are those of older sessions that were ended because the account had too many.
     Started(Vec<Mark>),
     /// The account no longer exists.
     AccountGone,
@@ -53,7 +53,7 @@ pub enum SessionStart {
     AccountChanged,
 }
 
-/// The columns of a session, from `sessions s`.
+/// Returns the columns of a session, in a query with `FROM sessions s`.
 macro_rules! columns {
     () => {
         "s.id, s.account, s.created, s.used, s.expires, s.authenticated, s.address, s.agent, s.csrf, s.ended"
@@ -63,12 +63,12 @@ pub(super) use columns;
 
 impl Store {
     /// Begins a session with its first refresh token, and ends the account's oldest sessions beyond `keep`.
-    /// `generation` is the account's generation when its password was checked. The account is locked and read again
-    /// here, so an account that was disabled, removed or changed since then gets no session. `first` is the token's
-    /// hash and expiry.
+    /// `generation` is the account's generation at the time when its password was checked. This function locks the
+    /// account and reads it again: if the account was disabled, removed or changed in the meantime, no session begins.
+    /// `first` is the hash and the expiry of the token.
     ///
     /// # Errors
-    /// When the store cannot be used. Then the session did not begin.
+    /// Returns an error if the store cannot be used. The session has then not begun.
     pub async fn begin_session(
         &self,
         session: &Session,
@@ -115,10 +115,10 @@ impl Store {
         Ok(SessionStart::Started(marks))
     }
 
-    /// Returns the live sessions of an account, newest first.
+    /// Returns the sessions of an account that have neither ended nor expired, newest first.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn sessions(&self, account: &str, now: i64) -> Result<Vec<Session>, StoreError> {
         let statement = self.query(concat!(
             "SELECT ",
@@ -130,11 +130,11 @@ impl Store {
         rows.iter().map(session_of).collect()
     }
 
-    /// Ends a session, if it belongs to `account` or `account` is `None`. Returns whether this call ended it: if two
-    /// callers end it at once, only one gets `true`.
+    /// Ends a session. If `account` is given, the session must be one of that account. Returns whether this call ended
+    /// the session: if two callers end the same session at the same time, only one of them gets `true`.
     ///
     /// # Errors
-    /// When the store cannot be used. Then the session continues.
+    /// Returns an error if the store cannot be used. The session then continues.
     pub async fn end_session(
         &self,
         account: Option<&str>,
@@ -157,7 +157,7 @@ impl Store {
     /// Ends all sessions of an account, and revokes all its access tokens by incrementing its generation.
     ///
     /// # Errors
-    /// When the store cannot be used. Then the sessions continue.
+    /// Returns an error if the store cannot be used. The sessions then continue.
     pub async fn end_sessions(&self, account: &str, why: &str, now: i64) -> Result<Vec<Mark>, StoreError> {
         if !is_text(account) {
             return Ok(Vec::new());
@@ -178,17 +178,17 @@ impl Store {
         Ok(marks)
     }
 
-    /// Whether a session of this account recently began at this address: among its last 20 addresses, in the last 90
-    /// days. An IPv6 address stands for its network, as in the counting of attempts, because hosts change their address
-    /// within the network each day (RFC 8981 section 3.4).
+    /// Whether a session of this account began at this address in the last 90 days, and the address is one of the
+    /// account's last 20 addresses. An IPv6 address represents its whole network, as it does in the throttle, because
+    /// hosts change their address within the network each day (RFC 8981 section 3.4).
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn known_address(&self, account: &str, address: &str) -> Result<bool, StoreError> {
         if !is_text(account) || !is_text(address) {
             return Ok(false);
         }
-        // Older versions stored the whole address.
+        // Older versions stored the whole IPv6 address instead of the network.
         let statement =
             self.query("SELECT seen FROM addresses WHERE account = $1 AND address IN ($2, $3) LIMIT 1");
         let row = self.row(statement.bind(account).bind(network_of(address)).bind(address)).await?;
@@ -196,8 +196,8 @@ impl Store {
     }
 }
 
-/// Ends the account's oldest sessions, so that `keep` are left including the new one. The new session is excluded by
-/// its id rather than by its time, because a clock may have been set back.
+/// Ends the account's oldest sessions, so that `keep` sessions remain, including the new session. The new session is
+/// excluded by its id rather than by its time, because a clock may have been set back.
 async fn end_oldest(
     transaction: &mut Writing,
     new: &Session,
@@ -231,7 +231,7 @@ fn network_of(address: &str) -> String {
     address.parse().map_or_else(|_| address.to_owned(), |address| network(address).to_string())
 }
 
-/// Stores the address at which a session began, and deletes addresses beyond the bound.
+/// Stores the address at which a session began, and deletes the account's oldest addresses beyond the maximum.
 async fn note_address(transaction: &mut Writing, session: &Session, now: i64) -> Result<(), StoreError> {
     transaction
         .query(
@@ -255,8 +255,8 @@ async fn note_address(transaction: &mut Writing, session: &Session, now: i64) ->
     Ok(())
 }
 
-/// Ends one session. Returns whether this call ended it. `over` never moves to a later time, so a session that had
-/// already expired is not kept longer.
+/// Ends one session. Returns whether this call ended the session. An expired session keeps its earlier `over`, so that
+/// it is not kept longer.
 pub(super) async fn end(
     transaction: &mut Writing,
     account: Option<&str>,
@@ -278,8 +278,8 @@ pub(super) async fn end(
     Ok(done.rows_affected() == 1)
 }
 
-/// Ends all sessions of an account that are not over. It skips the others, because another process may be sweeping
-/// them, and the two transactions could deadlock.
+/// Ends all sessions of an account that have neither ended nor expired. All other sessions are skipped: another process
+/// may be deleting them, and the two transactions could deadlock.
 pub(super) async fn end_all(
     transaction: &mut Writing,
     account: &str,

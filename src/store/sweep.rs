@@ -1,42 +1,44 @@
-//! Deletes rows that no request can need any more. Rows are deleted in small batches, each in its own transaction, so
-//! that writers never wait long for one.
+//! Deletes rows that no request needs any more. Rows are deleted in small batches, each in its own transaction, so that
+//! other writers never wait long.
 
 use super::marks::MARGIN;
 use super::{Store, StoreError};
 use sqlx::Row;
 
-/// How long a session is kept after it is over, in milliseconds: one day. Until then a late request can learn why the
-/// session is over.
+/// How long a session is kept after it has ended or expired, in milliseconds: one day. During that time, a late request
+/// gets the reason why the session cannot be used.
 const OVER_KEPT: i64 = 86_400_000;
-/// How long an address from which an account logged in is remembered, in milliseconds: 90 days.
+/// How long an address is kept after the last login from it, in milliseconds: 90 days.
 const ADDRESS_KEPT: i64 = 90 * 86_400_000;
-/// Rows per batch. A batch takes tens of milliseconds at most.
+/// Maximum number of rows in a batch. A batch takes at most tens of milliseconds.
 const BITE: i64 = 500;
-/// Batches per call. Remaining rows are left to the next call.
+/// Maximum number of batches in a call. The next call deletes the remaining rows.
 const BITES: u32 = 200;
 
-/// Tries to take the advisory lock that lets only one process sweep at a time.
+/// The statement that tries to take the advisory lock which lets only one process sweep at a time.
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(8098271344)";
 
-/// The statements that sweep. `$1` is the time up to which a row counts as over, `$2` the number of rows to delete.
+/// The statement that deletes the refresh tokens of old sessions. In this and the following statements, a row is
+/// deleted if its time is not later than `$1`; `$2` is the maximum number of rows to delete.
 const TOKENS: &str = "DELETE FROM refresh_tokens WHERE hash IN
     (SELECT t.hash FROM sessions s JOIN refresh_tokens t ON t.session = s.id WHERE s.over <= $1 LIMIT $2)";
 const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
 const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
-/// A token without a record is accepted for no longer than other tokens, so deleting a record too early is safe.
+/// If a record is deleted too early, the gateway accepts the token only as long as a token without a record, which is
+/// safe.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";
 
 impl Store {
-    /// Deletes rows that no request can need any more: marks and long-token records past their end, sessions that have
-    /// been over for a day and their tokens, and addresses not seen for 90 days. Each call does a bounded amount of
-    /// work. On a server, a call deletes nothing while another process sweeps.
+    /// Deletes rows that no request needs any more: expired marks, expired records of long-lived tokens, sessions that
+    /// ended or expired more than a day ago, their refresh tokens, and addresses without a login for 90 days. Each call
+    /// does a bounded amount of work. On a server, a call deletes nothing while another process sweeps.
     ///
     /// # Errors
-    /// When the store cannot be used.
+    /// Returns an error if the store cannot be used.
     pub async fn forget(&self, now: i64) -> Result<(), StoreError> {
         let over = now.saturating_sub(OVER_KEPT);
         let mut left = BITES;
@@ -54,7 +56,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes one batch. Returns whether more rows may be left.
+    /// Deletes one batch. Returns whether more rows may remain.
     async fn bite(&self, statement: &'static str, until: i64) -> Result<bool, StoreError> {
         let mut transaction = self.begin().await?;
         if self.dialect.is_server() {

@@ -1,24 +1,27 @@
-//! Converts values to and from text, which both databases store and compare in the same way, and bounds their size.
+//! Converts values to and from text, and bounds the size of that text. Both databases store and compare text in the
+//! same way.
 
 use super::StoreError;
 use serde_json::{Map, Value};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
-/// The most bytes of an id or a name. This fits a user name (128 at most), an id from another system and a `jti`.
+/// Maximum length of an id or a name, in bytes: enough for a user name (at most 128), an id from another system, or a
+/// `jti`.
 pub(super) const NAME_MAX: usize = 255;
-/// The most bytes of an encoded password hash. The longest hash that the gateway can check has about 200.
+/// Maximum length of an encoded password hash, in bytes. The longest hash that the gateway can check has about 200
+/// bytes.
 pub(super) const PASSWORD_MAX: usize = 1024;
-/// The most bytes of a list of roles or scopes, as JSON. A longer list does not fit into a token that a request can
-/// carry (8 KiB).
+/// Maximum length of a list of roles or scopes as JSON, in bytes. A token with a longer list would not fit into a
+/// request header (8 KiB).
 pub(super) const LIST_MAX: usize = 8 * 1024;
-/// The most bytes of an account's attributes, as JSON.
+/// Maximum length of an account's attributes as JSON, in bytes.
 pub(super) const ATTRIBUTES_MAX: usize = 16 * 1024;
-/// The most characters of a client's user agent. The rest is cut off.
+/// Maximum length of a client's user agent, in characters. The rest is cut off.
 pub(super) const AGENT_MAX: usize = 200;
 
-/// Whether both databases can hold this text. A lookup of a text that they cannot hold finds nothing: the store is not
-/// queried, and no fault is reported.
+/// Whether both databases can store this text. If they cannot, no row can match the text: a lookup then finds nothing
+/// without a query and without an error.
 pub(super) fn is_text(text: &str) -> bool {
     !text.contains('\0')
 }
@@ -39,7 +42,7 @@ pub(super) fn shown(text: &str, max: usize) -> String {
     text.chars().filter(|character| !character.is_control()).take(max).collect()
 }
 
-/// Encodes a list of names for storage. Rejects one that is too long.
+/// Encodes a list of names for storage. Rejects a list that is too long.
 pub(super) fn list_text(what: &str, list: &[String]) -> Result<String, StoreError> {
     let text = Value::from(list).to_string();
     fit(what, &text, LIST_MAX)?;
@@ -52,7 +55,7 @@ pub(super) fn list_of(row: &AnyRow, column: &str) -> Result<Vec<String>, StoreEr
     serde_json::from_str(&text).map_err(|_| StoreError::Broken(format!("{column} that are no list of names")))
 }
 
-/// Encodes attributes for storage. Rejects ones that are too long.
+/// Encodes attributes for storage. Rejects attributes that are too long.
 pub(super) fn map_text(what: &str, map: &Map<String, Value>) -> Result<String, StoreError> {
     let text = Value::Object(map.clone()).to_string();
     fit(what, &text, ATTRIBUTES_MAX)?;
