@@ -41,7 +41,6 @@ impl ClaimPath {
             };
             // Without a blank or a backslash outside quotes, the displayed form of a path is never longer than its
             // input and can be parsed again.
-            // again.
             if !rest.starts_with('"') && name.contains([' ', '\\']) {
                 return Err("a blank or a backslash outside quotes".to_owned());
             }

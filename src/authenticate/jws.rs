@@ -1,6 +1,5 @@
-//! A JSON Web Signature in compact form (RFC 7515 section 7.1): splits it into parts and verifies the signature.
-//!
-//! The claims in the payload are checked in `verify`.
+//! Splits a JSON Web Signature in compact form (RFC 7515 section 7.1) into its parts and verifies the signature. The
+//! claims in the payload are checked in `verify`.
 
 use super::error::{ClaimText, CredentialError, Listed, Quoted, quoted};
 use super::json;
@@ -48,8 +47,8 @@ impl<'t> Jws<'t> {
         let message = &token[..header.len() + 1 + payload.len()];
         let header = decode(header, TokenPart::Header)?;
         let header = json::object(&header).map_err(|_| malformed(TokenPart::Header))?;
-        // A recipient must reject a token whose `crit` names an extension that it does not support (RFC 7515 section
-        // 4.1.11). The gateway supports no extension.
+        // A recipient must reject a token whose `crit` names an extension that the recipient does not support (RFC 7515
+        // section 4.1.11). The gateway supports no extension.
         if header.contains_key("crit") {
             return Err(malformed(TokenPart::Critical));
         }

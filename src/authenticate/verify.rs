@@ -26,8 +26,8 @@ type Names = Box<[Box<str>]>;
 pub(super) enum Recipient {
     /// The gateway: `aud` must contain one of the issuer's audiences.
     Gateway,
-    /// The gateway or a client of the local authority. Used for tokens in introspection and revocation requests (RFC
-    /// 7662 section 2.2, RFC 7009 section 2.1).
+    /// The gateway or a client of the local authority. This recipient is required of tokens in introspection and
+    /// revocation requests (RFC 7662 section 2.2, RFC 7009 section 2.1).
     Anyone,
 }
 
@@ -221,7 +221,7 @@ fn check_kind(claims: &Claims) -> Result<(), CredentialError> {
 /// since 1970.
 fn check_times(claims: &Claims, issuer: &Issuer, now: Now) -> Result<(u64, u64), CredentialError> {
     let leeway = issuer.leeway;
-    // Fractions of a second never extend the validity: `exp` is rounded down, `nbf` up.
+    // Fractions of a second never extend the validity: `exp` is rounded down, and `nbf` is rounded up.
     let expires = match claims.get("exp").map(|value| (date(value), value.as_f64())) {
         Some((Some(expires), _)) => expires.floor() as u64,
         // A date before 1970 is a valid date (RFC 7519 section 2) and lies in the past.

@@ -1,6 +1,6 @@
 //! The specific reasons that some denials contain. The log shows these reasons; the client sees only the denial's code.
 
-/// Why a request is ambiguous or malformed. The client sees only the code `bad_request`.
+/// The reason why a request is ambiguous or malformed. The client sees only the code `bad_request`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// The path contains `%2f` or `%5c`, which some servers read as a separator and others as part of a segment.
@@ -143,7 +143,7 @@ impl RequiredClaim {
     }
 }
 
-/// Why the gateway cannot use the body of a request to an endpoint of the authority.
+/// The reason why the gateway cannot use the body of a request to an endpoint of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
     /// The body is not JSON, not an object, or an object with a repeated member.

@@ -12,7 +12,7 @@ macro_rules! denials {
         $(#[$doc:meta])*
         $name:ident $(($payload:ty))? $({ $($field:tt)* })? $(= $example:expr)? => { $($spec:tt)* }
     )*) => {
-        /// Why a request is refused. The variants are in the order of the stages that refuse.
+        /// The reason why a request is refused. The variants are in the order of the stages that refuse.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Denial {
             $($(#[$doc])* $name $(($payload))? $({ $($field)* })?,)*

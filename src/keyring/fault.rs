@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
+/// The reason why the keyring cannot be opened, read or changed. `Display` writes one sentence for the operator.
 ///
 /// Errors of the operating system are stored as text, so that two faults can be compared: the watcher reports a fault
 /// only once while it lasts.
@@ -55,7 +55,7 @@ pub enum KeyringFault {
     File {
         /// The path of the file.
         path: PathBuf,
-        /// Why the file cannot be used.
+        /// The reason why the file cannot be used.
         fault: FileFault,
     },
     /// Two files contain the same key.
@@ -72,7 +72,7 @@ pub enum KeyringFault {
     Internal(String),
 }
 
-/// Why a key file cannot be used.
+/// The reason why a key file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileFault {
     /// The file cannot be read.

@@ -28,7 +28,7 @@ pub(crate) enum Part {
     Key,
 }
 
-/// Why a pair cannot be used.
+/// The reason why a pair cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unusable {
     /// The faulty file.
@@ -98,7 +98,7 @@ impl Validity {
     }
 }
 
-/// Why a certificate is not valid now, with the second at which its validity ended or will begin.
+/// The reason why a certificate is not valid now, with the second at which its validity ended or will begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Invalid {
     /// The certificate has expired.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// The maximum number of keys in a set.
 const KEYS_MAX: usize = 100;
 
-/// Why a key of a set cannot be used.
+/// The reason why a key of a set cannot be used.
 enum KeyFault {
     /// The key is marked for encryption.
     Encryption,
@@ -151,7 +151,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
     if is_for_encryption(key) {
         return Err(KeyFault::Encryption);
     }
-    // A `kid` of the wrong type is an error, not an absent `kid`, since its meaning is unknown.
+    // A `kid` of the wrong type is an error and not treated as absent, since the issuer's intention is unknown.
     let id = match key.get("kid") {
         None => None,
         Some(Value::String(id)) => Some(id.as_str()),
