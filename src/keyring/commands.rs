@@ -35,7 +35,7 @@ pub struct KeyRotation {
 
 impl Keyring {
     /// Creates the next key. With [`RotationStart::AfterLead`], the call returns an existing next key instead if that
-    /// key starts to sign within [`LEAD`].
+    /// key starts to sign within `LEAD`.
     ///
     /// # Errors
     /// Returns an error if the folder cannot be read or changed.

@@ -1,7 +1,7 @@
 //! The key files in the state folder. Each key has its own file: the key in `signing-key.20260131T235959Z.pem` signs
-//! from that time on. The age of the key in `signing-key.pem`, the name that version 0.1 used, is unknown. A file with
-//! the same name but the extension `.revoked` marks the key as revoked: the file contains the key's id, and a private
-//! key of the same name is ignored.
+//! from that time on. Version 0.1 used the name `signing-key.pem`; the age of a key with this name is unknown. A file
+//! with the same name but the extension `.revoked` marks the key as revoked: the file contains the key's id, and a
+//! private key of the same name is ignored.
 //!
 //! Files appear atomically. Writers hold the lock; readers do not need it.
 

@@ -210,7 +210,7 @@ impl Keyring {
         &self.schedule
     }
 
-    /// Whether the key exists only in memory, because the folder has no signing key and [`MissingKey::Ephemeral`] was
+    /// Whether the key exists only in memory, because the folder has no signing key and `MissingKey::Ephemeral` was
     /// requested.
     pub fn is_ephemeral(&self) -> bool {
         matches!(self.inner.source, Source::Memory)
