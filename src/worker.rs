@@ -101,7 +101,8 @@ impl Worker {
         &self.settings
     }
 
-    /// Pins the policy in force. The pins are counted only on this core.
+    /// Pins the policy in force. The pins are counted on this core only, so that no cache line is shared with other
+    /// cores.
     pub(crate) fn policy(&self) -> PinnedPolicy {
         self.policy.borrow_mut().current()
     }

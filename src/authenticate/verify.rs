@@ -182,15 +182,15 @@ fn check_type(header: &Claims, issuer: &Issuer) -> Result<(), CredentialError> {
 /// The claims with which issuers mark tokens that are not access tokens. Such a token often has the key, the audience
 /// and the header of an access token (RFC 8725 sections 3.11 and 3.12).
 const OTHER_KINDS: [(&str, &[&str]); 5] = [
-    // Keycloak.
+    // Keycloak marks the kind in `typ`.
     ("typ", &["refresh", "offline", "id", "logout"]),
-    // Amazon Cognito.
+    // Amazon Cognito marks the kind in `token_use`.
     ("token_use", &["id", "refresh"]),
-    // ForgeRock, PingAM.
+    // ForgeRock and PingAM mark the kind in `tokenName`.
     ("tokenName", &["id_token", "refresh_token"]),
-    // Simple JWT and others.
+    // Simple JWT and others mark the kind in `token_type`.
     ("token_type", &["refresh", "refresh_token", "id_token"]),
-    // Flask-JWT-Extended and others.
+    // Flask-JWT-Extended and others mark the kind in `type`.
     ("type", &["refresh", "refresh_token", "id_token"]),
 ];
 
