@@ -1,4 +1,4 @@
-//! Requests to the running gateway: one HTTP/1.1 exchange with its admin listener, whose address the policy names.
+//! Sends a request to the running gateway: one HTTP/1.1 exchange with the admin listener at the address in the policy.
 
 use crate::config;
 use crate::config::file::ServerSection;
@@ -7,31 +7,31 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Timeout of each step: connecting, sending, each read. A healthy listener answers at once.
+/// Timeout of each step: the connection, the request, and each read. A healthy listener answers immediately.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of an answer in bytes, head included: more than all the decisions that the gateway may keep.
+/// Maximum size of a response with its head, in bytes. All decisions that the gateway may keep take less.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 
-/// Sends a GET and returns status and body.
+/// Sends a GET to the admin listener of the policy `config`. Returns the status and the body.
 ///
 /// # Errors
-/// A sentence, if there is no complete answer.
+/// A sentence for the operator if there is no complete response.
 pub(super) fn get(config: &Path, path: &str) -> Result<(u16, String), String> {
     get_at(address_in(config)?, path)
 }
 
-/// Sends a GET to this address and returns status and body.
+/// Sends a GET to this address. Returns the status and the body.
 ///
 /// # Errors
-/// A sentence, if there is no complete answer.
+/// A sentence for the operator if there is no complete response.
 pub(super) fn get_at(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
 }
 
-/// Sends a POST of JSON and returns status and body.
+/// Sends a POST with a JSON body to the admin listener of the policy `config`. Returns the status and the body.
 ///
 /// # Errors
-/// A sentence, if there is no complete answer.
+/// A sentence for the operator if there is no complete response.
 pub(super) fn post(config: &Path, path: &str, body: &str) -> Result<(u16, String), String> {
     let address = address_in(config)?;
     let length = body.len();
@@ -53,7 +53,7 @@ fn address_in(config: &Path) -> Result<SocketAddr, String> {
 /// Returns the address at which a policy's admin listener can be reached.
 ///
 /// # Errors
-/// A sentence, if the policy has no admin listener or gives it no fixed port.
+/// A sentence for the operator if the policy has no admin listener or sets no fixed port for it.
 pub(super) fn address(server: &ServerSection) -> Result<SocketAddr, String> {
     match server.admin.addresses().first() {
         None => Err("the policy disables the admin listener ([server] admin)".to_owned()),
@@ -90,7 +90,7 @@ fn ask(address: SocketAddr, request: &str) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Parses a complete answer with a `Content-Length`, the only kind that the listener sends.
+/// Parses a complete response with a `Content-Length`. The admin listener always sends this header.
 fn read(answer: &[u8]) -> Option<(u16, String)> {
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;

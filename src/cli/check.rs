@@ -1,6 +1,6 @@
 //! `portcullis check`: loads the policy, reports every fault, and runs its tests.
 //!
-//! Every finding is reported at once, and once: the tests of a policy that does not compile are not run.
+//! One run reports all findings, each of them once. The tests are not run if the policy does not compile.
 
 mod junit;
 mod tap;
@@ -34,7 +34,8 @@ pub(super) struct Options {
 struct Report<'p> {
     path: &'p Path,
     strict: bool,
-    /// Number of its routes, and of the authority's endpoints; `None` if it does not compile.
+    /// The number of the policy's routes and the number of the authority's endpoints; `None` if the policy does not
+    /// compile.
     routes: Option<(usize, usize)>,
     /// Faults and warnings.
     found: Vec<Diagnostic>,
@@ -53,13 +54,13 @@ impl Report<'_> {
         self.tests.iter().filter_map(|test| test.failed.as_ref())
     }
 
-    /// Returns whether the policy passes.
+    /// Whether the policy passes.
     fn is_good(&self) -> bool {
         let warned = self.strict && !self.found.is_empty();
         self.routes.is_some() && self.count(Severity::Fault) == 0 && self.failed().next().is_none() && !warned
     }
 
-    /// Returns the last line: the verdict, with numbers.
+    /// Returns the last line of the report: the verdict, with the numbers of routes, tests and findings.
     fn verdict(&self) -> String {
         let counted =
             |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
@@ -123,7 +124,7 @@ impl Report<'_> {
     }
 }
 
-/// Describes a failed test for people: each difference, then the whole explanation.
+/// Describes a failed test for people: first each difference, then the whole explanation of the decision.
 fn difference(failure: &TestFailure) -> String {
     let mut text = format!("{}: the test {:?} fails:\n", failure.place, failure.test);
     for difference in &failure.differences {

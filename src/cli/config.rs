@@ -1,4 +1,4 @@
-//! `portcullis config`: the effective policy, the differences between two, and the schema.
+//! `portcullis config`: prints the effective policy, the differences between two policies, or the schema.
 
 use super::{BasicFormat, REFUSED, print_error, print_line};
 use crate::config::effective::Effective;
@@ -41,7 +41,8 @@ pub(super) fn run(path: &Path, format: BasicFormat, command: Command) -> ExitCod
     }
 }
 
-/// Loads a policy without compiling it: an operator who looks for a fault needs to see the values in effect.
+/// Loads a policy without compiling it. An operator who looks for a fault must see the effective values even if the
+/// policy does not compile.
 fn loaded(path: &Path) -> Result<Loaded, Vec<String>> {
     config::load(path).map_err(|faults| faults.iter().map(ToString::to_string).collect())
 }

@@ -1,4 +1,4 @@
-//! `portcullis config diff OLD NEW`: who gains or loses access, and which recent decisions would change.
+//! `portcullis config diff OLD NEW`: shows who gains or loses access, and which recent decisions would change.
 
 use super::{BasicFormat, REFUSED, USAGE, admin, print_error, print_line};
 use crate::config::{self, Loaded};
@@ -23,7 +23,7 @@ const DECISIONS: &str = "/decisions";
 /// The arguments of `config diff`.
 #[derive(Debug, Args)]
 pub(super) struct Compared {
-    /// The present policy. Relative paths in it start at its folder.
+    /// The current policy. Relative paths in it start at its folder.
     old: PathBuf,
     /// The proposed policy.
     new: PathBuf,
@@ -97,7 +97,7 @@ fn read(path: &Path) -> Result<(Loaded, Policy), Vec<Diagnostic>> {
     Ok((loaded, compiled.policy))
 }
 
-/// Returns the decisions to replay, if any were asked for.
+/// Returns the decisions to replay, or `None` if the command line requests no replay.
 fn decisions(compared: &Compared, old: &Loaded) -> Result<Option<String>, String> {
     let answered = |answer: Result<(u16, String), String>| match answer? {
         (200, lines) => Ok(lines),

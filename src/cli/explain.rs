@@ -1,4 +1,4 @@
-//! `portcullis explain`: what the policy would do with a request, and why.
+//! `portcullis explain`: shows how the policy would decide a request, and why.
 
 use super::{BasicFormat, REFUSED, admin, compiled, print_error, print_line};
 use crate::clock::Now;
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The longest token that is read from a file or standard input.
+/// Maximum length of a token that is read from a file or standard input, in bytes.
 const TOKEN_MAX: u64 = 64 * 1024;
 
 /// The arguments of `explain`.
@@ -43,7 +43,7 @@ pub(super) struct Request {
     /// Ask the running gateway through its admin listener: it knows the policy in force and the revoked tokens.
     #[arg(long)]
     live: bool,
-    /// The time of the request, in seconds since 1970; the present if not given.
+    /// The time of the request, in seconds since 1970; the current time if not given.
     #[arg(long, value_name = "SECONDS")]
     time: Option<u64>,
 }
@@ -105,7 +105,7 @@ fn question(request: &Request) -> Result<Question, String> {
     if let Some(token) = &request.token {
         question = question.token(token.clone());
     }
-    // With --live the file is read later: standard input can be read only once.
+    // With --live, the file is read later, because standard input can be read only once.
     if let Some(file) = request.token_file.as_ref().filter(|_| !request.live) {
         question = question.token(token_in(file)?);
     }
@@ -118,7 +118,8 @@ fn question(request: &Request) -> Result<Question, String> {
     Ok(question)
 }
 
-/// Asks the running gateway. The caller has parsed the question already, so its errors are the same as without --live.
+/// Sends the question to the running gateway. The caller has already parsed the question, so a wrong question gives the
+/// same errors as without --live.
 fn live(path: &Path, request: &Request) -> Result<Explanation, String> {
     let line = match &request.second {
         Some(url) => format!("{} {url}", request.first),

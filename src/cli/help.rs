@@ -1,7 +1,7 @@
 //! `portcullis help`: explains the commands, one command, or a finding and its remedy.
 //!
-//! The program contains the text of docs/findings.md, because the documentation may not be at hand where a finding is
-//! read.
+//! The program contains the text of docs/findings.md, because an operator who reads a finding may not have the
+//! documentation.
 
 use super::{BasicFormat, USAGE, print_error, print_line};
 use crate::config::place::nearest;

@@ -63,7 +63,8 @@ pub(super) fn run(config: &Path, format: BasicFormat, request: &Request) -> Exit
     }
 }
 
-/// Returns the starter policy with this upstream, after compiling it: a starter that is written always loads.
+/// Returns the starter policy with this upstream. Compiles the policy first, so that a policy that is written always
+/// loads.
 fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     let upstream = upstream.map(|url| format!("servers = [{}]", toml_edit::Value::from(url)));
     let text = STARTER.replace("@upstream@", upstream.as_deref().unwrap_or(ECHO));
@@ -71,7 +72,7 @@ fn starter(upstream: Option<&str>) -> Result<String, Vec<Diagnostic>> {
     policy::compile(&loaded, MissingKey::Ephemeral).map(|_| text)
 }
 
-/// Describes a fault without its place, since the file that it is in is not written.
+/// Describes a fault without its place, because the file with the fault is not written.
 fn describe(fault: &Diagnostic) -> String {
     let shown = fault.to_string();
     let before = format!("{}: fault: {}: ", fault.place, fault.key);
@@ -82,7 +83,7 @@ fn describe(fault: &Diagnostic) -> String {
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create_new(path)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // A partial policy would block the next attempt.
+        // Remove the incomplete file, because an existing file would block the next attempt.
         let _ = std::fs::remove_file(path);
     })
 }
@@ -141,7 +142,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_url_writes_another_policy(url in "\\PC{0,30}|http://[a-z0-9\"'\\\\\\]\n=#.:@/-]{0,20}") {
-            // An accepted URL becomes the one server of one upstream. A refused one yields no file.
+            // An accepted URL becomes the only server of the upstream. For a refused URL, no policy is returned.
             if let Ok(text) = starter(Some(&url)) {
                 let file = |text: String| load_text("gateway.toml", text, PathBuf::new(), Vec::new()).unwrap().file;
                 let (mut ours, plain) = (file(text), file(starter(Some("http://a")).unwrap()));

@@ -1,5 +1,5 @@
-//! `portcullis key`: generate, rotate, revoke and list the local authority's signing keys. Running gateways watch the
-//! state folder and follow within a second.
+//! `portcullis key`: generates, rotates, revokes and lists the local authority's signing keys. Running gateways watch
+//! the state folder and use the changed keys within a second.
 
 use super::{BasicFormat, Failure, exit_code, load, print_error, print_line};
 use crate::clock::Now;
@@ -132,7 +132,7 @@ fn revoke_all(path: &Path, format: BasicFormat) -> Result<(), Failure> {
 
 fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     let compiled = load(path, MissingKey::Ephemeral).map_err(Failure::Printed)?;
-    // A key generated only to compile the policy does not belong to the authority.
+    // A key that was generated only to compile the policy is not one of the authority's keys.
     let keyring = compiled.policy.issuer_settings.as_ref().map(|authority| &authority.keyring);
     let listed = keyring.filter(|keyring| !keyring.is_ephemeral()).map(|keyring| keyring.list(Now::read()));
     let signing = listed.unwrap_or_default();
@@ -173,7 +173,7 @@ fn list(path: &Path, format: BasicFormat) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The loaded keys of all issuers but the local one: ids and algorithms.
+/// Returns the ids and algorithms of the loaded keys, for each issuer except the local authority.
 fn others<'c>(
     compiled: &'c Compiled,
     ours: Option<&str>,

@@ -1,6 +1,7 @@
-//! The command line: one file a command.
+//! The command line, with one module for each command.
 //!
-//! Exit codes: 0 success, 1 the policy, a token or a request was refused or the command failed, 2 usage error.
+//! Exit codes: 0 for success; 1 if the policy, a token or a request was refused, or the command failed; 2 for wrong
+//! usage.
 
 mod admin;
 mod check;
@@ -28,9 +29,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Exit code: the policy or the subject of the command was refused, or the command failed.
+/// The exit code if the policy, a token or a request was refused, or the command failed.
 const REFUSED: u8 = 1;
-/// Exit code: usage error.
+/// The exit code for wrong usage.
 const USAGE: u8 = 2;
 
 /// A reverse-proxy auth gateway: authenticates and authorizes requests, then forwards them with an identity that
@@ -48,7 +49,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-/// The output formats of every command.
+/// The output formats that every command supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BasicFormat {
     /// For people.
@@ -57,7 +58,7 @@ enum BasicFormat {
     Json,
 }
 
-/// The output formats of at least one command.
+/// The output formats that at least one command supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     /// For people.
@@ -75,7 +76,7 @@ enum OutputFormat {
 }
 
 impl OutputFormat {
-    /// Returns the same format as one that every command supports, if it is one.
+    /// Returns this format as a `BasicFormat`, or `None` if not every command supports it.
     const fn common(self) -> Option<BasicFormat> {
         match self {
             Self::Text => Some(BasicFormat::Text),
@@ -115,7 +116,7 @@ enum Command {
     Help(help::Topic),
 }
 
-/// The command line. The help of each command lists the formats that it supports.
+/// Returns the parser of the command line. The help of each command lists the formats that the command supports.
 fn program() -> clap::Command {
     let program = Arguments::command();
     let names: Vec<String> = program.get_subcommands().map(|command| command.get_name().to_owned()).collect();
@@ -127,7 +128,7 @@ fn program() -> clap::Command {
         };
         let parser = PossibleValuesParser::new(shapes)
             .map(|text| OutputFormat::from_str(&text, false).expect("each of these words is a format"));
-        // A command's own argument with the same id replaces the global one.
+        // A command's own argument replaces the global argument with the same id.
         let format = Arg::new("format")
             .long("format")
             .global(true)
@@ -140,9 +141,9 @@ fn program() -> clap::Command {
     })
 }
 
-/// Why a command ended without doing what it was asked to do.
+/// The reason why a command failed.
 enum Failure {
-    /// It has been printed already.
+    /// The failure has already been printed.
     Printed(ExitCode),
     /// The command was refused or could not be carried out.
     Refused(String),
@@ -168,9 +169,9 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Runs the command that the process was started with.
+/// Runs the command on the command line of the process.
 pub fn main() -> ExitCode {
-    // clap prints its own message and exits with 2 on wrong usage, with 0 for --help and --version.
+    // clap prints its own message. It exits with 2 for wrong usage, and with 0 for --help and --version.
     let arguments =
         Arguments::from_arg_matches(&program().get_matches()).unwrap_or_else(|error| error.exit());
     let Arguments { config, format: shape, command } = arguments;
@@ -206,12 +207,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Loads and compiles a policy, or prints its faults. `check` and `run` report its warnings.
+/// Loads and compiles a policy, or prints its faults. Warnings are not printed; `check` and `run` report them.
 fn load(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key))
 }
 
-/// Loads and compiles a policy and runs its tests, or prints what failed.
+/// Loads and compiles a policy and runs its tests, or prints the faults and the failed tests.
 fn load_and_test(path: &Path, missing_key: MissingKey) -> Result<Compiled, ExitCode> {
     or_print_faults(compiled(path, missing_key).and_then(|compiled| review::run_tests(compiled, Now::read())))
 }
@@ -237,12 +238,12 @@ fn compiled(path: &Path, missing_key: MissingKey) -> Result<Compiled, Vec<Diagno
     review::read(path, missing_key, None)
 }
 
-/// Prints a line of results. A closed pipe does not end the command.
+/// Prints a line to standard output. A write error is ignored, so that a closed pipe does not end the command.
 fn print_line(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error. A write error is ignored.
 fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,4 +1,4 @@
-//! `portcullis routes`: the routes in order of precedence, or the roles that may use them.
+//! `portcullis routes`: lists the routes in order of precedence, or the roles that may use each route.
 
 mod table;
 
@@ -100,7 +100,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
             Some(by) => format!("{} (covered by {by})", row.covers),
             None => row.covers.clone(),
         };
-        // A program gets one method per row; people get all of them in one cell.
+        // Programs get one row for each method. People get all methods in one cell.
         let methods = match format {
             _ if row.methods.is_empty() => vec!["any".to_owned()],
             OutputFormat::Csv => row.methods.clone(),
@@ -120,7 +120,7 @@ fn print_matrix(policy: &Policy, format: OutputFormat) -> Result<(), String> {
     print_table(&table, format)?;
     let Omitted { roles, rows } = *left_out;
     if roles > 0 || rows > 0 {
-        // On standard error: a program may be reading the table.
+        // The note goes to standard error, because a program may read the table on standard output.
         print_error(&format!("the table is too large: {roles} roles and {rows} rows of routes are left out"));
     }
     Ok(())

@@ -41,7 +41,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             match style {
-                // Programs that read the log need this too.
+                // Programs that read the log also need the reason.
                 Style::Json => journal.event(Level::Error, "cannot start", &[("why", &why)]),
                 Style::Human => print_error(&why),
             }
@@ -51,7 +51,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     }
 }
 
-/// The sockets of the gateway, and the addresses that they are bound to.
+/// The sockets of the gateway and their addresses.
 struct Bound {
     sockets: Vec<Sockets>,
     https: Vec<SocketAddr>,
@@ -60,7 +60,7 @@ struct Bound {
     certificates: Option<Certificates>,
 }
 
-/// Serves until a signal. `read` is the time at which reading the policy began.
+/// Serves until a signal arrives. `read` is the time when the gateway began to read the policy.
 fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Result<(), String> {
     metrics::process::started();
     let warnings = compiled.weaknesses();
@@ -98,7 +98,8 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
     {
-        // In the background: it refuses nothing, and with ten thousand routes it would delay the start.
+        // This search runs in the background, because it only logs warnings and with ten thousand routes would delay
+        // the start.
         let shared = shared.clone();
         std::thread::spawn(move || {
             let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);
@@ -131,14 +132,14 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
     ended.map_err(|error| format!("cannot continue: {error}"))
 }
 
-/// Creates room for `decisions` recent decisions, spread over the cores.
+/// Creates a log of recent decisions for each core. Together, the logs keep at least `decisions` decisions.
 fn recent(decisions: usize, cores: usize) -> Vec<Arc<DecisionLog>> {
     let cores = if decisions == 0 { 0 } else { cores };
     (0..cores).map(|_| Arc::new(DecisionLog::new(decisions.div_ceil(cores)))).collect()
 }
 
-/// Logs that the gateway accepts fewer connections than the policy says: as a warning only if an operator chose the
-/// number.
+/// Logs that the gateway accepts fewer connections than the policy states. The event is a warning only if an operator
+/// has set the number.
 fn log_open_file_limit(journal: &Journal, asked: usize, taken: usize, files: Option<u64>) {
     let level = if asked == BoundsSection::default().connections { Level::Info } else { Level::Warn };
     journal.event_with(
@@ -194,7 +195,7 @@ fn bind_all(settings: &ServerSettings) -> Result<Bound, String> {
     Ok(bound)
 }
 
-/// Explains why the gateway cannot listen, and the remedy.
+/// Describes why the gateway cannot listen, and suggests a remedy.
 fn cannot_listen(key: &str, address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     let help = match error.kind() {

@@ -1,4 +1,4 @@
-//! A table of texts, written for people, spreadsheets or documents. No text can break out of its cell.
+//! A table of texts, which is written for people, for spreadsheets or for documents. No text can break out of its cell.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ impl Table {
         Self { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
-    /// Appends a row, which must have a cell for each column.
+    /// Appends a row. The row must have a cell for each column.
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -50,14 +50,14 @@ impl Table {
         text
     }
 
-    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would read as a formula gets an
-    /// apostrophe in front: a role could be named `=HYPERLINK(...)`.
+    /// Writes the table for spreadsheets (RFC 4180). A cell that a spreadsheet would interpret as a formula gets a
+    /// leading apostrophe, because a role could be named `=HYPERLINK(...)`.
     pub(super) fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for cells in self.lines() {
             let cells =
                 cells.iter().map(|cell| if is_formula(cell) { format!("'{cell}") } else { cell.clone() });
-            // Writing to memory cannot fail, and all rows are of one length.
+            // This cannot fail: the writer writes to memory, and all rows have the same length.
             let _ = writer.write_record(cells);
         }
         writer.into_inner().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -85,7 +85,7 @@ fn or_dash(cell: String) -> String {
     if cell.is_empty() { "-".to_owned() } else { cell }
 }
 
-/// Escapes control characters and marks that change the direction of writing, so that the text is one line.
+/// Escapes control characters and characters that change the writing direction, so that the text stays on one line.
 fn plain(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {
@@ -100,7 +100,7 @@ fn plain(cell: &str) -> String {
     text
 }
 
-/// Escapes text for Markdown, in which any ASCII punctuation may be escaped (CommonMark section 2.4).
+/// Escapes text for Markdown. Markdown allows a backslash before any ASCII punctuation (CommonMark section 2.4).
 fn escaped(cell: &str) -> String {
     let mut text = String::with_capacity(cell.len());
     for char in cell.chars() {

@@ -6,7 +6,7 @@ use crate::keyring::KeyInfo;
 use crate::store::Account;
 use serde_json::{Value, json};
 
-/// Accounts per page.
+/// Number of accounts that one query reads.
 const PAGE: u32 = 1000;
 
 pub(super) fn list(accounts: &Accounts) -> Result<(), Failure> {
@@ -73,7 +73,8 @@ pub(super) fn as_json(account: &Account) -> Value {
         "attributes": account.attributes,
         "disabled": account.disabled,
         "created": KeyInfo::time(created),
-        // The scheme and its cost, to see how many hashes are outdated; never the hash.
+        // The list shows the scheme of the hash and its cost, so that operators can count outdated hashes. It never
+        // shows the hash.
         "password": scheme(&account.password),
     })
 }

@@ -1,4 +1,4 @@
-//! One line of a file of accounts: the meaning of its columns, and the checks that make it an account.
+//! Converts one line of a file of accounts to an account: maps the columns to fields and checks the values.
 
 use super::password::check_against_name;
 use crate::authority::{UserName, check_hash, prepare_new_password};
@@ -11,7 +11,7 @@ const WORD_BYTES_MAX: usize = 128;
 /// Maximum number of roles or scopes of an account.
 const WORDS_MAX: usize = 1000;
 
-/// The fields of an account, and the column names that are recognized for each.
+/// The fields of an account. For each field, the column names that are recognized.
 pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("id", &["id"]),
     ("name", &["name", "username"]),
@@ -23,12 +23,12 @@ pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("active", &["active", "is_active"]),
 ];
 
-/// The mapping of fields to columns.
+/// The mapping of the fields of an account to the columns of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
-    /// Field to column, as `--map` says.
+    /// The column of each field that `--map` sets.
     mapped: BTreeMap<&'static str, String>,
-    /// Columns that become attributes.
+    /// The columns that become attributes of the account.
     attributes: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl Columns {
                 map.split_once('=').filter(|(_, column)| !column.is_empty()).ok_or_else(|| {
                     format!("--map {map:?}: expected FIELD=COLUMN, where FIELD is one of {names}")
                 })?;
-            // Accept "username" too, the usual name of the column.
+            // Accept "username" as a field too, because it is the usual name of the column.
             let known = FIELDS.iter().find(|(known, aliases)| *known == field || aliases.contains(&field));
             let (field, _) =
                 known.ok_or_else(|| format!("--map {map:?}: unknown field; expected one of {names}"))?;
@@ -53,7 +53,7 @@ impl Columns {
         Ok(columns)
     }
 
-    /// Returns the column that holds a field, if the file has it.
+    /// Returns the column that contains a field, or `None` if the file has no such column.
     pub(super) fn of<'c>(&'c self, field: &str, is_there: impl Fn(&str) -> bool) -> Option<&'c str> {
         if let Some(column) = self.mapped.get(field) {
             return Some(column.as_str()).filter(|column| is_there(column));
@@ -62,7 +62,7 @@ impl Columns {
         aliases.iter().copied().find(|alias| is_there(alias))
     }
 
-    /// Rejects a header without the columns that are needed.
+    /// Rejects a header that lacks a required column.
     pub(super) fn check(&self, header: &[&str]) -> Result<(), String> {
         let is_there = |column: &str| header.contains(&column);
         let wanted = self.mapped.values().chain(&self.attributes);
@@ -78,7 +78,7 @@ impl Columns {
         Ok(())
     }
 
-    /// Returns the columns of a header that are not used.
+    /// Returns the columns of a header that the import does not use.
     pub(super) fn ignored<'h>(&self, header: &[&'h str]) -> Vec<&'h str> {
         let is_there = |column: &str| header.contains(&column);
         let used: Vec<&str> = FIELDS.iter().filter_map(|(field, _)| self.of(field, is_there)).collect();
@@ -87,17 +87,17 @@ impl Columns {
     }
 }
 
-/// The password of a line.
+/// The password in a line.
 pub(super) enum ImportedPassword {
-    /// None: nobody can log in.
+    /// The line has no password, so nobody can log in to the account.
     None,
-    /// In plain text, to be hashed.
+    /// The password in plain text, which must be hashed.
     Plain(Zeroizing<String>),
-    /// Hashed already.
+    /// The hash of the password.
     Hash(String),
 }
 
-/// A valid line. Fields that it does not contain are `None`.
+/// A valid line. A field that the line does not contain is `None`.
 pub(super) struct Row {
     pub(super) name: UserName,
     pub(super) id: Option<String>,
@@ -109,7 +109,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Checks a line, given as its values by column name: text from CSV, any type from JSON.
+    /// Checks a line. `line` contains the values by column name: text from CSV, or any type from JSON.
     pub(super) fn read(columns: &Columns, mut line: Map<String, Value>) -> Result<Self, String> {
         let take = |field: &str| {
             let column = columns.of(field, |column| line.contains_key(column))?.to_owned();
@@ -142,7 +142,7 @@ impl Row {
         let mut attributes = match line.remove("attributes") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(attributes)) => attributes,
-            // A CSV cell holds them as text.
+            // A CSV cell contains the attributes as text.
             Some(Value::String(text)) if text.is_empty() => Map::new(),
             Some(Value::String(text)) => {
                 serde_json::from_str(&text).map_err(|_| "attributes: expected a JSON object")?
@@ -171,7 +171,7 @@ fn imported_password(
             Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
-            // With a wrong column name, every hash would become a password.
+            // If the column has the wrong name, every hash would be imported as a plain password.
             if check_hash(&password).is_ok() {
                 return Err("the password is a hash: name its column password_hash, or pass \
                             --map password_hash=password"
@@ -193,7 +193,8 @@ fn text(what: &str, value: Option<Value>) -> Result<Option<String>, String> {
     }
 }
 
-/// Reads a list of words: a JSON list, or text with commas or semicolons between them. An empty cell is an empty list.
+/// Reads a list of words: a JSON list, or text in which commas or semicolons separate the words. An empty cell is an
+/// empty list.
 fn list(what: &str, value: Option<Value>) -> Result<Option<Vec<String>>, String> {
     let is_list = || format!("{what}: expected a list of texts");
     let value = match value {
@@ -237,12 +238,13 @@ fn boolean(what: &str, value: Option<Value>) -> Result<Option<bool>, String> {
     }
 }
 
-/// Rejects an id that is not safe as the `sub` of tokens and in logs and headers.
+/// Rejects an id that is not safe as the `sub` of tokens, in logs, or in headers.
 pub(super) fn check_id(id: &str) -> Result<(), String> {
     check_word("id", id)
 }
 
-/// Rejects unusable roles. Services receive them joined by commas, so a role with a comma would be read as two.
+/// Rejects unusable roles. Services receive the roles joined by commas, so they would read a role with a comma as two
+/// roles.
 pub(super) fn check_roles(roles: &[String]) -> Result<(), String> {
     for role in roles {
         check_word("role", role)?;

@@ -1,5 +1,5 @@
-//! The lines of a file of accounts in turn, each as columns and values. A line that cannot be parsed is a fault of that
-//! line; an I/O error ends the import.
+//! Reads the lines of a file of accounts, each as columns and values. If a line cannot be parsed, only that line is
+//! faulty. An I/O error ends the import.
 
 use super::super::Failure;
 use super::super::row::Columns;
@@ -11,15 +11,15 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::rc::Rc;
 
-/// Maximum size of a line in bytes: a file without line breaks is not read into memory whole.
+/// Maximum size of a line, in bytes, so that a file without line breaks is not read into memory as one line.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// Bytes that are passed on at once; a longer line is passed on in pieces.
+/// Number of bytes of a line that are passed to the CSV reader in one piece.
 const PIECE_BYTES: u64 = 64 * 1024;
 
 type CountedInput = BufReader<CountingReader<Box<dyn Read>>>;
 
-/// A line: its number, and its values by column.
+/// The number of a line, and the values of the line by column.
 pub(super) type Line = (u64, Result<Map<String, Value>, String>);
 
 pub(super) struct Lines {
@@ -34,7 +34,7 @@ enum LineReader {
 }
 
 impl Lines {
-    /// Opens a file. Returns its size too, if it is known.
+    /// Opens a file. Also returns the file's size; `None` for standard input.
     pub(super) fn open(path: &Path, input: Input, columns: &Columns) -> Result<(Self, Option<u64>), Failure> {
         let fault = |error: io::Error| format!("{}: {error}", path.display());
         let (source, size): (Box<dyn Read>, _) = if path == Path::new("-") {
@@ -50,7 +50,7 @@ impl Lines {
     fn of(source: Box<dyn Read>, path: String, input: Input, columns: &Columns) -> Result<Self, String> {
         let bytes = Rc::new(Cell::new(0));
         let mut source = BufReader::new(CountingReader { source, bytes: Rc::clone(&bytes) });
-        // Spreadsheets write a byte order mark.
+        // Skip the byte order mark that spreadsheets write.
         let begin = source.fill_buf().map_err(|error| format!("{path}: {error}"))?;
         if begin.starts_with(b"\xef\xbb\xbf") {
             source.consume(3);
@@ -67,7 +67,7 @@ impl Lines {
         self.bytes.get()
     }
 
-    /// Returns the columns that are not used.
+    /// Returns the columns that the import does not use.
     pub(super) fn ignored(&self) -> &[String] {
         match &self.of {
             LineReader::Csv { ignored, .. } => ignored,
@@ -87,7 +87,7 @@ impl Lines {
 
 impl LineReader {
     fn csv(mut source: CountedInput, columns: &Columns) -> Result<Self, String> {
-        // Where the comma is the decimal separator, spreadsheets separate by semicolons.
+        // In countries with a decimal comma, spreadsheets separate the columns by semicolons.
         let begin = source.fill_buf().map_err(|error| error.to_string())?;
         let first = begin.split(|b| *b == b'\n').next().unwrap_or_default();
         let delimiter = if first.contains(&b';') && !first.contains(&b',') { b';' } else { b',' };
@@ -114,8 +114,8 @@ fn next_record(reader: &mut csv::Reader<LineEndings>, header: &[String]) -> io::
     if !reader.read_byte_record(&mut record).map_err(io::Error::other)? {
         return Ok(None);
     }
-    // The first line of the record is its last line less the line breaks within its quotes. (The position at which the
-    // reader says that a record begins may be followed by empty lines.)
+    // The number of the record's first line is the number of its last line minus the line breaks within quotes. The
+    // reader's own start position is not used, because empty lines may lie between that position and the record.
     let within = record.as_slice().iter().filter(|b| **b == b'\n').count() as u64;
     let number = reader.position().line().saturating_sub(1 + within);
     let values = || {
@@ -148,7 +148,7 @@ fn next_object(source: &mut CountedInput, number: &mut u64) -> io::Result<Option
         let object = match serde_json::from_slice(&line) {
             Ok(Value::Object(object)) => Ok(object),
             Ok(_) => Err("not a JSON object".to_owned()),
-            // serde's message could quote a password.
+            // The message of serde is not shown, because it could quote a password.
             Err(error) => Err(format!("not valid JSON at column {}", error.column())),
         };
         return Ok(Some((*number, object)));
@@ -169,7 +169,8 @@ fn skip_line(source: &mut CountedInput) -> io::Result<()> {
     }
 }
 
-/// Normalizes line endings to `\n`, and adds one after the last line, so that counting them counts the lines.
+/// Converts line endings to `\n`, and adds a line ending after the last line, so that the number of line endings is the
+/// number of lines.
 struct LineEndings {
     source: CountedInput,
     line: Vec<u8>,
@@ -207,7 +208,7 @@ impl Read for LineEndings {
     }
 }
 
-/// Counts the bytes read.
+/// A reader that counts the bytes that it reads.
 struct CountingReader<R> {
     source: R,
     bytes: Rc<Cell<u64>>,
@@ -225,7 +226,7 @@ impl<R: Read> Read for CountingReader<R> {
 mod tests {
     use super::*;
 
-    /// Reads all lines. Returns the number of each with its content or its error as text.
+    /// Reads all lines. Returns the number of each line, with its content or its error as text.
     fn read(input: Input, text: &[u8]) -> Vec<(u64, String)> {
         let source: Box<dyn Read> = Box::new(io::Cursor::new(text.to_vec()));
         let lines = Lines::of(source, "a file".to_owned(), input, &Columns::default());
