@@ -1,10 +1,10 @@
-//! The operators' listener.
+//! The admin listener.
 
 use crate::kit::upstream::Gate;
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, eventually, token};
 use crate::{PUBLIC, gateway};
 
-/// The sum of all samples of a metric whose line has all of these in it.
+/// Returns the sum of a metric's samples whose line contains all of these labels.
 pub(crate) fn metric(answer: &Answer, name: &str, labels: &[&str]) -> f64 {
     answer
         .text()

@@ -1,4 +1,4 @@
-//! Who may ask the operators' listener (attacks D10).
+//! Requests that the admin listener accepts or rejects (attacks D10).
 
 use crate::kit::portcullis::command;
 use crate::kit::{Portcullis, Request, Upstream};
@@ -53,7 +53,7 @@ fn operators_scrapers_and_probes_ask_by_the_names_that_they_have() {
         }
         Request::post("/reload", "").host(&host).to(address).is(200);
     }
-    // A container's or service's name: for those that look at health and metrics.
+    // The name of a container or service is accepted for health and metrics only.
     let service = format!("portcullis:{port}");
     for (path, status) in [("/livez", 200), ("/readyz?verbose", 200), ("/metrics", 200), ("/decisions", 403)]
     {

@@ -1,5 +1,5 @@
-//! An upstream's answer is framed anew for the client: every framing that an upstream may send, through clients of
-//! HTTP/1.1 and HTTP/2, and what the log and the metrics say of answers that are whole and of answers that are not.
+//! The gateway frames an upstream's answer again for the client. Tests every framing that an upstream may send, with
+//! HTTP/1.1 and HTTP/2 clients, and what the log and the metrics report about complete and truncated answers.
 
 use crate::admin::{metric, metrics};
 use crate::kit::account::AUTHORITY;
@@ -10,9 +10,9 @@ use crate::{PUBLIC, encrypted, policy};
 use bytes::Bytes;
 use std::process::Command;
 
-/// One framing, and the right answer to the client.
+/// One framing by the upstream, and the expected answer to the client.
 struct Case {
-    /// Its name, with the source of the right value.
+    /// The name of the case, with the source of the expected value.
     name: &'static str,
     method: &'static str,
     /// The bytes that the upstream sends.
@@ -20,7 +20,7 @@ struct Case {
     after: After,
     status: u16,
     body: &'static str,
-    /// `Content-Length` over HTTP/1.1 and over HTTP/2.
+    /// The expected `Content-Length` over HTTP/1.1 and over HTTP/2.
     lengths: [Option<&'static str>; 2],
 }
 
@@ -39,7 +39,7 @@ const fn closing(case: Case) -> Case {
     Case { after: After::Close, ..case }
 }
 
-/// The body of a refusal differs; its status and code are what counts.
+/// The code of the refusal. The case's body is not compared then.
 const REFUSED: &str = "upstream_failed";
 
 const NONE: [Option<&str>; 2] = [None, None];
@@ -157,7 +157,7 @@ const CASES: [Case; 31] = [
         "",
         NONE,
     )),
-    // hyper leaves the field out of a 304 over HTTP/1.1, which RFC 9110 8.6 allows.
+    // hyper omits the field from a 304 over HTTP/1.1, as RFC 9110 8.6 allows.
     case(
         "RFC 9110 8.6: the length of 304 is that of the representation",
         "GET",
@@ -284,7 +284,7 @@ const CASES: [Case; 31] = [
     ),
 ];
 
-/// A gateway with both listeners before an upstream that answers `/N` with the bytes of one case.
+/// Starts a gateway with both listeners and an upstream that answers `/N` with the bytes of case N.
 fn table() -> (Upstream, Portcullis) {
     let upstream = Upstream::with(|seen: &Seen, wire: &mut Wire| {
         if !wire.read_body() {
@@ -338,7 +338,7 @@ fn every_framing_reaches_a_client_of_http_1() {
                 case.name
             );
         }
-        // The rest of one answer is never taken for the next.
+        // The rest of an answer is never read as the start of the next answer.
         assert_eq!(Request::get("/next").over(&mut connection).is(200).text(), "next", "{}", case.name);
     }
 }
@@ -392,7 +392,7 @@ fn an_odd_field_of_an_old_server_passes_in_its_plain_form() {
     assert_eq!(Request::get("/").to(gateway.http()).header("x-powered-by"), Some("legacy"));
 }
 
-/// PageLinks for an answer to break off after its head: what is sent, how the connection ends, and the reason that is counted.
+/// Answers that end too early after their head: the sent bytes, how the connection ends, and the counted reason.
 const CUTS: [(&str, &str, &str); 6] = [
     ("Content-Length: 10\r\n\r\nhalf ", "close", "closed"),
     ("Transfer-Encoding: chunked\r\n\r\n5\r\nhalf \r\n", "close", "closed"),
@@ -402,7 +402,7 @@ const CUTS: [(&str, &str, &str); 6] = [
     ("Content-Length: 10\r\n\r\nhalf ", "stall", "stalled"),
 ];
 
-/// A gateway before an upstream that cuts the answer to `/N` short in one of these ways.
+/// Starts a gateway and an upstream that truncates the answer to `/N` in the way of row N.
 fn cutting() -> (Upstream, Portcullis, Gate) {
     let gate = Gate::new();
     let closed = gate.clone();
@@ -458,7 +458,7 @@ fn an_answer_that_breaks_off_looks_broken_over_http_1_and_is_a_warning() {
     gate.open();
 }
 
-/// RFC 9113 section 8.1.1: an answer that ends early is malformed; the stream ends with RST_STREAM.
+/// RFC 9113 section 8.1.1: a truncated answer is malformed, so its stream ends with RST_STREAM.
 #[test]
 fn an_answer_that_breaks_off_looks_broken_over_http_2_and_is_a_warning() {
     let (_upstream, gateway, gate) = cutting();
@@ -505,7 +505,7 @@ fn an_answer_whose_client_left_is_not_complete() {
     assert_eq!(now, 0.0, "the upstream did nothing wrong");
 }
 
-/// RFC 9113 section 5.4.2: a client ends a stream that it no longer wants with RST_STREAM.
+/// RFC 9113 section 5.4.2: a client cancels a stream with RST_STREAM.
 #[test]
 fn an_answer_whose_stream_the_client_reset_is_not_complete() {
     let upstream = Upstream::with(|_, wire| {
@@ -527,7 +527,7 @@ fn an_answer_whose_stream_the_client_reset_is_not_complete() {
     assert_eq!((&line["complete"], &line["level"]), (&false.into(), &"info".into()), "{line}");
 }
 
-/// RFC 9112 section 9.8: over TLS an answer that ends with its connection is whole only after `close_notify`.
+/// RFC 9112 section 9.8: over TLS, an answer that ends with its connection is complete only after `close_notify`.
 #[test]
 fn the_end_of_an_answer_over_tls_is_checked() {
     let key = rcgen::KeyPair::generate().unwrap();

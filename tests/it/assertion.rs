@@ -1,4 +1,5 @@
-//! Proofs of identity for upstreams: what the upstream got, checked by the programs of docs/identity in their own runtimes.
+//! Proofs of identity for upstreams: the programs of docs/identity verify, in their own runtimes, what the upstream
+//! received.
 
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::dir::Dir;
@@ -69,7 +70,7 @@ fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/identity").join(name)
 }
 
-/// A Python with the libraries that the programs need, made once.
+/// Returns a Python with the libraries that the programs need. The first call creates it.
 fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
@@ -81,7 +82,7 @@ fn python() -> &'static Path {
     })
 }
 
-/// What a program prints as JSON; why it refuses, where it does.
+/// Runs a program. Returns the JSON that it prints, or its error output if it fails.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Value, String> {
     let mut child = Command::new(program)
         .args(arguments)
@@ -91,7 +92,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Value, String>
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}; ./test installs it", program.display()));
-    // A program that refuses early may have ended before it is written to.
+    // A program that fails early may have ended before this write.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     if output.status.success() {
@@ -101,7 +102,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<Value, String>
     }
 }
 
-/// Whose assertions are checked: where its keys are, and its name.
+/// An issuer of assertions: the address of its keys, its keys, and its name.
 struct Authority {
     keys_at: String,
     keys: JwkSet,
@@ -115,7 +116,7 @@ impl Authority {
         Self { keys_at, keys: serde_json::from_value(keys).unwrap(), name: "https://localhost:8443" }
     }
 
-    /// The programs' verdicts on an assertion, by runtime.
+    /// Returns each program's verdict on an assertion, by runtime.
     fn verdicts(
         &self,
         assertion: &str,
@@ -257,7 +258,7 @@ fn an_assertion_that_is_bound_names_its_request() {
     assert_ne!(ask(&gateway, &upstream, &token).header("x-auth-assertion"), seen.header("x-auth-assertion"));
 }
 
-/// What the documented function for Rust finds proven.
+/// Returns what the documented Rust function reports as proven.
 fn proven_in_rust(
     method: &str,
     target: &str,
@@ -272,7 +273,7 @@ fn proven_in_rust(
     Some(proven.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
 
-/// What the gateway would have signed at this moment.
+/// Returns the signature that the gateway would have made at this time.
 fn signed_at(seen: &Seen, made: i64) -> String {
     let names = seen.header("x-auth-signature").unwrap().split(';').nth(2).unwrap().to_owned();
     let mut text = format!("v1\n{made}\n{}\n{}\n", seen.method, seen.target);
@@ -347,7 +348,7 @@ fn a_proof_that_would_prove_nothing_does_not_load() {
     ] {
         let dir = Dir::new();
         let route = "[[route]]\npath = \"/x\"\nupstream = \"orders\"\naccess = \"public\"\n";
-        // Whatever is defined is used, so that nothing else is to be said of it.
+        // Every defined upstream is used, so that `check` does not report an unused one.
         let also = if more.is_empty() {
             String::new()
         } else {
@@ -412,13 +413,14 @@ fn a_signature_is_checked_with_no_library() {
         assert_eq!(in_shell(method, target, &headers), good, "shell: {method} {target} {name}: {value}");
         assert_eq!(in_rust(method, target, &headers), good, "Rust: {method} {target} {name}: {value}");
     }
-    // Whoever sends it again cannot put another name beside the proven one, whichever of the two a service would read.
+    // A replayed request cannot carry a second subject beside the proven one, whichever of the two a service would
+    // read.
     let another = [("X-Auth-Subject".to_owned(), "root".to_owned())];
     for twice in [[&seen.headers[..], &another].concat(), [&another, &seen.headers[..]].concat()] {
         assert!(!in_shell("GET", &seen.target, &twice), "shell: {twice:?}");
         assert!(!in_rust("GET", &seen.target, &twice), "Rust: {twice:?}");
     }
-    // The gateway's own signature of another moment.
+    // The gateway's own signature, made at another time.
     for (seconds, good) in [(0, true), (-30, true), (30, true), (-90, false), (90, false)] {
         let signature = signed_at(&seen, forge::now() + seconds);
         let mut headers = seen.headers.clone();
@@ -449,7 +451,7 @@ fn a_signature_is_checked_with_no_library() {
         change("/headers/x-auth-signature", &format!("v1;t={};h=x-auth-subject;s=\u{e9}", "9".repeat(5000))),
     ] {
         for (runtime, verdict) in check(&changed) {
-            // Refused, not fallen over.
+            // The program rejects the input and does not crash.
             assert_eq!(verdict.expect_err(runtime).trim(), "not proven", "{runtime}: {changed}");
         }
     }

@@ -1,11 +1,11 @@
-//! Who is asking: every credential on every kind of route, and every bad token.
+//! Authentication: every credential on every kind of route, and every bad token.
 
 use crate::kit::forge::{self, Algorithm, SECRET};
 use crate::kit::{Answer, Portcullis, Request, Upstream, token};
 use crate::{ACCESSES, gateway, policy};
 use serde_json::json;
 
-/// The challenge of RFC 6750 section 3 that goes with an answer.
+/// Returns the challenge in a refusal (RFC 6750 section 3).
 #[track_caller]
 fn challenge(answer: &Answer) -> &str {
     answer.header("www-authenticate").expect("a refusal for want of credentials carries a challenge")
@@ -32,12 +32,12 @@ fn each_kind_of_access_takes_each_kind_of_credential_as_the_table_says() {
         ("a good and a bad one", vec![&good, &expired]),
         ("a good one and another scheme", vec![&good, "Basic YWRhOmFkYQ=="]),
     ];
-    // For each kind of access: the code of the refusal, or none.
+    // Returns the expected code for a kind of access, or an empty string if the request passes.
     let expected = |access: &str, credential: &str| -> &str {
         match (access, credential) {
             ("public", _) | (_, "good") => "",
             ("optional", "none") => "",
-            // Who says who they are in a way that is not understood must not pass for nobody.
+            // Credentials that the gateway does not understand are refused, not treated as absent.
             ("optional", "an empty field" | "another scheme") => "malformed_token",
             ("guarded", "none" | "an empty field" | "another scheme") => "missing_token",
             (_, "expired") => "expired_token",
@@ -246,7 +246,7 @@ fn a_key_is_bound_to_its_issuer_though_another_has_one_of_the_same_name() {
     let theirs = token("ada").claim("iss", json!("https://other.test/"));
     let hs256 = theirs.clone().algorithm(Algorithm::Hs256).member("kid", json!("es256"));
     Request::get("/guarded").bearer(hs256).to(gateway.http()).is(200);
-    // Our issuer's key does not speak for the other, nor the other's for ours.
+    // A key of one issuer does not verify a token of the other.
     Request::get("/guarded").bearer(theirs).to(gateway.http()).is_refusal(401, "unsupported_algorithm");
     let ours = token("ada").algorithm(Algorithm::Hs256).member("kid", json!("es256"));
     Request::get("/guarded").bearer(ours).to(gateway.http()).is_refusal(401, "unsupported_algorithm");

@@ -1,4 +1,4 @@
-//! May they: roles, scopes and claims, each with its neighbours.
+//! Authorization: roles, scopes and claims, each with values that just miss the rule.
 
 use crate::gateway;
 use crate::kit::forge::Token;
@@ -48,7 +48,8 @@ path     = "/open"
 upstream = "app"
 "#;
 
-/// Asks with each token, and compares the code of the refusal (none: it passes) and what the upstream saw.
+/// Sends a request with each token. Compares the code of the refusal (empty if the request passes) and the requests at
+/// the upstream.
 #[track_caller]
 fn verdicts(path: &str, table: &[(&str, Token, &str)]) {
     let upstream = Upstream::start();

@@ -1,4 +1,5 @@
-//! A gateway that cannot read what others revoke: operators see it, and it misses nothing afterwards.
+//! A gateway that cannot read the revocations of other processes reports that to operators, and later catches up on all
+//! of them.
 
 use crate::kit::account::{self, AUTHORITY, login};
 use crate::kit::portcullis::command;
@@ -18,8 +19,8 @@ fn metric(gateway: &Portcullis, series: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {series}:\n{text}")).parse().unwrap()
 }
 
-/// Tables that cannot be read, as after a newer version has changed them or a right was taken back: the gateway refuses
-/// tokens ten seconds later, so that metrics and `/readyz?verbose` must not call the store well.
+/// Tables may be unreadable after a newer version has changed them or a right was withdrawn. The gateway then refuses
+/// tokens after ten seconds, so metrics and `/readyz?verbose` must report the store as failed.
 #[test]
 fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     let gateway = Portcullis::with(&policy("")).start();
@@ -46,7 +47,7 @@ fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     assert_eq!(told, 1, "the first fault is logged, the others are counted");
 }
 
-/// A standby that lacked the last commits took over: marks that come later have numbers that the gateway knows already.
+/// A standby that lacked the last commits took over, so later marks reuse numbers that the gateway has already read.
 #[test]
 fn after_a_server_took_over_that_lacked_the_last_marks_none_is_missed() {
     let url = Postgres::shared().database();
@@ -59,7 +60,7 @@ fn after_a_server_took_over_that_lacked_the_last_marks_none_is_missed() {
     let database = url.rsplit('/').next().unwrap();
     let last = || Postgres::shared().sql(database, "SELECT seq FROM marks").trim().to_owned();
     assert_eq!(last(), "1");
-    // The gateway has read it: a later mark of another process is in force.
+    // The gateway has read the first mark. A later mark of another process takes effect too.
     assert_eq!(command(gateway.dir(), &["user", "set-roles", "bob", "clerk"]).code, Some(0));
     let me = |access: &str| Request::get("/auth/me").bearer(access).to(gateway.http());
     eventually("the gateway has heard of it", || me(&bob.access).code() == "revoked_token");

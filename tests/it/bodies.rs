@@ -1,4 +1,4 @@
-//! Bodies on their way through, both ways: streamed, bounded, timed, never gathered.
+//! Bodies of requests and responses: streamed, bounded and timed, but never buffered as a whole.
 
 use crate::kit::upstream::{After, Gate};
 use crate::kit::{Connection, Request, Upstream, eventually};
@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-/// How much a 64 MiB body may make the gateway grow: a fraction, since it passes through.
+/// How much memory the gateway may gain from a 64 MiB body. It is a fraction of the body, because the body is streamed.
 const GROWTH: u64 = 16 * MIB as u64;
-/// More than all socket buffers between an upstream and a client hold: the kernel lets each grow to 32 MiB and more.
+/// More than all socket buffers between an upstream and a client can hold. The kernel lets each grow to 32 MiB and
+/// more.
 const SLOW: usize = 256 * MIB;
 
 fn bounded(bounds: &str) -> String {
@@ -75,7 +76,7 @@ fn an_upstream_waits_for_a_client_that_reads_slowly() {
     let mut connection = Connection::open(gateway.http());
     let before = gateway.peak_memory();
     connection.send(Request::get("/").bytes());
-    // Nothing is read here: the buffers between fill, and then the upstream must stand still.
+    // The client reads nothing, so the buffers fill and the upstream must stop sending.
     let mut last = (0, Instant::now());
     eventually("the upstream stands still", || {
         let now = sent.load(Ordering::SeqCst);
@@ -127,7 +128,7 @@ fn a_client_waits_for_an_upstream_that_reads_slowly() {
     connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 64 * MIB));
     connection.write_timeout(Duration::from_millis(500));
     let piece = vec![b'x'; 64 * 1024];
-    // The last write may go half-way: what is counted is a lower bound, so the rest is not sent as a body.
+    // The last write may be partial, so the count is a lower bound and the rest is not sent as a body.
     let whole = (0..1024).take_while(|_| connection.try_send(&piece).is_ok()).count();
     assert!(whole < 1024, "back-pressure reaches the client");
     assert!(gateway.peak_memory() - before < GROWTH);
@@ -142,7 +143,7 @@ fn a_body_with_a_length_over_the_bound_is_refused_before_the_upstream_hears_of_i
     let mut connection = Connection::open(gateway.http());
     connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 1025\r\n\r\n");
     connection.answer().is_refusal(413, "body_too_large");
-    // What is left of the body must not be read as a request.
+    // The gateway must not read the rest of the body as a request.
     let _ = connection.try_send("GET /smuggled HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
     assert!(connection.rest().is_empty(), "the connection is closed");
     assert_eq!(upstream.requests().len(), 1);
@@ -209,7 +210,7 @@ fn what_is_refused_leaves_no_bytes_of_its_body_to_be_read_as_a_request() {
         let mut connection = Connection::open(gateway.http());
         connection.send(format!("POST /guarded HTTP/1.1\r\nHost: gateway.test\r\n{body}"));
         connection.answer().is_refusal(401, "missing_token");
-        // Either the connection is closed, or the body was read and the next request is the next request.
+        // The gateway either closes the connection, or has read the body and now reads the next real request.
         if connection.try_send(Request::get("/guarded").bytes()).is_ok()
             && let Some(answer) = connection.try_answer("GET")
         {
@@ -238,7 +239,7 @@ fn trailers_of_a_request_are_dropped_and_those_of_an_answer_pass() {
     assert_eq!(seen.body, b"hi");
     assert!(seen.complete && seen.trailers.is_empty() && !seen.mentions("f0rged"), "{seen:#?}");
     assert_eq!(seen.header("trailer"), None);
-    // Whether HTTP/1.1 trailers reach the client depends on its TE field; they never become header fields.
+    // Whether HTTP/1.1 trailers reach the client depends on its TE field. Trailers never become header fields.
     assert_eq!(answer.header("x-checksum"), None);
 }
 
@@ -302,7 +303,7 @@ fn the_answer_to_a_head_request_has_its_length_and_no_body() {
         let answer = Request::get("/").over(&mut connection);
         assert_eq!(answer.text(), "upstream");
     }
-    // A refusal of a HEAD request has no body either.
+    // A refusal of a HEAD request has no body.
     let answer = Request::new("HEAD", "//").over(&mut connection);
     assert_eq!((answer.status, answer.body.len()), (400, 0));
     connection.is_closed();

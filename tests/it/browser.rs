@@ -1,4 +1,4 @@
-//! The login page, its cookies and what other sites can do about them, in a real browser.
+//! The login page, its cookies, and attacks by other sites on both, in a real browser.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts, key};
@@ -6,8 +6,8 @@ use crate::kit::upstream::After;
 use crate::kit::{Portcullis, Upstream, eventually};
 use serde_json::json;
 
-/// An application whose pages ask for a login, and two sites that are not the gateway's: one of them a sibling, to which
-/// browsers send even `SameSite=Strict` cookies' requests from.
+/// An application whose pages require a login, and two other sites. One of these is a sibling of the application's
+/// host, so browsers send even `SameSite=Strict` cookies with its requests.
 const ROUTES: &str = "
 [server]
 https = \"127.0.0.1:0\"
@@ -43,7 +43,8 @@ upstream = \"app\"
 access   = \"public\"
 ";
 
-/// An application that renders its pages on the server: its form carries the token that the gateway tells it.
+/// Starts an application that renders its pages on the server. Its form contains the CSRF token from the gateway's
+/// header.
 fn application() -> Upstream {
     Upstream::with(|seen, wire| {
         if !wire.read_body() {
@@ -59,7 +60,7 @@ fn application() -> Upstream {
              <button id=leave>Leave</button></form>",
             seen.method, seen.target
         );
-        // As Express with Helmet answers: browsers then name no origin in forms.
+        // Express with Helmet sends this policy, with which browsers name no origin when they submit a form.
         wire.answer("200 OK", "content-type: text/html\r\nreferrer-policy: no-referrer\r\n", page);
         After::Keep
     })
@@ -110,7 +111,7 @@ impl Shop {
         self.browser.click("button");
     }
 
-    /// How many requests to change something reached the application.
+    /// Returns the number of requests with an unsafe method that reached the application.
     fn saved(&self) -> usize {
         self.application.requests().iter().filter(|seen| seen.method != "GET").count()
     }
@@ -135,7 +136,7 @@ fn a_person_without_scripts_logs_in_comes_back_uses_forms_and_leaves() {
     assert_eq!(browser.text("[role=alert]"), "The user name or the password is wrong.");
     shop.application.saw_nothing();
 
-    // The name is still there, and so is where the person wanted to go.
+    // The form has kept the name and the target address.
     shop.log_in(PASSWORD);
     shop.is_at("/app/orders?sort=-date&q=a%20b");
     assert_eq!(browser.text("#who"), "ada");
@@ -164,7 +165,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     let browser = &shop.browser;
     shop.go("/app/a");
     shop.is_asked_to_log_in();
-    // With the keyboard alone, from where it is when the page opens.
+    // Uses only the keyboard, from the field that has the focus when the page opens.
     browser.press(&format!("ada{}{PASSWORD}{}", key::TAB, key::ENTER));
     shop.is_at("/app/a");
     let access = browser.cookie("__Host-portcullis").expect("the access token");
@@ -180,7 +181,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     let read = browser.script("arguments[0](document.cookie)");
     assert_eq!(read, json!(format!("__Host-portcullis-csrf={}", csrf["value"].as_str().unwrap())));
 
-    // A script of ours shows the token; without it, the same request is refused.
+    // A script of the application sends the token. Without the token, the same request is refused.
     let fetch = |header: &str| {
         browser.script(&format!(
             "const token = document.cookie.split('=')[1]; const headers = {{ {header} }};
@@ -193,7 +194,7 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     );
     assert_eq!(shop.saved(), 1);
 
-    // The access token has run out: nothing is asked, and the person is where they wanted to be.
+    // After the access token has expired, the browser gets a new one without a prompt and reaches the requested page.
     browser.forget("__Host-portcullis");
     shop.go("/app/b?c=d");
     shop.is_at("/app/b?c=d");
@@ -202,14 +203,15 @@ fn a_session_lasts_without_being_asked_for_a_password_and_scripts_read_the_csrf_
     assert_ne!(renewed["value"], access["value"]);
     assert_eq!(browser.cookie("__Host-portcullis-csrf").unwrap()["value"], csrf["value"]);
 
-    // What asks for a fresh login asks for the password, and one only.
+    // A route that requires a fresh login shows the login page once.
     shop.go("/password");
     shop.is_asked_to_log_in();
     browser.fill("#username", "ada");
     shop.log_in(PASSWORD);
     shop.is_at("/password");
 
-    // A link of another site: the browser holds back its cookies at first, and the person is asked for nothing.
+    // On a link from another site, the browser withholds its cookies at first. The person still reaches the page
+    // without a prompt.
     for host in ["evil.test", "evil.shop.test"] {
         browser.go(&shop.at(host, "/"));
         browser.script(&format!(
@@ -243,10 +245,10 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
     shop.is_at("/app/a");
     let csrf = browser.cookie("__Host-portcullis-csrf").unwrap()["value"].as_str().unwrap().to_owned();
 
-    // Another site, a sibling, and another server on this very host, behind a port of its own.
+    // The attackers: another site, a sibling, and another server on the same host with its own port.
     let neighbour = shop.application.to_string().replace("127.0.0.1", "shop.test");
     for site in [shop.at("evil.test", "/"), shop.at("evil.shop.test", "/"), format!("{neighbour}/")] {
-        // A form in a window of its own, even one that shows the right token: who sends it is what counts.
+        // Submits a form in a new document, even with the right token. The gateway decides by the sender's site.
         for (path, fields) in [
             ("/app/save", format!("{{ csrf_token: '{csrf}', item: '1' }}")),
             ("/app/save", "{ item: '1' }".to_owned()),
@@ -273,7 +275,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             );
             assert!(is_ada(), "{site} {path}");
         }
-        // Behind the person's back: what may be sent without asking is sent, and refused.
+        // Requests in the background: the browser sends those that need no preflight, and the gateway refuses them.
         browser.go(&site);
         for (path, body) in [
             ("/app/save", format!("new URLSearchParams({{ csrf_token: '{csrf}' }})")),
@@ -291,7 +293,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ));
             assert_eq!(sent, json!("opaque"), "{path}");
         }
-        // With a header or JSON the browser asks first, and is told nothing.
+        // For a header or JSON the browser sends a preflight, and the gateway does not permit the request.
         for options in [
             "{ method: 'DELETE', credentials: 'include' }".to_owned(),
             format!("{{ method: 'POST', credentials: 'include', headers: {{ 'X-CSRF-Token': '{csrf}' }} }}"),
@@ -302,7 +304,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
             ));
             assert_eq!(sent, json!("blocked"), "{options}");
         }
-        // Nobody frames the page that a password is typed into, and nobody reads an answer.
+        // No other site can frame the login page, and none can read an answer.
         let framed = browser.script(&format!(
             "const frame = document.createElement('iframe'); frame.src = '{}';
              frame.onload = () => {{
@@ -313,7 +315,7 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
         assert_eq!(framed, json!("blocked"));
         assert!(is_ada(), "{site}");
     }
-    // The sibling's requests came with cookies and met the check itself.
+    // The sibling's requests had cookies, so the CSRF check itself refused them.
     for path in ["/app/save", "/auth/logout", "/auth/logout-all", "/auth/refresh", "/auth/login"] {
         shop.gateway.wait_log(path, |line| line["path"] == path && line["reason"] == "csrf_mismatch");
     }
@@ -324,7 +326,8 @@ fn another_sites_page_changes_nothing_and_logs_nobody_in() {
     );
 }
 
-/// How much two colours of the page differ (WCAG 2.2, relative luminance), and whether the page is wider than its window.
+/// Computes the contrast of two colours of the page (WCAG 2.2, relative luminance), and whether the page is wider than
+/// its window.
 pub const LOOK: &str = "
     const luminance = colour => {
         const parts = colour.match(/[\\d.]+/g).slice(0, 3).map(part => part / 255);
@@ -365,7 +368,7 @@ fn the_page_is_readable_in_the_light_in_the_dark_on_a_phone_and_enlarged() {
     for scheme in ["light", "dark"] {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         browser.command("Emulation.setEmulatedMedia", &json!({ "features": features }));
-        // 320 px is a small phone; 640 px at 200 % is a window of 1280 px whose letters are twice as large.
+        // 320 px is a small phone. 640 px at 200 % is a window of 1280 px with letters twice as large.
         for (width, scale) in [(1000, 1), (320, 1), (640, 2)] {
             let metrics =
                 json!({ "width": width / scale, "height": 800, "deviceScaleFactor": scale, "mobile": false });

@@ -196,7 +196,8 @@ fn a_reload_whose_tests_fail_leaves_the_old_policy() {
     });
 }
 
-/// What a real parser reads of JUnit's XML: the number of failures it says, of tests of the policy, and of failures.
+/// Parses JUnit's XML with a real parser. Returns the number of failures that the report claims, the number of policy
+/// tests, and the number of failure elements.
 fn read_junit(xml: &str) -> (String, usize, usize) {
     let script = "import sys, xml.etree.ElementTree as E\nr = E.parse(sys.stdin).getroot()\n\
         print(r.get('failures'), len(r.findall('testsuite[@name=\"tests\"]/testcase')), len(r.findall('.//testcase/failure')))\n";
@@ -222,7 +223,7 @@ fn machines_are_told_by_junit_tap_and_json() {
     let (said, cases, failures) = read_junit(&junit.stdout);
     assert_eq!((said.as_str(), cases, failures), ("1", 7, 1), "{}", junit.stdout);
 
-    // Findings are told before the tests; how many there are is not this test's business.
+    // Findings precede the tests in the report. This test does not depend on their number.
     let tap = check(&tests, "tap").stdout;
     let plan =
         tap.strip_prefix("TAP version 14\n1..").and_then(|rest| rest.split('\n').next()).unwrap_or_default();
@@ -239,7 +240,7 @@ fn machines_are_told_by_junit_tap_and_json() {
     assert!(said == failures.to_string() && cases == 0 && failures > 1, "{}", faulty.stdout);
     let faulty = check("[[test]]\nnam = 1\n", "tap").stdout;
     assert!(faulty.contains("\nnot ok 1 - the policy loads\n"), "{faulty}");
-    // A report without any test would be taken for one that went astray.
+    // A report without any test could be mistaken for a lost one.
     let untested = check("", "junit").stdout;
     assert!(untested.contains("<testcase name=\"the policy loads\""), "{untested}");
     assert_eq!(read_junit(&untested).0, "0");

@@ -1,5 +1,5 @@
-//! The certificate is replaced while the gateway runs: the next client is shown the new one, and what is wrong with it leaves
-//! the old one.
+//! The certificate is replaced while the gateway runs: new connections get the new certificate, and a faulty
+//! certificate leaves the old one in use.
 
 use crate::kit::dir::Dir;
 use crate::kit::tls::{Options, connect};
@@ -21,7 +21,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// A new one, that ends at the beginning of a year.
+    /// Creates a certificate that expires at the beginning of a year.
     fn until(year: i32) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -43,7 +43,7 @@ fn started(pair: &Pair, upstream: &Upstream) -> Portcullis {
         .start()
 }
 
-/// The certificate that a client is shown who comes now.
+/// Returns the certificate that the gateway shows on a new connection.
 #[track_caller]
 fn shown(gateway: &Portcullis) -> CertificateDer<'static> {
     shown_with(gateway, &Options::default())
@@ -154,7 +154,7 @@ fn a_certificate_that_has_ended_or_is_about_to_is_told_once() {
     let ended = |line: &serde_json::Value| line["message"] == "the certificate has expired";
     let line = gateway.wait_log("it has ended", ended);
     assert_eq!((&line["level"], &line["ends"]), (&"error".into(), &"2020-01-01T00:00:00Z".into()));
-    // Looks go on: the next certificate is found by one.
+    // The gateway continues to poll, and so finds the next certificate.
     let new = Pair::until(2046);
     new.put(gateway.dir());
     eventually("the new one is shown", || shown(&gateway) == new.der);

@@ -1,4 +1,5 @@
-//! The listener for cleartext that sends clients to TLS: where to, and what it does not send on.
+//! The cleartext listener that redirects to TLS: the target of its redirects, and the requests that it refuses to
+//! redirect.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -19,7 +20,7 @@ sources  = [{ header = "X-Api-Token" }, { query = "key" }]
 waive    = { token_in_query = "a test" }
 "#;
 
-/// A gateway whose cleartext listener redirects.
+/// Starts a gateway whose cleartext listener redirects.
 fn redirecting(upstream: &Upstream, server: &str) -> Portcullis {
     let server = format!("[server]\nhttps = \"127.0.0.1:0\"\nplain = \"redirect\"\n{server}\n");
     let tables = format!("{server}{ROUTES}{PUBLIC}{AUTHORITY}cookies = true\n");
@@ -28,7 +29,7 @@ fn redirecting(upstream: &Upstream, server: &str) -> Portcullis {
 
 #[test]
 fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
-    // Report 7. RFC 9110 section 4.2.2: 443 is what an address without a port means.
+    // Report 7. RFC 9110 section 4.2.2: an https address without a port means port 443.
     let upstream = Upstream::start();
     let location = |gateway: &Portcullis| {
         let answer = Request::get("/a?b=c").host("shop.example:8080").to(gateway.http());
@@ -39,7 +40,8 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
     assert_eq!(location(&gateway), format!("https://shop.example:{}/a?b=c", gateway.https().port()));
     assert_eq!(location(&redirecting(&upstream, "public_port = 443")), "https://shop.example/a?b=c");
     assert_eq!(location(&redirecting(&upstream, "public_port = 444")), "https://shop.example:444/a?b=c");
-    // The container image says it by a variable, whose name ends as those that Kubernetes makes of services do.
+    // The container image sets the port by a variable. Its name has the same ending as the variables that Kubernetes
+    // derives from services.
     let tables = format!("[server]\nhttps = \"127.0.0.1:0\"\nplain = \"redirect\"\n{PUBLIC}");
     let gateway =
         Portcullis::with(&policy(&upstream, &tables)).env("PORTCULLIS_SERVER__PUBLIC_PORT", "443").start();
@@ -48,7 +50,7 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
 
 #[test]
 fn a_request_that_a_trusted_proxy_calls_https_is_served() {
-    // Report 24: a redirect of it would lead back to the proxy for ever.
+    // Report 24: a redirect would send the client back to the proxy for ever.
     let upstream = Upstream::start();
     let gateway = redirecting(&upstream, "public_port = 443\ntrusted_proxies = [\"127.0.0.1\"]");
     let request = || Request::get("/page").host("inner").header("X-Forwarded-Host", "shop.example");
@@ -61,7 +63,7 @@ fn a_request_that_a_trusted_proxy_calls_https_is_served() {
         let location = answer.header("location");
         assert_eq!((answer.status, location), (308, Some("https://shop.example/page")), "{answer:#?}");
     }
-    // Nobody else is believed.
+    // The field is ignored in requests from other addresses.
     let mut connection = Connection::from("127.0.0.2".parse().unwrap(), gateway.http());
     let answer = request().header("X-Forwarded-Proto", "https").over(&mut connection);
     assert_eq!((answer.status, answer.header("location")), (308, Some("https://inner/page")), "{answer:#?}");
@@ -110,7 +112,7 @@ fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
         Request::get("/page?key=x"),
         Request::get("/auth/login"),
         Request::post("/page", form),
-        // Nothing crosses a network.
+        // A request to this machine's own name crosses no network, so it is redirected.
         Request::get("/page").host("localhost:8080").header("Cookie", "__Host-portcullis=x"),
     ] {
         let answer = request.to(gateway.http());

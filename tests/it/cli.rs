@@ -70,7 +70,7 @@ fn all_faults_of_a_policy_are_reported_at_once_each_with_its_place() {
     for fault in ["ehco", "login", "oops"] {
         assert!(as_json.contains(fault), "{fault}: {as_json}");
     }
-    // And it does not serve.
+    // `run` refuses to start as well.
     let run = command(&dir, &["run"]);
     assert_eq!(run.code, Some(1), "{run:?}");
     assert!(run.text().contains("ehco"), "{run:?}");
@@ -217,7 +217,7 @@ fn a_token_is_taken_apart_and_told_why_it_would_be_refused() {
 fn containers_can_ask_for_health() {
     let mut gateway = Portcullis::with(&format!("{ISSUER}{ECHO}")).start();
     let dir = gateway.dir().clone();
-    // The policy says port 0; the environment says which it became, as any key can be said.
+    // The policy has port 0, so the test writes a policy with the address that the gateway is bound to.
     let ask = |address: &str| {
         let policy = std::fs::read_to_string(dir.path().join("gateway.toml")).unwrap();
         let fixed = policy.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{address}\""));
@@ -264,7 +264,7 @@ fn what_cannot_be_read_and_what_does_not_fit_together_are_told_in_one_go() {
     let mut keys: Vec<_> =
         report["diagnostics"].as_array().unwrap().iter().map(|d| d["key"].as_str().unwrap()).collect();
     keys.sort_unstable();
-    // A rate that cannot be read is told once, not again as one that is missing.
+    // A rate that cannot be parsed is reported once, and not again as missing.
     let routes = keys.iter().filter(|key| key.starts_with("route[")).count();
     assert_eq!(routes, 2, "{keys:?}");
     assert_eq!(&keys[..1], ["rate_limit.slow.rate"], "{keys:?}");

@@ -1,4 +1,4 @@
-//! One account of the client: a trusted proxy may say some of it, and an upstream reads the same in each field.
+//! The gateway's account of the client: a trusted proxy may contribute to it, and all fields to the upstream agree.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -9,7 +9,7 @@ use crate::{PUBLIC, gateway};
 
 const TRUSTED: &str = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
 
-/// Fields that name another request, another address, another caller or another proxy, each by another product.
+/// Fields of various products that name another request, address, caller or proxy.
 const FOREIGN: &[&str] = &[
     "X-HTTP-Method-Override",
     "X-HTTP-Method",
@@ -74,7 +74,7 @@ const FOREIGN: &[&str] = &[
     "X-Vouch-User",
 ];
 
-/// The five fields of the account, as they arrived.
+/// Returns the account's five fields as the upstream received them.
 fn account(seen: &Seen) -> [Option<&str>; 5] {
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded"]
         .map(|name| seen.header(name))
@@ -82,7 +82,7 @@ fn account(seen: &Seen) -> [Option<&str>; 5] {
 
 #[test]
 fn no_field_of_another_product_passes_from_anybody() {
-    // Attacks C2 and C12; issue 9, 3 and 7.
+    // Attacks C2 and C12; issues 9, 3 and 7.
     let upstream = Upstream::start();
     let stranger = gateway(&upstream, PUBLIC);
     let trusting = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}"));
@@ -94,7 +94,7 @@ fn no_field_of_another_product_passes_from_anybody() {
             assert_eq!(seen.header("x-passes"), Some("yes"));
         }
     }
-    // The closed list of what a trusted proxy may say.
+    // The complete list of fields that a trusted proxy may send.
     Request::get("/")
         .header("X-Forwarded-For", "203.0.113.9")
         .header("X-Forwarded-Proto", "https")
@@ -154,7 +154,7 @@ fn a_field_that_cannot_pass_is_a_fault() {
 
 #[test]
 fn requests_of_one_connection_do_not_speak_for_each_other() {
-    // Report 5, RFC 7239 section 5.4: `proto` is this request's.
+    // Report 5, RFC 7239 section 5.4: `proto` describes the request that carries it.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}"));
     let mut connection = Connection::open(gateway.http());
@@ -207,7 +207,7 @@ fn a_chain_in_one_field_reaches_the_upstream_in_both() {
         assert_eq!(seen.header("x-forwarded-for"), Some(addresses), "{name}: {value}");
         assert_eq!(seen.header("forwarded"), Some(&*forwarded), "{name}: {value}");
     }
-    // Where both come and differ, one of them counts, in both.
+    // If both fields are present and differ, the gateway uses one of them and writes it to both.
     let request =
         Request::get("/").header("X-Forwarded-For", "203.0.113.9").header("Forwarded", "for=6.6.6.6");
     let answer = request.to(gateway.http());
@@ -217,7 +217,7 @@ fn a_chain_in_one_field_reaches_the_upstream_in_both() {
 
 #[test]
 fn the_host_that_a_proxys_client_asked_is_an_own_origin() {
-    // Report 22. A POST from an own origin is asked for its CSRF token, one from another is refused at once.
+    // Report 22. A POST from an own origin needs its CSRF token; a POST from another origin is refused at once.
     let upstream = Upstream::start();
     let route = "[[route]]\npath = \"/app\"\nupstream = \"app\"\n";
     let gateway = gateway(&upstream, &format!("{TRUSTED}{route}{AUTHORITY}cookies = true\n"));
@@ -234,7 +234,7 @@ fn the_host_that_a_proxys_client_asked_is_an_own_origin() {
                 .header("X-Forwarded-Proto", "https")
         };
         request().header("X-Forwarded-Host", "pub.example").to(gateway.http()).is_refusal(403, code);
-        // Nobody but a trusted proxy says what the host is.
+        // Only a trusted proxy can change the host.
         let mut connection = Connection::from("127.0.0.2".parse().unwrap(), gateway.http());
         let answer = request().header("X-Forwarded-Host", "pub.example").over(&mut connection);
         answer.is_refusal(403, "csrf_mismatch");
@@ -251,7 +251,7 @@ fn a_prefix_that_is_stripped_reaches_the_upstream() {
     Request::get("/pre/x?y").header("X-Forwarded-Prefix", "/f0rged").to(gateway.http()).is(200);
     let seen = upstream.last_request();
     assert_eq!((&*seen.target, seen.header("x-forwarded-prefix")), ("/x?y", Some("/pre")), "{seen:#?}");
-    // Behind the prefix of a trusted proxy, where the policy lets it pass.
+    // The stripped prefix is appended to the prefix of a trusted proxy if the policy passes that field.
     let gateway =
         crate::gateway(&upstream, &format!("{TRUSTED}[identity]\npass = [\"X-Forwarded-Prefix\"]\n{route}"));
     Request::get("/pre/x").header("X-Forwarded-Prefix", "/outer").to(gateway.http()).is(200);
@@ -290,7 +290,7 @@ pass_authorization = true
 
 #[test]
 fn only_the_credential_that_was_verified_is_forwarded() {
-    // Attacks C7: an unverified `Authorization` stood beside a verified identity.
+    // Attacks C7: an unverified `Authorization` was forwarded beside a verified identity.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{PLACES}{AUTHORITY}cookies = true\n"));
     let forged = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJyb290In0.";
@@ -309,7 +309,7 @@ fn only_the_credential_that_was_verified_is_forwarded() {
         );
     }
     let verified = token("ada").to_string();
-    // The scheme has no case (RFC 9110 section 11.1), and services that compare it by case are common.
+    // The scheme is case-insensitive (RFC 9110 section 11.1), but many services compare it with its case.
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let request = Request::get("/guarded").header("Authorization", &format!("{scheme} {verified}"));
         request.to(gateway.http()).is(200);
@@ -379,7 +379,7 @@ fn pieces_of_a_cookie_are_one_field() {
 
 #[test]
 fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
-    // Attacks D2: a verdict on GET, and a service that obeys `X-HTTP-Method-Override: DELETE`.
+    // Attacks D2: the gateway decides on GET, and the service obeys `X-HTTP-Method-Override: DELETE`.
     let upstream = Upstream::start();
     let pass = "[identity]\npass = [\"X-Forwarded-Client-Cert\"]\n";
     let gateway = gateway(&upstream, &format!("{TRUSTED}{pass}{PUBLIC}{AUTHORITY}"));
@@ -409,7 +409,7 @@ fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
         );
         assert_eq!(line["path"], "/page", "{line}");
     }
-    // Proxies write these themselves.
+    // Proxies write these fields themselves.
     for name in
         ["X-Real-IP", "X-Forwarded-Server", "X-Forwarded-Port", "Forwarded", "X-Forwarded-Client-Cert"]
     {
@@ -419,7 +419,7 @@ fn a_question_with_a_field_that_names_another_request_or_caller_is_refused() {
 
 #[test]
 fn a_question_has_room_for_its_own_fields() {
-    // Crossings C14: a request near the bound of 100 fields has more of them as a question.
+    // Crossings C14: a request near the bound of 100 fields exceeds that bound when a proxy turns it into a question.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}{AUTHORITY}"));
     let with = |count: usize| {
@@ -435,7 +435,7 @@ fn a_question_has_room_for_its_own_fields() {
     };
     with(99).to(gateway.http()).is(200);
     assert_eq!(with(140).to(gateway.http()).status, 431);
-    // Nobody else has that room.
+    // Other clients do not get the larger bound.
     let mut connection = Connection::from("127.0.0.2".parse().unwrap(), gateway.http());
     with(99).over(&mut connection).is_refusal(403, "headers_too_large");
 }

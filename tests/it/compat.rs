@@ -1,8 +1,8 @@
-//! Clients of an application with Flask-JWT-Extended do not notice the move.
+//! Clients of an application with Flask-JWT-Extended do not notice its move to the gateway.
 //!
-//! Each request goes twice: to a small application with the real library, and to the gateway before the same application
-//! without it (`tests/compat/app.py`). The answers must be the same, but for what [`DIFFERENCES`] says, to the letter; and what
-//! that says stands in `docs/moving-from-flask.md`.
+//! Each request is sent twice: to a small application with the real library, and to the gateway in front of the same
+//! application without the library (`tests/compat/app.py`). The answers must be identical, except for the entries of
+//! [`DIFFERENCES`]. Those entries are documented in `docs/moving-from-flask.md`.
 
 use crate::kit::account::{self, PASSWORD, Pair, claims, posting};
 use crate::kit::forge::{self, Algorithm, SECRET, Token};
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// Where the gateway answers otherwise on purpose: what is sent, the answer of the application with the library, and the
-/// gateway's. An entry that is no longer true fails the test, like a difference without an entry.
+/// Intended differences: the request, the answer of the application with the library, and the gateway's answer. An
+/// entry that no longer holds fails the test, like a difference without an entry.
 const DIFFERENCES: [(&str, &str, &str); 14] = [
     (
         "`bearer` in lower case",
@@ -55,10 +55,10 @@ const DIFFERENCES: [(&str, &str, &str); 14] = [
     ),
 ];
 
-/// The applications, by name.
+/// The applications, with their ports by name.
 struct Flask {
     ports: Value,
-    /// Ends when our end of its standard input is closed: with this process.
+    /// Ends when this process closes its standard input, at the latest when this process ends.
     _child: Child,
 }
 
@@ -81,21 +81,21 @@ impl Flask {
     }
 }
 
-/// Where the application in this setting listens.
+/// Returns the address of the application in this setting.
 fn flask(name: &str) -> SocketAddr {
     static FLASK: OnceLock<Flask> = OnceLock::new();
     let port = FLASK.get_or_init(Flask::start).ports[name].as_u64().expect("a setting of app.py");
     SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()))
 }
 
-/// The application in one setting, and the gateway that takes its place.
+/// The application in one setting, and the gateway that replaces it.
 struct Both {
     before: SocketAddr,
     gateway: Portcullis,
 }
 
 impl Both {
-    /// `sources` are those of its routes.
+    /// Starts both. `sources` is the token sources of the gateway's routes.
     fn start(setting: &str, cookies: bool, sources: &str) -> Self {
         let forms = if cookies { "csrf_field = \"csrf_token\"" } else { "" };
         let routes = [
@@ -122,7 +122,7 @@ impl Both {
         Self { before: flask(setting), gateway }
     }
 
-    /// Sends one request each, and compares the answers.
+    /// Sends one request to each side, and compares the answers.
     #[track_caller]
     fn ask(&self, what: &str, requests: [Request; 2]) -> [Answer; 2] {
         let [before, after] = requests;
@@ -132,13 +132,13 @@ impl Both {
         answers
     }
 
-    /// Sends the same request to both.
+    /// Sends the same request to both sides.
     #[track_caller]
     fn same(&self, what: &str, request: &Request) -> [Answer; 2] {
         self.ask(what, [request.clone(), request.clone()])
     }
 
-    /// Logs in at both.
+    /// Logs in at both sides.
     #[track_caller]
     fn login(&self, name: &str) -> [Pair; 2] {
         let request = posting("/login", &json!({ "username": name, "password": PASSWORD }));
@@ -149,7 +149,7 @@ impl Both {
 const ISSUER: &str = "https://localhost:8443";
 const AUDIENCE: &str = "portcullis";
 
-/// What takes the application's login over, at the application's paths.
+/// The authority that replaces the application's login, at the application's paths.
 const AUTHORITY: &str = "
 [authority]
 issuer        = \"https://localhost:8443\"
@@ -178,7 +178,7 @@ fn compare(what: &str, answers: &[Answer; 2]) {
     assert_eq!(before.status, after.status, "{what}: {answers:#?}");
     let bodies = [before.json(), after.json()];
     match (&bodies[0], &bodies[1]) {
-        // What holds tokens holds others, of course, and the gateway says more of them.
+        // Tokens differ by nature, and the gateway returns more members than the library.
         (Value::Object(theirs), Value::Object(ours)) if theirs.contains_key("access_token") => {
             let missing: Vec<_> = theirs.keys().filter(|key| !ours.contains_key(*key)).collect();
             assert!(missing.is_empty(), "{what}: {missing:?} in {answers:#?}");
@@ -191,7 +191,7 @@ fn compare(what: &str, answers: &[Answer; 2]) {
     assert_eq!(after.header("content-type"), Some("application/json"), "{what}: {after:#?}");
 }
 
-/// A token as both sides accept it: the same secret, issuer and audience.
+/// Returns a token that both sides accept, because they share the secret, issuer and audience.
 fn token() -> Token {
     forge::token("ada")
         .algorithm(Algorithm::Hs256)
@@ -257,7 +257,7 @@ fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
     let tenant = |name: &str| Request::get("/tenant").bearer(token().claim("tenant", json!(name)));
     both.same("the claim is as it should be", &tenant("acme"))[1].is(200);
     both.same("the claim is not as it should be", &tenant("other"));
-    // The application's own
+    // The application's own rules
     both.same("the role is there", &Request::get("/admin").bearer(token().role("admin")))[1].is(200);
     both.same("the role is missing", &Request::get("/admin").bearer(token()));
 
@@ -291,7 +291,7 @@ fn a_session_in_headers_goes_as_it_went() {
     }
     let missing: Vec<_> =
         said[0].as_object().unwrap().keys().filter(|name| said[1].get(name).is_none()).collect();
-    // A value against CSRF is for cookies.
+    // A CSRF claim is only needed for cookies.
     assert_eq!(missing, ["csrf"], "{said:?}");
 
     let by = |path: &str, tokens: [&str; 2]| tokens.map(|token| Request::get(path).bearer(token));
@@ -317,7 +317,7 @@ fn a_session_in_headers_goes_as_it_went() {
     both.ask("a page for whoever just logged in, after a refresh", by("/fresh", second));
     both.ask("a refresh token used a second time", post("/refresh", refresh(&first)));
 
-    // What clients hold of the gateway, services that still verify with the library accept.
+    // Services that still verify with the library accept the gateway's tokens.
     let other = both.login("bob");
     let [theirs, ours] = access(&other);
     for token in [theirs, ours] {
@@ -351,10 +351,10 @@ fn a_user_who_is_gone_is_refused() {
     both.ask("the user was removed", page());
 }
 
-/// Cookies as a browser would keep them.
+/// Cookies as a browser keeps them.
 type Jar = BTreeMap<String, String>;
 
-/// The cookies that an answer sets: name, value, and attributes in lower case.
+/// Returns the cookies that an answer sets: name, value, and attributes in lower case.
 fn set(answer: &Answer) -> BTreeMap<&str, (&str, Vec<String>)> {
     values(&answer.headers, "set-cookie")
         .into_iter()
@@ -395,7 +395,7 @@ fn a_session_in_cookies_goes_as_it_went() {
             let has = |list: &[String]| list.iter().any(|known| known == attribute);
             assert_eq!(has(theirs), has(ours), "{name} {attribute}: {cookies:#?}");
         }
-        // What is safer than the library's defaults.
+        // The gateway's cookies are safer than the library's defaults.
         assert!(!theirs.iter().any(|known| known == "secure" || known.starts_with("samesite")), "{theirs:?}");
         for attribute in ["secure", "samesite=strict"] {
             assert!(ours.iter().any(|known| known == attribute), "{name} {attribute}: {ours:?}");
@@ -507,12 +507,12 @@ roles    = [\"admin\"]
         ask(path, &named.access).is(200);
         let refused = ask(path, &named.refresh).is(422).json();
         assert_eq!(refused, json!({ "msg": "Only non-refresh tokens are allowed" }));
-        // Nobody says who made it, and for whom: whoever else has the same secret might have.
+        // The token names no issuer and no audience, so any other holder of the secret could have made it.
         let refused = ask(path, &bare.access).is(422).json();
         assert_eq!(refused, json!({ "msg": "Token is missing the \"iss\" claim" }));
     }
     assert_eq!(claims(&bare.refresh)["type"], "refresh");
-    // The first step of the move takes nobody's session: what was given before it is still accepted.
+    // The first step of the move ends no session: tokens from before it are still accepted.
     for token in [&bare.access, &named.access] {
         Request::get("/protected").bearer(token).to(flask("named")).is(200);
     }
@@ -531,7 +531,7 @@ fn other_proxies_that_ask_for_a_verdict_get_statuses_that_they_know() {
         .header("X-Forwarded-Proto", "http")
         .header("X-Forwarded-Uri", "/protected")
         .header("X-Forwarded-Host", "localhost");
-    // nginx takes anything but 401 and 403 for a fault of ours.
+    // nginx treats any status other than 2xx, 401 and 403 as an error of the gateway.
     let answer = verdict.clone().bearer("x").to(gateway.http());
     answer.is_refusal(401, "malformed_token");
     verdict.bearer(token()).to(gateway.http()).is(200);

@@ -1,4 +1,4 @@
-//! The policy as it is in effect, what describes one, and one to begin with.
+//! `config show`, the schema of a policy, and `init`.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_in, write_policy};
@@ -47,13 +47,13 @@ fn policy_of(dir: &Dir) -> String {
     std::fs::read_to_string(dir.path().join("gateway.toml")).unwrap()
 }
 
-/// The number of the line of a policy that begins so.
+/// Returns the number of the policy's line that begins with this text.
 #[track_caller]
 fn line(dir: &Dir, begins: &str) -> usize {
     policy_of(dir).lines().position(|line| line.starts_with(begins)).expect("the policy has this line") + 1
 }
 
-/// Whether a line of the output says this of a key: its value, and then its origin.
+/// Checks that a line of the output shows a value, followed by its origin.
 #[track_caller]
 fn says(shown: &Finished, value: &str, origin: &str) {
     assert_eq!(shown.code, Some(0), "{shown:?}");
@@ -62,7 +62,7 @@ fn says(shown: &Finished, value: &str, origin: &str) {
     assert!(line.ends_with(&format!("# {origin}")), "{value} # {origin}: {line}");
 }
 
-/// Every key of `config show --format json`, with its value and its origins.
+/// Returns every key of `config show --format json`, with its value and its origins.
 #[track_caller]
 fn keys(shown: &Finished) -> BTreeMap<String, (Value, Value)> {
     assert_eq!(shown.code, Some(0), "{shown:?}");
@@ -92,7 +92,7 @@ fn every_value_is_shown_with_where_it_comes_from() {
     says(&shown, "roles = [\"clerk\"]", "environment variable PORTCULLIS_ROUTE__1__ROLES");
     says(&shown, "paths = \"strict\"", "default");
     says(&shown, "refresh_grace = \"10s\"", "default");
-    // And the same for programs.
+    // The JSON output contains the same.
     let keys = keys(&command_in(&dir, &["config", "show", "--format", "json"], &environment));
     let origin = |key: &str| keys[key].1[0].clone();
     assert_eq!(keys["server.drain"].0, "7s");
@@ -172,7 +172,7 @@ headers = { Authorization = \"Bearer @\", Accept = \"text/html\" }
                 assert_eq!(shown.code, Some(0), "{shown:?}");
                 assert!(!shown.text().contains(secret) && shown.text().contains("\"****\""), "{shown:?}");
             }
-            // The neighbour: nothing secret about where the secret is.
+            // The place of a secret is not secret, so it is shown.
             let shown = command(&variable, &arguments);
             assert!(
                 shown.stdout.contains("env:PORTCULLIS_SECRET_NOT_SET") && !shown.stdout.contains("****"),
@@ -194,7 +194,7 @@ fn what_cannot_be_read_is_told_and_not_shown() {
     let shown = command(&Dir::new(), &["config", "show"]);
     assert_eq!((shown.code, &*shown.stdout), (Some(1), ""), "{shown:?}");
     assert!(shown.stderr.contains("gateway.toml"), "{shown:?}");
-    // What can be read and not be served is shown: whoever looks for the fault needs to see it.
+    // A policy that can be parsed but not served is shown, so that operators can look for the fault.
     let dir = in_dir(&format!("{ISSUER}[[route]]\npath = \"/\"\nupstream = \"nowhere\"\n"));
     assert_eq!(command(&dir, &["check"]).code, Some(1));
     says(
@@ -323,7 +323,7 @@ fn a_file_that_is_there_is_left_as_it_is() {
     assert!(!dir.path().join("nowhere.toml").exists());
     let made = command(&dir, &["init", "--output", "none/gateway.toml"]);
     assert!(made.code == Some(1) && made.stderr.contains("No such file"), "{made:?}");
-    // The neighbour: another name.
+    // Another file name works.
     let made = command(&dir, &["init", "--output", "my own.toml"]);
     assert!(made.code == Some(0) && made.stdout.contains("--config 'my own.toml'"), "{made:?}");
     assert_eq!(command(&dir, &["check", "--strict", "--config", "my own.toml"]).code, Some(0));

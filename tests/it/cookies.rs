@@ -1,5 +1,5 @@
-//! Tokens in cookies: how they are given, what a request with them must show, where a person without them is led, and
-//! what of them an upstream sees.
+//! Tokens in cookies: how the gateway sets them, what a request with them must contain, where a person without them is
+//! redirected, and which of them an upstream sees.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair};
 use crate::kit::portcullis::command;
@@ -36,10 +36,10 @@ upstream = \"app\"
 access   = \"public\"
 ";
 
-/// The host whose cookies browsers keep in cleartext too: most tests need no TLS.
+/// A host for which browsers keep `Secure` cookies even in cleartext, so most tests need no TLS.
 const HERE: &str = "localhost";
 
-/// A gateway with cookies, more of `[authority]`, an upstream, and an account `ada`.
+/// Starts a gateway with cookies, further keys of `[authority]`, an upstream, and an account `ada`.
 fn with(upstream: &Upstream, more: &str) -> Portcullis {
     let policy = format!("{AUTHORITY}cookies = true\n{more}\n{}", crate::policy(upstream, ROUTES));
     let gateway = Portcullis::with(&policy).start();
@@ -47,12 +47,12 @@ fn with(upstream: &Upstream, more: &str) -> Portcullis {
     gateway
 }
 
-/// What a browser keeps.
+/// The cookies that a browser keeps.
 #[derive(Clone, Debug, Default)]
 struct Jar(BTreeMap<String, String>);
 
 impl Jar {
-    /// Keeps, or forgets, what an answer says.
+    /// Stores and removes cookies as an answer requires.
     fn keep(&mut self, answer: &Answer) {
         for line in values(&answer.headers, "set-cookie") {
             let (pair, attributes) = line.split_once("; ").expect("attributes");
@@ -83,7 +83,7 @@ impl Jar {
         self.0.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 
-    /// A request to this host, with what the jar holds.
+    /// Returns a request to this host with the jar's cookies.
     fn on(&self, request: Request) -> Request {
         let request = request.host(HERE);
         if self.0.is_empty() { request } else { request.header("cookie", &self.text()) }
@@ -108,7 +108,7 @@ fn login_request(name: &str, password: &str) -> Request {
     account::posting("/auth/login", &json!({ "username": name, "password": password })).host(HERE)
 }
 
-/// Logs in for cookies.
+/// Logs in, and returns the cookies.
 #[track_caller]
 fn login(address: SocketAddr) -> Jar {
     let mut jar = Jar::default();
@@ -143,7 +143,7 @@ fn a_login_gives_cookies_that_live_as_long_as_their_tokens_and_nothing_else() {
         let csrf = jar.csrf().to_owned();
         assert_eq!(body["csrf_token"], *csrf);
         assert_eq!(account::claims(jar.value("__Host-portcullis"))["csrf"], *csrf);
-        // A refresh token lives no longer than its session: 1 h, though it could live 2.
+        // A refresh token expires with its session after 1 h, although its own lifetime is 2 h.
         for (line, name, seconds, http_only) in [
             (&lines[0], "__Host-portcullis", 420, "; HttpOnly"),
             (&lines[1], "__Host-portcullis-refresh", 3600, "; HttpOnly"),
@@ -152,7 +152,7 @@ fn a_login_gives_cookies_that_live_as_long_as_their_tokens_and_nothing_else() {
             let rest = format!("; Path=/; Secure{http_only}; SameSite={site}");
             let age = line.strip_prefix(&format!("{name}={}; Max-Age=", jar.value(name))).expect(line);
             let age: u64 = age.strip_suffix(&rest).expect(line).parse().unwrap();
-            // The end of a session is a moment, and a second may have begun.
+            // The session ends at a fixed time, so one second may already have passed.
             assert!((seconds - 1..=seconds).contains(&age), "{line}");
         }
         is_alive(gateway.http(), &jar);
@@ -180,7 +180,7 @@ fn cookies_are_given_where_browsers_keep_them_and_refused_elsewhere() {
     assert!(page.text().contains("not encrypted") && !page.text().contains("<form"), "{page:#?}");
     assert!(html("/auth/login").over(&mut Connection::tls(gateway.https())).is(200).text().contains("<form"));
 
-    // Another proxy ends TLS: its word counts where the policy trusts it.
+    // Another proxy terminates TLS. Its `X-Forwarded-Proto` counts if the policy trusts the proxy.
     let forwarded = request.header("x-forwarded-proto", "https");
     forwarded.to(gateway.http()).is_refusal(403, "insecure_transport");
     let policy = format!("{policy}trusted_proxies = [\"127.0.0.0/8\"]\n");
@@ -202,7 +202,7 @@ const ORIGINS: [Option<&str>; 4] = [None, Some("http://localhost"), Some("http:/
 const SITES: [Option<&str>; 5] =
     [None, Some("same-origin"), Some("none"), Some("same-site"), Some("cross-site")];
 
-/// What becomes of a request with a cookie that may change something.
+/// Returns the expected outcome of an unsafe request that is authenticated by a cookie.
 fn verdict(csrf: Csrf, origin: Option<&str>, site: Option<&str>) -> Result<(), &'static str> {
     let foreign = match (origin, site) {
         (Some("http://evil.test"), _) | (_, Some("same-site" | "cross-site")) => true,
@@ -278,7 +278,8 @@ fn csrf_on_routes_each_method_credential_token_origin_and_site() {
     assert_eq!(seen.len(), passed, "what is refused does not reach the upstream");
     for request in &seen {
         assert!(!request.mentions("__Host-") && !request.mentions(&pair.access), "{request:?}");
-        // Nor does the CSRF token that was shown for us. A client without cookies may mean the upstream with it.
+        // A CSRF token that the gateway has checked is not forwarded either. Without cookies, the client may have meant
+        // the token for the upstream.
         assert_eq!(
             request.mentions(own.csrf()),
             request.target == "/api/header" && request.header("x-csrf-token") == Some(own.csrf())
@@ -318,7 +319,8 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
                             "{case}: nothing is taken from the browser"
                         );
                     }
-                    // What is permitted here changes the session: that is below.
+                    // A permitted refresh changes the session. The other endpoints are tested with permitted requests
+                    // below.
                     Ok(()) if path == "/auth/refresh" => {
                         let answer = request.to(address);
                         own.keep(answer.is(200));
@@ -327,14 +329,14 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
                 }
             }
         }
-        // None of the refused ones did anything.
+        // None of the refused requests had an effect.
         is_alive(address, &own);
         is_alive(address, &other);
     }
     let listed = own.on(Request::get("/auth/sessions")).header("sec-fetch-site", "cross-site").to(address);
     assert_eq!(listed.is(200).json()["sessions"].as_array().unwrap().len(), 2, "reading needs no token");
 
-    // The same three, as the person means them: each ends the session and takes all its cookies.
+    // Permitted requests to the same three endpoints: each ends the session and removes all its cookies.
     for way in ["/auth/logout", "/auth/logout-all", "/auth/sessions/{id}"] {
         let mut jar = login(address);
         let old = jar.clone();
@@ -348,14 +350,14 @@ fn csrf_on_endpoints_each_token_origin_and_site() {
         assert!(jar.0.is_empty(), "{way}: {jar:?}");
         old.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
         let refresh = showing(Request::new("POST", "/auth/refresh"), Csrf::Right, &old, &other, None, None);
-        // Nor does what such a browser still keeps get anything; it is taken from it.
+        // A browser that still has the old cookies is refused, and its cookies are removed.
         let refused = old.on(refresh).to(address);
         refused.is_refusal(401, "revoked_token");
         let mut left = old;
         left.keep(&refused);
         assert!(left.0.is_empty(), "{way}: {left:?}");
     }
-    // Ending another session takes no cookies from this browser.
+    // Ending another session removes no cookies from this browser.
     let (here, there) = (login(address), login(address));
     let id = account::claims(there.value("__Host-portcullis"))["sid"].as_str().unwrap().to_owned();
     let request = showing(
@@ -391,7 +393,7 @@ fn an_upstream_sees_no_cookie_of_ours_and_all_others_as_they_came() {
         assert_eq!(seen.header("cookie"), left, "{path} {cookie}");
         assert!(!seen.mentions("portcullis="), "{seen:?}");
     }
-    // Two of a name are not a choice.
+    // Two cookies with the same name are ambiguous.
     let twice = format!("{ours}; __Host-portcullis=x");
     Request::get("/api/x")
         .host(HERE)
@@ -426,7 +428,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
         (post("/app/x", "token="), 403),
         (post("/app/x", &format!("token={}", other.csrf())), 403),
         (post("/app/x", &format!("{right}&{right}")), 400),
-        // Another name, another route, another type, too large, of no known size, in the query.
+        // The token under another name, on another route, in another type, in a body that is too large, or in the
+        // query. Then two requests whose header or origin is wrong.
         (post("/app/x", &format!("csrf_{right}")), 403),
         (post("/api/x", &right), 403),
         (jar.on(Request::post("/app/x", &right).header("content-type", "text/plain")).to(address), 403),
@@ -439,7 +442,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
     }
     assert_eq!(upstream.requests().len(), passed, "none of them reached the upstream");
 
-    // Only who came with a cookie needs the value, only where forms are looked into; and nobody makes one up.
+    // Only a request with a cookie gets the value, and only on a route that reads forms. A client cannot forge the
+    // value.
     let pair = Pair::of(&account::post(
         address,
         "/auth/login",
@@ -498,7 +502,7 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
         page.text().contains(&hidden) && page.text().contains("value=\"/app/a?b=c&amp;d=%20\""),
         "{page:#?}"
     );
-    // Another tab has the same visit, so that both forms work.
+    // Another tab shares the visit, so both forms work.
     let again = jar.on(html("/auth/login")).to(address);
     assert!(again.text().contains(&hidden), "{again:#?}");
     let head = jar.on(Request::new("HEAD", to_page).header(HTML.0, HTML.1)).to(address);
@@ -508,7 +512,7 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
         let password = password.replace(' ', "+");
         format!("username=ada&password={password}&csrf_token={visit}&next=/app/a%3Fb%3Dc")
     };
-    // An old browser says nothing of sites; the page's own pair is enough, and without it nothing is.
+    // An old browser sends no site. The page's own token pair suffices, and without the pair the login is refused.
     let old = |body: &str| Request::post("/auth/login", body).header(FORM.0, FORM.1).header(HTML.0, HTML.1);
     let wrong = jar.on(old(&fields("wrong", &visit))).to(address);
     assert!(
@@ -543,10 +547,11 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
     jar.on(html("/app/a?b=c")).to(address).is(200);
     assert_eq!(upstream.only_request().header("x-auth-subject"), Some("ada"));
 
-    // Whoever is logged in is sent on, or told so; a page of another site is no reason to ask again.
+    // A person who is logged in is redirected or sees so on the page. A page of another site does not cause another
+    // prompt.
     leads_to(&jar.on(html("/auth/login?next=/app/b")).to(address), "/app/b");
     assert!(jar.on(html("/auth/login")).to(address).is(200).text().contains("As <strong>ada</strong>"));
-    // Out, by a form: back to the page. What is no person's gets what it always gets.
+    // A logout by a form leads back to the login page. A request that no person sent gets the usual answer.
     let out = jar.on(form("/auth/logout", &format!("csrf_token={}", jar.csrf()))).to(address);
     leads_to(&out, "/auth/login?logged_out=1");
     jar.keep(&out);
@@ -579,7 +584,7 @@ fn nobody_is_led_to_another_host() {
         let entered = Jar::default().on(form("/auth/login", &body)).to(address);
         let location = entered.header("location").unwrap_or_default().to_owned();
         assert!(location == "/" || location == "/%252F..", "{next}: {entered:#?}");
-        // Whoever is logged in already is led nowhere either.
+        // A person who is already logged in is not redirected to another site either.
         let page = jar.on(html(&format!("/auth/login?next={next}"))).to(address);
         assert!(page.status == 200 || page.header("location") == Some("/%252F.."), "{next}: {page:#?}");
     }
@@ -594,7 +599,8 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     let mut jar = full.without("__Host-portcullis");
     let page = "/auth/login?next=/app/a";
     leads_to(&jar.on(html("/app/a")).to(address), page);
-    // Behind a link of another site no cookie is there, or all are; either way the browser is to come from us first.
+    // After a link from another site the browser sends none or all of its cookies, so the gateway first makes it come
+    // from the gateway's own page.
     let linked = jar.on(html(page).header("sec-fetch-site", "cross-site")).to(address);
     assert!(linked.is(200).text().contains("url=/auth/login?again=1&amp;next=/app/a\""), "{linked:#?}");
     assert_eq!(linked.header("set-cookie"), None);
@@ -608,13 +614,15 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     assert_ne!(jar.value("__Host-portcullis-refresh"), full.value("__Host-portcullis-refresh"));
     jar.on(html("/app/a")).to(address).is(200);
 
-    // A browser that keeps no cookie of that size comes back without it: it is asked, and told why.
+    // A browser that does not keep a cookie of that size returns without it. The page then asks for the password and
+    // names the reason.
     let stuck = jar.without("__Host-portcullis");
     let told = stuck.on(html(page)).to(address);
     assert!(told.is(200).text().contains("did not keep the session"), "{told:#?}");
     is_alive(address, &jar);
 
-    // Where a fresh login is asked for, no refresh will do: the page, and not back and forth.
+    // A route that requires a fresh login shows the login page. A refresh does not suffice, and there is no redirect
+    // loop.
     leads_to(&jar.on(html("/fresh")).to(address), "/auth/login?next=/fresh&prompt=login");
     for jar in [&jar, &jar.without("__Host-portcullis-login"), &stuck.without("__Host-portcullis-login")] {
         let prompt = jar.on(html("/auth/login?next=/fresh&prompt=login")).to(address);
@@ -622,7 +630,8 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
         assert_eq!(values(&prompt.headers, "set-cookie").len(), 1, "no session is given: {prompt:#?}");
     }
 
-    // Without the CSRF value of that session, or with a spent token, there is the page, and the remains are cleared.
+    // Without that session's CSRF value, or with a spent refresh token, the login page is shown and the remaining
+    // cookies are removed.
     let other = login(address);
     let mut mixed = stuck.without("__Host-portcullis-login");
     mixed.0.insert("__Host-portcullis-csrf".into(), other.csrf().to_owned());
@@ -634,7 +643,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
         let left: Vec<_> = jar.0.keys().map(String::as_str).collect();
         assert_eq!(left, ["__Host-portcullis-login"]);
     }
-    // The spent one came back, as it would from a thief: its session is over.
+    // The spent token was presented again, as a thief would do, so its session has ended.
     jar.on(Request::get("/auth/me")).to(address).is_refusal(401, "revoked_token");
     is_alive(address, &other);
 }
@@ -659,7 +668,7 @@ fn a_login_takes_the_place_of_the_browsers_session_and_of_no_other() {
     is_alive(address, &phone);
     let listed = phone.on(Request::get("/auth/sessions")).to(address).is(200).json();
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 2, "{listed}");
-    // A wrong password ends nothing.
+    // A login with a wrong password ends no session.
     laptop.on(form("/auth/login", "username=ada&password=wrong")).to(address);
     is_alive(address, &laptop);
 }

@@ -1,4 +1,4 @@
-//! Which answers scripts of another origin can read: those of the policy's `origins`, and those of any other.
+//! Which answers a script of another origin can read, for the policy's `origins` and for other origins.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
 use crate::kit::browser::{Browser, Scripts};
@@ -83,7 +83,7 @@ fn a_listed_origin_reads_what_the_gateway_itself_answers_and_no_other_does() {
         let answer = request.to(gateway.http());
         assert_eq!((shared(&answer).len(), varies_by_origin(&answer)), (0, true), "{answer:#?}");
     }
-    // The pages that people type passwords into are for no script, and neither is what services ask.
+    // Scripts cannot use the login page, and cannot use the endpoint for services.
     for request in [get("/auth/login"), Request::post("/auth/token", "").host("shop.test")] {
         let answer = request.header("Origin", APP).to(gateway.http());
         assert_eq!(shared(&answer), [], "{answer:#?}");
@@ -154,14 +154,14 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
         let answer = ask(path, method, APP);
         assert_eq!(answer.header("access-control-allow-methods"), None, "{path}: {answer:#?}");
     }
-    // A service answers preflights of its own routes, so the gateway asks for a token as for any request.
+    // A service answers preflights of its own routes, so the gateway requires a token as for any request.
     let answer = ask("/api/x", "PUT", APP);
     answer.is_refusal(401, "missing_token");
     assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");
     upstream.saw_nothing();
 }
 
-/// The two routes of docs/browsers.md: a preflight reaches the service, and nothing else does without a token.
+/// The two routes of docs/browsers.md: only a preflight reaches the service without a token.
 #[test]
 fn the_documented_routes_let_a_preflight_through_to_a_service() {
     let guide = include_str!("../../docs/browsers.md");
@@ -183,7 +183,8 @@ fn the_documented_routes_let_a_preflight_through_to_a_service() {
     assert_eq!(upstream.only_request().method, "OPTIONS");
 }
 
-/// What a script finds out by one request: the status, the code and `Retry-After`; or that the browser blocks it.
+/// Returns what a script learns from one request: the status, the code and `Retry-After`, or `blocked` if the browser
+/// blocks it.
 fn fetched(browser: &Browser, address: &str, options: &str) -> Value {
     browser.script(&format!(
         "fetch('{address}', {options}).then(
@@ -199,7 +200,7 @@ fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
     let upstream = Upstream::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 22\r\n\r\n<!doctype html><p>page",
     );
-    // Whose pages these are is of no matter to the gateway under test: another one serves them over TLS.
+    // The pages' server does not matter to the gateway under test. Another gateway serves them over TLS.
     let pages = Portcullis::with(&format!(
         "{AUTHORITY}[server]\nhttps = \"127.0.0.1:0\"\n{}",
         crate::policy(&upstream, crate::PUBLIC)
@@ -252,7 +253,7 @@ fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
     assert_eq!(fetched(&browser, &shop("/auth/logout"), &with_token)["status"], 204);
     assert_eq!(fetched(&browser, &shop("/auth/me"), credentials)["status"], 401);
 
-    // The session of a listed origin is nobody else's.
+    // A sibling cannot use the session of a listed origin.
     browser.go(&format!("{}/", at("evil.shop.test")));
     assert_eq!(fetched(&browser, &shop("/auth/refresh"), &with_token), "blocked");
 }

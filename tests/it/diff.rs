@@ -1,4 +1,4 @@
-//! `portcullis config diff`, and the recent decisions that it asks about.
+//! `portcullis config diff`, and the recent decisions that it fetches.
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::every_token_made;
@@ -24,14 +24,14 @@ upstream = "app"
 access = "public"
 "#;
 
-/// The lines of the gateway's decisions.
+/// Returns the lines of the gateway's decisions.
 fn decisions(gateway: &Portcullis) -> Vec<Value> {
     let answer = Request::get("/decisions").host("127.0.0.1").to(gateway.admin());
     assert_eq!(answer.is(200).header("content-type"), Some("application/x-ndjson"));
     answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Writes the policy that the gateway obeys, with the port that it was given, and another one.
+/// Writes the policy in force as `old.toml`, with the actual admin address, and an edited copy as `new.toml`.
 fn write_both(gateway: &Portcullis, edit: impl Fn(&str) -> String) {
     let text = std::fs::read_to_string(gateway.dir().path().join("gateway.toml")).unwrap();
     let old = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", gateway.admin()));

@@ -1,4 +1,4 @@
-//! The end: what was begun is finished, and nothing new begins.
+//! The drain: requests in progress finish, and no new ones begin.
 
 use crate::kit::upstream::Gate;
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};

@@ -1,4 +1,4 @@
-//! The end of an answer, and what is left open behind it: nothing is cut that is still on its way, and nothing stays for ever.
+//! The end of an answer: data still on its way is not cut off, and no connection stays open for ever.
 
 use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::upstream::{After, Gate};
@@ -12,7 +12,7 @@ const WHOLE: u8 = frame::END_STREAM | frame::END_HEADERS;
 /// SETTINGS_INITIAL_WINDOW_SIZE 0 (RFC 9113 section 6.5.2).
 const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
 
-/// A client that has the head of its answer, and opens no window yet for the body.
+/// Opens a connection on which the head of the answer has arrived, and which has no window for the body yet.
 fn without_window(gateway: &Portcullis) -> Frames {
     let mut frames = Frames::open_with(gateway.http(), &NO_WINDOW);
     frames.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
@@ -44,7 +44,7 @@ fn a_connection_whose_client_has_not_taken_its_answer_is_not_idle() {
     assert_eq!(body(&mut frames), b"hello");
 }
 
-/// `complete` in the log is true exactly when the client's connection took the whole answer.
+/// `complete` in the log is true exactly when the client's connection has accepted the whole answer.
 #[test]
 fn an_answer_whose_client_opens_no_window_is_not_complete() {
     let upstream = greeting();
@@ -58,7 +58,7 @@ fn an_answer_whose_client_opens_no_window_is_not_complete() {
     assert_eq!(line["complete"], false, "{line}");
 }
 
-/// docs/waits.md: an answer in progress has `drain` to end.
+/// docs/waits.md: an answer in progress may take until `drain` to end.
 #[test]
 fn an_answer_that_waits_for_its_window_is_not_cut_by_the_order_to_stop() {
     let upstream = greeting();
@@ -72,8 +72,8 @@ fn an_answer_that_waits_for_its_window_is_not_cut_by_the_order_to_stop() {
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
-/// A server that answers and then neither reads the rest of the request nor closes must not keep its place among the
-/// upstream's `connections` for ever.
+/// A server that answers, and then neither reads the rest of the request nor closes the connection, must not occupy one
+/// of the upstream's `connections` for ever.
 #[test]
 fn a_connection_on_which_a_server_reads_nothing_more_is_closed() {
     let over = Gate::new();
@@ -94,7 +94,7 @@ fn a_connection_on_which_a_server_reads_nothing_more_is_closed() {
     let begun = Instant::now();
     let mut connection = Connection::open(gateway.http());
     connection.send(format!("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: {}\r\n\r\n", 64 << 20));
-    // More than the buffers between the client and the server hold.
+    // The body exceeds the buffers between the client and the server.
     let sender = std::thread::spawn(move || {
         connection.write_timeout(Duration::from_secs(2));
         let _ = connection.try_send(vec![b'x'; 32 << 20]);

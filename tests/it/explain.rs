@@ -1,4 +1,4 @@
-//! `portcullis explain` says what the gateway then does.
+//! `portcullis explain` predicts the gateway's decision.
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::{self, Token};
@@ -49,7 +49,7 @@ fn good() -> Token {
     token("u1").role("clerk").scope("orders:read").claim("tenant", json!("acme"))
 }
 
-/// What the command says of a request, as JSON; and its exit code.
+/// Returns the command's explanation of a request as JSON, and its exit code.
 fn explained(dir: &Dir, arguments: &[&str]) -> (Value, i32) {
     let finished = command(dir, &[&["--format", "json", "explain"], arguments].concat());
     let text =
@@ -66,7 +66,7 @@ fn what_is_explained_is_what_then_happens_to_each_token_on_each_route() {
     tokens.push(("good".to_owned(), good().sign()));
     tokens.push(("no role".to_owned(), token("u1").sign()));
     for path in ["/orders/7", "/guests", "/open", "/orders/7/8", "/orders%2F7", "/by-query"] {
-        // All tokens where they are looked at; what the path alone decides needs one.
+        // Tries every token on paths whose rule looks at the token, and one token on paths that decide without it.
         let looked_at = matches!(path, "/orders/7" | "/guests");
         for (name, token) in tokens.iter().filter(|(name, _)| looked_at || name == "good") {
             let request = match path {

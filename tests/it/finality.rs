@@ -1,5 +1,5 @@
-//! What was revoked stays revoked: tokens of commands, of clients with audiences of their own, and keys. The store's tests
-//! go through time.
+//! Revocation is final, for tokens made by commands, for tokens of clients with their own audiences, and for keys. The
+//! store's tests cover the passage of time.
 
 use crate::kit::account::{self, AUTHORITY, claims, login, refresh};
 use crate::kit::dir::Dir;
@@ -62,13 +62,13 @@ fn a_token_that_a_command_made_ends_with_its_account_however_long_it_lives() {
     for token in [&long, &usual] {
         any(address, token).is_refusal(401, "revoked_token");
     }
-    // One that is made after that is of the account's generation, and good.
+    // A token that is made after the revocation has the account's new generation, and is valid.
     let after = mint(&dir, &year);
     assert_eq!(claims(&after)["gen"], 1);
     any(address, &after).is(200);
     good(&dir, &["user", "disable", "ada"]);
     eventually("the gateway has heard of it", || any(address, &after).code() == "revoked_token");
-    // Nobody makes one for an account that is disabled, or was removed.
+    // No token is made for an account that is disabled or was removed.
     for (change, why) in [
         (&["user", "disable", "ada"][..], "is disabled"),
         (&["user", "remove", "ada", "--yes"], "a removed account"),
@@ -139,7 +139,7 @@ fn a_life_that_a_reload_shortens_leaves_tokens_and_what_revokes_them() {
 
 #[test]
 fn a_published_key_signs_in_place_of_one_that_leaked() {
-    // Services know it already (crossings C2).
+    // Services already know the published key (crossings C2).
     let gateway = start();
     let (address, dir) = (gateway.http(), gateway.dir().clone());
     account::add(&dir, "ada", &[]);
@@ -158,7 +158,7 @@ fn a_published_key_signs_in_place_of_one_that_leaked() {
     any(address, &stolen).is_refusal(401, "unknown_key");
     let token = login(address, "ada").access;
     any(address, &token).is(200);
-    // All may have leaked.
+    // All keys may have leaked.
     let all = json(&good(&dir, &["key", "revoke", "--all", "--format", "json"]));
     assert_eq!(all["revoked"], json!([next]));
     let new = all["replaced_by"].as_str().unwrap().to_owned();

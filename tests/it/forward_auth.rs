@@ -1,7 +1,7 @@
-//! Verdicts for real proxies: nginx, Caddy, Traefik and Envoy, each with the configuration that the docs give for it.
+//! Verdicts for real proxies: nginx, Caddy, Traefik and Envoy, each with its documented configuration.
 //!
-//! Each proxy is started once and asked all of it, since starting one is what takes the time. What counts is what the
-//! service behind it saw.
+//! Each proxy is started once for all checks, because starting a proxy takes most of the time. The checks look at the
+//! requests that reach the service behind the proxy.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::{Connection, HOST};
@@ -11,7 +11,7 @@ use crate::kit::upstream::Seen;
 use crate::kit::{Answer, Portcullis, Request, Upstream, client, token};
 use crate::{ASKED_ROUTES, policy};
 
-/// Names that a service could read as the gateway's.
+/// Names that a service could mistake for the gateway's identity fields.
 const FORGED: [&str; 9] = [
     "X-Auth-Subject",
     "x-auth-roles",
@@ -24,7 +24,7 @@ const FORGED: [&str; 9] = [
     "X-Auth-Csrf",
 ];
 
-/// A proxy, the gateway that it asks, and the service behind it.
+/// A proxy, the gateway that it asks, and the service behind the proxy.
 struct Stage {
     kind: Kind,
     gateway: Portcullis,
@@ -36,7 +36,7 @@ impl Stage {
     #[track_caller]
     fn set(kind: Kind) -> Self {
         let service = Upstream::start();
-        // The gateway forwards nothing here; the service in its policy is one that is not there.
+        // The gateway forwards no request here. The upstream in its policy is unused.
         let unused = Upstream::start();
         let gateway = Portcullis::with(&policy(
             &unused,
@@ -50,7 +50,7 @@ impl Stage {
         Self { kind, gateway, service, proxy }
     }
 
-    /// The answer, and what the service saw.
+    /// Returns the proxy's answer, and the request that the service received.
     #[track_caller]
     fn ask(&self, request: &Request) -> (Answer, Option<Seen>) {
         let before = self.service.requests().len();
@@ -73,7 +73,7 @@ impl Stage {
         assert!(seen.is_none(), "{:?} {request:?} does not reach the service: {seen:#?}", self.kind);
         assert_eq!(answer.status, status, "{:?} {request:?}: {answer:#?}", self.kind);
         if self.kind != Kind::Nginx {
-            // nginx takes the status and drops the body.
+            // nginx passes on the status, but not the body.
             assert_eq!(answer.code(), code, "{:?} {request:?}: {answer:#?}", self.kind);
         }
         answer
@@ -137,12 +137,12 @@ fn each_kind_of_route(stage: &Stage) {
     assert_eq!(seen.header("x-auth-roles"), Some("clerk"), "{seen:#?}");
     assert_eq!(seen.header("x-auth-issuer"), Some("https://id.test/"), "{seen:#?}");
     assert!(!seen.mentions("bearer"), "the token stays outside: {seen:#?}");
-    // A refused gRPC call gets 200 from the gateway as a proxy; here that would be a grant.
+    // A refused gRPC call gets status 200 when the gateway is the proxy. In a verdict, 200 would permit the request.
     let call =
         Request::post("/orders/1", "").header("Content-Type", "application/grpc").header("TE", "trailers");
     let (answer, seen) = stage.ask(&call);
     assert!(seen.is_none(), "{:?}: {seen:#?}", stage.kind);
-    // Envoy makes one of those 200 of the refusal, for its client.
+    // Envoy itself turns the refusal into a 200 with a gRPC status for its client.
     let refused = answer.status == 401 || answer.header("grpc-status") == Some("16");
     assert!(refused, "{:?}: {answer:#?}", stage.kind);
 }
@@ -157,7 +157,7 @@ fn no_forged_identity_arrives(stage: &Stage) {
             Request::get("/open/a").bearer(clerk()),
         ] {
             let request = request.header(name, "forged").header(name, "forged, twice");
-            // Some proxies refuse an odd name, some drop it.
+            // For an odd name, some proxies refuse the request and others drop the field.
             let (answer, seen) = stage.ask(&request);
             match seen {
                 Some(seen) => {
@@ -169,11 +169,11 @@ fn no_forged_identity_arrives(stage: &Stage) {
         }
     }
     if stage.kind != Kind::Nginx {
-        // Those that take patterns keep the whole prefix; nginx keeps the names that its file lists.
+        // Proxies with patterns remove the whole prefix; nginx removes only the names in its file.
         let seen = stage.passes(&Request::get("/open/a").header("X-Auth-Anything", "forged"));
         assert!(!seen.mentions("forged"), "{:?}: {seen:#?}", stage.kind);
     }
-    // Where nobody is known, nobody is named.
+    // Without an identity, the service gets no identity field.
     for path in ["/open/a", "/maybe"] {
         let seen = stage.passes(&forging(Request::get(path)));
         assert!(!seen.mentions("x-auth-"), "{:?} {path}: {seen:#?}", stage.kind);
@@ -181,7 +181,8 @@ fn no_forged_identity_arrives(stage: &Stage) {
     let seen = stage.passes(&forging(Request::get("/maybe").bearer(token("bob"))));
     assert_eq!(seen.header("x-auth-subject"), Some("bob"));
     assert_eq!(seen.header("x-auth-roles"), None, "bob has none: {seen:#?}");
-    // Taken away by the client itself, after the proxy has set it (CVE-2024-45410).
+    // The client lists the fields in `Connection`, so that the proxy removes them after it has set them
+    // (CVE-2024-45410).
     let request = || Request::get("/orders/1").bearer(clerk());
     for request in [
         request().header("Connection", "close, X-Auth-Subject, X-Forwarded-Uri"),
@@ -227,7 +228,7 @@ fn methods_hosts_and_bodies(stage: &Stage) {
     stage.refuses(&inside.clone().bearer(clerk()), 403, "insufficient_role");
     let seen = stage.passes(&inside.bearer(token("root").role("admin")));
     assert_eq!(seen.header("host"), Some("internal.test"), "{seen:#?}");
-    // An absolute target and Host that differ: whoever is believed, it is one and the same all along.
+    // The absolute target and Host differ. Whichever the proxy uses, the gateway and the service must see the same one.
     let both = format!("GET http://internal.test/open/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
     let before = stage.service.requests().len();
     let answer = client::send(stage.proxy.address(), both);
@@ -266,7 +267,7 @@ fn no_field_of_the_client_chooses_the_route(stage: &Stage) {
     }
 }
 
-/// Attacks D2, issue 9, 3 and 7: overrides, and what other products say of callers and addresses.
+/// Attacks D2, issues 9, 3 and 7: method overrides, and fields in which other products name callers and addresses.
 fn no_field_of_another_product_arrives(stage: &Stage) {
     for name in [
         "X-HTTP-Method-Override",
@@ -301,11 +302,11 @@ fn no_field_of_another_product_arrives(stage: &Stage) {
         "X-Client-IP",
         "X-Originating-IP",
     ] {
-        // With the file as it is, the service gets the request without the field.
+        // With the unchanged file, the service gets the request without the field.
         let seen = stage.passes(&Request::get("/open/a").header(name, "f0rged"));
         assert!(!seen.mentions("f0rged"), "{:?} {name}: {seen:#?}", stage.kind);
     }
-    // In another spelling, or of a name that no file lists, it is removed or refused.
+    // Another spelling, or a name that no file lists, is removed or refused.
     for name in [
         "X_HTTP_Method_Override",
         "X.Original.URL",
@@ -322,9 +323,9 @@ fn no_field_of_another_product_arrives(stage: &Stage) {
     }
 }
 
-/// Crossings C5 and C14, report 18: what the gateway would take, it takes in a question too.
+/// Crossings C5 and C14, report 18: a verdict accepts the same requests as the gateway's own listener.
 fn raw_characters_and_large_heads_pass_as_at_the_gate(stage: &Stage) {
-    // Envoy refuses a target that is not ASCII before it asks.
+    // Envoy refuses a target that is not ASCII before it asks the gateway.
     if stage.kind != Kind::Envoy {
         let seen = stage.passes(&Request::get("/open/a?q=M\u{fc}nchen"));
         assert!(seen.target.contains("M\u{fc}nchen") || seen.target.contains("M%C3%BCnchen"), "{seen:#?}");
@@ -342,7 +343,7 @@ fn raw_characters_and_large_heads_pass_as_at_the_gate(stage: &Stage) {
     assert!(seen.header("x-auth-roles").is_some_and(|roles| roles.contains("many-299")), "{:?}", stage.kind);
 }
 
-/// What a service may take a target for: with its codes read and not, with parameters and without.
+/// Returns the ways in which a service may read a target: decoded or not, with path parameters or without.
 fn readings(target: &str) -> Vec<String> {
     let path = target.split('?').next().unwrap();
     let mut bytes = Vec::new();
@@ -422,7 +423,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
         "orders/1",
     ] {
         for method in ["GET", "OPTIONS"] {
-            // A question of its own, if it came through to the gateway, would be about something that is open.
+            // The client tries to forge a question about an open path. It must not reach the gateway as such.
             let request = Request::new(method, target)
                 .header("X-Forwarded-Uri", "/open/a")
                 .header("X-Forwarded-Method", "GET");
@@ -430,7 +431,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
                 let (answer, seen) = stage.ask(&request);
                 let label = format!("{:?} {method} {target}: {answer:#?} {seen:#?}", stage.kind);
                 match &seen {
-                    // Go's server answers `OPTIONS *` itself.
+                    // Go's server answers `OPTIONS *` without a handler.
                     None => assert!(target == "*" || (300..504).contains(&answer.status), "{label}"),
                     Some(seen) => {
                         let wrong: Vec<_> = readings(&seen.target)
@@ -443,7 +444,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
             }
         }
     }
-    // Honest spellings pass, and arrive as something that means the same.
+    // Harmless spellings pass, and arrive in a form with the same meaning.
     for (target, means) in [
         ("/open/caf%c3%a9", "/open/caf\u{e9}"),
         ("/open/%7Euser", "/open/~user"),
@@ -473,7 +474,7 @@ fn limits_pages_and_cookies(stage: &Stage) {
     assert_eq!(answer.status, 401, "a form that was sent must not get lost unseen: {answer:#?}");
     stage.passes(&browser("/page").bearer(token("ada")));
 
-    // A cookie is enough for reading and, without its CSRF token, not for a change.
+    // A cookie suffices for reading, but a change requires its CSRF token.
     let cookie = format!("a=b; __Host-portcullis={}", clerk());
     let seen = stage.passes(&Request::get("/orders/1").header("Cookie", &cookie));
     assert_eq!(seen.header("x-auth-subject"), Some("ada"));
@@ -486,7 +487,7 @@ fn limits_pages_and_cookies(stage: &Stage) {
 }
 
 fn the_operator_finds_it(stage: &Stage) {
-    // From an address that is no proxy's, by a client that would like to be another.
+    // The client sends forged addresses. Its own address is no proxy's.
     let request = Request::post("/orders/77?secret=s3cret", "")
         .bearer(token("bob"))
         .header("X-Forwarded-For", "192.0.2.66")
@@ -510,14 +511,14 @@ fn the_operator_finds_it(stage: &Stage) {
     }
     assert!(!stage.gateway.log_text().contains("s3cret"));
     if stage.kind != Kind::Traefik {
-        // One name for the request in all logs, and not one that the client chose.
+        // All logs use the same request id, which the client did not choose.
         let request = Request::get("/orders/78").bearer(clerk()).header("X-Request-Id", "mine");
         let seen = stage.passes(&request);
         let line = stage.gateway.wait_log("the verdict on /orders/78", |line| line["path"] == "/orders/78");
         assert_eq!(line["request_id"].as_str(), seen.header("x-request-id"), "{line}: {seen:#?}");
         assert_ne!(line["request_id"], "mine");
     }
-    // The endpoints that the gateway answers itself are reached through the proxy, and are not asked about.
+    // The gateway's own endpoints are reachable through the proxy, which does not ask for a verdict on them.
     let (answer, seen) = stage.ask(&Request::get("/auth/me").bearer(clerk()));
     assert!(seen.is_none(), "{seen:#?}");
     assert!(answer.status == 200 || answer.status == 401, "{:?}: {answer:#?}", stage.kind);

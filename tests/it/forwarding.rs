@@ -1,4 +1,4 @@
-//! What an upstream is told, and what it is never told.
+//! What an upstream receives, and what the gateway never sends to it.
 
 use crate::kit::upstream::Seen;
 use crate::kit::{Request, Upstream, token, values};

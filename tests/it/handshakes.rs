@@ -45,7 +45,7 @@ fn a_handshake_that_fails_is_counted_by_reason_and_logged_once_in_a_while() {
     }
 }
 
-/// RFC 7301 section 3.2; suites 7: HTTP/1.0 is served, so it is offered.
+/// RFC 7301 section 3.2, suites 7: the gateway serves HTTP/1.0, so it also negotiates it.
 #[test]
 fn a_client_that_offers_http_1_0_alone_is_served() {
     let gateway = gateway("");
@@ -87,7 +87,7 @@ fn a_request_that_cannot_be_read_gets_a_problem_document_and_a_line_that_says_wh
     let mut connection = Connection::open(gateway.http());
     connection.send(fields);
     connection.answer().is_refusal(431, "headers_too_large");
-    // After an answer on the same connection, too.
+    // The same refusal follows a successful answer on the same connection.
     let mut connection = Connection::open(gateway.http());
     Request::get("/").over(&mut connection).is(200);
     connection.send("GET /\x01 HTTP/1.1\r\n\r\n");

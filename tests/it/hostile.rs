@@ -1,4 +1,5 @@
-//! Policies that nobody means: each is refused in one clear line, within the deadline of a command and two gigabytes.
+//! Hostile policies: each is refused with one clear line, within the time limit of a command and two gigabytes of
+//! memory.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command_bounded, write_policy};
@@ -10,13 +11,13 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::mpsc;
 
-/// What `check` and start say of the policy at this path. Both refuse it, in the same words.
+/// Returns the faults that `check` and `run` print for the policy at this path. Both must refuse it in the same words.
 #[track_caller]
 fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     let check = command_bounded(dir, &["check", "--config", policy], &[]);
     let start = command_bounded(dir, &["run", "--config", policy], &[]);
     assert_eq!((check.code, start.code), (Some(1), Some(1)), "{check:?}\n{start:?}");
-    // Faults alone, without the section that explains each.
+    // Keeps only the faults, without the section that explains each.
     let lines = |text: &str| -> Vec<String> {
         let faults = text.lines().filter(|line| !line.contains(": warning: "));
         faults.map(|line| line.split(" [portcullis help ").next().unwrap_or(line).to_owned()).collect()
@@ -30,7 +31,7 @@ fn refused(dir: &Dir, policy: &str) -> Vec<String> {
     said
 }
 
-/// The one fault of a policy of these bytes.
+/// Returns the only fault of a policy with these bytes.
 #[track_caller]
 fn one_fault(content: impl AsRef<[u8]>) -> String {
     let dir = Dir::new();
@@ -85,7 +86,7 @@ fn a_file_that_may_not_be_read_is_refused() {
     let path = dir.path().join("gateway.toml");
     std::fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
     if File::open(&path).is_ok() {
-        // Nothing is forbidden to whoever runs this test.
+        // The user who runs this test may read every file, as root may.
         return;
     }
     let said = refused(&dir, "gateway.toml");
@@ -251,7 +252,7 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
 #[test]
 fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
     let dir = Dir::new();
-    // So long that no two readings of it fall between two writes.
+    // Long enough that no two reads of the file fit between two writes.
     dir.write("gateway.toml", format!("{ECHO}{}{}#0", route("/"), "#\n".repeat(4 << 20)));
     let file = OpenOptions::new().write(true).open(dir.path().join("gateway.toml")).unwrap();
     let end = file.metadata().unwrap().len() - 1;
@@ -265,9 +266,9 @@ fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
                 }
             }
         });
-        // Gone at the end of this block, however it ends.
+        // Dropped at the end of this block, even after a panic, so that the writer stops.
         let _stop = stop;
-        // A busy machine may let the writer wait for as long as two readings take.
+        // On a busy machine, the writer may pause for as long as two reads take.
         eventually("a reading meets the writer", || {
             let check = command_bounded(&dir, &["check"], &[]);
             let is_told = check.stdout.contains("gateway.toml: fault: changes while it is read");
@@ -307,9 +308,9 @@ fn ten_thousand_routes_are_served_each_as_it_says() {
     assert_eq!(ask(9_999, 9_999, 9_999), 200);
     assert_eq!(ask(9_989, 9_989, 9_999), 403);
     assert_eq!(ask(9_989, 9_999, 9_999), 404);
-    // The limit of route 9,999 is that of route 999 too.
+    // The limit of route 9,999 also applies to route 999.
     assert_eq!(ask(999, 999, 999), 429);
-    // Ten thousand routes, four of which were asked for.
+    // The policy has ten thousand routes, and requests have used four of them.
     let metrics = Request::get("/metrics").to(gateway.admin());
     assert!(metrics.is(200).body.len() < 6 << 20, "{}", metrics.body.len());
     assert_eq!(metrics.text().matches("portcullis_request_duration_seconds_count{").count(), 4);

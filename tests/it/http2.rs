@@ -82,7 +82,7 @@ fn cookies_that_came_in_pieces_go_on_as_one_field() {
     let gateway = encrypted(&upstream, ROUTES);
     let pieces = request("GET", "/open").header("cookie", "a=1").header("cookie", "b=2").body(Bytes::new());
     exchange(gateway.https(), vec![pieces.unwrap()])[0].is(200);
-    // RFC 9113 section 8.2.3: joined before they pass to something that is not HTTP/2.
+    // RFC 9113 section 8.2.3: the pieces are joined before they are passed to a context other than HTTP/2.
     assert_eq!(values(&upstream.only_request().headers, "cookie"), ["a=1; b=2"]);
 }
 
@@ -125,7 +125,7 @@ fn an_answer_that_is_cut_looks_cut_over_http_2_as_well() {
     assert!(!answers[0].complete, "{answers:#?}");
 }
 
-/// A good request's fields.
+/// The fields of a good request.
 const GOOD: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "/open")];
 
@@ -180,7 +180,7 @@ fn fields_that_would_be_two_requests_in_http_1_are_refused() {
         let seen = upstream.requests();
         assert_eq!(seen.len(), 1, "{name}: {:#?}", seen.last());
     }
-    // The library below drops a fragment unseen: what is left is what is decided on, and what is forwarded.
+    // hyper drops a fragment silently. The gateway decides on the remaining target and forwards it.
     whole(&mut Frames::open(gateway.http()), 1, &path("/open#/../guarded"));
     assert!(upstream.requests().iter().all(|seen| seen.target == "/open"), "{:#?}", upstream.requests());
     Request::get("/open").to(gateway.http()).is(200);
@@ -234,7 +234,8 @@ fn a_draining_gateway_says_goodbye_and_finishes_the_streams_that_are_open() {
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
-/// Sends 20,000 frames or until the gateway ends the connection; what they cost it is bounded, and others are served.
+/// Sends frames until the gateway ends the connection, at most 20,000. The gateway's memory stays bounded, and it
+/// serves other clients.
 #[track_caller]
 fn flooded(gateway: &Portcullis, name: &str, mut flood: impl FnMut(&mut Frames, u32) -> std::io::Result<()>) {
     let before = gateway.peak_memory();
@@ -284,7 +285,7 @@ fn control_frames_of_a_client_that_reads_nothing_cost_bounded_memory() {
     let before = gateway.peak_memory();
     for (kind, payload) in [(frame::PING, &[7; 8][..]), (frame::SETTINGS, &[0, 3, 0, 0, 0, 9])] {
         let mut frames = Frames::open(gateway.http());
-        // The gateway may stop reading, or end the connection: both bound what it holds.
+        // The gateway may stop reading or end the connection; either bounds its memory.
         frames.write_timeout(Duration::from_millis(500));
         let _ = (0..200_000).all(|_| frames.send(kind, 0, 0, payload).is_ok());
     }

@@ -1,4 +1,4 @@
-//! The kit held to account: a kit that read or signed wrongly would make refusals out of its own faults.
+//! Tests of the kit itself: refusals in other tests must not be caused by a kit that reads or signs wrongly.
 
 use crate::kit::forge::{self, Algorithm};
 use crate::kit::{Connection, Request, Upstream, client, token, upstream::After};

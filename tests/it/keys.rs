@@ -1,4 +1,4 @@
-//! The local authority's signing keys: made, changed, taken back by command, while gateways run.
+//! The local authority's signing keys: commands create, replace and revoke them while gateways run.
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::now;
@@ -31,14 +31,14 @@ fn good(dir: &Dir, arguments: &[&str]) -> Finished {
     finished
 }
 
-/// The keys as `key list` tells them.
+/// Returns the keys that `key list` prints.
 #[track_caller]
 fn list(dir: &Dir) -> Vec<Value> {
     let listed = good(dir, &["key", "list", "--format", "json"]).stdout;
     serde_json::from_str::<Value>(&listed).unwrap()["signing"].as_array().unwrap().clone()
 }
 
-/// The one key in this state.
+/// Returns the id of the only key in this state.
 #[track_caller]
 fn key_in(dir: &Dir, state: &str) -> String {
     let listed = list(dir);
@@ -63,7 +63,7 @@ fn status(gateway: &Portcullis, token: &str) -> u16 {
     Request::get("/x").bearer(token).to(gateway.http()).status
 }
 
-/// Waits until a gateway answers so to a token; this is to take less than two seconds, on a machine with time.
+/// Waits until a gateway answers a token with this status. On an idle machine this takes less than two seconds.
 #[track_caller]
 fn soon(gateway: &Portcullis, token: &str, wanted: u16, meanwhile: impl Fn()) {
     eventually("the gateway has followed", || {
@@ -136,7 +136,7 @@ fn tokens_of_a_revoked_key_are_refused_although_they_were_verified_before() {
     let new = serde_json::from_str::<Value>(&revoked).unwrap()["replaced_by"].as_str().unwrap().to_owned();
     soon(&gateway, &leaked, 401, || {});
     Request::get("/x").bearer(&leaked).to(gateway.http()).is_refusal(401, "unknown_key");
-    // A new one signs in its place, and no restart brings the old one back.
+    // A new key signs instead, and a restart does not restore the revoked key.
     eventually("the new key signs", || kid_of(&mint(&dir)) == new);
     soon(&gateway, &mint(&dir), 200, || {});
     assert_eq!((key_in(&dir, "revoked"), key_in(&dir, "signing")), (first.clone(), new));
@@ -173,7 +173,7 @@ fn a_key_signs_when_its_moment_comes() {
     let gateway = Portcullis::with(POLICY).start();
     let dir = gateway.dir().clone();
     let first = key_in(&dir, "signing");
-    // A key made by a schedule ten minutes ago: the moment is in the name of its file.
+    // A scheduled rotation ten minutes ago made this key. The name of its file contains the time.
     let rotated: Value =
         serde_json::from_str(&good(&dir, &["key", "rotate", "--format", "json"]).stdout).unwrap();
     let made = dir.path().join(format!("state/{}", file_name(rotated["signs_from"].as_str().unwrap())));
@@ -242,11 +242,11 @@ fn commands_that_are_killed_leave_keys_that_work() {
         key_in(&dir, "signing");
         mint(&dir);
     }
-    // The next command clears away what the others could not.
+    // The next command removes the files that the killed commands left behind.
     good(&dir, &["key", "rotate", "--now"]);
     let files = fs::read_dir(dir.path().join("state")).unwrap();
     let names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    // The store, which the tokens were put on record in, is none of theirs.
+    // The store's files, in which the tokens were recorded, are not key files.
     for name in names.iter().filter(|name| !name.starts_with("portcullis.db")) {
         let (stem, extension) = name.rsplit_once('.').unwrap();
         assert!(["pem", "revoked", "lock"].contains(&extension), "{names:?}");
@@ -272,7 +272,7 @@ fn commands_say_what_they_did_and_why_they_could_not() {
     let text = good(&dir, &["key", "list"]).stdout;
     let line = text.lines().find(|line| line.contains(first.stdout.trim())).unwrap();
     assert!(line.contains("ES256") && line.contains("signing"), "{line}");
-    // An id may begin with a dash.
+    // A key id may begin with a dash.
     for unknown in ["nobody", "-x", "--now"] {
         let refused = command(&dir, &["key", "revoke", unknown]);
         assert!(refused.code == Some(1) && refused.text().contains("unknown key"), "{unknown}: {refused:?}");

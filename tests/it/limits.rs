@@ -1,4 +1,4 @@
-//! Not too fast: by address before any signature is checked, by caller after.
+//! Rate limits: by address before a signature is checked, by caller after that.
 
 use crate::kit::{Answer, Portcullis, Request, Upstream, token};
 use crate::{gateway, policy};
@@ -31,7 +31,7 @@ fn limited(by: &str) -> String {
     )
 }
 
-/// Asks until the limit refuses; how often it did not. Never more than 10 times.
+/// Sends up to 10 requests until the limit refuses one. Returns how many passed.
 #[track_caller]
 fn passed(mut ask: impl FnMut() -> Answer) -> usize {
     for count in 0..10 {
@@ -62,7 +62,7 @@ fn a_burst_passes_and_what_comes_after_is_told_when_to_come_again() {
     assert!((1..=60).contains(&wait), "one a minute: {wait}");
     assert!(answer.header("ratelimit").unwrap().contains("r=0"));
     assert_eq!(upstream.requests().len(), 3);
-    // A route without the limit stays free, one with the same limit shares it.
+    // A route without the limit stays free, and a route with the same limit shares its budget.
     assert!(Request::get("/free").to(gateway.http()).is(200).header("ratelimit").is_none());
     Request::get("/too").to(gateway.http()).is_refusal(429, "rate_limited");
 }
@@ -75,7 +75,7 @@ fn what_is_refused_for_its_token_still_counts_by_address() {
         let forged = format!("{}x", token("ada"));
         Request::get("/limited").bearer(forged).to(gateway.http()).is_refusal(401, "malformed_token");
     }
-    // Now not even the signature of a good one is looked at.
+    // Now the limit refuses even a good token, before its signature is checked.
     Request::get("/limited").bearer(token("ada")).to(gateway.http()).is_refusal(429, "rate_limited");
     upstream.saw_nothing();
 }
@@ -87,7 +87,7 @@ fn a_subject_has_a_budget_of_its_own_whatever_token_it_shows() {
     let ask = |subject: &str| Request::get("/limited").bearer(token(subject)).to(gateway.http());
     assert_eq!(passed(|| ask("ada")), 3);
     assert_eq!(passed(|| ask("bob")), 3, "another's budget is untouched");
-    // A forged token cannot spend a subject's budget.
+    // A forged token cannot use up a subject's budget.
     for _ in 0..5 {
         let forged = format!("{}x", token("eve"));
         Request::get("/limited").bearer(forged).to(gateway.http()).is_refusal(401, "malformed_token");
@@ -170,7 +170,7 @@ fn budgets_are_shared_by_all_cores() {
     let gateway =
         Portcullis::with(&format!("[server]\nworkers = 4\n{}", policy(&upstream, &limited("client_ip"))));
     let gateway = gateway.start();
-    // Each request over a connection of its own: the kernel spreads them.
+    // Each request uses a new connection, and the kernel spreads connections over the cores.
     let answers: Vec<_> = (0..40).map(|_| Request::get("/limited").to(gateway.http()).status).collect();
     assert_eq!(answers.iter().filter(|status| **status == 200).count(), 3, "{answers:?}");
 }

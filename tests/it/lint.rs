@@ -1,4 +1,4 @@
-//! What can be served and should be looked at: findings of `check`, what fails under `--strict`, and what the file accepts.
+//! Findings of `check` for policies that can be served: how `--strict` treats them, and how the policy waives them.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, write_policy};
@@ -6,7 +6,7 @@ use crate::kit::{Portcullis, Upstream};
 use crate::policy;
 use serde_json::Value;
 
-/// A policy with one weakness (long_leeway) and one piece of advice (no_test).
+/// A policy with one weakness (`long_leeway`) and one piece of advice (`no_test`).
 const WEAK: &str = r#"
 [[issuer]]
 issuer = "https://other.example.com/"
@@ -45,7 +45,7 @@ fn json(run: &Finished) -> Value {
     serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
 }
 
-/// The ids in a list of findings, in the order of the alphabet.
+/// Returns the ids in a list of findings, sorted.
 fn ids(list: &Value) -> Vec<&str> {
     let mut ids: Vec<_> =
         list.as_array().unwrap().iter().map(|found| found["id"].as_str().unwrap()).collect();
@@ -57,7 +57,7 @@ fn of<'l>(list: &'l Value, id: &str) -> &'l Value {
     list.as_array().unwrap().iter().find(|found| found["id"] == id).unwrap_or_else(|| panic!("{id}: {list}"))
 }
 
-/// `[policy] waive` with these.
+/// Returns a `[policy]` table with these waivers.
 fn waiving(waivers: &str) -> String {
     format!("[policy]\nwaive = {{ {waivers} }}\n")
 }
@@ -108,7 +108,7 @@ fn a_route_waives_for_itself_and_not_for_its_neighbour() {
         "{WEAK}waive = {{ no_test = \"not yet\" }}\n[[route]]\nname = \"x\"\npath = \"/x\"\nupstream = \"app\"\n{TEST}"
     )
     .replace("5m", "30s");
-    // The test covers the first route: its waiver waives nothing, and the second route has none.
+    // The test covers the first route, so that route's waiver is unused. The second route has no waiver.
     let report = json(&check(&two, &["--format", "json"]));
     assert_eq!(ids(&report["diagnostics"]), ["no_test", "unused_waiver"], "{report}");
     let (own, _) = two.split_once("[[test]]").unwrap();
@@ -116,7 +116,7 @@ fn a_route_waives_for_itself_and_not_for_its_neighbour() {
         &own.replace("\"x\"\n", "\"x\"\nwaive = { no_test = \"nor this\" }\n"),
         &["--format", "json"],
     ));
-    // Without any test there is one finding about all of them, which no route can waive.
+    // Without any test there is one finding for the whole policy, which a route cannot waive.
     assert!(ids(&report["diagnostics"]).contains(&"no_test"), "{report}");
 }
 

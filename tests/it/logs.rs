@@ -1,4 +1,4 @@
-//! What is written about requests, and what never is.
+//! What the log contains about requests, and what it must never contain.
 
 use crate::kit::upstream::After;
 use crate::kit::{Portcullis, Request, Upstream, forge, token};

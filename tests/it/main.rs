@@ -1,7 +1,7 @@
-//! The gateway from outside: the real binary, real sockets, and what the upstream saw.
+//! Black-box tests of the gateway: the real binary, real sockets, and the requests that reach the upstream.
 //!
-//! One binary for all subjects, so that it links once. Nothing here knows anything of the source: what is tested is
-//! what operators, clients and services meet.
+//! All subjects share one test binary, so that it is linked once. The tests do not use the gateway's source: they
+//! observe only what operators, clients and services observe.
 
 #![allow(
     unreachable_pub,
@@ -77,24 +77,24 @@ mod wire;
 
 use kit::{ISSUER, Portcullis, Upstream};
 
-/// A policy with the forge's issuer, this upstream under the name `app`, and these tables.
+/// Returns a policy with the forge's issuer, this upstream under the name `app`, and these tables.
 fn policy(upstream: &Upstream, tables: &str) -> String {
     format!("{ISSUER}\n[upstream.app]\nservers = [\"{upstream}\"]\n\n{tables}")
 }
 
-/// A gateway before this upstream.
+/// Starts a gateway with this upstream.
 #[track_caller]
 fn gateway(upstream: &Upstream, tables: &str) -> Portcullis {
     Portcullis::with(&policy(upstream, tables)).start()
 }
 
-/// A gateway before this upstream that takes TLS.
+/// Starts a gateway with this upstream and a TLS listener.
 #[track_caller]
 fn encrypted(upstream: &Upstream, tables: &str) -> Portcullis {
     gateway(upstream, &format!("[server]\nhttps = \"127.0.0.1:0\"\n{tables}"))
 }
 
-/// A public route of everything.
+/// A public route for every path.
 const PUBLIC: &str = "
 [[route]]
 name     = \"public\"
@@ -120,7 +120,7 @@ upstream = "app"
 access   = "public"
 "#;
 
-/// A service that the gateway contains, for policies whose tests need no other.
+/// The gateway's built-in echo service, for policies whose tests need no upstream.
 const ECHO: &str = "
 [upstream.echo]
 builtin = \"echo\"
@@ -130,7 +130,7 @@ path     = \"/any\"
 upstream = \"echo\"
 ";
 
-/// The routes that a proxy is asked about in the tests of forward-auth, with the limit of one of them.
+/// The routes that the forward-auth tests request through a proxy, with the rate limit of one of them.
 const ASKED_ROUTES: &str = r#"
 [rate_limit.few]
 by    = "client_ip"

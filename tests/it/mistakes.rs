@@ -1,5 +1,6 @@
-//! Mistakes that operators make in the policy and in the files beside it: each gets the line that it is on, and words that
-//! a person can act on. Rows of "Configuration mistakes" (operators, section 3) and of attacks C13, C14, D1, D5.
+//! Mistakes that operators make in the policy and in the files beside it: each is reported with its line, in words that
+//! a person can act on. Covers the rows of "Configuration mistakes" (operators, section 3) and attacks C13, C14, D1,
+//! D5.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_in, completed, write_policy};
@@ -19,7 +20,7 @@ fn issuer(rest: &str) -> String {
     )
 }
 
-/// A folder with this policy as it stands, and a secret beside it.
+/// Creates a folder with exactly this policy, and a secret beside it.
 fn in_dir(text: &str) -> Dir {
     let dir = Dir::new();
     dir.write("gateway.toml", text);
@@ -33,7 +34,7 @@ fn findings(checked: &Finished) -> Vec<Value> {
     report["diagnostics"].as_array().unwrap().clone()
 }
 
-/// Whether one of the findings has this id, is on this line, and says all these words; each after the last.
+/// Checks that a finding has this severity, id and line, and contains these words in this order.
 #[track_caller]
 fn has(found: &[Value], severity: &str, id: &str, line: usize, words: &[&str]) {
     let fits = |one: &&Value| {
@@ -52,7 +53,7 @@ fn checked(dir: &Dir) -> Vec<Value> {
 fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
     let route = format!("{ECHO}{ROUTE}");
     for (text, severity, id, line, words) in [
-        // Tables and lists of them.
+        // Tables and arrays of tables.
         (
             format!("[route]\npath = \"/\"\n{ECHO}"),
             "fault",
@@ -86,7 +87,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             &["a key of [server]"],
         ),
         (format!("[server]\ncookies = true\n{route}"), "fault", "unknown_key", 2, &["a key of [authority]"]),
-        // TOML itself.
+        // TOML syntax.
         (
             format!("[server]\nhttps = \"127.0.0.1:1\nhttp = \"\"\n{route}"),
             "fault",
@@ -145,7 +146,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             2,
             &["127.0.0.1:8443"],
         ),
-        // Rules that are none.
+        // Empty lists, which restrict nothing.
         (
             format!("{}{ECHO}{ROUTE}roles = []\n", issuer("")),
             "warning",
@@ -182,7 +183,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             9,
             &["`:id`", "`{id}`"],
         ),
-        // White space that nobody sees.
+        // Invisible white space.
         (
             format!("{}{route}", issuer("").replace(".com/", ".com/ ")),
             "warning",
@@ -204,7 +205,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             11,
             &["\"admin\""],
         ),
-        // C14: names of headers.
+        // C14: header names.
         (
             format!("[identity]\nsubject = \"X-U\"\nroles = \"X_U\"\n{}{route}", issuer("")),
             "fault",
@@ -308,7 +309,7 @@ fn a_secret_with_white_space_at_an_end_is_told_of_and_one_newline_is_not() {
     }
 }
 
-/// C13: the same rule for every file that holds a secret (CWE-732, ASVS 13.3.2).
+/// C13: the same rule applies to every file that contains a secret (CWE-732, ASVS 13.3.2).
 #[test]
 fn a_secret_file_that_others_may_read_or_change_is_told_of() {
     let key = rcgen::KeyPair::generate().unwrap();
@@ -342,7 +343,7 @@ fn a_secret_file_that_others_may_read_or_change_is_told_of() {
         }
         dir.set_mode(file, 0o600);
     }
-    // The key that the gateway made itself.
+    // A key that the gateway generated itself.
     let dir = in_dir(&format!("[state]\ndir = \"state\"\n{}{ECHO}{ROUTE}", issuer("")));
     std::fs::create_dir(dir.path().join("state")).unwrap();
     dir.write("state/certificate-key.pem", key.serialize_pem());
@@ -377,7 +378,7 @@ fn a_state_folder_that_others_may_write_to_or_its_owner_may_not_is_told_of() {
     dir.set_mode("state", 0o700);
 }
 
-/// A certificate for these names from and to the beginning of these years, with its key.
+/// Creates a certificate for these names, valid from the start of year `from` to the start of year `to`, and its key.
 fn pair(names: &[&str], from: i32, to: i32) -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -481,13 +482,13 @@ fn a_file_that_is_no_certificate_or_key_is_told_by_what_it_is() {
     let dir = certified(&certificate, &key, ROUTE);
     std::fs::remove_file(dir.path().join("key.pem")).unwrap();
     has(&checked(&dir), "fault", "bad_certificate", 3, &["key.pem", "No such file"]);
-    // The chain in the wrong order.
+    // The certificates of the chain are in the wrong order.
     let (authority, _) = pair(&["ca.test"], 2000, 2046);
     let found = checked(&certified(format!("{authority}{certificate}"), &key, ROUTE));
     has(&found, "fault", "bad_certificate", 2, &["number 2", "first"]);
 }
 
-/// What stands in a PEM file's one block.
+/// Returns the content of the first block of a PEM file.
 fn rcgen_der(pem: &str) -> Vec<u8> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -521,7 +522,7 @@ fn a_reload_never_replaces_a_valid_certificate_by_one_that_clients_refuse() {
             "{report:#}"
         );
         assert_eq!((&found[0]["id"], &found[0]["severity"]), (&id.into(), &"fault".into()), "{report:#}");
-        // Nor does the watcher.
+        // The watcher refuses the certificate as well.
         eventually("the watcher says why", || {
             gateway.log_text().contains(if to == 2020 {
                 "expired on 2020"
@@ -559,7 +560,7 @@ fn a_listener_that_cannot_be_had_is_told_in_the_logs_own_format_with_what_to_do(
         why.contains("[server] http: cannot listen on") && why.contains(&format!("sport = :{port}")),
         "{why}"
     );
-    // 192.0.2.0/24 is nobody's (RFC 5737), and so not this machine's.
+    // The network 192.0.2.0/24 is reserved (RFC 5737), so the address is not this machine's.
     dir.write("gateway.toml", completed(&format!("[log]\nformat = \"human\"\n[server]\nhttp = \"192.0.2.1:8080\"\n{ECHO}{ROUTE}access = \"public\"\n")));
     let run = command(&dir, &["run"]);
     assert!(run.code == Some(1) && run.stderr.contains("does not have that address"), "{run:?}");
@@ -609,7 +610,7 @@ fn the_program_explains_its_findings_itself() {
     assert!(all.code == Some(0) && all.stdout.contains("\n  bad_toml\n"), "{all:?}");
     let near = command(&dir, &["help", "open_by_anoter_host"]);
     assert!(near.code == Some(2) && near.stderr.contains("did you mean open_by_another_host?"), "{near:?}");
-    // A finding names the command that explains it.
+    // Each finding names the command that explains it.
     dir.write("gateway.toml", "[server]\nhtps = \"\"\n");
     let check = command(&dir, &["check"]);
     let line = check.stdout.lines().find(|line| line.contains("htps")).unwrap();
@@ -647,7 +648,8 @@ fn the_last_line_counts_the_endpoints_of_the_authority_apart() {
     assert!(check.stdout.lines().last().unwrap().contains("good: 1 route, "), "{check:?}");
 }
 
-/// operators 2: the commonest layout there is passes `check` without a waiver, for the gateway refuses the odd spelling itself.
+/// operators 2: the most common layout passes `check` without a waiver, because the gateway itself refuses the odd
+/// spellings.
 #[test]
 fn the_commonest_layout_is_good_and_its_odd_spellings_are_refused() {
     let routes = r#"
@@ -683,7 +685,7 @@ upstream = "app"
     assert_eq!(report.code, Some(0), "{report:?}");
     let found = findings(&report);
     assert!(!found.iter().any(|one| one["id"].as_str().unwrap().starts_with("spelling_")), "{found:#?}");
-    // The warning names what is still refused there, and goes away when nothing is.
+    // The warning names the paths that are still refused there, and disappears when there are none.
     let shadowed = |found: &[Value]| -> Vec<String> {
         let of = found.iter().filter(|one| one["id"] == "shadowed_route");
         of.map(|one| one["found"].as_str().unwrap().to_owned()).collect()

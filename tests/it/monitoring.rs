@@ -1,5 +1,5 @@
-//! The alert rules and the dashboard that come with the documents: they name metrics that exist, every alert has a test of
-//! its own and is explained, and every metric is documented.
+//! The documented alert rules and dashboard: they use only existing metrics, every alert has its own test and an
+//! explanation, and every metric is documented.
 
 use crate::admin::metrics;
 use crate::kit::account::AUTHORITY;
@@ -24,7 +24,7 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}: {text}");
 }
 
-/// The families of a gateway that has all there is: TLS, an authority, an upstream, a limit.
+/// Returns the metric families of a gateway that has every feature: TLS, an authority, an upstream, a limit.
 fn families() -> BTreeSet<String> {
     let upstream = Upstream::start();
     let limit = "[rate_limit.one]\nby = \"route\"\nrate = \"1000/s\"\n";
@@ -39,7 +39,7 @@ fn families() -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The metrics that an expression names, without the suffixes of histograms.
+/// Returns the metrics in an expression, without the suffixes of histograms.
 fn named(expression: &str) -> BTreeSet<String> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let ours = words.filter(|word| word.starts_with("portcullis_") || word.starts_with("process_"));
@@ -101,7 +101,7 @@ fn rules_and_dashboard_name_metrics_that_exist_and_each_metric_is_documented() {
         let used = named(expression);
         assert!(!used.is_empty(), "{title} shows a metric: {expression}");
         assert!(used.is_subset(&families), "{title}: {expression}");
-        // Grafana's own variables stand for durations and label values.
+        // Replaces Grafana's variables for durations and label values.
         let plain =
             expression.replace("$__rate_interval", "5m").replace("$job", ".+").replace("$instance", ".+");
         promtool_parses(&plain);
@@ -111,7 +111,7 @@ fn rules_and_dashboard_name_metrics_that_exist_and_each_metric_is_documented() {
     assert!(missing.is_empty(), "docs/monitoring.md has a row for each metric, and none for {missing:?}");
 }
 
-/// PromQL is parsed by writing it as a rule: promtool has no other way without a server.
+/// Parses PromQL by writing it as a rule, because promtool cannot parse an expression alone without a server.
 fn promtool_parses(expression: &str) {
     let path = std::env::temp_dir().join(format!("portcullis-rule-{}.yml", std::process::id()));
     let expression = serde_json::to_string(expression).unwrap();

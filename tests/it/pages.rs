@@ -1,4 +1,4 @@
-//! Refusals for people: who is sent to log in, what a page says, and how it leads on.
+//! Refusals as pages for people: who is sent to the login page, the text of a page, and its links.
 
 use crate::browser::LOOK;
 use crate::kit::account::{self, AUTHORITY, PASSWORD};
@@ -52,7 +52,7 @@ access   = \"public\"
 
 const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 
-/// A gateway with cookies and an account `ada`, without a role.
+/// Starts a gateway with cookies and an account `ada` without a role.
 fn gateway(upstream: &Upstream) -> Portcullis {
     let policy = format!("{AUTHORITY}cookies = true\n{}", crate::policy(upstream, ROUTES));
     let gateway = Portcullis::with(&policy).start();
@@ -64,7 +64,7 @@ fn html(target: &str) -> Request {
     Request::get(target).host("localhost").header("Accept", HTML)
 }
 
-/// Logs in for cookies: what a `Cookie` field then says, and the CSRF token.
+/// Logs in with cookies. Returns the value of the `Cookie` field, and the CSRF token.
 fn log_in(gateway: &Portcullis) -> (String, String) {
     let login = account::posting("/auth/login", &json!({ "username": "ada", "password": PASSWORD }));
     let answer = login.host("localhost").to(gateway.http());
@@ -73,7 +73,7 @@ fn log_in(gateway: &Portcullis) -> (String, String) {
     (pairs.map(|line| line.split(';').next().unwrap()).collect::<Vec<_>>().join("; "), csrf)
 }
 
-/// The links of a page: address and words.
+/// Returns the address and text of each link of a page.
 fn links(page: &Answer) -> Vec<(String, String)> {
     let text = page.text();
     let links = text.split("<a ").skip(1).map(|link| {
@@ -133,15 +133,15 @@ fn each_page_leads_on() {
     let home = link("/", "Go to the start page");
     let login = "/auth/login?next=/staff/list%3Fa%3Db";
 
-    // A 401 leads to the login page, and from there back.
+    // The page of a 401 links to the login page, which leads back to the requested page.
     let page = html("/staff/list?a=b").to(gateway.http());
     assert_eq!((page.status, led(&page)), (401, vec![link(login, "Log in"), home.clone()]));
     assert!(page.header("www-authenticate").is_some() && page.text().contains("Log in to continue"));
-    // What was posted cannot be sent again from there.
+    // A POST cannot be repeated after the login, so the link does not lead back.
     let posted = Request::post("/staff/list", "").host("localhost").header("Accept", HTML).to(gateway.http());
     assert_eq!((posted.status, led(&posted)), (401, vec![link("/auth/login", "Log in"), home.clone()]));
 
-    // A 403 names the account that is logged in, and leads to another one and out.
+    // The page of a 403 names the account that is logged in, and links to another login and to the logout.
     let page = html("/staff/list?a=b").header("Cookie", &cookie).to(gateway.http());
     let other = link(&format!("{login}&prompt=login"), "Use another account");
     assert_eq!(
@@ -153,7 +153,7 @@ fn each_page_leads_on() {
     assert!(form.is(200).text().contains("type=\"password\""), "another account can log in: {form:#?}");
     let out = html("/auth/login").header("Cookie", &cookie).to(gateway.http());
     assert!(out.is(200).text().contains("action=\"/auth/logout\""), "{out:#?}");
-    // No page holds a secret of the session beside what a stranger can put into the address.
+    // No page contains a secret of the session, because a stranger can choose other parts of the page by its address.
     for secret in cookie.split("; ").map(|pair| pair.split_once('=').unwrap().1) {
         assert!(!page.text().contains(secret), "{page:#?}");
     }
@@ -178,8 +178,8 @@ fn each_page_leads_on() {
     }
 }
 
-/// Crossings C10: a cookie that nobody chose to send must not keep a browser out of a page that is for all. A token that was
-/// sent on purpose is never ignored.
+/// Crossings C10: a cookie that the browser sends automatically must not lock a person out of a public page. A token
+/// that was sent on purpose is never ignored.
 #[test]
 fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     let upstream = Upstream::start();
@@ -206,10 +206,11 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
         "the access token alone: a session whose refresh token is good goes on"
     );
 
-    // Elsewhere the page does not promise what the route does not give.
+    // On other routes, the page does not offer to continue without a login.
     let page = with_cookie(html("/staff/x"));
     assert_eq!((page.status, led(&page).len()), (401, 2), "{page:#?}");
-    // A script is refused and keeps what it has: it refreshes, and another request may have done so already.
+    // A script's request is refused without removing cookies: the script refreshes, and another request may already
+    // have done so.
     for request in [
         Request::get("/news").host("localhost"),
         html("/news").header("Sec-Fetch-Mode", "cors"),
@@ -225,8 +226,8 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     assert!(!sent.text().contains("Go on without"), "{sent:#?}");
 }
 
-/// The client of a proxy that asks for a verdict sees the page under the host of the proxy, and Traefik reads a bare path in
-/// `Location` as one of the gateway's: the login page is named in full.
+/// A client of a proxy that asks for a verdict sees the page under the proxy's host, and Traefik resolves a bare path
+/// in `Location` against the gateway. The page therefore names the login page by its full address.
 #[test]
 fn a_page_for_the_client_of_another_proxy_leads_on_by_full_addresses() {
     let upstream = Upstream::start();
@@ -280,7 +281,7 @@ fn an_answer_in_json_ends_its_line() {
     }
 }
 
-/// Operators, section 1: a first login, as a newcomer types it.
+/// Operators, section 1: a newcomer's first login from the command line.
 #[test]
 fn a_form_from_no_browser_logs_in_for_the_tokens_and_one_from_a_browser_is_guarded_as_ever() {
     let upstream = Upstream::start();
@@ -311,7 +312,7 @@ fn a_form_from_no_browser_logs_in_for_the_tokens_and_one_from_a_browser_is_guard
     }
     let page = form().header("Accept", HTML).to(gateway.http());
     assert_eq!((page.status, page.text().contains("<form")), (403, true), "{page:#?}");
-    // In cleartext, where it is not this machine's own, the password is not accepted by default.
+    // In cleartext to another machine, the password is refused by default.
     form().host("shop.test").to(gateway.http()).is_refusal(403, "insecure_transport");
 }
 
@@ -380,7 +381,7 @@ fn refusal_pages_are_readable_in_the_light_in_the_dark_and_on_a_phone() {
     assert_ne!(grounds[0], grounds[6], "the dark is dark");
 }
 
-/// The first steps of the README, with the policy that is shipped.
+/// Follows the first steps of the README, with the shipped policy.
 #[test]
 fn the_shipped_policy_lets_a_newcomer_log_in_and_call() {
     let gateway = Portcullis::with(include_str!("../../gateway.toml"))

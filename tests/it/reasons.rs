@@ -1,5 +1,5 @@
-//! A refusal says to the operator what came and what was expected: in the log, in `explain`, in `token inspect` and in tests of
-//! the policy. The client reads the code and one sentence.
+//! A refusal reports to the operator what arrived and what was expected: in the log, in `explain`, in `token inspect`
+//! and in tests of the policy. The client gets only the code and one sentence.
 
 use crate::kit::client::send;
 use crate::kit::forge::{self, now};
@@ -34,7 +34,7 @@ access      = "public"
 rate_limits = ["hourly"]
 "#;
 
-/// Tokens that are refused: the code, and the operator's words. Numbers of seconds stand as N.
+/// Returns rejected tokens, each with its code and the operator's text. Every number of seconds is replaced by N.
 fn refused() -> Vec<(String, &'static str, &'static str)> {
     let good = || token("ada").role("admin");
     let client = "aud is missing; client_id is there";
@@ -102,7 +102,7 @@ fn refused() -> Vec<(String, &'static str, &'static str)> {
     ]
 }
 
-/// The words with each number of seconds as N; numbers within words stay.
+/// Replaces each number of seconds in the text by N. Digits within words stay.
 fn numbers_out(words: &str) -> String {
     let plain = |word: &str| {
         let digits = word.trim_start_matches('-').trim_end_matches([',', ';']);
@@ -132,13 +132,13 @@ fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
             !shown.contains("known: ") && !shown.contains("wanted: "),
             "the client reads none of it: {shown}"
         );
-        // The other readers use the same words; a few suffice for each of the two ways to a refusal.
+        // `explain` and `token inspect` use the same words. A few cases suffice for each of the two kinds of refusal.
         if index % 4 == 0 || status == 403 {
             let url = "http://gateway.test/guarded";
             let arguments = ["--format", "json", "explain", "GET", url, "--token", &token];
             let told: Value = serde_json::from_str(&command(gateway.dir(), &arguments).stdout).unwrap();
             assert_eq!(numbers_out(told["reason"].as_str().unwrap_or_default()), words, "{told}");
-            // As `explain --live` asks.
+            // Sends the query of `explain --live`.
             let asked = json!({ "request": format!("GET {url}"), "token": token }).to_string();
             let live = Request::post("/explain", asked)
                 .host("127.0.0.1")
@@ -251,7 +251,8 @@ fn what_is_too_large_or_too_fast_says_its_size_and_its_bound() {
     let answer = Request::get("/limited").to(gateway.http());
     answer.is_refusal(429, "rate_limited");
     assert_eq!(detail(&answer), "the limit hourly has no request left: 2 at once, then one each 3.6s");
-    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1 (crossings C3): until more is available, not until all is.
+    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1 (crossings C3): `t` is the time until one more request is
+    // available, not the time until the whole quota is.
     assert_eq!(answer.header("ratelimit"), Some("\"hourly\";r=0;t=4"));
     assert_eq!(answer.header("retry-after"), Some("4"));
 }
@@ -292,7 +293,7 @@ fn the_line_has_the_trace_of_the_request_and_the_id_of_a_trusted_proxy() {
     assert_eq!(line["trace_id"], parent.split('-').nth(1).unwrap(), "a trace that began here");
 }
 
-/// A gateway whose issuer has this key set.
+/// Starts a gateway whose issuer has this key set.
 fn with_keys(upstream: &Upstream, algorithms: &str, keys: &Value) -> Portcullis {
     let routes = "[[route]]\npath = \"/guarded\"\nupstream = \"app\"\n";
     let text = format!(

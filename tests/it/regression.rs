@@ -1,4 +1,4 @@
-//! Each test reproduces a bug that was found from outside. Where a single commit fixed it, the test names the commit.
+//! Each test reproduces a bug that was found in black-box testing. If a single commit fixed the bug, the test names it.
 
 use crate::kit::client::send;
 use crate::kit::{Connection, Request, Upstream};
@@ -26,7 +26,7 @@ fn a_refusal_was_overtaken_by_a_reset_when_the_client_was_still_sending() {
     for _ in 0..20 {
         let mut connection = Connection::open(gateway.http());
         connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 2097152\r\n\r\n");
-        // Many clients give up at the first write that fails, and never look whether there is an answer.
+        // Many clients stop at the first failed write, and never look for an answer.
         for _ in 0..32 {
             connection.send(vec![b'x'; 64 * 1024]);
         }

@@ -1,5 +1,5 @@
-//! The policy is read again while requests are served: what follows the file at once, what goes on, and what is told when
-//! the file is bad.
+//! The policy is reloaded while the gateway serves requests: what changes at once, what continues unchanged, and what
+//! is reported about a faulty file.
 
 use crate::kit::account::{self, AUTHORITY, login, post};
 use crate::kit::dir::Dir;
@@ -13,13 +13,13 @@ use std::os::unix::fs::symlink;
 const RELOADED: &str = "the policy was reloaded";
 const REFUSED: &str = "the policy was not reloaded; the current one stays in force";
 
-/// Asks the admin listener for a reload.
+/// Requests a reload at the admin listener.
 #[track_caller]
 pub fn reload(gateway: &Portcullis) -> Answer {
     Request::post("/reload", "").host("localhost").to(gateway.admin())
 }
 
-/// A public route of this path, and nothing else.
+/// Returns a policy with a single public route for this path.
 fn only(upstream: &Upstream, path: &str) -> String {
     let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n");
     completed(&policy(upstream, &route))
@@ -31,7 +31,7 @@ fn serves_only(gateway: &Portcullis, served: &str, other: &str) {
     Request::get(other).to(gateway.http()).is_refusal(404, "no_route");
 }
 
-/// The value of one sample; the labels are part of its name.
+/// Returns the value of one sample. `name` includes the labels.
 #[track_caller]
 fn sample(gateway: &Portcullis, name: &str) -> u64 {
     let text = Request::get("/metrics").to(gateway.admin()).text();
@@ -242,7 +242,7 @@ fn revoked_tokens_stay_revoked_and_sessions_stay_good_over_a_reload() {
     Request::post("/auth/logout", "").bearer(&ended.access).to(address);
     ask(&ended.access).is_refusal(401, "revoked_token");
     for round in 0..3 {
-        // Other bounds each time, so that it is another policy each time.
+        // Each round changes a bound, so that each reload has another policy.
         let bounds = format!("[server.bounds]\nbody_size = \"{}MiB\"\n", 10 + round);
         gateway.dir().replace("gateway.toml", completed(&format!("{bounds}{AUTHORITY}{routes}")));
         assert_eq!(reload(&gateway).status, 200);
@@ -255,7 +255,7 @@ fn revoked_tokens_stay_revoked_and_sessions_stay_good_over_a_reload() {
         Request::post("/auth/logout", "").bearer(&again.access).to(address);
         ask(&again.access).is_refusal(401, "revoked_token");
     }
-    // What is revoked outlives a policy that knows nothing of the authority.
+    // Revocations survive a policy without an authority.
     gateway.dir().replace("gateway.toml", completed(&format!("{ISSUER}{routes}")));
     assert_eq!(reload(&gateway).status, 200);
     ask(&alive.access).is_refusal(401, "unknown_issuer");
@@ -275,7 +275,7 @@ fn an_issuers_changed_key_refuses_its_old_tokens_from_the_next_request_on() {
     let mut connection = Connection::open(gateway.http());
     let mut ask = |token: &str| Request::get("/guarded").bearer(token).over(&mut connection);
     for _ in 0..3 {
-        // Again and again: what is asked for twice is found in the caches.
+        // The requests are repeated, so that the caches contain the results.
         ask(&old).is(200);
         ask(&new).is_refusal(401, "bad_signature");
     }
@@ -373,10 +373,10 @@ fn what_is_fixed_from_the_start_is_told_to_need_a_restart_and_the_rest_is_in_for
     gateway.wait_log("it is told in the log", |line| line["key"] == "server.http" && line["level"] == "warn");
 }
 
-/// A way to put a policy in place, and its name.
+/// A way to replace the policy file: its name, and the function that does it.
 type Way = (&'static str, fn(&Dir, &str));
 
-/// A policy that is watched, with a route of this path.
+/// Returns a watched policy with a route for this path.
 fn watching(upstream: &Upstream, reload: &str, path: &str) -> String {
     let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"app\"\naccess = \"public\"\n");
     completed(&format!("[server]\nreload = \"{reload}\"\n{}{GUARDED}", policy(upstream, &route)))
@@ -405,7 +405,8 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
         put(watched.dir(), &watching(&upstream, "watch", &new));
         eventually(way, || Request::get(&new).to(watched.http()).status == 200);
         serves_only(&watched, &new, &old);
-        // It changed first, and is looked at no less often than the other; so it is not looked at.
+        // This gateway's file changed first and would have been polled at least as often, so the gateway does not watch
+        // it.
         Request::get(&new).to(signalled.http()).is_refusal(404, "no_route");
     }
     assert_eq!(generation(&signalled), 1);
@@ -440,12 +441,12 @@ fn a_folder_that_kubernetes_turns_to_another_one_is_followed() {
         let folder = volume.join(version);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("gateway.toml"), watching(&upstream, "watch", path)).unwrap();
-        // As the kubelet does: a new link, renamed over the old one.
+        // The kubelet creates a new link and renames it over the old one.
         symlink(version, volume.join("..data_tmp")).unwrap();
         std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
     };
     put("..v1", "/1");
-    // The gateway is started with the plain file in place, which is then turned into the link of a mounted volume.
+    // The gateway starts with a plain file, which is then replaced by the link of a mounted volume.
     let gateway = Portcullis::with(&watching(&upstream, "watch", "/0")).within(dir.clone()).start();
     symlink("volume/..data/gateway.toml", dir.path().join("gateway.toml.new")).unwrap();
     std::fs::rename(dir.path().join("gateway.toml.new"), dir.path().join("gateway.toml")).unwrap();
@@ -470,7 +471,7 @@ fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
             scope.spawn(move || {
                 for _ in 0..15 {
                     let answer = Request::post("/reload", "").host("localhost").to(admin);
-                    // Each is answered; where too many wait, it is told so.
+                    // Each request is answered, with 503 if too many are waiting.
                     assert!(matches!(answer.status, 200 | 422 | 503), "{answer:#?}");
                 }
             });
@@ -488,7 +489,7 @@ fn a_storm_of_signals_and_calls_ends_with_the_newest_file_in_force() {
     gateway.signal("HUP");
     eventually("the last signal counts", || Request::get("/last").to(gateway.http()).status == 200);
     serves_only(&gateway, "/last", "/59");
-    // What is told is what happened.
+    // The log agrees with the metrics.
     eventually("each reload is told once", || {
         told(&gateway, RELOADED) as u64 == reloads(&gateway, "reloaded")
             && told(&gateway, REFUSED) as u64 == reloads(&gateway, "refused")

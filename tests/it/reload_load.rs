@@ -1,5 +1,5 @@
-//! A hundred reloads under full load, over plain connections, TLS and HTTP/2: no request fails, and none is decided by one
-//! policy and forwarded by another.
+//! A hundred reloads under full load, over cleartext connections, TLS and HTTP/2: no request fails, and no request is
+//! decided by one policy and forwarded by another.
 
 use crate::kit::upstream::{After, Gate, Seen, Wire};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, http2, token};
@@ -13,15 +13,15 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 const RELOADS: usize = 100;
-/// Requests over one connection, before a new one is made: handshakes are part of the load.
+/// The number of requests over one connection before a new one is opened: handshakes are part of the load.
 const A_CONNECTION: usize = 40;
-/// A streamed answer: so many pieces of so many bytes.
+/// The number of pieces of a streamed answer, and the size of each in bytes.
 const PIECES: usize = 8;
 const PIECE: usize = 16 * 1024;
-/// An upload of the load, and each half of a slow one.
+/// The size of an upload, and of each half of a slow upload, in bytes.
 const UPLOAD: usize = 48 * 1024;
 
-/// Which of the two policies something was done by.
+/// The two policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Colour {
     Red,
@@ -31,8 +31,8 @@ enum Colour {
 use Colour::{Blue, Red};
 
 impl Colour {
-    /// The policy of this colour. Whatever can differ does: the routes, their names and order, their upstreams, what is
-    /// stripped from the path, what identity is called.
+    /// Returns the policy of this colour. The two policies differ in everything that can differ: the routes, their
+    /// names and order, their upstreams, the stripped prefixes, and the names of identity fields.
     fn policy(self, one: &Upstream, two: &Upstream) -> String {
         let bounds =
             "[server]\nhttps = \"127.0.0.1:0\"\nworkers = 2\n[server.bounds]\nbody_timeout = \"5m\"\n";
@@ -92,7 +92,7 @@ impl Colour {
     }
 }
 
-/// An upstream that says in the first line of its answer who it is and what it was told.
+/// Starts an upstream whose answer names the upstream and the received identity in its first line.
 fn telling(name: &'static str, gate: &Gate) -> Upstream {
     let gate = gate.clone();
     Upstream::with(move |seen, wire| {
@@ -128,28 +128,28 @@ fn stream(wire: &mut Wire, told: &str, pause: impl Fn()) {
     wire.send("0\r\n\r\n");
 }
 
-/// One kind of request, and what it must meet.
+/// A kind of request, with its expected outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Ask {
-    /// A route of both policies, with the role that both ask for.
+    /// A route of both policies, with the role that both require.
     Clerk,
-    /// The same with another role, which both refuse.
+    /// The same route with another role, which both refuse.
     Guest,
-    /// The same without a token, which both refuse.
+    /// The same route without a token, which both refuse.
     Nobody,
-    /// A public route of both.
+    /// A public route of both policies.
     Swap,
-    /// A route of one of them alone.
+    /// A route of only one policy.
     Alone,
-    /// An answer that comes in pieces.
+    /// An answer in pieces.
     Stream,
-    /// A body.
+    /// A request with a body.
     Upload,
 }
 
 const ASKS: [Ask; 7] = [Ask::Clerk, Ask::Guest, Ask::Nobody, Ask::Swap, Ask::Alone, Ask::Stream, Ask::Upload];
 
-/// The tokens of the callers: verified once, and found in the caches from then on.
+/// The callers' tokens. Each is verified once, and then found in the caches.
 #[derive(Clone, Debug)]
 struct Tokens {
     clerk: String,
@@ -197,10 +197,10 @@ impl Ask {
         request.body(body).unwrap()
     }
 
-    /// Which policy an answer was given by; none where both answer alike.
+    /// Returns the policy that decided an answer, or `None` if both policies answer alike.
     ///
     /// # Panics
-    /// When neither would have answered so.
+    /// If neither policy would have given this answer.
     #[track_caller]
     fn answered_by(self, answer: &Answer) -> Option<Colour> {
         assert!(answer.complete, "{self:?}: the answer came whole: {answer:#?}");
@@ -249,14 +249,14 @@ impl Ask {
     }
 }
 
-/// What all clients saw.
+/// What all clients have observed.
 #[derive(Debug, Default)]
 struct Tally {
     turns: AtomicUsize,
     enough: AtomicBool,
-    /// How often each kind of request was answered by each policy.
+    /// The number of answers by kind of request and policy.
     answered: Mutex<HashMap<(Ask, Option<Colour>), usize>>,
-    /// Which policy answered a request, by its id.
+    /// The policy that answered each request, by request id.
     by_id: Mutex<HashMap<String, Colour>>,
 }
 
@@ -275,7 +275,7 @@ impl Tally {
         }
     }
 
-    /// One client of HTTP/1.1, until it is enough.
+    /// Runs one HTTP/1.1 client until `enough` is set.
     fn load(&self, connect: impl Fn() -> Connection, tokens: &Tokens) {
         loop {
             let mut connection = connect();
@@ -286,7 +286,7 @@ impl Tally {
         }
     }
 
-    /// One client of HTTP/2, with several streams at once.
+    /// Runs one HTTP/2 client with several parallel streams until `enough` is set.
     fn load_http2(self: &Arc<Self>, address: SocketAddr, tokens: &Tokens) {
         while !self.enough.load(Ordering::Relaxed) {
             let left = Arc::new(AtomicUsize::new(2 * A_CONNECTION));
@@ -300,11 +300,11 @@ impl Tally {
     }
 }
 
-/// What begins before the first reload and ends after the last one.
+/// Requests that begin before the first reload and end after the last one.
 struct Held {
-    /// Streamed answers, their heads read.
+    /// Streamed answers whose heads have been read.
     streams: Vec<Connection>,
-    /// Uploads, half of each sent.
+    /// Uploads of which half has been sent.
     uploads: Vec<Connection>,
 }
 
@@ -368,7 +368,7 @@ fn a_hundred_reloads_under_full_load_fail_and_misroute_no_request() {
     let (no_more, none) = oneshot::channel();
     let long = std::thread::spawn(move || http2::upload(https, request, Bytes::new(), none));
     no_more.send(Bytes::new()).unwrap();
-    // All six are under way by the first policy, before there is another.
+    // All six requests are in progress under the first policy before the first reload.
     one.wait_for_requests(6);
 
     std::thread::scope(|scope| {
@@ -378,7 +378,7 @@ fn a_hundred_reloads_under_full_load_fail_and_misroute_no_request() {
             scope.spawn(|| tally.load(encrypted, &tokens));
             scope.spawn(|| tally.load_http2(https, &tokens));
         }
-        // Should this thread fail, the others must not go on for ever.
+        // Stops the other threads even if this thread panics.
         let _enough = Enough(&tally.enough);
         let (mut kept, mut kept_encrypted) = (plain(), encrypted());
         for round in 1..=RELOADS {
@@ -420,7 +420,7 @@ fn a_hundred_reloads_under_full_load_fail_and_misroute_no_request() {
     });
 }
 
-/// Says at its end that it is enough.
+/// Sets the flag when dropped.
 struct Enough<'t>(&'t AtomicBool);
 
 impl Drop for Enough<'_> {
@@ -429,7 +429,7 @@ impl Drop for Enough<'_> {
     }
 }
 
-/// The route that the log tells of a request is one of the policy that answered it.
+/// Checks that the route in each log line is a route of the policy that answered the request.
 fn the_log_names_the_routes_that_answered(gateway: &Portcullis, by_id: &HashMap<String, Colour>) {
     let mut found = 0;
     for line in gateway.log() {
@@ -439,6 +439,6 @@ fn the_log_names_the_routes_that_answered(gateway: &Portcullis, by_id: &HashMap<
             found += 1;
         }
     }
-    // A log that cannot keep up loses lines rather than hold up requests.
+    // A log that cannot keep up drops lines and does not delay requests.
     assert!(found > by_id.len() / 10, "{found} of {}", by_id.len());
 }

@@ -1,5 +1,5 @@
-//! `portcullis routes`: the list and the table of who may do what are what the gateway then does; and `check` finds the
-//! spellings that get past a route.
+//! `portcullis routes`: its list and its table of permissions agree with the gateway's decisions. `check` finds the
+//! spellings that bypass a route.
 
 use crate::kit::dir::Dir;
 use crate::kit::forge::Token;
