@@ -1,8 +1,8 @@
-//! Runs the policy's own tests.
+//! Runs the tests of a policy file.
 //!
-//! Shadow mode does not change the verdict of a test: tests describe the intended policy, so they hold before and
-//! after shadow mode. Thousands of tests run in a second, so a start can wait for them. Only the first failures are
-//! explained.
+//! Shadow mode does not change the verdict of a test. Tests describe the intended policy, so their results are the same
+//! before and after a route leaves shadow mode. Thousands of tests run in a second, so the gateway runs them before it
+//! starts. Only the first failures are explained.
 
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -13,7 +13,7 @@ use http::StatusCode;
 use serde::Serialize;
 use std::fmt;
 
-/// One difference between the expectation and the result.
+/// A difference between the expectation of a test and the result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Discrepancy {
     /// The property that differs: `verdict`, `status`, `route`, `path` or `header x-auth-subject`.
@@ -31,11 +31,11 @@ pub struct TestFailure {
     pub test: String,
     /// The place of the test.
     pub place: Place,
-    /// The differences, at least one.
+    /// The differences between the expectation and the result. The list is never empty.
     pub differences: Vec<Discrepancy>,
-    /// Why the request is refused, in detail for operators, if the test expects another verdict.
+    /// The detailed reason for a refusal, if the verdict differs from the expectation.
     pub reason: Option<String>,
-    /// The full explanation; only for the first failed tests.
+    /// The full explanation of the result; `None` except for the first failed tests.
     pub explanation: Option<Box<Explanation>>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for TestFailure {
     }
 }
 
-/// The number of failed tests that are explained: each explanation examines every route.
+/// The maximum number of failed tests that are explained. Each explanation examines every route.
 pub const EXPLAINED_MAX: usize = 20;
 
 /// The result of a test.
@@ -61,7 +61,7 @@ pub const EXPLAINED_MAX: usize = 20;
 pub struct TestRun {
     /// The test.
     pub case: Case,
-    /// The failure, if it failed.
+    /// The failure; `None` if the test passed.
     pub failed: Option<TestFailure>,
 }
 
@@ -83,7 +83,8 @@ pub fn run(policy: &Policy, cases: Vec<Case>, now: Now, explained_max: usize) ->
 /// The maximum number of failed tests that are reported as separate findings.
 const REPORTED_MAX: usize = 20;
 
-/// Runs the tests and returns a finding for each failure.
+/// Runs the tests, and returns a finding for each failure. Beyond `REPORTED_MAX` failures, the last finding states the
+/// number of the others.
 pub fn failures(policy: &Policy, cases: &[Case], severity: Severity, now: Now) -> Vec<Diagnostic> {
     let hint = "correct the policy or the test; `portcullis check` explains the difference";
     let examiner = Examiner::new(policy);
@@ -111,11 +112,13 @@ const fn plural(count: usize) -> &'static str {
 }
 
 impl TestFailure {
-    /// Compares a test with the result of its request. Returns `None` if the test passes. The explanation is omitted.
+    /// Compares the expectation of a test with the result of its request. Returns `None` if the test passes. The
+    /// returned failure has no explanation.
     pub fn of(case: &Case, examiner: &Examiner<'_>, now: Now) -> Option<Self> {
         let Case { expected, .. } = case;
         let question = case.question_at(now);
-        // The outgoing request takes longer to compute, and few tests need it.
+        // The request to the upstream is built only for tests with an expectation about it, since building it takes
+        // more time.
         let (verdict, outgoing) = if expected.is_upstream() {
             examiner.verdict_and_request(&question)
         } else {
@@ -123,7 +126,8 @@ impl TestFailure {
         };
         let route = verdict.route.and_then(|route| examiner.policy().routes.get(route));
         let mut differences = differences_of_verdict(expected, &verdict, route.map(|route| &*route.name));
-        // A refused request has no outgoing request, and the refusal is already a difference.
+        // If the request is refused, the upstream receives nothing, and the verdict already differs from the
+        // expectation.
         if let (true, Some(outgoing)) = (verdict.outcome.passes(), &outgoing) {
             differences.extend(differences_upstream(expected, outgoing));
         }
@@ -139,7 +143,8 @@ fn differences_of_verdict(test: &Expectation, verdict: &Verdict, route: Option<&
     let mut differs = |what: &str, expected: String, found: String| {
         differences.push(Discrepancy { what: what.to_owned(), expected, found });
     };
-    // A request that is not allowed is not forwarded.
+    // An expectation about the upstream's request implies that the request is allowed, since other requests are not
+    // forwarded.
     let wanted = test.verdict.or_else(|| test.is_upstream().then_some(ExpectedVerdict::Allow));
     let is_right = match (wanted, &verdict.outcome) {
         (None, _) => true,
@@ -198,7 +203,7 @@ fn differences_upstream(test: &Expectation, outgoing: &UpstreamRequest) -> Vec<D
     differences
 }
 
-/// Describes the outcome of a request with the keys of the file.
+/// Describes the outcome of a request in the words of a test's expectation, such as `deny "missing_token"`.
 fn describe_verdict(verdict: &Verdict) -> String {
     let shadow = if verdict.shadow { ", allowed by shadow mode" } else { "" };
     match &verdict.outcome {
@@ -247,7 +252,7 @@ access = "public"
 
     const CLERK: &str = "claims = { sub = \"u1\", roles = [\"clerk\"], tenant = \"acme\" }";
 
-    /// Returns the differences on one line; empty if the test passes.
+    /// Runs a test, and returns the differences on one line. The line is empty if the test passes.
     #[track_caller]
     fn ended(request: &str, rest: &str, expect: &str) -> String {
         let test =

@@ -1,7 +1,7 @@
-//! Compares two policies: which callers gain and lose access.
+//! Compares two policies, and lists the callers who gain or lose access.
 //!
-//! Both policies answer the same questions: the requests that the routes of either policy match, from the callers that
-//! the rules of either policy distinguish. The module `sample` explains why these suffice.
+//! Both policies evaluate the same requests: sample requests to the routes of either policy, from the callers that the
+//! rules of either policy distinguish. The module `sample` explains why these samples are sufficient.
 
 use super::sample::{self, Caller, Grants};
 use super::settings_diff::SettingChange;
@@ -18,20 +18,20 @@ use std::fmt;
 /// The differences between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Difference {
-    /// Access that the new policy adds: the part to review.
+    /// Access that the new policy adds. Operators should review it first.
     pub gains: Vec<Change>,
     /// Access that the new policy removes.
     pub losses: Vec<Change>,
-    /// Requests that another route handles, or that go to another upstream.
+    /// Requests that are allowed by both policies, but by another route or with another upstream.
     pub moves: Vec<Change>,
     /// Other settings that differ.
     pub others: Vec<SettingChange>,
 }
 
-/// A difference for one kind of caller.
+/// A difference between the policies for one kind of caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// The caller; for a move, all admitted callers.
+    /// A description of the caller. For a move, the description covers all callers who are allowed.
     pub caller: String,
     /// The methods.
     pub methods: Vec<String>,
@@ -48,18 +48,18 @@ pub(crate) struct Change {
 /// The result of a request under one policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Side {
-    /// The matching route.
+    /// The name of the matching route, if any.
     pub route: Option<String>,
-    /// `passed`, or the code of the refusal.
+    /// `passed`, `redirected`, or the code of the refusal.
     pub outcome: String,
-    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
+    /// Whether the rule refuses the request, but the request is forwarded because its route is in shadow mode.
     pub shadow: bool,
-    /// The upstream, if the request is forwarded.
+    /// The name of the upstream, if the request is forwarded.
     pub upstream: Option<String>,
 }
 
 impl Difference {
-    /// Whether there is no difference.
+    /// Whether the policies do not differ.
     pub(crate) fn is_empty(&self) -> bool {
         self.gains.is_empty() && self.losses.is_empty() && self.moves.is_empty() && self.others.is_empty()
     }
@@ -87,7 +87,7 @@ impl Side {
 }
 
 impl fmt::Display for Side {
-    /// Formats the result for people: `refused by "orders": insufficient_role`.
+    /// Formats the result for operators, such as `refused by "orders": insufficient_role`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shadow = if self.shadow { ", and passes in shadow mode" } else { "" };
         match (&self.route, &self.upstream) {
@@ -101,15 +101,15 @@ impl fmt::Display for Side {
     }
 }
 
-/// A URL to compare, with the methods that the policies name for it.
+/// A URL for which the policies are compared, and the methods of the routes that match the URL.
 struct RequestTarget {
     url: String,
     covers: String,
     methods: Vec<Method>,
 }
 
-/// Returns the changes when `new` replaces `old`. Leaves `others` empty; callers that have read both files fill it
-/// in.
+/// Returns the changes in access if `new` replaces `old`. Leaves `others` empty: a caller of this function that has
+/// read both files sets it.
 pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     let comparison = Comparison { old: Examiner::new(old), new: Examiner::new(new), now: Now::read() };
     let mut difference = Difference::default();
@@ -119,7 +119,7 @@ pub(crate) fn difference(old: &Policy, new: &Policy) -> Difference {
     difference
 }
 
-/// Returns the URLs that the new policy names, then those that only the old one names.
+/// Returns the sample URLs of the new policy, followed by the sample URLs that only the old policy has.
 fn places(old: &Policy, new: &Policy) -> Vec<RequestTarget> {
     let mut places: Vec<RequestTarget> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -141,11 +141,10 @@ struct Comparison<'p> {
     now: Now,
 }
 
-/// The results of one request under both policies.
+/// The results of one request under the old and the new policy.
 type Pair = (Side, Side);
 
-/// The routes that match a URL under each policy, and the methods for which they do: all of these have the same
-/// results.
+/// Methods of a URL that have the same results, because the same route matches under each policy.
 struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
     nobody: Pair,
@@ -219,7 +218,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Returns the matching callers with the fewest grants: they represent those with more.
+/// Returns the callers with a matching result whose grants do not include those of another such caller. Each of them
+/// represents all callers with more grants.
 fn minimal_callers<'a>(
     nobody: &'a Pair,
     asked: &'a [(Grants, Pair)],
@@ -244,7 +244,7 @@ fn minimal_callers<'a>(
 }
 
 impl fmt::Display for Difference {
-    /// Formats the differences for people, gains first.
+    /// Formats the differences for operators, gains first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return writeln!(f, "nothing changes");
@@ -289,7 +289,7 @@ mod tests {
         difference(&policy(old), &policy(new))
     }
 
-    /// Formats each change as caller, place, old result and new result.
+    /// Formats each change as the caller, the methods and path, the old result and the new result.
     fn read(changes: &[Change]) -> Vec<String> {
         let text = |change: &Change| {
             let Change { caller, covers, before, after, .. } = change;
@@ -365,7 +365,7 @@ mod tests {
 
     const PATHS: [&str; 7] = ["/a", "/a/{x}", "/a/{*r}", "/{*r}", "/b/{y}/c", "/b/{*r}", "/a/sample"];
 
-    /// The settings of one generated route.
+    /// The settings of a generated route.
     type Made = (u8, u8, u8, u8, u8, bool, bool, bool);
 
     fn made(routes: &[Option<Made>]) -> String {
@@ -398,7 +398,7 @@ mod tests {
     fn policies() -> impl Strategy<Value = String> {
         let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, any::<bool>(), any::<bool>(), any::<bool>());
         let one = one.prop_map(|(access, methods, roles, all, scopes, claim, fresh, shadow)| {
-            // Most routes have few requirements, so that many requests pass.
+            // Most generated routes have few requirements, so that many requests are allowed.
             (
                 access,
                 methods,

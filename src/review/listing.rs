@@ -6,7 +6,7 @@ use crate::policy::{Handler, Policy, Route};
 use crate::route::HostPattern;
 use serde::Serialize;
 
-/// A route, for people.
+/// A summary of a route for operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct RouteSummary {
     /// The name.
@@ -15,15 +15,15 @@ pub(crate) struct RouteSummary {
     pub host: Option<String>,
     /// The path pattern.
     pub path: String,
-    /// The methods; empty for all.
+    /// The methods; empty if the route matches all methods.
     pub methods: Vec<String>,
     /// `public`, `optional` or `authenticated`.
     pub access: &'static str,
-    /// The requirements on the token, one for each check.
+    /// The requirements on the token, one text for each check.
     pub asks: Vec<String>,
-    /// The limits, in the order in which they are charged.
+    /// The names of the rate limits, in the order in which they are charged.
     pub limits: Vec<String>,
-    /// The name of the upstream; `authority` if the gateway answers itself.
+    /// The name of the upstream; `authority` for an endpoint of the authority.
     pub upstream: String,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,
@@ -31,8 +31,8 @@ pub(crate) struct RouteSummary {
     pub mode: &'static str,
 }
 
-/// Returns the routes in matching order: the first one that matches a host and path is the most specific. The
-/// authority's endpoints, which exist on every host, come last.
+/// Returns the routes in matching order: of the routes that match a host and path, the first is the most specific. The
+/// authority's endpoints, which exist on every host, are last.
 pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {

@@ -1,7 +1,9 @@
-//! Builds the access matrix: which roles may use each route and method, and what else they need.
+//! Builds the access matrix, which shows for each route and method the roles that are allowed and the other grants that
+//! they need.
 //!
-//! Each cell is the verdict on a sample request from a caller with one role. If the verdict is a refusal, callers with
-//! exactly what the route's rule requires are tried in turn, so a cell never promises more than the gateway allows.
+//! Each cell shows the verdict on a sample request from a caller with one role. If the request is refused, the same
+//! request is evaluated for callers with exactly the grants that the route's rule requires. A cell therefore never
+//! shows more access than the gateway allows.
 
 use super::sample::{self, Caller, Grants, Sample};
 use crate::authorize::Check;
@@ -14,18 +16,18 @@ use std::fmt;
 
 /// The maximum number of role columns. A wider table would be unreadable.
 const ROLES_MAX: usize = 200;
-/// The maximum number of cells: about a second of work.
+/// The maximum number of cells. Computing this many cells takes about a second.
 const CELLS_MAX: usize = 100_000;
-/// The maximum number of alternatives in a cell.
+/// The maximum number of alternative sets of grants in a cell.
 const WAYS_MAX: usize = 4;
 
 /// The access matrix.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Matrix {
-    /// The columns.
+    /// The columns, one for each kind of caller.
     pub columns: Vec<Column>,
-    /// One row for each route and group of methods with the same result, in matching order. The authority's endpoints
-    /// come last.
+    /// The rows, one for each route and group of methods with the same results, in matching order. The authority's
+    /// endpoints are the last rows.
     pub rows: Vec<Row>,
     /// The roles and rows that were left out.
     pub left_out: Omitted,
@@ -37,49 +39,50 @@ pub(crate) struct Matrix {
 pub(crate) enum Column {
     /// A caller without a token.
     Nobody,
-    /// A caller whose valid token grants nothing.
+    /// A caller with a valid token that contains no grants.
     AnyCaller,
-    /// A caller whose valid token grants this one role.
+    /// A caller with a valid token that contains only this role.
     Role {
         /// The name of the role.
         role: String,
     },
 }
 
-/// A route, and the methods with the same result.
+/// The results for a route and a group of methods with the same results.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     /// The route's name.
     pub route: String,
     /// The host and path, as the policy writes them.
     pub covers: String,
-    /// The methods; empty for all.
+    /// The methods; empty if the row applies to all methods.
     pub methods: Vec<String>,
     /// The sample request.
     pub request: String,
-    /// A more specific route that matches the sample request, if there is one.
+    /// The name of a more specific route that matches the sample request instead, if there is one.
     pub covered_by: Option<String>,
     /// One cell for each column.
     pub cells: Vec<Cell>,
 }
 
-/// Whether a caller is allowed.
+/// Whether a caller is allowed to use a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 pub(crate) enum Cell {
     /// The caller is allowed.
     Yes,
-    /// The rule refuses the caller, but the route is in shadow mode and forwards the request.
+    /// The caller does not meet the route's requirements, but the route is in shadow mode and forwards the request.
     Shadow {
         /// The code of the refusal.
         code: &'static str,
     },
     /// The caller is allowed with one of these additional grants.
     With {
-        /// The alternatives.
+        /// The alternative sets of grants. The caller needs one of them.
         needs: Vec<String>,
     },
-    /// The caller is refused regardless of other grants: another role is required, or every request is refused.
+    /// The caller is refused, whatever other grants the token contains: the route requires another role, or refuses
+    /// every request.
     No {
         /// The code of the refusal.
         code: &'static str,
@@ -89,9 +92,9 @@ pub(crate) enum Cell {
 /// The roles and rows that were left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Omitted {
-    /// The number of roles left out, the last by name.
+    /// The number of roles that were left out. These are the last roles in alphabetical order.
     pub roles: usize,
-    /// The number of rows left out, the last in order.
+    /// The number of groups of rows that were left out. These are the last groups in matching order.
     pub rows: usize,
 }
 
@@ -114,7 +117,7 @@ fn bounded(policy: &Policy, roles_max: usize, cells_max: usize) -> Matrix {
     Matrix { columns, rows, left_out }
 }
 
-/// Returns the roles that a policy mentions, by name.
+/// Returns the roles that the rules of a policy name, in alphabetical order.
 fn roles(policy: &Policy) -> Vec<String> {
     let mut roles = BTreeSet::new();
     for check in policy.routes.iter().flat_map(|route| route.rule.checks()) {
@@ -128,11 +131,12 @@ fn roles(policy: &Policy) -> Vec<String> {
     roles.into_iter().collect()
 }
 
-/// Groups the samples that differ only by method, in matching order.
+/// Returns the samples in groups that differ only by method, in matching order.
 fn groups(policy: &Policy) -> Vec<Vec<Sample>> {
     let mut groups: Vec<Vec<Sample>> = Vec::new();
     for sample in sample::requests(policy) {
-        // The authority's endpoints are entered for each host that the policy names: one is enough.
+        // The authority's endpoints have a sample for each host that the policy names. Only the sample for all hosts is
+        // kept.
         if is_endpoint(policy, &sample) && !sample.covers.starts_with('/') {
             continue;
         }
@@ -163,7 +167,8 @@ struct MatrixBuilder<'p> {
 }
 
 impl MatrixBuilder<'_> {
-    /// Returns one row for each group of methods that matches the same route.
+    /// Returns one row for each set of methods with the same verdict. All samples of `group` have the same route and
+    /// URL.
     fn rows(&self, group: &[Sample], columns: &[Column]) -> Vec<Row> {
         let mut met: Vec<(Verdict, Question, Vec<&Sample>)> = Vec::new();
         for sample in group {
@@ -224,7 +229,8 @@ impl MatrixBuilder<'_> {
             return Cell::No { code };
         };
         let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
-        // A caller who needs a different role is described in the column of that role.
+        // Sets of grants that do not contain the role of this column are skipped, since the columns of their roles show
+        // them.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
         let needs: Vec<String> = ways
@@ -257,7 +263,7 @@ impl fmt::Display for Column {
 }
 
 impl fmt::Display for Cell {
-    /// Formats the cell as `yes`, `no`, `with scope a`, or `shadow` for a refusal that shadow mode allows.
+    /// Formats the cell as `yes`, `no`, `with scope a`, or `shadow` for a refusal that shadow mode does not enforce.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Yes => f.write_str("yes"),
@@ -278,7 +284,7 @@ mod tests {
         format!("[[route]]\nname = \"{path}\"\npath = \"{path}\"\nupstream = \"echo\"\n{rest}\n")
     }
 
-    /// Returns the rows as text: route, methods, cells.
+    /// Returns the rows as text, each with its path, methods and cells.
     fn lines(matrix: &Matrix) -> Vec<String> {
         let line = |row: &Row| {
             let cells: Vec<_> = row.cells.iter().map(ToString::to_string).collect();
@@ -377,8 +383,9 @@ mod tests {
                 };
                 let has_role = (any.is_empty() || role.is_some_and(|role| any.contains(role))) && all.iter().all(|one| Some(one) == role);
                 prop_assert_eq!(*cell == Cell::Yes, has_role && !scoped, "{:?} {:?}", column, cell);
-                // A role that the rule mentions can pass with additional grants, as can any role if the rule mentions
-                // no roles. Every other role is refused.
+                // If the rule names roles, a caller with one of them can be allowed with additional grants, and a
+                // caller with another role is refused. If the rule names no roles, a caller with any role can be
+                // allowed.
                 let is_asked_for = role.is_some_and(|role| any.contains(role) || all.contains(role)) || any.is_empty() && all.is_empty();
                 let is_no = matches!(cell, Cell::No { .. });
                 prop_assert_eq!(is_no, !is_asked_for, "{:?} {:?}", column, cell);

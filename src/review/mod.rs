@@ -1,7 +1,7 @@
-//! Reviews a whole policy: lints, its own tests, odd spellings that bypass a route, the access matrix, and comparisons
-//! with another policy.
+//! Reviews a whole policy: lints it, runs its tests, finds odd spellings that bypass a route, builds the access matrix,
+//! and compares the policy with another policy.
 //!
-//! This module asks [`crate::explain`] about hypothetical requests. It does not serve requests.
+//! This module uses [`crate::explain`] to evaluate hypothetical requests. It does not serve requests.
 
 pub mod cases;
 pub(crate) mod diff;

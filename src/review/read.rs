@@ -1,4 +1,4 @@
-//! Reads, compiles and lints a policy file, and reports the faults of its syntax and its meaning together.
+//! Reads, compiles and lints a policy file, and reports faults of syntax and faults of meaning together.
 
 use super::lint;
 use crate::config;
@@ -25,7 +25,8 @@ pub fn read(
         };
         return Ok(lint(&loaded, compiled));
     }
-    // The file is already rejected. The part that could be read is compiled anyway, to report its faults too.
+    // The file is rejected for the faults found so far. The part of the file that could be read is compiled
+    // nevertheless, to report the faults in that part too.
     let more = match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
@@ -40,13 +41,13 @@ pub fn read(
     Err(faults)
 }
 
-/// Whether a finding exists only because the subject of another fault could not be read.
+/// Whether a finding is only a consequence of another fault, which prevented a value from being read.
 fn follows_from(found: &Diagnostic, cause: &Diagnostic) -> bool {
     let within = |key: &str, table: &str| {
         key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let name = cause.key.rsplit('.').next().unwrap_or_default();
-    // An unknown key does not set anything, so a key missing beside it is missing for another reason.
+    // An unknown key has no effect on other keys, so a finding about the same table has another cause.
     let is_about =
         cause.id != "unknown_key" && (within(&found.key, &cause.key) || within(&cause.key, &found.key));
     is_about || found.refers_to.as_deref() == Some(name)

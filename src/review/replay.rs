@@ -1,7 +1,7 @@
-//! Replays logged decisions under another policy.
+//! Evaluates logged requests under another policy, and compares the results with those of the current policy.
 //!
-//! The log keeps only some inputs of each decision ([`crate::decision_log`]). If they are not sufficient to decide
-//! under the other policy, the decision is counted as unknown, never guessed.
+//! The log keeps only some inputs of each decision ([`crate::decision_log`]). If these inputs are not sufficient to
+//! decide under the other policy, the result is counted as unknown.
 
 use super::diff::Side;
 use crate::authenticate::Issuer;
@@ -16,11 +16,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The maximum number of examples for each group.
+/// The maximum number of examples in each group.
 const EXAMPLES: usize = 3;
-/// The token in place of a rejected one: no trust accepts it.
+/// The token that replaces a rejected token. No issuer's keys verify it.
 const REFUSED_TOKEN: &str = "refused";
-/// The subject of verified tokens, which the log does not keep.
+/// The subject of all verified tokens, since the log does not keep subjects.
 const SUBJECT: &str = "(not kept)";
 
 /// The results of a replay.
@@ -28,14 +28,14 @@ const SUBJECT: &str = "(not kept)";
 pub(crate) struct Replay {
     /// The number of decisions.
     pub decisions: usize,
-    /// The number of decisions that would change.
+    /// The number of decisions that would change under the new policy.
     pub would_change: usize,
     /// The number of decisions whose result is unknown, because the log does not keep the inputs that the new policy
     /// checks.
     pub unknown: usize,
-    /// The number of lines that are not decisions.
+    /// The number of log lines that are not decisions.
     pub unreadable: usize,
-    /// The changes, those that would newly pass first.
+    /// The changes. Requests that only the new policy would forward are listed first.
     pub groups: Vec<Group>,
 }
 
@@ -58,7 +58,7 @@ enum ReplayVerdict {
     Unknown,
 }
 
-/// Decides logged requests, given as lines of JSON, under both policies.
+/// Evaluates logged requests under both policies. Each line of `lines` is a logged decision as JSON.
 pub(crate) fn replay(old: &Policy, new: &Policy, lines: &str) -> Replay {
     let trusts_alike = trust_alike(old, new);
     let (old, new) = (Examiner::new(old), Examiner::new(new));
@@ -104,7 +104,7 @@ impl Replay {
     }
 }
 
-/// Describes a decision for people.
+/// Describes a logged decision for operators.
 fn describe(entry: &Entry) -> String {
     let who = match entry.credential {
         LoggedCredential::None => "no token".to_owned(),
@@ -117,7 +117,8 @@ fn describe(entry: &Entry) -> String {
     Line(&format!("{method} {scheme}://{host}{path} ({who}; from {client})")).to_string()
 }
 
-/// Decides a logged request under one policy. `trusts_alike` states whether it accepts the same tokens as the other.
+/// Evaluates a logged request under one policy. `trusts_alike` states whether this policy accepts the same tokens as
+/// the policy under which the request was logged.
 fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> ReplayVerdict {
     let policy = examiner.policy();
     let url = format!("{}://{}{}", entry.scheme, entry.host, entry.path);
@@ -134,9 +135,9 @@ fn verdict(examiner: &Examiner<'_>, entry: &Entry, trusts_alike: bool) -> Replay
         (_, LoggedCredential::Verified) if needs_unlogged_claim(policy, entry, &verdict) => {
             ReplayVerdict::Unknown
         }
-        // The token that was not checked may be valid.
+        // The token was not checked when the request was logged, so it may be valid.
         (Outcome::Refused(Denial::MissingToken), LoggedCredential::Unexamined) => ReplayVerdict::Unknown,
-        // This token is rejected for its original fault, not for the placeholder in its place.
+        // The placeholder was rejected, so the original token would be rejected too, with the logged code.
         (Outcome::Refused(Denial::MalformedToken(_)), LoggedCredential::Refused) if trusts_alike => {
             ReplayVerdict::Known(Side { outcome: entry.code.clone().unwrap_or_default(), ..side })
         }
@@ -150,14 +151,15 @@ fn trust_alike(old: &Policy, new: &Policy) -> bool {
     let same = |one: &Issuer, other: &Issuer| {
         (&one.name, &one.audience, &one.algorithms, one.leeway, &one.types)
             == (&other.name, &other.audience, &other.algorithms, other.leeway, &other.types)
-            // Without a key of its own, the local authority generates one for each policy.
+            // The key of the local authority is not compared, since a temporary key may have been generated for each
+            // policy.
             && (one.local && other.local || one.keys.is_same(&other.keys))
     };
     let (old, new) = (old.trust.issuers(), new.trust.issuers());
     old.len() == new.len() && old.iter().all(|one| new.iter().any(|other| same(one, other)))
 }
 
-/// Returns the claims of a verified token, each where this policy reads it.
+/// Returns the logged claims of a verified token, each at the path where this policy reads it.
 fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     let mut claims = Map::new();
     let issuers = policy.trust.issuers();
@@ -251,7 +253,7 @@ mod tests {
         replay
     }
 
-    /// Returns the numbers of changed and of unknown decisions.
+    /// Returns the number of changed decisions and the number of unknown decisions.
     fn counts(replay: &Replay) -> (usize, usize) {
         (replay.would_change, replay.unknown)
     }

@@ -1,8 +1,10 @@
-//! Sample requests and callers, which represent all others in the access matrix and in comparisons of policies.
+//! Creates sample requests and callers, which represent all other requests and callers in the access matrix and in
+//! comparisons of policies.
 //!
-//! There is one request for each method of each route, chosen so that the route itself matches it if possible, and one
-//! caller for each minimal set of grants that some rule requires. A rule never refuses a caller for having more, so
-//! any allowed caller has at least the grants of one of these: the samples show every difference between two policies.
+//! There is one request for each method of each route. It is chosen so that no more specific route matches it, if
+//! possible. There is one caller for each minimal set of grants that a rule requires. A rule never refuses a caller for
+//! having more grants, so every allowed caller has at least the grants of one of the sample callers. The samples
+//! therefore show every difference between two policies.
 
 use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};
@@ -16,21 +18,22 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// The placeholder for a path segment or a host label that may be anything.
+/// The text that is inserted for a parameter in a path or for a wildcard in a host.
 const SAMPLE: &str = "sample";
-/// The placeholder if a route has the first one as a literal.
+/// The text that is inserted instead of `SAMPLE` if a more specific route contains `SAMPLE` as a literal.
 const ANOTHER: &str = "another-sample";
-/// The host of a request to a route for all hosts, in a reserved top-level domain (RFC 6761 section 6.4).
+/// The host of a sample request to a route for all hosts. It is in a reserved top-level domain (RFC 6761 section 6.4).
 pub(super) const ANY_HOST: &str = "sample.invalid";
-/// The subject of a token if the rule requires no particular subject. No sample path contains it.
+/// The subject of a token if the rule requires no particular subject. No sample path contains this text.
 const SOMEBODY: &str = "somebody";
-/// The maximum number of segments tried for `{*rest}`: more specific routes may match the shorter paths.
+/// The maximum number of segments that are tried for `{*rest}`. More specific routes may match paths with fewer
+/// segments.
 const REST_MAX: usize = 4;
 
-/// A request that represents those that a route matches.
+/// A request that represents all requests that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
-    /// The route: a position in [`Policy::routes`]. A more specific route may match the request.
+    /// The position of the route in [`Policy::routes`]. A more specific route may match the request instead.
     pub route: usize,
     /// The host and path, as the policy writes them.
     pub covers: String,
@@ -40,14 +43,14 @@ pub(super) struct Sample {
     pub url: String,
 }
 
-/// Returns one request for each host, path and method of the policy's routes, in the order of its table. A route for
-/// all methods gets the standard methods and all others that the policy names.
+/// Returns one request for each host, path and method of the policy's routes, in the order of the route table. For a
+/// route that matches all methods, these are the standard methods and all other methods that the policy names.
 pub(super) fn requests(policy: &Policy) -> impl Iterator<Item = Sample> + '_ {
     requests_to(policy, |_| true)
 }
 
-/// Returns the requests of some routes only. The authority's endpoints have requests for each host that the policy
-/// names.
+/// Returns the sample requests of the routes for which `is_wanted` is true. An endpoint of the authority has requests
+/// for each host that the policy names.
 pub(super) fn requests_to<'p>(
     policy: &'p Policy,
     is_wanted: impl Fn(&Route) -> bool + 'p,
@@ -77,7 +80,8 @@ pub(super) fn requests_to<'p>(
     })
 }
 
-/// Returns a URL that the route itself matches, if there is one.
+/// Returns a URL that no more specific route matches, if there is one, and otherwise any URL that the route's pattern
+/// matches.
 fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     let method = matcher.methods.iter().next().cloned().unwrap_or(Method::GET);
     let candidates = candidates(matcher);
@@ -97,7 +101,7 @@ fn url(policy: &Policy, matcher: &Matcher, route: usize) -> String {
     format!("https://{host}{path}")
 }
 
-/// Returns hosts and paths that a pattern matches, the simplest first.
+/// Returns hosts and paths that a route's pattern matches, the simplest first.
 fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     let pattern = matcher.path.to_string();
     let mut all = Vec::new();
@@ -109,7 +113,8 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
         };
         for rest in rests(word) {
             let segments = pattern.split('/').map(|segment| match segment {
-                // A literal brace is written %7B in a pattern.
+                // A segment that begins with a brace is a parameter, since a literal brace is written as %7B in a
+                // pattern.
                 _ if segment.starts_with("{*") => rest.as_str(),
                 _ if segment.starts_with('{') => word,
                 literal => literal,
@@ -123,35 +128,36 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     all
 }
 
-/// Returns values for `{*rest}`.
+/// Returns the values that are tried for `{*rest}`.
 fn rests(word: &str) -> impl Iterator<Item = String> + '_ {
     (1..=REST_MAX).map(move |length| vec![word; length].join("/")).chain([String::new()])
 }
 
-/// A caller.
+/// The caller of a sample request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Caller {
     /// A caller without a token.
     Nobody,
-    /// A caller with a valid token and these grants.
+    /// A caller with a valid token that contains these grants.
     WithToken(Grants),
 }
 
-/// The grants of a token.
+/// The grants that a token contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Grants {
     /// The roles.
     pub roles: BTreeSet<String>,
     /// The scopes.
     pub scopes: BTreeSet<String>,
-    /// The claims by path, with the value as JSON; `None` for the value in the request's path.
+    /// The claims by path, each with its value as JSON. `None` represents the value of a parameter in the request's
+    /// path.
     pub claims: BTreeMap<String, Option<String>>,
     /// Whether the token comes from a fresh login.
     pub fresh: bool,
 }
 
-/// Returns the minimal sets of grants that satisfy a route's rule: one set for each role if any of several roles
-/// suffices.
+/// Returns the minimal sets of grants that satisfy a route's rule. If any of several roles is sufficient, there is one
+/// set for each role.
 pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
     let mut least = Grants::default();
     let mut any: Option<&[Box<str>]> = None;
@@ -196,7 +202,7 @@ fn json(value: &ClaimValue) -> Value {
 }
 
 impl Grants {
-    /// Whether these grants include all the other grants.
+    /// Whether these grants include all grants of `other`.
     pub(super) fn includes(&self, other: &Self) -> bool {
         self.roles.is_superset(&other.roles)
             && self.scopes.is_superset(&other.scopes)
@@ -222,7 +228,7 @@ impl Grants {
                 Some(None) if path.is_name("sub") => {
                     path.put(&mut claims, SAMPLE.into());
                 }
-                // A list of all values that a sample path may contain.
+                // The claim is a list of all values that a sample path may contain, so it matches any of them.
                 Some(None) => {
                     let said = [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from);
                     path.put(&mut claims, said.collect());
@@ -240,7 +246,7 @@ impl Grants {
 }
 
 impl Caller {
-    /// Returns the question with this caller's credential.
+    /// Returns the request with the credential of this caller.
     pub(super) fn question(&self, policy: &Policy, question: Question) -> Question {
         match self {
             Self::Nobody => question,
@@ -253,7 +259,7 @@ impl Caller {
 }
 
 impl fmt::Display for Caller {
-    /// Formats the caller for people: `without a token`, `any token`, `role clerk and scope orders:read`.
+    /// Formats the caller for operators, such as `without a token`, `any token` or `role clerk and scope orders:read`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody => f.write_str("without a token"),
@@ -285,7 +291,7 @@ pub(super) mod tests {
     use crate::explain::Examiner;
     use crate::keyring::MissingKey;
 
-    /// Returns a policy with an issuer, an echo upstream, and the given text.
+    /// Compiles a policy that consists of an issuer, an echo upstream and the given text.
     pub(in crate::review) fn policy(rest: &str) -> Policy {
         let text = format!(
             "[[issuer]]\nissuer = \"https://id.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
@@ -295,8 +301,8 @@ pub(super) mod tests {
         crate::policy::compile(&loaded.unwrap(), MissingKey::Ephemeral).unwrap().policy
     }
 
-    /// Returns the callers that the policies distinguish: one without a token, one with a token that grants nothing,
-    /// and for each rule the callers with exactly the required grants.
+    /// Returns the callers that the policies distinguish: a caller without a token, a caller whose token contains no
+    /// grants, and for each rule the callers with exactly the required grants.
     fn callers(policies: &[&Policy]) -> Vec<Caller> {
         let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
         let mut known: BTreeSet<Caller> = callers.iter().cloned().collect();

@@ -1,7 +1,7 @@
-//! Compares the files of two policies key by key, for settings that the comparison of access does not show.
+//! Compares the files of two policies key by key, to show settings that the comparison of access does not cover.
 //!
-//! The comparison is complete, since it covers every setting in effect. It reveals no secret, since the effective
-//! policy contains no secrets. A changed secret is reported for issuers only, whose keys can be compared.
+//! The comparison covers every setting in effect. It reveals no secret, since the effective policy contains no secrets.
+//! A changed secret is reported only for an issuer, whose compiled keys can be compared.
 
 use crate::config::Loaded;
 use crate::config::effective::Effective;
@@ -9,14 +9,14 @@ use crate::policy::Policy;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A setting that differs.
+/// A setting that differs between two policies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct SettingChange {
-    /// The key. Routes and issuers appear by name, since their positions change.
+    /// The key. Routes and issuers are identified by name, since their positions may change.
     pub what: String,
-    /// The old value as JSON; `None` if it was not set.
+    /// The old value as JSON; `None` if the key was not set.
     pub before: Option<String>,
-    /// The new value as JSON; `None` if it is not set.
+    /// The new value as JSON; `None` if the key is not set.
     pub after: Option<String>,
 }
 
@@ -40,7 +40,8 @@ pub(crate) fn setting_changes(
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-        // For a new or removed route, only the route itself is listed: its access is compared elsewhere.
+        // A new or removed route or issuer is listed as a whole, without its keys. The comparison of access covers its
+        // effects.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
         match (before.get(table), after.get(table)) {
             (Some(_), None) if is_whole => others.push(setting_change(table, Some("there"), None)),
@@ -75,13 +76,15 @@ fn setting_change(what: &str, before: Option<&str>, after: Option<&str>) -> Sett
     }
 }
 
-/// The values of keys, grouped by the route or issuer that they belong to (empty for neither).
+/// The values of keys. The outer map groups keys by their route or issuer; keys of other tables have an empty group
+/// name.
 type Keys = BTreeMap<String, BTreeMap<String, String>>;
 
 fn keys(loaded: &Loaded) -> Result<Keys, String> {
     let mut keys = Keys::new();
     for entry in Effective::of(loaded, false)?.entries {
-        // Tests are not enforced, and a list of tables is compared table by table.
+        // Tests are skipped, since they do not affect requests. Lists of tables are skipped, since their tables are
+        // compared one by one.
         if !entry.key.starts_with("test[") && !matches!(&*entry.key, "test" | "issuer" | "route") {
             let (table, key) = named(loaded, &entry.key);
             keys.entry(table).or_default().insert(key, entry.value.to_string());
@@ -90,7 +93,7 @@ fn keys(loaded: &Loaded) -> Result<Keys, String> {
     Ok(keys)
 }
 
-/// Splits a key into its group and the rest: `route[3].upstream` becomes `route "orders"` and `upstream`.
+/// Splits a key into its group and the rest: `route[3].upstream` is split into `route "orders"` and `upstream`.
 fn named(loaded: &Loaded, key: &str) -> (String, String) {
     let numbered = |table: &str| {
         let (index, rest) = key.strip_prefix(table)?.strip_prefix('[')?.split_once("].")?;
@@ -131,7 +134,7 @@ mod tests {
         upstream = "echo"
     "#;
 
-    /// Returns the differences, one line each.
+    /// Returns the differences, formatted as one line each.
     fn between(old: &str, new: &str) -> Vec<String> {
         let read = |text: &str| {
             let loaded = crate::config::load_text("gateway.toml", text.to_owned(), ".".into(), Vec::new());

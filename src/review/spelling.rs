@@ -1,10 +1,10 @@
-//! The spelling attack: finds requests that a route refuses in their plain spelling and another route allows in an odd
-//! one.
+//! The spelling attack finds requests that a route refuses in their plain spelling and that another route allows in an
+//! odd spelling.
 //!
-//! Each route is tried in its plain spelling and in odd ones, with the code that serves requests. The gateway matches
-//! spellings that it reads as the same request to the same route, and rejects a request with two readings. A finding
-//! therefore nearly always points at a laxer catch-all route in front of an upstream that reads requests less
-//! strictly than the gateway.
+//! For each route, a request in its plain spelling and in odd spellings is evaluated with the code that serves
+//! requests. The gateway matches spellings that it reads as the same request to the same route, and rejects a request
+//! with two readings. The cause of a finding is therefore nearly always a laxer catch-all route, in front of an
+//! upstream that reads requests less strictly than the gateway.
 
 mod findings;
 #[cfg(test)]
@@ -25,27 +25,27 @@ use http::{HeaderValue, Method};
 use std::collections::{HashMap, HashSet};
 use variants::SpellingKind;
 
-/// The number of callers that are tried on another route. A route that accepts any of several roles has one caller for
-/// each.
+/// The maximum number of callers with grants that are tried on a route. If a route accepts any of several roles, a
+/// caller is tried for each role.
 const CALLERS_MAX: usize = 8;
 
-/// An odd spelling that another route allows, of a request that its own route refuses.
+/// A request that its route refuses in the plain spelling, and that another route allows in an odd spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bypass {
-    /// The bypassed route: a position in [`Policy::routes`].
+    /// The position of the bypassed route in [`Policy::routes`].
     route: usize,
     kind: SpellingKind,
     /// The request in its plain spelling, which is refused.
     plain: String,
     /// The odd spelling, which is allowed.
     odd: String,
-    /// The route that allows it: a position in [`Policy::routes`].
+    /// The position in [`Policy::routes`] of the route that allows the odd spelling.
     by: usize,
-    /// The caller that it is allowed for.
+    /// The caller for whom the odd spelling is allowed.
     caller: Caller,
 }
 
-/// Finds the bypasses of a policy: at most one for each route and kind of spelling.
+/// Finds the bypasses of a policy. Returns at most one bypass for each route and kind of spelling.
 fn bypasses(policy: &Policy) -> Vec<Bypass> {
     let mut attack = Attack {
         policy,
@@ -56,7 +56,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    // The gateway answers requests to the authority's endpoints itself: no upstream reads them a second time.
+    // The authority's endpoints are skipped, since the gateway answers their requests and no upstream could read them
+    // differently.
     let is_forwarded = |route: &Route| matches!(route.handler, Handler::Forward(_));
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {
@@ -75,8 +76,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
     attack.found
 }
 
-/// Returns the plain spellings to start from: the sample's URL and, for a route with `{*rest}`, the folder that holds
-/// it.
+/// Returns the URLs whose spelling is varied: the sample's URL and, for a route with `{*rest}`, the URL in which
+/// `{*rest}` is empty.
 fn plain_urls(policy: &Policy, sample: &Sample) -> Vec<String> {
     let mut urls = vec![sample.url.clone()];
     let pattern = policy.routes[sample.route].matcher.path.to_string();
@@ -95,31 +96,31 @@ struct Attack<'p> {
     policy: &'p Policy,
     examiner: Examiner<'p>,
     now: Now,
-    /// The callers that are tried on a route, by its position.
+    /// The callers that are tried on each route, by the position of the route.
     callers: HashMap<usize, Vec<Caller>>,
     known: HashSet<(usize, SpellingKind)>,
     found: Vec<Bypass>,
 }
 
-/// A request that its route refuses to an anonymous caller.
+/// A request that its route refuses without a credential.
 struct ProtectedRequest<'d> {
     route: usize,
     delivery: &'d Delivery,
     /// The request in its plain spelling, without a credential.
     plain: Question,
-    /// The path that the upstream would receive.
+    /// The path that the upstream would receive for the plain spelling.
     sent: String,
-    /// The kinds of spelling and the other routes that have already been tried together.
+    /// The pairs of a kind of spelling and another route that have already been tried.
     tried: HashSet<(SpellingKind, usize)>,
 }
 
-/// What the route table returns for a spelling.
+/// The result of the route table for a spelling.
 enum TableMatch {
-    /// A route, by its position.
+    /// The spelling matches the route at this position.
     Route(usize),
-    /// Only routes for other methods.
+    /// The spelling matches only routes for other methods.
     OtherMethod,
-    /// No route, or a refusal that does not depend on the method.
+    /// The spelling matches no route, or is refused regardless of its method.
     Nothing,
 }
 
@@ -130,8 +131,8 @@ impl<'p> Attack<'p> {
         let Ok(plain) = Question::new(first.as_str(), url) else { return };
         let plain = plain.at(self.now);
         let verdict = self.examiner.verdict(&plain);
-        // A route that admits everyone cannot be bypassed. A request that a more specific route covers is that route's
-        // to protect.
+        // A route that allows everyone cannot be bypassed. If a more specific route matches the request, that route
+        // protects it and is tried separately.
         if verdict.outcome.passes() || verdict.route != Some(route) {
             return;
         }
@@ -142,16 +143,16 @@ impl<'p> Attack<'p> {
         let mut odd = plain.clone();
         let mut request = ProtectedRequest { route, delivery, plain, sent, tried: HashSet::new() };
         for (kind, path) in variants::paths(&path) {
-            // A text that is not a request target cannot be sent.
+            // A spelling that is not a valid request target cannot be sent, so it is skipped.
             let Ok(uri) = path.parse() else { continue };
             odd.parts.uri = uri;
             self.try_methods(&mut request, kind, &mut odd, methods);
         }
         odd.parts.uri = request.plain.parts.uri.clone();
-        // A route for any host covers every spelling of a host itself.
+        // A route for any host matches every spelling of a host, so the host is varied only for other routes.
         if let Some(host) = host.filter(|_| matcher.host != HostPattern::Any) {
             let spellings = variants::hosts(&host).into_iter().map(|host| (SpellingKind::Host, host));
-            // A route for all hosts of a domain covers some of these itself.
+            // A route for all hosts of a domain matches some of these hosts, which are then no bypass.
             let others = variants::others(&host).into_iter().map(|host| (SpellingKind::OtherHost, host));
             for (kind, host) in spellings.chain(others) {
                 let Ok(host) = HeaderValue::try_from(host) else { continue };
@@ -184,13 +185,13 @@ impl<'p> Attack<'p> {
             match self.try_spelling(request, kind, odd) {
                 TableMatch::Route(by) if !self.policy.routes[by].matcher.methods.is_any() => {}
                 TableMatch::OtherMethod => {}
-                // The other methods would have the same result.
+                // The result does not depend on the method, so the other methods need not be tried.
                 TableMatch::Route(_) | TableMatch::Nothing => return,
             }
         }
     }
 
-    /// Tries one spelling, records a bypass if it is one, and returns what the spelling matches.
+    /// Tries one spelling, records it if it is a bypass, and returns the result of the route table.
     fn try_spelling(
         &mut self,
         request: &mut ProtectedRequest<'_>,
@@ -218,8 +219,9 @@ impl<'p> Attack<'p> {
         let ask = |caller: &Caller, question: &Question| {
             self.examiner.verdict(&caller.question(policy, question.clone()))
         };
-        // A shadow-mode route forwards the odd spelling too, so `reaches` counts it as allowed. For the plain
-        // spelling the rule counts, enforced or not, since it defines the access that the route is meant to protect.
+        // If another route in shadow mode forwards the odd spelling, the spelling counts as allowed, so `reaches` is
+        // used. The plain spelling counts as refused if the rule refuses it, even if the bypassed route is in shadow
+        // mode, since the rule defines the intended protection.
         let weaker = callers
             .iter()
             .find(|caller| ask(caller, odd).reaches() && !ask(caller, &request.plain).outcome.passes());
@@ -237,7 +239,7 @@ impl<'p> Attack<'p> {
         TableMatch::Route(by)
     }
 
-    /// Returns the path that the upstream would receive.
+    /// Returns the path that the upstream would receive for a request; `None` if the request's head is rejected.
     fn forwarded_path(&self, delivery: &Delivery, question: &Question) -> Option<String> {
         let front = &self.policy.front;
         let head = front.head(&question.parts).ok()?;
@@ -246,15 +248,15 @@ impl<'p> Attack<'p> {
     }
 }
 
-/// Formats a request for people, without the host if the route matches any host.
+/// Formats a request for operators. Omits the host if the route matches any host.
 fn request_line(question: &Question) -> String {
     let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = if host == sample::ANY_HOST { String::new() } else { format!("https://{host}") };
     format!("{} {origin}{}", question.parts.method, question.parts.uri)
 }
 
-/// Returns callers that a route may admit: an anonymous one, one with a token that grants nothing, and callers with
-/// exactly what the route's rule requires.
+/// Returns callers that a route may allow: a caller without a token, a caller whose token contains no grants, and
+/// callers with exactly the grants that the route's rule requires.
 fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     let required = sample::minimal_grants(policy, route).into_iter().take(CALLERS_MAX);
     let mut callers = vec![Caller::Nobody, Caller::WithToken(Grants::default())];
@@ -263,8 +265,8 @@ fn callers(policy: &Policy, route: &Route) -> Vec<Caller> {
     callers
 }
 
-/// Whether an upstream may read two paths as the same. The routes' prefixes are already stripped, which can make an odd
-/// spelling plain.
+/// Whether an upstream may read two paths as the same path. The paths are those that upstreams receive, after
+/// `strip_prefix`, which can remove the odd part of a spelling.
 fn may_read_alike(one: &str, other: &str) -> bool {
     let read = |path: &str| {
         let read = lenient::reading(path)?.to_ascii_lowercase();
@@ -273,7 +275,7 @@ fn may_read_alike(one: &str, other: &str) -> bool {
     read(one).is_some() && read(one) == read(other)
 }
 
-/// Whether two routes forward to a common server, as far as the configured addresses show.
+/// Whether two routes forward to a common server, according to the configured addresses.
 fn same_servers(one: &Delivery, other: &Delivery) -> bool {
     match (&one.destination, &other.destination) {
         (Destination::Upstream(one), Destination::Upstream(other)) => {

@@ -1,11 +1,11 @@
-//! Checks a compiled policy before it is served: runs its own tests, and tries odd spellings.
+//! Checks a compiled policy before it is served: runs its tests, and tries odd spellings on its routes.
 
 use super::{cases, spelling};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::policy::{Compiled, Policy, SortedFindings, Waivers};
 
-/// Runs the policy's own tests. A failed test is a fault, unless the policy sets `tests = "warn"`.
+/// Runs the tests of the policy. A failed test is a fault, unless the policy sets `tests = "warn"`.
 ///
 /// # Errors
 /// Returns the failed tests and the weaknesses.
@@ -30,7 +30,8 @@ pub fn try_spellings(mut compiled: Compiled, severity: Severity) -> Compiled {
     compiled
 }
 
-/// Tries odd spellings on each route. Findings that no waiver accepts are limited in number for each kind.
+/// Tries odd spellings on each route, and separates waived findings from the others. The number of findings of each
+/// kind that are not waived is bounded.
 pub fn spelling_findings(
     policy: &Policy,
     places: &[Place],

@@ -1,15 +1,15 @@
-//! Finds roles and scopes whose names differ by one letter or by case. A typing error refuses authorized callers at
-//! best and admits unauthorized ones at worst.
+//! Finds roles and scopes whose names differ by one letter or by case. A typing error in such a name may refuse
+//! authorized callers or admit unauthorized callers.
 
 use super::Subject;
 use crate::policy::Faults;
 use std::collections::BTreeMap;
 
-/// The maximum number of names that are compared.
+/// The maximum number of names that are compared. If there are more names, none is reported.
 const NAMES_MAX: usize = 500;
-/// The minimum length of names that are compared letter by letter: shorter ones often differ by one letter.
+/// The minimum length of names that are compared letter by letter. Shorter names often differ by one letter on purpose.
 const LETTERS_MIN: usize = 5;
-/// The maximum length of names that are compared letter by letter, which takes quadratic time and memory.
+/// The maximum length of names that are compared letter by letter. Comparing them takes quadratic time and memory.
 const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
@@ -26,7 +26,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             used(&mut scopes, scope, || format!("route[{index}].scopes"));
         }
     }
-    // The grants of the authority's clients must match the names that routes require.
+    // The roles and scopes of the authority's clients must match the names that routes require, so they are compared
+    // too.
     for (id, client) in subject.file.authority.iter().flat_map(|authority| &authority.client) {
         for role in &client.roles {
             used(&mut roles, role, || format!("authority.client.{id}.roles"));
@@ -39,7 +40,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     near("scope", &scopes, faults);
 }
 
-/// The names, each with its first key and the number of its uses.
+/// The names in use. Each name has the key of its first use and the number of its uses.
 type Used<'n> = BTreeMap<&'n str, (String, usize)>;
 
 fn used<'n>(names: &mut Used<'n>, name: &'n str, key: impl FnOnce() -> String) {
@@ -55,12 +56,12 @@ fn near(what: &str, names: &Used<'_>, faults: &mut Faults<'_>) {
             let same_letters = name.eq_ignore_ascii_case(other);
             let lengths = LETTERS_MIN..=LETTERS_MAX;
             let long = lengths.contains(&name.len()) && lengths.contains(&other.len());
-            // Numbered names (`tier1`, `tier2`) differ on purpose.
+            // Names with numbers, such as `tier1` and `tier2`, differ on purpose.
             let numbered = name.bytes().chain(other.bytes()).any(|byte| byte.is_ascii_digit());
             same_letters || long && !numbered && strsim::damerau_levenshtein(name, other) == 1
         };
-        // The name that is used once is the likely mistake. If both are, the later one in alphabetical order is
-        // reported.
+        // A name that is used only once is probably the mistake. If both names are used only once, the later name in
+        // alphabetical order is reported.
         let other = names.iter().find(|(other, (_, others))| {
             **other != *name && (count, **other) < (others, *name) && *count == 1 && is_near(other)
         });

@@ -1,4 +1,4 @@
-//! Findings about the interaction of routes, and about missing tests.
+//! Reports unexpected interactions of routes, unused names and missing tests.
 
 use super::Subject;
 use crate::authenticate::Access;
@@ -20,8 +20,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     untested(subject, faults);
 }
 
-/// Returns a key of a route's table. Routes have the same positions in the file and the policy; the authority's
-/// endpoints follow.
+/// Returns the path of a key in a route's table. A route has the same position in the file and in the policy, since the
+/// authority's endpoints follow the routes of the file.
 fn key(route: &Route, name: &str) -> String {
     format!("route[{}].{name}", route.index)
 }
@@ -30,7 +30,7 @@ fn is_of_file(route: &Route) -> bool {
     matches!(route.handler, Handler::Forward(_))
 }
 
-/// Reports a public route below a guarded one, which is often a mistake.
+/// Reports public routes whose path lies below a route that requires a token. Such a route is often a mistake.
 fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     for (position, (_, index)) in policy.table.iter().enumerate() {
@@ -56,7 +56,8 @@ fn below_guarded(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports a public catch-all route beside guarded routes: every path that a service adds would be public.
+/// Reports public catch-all routes on hosts that also have guarded routes. Every new path of a service would be public
+/// by default.
 fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes = || subject.policy.routes.iter().filter(|route| is_of_file(route));
     let guarded: Vec<&Route> =
@@ -69,7 +70,7 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
             HostPattern::Any => !guarded.is_empty(),
-            // A route for all hosts does not protect a host that has its own catch-all route.
+            // A guarded route for all hosts counts too: the host's own catch-all route takes precedence over it.
             host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
                 hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
             }
@@ -88,7 +89,8 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports routes for some methods of a path, which hide a wider route for all other methods of that path.
+/// Reports routes that match only some methods of a path. Requests to this path with other methods are refused,
+/// although a wider route would match them.
 fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let policy = subject.policy;
     let entries: Vec<_> = policy.table.iter().collect();
@@ -99,7 +101,8 @@ fn shadowed(subject: &Subject<'_>, faults: &mut Faults<'_>) {
         {
             continue;
         }
-        // All routes for the same host and path: a method that no such route matches is rejected.
+        // These are the matchers of all routes for the same host and path. A method that none of them matches is
+        // refused.
         let same = entries
             .iter()
             .map(|(matcher, _)| matcher)
@@ -185,7 +188,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports upstreams and limits that no route uses.
+/// Reports upstreams and rate limits that no route uses.
 fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let file = subject.file;
     let upstreams: BTreeSet<&str> = file.route.iter().map(|route| route.upstream.as_str()).collect();
@@ -203,7 +206,7 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports routes without a test: a change to them would go unnoticed.
+/// Reports routes without a test. An unintended change to such a route could go unnoticed.
 fn untested(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     let routes: Vec<&Route> = subject.policy.routes.iter().filter(|route| is_of_file(route)).collect();
     if subject.cases.is_empty() {

@@ -1,4 +1,4 @@
-//! Finds settings that are valid but probably not intended.
+//! Reports settings that are valid but probably not intended.
 
 use super::Subject;
 use crate::config::file::File;
@@ -15,7 +15,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     white_space(file, faults);
 }
 
-/// Reports empty lists, which look like a rule but require nothing.
+/// Reports empty lists, which look like requirements but require nothing.
 fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         let lists = [
@@ -35,7 +35,7 @@ fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports methods that no client sends, which match no request.
+/// Reports methods that are not registered. Clients do not send such methods, so they match no request.
 fn methods(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
         for (nth, method) in route.methods.iter().enumerate() {
@@ -52,7 +52,7 @@ fn methods(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports `:id` segments, which other routers use for parameters.
+/// Reports segments such as `:id`. Other routers use this syntax for parameters, but here the segment is literal.
 fn colons(file: &File, faults: &mut Faults<'_>) {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let is_name = |name: &&str| !name.is_empty() && name.bytes().all(is_word);
@@ -69,7 +69,7 @@ fn colons(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports names with leading or trailing white space, which is invisible but significant in exact comparison.
+/// Reports names with leading or trailing white space. Such white space is hard to see, but names are compared exactly.
 fn white_space(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: &dyn Fn() -> String, text: &str| {
         if text.trim() != text {

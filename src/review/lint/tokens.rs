@@ -1,4 +1,4 @@
-//! Findings about tokens: trusted issuers, lifetimes, and recipients.
+//! Reports weaknesses in the handling of tokens: trusted issuers, lifetimes and recipients.
 
 use super::Subject;
 use crate::config::file::{File, RouteSection, SameSite};
@@ -8,12 +8,13 @@ use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// The maximum leeway without a finding. Clocks synchronized by NTP differ by less than a second; a minute is ample.
+/// The maximum leeway that is not reported. Clocks that are synchronized by NTP differ by less than a second, so a
+/// minute is more than enough.
 const LEEWAY_MUCH: Duration = Duration::from_secs(60);
-/// The longest grace period that is not reported. Retries arrive within seconds.
+/// The maximum grace period that is not reported. Clients retry within seconds.
 const GRACE_MUCH: Duration = Duration::from_secs(60);
 
-/// Whether the rest of an `http://` URL names another machine.
+/// Whether an `http://` URL refers to another machine. `rest` is the URL without its scheme.
 fn is_far(rest: &str) -> bool {
     let host = rest.split('/').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, port)| match port.parse::<u16>() {
@@ -25,7 +26,7 @@ fn is_far(rest: &str) -> bool {
     !own && !bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a store URL in the file contains a password (RFC 3986 section 3.2.1).
+/// Whether the URL of a store is a literal in the policy file and contains a password (RFC 3986 section 3.2.1).
 fn holds_password(store: &Secret) -> bool {
     let Secret::Literal(text) = store else { return false };
     let Some((_, rest)) = text.split_once("://") else { return false };
@@ -113,7 +114,8 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports several issuers: their roles and subjects share one namespace, unless the policy separates them.
+/// Reports routes and headers that do not distinguish between several issuers. Roles and subjects of all issuers share
+/// one namespace, unless the policy also checks or forwards the issuer.
 fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     let count = file.issuer.len() + usize::from(file.authority.is_some());
     if count < 2 {
@@ -153,7 +155,8 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     }
 }
 
-/// Reports limits that count by a header alone: a client that sends a new value each time is never limited.
+/// Reports places where requests are limited only by a header. A client that sends a new value with each request is
+/// never limited there.
 fn evadable(file: &File, faults: &mut Faults<'_>) {
     let mut look = |key: String, names: &[String]| {
         let by: Vec<&str> =
@@ -171,7 +174,7 @@ fn evadable(file: &File, faults: &mut Faults<'_>) {
         for (key, names) in lists(authority) {
             look(key, names);
         }
-        // The policy may define a preset itself, in place of the default.
+        // The policy may redefine a default limit, so the redefined limit is checked too.
         for name in preset_names(file) {
             look(format!("rate_limit.{name}"), &[name.to_owned()]);
         }

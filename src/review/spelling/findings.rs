@@ -1,4 +1,4 @@
-//! Reports the bypasses that the attack finds.
+//! Converts the bypasses that the spelling attack finds to findings.
 
 use super::variants::SpellingKind;
 use super::{Bypass, bypasses};
@@ -7,18 +7,19 @@ use crate::explain::describe::covers;
 use crate::policy::Policy;
 use crate::review::sample::Caller;
 
-/// The maximum number of findings of one kind that are reported. Further findings almost always share the same cause.
+/// The maximum number of findings of one kind that are reported. Further findings almost always have the same cause.
 pub(super) const FINDINGS_MAX: usize = 100;
 
-/// Tries all routes and returns the findings. `places` holds the places of the file's routes, which come first in
-/// [`Policy::routes`].
+/// Tries odd spellings on all routes, and returns a finding for each bypass. `places` contains the places of the file's
+/// routes, which are the first routes in [`Policy::routes`].
 pub(in crate::review) fn attack(policy: &Policy, places: &[Place], severity: Severity) -> Vec<Diagnostic> {
     let finding =
         |bypass: &Bypass| Some(finding(policy, places.get(bypass.route)?.clone(), severity, bypass));
     bypasses(policy).iter().filter_map(finding).collect()
 }
 
-/// Keeps [`FINDINGS_MAX`] findings of each kind. The last one states the number of omitted findings.
+/// Returns at most [`FINDINGS_MAX`] findings of each kind. The last finding of a kind states the number of omitted
+/// findings.
 pub(in crate::review) fn bounded(found: Vec<Diagnostic>) -> Vec<Diagnostic> {
     let mut kept: Vec<Diagnostic> = Vec::new();
     for kind in SpellingKind::ALL {
@@ -41,7 +42,7 @@ fn finding(policy: &Policy, place: Place, severity: Severity, bypass: &Bypass) -
         Caller::Nobody => "everyone".to_owned(),
         Caller::WithToken(grants) => format!("a caller with {grants}"),
     };
-    // The service may check the host itself, so this alone is not a reason to refuse a policy.
+    // The service may check the host itself, so a bypass by another host is never a reason to reject a policy.
     let severity = if *kind == SpellingKind::OtherHost { Severity::Warning } else { severity };
     let found = format!(
         "route \"{}\" ({}) allows `{odd}` for {who}, although `{plain}` is refused: an upstream that reads both alike \

@@ -1,30 +1,31 @@
-//! Odd spellings of a request, which two readers may interpret differently.
+//! Creates odd spellings of a request, which two programs may interpret differently.
 //!
-//! Each spelling changes one detail that some readers ignore, such as an upstream that is less strict than the
-//! gateway. The list comes from known attacks and has about a hundred entries, however long the path is.
+//! Each spelling changes one detail that some programs ignore, such as an upstream that is less strict than the
+//! gateway. The spellings are taken from known attacks. There are about a hundred of them, regardless of the length of
+//! the path.
 
 use std::collections::HashSet;
 
-/// The number of leading segments that are varied, in addition to the last one.
+/// The number of leading segments that are varied, in addition to the last segment.
 const SEGMENTS_MAX: usize = 2;
 
-/// The kind of change.
+/// The part of the request that a spelling changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum SpellingKind {
     /// The letter case of the path.
     Case,
-    /// Slashes and dot segments, which some readers merge or resolve.
+    /// Slashes and dot segments, which some programs merge or resolve.
     Slash,
-    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names after a segment, which some readers
-    /// remove.
+    /// Path parameters (RFC 3986 section 3.3), and dots, spaces and stream names after a segment. Some programs remove
+    /// these.
     Parameter,
-    /// Percent-encoding, once or twice, and invalid encodings.
+    /// Characters that are percent-encoded once or twice, and invalid encodings.
     Encoding,
     /// The spelling of the host.
     Host,
     /// The spelling of the method.
     Method,
-    /// A different host.
+    /// The host itself: the request names a different host.
     OtherHost,
 }
 
@@ -33,7 +34,7 @@ impl SpellingKind {
     pub(super) const ALL: [Self; 7] =
         [Self::Case, Self::Slash, Self::Parameter, Self::Encoding, Self::Host, Self::Method, Self::OtherHost];
 
-    /// Returns the id of the finding.
+    /// Returns the id of findings of this kind.
     pub(super) const fn id(self) -> &'static str {
         match self {
             Self::Case => "spelling_case",
@@ -47,7 +48,7 @@ impl SpellingKind {
     }
 }
 
-/// Returns odd spellings of a path. None is equal to the path.
+/// Returns odd spellings of a path. All of them differ from the path.
 pub(super) fn paths(path: &str) -> Vec<(SpellingKind, String)> {
     let mut odd = Spellings { plain: path, known: HashSet::new(), odd: Vec::new() };
     odd.of_whole();
@@ -71,7 +72,8 @@ pub(super) fn hosts(host: &str) -> Vec<String> {
     odd
 }
 
-/// Returns other hosts that a client may send: one that no policy names, and one in each parent domain of this host.
+/// Returns other hosts that a client may send: a host that no policy names, and a host in each parent domain of this
+/// host.
 pub(super) fn others(host: &str) -> Vec<String> {
     let domains =
         host.match_indices('.').map(|(dot, _)| &host[dot + 1..]).filter(|domain| domain.contains('.'));
@@ -81,7 +83,7 @@ pub(super) fn others(host: &str) -> Vec<String> {
     others
 }
 
-/// Returns odd spellings of a method. Methods are case-sensitive (RFC 9110 section 9.1), but not to every reader.
+/// Returns odd spellings of a method. Methods are case-sensitive (RFC 9110 section 9.1), but some programs ignore case.
 pub(super) fn methods(method: &str) -> Vec<String> {
     let lower = method.to_ascii_lowercase();
     let (first, rest) = method.split_at(method.len().min(1));
@@ -139,7 +141,7 @@ impl Spellings<'_> {
         {
             self.add(SpellingKind::Encoding, format!("{path}{end}"));
         }
-        // Every byte percent-encoded, once and twice.
+        // All bytes of the path except slashes are percent-encoded, once and twice.
         let coded = |code: &str| {
             let bytes = path.bytes().map(|byte| match byte {
                 b'/' => "/".to_owned(),
@@ -174,7 +176,7 @@ impl Spellings<'_> {
                 odd.push((SpellingKind::Encoding, format!("{folder}{code}{segment}{after}")));
             }
         }
-        // The first character of a percent-encoded byte cannot be changed.
+        // If the segment begins with a percent-encoded byte, its first character cannot be varied.
         if let Some(first) = segment.chars().next().filter(|first| first.is_ascii_alphanumeric()) {
             let rest = &segment[1..];
             let turned = if first.is_ascii_uppercase() {
@@ -197,7 +199,7 @@ impl Spellings<'_> {
     }
 }
 
-/// Returns a path in another case, except for its percent-encoded bytes: the case of their digits does not matter.
+/// Changes the case of a path, except in percent-encoded bytes, where the case of digits has no meaning.
 fn in_case(path: &str, turned: impl Fn(u8) -> u8) -> String {
     let mut code = 0;
     let bytes = path.bytes().map(|byte| {
@@ -214,8 +216,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Returns a path as the most lenient reader sees it: decoded, in lower case, without the parts that some readers
-    /// drop.
+    /// Returns a path as the most lenient program reads it: decoded, in lower case, without the parts that some
+    /// programs remove.
     fn leniently(path: &str) -> String {
         let mut bytes = path.as_bytes().to_vec();
         for _ in 0..3 {
@@ -299,7 +301,8 @@ mod tests {
             prop_assert!(spellings.len() <= 110, "{}", spellings.len());
             for (kind, odd) in spellings {
                 prop_assert_ne!(&odd, &path);
-                // Readers reject invalid encodings, or interpret them in their own way.
+                // Spellings with invalid encodings are not compared, since programs reject them or interpret them
+                // differently.
                 if !odd.contains("%u") && !odd.contains("%c0") && !odd.contains("%ff") && !odd.ends_with('%') {
                     prop_assert_eq!(leniently(&odd), leniently(&path), "{:?} {}", kind, odd);
                 }
