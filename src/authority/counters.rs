@@ -127,11 +127,11 @@ impl<O: Outcome<N>, const N: usize> ByOutcome<O, N> {
 pub struct Counters {
     /// Logins with a password, by outcome.
     pub logins: ByOutcome<LoginOutcome, 6>,
-    /// Refresh tokens presented, by outcome.
+    /// Presented refresh tokens, by outcome.
     pub refreshes: ByOutcome<RefreshOutcome, 7>,
     /// Revocations by this gateway's endpoints, by cause.
     pub revocations: ByOutcome<RevocationCause, 6>,
-    /// Access tokens issued, by size.
+    /// Issued access tokens, by size.
     pub tokens: ByOutcome<TokenSize, 3>,
     /// Access tokens that left out roles because of `role_limit`.
     pub trimmed: ByOutcome<Trimmed, 1>,

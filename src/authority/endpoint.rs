@@ -55,7 +55,7 @@ pub struct EndpointSpec {
 }
 
 impl Endpoint {
-    /// All endpoints.
+    /// All endpoints, in the order of the variants.
     pub const ALL: [EndpointSpec; 14] = [
         spec(Self::LoginPage, "login_page", &["GET", "HEAD"], "/auth/login", Access::Public, false),
         spec(Self::Login, "login", &["POST"], "/auth/login", Access::Public, true),

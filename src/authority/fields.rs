@@ -61,7 +61,7 @@ enum Field {
 }
 
 impl Fields {
-    /// Reads a body. An empty body has no fields, whatever its media type.
+    /// Reads a body. An empty body has no fields, regardless of its media type.
     ///
     /// # Errors
     /// [`Denial::UnsupportedMediaType`], [`Denial::InvalidBody`].
@@ -90,7 +90,8 @@ impl Fields {
         Ok(Self { fields: fields.collect(), is_form: false })
     }
 
-    /// Reads a form (URL Standard, `application/x-www-form-urlencoded`), strictly.
+    /// Reads a form (URL Standard, `application/x-www-form-urlencoded`). Unlike the standard, rejects pairs without
+    /// `=`, repeated fields, invalid percent codes and bytes that are not UTF-8.
     ///
     /// # Errors
     /// [`Denial::InvalidBody`].

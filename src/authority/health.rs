@@ -119,7 +119,7 @@ impl StoreHealth {
     }
 
     fn lost(&self) -> MutexGuard<'_, Option<Lost>> {
-        // A thread that panicked here left a consistent value.
+        // The value is consistent even if another thread panicked while it held the lock.
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

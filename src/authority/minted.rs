@@ -4,9 +4,9 @@ use crate::clock::Now;
 use crate::store::{Standing, Store, StoreError};
 use std::time::Duration;
 
-/// Records a token, before it is issued, if its life exceeds the longest recorded life, so that a revocation of the
-/// token is kept until the token expires. Returns the generation of the account `subject`, or 0 if there is no such
-/// account.
+/// Records a token before it is issued, if its life exceeds the longest recorded life. The store then keeps a
+/// revocation of the token until the token expires. Returns the generation of the account `subject`, or 0 if there is
+/// no such account.
 ///
 /// # Errors
 /// A sentence for the operator. The token must then not be issued.

@@ -56,7 +56,7 @@ impl std::error::Error for Busy {}
 /// to serve. Takes 19 MiB and about 20 ms.
 ///
 /// # Errors
-/// If the system provides no memory or no random numbers.
+/// `Busy` if the system provides no memory or no random numbers.
 pub fn hash_password(password: &str) -> Result<PasswordHash, Busy> {
     stored::hash(password, &mut Arena::default()).map(password_hash)
 }
@@ -112,7 +112,7 @@ impl Hashers {
         Self { jobs, patience: PATIENCE }
     }
 
-    /// Checks the password of the account with the hash `stored`, or `None` for an account that does not exist or has
+    /// Checks a password against `stored`, the account's hash. `stored` is `None` if the account does not exist or has
     /// no password. `schemes` lists the schemes of all accounts' hashes, in the format of [`scheme`]. A wrong password
     /// costs as much as the most expensive hash of each kind, so that the time reveals nothing about the account.
     ///

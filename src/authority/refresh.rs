@@ -27,7 +27,8 @@ pub(super) async fn refresh(
     spend(authority, &request, token, csrf.as_deref()).await
 }
 
-/// Checks the CSRF value of a request whose refresh token is in a cookie against the token's session, and returns it.
+/// Returns the CSRF value of a request whose refresh token is in a cookie. Rejects a value that is not the CSRF value
+/// of the token's session.
 pub(super) async fn csrf_of_session(
     authority: &Authority,
     request: &EndpointRequest,

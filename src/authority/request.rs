@@ -40,7 +40,7 @@ pub struct EndpointRequest {
     pub fields: Fields,
     /// Whether the request does not come from a page of another site, as far as its headers show.
     pub own_site: bool,
-    /// The authenticated caller.
+    /// The authenticated caller, if there is one.
     pub caller: Option<Holder>,
     /// The access token to introspect or revoke, if it is valid.
     pub inspected: Option<InspectedToken>,
@@ -61,7 +61,7 @@ pub struct Holder {
     pub session: Option<String>,
     /// Whether the local authority issued the token.
     pub is_local: bool,
-    /// Whether the token is a service's own.
+    /// Whether the token was issued to a service rather than to an account.
     pub is_service: bool,
     /// The roles.
     pub roles: Vec<String>,
@@ -129,7 +129,7 @@ impl EndpointRequest {
         if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }
     }
 
-    /// Returns the request's refresh token, and whether it came in a cookie.
+    /// Returns the request's refresh token, and whether it was sent in a cookie.
     ///
     /// # Errors
     /// [`Denial::AmbiguousCredentials`] if the request has two refresh tokens; the errors of [`bearer`] if

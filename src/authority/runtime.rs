@@ -81,7 +81,7 @@ impl Authority {
         &self,
         work: impl Future<Output = Result<T, Denial>> + Send + 'static,
     ) -> Result<T, Denial> {
-        // A panic in a task fails one request, not the authority.
+        // The work runs as its own task, so that a panic fails only this request.
         let in_time = async { tokio::time::timeout(WORK_MAX, work).await };
         match self.runtime.spawn(in_time).await {
             Ok(Ok(done)) => done,
@@ -91,8 +91,8 @@ impl Authority {
     }
 
     /// Ensures that the store has recorded the access token lifetime of these settings. Call this before reading
-    /// anything that the token will contain: a concurrent revocation then either sees the record, or its effect is
-    /// read.
+    /// anything that the token will contain: a concurrent revocation then either sees the record, or has taken effect
+    /// before that reading.
     pub(super) async fn record_life(&self, settings: &IssuerSettings) -> Result<(), Denial> {
         self.keep_record(settings).await.map_err(|error| self.unavailable(&error))
     }

@@ -321,7 +321,7 @@ pub(super) fn refusal(denial: Denial) -> Response<Bytes> {
         _ => "invalid_request",
     };
     let status = match &denial {
-        // OAuth requires the form media type and answers a body of any other type with 400.
+        // OAuth requires the form media type, and a request with any other type gets a 400.
         Denial::UnsupportedMediaType => StatusCode::BAD_REQUEST,
         denial => denial.status(),
     };

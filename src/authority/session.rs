@@ -117,7 +117,8 @@ pub(super) fn me(request: &EndpointRequest) -> Result<Response<Bytes>, Denial> {
     Ok(json_response(StatusCode::OK, &Value::Object(body)))
 }
 
-/// Ends a session if it is a session of `account`, or of any account for `None`. Returns whether the session existed.
+/// Ends a session. If `account` is given, the session must be one of that account. Returns whether this call ended the
+/// session.
 pub(super) async fn end_one(
     authority: &Authority,
     request: &EndpointRequest,

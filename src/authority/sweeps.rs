@@ -18,7 +18,7 @@ pub(super) struct Sweeps {
 }
 
 impl Sweeps {
-    /// Starts with a trusted wall clock.
+    /// Starts at `now`, and trusts the wall clock.
     pub(super) fn from(now: Now) -> Self {
         Self { believed: now, leapt: None }
     }

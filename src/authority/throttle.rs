@@ -134,7 +134,7 @@ impl Throttle {
         }
     }
 
-    /// Takes an attempt back whose password was not checked, because the queue was full or the store failed.
+    /// Takes back an attempt whose password was not checked, because the queue was full or the store failed.
     pub fn withdrawn(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let counts = self.counts(&mut tables, address, account, known);
@@ -142,8 +142,8 @@ impl Throttle {
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
-        // After a panic of another thread the tables are still consistent, because no change to an entry can panic
-        // halfway.
+        // The tables are consistent even if another thread panicked while it held the lock, because no change to an
+        // entry can panic halfway.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

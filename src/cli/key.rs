@@ -28,7 +28,7 @@ pub(super) enum Command {
         /// The key's id, as `key list` shows it.
         #[arg(value_name = "KID", allow_hyphen_values = true, required_unless_present = "all")]
         id: Option<String>,
-        /// Revoke all keys, including the next one, and sign with a new one: for when somebody has read the whole
+        /// Revoke all keys, including the next one, and sign with a new one. Use this if somebody has read the whole
         /// folder. Services may refuse the new key's tokens until they fetch the key set again.
         #[arg(long, conflicts_with = "id")]
         all: bool,

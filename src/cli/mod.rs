@@ -52,26 +52,26 @@ struct Arguments {
 /// The output formats that every command supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BasicFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
 /// The output formats that at least one command supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
-    /// For continuous integration; only `check`.
+    /// JUnit XML for continuous integration; only `check` supports it.
     Junit,
-    /// For test harnesses; only `check`.
+    /// The Test Anything Protocol for test harnesses; only `check` supports it.
     Tap,
-    /// For spreadsheets; only `routes`.
+    /// CSV for spreadsheets; only `routes` supports it.
     Csv,
-    /// For documents; only `routes`.
+    /// Markdown for documents; only `routes` supports it.
     Markdown,
 }
 
@@ -169,7 +169,7 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Runs the command on the command line of the process.
+/// Parses the command line and runs its command.
 pub fn main() -> ExitCode {
     // clap prints its own message. It exits with 2 for wrong usage, and with 0 for --help and --version.
     let arguments =

@@ -1,4 +1,4 @@
-//! `portcullis run`: starts the gateway, logs where it serves, waits for a signal, drains, and exits.
+//! `portcullis run`: starts the gateway, logs its addresses, waits for a signal, drains the connections, and exits.
 
 use super::{REFUSED, limits, load_and_test, print_error};
 use crate::accept::listener::bind;

@@ -37,7 +37,7 @@ pub(super) struct Mint {
     /// A scope; may be repeated.
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// Another claim, whose value is JSON or else text; may be repeated.
+    /// Another claim; the value is JSON, or text if it is not valid JSON; may be repeated.
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = claim)]
     claims: Vec<(String, Value)>,
     /// Mark the token as issued by a login with a password just now.

@@ -35,7 +35,8 @@ pub struct Account {
 pub struct PasswordHash {
     /// The encoded hash, or empty if there is no password.
     pub encoded: String,
-    /// The kind and cost of the hash, for [`Store::schemes`](super::Store::schemes). Empty if no login can use it.
+    /// The kind and cost of the hash, for [`Store::schemes`](super::Store::schemes). Empty if no login can use the
+    /// hash.
     pub scheme: String,
 }
 

@@ -198,9 +198,9 @@ impl ConnectSettings {
         // timeout.
         let first = self.connect().await?;
         if self.dialect == Dialect::Postgres {
-            // Open a second connection at the same time, so that a pooler that assigns connections per transaction is
-            // detected at the start: the statements that the two connections prepare have the same names, and the
-            // server reports an error.
+            // Open a second connection while the first is open. If a pooler assigns connections per transaction, the
+            // two connections prepare statements with the same names on one server connection, and the start fails here
+            // with a clear error.
             self.connect().await?.close().await?;
         }
         first.close().await?;

@@ -21,7 +21,7 @@ pub struct StoredMark {
 /// How long a mark is kept after the last access token that it revokes has expired, in milliseconds.
 pub(super) const MARGIN: i64 = MARK_MARGIN.as_millis() as i64;
 
-/// Takes the lock under which PostgreSQL numbers marks.
+/// The statement that takes the lock which PostgreSQL transactions hold while they write marks.
 ///
 /// PostgreSQL assigns sequence numbers before transactions commit, and the transactions may commit in another order. A
 /// reader that has read mark 7 would never see a mark 6 that is committed later. A transaction that writes marks
@@ -63,8 +63,8 @@ impl Store {
         transaction.commit().await
     }
 
-    /// Writes the marks of a transaction and commits the transaction, without other statements in between (see
-    /// [`LOCK`]).
+    /// Writes the marks of a transaction and commits the transaction. No other statement runs in between, so that
+    /// [`LOCK`] is held only for a short time.
     pub(super) async fn commit_marked(
         &self,
         mut transaction: Writing,

@@ -24,7 +24,7 @@ pub struct RotationRequest<'a> {
     pub token: &'a [u8; 32],
     /// Random bytes. If this request spends the token, the successor is derived from them.
     pub nonce: [u8; 32],
-    /// Returns the SHA-256 of the successor for a nonce.
+    /// A function that returns the SHA-256 of the successor for a nonce.
     pub successor: &'a (dyn Fn(&[u8; 32]) -> [u8; 32] + Sync),
     /// The current time. All times in this struct are milliseconds since 1970.
     pub now: i64,

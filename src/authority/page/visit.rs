@@ -15,8 +15,8 @@ use http::HeaderMap;
 
 /// How long a login page may stay open, in seconds.
 const OPEN: u64 = 60 * 60;
-/// If a browser has no valid access token within this time after a renewal, in seconds, it does not keep the session
-/// cookies. Such a browser would otherwise be redirected in a loop.
+/// The time after a renewal of the tokens in which they are not renewed again, in seconds. A browser that returns to
+/// the login page in this time does not keep the session cookies, and would be redirected in a loop.
 const SETTLING: u64 = 10;
 
 /// A browser's visit to the login page.

@@ -18,7 +18,7 @@ pub(super) fn work_of_schemes(schemes: BTreeSet<&str>) -> Work {
     })
 }
 
-/// Spends the work `work` on hashes that are discarded.
+/// Spends `work` on hashes that are discarded.
 pub(super) fn spend(work: &Work, password: &str, arena: &mut Arena) -> Result<(), Busy> {
     for kind in WORK_UNITS {
         for parameters in portions(kind, work.units(kind)) {

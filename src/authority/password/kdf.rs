@@ -18,14 +18,14 @@ pub(super) const PASSES: u32 = 2;
 
 /// Maximum memory of a stored hash, in KiB.
 const MEMORY_MAX: u32 = 128 * 1024;
-/// Maximum of KiB times passes of an Argon2 hash: three passes over the maximum memory. The default of argon2-cffi is
-/// half of this maximum.
+/// Maximum product of the memory (in KiB) and the passes of an Argon2 hash: three passes over the maximum memory. The
+/// default of argon2-cffi is half of this maximum.
 const ARGON2_WORK_MAX: u64 = 3 * MEMORY_MAX as u64;
 /// Maximum number of lanes. The lanes are computed one after the other, so more lanes do not cost more.
 const LANES_MAX: u32 = 64;
 /// The accepted costs of bcrypt. The maximum, 2^14 rounds, takes about a second.
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=14;
-/// Maximum of N times r times p of a scrypt hash: twice OWASP's most expensive choice.
+/// Maximum product of N, r and p of a scrypt hash: twice OWASP's most expensive choice.
 const SCRYPT_WORK_MAX: u64 = 1 << 21;
 /// Maximum number of iterations of PBKDF2, which take half a second with SHA-256. Werkzeug's default is half of this
 /// maximum.

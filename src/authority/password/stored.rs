@@ -47,7 +47,7 @@ pub fn password_hash(encoded: String) -> PasswordHash {
 }
 
 impl StoredHash {
-    /// Parses a hash.
+    /// Parses an encoded hash.
     pub(super) fn parse(encoded: &str) -> Result<Self, HashFault> {
         match encoded.as_bytes() {
             [b'$', b'2', ..] => Self::bcrypt(encoded),

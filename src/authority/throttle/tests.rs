@@ -167,7 +167,7 @@ fn what_was_not_checked_is_not_counted() {
 #[test]
 fn one_address_alone_cannot_keep_others_from_an_account() {
     let throttle = Throttle::new();
-    // One guess each second for a week.
+    // The attacker makes one guess each second for a week.
     let mut late = 0;
     for n in 0..7 * 24 * 3600 {
         let now = SECOND * n;

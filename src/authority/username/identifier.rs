@@ -9,7 +9,7 @@ use icu_properties::props::{
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_normalization::UnicodeNormalization;
 
-/// Rejects a name, in its canonical form, that has a character which is not allowed.
+/// Rejects a canonical name that contains a forbidden character.
 pub(super) fn check(name: &str) -> Result<(), NameFault> {
     let first = name.chars().next().filter(|first| is_mark(category(*first)));
     if let Some(character) = first {

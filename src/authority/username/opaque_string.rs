@@ -73,13 +73,13 @@ pub enum PasswordFault {
     },
     /// The password has a control character, which some keyboards cannot type.
     Control {
-        /// Which.
+        /// The character.
         character: char,
     },
     /// The password has an unassigned character. A later version of Unicode may assign the character and thereby change
     /// the prepared form of the password.
     Unassigned {
-        /// Which.
+        /// The character.
         character: char,
     },
 }

@@ -26,7 +26,7 @@ pub(in crate::cli) struct Arguments {
     /// The file; "-" for standard input.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The format of the file; by its extension if not given.
+    /// The format of the file; determined by its extension if not given.
     #[arg(long, value_enum)]
     input: Option<Input>,
     /// The column that holds a field, such as name=email; may be repeated.
