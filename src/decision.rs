@@ -1,16 +1,17 @@
-//! The decision about a caller: authentication and authorization as one pure function.
+//! Decides whether a caller is allowed: authentication and authorization as a single pure function.
 //!
-//! It does no I/O, does not await and reads no clock, so that the proxy and `explain` call the same function.
+//! The function does no I/O, does not await and does not read a clock, so both the proxy and `explain` can call it.
 
 use crate::authenticate::{CredentialError, CredentialPolicy, Credentials, TokenCache, Trust, authenticate};
 use crate::authorize::{Permit, Refusal, Rule, authorize};
 use crate::clock::Now;
 use crate::route::Params;
 
-/// Establishes the caller and checks the route's rule.
+/// Authenticates the caller and checks the route's rule.
 ///
 /// # Errors
-/// Returns the first check that fails. With a cached token this does not allocate (`tests/alloc.rs`).
+/// Returns the refusal of the first check that fails. This function does not allocate if the token is cached
+/// (`tests/alloc.rs`).
 pub fn decide(
     credential_policy: &CredentialPolicy,
     rule: &Rule,

@@ -1,6 +1,6 @@
-//! A finding about a policy: its place, what was found, and the remedy.
+//! Findings about a policy. Each has a place, a description of the problem, and a remedy.
 //!
-//! The modules that load and compile a policy create findings; commands print them and the gateway logs them.
+//! The modules that load, compile and review a policy create findings. Commands print them, and the gateway logs them.
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
@@ -12,7 +12,7 @@ use std::fmt;
 pub enum Place {
     /// A line of a file.
     Line {
-        /// The path of the file, as it was given.
+        /// The path of the file, as the operator wrote it.
         file: String,
         /// The line, counted from 1.
         line: usize,
@@ -26,7 +26,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Returns the file or the variable as a whole.
+    /// Returns the place without line and column.
     #[must_use]
     pub fn whole(&self) -> Self {
         match self {
@@ -35,7 +35,8 @@ impl Place {
         }
     }
 
-    /// Returns the sort key of a place: the file from its top, then the environment.
+    /// Returns the sort key of a place. The file as a whole is first, followed by its lines and then by environment
+    /// variables.
     pub const fn order(&self) -> (usize, usize) {
         match self {
             Self::File(_) => (0, 0),
@@ -72,8 +73,8 @@ impl Serialize for Place {
     }
 }
 
-/// Maximum number of faults that are reported one by one, and of warnings of one kind in human-readable output. Faults
-/// of ten thousand routes usually have a single cause.
+/// Maximum number of faults, and of warnings of each kind, that are reported one by one. Faults in ten thousand routes
+/// usually have a single cause.
 pub const REPORTED_MAX: usize = 100;
 
 /// The severity of a finding.
@@ -82,18 +83,18 @@ pub const REPORTED_MAX: usize = 100;
 pub enum Severity {
     /// The policy cannot be served.
     Fault,
-    /// The policy can be served, but an operator should look at this.
+    /// The policy can be served, but an operator should look at the finding.
     Warning,
 }
 
-/// A finding. It never contains a secret.
+/// A finding about a policy. A finding never contains a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// The severity.
     pub severity: Severity,
     /// The stable id of this kind of finding.
     pub id: &'static str,
-    /// The place.
+    /// The place of the problem.
     pub place: Place,
     /// The key that the finding is about, such as `route[3].upstream`.
     pub key: String,
@@ -101,27 +102,28 @@ pub struct Diagnostic {
     pub found: String,
     /// The remedy; empty if `found` already implies it.
     pub hint: String,
-    /// The name that the policy refers to and does not define. It is not printed; it shows whether another fault is the
-    /// cause.
+    /// The name that the policy refers to but does not define. It is not printed. It is used to determine whether
+    /// another fault is the cause of this finding.
     pub refers_to: Option<String>,
 }
 
 impl Diagnostic {
-    /// The id of a finding that stands for those beyond the maximum.
+    /// The id of a finding that states the number of omitted findings.
     pub const MORE: &str = "more_findings";
 
-    /// Creates the finding that stands for those beyond the maximum.
+    /// Creates a finding that states the number of omitted findings.
     pub fn more(severity: Severity, file: Place, found: String) -> Self {
         let hint = "fix these first; the others are reported once fewer are left".to_owned();
         Self { severity, id: Self::MORE, place: file, key: String::new(), found, hint, refers_to: None }
     }
 
-    /// Returns the link to the paragraph of the documentation that explains the finding.
+    /// Returns the link to the section of the documentation that explains the finding.
     pub fn docs(&self) -> String {
         format!("docs/findings.md#{}", self.id)
     }
 
-    /// Returns the command that prints the paragraph, for operators without access to the documentation.
+    /// Returns the command that prints the explanation of the finding, for operators without access to the
+    /// documentation.
     pub fn help(&self) -> String {
         format!("portcullis help {}", self.id)
     }
@@ -156,12 +158,12 @@ impl Diagnostic {
         reported
     }
 
-    /// Counts the findings of this severity, without those that stand for others.
+    /// Counts the findings of this severity. Findings with the id `MORE` are not counted.
     pub fn count(found: &[Self], severity: Severity) -> usize {
         found.iter().filter(|one| one.severity == severity && one.id != Self::MORE).count()
     }
 
-    /// Returns the sort key of a finding: its place, with findings that stand for others at the end.
+    /// Returns the sort key of a finding. Findings are ordered by place; findings with the id `MORE` are last.
     pub fn order(&self) -> (bool, usize, usize) {
         let (line, column) = self.place.order();
         (self.id == Self::MORE, line, column)
@@ -189,7 +191,7 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, id, place, key, found, hint, refers_to: _ } = self;
         let severity = match severity {
-            // This finding stands for others and has no severity of its own.
+            // This finding states the number of omitted findings, so it has no severity of its own.
             _ if *id == Self::MORE => "",
             Severity::Fault => "fault: ",
             Severity::Warning => "warning: ",
@@ -206,12 +208,13 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Formats text of the policy for one line of a log or a terminal: without control characters, and shortened.
+/// Formats text of the policy for one line of a log or a terminal: control characters are escaped, and the text is
+/// shortened.
 struct Plain<'t>(&'t str);
 
-/// Maximum length of human-readable text, in characters: enough for a list of every known key.
+/// Maximum length of human-readable text, in characters. This length is enough for a list of all known keys of a table.
 const SHOWN_MAX: usize = 400;
-/// Maximum length of machine-readable text, in characters.
+/// Maximum length of text in JSON, in characters.
 const SERIALIZED_MAX: usize = 4096;
 
 struct Clipped<'t>(&'t str);
@@ -232,7 +235,8 @@ impl fmt::Display for Plain<'_> {
             if position == SHOWN_MAX {
                 return f.write_str("…");
             }
-            // Marks that change the text direction could disguise a line.
+            // Characters that change the text direction could make a line look like different text, so they are
+            // escaped.
             if char.is_control()
                 || matches!(char, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
             {
@@ -296,11 +300,11 @@ mod tests {
         assert_eq!(said(100, 100), (100, 100, vec![]));
         assert_eq!(said(3, 101), (3, 100, vec![more("1 more warning")]));
         assert_eq!(said(150, 102), (100, 100, vec![more("50 more faults"), more("2 more warnings")]));
-        // A warning of another kind is reported regardless of the number of the first kind.
+        // A warning of another kind is reported, regardless of the number of warnings of the first kind.
         let other = Diagnostic { id: "long_leeway", severity: Severity::Warning, ..diagnostic("x") };
         let found = Diagnostic::bounded([of(Severity::Warning, 150), vec![other.clone()]].concat());
         assert_eq!((found.len(), &found[100]), (102, &other));
-        // A bounded list does not change when it is bounded again.
+        // Bounding a list that is already bounded does not change it.
         let once = Diagnostic::bounded(of(Severity::Fault, 150));
         assert_eq!(Diagnostic::bounded(once.clone()), once);
     }

@@ -1,7 +1,7 @@
-//! One decision as a line of JSON, with the facts that another policy needs.
+//! The format of a decision: a line of JSON with the inputs that another policy needs to decide.
 //!
-//! The gateway writes a [`Decision`], which borrows from the request, and reads an [`Entry`]. Both use one format,
-//! which the tests keep consistent.
+//! The gateway writes a [`Decision`], which borrows from the request, and reads an [`Entry`]. Tests check that both
+//! types use the same format.
 
 use crate::authenticate::{ClaimPath, ClaimValue, Principal};
 use crate::peer::Scheme;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 use std::net::IpAddr;
 
-/// Claims that identify a person or a token. They are not kept, even if the policy uses them.
+/// Claims that identify a person or a token. They are not written, even if the policy uses them.
 const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 
-/// The credential of a request, as far as the decision examined it.
+/// The state of a request's credential in a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedCredential {
@@ -21,16 +21,16 @@ pub enum LoggedCredential {
     None,
     /// The credential was not examined: the route is public, or no route was found.
     Unexamined,
-    /// The credential was refused, so its content is unknown.
+    /// The credential was refused, so its content is not known.
     Refused,
     /// The credential was verified.
     Verified,
 }
 
-/// A decision that is being made.
+/// A decision to write to the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'o> {
-    /// Seconds since 1970.
+    /// The time of the decision, in seconds since 1970.
     pub time: u64,
     /// The method.
     pub method: &'o str,
@@ -44,11 +44,11 @@ pub struct Decision<'o> {
     pub client: IpAddr,
     /// The credential.
     pub credential: LoggedCredential,
-    /// The principal of a verified token.
+    /// The principal of the token, if it was verified.
     pub principal: Option<&'o Principal>,
-    /// The paths of the claims that the policy uses, in the order of the principal's claims.
+    /// The paths of the claims that the policy uses, in the same order as the claims of the principal.
     pub claims: &'o [ClaimPath],
-    /// The route's name, if a route covers the request.
+    /// The name of the route, if a route matches the request.
     pub route: Option<&'o str>,
     /// The code of the refusal, if the request was refused.
     pub code: Option<&'static str>,
@@ -91,8 +91,8 @@ impl Serialize for Decision<'_> {
     }
 }
 
-/// The claims of a principal by their paths. An absent claim is null, to distinguish it from one that the policy does
-/// not use.
+/// The claims of a principal by their paths. An absent claim is written as null, to distinguish it from a claim that
+/// the policy does not use.
 struct Claims<'c> {
     paths: &'c [ClaimPath],
     of: &'c Principal,
@@ -118,7 +118,7 @@ impl Serialize for Claims<'_> {
     }
 }
 
-/// A claim's value as JSON; null for a value that never equals another.
+/// The value of a claim as JSON. A value that is not equal to any value is written as null.
 struct Plain<'v>(&'v ClaimValue);
 
 impl Serialize for Plain<'_> {
@@ -137,12 +137,12 @@ impl Serialize for Plain<'_> {
     }
 }
 
-/// A decision that is read back. Unknown keys are ignored, since a newer gateway may have written it.
+/// A decision that is read from the log. Unknown keys are ignored, since a newer gateway may have written the decision.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Entry {
-    /// Seconds since 1970.
+    /// The time of the decision, in seconds since 1970.
     pub time: u64,
-    /// The method, as sent.
+    /// The method, as the client sent it.
     pub method: String,
     /// The scheme: `http` or `https`.
     pub scheme: String,
@@ -154,7 +154,7 @@ pub struct Entry {
     pub client: IpAddr,
     /// The credential.
     pub credential: LoggedCredential,
-    /// The issuer of the token.
+    /// The issuer of the token, if it was verified.
     pub issuer: Option<String>,
     /// The roles in the token.
     #[serde(default)]
@@ -162,7 +162,7 @@ pub struct Entry {
     /// The scopes in the token.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// The claims that the policy used, by path.
+    /// The claims that the policy in force used, by path.
     #[serde(default)]
     pub claims: Map<String, Value>,
     /// Whether the token came from a login.
@@ -170,11 +170,11 @@ pub struct Entry {
     pub fresh: bool,
     /// The time of the login in seconds since 1970.
     pub auth_time: Option<u64>,
-    /// The route's name.
+    /// The name of the route, if a route matched the request.
     pub route: Option<String>,
-    /// The code of the refusal.
+    /// The code of the refusal, if the request was refused.
     pub code: Option<String>,
-    /// Whether the refusal was not enforced (shadow mode).
+    /// Whether the refusal was not enforced, because the route was in shadow mode.
     #[serde(default)]
     pub shadow: bool,
 }

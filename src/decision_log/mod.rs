@@ -1,7 +1,8 @@
-//! Recent decisions: their inputs, kept in memory so that another policy can be tried on them (`review::replay`).
+//! Keeps the inputs of recent decisions in memory, so that another policy can be tried on them (`review::replay`).
 //!
-//! Memory and the time that a request spends here are bounded. No part of a token, a query, a header, a body or a
-//! subject is kept.
+//! The memory and the time per request are bounded. Tokens, subjects, queries, header fields and bodies are not kept.
+//! Of a verified token, only the issuer, the roles, the scopes, the time of the login and the claims that the policy
+//! uses are kept.
 
 mod entry;
 mod ring;

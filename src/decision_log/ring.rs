@@ -1,9 +1,9 @@
-//! The last decisions of one core, in a bounded ring of lines.
+//! Keeps the last decisions of each core in bounded rings of lines.
 //!
-//! Each core writes to its own ring, and the control thread reads all rings. A core never waits: while its ring is
-//! being read, its decisions are not kept. An idle core keeps every decision; a busy one keeps a sample, evenly over
-//! time, so that an entry stays for at least a minute. Permitted and refused decisions have one half each, so that a
-//! flood of one kind does not evict the other.
+//! Each core writes to its own rings, and the control thread reads all rings. A core never waits for the control
+//! thread: decisions that a core makes while its ring is being read are not kept. An idle core keeps every decision. A
+//! busy core keeps a sample that is evenly distributed over time, so that each entry is kept for at least a minute.
+//! Permitted and refused decisions have a ring each, so that a large number of one kind does not evict the other kind.
 
 use super::entry::Decision;
 use crate::clock::Now;
@@ -11,10 +11,10 @@ use std::cell::Cell;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The maximum length of a line in bytes. A longer decision is dropped: truncating its path or roles would change its
-/// meaning.
+/// The maximum length of a line in bytes. A decision with a longer line is not kept, since truncating the path or the
+/// roles would change its meaning.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// The minimum time in milliseconds to replace all entries after a burst has filled the ring.
+/// The minimum time in milliseconds in which all entries are replaced after a burst has filled the ring.
 const SPAN: u64 = 60_000;
 
 /// The recent decisions of one core.
@@ -25,13 +25,13 @@ pub struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Creates a log for `capacity` decisions, half of it reserved for refusals.
+    /// Creates a log for `capacity` decisions. Half of the capacity is reserved for refusals.
     pub fn new(capacity: usize) -> Self {
         let half = || Mutex::new(Ring::new(capacity.div_ceil(2)));
         Self { permitted: half(), refused: half() }
     }
 
-    /// Appends all entries to `out`: the time of each decision in milliseconds since 1970, and its line.
+    /// Appends all entries to `out`. Each entry is the time of the decision in milliseconds since 1970, and its line.
     pub fn copy_to(&self, out: &mut Vec<(u64, Vec<u8>)>) {
         for ring in [&self.permitted, &self.refused] {
             let ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +52,7 @@ impl DecisionLog {
     }
 }
 
-/// Returns the entries of all cores, one line each, the oldest first.
+/// Returns the entries of all cores as lines, the oldest first.
 pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     let mut kept = Vec::new();
     cores.iter().for_each(|recent| recent.copy_to(&mut kept));
@@ -65,7 +65,7 @@ pub fn lines(cores: &[Arc<DecisionLog>]) -> Vec<u8> {
     out
 }
 
-/// The writer of one core's log.
+/// The writer of the log of one core.
 #[derive(Debug)]
 pub struct Recorder {
     recent: Arc<DecisionLog>,
@@ -83,14 +83,14 @@ impl Recorder {
         Self { recent, permitted, refused }
     }
 
-    /// Whether to keep the next decision of this kind. `tick` is the time in milliseconds. On a busy core the result
-    /// is mostly `false`, at the cost of one comparison.
+    /// Whether to keep the next decision of this kind. `tick` is the time in milliseconds. On a busy core, the result
+    /// is usually `false`, and this check is cheap.
     pub fn wants(&self, is_refusal: bool, tick: u64) -> bool {
         let allowance = if is_refusal { &self.refused } else { &self.permitted };
         allowance.take(tick)
     }
 
-    /// Writes a decision over the oldest one of its kind. Does not allocate once the ring is full.
+    /// Replaces the oldest decision of the same kind by this decision. Does not allocate once the ring is full.
     pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {
@@ -106,7 +106,7 @@ impl Recorder {
 struct Ring {
     kept: Box<[Kept]>,
     next: usize,
-    /// The buffer for the next line, which is swapped with the oldest entry when it is complete.
+    /// The buffer for the next line. A complete line is swapped with the oldest entry.
     scratch: Vec<u8>,
 }
 
@@ -138,7 +138,7 @@ impl Ring {
     }
 }
 
-/// A line that cannot grow beyond [`LINE_BYTES_MAX`].
+/// A writer that fails if a line would be longer than [`LINE_BYTES_MAX`].
 struct Bounded<'l>(&'l mut Vec<u8>);
 
 impl io::Write for Bounded<'_> {
@@ -155,14 +155,14 @@ impl io::Write for Bounded<'_> {
     }
 }
 
-/// A bucket of `capacity` decisions that refills within [`SPAN`], stored as one number (GCRA).
+/// A token bucket for `capacity` decisions that refills within [`SPAN`]. Its state is a single number (GCRA).
 #[derive(Debug)]
 struct Allowance {
     /// The cost of one decision in milliseconds.
     cost: u64,
-    /// The maximum debt in milliseconds.
+    /// The maximum debt of the bucket in milliseconds.
     credit: u64,
-    /// The time at which the debt is paid, in milliseconds.
+    /// The time in milliseconds at which the bucket is full again.
     paid: Cell<u64>,
 }
 
@@ -284,7 +284,7 @@ mod tests {
                     taken.push(now);
                 }
             }
-            // A burst may fill the ring; filling it again takes a minute.
+            // A burst may fill the ring. Filling it a second time takes at least a minute.
             for window in taken.windows(2 * capacity + 1) {
                 let span = window[2 * capacity] - window[0];
                 prop_assert!(span >= SPAN, "{span}");

@@ -1,9 +1,9 @@
-//! Describes parts of a route as the policy file writes them.
+//! Describes parts of a route in the notation of the policy file.
 
 use crate::forward::{Delivery, Destination};
 use crate::route::{HostPattern, Matcher, Methods};
 
-/// Returns the host and path of a matcher, without the host if it matches any.
+/// Returns the host and path of a matcher. Omits the host if the matcher applies to all hosts.
 pub(crate) fn covers(matcher: &Matcher) -> String {
     match &matcher.host {
         HostPattern::Any => matcher.path.to_string(),
@@ -18,7 +18,7 @@ pub(super) fn methods_and_place(matcher: &Matcher) -> String {
     format!("{methods}{}", covers(matcher))
 }
 
-/// Returns the names of the methods; empty if all methods match.
+/// Returns the names of the methods. Returns no names if all methods match.
 pub(crate) fn methods(methods: &Methods) -> Vec<String> {
     if methods.is_any() { Vec::new() } else { methods.iter().map(ToString::to_string).collect() }
 }

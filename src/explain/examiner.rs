@@ -1,4 +1,4 @@
-//! Runs a question through the code that serves requests.
+//! Evaluates hypothetical requests with the code that serves clients' requests.
 
 mod described;
 mod effect;
@@ -21,35 +21,37 @@ use http::request::Parts;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// The number of described callers whose verification is cached. A matrix asks about the same few callers repeatedly.
+/// The number of described callers whose verification is cached. The access matrix evaluates requests from the same few
+/// callers repeatedly.
 const CALLERS: usize = 1024;
 
-/// Answers questions about one policy. It does not serve requests and belongs to no core.
+/// Evaluates hypothetical requests under one policy. An examiner does not serve requests, and does not run on a core.
 #[derive(Debug)]
 pub struct Examiner<'p> {
     policy: &'p Policy,
-    /// The policy's trust, which verifies tokens.
+    /// The policy's trust. It verifies the tokens that questions contain.
     trust: Trust,
-    /// The same trust with a key of the examiner's own, which verifies the tokens made for described callers.
+    /// The policy's trust with the examiner's own key. It verifies the tokens that the examiner creates for described
+    /// callers.
     assuming: Trust,
     key: [u8; 32],
     tokens: RefCell<TokenCache>,
     described: RefCell<TokenCache>,
 }
 
-/// The sender of a request.
+/// The sender of a request: the caller, and the request that a trusted proxy relays, if any.
 struct Sender {
     caller: Caller,
     relayed: Option<Box<Relayed>>,
 }
 
-/// The result of each stage that a request reached.
+/// The results of the stages that a request has reached.
 struct Evaluation<'p, 'h> {
     found: Option<Found<'p, 'h, usize>>,
     caller: Option<(Rc<Principal>, Place)>,
     permit: Option<Permit>,
     outcome: Outcome,
-    /// The value found and the value expected, if authentication refused the request.
+    /// The value that authentication found and the value that it expected, if authentication refused the request.
     detail: Option<Box<str>>,
     shadow: bool,
 }
@@ -58,8 +60,8 @@ impl<'p> Examiner<'p> {
     /// Creates an examiner for a policy.
     pub fn new(policy: &'p Policy) -> Self {
         let mut key = [0; 32];
-        // If no random numbers are available, the key is predictable. That is harmless: the trust that serves requests
-        // does not accept it.
+        // If no random numbers are available, the key is predictable. A predictable key is harmless, since the trust
+        // that serves clients' requests does not accept this key.
         let _ = rand::fill(&mut key);
         let mut keys = KeySet::default();
         keys.add_secret(None, &key)
@@ -74,7 +76,7 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// Returns the policy that questions are about.
+    /// Returns the policy under which requests are evaluated.
     pub fn policy(&self) -> &'p Policy {
         self.policy
     }
@@ -90,8 +92,8 @@ impl<'p> Examiner<'p> {
         evaluation.verdict()
     }
 
-    /// Returns the verdict on a request, and the request that the upstream receives if it is forwarded. This omits the
-    /// explanation, which examines every route.
+    /// Returns the verdict on a request and, if the request is forwarded, the request that the upstream would receive.
+    /// Unlike `explain`, this method does not examine every route.
     pub fn verdict_and_request(&self, question: &Question) -> (Verdict, Option<UpstreamRequest>) {
         let (parts, trust, cache) = self.prepare(question);
         let sender = self.sender(question, &parts);
@@ -107,7 +109,7 @@ impl<'p> Examiner<'p> {
         (evaluation.verdict(), outgoing)
     }
 
-    /// Returns why a request is refused, in detail for operators.
+    /// Returns the detailed reason for a refusal, for operators; `None` if the request is not refused.
     pub fn reason(&self, question: &Question) -> Option<String> {
         let (parts, trust, cache) = self.prepare(question);
         let read = self.policy.front.head(&parts);
@@ -128,7 +130,7 @@ impl<'p> Examiner<'p> {
         detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
     }
 
-    /// Explains a request.
+    /// Explains the decision on a request.
     pub fn explain(&self, question: &Question) -> Explanation {
         let policy = self.policy;
         let (parts, trust, cache) = self.prepare(question);
@@ -187,7 +189,7 @@ impl<'p> Examiner<'p> {
         explanation
     }
 
-    /// Takes a request through the stages of the pipeline. Limits are not charged.
+    /// Evaluates a request through the stages of the pipeline, without charging limits.
     fn follow<'h>(
         &self,
         head: &'h Head<'_>,
@@ -215,7 +217,7 @@ impl<'p> Examiner<'p> {
             csrf_field: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
-        // In the pipeline this check comes after the decision, in shadow mode or not.
+        // The pipeline makes this check after the decision, both in shadow mode and otherwise.
         if (decided.is_ok() || route.shadow.is_some())
             && let Err(denial) = routed.check_protocol(head.headers)
         {
@@ -256,7 +258,8 @@ impl<'p> Examiner<'p> {
         }
     }
 
-    /// Returns the sender: the client of the question, or the one that it names if it is a trusted proxy.
+    /// Returns the sender of a request: the client of the question or, if that client is a trusted proxy, the client
+    /// that the proxy reports.
     fn sender(&self, question: &Question, parts: &Parts) -> Sender {
         let peer = Peer { address: question.client, scheme: question.scheme };
         let trusted = &self.policy.front.trusted_proxies;
@@ -270,7 +273,7 @@ impl Evaluation<'_, '_> {
         Verdict { route: self.found.map(|found| *found.entry), outcome: self.outcome, shadow: self.shadow }
     }
 
-    /// Returns the evaluation of a request that is refused before a route is found.
+    /// Creates the evaluation of a request that is refused before a route is found.
     fn ended(denial: Denial) -> Self {
         let outcome = Outcome::Refused(denial);
         Self { found: None, caller: None, permit: None, outcome, detail: None, shadow: false }

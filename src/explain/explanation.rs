@@ -1,5 +1,5 @@
-//! The result of examining a request: a verdict, or every step that led to it. Owned, so that it outlives the policy,
-//! and serializable in both directions.
+//! The result of examining a request: a verdict, or an explanation of every step that led to the verdict. Both own
+//! their data, so they can outlive the policy. An explanation can be serialized and deserialized.
 
 use super::describe::methods;
 use super::near::NearRoute;
@@ -45,7 +45,7 @@ impl Serialize for Outcome {
 }
 
 impl<'de> Deserialize<'de> for Outcome {
-    /// Reads a refusal by its code. Its other fields are not serialized.
+    /// Reads a refusal from its code. The other fields of a refusal are not serialized.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = String::deserialize(deserializer)?;
         match word.as_str() {
@@ -63,29 +63,29 @@ impl<'de> Deserialize<'de> for Outcome {
 /// The verdict on a request: its route and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The matching route: a position in [`crate::policy::Policy::routes`].
+    /// The position of the matching route in [`crate::policy::Policy::routes`].
     pub route: Option<usize>,
-    /// The outcome that enforcing the route's rule has, even if the route is in shadow mode.
+    /// The outcome of enforcing the route's rule. Shadow mode does not change it.
     pub outcome: Outcome,
-    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
+    /// Whether the route's rule refuses the request, but shadow mode forwards it.
     pub shadow: bool,
 }
 
 impl Verdict {
-    /// Whether the request is forwarded: it is allowed, or its route is in shadow mode.
+    /// Whether the request is forwarded, because it is allowed or because its route is in shadow mode.
     pub fn reaches(&self) -> bool {
         self.shadow || self.outcome.passes()
     }
 }
 
-/// Everything that is known about how a request is handled.
+/// A full account of how a request is handled.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The method of the question.
+    /// The method of the request.
     pub method: String,
-    /// The URL of the question: scheme, host, path and query.
+    /// The URL of the request, with scheme, host, path and query.
     pub url: String,
-    /// The client's address, as limits count it.
+    /// The client's address that rate limits use.
     pub client: IpAddr,
     /// The host that is used for routing; `None` if the request cannot be read.
     pub host: Option<String>,
@@ -93,26 +93,26 @@ pub struct Explanation {
     pub path: Option<String>,
     /// The matching route.
     pub route: Option<MatchedRoute>,
-    /// Routes that match less specifically, or almost match.
+    /// Other routes that match less specifically, or that differ from the request in one property.
     pub near: Vec<NearRoute>,
     /// The caller, if a token was verified.
     pub caller: Option<CallerIdentity>,
     /// The checks of the route, in order.
     pub checks: Vec<CheckResult>,
-    /// The limits that would count the request, in order.
+    /// The rate limits that the request would be charged to, in order.
     pub limits: Vec<AppliedLimit>,
-    /// The outcome that enforcing the route's rule has, even if the route is in shadow mode.
+    /// The outcome of enforcing the route's rule. Shadow mode does not change it.
     pub outcome: Outcome,
-    /// Whether the request is refused but forwarded anyway, because its route is in shadow mode.
+    /// Whether the route's rule refuses the request, but shadow mode forwards it.
     pub shadow: bool,
-    /// The status of the refusal.
+    /// The status of the refusal, if the request is refused.
     pub status: Option<u16>,
-    /// The text that the client receives with the refusal.
+    /// The text that the client receives with the refusal, if the request is refused.
     pub detail: Option<Cow<'static, str>>,
-    /// Why the request is refused, in detail for operators: `detail` in the access log.
+    /// The detailed reason for the refusal, for operators. The access log contains it as `detail`.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The request that the upstream receives.
+    /// The request that the upstream would receive.
     pub outgoing: Option<UpstreamRequest>,
 }
 
@@ -125,9 +125,9 @@ pub struct MatchedRoute {
     pub host: String,
     /// The path pattern.
     pub path: String,
-    /// The methods; empty for all.
+    /// The methods; empty if the route matches all methods.
     pub methods: Vec<String>,
-    /// The values of the path's parameters.
+    /// The parameters of the path, as pairs of name and value.
     pub params: Vec<(String, String)>,
 }
 
@@ -144,41 +144,41 @@ pub struct CallerIdentity {
     pub scopes: Vec<String>,
 }
 
-/// One check, and its result for this caller.
+/// A check of a route, and its result for the caller.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CheckResult {
-    /// The requirement, for people.
+    /// A description of the requirement.
     pub asks: String,
     /// The result; `None` if the check was not reached.
     pub outcome: Option<Outcome>,
 }
 
-/// A limit that would count the request.
+/// A rate limit that the request would be charged to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AppliedLimit {
     /// The name.
     pub name: String,
-    /// The quota, for people.
+    /// A description of the quota.
     pub quota: String,
-    /// The property that it counts by, with the value for this request.
+    /// The property that the limit counts by, with its value for this request.
     pub by: String,
-    /// Whether it is charged before the token is verified.
+    /// Whether the limit is charged before the token is verified.
     pub before_token: bool,
 }
 
-/// The request that the upstream receives.
+/// The request that the upstream would receive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamRequest {
-    /// The name of the upstream; `authority` if the gateway answers itself.
+    /// The name of the upstream; `authority` for an endpoint of the authority.
     pub upstream: String,
-    /// The origins of its servers.
+    /// The origins of the upstream's servers.
     pub servers: Vec<String>,
     /// The method.
     pub method: String,
     /// The path and query.
     pub path: String,
-    /// The header fields, with names in lower case. Values that are new for each request are described in angle
-    /// brackets.
+    /// The header fields, with names in lower case. A value that is generated for each request is replaced by a
+    /// description in angle brackets.
     pub headers: Vec<(String, String)>,
 }
 

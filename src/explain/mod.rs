@@ -1,8 +1,8 @@
-//! Decides about a hypothetical request, and explains the decision.
+//! Evaluates a hypothetical request, and explains the decision.
 //!
-//! The functions are those that serve requests: they read the head, find the route, verify the caller, evaluate the
-//! rule and write the outgoing head. Three things differ: limits are listed but not charged, nothing is forwarded,
-//! and a caller may be described by claims instead of a token.
+//! The request is evaluated by the functions that also serve clients' requests: they read the head, find the route,
+//! verify the caller, evaluate the rule and write the outgoing head. Three things differ: limits are listed but not
+//! charged, nothing is forwarded, and a caller may be described by claims instead of a token.
 
 pub(crate) mod describe;
 mod examiner;
@@ -20,8 +20,8 @@ use crate::peer::Peer;
 use crate::peer::forwarded;
 use crate::policy::{Policy, Question};
 
-/// Returns the position in [`Policy::routes`] of the route that matches a request; `None` if no route does, or if the
-/// request is refused or redirected first.
+/// Returns the position in [`Policy::routes`] of the route that matches a request. Returns `None` if no route matches,
+/// or if the request is refused or redirected before a route is found.
 pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     let peer = Peer { address: question.client, scheme: question.scheme };
     let (caller, _) = forwarded::read(&peer, &policy.front.trusted_proxies, &question.parts.headers);
@@ -32,12 +32,12 @@ pub fn matched_route(policy: &Policy, question: &Question) -> Option<usize> {
     policy.table.find(&head).ok().map(|found| *found.entry)
 }
 
-/// Returns the verdict on a request. To ask several questions about one policy, create an [`Examiner`].
+/// Returns the verdict on a request. To evaluate several requests under one policy, create an [`Examiner`].
 pub fn verdict(policy: &Policy, question: &Question) -> Verdict {
     Examiner::new(policy).verdict(question)
 }
 
-/// Explains a request. To ask several questions about one policy, create an [`Examiner`].
+/// Explains the decision on a request. To explain several requests under one policy, create an [`Examiner`].
 pub fn explain(policy: &Policy, question: &Question) -> Explanation {
     Examiner::new(policy).explain(question)
 }

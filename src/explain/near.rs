@@ -1,7 +1,8 @@
-//! Explains why another route was not chosen: routes that match less specifically, and routes that miss the request by
-//! one property.
+//! Finds the routes that were nearly chosen for a request: routes that match less specifically, and routes that differ
+//! from the request in one property.
 //!
-//! Each route is matched alone, in a table without other routes, so that the route table itself decides what matches.
+//! Each route is matched in a table without other routes, so that the same code as for clients' requests decides
+//! whether the route matches.
 
 use super::describe::methods_and_place;
 use crate::denial::Denial;
@@ -10,27 +11,27 @@ use crate::route::{Found, Head, HostPattern, Matcher, Methods, RouteTable};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// The maximum number of routes that are reported, since an operator reads them all.
+/// The maximum number of routes that are reported. Operators read the whole list, so it is short.
 const NEAR_MAX: usize = 8;
 
-/// Why a route was not chosen.
+/// The reason why a route was not chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NearReason {
-    /// It matches, but the chosen route is more specific.
+    /// The route matches, but the chosen route is more specific.
     LessSpecific,
-    /// It matches except for the method.
+    /// The route would match if the method were different.
     Method,
-    /// It matches except for the host.
+    /// The route would match if the host were different.
     Host,
-    /// It would match if a trailing slash were added or removed.
+    /// The route would match if a trailing slash were added to the path or removed from it.
     TrailingSlash,
-    /// It would match if the path had different letter case.
+    /// The route would match if the letter case of the path were different.
     Case,
 }
 
 impl NearReason {
-    /// Describes the reason for people.
+    /// Describes the reason for operators.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::LessSpecific => "matches too, but is less specific",
@@ -42,18 +43,18 @@ impl NearReason {
     }
 }
 
-/// A route that was not chosen, and why.
+/// A route that was not chosen, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearRoute {
     /// The name of the route.
     pub route: String,
-    /// The methods, host and path that it matches.
+    /// The methods, host and path that the route matches.
     pub covers: String,
-    /// Why it was not chosen.
+    /// The reason why the route was not chosen.
     pub why: NearReason,
 }
 
-/// Returns the routes that almost match a request, the closest first.
+/// Returns the routes that were nearly chosen for a request, ordered by reason.
 pub(super) fn near(
     table: &RouteTable<usize>,
     routes: &[Route],
@@ -79,8 +80,9 @@ pub(super) fn near(
     near
 }
 
-/// Whether some segment of a pattern differs from the path in more than letter case. [`miss`] returns `None` for such
-/// a pattern too, but takes a hundred times as long. Encoded segments are left to [`miss`].
+/// Whether a literal segment of a pattern differs from the path in more than letter case. [`miss`] also returns `None`
+/// for such a pattern, but takes a hundred times as long. Segments with percent-encoding are not compared here;
+/// [`miss`] compares them.
 fn is_elsewhere(pattern: &str, path: &str) -> bool {
     let is_plain = |text: &str| !text.contains(['%', '{']);
     pattern
@@ -89,7 +91,7 @@ fn is_elsewhere(pattern: &str, path: &str) -> bool {
         .any(|(word, segment)| is_plain(word) && is_plain(segment) && !word.eq_ignore_ascii_case(segment))
 }
 
-/// Returns how a matcher misses a head; `None` if it is not close.
+/// Returns the reason why a matcher was not chosen for a request head; `None` if it differs in more than one property.
 fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     match alone(matcher.clone(), head) {
         Ok(()) => return Some(NearReason::LessSpecific),
@@ -116,7 +118,8 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     if alone(any_method.clone(), &with_path(slash)).is_ok() {
         return Some(NearReason::TrailingSlash);
     }
-    // A pattern is not necessarily in lower case, so its own words are tried.
+    // The pattern may contain upper-case letters, so each segment of the path that differs only in case is replaced by
+    // the segment of the pattern.
     let pattern = matcher.path.to_string();
     let is_same_word = |(word, segment): (&str, &str)| {
         if word.eq_ignore_ascii_case(segment) { word.to_owned() } else { segment.to_owned() }
@@ -130,7 +133,7 @@ fn miss(matcher: &Matcher, head: &Head<'_>) -> Option<NearReason> {
     alone(any_method, &with_path(recased.join("/"))).is_ok().then_some(NearReason::Case)
 }
 
-/// Matches a head against a table that contains only this matcher.
+/// Matches a request head against a table that contains only this matcher.
 fn alone(matcher: Matcher, head: &Head<'_>) -> Result<(), Denial> {
     let Ok(table) = RouteTable::build(vec![(matcher, ())]) else { return Err(Denial::NoRoute) };
     table.find(head).map(|_| ())

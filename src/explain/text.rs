@@ -1,4 +1,4 @@
-//! Formats an explanation for people: one fact per line, in the order in which a request meets the stages.
+//! Formats an explanation for operators: one fact per line, in the order of the stages that handle a request.
 
 use super::{Explanation, Outcome};
 use std::fmt;
@@ -81,7 +81,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Text from a request or a policy, with control characters escaped so that it stays on one line.
+/// Formats text from a request or a policy on one line: control characters, such as line breaks, are escaped.
 pub(crate) struct Line<'t>(pub(crate) &'t str);
 
 impl fmt::Display for Line<'_> {

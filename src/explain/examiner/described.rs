@@ -1,4 +1,5 @@
-//! Puts the question's credential into the request: a token as given, or one made for a caller whose claims are given.
+//! Inserts the credential of a question into its request: the given token, or a token that is created from the given
+//! claims.
 
 use super::Examiner;
 use crate::authenticate::csrf::is_unsafe;
@@ -12,11 +13,11 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 
-/// The lifetime of a described caller's token without `exp`, in seconds.
+/// The lifetime in seconds of a token that is created from claims without `exp`.
 const LIFE: u64 = 60;
 
 impl Examiner<'_> {
-    /// Returns the request with its credential inserted, and the trust and cache that verify it.
+    /// Returns the request with its credential inserted, and the trust and the cache for verifying the credential.
     pub(super) fn prepare(&self, question: &Question) -> (Parts, &Trust, &RefCell<TokenCache>) {
         let mut parts = question.parts.clone();
         match &question.credential {
@@ -34,7 +35,7 @@ impl Examiner<'_> {
         }
     }
 
-    /// Makes a token with these claims, and returns it with its CSRF token.
+    /// Creates a token with these claims, and returns the token and its CSRF token.
     pub(super) fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
         let issuers = self.assuming.issuers();
         let issuer = match claims.get("iss") {
@@ -65,8 +66,8 @@ impl Examiner<'_> {
         )
     }
 
-    /// Inserts a token where the matching route looks for one: in `Authorization` if it accepts that, otherwise in the
-    /// first source that it names.
+    /// Inserts a token where the matching route looks for tokens: in `Authorization` if the route accepts it there,
+    /// otherwise in a named header, the cookie or the query.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
@@ -94,7 +95,7 @@ impl Examiner<'_> {
     }
 }
 
-/// Inserts a token as the authority's access cookie, with the CSRF header where it is required.
+/// Inserts a token as the authority's access cookie, and the CSRF header if `csrf` is given.
 fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str>) {
     if let Ok(value) = HeaderValue::try_from(format!("{}={token}", names.access)) {
         parts.headers.append(header::COOKIE, value);

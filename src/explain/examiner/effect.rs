@@ -1,4 +1,4 @@
-//! The checks and the limits of a route, as they apply to one request.
+//! Evaluates the checks and the limits of a route for one request.
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::{Access, Place, Principal};
@@ -10,7 +10,7 @@ use crate::route::{Found, Head};
 use std::rc::Rc;
 
 impl Examiner<'_> {
-    /// Returns the limits that the request would be charged to.
+    /// Returns the rate limits that the request would be charged to.
     pub(super) fn limits(
         &self,
         route: &Route,
@@ -29,7 +29,7 @@ impl Examiner<'_> {
         before.chain(route.limits.by_caller.iter().map(|limit| explanation(limit, false))).collect()
     }
 
-    /// Describes the property that a limit counts a request by, with its value if it is known.
+    /// Describes the property by which a limit counts a request, with the value of the property if it is known.
     fn counted_by(
         &self,
         by: &By,
@@ -63,8 +63,8 @@ impl Examiner<'_> {
     }
 }
 
-/// Evaluates every check of a route: first the caller, then the rule's checks. Serving stops at the first check that
-/// fails.
+/// Evaluates every check of a route: first the credential, then the checks of the rule. All checks are evaluated,
+/// although serving a request stops at the first check that fails.
 pub(super) fn checks(
     route: &Route,
     evaluation: &Evaluation<'_, '_>,

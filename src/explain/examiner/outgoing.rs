@@ -1,4 +1,4 @@
-//! The request that the upstream would receive.
+//! Builds the request that the upstream would receive.
 
 use super::{Evaluation, Examiner, Sender};
 use crate::explain::describe::upstream_of;
@@ -13,8 +13,8 @@ use http::{HeaderValue, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
-    /// Returns the request that the upstream would receive, written by the function that serves; `None` if the request
-    /// is not forwarded.
+    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The same function
+    /// writes the outgoing head as for clients' requests.
     pub(super) fn outgoing(
         &self,
         head: &Head<'_>,
@@ -54,7 +54,8 @@ impl Examiner<'_> {
             forwarded: &RefCell::new(None),
             address: question.client,
         };
-        // Proofs are omitted: a valid proof would be a credential for anyone who can read the explanation.
+        // Proofs of identity are omitted, since anyone who reads the explanation could use a valid proof as a
+        // credential.
         let none = Proofs::default();
         let context = exchange.forward_context(policy, route, delivery, connection, &none);
         let (method, path, mut headers, _) =
@@ -62,7 +63,8 @@ impl Examiner<'_> {
         if headers.get("traceparent") == Some(&id.traceparent()) {
             headers.insert("traceparent", id_header);
         }
-        // The person who supplied the token already has it, but a reader of a failed test should not see it.
+        // The token is masked. The person who supplied it knows it, but other people who read the report of a failed
+        // test should not see it.
         if !matches!(question.credential, Credential::AsSent) && headers.contains_key(header::AUTHORIZATION) {
             let token = HeaderValue::from_static("Bearer <the caller's token>");
             headers.insert(header::AUTHORIZATION, token);

@@ -73,7 +73,8 @@ fn a_described_caller_shows_a_token_wherever_the_route_looks_for_one() {
         ("/query", "authorization"),
         ("/shadow", "authorization"),
     ] {
-        // An unsafe request carries its CSRF token, as the gateway's own page would send it.
+        // A request with an unsafe method carries its CSRF token in the same way as a request from the gateway's own
+        // page.
         let question = Question::new("POST", &format!("https://h{path}?a=1")).unwrap().claims(ada());
         let text = examiner.explain(&question);
         assert_eq!(text.outcome, Outcome::Passed, "{text}");
@@ -106,7 +107,8 @@ fn a_described_caller_is_nobody_to_what_serves() {
     let examiner = Examiner::new(&policy);
     let question = Question::parse("https://h/fresh").unwrap();
     let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
-    // The token with which the question would be allowed.
+    // The examiner allows this request if the claims are given. It does not accept a token from outside that is signed
+    // with its own key.
     assert!(!examiner.verdict(&question.token(token)).outcome.passes());
 }
 
@@ -155,7 +157,7 @@ fn an_explanation_is_read_again_as_it_was_written() {
 }
 
 proptest! {
-    /// The verdict and the explanation never differ.
+    /// The verdict and the explanation always agree.
     #[test]
     fn verdict_and_explanation_agree(
         path in "/(cookie|named|query|fresh|shadow|%[0-9a-f]{2}|\\.\\.|;x|/|x){0,3}",
