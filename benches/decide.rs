@@ -1,4 +1,4 @@
-//! What a decision costs: a token seen before, one that is new, and a refusal.
+//! The cost of a decision: on a token in the cache, on a new token, and for a refusal.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -29,7 +29,7 @@ fn trust() -> Trust {
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,
-        // So that what was revoked is asked too.
+        // A local issuer, so that the decision also looks up revocations.
         local: true,
         roles: path("roles"),
         scopes: path("scope"),

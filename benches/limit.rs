@@ -1,5 +1,5 @@
-//! What a limit costs a request: one key (always the same cache line), many keys that fit, and a full table in
-//! which every key pushes another out.
+//! The cost of a limit per request: with one key (always the same cache line), with many keys that fit, and with a full
+//! table in which every key displaces another.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
@@ -17,7 +17,7 @@ fn limits() -> [Arc<Limit>; 1] {
 
 fn cases(criterion: &mut Criterion) {
     let headers = HeaderMap::new();
-    // How many distinct addresses ask in turn: one, a half-full table, and sixteen times its entries.
+    // The number of distinct addresses in rotation: one, half of the table, and sixteen times the table.
     for (case, keys) in [("one key", 1_u32), ("32,768 keys", 32_768), ("full table", 1 << 20)] {
         let limits = limits();
         let mut turn = 0_u32;

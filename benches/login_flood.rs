@@ -1,8 +1,9 @@
-//! What a flood of logins does to proxied requests: their latencies at a fixed rate, quiet and during the flood.
+//! The effect of a flood of logins on proxied requests: their latencies at a fixed rate, without and with the flood.
 //!
-//! `cargo bench --bench login_flood` starts the release binary with one worker a core, sends requests with a token at a fixed
-//! rate over some connections, and beside that as many logins as are answered. Latency is counted from when a request
-//! was due, not from when it was sent, so that a stall is not hidden by the requests that it held up.
+//! `cargo bench --bench login_flood` starts the release binary with one worker per core. It sends requests with a token
+//! at a fixed rate over several connections, and at the same time as many logins as the gateway answers. Latency is
+//! measured from the time when a request was due, not from when it was sent. A stall thus also counts for the requests
+//! that it delayed.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const PASSWORD: &str = "correct horse battery staple";
-/// Accounts that log in at once.
+/// The number of concurrent logins, each for its own account.
 const CLIENTS: usize = 16;
-/// Proxied requests a second, over so many connections.
+/// The number of proxied requests per second, and the number of their connections.
 const RATE: u64 = 1000;
 const CONNECTIONS: u64 = 8;
 const SECONDS: u64 = 8;
@@ -124,7 +125,7 @@ fn start(dir: &Path) -> (Gateway, SocketAddr) {
     (Gateway(child), address)
 }
 
-/// The latencies of all requests of a run, in order of size.
+/// Returns the latencies of all requests of a run, sorted.
 fn measure(address: SocketAddr, token: &str) -> Vec<Duration> {
     let begin = Instant::now() + Duration::from_millis(50);
     let threads: Vec<_> = (0..CONNECTIONS)
@@ -155,7 +156,7 @@ fn measure(address: SocketAddr, token: &str) -> Vec<Duration> {
     all
 }
 
-/// The same while others log in; and how many did a second.
+/// Measures the latencies during a flood of logins. Also returns the number of logins per second.
 fn flooded(address: SocketAddr, token: &str) -> (Vec<Duration>, f64) {
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..CLIENTS)
@@ -188,7 +189,7 @@ fn login(address: SocketAddr, name: &str) -> Option<String> {
     text[start..].split('"').next().map(str::to_owned)
 }
 
-/// One answer, which has a length.
+/// Reads one answer with a `Content-Length`.
 fn answer(stream: &mut TcpStream) -> Option<String> {
     let mut text = Vec::new();
     let mut chunk = [0; 8192];

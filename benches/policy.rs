@@ -1,5 +1,5 @@
-//! What a policy costs before it is served: reading and compiling ten thousand routes with as many tests, and running the
-//! tests. A start and a reload wait for both.
+//! The cost of a policy before it is served: reading and compiling ten thousand routes with as many tests, and running
+//! the tests. Both a start and a reload wait for this.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -15,14 +15,14 @@ use std::time::Duration;
 
 const MANY: usize = 10_000;
 
-/// What the tests of a policy expect.
+/// The expectations of the policy's tests.
 #[derive(Clone, Copy, Debug)]
 enum Expecting {
-    /// A verdict and a route, every other one a refusal.
+    /// Every other test expects a permitted request and its route, the others expect a refusal.
     Verdicts,
-    /// What the upstream gets.
+    /// Each test expects headers at the upstream.
     Headers,
-    /// What is not so.
+    /// Each test expects the wrong route.
     Nonsense,
 }
 

@@ -1,4 +1,4 @@
-//! What proving identity to an upstream costs: an assertion that is given again, one that is made, and a signature.
+//! The cost of proving identity to an upstream: a cached assertion, a new assertion, and a signature.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use aws_lc_rs::hmac;

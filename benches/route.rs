@@ -1,4 +1,4 @@
-//! What routing costs: canonical paths, and look-ups that must cost the same in a table of any size.
+//! The cost of routing: canonical paths, and lookups, whose cost must not depend on the size of the table.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -19,7 +19,8 @@ fn canonical(c: &mut Criterion) {
     group.finish();
 }
 
-/// As many routes as asked for, in fours of one service: a list, one of it, a part of that, and all else.
+/// Returns a table with this many routes, in groups of four for one service: a list, an item, a part of the item, and
+/// all other paths.
 fn table(routes: usize) -> RouteTable<usize> {
     let parse = |path: String| PathPattern::parse(&path).expect("a pattern");
     let matchers = (0..routes.div_ceil(4)).flat_map(|nth| {

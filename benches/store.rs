@@ -1,8 +1,9 @@
-//! What the store does in a second: refresh tokens spent, one after the other and from many sessions at once, and accounts
-//! looked up meanwhile.
+//! The throughput of the store: refresh tokens spent one after another and by many sessions at once, and account
+//! lookups in the meantime.
 //!
-//! `cargo bench --bench store` uses a new SQLite file under the target folder, or the database of `PORTCULLIS_BENCH_STORE`
-//! (`postgres://...`, an empty one). Each rotation is on the disk before the next step: what is measured is mostly that.
+//! `cargo bench --bench store` uses a new SQLite file in the target folder, or the empty database in
+//! `PORTCULLIS_BENCH_STORE` (`postgres://...`). Each rotation is flushed to disk before the next step, and that flush
+//! takes most of the measured time.
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -84,7 +85,8 @@ async fn begin(store: &Store, number: usize) {
     assert!(matches!(begun, SessionStart::Started(_)));
 }
 
-/// Spends the tokens of these sessions for some seconds, each session's one after the other; how long each took.
+/// Spends the tokens of these sessions for some seconds, one after another within each session. Returns the duration of
+/// each rotation.
 async fn rotations(store: &Store, sessions: std::ops::Range<usize>) -> Vec<Duration> {
     static ROUND: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
     let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! What a token costs: verified by each algorithm, refused, remembered, and remembered in place of another.
+//! The cost of a token: verifying it with each algorithm, refusing it, finding it in the cache, and caching it in place
+//! of another.
 #![allow(missing_docs, reason = "criterion's macros")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -15,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const ISSUER: &str = "https://id.example.com";
-/// How many tokens the caches of these measurements hold.
+/// The number of tokens that the measured caches can hold.
 const CAPACITY: usize = 4096;
-/// How many roles callers have.
+/// The numbers of roles of the measured callers.
 const ROLES: [usize; 3] = [3, 10, 30];
 
 fn keyring(algorithm: Algorithm) -> Keyring {
@@ -56,7 +57,7 @@ fn token(keyring: &Keyring, now: Now) -> String {
     mint(keyring, claims, now).expect("a token")
 }
 
-/// The token with another signature of the same length: one that only the signature check can refuse.
+/// Returns the token with a different signature of the same length, which only the signature check can refuse.
 fn forged(token: &str) -> String {
     let (message, signature) = token.rsplit_once('.').expect("three parts");
     let first = if signature.starts_with('A') { 'B' } else { 'A' };
@@ -82,16 +83,16 @@ fn verification(c: &mut Criterion) {
     group.finish();
 }
 
-/// What a token says of a caller beside who they are.
+/// The claims of a token beside the subject.
 #[derive(Clone, Copy)]
 enum Claims {
-    /// Everything that an application likes to have at hand: who they are in words, where they belong, what they chose.
+    /// Everything that an application may want: display names, memberships and preferences.
     Full,
-    /// What a decision needs.
+    /// Only the claims that a decision needs.
     Trimmed,
 }
 
-/// A token as the authority gives one, of a caller with so many roles.
+/// Returns a token as the authority issues it, for a caller with this many roles.
 fn token_of(keyring: &Keyring, roles: usize, claims: Claims, now: Now) -> String {
     const AREAS: [&str; 10] = [
         "orders",
@@ -131,7 +132,7 @@ fn token_of(keyring: &Keyring, roles: usize, claims: Claims, now: Now) -> String
     mint(keyring, claims, now).expect("a token")
 }
 
-/// What trimming saves: sizes, printed, and what verifying each costs.
+/// The gain from trimming: prints the sizes of tokens, and measures the verification of each.
 #[allow(clippy::print_stdout, reason = "sizes are figures too")]
 fn sizes(c: &mut Criterion) {
     let now = Now::read();
@@ -183,7 +184,7 @@ fn cache(c: &mut Criterion) {
     let mut tokens = full();
     group.bench_function("a miss", |b| b.iter(|| black_box(tokens.get(black_box(&digest), 1, now))));
 
-    // Every token another, and a look-up before each, as a request makes it: nothing is ever found again.
+    // Every token is new and is looked up first, as in a request, so that no lookup succeeds.
     let mut tokens = full();
     let mut next = CAPACITY as u64;
     group.bench_function("a new token in a full cache", |b| {

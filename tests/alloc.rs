@@ -1,4 +1,5 @@
-//! A decision on a token that was seen before allocates nothing. A binary of its own: the allocator counts.
+//! A decision on a token in the cache allocates nothing. These tests have their own binary, because its allocator
+//! counts.
 #![allow(unsafe_code, reason = "a global allocator is unsafe by its trait")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -28,22 +29,22 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator unchanged.
+// SAFETY: every call is forwarded to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of `System.alloc`, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of `System.dealloc`, which is the same.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller upholds the contract of `System.realloc`, which is the same.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
@@ -51,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What the work returns, and how often it allocated.
+/// Returns the result of the work, and the number of its allocations.
 fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATIONS.get();
     let result = work();
@@ -71,7 +72,7 @@ fn trust() -> Trust {
         algorithms: vec![Algorithm::HS256],
         keys,
         leeway: 0,
-        // So that what was revoked is asked too.
+        // A local issuer, so that the decision also looks up revocations.
         local: true,
         roles: path("roles"),
         scopes: path("scope"),

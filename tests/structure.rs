@@ -1,8 +1,8 @@
-//! The direction of the imports between modules, held against the source.
+//! Checks the direction of the imports between modules.
 //!
-//! [`MODULES`] lists every top-level module once, from the program's entry at the top to the leaves. A module may import
-//! those below it and none above it. A module that is missing from the list fails the test, and so does an entry of
-//! the list, or of the exceptions, that matches nothing.
+//! [`MODULES`] lists every top-level module once, from the program's entry at the top to the leaves. A module may
+//! import only modules below it. A module that is missing from the list fails the test. An entry of the list or of the
+//! exceptions that matches nothing fails it as well.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail wherever it stands")]
 
@@ -10,21 +10,21 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every top-level module. Each may import only modules that stand after it.
+/// Every top-level module. Each may import only modules that follow it.
 const MODULES: &[&str] = &[
     "main",
     "cli",
     "control",
     "review",
     "explain",
-    // A request goes down from here.
+    // The path of a request, downwards.
     "accept",
     "pipeline",
     "worker",
     // The compiled policy, and the counters that its parts own.
     "policy",
     "metrics",
-    // The stages, the last of them first.
+    // The stages of a request, the last one first.
     "authority",
     "forward",
     "decision",
@@ -53,10 +53,10 @@ const MODULES: &[&str] = &[
     "clock",
     "lib",
 ];
-/// Files that import against the order, and why.
+/// Files that import against the order: the file, the imported module, and the reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
-/// One file's imports: the module it belongs to, and each module of the crate that it names.
+/// One file's module, and the modules of the crate that it imports.
 struct File {
     path: PathBuf,
     module: String,
@@ -74,14 +74,14 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file: without its tests, which stand at the foot, and without comments.
+/// Returns a file's code without comments, and without the test module at its end.
 fn code(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
     let lines = text[..end].lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The first segments of all paths that begin with `crate::`, groups and all.
+/// Returns the first segments of all paths that begin with `crate::`, including those in groups.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -134,12 +134,12 @@ fn source() -> Vec<File> {
         .collect()
 }
 
-/// The place of a module in the order; `None` if the list does not have it.
+/// Returns the place of a module in the order, or `None` if it is not listed.
 fn place(module: &str) -> Option<usize> {
     MODULES.iter().position(|known| *known == module)
 }
 
-/// One sentence for each import against the order and each module that the order does not have.
+/// Returns one sentence for each import against the order, and for each module that is not in the order.
 fn faults(source: &[File], exceptions: &[(&str, &str, &str)]) -> Vec<String> {
     let mut faults = Vec::new();
     for file in source {
@@ -182,7 +182,8 @@ fn the_list_and_its_exceptions_match_the_source() {
     }
 }
 
-/// A permit rests on the rule that was checked or on the shadow mode of the route; both are parts of a compiled policy.
+/// A permit requires either a rule that was checked or the shadow mode of a route. Both must come only from a compiled
+/// policy.
 #[test]
 fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -202,8 +203,9 @@ fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
     }
 }
 
-/// A decision takes its time from its caller, so that all decisions about a request agree on it and a test or an
-/// explanation can set it. (clippy.toml bans the wall clock everywhere; deadlines of waits may read the steady one.)
+/// A decision gets its time from its caller. All decisions about a request thus use the same time, and a test or an
+/// explanation can set it. (clippy.toml bans the wall clock everywhere; deadlines of waits may use the monotonic
+/// clock.)
 #[test]
 fn the_stages_that_decide_read_no_clock() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -261,7 +263,7 @@ fn what_the_program_is_made_of_is_in_the_image_that_builds_it() {
         .collect();
     let mut paths = Vec::new();
     files(&root.join("src"), &mut paths);
-    // Files that are tests as a whole are not built there.
+    // Files that contain only tests are not built in the image.
     paths.retain(|path| !path.ends_with("tests.rs") && !path.ends_with("config/reference.rs"));
     let mut included = 0;
     for path in paths {

@@ -1,4 +1,4 @@
-//! A claim path that is read is written and read again the same; none makes the parser panic.
+//! A parsed claim path, written and parsed again, is the same. No input makes the parser panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! No `Cookie` field makes its reader panic; what is read of it stands in it once; and whatever it holds, no cookie of ours
-//! is left of it for an upstream, and every other one is, in order and to the letter.
+//! No `Cookie` field makes the parser panic, and a cookie that it returns occurs in the field exactly once. Stripping
+//! removes all of the gateway's cookies, and keeps every other cookie unchanged and in order.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};

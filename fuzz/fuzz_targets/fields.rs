@@ -1,4 +1,4 @@
-//! No body of a request to an endpoint makes its reader panic, and a form says what its encoding says.
+//! No request body makes the parser of an endpoint's fields panic, and an encoded form is decoded exactly.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    // Whatever bytes a value has, a form that encodes them all is read back as they are, if they are text.
+    // A form with every byte of a value encoded is read back unchanged if the value is UTF-8, and refused otherwise.
     let encoded: String = data.iter().map(|byte| format!("%{byte:02x}")).collect();
     let read = Fields::form(format!("a={encoded}").as_bytes());
     match std::str::from_utf8(data) {

@@ -1,4 +1,4 @@
-//! A head that is read has one host, one path and one framing, and reading it again gives the same.
+//! An accepted head has one host, one path and one framing, and parsing it again gives the same.
 //!
 //! The input is lines: version, method and target in the first, then header fields.
 #![no_main]
@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     assert_eq!(canonical_host(host).as_deref(), Ok(host));
-    // What is forwarded as `Host` reads as what was decided by.
+    // The forwarded `Host` parses to the same host and port that the decision used.
     let authority = head.authority().expect("there is a host");
     let again = Authority::parse(&authority).expect("an authority reads itself");
     assert_eq!((&*again.host, again.port), (host, head.port));

@@ -1,11 +1,11 @@
-//! A canonical path has one reading, whatever it was made from.
+//! A canonical path has one reading, for any raw path.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::route::path::{PATH_BYTES_MAX, Slashes, canonical, canonical_with, decoded, decoded_eq};
 use std::borrow::Cow;
 
-/// What a naive reader would make of a path: dots resolved over decoded segments.
+/// Returns a naive reading of a path: dot segments are resolved, then segments are decoded.
 fn resolved(path: &str) -> Vec<Vec<u8>> {
     let mut folders = Vec::new();
     for segment in path.split('/').skip(1) {
@@ -22,7 +22,7 @@ fuzz_target!(|raw: &str| {
     let strict = canonical(raw);
     let merged = canonical_with(raw, Slashes::Merge);
     if let Ok(path) = &strict {
-        // Merging changes only what strict reading refuses.
+        // If the strict reading accepts a path, merging slashes does not change it.
         assert_eq!(merged.as_ref(), Ok(path));
     }
     for path in [strict, merged].into_iter().flatten() {

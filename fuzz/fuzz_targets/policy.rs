@@ -1,5 +1,6 @@
-//! A policy file and an environment, whatever they hold, are read or refused with places; what is read is compiled or
-//! refused; what is compiled answers questions. Nothing panics, overflows or tells more than a person reads.
+//! For any policy file and environment: reading either succeeds or reports faults with their places. A policy that was
+//! read is compiled or refused, and a compiled policy answers questions. Nothing panics or overflows, and the number of
+//! findings is bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,10 +12,10 @@ use portcullis::policy::{Policy, Question, compile};
 use portcullis::review::lint;
 use std::path::PathBuf;
 
-/// More findings of one step than this are not told, but for that there are more.
+/// The maximum number of findings of one step, including the note that there are more.
 const TOLD_MAX: usize = 202;
 
-// The text up to the first NUL is the file; each further pair of texts a variable and its value.
+// The text before the first NUL is the file. Each further pair of texts is a variable and its value.
 fuzz_target!(|input: &str| {
     let mut parts = input.split('\0').map(str::to_owned);
     let text = parts.next().unwrap_or_default();
@@ -30,7 +31,7 @@ fuzz_target!(|input: &str| {
         assert!(!faults.is_empty(), "refused without a reason");
         return;
     };
-    // What is wrong with the rest of a file with faults is told too, and so it is compiled as well.
+    // A file with faults is compiled as well, because faults in its other parts are reported too.
     match compile(&loaded, MissingKey::Ephemeral) {
         Ok(compiled) => {
             let compiled = lint(&loaded, compiled);
@@ -47,7 +48,7 @@ fuzz_target!(|input: &str| {
     assert_eq!(again, Some(loaded.file), "one text, two readings");
 });
 
-/// Each finding is one line, at a place that there is, and there are not too many.
+/// Checks that each finding is one line at an existing place, and that there are not too many.
 fn told(findings: &[Diagnostic], lines: usize) {
     assert!(findings.len() <= TOLD_MAX, "{} findings", findings.len());
     for finding in findings {
@@ -59,7 +60,7 @@ fn told(findings: &[Diagnostic], lines: usize) {
     }
 }
 
-/// A policy says the same of a request whether it is asked for the verdict alone or for its reasons.
+/// Checks that a question has the same verdict with and without its reasons.
 fn answers(policy: &Policy) {
     for request in ["GET https://a.example/a/b", "DELETE http://h/", "POST https://x.y.example/auth/login?a=%2F"] {
         let question = Question::parse(request).expect("the request is well formed");

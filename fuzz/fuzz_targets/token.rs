@@ -1,4 +1,5 @@
-//! No bytes in place of a token make the verifier panic, and none are accepted: nobody here has the key.
+//! No bytes in place of a token make the verifier panic, and no bytes are accepted, because the fuzzer does not have
+//! the key.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -37,7 +38,8 @@ fuzz_target!(|data: &[u8]| {
     {
         assert!(verify(token, &TRUST, Now::at(1)).is_err());
     }
-    // The same bytes as the claims of a token whose signature alone is wrong reach further in.
+    // The same bytes as the claims of a token whose only fault is its signature. They reach code behind the first
+    // checks.
     use base64::Engine;
     let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data);
     let forged = format!("eyJhbGciOiJIUzI1NiJ9.{part}.{}", "A".repeat(43));

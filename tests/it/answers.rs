@@ -39,7 +39,7 @@ const fn closing(case: Case) -> Case {
     Case { after: After::Close, ..case }
 }
 
-/// The code of the refusal. The case's body is not compared then.
+/// Marks a case that the gateway refuses with this code. The rest of its answer is not compared.
 const REFUSED: &str = "upstream_failed";
 
 const NONE: [Option<&str>; 2] = [None, None];
@@ -358,7 +358,7 @@ fn every_framing_reaches_a_client_of_http_2() {
     }
 }
 
-/// curl reads HTTP/2 with nghttp2, which holds answers to RFC 9113 section 8.1.1 more strictly than most.
+/// curl reads HTTP/2 with nghttp2, which enforces RFC 9113 section 8.1.1 more strictly than most clients.
 #[test]
 fn every_framing_reaches_curl() {
     let (_upstream, gateway) = table();

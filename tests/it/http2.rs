@@ -180,7 +180,7 @@ fn fields_that_would_be_two_requests_in_http_1_are_refused() {
         let seen = upstream.requests();
         assert_eq!(seen.len(), 1, "{name}: {:#?}", seen.last());
     }
-    // hyper drops a fragment silently. The gateway decides on the remaining target and forwards it.
+    // The HTTP library drops a fragment silently. The gateway decides on the remaining target and forwards it.
     whole(&mut Frames::open(gateway.http()), 1, &path("/open#/../guarded"));
     assert!(upstream.requests().iter().all(|seen| seen.target == "/open"), "{:#?}", upstream.requests());
     Request::get("/open").to(gateway.http()).is(200);

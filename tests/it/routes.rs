@@ -73,7 +73,7 @@ fn texts(value: &Value) -> Vec<&str> {
     value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
 }
 
-/// A token with what a cell says is needed, beside what it holds already.
+/// Returns the token with the roles, scopes and claims that a table cell requires added.
 fn with(mut token: Token, needs: &str) -> Token {
     for need in needs.split(" and ") {
         token = match need.split_once(' ') {
@@ -92,7 +92,7 @@ fn with(mut token: Token, needs: &str) -> Token {
     token
 }
 
-/// The sample request of a row with this method and token, sent to the gateway.
+/// Sends the row's sample request with this method and token to the gateway.
 fn ask(gateway: &Portcullis, row: &Value, method: &str, token: Option<&Token>) -> Answer {
     let request = row["request"].as_str().unwrap();
     let (host, path) = request.split_once("https://").unwrap().1.split_once('/').unwrap();
@@ -224,7 +224,7 @@ fn both_tables_are_printed_for_people_spreadsheets_and_documents() {
     assert_eq!(command(&dir, &["routes"]).code, Some(1));
 }
 
-/// A public route for all below `/admin`, and for `/admin/` itself.
+/// A public route for every path below `/admin`, including `/admin/` itself.
 fn below() -> String {
     PUBLIC.replace("/{*rest}", "/admin/{*rest}")
 }
@@ -246,7 +246,7 @@ fn a_spelling_that_gets_past_a_route_fails_the_check_and_is_told_at_start() {
     assert_eq!(ids, ["spelling_slash"], "{told:#}");
     assert_eq!(told["ok"], json!(false));
     assert_eq!(command(gateway.dir(), &["check"]).code, Some(1));
-    // It is so: the plain spelling is refused, and the one that is told passes.
+    // The finding is right: the gateway refuses the plain spelling and forwards the reported one.
     for (id, found) in holes {
         let mut spellings =
             found.split('`').skip(1).step_by(2).map(|request| request.split_once(' ').unwrap().1);
@@ -295,7 +295,7 @@ fn a_path_that_is_another_routes_to_a_lenient_reader_is_refused() {
     let answer = Request::get("/admin;x").to(gateway.http());
     let line = gateway.access_line(&answer);
     assert!(line["detail"].as_str().unwrap().contains("another route"), "{line}");
-    // What one route covers with and without is as it came.
+    // A path that has the same route with and without its parameters is forwarded unchanged.
     Request::get("/files;v=2/a;b").to(gateway.http()).is(200);
     assert_eq!(upstream.last_request().target, "/files;v=2/a;b");
 }

@@ -1,4 +1,4 @@
-//! Which route covers a request, and that what was matched is what is forwarded.
+//! Which route matches a request, and that the gateway forwards exactly the target that it matched.
 
 use crate::kit::{Answer, Portcullis, Request, Upstream, token};
 use crate::{PUBLIC, gateway};
@@ -230,7 +230,7 @@ fn the_query_passes_untouched_and_takes_no_part_in_matching() {
         Request::get(target).to(gateway.http()).is(200);
         assert_eq!(upstream.last_request().target, target);
     }
-    // The query cannot complete a path.
+    // A query does not complete a path.
     Request::get("/order?s").to(gateway.http()).is_refusal(404, "no_route");
 }
 

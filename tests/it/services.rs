@@ -1,4 +1,4 @@
-//! Services: tokens of their own, what a token is worth, and revoking one. Refusals are those of RFC 6749.
+//! Services: their own tokens, introspection, and revocation. Refusals follow RFC 6749.
 
 use crate::kit::account::{self, AUTHORITY, Pair, claims, login, refresh};
 use crate::kit::{Answer, ISSUER, Portcullis, Request, token};
@@ -100,7 +100,7 @@ fn a_service_gets_a_token_of_its_own_by_basic_and_by_its_body() {
         let echo = Request::get("/orders").bearer(&token).to(address).is(200).json();
         assert_eq!(echo["headers"]["x-auth-subject"], "billing");
     }
-    // A secret with characters that Basic and forms write otherwise.
+    // Basic and forms encode some characters of this secret differently.
     granted(&by(REPORTS, "/auth/token", &[GRANT]).to(address));
     let less = by(BILLING, "/auth/token", &[GRANT, ("scope", "orders:write")]).to(address);
     Request::get("/orders").bearer(granted(&less)).to(address).is_refusal(403, "insufficient_scope");
@@ -167,7 +167,8 @@ fn a_service_is_told_what_a_token_is_worth_and_of_a_worthless_one_nothing() {
     assert_eq!(introspected(address, &token("eve").to_string())["sub"], "eve", "another issuer's");
 
     let next = refresh(address, &pair.refresh);
-    // The first character of a signature is all signature; of its last one only two bits are.
+    // The first character of a signature holds six bits of it, the last one only two. The test therefore changes the
+    // first.
     let (claimed, signature) = pair.access.rsplit_once('.').unwrap();
     let flipped = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{claimed}.{flipped}{}", &signature[1..]);
@@ -248,7 +249,7 @@ fn keys_and_metadata_are_there_for_everybody() {
     ] {
         assert_eq!(metadata[name], format!("https://localhost:8443{path}"));
     }
-    // RFC 8414 sections 2 (required) and 3.2 (no list is empty); Authlib asks for both (suites 7).
+    // RFC 8414 sections 2 (required member) and 3.2 (no empty list); Authlib requires both (suites 7).
     assert_eq!(metadata["response_types_supported"], json!(["none"]));
     let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     assert!(!metadata.as_object().unwrap().values().any(empty), "{metadata}");
@@ -323,7 +324,7 @@ fn a_question_that_cannot_be_read_is_refused_in_the_words_of_oauth() {
     ] {
         is_error(&request.to(address), 400, "invalid_request");
     }
-    // A secret in an address stands in logs: it proves nothing there (RFC 6749 section 2.3.1).
+    // A secret in a URL appears in logs, so it does not authenticate the service (RFC 6749 section 2.3.1).
     let query = format!("/auth/token?client_id=billing&client_secret={}", BILLING.1);
     is_error(&form(&query, &[GRANT]).to(address), 401, "invalid_client");
     let huge = "x".repeat(64 * 1024);
@@ -336,7 +337,7 @@ fn a_question_that_cannot_be_read_is_refused_in_the_words_of_oauth() {
 
 #[test]
 fn a_service_is_not_the_account_that_is_named_like_it() {
-    // The account was there before the service.
+    // The account existed before the service.
     let gateway =
         Portcullis::with(&format!("{AUTHORITY}{CLIENTS}").replace("client.billing", "client.other")).start();
     account::add(gateway.dir(), "billing", &[]);

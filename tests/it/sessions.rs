@@ -1,4 +1,4 @@
-//! Sessions: logging in, refreshing, ending. What is ended is refused at once, here and after a restart.
+//! Sessions: login, refresh and logout. The tokens of an ended session are refused at once, also after a restart.
 
 use crate::kit::account::{
     self, AUTHORITY, PASSWORD, Pair, claims, login, post, posting, refresh, try_login, try_refresh,
@@ -8,7 +8,7 @@ use crate::kit::{Answer, Portcullis, Request, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
-/// Routes that ask for different things of whoever logged in.
+/// Routes with different requirements for the person who has logged in.
 const ROUTES: &str = "
 [upstream.echo]
 builtin = \"echo\"
@@ -37,7 +37,7 @@ upstream = \"echo\"
 fresh    = \"10m\"
 ";
 
-/// A gateway with an authority, more of its keys, and an account `ada` who is a clerk.
+/// Starts a gateway with an authority, further keys of it, and an account `ada` with the role clerk.
 fn with(more: &str) -> Portcullis {
     let gateway = Portcullis::with(&format!("{AUTHORITY}{more}{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
@@ -88,7 +88,7 @@ fn whoever_does_not_know_the_password_learns_nothing_else() {
     let shown = |answer: &Answer| {
         let mut body = answer.json();
         body["request_id"] = Value::Null;
-        // How much of the limit is left is less after each, whoever asked.
+        // The remaining limit decreases with each request, so the field differs between any two answers.
         let names = |name: &&(String, String)| !matches!(&*name.0, "x-request-id" | "date" | "ratelimit");
         let fields: Vec<_> = answer.headers.iter().filter(names).cloned().collect();
         (answer.status, body, fields)
@@ -160,7 +160,7 @@ fn the_direct_predecessor_gets_the_very_same_successor_within_the_grace() {
     }
     let third = refresh(address, &second.refresh);
     assert_eq!(refresh(address, &second.refresh).refresh, third.refresh);
-    // Still within the grace, but no longer the direct predecessor.
+    // The grace has not passed, but this token is no longer the direct predecessor.
     try_refresh(address, &first.refresh).is_refusal(401, "refresh_reused");
     try_refresh(address, &third.refresh).is_refusal(401, "revoked_token");
 }
@@ -252,7 +252,7 @@ fn sessions_are_told_to_their_owner_and_ended_by_their_owner_alone() {
     ask(address, "/any", &bob.access).is(200);
 
     let more: Vec<Pair> = (0..3).map(|_| login(address, "ada")).collect();
-    // The bound of three is kept by ending the oldest.
+    // The oldest session was ended, because the limit is three.
     ask(address, "/any", &ada.access).is_refusal(401, "revoked_token");
     assert_eq!(list(&more[0]).as_array().unwrap().len(), 3);
     end(&more[0], &id(&more[1])).is(204);
@@ -274,7 +274,7 @@ fn what_an_operator_changes_holds_within_a_second() {
     eventually("tokens of the old roles are refused", || {
         ask(address, "/clerks", &old.access).code() == "revoked_token"
     });
-    // The session goes on, with the new roles.
+    // The session continues with the new roles.
     let new = refresh(address, &old.refresh);
     ask(address, "/clerks", &new.access).is_refusal(403, "insufficient_role");
     ask(address, "/any", &new.access).is(200);
@@ -324,7 +324,7 @@ fn a_route_may_ask_for_a_login_that_is_fresh() {
     answer.is_refusal(401, "fresh_token_required");
     let challenge = answer.header("www-authenticate").unwrap();
     assert!(challenge.contains("error=\"insufficient_user_authentication\""), "{challenge}");
-    // The login was a moment ago, whatever token tells of it.
+    // The login is recent, whichever token of the session is presented.
     ask(address, "/recent", &second.access).is(200);
     let mint = |claim: &str| {
         let minted = command(gateway.dir(), &["token", "mint", "--sub", "ada", "--claim", claim]);
@@ -389,7 +389,7 @@ fn a_body_that_cannot_be_used_is_refused_by_name_and_costs_nothing() {
     }
     Request::get("/auth/login").to(address).is_refusal(405, "method_not_allowed");
     Request::post("/auth/nothing", "").to(address).is_refusal(404, "no_route");
-    // None of that was an attempt.
+    // None of these requests counted as a login attempt.
     login(address, "ada");
 }
 
@@ -457,9 +457,9 @@ fn tokens_are_counted_by_issuer_algorithm_age_and_size() {
 
 /// kill -9 at any moment loses no session and revives no spent token.
 ///
-/// A client refreshes without pause; the gateway is killed in the middle and started again, many times. After each
-/// restart the client goes on with the last token that it was given: if the spend was stored and the answer lost, it is
-/// given the same successor; and what it spent before that is not accepted again.
+/// A client refreshes without pause, while the gateway is killed and restarted many times. After each restart the
+/// client continues with the last token that it received. If the gateway stored the spend but the answer was lost, the
+/// client gets the same successor. Tokens that were spent earlier are not accepted again.
 #[test]
 fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     const KILLS: usize = 200;
@@ -470,13 +470,13 @@ fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     let mut spent: Vec<String> = Vec::new();
     let (mut lost, mut refreshes) = (0, 0);
     let raw = |address: SocketAddr, token: &str| -> Option<Pair> {
-        // The connection may break at any moment; then there is no answer.
+        // The connection may break at any moment. Then there is no answer.
         let request = posting("/auth/refresh", &json!({ "refresh_token": token }));
         let answer = crate::kit::client::try_send(address, request.bytes())?;
         Some(Pair::of(&answer))
     };
-    // How long a refresh takes on this machine at this moment: the kills are spread over several refreshes by it, however
-    // busy the machine is.
+    // The time of a refresh, measured again in each round. The kills are spread over several refreshes even on a busy
+    // machine.
     let mut pace = std::time::Duration::from_millis(2);
     for round in 0..KILLS {
         let pid = gateway.pid();
@@ -497,7 +497,7 @@ fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
         let _ = gateway.exit_code();
         gateway = Portcullis::with(&policy).within(gateway.dir().clone()).start();
         address = gateway.http();
-        // The session is there: the token that the client holds works, whether or not it was spent before the kill.
+        // The session exists: the client's token works, whether or not it was spent before the kill.
         let asked = std::time::Instant::now();
         let pair = raw(address, &held).unwrap_or_else(|| panic!("round {round}: no answer"));
         pace = asked.elapsed();
@@ -505,7 +505,7 @@ fn kill_9_at_any_moment_loses_no_session_and_revives_no_spent_token() {
     }
     assert_eq!(lost, KILLS);
     assert!(refreshes > KILLS / 2, "the kills met refreshes: {refreshes}");
-    // All but the direct predecessor of the token that is held are dead, and asking with one ends the session.
+    // Every earlier token except the direct predecessor is dead, and presenting one of them ends the session.
     let old = &spent[spent.len() / 2];
     try_refresh(address, old).is_refusal(401, "refresh_reused");
     try_refresh(address, &held).is_refusal(401, "revoked_token");

@@ -1,4 +1,4 @@
-//! Routes in the shadow: what would have been refused passes, and is told.
+//! Routes in shadow mode: a request that would have been refused passes, and the log reports the refusal.
 
 use crate::gateway;
 use crate::kit::{Request, Upstream, eventually, token};

@@ -1,4 +1,4 @@
-//! Where tokens may come from: one token in one place, and nothing of it upstream.
+//! The places that a token may come from: a request has one token in one place, and the upstream gets no trace of it.
 
 use crate::kit::{Request, Upstream, token};
 use crate::{gateway, kit::Portcullis};

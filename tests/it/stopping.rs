@@ -1,4 +1,4 @@
-//! The order to stop, seen by clients and load balancers that do not know of it yet.
+//! The order to stop, as it affects clients and load balancers that do not know of it yet.
 
 use crate::kit::http2::{Frames, Verdict, block, frame};
 use crate::kit::{Connection, Portcullis, Request, Upstream, eventually};
@@ -10,7 +10,7 @@ const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "/")];
 const WHOLE: u8 = frame::END_STREAM | frame::END_HEADERS;
 
-/// Load 2: twenty connections, SIGTERM, the requests a moment later. nginx answers all of them.
+/// Load 2: twenty connections send requests shortly after SIGTERM. nginx answers all of them in this case.
 #[test]
 fn requests_that_are_on_their_way_at_the_order_to_stop_are_answered() {
     let upstream = Upstream::start();
@@ -23,7 +23,7 @@ fn requests_that_are_on_their_way_at_the_order_to_stop_are_answered() {
             _ => Connection::open(gateway.http()),
         })
         .collect();
-    // Half of them were used before, and are idle.
+    // Ten of the connections have been used before, and are idle.
     for connection in connections.iter_mut().skip(10) {
         Request::get("/").over(connection).is(200);
     }
@@ -58,10 +58,10 @@ fn between_not_ready_and_closed_everything_is_served() {
     gateway.signal("TERM");
     eventually("it is not ready", || Request::get("/readyz").to(gateway.admin()).status == 503);
     assert!(begun.elapsed() < Duration::from_secs(1), "at once: {:?}", begun.elapsed());
-    // A connection that was open, a new one, and one of HTTP/2.
+    // A connection that was already open, a new connection, and an HTTP/2 connection.
     for connection in [&mut idle, &mut Connection::open(gateway.http())] {
         eventually("answers say that they are the last", || {
-            // The order reaches the core a moment after the admin listener.
+            // The order reaches the cores a moment after it reaches the admin listener.
             let mut fresh = Connection::open(gateway.http());
             Request::get("/").over(&mut fresh).is(200).header("connection") == Some("close")
         });

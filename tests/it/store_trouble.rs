@@ -1,4 +1,4 @@
-//! A store that fails and comes back: what clients get, what operators see, and that no restart is needed.
+//! A store that fails and recovers: what clients get, what operators see, and that the gateway needs no restart.
 
 use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-/// A policy with these keys of the authority, and this after it.
+/// Returns a policy with these keys of `[authority]`, followed by further tables.
 fn policy(keys: &str, more: &str) -> String {
     format!("{AUTHORITY}{keys}{more}{ECHO}")
 }
 
-/// A metric's value.
+/// Returns a metric's value.
 fn metric(gateway: &Portcullis, series: &str) -> u64 {
     let text = Request::get("/metrics").to(gateway.admin()).is(200).text();
     let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
@@ -31,7 +31,7 @@ fn metric(gateway: &Portcullis, series: &str) -> u64 {
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-/// The line of `/readyz?verbose` about the store.
+/// Returns the line of `/readyz?verbose` about the store.
 fn store_line(gateway: &Portcullis) -> String {
     let text = Request::get("/readyz?verbose").to(gateway.admin()).is(200).text();
     text.lines().find(|line| line.starts_with("store: ")).expect("a line about the store").to_owned()
@@ -41,7 +41,7 @@ fn events(gateway: &Portcullis, message: &str) -> usize {
     gateway.log().iter().filter(|line| line["message"] == message).count()
 }
 
-/// Logs in until the store fails, with this reason, and checks what operators see of it.
+/// Logs in until the store fails, and checks that operators see this reason and place.
 #[track_caller]
 fn is_lost(gateway: &Portcullis, reason: &str, place: &str) {
     eventually("the store fails", || {
@@ -57,10 +57,10 @@ fn is_lost(gateway: &Portcullis, reason: &str, place: &str) {
     assert!(line.contains(place) && line.contains(&format!("({reason})")), "{line}");
 }
 
-/// Waits until the store answers, and checks that each was reported once.
+/// Waits until the store works again, and checks that the log reports the loss and the recovery once each.
 #[track_caller]
 fn is_back(gateway: &Portcullis, place: &str) {
-    // Nobody logs in meanwhile: the gateway tries by itself.
+    // No login happens in the meantime: the gateway itself tries the store.
     eventually("the store answers", || metric(gateway, "portcullis_store_up") == 1);
     assert!(store_line(gateway).ends_with(" answers"), "{}", store_line(gateway));
     login(gateway.http(), "ada");
@@ -71,7 +71,7 @@ fn is_back(gateway: &Portcullis, place: &str) {
     assert_eq!(counts, (1, 1), "loss and recovery once each, however many requests failed");
 }
 
-/// A folder with a policy and an account, whose state a gateway is to find.
+/// Creates a folder with a policy and an account, for a gateway that is started in it.
 fn prepared() -> Rc<Dir> {
     let dir = Rc::new(Dir::new());
     write_policy(&dir, &policy("", ""));
@@ -79,7 +79,7 @@ fn prepared() -> Rc<Dir> {
     dir
 }
 
-/// load 1, with a file system that is really full: a small one of the gateway's own, in a mount namespace.
+/// load 1: the file system of the gateway is really full. It is a small one, mounted in a mount namespace.
 #[test]
 fn after_a_full_disk_the_store_works_again() {
     let may_mount = "mount -t tmpfs -o size=1m tmpfs /tmp";
@@ -105,11 +105,11 @@ fn after_a_full_disk_the_store_works_again() {
     is_back(&gateway, "portcullis.db");
 }
 
-/// A write that the system refuses is an I/O error to SQLite: here by a limit on the size of files (EFBIG).
+/// A write that the system refuses is an I/O error for SQLite. Here a limit on the file size causes it (EFBIG).
 #[test]
 fn after_an_io_error_the_store_works_again() {
     let dir = prepared();
-    // Without this the signal of that limit would end the process.
+    // Without the trap, the signal of that limit would end the process.
     let gateway = Portcullis::with(&policy("", ""))
         .within(dir)
         .wrapped(&["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"])
@@ -135,13 +135,13 @@ fn after_a_lock_of_another_process_the_store_works_again() {
     let file = gateway.dir().path().join("state/portcullis.db");
     with_lock(&file, || {
         is_lost(&gateway, "locked", "portcullis.db");
-        // Whoever has a token is served meanwhile.
+        // Holders of a token are still served.
         Request::get("/auth/me").bearer(&pair.access).to(gateway.http()).is(200);
     });
     is_back(&gateway, "portcullis.db");
 }
 
-/// Does something while another process has the right to write.
+/// Runs a closure while another process holds the write lock.
 fn with_lock(file: &Path, during: impl FnOnce()) {
     sqlx::any::install_default_drivers();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -156,7 +156,7 @@ fn with_lock(file: &Path, during: impl FnOnce()) {
     runtime.block_on(async { connection.execute("ROLLBACK").await.unwrap() });
 }
 
-/// operators 3, "PostgreSQL lost while running": the cause and the server, in the log, the metrics and `/readyz`.
+/// operators 3, "PostgreSQL lost while running": the log, the metrics and `/readyz` name the cause and the server.
 #[test]
 fn after_a_restart_of_the_server_the_store_works_again() {
     let server = Postgres::start();
@@ -172,7 +172,7 @@ fn after_a_restart_of_the_server_the_store_works_again() {
     Request::get("/auth/me").bearer(&pair.access).to(gateway.http()).is(200);
 }
 
-/// A network that drops what is sent: nothing says that the server is away, and connections from before stay dead.
+/// A network that drops packets: no error reports the loss of the server, and earlier connections stay dead.
 #[test]
 fn a_server_that_cannot_be_heard_is_lost_and_found_again() {
     let server = Postgres::shared();
@@ -194,7 +194,8 @@ fn a_server_that_cannot_be_heard_is_lost_and_found_again() {
     eventually("logins too", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
 }
 
-/// A network before a port of this machine. While it drops, nothing passes; connections from that time pass nothing ever.
+/// A network in front of a port of this machine. While it drops, no bytes pass, and connections from that time stay
+/// dead.
 struct Network {
     address: SocketAddr,
     drops: Arc<AtomicBool>,
@@ -233,7 +234,8 @@ impl Network {
     }
 }
 
-/// attacks P1: what waits for the authority is bounded; those who have shown a token are not behind strangers.
+/// attacks P1: the number of requests that wait for the authority is bounded. Requests with a token do not wait behind
+/// those without one.
 #[test]
 fn what_waits_for_a_slow_store_is_bounded_and_shed() {
     let gateway = Portcullis::with(&policy("", "")).start();
@@ -264,7 +266,7 @@ fn what_waits_for_a_slow_store_is_bounded_and_shed() {
     eventually("all have left", || metric(&gateway, "portcullis_authority_waiting") == 0);
 }
 
-/// operators 3, the rows about starting without the store.
+/// operators 3: the rows about a start without the store.
 #[test]
 fn a_start_without_the_store_names_it_and_the_remedy() {
     let dir = prepared();

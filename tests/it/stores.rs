@@ -1,4 +1,5 @@
-//! The gateway at a database server: what several gateways share, and what becomes of them when it is not there.
+//! Gateways with a database server: the state that several gateways share, and their behaviour when the server is
+//! unavailable.
 
 use crate::kit::account::{self, AUTHORITY, Pair, login, refresh, try_refresh};
 use crate::kit::dir::Dir;
@@ -30,7 +31,7 @@ fn gateways_at_one_database_share_sessions_and_revocations() {
     let one = Portcullis::with(&policy).start();
     account::add(one.dir(), "ada", &[]);
     let two = Portcullis::with(&policy).start();
-    // Each has keys of its own here: what one signed is a stranger's to the other, but the session is everybody's.
+    // Each gateway has its own keys, so neither accepts the other's access tokens. They share the session.
     let first = login(one.http(), "ada");
     let second = refresh(two.http(), &first.refresh);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! TLS: versions, protocols, certificates made and given.
+//! TLS: versions, protocols, and certificates, whether generated or provided.
 
 use crate::kit::tls::{Options, connect};
 use crate::kit::{Connection, ISSUER, Portcullis, Request};
@@ -14,7 +14,7 @@ fn echo(tables: &str) -> String {
     )
 }
 
-/// The files of a folder and below whose text has this in it.
+/// Returns the files in a folder and its subfolders that contain this text.
 fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {

@@ -1,5 +1,5 @@
-//! Login under fire: nobody but its owner can spend what the owner of an account may do, and operators see who is guessed
-//! at.
+//! Logins under attack: nobody can use up the attempts of an account's owner, and operators see which accounts are
+//! guessed at.
 
 use crate::ECHO;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, login, post, try_login};
@@ -10,18 +10,19 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// A policy with these keys of the authority, and this after it.
+/// Returns a policy with these keys of `[authority]`, followed by further tables.
 fn policy(keys: &str, more: &str) -> String {
     format!("{AUTHORITY}{keys}{more}{ECHO}")
 }
 
-/// A login as a form: what a page of any site can have a browser send.
+/// Returns a login as a form, which a page of any site can make a browser send.
 fn form(name: &str, password: &str, more: &str) -> Request {
     let body = format!("username={name}&password={}{more}", password.replace(' ', "+"));
     Request::post("/auth/login", body).header("content-type", "application/x-www-form-urlencoded")
 }
 
-/// The same with what a browser says of a page of another site (Fetch, section 3.1; Fetch Metadata, section 2.4).
+/// Sends the form with the fields that a browser adds for a page of another site (Fetch, section 3.1; Fetch Metadata,
+/// section 2.4).
 fn from_another_site(address: SocketAddr, name: &str, more: &str) -> Answer {
     form(name, "x", more)
         .header("origin", "https://evil.example")
@@ -40,10 +41,10 @@ fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
         account::add(gateway.dir(), "ada", &[]);
         let address = gateway.http();
         let owner = || form("ada", PASSWORD, "&deliver=body").to(address);
-        // This address is a usual one of hers from now on.
+        // From now on this address is a known one of the account.
         owner().is(200);
         for number in 0..30 {
-            // At her account, and at the whole address.
+            // Half of the attempts name her account, the others only her address.
             let name = if number % 2 == 0 { "ada".to_owned() } else { format!("u{number}") };
             from_another_site(address, &name, "&deliver=body").is_refusal(403, "csrf_mismatch");
             let answer = form(&name, "x", "").header("sec-fetch-site", "cross-site").to(address);
@@ -52,7 +53,7 @@ fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
             answer.is_refusal(403, "csrf_mismatch");
         }
         owner().is(200);
-        // A client that is no browser says neither, and is counted as ever.
+        // A client other than a browser sends neither field, and its attempts are counted as usual.
         form("ada", "wrong", "&deliver=body").to(address).is_refusal(401, "bad_credentials");
     }
 }
@@ -78,7 +79,7 @@ fn an_owner_with_temporary_addresses_is_in_a_usual_place() {
         form("ada", password, "&deliver=body").header("x-forwarded-for", from).to(gateway.http())
     };
     attempt("2001:db8:1:1::1", PASSWORD).is(200);
-    // Strangers, each in a network of its own, until the account is delayed for all of them.
+    // Strangers, each from a different network, guess until the account is delayed for all of them.
     let guesses = (0..14).map(|number| attempt(&format!("2001:db8:ffff:{number}::1"), "x").status);
     assert!(guesses.collect::<Vec<_>>().contains(&429));
     attempt("2001:db8:1:1:aaaa::2", PASSWORD).is(200);
@@ -96,7 +97,7 @@ fn a_failed_login_is_logged_with_the_account_if_there_is_one() {
         let log = gateway.log();
         log.into_iter().find(|line| line["message"] == "a login failed" && line["request_id"] == *id)
     };
-    // The canonical form, whatever was typed (full width and upper case).
+    // The event has the canonical name, although the attempt used full-width and upper-case letters.
     let line = failed(&try_login(gateway.http(), "\u{ff21}DA", "hunter2-wrong")).expect("an event");
     assert_eq!(line["account"], "ada", "{line}");
     assert_eq!(line["client"], "127.0.0.1", "{line}");
@@ -117,7 +118,7 @@ fn a_failed_login_is_logged_with_the_account_if_there_is_one() {
     );
 }
 
-/// The names of the limits of each endpoint, as `routes` shows them.
+/// Returns the names of each endpoint's limits, as `routes` prints them.
 fn limits_of(dir: &Dir) -> BTreeMap<String, Vec<String>> {
     let listed = command(dir, &["routes", "--config", "gateway.toml", "--format", "json"]);
     assert_eq!(listed.code, Some(0), "{listed:?}");
@@ -131,7 +132,7 @@ fn limits_of(dir: &Dir) -> BTreeMap<String, Vec<String>> {
     routes.iter().filter_map(endpoint).collect()
 }
 
-/// attacks D3, P5: each endpoint has a limit by default, can have another one, and none.
+/// attacks D3, P5: each endpoint has a limit by default, and the policy can replace or remove it.
 #[test]
 fn every_endpoint_can_have_a_limit_and_most_have_one() {
     let dir = Dir::new();
@@ -171,7 +172,7 @@ fn every_endpoint_can_have_a_limit_and_most_have_one() {
     assert!(shared["token"].is_empty() && shared["refresh"].is_empty(), "{shared:?}");
     assert_eq!(shared["logout"], ["auth_session"]);
     assert!(found("rate_limits = []\n", "")["login"].is_empty());
-    // A name that no endpoint has, and one that no limit has.
+    // An unknown endpoint, and an unknown limit.
     for (keys, key) in [
         ("limits = { logins = [] }\n", "authority.limits.logins"),
         ("limits = { login = [\"none\"] }\n", "authority.limits.login[0]"),
@@ -192,13 +193,13 @@ fn the_default_limit_of_an_endpoint_refuses_and_says_so() {
         assert!(answer.header("ratelimit-policy").unwrap().contains("auth_session"), "{answer:#?}");
     }
     refresh().is_refusal(429, "rate_limited");
-    // Each limit counts by itself.
+    // Each limit counts separately.
     try_login(gateway.http(), "ada", "x").is_refusal(401, "bad_credentials");
     let text = Request::get("/metrics").to(gateway.admin()).text();
     assert!(text.contains("portcullis_rate_limited_total{limit=\"auth_session\"} 1"), "{text}");
 }
 
-/// A login goes on as ever where nothing is wrong.
+/// A successful login is not counted or logged as a failure.
 #[test]
 fn a_login_that_succeeds_is_no_failure() {
     let gateway = Portcullis::with(&policy("", "")).start();

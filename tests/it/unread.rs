@@ -1,4 +1,4 @@
-//! A refusal reaches every client that is still sending its body.
+//! A refusal reaches every client, even while the client is still sending its body.
 
 use crate::encrypted;
 use crate::kit::http2::{Frames, Verdict, block, exchange, frame, request};
@@ -79,7 +79,7 @@ fn curl_sees_every_refusal_whatever_it_sends() {
     }
 }
 
-/// Suites 6: what a server resets by itself is no fault of the client.
+/// Suites 6: a reset that the server sends is not counted as the client's fault.
 #[test]
 fn two_hundred_refused_posts_fit_on_one_connection() {
     let upstream = Upstream::start();
@@ -93,7 +93,7 @@ fn two_hundred_refused_posts_fit_on_one_connection() {
     assert_eq!(gateway.metric("portcullis_connections_total"), Some(1));
 }
 
-/// RFC 9113 section 8.1; suites 4: once the announced length has come there is nothing to abort.
+/// RFC 9113 section 8.1; suites 4: once the announced length has arrived, the stream is not reset.
 #[test]
 fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
     let upstream = Upstream::start();
@@ -116,7 +116,7 @@ fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
             ended = next.stream == 1 && next.kind == frame::DATA && next.flags & frame::END_STREAM != 0;
         }
         frames.send(frame::DATA, frame::END_STREAM, 1, b"").unwrap();
-        // A PING comes back after whatever the gateway had to say about the stream.
+        // The answer to the PING follows all frames that the gateway sent about the stream.
         frames.send(frame::PING, 0, 0, &[9; 8]).unwrap();
         loop {
             let next = frames.next().expect("the connection goes on");
@@ -147,7 +147,7 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
     for (open, address) in [(plain, gateway.http()), (Connection::tls, gateway.https())] {
         let mut connection = open(address);
         for _ in 0..3 {
-            // A hash sign in the body is no fragment of the next request's target.
+            // A hash sign in the body is not read as a fragment of the next request's target.
             connection.send(head(1000, ""));
             let answer = connection.answer();
             assert_eq!(answer.is_refusal(401, "missing_token").header("connection"), None);
@@ -159,13 +159,13 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
         connection.send(head(3 * MIB, ""));
         let answer = connection.answer();
         assert_eq!(answer.is_refusal(401, "missing_token").header("connection"), Some("close"));
-        // What is still sent is read: a reset would take the answer from a client that has not read it.
+        // The gateway reads the rest of the body, because a reset could destroy an answer that the client has not read.
         for _ in 0..3 {
             connection.try_send(vec![b'x'; MIB]).expect("the gateway reads on");
         }
         connection.is_closed();
     }
-    // To read a body that waits for `100 Continue` would ask for it: reports 21.
+    // Reading a body that waits for `100 Continue` would request that body (reports 21).
     let mut connection = Connection::open(gateway.http());
     connection.send(head(5, "Expect: 100-continue\r\n"));
     let answer = connection.answer();
@@ -195,7 +195,7 @@ fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
     Request::get("/open").to(gateway.http()).is(200);
 }
 
-/// The client libraries of suites 3 to 6, each in its own process: what it sees of a refusal of each size.
+/// The client libraries of suites 3 to 6, each in its own process: what each sees of a refusal of every size.
 #[test]
 fn client_libraries_see_every_refusal() {
     let upstream = Upstream::start();

@@ -1,10 +1,10 @@
-//! Upstreams that fail, lie, stall and leave, and clients that do.
+//! Upstreams that fail, send invalid answers, stall or close, and clients that do the same.
 
 use crate::kit::upstream::{After, ClosedPort, Gate};
 use crate::kit::{Answer, Connection, ISSUER, Portcullis, Request, Upstream, eventually, tls};
 use crate::{PUBLIC, gateway};
 
-/// A gateway before several servers.
+/// Starts a gateway with several servers.
 #[track_caller]
 fn before(servers: &[String], more: &str) -> Portcullis {
     let servers = servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>().join(", ");
@@ -82,7 +82,7 @@ fn an_upstream_that_is_down_is_unavailable_and_comes_back() {
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("connect")), "{line}");
     assert!(!answer.text().contains("127.0.0.1"), "where it is concerns operators alone");
     let upstream = port.listen();
-    // It was set aside, but there is no other: it is asked all the same.
+    // The server had been set aside, but it is the only one, so it gets the request.
     Request::get("/").to(gateway.http()).is(200);
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -366,7 +366,7 @@ fn an_answer_before_the_whole_request_was_read_reaches_the_client() {
     connection.send("POST / HTTP/1.1\r\nHost: gateway.test\r\nContent-Length: 1000\r\n\r\nbeginning");
     let answer = connection.answer();
     assert_eq!((answer.status, &*answer.text()), (403, "no need for the rest"), "{answer:#?}");
-    // The rest of the body is not the next request.
+    // The rest of the body is not read as the next request.
     let _ = connection.try_send(Request::get("/smuggled").bytes());
     drop(connection);
     Request::get("/").to(gateway.http());

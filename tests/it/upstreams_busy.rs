@@ -1,5 +1,4 @@
-//! Upstreams under load and in trouble: requests that are sent again, connections that are bounded, and what operators
-//! can measure of both.
+//! Upstreams under load and in trouble: retried requests, the limit on connections, and the metrics of both.
 
 use crate::admin::{metric, metrics};
 use crate::kit::dir::Dir;
@@ -12,14 +11,14 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A gateway before these servers.
+/// Starts a gateway with these servers.
 #[track_caller]
 fn before(servers: &[&dyn std::fmt::Display], more: &str, routes: &str) -> Portcullis {
     let servers = servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>().join(", ");
     Portcullis::with(&format!("{ISSUER}\n[upstream.app]\nservers = [{servers}]\n{more}\n{routes}")).start()
 }
 
-/// An upstream that reads each request and closes the connection without a byte.
+/// Starts an upstream that reads each request and closes the connection without a response.
 fn dying() -> Upstream {
     Upstream::with(|_, wire| {
         wire.read_body();
@@ -33,7 +32,7 @@ fn app(gateway: &Portcullis, name: &str, labels: &[&str]) -> f64 {
     metric(&metrics(gateway), name, &labels)
 }
 
-/// RFC 9110 section 9.2.2: a proxy may repeat an idempotent request whose connection broke before an answer.
+/// RFC 9110 section 9.2.2: a proxy may retry an idempotent request if its connection broke before a response.
 #[test]
 fn a_safe_request_whose_server_died_goes_to_another_server() {
     let (dead, good) = (dying(), Upstream::start());
@@ -103,7 +102,7 @@ fn a_server_that_fails_is_down_until_it_has_answered() {
 
 #[test]
 fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
-    // A server that answers whatever comes, TLS or not, in cleartext.
+    // A server that answers everything in cleartext, including TLS.
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let https = format!("https://{}", plain.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -133,7 +132,7 @@ fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
     }
 }
 
-/// load 3: out of files is the gateway's own trouble.
+/// load 3: running out of files is the gateway's fault, not the upstream's.
 #[test]
 fn a_gateway_without_files_does_not_blame_its_upstream() {
     let upstream = Upstream::with(|_, wire| {
@@ -142,7 +141,7 @@ fn a_gateway_without_files_does_not_blame_its_upstream() {
         After::Close
     });
     let gateway = gateway(&upstream, PUBLIC);
-    // Connections that are there before the files run out.
+    // Opens connections before the files run out.
     let mut client = Connection::open(gateway.http());
     let mut operator = Connection::open(gateway.admin());
     Request::get("/").over(&mut client).is(200);
@@ -196,7 +195,7 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
     assert_eq!(app(&gateway, "portcullis_upstream_connections_open", &[]), 2.0);
     assert_eq!(metric(&metrics(&gateway), "portcullis_requests_in_progress", &[]), 5.0);
 
-    // Within its own timeout, and no longer.
+    // The request waits for its route's timeout, and no longer.
     let answer = Request::get("/hasty").to(gateway.http());
     answer.is_refusal(503, "overloaded");
     let line = gateway.access_line(&answer);
@@ -206,7 +205,7 @@ fn connections_to_a_server_are_bounded_and_requests_beyond_wait_their_turn() {
     for connection in first.iter_mut().chain(&mut waiting) {
         let answer = connection.answer();
         assert_eq!(answer.is(200).text(), "late");
-        // Waiting is not a fault: the line of a request that got its turn names none.
+        // Waiting is not a fault, so the log line of a request that waited has no detail.
         assert_eq!(gateway.access_line(&answer).get("detail"), None);
     }
     assert_eq!(upstream.connections(), 2);
@@ -233,7 +232,7 @@ fn a_connection_that_ends_makes_room_for_a_request_that_waits() {
     eventually("one waits", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
     let mut second = sent(&gateway, "/");
     eventually("two wait", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 2.0);
-    // A client that leaves the line holds nobody up.
+    // A client that leaves the queue does not delay the others.
     drop(left);
     eventually("one has left", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 1.0);
     gate.open();
@@ -270,7 +269,7 @@ fn the_line_is_bounded_too() {
     let answer = Request::get("/").to(gateway.http());
     answer.is_refusal(503, "overloaded");
     answer.header("retry-after").unwrap().parse::<u32>().expect("whole seconds");
-    // Those that have left make room.
+    // Clients that left have made room in the queue.
     drop(line);
     eventually("the line is empty", || app(&gateway, "portcullis_upstream_requests_waiting", &[]) == 0.0);
     let mut next = sent(&gateway, "/");

@@ -1,4 +1,5 @@
-//! Accounts by command: made, changed, imported, removed, while a gateway runs or not; and how guessing is slowed.
+//! Accounts managed by commands: add, change, import and remove, with and without a running gateway. Also the
+//! throttling of password guesses.
 
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, login, try_login, try_refresh};
 use crate::kit::dir::Dir;
@@ -16,7 +17,7 @@ upstream = \"echo\"
 roles    = [\"clerk\"]
 ";
 
-/// Hashes of "correct horse", made by Werkzeug 3.1.9 and bcrypt 5.0.0.
+/// Hashes of "correct horse", from Werkzeug 3.1.9 and bcrypt 5.0.0.
 const SCRYPT: &str = "scrypt:1024:8:1$NgWNcg2kRs5yhlov$178ac503048a6d336c89a4b266dbe90d2a8c54236cfdd61d644a36bd7e0f5169bf6207dfcfd0ef26da37da283f40f071b549bf2615aa5ac603a7649b984632fc";
 const PBKDF2: &str =
     "pbkdf2:sha256:1000$hRMXRcSBeXpwaPp5$cfd92726e27b2076b0ee7d2c9eb7025d597cbcbd7c758a2b6b2083a1c5843881";
@@ -54,7 +55,7 @@ fn refused(dir: &Dir, arguments: &[&str], says: &str) {
     assert!(finished.stderr.contains(says), "{says}: {finished:?}");
 }
 
-/// All accounts.
+/// Returns all accounts.
 #[track_caller]
 fn list(dir: &Dir) -> Vec<Value> {
     let listed = good(dir, &["user", "list", "--format", "json"]).stdout;
@@ -66,7 +67,7 @@ fn names(dir: &Dir) -> Vec<String> {
     list(dir).iter().map(|account| account["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Imports a file of this content.
+/// Imports a file with this content.
 #[track_caller]
 fn import(dir: &Dir, name: &str, content: &str, more: &[&str]) -> Finished {
     dir.write(name, content);
@@ -123,13 +124,13 @@ fn accounts_are_added_listed_and_removed() {
     let text = good(&dir, &["user", "list"]).stdout;
     assert!(text.contains("clerk, admin") && text.lines().count() == 3, "{text}");
 
-    // Without anybody to ask nothing is removed.
+    // Without a terminal for the confirmation, no account is removed.
     ends(command(&dir, &["user", "remove", "ada"]), 2);
     assert_eq!(names(&dir), ["ada", "bob"]);
     good(&dir, &["user", "remove", "ADA", "--yes"]);
     assert_eq!(names(&dir), ["bob"]);
     refused(&dir, &["user", "remove", "ada", "--yes"], "no account \"ada\"");
-    // The name is free; the id is not, for whoever knew the old account by it.
+    // The name can be used again. The id cannot, because other systems may still know the old account by it.
     refused(&dir, &["user", "add", "ada", "--id", "17", "--password-stdin"], "--id");
     ends(command_with(&dir, &["user", "add", "ada", "--id", "18", "--password-stdin"], PASSWORD), 0);
 }
@@ -160,7 +161,7 @@ fn what_no_account_can_have_is_refused_by_name() {
     add(&["ada", "--role", ""], "empty role");
     add(&["ada", "--scope", "a\"b"], "visible ASCII");
     add(&["ada", "--id", "a\nb"], "U+000A");
-    // What is no attempt at SQL, but a name.
+    // An SQL injection attempt is just a name.
     ends(command_with(&dir, &["user", "add", "x';drop--", "--password-stdin"], PASSWORD), 0);
     assert_eq!(names(&dir), ["x';drop--"]);
 }
@@ -169,7 +170,7 @@ fn what_no_account_can_have_is_refused_by_name() {
 fn a_password_comes_from_standard_input_and_never_from_an_argument() {
     let dir = dir();
     ends(command(&dir, &["user", "add", "ada", "--password", "long enough"]), 2);
-    // There is no terminal to ask on.
+    // The process has no terminal to prompt on.
     let asked = ends(command(&dir, &["user", "add", "ada"]), 2);
     assert!(asked.stderr.contains("--password-stdin"), "{asked:?}");
     for (password, says) in [
@@ -235,7 +236,7 @@ fn nobody_logs_in_to_a_disabled_account_until_it_is_enabled() {
     good(gateway.dir(), &["user", "disable", "ada"]);
     eventually("the token is refused", || status(&gateway, &pair.access) == 401);
     try_login(gateway.http(), "ada", PASSWORD).is_refusal(401, "account_disabled");
-    // Who does not know the password does not learn that there is such an account.
+    // Without the right password, a client does not learn that the account exists.
     try_login(gateway.http(), "ada", "wrong").is_refusal(401, "bad_credentials");
     good(gateway.dir(), &["user", "enable", "ada"]);
     assert_eq!(try_login(gateway.http(), "ada", PASSWORD).status, 200);
@@ -265,7 +266,7 @@ fn the_users_of_a_flask_application_log_in_as_before_and_their_hashes_are_replac
     let schemes: Vec<_> = listed.iter().map(|account| account["password"].as_str().unwrap()).collect();
     assert_eq!(schemes, ["argon2id:19456:2", "argon2id:19456:2", "argon2id:19456:2", "bcrypt:5"]);
     assert_eq!(listed[0]["roles"], json!(["clerk", "admin"]));
-    // By the new hash.
+    // The imported hash is in use.
     assert_eq!(try_login(gateway.http(), "ada@example.com", IMPORTED).status, 200);
 }
 
@@ -357,7 +358,7 @@ fn an_update_changes_what_the_file_says_and_never_a_password() {
     account::add(dir, "ada", &["clerk"]);
     let pair = login(gateway.http(), "ada");
     let same = format!("name,roles,password_hash\nada,clerk,{BCRYPT}\n");
-    // Known names are left alone, unless it is said.
+    // Existing accounts are skipped without `--update`.
     let other = same.replace("clerk", "admin");
     assert_eq!(summary(&ends(import(dir, "a.csv", &other, &[]), 0))["skipped"], 1);
     assert_eq!(summary(&ends(import(dir, "a.csv", &same, &["--update"]), 0))["unchanged"], 1);
@@ -368,7 +369,7 @@ fn an_update_changes_what_the_file_says_and_never_a_password() {
     assert_eq!(try_login(gateway.http(), "ada", PASSWORD).status, 200);
     let other_id = ends(import(dir, "a.csv", "name,id\nada,9\n", &["--update"]), 1);
     assert!(other_id.stderr.contains("cannot change"), "{other_id:?}");
-    // An account without a password gets one.
+    // With `--update`, an account without a password gets one.
     ends(import(dir, "b.csv", "name\nbob\n", &[]), 0);
     assert_eq!(try_login(gateway.http(), "bob", IMPORTED).status, 401);
     let with = format!("name,password_hash\nbob,{BCRYPT}\n");
@@ -393,7 +394,7 @@ fn a_large_file_is_imported_in_batches_and_reports_as_it_goes() {
 
 #[test]
 fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() {
-    // The throttle alone: this client asks more often than the default limit of an address allows.
+    // Only the throttle: this client sends more attempts than an address's default limit allows.
     let gateway = Portcullis::with(&format!("{AUTHORITY}limits = {{ login = [] }}\n{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);
     let guesses =
@@ -406,8 +407,8 @@ fn guessing_is_slowed_for_accounts_that_exist_and_for_those_that_do_not_alike() 
     assert_eq!(statuses, [401, 401, 401, 401, 401, 429]);
     let wait: u64 = of_ada[5].header("retry-after").unwrap().parse().unwrap();
     assert_eq!(wait, 1);
-    // The right password has to wait too, or the answer would tell that it is right.
+    // The right password has to wait too; otherwise the answer would reveal that it is right.
     eventually("it may be tried again", || try_login(gateway.http(), "ada", PASSWORD).status == 200);
-    // From where the account is known, what strangers did to it is nothing; and it is forgotten.
+    // From an address known for the account, earlier wrong attempts do not count, and the login has cleared them.
     assert_eq!(guesses("ada").iter().filter(|answer| answer.status == 401).count(), 5);
 }

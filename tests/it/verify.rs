@@ -1,7 +1,6 @@
-//! `/auth/verify`: the verdict that proxying would give, for trusted proxies alone.
+//! `/auth/verify`: a trusted proxy gets the verdict that proxying would produce.
 //!
-//! What real proxies make of it is `forward_auth`'s subject; here the questions are written by hand, so that each can be
-//! wrong in one way.
+//! `forward_auth` tests real proxies. Here the questions are written by hand, so that each can be wrong in one way.
 
 use crate::ASKED_ROUTES;
 use crate::kit::account::{self, AUTHORITY, PASSWORD, Pair, post, posting};
@@ -12,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-/// The routes that only these tests ask about.
+/// Further routes, which only these tests use.
 const ROUTES: &str = r#"
 [upstream.app]
 builtin = "echo"
@@ -56,22 +55,22 @@ fn clerk() -> Token {
     token("ada").role("clerk")
 }
 
-/// How a proxy asks.
+/// The form in which a proxy asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// As Traefik and Caddy do.
+    /// Traefik and Caddy.
     Forwarded,
-    /// As nginx does with the documented configuration.
+    /// nginx with the documented configuration.
     Original,
-    /// As nginx does as a Kubernetes ingress.
+    /// nginx as a Kubernetes ingress.
     Ingress,
-    /// As Envoy does.
+    /// Envoy.
     Prefixed,
 }
 
 const FORMS: [Form; 4] = [Form::Forwarded, Form::Original, Form::Ingress, Form::Prefixed];
 
-/// The question about a request.
+/// Returns the question about a request.
 fn question(form: Form, method: &str, host: &str, target: &str) -> Request {
     let asked = Request::get("/auth/verify").host("portcullis.internal");
     match form {
@@ -94,7 +93,7 @@ fn question(form: Form, method: &str, host: &str, target: &str) -> Request {
     }
 }
 
-/// What proxying makes of a request, and what the verdict on it must be: status, code and the identity told.
+/// The outcome of proxying a request, and of the verdict on it: status, code and identity fields.
 type Outcome = (u16, String, Vec<(String, String)>);
 
 fn proxied(answer: &Answer) -> Outcome {
@@ -119,7 +118,7 @@ fn told(answer: &Answer) -> Outcome {
     (answer.status, answer.code(), identity)
 }
 
-/// A refusal as it is told to proxies that know few statuses.
+/// Returns the outcome in the statuses of a verdict, because proxies know few statuses.
 fn as_verdict((status, code, identity): Outcome) -> Outcome {
     let status = match status {
         200 | 401 | 429 | 503 => status,
@@ -128,13 +127,13 @@ fn as_verdict((status, code, identity): Outcome) -> Outcome {
     (status, code, identity)
 }
 
-/// Tokens that are no good, each as a credential.
+/// Returns the bad tokens, each as a credential.
 fn bad_credentials() -> Vec<Vec<(&'static str, String)>> {
     let bearer = |bad| vec![("Authorization", format!("Bearer {bad}"))];
     forge::every_bad_token().into_iter().map(|(_, bad, _)| bearer(bad)).collect()
 }
 
-/// The credentials that a request may come with.
+/// Returns the credentials that a request may have.
 fn credentials() -> Vec<Vec<(&'static str, String)>> {
     let bearer = |token: &Token| ("Authorization", format!("Bearer {token}"));
     let cookie = |token: &Token| ("Cookie", format!("x=y; __Host-portcullis={token}"));
@@ -198,7 +197,7 @@ const TARGETS: [&str; 40] = [
     "/orders/1#/open/a",
 ];
 
-/// Targets that proxying rewrites, where the other proxy would forward what it got.
+/// Targets that proxying rewrites, while another proxy would forward them unchanged.
 const DOTTED: [&str; 6] = [
     "/open/../orders/1",
     "/orders/./1",
@@ -229,7 +228,7 @@ fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &
         let request = with(question(form, method, host, target));
         let mut verdict = told(&request.to(gateway.http()));
         if method == "HEAD" || (direct.body.is_empty() && direct.status == 400) {
-            // No body tells a code, nor whom the upstream was told of.
+            // Without a body, the code and the identity at the upstream are unknown.
             (expected.1, expected.2) = (String::new(), Vec::new());
             (verdict.1, verdict.2) = (String::new(), Vec::new());
         }
@@ -241,7 +240,7 @@ fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &
 fn proxying_and_the_verdict_agree_on_every_target_with_every_credential() {
     let (gateway, credentials, bad) = (gateway(), credentials(), bad_credentials());
     for (nth, target) in TARGETS.iter().enumerate() {
-        // Every target with every credential; methods, hosts and bad tokens in turn.
+        // Every target with every credential. The methods, hosts and bad tokens rotate.
         for (mth, fields) in credentials.iter().enumerate() {
             agree(&gateway, ["GET", "POST", "DELETE", "OPTIONS"][(nth + mth) % 4], HOST, target, fields);
         }
@@ -290,7 +289,7 @@ fn what_the_proxy_would_forward_otherwise_than_it_was_judged_is_refused() {
             let request = question(form, "GET", HOST, target).bearer(clerk());
             request.to(gateway.http()).is_refusal(403, "bad_request");
         }
-        // The neighbours without dots.
+        // The same targets without dots pass.
         for target in ["/open/b", "/orders/1"] {
             question(form, "GET", HOST, target).bearer(clerk()).to(gateway.http()).is(200);
         }
@@ -334,7 +333,7 @@ fn a_question_that_climbs_out_of_the_endpoint_is_never_answered_by_a_route() {
             assert_ne!(answer.text(), "", "a refusal says why");
         }
     }
-    // Nor is another spelling of the endpoint's own path a question that passes.
+    // Another spelling of the endpoint's own path is not accepted as a question.
     for path in ["/auth/%76erify", "/auth/./verify", "/x/../auth/verify", "/auth/verify/."] {
         let text = String::from_utf8(question(Form::Forwarded, "GET", HOST, "/open/a").bytes()).unwrap();
         let answer = client::send(gateway.http(), text.replacen("/auth/verify", path, 1));
@@ -356,7 +355,7 @@ fn nobody_but_a_trusted_proxy_is_told_a_verdict() {
                 (&json!("auth:verify"), &json!("127.0.0.1")),
                 "{line}"
             );
-            // Not even in the form of a gRPC call, whose status is always 200.
+            // A gRPC call, whose refusals usually have status 200, gets a 403 as well.
             let call = request.header("Content-Type", "application/grpc").to(gateway.http());
             call.is_refusal(403, "untrusted_proxy");
         }
@@ -399,7 +398,8 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
         for name in fields(form) {
             let line =
                 text.split_inclusive("\r\n").find(|line| line.starts_with(&format!("{name}:"))).unwrap();
-            // Missing, twice, empty, a list, no ASCII; a target may be raw UTF-8, as in a request line.
+            // The field is missing, repeated, empty, a list or not ASCII. A target may be raw UTF-8, as in a request
+            // line.
             let mut broken = vec![
                 String::new(),
                 format!("{line}{line}"),
@@ -414,7 +414,7 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
                 answer.is_refusal(403, "bad_request");
             }
         }
-        // What the client itself may have sent beside it names another request, or the same.
+        // The client itself may have sent another field, which names another request or the same one.
         for (name, other, same) in [
             ("X-Forwarded-Method", "POST", "GET"),
             ("X-Original-Method", "POST", "GET"),
@@ -481,7 +481,7 @@ fn a_browser_is_sent_to_the_login_page_of_the_host_that_it_asked() {
             Form::Forwarded | Form::Prefixed => {
                 assert_eq!((answer.status, answer.header("location")), (303, Some(there)), "{answer:#?}");
             }
-            // nginx takes a redirect for a fault; it is told where in a refusal that it knows.
+            // nginx treats a redirect as an error. It gets the target in a 401 instead, a status that it knows.
             Form::Original | Form::Ingress => {
                 answer.is(401);
                 assert_eq!(answer.header("location"), Some(there), "{answer:#?}");
@@ -503,7 +503,7 @@ fn limits_count_the_client_and_not_the_proxy() {
     let ask = |form, address: &str| {
         question(form, "GET", HOST, "/limited").header("X-Forwarded-For", address).to(gateway.http())
     };
-    // One budget for all ways to come, proxied ones included.
+    // One budget for all forms of a question and for proxied requests.
     ask(Form::Forwarded, "192.0.2.7").is(200);
     Request::get("/limited").header("X-Forwarded-For", "192.0.2.7").to(gateway.http()).is(200);
     for form in FORMS {

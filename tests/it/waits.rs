@@ -12,7 +12,7 @@ const GET: [(&str, &str); 4] =
 const POST: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "/")];
 const WHOLE: u8 = frame::END_STREAM | frame::END_HEADERS;
-/// How often a client that is slow on purpose sends something.
+/// The time between two steps of a client that is slow on purpose.
 const STEP: Duration = Duration::from_millis(200);
 const MIB: usize = 1 << 20;
 
@@ -20,7 +20,7 @@ fn bounded(bounds: &str) -> String {
     format!("[server.bounds]\n{bounds}\n{PUBLIC}")
 }
 
-/// An upstream that answers with this many bytes, and waits for the gateway to leave.
+/// Starts an upstream that answers with this many bytes, and waits until the gateway closes the connection.
 fn large(bytes: usize) -> Upstream {
     Upstream::with(move |_, wire| {
         wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {bytes}\r\n\r\n"));
@@ -33,7 +33,7 @@ fn large(bytes: usize) -> Upstream {
     })
 }
 
-/// Sends until `send` says that it is enough, a step at a time.
+/// Calls `send` once per step until it returns false.
 fn steadily(mut send: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while send() {
@@ -52,7 +52,7 @@ fn timeouts(gateway: &Portcullis, of: &str, waited_for: &str) -> u64 {
 fn an_idle_connection_of_http_2_lives_as_long_as_one_of_http_1_and_ends_with_goodbye() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, &bounded("header_timeout = \"1s\"\nidle_timeout = \"3s\""));
-    // One that was used, one that never was; both send control frames all the time.
+    // One connection has been used and one has not. Both send control frames all the time.
     let mut used = Frames::open(gateway.http());
     used.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
     assert_eq!(used.verdict(1), Verdict::Status(200));
@@ -85,7 +85,7 @@ fn an_idle_connection_of_http_2_lives_as_long_as_one_of_http_1_and_ends_with_goo
     assert_eq!(timeouts(&gateway, "connection", "head"), 0);
 }
 
-/// RFC 9113 section 6.8: a request that is on its way when the gateway says goodbye is answered.
+/// RFC 9113 section 6.8: a request that crosses the gateway's GOAWAY is answered.
 #[test]
 fn a_request_that_crosses_the_goodbye_is_answered() {
     let upstream = Upstream::start();
@@ -116,7 +116,8 @@ fn half_a_head_is_due_within_header_timeout_and_logged() {
         "{line}"
     );
 
-    // Over HTTP/2 although another stream is being answered: half a head holds them all up.
+    // Over HTTP/2, half a head ends the connection even while another stream is being answered, because it blocks all
+    // streams.
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_HEADERS, 1, &block(&POST)).unwrap();
     frames.send(frame::HEADERS, frame::END_STREAM, 3, &block(&GET)).unwrap();
@@ -126,7 +127,7 @@ fn half_a_head_is_due_within_header_timeout_and_logged() {
     gateway.wait_log("the slow head over HTTP/2", refused);
 }
 
-/// A stream of an upstream's large answer whose client opens windows in this way.
+/// Tests a large answer on a stream whose client opens its windows in this way.
 fn stalled(windows: impl Fn(&mut Frames) -> bool + Send + 'static) {
     let upstream = large(MIB);
     let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
@@ -151,7 +152,7 @@ fn stalled(windows: impl Fn(&mut Frames) -> bool + Send + 'static) {
     assert_eq!(timeouts(&gateway, "connection", "reader"), 0);
     let line = gateway.wait_log("the answer", |line| line["complete"] == false);
     assert!(line["detail"].as_str().is_some_and(|detail| detail.contains("did not read")), "{line}");
-    // The connection goes on.
+    // The connection still works.
     frames.send(frame::HEADERS, WHOLE, 3, &block(&GET)).unwrap();
     assert_eq!(frames.verdict(3), Verdict::Status(200));
 }
@@ -176,7 +177,7 @@ fn a_slow_reader_of_http_2_gets_its_answer_when_it_opens_windows() {
     let gateway = gateway(&upstream, &bounded("body_timeout = \"1s\""));
     let mut frames = Frames::open_with(gateway.http(), &[0, 4, 0, 0, 0, 0]);
     frames.send(frame::HEADERS, WHOLE, 1, &block(&GET)).unwrap();
-    // 16 KiB every 400 ms, for longer than body_timeout.
+    // The client accepts 16 KiB every 400 ms, for longer than `body_timeout`.
     let mut writer = frames.writer();
     let opening = std::thread::spawn(move || {
         for _ in 0..6 {
@@ -194,7 +195,7 @@ fn a_slow_reader_of_http_2_gets_its_answer_when_it_opens_windows() {
     opening.join().unwrap();
 }
 
-/// An answer of HTTP/1.1 whose reader goes on, but at less than the least rate.
+/// The client keeps reading an HTTP/1.1 answer, but below the minimum rate.
 #[test]
 fn a_reader_of_http_1_below_the_least_rate_is_given_up() {
     let upstream = large(256 * MIB);
@@ -234,7 +235,7 @@ fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     steadily(|| frames.send(frame::DATA, 0, 1, b"x").is_ok() && begun.elapsed() < Duration::from_secs(3));
     assert_eq!(frames.verdict(1), Verdict::Status(408));
 
-    // 10 KiB a second, for longer than body_timeout.
+    // 10 KiB per second, for longer than `body_timeout`.
     let mut slow = Connection::open(gateway.http());
     slow.send(head);
     for _ in 0..10 {
@@ -244,7 +245,7 @@ fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     slow.answer().is(200);
 }
 
-/// A gathered body ends in time even without a least rate; attacks C4.
+/// A body that the gateway buffers has a deadline even without a minimum rate; attacks C4.
 #[test]
 fn a_gathered_body_has_one_deadline_however_steadily_it_comes() {
     let bounds = "[server.bounds]\nbody_timeout = \"1s\"\nmin_rate = \"0B\"\n";
@@ -287,7 +288,7 @@ fn impatient(upstream: &Upstream, timeout: &str) -> Portcullis {
     Portcullis::with(&policy(upstream, &tables)).start()
 }
 
-/// RFC 9110 section 15.6.5: a 504 says that the upstream was late. Attacks C10.
+/// RFC 9110 section 15.6.5: a 504 blames the upstream, so an upload's duration does not count. Attacks C10.
 #[test]
 fn an_upload_that_makes_progress_is_not_cut_by_the_time_for_the_answer() {
     let upstream = Upstream::start();
@@ -308,7 +309,7 @@ fn an_upload_that_makes_progress_is_not_cut_by_the_time_for_the_answer() {
     }
 }
 
-/// An upstream may answer early, and wait for the rest of the request before it goes on.
+/// An upstream may answer early, and wait for the rest of the request before it continues the answer.
 #[test]
 fn an_answer_that_began_early_waits_for_the_upload_as_well() {
     let upstream = Upstream::with(|_, wire| {
@@ -327,7 +328,7 @@ fn an_answer_that_began_early_waits_for_the_upload_as_well() {
     assert_eq!(connection.answer().is(200).text(), "late");
 }
 
-/// Load 6: the deadline of an answer is kept by a coarse clock, and passes late rather than early.
+/// Load 6: a coarse clock measures the deadline of an answer, which may pass late but never early.
 #[test]
 fn the_time_for_an_answer_is_never_cut_short() {
     let upstream = Upstream::with(|_, wire| {
@@ -369,7 +370,7 @@ fn an_upstream_that_reads_no_more_of_a_request_is_given_up() {
     assert!(sent < 15 || answer.header("connection").is_none(), "it was still sending: {sent}");
 }
 
-/// Attacks D11: keys and tokens in memory are not written to disk when the process crashes.
+/// Attacks D11: a crash does not write keys and tokens from memory to disk.
 #[test]
 fn a_crash_writes_no_memory_to_disk() {
     let gateway = gateway(&Upstream::start(), PUBLIC);
@@ -378,7 +379,7 @@ fn a_crash_writes_no_memory_to_disk() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
 }
 
-/// Load 3.
+/// Load 3: the limit on connections reserves files for the admin listener and for upstreams.
 #[test]
 fn connections_leave_files_for_the_admin_listener_and_upstreams() {
     let upstream = Upstream::start();

@@ -1,6 +1,6 @@
-//! WebSockets: through each real proxy that asks for verdicts, and at the gateway itself.
+//! WebSockets through each real proxy that asks for verdicts, and through the gateway itself.
 //!
-//! A page of any origin may open a WebSocket with the cookies of a user, so a session counts from allowed origins alone
+//! A page of any origin may open a WebSocket with a user's cookies, so a session is accepted only from allowed origins
 //! (RFC 6455 section 10.2; crossings C1, C7).
 
 use crate::kit::account::AUTHORITY;
@@ -32,7 +32,7 @@ fn gateway(service: &Upstream) -> Portcullis {
     Portcullis::with(&policy(service, &format!("{ROUTES}{AUTHORITY}{COOKIES}"))).start()
 }
 
-/// With a session's cookie.
+/// Adds a session's cookie to a request.
 fn in_session(request: Request) -> Request {
     request.header("Cookie", &format!("__Host-portcullis={}", token("ada").role("clerk")))
 }
@@ -43,7 +43,7 @@ fn through(kind: Kind) {
     let proxy = Proxy::start(kind, &gateway, &service);
     let own = format!("http://{HOST}");
 
-    // A caller who may open one gets a WebSocket that carries messages both ways.
+    // An authorized client gets a WebSocket that carries messages both ways.
     for request in [
         handshake("/open/chat"),
         handshake("/ws").bearer(token("ada")),
@@ -59,12 +59,12 @@ fn through(kind: Kind) {
     let seen = service.last_request();
     assert_eq!(seen.header("x-auth-subject"), Some("ada"), "{kind:?}: {seen:#?}");
 
-    // Another origin does not, nor does a caller without a token.
+    // Neither another origin nor a client without a token gets a WebSocket.
     let before = service.requests().len();
     for (request, status) in [
         (in_session(handshake("/ws")).header("Origin", "https://evil.test"), 403),
         (in_session(handshake("/ws")).header("Origin", "null"), 403),
-        // Each browser names the origin (RFC 6455 section 4.1); a proxy on the way may have removed it.
+        // Every browser sends `Origin` (RFC 6455 section 4.1), but a proxy on the way may have removed it.
         (in_session(handshake("/ws")), 403),
         (in_session(handshake("/ws")).header("Sec-Fetch-Site", "cross-site"), 403),
         (handshake("/ws").header("Origin", &own), 401),
@@ -95,7 +95,7 @@ fn envoy_lets_websockets_through_from_allowed_origins_alone() {
     through(Kind::Envoy);
 }
 
-/// A question about a GET of `/ws` in a session, by a page of another origin, with these marks left.
+/// Asks about a GET of `/ws` in a session, sent by a page of another origin, of which these fields are left.
 fn question(gateway: &Portcullis, marks: &[(&str, &str)]) -> Answer {
     let mut request = in_session(Request::get("/auth/verify"))
         .header("X-Forwarded-Method", "GET")
@@ -127,7 +127,7 @@ fn a_handshake_is_recognised_by_any_mark_that_a_proxy_leaves() {
 fn a_handshake_at_the_gateway_is_refused_by_name() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream);
-    // A caller who may not pass learns that first.
+    // A client without permission gets that refusal first.
     handshake("/ws").to(gateway.http()).is_refusal(401, "missing_token");
     in_session(handshake("/ws"))
         .header("Origin", "https://evil.test")
@@ -147,7 +147,7 @@ fn a_handshake_at_the_gateway_is_refused_by_name() {
         assert!(line["detail"].as_str().is_some_and(|it| it.contains("WebSocket")), "{line}");
     }
     upstream.saw_nothing();
-    // RFC 9110 section 7.8: an offer of another protocol may be ignored, and Java's client makes one by itself.
+    // RFC 9110 section 7.8: a server may ignore an upgrade offer. Java's client makes one by default.
     let offer = Request::get("/open/a")
         .header("Connection", "Upgrade, HTTP2-Settings")
         .header("Upgrade", "h2c")

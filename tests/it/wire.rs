@@ -1,4 +1,4 @@
-//! Literal bytes on a socket: what has two readings is refused, and the gateway serves on.
+//! Literal bytes on a socket: the gateway refuses every request with two readings, and continues to serve.
 
 use crate::kit::client::send;
 use crate::kit::{Answer, Connection, Portcullis, Request, Upstream, end_of_head, values};
@@ -9,7 +9,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use std::time::Instant;
 
-/// A policy with one open and one guarded path.
+/// A policy with one public and one guarded path.
 const ROUTES: &str = r#"
 [[route]]
 path     = "/"
@@ -26,11 +26,11 @@ path     = "/guarded"
 upstream = "app"
 "#;
 
-/// What follows the tested bytes on the same connection: if it is read as a request, it shows at the upstream.
+/// A request that follows the tested bytes on the same connection. If the gateway reads it, it appears at the upstream.
 const NEXT: &str = "GET /open HTTP/1.1\r\nHost: gateway.test\r\nX-Smuggled: yes\r\n\r\n";
 
-/// Sends bytes and checks that the gateway refuses them with one of these statuses (0: it says nothing and closes),
-/// closes the connection, lets nothing through, and serves the next client.
+/// Sends bytes and checks that the gateway refuses them with one of these statuses (0: it closes without an answer),
+/// closes the connection, forwards nothing, and serves the next client.
 #[track_caller]
 fn refused(gateway: &Portcullis, upstream: &Upstream, name: &str, bytes: &[u8], statuses: &[u16]) {
     let before = upstream.requests().len();
@@ -111,7 +111,8 @@ fn a_length_beside_chunks_gives_one_reading_and_the_last_request_of_its_connecti
             "POST /open HTTP/1.1\r\nHost: gateway.test\r\n{fields}\r\n\r\n2\r\nab\r\n0\r\n\r\n{NEXT}"
         );
         connection.send(request);
-        // RFC 9112 section 6.1: refuse, or take the chunks, drop the length, and close.
+        // RFC 9112 section 6.1: the gateway must refuse the request, or use the chunks, drop the length and close the
+        // connection.
         let answer = connection.answer();
         assert!(matches!(answer.status, 200 | 400), "{fields}: {answer:?}");
         connection.is_closed();
@@ -135,8 +136,8 @@ fn a_line_that_ends_in_a_bare_line_feed_hides_no_request() {
         "GET /open HTTP/1.1\r\nHost: gateway.test\r\nX-Odd: a\nX-Auth-Subject: f0rged\r\n\r\n",
         "GET /open HTTP/1.1\r\nHost: gateway.test\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     ] {
-        // RFC 9112 section 2.2 lets a recipient take a bare LF as the end of a line; what it must not do is forward
-        // one, or take one kind of reader's field for another's.
+        // RFC 9112 section 2.2 lets a recipient accept a bare LF as the end of a line. It must not forward a bare LF,
+        // and must not see one field where another recipient sees two.
         let mut connection = Connection::open(gateway.http());
         connection.send(request);
         let answer = connection.try_answer("GET");
@@ -235,7 +236,7 @@ fn targets_that_are_no_path_are_refused() {
         "\\open",
     ] {
         let mut request = b"GET ".to_vec();
-        // As bytes of Latin-1: what one of them means beyond ASCII depends on the reader.
+        // As bytes of Latin-1: the meaning of a byte beyond ASCII depends on the reader.
         request.extend(target.chars().map(|c| u8::try_from(u32::from(c)).unwrap()));
         request.extend(b" HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
         refused(&gateway, &upstream, target, &request, &[400, 404]);
@@ -337,7 +338,7 @@ fn heads_that_come_too_slowly_are_given_up_and_others_are_served_meanwhile() {
     let mut slow: Vec<_> = (0..100)
         .map(|number| {
             let mut connection = Connection::open(gateway.http());
-            // Every other one begins a head; the rest never send a byte.
+            // Every other connection begins a head. The rest send no byte.
             if number % 2 == 0 {
                 connection.send("GET /open HTTP/1.1\r\nHost: gate");
             }
@@ -494,8 +495,8 @@ fn a_refusal_that_the_library_below_makes_is_as_short_as_ours_and_logged() {
     gateway.wait_log("a request that could not be read", |line| line["status"] == 400);
 }
 
-/// Whatever pieces of requests a client puts together, what leaves the gateway is well-formed, framed in one way, and
-/// free of forged identity.
+/// For any sequence of pieces from a client, every request that leaves the gateway is well-formed, has one framing, and
+/// has no forged identity.
 #[test]
 fn no_patchwork_of_bytes_becomes_a_request_with_two_readings() {
     let upstream = Upstream::start();
@@ -530,7 +531,7 @@ fn no_patchwork_of_bytes_becomes_a_request_with_two_readings() {
     assert!(upstream.requests().len() > 10, "some of them were requests");
 }
 
-/// What requests are made of, and what they are broken with.
+/// Pieces of valid requests, and pieces that break them.
 const PIECES: [&str; 26] = [
     "GET /open HTTP/1.1\r\n",
     "GET /guarded HTTP/1.1\r\n",

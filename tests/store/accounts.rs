@@ -1,4 +1,4 @@
-//! Accounts: made, changed, removed, listed.
+//! Accounts: adding, changing, removing and listing.
 
 use crate::bed::{Bed, NOW, What, hash, new, on_both, password};
 use portcullis::store::{AccountChange, Added, Mark, NewAccount, StoreError};
@@ -62,7 +62,7 @@ fn one_that_cannot_be_made_stops_no_other() {
             Added::IdTaken,
             Added::NameTaken,
             Added::IdRetired,
-            // A name that is free again may be taken, by somebody else.
+            // A name that is free again may be used for another account.
             Added::Added,
             Added::Added,
             Added::NameTaken,
@@ -130,7 +130,7 @@ fn accounts_are_listed_page_by_page_in_the_order_of_their_bytes() {
 fn a_change_ends_tokens_where_it_matters_and_sessions_where_it_must() {
     let nothing = AccountChange::default;
     let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect::<Vec<_>>());
-    // What is changed, whether tokens end, and why sessions do.
+    // The change, whether it ends the access tokens, and the reason with which it ends sessions.
     let cases = [
         (nothing(), false, None),
         (AccountChange { roles: words(&["clerk"]), disabled: Some(false), ..nothing() }, false, None),
@@ -237,7 +237,7 @@ fn each_scheme_in_use_is_told_once() {
         let all = [with("a", PBKDF2), with("b", PBKDF2), with("c", BCRYPT), with("d", ""), with("e", "what")];
         bed.store.add(&all, NOW).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["bcrypt:12", "pbkdf2:sha256:1000"]);
-        // Another password, an upgrade, a removal: what nobody has any more is not told.
+        // After a new password, an upgrade or a removal, a scheme that no account uses any more is not listed.
         bed.store.upgrade_password("c", BCRYPT, &password(PBKDF2)).await.unwrap();
         assert_eq!(bed.store.schemes().await.unwrap(), ["pbkdf2:sha256:1000"]);
         let change = AccountChange { password: Some(password(BCRYPT)), ..AccountChange::default() };

@@ -1,4 +1,4 @@
-//! What the tests stand on: an empty store of one test's own, and names for what they do with it.
+//! The base of the store's tests: an empty store for each test, and helpers for its operations.
 
 use crate::dir::Dir;
 use crate::postgres::Postgres;
@@ -11,18 +11,18 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyPool, AssertSqlSafe, Row};
 use std::future::Future;
 
-/// The moment at which these tests begin; any will do.
+/// The time at which the tests begin. Its value does not matter.
 pub const NOW: i64 = 1_800_000_000_000;
 pub const SECOND: i64 = 1000;
 pub const DAY: i64 = 86_400_000;
-/// When a session ends, and its tokens.
+/// The lifetimes of a session and of its tokens.
 pub const SESSION: i64 = 30 * DAY;
 pub const TOKEN: i64 = 7 * DAY;
 pub const GRACE: i64 = 10 * SECOND;
-/// When tokens of these tests expire, where that matters.
+/// The expiry of access tokens, where a test needs one.
 pub const UNTIL: i64 = NOW + 400 * DAY;
 
-/// A store, and where it is.
+/// A store, and its location.
 pub struct Bed {
     pub store: Store,
     pub url: String,
@@ -33,7 +33,7 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
 }
 
-/// Runs a test on each database.
+/// Runs a test on SQLite and on PostgreSQL.
 #[track_caller]
 pub fn on_both(test: impl AsyncFn(Bed)) {
     on_file(&test);
@@ -47,7 +47,7 @@ pub fn on_file(test: impl AsyncFn(Bed)) {
 
 #[track_caller]
 pub fn on_server(test: impl AsyncFn(Bed)) {
-    // In the order of a language, as many servers have it: what is asked for in the order of bytes must say so.
+    // Many servers collate by a language, so a query that needs byte order must request it.
     let english = "TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en'";
     on(Postgres::shared().database_with(english), test);
 }
@@ -63,28 +63,28 @@ fn on(url: String, test: impl AsyncFn(Bed)) {
 }
 
 impl Bed {
-    /// Opens the same store once more, as another process would.
+    /// Opens the same store again, as another process would.
     pub async fn another(&self) -> Result<Store, StoreError> {
         Store::open(&self.url, self.dir.path()).await
     }
 
-    /// Does something behind the store's back.
+    /// Executes a statement on the database without the store.
     pub async fn sql(&self, statement: &str) -> Vec<AnyRow> {
         sql(&self.url, &self.dir, statement).await
     }
 
-    /// A number that a statement finds.
+    /// Returns the number that a statement selects.
     pub async fn number(&self, statement: &str) -> i64 {
         self.sql(statement).await[0].try_get(0).unwrap()
     }
 
-    /// Makes an account with this name and id, and one role.
+    /// Adds an account with this name, the same id, and one role.
     pub async fn account(&self, name: &str) -> Account {
         assert_eq!(self.store.add(&[new(name)], NOW).await.unwrap(), [Added::Added]);
         self.store.account_by_name(name).await.unwrap().unwrap()
     }
 
-    /// Begins a session of this id, whose first token is `sid/0`.
+    /// Begins a session with this id. Its first token is `sid/0`.
     pub async fn begin(&self, account: &str, sid: &str, now: i64) -> Vec<Mark> {
         self.begin_keeping(account, sid, now, 100).await
     }
@@ -96,7 +96,7 @@ impl Bed {
         }
     }
 
-    /// Presents a token; its successor's name is its own with a prime behind it.
+    /// Presents a token. The number of its successor is one higher.
     pub async fn rotate(&self, token: &str, now: i64) -> What {
         rotate(&self.store, token, now, Window::default()).await
     }
@@ -105,18 +105,18 @@ impl Bed {
         rotate(&self.store, token, now, window).await
     }
 
-    /// All marks.
+    /// Returns all marks.
     pub async fn marks(&self) -> Vec<Mark> {
         self.store.marks(0).await.unwrap().into_iter().map(|marked| marked.mark).collect()
     }
 
-    /// Why a session was ended.
+    /// Returns the reason with which a session ended.
     pub async fn ended(&self, first_token: &str) -> Option<String> {
         self.store.session_of_token(&hash(first_token)).await.unwrap().unwrap().ended
     }
 }
 
-/// Connections to the database of a bed, past the store.
+/// Opens connections to the database of a bed without the store.
 pub async fn pool(bed: &Bed) -> AnyPool {
     connect(&bed.url, &bed.dir).await
 }
@@ -137,7 +137,7 @@ pub async fn sql(url: &str, dir: &Dir, statement: &str) -> Vec<AnyRow> {
     rows
 }
 
-/// A password hash as a command stores it.
+/// Returns a password hash as a command would store it.
 pub fn password(encoded: &str) -> PasswordHash {
     password_hash(encoded.to_owned())
 }
@@ -177,14 +177,14 @@ pub async fn try_begin(store: &Store, session: &Session, keep: u32, now: i64) ->
     .unwrap()
 }
 
-/// The hash of a token. No hash function is needed: a name, padded.
+/// Returns the hash of a token. The tests need no hash function: the hash is the padded name.
 pub fn hash(token: &str) -> [u8; 32] {
     let mut hash = [b'.'; 32];
     hash[..token.len()].copy_from_slice(token.as_bytes());
     hash
 }
 
-/// In which case a spent token has its successor once more.
+/// The conditions under which a spent token gets its successor again.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     pub grace: i64,
@@ -193,16 +193,16 @@ pub struct Window {
 }
 
 impl Default for Window {
-    /// The process has run for long.
+    /// A process that has run for a long time.
     fn default() -> Self {
         Self { grace: GRACE, boot: NOW - DAY, alive_before_boot: NOW - DAY }
     }
 }
 
-/// What came of a rotation, short enough to compare.
+/// The result of a rotation, reduced to what the tests compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The nonce, and when the successor ends.
+    /// The nonce, and the expiry of the successor.
     Rotated([u8; 32], i64),
     Repeated([u8; 32], i64),
     Reused,
@@ -222,7 +222,7 @@ impl What {
     }
 }
 
-/// The token that follows this one, whatever the nonce.
+/// Returns the token after this one, for any nonce.
 pub fn successor(token: &str) -> String {
     let (sid, number) = token.split_once('/').unwrap();
     format!("{sid}/{}", number.parse::<u32>().unwrap() + 1)

@@ -1,7 +1,7 @@
-//! Revocation is final: whatever happens between, no token that was revoked is accepted again.
+//! Revocation is final: no sequence of events makes a revoked token valid again.
 //!
-//! Two gateways with settings and clocks of their own share a store. They are the real authority and the real gate, asked
-//! with moments that the test chooses; sweeps run at these moments too.
+//! Two gateways with their own settings and clocks share a store. The tests use the real authority and the real gate,
+//! with times that the test chooses. Sweeps also run at these times.
 
 use crate::bed::{NOW, new, run, session};
 use crate::dir::Dir;
@@ -37,12 +37,12 @@ enum Step {
     Begin {
         account: usize,
     },
-    /// A gateway gives a new pair for the newest refresh token of a session.
+    /// A gateway refreshes with the newest refresh token of a session.
     Refresh {
         gateway: usize,
         session: usize,
     },
-    /// A gateway gives a service its own token.
+    /// A gateway issues a service's own token.
     Service {
         gateway: usize,
     },
@@ -52,22 +52,22 @@ enum Step {
         account: usize,
         life: u64,
     },
-    /// Logout with a refresh token.
+    /// A logout with a refresh token.
     Logout {
         gateway: usize,
         session: usize,
     },
-    /// Logout everywhere with an access token.
+    /// A logout of all sessions with an access token.
     LogoutAll {
         gateway: usize,
         token: usize,
     },
-    /// RFC 7009, with an access token.
+    /// A revocation of an access token (RFC 7009).
     Revoke {
         gateway: usize,
         token: usize,
     },
-    /// `user set-roles`, `disable` and then `enable`, by the clock of a gateway's machine.
+    /// `user set-roles`, or `disable` followed by `enable`, with the clock of a gateway's machine.
     Roles {
         gateway: usize,
         account: usize,
@@ -76,26 +76,26 @@ enum Step {
         gateway: usize,
         account: usize,
     },
-    /// The policy is written with another `access_expires`, and read again.
+    /// The policy is reloaded with another `access_expires`.
     Reload {
         gateway: usize,
         life: u64,
     },
-    /// A gateway ends and starts again, with another `access_expires`.
+    /// A gateway restarts with another `access_expires`.
     Restart {
         gateway: usize,
         life: u64,
     },
-    /// A gateway's clock is set to be so many seconds off.
+    /// A gateway's clock is set to be `off` seconds ahead.
     Clock {
         gateway: usize,
         off: i64,
     },
-    /// A gateway sweeps.
+    /// A gateway deletes expired rows.
     Sweep {
         gateway: usize,
     },
-    /// So many seconds pass.
+    /// This many seconds pass.
     Pass(i64),
 }
 
@@ -123,8 +123,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 5..40)
 }
 
-/// What follows each sequence: time passes in strides, both gateways sweep by clocks that are hours ahead and are then asked
-/// by clocks that are hours behind, and one starts again.
+/// The steps after each sequence: time passes in strides. After each stride both gateways sweep with clocks that are
+/// hours ahead, and then get requests with clocks that are hours behind. After one of the strides a gateway restarts.
 fn aftermath() -> Vec<Step> {
     let strides = [30, 60, 300, HOUR, 2 * HOUR, 20 * HOUR, 4 * HOUR, 24 * HOUR, 60 * HOUR, 30 * HOUR];
     let after = |stride| {
@@ -141,7 +141,7 @@ fn aftermath() -> Vec<Step> {
     strides.into_iter().flat_map(after).collect()
 }
 
-/// A gateway: what it obeys, and how far off its clock is.
+/// A gateway with its policy. `off` is how far its clock is ahead, in seconds.
 struct Gateway {
     policy: Policy,
     off: i64,
@@ -156,7 +156,7 @@ impl Gateway {
         Self { policy, off: 0 }
     }
 
-    /// As a reload does it.
+    /// Reloads the policy as the gateway does.
     fn reload(&mut self, dir: &Dir, url: &str, name: usize, life: u64) {
         let mut policy = read(dir, url, name, life, Some(&self.policy));
         policy.authority = self.policy.authority.clone();
@@ -215,7 +215,7 @@ impl Gateway {
     }
 }
 
-/// What a request shows, beside its fields.
+/// The token of a request.
 enum Shown<'a> {
     Nothing,
     Bearer(&'a str),
@@ -234,7 +234,7 @@ fn read(dir: &Dir, url: &str, name: usize, life: u64, before: Option<&Policy>) -
     review::read(&dir.path().join(file), MissingKey::Ephemeral, before).expect("a good policy").policy
 }
 
-/// An access token, and what it belongs to.
+/// An access token, and its origin.
 struct Token {
     text: String,
     account: Option<usize>,
@@ -255,7 +255,7 @@ struct World {
     url: String,
     store: Store,
     gateways: [Gateway; 2],
-    /// Seconds that have passed.
+    /// The seconds that have passed.
     passed: i64,
     /// Each session's account and newest refresh token.
     sessions: Vec<(usize, String)>,
@@ -281,7 +281,7 @@ impl World {
         i64::try_from(self.now(gateway).unix).unwrap() * 1000
     }
 
-    /// What was revoked is marked, and both gateways hear of it, as they do within a second.
+    /// Records tokens as revoked, and makes both gateways read the marks, which they do within a second.
     async fn revoked(&mut self, is: impl Fn(&Token) -> bool) {
         self.tokens.iter_mut().filter(|token| is(token)).for_each(|token| token.revoked = true);
         for gateway in &self.gateways {
@@ -292,7 +292,7 @@ impl World {
     async fn take(&mut self, step: &Step) {
         match *step {
             Step::Begin { account } => {
-                // As a login does it, without its password.
+                // Begins a session like a login, but without a password.
                 let token = format!("pcr_{:0>43}", self.sessions.len());
                 let now = self.millis(0);
                 let session = session(ACCOUNTS[account], &format!("s{}", self.sessions.len()), now);
@@ -401,14 +401,14 @@ impl World {
         }
     }
 
-    /// What is issued is good where it was issued, or the test would prove nothing.
+    /// Checks that the issuing gateway accepts a new token. Otherwise the test would prove nothing.
     fn issued(&mut self, gateway: usize, token: Token) {
         let accepted = self.gateways[gateway].accepts(&token.text, self.now(gateway));
         assert_eq!(accepted, Ok(()), "it was issued at this moment");
         self.tokens.push(token);
     }
 
-    /// All tokens of an account of an older generation are revoked.
+    /// Records all tokens of an account's older generations as revoked.
     async fn below(&mut self, account: usize) {
         let generation = self.store.account(ACCOUNTS[account]).await.unwrap().unwrap().generation;
         self.revoked(|token| token.account == Some(account) && token.generation < generation).await;
@@ -454,7 +454,7 @@ fn no_revoked_token_is_ever_accepted_again_on_a_server() {
 
 #[test]
 fn the_story_of_a_shorter_life_and_a_longer_token() {
-    // Attacks C1: (a) a reload with a shorter life, (b) tokens of a command, (c) a gateway with a longer life.
+    // Attacks C1: (a) a reload with a shorter lifetime, (b) tokens of a command, (c) a gateway with a longer lifetime.
     for url in [None, Some(Postgres::shared().database())] {
         run(async {
             let mut world = World::begin(url).await;

@@ -1,4 +1,5 @@
-//! The store, each behaviour on SQLite and on a real PostgreSQL: what the authority builds on holds on both.
+//! Tests of the store. Each behaviour is tested on SQLite and on a real PostgreSQL, because the authority relies on
+//! both.
 
 #![allow(
     unreachable_pub,

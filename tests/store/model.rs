@@ -1,4 +1,4 @@
-//! The rotation against a model of it: a list of tokens in memory, written down from the rules and not from the code.
+//! Compares the rotation with a model: a list of tokens in memory, written from the rules and not from the code.
 
 use crate::bed::{Bed, GRACE, NOW, SESSION, TOKEN, What, on_file};
 use proptest::prelude::*;
@@ -7,13 +7,13 @@ use std::cell::Cell;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Present the token that was issued so many before the newest one.
+    /// Presents the token that was issued `back` tokens before the newest one.
     Present { back: usize },
-    /// Present a token that was never issued.
+    /// Presents a token that was never issued.
     Invent,
-    /// Let time pass.
+    /// Lets this much time pass, in milliseconds.
     Pass(i64),
-    /// Log out.
+    /// Logs out.
     End,
 }
 
@@ -31,7 +31,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..14)
 }
 
-/// What is known of a session: its tokens, oldest first, each with when it ends and when it was spent.
+/// The model of a session: its tokens, oldest first, each with its expiry and the time at which it was spent.
 struct Model {
     tokens: Vec<(i64, Option<i64>)>,
     expires: i64,
@@ -133,7 +133,8 @@ async fn agrees(bed: &Bed, sid: &str, steps: &[Step]) -> Result<(), TestCaseErro
 fn the_rotation_always_does_as_its_model() {
     on_file(async |bed: Bed| {
         bed.account("ada").await;
-        // One store for all cases, a session for each: what is flushed to the disk is what takes the time.
+        // All cases share one store, each with its own session, because opening and flushing a store takes most of the
+        // time.
         let (send, cases) = std::sync::mpsc::channel::<(String, Vec<Step>, std::sync::mpsc::Sender<_>)>();
         let runner = std::thread::spawn(move || {
             let count = Cell::new(0);

@@ -1,4 +1,4 @@
-//! Opening: files and modes, several processes at once, stores of others.
+//! Opening a store: files and modes, several processes at once, and stores of other programs or versions.
 
 use crate::bed::{Bed, DAY, NOW, new, on_both, on_file, on_server, pool, run, sql};
 use crate::dir::Dir;
@@ -94,7 +94,7 @@ fn a_store_that_a_newer_version_has_used_is_refused() {
 fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
-        // As the first step left it.
+        // Restores the schema of the first step.
         for statement in [
             "DROP TABLE token_life",
             "DROP TABLE long_tokens",
@@ -108,11 +108,12 @@ fn a_store_of_the_version_before_is_taken_over_with_its_marks() {
         let marks = store.marks(0).await.unwrap();
         assert_eq!((marks.len(), marks[0].kept), (1, 2000 + DAY));
         assert_eq!(store.lives().await.unwrap(), TokenLives::default());
-        // The first gateway says how long tokens live; those that the version before issued may be as old.
+        // The first gateway of the new version records the lifetime of tokens. Tokens of the old version may live as
+        // long.
         store.record_life(7000).await.unwrap();
         assert_eq!(store.marks(0).await.unwrap()[0].kept, 1000 + 7000 + DAY);
         assert!(store.account("ada").await.unwrap().is_some());
-        // A gateway of the version before that still runs cannot put marks that end too early.
+        // A gateway of the old version that still runs cannot write marks that expire too early.
         let old = "INSERT INTO marks (kind, value, generation, until, made) VALUES ('token', 'x', 0, 1, 1)";
         assert!(sqlx::query(old).execute(&pool(&bed).await).await.is_err());
     });
@@ -131,7 +132,7 @@ fn tables_of_another_application_are_left_alone() {
             assert!(error.to_string().contains("sessions"), "{error}");
             let kept = sql(&url, &dir, "SELECT what FROM sessions").await;
             assert!(kept.is_empty());
-            // All or nothing: the step's first table is not there either.
+            // The step is atomic: its first table has not been created either.
             sql(&url, &dir, "CREATE TABLE accounts (what TEXT)").await;
         });
     }
@@ -165,11 +166,11 @@ fn a_server_proves_who_it_is_where_the_url_asks_for_it() {
     open("localhost", "hunter2", &format!("sslmode=verify-full&sslrootcert={trusted}")).unwrap();
     open("localhost", "hunter2", "sslmode=require").unwrap();
     for (host, password, options) in [
-        // Nobody vouches for it; the name is another one; the password is.
+        // The certificate is not trusted; the certificate is for another name; the password is wrong.
         ("localhost", "hunter2", "sslmode=verify-full".to_owned()),
         ("127.0.0.1", "hunter2", format!("sslmode=verify-full&sslrootcert={trusted}")),
         ("localhost", "hunter3", format!("sslmode=verify-full&sslrootcert={trusted}")),
-        // This machine by another address: a name of another host for all that is known.
+        // Another address of this machine, which the store must treat as another host.
         ("0.0.0.0", "hunter2", String::new()),
     ] {
         let error = open(host, password, &options).unwrap_err();

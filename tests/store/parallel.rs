@@ -1,11 +1,11 @@
-//! Several at once: tasks of one gateway, and two gateways at one database.
+//! Concurrency: several tasks of one gateway, and two gateways with one database.
 
 use crate::bed::{Bed, NOW, UNTIL, What, Window, new, on_both, on_server, rotate, session, sql, try_begin};
 use portcullis::store::{AccountChange, Added, Mark, SessionStart};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// How often `rotate` was answered so.
+/// Counts the results that match.
 fn count(all: &[What], is: impl Fn(&What) -> bool) -> usize {
     all.iter().filter(|what| is(what)).count()
 }
@@ -182,7 +182,8 @@ fn readers_do_not_wait_for_a_writer() {
     });
 }
 
-/// Everything at once, on few accounts, from two gateways: no circle of locks, which the database would break by a fault.
+/// All operations at once, on few accounts, from two gateways: there is no deadlock, which the database would break
+/// with an error.
 #[test]
 fn nobody_waits_for_each_other_in_a_circle() {
     on_both(async |bed: Bed| {
@@ -190,7 +191,7 @@ fn nobody_waits_for_each_other_in_a_circle() {
         for name in ["u0", "u1"] {
             bed.account(name).await;
         }
-        // Sessions that may be swept while they are ended.
+        // Sessions that may be swept while they are being ended.
         sql(
             &bed.url,
             &bed.dir,
@@ -216,7 +217,7 @@ fn nobody_waits_for_each_other_in_a_circle() {
                             let begun = try_begin(&store, &session(&name, &sid, NOW), 3, NOW).await;
                             match begun {
                                 SessionStart::Started(_) => {}
-                                // Between reading the account's generation and this.
+                                // The account changed after its generation was read.
                                 SessionStart::AccountChanged => continue,
                                 SessionStart::AccountGone | SessionStart::AccountDisabled => {
                                     panic!("{begun:?}")

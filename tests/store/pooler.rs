@@ -1,5 +1,5 @@
-//! A pooler between the gateway and PostgreSQL (crossings C6). PgBouncer's manual, "Feature matrix for pooling modes": in
-//! transaction mode neither `SET` nor prepared statements outlive a transaction.
+//! A pooler between the gateway and PostgreSQL (crossings C6). PgBouncer's manual, "Feature matrix for pooling modes":
+//! in transaction mode, neither `SET` nor prepared statements outlive a transaction.
 
 use crate::bed::{NOW, What, new, rotate, run, session, successor, try_begin};
 use crate::pgbouncer::PgBouncer;
@@ -18,7 +18,7 @@ async fn open(url: &str) -> Result<Store, StoreError> {
     Store::open(url, Path::new("")).await
 }
 
-/// All that gateways do, several at once and two stores beside each other: each connection of the server serves both.
+/// Runs all operations of a gateway concurrently on two stores, whose server connections are shared.
 async fn works(url: &str) {
     let (one, two) = (open(url).await.unwrap(), open(url).await.unwrap());
     let names: Vec<_> = (0..8).map(|number| format!("u{number}")).collect();
@@ -68,7 +68,7 @@ fn with_transaction_pooling_the_store_works_where_the_url_says_so() {
     let pooler = PgBouncer::start(server, "transaction", IGNORE);
     let name = database(server);
     run(works(&format!("{}?pool_mode=transaction", pooler.url(&name))));
-    // Nothing was left on the connections that other clients get.
+    // No setting remains on a connection that another client gets next.
     let setting = "SELECT current_setting('lock_timeout')";
     assert_eq!(server.sql_at("127.0.0.1", pooler.port(), &name, setting).trim(), "0");
 }

@@ -1,4 +1,5 @@
-//! Marks: read in order, by all, until they do not matter. And what is forgotten.
+//! Marks: every gateway reads them in order, and they are kept until they no longer matter. Also tests what is deleted
+//! after that.
 
 use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, What, hash, on_both};
 use portcullis::store::{AccountChange, Mark, Standing, StoreError};
@@ -35,22 +36,22 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         for name in ["ada", "bob"] {
             bed.account(name).await;
         }
-        // No life is on record: no token was issued.
+        // No lifetime is recorded, so no token was issued.
         bed.begin("ada", "none", NOW).await;
         bed.store.end_session(None, "none", "logout", NOW).await.unwrap();
         assert_eq!(last().await, NOW + DAY);
         bed.store.record_life(HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY, "marks that are there are kept for longer too");
-        // A gateway with a shorter life does not shorten it.
+        // A gateway with a shorter lifetime does not shorten the recorded one.
         bed.store.record_life(60 * SECOND).await.unwrap();
         assert_eq!(bed.store.lives().await.unwrap().longest, HOUR);
-        // The clock of the gateway that revokes is an hour behind that of the one that issued.
+        // The clock of the revoking gateway is an hour behind the clock of the issuing one.
         bed.begin("ada", "s", NOW).await;
         bed.store.end_session(None, "s", "logout", NOW - HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY);
         bed.store.end_sessions("ada", "logout_all", NOW - HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY);
-        // A token of a year that a command made, and a shorter one behind it.
+        // A command made a token for a year, and then a shorter one.
         bed.store.record_token("bob", NOW + 365 * DAY).await.unwrap();
         bed.store.record_token("bob", NOW + DAY).await.unwrap();
         let disabled = AccountChange { disabled: Some(true), ..AccountChange::default() };
@@ -58,7 +59,7 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         assert_eq!(last().await, NOW + 366 * DAY);
         bed.store.change("ada", &disabled, NOW).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY, "nobody else's marks are kept for that");
-        // The record goes with the last token that it speaks of, and a day later, as marks do.
+        // The record is deleted a day after its last token has expired, like marks.
         bed.store.forget(NOW + 366 * DAY - 1).await.unwrap();
         assert_eq!(bed.store.lives().await.unwrap().subjects, [("bob".to_owned(), NOW + 365 * DAY)]);
         assert_eq!(bed.marks().await, [Mark::Account { id: "bob".to_owned(), generation: 1 }]);
@@ -132,7 +133,7 @@ fn what_is_over_is_forgotten_a_day_later_and_nothing_before() {
         assert_eq!(bed.number("SELECT COUNT(*) FROM marks").await, 0);
         assert_eq!(bed.number("SELECT COUNT(*) FROM sessions").await, 1);
         assert_eq!(bed.rotate("ends/1", NOW).await, What::Unknown);
-        // What was spent is known for as long as the session could go on, and a day more.
+        // A spent token stays known until a day after the session's latest possible end.
         bed.store.forget(NOW + SESSION + DAY - 1).await.unwrap();
         assert!(knows("lives/0").await);
         assert_eq!(bed.number("SELECT COUNT(*) FROM refresh_tokens").await, 2);

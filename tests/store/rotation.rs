@@ -1,4 +1,4 @@
-//! Refresh tokens: spent once, answered twice at most, and what ends the family.
+//! Refresh tokens: a token is spent once and answered at most twice, and a reuse ends its session.
 
 use crate::bed::{Bed, DAY, GRACE, NOW, SECOND, SESSION, TOKEN, What, Window, hash, on_both};
 use portcullis::store::{AccountChange, Mark};
@@ -46,7 +46,8 @@ fn a_spent_token_is_answered_alike_within_the_grace_and_ends_the_family_behind_i
 fn a_clock_that_is_set_back_does_not_lengthen_the_grace() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
-        // Of two requests at once, or of two gateways, the one that is later by its clock may come first (attacks P3).
+        // Of two concurrent requests, possibly at two gateways, the one with the later clock may arrive first (attacks
+        // P3).
         for (sid, now, repeats) in
             [("near", NOW - 1, true), ("grace", NOW - GRACE, true), ("far", NOW - GRACE - 1, false)]
         {
@@ -84,16 +85,16 @@ fn without_a_grace_a_second_use_is_a_reuse() {
 
 #[test]
 fn the_time_in_which_nobody_answered_is_no_part_of_the_grace() {
-    // A token was spent at NOW. When the process is last known to have lived, when the next one began, and when the
-    // token comes again.
+    // A token was spent at NOW. Columns: when the earlier process last ran, when the next process began, and when the
+    // token is presented again.
     let cases = [
         (NOW, NOW + DAY, NOW + DAY, true),
         (NOW, NOW + DAY, NOW + DAY + GRACE, true),
         (NOW, NOW + DAY, NOW + DAY + GRACE + 1, false),
-        // It lived until the grace was over: whoever wanted to ask again could.
+        // The earlier process ran until the grace was over, so clients had time to ask again.
         (NOW + GRACE - 1, NOW + DAY, NOW + DAY, true),
         (NOW + GRACE, NOW + DAY, NOW + DAY, false),
-        // It was spent in this process's own time.
+        // The token was spent while the current process was running.
         (NOW - DAY, NOW, NOW + GRACE, true),
         (NOW - DAY, NOW - 1, NOW + GRACE, true),
         (NOW - DAY, NOW - 1, NOW + GRACE + 1, false),
@@ -123,7 +124,7 @@ fn a_token_ends_with_its_time_and_with_its_session() {
             assert_eq!(rotated.is_rotated(), expected, "{rotated:?}");
             assert!(expected || rotated == What::Expired, "{rotated:?}");
         }
-        // However often a session is refreshed, it ends.
+        // A session ends at its limit, however often it is refreshed.
         bed.begin("ada", "s", NOW).await;
         let mut now = NOW;
         let mut token = 0;
@@ -148,16 +149,16 @@ fn a_token_of_a_session_or_an_account_that_ended_is_refused_by_name() {
         }
         bed.store.end_session(None, "1", "logout", NOW).await.unwrap();
         bed.store.remove("bob", NOW).await.unwrap();
-        // Its sessions end with that; here it is disabled by another hand.
+        // Disabling an account ends its sessions; here another program disables it, and they continue.
         bed.sql("UPDATE accounts SET disabled = 1 WHERE id = 'eve'").await;
         let marks = bed.marks().await;
         for (sid, expected) in [("1", What::Ended), ("2", What::Ended), ("3", What::Disabled)] {
             assert_eq!(bed.rotate(&format!("{sid}/1"), NOW).await, expected);
-            // A second tab that did not hear of it is no thief.
+            // A second tab that did not learn of the end is not treated as a thief.
             assert_eq!(bed.rotate(&format!("{sid}/0"), NOW).await, expected);
         }
         assert_eq!(bed.marks().await, marks);
-        // Outside of the grace it is one, and told; there is nothing left to end.
+        // After the grace it is treated as a reuse. The session has already ended.
         assert_eq!(bed.rotate("1/0", NOW + DAY).await, What::Reused);
         assert_eq!(bed.ended("1/0").await.as_deref(), Some("logout"));
         assert_eq!(bed.marks().await, marks);
@@ -197,7 +198,7 @@ fn of_a_long_session_the_last_thousand_tokens_are_known() {
         begun(&bed).await;
         assert!(bed.rotate("s/0", NOW).await.is_rotated());
         assert!(bed.rotate("s/1", NOW).await.is_rotated());
-        // As if it had been refreshed some 996 times in between. The clock was set back meanwhile.
+        // As if it had been refreshed 996 times in between, and the clock had then been set back.
         bed.sql("UPDATE refresh_tokens SET number = 998, issued = issued + 86400000 WHERE spent IS NULL")
             .await;
         assert!(bed.rotate("s/2", NOW).await.is_rotated());

@@ -1,4 +1,4 @@
-//! Sessions: begun, listed, bounded, ended.
+//! Sessions: beginning, listing, limiting and ending them.
 
 use crate::bed::{Bed, DAY, NOW, SECOND, SESSION, UNTIL, hash, on_both, password, session, try_begin};
 use portcullis::store::{AccountChange, Mark, Session, SessionStart};
@@ -101,7 +101,7 @@ fn of_too_many_sessions_the_oldest_are_ended() {
         assert_eq!(bed.begin_keeping("ada", "2", NOW - 1, 2).await, []);
         assert_eq!(bed.begin_keeping("ada", "3", NOW, 2).await, [ended("1")]);
         assert_eq!(bed.ended("1/0").await.as_deref(), Some("too_many"));
-        // The newest is the newest although the clock was set back, or stands still.
+        // The newest session is found even if the clock was set back or stands still.
         assert_eq!(bed.begin_keeping("ada", "4", NOW - 100, 2).await, [ended("2")]);
         assert_eq!(bed.begin_keeping("ada", "5", NOW, 1).await.len(), 2);
         assert_eq!(listed(&bed, "ada", NOW).await, ["5"]);
@@ -174,7 +174,7 @@ fn an_address_is_known_to_whom_it_belongs_for_a_while() {
         {
             assert!(!known(account, address).await, "{account:?} {address:?}");
         }
-        // The last 20 count.
+        // Only the last 20 addresses count.
         for number in 1..=19 {
             let address = format!("2001:db8:0:{number}::1");
             let sid = format!("t{number}");
@@ -184,7 +184,7 @@ fn an_address_is_known_to_whom_it_belongs_for_a_while() {
         let address = "2001:db8:0:20::1".to_owned();
         try_begin(&bed.store, &Session { address, ..session("ada", "last", NOW) }, 50, NOW + 20).await;
         assert!(!known("ada", "192.0.2.1").await && known("ada", "2001:db8:0:1::1").await);
-        // And 90 days.
+        // An address is kept for 90 days.
         bed.store.forget(NOW + 90 * DAY).await.unwrap();
         assert!(known("ada", "2001:db8:0:1::1").await);
         bed.store.forget(NOW + 90 * DAY + SECOND).await.unwrap();

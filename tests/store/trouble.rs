@@ -1,5 +1,5 @@
-//! Trouble that passes: a full disk, an I/O error, a lock, a server that ends its connections. Once the cause is gone the
-//! same store works again, without a restart.
+//! Temporary trouble: a full disk, an I/O error, a lock, a server that closes its connections. Once the cause is gone,
+//! the same store works again without a restart.
 
 use crate::bed::{Bed, NOW, UNTIL, What, on_both, on_file, on_server, run, session, try_begin};
 use crate::dir::Dir;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// A connection beside the store's, as another process has one.
+/// Opens a connection beside the store's, as another process would.
 async fn stranger(bed: &Bed) -> AnyConnection {
     sqlx::any::install_default_drivers();
     let url = match bed.url.strip_prefix("sqlite:") {
@@ -25,9 +25,9 @@ async fn begins(bed: &Bed, sid: &str) -> Result<SessionStart, StoreError> {
     bed.store.begin_session(&new, 0, (&crate::bed::hash(&format!("{sid}/0")), UNTIL), 100, NOW).await
 }
 
-/// SQLite undoes a transaction by itself on a full disk, an I/O error or a lack of memory
-/// (https://sqlite.org/lang_transaction.html, section 3), and so it does for a trigger that says so. The driver's account
-/// of the transaction is wrong from then on (load 1).
+/// SQLite rolls back a transaction on its own when the disk is full, or after an I/O error or a lack of memory
+/// (https://sqlite.org/lang_transaction.html, section 3). A trigger can cause the same. From then on, the driver's
+/// record of the transaction is wrong (load 1).
 #[test]
 fn a_transaction_that_sqlite_undid_by_itself_spoils_no_later_one() {
     on_file(async |bed: Bed| {
@@ -66,7 +66,7 @@ fn a_statement_that_the_server_refused_for_lack_of_room_spoils_no_later_one() {
     });
 }
 
-/// A client that goes away may leave its work between two statements.
+/// A client that disconnects may stop its request between two statements.
 #[test]
 fn a_transaction_that_was_abandoned_is_undone_and_spoils_no_later_one() {
     on_both(async |bed: Bed| {
@@ -95,7 +95,7 @@ fn a_lock_of_another_process_is_waited_for_and_spoils_no_later_work() {
     });
 }
 
-/// RFC 9700 asks nothing of a token that is not known, and nor does the lock that all logins need (attacks D3).
+/// An unknown token needs no write, so it does not wait for the lock that all logins need (RFC 9700; attacks D3).
 #[test]
 fn an_unknown_refresh_token_waits_for_no_writer() {
     on_file(async |bed: Bed| {
@@ -109,7 +109,7 @@ fn an_unknown_refresh_token_waits_for_no_writer() {
     });
 }
 
-/// attacks P1: the connections of requests are all taken, and more requests wait for them.
+/// attacks P1: all connections for requests are in use, and more requests wait for them.
 #[test]
 fn marks_are_read_however_many_wait_for_the_stores_connections() {
     on_both(async |bed: Bed| {
@@ -117,7 +117,7 @@ fn marks_are_read_however_many_wait_for_the_stores_connections() {
         bed.begin("ada", "one", NOW).await;
         let mut other = stranger(&bed).await;
         other.execute("BEGIN").await.unwrap();
-        // What writers and readers of sessions wait for; on SQLite the writers alone.
+        // The lock blocks writers and readers of sessions; on SQLite it blocks only writers.
         let lock = if bed.url.starts_with("sqlite") {
             "UPDATE sessions SET used = used"
         } else {
@@ -169,7 +169,7 @@ async fn try_begin_error(store: &Store) -> StoreError {
     store.end_sessions("ada", "logout_all", NOW).await.unwrap_err()
 }
 
-/// operators 3, "SQLite locked": which file, and what to do.
+/// operators 3, "SQLite locked": the error names the file and a remedy.
 #[test]
 fn a_file_that_is_locked_at_the_start_is_named_with_the_remedy() {
     run(async {
@@ -193,7 +193,7 @@ fn a_server_that_cannot_be_reached_is_named_with_its_port() {
     assert!(text.contains("127.0.0.1:1/portcullis") && !text.contains("hunter2"), "{text}");
 }
 
-/// attacks C6; RFC 8981 section 3.4: a host takes another address of its network each day.
+/// attacks C6; RFC 8981 section 3.4: a host changes its address within its network every day.
 #[test]
 fn an_ipv6_address_is_known_by_its_network() {
     on_both(async |bed: Bed| {
@@ -210,7 +210,7 @@ fn an_ipv6_address_is_known_by_its_network() {
             assert_eq!(bed.store.known_address("ada", address).await.unwrap(), known, "{address}");
         }
         assert_eq!(bed.store.sessions("ada", NOW).await.unwrap()[0].address, "2001:db8:1:1::1");
-        // A row of a version that noted the whole address.
+        // A row from a version that stored the whole address.
         bed.sql("INSERT INTO addresses (account, address, seen) VALUES ('ada', '2001:db8:9:9::9', 1)").await;
         assert!(bed.store.known_address("ada", "2001:db8:9:9::9").await.unwrap());
     });
