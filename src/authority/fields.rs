@@ -28,7 +28,7 @@ impl std::fmt::Debug for Fields {
     }
 }
 
-/// The media type that a body states.
+/// The media type of a body, as stated by `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
     /// A JSON text.

@@ -21,10 +21,10 @@ use zeroize::Zeroizing;
 
 /// The length of 256 bits in base64url.
 const TEXT_LENGTH: usize = 43;
-/// A token above this size, in bytes, comes close to the limit of browsers for a cookie: 4 KiB with its name (RFC 6265
+/// A token above this size, in bytes, is close to the limit of browsers for a cookie: 4 KiB with its name (RFC 6265
 /// section 6.1).
 const SIZE_WARN: usize = 4096 - 256;
-/// A token above this size, in bytes, comes close to the limit of servers for a header field (nginx and Apache: 8 KiB).
+/// A token above this size, in bytes, is close to the limit of servers for a header field (nginx and Apache: 8 KiB).
 const SIZE_WARN_MORE: usize = 8192 - 512;
 
 /// A refresh token: 256 unguessable bits as text.
@@ -179,7 +179,7 @@ impl Grant<'_> {
     }
 }
 
-/// Counts a token by its size, and logs a warning if its size comes close to the limits of browsers or servers.
+/// Counts a token by its size, and logs a warning if its size is close to the limits of browsers or servers.
 pub(super) fn record_size(token: &str, subject: &str, counters: &Counters, journal: &Journal) {
     let size = match token.len() {
         size if size <= SIZE_WARN => TokenSize::Normal,

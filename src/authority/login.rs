@@ -74,7 +74,7 @@ async fn prove(
     let store = &authority.store;
     let unavailable = |error| authority.unavailable(&error);
     let address = request.address.to_string();
-    // An invalid name is looked up as the empty name, so that the response time reveals nothing.
+    // An invalid name is looked up as the empty name, which no account has, so that the response time reveals nothing.
     let name = UserName::parse(name).map_or_else(|_| String::new(), |name| name.as_str().to_owned());
     let account = store.account_by_name(&name).await.map_err(unavailable)?;
     let id = account.as_ref().map_or(name.as_str(), |account| account.id.as_str());

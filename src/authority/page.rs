@@ -38,7 +38,7 @@ const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-p
 /// The query parameter that states whether a logged-in person must log in again.
 pub const PROMPT: &str = "prompt";
 /// The value of [`PROMPT`] for a route that requires a fresh login: even a logged-in person must enter the password.
-/// The name and the value are those of OpenID Connect Core, section 3.1.2.1.
+/// OpenID Connect Core, section 3.1.2.1, defines the same parameter and value.
 pub const PROMPT_LOGIN: &str = "login";
 /// The query parameter that marks the second request for the login page, after a first request that came from another
 /// site.

@@ -61,7 +61,7 @@ pub fn hash_password(password: &str) -> Result<PasswordHash, Busy> {
     stored::hash(password, &mut Arena::default()).map(password_hash)
 }
 
-/// A pool of threads that hash passwords. They end when the last clone is dropped.
+/// A pool of threads that hash passwords. The threads end when the last clone of the pool is dropped.
 #[derive(Clone)]
 pub struct Hashers {
     jobs: SyncSender<Job>,

@@ -1,8 +1,8 @@
 //! Bounds the requests that wait for the authority's thread.
 //!
-//! Each waiting request holds its fields in memory, and later a connection of the store. Without a bound, a flood of
-//! requests without tokens could delay all other requests indefinitely. Requests with a valid access token have their
-//! own places, so that users can always end their sessions.
+//! Each waiting request keeps its fields in memory, and later occupies a connection of the store. Without a bound, a
+//! flood of requests without tokens could delay all other requests indefinitely. Requests with a valid access token
+//! have their own places, so that users can always end their sessions.
 
 use crate::authenticate::Access;
 use std::sync::Arc;

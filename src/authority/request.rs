@@ -123,7 +123,7 @@ impl EndpointRequest {
     /// and must not access the sessions of an account with the same name.
     ///
     /// # Errors
-    /// Those of [`EndpointRequest::holder`]; [`Denial::UnauthorizedClient`].
+    /// The errors of [`EndpointRequest::holder`]; [`Denial::UnauthorizedClient`] for a service's token.
     pub fn account(&self) -> Result<&Holder, Denial> {
         let holder = self.holder()?;
         if holder.is_service { Err(Denial::UnauthorizedClient) } else { Ok(holder) }

@@ -29,7 +29,7 @@ pub struct Authority {
     pub(super) throttle: Throttle,
     pub(super) counters: Counters,
     pub(super) journal: Journal,
-    /// The settings in force: those of the policy that was published last.
+    /// The settings of the policy in force.
     pub(super) settings: ArcSwap<IssuerSettings>,
     /// When this process began to serve, in milliseconds since 1970. From `alive_before_boot` to this time, no client
     /// could repeat a refresh.

@@ -28,8 +28,8 @@ impl UserName {
     /// # Errors
     /// The first fault of the name, with the code point of the character.
     pub fn parse(text: &str) -> Result<Self, NameFault> {
-        // The mapping makes at most three characters from one. A text that is far too long is rejected before that
-        // work.
+        // Reject a text that is far too long before the work of the mapping, which makes at most three characters from
+        // one.
         if text.len() > NAME_BYTES_MAX * 8 {
             return Err(NameFault::TooLong { bytes: text.len() });
         }
@@ -80,14 +80,14 @@ pub enum NameFault {
     Empty,
     /// The name is longer than [`NAME_BYTES_MAX`] bytes.
     TooLong {
-        /// The length found.
+        /// The length of the name, in bytes.
         bytes: usize,
     },
     /// A character is not allowed in names, or not allowed at its position.
     Character {
         /// The character.
         character: char,
-        /// The fault.
+        /// The reason why the character is not allowed.
         why: &'static str,
     },
     /// The name mixes writing directions, so a person may read it as another name (RFC 5893 section 2).

@@ -14,21 +14,21 @@ use std::process::ExitCode;
 pub(super) enum Command {
     /// Generate the first signing key, unless there is one, and print its id.
     Generate,
-    /// Generate a new key. It is published for ten minutes before it signs; the previous key is accepted until its last
-    /// token has expired.
+    /// Generate a new key. The key is published for ten minutes before it signs; the previous key is accepted until its
+    /// last token has expired.
     Rotate {
-        /// Sign with the new key at once, for example after a leak. Services that verify tokens themselves may refuse
-        /// the first ones until they fetch the key set again.
+        /// Sign with the new key immediately, for example after a leak. Services that verify tokens themselves may
+        /// refuse the first tokens until they fetch the key set again.
         #[arg(long)]
         now: bool,
     },
-    /// Revoke a leaked key: its tokens are refused from now on. If it is the signing key, the next key signs at once,
-    /// or a new one if there is no next key.
+    /// Revoke a leaked key: its tokens are refused from now on. If it is the signing key, the next key signs
+    /// immediately, or a new key if there is no next key.
     Revoke {
         /// The key's id, as `key list` shows it.
         #[arg(value_name = "KID", allow_hyphen_values = true, required_unless_present = "all")]
         id: Option<String>,
-        /// Revoke all keys, including the next one, and sign with a new one. Use this if somebody has read the whole
+        /// Revoke all keys, including the next one, and sign with a new key. Use this if somebody has read the whole
         /// folder. Services may refuse the new key's tokens until they fetch the key set again.
         #[arg(long, conflicts_with = "id")]
         all: bool,

@@ -92,7 +92,7 @@ enum Command {
     Run,
     /// Load the policy, report every fault in it, and run its tests.
     Check(check::Options),
-    /// Explain what the policy would do with a request.
+    /// Explain how the policy would decide a request, and why.
     Explain(explain::Request),
     /// List the routes in order of precedence, or show which roles may use them.
     Routes(routes::Request),

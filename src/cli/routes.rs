@@ -16,7 +16,7 @@ use table::Table;
 /// The arguments of `routes`.
 #[derive(Debug, Args)]
 pub(super) struct Request {
-    /// Show which roles may use which route, and what else a caller needs.
+    /// Show which roles may use each route, and the other requirements for a caller.
     #[arg(long)]
     matrix: bool,
 }

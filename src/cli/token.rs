@@ -21,7 +21,7 @@ pub(super) enum Command {
     Mint(Mint),
     /// Print a token's parts, and whether the policy would accept it.
     Inspect {
-        /// The token; "-" reads it from standard input, which no list of processes shows.
+        /// The token; "-" reads it from standard input, so that it does not appear in process lists.
         token: String,
     },
 }

@@ -38,7 +38,7 @@ pub(super) enum Command {
         /// An attribute, which the policy may copy into a claim; may be repeated.
         #[arg(long = "attribute", value_name = "KEY=VALUE")]
         attributes: Vec<String>,
-        /// Read the password from standard input, up to the end without the final line break.
+        /// Read the password from standard input. A final line break is removed.
         #[arg(long)]
         password_stdin: bool,
     },
@@ -61,7 +61,7 @@ pub(super) enum Command {
         /// The user name.
         #[arg(value_name = "NAME")]
         name: String,
-        /// Read the password from standard input, up to the end without the final line break.
+        /// Read the password from standard input. A final line break is removed.
         #[arg(long)]
         password_stdin: bool,
     },

@@ -43,7 +43,7 @@ pub struct Session {
 /// The outcome of beginning a session.
 #[derive(Clone, Debug)]
 pub enum SessionStart {
-    /// The session began. The marks are those of older sessions that were ended because the account had too many.
+    /// The session began. Contains the marks of older sessions that were ended because the account had too many.
     Started(Vec<Mark>),
     /// The account no longer exists.
     AccountGone,

@@ -26,8 +26,8 @@ const SESSIONS: &str = "DELETE FROM sessions WHERE id IN
     (SELECT s.id FROM sessions s WHERE s.over <= $1
      AND NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.session = s.id) LIMIT $2)";
 const MARKS: &str = "DELETE FROM marks WHERE seq IN (SELECT m.seq FROM marks m WHERE m.kept <= $1 LIMIT $2)";
-/// If a record is deleted too early, the gateway accepts the token only as long as a token without a record, which is
-/// safe.
+/// The statement that deletes expired records of long-lived tokens. It is safe to delete a record too early: the
+/// gateway then accepts the token only as long as a token without a record.
 const LONG_TOKENS: &str = "DELETE FROM long_tokens WHERE subject IN (SELECT t.subject FROM long_tokens t WHERE t.until <= $1 LIMIT $2)";
 const ADDRESSES: &str = "DELETE FROM addresses WHERE (account, address) IN
     (SELECT a.account, a.address FROM addresses a WHERE a.seen <= $1 LIMIT $2)";

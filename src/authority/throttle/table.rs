@@ -1,8 +1,9 @@
 //! Stores failures in a table of a fixed size, however many names and addresses clients invent.
 //!
-//! Each key belongs to one set of eight entries. If all eight are in use, a new key evicts the key whose failures would
-//! be forgotten first. To evict the entry of a victim, an attacker must therefore cause more failures for eight other
-//! keys of the same set. Attackers cannot know which names share a set, because keys are hashes with a random secret.
+//! Each key is stored in one set of eight entries. If all eight are in use, a new key evicts the key whose failures
+//! would be forgotten first. To evict the entry of a victim, an attacker must therefore cause more failures for eight
+//! other keys of the same set. Attackers cannot know which names share a set, because keys are hashes with a random
+//! secret.
 
 /// Number of entries in a set.
 const WAYS: usize = 8;
@@ -48,7 +49,7 @@ impl Table {
     pub(super) fn put(&mut self, key: u64, debt: Debt, now: u64) {
         let set = self.set(key);
         let at = set.iter().position(|entry| entry.key == key).unwrap_or_else(|| {
-            // A delay may end later than its failures are forgotten, so an entry matters until both have passed.
+            // A delay may end after its failures are forgotten, so an entry has an effect until both times have passed.
             let matters = |entry: &Entry| entry.debt.gone.max(entry.debt.next).saturating_sub(now);
             let least = set.iter().enumerate().min_by_key(|(_, entry)| matters(entry));
             least.map_or(0, |(at, _)| at)

@@ -45,7 +45,7 @@ pub(super) fn check(name: &str) -> Result<(), NameFault> {
     if let Some(stranger) = stranger {
         return fault(stranger);
     }
-    // Rule 3: the classes of the last character, apart from nonspacing marks.
+    // Rule 3: the classes that the last character may have. Nonspacing marks at the end are ignored.
     let last = name.chars().rev().find(|c| class(*c) != BidiClass::NonspacingMark).unwrap_or(first);
     if !matches!(
         class(last),

@@ -63,12 +63,12 @@ pub enum PasswordFault {
     Empty,
     /// The password has fewer characters than [`PASSWORD_CHARS_MIN`].
     TooShort {
-        /// The length found.
+        /// The length of the password, in characters.
         characters: usize,
     },
     /// The password has more bytes than [`PASSWORD_BYTES_MAX`].
     TooLong {
-        /// The length found.
+        /// The length of the password, in bytes.
         bytes: usize,
     },
     /// The password has a control character, which some keyboards cannot type.

@@ -29,7 +29,7 @@ pub(in crate::cli) struct Arguments {
     /// The format of the file; determined by its extension if not given.
     #[arg(long, value_enum)]
     input: Option<Input>,
-    /// The column that holds a field, such as name=email; may be repeated.
+    /// The column that contains a field, such as name=email; may be repeated.
     #[arg(long = "map", value_name = "FIELD=COLUMN")]
     maps: Vec<String>,
     /// A column that becomes an attribute of the account; may be repeated.
@@ -39,7 +39,7 @@ pub(in crate::cli) struct Arguments {
     /// if the account has none.
     #[arg(long)]
     update: bool,
-    /// Change nothing, and print what would change.
+    /// Print the changes without making them.
     #[arg(long)]
     dry_run: bool,
 }
@@ -160,7 +160,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Counts what would happen to new accounts.
+    /// Counts the new accounts by the outcome that their import would have.
     fn pretend(&mut self, fresh: Vec<(u64, Row)>) -> Result<(), Failure> {
         for (number, row) in fresh {
             let name = row.name.as_str();

@@ -34,7 +34,7 @@ enum LineReader {
 }
 
 impl Lines {
-    /// Opens a file. Also returns the file's size; `None` for standard input.
+    /// Opens a file. Also returns the file's size in bytes, or `None` if it is not a regular file.
     pub(super) fn open(path: &Path, input: Input, columns: &Columns) -> Result<(Self, Option<u64>), Failure> {
         let fault = |error: io::Error| format!("{}: {error}", path.display());
         let (source, size): (Box<dyn Read>, _) = if path == Path::new("-") {
