@@ -114,9 +114,9 @@ impl Authority {
         }
     }
 
-    /// Notes that a refresh token was spent. If the process ends within the grace period, a client whose response was
-    /// lost gets another grace period after the restart. The upkeep task therefore records in the store when the
-    /// process has outlived the grace period.
+    /// Notes that a refresh token was spent, so that the upkeep task records in the store when the process has outlived
+    /// the grace period. Without that record, a client whose response was lost gets another grace period after a
+    /// restart.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }

@@ -18,9 +18,9 @@ pub struct IssuerSettings {
     pub issuer: String,
     /// `aud`.
     pub audience: Vec<String>,
-    /// The signing keys (live state).
+    /// The signing keys, as a handle to live state.
     pub keyring: Keyring,
-    /// The revocations (live state).
+    /// The revocations, as a handle to live state.
     pub revoked: Arc<Revoked>,
     /// The lifetime of an access token.
     pub access_expires: Duration,

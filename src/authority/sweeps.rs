@@ -1,4 +1,4 @@
-//! Decides the time by which expired marks are deleted. The wall clock may be wrong.
+//! Chooses the time with which a sweep decides which marks have expired. The wall clock may be wrong.
 
 use crate::authenticate::MARK_MARGIN;
 use crate::clock::Now;
@@ -9,8 +9,9 @@ const LEAP: Duration = Duration::from_secs(60 * 60);
 /// How long the wall clock must advance after a leap before it is trusted again.
 const LEAP_BELIEVED: Duration = MARK_MARGIN;
 
-/// The time by which marks are deleted. If the wall clock leaps ahead of the steady clock, it is trusted only after it
-/// has advanced for another day, because marks must not be deleted by a time that is corrected later.
+/// The time with which a sweep decides which marks have expired. If the wall clock leaps ahead of the steady clock, it
+/// is trusted only after it has advanced for another day, because the clock may be corrected later, and a deleted mark
+/// cannot be restored.
 #[derive(Debug)]
 pub(super) struct Sweeps {
     believed: Now,
@@ -23,7 +24,7 @@ impl Sweeps {
         Self { believed: now, leapt: None }
     }
 
-    /// Returns the time by which to delete marks at `now`.
+    /// Returns the time with which a sweep at `now` decides which marks have expired.
     pub(super) fn time(&mut self, now: Now) -> Now {
         let expected = self.believed.later(now.steady);
         if now.unix <= expected.unix.saturating_add(LEAP.as_secs()) {
@@ -65,7 +66,7 @@ mod tests {
         let year = 365 * 86_400;
         assert_eq!(time(&mut sweeps, year, 120), 120);
         assert_eq!(time(&mut sweeps, year + 60, 180), 180);
-        // The clock is corrected before any mark was deleted by the wrong time.
+        // The clock is corrected, and no sweep has used the wrong time.
         assert_eq!(time(&mut sweeps, 240, 240), 240);
         // The clock leaps again, and is trusted a day later.
         let steady = |passed: u64| 300 + passed;

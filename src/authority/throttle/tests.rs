@@ -96,7 +96,7 @@ fn strangers_do_not_delay_the_owner_where_the_account_is_known() {
         let _ = guess(&throttle, 100 + n % 500, "alice", SECOND * n);
     }
     let now = SECOND * 10_000;
-    // From an unknown address, the owner waits as strangers do. From a known address, she does not wait.
+    // From an unknown address, the owner waits as strangers do. From a known address, the owner does not wait.
     assert!(!guess(&throttle, 7, "alice", now));
     assert_eq!(burst(|| owner(&throttle, 7, "alice", now).is_ok()), 5);
 }
@@ -175,7 +175,7 @@ fn one_address_alone_cannot_keep_others_from_an_account() {
         late += u32::from(passed && n > 24 * 3600);
     }
     assert!(late <= 6 * 24 * 60 / 24, "{late}");
-    // The owner logs in from a new address, right after the attacker's last guess. She waits at most one minute.
+    // The owner logs in from a new address, right after the attacker's last guess. The owner waits at most one minute.
     let now = SECOND * 7 * 24 * 3600;
     let wait =
         throttle.try_attempt(address(2), "alice", false, throttle.began + now).err().unwrap_or_default();

@@ -11,7 +11,7 @@ const WORD_BYTES_MAX: usize = 128;
 /// Maximum number of roles or scopes of an account.
 const WORDS_MAX: usize = 1000;
 
-/// The fields of an account. For each field, the column names that are recognized.
+/// The fields of an account. Each field is paired with the column names that identify it.
 pub(super) const FIELDS: [(&str, &[&str]); 8] = [
     ("id", &["id"]),
     ("name", &["name", "username"]),
