@@ -1,9 +1,9 @@
 //! Keeps the revocations in memory in step with the store. Other gateways and the command line also write to the store.
-//! A revocation by this gateway's own endpoints does not depend on this task: the endpoint marks it in memory before it
-//! responds.
+//! A revocation by this gateway's own endpoints does not depend on the reader in this module: the endpoint marks the
+//! revocation in memory before it responds.
 //!
-//! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it. All
-//! other maintenance of the store is done by [`upkeep`].
+//! The reader has its own connection and task, so that neither a flood of requests nor a slow sweep delays it.
+//! [`upkeep`] does all other maintenance of the store.
 
 use super::runtime::{Authority, WORK_MAX, millis};
 use super::sweeps::Sweeps;
@@ -29,7 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// The time limit for deleting expired rows, in many small transactions.
 const SWEEP_MAX: Duration = Duration::from_secs(120);
 
-/// Applies the marks after the number `after` and the recorded token lives, and returns the number of the last mark.
+/// Applies the recorded token lives, and all marks with a number greater than `after`. Returns the number of the last
+/// mark.
 ///
 /// The mark with the number `after` is read again. If the mark is missing, it was deleted, or the server has another
 /// copy of the database: a standby that took over without the last commits assigns the numbers of those commits to
