@@ -89,7 +89,8 @@ pub(crate) struct Effective {
 }
 
 impl Effective {
-    /// Returns the effective policy. Without `all`, it contains only the keys that differ from the defaults.
+    /// Returns the effective policy. Without `all`, the result contains only the keys whose values differ from the
+    /// defaults.
     ///
     /// # Errors
     /// Returns an error for a value that TOML cannot represent.

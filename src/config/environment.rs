@@ -35,7 +35,7 @@ pub(super) const TABLES: [&str; 12] = [
 /// The values that environment variables set.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
-    /// The values, in the structure of the file.
+    /// The values that variables set, nested in tables as in the file.
     pub(super) layer: Dict,
     /// The keys that variables set, each with the name of its variable.
     pub(super) keys: Vec<(String, String)>,
@@ -244,7 +244,7 @@ fn set(
 }
 
 /// Returns the name of a key as the file spells it. Names of variables contain neither lower-case letters nor hyphens,
-/// so `MY_SERVICE` matches `my-service`, unless several names in the file match.
+/// so `MY_SERVICE` matches `my-service`. If several names in the file match, `part` is returned unchanged.
 fn spelled(part: &str, layer: &Dict, file: Option<&Dict>) -> String {
     let names = || layer.keys().chain(file.into_iter().flat_map(Dict::keys));
     if names().any(|name| name == part) {

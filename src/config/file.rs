@@ -196,7 +196,7 @@ pub enum Paths {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BoundsSection {
-    /// Maximum time from the first byte of a request head to its last.
+    /// Maximum time from the first byte of a request head to the last byte.
     pub header_timeout: Duration,
     /// Maximum size of a request head.
     pub header_size: ByteSize,
@@ -324,7 +324,7 @@ pub struct AuthoritySection {
     /// The `iss` claim of the authority's tokens.
     #[serde(deserialize_with = "text")]
     pub issuer: String,
-    /// `aud` of its tokens.
+    /// The `aud` claim of the authority's tokens.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub audience: Vec<String>,

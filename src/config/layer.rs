@@ -15,9 +15,9 @@ pub(super) const DEPTH_MAX: usize = 24;
 /// the depth of the values that the parser builds.
 const BRACKETS_MAX: usize = 16;
 
-/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each of them
-/// takes up to a kilobyte of memory while the file is read, so this constant bounds the memory for a file of the
-/// maximum size.
+/// Maximum number of keys, tables and list elements in a file, enough for about eighty thousand routes. Each key, table
+/// or element takes up to a kilobyte of memory while the file is read, so this constant bounds the memory for a file of
+/// the maximum size.
 pub(super) const VALUES_MAX: usize = 2_000_000;
 
 /// The number of values that each dot counts as. The parser builds a table for each part of a dotted key.
@@ -85,7 +85,8 @@ pub(super) fn end_of_string(bytes: &[u8], start: usize) -> usize {
             _ if *byte != quote => {}
             _ if !is_long => return at,
             _ if bytes[at..].starts_with(&[quote; 3]) => {
-                // The text may end with up to two quotes, directly before the three closing quotes.
+                // The content of a multi-line string may end with up to two quotes, directly before the three closing
+                // quotes.
                 let run = bytes[at..].iter().take(5).take_while(|byte| **byte == quote).count();
                 return at + run - 1;
             }
@@ -156,7 +157,7 @@ fn of_value(value: &Toml, text: &str, depth: usize) -> Result<Value, Excess> {
         Toml::Integer(integer) => Value::from(*integer.value()),
         Toml::Boolean(boolean) => Value::from(*boolean.value()),
         // No key has a fraction or a date as its value, but a version or a name without quotes, such as `1.2`, may look
-        // like a fraction or a date. Its written form is used as text.
+        // like a fraction or a date. Such a value is read as text, in its written form.
         Toml::Float(_) | Toml::Datetime(_) => {
             let written = value.span().and_then(|span| text.get(span)).unwrap_or_default();
             Value::from(written)

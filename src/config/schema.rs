@@ -170,7 +170,7 @@ impl<'r> Described<'r> {
     }
 }
 
-/// A type whose schema is that of a list which may also be written as a single element.
+/// A marker type for the schema of a list that may also be written as a single element.
 pub(super) struct OneOrMany<T>(PhantomData<T>);
 
 impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
@@ -204,7 +204,7 @@ macro_rules! written_as {
 }
 
 // Each pattern accepts everything that the parser of the type accepts. The patterns do not bound numbers or check the
-// structure of an IPv6 address, because editors show the pattern and it should be readable.
+// structure of an IPv6 address, because editors show them to operators, so they should be readable.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });

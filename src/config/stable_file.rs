@@ -12,8 +12,9 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-/// Maximum number of times that a file is read until two consecutive readings agree. With the pauses between readings,
-/// this takes more than a second. A program that writes the file more slowly must write another file and rename it.
+/// Maximum number of times that a file is read until two consecutive readings agree. With the pauses between them,
+/// these readings take more than a second. A program that writes the file more slowly must write another file and
+/// rename it.
 const READINGS_MAX: u32 = 12;
 
 /// The pause before the second reading of a recently written file. Each later pause is longer than the previous one by

@@ -15,7 +15,7 @@ pub(super) struct Syntax {
     pub(super) offset: usize,
 }
 
-/// Explains the parser's message about the byte at which it stopped.
+/// Explains the parser's message. `stopped` is the offset of the byte at which the parser stopped.
 pub(super) fn explain(text: &str, stopped: usize, message: &str) -> Syntax {
     let stopped = stopped.min(text.len());
     let said = |offset: usize, found: &str, hint: &str| Syntax {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 /// Claims that identify a person or a token. They are not written, even if the policy uses them.
 const NEVER_KEPT: [&str; 3] = ["sub", "jti", "sid"];
 
-/// The state of a request's credential in a decision.
+/// How a decision treated the credential of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoggedCredential {
@@ -118,7 +118,7 @@ impl Serialize for Claims<'_> {
     }
 }
 
-/// The value of a claim as JSON. A value that is not equal to any value is written as null.
+/// The value of a claim as JSON. `ClaimValue::Other`, which is not equal to any value, is written as null.
 struct Plain<'v>(&'v ClaimValue);
 
 impl Serialize for Plain<'_> {

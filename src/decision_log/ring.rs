@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 /// The maximum length of a line in bytes. A decision with a longer line is not kept, since truncating the path or the
 /// roles would change its meaning.
 pub const LINE_BYTES_MAX: usize = 2048;
-/// The minimum time in milliseconds in which all entries are replaced after a burst has filled the ring.
+/// After a burst has filled the ring, it takes at least this time in milliseconds to replace all entries.
 const SPAN: u64 = 60_000;
 
 /// The recent decisions of one core.

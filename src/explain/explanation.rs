@@ -85,7 +85,7 @@ pub struct Explanation {
     pub method: String,
     /// The URL of the request, with scheme, host, path and query.
     pub url: String,
-    /// The client's address that rate limits use.
+    /// The client's address. Rate limits by `client_ip` use this address.
     pub client: IpAddr,
     /// The host that is used for routing; `None` if the request cannot be read.
     pub host: Option<String>,

@@ -169,8 +169,8 @@ impl Front {
         Head::read(parts, self.head_bounds, self.slashes)
     }
 
-    /// Reads the head of a forward-auth request from a trusted proxy. Its bounds are wider, since such a request has
-    /// more fields than the original request.
+    /// Reads the head of a forward-auth request from a trusted proxy. The bounds on this head are wider, since such a
+    /// request has more fields than the original request.
     ///
     /// # Errors
     /// Returns the same errors as [`Head::read`].

@@ -1,8 +1,8 @@
 //! Runs the tests of a policy file.
 //!
 //! Shadow mode does not change the verdict of a test. Tests describe the intended policy, so their results are the same
-//! before and after a route leaves shadow mode. Thousands of tests run in a second, so the gateway runs them before it
-//! starts. Only the first failures are explained.
+//! before and after a route leaves shadow mode. Thousands of tests run in a second, so the gateway can run all of them
+//! before it begins to serve. Only the first failures are explained.
 
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Place, Severity};

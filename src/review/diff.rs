@@ -144,7 +144,7 @@ struct Comparison<'p> {
 /// The results of one request under the old and the new policy.
 type Pair = (Side, Side);
 
-/// Methods of a URL that have the same results, because the same route matches under each policy.
+/// A group of methods of a URL. Under each policy, the same route matches all of these methods, with the same results.
 struct MethodGroup {
     routes: (Option<usize>, Option<usize>),
     nobody: Pair,

@@ -30,8 +30,8 @@ pub(crate) struct Replay {
     pub decisions: usize,
     /// The number of decisions that would change under the new policy.
     pub would_change: usize,
-    /// The number of decisions whose result is unknown, because the log does not keep the inputs that the new policy
-    /// checks.
+    /// The number of decisions whose result is unknown, because the log does not keep all inputs that the decision
+    /// depends on.
     pub unknown: usize,
     /// The number of log lines that are not decisions.
     pub unreadable: usize,

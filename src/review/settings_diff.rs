@@ -40,7 +40,7 @@ pub(crate) fn setting_changes(
     let (before, after) = (keys(old.file)?, keys(new.file)?);
     let mut others = Vec::new();
     for table in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
-        // A new or removed route or issuer is listed as a whole, without its keys. The comparison of access covers its
+        // A new or removed route or issuer is listed as a whole, without its keys. The comparison of access shows the
         // effects.
         let is_whole = table.starts_with("route ") || table.starts_with("issuer ");
         match (before.get(table), after.get(table)) {

@@ -40,7 +40,8 @@ fn the_schema_that_is_shipped_is_that_of_the_types() {
     );
 }
 
-/// Collects the schema of every key and table in this schema. Each is stored under its name in the reference.
+/// Collects the schema of every key and table in this schema. Each schema is stored under the name that the reference
+/// uses.
 fn all<'s>(schema: &'s Value, name: &str, found: &mut Vec<(String, &'s Value)>) {
     found.push((name.to_owned(), schema));
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {

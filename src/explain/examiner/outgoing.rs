@@ -13,8 +13,8 @@ use http::{HeaderValue, header};
 use std::cell::RefCell;
 
 impl Examiner<'_> {
-    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The same function
-    /// writes the outgoing head as for clients' requests.
+    /// Returns the request that the upstream would receive; `None` if the request is not forwarded. The outgoing head
+    /// is written by the function that also writes it for clients' requests.
     pub(super) fn outgoing(
         &self,
         head: &Head<'_>,

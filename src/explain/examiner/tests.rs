@@ -107,8 +107,8 @@ fn a_described_caller_is_nobody_to_what_serves() {
     let examiner = Examiner::new(&policy);
     let question = Question::parse("https://h/fresh").unwrap();
     let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
-    // The examiner allows this request if the claims are given. It does not accept a token from outside that is signed
-    // with its own key.
+    // The examiner signs such tokens for claims in a question. A question that contains the token itself is refused,
+    // since that token is verified with the policy's keys.
     assert!(!examiner.verdict(&question.token(token)).outcome.passes());
 }
 

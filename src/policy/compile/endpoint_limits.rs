@@ -36,9 +36,9 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
         | Endpoint::Sessions
         | Endpoint::EndSession => Some(SESSION),
         Endpoint::Me | Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => Some(SERVICE),
-        // `Jwks` and `Metadata` are answered from memory by the core that receives the request. A forward-auth request
-        // (`Verify`) counts toward the limits of the route that it asks about, since one proxy sends such requests for
-        // all clients.
+        // `Jwks` and `Metadata` need no limit, since the core that receives the request answers them from memory. A
+        // forward-auth request (`Verify`) counts toward the limits of the route that it asks about, since one proxy
+        // sends such requests for all clients.
         Endpoint::Jwks | Endpoint::Metadata | Endpoint::Verify => None,
     }
 }

@@ -5,7 +5,7 @@ use super::Subject;
 use crate::policy::Faults;
 use std::collections::BTreeMap;
 
-/// The maximum number of names that are compared. If there are more names, none is reported.
+/// The maximum number of names that are compared. If a policy has more names, they are not compared.
 const NAMES_MAX: usize = 500;
 /// The minimum length of names that are compared letter by letter. Shorter names often differ by one letter on purpose.
 const LETTERS_MIN: usize = 5;
