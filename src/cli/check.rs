@@ -9,7 +9,7 @@ use super::{OutputFormat, REFUSED, compiled, print_line};
 use crate::clock::Now;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::keyring::MissingKey;
-use crate::policy::{Handler, Route, SortedFindings, WaivedFinding};
+use crate::policy::{SortedFindings, WaivedFinding};
 use crate::review::cases::{self, EXPLAINED_MAX, TestFailure, TestRun};
 use crate::review::try_spellings;
 use clap::Args;
@@ -146,8 +146,7 @@ pub(super) fn run(path: &Path, format: OutputFormat, options: &Options) -> ExitC
         Ok(compiled) => {
             let compiled = try_spellings(compiled, Severity::Fault);
             let tests = cases::run(&compiled.policy, compiled.cases, Now::read(), EXPLAINED_MAX);
-            let is_own = |route: &&Route| matches!(route.handler, Handler::Forward(_));
-            let own = compiled.policy.routes.iter().filter(is_own).count();
+            let own = compiled.policy.routes.iter().filter(|route| !route.handler.is_own()).count();
             let routes = Some((own, compiled.policy.routes.len() - own));
             let sifted = compiled.waivers.sift(compiled.warnings);
             let unused = compiled.waivers.unused(&sifted);

@@ -68,7 +68,10 @@ fn list(format: BasicFormat) -> String {
     let of = |kind: Kind| ALL.iter().filter(move |(_, of)| *of == kind).map(|(id, _)| *id);
     match format {
         BasicFormat::Json => {
-            let all = ALL.map(|(id, kind)| json!({ "id": id, "kind": kind_name(kind) }));
+            let all = ALL
+                .iter()
+                .map(|(id, kind)| json!({ "id": id, "kind": kind_name(*kind) }))
+                .collect::<Vec<_>>();
             format!("{:#}", json!(all[..]))
         }
         BasicFormat::Text => {

@@ -5,8 +5,8 @@
 
 use super::Loaded;
 use super::file::{
-    AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, RouteSection, TestSection,
-    TlsSection, UpstreamSection,
+    AuthoritySection, ClientSection, File, IssuerSection, RateLimitSection, ResourceSection, RouteSection,
+    TestSection, TlsSection, UpstreamSection,
 };
 use super::layer;
 use super::place::Here;
@@ -127,6 +127,7 @@ fn with_every_table() -> File {
         authority: Some(AuthoritySection { client: named::<ClientSection>(), ..AuthoritySection::default() }),
         upstream: named::<UpstreamSection>(),
         rate_limit: named::<RateLimitSection>(),
+        resource: named::<ResourceSection>(),
         route: vec![RouteSection::default()],
         test: vec![TestSection::default()],
         ..File::default()

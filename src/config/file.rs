@@ -52,6 +52,9 @@ pub struct File {
     /// Identity headers for upstreams.
     #[serde(deserialize_with = "table")]
     pub identity: IdentitySection,
+    /// Protected resources whose metadata the gateway publishes (RFC 9728), by name.
+    #[serde(deserialize_with = "named_tables")]
+    pub resource: BTreeMap<String, ResourceSection>,
     /// Routes with their rules.
     #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteSection>,
@@ -588,6 +591,35 @@ impl Default for RateLimitSection {
     fn default() -> Self {
         Self { by: "client_ip".to_owned(), rate: None, burst: None }
     }
+}
+
+/// `[resource.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResourceSection {
+    /// The resource identifier: an https URL without query and fragment.
+    #[serde(deserialize_with = "text")]
+    pub identifier: String,
+    /// The issuers whose tokens the resource accepts; empty for all of the policy.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub issuers: Vec<String>,
+    /// The scopes that a client may request; empty for those that the routes require.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub scopes: Vec<String>,
+    /// The name for people.
+    #[serde(deserialize_with = "optional_text")]
+    pub name: Option<String>,
+    /// The URL of the documentation for developers.
+    #[serde(deserialize_with = "optional_text")]
+    pub documentation: Option<String>,
+    /// The URL of the rules for the use of the data.
+    #[serde(deserialize_with = "optional_text")]
+    pub policy: Option<String>,
+    /// The URL of the terms of service.
+    #[serde(deserialize_with = "optional_text")]
+    pub terms: Option<String>,
 }
 
 /// `[identity]`

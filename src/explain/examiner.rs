@@ -157,6 +157,7 @@ impl<'p> Examiner<'p> {
             status: None,
             detail: None,
             reason: None,
+            resource_metadata: None,
             outgoing: None,
         };
         let read = policy.front.head(&parts);
@@ -167,6 +168,8 @@ impl<'p> Examiner<'p> {
         if let Ok(head) = &read {
             explanation.host = head.host.as_deref().map(str::to_owned);
             explanation.path = Some(head.path.to_string());
+            let resource = head.host.as_deref().and_then(|host| policy.resource_of(host, &head.path));
+            explanation.resource_metadata = resource.map(|resource| resource.metadata_url.to_string());
             explanation.near = near::near(&policy.table, &policy.routes, head, evaluation.found.as_ref());
         }
         if let (Ok(head), Some(found)) = (&read, &evaluation.found) {

@@ -27,6 +27,9 @@ impl fmt::Display for Explanation {
             }
             None => writeln!(f, "  route     none")?,
         }
+        if let Some(metadata) = &self.resource_metadata {
+            writeln!(f, "  resource  refusals name its metadata, {}", Line(metadata))?;
+        }
         for near in &self.near {
             writeln!(
                 f,

@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use super::rejection::{DeadCookies, Guidance};
 use crate::authenticate::{Access, Place, credential};
 use crate::authority::{Endpoint, IssuerSettings, NEXT_MAX, PROMPT, PROMPT_LOGIN, encoded};
-use crate::authorize::Refusal;
+use crate::authorize::{Check, Refusal};
 use crate::denial::Denial;
 use crate::policy::{Policy, Route};
 use crate::respond::page::Account;
@@ -12,9 +12,48 @@ use crate::respond::{Format, PageLinks, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Returns how a person can continue. A program gets the refusal alone.
+/// Returns how a client can continue: the links and the redirect for a person, and for a program the parameters of the
+/// challenge from which it finds the issuer.
 #[cold]
 pub(super) fn guide(
+    policy: &Policy,
+    exchange: &Exchange,
+    route: &Route,
+    head: &Head<'_>,
+    refusal: &Refusal,
+) -> Option<Guidance> {
+    let challenge = challenge(policy, exchange, route, head, &refusal.denial);
+    let guidance = guide_person(policy, exchange, route, head, refusal);
+    if challenge.is_none() {
+        return guidance;
+    }
+    Some(Guidance { challenge, ..guidance.unwrap_or_default() })
+}
+
+/// Returns the parameters that a challenge has on a route of a protected resource: the URL of the metadata (RFC 9728
+/// section 5.1), and the scopes that the route requires (RFC 6750 section 3), unless the challenge has them already.
+fn challenge(
+    policy: &Policy,
+    exchange: &Exchange,
+    route: &Route,
+    head: &Head<'_>,
+    denial: &Denial,
+) -> Option<String> {
+    let relayed = exchange.relayed.as_deref().and_then(|relayed| relayed.host.as_deref());
+    let resource = policy.resource_of(relayed.or(head.host.as_deref())?, &head.path)?;
+    let scopes = route.rule.checks().iter().find_map(|check| match check {
+        Check::Scopes { challenge, .. } => Some(challenge),
+        _ => None,
+    });
+    let scope = match (denial.status(), scopes) {
+        (StatusCode::UNAUTHORIZED, Some(scopes)) => format!(", scope=\"{scopes}\""),
+        _ => String::new(),
+    };
+    Some(format!("{scope}, resource_metadata=\"{}\"", resource.metadata_url))
+}
+
+/// Returns how a person can continue. A program gets the refusal alone.
+fn guide_person(
     policy: &Policy,
     exchange: &Exchange,
     route: &Route,
@@ -44,7 +83,7 @@ pub(super) fn guide(
                 deletes = Some(DeadCookies::Access);
                 ways.without_login = route.credential_policy.access == Access::Optional;
             }
-            Some(Guidance { ways, deletes, redirect: None })
+            Some(Guidance { ways, deletes, ..Guidance::default() })
         }
         StatusCode::FORBIDDEN => {
             let Some((principal, Place::Cookie)) = &refusal.caller else { return None };

@@ -183,6 +183,7 @@ async fn serve<'p>(
                 endpoints::answer(worker, policy, exchange, *endpoint, &head, admitted, record).await?;
             Ok(answer.map(Body::whole))
         }
+        Handler::Publish(resource) => Ok(resource.answer(head.method).map(Body::whole)),
     }
 }
 
@@ -214,7 +215,7 @@ async fn give_verdict<'p>(
             };
             Ok(forward_auth::granted(&admitted.permit, write_csrf, &proof).map(Body::whole))
         }
-        Handler::Answer(_) => {
+        Handler::Answer(_) | Handler::Publish(_) => {
             record.explained("an endpoint of the gateway: the proxy sends it here without asking".to_owned());
             Err(Denial::NoRoute.into())
         }

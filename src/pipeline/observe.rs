@@ -4,7 +4,7 @@ use super::exchange::Exchange;
 use crate::authenticate::{Access, Principal, Sources, credential};
 use crate::decision_log;
 use crate::denial::Denial;
-use crate::policy::{Handler, Policy, Route};
+use crate::policy::{Policy, Route};
 use crate::route::Head;
 use crate::worker::Worker;
 
@@ -21,7 +21,7 @@ pub(super) fn observe(
 ) {
     let Some(recorder) = worker.recorder().filter(|_| policy.front.keeps_decisions) else { return };
     // A policy does not decide about the authority's own endpoints, and some of their paths name a session.
-    if route.is_some_and(|route| matches!(route.handler, Handler::Answer(_))) {
+    if route.is_some_and(|route| route.handler.is_own()) {
         return;
     }
     if !recorder.wants(denial.is_some(), worker.coarse_now()) {

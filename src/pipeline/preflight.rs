@@ -34,7 +34,8 @@ impl Handler {
     /// public documents. The login page is for people, and the other endpoints are for services.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
-            Self::Forward(_) => false,
+            // The metadata of a resource has a CORS answer of its own.
+            Self::Forward(_) | Self::Publish(_) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login
                 | Endpoint::Refresh

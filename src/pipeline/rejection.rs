@@ -10,6 +10,7 @@ use crate::policy::Policy;
 use crate::respond::compat::CompatRequest;
 use crate::respond::{self, PageLinks};
 use bytes::Bytes;
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, Response};
 
 /// Why a request is refused, and what its answer offers besides the reason.
@@ -28,6 +29,8 @@ pub(super) struct Guidance {
     pub(super) ways: PageLinks,
     /// The cookies that the answer deletes.
     pub(super) deletes: Option<DeadCookies>,
+    /// Further parameters of the challenge, each preceded by a comma.
+    pub(super) challenge: Option<String>,
 }
 
 /// Cookies whose tokens can never be accepted again.
@@ -73,7 +76,8 @@ impl Rejection {
         record: &mut Record,
     ) -> Response<Bytes> {
         let Self { denial, guidance } = self;
-        let Guidance { redirect, ways, deletes } = guidance.map(|guidance| *guidance).unwrap_or_default();
+        let Guidance { redirect, ways, deletes, challenge } =
+            guidance.map(|guidance| *guidance).unwrap_or_default();
         let ways = exchange.ways(ways);
         let (format, id) = (exchange.format, &exchange.id_header);
         let mut response = match (exchange.verdict, redirect) {
@@ -85,6 +89,12 @@ impl Rejection {
                 .and_then(|compat| compat.refuse(&denial, format, &policy.places(progress.route), method))
                 .unwrap_or_else(|| respond::refuse_with(&denial, denial.status(), format, id, method, &ways)),
         };
+        if let Some(challenge) = challenge
+            && let Some(value) = response.headers().get(WWW_AUTHENTICATE)
+            && let Ok(value) = HeaderValue::try_from([value.as_bytes(), challenge.as_bytes()].concat())
+        {
+            response.headers_mut().insert(WWW_AUTHENTICATE, value);
+        }
         if let Some(deletes) = deletes
             && let Some(cookies) =
                 policy.issuer_settings.as_ref().and_then(|settings| settings.cookies.as_ref())

@@ -69,7 +69,7 @@ impl Routed<'_, '_> {
             Handler::Forward(_) if upgrade::is_websocket(headers) => {
                 Err(Denial::BadRequest(Malformed::WebSocket))
             }
-            Handler::Forward(_) | Handler::Answer(_) => Ok(()),
+            Handler::Forward(_) | Handler::Answer(_) | Handler::Publish(_) => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! so nobody would notice. The gateway therefore refuses such a request, and redirects only requests without a
 //! credential (OWASP REST Security, HTTPS; ASVS 12.2.1).
 
-use super::{Handler, Policy};
+use super::Policy;
 use crate::authenticate::csrf::is_unsafe;
 use crate::route::Head;
 use crate::route::host::is_own_machine;
@@ -29,7 +29,7 @@ impl Policy {
                 head.query.unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
             fields.any(|(key, _)| key == name)
         };
-        let is_posted = matches!(route.handler, Handler::Answer(_)) && is_unsafe(head.method);
+        let is_posted = route.handler.is_own() && is_unsafe(head.method);
         is_posted
             || sources.named.iter().any(|name| head.headers.contains_key(name))
             || sources.query.as_deref().is_some_and(in_query)

@@ -12,6 +12,7 @@ pub(crate) mod endpoint_limits;
 mod endpoints;
 mod limits;
 mod private;
+mod resources;
 mod routes;
 mod rule;
 mod secrets;
@@ -107,9 +108,10 @@ fn compile_policy(
         audiences: &audiences,
         limits: &limits,
         settings: issuer_settings.as_deref(),
+        issuers: &issuers,
         counters,
     };
-    let (routes, table) = routes::compile(file, &references, &mut claims, &mut faults);
+    let (routes, resources, table) = routes::compile(file, &references, &mut claims, &mut faults);
 
     nobody_to_trust(file, &mut faults);
     let cases = cases::compile(file, &routes, &mut faults);
@@ -145,6 +147,7 @@ fn compile_policy(
         proofs: Arc::new(proofs),
         upstreams: upstreams.into_values().flatten().collect(),
         limits: limits.into_values().collect::<Vec<Arc<Limit>>>().into(),
+        resources: resources.into(),
     };
     let lenient = file.policy.tests == file::Tests::Warn;
     let route_places = (0..file.route.len()).map(|index| loaded.places.of(&format!("route[{index}].path")));

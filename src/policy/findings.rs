@@ -13,7 +13,7 @@ pub enum Kind {
 }
 
 /// The ids of all findings, in alphabetical order, each with its severity.
-pub const ALL: [(&str, Kind); 106] = [
+pub const ALL: &[(&str, Kind)] = &[
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
     ("bad_certificate", Kind::Fault),
@@ -26,6 +26,7 @@ pub const ALL: [(&str, Kind); 106] = [
     ("bad_name", Kind::Fault),
     ("bad_path", Kind::Fault),
     ("bad_prefix", Kind::Fault),
+    ("bad_resource", Kind::Fault),
     ("bad_server", Kind::Fault),
     ("bad_toml", Kind::Fault),
     ("bad_type", Kind::Fault),
@@ -79,11 +80,13 @@ pub const ALL: [(&str, Kind); 106] = [
     ("origin_in_cleartext", Kind::Weakness),
     ("public_below_guarded", Kind::Weakness),
     ("redirect_port", Kind::Advice),
+    ("resource_audience", Kind::Weakness),
     ("restart_needed", Kind::Fault),
     ("same_address", Kind::Fault),
     ("same_header", Kind::Fault),
     ("same_issuer", Kind::Fault),
     ("same_name", Kind::Fault),
+    ("same_resource", Kind::Fault),
     ("same_route", Kind::Fault),
     ("same_secret", Kind::Weakness),
     ("secret_in_plain_text", Kind::Weakness),

@@ -8,6 +8,7 @@ mod faults;
 pub mod findings;
 mod live;
 mod question;
+pub(crate) mod resource;
 mod server_settings;
 mod waivers;
 
@@ -17,6 +18,7 @@ pub use compile::{Compiled, compile, compile_after};
 pub(crate) use faults::Faults;
 pub use live::{LivePolicy, Pinned, PinnedPolicy};
 pub use question::{Credential, NOBODYS_ADDRESS, Question};
+pub use resource::ProtectedResource;
 pub use server_settings::ServerSettings;
 pub use waivers::{SortedFindings, WaivedFinding, Waivers};
 
@@ -59,6 +61,8 @@ pub struct Policy {
     pub upstreams: Arc<[Arc<Upstream>]>,
     /// The limits, listed for reports on their refusals.
     pub limits: Arc<[Arc<Limit>]>,
+    /// The protected resources whose metadata the gateway publishes.
+    pub resources: Arc<[Arc<ProtectedResource>]>,
 }
 
 impl Policy {
@@ -78,7 +82,7 @@ impl Policy {
         let route = route.and_then(|route| self.routes.get(route));
         let refresh = route.is_some_and(|route| match route.handler {
             Handler::Answer(endpoint) => endpoint == Endpoint::Refresh,
-            Handler::Forward(_) => false,
+            Handler::Forward(_) | Handler::Publish(_) => false,
         });
         let cookies = self.trust.cookies();
         let cookie = cookies.map(|names| if refresh { &*names.refresh } else { &*names.access });
@@ -127,6 +131,18 @@ pub enum Handler {
     Forward(Delivery),
     /// Answers the request with this endpoint of the local authority.
     Answer(Endpoint),
+    /// Answers with the metadata of a protected resource.
+    Publish(Arc<ProtectedResource>),
+}
+
+impl Handler {
+    /// Whether the gateway answers the request itself.
+    pub const fn is_own(&self) -> bool {
+        match self {
+            Self::Forward(_) => false,
+            Self::Answer(_) | Self::Publish(_) => true,
+        }
+    }
 }
 
 /// The settings that apply to a request before its route is known.

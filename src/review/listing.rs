@@ -36,7 +36,7 @@ pub(crate) struct RouteSummary {
 pub(crate) fn listing(policy: &Policy) -> Vec<RouteSummary> {
     let mut routes: Vec<&Route> = policy.routes.iter().collect();
     routes.sort_by(|one, other| {
-        let key = |route: &Route| matches!(route.handler, Handler::Answer(_));
+        let key = |route: &Route| route.handler.is_own();
         key(one).cmp(&key(other)).then_with(|| one.matcher.order(&other.matcher))
     });
     routes.into_iter().map(RouteSummary::of).collect()
@@ -49,6 +49,7 @@ impl RouteSummary {
                 (upstream_of(delivery).0, delivery.strip_prefix.as_deref().map(str::to_owned))
             }
             Handler::Answer(_) => ("authority".to_owned(), None),
+            Handler::Publish(_) => ("gateway".to_owned(), None),
         };
         let limits = route.limits.by_address.iter().chain(&route.limits.by_caller);
         Self {

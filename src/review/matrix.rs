@@ -9,7 +9,7 @@ use super::sample::{self, Caller, Grants, Sample};
 use crate::authorize::Check;
 use crate::clock::Now;
 use crate::explain::{Examiner, Outcome, Verdict};
-use crate::policy::{Handler, Policy, Question};
+use crate::policy::{Policy, Question};
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -154,10 +154,7 @@ fn groups(policy: &Policy) -> Vec<Vec<Sample>> {
 }
 
 fn is_endpoint(policy: &Policy, sample: &Sample) -> bool {
-    match policy.routes[sample.route].handler {
-        Handler::Answer(_) => true,
-        Handler::Forward(_) => false,
-    }
+    policy.routes[sample.route].handler.is_own()
 }
 
 struct MatrixBuilder<'p> {

@@ -56,9 +56,9 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    // The authority's endpoints are skipped, since the gateway answers their requests and no upstream could read them
+    // The gateway's own endpoints are skipped, since the gateway answers their requests and no upstream could read them
     // differently.
-    let is_forwarded = |route: &Route| matches!(route.handler, Handler::Forward(_));
+    let is_forwarded = |route: &Route| !route.handler.is_own();
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {
         let mut methods = vec![sample.method.clone()];

@@ -54,6 +54,7 @@ mod reasons;
 mod regression;
 mod reload;
 mod reload_load;
+mod resources;
 mod responses;
 mod routes;
 mod routing;

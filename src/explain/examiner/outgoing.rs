@@ -27,9 +27,10 @@ impl Examiner<'_> {
         let route = &self.policy.routes[*found.entry];
         let delivery = match &route.handler {
             Handler::Forward(delivery) => delivery,
-            Handler::Answer(_) => {
+            own @ (Handler::Answer(_) | Handler::Publish(_)) => {
+                let is_published = matches!(own, Handler::Publish(_));
                 return Some(UpstreamRequest {
-                    upstream: "authority".to_owned(),
+                    upstream: if is_published { "gateway" } else { "authority" }.to_owned(),
                     servers: Vec::new(),
                     method: parts.method.to_string(),
                     path: head.path.to_string(),

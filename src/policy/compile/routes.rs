@@ -5,13 +5,13 @@ use super::credential_policy::{check_login, sources};
 use super::limits::{NamedLimits, chosen_limits};
 use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
-use super::{Faults, endpoints, rule};
-use crate::authenticate::{Access, CredentialPolicy, digest_of};
+use super::{Faults, endpoints, resources, rule};
+use crate::authenticate::{Access, CredentialPolicy, Issuer, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
 use crate::forward::{Delivery, Destination};
-use crate::policy::{Handler, Route};
+use crate::policy::{Handler, ProtectedResource, Route};
 use crate::route::{Guard, HostPattern, Matcher, Methods, PathPattern, RouteTable};
 use http::Method;
 use std::collections::{HashMap, HashSet};
@@ -26,6 +26,7 @@ pub(super) struct References<'r> {
     pub(super) audiences: &'r Audiences,
     pub(super) limits: &'r NamedLimits,
     pub(super) settings: Option<&'r IssuerSettings>,
+    pub(super) issuers: &'r [Issuer],
     pub(super) counters: CounterRegistry,
 }
 
@@ -35,8 +36,8 @@ pub(super) fn compile(
     references: &References<'_>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
-) -> (Vec<Route>, Option<RouteTable<usize>>) {
-    let References { upstreams, audiences, limits, settings, counters } = references;
+) -> (Vec<Route>, Vec<Arc<ProtectedResource>>, Option<RouteTable<usize>>) {
+    let References { upstreams, audiences, limits, settings, issuers, counters } = references;
     let (settings, limits) = (*settings, *limits);
     if file.route.is_empty() {
         faults.fault(
@@ -131,8 +132,9 @@ pub(super) fn compile(
     }
     if let Some(settings) = settings {
         endpoints::compile(file, settings, limits, counters, &mut routes, &mut entries, faults);
-        positions.resize(entries.len(), None);
     }
+    let resources = resources::compile(file, issuers, counters, &mut routes, &mut entries, faults);
+    positions.resize(entries.len(), None);
     let entry_routes: Vec<usize> = entries.iter().map(|(_, route)| *route).collect();
     let table = match RouteTable::build(entries) {
         Ok(table) => Some(table.guarding(|index| guard(&routes[*index]))),
@@ -144,8 +146,8 @@ pub(super) fn compile(
                         faults.fault(
                             "same_route",
                             &format!("route[{index}].path"),
-                            "matches an endpoint of the local authority",
-                            "use another path, or move the endpoint in [authority] paths",
+                            "matches an endpoint of the gateway",
+                            "use another path, or move the endpoint in [authority] paths; the metadata of a [resource] cannot move",
                         );
                         continue;
                     }
@@ -173,7 +175,7 @@ pub(super) fn compile(
             None
         }
     };
-    (routes, table)
+    (routes, resources, table)
 }
 
 /// Returns digests of the servers behind a route and of its requirements, for comparison with other routes.
@@ -184,6 +186,7 @@ fn guard(route: &Route) -> Guard {
     };
     let before = match &route.handler {
         Handler::Answer(endpoint) => vec![format!("{endpoint:?}")],
+        Handler::Publish(resource) => vec![resource.metadata_url.to_string()],
         Handler::Forward(delivery) => match &delivery.destination {
             Destination::Echo => vec!["echo".to_owned()],
             Destination::Upstream(upstream) => {

@@ -6,7 +6,7 @@ use crate::config::file::Mode;
 use crate::explain::describe::covers;
 use crate::explain::matched_route;
 use crate::policy::endpoint_limits::{lists, preset_names};
-use crate::policy::{Faults, Handler, Route};
+use crate::policy::{Faults, Route};
 use crate::route::{HostPattern, Methods};
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn key(route: &Route, name: &str) -> String {
 }
 
 fn is_of_file(route: &Route) -> bool {
-    matches!(route.handler, Handler::Forward(_))
+    !route.handler.is_own()
 }
 
 /// Reports public routes whose path lies below a route that requires a token. Such a route is often a mistake.

@@ -1,0 +1,235 @@
+//! Compiles `[resource.NAME]` into the metadata of protected resources (RFC 9728) and the routes that publish it.
+
+use super::Faults;
+use super::counters::CounterRegistry;
+use crate::authenticate::{Access, Issuer};
+use crate::authorize::{Check, Rule};
+use crate::config::file::{File, ResourceSection};
+use crate::limit::Limits;
+use crate::policy::resource::{ProtectedResource, WELL_KNOWN};
+use crate::policy::{Handler, Route};
+use crate::route::host::{Authority, is_own_machine};
+use crate::route::path::canonical;
+use crate::route::{HostPattern, Matcher, Methods, PathPattern};
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The maximum number of resources. A refused request compares its path with each of them.
+const RESOURCES_MAX: usize = 100;
+/// The maximum length of an identifier, in bytes. It is part of a header field.
+const IDENTIFIER_BYTES_MAX: usize = 1024;
+
+/// Compiles the resources, and adds a route for the metadata of each.
+pub(super) fn compile(
+    file: &File,
+    issuers: &[Issuer],
+    registry: &CounterRegistry,
+    routes: &mut Vec<Route>,
+    entries: &mut Vec<(Matcher, usize)>,
+    faults: &mut Faults<'_>,
+) -> Vec<Arc<ProtectedResource>> {
+    if file.resource.len() > RESOURCES_MAX {
+        let found = format!("{} resources", file.resource.len());
+        faults.fault("too_many", "resource", found, format!("use at most {RESOURCES_MAX}"));
+    }
+    let mut resources: Vec<Arc<ProtectedResource>> = Vec::new();
+    let forwarded = routes.len();
+    for (name, table) in &file.resource {
+        let key = format!("resource.{name}");
+        let Some((identifier, host, path)) = identifier(&key, table, faults) else { continue };
+        if let Some(same) = resources.iter().find(|same| *same.host == *host && *same.path == *path) {
+            let found = format!("\"{}\" is also the identifier of another resource", same.identifier);
+            faults.fault("same_resource", &format!("{key}.identifier"), found, "a unique identifier");
+            continue;
+        }
+        let issuers = issuers_of(&key, table, issuers, faults);
+        let below: Vec<&Route> =
+            routes[..forwarded].iter().filter(|route| is_below(route, &host, &path)).collect();
+        if below.is_empty() {
+            faults.warn(
+                "unused",
+                &format!("{key}.identifier"),
+                format!("no route covers \"{identifier}\""),
+                "use the host and the path of a [[route]], or remove the resource",
+            );
+        }
+        if !issuers.iter().any(|issuer| issuer.audience.iter().any(|audience| **audience == *identifier)) {
+            faults.warn(
+                "resource_audience",
+                &format!("{key}.identifier"),
+                format!("no issuer of the resource has \"{identifier}\" in its audience"),
+                "add the identifier to `audience` of the issuer: a client asks for a token with `resource` = the \
+                 identifier, and the issuer puts it into `aud`",
+            );
+        }
+        let metadata = metadata(&identifier, table, &issuers, &below);
+        let authority = &identifier[..identifier.len() - path_of(&identifier).len()];
+        let resource = Arc::new(ProtectedResource {
+            metadata_url: format!("{authority}{WELL_KNOWN}{path}").into(),
+            metadata: Bytes::from(metadata),
+            identifier: identifier.into(),
+            host: host.into(),
+            path: path.into(),
+        });
+        if let Some(route) = route(name, &resource, routes.len(), registry) {
+            entries.push((route.matcher.clone(), route.index));
+            routes.push(route);
+            resources.push(resource);
+        }
+    }
+    resources
+}
+
+/// Reads an identifier. Returns it with its host and its path, which has no trailing slash.
+fn identifier(
+    key: &str,
+    table: &ResourceSection,
+    faults: &mut Faults<'_>,
+) -> Option<(String, String, String)> {
+    let key = format!("{key}.identifier");
+    let text = &table.identifier;
+    let hint = "an https URL without query and fragment, such as \"https://api.example.com/mcp\"";
+    if text.is_empty() {
+        faults.fault("missing_key", &key, "nothing", hint);
+        return None;
+    }
+    let mut reject = |why: &str| {
+        faults.fault("bad_resource", &key, format!("\"{text}\": {why}"), hint);
+        None
+    };
+    if text.len() > IDENTIFIER_BYTES_MAX {
+        return reject("longer than 1024 bytes");
+    }
+    let (secure, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return reject("the scheme is not https"),
+    };
+    // RFC 9728 section 1.2 forbids a fragment and advises against a query.
+    if rest.contains(['?', '#']) {
+        return reject("it has a query or a fragment");
+    }
+    let path = path_of(text);
+    let Ok(authority) = Authority::parse(&rest[..rest.len() - path.len()]) else {
+        return reject("the host is not valid");
+    };
+    if !secure && !is_own_machine(&authority.host) {
+        return reject("the scheme is not https, and the host is not this machine");
+    }
+    let literal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte);
+    let is_canonical = path.is_empty() || canonical(path).is_ok_and(|canonical| *canonical == *path);
+    if !is_canonical || !path.bytes().all(literal) {
+        return reject("the path is not canonical");
+    }
+    let path = path.strip_suffix('/').unwrap_or(path).to_owned();
+    Some((text.clone(), authority.host.into_owned(), path))
+}
+
+/// Returns the path of a URL with a scheme; empty if it has none.
+fn path_of(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    url[after_scheme..].find('/').map_or("", |at| &url[after_scheme + at..])
+}
+
+/// Returns the issuers that the resource names, or all of them.
+fn issuers_of<'i>(
+    key: &str,
+    table: &ResourceSection,
+    issuers: &'i [Issuer],
+    faults: &mut Faults<'_>,
+) -> Vec<&'i Issuer> {
+    if table.issuers.is_empty() {
+        return issuers.iter().collect();
+    }
+    let mut named = Vec::new();
+    for (index, name) in table.issuers.iter().enumerate() {
+        match issuers.iter().find(|issuer| *issuer.name == **name) {
+            Some(issuer) => named.push(issuer),
+            // An issuer with faults of its own was reported already.
+            None if faults.loaded.file.issuer.iter().any(|issuer| issuer.issuer == *name) => {}
+            None => {
+                let known = issuers.iter().map(|issuer| &*issuer.name);
+                faults.undefined(&format!("{key}.issuers[{index}]"), "issuer", name, known);
+            }
+        }
+    }
+    named
+}
+
+/// Whether a route may answer requests for the resource.
+fn is_below(route: &Route, host: &str, path: &str) -> bool {
+    let own = route.matcher.path.to_string();
+    let literal = own.split("{").next().unwrap_or_default();
+    let below = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    // A route with a parameter may match the resource's path itself.
+    route.matcher.host.covers(Some(host))
+        && (below(&own, path) || (own.len() > literal.len() && path.starts_with(literal)))
+}
+
+/// Writes the metadata (RFC 9728 section 2). Scopes that the table does not list are those that the routes require.
+fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], below: &[&Route]) -> String {
+    let mut document = Map::new();
+    document.insert("resource".into(), identifier.into());
+    let servers: Vec<Value> = issuers.iter().map(|issuer| (*issuer.name).into()).collect();
+    document.insert("authorization_servers".into(), servers.into());
+    let required = below.iter().flat_map(|route| route.rule.checks()).filter_map(|check| match check {
+        Check::Scopes { all, .. } => Some(all.iter().map(|scope| &**scope)),
+        _ => None,
+    });
+    let required: BTreeSet<&str> = required.flatten().collect();
+    let scopes: Vec<&str> = match table.scopes.is_empty() {
+        true => required.into_iter().collect(),
+        false => table.scopes.iter().map(String::as_str).collect(),
+    };
+    if !scopes.is_empty() {
+        document.insert("scopes_supported".into(), scopes.into());
+    }
+    let mut methods = vec!["header"];
+    if below.iter().any(|route| route.credential_policy.sources.query.is_some()) {
+        methods.push("query");
+    }
+    document.insert("bearer_methods_supported".into(), methods.into());
+    for (name, text) in [
+        ("resource_name", &table.name),
+        ("resource_documentation", &table.documentation),
+        ("resource_policy_uri", &table.policy),
+        ("resource_tos_uri", &table.terms),
+    ] {
+        if let Some(text) = text {
+            document.insert(name.into(), text.as_str().into());
+        }
+    }
+    Value::Object(document).to_string()
+}
+
+/// Makes the route that publishes the metadata. Its path is literal on one host, so no other route takes precedence.
+fn route(
+    name: &str,
+    resource: &Arc<ProtectedResource>,
+    index: usize,
+    registry: &CounterRegistry,
+) -> Option<Route> {
+    let name: Arc<str> = Arc::from(format!("resource:{name}"));
+    let matcher = Matcher {
+        host: HostPattern::parse(&resource.host).ok()?,
+        path: PathPattern::parse(&format!("{WELL_KNOWN}{}", resource.path)).ok()?,
+        methods: Methods::parse(&["GET", "HEAD", "OPTIONS"]).ok()?,
+    };
+    Some(Route {
+        counters: registry.of(&name),
+        name,
+        index,
+        matcher,
+        limits: Limits::default(),
+        credential_policy: Access::Public.into(),
+        rule: Rule::default(),
+        handler: Handler::Publish(resource.clone()),
+        login_page: false,
+        csrf_field: None,
+        shadow: None,
+    })
+}
