@@ -27,6 +27,7 @@ pub(super) const TABLES: [&str; 12] = [
     "LOG",
     "UPSTREAM",
     "RATE_LIMIT",
+    "RESOURCE",
     "IDENTITY",
     "ROUTE",
     "TEST",
