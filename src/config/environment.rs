@@ -17,7 +17,7 @@ const PARTS_MAX: usize = 12;
 /// Maximum number of variables. Applying a variable may copy a list as long as the file.
 const VARIABLES_MAX: usize = 1000;
 /// The top-level tables. A single underscore after one of these names is a typo for two underscores.
-pub(super) const TABLES: [&str; 12] = [
+pub(super) const TABLES: &[&str] = &[
     "POLICY",
     "SERVER",
     "TLS",
