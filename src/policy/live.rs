@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub struct LivePolicy(Arc<ArcSwap<Policy>>);
 
 impl LivePolicy {
-    /// Creates a holder with a first policy.
+    /// Puts the first policy in force.
     pub fn new(policy: Policy) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(policy)))
     }

@@ -219,8 +219,8 @@ impl Comparison<'_> {
     }
 }
 
-/// Returns the callers with a matching result whose grants do not include those of another such caller. Each of them
-/// represents all callers with more grants.
+/// Returns the callers with the fewest grants whose results match `is_so`. Each of these callers represents all callers
+/// with more grants.
 fn minimal_callers<'a>(
     nobody: &'a Pair,
     asked: &'a [(Grants, Pair)],

@@ -45,7 +45,8 @@ const fn preset(endpoint: Endpoint) -> Option<Preset> {
 
 /// The origin of an endpoint's limits.
 enum Choice<'f> {
-    /// The policy lists these names of limits under this key. An empty list means no limits.
+    /// The policy names the limits. The fields are the key of the list, and the names in it. If the list is empty, the
+    /// endpoint has no limits.
     Policy(String, &'f [String]),
     /// The policy names no limits, so the default limit applies, if the endpoint has one.
     Preset(Option<Preset>),

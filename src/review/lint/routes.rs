@@ -70,7 +70,8 @@ fn open_by_default(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for route in routes().filter(is_everything) {
         let guards_too = match &route.matcher.host {
             HostPattern::Any => !guarded.is_empty(),
-            // A guarded route for all hosts counts too: the host's own catch-all route takes precedence over it.
+            // A guarded route for all hosts also counts as a guarded route on this host, since the host's own catch-all
+            // route takes precedence over it.
             host @ (HostPattern::Below(_) | HostPattern::Exact(_)) => {
                 hosts.contains(&host.to_string()) || hosts.contains(&HostPattern::Any.to_string())
             }
