@@ -112,7 +112,7 @@ pub struct Explanation {
     /// The detailed reason for the refusal, for operators. The access log contains it as `detail`.
     #[serde(default)]
     pub reason: Option<String>,
-    /// The URL of the metadata that a refusal names, if the request is for a protected resource (RFC 9728).
+    /// The URL of the metadata that the refusal names, if the request is for a protected resource (RFC 9728).
     #[serde(default)]
     pub resource_metadata: Option<String>,
     /// The request that the upstream would receive.
@@ -172,7 +172,7 @@ pub struct AppliedLimit {
 /// The request that the upstream would receive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UpstreamRequest {
-    /// The name of the upstream; `authority` for an endpoint of the authority.
+    /// The name of the upstream; `authority` for an endpoint of the authority, `gateway` for metadata.
     pub upstream: String,
     /// The origins of the upstream's servers.
     pub servers: Vec<String>,

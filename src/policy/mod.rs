@@ -131,12 +131,12 @@ pub enum Handler {
     Forward(Delivery),
     /// Answers the request with this endpoint of the local authority.
     Answer(Endpoint),
-    /// Answers with the metadata of a protected resource.
+    /// Answers the request with the metadata of this protected resource.
     Publish(Arc<ProtectedResource>),
 }
 
 impl Handler {
-    /// Whether the gateway answers the request itself.
+    /// Whether the gateway answers the request instead of forwarding it.
     pub const fn is_own(&self) -> bool {
         match self {
             Self::Forward(_) => false,

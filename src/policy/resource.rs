@@ -1,5 +1,5 @@
-//! Protected resources (RFC 9728): the metadata by which clients find the issuer of a resource's tokens, and the
-//! challenges that name the metadata.
+//! Protected resources (RFC 9728). Clients find the issuer of a resource's tokens in the metadata of the resource, and
+//! challenges contain the URL of the metadata.
 
 use super::Policy;
 use crate::route::host::Authority;
@@ -10,34 +10,35 @@ use http::header::{
 };
 use http::{HeaderValue, Method, Response, StatusCode};
 
-/// The path that precedes the resource's own path in the URL of its metadata (RFC 9728 section 3).
+/// The prefix of the path in the URL of a resource's metadata. The path of the resource follows it (RFC 9728 section
+/// 3).
 pub(crate) const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
 /// A resource whose metadata the gateway publishes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProtectedResource {
-    /// The resource identifier: an `https` URL without query and fragment (RFC 9728 section 1.2).
+    /// The resource identifier: an `https` URL without a query and a fragment (RFC 9728 section 1.2).
     pub identifier: Box<str>,
     /// The host in the identifier, in canonical spelling.
     pub host: Box<str>,
     /// The path in the identifier, in canonical spelling and without a trailing slash; empty for the root.
     pub path: Box<str>,
-    /// The URL of the metadata. It consists of visible ASCII without quotes and backslashes.
+    /// The URL of the metadata. The URL consists of visible ASCII characters except quotes and backslashes.
     pub metadata_url: Box<str>,
     /// The metadata as JSON (RFC 9728 section 2).
     pub metadata: Bytes,
 }
 
 impl ProtectedResource {
-    /// Whether a request for this host and path is a request for the resource: the path is that of the resource or
-    /// below it.
+    /// Whether a request with this host and path is a request for the resource. The path must be that of the resource
+    /// or lie below it.
     pub fn covers(&self, host: &str, path: &str) -> bool {
         *self.host == *host
             && path.strip_prefix(&*self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// Answers a request for the metadata. The metadata is public, so scripts of any origin may read it. A client in a
-    /// browser may add fields of its own, such as `MCP-Protocol-Version`, and then sends a preflight first.
+    /// Answers a request for the metadata. The metadata is public, so scripts of any origin may read it. If a client in
+    /// a browser adds header fields such as `MCP-Protocol-Version`, the browser sends a preflight request first.
     pub(crate) fn answer(&self, method: &Method) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
@@ -59,8 +60,8 @@ impl ProtectedResource {
 }
 
 impl Policy {
-    /// Returns the most specific resource that a request is for. `host` is as the client sent it, with or without a
-    /// port.
+    /// Returns the most specific resource that covers a request. `host` is the value that the client sent, with or
+    /// without a port.
     pub fn resource_of(&self, host: &str, path: &str) -> Option<&ProtectedResource> {
         if self.resources.is_empty() {
             return None;

@@ -54,7 +54,8 @@ pub(crate) struct Side {
     pub outcome: String,
     /// Whether the rule refuses the request, but the request is forwarded because its route is in shadow mode.
     pub shadow: bool,
-    /// The name of the upstream, if the request is forwarded.
+    /// The name of the upstream, if the request is forwarded; `authority` or `gateway` if the gateway answers the
+    /// request.
     pub upstream: Option<String>,
 }
 

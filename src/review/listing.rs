@@ -23,7 +23,7 @@ pub(crate) struct RouteSummary {
     pub asks: Vec<String>,
     /// The names of the rate limits, in the order in which they are charged.
     pub limits: Vec<String>,
-    /// The name of the upstream; `authority` for an endpoint of the authority.
+    /// The name of the upstream; `authority` for an endpoint of the authority, `gateway` for metadata.
     pub upstream: String,
     /// The path prefix that is removed before forwarding.
     pub strip_prefix: Option<String>,

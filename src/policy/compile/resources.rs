@@ -16,12 +16,12 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The maximum number of resources. A refused request compares its path with each of them.
+/// The maximum number of resources. If a request is refused, its path is compared with that of each resource.
 const RESOURCES_MAX: usize = 100;
-/// The maximum length of an identifier, in bytes. It is part of a header field.
+/// The maximum length of a resource identifier, in bytes. Challenges contain the identifier in a header field.
 const IDENTIFIER_BYTES_MAX: usize = 1024;
 
-/// Compiles the resources, and adds a route for the metadata of each.
+/// Compiles the resources, and adds a route for the metadata of each resource.
 pub(super) fn compile(
     file: &File,
     issuers: &[Issuer],
@@ -82,7 +82,7 @@ pub(super) fn compile(
     resources
 }
 
-/// Reads an identifier. Returns it with its host and its path, which has no trailing slash.
+/// Checks the identifier of a resource, and returns the identifier, its host, and its path without a trailing slash.
 fn identifier(
     key: &str,
     table: &ResourceSection,
@@ -107,7 +107,7 @@ fn identifier(
         (None, Some(rest)) => (false, rest),
         (None, None) => return reject("the scheme is not https"),
     };
-    // RFC 9728 section 1.2 forbids a fragment and advises against a query.
+    // RFC 9728 section 1.2 forbids a fragment and advises against a query, so both are rejected.
     if rest.contains(['?', '#']) {
         return reject("it has a query or a fragment");
     }
@@ -127,13 +127,13 @@ fn identifier(
     Some((text.clone(), authority.host.into_owned(), path))
 }
 
-/// Returns the path of a URL with a scheme; empty if it has none.
+/// Returns the path of a URL that has a scheme. The result is empty if the URL has no path.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     url[after_scheme..].find('/').map_or("", |at| &url[after_scheme + at..])
 }
 
-/// Returns the issuers that the resource names, or all of them.
+/// Returns the issuers that the resource names, or all issuers if it names none.
 fn issuers_of<'i>(
     key: &str,
     table: &ResourceSection,
@@ -147,7 +147,7 @@ fn issuers_of<'i>(
     for (index, name) in table.issuers.iter().enumerate() {
         match issuers.iter().find(|issuer| *issuer.name == **name) {
             Some(issuer) => named.push(issuer),
-            // An issuer with faults of its own was reported already.
+            // The file defines the issuer, but the issuer has a fault. That fault has already been reported.
             None if faults.loaded.file.issuer.iter().any(|issuer| issuer.issuer == *name) => {}
             None => {
                 let known = issuers.iter().map(|issuer| &*issuer.name);
@@ -158,19 +158,20 @@ fn issuers_of<'i>(
     named
 }
 
-/// Whether a route may answer requests for the resource.
+/// Whether a route may match requests for the resource with this host and path.
 fn is_below(route: &Route, host: &str, path: &str) -> bool {
     let own = route.matcher.path.to_string();
     let literal = own.split("{").next().unwrap_or_default();
     let below = |inner: &str, outer: &str| {
         inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    // A route with a parameter may match the resource's path itself.
+    // A route whose path has a parameter may match the path of the resource.
     route.matcher.host.covers(Some(host))
         && (below(&own, path) || (own.len() > literal.len() && path.starts_with(literal)))
 }
 
-/// Writes the metadata (RFC 9728 section 2). Scopes that the table does not list are those that the routes require.
+/// Returns the metadata as JSON (RFC 9728 section 2). If the table lists no scopes, the metadata contains the scopes
+/// that the resource's routes (`below`) require.
 fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], below: &[&Route]) -> String {
     let mut document = Map::new();
     document.insert("resource".into(), identifier.into());
@@ -206,7 +207,8 @@ fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], belo
     Value::Object(document).to_string()
 }
 
-/// Makes the route that publishes the metadata. Its path is literal on one host, so no other route takes precedence.
+/// Creates the route that publishes the metadata. The route has a literal host and path, so no other route takes
+/// precedence over it.
 fn route(
     name: &str,
     resource: &Arc<ProtectedResource>,
