@@ -67,7 +67,7 @@ pub struct Verdict {
     pub route: Option<usize>,
     /// The outcome of enforcing the route's rule. Shadow mode does not change it.
     pub outcome: Outcome,
-    /// Whether the route's rule refuses the request, but shadow mode forwards it.
+    /// Whether the request is refused but still forwarded, because its route is in shadow mode.
     pub shadow: bool,
 }
 
@@ -103,7 +103,7 @@ pub struct Explanation {
     pub limits: Vec<AppliedLimit>,
     /// The outcome of enforcing the route's rule. Shadow mode does not change it.
     pub outcome: Outcome,
-    /// Whether the route's rule refuses the request, but shadow mode forwards it.
+    /// Whether the request is refused but still forwarded, because its route is in shadow mode.
     pub shadow: bool,
     /// The status of the refusal, if the request is refused.
     pub status: Option<u16>,

@@ -22,7 +22,7 @@ pub(crate) struct Difference {
     pub gains: Vec<Change>,
     /// Access that the new policy removes.
     pub losses: Vec<Change>,
-    /// Requests that are allowed by both policies, but by another route or with another upstream.
+    /// Requests that both policies allow, but through different routes or to different upstreams.
     pub moves: Vec<Change>,
     /// Other settings that differ.
     pub others: Vec<SettingChange>,

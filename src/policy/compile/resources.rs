@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 /// The maximum number of resources. If a request is refused, its path is compared with that of each resource.
 const RESOURCES_MAX: usize = 100;
-/// The maximum length of a resource identifier, in bytes. Challenges contain the identifier in a header field.
+/// The maximum length of a resource identifier, in bytes. A header field of each challenge contains the host and path
+/// of the identifier.
 const IDENTIFIER_BYTES_MAX: usize = 1024;
 
 /// Compiles the resources, and adds a route for the metadata of each resource.
