@@ -17,7 +17,7 @@ const MODULES: &[&str] = &[
     "control",
     "review",
     "explain",
-    // The path of a request, downwards.
+    // From here on, the order follows a request through the gateway.
     "accept",
     "pipeline",
     "worker",
@@ -41,7 +41,7 @@ const MODULES: &[&str] = &[
     "worker_settings",
     "tls",
     "config",
-    // Leaves.
+    // The leaf modules.
     "timestamp",
     "journal",
     "state_dir",

@@ -38,8 +38,8 @@ fuzz_target!(|data: &[u8]| {
     {
         assert!(verify(token, &TRUST, Now::at(1)).is_err());
     }
-    // The same bytes as the claims of a token whose only fault is its signature. They reach code behind the first
-    // checks.
+    // The same bytes are also verified as the claims of a token whose only fault is its signature. They then reach code
+    // behind the first checks.
     use base64::Engine;
     let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(data);
     let forged = format!("eyJhbGciOiJIUzI1NiJ9.{part}.{}", "A".repeat(43));

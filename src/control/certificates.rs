@@ -1,5 +1,5 @@
-//! Watches the certificate while the gateway runs. New connections get a replaced certificate, and a certificate that
-//! expires soon is logged.
+//! Watches the certificate files while the gateway runs. New connections get the latest certificate, and a certificate
+//! that expires soon is logged.
 
 use super::file_watch::FileWatch;
 use crate::clock::Now;
@@ -24,14 +24,14 @@ enum Phase {
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
     let mut files = certificates.files();
-    // The files are read again once, because they may have changed since the process read them at its start.
+    // The process read the files at its start. They may have changed since then, so they are read again once.
     let mut watch = FileWatch::unread(paths(&files));
     let mut logged = (None, Phase::Valid);
     loop {
         interval.tick().await;
         let ours = certificates.clone();
         let looked = tokio::task::spawn_blocking(move || {
-            // A reload may have switched to other files. It has already read them.
+            // A reload may have switched to other files.
             let now = ours.files();
             if now != files {
                 watch = FileWatch::unread(paths(&now));

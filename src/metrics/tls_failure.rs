@@ -7,7 +7,7 @@ use crate::counter::Counter;
 pub(crate) enum TlsFailure {
     /// The client spoke HTTP in cleartext.
     Cleartext,
-    /// The client took too long.
+    /// The client did not complete the handshake in time.
     Timeout,
     /// The client closed the connection.
     Closed,

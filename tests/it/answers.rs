@@ -402,7 +402,7 @@ const CUTS: [(&str, &str, &str); 6] = [
     ("Content-Length: 10\r\n\r\nhalf ", "stall", "stalled"),
 ];
 
-/// Starts a gateway and an upstream that truncates the answer to `/N` in the way of row N.
+/// Starts a gateway and an upstream that truncates the answer to `/N` as row N of `CUTS` describes.
 fn cutting() -> (Upstream, Portcullis, Gate) {
     let gate = Gate::new();
     let closed = gate.clone();

@@ -348,7 +348,7 @@ fn a_proof_that_would_prove_nothing_does_not_load() {
     ] {
         let dir = Dir::new();
         let route = "[[route]]\npath = \"/x\"\nupstream = \"orders\"\naccess = \"public\"\n";
-        // Every defined upstream is used, so that `check` does not report an unused one.
+        // Every upstream gets a route, so that `check` does not report an unused upstream.
         let also = if more.is_empty() {
             String::new()
         } else {

@@ -19,8 +19,8 @@ fn metric(gateway: &Portcullis, series: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {series}:\n{text}")).parse().unwrap()
 }
 
-/// Tables may be unreadable after a newer version has changed them or a right was withdrawn. The gateway then refuses
-/// tokens after ten seconds, so metrics and `/readyz?verbose` must report the store as failed.
+/// Tables may be unreadable because a newer version has changed them or a database permission was revoked. The gateway
+/// then refuses tokens after ten seconds, so metrics and `/readyz?verbose` must report the store as failed.
 #[test]
 fn a_store_whose_marks_cannot_be_read_is_reported_as_lost_and_once() {
     let gateway = Portcullis::with(&policy("")).start();

@@ -136,7 +136,7 @@ fn a_person_without_scripts_logs_in_comes_back_uses_forms_and_leaves() {
     assert_eq!(browser.text("[role=alert]"), "The user name or the password is wrong.");
     shop.application.saw_nothing();
 
-    // The form has kept the name and the target address.
+    // The form still has the user name and the address that the person wanted.
     shop.log_in(PASSWORD);
     shop.is_at("/app/orders?sort=-date&q=a%20b");
     assert_eq!(browser.text("#who"), "ada");

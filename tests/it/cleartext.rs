@@ -40,8 +40,8 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
     assert_eq!(location(&gateway), format!("https://shop.example:{}/a?b=c", gateway.https().port()));
     assert_eq!(location(&redirecting(&upstream, "public_port = 443")), "https://shop.example/a?b=c");
     assert_eq!(location(&redirecting(&upstream, "public_port = 444")), "https://shop.example:444/a?b=c");
-    // The container image sets the port by a variable. Its name has the same ending as the variables that Kubernetes
-    // derives from services.
+    // The container image sets the port by a variable. The name of that variable has the same ending as the variables
+    // that Kubernetes derives from services.
     let tables = format!("[server]\nhttps = \"127.0.0.1:0\"\nplain = \"redirect\"\n{PUBLIC}");
     let gateway =
         Portcullis::with(&policy(&upstream, &tables)).env("PORTCULLIS_SERVER__PUBLIC_PORT", "443").start();
@@ -63,7 +63,7 @@ fn a_request_that_a_trusted_proxy_calls_https_is_served() {
         let location = answer.header("location");
         assert_eq!((answer.status, location), (308, Some("https://shop.example/page")), "{answer:#?}");
     }
-    // The field is ignored in requests from other addresses.
+    // `X-Forwarded-Proto` is ignored in a request from any other address.
     let mut connection = Connection::from("127.0.0.2".parse().unwrap(), gateway.http());
     let answer = request().header("X-Forwarded-Proto", "https").over(&mut connection);
     assert_eq!((answer.status, answer.header("location")), (308, Some("https://inner/page")), "{answer:#?}");

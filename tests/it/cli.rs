@@ -1,4 +1,4 @@
-//! The commands.
+//! The commands of the binary.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, write_policy};

@@ -1,4 +1,5 @@
-//! The gateway's account of the client: a trusted proxy may contribute to it, and all fields to the upstream agree.
+//! The fields that describe the client to an upstream (`X-Forwarded-*`, `Forwarded`): a trusted proxy may contribute to
+//! them, and they never contradict each other.
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::Connection;
@@ -74,7 +75,7 @@ const FOREIGN: &[&str] = &[
     "X-Vouch-User",
 ];
 
-/// Returns the account's five fields as the upstream received them.
+/// Returns the five fields that describe the client, as the upstream received them.
 fn account(seen: &Seen) -> [Option<&str>; 5] {
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded"]
         .map(|name| seen.header(name))
@@ -82,7 +83,7 @@ fn account(seen: &Seen) -> [Option<&str>; 5] {
 
 #[test]
 fn no_field_of_another_product_passes_from_anybody() {
-    // Attacks C2 and C12; issues 9, 3 and 7.
+    // Attacks C2 and C12; issue 9, items 3 and 7.
     let upstream = Upstream::start();
     let stranger = gateway(&upstream, PUBLIC);
     let trusting = gateway(&upstream, &format!("{TRUSTED}{PUBLIC}"));
@@ -207,7 +208,7 @@ fn a_chain_in_one_field_reaches_the_upstream_in_both() {
         assert_eq!(seen.header("x-forwarded-for"), Some(addresses), "{name}: {value}");
         assert_eq!(seen.header("forwarded"), Some(&*forwarded), "{name}: {value}");
     }
-    // If both fields are present and differ, the gateway uses one of them and writes it to both.
+    // If `X-Forwarded-For` and `Forwarded` differ, the gateway uses the address from one of them in both.
     let request =
         Request::get("/").header("X-Forwarded-For", "203.0.113.9").header("Forwarded", "for=6.6.6.6");
     let answer = request.to(gateway.http());

@@ -178,7 +178,7 @@ fn compare(what: &str, answers: &[Answer; 2]) {
     assert_eq!(before.status, after.status, "{what}: {answers:#?}");
     let bodies = [before.json(), after.json()];
     match (&bodies[0], &bodies[1]) {
-        // Tokens differ by nature, and the gateway returns more members than the library.
+        // Every answer has different tokens, and the gateway's answer has more members than the library's.
         (Value::Object(theirs), Value::Object(ours)) if theirs.contains_key("access_token") => {
             let missing: Vec<_> = theirs.keys().filter(|key| !ours.contains_key(*key)).collect();
             assert!(missing.is_empty(), "{what}: {missing:?} in {answers:#?}");
@@ -216,48 +216,48 @@ fn each_error_of_the_library_is_told_with_its_status_and_in_its_words() {
     let of_another = of_another.rsplit_once('.').unwrap().1;
 
     both.same("a good token", &get(&good))[1].is(200);
-    // NoAuthorizationError
+    // The library raises `NoAuthorizationError`.
     both.same("no token", &Request::get("/protected"));
     both.same("another scheme", &with("Basic dTpw"));
     both.same("`bearer` in lower case", &with(&format!("bearer {good}")));
-    // InvalidHeaderError
+    // The library raises `InvalidHeaderError`.
     both.same("nothing behind the scheme", &with("Bearer"));
     both.same("two words behind the scheme", &with(&format!("Bearer {good} b")));
-    // DecodeError
+    // The library raises `DecodeError`.
     both.same("not three parts", &get(&"x"));
     both.same("a header that is no base64url", &get(&format!("a{}", &message[head.len()..])));
     both.same("claims that are no base64url", &get(&format!("{head}.a.{signature}")));
     both.same("a signature that is not base64url", &get(&format!("{message}.a")));
     both.same("a signature that is cut", &get(&format!("{message}.{}", &signature[..40])));
     both.same("the signature of another token", &get(&format!("{message}.{of_another}")));
-    // InvalidTokenError
+    // The library raises `InvalidTokenError`.
     let unsigned = token().member("alg", json!("none")).sign();
     both.same("no algorithm", &get(&format!("{}.", unsigned.rsplit_once('.').unwrap().0)));
     both.same("another algorithm", &get(&token().algorithm(Algorithm::Es256)));
     both.same("issued in the future", &get(&token().claim("iat", json!(ahead)).claim("nbf", json!(ahead))));
     both.same("only `nbf` is in the future", &get(&token().claim("nbf", json!(ahead))));
     both.same("a subject that is a number", &get(&token().claim("sub", json!(7))));
-    // JWTDecodeError
+    // The library raises `JWTDecodeError`.
     both.same("no subject", &get(&token().without("sub")));
-    // ExpiredSignatureError
+    // The library raises `ExpiredSignatureError`.
     both.same("expired", &get(&token().expired()));
-    // InvalidAudienceError, InvalidIssuerError, MissingRequiredClaimError
+    // The library raises `InvalidAudienceError`, `InvalidIssuerError` and `MissingRequiredClaimError`.
     both.same("made for others", &get(&token().claim("aud", json!("billing"))));
     both.same("made by others", &get(&token().claim("iss", json!("https://evil.test"))));
     both.same("made for nobody", &get(&token().without("aud")));
     both.same("made by nobody", &get(&token().without("iss")));
-    // WrongTokenError
+    // The library raises `WrongTokenError`.
     both.same("a refresh token for a page", &get(&token().claim("type", json!("refresh"))));
-    // FreshTokenRequired
+    // The library raises `FreshTokenRequired`.
     let fresh = |value: Value| Request::get("/fresh").bearer(token().claim("fresh", value));
     both.same("fresh", &fresh(json!(true)))[1].is(200);
     both.same("not fresh", &fresh(json!(false)));
     both.same("`fresh` is a time in the future", &fresh(json!(ahead)));
-    // UserClaimsVerificationError
+    // The library raises `UserClaimsVerificationError`.
     let tenant = |name: &str| Request::get("/tenant").bearer(token().claim("tenant", json!(name)));
     both.same("the claim is as it should be", &tenant("acme"))[1].is(200);
     both.same("the claim is not as it should be", &tenant("other"));
-    // The application's own rules
+    // The application itself checks these rules.
     both.same("the role is there", &Request::get("/admin").bearer(token().role("admin")))[1].is(200);
     both.same("the role is missing", &Request::get("/admin").bearer(token()));
 

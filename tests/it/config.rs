@@ -92,7 +92,7 @@ fn every_value_is_shown_with_where_it_comes_from() {
     says(&shown, "roles = [\"clerk\"]", "environment variable PORTCULLIS_ROUTE__1__ROLES");
     says(&shown, "paths = \"strict\"", "default");
     says(&shown, "refresh_grace = \"10s\"", "default");
-    // The JSON output contains the same.
+    // The JSON output has the same values and origins.
     let keys = keys(&command_in(&dir, &["config", "show", "--format", "json"], &environment));
     let origin = |key: &str| keys[key].1[0].clone();
     assert_eq!(keys["server.drain"].0, "7s");
@@ -323,7 +323,7 @@ fn a_file_that_is_there_is_left_as_it_is() {
     assert!(!dir.path().join("nowhere.toml").exists());
     let made = command(&dir, &["init", "--output", "none/gateway.toml"]);
     assert!(made.code == Some(1) && made.stderr.contains("No such file"), "{made:?}");
-    // Another file name works.
+    // The file may have another name.
     let made = command(&dir, &["init", "--output", "my own.toml"]);
     assert!(made.code == Some(0) && made.stdout.contains("--config 'my own.toml'"), "{made:?}");
     assert_eq!(command(&dir, &["check", "--strict", "--config", "my own.toml"]).code, Some(0));

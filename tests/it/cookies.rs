@@ -547,11 +547,10 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
     jar.on(html("/app/a?b=c")).to(address).is(200);
     assert_eq!(upstream.only_request().header("x-auth-subject"), Some("ada"));
 
-    // A person who is logged in is redirected or sees so on the page. A page of another site does not cause another
-    // prompt.
+    // A person who is already logged in is redirected to `next`. Without `next`, the page says who is logged in.
     leads_to(&jar.on(html("/auth/login?next=/app/b")).to(address), "/app/b");
     assert!(jar.on(html("/auth/login")).to(address).is(200).text().contains("As <strong>ada</strong>"));
-    // A logout by a form leads back to the login page. A request that no person sent gets the usual answer.
+    // A logout form leads back to the login page, even without cookies. A form of another site gets the usual refusal.
     let out = jar.on(form("/auth/logout", &format!("csrf_token={}", jar.csrf()))).to(address);
     leads_to(&out, "/auth/login?logged_out=1");
     jar.keep(&out);
@@ -584,7 +583,7 @@ fn nobody_is_led_to_another_host() {
         let entered = Jar::default().on(form("/auth/login", &body)).to(address);
         let location = entered.header("location").unwrap_or_default().to_owned();
         assert!(location == "/" || location == "/%252F..", "{next}: {entered:#?}");
-        // A person who is already logged in is not redirected to another site either.
+        // A person who is already logged in is never redirected to another site.
         let page = jar.on(html(&format!("/auth/login?next={next}"))).to(address);
         assert!(page.status == 200 || page.header("location") == Some("/%252F.."), "{next}: {page:#?}");
     }
@@ -599,8 +598,8 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     let mut jar = full.without("__Host-portcullis");
     let page = "/auth/login?next=/app/a";
     leads_to(&jar.on(html("/app/a")).to(address), page);
-    // After a link from another site the browser sends none or all of its cookies, so the gateway first makes it come
-    // from the gateway's own page.
+    // After a link from another site, the browser sends either none or all of its cookies. The gateway therefore first
+    // answers with a page that reloads, so that the next request comes from the gateway's own site.
     let linked = jar.on(html(page).header("sec-fetch-site", "cross-site")).to(address);
     assert!(linked.is(200).text().contains("url=/auth/login?again=1&amp;next=/app/a\""), "{linked:#?}");
     assert_eq!(linked.header("set-cookie"), None);
@@ -614,7 +613,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
     assert_ne!(jar.value("__Host-portcullis-refresh"), full.value("__Host-portcullis-refresh"));
     jar.on(html("/app/a")).to(address).is(200);
 
-    // A browser that does not keep a cookie of that size returns without it. The page then asks for the password and
+    // A browser that discards the new access token's cookie returns without it. The page then asks for the password and
     // names the reason.
     let stuck = jar.without("__Host-portcullis");
     let told = stuck.on(html(page)).to(address);

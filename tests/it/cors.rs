@@ -200,7 +200,8 @@ fn in_a_browser_a_listed_origin_logs_in_refreshes_and_reads_refusals() {
     let upstream = Upstream::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 22\r\n\r\n<!doctype html><p>page",
     );
-    // The pages' server does not matter to the gateway under test. Another gateway serves them over TLS.
+    // The server of the pages does not matter to the gateway under test. Here another gateway serves the pages over
+    // TLS.
     let pages = Portcullis::with(&format!(
         "{AUTHORITY}[server]\nhttps = \"127.0.0.1:0\"\n{}",
         crate::policy(&upstream, crate::PUBLIC)

@@ -267,7 +267,7 @@ fn no_field_of_the_client_chooses_the_route(stage: &Stage) {
     }
 }
 
-/// Attacks D2, issues 9, 3 and 7: method overrides, and fields in which other products name callers and addresses.
+/// Attacks D2; issue 9, items 3 and 7: method overrides, and fields in which other products name callers and addresses.
 fn no_field_of_another_product_arrives(stage: &Stage) {
     for name in [
         "X-HTTP-Method-Override",

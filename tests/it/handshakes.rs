@@ -45,7 +45,7 @@ fn a_handshake_that_fails_is_counted_by_reason_and_logged_once_in_a_while() {
     }
 }
 
-/// RFC 7301 section 3.2, suites 7: the gateway serves HTTP/1.0, so it also negotiates it.
+/// RFC 7301 section 3.2, suites 7: the gateway serves HTTP/1.0, so it also accepts that protocol in ALPN.
 #[test]
 fn a_client_that_offers_http_1_0_alone_is_served() {
     let gateway = gateway("");

@@ -252,7 +252,7 @@ fn an_environment_of_thousands_is_refused_in_bounded_lines() {
 #[test]
 fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
     let dir = Dir::new();
-    // Long enough that no two reads of the file fit between two writes.
+    // The file is so long that no two reads of it fit between two writes.
     dir.write("gateway.toml", format!("{ECHO}{}{}#0", route("/"), "#\n".repeat(4 << 20)));
     let file = OpenOptions::new().write(true).open(dir.path().join("gateway.toml")).unwrap();
     let end = file.metadata().unwrap().len() - 1;
@@ -266,7 +266,7 @@ fn a_file_that_never_rests_is_refused_and_one_that_does_is_read() {
                 }
             }
         });
-        // Dropped at the end of this block, even after a panic, so that the writer stops.
+        // `_stop` is dropped at the end of this block, even after a panic, so that the writer stops.
         let _stop = stop;
         // On a busy machine, the writer may pause for as long as two reads take.
         eventually("a reading meets the writer", || {

@@ -62,7 +62,7 @@ fn a_burst_passes_and_what_comes_after_is_told_when_to_come_again() {
     assert!((1..=60).contains(&wait), "one a minute: {wait}");
     assert!(answer.header("ratelimit").unwrap().contains("r=0"));
     assert_eq!(upstream.requests().len(), 3);
-    // A route without the limit stays free, and a route with the same limit shares its budget.
+    // A route without the limit is not limited. A route with the same limit shares its budget.
     assert!(Request::get("/free").to(gateway.http()).is(200).header("ratelimit").is_none());
     Request::get("/too").to(gateway.http()).is_refusal(429, "rate_limited");
 }

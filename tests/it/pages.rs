@@ -153,7 +153,8 @@ fn each_page_leads_on() {
     assert!(form.is(200).text().contains("type=\"password\""), "another account can log in: {form:#?}");
     let out = html("/auth/login").header("Cookie", &cookie).to(gateway.http());
     assert!(out.is(200).text().contains("action=\"/auth/logout\""), "{out:#?}");
-    // No page contains a secret of the session, because a stranger can choose other parts of the page by its address.
+    // No page contains a secret of the session, because a stranger can put text of their choice into the page through
+    // its address.
     for secret in cookie.split("; ").map(|pair| pair.split_once('=').unwrap().1) {
         assert!(!page.text().contains(secret), "{page:#?}");
     }

@@ -405,8 +405,8 @@ fn a_watched_file_is_read_again_however_it_was_put_in_place_and_another_is_not()
         put(watched.dir(), &watching(&upstream, "watch", &new));
         eventually(way, || Request::get(&new).to(watched.http()).status == 200);
         serves_only(&watched, &new, &old);
-        // This gateway's file changed first and would have been polled at least as often, so the gateway does not watch
-        // it.
+        // The file of the gateway with `reload = "signal"` changed first. If that gateway watched its file, it would
+        // have reloaded by now.
         Request::get(&new).to(signalled.http()).is_refusal(404, "no_route");
     }
     assert_eq!(generation(&signalled), 1);

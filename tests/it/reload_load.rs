@@ -133,9 +133,9 @@ fn stream(wire: &mut Wire, told: &str, pause: impl Fn()) {
 enum Ask {
     /// A route of both policies, with the role that both require.
     Clerk,
-    /// The same route with another role, which both refuse.
+    /// The route of `Clerk` with another role, which both policies refuse.
     Guest,
-    /// The same route without a token, which both refuse.
+    /// The route of `Clerk` without a token, which both policies refuse.
     Nobody,
     /// A public route of both policies.
     Swap,

@@ -37,7 +37,7 @@ upstream = \"echo\"
 fresh    = \"10m\"
 ";
 
-/// Starts a gateway with an authority, further keys of it, and an account `ada` with the role clerk.
+/// Starts a gateway with these further keys of `[authority]`, and an account `ada` with the role clerk.
 fn with(more: &str) -> Portcullis {
     let gateway = Portcullis::with(&format!("{AUTHORITY}{more}{ROUTES}")).start();
     account::add(gateway.dir(), "ada", &["clerk"]);

@@ -58,7 +58,7 @@ fn between_not_ready_and_closed_everything_is_served() {
     gateway.signal("TERM");
     eventually("it is not ready", || Request::get("/readyz").to(gateway.admin()).status == 503);
     assert!(begun.elapsed() < Duration::from_secs(1), "at once: {:?}", begun.elapsed());
-    // A connection that was already open, a new connection, and an HTTP/2 connection.
+    // All of these are served: a connection that was already open, a new connection, and an HTTP/2 connection.
     for connection in [&mut idle, &mut Connection::open(gateway.http())] {
         eventually("answers say that they are the last", || {
             // The order reaches the cores a moment after it reaches the admin listener.

@@ -41,10 +41,10 @@ fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
         account::add(gateway.dir(), "ada", &[]);
         let address = gateway.http();
         let owner = || form("ada", PASSWORD, "&deliver=body").to(address);
-        // From now on this address is a known one of the account.
+        // From now on, the account knows this address.
         owner().is(200);
         for number in 0..30 {
-            // Half of the attempts name her account, the others only her address.
+            // Half of the attempts name the account `ada`. The others only come from its known address.
             let name = if number % 2 == 0 { "ada".to_owned() } else { format!("u{number}") };
             from_another_site(address, &name, "&deliver=body").is_refusal(403, "csrf_mismatch");
             let answer = form(&name, "x", "").header("sec-fetch-site", "cross-site").to(address);

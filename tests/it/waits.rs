@@ -116,8 +116,8 @@ fn half_a_head_is_due_within_header_timeout_and_logged() {
         "{line}"
     );
 
-    // Over HTTP/2, half a head ends the connection even while another stream is being answered, because it blocks all
-    // streams.
+    // Over HTTP/2, half a head ends the connection even while another stream is being answered, because half a head
+    // blocks all streams.
     let mut frames = Frames::open(gateway.http());
     frames.send(frame::HEADERS, frame::END_HEADERS, 1, &block(&POST)).unwrap();
     frames.send(frame::HEADERS, frame::END_STREAM, 3, &block(&GET)).unwrap();

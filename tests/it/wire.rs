@@ -236,7 +236,7 @@ fn targets_that_are_no_path_are_refused() {
         "\\open",
     ] {
         let mut request = b"GET ".to_vec();
-        // As bytes of Latin-1: the meaning of a byte beyond ASCII depends on the reader.
+        // The target is sent as Latin-1 bytes. The meaning of a byte beyond ASCII depends on the reader.
         request.extend(target.chars().map(|c| u8::try_from(u32::from(c)).unwrap()));
         request.extend(b" HTTP/1.1\r\nHost: gateway.test\r\n\r\n");
         refused(&gateway, &upstream, target, &request, &[400, 404]);

@@ -177,7 +177,7 @@ impl Browser {
         self.tell(&format!("element/{}/value", self.element(css)), &json!({ "text": text }));
     }
 
-    /// Presses keys with the focus where it is.
+    /// Presses keys in the element that has the focus.
     #[track_caller]
     pub fn press(&self, keys: &str) {
         let press = |key: char| {

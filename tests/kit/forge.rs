@@ -89,7 +89,7 @@ fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
 struct Keys {
     rsa: RsaKeyPair,
     p256: EcdsaKeyPair,
-    /// A P-256 key that is in no key set, except in [`jwks_of_the_stranger`].
+    /// A P-256 key that is only in the key set of [`jwks_of_the_stranger`].
     stranger: EcdsaKeyPair,
     ed25519: Ed25519KeyPair,
 }

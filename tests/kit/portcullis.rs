@@ -73,9 +73,9 @@ fn finish(command: &mut Command, input: &str) -> Finished {
 pub struct Finished {
     /// The exit code, or `None` if a signal ended the command.
     pub code: Option<i32>,
-    /// Everything that it wrote to standard output.
+    /// Everything that the command wrote to standard output.
     pub stdout: String,
-    /// Everything that it wrote to standard error.
+    /// Everything that the command wrote to standard error.
     pub stderr: String,
 }
 

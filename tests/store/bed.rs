@@ -68,7 +68,7 @@ impl Bed {
         Store::open(&self.url, self.dir.path()).await
     }
 
-    /// Executes a statement on the database without the store.
+    /// Executes a statement directly on the database, bypassing the store.
     pub async fn sql(&self, statement: &str) -> Vec<AnyRow> {
         sql(&self.url, &self.dir, statement).await
     }
@@ -116,7 +116,7 @@ impl Bed {
     }
 }
 
-/// Opens connections to the database of a bed without the store.
+/// Opens connections to the database of a bed that bypass the store.
 pub async fn pool(bed: &Bed) -> AnyPool {
     connect(&bed.url, &bed.dir).await
 }
@@ -193,7 +193,7 @@ pub struct Window {
 }
 
 impl Default for Window {
-    /// A process that has run for a long time.
+    /// Returns the conditions in a process that has run for a long time.
     fn default() -> Self {
         Self { grace: GRACE, boot: NOW - DAY, alive_before_boot: NOW - DAY }
     }

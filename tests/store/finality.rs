@@ -215,7 +215,7 @@ impl Gateway {
     }
 }
 
-/// The token of a request.
+/// The token of a request, and the place where the request presents it.
 enum Shown<'a> {
     Nothing,
     Bearer(&'a str),

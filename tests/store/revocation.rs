@@ -42,7 +42,7 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         assert_eq!(last().await, NOW + DAY);
         bed.store.record_life(HOUR).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY, "marks that are there are kept for longer too");
-        // A gateway with a shorter lifetime does not shorten the recorded one.
+        // A gateway with a shorter token lifetime does not shorten the recorded lifetime.
         bed.store.record_life(60 * SECOND).await.unwrap();
         assert_eq!(bed.store.lives().await.unwrap().longest, HOUR);
         // The clock of the revoking gateway is an hour behind the clock of the issuing one.
@@ -59,7 +59,7 @@ fn a_mark_is_kept_for_the_longest_life_on_record_and_a_day_from_the_last_use() {
         assert_eq!(last().await, NOW + 366 * DAY);
         bed.store.change("ada", &disabled, NOW).await.unwrap();
         assert_eq!(last().await, NOW + HOUR + DAY, "nobody else's marks are kept for that");
-        // The record is deleted a day after its last token has expired, like marks.
+        // The record of a subject is deleted one day after the subject's longest token has expired, like a mark.
         bed.store.forget(NOW + 366 * DAY - 1).await.unwrap();
         assert_eq!(bed.store.lives().await.unwrap().subjects, [("bob".to_owned(), NOW + 365 * DAY)]);
         assert_eq!(bed.marks().await, [Mark::Account { id: "bob".to_owned(), generation: 1 }]);

@@ -149,16 +149,17 @@ fn a_token_of_a_session_or_an_account_that_ended_is_refused_by_name() {
         }
         bed.store.end_session(None, "1", "logout", NOW).await.unwrap();
         bed.store.remove("bob", NOW).await.unwrap();
-        // Disabling an account ends its sessions; here another program disables it, and they continue.
+        // Normally, disabling an account ends its sessions. Here another program disables the account, so its session
+        // continues.
         bed.sql("UPDATE accounts SET disabled = 1 WHERE id = 'eve'").await;
         let marks = bed.marks().await;
         for (sid, expected) in [("1", What::Ended), ("2", What::Ended), ("3", What::Disabled)] {
             assert_eq!(bed.rotate(&format!("{sid}/1"), NOW).await, expected);
-            // A second tab that did not learn of the end is not treated as a thief.
+            // A second tab that presents a spent token of an ended session is not treated as a thief.
             assert_eq!(bed.rotate(&format!("{sid}/0"), NOW).await, expected);
         }
         assert_eq!(bed.marks().await, marks);
-        // After the grace it is treated as a reuse. The session has already ended.
+        // After the grace, a spent token counts as reused. The session has already ended.
         assert_eq!(bed.rotate("1/0", NOW + DAY).await, What::Reused);
         assert_eq!(bed.ended("1/0").await.as_deref(), Some("logout"));
         assert_eq!(bed.marks().await, marks);
@@ -198,7 +199,7 @@ fn of_a_long_session_the_last_thousand_tokens_are_known() {
         begun(&bed).await;
         assert!(bed.rotate("s/0", NOW).await.is_rotated());
         assert!(bed.rotate("s/1", NOW).await.is_rotated());
-        // As if it had been refreshed 996 times in between, and the clock had then been set back.
+        // Simulates 996 refreshes in between, after which the clock was set back.
         bed.sql("UPDATE refresh_tokens SET number = 998, issued = issued + 86400000 WHERE spent IS NULL")
             .await;
         assert!(bed.rotate("s/2", NOW).await.is_rotated());
