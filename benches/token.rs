@@ -83,7 +83,7 @@ fn verification(c: &mut Criterion) {
     group.finish();
 }
 
-/// The claims of a token beside the subject.
+/// The claims of a token in addition to the subject.
 #[derive(Clone, Copy)]
 enum Claims {
     /// Everything that an application may want: display names, memberships and preferences.

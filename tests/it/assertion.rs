@@ -420,7 +420,7 @@ fn a_signature_is_checked_with_no_library() {
         assert!(!in_shell("GET", &seen.target, &twice), "shell: {twice:?}");
         assert!(!in_rust("GET", &seen.target, &twice), "Rust: {twice:?}");
     }
-    // The gateway's own signature, made at another time.
+    // A genuine signature is accepted only for a limited time.
     for (seconds, good) in [(0, true), (-30, true), (30, true), (-90, false), (90, false)] {
         let signature = signed_at(&seen, forge::now() + seconds);
         let mut headers = seen.headers.clone();

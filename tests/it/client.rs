@@ -310,7 +310,7 @@ fn only_the_credential_that_was_verified_is_forwarded() {
         );
     }
     let verified = token("ada").to_string();
-    // The scheme is case-insensitive (RFC 9110 section 11.1), but many services compare it with its case.
+    // The scheme is case-insensitive (RFC 9110 section 11.1), but many services accept only `Bearer`.
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let request = Request::get("/guarded").header("Authorization", &format!("{scheme} {verified}"));
         request.to(gateway.http()).is(200);

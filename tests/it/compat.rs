@@ -95,7 +95,8 @@ struct Both {
 }
 
 impl Both {
-    /// Starts both. `sources` is the token sources of the gateway's routes.
+    /// Starts the gateway for an application in this setting. `sources` holds the token sources of the gateway's
+    /// routes.
     fn start(setting: &str, cookies: bool, sources: &str) -> Self {
         let forms = if cookies { "csrf_field = \"csrf_token\"" } else { "" };
         let routes = [

@@ -428,8 +428,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
         (post("/app/x", "token="), 403),
         (post("/app/x", &format!("token={}", other.csrf())), 403),
         (post("/app/x", &format!("{right}&{right}")), 400),
-        // The token under another name, on another route, in another type, in a body that is too large, or in the
-        // query. Then two requests whose header or origin is wrong.
+        // All of these are refused: the token under another name, on another route, in another type, in a body that is
+        // too large, or in the query. The last two requests have a wrong header or a foreign origin.
         (post("/app/x", &format!("csrf_{right}")), 403),
         (post("/api/x", &right), 403),
         (jar.on(Request::post("/app/x", &right).header("content-type", "text/plain")).to(address), 403),
@@ -442,8 +442,8 @@ fn a_form_may_carry_the_token_where_the_route_says_so_and_reaches_the_upstream_b
     }
     assert_eq!(upstream.requests().len(), passed, "none of them reached the upstream");
 
-    // Only a request with a cookie gets the value, and only on a route that reads forms. A client cannot forge the
-    // value.
+    // The upstream gets the CSRF token only with a request that is authenticated by a cookie, and only on a route that
+    // reads forms. A client cannot forge the field.
     let pair = Pair::of(&account::post(
         address,
         "/auth/login",
@@ -502,7 +502,7 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
         page.text().contains(&hidden) && page.text().contains("value=\"/app/a?b=c&amp;d=%20\""),
         "{page:#?}"
     );
-    // Another tab shares the visit, so both forms work.
+    // A second tab gets the same login token, so the forms in both tabs work.
     let again = jar.on(html("/auth/login")).to(address);
     assert!(again.text().contains(&hidden), "{again:#?}");
     let head = jar.on(Request::new("HEAD", to_page).header(HTML.0, HTML.1)).to(address);
@@ -512,7 +512,8 @@ fn a_person_is_led_to_the_login_page_and_back_and_a_program_is_told_no() {
         let password = password.replace(' ', "+");
         format!("username=ada&password={password}&csrf_token={visit}&next=/app/a%3Fb%3Dc")
     };
-    // An old browser sends no site. The page's own token pair suffices, and without the pair the login is refused.
+    // An old browser sends no `Sec-Fetch-Site`. The login page's token in cookie and form suffices then, and without it
+    // the login is refused.
     let old = |body: &str| Request::post("/auth/login", body).header(FORM.0, FORM.1).header(HTML.0, HTML.1);
     let wrong = jar.on(old(&fields("wrong", &visit))).to(address);
     assert!(
@@ -629,7 +630,7 @@ fn a_live_refresh_cookie_is_spent_in_place_of_a_password_and_nobody_goes_in_circ
         assert_eq!(values(&prompt.headers, "set-cookie").len(), 1, "no session is given: {prompt:#?}");
     }
 
-    // Without that session's CSRF value, or with a spent refresh token, the login page is shown and the remaining
+    // With another session's CSRF token, or with a spent refresh token, the login page is shown and the remaining
     // cookies are removed.
     let other = login(address);
     let mut mixed = stuck.without("__Host-portcullis-login");

@@ -83,7 +83,7 @@ fn a_listed_origin_reads_what_the_gateway_itself_answers_and_no_other_does() {
         let answer = request.to(gateway.http());
         assert_eq!((shared(&answer).len(), varies_by_origin(&answer)), (0, true), "{answer:#?}");
     }
-    // Scripts cannot use the login page, and cannot use the endpoint for services.
+    // The login page and the endpoint for services send no CORS fields, even to a listed origin.
     for request in [get("/auth/login"), Request::post("/auth/token", "").host("shop.test")] {
         let answer = request.header("Origin", APP).to(gateway.http());
         assert_eq!(shared(&answer), [], "{answer:#?}");
@@ -154,7 +154,8 @@ fn a_preflight_of_an_endpoint_is_answered_to_a_listed_origin_alone() {
         let answer = ask(path, method, APP);
         assert_eq!(answer.header("access-control-allow-methods"), None, "{path}: {answer:#?}");
     }
-    // A service answers preflights of its own routes, so the gateway requires a token as for any request.
+    // A service answers the preflights of its own routes, so the gateway requires a token for a preflight as for any
+    // request.
     let answer = ask("/api/x", "PUT", APP);
     answer.is_refusal(401, "missing_token");
     assert_eq!(answer.header("access-control-allow-methods"), None, "{answer:#?}");

@@ -158,7 +158,7 @@ fn a_published_key_signs_in_place_of_one_that_leaked() {
     any(address, &stolen).is_refusal(401, "unknown_key");
     let token = login(address, "ada").access;
     any(address, &token).is(200);
-    // All keys may have leaked.
+    // If all keys may have leaked, `--all` revokes every key and a new key signs.
     let all = json(&good(&dir, &["key", "revoke", "--all", "--format", "json"]));
     assert_eq!(all["revoked"], json!([next]));
     let new = all["replaced_by"].as_str().unwrap().to_owned();

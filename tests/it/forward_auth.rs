@@ -302,11 +302,11 @@ fn no_field_of_another_product_arrives(stage: &Stage) {
         "X-Client-IP",
         "X-Originating-IP",
     ] {
-        // With the unchanged file, the service gets the request without the field.
+        // With the documented configuration, the service gets the request without this field.
         let seen = stage.passes(&Request::get("/open/a").header(name, "f0rged"));
         assert!(!seen.mentions("f0rged"), "{:?} {name}: {seen:#?}", stage.kind);
     }
-    // Another spelling, or a name that no file lists, is removed or refused.
+    // A field in another spelling, or one that no configuration lists, is removed, or its request is refused.
     for name in [
         "X_HTTP_Method_Override",
         "X.Original.URL",

@@ -82,7 +82,7 @@ fn cookies_that_came_in_pieces_go_on_as_one_field() {
     let gateway = encrypted(&upstream, ROUTES);
     let pieces = request("GET", "/open").header("cookie", "a=1").header("cookie", "b=2").body(Bytes::new());
     exchange(gateway.https(), vec![pieces.unwrap()])[0].is(200);
-    // RFC 9113 section 8.2.3: the pieces are joined before they are passed to a context other than HTTP/2.
+    // RFC 9113 section 8.2.3: the pieces of a cookie field are joined before they are forwarded over HTTP/1.1.
     assert_eq!(values(&upstream.only_request().headers, "cookie"), ["a=1; b=2"]);
 }
 

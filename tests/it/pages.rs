@@ -313,7 +313,7 @@ fn a_form_from_no_browser_logs_in_for_the_tokens_and_one_from_a_browser_is_guard
     }
     let page = form().header("Accept", HTML).to(gateway.http());
     assert_eq!((page.status, page.text().contains("<form")), (403, true), "{page:#?}");
-    // In cleartext to another machine, the password is refused by default.
+    // A login in cleartext to another machine is refused by default.
     form().host("shop.test").to(gateway.http()).is_refusal(403, "insecure_transport");
 }
 

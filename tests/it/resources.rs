@@ -1,4 +1,4 @@
-//! Protected resources (RFC 9728): a client without a token finds the issuer by itself.
+//! Metadata of protected resources (RFC 9728), by which a client without a token discovers the issuer.
 
 use crate::kit::{Portcullis, Request, Upstream, token};
 use crate::policy;
@@ -45,7 +45,7 @@ fn the_metadata_names_the_issuer_and_the_scopes_of_the_routes() {
         assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
         serde_json::from_str(&answer.text()).unwrap()
     };
-    // RFC 9728 sections 2 and 3.1: the path of the resource follows the well-known one.
+    // RFC 9728 sections 2 and 3.1: the well-known path is followed by the path of the resource.
     assert_eq!(
         read("/.well-known/oauth-protected-resource/orders"),
         json!({
@@ -58,7 +58,7 @@ fn the_metadata_names_the_issuer_and_the_scopes_of_the_routes() {
         })
     );
     assert_eq!(read(WELL_KNOWN)["scopes_supported"], json!(["everything"]));
-    // The metadata exists on the host of the resource alone: elsewhere the path is an ordinary one.
+    // The metadata exists only on the host of the resource. On another host, its path is an ordinary path.
     let other =
         Request::get("/.well-known/oauth-protected-resource/orders").host("other.test").to(gateway.http());
     other.is_refusal(401, "missing_token");

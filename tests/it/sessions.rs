@@ -88,7 +88,7 @@ fn whoever_does_not_know_the_password_learns_nothing_else() {
     let shown = |answer: &Answer| {
         let mut body = answer.json();
         body["request_id"] = Value::Null;
-        // The remaining limit decreases with each request, so the field differs between any two answers.
+        // The remaining limit decreases with each request, so the `RateLimit` field differs between any two answers.
         let names = |name: &&(String, String)| !matches!(&*name.0, "x-request-id" | "date" | "ratelimit");
         let fields: Vec<_> = answer.headers.iter().filter(names).cloned().collect();
         (answer.status, body, fields)

@@ -53,7 +53,7 @@ fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
             answer.is_refusal(403, "csrf_mismatch");
         }
         owner().is(200);
-        // A client other than a browser sends neither field, and its attempts are counted as usual.
+        // A client other than a browser sends neither `Origin` nor `Sec-Fetch-Site`. Its attempts are counted as usual.
         form("ada", "wrong", "&deliver=body").to(address).is_refusal(401, "bad_credentials");
     }
 }

@@ -130,7 +130,8 @@ fn accounts_are_added_listed_and_removed() {
     good(&dir, &["user", "remove", "ADA", "--yes"]);
     assert_eq!(names(&dir), ["bob"]);
     refused(&dir, &["user", "remove", "ada", "--yes"], "no account \"ada\"");
-    // The name can be used again. The id cannot, because other systems may still know the old account by it.
+    // The name can be used again. The id cannot be used again, because other systems may still identify the old account
+    // by it.
     refused(&dir, &["user", "add", "ada", "--id", "17", "--password-stdin"], "--id");
     ends(command_with(&dir, &["user", "add", "ada", "--id", "18", "--password-stdin"], PASSWORD), 0);
 }

@@ -197,7 +197,7 @@ const TARGETS: [&str; 40] = [
     "/orders/1#/open/a",
 ];
 
-/// Targets that proxying rewrites, while another proxy would forward them unchanged.
+/// Targets that the gateway rewrites when it proxies, but that another proxy would forward unchanged.
 const DOTTED: [&str; 6] = [
     "/open/../orders/1",
     "/orders/./1",
@@ -240,7 +240,7 @@ fn agree(gateway: &Portcullis, method: &str, host: &str, target: &str, fields: &
 fn proxying_and_the_verdict_agree_on_every_target_with_every_credential() {
     let (gateway, credentials, bad) = (gateway(), credentials(), bad_credentials());
     for (nth, target) in TARGETS.iter().enumerate() {
-        // Every target with every credential. The methods, hosts and bad tokens rotate.
+        // Combines every target with every credential, and rotates the methods, hosts and bad tokens.
         for (mth, fields) in credentials.iter().enumerate() {
             agree(&gateway, ["GET", "POST", "DELETE", "OPTIONS"][(nth + mth) % 4], HOST, target, fields);
         }
@@ -398,8 +398,8 @@ fn a_request_that_is_not_named_once_and_in_one_way_is_refused() {
         for name in fields(form) {
             let line =
                 text.split_inclusive("\r\n").find(|line| line.starts_with(&format!("{name}:"))).unwrap();
-            // The field is missing, repeated, empty, a list or not ASCII. A target may be raw UTF-8, as in a request
-            // line.
+            // A question is refused if a field is missing, repeated, empty, a list or not ASCII. A target may be raw
+            // UTF-8, as in a request line.
             let mut broken = vec![
                 String::new(),
                 format!("{line}{line}"),
@@ -503,7 +503,7 @@ fn limits_count_the_client_and_not_the_proxy() {
     let ask = |form, address: &str| {
         question(form, "GET", HOST, "/limited").header("X-Forwarded-For", address).to(gateway.http())
     };
-    // One budget for all forms of a question and for proxied requests.
+    // All forms of a question and proxied requests share one budget.
     ask(Form::Forwarded, "192.0.2.7").is(200);
     Request::get("/limited").header("X-Forwarded-For", "192.0.2.7").to(gateway.http()).is(200);
     for form in FORMS {

@@ -235,7 +235,7 @@ fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     steadily(|| frames.send(frame::DATA, 0, 1, b"x").is_ok() && begun.elapsed() < Duration::from_secs(3));
     assert_eq!(frames.verdict(1), Verdict::Status(408));
 
-    // 10 KiB per second, for longer than `body_timeout`.
+    // The client sends 10 KiB per second, for longer than `body_timeout`.
     let mut slow = Connection::open(gateway.http());
     slow.send(head);
     for _ in 0..10 {

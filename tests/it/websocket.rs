@@ -1,4 +1,4 @@
-//! WebSockets through each real proxy that asks for verdicts, and through the gateway itself.
+//! WebSockets through each real proxy that asks for verdicts. The gateway itself refuses WebSockets.
 //!
 //! A page of any origin may open a WebSocket with a user's cookies, so a session is accepted only from allowed origins
 //! (RFC 6455 section 10.2; crossings C1, C7).
@@ -128,7 +128,7 @@ fn a_handshake_is_recognised_by_any_mark_that_a_proxy_leaves() {
 fn a_handshake_at_the_gateway_is_refused_by_name() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream);
-    // A client without permission gets that refusal first.
+    // The gateway checks the client's permission before it refuses the handshake.
     handshake("/ws").to(gateway.http()).is_refusal(401, "missing_token");
     in_session(handshake("/ws"))
         .header("Origin", "https://evil.test")
