@@ -182,8 +182,8 @@ fn the_list_and_its_exceptions_match_the_source() {
     }
 }
 
-/// A permit requires either a rule that was checked or the shadow mode of a route. Both must come only from a compiled
-/// policy.
+/// A permit requires either a rule that was checked or the shadow mode of a route. Only the compiler of a policy may
+/// create rules and shadow modes.
 #[test]
 fn only_the_compiler_of_a_policy_makes_rules_and_shadow_modes() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -45,7 +45,7 @@ impl FileWatch {
         Self { paths, known, last }
     }
 
-    /// Watches files that were read at an unknown time. They are reported once even if they did not change.
+    /// Watches files that were read at an unknown time. The files are reported once even if they did not change.
     pub(super) fn unread(paths: Vec<PathBuf>) -> Self {
         Self::read_at(paths, Now::at(0))
     }

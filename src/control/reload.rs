@@ -293,7 +293,7 @@ impl Reloader {
     fn watch_files(&mut self, settings: &ServerSettings, read: Now) {
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         match (&mut *watching, file_watch(&self.path, settings, read)) {
-            // A watch of the same files is kept, because it has seen the changes since the policy was read.
+            // An existing watch on the same files is kept, because it has noticed any change since the policy was read.
             (Some(known), Some(wanted)) if known.is_same_files(&wanted) => {}
             (known, wanted) => *known = wanted,
         }

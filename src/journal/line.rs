@@ -178,8 +178,8 @@ pub(crate) fn quoted(out: &mut Vec<u8>, value: &[u8]) {
 /// Writes the content of a JSON string, truncated to [`VALUE_MAX`].
 ///
 /// Escapes more than JSON requires: every character except printable ASCII and the letters and digits of other scripts.
-/// This includes the C1 controls, which terminals obey, and the characters that change the text direction, with which a
-/// value could imitate other fields.
+/// Among the escaped characters are the C1 controls, which terminals obey, and the characters that change the text
+/// direction, which could make a value look like other fields.
 fn escaped(out: &mut Vec<u8>, value: &[u8]) {
     let (kept, cut) = bounded(value);
     for chunk in kept.utf8_chunks() {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
-/// How much memory the gateway may gain from a 64 MiB body. It is a fraction of the body, because the body is streamed.
+/// The maximum growth of the gateway's memory for a 64 MiB body: a fraction of the body, because the body is streamed.
 const GROWTH: u64 = 16 * MIB as u64;
 /// More than all socket buffers between an upstream and a client can hold. The kernel lets each grow to 32 MiB and
 /// more.

@@ -60,7 +60,7 @@ fn application() -> Upstream {
              <button id=leave>Leave</button></form>",
             seen.method, seen.target
         );
-        // Express with Helmet sends this policy, with which browsers name no origin when they submit a form.
+        // Express with Helmet sends this referrer policy. A browser then submits a form without naming its origin.
         wire.answer("200 OK", "content-type: text/html\r\nreferrer-policy: no-referrer\r\n", page);
         After::Keep
     })

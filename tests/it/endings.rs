@@ -58,7 +58,7 @@ fn an_answer_whose_client_opens_no_window_is_not_complete() {
     assert_eq!(line["complete"], false, "{line}");
 }
 
-/// docs/waits.md: an answer in progress may take until `drain` to end.
+/// docs/waits.md: an answer in progress may continue for as long as `drain` allows.
 #[test]
 fn an_answer_that_waits_for_its_window_is_not_cut_by_the_order_to_stop() {
     let upstream = greeting();

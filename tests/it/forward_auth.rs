@@ -423,7 +423,7 @@ fn no_spelling_leads_past_a_guard(stage: &Stage) {
         "orders/1",
     ] {
         for method in ["GET", "OPTIONS"] {
-            // The client tries to forge a question about an open path. It must not reach the gateway as such.
+            // The client tries to forge a question about an open path. The gateway must not decide on that path.
             let request = Request::new(method, target)
                 .header("X-Forwarded-Uri", "/open/a")
                 .header("X-Forwarded-Method", "GET");

@@ -304,7 +304,7 @@ impl Tally {
 struct Held {
     /// Streamed answers whose heads have been read.
     streams: Vec<Connection>,
-    /// Uploads of which half has been sent.
+    /// Uploads that are half sent.
     uploads: Vec<Connection>,
 }
 

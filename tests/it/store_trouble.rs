@@ -79,7 +79,7 @@ fn prepared() -> Rc<Dir> {
     dir
 }
 
-/// load 1: the file system of the gateway is really full. It is a small one, mounted in a mount namespace.
+/// load 1: the gateway has a small file system, mounted in a mount namespace, which really is full.
 #[test]
 fn after_a_full_disk_the_store_works_again() {
     let may_mount = "mount -t tmpfs -o size=1m tmpfs /tmp";

@@ -55,7 +55,7 @@ fn clerk() -> Token {
     token("ada").role("clerk")
 }
 
-/// The form in which a proxy asks.
+/// The set of header fields with which a proxy asks for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// Traefik and Caddy.
@@ -481,7 +481,7 @@ fn a_browser_is_sent_to_the_login_page_of_the_host_that_it_asked() {
             Form::Forwarded | Form::Prefixed => {
                 assert_eq!((answer.status, answer.header("location")), (303, Some(there)), "{answer:#?}");
             }
-            // nginx treats a redirect as an error. It gets the target in a 401 instead, a status that it knows.
+            // nginx treats a redirect as an error, so the gateway sends it the redirect's target in a 401.
             Form::Original | Form::Ingress => {
                 answer.is(401);
                 assert_eq!(answer.header("location"), Some(there), "{answer:#?}");

@@ -136,8 +136,8 @@ fn a_line_that_ends_in_a_bare_line_feed_hides_no_request() {
         "GET /open HTTP/1.1\r\nHost: gateway.test\r\nX-Odd: a\nX-Auth-Subject: f0rged\r\n\r\n",
         "GET /open HTTP/1.1\r\nHost: gateway.test\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     ] {
-        // RFC 9112 section 2.2 lets a recipient accept a bare LF as the end of a line. It must not forward a bare LF,
-        // and must not see one field where another recipient sees two.
+        // RFC 9112 section 2.2 lets a recipient accept a bare LF as the end of a line. The gateway must not forward a
+        // bare LF, and must not see one field where another recipient sees two.
         let mut connection = Connection::open(gateway.http());
         connection.send(request);
         let answer = connection.try_answer("GET");
