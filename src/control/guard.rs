@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// Attack D10: the `Host` rule defends against DNS rebinding.
+    /// The `Host` rule defends against DNS rebinding.
     #[test]
     fn web_pages_may_not() {
         for path in ALL {

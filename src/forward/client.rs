@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn host_and_port_of_a_proxy_are_kept_together() {
-        // Reports 22: three facts of two hops. RFC 7239 section 5.3 for `host`.
+        // The host, the port and the scheme are facts of different hops. RFC 7239 section 5.3 defines `host`.
         let relayed =
             |host: Option<&str>, port| Relayed { host: host.map(Into::into), port, ..Relayed::default() };
         for (relayed, host, port, forwarded) in [

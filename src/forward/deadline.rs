@@ -170,7 +170,7 @@ mod tests {
         assert!(deadlines.waiting.borrow().is_empty());
     }
 
-    /// The clock may be a sweep behind when the wait begins: load 6.
+    /// The clock may be a sweep behind when the wait begins.
     #[test]
     fn a_wait_ends_a_sweep_after_its_deadline_and_not_before() {
         let deadlines = Deadlines::default();

@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_name_is_found() {
-        // Attacks C2 and C12; each name from its product's documentation, or from OWASP WSTG-INPV-17.
+        // Each name from its product's documentation, or from OWASP WSTG-INPV-17.
         for (names, expected) in [
             (
                 &[

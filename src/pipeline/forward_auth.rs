@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_target_of_raw_utf_8_is_read_as_a_request_line_is() {
-        // Crossings C5: curl sends it raw in a query.
+        // curl sends the character raw in a query.
         let question = |target: &[u8]| {
             let value = HeaderValue::from_bytes(target).unwrap();
             let fields = [("x-forwarded-method", "GET"), ("x-forwarded-proto", "https")];
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_websockets_scheme_is_its_connections() {
-        // Report 19; RFC 6455 section 3. Traefik writes these.
+        // RFC 6455 section 3. Traefik writes these.
         for (written, scheme) in [("wss", Scheme::Https), ("ws", Scheme::Http), ("WSS", Scheme::Https)] {
             let fields = [
                 ("x-forwarded-method", "GET"),
@@ -363,7 +363,6 @@ mod tests {
 
     #[test]
     fn a_field_that_names_another_request_or_caller_misleads() {
-        // Attacks D2; issue 9, 3.
         let found = |name: &'static str, pass: &[HeaderName]| {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static("x"));

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(format(&[("accept", "text/htmlx")]), Format::Json);
     }
 
-    /// RFC 9110 sections 12.4.2 and 12.5.1; reports 14.
+    /// RFC 9110 sections 12.4.2 and 12.5.1.
     #[test]
     fn the_higher_weight_wins_and_a_weight_of_zero_never_does() {
         for (accept, page) in [
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(format(&[("content-type", "application/grp"), ("accept", "text/html")]), Format::Html);
     }
 
-    /// Fetch Metadata, section 2.3; reports 16.
+    /// Fetch Metadata, section 2.3.
     #[test]
     fn only_what_a_person_looks_at_next_is_a_navigation() {
         for (method, fields, expected) in [

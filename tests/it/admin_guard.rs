@@ -1,4 +1,4 @@
-//! Requests that the admin listener accepts or rejects (attacks D10).
+//! Requests that the admin listener accepts or rejects.
 
 use crate::kit::portcullis::command;
 use crate::kit::{Portcullis, Request, Upstream};

@@ -29,7 +29,7 @@ fn redirecting(upstream: &Upstream, server: &str) -> Portcullis {
 
 #[test]
 fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
-    // Report 7. RFC 9110 section 4.2.2: an https address without a port means port 443.
+    // RFC 9110 section 4.2.2: an https address without a port means port 443.
     let upstream = Upstream::start();
     let location = |gateway: &Portcullis| {
         let answer = Request::get("/a?b=c").host("shop.example:8080").to(gateway.http());
@@ -50,7 +50,7 @@ fn a_client_is_sent_to_the_port_that_the_policy_calls_public() {
 
 #[test]
 fn a_request_that_a_trusted_proxy_calls_https_is_served() {
-    // Report 24: a redirect would send the client back to the proxy for ever.
+    // A redirect would send the client back to the proxy for ever.
     let upstream = Upstream::start();
     let gateway = redirecting(&upstream, "public_port = 443\ntrusted_proxies = [\"127.0.0.1\"]");
     let request = || Request::get("/page").host("inner").header("X-Forwarded-Host", "shop.example");
@@ -87,7 +87,7 @@ fn a_trusted_proxy_may_ask_for_verdicts_where_clients_are_redirected() {
 
 #[test]
 fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
-    // Attacks D6, crossings C8; OWASP REST Security, HTTPS.
+    // OWASP REST Security, HTTPS.
     let upstream = Upstream::start();
     let gateway = redirecting(&upstream, "");
     let form = "username=ada&password=secret";

@@ -47,7 +47,7 @@ fn varies_by_origin(answer: &Answer) -> bool {
     values(&answer.headers, "vary").iter().any(|value| value.split(',').any(|name| name.trim() == "origin"))
 }
 
-/// Fetch Standard, section 3.2 (crossings C9, reports 35).
+/// Fetch Standard, section 3.2.
 #[test]
 fn a_listed_origin_reads_what_the_gateway_itself_answers_and_no_other_does() {
     let upstream = Upstream::start();

@@ -99,7 +99,7 @@ fn a_token_is_not_made_where_it_cannot_be_put_on_record() {
 
 #[test]
 fn tokens_for_another_audience_are_told_and_revoked() {
-    // RFC 7662 section 2.2, RFC 7009 section 2.1 (attacks D7).
+    // RFC 7662 section 2.2, RFC 7009 section 2.1.
     let gateway = start();
     let address = gateway.http();
     let token = |client: &str| {
@@ -139,7 +139,7 @@ fn a_life_that_a_reload_shortens_leaves_tokens_and_what_revokes_them() {
 
 #[test]
 fn a_published_key_signs_in_place_of_one_that_leaked() {
-    // Services already know the published key (crossings C2).
+    // Services already know the published key.
     let gateway = start();
     let (address, dir) = (gateway.http(), gateway.dir().clone());
     account::add(&dir, "ada", &[]);

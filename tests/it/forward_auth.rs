@@ -267,7 +267,7 @@ fn no_field_of_the_client_chooses_the_route(stage: &Stage) {
     }
 }
 
-/// Attacks D2; issue 9, items 3 and 7: method overrides, and fields in which other products name callers and addresses.
+/// Method overrides, and fields in which other products name callers and addresses.
 fn no_field_of_another_product_arrives(stage: &Stage) {
     for name in [
         "X-HTTP-Method-Override",
@@ -323,7 +323,7 @@ fn no_field_of_another_product_arrives(stage: &Stage) {
     }
 }
 
-/// Crossings C5 and C14, report 18: a verdict accepts the same requests as the gateway's own listener.
+/// A verdict accepts the same requests as the gateway's own listener.
 fn raw_characters_and_large_heads_pass_as_at_the_gate(stage: &Stage) {
     // Envoy refuses a target that is not ASCII before it asks the gateway.
     if stage.kind != Kind::Envoy {

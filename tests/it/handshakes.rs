@@ -17,7 +17,6 @@ fn failures(gateway: &Portcullis, reason: &str) -> u64 {
     gateway.metric(&format!("portcullis_tls_failures_total{{reason=\"{reason}\"}}")).expect("a known reason")
 }
 
-/// Operators section 4: "TLS failure".
 #[test]
 fn a_handshake_that_fails_is_counted_by_reason_and_logged_once_in_a_while() {
     let gateway = gateway("[server.bounds]\nheader_timeout = \"1s\"\n[tls]\nmin_version = \"1.3\"\n");
@@ -45,7 +44,7 @@ fn a_handshake_that_fails_is_counted_by_reason_and_logged_once_in_a_while() {
     }
 }
 
-/// RFC 7301 section 3.2, suites 7: the gateway serves HTTP/1.0, so it also accepts that protocol in ALPN.
+/// RFC 7301 section 3.2: the gateway serves HTTP/1.0, so it also accepts that protocol in ALPN.
 #[test]
 fn a_client_that_offers_http_1_0_alone_is_served() {
     let gateway = gateway("");
@@ -56,7 +55,7 @@ fn a_client_that_offers_http_1_0_alone_is_served() {
     connection.answer().is(200);
 }
 
-/// RFC 9112 section 3; reports 31.
+/// RFC 9112 section 3.
 #[test]
 fn a_request_that_cannot_be_read_gets_a_problem_document_and_a_line_that_says_who_sent_it() {
     let gateway = gateway("");

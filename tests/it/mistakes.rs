@@ -1,6 +1,5 @@
 //! Mistakes that operators make in the policy and in the files beside it: each is reported with its line, in words that
-//! a person can act on. Covers the rows of "Configuration mistakes" (operators, section 3) and attacks C13, C14, D1,
-//! D5.
+//! a person can act on.
 
 use crate::kit::dir::Dir;
 use crate::kit::portcullis::{Finished, command, command_in, completed, write_policy};
@@ -648,7 +647,7 @@ fn the_last_line_counts_the_endpoints_of_the_authority_apart() {
     assert!(check.stdout.lines().last().unwrap().contains("good: 1 route, "), "{check:?}");
 }
 
-/// operators 2: the most common layout passes `check` without a waiver, because the gateway itself refuses the odd
+/// The most common layout passes `check` without a waiver, because the gateway itself refuses the odd
 /// spellings.
 #[test]
 fn the_commonest_layout_is_good_and_its_odd_spellings_are_refused() {

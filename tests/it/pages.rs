@@ -92,7 +92,7 @@ fn link(address: &str, words: &str) -> (String, String) {
     (address.to_owned(), words.to_owned())
 }
 
-/// Fetch Metadata, section 2.3, and docs/browsers.md (reports 16); RFC 9110 section 12.5.1 (reports 14).
+/// Fetch Metadata, section 2.3, and docs/browsers.md; RFC 9110 section 12.5.1.
 #[test]
 fn only_a_person_who_waits_for_a_page_is_sent_to_log_in() {
     let upstream = Upstream::start();
@@ -179,7 +179,7 @@ fn each_page_leads_on() {
     }
 }
 
-/// Crossings C10: a cookie that the browser sends automatically must not lock a person out of a public page. A token
+/// A cookie that the browser sends automatically must not lock a person out of a public page. A token
 /// that was sent on purpose is never ignored.
 #[test]
 fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
@@ -224,7 +224,7 @@ fn a_browser_forgets_a_session_that_is_over_where_a_page_needs_none() {
     let token = cookie.split_once('=').unwrap().1.split_once(';').unwrap().0;
     let sent = html("/news").bearer(token).to(gateway.http());
     assert_eq!((sent.status, values(&sent.headers, "set-cookie").len()), (401, 0), "{sent:#?}");
-    assert!(!sent.text().contains("Go on without"), "{sent:#?}");
+    assert!(!sent.text().contains("Continue without"), "{sent:#?}");
 }
 
 /// A client of a proxy that asks for a verdict sees the page under the proxy's host, and Traefik resolves a bare path
@@ -282,7 +282,7 @@ fn an_answer_in_json_ends_its_line() {
     }
 }
 
-/// Operators, section 1: a newcomer's first login from the command line.
+/// A newcomer's first login from the command line.
 #[test]
 fn a_form_from_no_browser_logs_in_for_the_tokens_and_one_from_a_browser_is_guarded_as_ever() {
     let upstream = Upstream::start();

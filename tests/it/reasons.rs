@@ -117,7 +117,6 @@ fn numbers_out(words: &str) -> String {
 
 #[test]
 fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
-    // operators.md, section 4; reports 10, 12, 25 to 27, 29, 30; crossings C13; attacks C8, C11.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     for (index, (token, code, words)) in refused().into_iter().enumerate() {
@@ -158,7 +157,7 @@ fn the_log_explain_and_inspect_say_what_came_and_what_was_expected() {
 
 #[test]
 fn a_missing_token_says_what_came_in_its_place() {
-    // operators.md, section 4: 401 with another scheme, or without one.
+    // A 401 for another scheme, and for none.
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let bare = token("ada").sign();
@@ -215,7 +214,7 @@ expect  = { allow = true }
 
 #[test]
 fn what_is_too_large_or_too_fast_says_its_size_and_its_bound() {
-    // operators.md, section 4: 413, 429, 431.
+    // The refusals 413, 429 and 431.
     let upstream = Upstream::start();
     let bounds = "[server.bounds]\nbody_size = \"1KiB\"\nheader_size = \"4KiB\"\nheaders = 20\n";
     let gateway = gateway(&upstream, &format!("{bounds}{ROUTES}"));
@@ -251,7 +250,7 @@ fn what_is_too_large_or_too_fast_says_its_size_and_its_bound() {
     let answer = Request::get("/limited").to(gateway.http());
     answer.is_refusal(429, "rate_limited");
     assert_eq!(detail(&answer), "the limit hourly has no request left: 2 at once, then one each 3.6s");
-    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1 (crossings C3): `t` is the time until one more request is
+    // draft-ietf-httpapi-ratelimit-headers-10, section 4.1: `t` is the time until one more request is
     // available, not the time until the whole quota is.
     assert_eq!(answer.header("ratelimit"), Some("\"hourly\";r=0;t=4"));
     assert_eq!(answer.header("retry-after"), Some("4"));
@@ -262,7 +261,6 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 #[test]
 fn the_line_has_the_trace_of_the_request_and_the_id_of_a_trusted_proxy() {
-    // operators.md, section 4, "Logs".
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, ROUTES);
     let ask = |fields: &[(&str, &str)], gateway: &Portcullis| {
@@ -305,7 +303,7 @@ fn with_keys(upstream: &Upstream, algorithms: &str, keys: &Value) -> Portcullis 
 
 #[test]
 fn keys_as_issuers_publish_them_verify_their_tokens() {
-    // reports 4, 11, 28; crossings C4, C12; RFC 7517 sections 4.2 and 4.5, RFC 9864.
+    // RFC 7517 sections 4.2 and 4.5, RFC 9864.
     let upstream = Upstream::start();
     let set = forge::jwks();
     let (es, ed, rsa) = (&set["keys"][0], &set["keys"][1], &set["keys"][2]);

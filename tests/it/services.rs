@@ -249,7 +249,7 @@ fn keys_and_metadata_are_there_for_everybody() {
     ] {
         assert_eq!(metadata[name], format!("https://localhost:8443{path}"));
     }
-    // RFC 8414 sections 2 (required member) and 3.2 (no empty list); Authlib requires both (suites 7).
+    // RFC 8414 sections 2 (required member) and 3.2 (no empty list); Authlib requires both.
     assert_eq!(metadata["response_types_supported"], json!(["none"]));
     let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     assert!(!metadata.as_object().unwrap().values().any(empty), "{metadata}");

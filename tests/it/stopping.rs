@@ -10,7 +10,7 @@ const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":authority", "gateway.test"), (":path", "/")];
 const WHOLE: u8 = frame::END_STREAM | frame::END_HEADERS;
 
-/// Load 2: twenty connections send requests shortly after SIGTERM. nginx answers all of them in this case.
+/// Twenty connections send requests shortly after SIGTERM. nginx answers all of them in this case.
 #[test]
 fn requests_that_are_on_their_way_at_the_order_to_stop_are_answered() {
     let upstream = Upstream::start();
@@ -43,7 +43,7 @@ fn requests_that_are_on_their_way_at_the_order_to_stop_are_answered() {
     assert_eq!(gateway.exit_code(), Some(0));
 }
 
-/// RFC 9112 section 9.6, RFC 9113 section 6.8; load 2.
+/// RFC 9112 section 9.6, RFC 9113 section 6.8.
 #[test]
 fn between_not_ready_and_closed_everything_is_served() {
     let upstream = Upstream::start();

@@ -79,7 +79,7 @@ fn prepared() -> Rc<Dir> {
     dir
 }
 
-/// load 1: the gateway has a small file system, mounted in a mount namespace, which really is full.
+/// The gateway has a small file system, mounted in a mount namespace, which really is full.
 #[test]
 fn after_a_full_disk_the_store_works_again() {
     let may_mount = "mount -t tmpfs -o size=1m tmpfs /tmp";
@@ -156,7 +156,7 @@ fn with_lock(file: &Path, during: impl FnOnce()) {
     runtime.block_on(async { connection.execute("ROLLBACK").await.unwrap() });
 }
 
-/// operators 3, "PostgreSQL lost while running": the log, the metrics and `/readyz` name the cause and the server.
+/// The server is lost while the gateway runs: the log, the metrics and `/readyz` name the cause and the server.
 #[test]
 fn after_a_restart_of_the_server_the_store_works_again() {
     let server = Postgres::start();
@@ -234,7 +234,7 @@ impl Network {
     }
 }
 
-/// attacks P1: the number of requests that wait for the authority is bounded. Requests with a token do not wait behind
+/// The number of requests that wait for the authority is bounded. Requests with a token do not wait behind
 /// those without one.
 #[test]
 fn what_waits_for_a_slow_store_is_bounded_and_shed() {
@@ -266,7 +266,7 @@ fn what_waits_for_a_slow_store_is_bounded_and_shed() {
     eventually("all have left", || metric(&gateway, "portcullis_authority_waiting") == 0);
 }
 
-/// operators 3: the rows about a start without the store.
+/// The gateway starts without its store.
 #[test]
 fn a_start_without_the_store_names_it_and_the_remedy() {
     let dir = prepared();

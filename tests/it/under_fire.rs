@@ -31,7 +31,7 @@ fn from_another_site(address: SocketAddr, name: &str, more: &str) -> Answer {
         .to(address)
 }
 
-/// attacks C5; OWASP CSRF cheat sheet, "login CSRF" and "Fetch Metadata".
+/// OWASP CSRF cheat sheet, "login CSRF" and "Fetch Metadata".
 #[test]
 fn a_page_of_another_site_spends_no_attempt_of_the_owner() {
     for cookies in ["", "cookies = true\n"] {
@@ -69,7 +69,7 @@ fn a_page_of_the_own_site_and_of_a_listed_one_may_log_in() {
     }
 }
 
-/// attacks C6; RFC 8981 section 3.4, SP 800-63B section 5.2.2.
+/// RFC 8981 section 3.4, SP 800-63B section 5.2.2.
 #[test]
 fn an_owner_with_temporary_addresses_is_in_a_usual_place() {
     let proxies = "[server]\ntrusted_proxies = [\"127.0.0.1\"]\n";
@@ -86,7 +86,7 @@ fn an_owner_with_temporary_addresses_is_in_a_usual_place() {
     attempt("2001:db8:1:2::1", PASSWORD).is_refusal(429, "too_many_attempts");
 }
 
-/// attacks D8; ASVS 16.3.1.
+/// ASVS 16.3.1.
 #[test]
 fn a_failed_login_is_logged_with_the_account_if_there_is_one() {
     let gateway = Portcullis::with(&policy("", "")).start();
@@ -132,7 +132,7 @@ fn limits_of(dir: &Dir) -> BTreeMap<String, Vec<String>> {
     routes.iter().filter_map(endpoint).collect()
 }
 
-/// attacks D3, P5: each endpoint has a limit by default, and the policy can replace or remove it.
+/// Each endpoint has a limit by default, and the policy can replace or remove it.
 #[test]
 fn every_endpoint_can_have_a_limit_and_most_have_one() {
     let dir = Dir::new();

@@ -31,7 +31,7 @@ access      = "public"
 rate_limits = ["once"]
 "#;
 
-/// RFC 9113 section 8.1, RFC 9112 section 9.6; suites 3, operators "413 over HTTP/2".
+/// RFC 9113 section 8.1, RFC 9112 section 9.6.
 #[test]
 fn curl_sees_every_refusal_whatever_it_sends() {
     let upstream = Upstream::start();
@@ -79,7 +79,7 @@ fn curl_sees_every_refusal_whatever_it_sends() {
     }
 }
 
-/// Suites 6: a reset that the server sends is not counted as the client's fault.
+/// A reset that the server sends is not counted as the client's fault.
 #[test]
 fn two_hundred_refused_posts_fit_on_one_connection() {
     let upstream = Upstream::start();
@@ -93,7 +93,7 @@ fn two_hundred_refused_posts_fit_on_one_connection() {
     assert_eq!(gateway.metric("portcullis_connections_total"), Some(1));
 }
 
-/// RFC 9113 section 8.1; suites 4: once the announced length has arrived, the stream is not reset.
+/// RFC 9113 section 8.1: once the announced length has arrived, the stream is not reset.
 #[test]
 fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
     let upstream = Upstream::start();
@@ -135,7 +135,7 @@ fn a_stream_whose_body_is_whole_is_not_reset_before_its_end() {
     }
 }
 
-/// RFC 9112 sections 9.3 and 9.6; suites 5.
+/// RFC 9112 sections 9.3 and 9.6.
 #[test]
 fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_close() {
     let upstream = Upstream::start();
@@ -165,7 +165,7 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
         }
         connection.is_closed();
     }
-    // Reading a body that waits for `100 Continue` would request that body (reports 21).
+    // Reading a body that waits for `100 Continue` would request that body.
     let mut connection = Connection::open(gateway.http());
     connection.send(head(5, "Expect: 100-continue\r\n"));
     let answer = connection.answer();
@@ -174,7 +174,6 @@ fn over_http_1_a_small_rest_is_read_and_before_a_larger_one_the_answer_says_clos
     connection.is_closed();
 }
 
-/// Operators section 4: "413 chunked".
 #[test]
 fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
     let upstream = Upstream::start();
@@ -195,7 +194,7 @@ fn a_body_that_grows_too_large_is_named_and_not_the_upstream() {
     Request::get("/open").to(gateway.http()).is(200);
 }
 
-/// The client libraries of suites 3 to 6, each in its own process: what each sees of a refusal of every size.
+/// Runs each client library in its own process, and records how it reports a refusal of every size.
 #[test]
 fn client_libraries_see_every_refusal() {
     let upstream = Upstream::start();

@@ -132,7 +132,7 @@ fn failed_connections_are_counted_by_reason_and_named_in_the_log() {
     }
 }
 
-/// load 3: running out of files is the gateway's fault, not the upstream's.
+/// Running out of files is the gateway's fault, not the upstream's.
 #[test]
 fn a_gateway_without_files_does_not_blame_its_upstream() {
     let upstream = Upstream::with(|_, wire| {

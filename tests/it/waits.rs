@@ -47,7 +47,7 @@ fn timeouts(gateway: &Portcullis, of: &str, waited_for: &str) -> u64 {
     gateway.metric(&sample).expect("the counter is there from the start")
 }
 
-/// RFC 9113 sections 9.1 and 6.8; suites 1, attacks C9.
+/// RFC 9113 sections 9.1 and 6.8.
 #[test]
 fn an_idle_connection_of_http_2_lives_as_long_as_one_of_http_1_and_ends_with_goodbye() {
     let upstream = Upstream::start();
@@ -157,7 +157,7 @@ fn stalled(windows: impl Fn(&mut Frames) -> bool + Send + 'static) {
     assert_eq!(frames.verdict(3), Verdict::Status(200));
 }
 
-/// RFC 9113 section 10.5, CVE-2019-9511; attacks C3.
+/// RFC 9113 section 10.5, CVE-2019-9511.
 #[test]
 fn a_stream_whose_client_opens_no_window_is_reset_although_pings_go_on() {
     stalled(|frames| frames.send(frame::PING, 0, 0, &[7; 8]).is_ok());
@@ -213,7 +213,7 @@ fn a_reader_of_http_1_below_the_least_rate_is_given_up() {
     eventually("it is counted", || timeouts(&gateway, "connection", "reader") == 1);
 }
 
-/// CWE-400; attacks C4.
+/// CWE-400.
 #[test]
 fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     let upstream = Upstream::start();
@@ -245,7 +245,7 @@ fn a_body_that_trickles_in_is_refused_and_one_above_the_least_rate_is_not() {
     slow.answer().is(200);
 }
 
-/// A body that the gateway buffers has a deadline even without a minimum rate; attacks C4.
+/// A body that the gateway buffers has a deadline even without a minimum rate.
 #[test]
 fn a_gathered_body_has_one_deadline_however_steadily_it_comes() {
     let bounds = "[server.bounds]\nbody_timeout = \"1s\"\nmin_rate = \"0B\"\n";
@@ -288,7 +288,7 @@ fn impatient(upstream: &Upstream, timeout: &str) -> Portcullis {
     Portcullis::with(&policy(upstream, &tables)).start()
 }
 
-/// RFC 9110 section 15.6.5: a 504 blames the upstream, so an upload's duration does not count. Attacks C10.
+/// RFC 9110 section 15.6.5: a 504 blames the upstream, so an upload's duration does not count.
 #[test]
 fn an_upload_that_makes_progress_is_not_cut_by_the_time_for_the_answer() {
     let upstream = Upstream::start();
@@ -328,7 +328,7 @@ fn an_answer_that_began_early_waits_for_the_upload_as_well() {
     assert_eq!(connection.answer().is(200).text(), "late");
 }
 
-/// Load 6: a coarse clock measures the deadline of an answer, which may pass late but never early.
+/// A coarse clock measures the deadline of an answer, which may pass late but never early.
 #[test]
 fn the_time_for_an_answer_is_never_cut_short() {
     let upstream = Upstream::with(|_, wire| {
@@ -370,7 +370,7 @@ fn an_upstream_that_reads_no_more_of_a_request_is_given_up() {
     assert!(sent < 15 || answer.header("connection").is_none(), "it was still sending: {sent}");
 }
 
-/// Attacks D11: a crash does not write keys and tokens from memory to disk.
+/// A crash does not write keys and tokens from memory to disk.
 #[test]
 fn a_crash_writes_no_memory_to_disk() {
     let gateway = gateway(&Upstream::start(), PUBLIC);
@@ -379,7 +379,7 @@ fn a_crash_writes_no_memory_to_disk() {
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
 }
 
-/// Load 3: the limit on connections reserves files for the admin listener and for upstreams.
+/// The limit on connections reserves files for the admin listener and for upstreams.
 #[test]
 fn connections_leave_files_for_the_admin_listener_and_upstreams() {
     let upstream = Upstream::start();

@@ -1,7 +1,7 @@
 //! WebSockets through each real proxy that asks for verdicts. The gateway itself refuses WebSockets.
 //!
 //! A page of any origin may open a WebSocket with a user's cookies, so a session is accepted only from allowed origins
-//! (RFC 6455 section 10.2; crossings C1, C7).
+//! (RFC 6455 section 10.2).
 
 use crate::kit::account::AUTHORITY;
 use crate::kit::client::{Connection, HOST};

@@ -454,7 +454,7 @@ fn no_revoked_token_is_ever_accepted_again_on_a_server() {
 
 #[test]
 fn the_story_of_a_shorter_life_and_a_longer_token() {
-    // Attacks C1: (a) a reload with a shorter lifetime, (b) tokens of a command, (c) a gateway with a longer lifetime.
+    // (a) a reload with a shorter lifetime, (b) tokens of a command, (c) a gateway with a longer lifetime.
     for url in [None, Some(Postgres::shared().database())] {
         run(async {
             let mut world = World::begin(url).await;

@@ -1,4 +1,4 @@
-//! A pooler between the gateway and PostgreSQL (crossings C6). PgBouncer's manual, "Feature matrix for pooling modes":
+//! A pooler between the gateway and PostgreSQL. PgBouncer's manual, "Feature matrix for pooling modes":
 //! in transaction mode, neither `SET` nor prepared statements outlive a transaction.
 
 use crate::bed::{NOW, What, new, rotate, run, session, successor, try_begin};

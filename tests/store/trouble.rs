@@ -27,7 +27,7 @@ async fn begins(bed: &Bed, sid: &str) -> Result<SessionStart, StoreError> {
 
 /// SQLite rolls back a transaction on its own when the disk is full, or after an I/O error or a lack of memory
 /// (https://sqlite.org/lang_transaction.html, section 3). A trigger can cause the same. From then on, the driver's
-/// record of the transaction is wrong (load 1).
+/// record of the transaction is wrong.
 #[test]
 fn a_transaction_that_sqlite_undid_by_itself_spoils_no_later_one() {
     on_file(async |bed: Bed| {
@@ -95,7 +95,7 @@ fn a_lock_of_another_process_is_waited_for_and_spoils_no_later_work() {
     });
 }
 
-/// An unknown token needs no write, so it does not wait for the lock that all logins need (RFC 9700; attacks D3).
+/// An unknown token needs no write, so it does not wait for the lock that all logins need (RFC 9700).
 #[test]
 fn an_unknown_refresh_token_waits_for_no_writer() {
     on_file(async |bed: Bed| {
@@ -109,7 +109,7 @@ fn an_unknown_refresh_token_waits_for_no_writer() {
     });
 }
 
-/// attacks P1: all connections for requests are in use, and more requests wait for them.
+/// All connections for requests are in use, and more requests wait for them.
 #[test]
 fn marks_are_read_however_many_wait_for_the_stores_connections() {
     on_both(async |bed: Bed| {
@@ -169,7 +169,7 @@ async fn try_begin_error(store: &Store) -> StoreError {
     store.end_sessions("ada", "logout_all", NOW).await.unwrap_err()
 }
 
-/// operators 3, "SQLite locked": the error names the file and a remedy.
+/// SQLite is locked by another process: the error names the file and a remedy.
 #[test]
 fn a_file_that_is_locked_at_the_start_is_named_with_the_remedy() {
     run(async {
@@ -185,7 +185,6 @@ fn a_file_that_is_locked_at_the_start_is_named_with_the_remedy() {
     });
 }
 
-/// operators 3, "PostgreSQL unreachable at start".
 #[test]
 fn a_server_that_cannot_be_reached_is_named_with_its_port() {
     let opened = run(Store::open("postgres://ada:hunter2@127.0.0.1:1/portcullis", Path::new("")));
@@ -193,7 +192,7 @@ fn a_server_that_cannot_be_reached_is_named_with_its_port() {
     assert!(text.contains("127.0.0.1:1/portcullis") && !text.contains("hunter2"), "{text}");
 }
 
-/// attacks C6; RFC 8981 section 3.4: a host changes its address within its network every day.
+/// RFC 8981 section 3.4: a host changes its address within its network every day.
 #[test]
 fn an_ipv6_address_is_known_by_its_network() {
     on_both(async |bed: Bed| {
