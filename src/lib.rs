@@ -123,6 +123,7 @@ pub(crate) mod control;
 pub mod decision_log;
 pub mod explain;
 pub mod keyring;
+pub mod outbound;
 pub mod policy;
 pub mod review;
 pub mod store;

@@ -37,6 +37,7 @@ const MODULES: &[&str] = &[
     "authenticate",
     "peer",
     "route",
+    "outbound",
     // Settings that are fixed at start.
     "worker_settings",
     "tls",
