@@ -1,7 +1,7 @@
 //! The access line of a request.
 //!
-//! A client's bytes cannot leave their field (see `journal::line`). The type has no field for tokens, header fields or
-//! queries. The worker and the journal decide when and where lines are written.
+//! Bytes from a client cannot break out of their field (see `journal::line`). [`Line`] has no field for tokens,
+//! header fields or queries. The worker and the journal decide when and where lines are written.
 
 use crate::denial::{Denial, Fault};
 use crate::journal::{Level, LineWriter, Style};
@@ -9,13 +9,13 @@ use crate::peer::Scheme;
 use std::io::Write;
 use std::net::IpAddr;
 
-/// The facts of one request, borrowed. Byte slices hold what a client sent; the other fields are the gateway's, or
-/// verified.
+/// The facts of one request, borrowed. Byte slices hold input from the client. The other fields are the gateway's own
+/// or verified.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
-    /// When the request was read: seconds since 1970.
+    /// The time at which the request's head was read, in seconds since 1970.
     pub(super) unix: u64,
-    /// Nanoseconds within that second.
+    /// The nanoseconds within that second.
     pub(super) subsec_nanos: u32,
     /// The severity of the line: [`level`].
     pub(super) level: Level,
@@ -27,7 +27,7 @@ pub(super) struct Line<'a> {
     pub(super) client: IpAddr,
     /// The scheme that the client used.
     pub(super) scheme: Scheme,
-    /// `HTTP/1.1`, `HTTP/2`.
+    /// The protocol: `HTTP/1.1`, `HTTP/2`.
     pub(super) version: &'a str,
     /// The method.
     pub(super) method: &'a [u8],
@@ -43,31 +43,31 @@ pub(super) struct Line<'a> {
     pub(super) code: Option<&'static str>,
     /// The code of a denial that was not enforced, since the route is in shadow mode.
     pub(super) shadow: Option<&'static str>,
-    /// The finer reason, for operators alone.
+    /// The detailed reason of a refusal or failure, for operators only.
     pub(super) detail: Option<&'a str>,
     /// The caller, once verified.
     pub(super) subject: Option<&'a str>,
     /// The issuer of the caller's token.
     pub(super) issuer: Option<&'a str>,
-    /// The server that the request was forwarded to.
+    /// The server to which the request was forwarded.
     pub(super) upstream: Option<&'a str>,
-    /// Bytes of body from the client.
+    /// The number of body bytes received from the client.
     pub(super) bytes_in: u64,
-    /// Bytes of body to the client.
+    /// The number of body bytes sent to the client.
     pub(super) bytes_out: u64,
-    /// The time from reading the head to the last byte of the answer, in microseconds.
+    /// The time from the reading of the head to the last byte of the answer, in microseconds.
     pub(super) micros: u64,
-    /// The part of that time spent waiting for the head of the upstream's answer, in microseconds.
+    /// The time from the reading of the head to the head of the upstream's answer, in microseconds.
     pub(super) upstream_micros: Option<u64>,
-    /// Whether the whole answer was handed to the client's connection.
+    /// Whether the whole answer was passed to the client's connection.
     pub(super) complete: bool,
     /// The proxy that holds this request and asked for a verdict; `None` for a request that the gateway received
     /// itself.
     pub(super) verdict_for: Option<IpAddr>,
 }
 
-/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. A truncated answer is
-/// an error of the upstream.
+/// Returns the severity of a request's line. A client's error is an ordinary event for a gateway. An error of the
+/// gateway or of an upstream, including a truncated answer, is a warning.
 pub(super) const fn level(denial: Option<&Denial>, broken: bool) -> Level {
     match denial {
         None if broken => Level::Warn,
@@ -90,7 +90,7 @@ impl Line<'_> {
         line.end();
     }
 
-    /// `12:00:00.000Z INFO  200 GET https://host/path 1.234ms client=192.0.2.1 route=orders …`
+    /// Writes `12:00:00.000Z INFO  200 GET https://host/path 1.234ms client=192.0.2.1 route=orders …`.
     fn write_human(&self, line: &mut LineWriter<'_>) {
         line.bare(itoa::Buffer::new().format(self.status).as_bytes());
         line.bare(self.method);
@@ -145,11 +145,11 @@ impl Line<'_> {
         }
     }
 
-    /// The duration as `1.234ms`.
+    /// Writes the duration as `1.234ms`.
     fn write_milliseconds(&self, line: &mut LineWriter<'_>) {
         line.bare(itoa::Buffer::new().format(self.micros / 1000).as_bytes());
         let rest = self.micros % 1000;
-        // A digit is below 10.
+        // Each digit is below 10, so the cast loses nothing.
         let digits = [rest / 100, rest / 10 % 10, rest % 10].map(|digit| b'0' + digit as u8);
         line.bare_part(b".");
         line.bare_part(&digits);
@@ -157,7 +157,7 @@ impl Line<'_> {
     }
 }
 
-/// An address as text, without the heap: the longest is 45 bytes (RFC 4291 section 2.2, mapped IPv4).
+/// An address as text, in a buffer on the stack. The longest text has 45 bytes (RFC 4291 section 2.2, mapped IPv4).
 struct Address {
     text: [u8; 48],
     length: usize,
@@ -167,7 +167,7 @@ impl Address {
     fn of(address: IpAddr) -> Self {
         let mut text = [0; 48];
         let mut rest = &mut text[..];
-        // Only a full buffer can fail, and no address fills it.
+        // A write fails only if the buffer is full, and no address fills the buffer.
         let _ = match address {
             IpAddr::V4(v4) => {
                 let mut result = Ok(());
@@ -282,7 +282,8 @@ mod tests {
         assert_eq!(level(Some(&Denial::UpstreamFailed), false), Level::Warn);
     }
 
-    /// Bytes that a client might send to harm a log: anything, and what means something somewhere.
+    /// Generates bytes that a client might send to forge log lines: any bytes, and characters with a meaning in some
+    /// log format.
     fn hostile() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..1200),
@@ -295,7 +296,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever clients send: one line, valid JSON, the same fields, and each value its own again.
+        /// Any input from clients gives one line of valid JSON with the same fields, and each value is read back
+        /// unchanged.
         #[test]
         fn hostile_input_never_forges_a_line_or_a_field(
             id in hostile(), method in hostile(), host in hostile(), path in hostile(), subject in hostile(),
@@ -325,7 +327,7 @@ mod tests {
             let human = written(&line, Style::Human);
             prop_assert_eq!(human.matches('\n').count(), 1);
             prop_assert!(!human.trim_end_matches('\n').chars().any(char::is_control));
-            // Words outside of quotes: the keys that we wrote, once each.
+            // The words outside quotes are the keys that the gateway wrote, and each occurs once.
             let mut quoted = false;
             let mut escape = false;
             let outside: String = human.chars().map(|c| {

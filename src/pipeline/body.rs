@@ -1,4 +1,4 @@
-//! The body of an answer. It carries the record of its request and ends it.
+//! The body of a response, which holds the record of its request until the response ends.
 
 use super::record::Record;
 use crate::forward::{ResponseBody, ResponseError};
@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-/// Maximum number of bytes handed over to one HTTP/2 stream at once: one frame. The HTTP library asks for more when the
-/// client has opened its window for the last piece, which shows that the client reads.
+/// The maximum number of bytes passed to one HTTP/2 stream at once: one frame. The HTTP library requests more only
+/// after the client has opened its window for the previous piece, so the request shows that the client reads.
 const PIECE: usize = 16 * 1024;
 
-/// The body of an answer. Dropping it, read to its end or not, writes the record of the request.
+/// The body of a response. When the body is dropped, at its end or before, the record of the request is written.
 #[derive(Debug)]
 pub(crate) struct Body {
     source: Source,
@@ -21,7 +21,7 @@ pub(crate) struct Body {
     paced: Option<Box<Paced>>,
 }
 
-/// The pace of an answer over HTTP/2: the reading progress of the client, and the rest of the last frame.
+/// The pace of a response over HTTP/2: the client's reading progress, and the unsent rest of the last frame.
 #[derive(Debug)]
 struct Paced {
     reader: Rc<Reader>,
@@ -45,7 +45,8 @@ impl Body {
         Self { source: Source::Streamed(body), record: None, paced: None }
     }
 
-    /// Ends the record together with this body.
+    /// Attaches the record of the request, which is written when this body ends. An empty body completes the record
+    /// at once.
     pub(super) fn carry(&mut self, mut record: Record) {
         if self.is_end_stream() {
             record.completed();
@@ -54,7 +55,7 @@ impl Body {
         }
     }
 
-    /// Holds the client of an HTTP/2 stream to a minimum reading rate.
+    /// Enforces a minimum reading rate on the client of an HTTP/2 stream.
     pub(super) fn pace(&mut self, reader: Rc<Reader>) {
         if !self.is_end_stream() {
             self.paced = Some(Box::new(Paced { reader, rest: Bytes::new() }));
@@ -133,8 +134,8 @@ impl HttpBody for Body {
                 is_over = this.paced.is_none();
             }
         }
-        // Over HTTP/2 the library may hold back the last piece until the client opens its window. The request is not
-        // over before the library drops the body.
+        // Over HTTP/2, the library may hold back the last piece until the client opens its window. The request
+        // therefore ends only when the library drops the body.
         if is_over {
             this.record = None;
         }

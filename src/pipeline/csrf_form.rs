@@ -1,5 +1,5 @@
-//! CSRF tokens in forms, for routes with `csrf_field`. The form is read before the decision and forwarded unchanged,
-//! byte for byte.
+//! CSRF tokens in forms, for routes with `csrf_field`. The gateway reads the form before the decision and forwards it
+//! unchanged, byte for byte.
 
 use crate::authenticate::CookieNames;
 use crate::authenticate::csrf::is_unsafe;
@@ -10,21 +10,24 @@ use crate::route::Head;
 use http::{HeaderMap, header};
 use zeroize::Zeroizing;
 
-/// Maximum size in bytes of a form that is read. A larger form needs the token in the header.
+/// The maximum size of a form that the gateway reads, in bytes. A client with a larger form must send the token in
+/// the header.
 const FORM_MAX: u64 = 64 * 1024;
 
-/// Returns the CSRF token in the field `name` of a form whose size is announced and small. After that the body is in
-/// memory.
+/// Returns the CSRF token in the field `name` of a form, if the form's announced size is at most [`FORM_MAX`]. The
+/// whole body is then in memory.
 ///
 /// # Errors
-/// Why the body could not be read; [`Denial::InvalidBody`] if the field occurs twice or cannot be decoded.
+/// Returns the reason why the body could not be read, or [`Denial::InvalidBody`] if the field occurs twice or cannot
+/// be decoded.
 pub(super) async fn csrf_field(
     name: &str,
     head: &Head<'_>,
     names: &CookieNames,
     body: &mut RequestBody,
 ) -> Result<Option<Zeroizing<String>>, Denial> {
-    // The body is gathered only if the token can matter: with a cookie, and without the token in the header.
+    // The token matters only if the request has a cookie and no token in the header. Otherwise the body is not read
+    // here.
     if !is_unsafe(head.method)
         || !head.headers.contains_key(header::COOKIE)
         || head.headers.contains_key(&names.csrf_header)
@@ -38,7 +41,7 @@ pub(super) async fn csrf_field(
     field
 }
 
-/// Whether the body is a form whose announced size is within [`FORM_MAX`].
+/// Whether the body is a form of an announced size of at most [`FORM_MAX`].
 fn is_small_form(headers: &HeaderMap) -> bool {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     BodyKind::of(headers) == Some(BodyKind::Form) && length.is_some_and(|length: u64| length <= FORM_MAX)
@@ -53,7 +56,7 @@ mod tests {
     const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
     const COOKIE: (&str, &str) = ("cookie", "__Host-portcullis=x");
 
-    /// Returns the token that is found in a body, and the body afterwards.
+    /// Returns the token found in a body, and the body after the search.
     fn look(method: &str, fields: &[(&str, &str)], text: &str) -> (Result<Option<String>, Denial>, Bytes) {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {

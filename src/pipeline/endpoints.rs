@@ -1,5 +1,5 @@
-//! Requests to the authority's endpoints, on the core that received them: reads the body, sends the facts of the
-//! request to the authority's thread, and returns its answer.
+//! Answers requests to the authority's endpoints, on the core that received them. Reads the body, sends the facts of
+//! the request to the authority's thread, and returns that thread's answer.
 
 use super::exchange::Exchange;
 use super::progress::Admitted;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Answers a permitted request to an endpoint.
 ///
 /// # Errors
-/// Why the endpoint refuses it.
+/// Returns the reason why the endpoint refuses the request.
 pub(super) async fn answer(
     worker: &Worker,
     policy: &Policy,
@@ -68,8 +68,8 @@ pub(super) async fn answer(
     {
         request.inspected = inspected(token, policy, request.now);
     }
-    // A logout may present either token. The access token is required only without a refresh token: it may have
-    // expired, and that must not make a logout fail.
+    // A logout request may present an access token or a refresh token. Without a refresh token, it needs a valid
+    // access token. With one, the access token may have expired, and the logout must still succeed.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let credential_policy = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
@@ -82,7 +82,7 @@ pub(super) async fn answer(
             &mut worker.tokens(),
         ) {
             Ok(found) => found.map(|(principal, place)| Holder::of(&principal, place)),
-            // The page after the logout says that the session is already over.
+            // Without a token, the logout page reports that the session is already over.
             Err(refused) if refused.denial == Denial::MissingToken => None,
             Err(refused) => {
                 if let Some(detail) = refused.detail {
@@ -92,7 +92,7 @@ pub(super) async fn answer(
             }
         };
     }
-    // A logged-in user skips the login page. A caller whose token is not accepted sees it.
+    // A logged-in user skips the login page. A caller whose token is refused sees the page.
     if endpoint == Endpoint::LoginPage {
         let credential_policy = CredentialPolicy::from(Access::Optional);
         let found =
@@ -115,12 +115,12 @@ pub(super) async fn answer(
     }
 }
 
-/// The reason for refusing a login form without any sign of its page.
+/// The logged reason for refusing a login form that has no proof that it was sent from the login page.
 const LOGIN_FORM: &str = "a form without csrf_token, and without Origin or Sec-Fetch-Site: a client that is not a browser sends \
     deliver=body, and no cookies";
 
-/// Whether a page of another site sent a login request. Such a request is refused before any limit counts it: it comes
-/// from the address of the person who views that page, and must not use up that person's attempts.
+/// Whether a page of another site sent a login request. The gateway does not count such a request against a limit:
+/// the request comes from the address of the person who views that page, and must not use up that person's attempts.
 #[inline]
 pub(super) fn is_sent_by_another_site(
     policy: &Policy,
@@ -135,7 +135,7 @@ pub(super) fn is_sent_by_another_site(
     same_site(&credentials, &settings.origins).is_err()
 }
 
-/// Records the refusal behind an answer that has a form of its own.
+/// Records the refusal in an answer of the authority that is not a standard refusal.
 fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);
@@ -143,7 +143,8 @@ fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Respons
     response
 }
 
-/// Examines the token of an introspection or revocation. Returns `None` unless it would be accepted from a caller.
+/// Verifies the token of an introspection or revocation request. Returns `None` if the gateway would not accept the
+/// token.
 fn inspected(token: &str, policy: &Policy, now: Now) -> Option<InspectedToken> {
     let principal = examine(token.as_bytes(), &policy.trust, now).ok()?;
     Some(InspectedToken { claims: claims_of(token)?, is_local: principal.local.is_some() })

@@ -1,5 +1,5 @@
-//! The facts of one request on which all stages agree: made from its head, and final once it is known
-//! whether the request is a question of another proxy. The stages only read them.
+//! The facts of one request, which all stages share and only read. They are read from the request's head. If another
+//! proxy asks for a verdict, they are replaced once with those of the request that this proxy holds.
 
 use crate::clock::Now;
 use crate::forward::{ConnectionHeaders, Delivery, ForwardContext, Proofs, X_REQUEST_ID};
@@ -22,11 +22,11 @@ pub(crate) struct Exchange {
     pub(crate) relayed: Option<Box<Relayed>>,
     /// The request's id.
     pub(crate) id: RequestId,
-    /// The id as a field value. A trusted proxy's own id takes the place of the gateway's.
+    /// The request's id as a field value. If a trusted proxy sent an id, this is the proxy's id.
     pub(crate) id_header: HeaderValue,
-    /// The form in which the client can read a refusal.
+    /// The form of a refusal that the client can read.
     pub(crate) format: Format,
-    /// Whether another proxy asks for a verdict about a request that it holds, and which answers it understands.
+    /// The answers that a proxy understands, if this request asks for a verdict about another request.
     pub(crate) verdict: Option<VerdictStyle>,
     is_repeatable: bool,
     is_for_root: bool,
@@ -35,30 +35,32 @@ pub(crate) struct Exchange {
 /// The answers that a proxy understands when it asks for a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VerdictStyle {
-    /// Any answer: the proxy passes it on to its own client, redirects too. Traefik, Caddy, Envoy.
+    /// Any answer, including redirects: the proxy forwards the answer to its own client. Traefik, Caddy and Envoy do
+    /// so.
     Answers,
-    /// Only the statuses 2xx, 401 and 403. The `Location` of a 401 holds the address of the login page. nginx.
+    /// Only the statuses 2xx, 401 and 403, as nginx does. The `Location` of a 401 holds the address of the login
+    /// page.
     Statuses,
 }
 
-/// The request that a proxy holds and asks about.
+/// The request that a proxy holds while it asks for a verdict.
 #[derive(Debug)]
 pub(crate) struct OriginalRequest {
-    /// Its head, with the path as the proxy will forward it, and the fields that the proxy passed on.
+    /// The request's head: the path as the proxy will forward it, and the header fields that the proxy included.
     pub(crate) parts: Parts,
-    /// The scheme that its client used.
+    /// The scheme that the proxy's client used.
     pub(crate) scheme: Scheme,
     /// The answers that the proxy understands.
     pub(crate) style: VerdictStyle,
 }
 
 impl Exchange {
-    /// Gathers the facts from the head as it was sent, and from its connection.
+    /// Collects the facts from a request's head and its connection.
     pub(crate) fn new(worker: &Worker, policy: &Policy, connection: &Connection, parts: &Parts) -> Self {
         let (caller, relayed) =
             forwarded::read(&connection.peer, &policy.front.trusted_proxies, &parts.headers);
         let id = worker.request_ids().next();
-        // A trusted proxy's id is kept, so that one id leads through all logs.
+        // A trusted proxy's id is kept, so that the logs of all servers contain the same id.
         let id_header = parts
             .headers
             .get(X_REQUEST_ID)
@@ -78,7 +80,7 @@ impl Exchange {
         }
     }
 
-    /// Gathers the facts of a request that nobody sent, for explanations.
+    /// Creates the facts of a hypothetical request, for an explanation.
     pub(crate) fn unsent(now: Now, caller: Caller, relayed: Option<Box<Relayed>>) -> Self {
         Self {
             now,
@@ -93,10 +95,11 @@ impl Exchange {
         }
     }
 
-    /// From here on the facts are those of the request that the proxy asks about. The caller's address and the id stay.
+    /// Replaces the facts with those of the original request that the proxy holds. The caller's address and the id
+    /// stay.
     pub(crate) fn turn_to(&mut self, original: &OriginalRequest) {
         self.caller.scheme = original.scheme;
-        // The original head names the client's own host.
+        // The `Host` field of the original request already names the host that the client requested.
         self.relayed = None;
         self.verdict = Some(original.style);
         self.is_repeatable = is_repeatable(&original.parts.method);
@@ -108,7 +111,7 @@ impl Exchange {
         PageLinks { again: self.is_repeatable, home: !self.is_for_root, ..ways }
     }
 
-    /// The facts that the upstream of a route receives. `proofs` prove the caller's identity.
+    /// Returns the facts that a route's upstream receives. `proofs` prove the caller's identity.
     pub(crate) fn forward_context<'a>(
         &'a self,
         policy: &'a Policy,
@@ -136,7 +139,7 @@ impl Exchange {
     }
 }
 
-/// Whether a proxy's request id is short and of visible ASCII.
+/// Whether a proxy's request id is short and consists of visible ASCII.
 fn is_plain_id(value: &HeaderValue) -> bool {
     (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
 }

@@ -1,7 +1,8 @@
-//! Forward-auth: reads the request that another proxy holds and asks about, and writes the verdict.
+//! Forward-auth: reads the original request, which another proxy holds and asks about, and writes the verdict.
 //!
-//! The request that is read is exactly the one that the proxy will forward, or the question is refused: a trusted proxy
-//! must state every fact, and state it in only one way. The pipeline decides, as it does for all requests.
+//! The gateway refuses to decide unless the request that it reads is exactly the request that the proxy will forward.
+//! A trusted proxy must state every fact, and state it in only one way. The pipeline makes the decision, as for all
+//! requests.
 
 use super::exchange::{OriginalRequest, VerdictStyle};
 use crate::authority::Endpoint;
@@ -28,14 +29,14 @@ const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 /// nginx: the original path and query.
 const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
-/// nginx as a Kubernetes ingress: scheme, host, path and query in one.
+/// nginx as a Kubernetes ingress: the original scheme, host, path and query in one field.
 const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 
 /// Whether a request with this path, as sent or canonical, asks for a verdict.
 ///
-/// The caller checks the path as it was sent before anything else. Envoy appends the original path to the endpoint's,
-/// and that path may climb out (`/auth/verify/../open`); the answer of a route up there must never be taken for a
-/// verdict.
+/// The caller of this function checks the path as sent before all other checks. Envoy appends the original path to
+/// the path of the endpoint, and the result may leave the endpoint (`/auth/verify/../open`). Envoy must never take
+/// the answer of another route for a verdict.
 pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
     policy
         .issuer_settings
@@ -43,17 +44,17 @@ pub(super) fn is_asked(policy: &Policy, path: &str) -> bool {
         .is_some_and(|settings| below(path, settings.path(Endpoint::Verify)).is_some())
 }
 
-/// Returns the part of a path below another one: empty, or a path.
+/// Returns the part of `path` below `at`: an empty string, or a path.
 fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
     path.strip_prefix(at.trim_end_matches('/')).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Reads the original request from the question.
+/// Reads the original request from the forward-auth request.
 ///
 /// # Errors
-/// [`Denial::UntrustedProxy`] unless a trusted proxy asks: stating the original request decides what is allowed.
-/// [`Denial::BadRequest`] if a fact is missing or stated in two different ways: a client's own field, passed on beside
-/// the proxy's, must not choose the route.
+/// Returns [`Denial::UntrustedProxy`] unless a trusted proxy asks, because the stated facts determine what is
+/// allowed. Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways: a field that the
+/// client sent, and the proxy forwarded beside its own, must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,
@@ -67,12 +68,12 @@ pub(super) fn original(
     read(at, asking, head).map_err(Denial::BadRequest)
 }
 
-/// Finds a field in a question from which a service could infer a different request or caller than the one that is
-/// checked. The gateway removes such fields from requests that it forwards, but the asking proxy does not. Returns the
-/// name as in the table. `pass`: fields of that kind that the policy accepts.
+/// Finds a field in a forward-auth request from which a service could infer a different request or caller than the
+/// one that is checked. The gateway removes such fields from requests that it forwards, but the asking proxy does
+/// not. Returns the field's name as listed in `foreign`. `pass` lists the identity fields that the policy accepts.
 ///
-/// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each question), and no
-/// decision here uses them.
+/// Address fields are ignored: proxies write them themselves (Traefik writes `X-Real-Ip` into each forward-auth
+/// request), and no decision here uses them.
 pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'static str> {
     headers.keys().find_map(|name| match foreign::classify(name.as_str())? {
         (Kind::Method | Kind::Target, known) if !is_question(name) => Some(known),
@@ -82,7 +83,7 @@ pub(super) fn misleading(headers: &HeaderMap, pass: &[HeaderName]) -> Option<&'s
     })
 }
 
-/// Explains to the operator why a question with such a field is refused.
+/// Explains to the operator why a forward-auth request with such a field is refused.
 pub(super) fn explain_misleading(name: &str) -> String {
     format!(
         "the proxy passes on the client's `{name}`, by which a service could take the request for another one: see \
@@ -90,7 +91,7 @@ pub(super) fn explain_misleading(name: &str) -> String {
     )
 }
 
-/// Whether a field describes the original request.
+/// Whether a field states a fact of the original request.
 fn is_question(name: &HeaderName) -> bool {
     [X_FORWARDED_METHOD, X_FORWARDED_URI, X_ORIGINAL_METHOD, X_ORIGINAL_URI, X_ORIGINAL_URL].contains(name)
 }
@@ -98,7 +99,7 @@ fn is_question(name: &HeaderName) -> bool {
 fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Malformed> {
     let headers = &asking.headers;
     let mut named = Named::default();
-    // Envoy asks with the original method and host, and with the original path behind the endpoint's.
+    // Envoy sends the original method and host, and appends the original path to the path of the endpoint.
     let rest = below(asking.uri.path(), at).ok_or(Malformed::OriginalSpelling)?;
     if !rest.is_empty() {
         let whole = asking.uri.path_and_query().map_or("", PathAndQuery::as_str);
@@ -133,7 +134,7 @@ fn read(at: &str, asking: &Parts, head: &Head<'_>) -> Result<OriginalRequest, Ma
     };
     let mut headers = headers.clone();
     headers.insert(header::HOST, HeaderValue::try_from(host).map_err(|_| Malformed::Host)?);
-    // They frame the question. The body of the original stays with the proxy.
+    // These fields frame the forward-auth request. The body of the original request stays with the proxy.
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRANSFER_ENCODING);
     let mut parts = Request::new(()).into_parts().0;
@@ -156,7 +157,7 @@ fn text(value: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(value).map_err(|_| Malformed::OriginalTwice)
 }
 
-/// The facts of the original request. A fact may be stated repeatedly, but not differently.
+/// The facts of the original request. Several fields may state a fact if they agree.
 #[derive(Default)]
 struct Named {
     method: Option<Method>,
@@ -179,11 +180,12 @@ impl Named {
         agree(&mut self.host, host.to_ascii_lowercase())
     }
 
-    /// Reads a target in origin form, or in absolute form, which also states scheme and host.
+    /// Reads a target in origin form, or in absolute form, which also states the scheme and the host.
     ///
-    /// The parser of request lines reads its bytes, so that a target with raw UTF-8 gets the same verdict either way.
+    /// The target is parsed like that of a request line, so that a target with raw UTF-8 gets the same verdict in
+    /// forward-auth as in a direct request.
     fn target(&mut self, target: &[u8]) -> Result<(), Malformed> {
-        // The library drops a fragment silently, but the proxy's own upstream may not.
+        // The HTTP library silently drops a fragment, but the proxy's upstream may not.
         if target.contains(&b'#') {
             return Err(Malformed::Fragment);
         }
@@ -212,18 +214,19 @@ fn agree<T: PartialEq>(known: &mut Option<T>, named: T) -> Result<(), Malformed>
     }
 }
 
-/// Refuses a path whose spelling means something else than its canonical form, which the rules are checked against. The
-/// gateway would forward the canonical path, but the other proxy forwards the path as it was sent. Only dot segments
-/// make a difference: percent-encoding stands for the same bytes, and a service may not resolve dot segments.
+/// Refuses a path that differs from its canonical form, which the rules are checked against, in more than
+/// percent-encoding. The gateway would forward the canonical path, but the other proxy forwards the path as sent.
+/// Percent-encoding represents the same bytes, but a service may not resolve dot segments as the gateway does.
 ///
 /// # Errors
-/// [`Denial::BadRequest`].
+/// Returns [`Denial::BadRequest`] if the two paths differ after decoding.
 pub(super) fn is_forwarded_as_judged(as_sent: &str, canonical: &str) -> Result<(), Denial> {
     let same = path::decoded(as_sent.as_bytes()).eq(path::decoded(canonical.as_bytes()));
     if same { Ok(()) } else { Err(Denial::BadRequest(Malformed::OriginalSpelling)) }
 }
 
-/// Answers that the request may go on, with the identity headers that an upstream of the gateway would receive.
+/// Renders the verdict that permits the request, with the identity headers that an upstream of the gateway would
+/// receive.
 pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     outgoing::write_identity(response.headers_mut(), permit, write_csrf, proof);
@@ -231,7 +234,8 @@ pub(super) fn granted(permit: &Permit, write_csrf: bool, proof: &Proof<'_>) -> R
     response
 }
 
-/// Answers that the request is refused. `login` is the address of the login page, if the sender should log in.
+/// Renders the verdict that refuses the request. `login` is the address of the login page, if the sender should log
+/// in.
 pub(super) fn refused(
     denial: &Denial,
     login: Option<HeaderValue>,
@@ -243,7 +247,7 @@ pub(super) fn refused(
 ) -> Response<Bytes> {
     let format = match format {
         Format::Html => Format::Html,
-        // A refused gRPC call is answered with 200, which would be a grant here.
+        // A refused gRPC call has the status 200, which the proxy would take for a permission.
         Format::Json | Format::Grpc | Format::GrpcWeb => Format::Json,
     };
     match (login, style) {
@@ -277,7 +281,7 @@ mod tests {
     const AT: &str = "/auth/verify";
     const BOUNDS: HeadBounds = HeadBounds { header_count: 100, header_bytes: 32 * 1024 };
 
-    /// Reads a question and returns method, scheme, host and target.
+    /// Reads a forward-auth request and returns the original method, scheme, host and target.
     fn asked(
         method: &str,
         target: &str,
@@ -327,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_target_of_raw_utf_8_is_read_as_a_request_line_is() {
-        // curl sends the character raw in a query.
+        // curl sends this character unencoded in a query.
         let question = |target: &[u8]| {
             let value = HeaderValue::from_bytes(target).unwrap();
             let fields = [("x-forwarded-method", "GET"), ("x-forwarded-proto", "https")];
@@ -349,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_websockets_scheme_is_its_connections() {
-        // RFC 6455 section 3. Traefik writes these.
+        // Traefik writes these schemes for WebSockets (RFC 6455 section 3).
         for (written, scheme) in [("wss", Scheme::Https), ("ws", Scheme::Http), ("WSS", Scheme::Https)] {
             let fields = [
                 ("x-forwarded-method", "GET"),

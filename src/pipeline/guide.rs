@@ -1,4 +1,4 @@
-//! The way on for a person whose request is refused: a redirect to the login page, or links on the refusal page.
+//! Shows a person how to continue after a refusal: a redirect to the login page, or links on the refusal page.
 
 use super::exchange::Exchange;
 use super::rejection::{DeadCookies, Guidance};
@@ -12,8 +12,8 @@ use crate::respond::{Format, PageLinks, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Returns how a client can continue: the links and the redirect for a person, and for a program the parameters of the
-/// challenge from which it finds the issuer.
+/// Returns how a client can continue after a refusal. A person gets links or a redirect. A program gets the challenge
+/// parameters from which it finds the issuer.
 #[cold]
 pub(super) fn guide(
     policy: &Policy,
@@ -30,8 +30,8 @@ pub(super) fn guide(
     Some(Guidance { challenge, ..guidance.unwrap_or_default() })
 }
 
-/// Returns the parameters that a challenge has on a route of a protected resource: the URL of the metadata (RFC 9728
-/// section 5.1), and the scopes that the route requires (RFC 6750 section 3), unless the challenge has them already.
+/// Returns the challenge parameters for a path of a protected resource: the URL of the metadata (RFC 9728 section
+/// 5.1), and on a 401 the scopes that the route requires (RFC 6750 section 3).
 fn challenge(
     policy: &Policy,
     exchange: &Exchange,
@@ -52,7 +52,7 @@ fn challenge(
     Some(format!("{scope}, resource_metadata=\"{}\"", resource.metadata_url))
 }
 
-/// Returns how a person can continue. A program gets the refusal alone.
+/// Returns how a person can continue. Returns `None` if the client is a program.
 fn guide_person(
     policy: &Policy,
     exchange: &Exchange,
@@ -69,11 +69,11 @@ fn guide_person(
     let is_navigation = is_navigation(head.method, head.headers);
     match denial.status() {
         StatusCode::UNAUTHORIZED => {
-            // Without the password prompt, a user whose login is too old would be redirected straight back.
+            // Without the password prompt, the login page would redirect a user with an old login straight back here.
             let must_prove = matches!(denial, Denial::FreshTokenRequired { .. });
             let login = login(settings, head, must_prove, exchange)?;
             if route.login_page && is_navigation {
-                // The gateway's own addresses consist of visible ASCII.
+                // The address of the login page consists of visible ASCII, so the conversion succeeds.
                 let redirect = HeaderValue::try_from(login).ok();
                 return Some(Guidance { redirect, ..Guidance::default() });
             }
@@ -98,8 +98,8 @@ fn guide_person(
     }
 }
 
-/// Whether a token refused with this code can never be accepted again. A cookie with such a token only blocks its
-/// browser from pages that need no login.
+/// Whether the gateway can never accept the token that it refused for this reason. A cookie with such a token only
+/// keeps its browser from pages that need no login.
 fn is_dead(denial: &Denial) -> bool {
     matches!(
         denial,
@@ -116,14 +116,14 @@ fn is_dead(denial: &Denial) -> bool {
     )
 }
 
-/// Whether the refused credential came in the authority's cookie.
+/// Whether the refused token was in the authority's cookie.
 fn is_of_cookie(policy: &Policy, route: &Route, head: &Head<'_>) -> bool {
     let found = credential::find(head, &route.credential_policy.sources, policy.trust.cookies());
     matches!(found, Ok(Some((_, Place::Cookie))))
 }
 
-/// Returns the address of the login page, which leads back to the requested page. With `must_prove` the page asks for a
-/// password despite a session.
+/// Returns the address of the login page, with the requested page as the page to return to. With `must_prove`, the
+/// login page asks for a password even if the user has a session.
 fn login(
     settings: &IssuerSettings,
     head: &Head<'_>,
@@ -135,8 +135,8 @@ fn login(
         Some(query) => format!("{}?{query}", head.path),
         None => head.path.clone().into_owned(),
     };
-    // A longer address would exceed the limits of browsers and servers, and a posted form cannot be requested again:
-    // the person returns to the root instead.
+    // Without `next`, the person returns to the root. A longer address would exceed the limits of browsers and
+    // servers, and a browser cannot repeat a posted form from its address.
     if asked.len() <= NEXT_MAX && is_repeatable(head.method) {
         fields.push(format!("next={}", encoded(&asked)));
     }
@@ -148,8 +148,8 @@ fn login(
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
-/// Returns the prefix of the gateway's own paths in a link. A proxy that asks for a verdict may resolve a bare path
-/// against the gateway (Traefik does).
+/// Returns the scheme and host that precede the gateway's own paths in a link. They are empty unless a proxy asks for
+/// a verdict: such a proxy may resolve a path without a host against the gateway (Traefik does).
 fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
     match exchange.verdict {
         None => Some(String::new()),

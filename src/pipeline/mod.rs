@@ -1,4 +1,4 @@
-//! The life of a request. Read the order: the order is the policy.
+//! Handles a request from its head to its answer. The order of the stages in `serve` is part of the policy.
 
 mod access_log;
 mod body;
@@ -45,7 +45,7 @@ use stages::Routed;
 use std::convert::Infallible;
 use std::rc::Rc;
 
-/// Answers a request, whatever becomes of it, and begins the record that its answer carries.
+/// Answers a request, with a refusal if necessary, and begins the record that the answer's body carries.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
@@ -96,13 +96,14 @@ pub(crate) async fn handle(
     Ok(response)
 }
 
-/// Whether the answer is one of the gateway's own that scripts of other origins may read. A verdict is read by a proxy.
+/// Whether scripts of other origins may read the answer, which only some of the gateway's own endpoints allow. A
+/// verdict is never for scripts, because a proxy reads it.
 fn is_for_scripts(policy: &Policy, exchange: &Exchange, progress: &Progress<'_>) -> bool {
     let route = progress.route.filter(|_| exchange.verdict.is_none());
     route.is_some_and(|route| policy.routes[route].handler.is_for_scripts())
 }
 
-/// Takes a request through the stages. The first refusal ends it.
+/// Processes a request through all stages. The first refusal ends the processing.
 async fn serve<'p>(
     worker: &Worker,
     policy: &'p Policy,
@@ -122,7 +123,8 @@ async fn serve<'p>(
     let is_question = exchange.verdict.is_some() && exchange.caller.by_trusted_proxy;
     let head = if is_question { policy.front.question(&parts) } else { policy.front.head(&parts) };
     let head = head.inspect_err(|denial| record.too_large(denial, &parts.headers))?;
-    // A trusted proxy's word on its client's scheme counts. It asks for verdicts over the wire between the two.
+    // A request is not redirected if a trusted proxy states that its client used HTTPS. A trusted proxy's own
+    // forward-auth request is not redirected either: it does not cross the client's network.
     if let Some(port) = connection.redirect
         && exchange.caller.scheme == Scheme::Http
         && !is_question
@@ -196,7 +198,8 @@ async fn give_verdict<'p>(
     record: &mut Record,
     progress: &mut Progress<'p>,
 ) -> Result<Response<Body>, Rejection> {
-    // Strict, whatever the policy says: the gateway would merge slashes, but the other proxy forwards them.
+    // Slashes are strict even if the policy merges them: the gateway would forward merged slashes, but the other
+    // proxy forwards the path unchanged.
     let head = Head::read(&original.parts, policy.front.head_bounds.of_question(), Slashes::Strict)
         .inspect_err(|denial| record.too_large(denial, &original.parts.headers))?;
     forward_auth::is_forwarded_as_judged(original.parts.uri.path(), &head.path)?;
@@ -209,7 +212,7 @@ async fn give_verdict<'p>(
                 proofs: &policy.proofs,
                 audience: &delivery.audience,
                 method: head.method,
-                // As the other proxy forwards it.
+                // The target as the other proxy forwards it.
                 target: original.parts.uri.path_and_query().unwrap_or(&root),
                 now: exchange.now,
             };
@@ -222,8 +225,9 @@ async fn give_verdict<'p>(
     }
 }
 
-/// Finds a request's route and makes all its checks. This is the one way to a permit: for requests that are forwarded,
-/// for those that are answered here, and for those that another proxy asks about, whose body stays with that proxy.
+/// Finds a request's route and makes all its checks. Every permit comes from this function, for a request that the
+/// gateway forwards or answers, and for a request that another proxy holds. In the last case the body stays with that
+/// proxy.
 async fn judge<'p, 'h>(
     worker: &Worker,
     policy: &'p Policy,
@@ -270,7 +274,7 @@ async fn judge<'p, 'h>(
     Ok(Admitted { routed, permit, body })
 }
 
-/// Decides, and records the decision.
+/// Decides whether the caller may make the request, and records the decision.
 fn permit(
     worker: &Worker,
     policy: &Policy,
@@ -306,8 +310,8 @@ fn permit(
     }
 }
 
-/// On a route in shadow mode, a refusal by the policy is logged and not enforced. Bounds that no policy sets, such as
-/// that on the body, are always enforced.
+/// Returns `Ok` and logs the refusal if the route is in shadow mode, which does not enforce refusals by the policy.
+/// Limits such as the maximum body size are always enforced; they do not use this function.
 fn unless_shadowed(
     route: &Route,
     denial: Denial,
@@ -322,8 +326,8 @@ fn unless_shadowed(
     Ok(())
 }
 
-/// Sends a client from the cleartext port to the encrypted one: with 308, so that it keeps its method (RFC 9110
-/// section 15.4.9). Refuses a request that carries a credential.
+/// Redirects a client from the cleartext port to the encrypted one. The status is 308, so that the client keeps its
+/// method (RFC 9110 section 15.4.9). Refuses a request that carries a credential.
 #[cold]
 fn to_https(
     policy: &Policy,

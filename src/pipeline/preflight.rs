@@ -1,4 +1,5 @@
-//! Preflights of the authority's endpoints: a browser checks whether a script of another origin may call one.
+//! Answers preflights for the authority's endpoints: a browser checks whether a script of another origin may call an
+//! endpoint.
 
 use crate::authority::Endpoint;
 use crate::policy::{Handler, Policy};
@@ -7,9 +8,9 @@ use crate::route::Head;
 use bytes::Bytes;
 use http::Response;
 
-/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint; `None` for
-/// any other request, which is handled normally. The answer reveals nothing: the request that follows is checked in
-/// full.
+/// Returns the route and the answer to a preflight from a listed origin, if scripts may use the endpoint. Returns
+/// `None` for any other request, which is handled normally. The answer reveals nothing, because the gateway checks
+/// the request that follows in full.
 pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Response<Bytes>)> {
     cors::listed(head.headers, policy.origins())?;
     let method = cors::method_asked(head.method, head.headers)?;
@@ -30,11 +31,11 @@ pub(super) fn preflight(policy: &Policy, head: &Head<'_>) -> Option<(usize, Resp
 }
 
 impl Handler {
-    /// Whether a script of a listed origin may read the answers. It may read those about a person's own session and the
-    /// public documents. The login page is for people, and the other endpoints are for services.
+    /// Whether a script of a listed origin may read the endpoint's answers: those about a user's own session, and the
+    /// public documents. The login page is meant for people, and the other endpoints are meant for services.
     pub(super) fn is_for_scripts(&self) -> bool {
         match self {
-            // The metadata of a resource has a CORS answer of its own.
+            // The metadata of a resource has its own CORS answer.
             Self::Forward(_) | Self::Publish(_) => false,
             Self::Answer(endpoint) => match endpoint {
                 Endpoint::Login

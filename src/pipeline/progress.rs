@@ -1,4 +1,4 @@
-//! How far a request has come.
+//! The results of the stages that a request has passed so far.
 
 use super::record::Record;
 use super::stages::Routed;
@@ -7,19 +7,19 @@ use crate::forward::{Meter, RequestBody};
 use crate::limit::Standing;
 use std::rc::Rc;
 
-/// The facts that an answer needs, whichever stage gives it.
+/// The results that an answer needs, whichever stage creates the answer.
 #[derive(Debug, Default)]
 pub(super) struct Progress<'p> {
     /// The route, once it is found.
     pub(super) route: Option<usize>,
-    /// How the request stands with its limits.
+    /// The state of the request's rate limits.
     pub(super) standing: Standing<'p>,
-    /// Counts the body, once it is admitted.
+    /// The meter of the request's body, once the body is admitted.
     pub(super) meter: Option<Rc<Meter>>,
 }
 
 impl Progress<'_> {
-    /// Notes the route here and in the record.
+    /// Stores the route in the progress and in the record.
     pub(super) fn routed(&mut self, route: usize, record: &mut Record) {
         self.route = Some(route);
         record.routed(route);

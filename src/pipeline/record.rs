@@ -1,8 +1,8 @@
-//! The record of one request: an access line and counts, written once, however the request ends.
+//! The record of one request: an access line and counts, written exactly once, however the request ends.
 //!
-//! The stages report to the record and never read it. It is written when it is dropped: with the last byte of the
-//! answer, or when the client leaves before that. It has no field that could hold a token, a query or a client's
-//! header.
+//! The stages report to the record and never read it. The record is written when it is dropped: after the last byte
+//! of the answer, or earlier if the client disconnects. The record has no field that could hold a token, a query or a
+//! client's header field.
 
 use super::access_log::{self, Line};
 use super::exchange::{Exchange, OriginalRequest};
@@ -24,8 +24,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The logged status of a request whose client left before its answer. It is never sent. nginx introduced the number,
-/// and operators know it.
+/// The logged status of a request whose client disconnected before the answer. This status is never sent. nginx
+/// introduced the number, and operators know it.
 const CLIENT_LEFT: u16 = 499;
 
 /// The record of one request.
@@ -57,7 +57,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Begins the record of a request with its head.
+    /// Begins the record of a request.
     pub(super) fn begin(
         worker: &Rc<Worker>,
         policy: PinnedPolicy,
@@ -99,15 +99,15 @@ impl Record {
         }
     }
 
-    /// Returns the trace id if it differs from the request id. It comes from the client's `traceparent`, or else the
-    /// gateway began the trace while the request kept the id of a trusted proxy.
+    /// Returns the trace id if it differs from the request id. The trace id is the client's, from `traceparent`, or
+    /// else the gateway's own. The latter differs from the request id if a trusted proxy set the request id.
     fn trace_id(&self) -> Option<[u8; 32]> {
         let of_client = self.traceparent.as_ref().and_then(trace_id_of);
         let begun_here = || Some(self.id.trace_id()).filter(|id| self.id_header.as_bytes() != id);
         of_client.or_else(begun_here)
     }
 
-    /// Returns the notes in which forwarding reports the outcome.
+    /// Returns the notes to which the forwarding code writes its outcome.
     pub(super) fn notes(&mut self) -> &mut Notes {
         &mut self.notes
     }
@@ -122,12 +122,13 @@ impl Record {
         self.principal = principal.cloned();
     }
 
-    /// Records the finer reason of a refusal, for the operator. The last one counts.
+    /// Records the detailed reason of a refusal, for the operator. A later reason replaces an earlier one.
     pub(super) fn explained(&mut self, detail: String) {
         self.notes.detail = Some(detail);
     }
 
-    /// Records a refusal that is not enforced, since the route is in shadow mode. The first one counts.
+    /// Records a refusal that is not enforced because the route is in shadow mode. Only the first such refusal is
+    /// kept.
     pub(super) fn shadowed(&mut self, denial: Denial) {
         if self.notes.detail.is_none() {
             self.notes.detail = denial.finer().map(str::to_owned);
@@ -140,7 +141,8 @@ impl Record {
         self.is_question = true;
     }
 
-    /// From here on the record describes the request that the proxy asks about, for which an operator will search.
+    /// Replaces the facts with those of the request that the proxy asks about, because an operator will search the
+    /// log for that request.
     pub(super) fn asked_about(&mut self, original: &OriginalRequest) {
         self.is_question = true;
         self.route = None;
@@ -157,13 +159,13 @@ impl Record {
         self.meter = Some(meter);
     }
 
-    /// Records that the client did not read the answer to its end.
+    /// Records that the client did not read the answer to its end in time.
     pub(super) fn not_read(&mut self) {
         self.complete = false;
         self.notes.detail = Some("the client did not read the answer in time".to_owned());
     }
 
-    /// Explains a refusal of a head or an announced body that exceeds its bound.
+    /// Explains the refusal of a head or an announced body that exceeds its limit.
     pub(super) fn too_large(&mut self, denial: &Denial, headers: &HeaderMap) {
         let front = &self.policy.front;
         if *denial == Denial::HeadersTooLarge {
@@ -171,7 +173,7 @@ impl Record {
             let bounds = if self.is_question { bounds.of_question() } else { bounds };
             self.notes.detail = Some(bounds.excess(headers));
         } else if *denial == Denial::BodyTooLarge {
-            // hyper has parsed the field as a number. A body without the field announces no length.
+            // hyper has already parsed the field as a number. Without the field, the length of the body is unknown.
             let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
             let (length, bound) = (length.unwrap_or("more"), front.body_bounds.size);
             let detail = format!("a body of {length} bytes, and body_size in [server.bounds] is {bound}");
@@ -186,9 +188,9 @@ impl Record {
         }
     }
 
-    /// Records the refusal.
+    /// Records a refusal.
     pub(super) fn refused(&mut self, denial: Denial) {
-        // If a body grows too large on its way, the upstream connection reports only that it ended.
+        // If a streamed body exceeds its limit, the upstream connection reports only that the body ended.
         if let (Denial::BodyTooLarge, Some(meter)) = (&denial, &self.meter) {
             let (came, bound) = (meter.bytes(), self.policy.front.body_bounds.size);
             self.notes.detail = Some(if came > bound {
@@ -208,18 +210,18 @@ impl Record {
         self.status = Some(status);
     }
 
-    /// Adds bytes of the answer's body that were handed to the connection.
+    /// Adds bytes of the answer's body that were passed to the connection.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes_out += bytes as u64;
     }
 
-    /// Records that the upstream's answer broke off after its head.
+    /// Records that the upstream's answer ended early, after its head.
     pub(super) fn cut(&mut self, error: &ResponseError) {
         self.notes.detail = Some(error.to_string());
         self.broken = Some(error.kind());
     }
 
-    /// Records that the whole answer was handed to the client's connection.
+    /// Records that the whole answer was passed to the client's connection.
     pub(super) fn completed(&mut self) {
         self.complete = true;
     }
@@ -321,7 +323,7 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-/// Returns the host in the request target: that of `:authority` in HTTP/2, or of a target in absolute form.
+/// Returns the host in the request target: the host of `:authority` in HTTP/2, or of a target in absolute form.
 fn authority(parts: &Parts) -> Option<HeaderValue> {
     parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
 }

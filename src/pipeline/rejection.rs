@@ -1,4 +1,4 @@
-//! A refused request on its way to its answer: the denial, and how a person may go on from there.
+//! A refused request before it is answered: the denial, and how a person may continue.
 
 use super::exchange::Exchange;
 use super::forward_auth;
@@ -13,14 +13,14 @@ use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Method, Response};
 
-/// Why a request is refused, and what its answer offers besides the reason.
+/// The reason of a refusal, and what the answer offers in addition.
 #[derive(Debug)]
 pub(super) struct Rejection {
     denial: Denial,
     guidance: Option<Box<Guidance>>,
 }
 
-/// How a person may go on after a refusal. Programs get the refusal alone.
+/// How a person may continue after a refusal, and additions to the challenge for programs.
 #[derive(Debug, Default)]
 pub(super) struct Guidance {
     /// The address of the login page, to which the answer redirects instead of showing the refusal.
@@ -36,7 +36,7 @@ pub(super) struct Guidance {
 /// Cookies whose tokens can never be accepted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeadCookies {
-    /// That of the access token.
+    /// The cookie of the access token.
     Access,
     /// All cookies of the session.
     Session,
@@ -49,13 +49,13 @@ impl From<Denial> for Rejection {
 }
 
 impl Rejection {
-    /// Adds how a person may go on.
+    /// Creates a rejection with a description of how a person may continue.
     pub(super) fn guided(denial: Denial, guidance: Option<Guidance>) -> Self {
         Self { denial, guidance: guidance.map(Box::new) }
     }
 
-    /// Whether what is left of the request must never be read as the next one: its head or the framing of its body is
-    /// doubtful.
+    /// Whether the rest of the input must not be read as another request, because the head or the body's framing is
+    /// ambiguous or the request was not read to its end.
     pub(super) fn is_of_framing(&self) -> bool {
         matches!(
             self.denial,
@@ -63,8 +63,8 @@ impl Rejection {
         )
     }
 
-    /// Answers in the form that the client reads, and records the refusal. `method` is that of the request as it was
-    /// sent.
+    /// Renders the answer in the form that the client can read, and records the refusal. `method` is the method that
+    /// the client sent.
     #[cold]
     pub(super) fn answer(
         self,

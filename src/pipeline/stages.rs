@@ -1,8 +1,9 @@
-//! The decisions about a request in their order: one set of functions for requests and for explanations of requests
-//! that nobody sent.
+//! The decisions about a request in their order. Real requests and explanations of hypothetical requests use the same
+//! functions.
 //!
-//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types hold it: a decision
-//! needs the route that [`find`] returned. The pipeline charges limits and reads bodies between these steps.
+//! The order is [`redirect`], [`find`], [`Routed::decide`], [`Routed::check_protocol`]. The types ensure that no
+//! decision precedes [`find`], because a decision needs the route that it returns. The pipeline applies limits and
+//! reads bodies between these steps.
 
 use crate::authenticate::{Credentials, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal};
@@ -25,7 +26,7 @@ pub(crate) struct Routed<'p, 'h> {
 /// Checks that a request on the cleartext port may be redirected to the encrypted one.
 ///
 /// # Errors
-/// [`Denial::InsecureTransport`] if the request carries a credential, which was already exposed.
+/// Returns [`Denial::InsecureTransport`] if the request carries a credential, which was already exposed.
 pub(crate) fn redirect(policy: &Policy, head: &Head<'_>) -> Result<(), Denial> {
     if policy.carries_credential(head) { Err(Denial::InsecureTransport) } else { Ok(()) }
 }
@@ -33,7 +34,7 @@ pub(crate) fn redirect(policy: &Policy, head: &Head<'_>) -> Result<(), Denial> {
 /// Finds the route of a request.
 ///
 /// # Errors
-/// Those of the route table.
+/// Returns the errors of the route table.
 #[inline]
 pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Routed<'p, 'h>, Denial> {
     let found = policy.table.find(head)?;
@@ -41,11 +42,11 @@ pub(crate) fn find<'p, 'h>(policy: &'p Policy, head: &'h Head<'_>) -> Result<Rou
 }
 
 impl Routed<'_, '_> {
-    /// Authenticates the caller and checks the route's rule. `trust` is the policy's, or for an explanation one with
-    /// other keys.
+    /// Authenticates the caller and checks the route's rule. `trust` is the policy's own, or for an explanation a
+    /// `trust` with other keys.
     ///
     /// # Errors
-    /// The first refusal. On a route in shadow mode [`Permit::in_shadow`] lifts it.
+    /// Returns the first refusal. On a route in shadow mode, [`Permit::in_shadow`] turns the refusal into a permit.
     #[inline]
     pub(crate) fn decide(
         &self,
@@ -58,11 +59,11 @@ impl Routed<'_, '_> {
         decide(&route.credential_policy, &route.rule, trust, credentials, &found.params, now, tokens)
     }
 
-    /// Checks that the gateway can forward a permitted request. Without its `Upgrade` a WebSocket handshake would be a
-    /// plain GET, whose answer no WebSocket client understands.
+    /// Checks that the gateway can forward a permitted request. The gateway removes `Upgrade`, which would turn a
+    /// WebSocket handshake into a plain GET, whose answer no WebSocket client understands.
     ///
     /// # Errors
-    /// [`Malformed::WebSocket`].
+    /// Returns [`Malformed::WebSocket`] for a WebSocket handshake.
     #[inline]
     pub(crate) fn check_protocol(&self, headers: &HeaderMap) -> Result<(), Denial> {
         match &self.route.handler {
