@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 /// Tries servers in turn until one answers.
 ///
-/// A server that is unreachable or whose connections are all in use is skipped. If all others fail and one is only
-/// busy, the request waits for that one, within its timeout.
+/// Skips a server that is unreachable or whose connections are all in use. If every other server fails and one is
+/// only busy, the request waits for a connection to the busy server, within the request's timeout.
 ///
-/// A request whose connection breaks before an answer is retried once, at the next server or at the same one, if that
-/// is safe: either none of it was sent, or its method is idempotent (RFC 9110 section 9.2.2) and its body is available.
-/// A streamed body is gone and cannot be sent again.
+/// If the connection breaks before an answer, the request is retried once, at the next server or at the same one,
+/// provided that a retry is safe. A retry is safe if no part of the request was sent, or if its method is idempotent
+/// (RFC 9110 section 9.2.2) and its body is in memory. A streamed body is not kept and cannot be sent again.
 pub(super) async fn send(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -33,7 +33,7 @@ pub(super) async fn send(
     notes: &mut Notes,
 ) -> Result<(Response<Incoming>, Lease), Denial> {
     let idempotent = request.method().is_idempotent();
-    // A client of HTTP/1.0 may name no host; a request of HTTP/1.1 has one (RFC 9112 section 3.2).
+    // An HTTP/1.0 client may omit `Host`, but the forwarded HTTP/1.1 request needs it (RFC 9112 section 3.2).
     let named = request.headers().contains_key(header::HOST);
     let mut attempts = Attempts::default();
     let mut servers = upstream.in_turn(now);
@@ -46,7 +46,7 @@ pub(super) async fn send(
         loop {
             let mut lease = match idle.take() {
                 Some(lease) => lease,
-                // Seldom needed, and large: kept out of every other request's own memory.
+                // This future is large and rarely needed. The box keeps it out of the memory of all other requests.
                 None => {
                     let wait = attempts.last.then(|| timeout.saturating_sub(now.elapsed()));
                     match Box::pin(connect(pools, upstream, server, wait, notes)).await {
@@ -67,7 +67,7 @@ pub(super) async fn send(
             lease.link.upload = meter.cloned();
             let response = lease.link.sender.try_send_request(request);
             let upload = meter.map(|meter| || meter.waiting());
-            // Only the first attempt has the full time.
+            // Later attempts get only the remaining time.
             let first = !attempts.sent && !attempts.last && !attempts.broke_off;
             let left = if first { timeout } else { timeout.saturating_sub(now.elapsed()) };
             let mut error = match pools.deadlines.answer_within(left, upload, response).await {
@@ -104,31 +104,32 @@ pub(super) async fn send(
                 upstream.counters.of(pools.core).inspect(|counts| counts.retries.add(1));
                 break;
             }
-            // The server closed an idle connection. Retry over a new one to the same server.
+            // The server closed the idle connection. The loop tries the same server again over a new connection.
         }
     }
     Err(attempts.denial())
 }
 
-/// How far one request has come through the servers of its upstream.
+/// The progress of one request through the servers of its upstream.
 #[derive(Default)]
 struct Attempts<'u> {
-    /// The first server all of whose connections are in use.
+    /// The first server whose connections are all in use.
     busy: Option<&'u Arc<Server>>,
-    /// The server that failed on a new connection.
+    /// The server that broke a new connection before its answer. It is tried a second time after all others.
     again: Option<&'u Arc<Server>>,
-    /// Whether all servers were tried, so that the request now waits for a busy one.
+    /// Whether all servers were tried. The request then waits for a connection to a busy one.
     last: bool,
-    /// Whether the request was sent once, so that it may be sent only once more.
+    /// Whether the request was sent once. It may then be sent only once more.
     sent: bool,
-    /// Whether a server failed on a new connection.
+    /// Whether a server broke a new connection before its answer.
     broke_off: bool,
-    /// Whether a connection failed for a reason other than the gateway's own resources.
+    /// Whether a connection could not be opened for a reason other than the gateway's own resources.
     out_of_reach: bool,
 }
 
 impl<'u> Attempts<'u> {
-    /// A server to try after all were tried: one that was busy, or the one that failed.
+    /// Returns a server for another attempt after all were tried: a busy one, or else the one that broke a new
+    /// connection.
     fn left_over(&mut self) -> Option<&'u Arc<Server>> {
         self.last = true;
         self.busy.take().or_else(|| self.again.take())
@@ -145,8 +146,8 @@ impl<'u> Attempts<'u> {
     }
 }
 
-/// Returns a new connection to a server, or, with `wait`, one that another request has released. Records why it returns
-/// neither.
+/// Returns a new connection to a server. With `wait`, it may also be a connection that another request has released.
+/// Records the reason of a failure.
 async fn connect(
     pools: &Rc<Pools>,
     upstream: &Upstream,
@@ -156,8 +157,8 @@ async fn connect(
 ) -> Result<Lease, LeaseError> {
     let connected = pools.obtain(upstream, server, wait).await;
     notes.detail = match &connected {
-        // A request that finds no room yet waits for it after all servers were tried: only the wait's end is worth a
-        // word.
+        // `Full` is not yet a failure: the request waits for a connection after all servers were tried. Only the end
+        // of that wait is recorded.
         Ok(_) | Err(LeaseError::Full) => return connected,
         Err(LeaseError::Waited) => Some(format!(
             "all connections to {} that upstream.{}.connections allows are in use",
@@ -177,7 +178,7 @@ async fn connect(
     connected
 }
 
-/// Whether a connection ended before the answer's head, as one does that the server closed while it was idle.
+/// Whether a connection ended before the head of the answer, as happens if the server closes it while it is idle.
 fn broke_off(error: &hyper::Error) -> bool {
     error.is_incomplete_message()
         || error.is_closed()
@@ -185,8 +186,8 @@ fn broke_off(error: &hyper::Error) -> bool {
         || (!error.is_parse() && !error.is_user())
 }
 
-/// The request as it goes out: HTTP/1.1 whatever the client spoke (an HTTP/2 request keeps its version otherwise, and
-/// no HTTP/1.1 connection takes it), its target in origin form.
+/// Builds the request for a server, with its target in origin form. The version is always HTTP/1.1: an HTTP/1.1
+/// connection does not accept a request that still has the version HTTP/2.
 pub(super) fn outbound(
     method: Method,
     path: PathAndQuery,

@@ -1,7 +1,7 @@
-//! Writes the same facts about the client into every field that upstreams read: `X-Forwarded-For`, `-Proto`, `-Host`,
-//! `-Port` and `Forwarded` (RFC 7239) never contradict each other.
+//! Writes the client's address, host, port and scheme into every field that upstreams read: `X-Forwarded-For`,
+//! `-Proto`, `-Host`, `-Port` and `Forwarded` (RFC 7239). All these fields state the same facts.
 //!
-//! Assumes that the client's own fields of these names have been removed.
+//! The caller has already removed the client's own fields of these names.
 
 use crate::peer::forwarded::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO};
 use crate::peer::{Caller, Relayed, Scheme};
@@ -9,18 +9,19 @@ use http::{HeaderMap, HeaderValue, header};
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-/// Values that the connection prepares once, so that most requests copy nothing.
+/// Field values that the connection prepares once, so that most requests need no allocation for them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionHeaders<'c> {
-    /// `X-Forwarded-For` of the peer.
+    /// The value of `X-Forwarded-For` that names the peer.
     pub(crate) forwarded_for: &'c HeaderValue,
-    /// The last host and `Forwarded` value of a peer that is not a proxy: its scheme is the connection's.
+    /// The host of the last request and its `Forwarded` value, kept for a peer that is not a proxy. The scheme of
+    /// such a peer never changes.
     pub(crate) forwarded: &'c RefCell<Option<(HeaderValue, HeaderValue)>>,
     /// The peer's own address.
     pub(crate) address: IpAddr,
 }
 
-/// Writes the fields. `authority` is the host and port in the request that reached the gateway.
+/// Writes the fields. `authority` is the host and port of the request that reached the gateway.
 pub(crate) fn write(
     headers: &mut HeaderMap,
     connection: &ConnectionHeaders<'_>,
@@ -43,7 +44,7 @@ pub(crate) fn write(
     headers.insert(header::FORWARDED, of_peer(connection, authority, caller.scheme));
 }
 
-/// `Forwarded` of a peer that is the client itself.
+/// Returns the value of `Forwarded` for a peer that is the client itself.
 fn of_peer(connection: &ConnectionHeaders<'_>, host: Option<&HeaderValue>, scheme: Scheme) -> HeaderValue {
     let text = host.and_then(|host| host.to_str().ok());
     let Some(host) = host else { return forwarded(&[], connection.address, None, scheme) };
@@ -58,7 +59,7 @@ fn of_peer(connection: &ConnectionHeaders<'_>, host: Option<&HeaderValue>, schem
     }
 }
 
-/// The facts from a trusted proxy, with the proxy itself at the end of the chain.
+/// Writes the facts that a trusted proxy states, and appends the proxy's own address to the chain.
 #[cold]
 fn write_relayed(
     headers: &mut HeaderMap,
@@ -75,7 +76,7 @@ fn write_relayed(
     };
     let named = host.as_deref().and_then(port_of);
     let port = named.or(relayed.port);
-    // A host without a port means the scheme's own.
+    // The scheme's default port is omitted.
     let full = match (&host, named, port) {
         (Some(host), None, Some(port)) if port != scheme.default_port() => Some(format!("{host}:{port}")),
         (host, _, _) => host.clone(),
@@ -105,8 +106,9 @@ fn port_of(authority: &str) -> Option<u16> {
     port.parse().ok().filter(|_| is_whole)
 }
 
-/// `Forwarded` (RFC 7239 section 4): an element for each of the chain and one for the peer. The first and the last one
-/// have the same host and scheme: some readers use the first, some the last.
+/// Renders `Forwarded` (RFC 7239 section 4), with one element for each address of the chain and one for the peer. The
+/// first and the last element state the same host and scheme, because some servers read the first and others the
+/// last.
 fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme: Scheme) -> HeaderValue {
     let mut text = String::new();
     let last = chain.len();
@@ -120,7 +122,8 @@ fn forwarded(chain: &[Option<IpAddr>], peer: IpAddr, host: Option<&str>, scheme:
             None => "for=unknown".to_owned(),
         });
         if at == 0 || at == last {
-            // A canonical host contains neither quote nor backslash; with a colon it is not a token, hence the quotes.
+            // A canonical host contains neither a quote nor a backslash. A host with a colon is not a token, so it is
+            // quoted.
             match host {
                 Some(host) if host.contains([':', '[']) => text.push_str(&format!(";host=\"{host}\"")),
                 Some(host) => text.push_str(&format!(";host={host}")),
@@ -146,7 +149,7 @@ mod tests {
         assert_eq!(element, "for=192.0.2.1;host=a.example;proto=http");
     }
 
-    /// The fields of a request from the proxy 10.0.0.1, `Host: inner:81`.
+    /// Returns the fields of a request from the proxy 10.0.0.1 with `Host: inner:81`.
     fn written(relayed: &Relayed, scheme: Scheme) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let address = "10.0.0.1".parse().unwrap();
@@ -162,7 +165,7 @@ mod tests {
 
     #[test]
     fn host_and_port_of_a_proxy_are_kept_together() {
-        // The host, the port and the scheme are facts of different hops. RFC 7239 section 5.3 defines `host`.
+        // The proxy may state the host and the port in different fields. RFC 7239 section 5.3 defines `host`.
         let relayed =
             |host: Option<&str>, port| Relayed { host: host.map(Into::into), port, ..Relayed::default() };
         for (relayed, host, port, forwarded) in [
@@ -175,7 +178,7 @@ mod tests {
                 Some("8443"),
                 "\"pub.example:8443\"",
             ),
-            // The port beside the host is more specific.
+            // A port within the host takes precedence over `X-Forwarded-Port`.
             (
                 relayed(Some("pub.example:8443"), Some(443)),
                 "pub.example:8443",

@@ -1,4 +1,4 @@
-//! Opens one connection to a server: name resolution, TCP, TLS.
+//! Opens a connection to a server: name resolution, TCP and TLS.
 
 use super::faults::{ConnectError, is_own};
 use super::link::{AbandonedLinks, Link};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// Opens a connection that is ready for a request. `alive` is held for as long as the connection is open.
+/// Opens a connection that is ready for a request. `alive` is dropped when the connection closes.
 pub(super) async fn connect<A: 'static>(
     server: &Server,
     timeout: Duration,
@@ -59,7 +59,7 @@ where
         .await
         .map_err(|error| ConnectError::Other(io::Error::other(error)))?;
     let task = tokio::task::spawn_local(async move {
-        // An error is reported to the waiting request, if there is one.
+        // hyper also reports an error to the waiting request, if there is one.
         let _ = connection.await;
         drop(alive);
     });
@@ -69,10 +69,10 @@ where
 fn settings() -> http1::Builder {
     let mut settings = http1::Builder::new();
     settings
-        // RFC 9112 section 5.1: a proxy removes white space between a field's name and its colon from an answer. (In a
-        // request it is an error: such requests were used to smuggle others.)
+        // A proxy removes white space between a field's name and its colon from an answer (RFC 9112 section 5.1). In
+        // a request, such white space is an error, because it was used for request smuggling.
         .allow_spaces_after_header_name_in_responses(true)
-        // The memory that an upstream's head may take.
+        // Bounds the memory that the head of an upstream's answer can occupy.
         .max_headers(256)
         .max_buf_size(256 * 1024);
     settings

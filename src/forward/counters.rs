@@ -4,67 +4,67 @@ use super::faults::{ConnectError, ResponseErrorKind};
 use crate::counter::{Counter, Durations, Sharded};
 use std::sync::Arc;
 
-/// The counts of one upstream, a shard for each core. They survive a reload that keeps the upstream's name.
+/// The counters of one upstream, with a shard for each core. They survive a reload if the upstream keeps its name.
 #[derive(Debug)]
 pub struct UpstreamCounters {
     name: Arc<str>,
     shards: Sharded<UpstreamShard>,
 }
 
-/// One core's counts of one upstream. Aligned, so that two cores never write to one cache line.
+/// One core's counters of one upstream. Their alignment keeps two cores from writing to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct UpstreamShard {
-    /// Connections that were made.
+    /// The number of connections opened.
     pub(crate) connections: Counter,
-    /// Connections that are open now.
+    /// The number of connections that are open now.
     pub(crate) open: Counter,
-    /// Requests that wait for a connection now.
+    /// The number of requests that wait for a connection now.
     pub(crate) waiting: Counter,
-    /// Requests that were sent a second time.
+    /// The number of requests that were sent a second time.
     pub(crate) retries: Counter,
-    /// `Set-Cookie` fields that named a cookie of the gateway and were removed.
+    /// The number of `Set-Cookie` fields that were removed because they named a cookie of the gateway.
     pub(crate) cookies_removed: Counter,
-    /// From a request's head to the head of its answer.
+    /// The times from the head of a request to the head of its answer.
     pub(crate) durations: Durations,
     connect_failures: [Counter; ConnectError::REASONS.len()],
     broken: [Counter; ResponseErrorKind::REASONS.len()],
 }
 
 impl UpstreamCounters {
-    /// Counters for the upstream of this name, for this many cores (at least one).
+    /// Creates the counters of the upstream with this name, for this many cores (at least one).
     pub(crate) fn new(name: Arc<str>, cores: usize) -> Self {
         Self { name, shards: Sharded::new(cores) }
     }
 
-    /// The upstream's name.
+    /// Returns the upstream's name.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// The counts of one core, which is their only writer.
+    /// Returns the counters of one core. Only that core writes to them.
     pub(crate) fn of(&self, core: usize) -> Option<&UpstreamShard> {
         self.shards.of(core)
     }
 
-    /// The counts of the cores that have counted.
+    /// Returns the shards of the cores that have counted something.
     pub(crate) fn used(&self) -> impl Iterator<Item = &UpstreamShard> + Clone {
         self.shards.used()
     }
 
-    /// A sum over all cores.
+    /// Returns the sum of a count over all cores.
     pub(crate) fn sum(&self, count: impl Fn(&UpstreamShard) -> u64) -> u64 {
         self.shards.sum(count)
     }
 
-    /// Connections that could not be made, by reason.
+    /// Returns the number of connections that could not be opened, by reason.
     pub(crate) fn connect_failures(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts =
             (0..ConnectError::REASONS.len()).map(|at| self.sum(|shard| shard.connect_failures[at].get()));
         ConnectError::REASONS.into_iter().zip(counts)
     }
 
-    /// Answers that broke off after their head, by reason.
+    /// Returns the number of answers that ended early after their head, by reason.
     pub(crate) fn broken(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let counts = (0..ResponseErrorKind::REASONS.len()).map(|at| self.sum(|shard| shard.broken[at].get()));
         ResponseErrorKind::REASONS.into_iter().zip(counts)
@@ -72,12 +72,12 @@ impl UpstreamCounters {
 }
 
 impl UpstreamShard {
-    /// Counts a connection that could not be made.
+    /// Counts a connection that could not be opened.
     pub(super) fn count_connect_error(&self, fault: &ConnectError) {
         count(&self.connect_failures, &ConnectError::REASONS, fault.reason());
     }
 
-    /// Counts an answer that broke off after its head.
+    /// Counts an answer that ended early after its head.
     pub(crate) fn count_response_error(&self, broken: ResponseErrorKind) {
         count(&self.broken, &ResponseErrorKind::REASONS, broken.reason());
     }

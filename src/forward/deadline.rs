@@ -1,5 +1,5 @@
-//! Deadlines of exchanges with upstreams, kept by the core's sweep: an exchange that is answered in time, as nearly
-//! all are, starts no timer and reads no clock for it.
+//! Enforces the deadlines of exchanges with upstreams, with the help of the core's periodic sweep. An exchange that
+//! is answered in time, as nearly all are, starts no timer and reads no clock.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -8,24 +8,25 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Deadlines nearer than this are kept by a timer of their own, to the millisecond; the sweep, which comes a few times
-/// a second, would be too coarse for them.
+/// Shorter timeouts use a timer of their own, which is exact to the millisecond. The sweep runs only a few times a
+/// second, which is too coarse for them.
 const COARSE: Duration = Duration::from_secs(2);
 
-/// The maximum lag of the core's coarse clock: the time between two sweeps.
+/// The maximum lag of the core's coarse clock, in milliseconds: the time between two sweeps.
 const LATE: u64 = 250;
 
-/// The side that a request on its way to a server waits for.
+/// The side for which a request to a server currently waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WaitingFor {
-    /// The client, which must send more of its body, within separate bounds.
+    /// The client, which must send more of its body. Separate bounds apply to the client.
     Client,
-    /// The server, which has had everything since then.
+    /// The server, since this time. The gateway has data for the server, or the request is complete.
     Server(Instant),
 }
 
 impl WaitingFor {
-    /// The server's remaining time, if any. While the client is waited for, the server has all of it.
+    /// Returns the server's remaining time, or `None` if the time is over. While the request waits for its client,
+    /// the server keeps its whole time.
     pub(super) fn left(self, timeout: Duration) -> Option<Duration> {
         match self {
             Self::Client => Some(timeout.max(Duration::from_millis(LATE))),
@@ -49,13 +50,13 @@ struct Slot {
     waker: Option<Waker>,
 }
 
-/// A deadline that has passed.
+/// The error of a wait whose deadline has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Elapsed;
 
 impl Deadlines {
-    /// Waits for a server's answer to a request, for no longer than this (up to two sweeps more) since the server had
-    /// the request in full. `upload` says which side a request with a body waits for; `None`: it was sent whole.
+    /// Waits for a server's answer to a request, for up to `timeout` (plus up to two sweeps) after the server had the
+    /// whole request. `upload` returns the side for which a request with a body waits; `None` if there is no body.
     pub(super) async fn answer_within<F: Future>(
         &self,
         timeout: Duration,
@@ -72,7 +73,7 @@ impl Deadlines {
         }
     }
 
-    /// Waits for a future, for no longer than this (up to two sweeps more).
+    /// Waits for a future, for up to `timeout` (plus up to two sweeps).
     pub(super) async fn within<F: Future>(&self, timeout: Duration, future: F) -> Result<F::Output, Elapsed> {
         self.wait(timeout, pin!(future)).await
     }
@@ -95,7 +96,7 @@ impl Deadlines {
         .await
     }
 
-    /// Advances the coarse clock, and wakes those whose deadline has passed.
+    /// Advances the coarse clock and wakes the tasks whose deadlines have passed.
     pub(super) fn advance(&self, now: u64) {
         self.now.set(now);
         for slot in self.waiting.borrow_mut().iter_mut().filter(|slot| slot.due <= now) {
@@ -106,7 +107,7 @@ impl Deadlines {
     }
 }
 
-/// One wait. Its slot is free again when it ends.
+/// One wait. Dropping it frees its slot.
 struct Deadline<'d> {
     all: &'d Deadlines,
     slot: Option<usize>,
@@ -117,7 +118,8 @@ impl Deadline<'_> {
         let mut waiting = self.all.waiting.borrow_mut();
         let Some(place) = self.slot else {
             let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            // The clock shows the time of the last sweep: without one sweep more, the deadline would pass early.
+            // The clock shows the time of the last sweep. Without one additional interval, the deadline could pass
+            // early.
             let due = self.all.now.get().saturating_add(millis).saturating_add(LATE);
             let slot = Slot { due, waker: Some(cx.waker().clone()) };
             self.slot = Some(match self.all.free.borrow_mut().pop() {
@@ -170,7 +172,7 @@ mod tests {
         assert!(deadlines.waiting.borrow().is_empty());
     }
 
-    /// The clock may be a sweep behind when the wait begins.
+    /// When the wait begins, the clock may be one sweep late.
     #[test]
     fn a_wait_ends_a_sweep_after_its_deadline_and_not_before() {
         let deadlines = Deadlines::default();

@@ -1,4 +1,4 @@
-//! The built-in upstream: it answers with what an upstream would have received.
+//! The built-in upstream, which answers with a description of the request that an upstream would receive.
 
 use super::request_body::{BodyError, RequestBody};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 /// Reads the body to its end and describes the request as JSON: its method, target, fields and body size.
 ///
 /// # Errors
-/// The error that the body met on its way.
+/// Returns the error that occurred while the body was read.
 pub(super) async fn answer(
     method: &Method,
     target: &PathAndQuery,

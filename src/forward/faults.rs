@@ -1,33 +1,34 @@
-//! How an upstream fails: a connection that cannot be made, an answer that breaks off; each with its name in the
-//! metrics.
+//! Defines how an upstream can fail, with a name in the metrics for each reason: a connection cannot be opened, or an
+//! answer ends early.
 
 use rustix::io::Errno;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Why a connection to a server could not be made.
+/// The reason why a connection to a server could not be opened.
 #[derive(Debug)]
 pub(super) enum ConnectError {
-    /// The server's host refused it.
+    /// The server's host refused the connection.
     Refused,
     /// The attempt timed out.
     Timeout(Duration),
     /// The server's name has no address.
     Name(io::Error),
-    /// TLS failed: the server's certificate, its versions, or it does not speak TLS.
+    /// The TLS handshake failed because of the certificate or the protocol version, or because the server does not
+    /// speak TLS.
     Tls(io::Error),
-    /// The gateway itself lacks a file, a port or memory; the server is not to blame.
+    /// The gateway itself lacks a file descriptor, a local port or memory. The server is not at fault.
     Own(io::Error),
-    /// Anything else, such as a network without a route.
+    /// Any other reason, such as a network without a route.
     Other(io::Error),
 }
 
 impl ConnectError {
-    /// All reasons, as the metrics name them.
+    /// All reasons, as named in the metrics.
     pub(super) const REASONS: [&str; 6] = ["refused", "timeout", "dns", "tls", "own", "other"];
 
-    /// The reason, as the metrics name it.
+    /// Returns the reason as named in the metrics.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -39,7 +40,7 @@ impl ConnectError {
         }
     }
 
-    /// Whether the fault says anything about the server.
+    /// Whether the server, or the network to it, may be at fault.
     pub(super) fn blames_server(&self) -> bool {
         !matches!(self, Self::Own(_))
     }
@@ -78,7 +79,7 @@ pub(super) fn is_own(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| own.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// Whether the other side answered a `ClientHello` with something other than a TLS record.
+/// Whether the server answered a `ClientHello` with something other than a TLS record.
 fn speaks_no_tls(error: &io::Error) -> bool {
     use rustls::{Error, InvalidMessage};
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -93,12 +94,12 @@ fn speaks_no_tls(error: &io::Error) -> bool {
     )
 }
 
-/// Why an upstream's body ended early. The client must see it cut, not complete.
+/// The reason why an upstream's body ended early. The client must be able to see that the body is incomplete.
 #[derive(Debug)]
 pub(crate) enum ResponseError {
-    /// The upstream broke off, or its framing is wrong.
+    /// The upstream closed the connection, or the framing of its answer is invalid.
     Broken(hyper::Error),
-    /// The upstream sent nothing for too long.
+    /// The upstream sent nothing within its timeout.
     Silent,
 }
 
@@ -111,24 +112,24 @@ impl fmt::Display for ResponseError {
     }
 }
 
-/// How an upstream's answer failed after its head, for the metrics.
+/// The way in which an upstream's answer failed after its head, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseErrorKind {
     /// The upstream closed the connection before the announced end.
     Closed,
     /// The connection was reset.
     Reset,
-    /// A chunk is not well-formed.
+    /// A chunk is malformed.
     Invalid,
-    /// Nothing came for too long.
+    /// No data arrived within the timeout.
     Stalled,
 }
 
 impl ResponseErrorKind {
-    /// All reasons, as the metrics name them.
+    /// All reasons, as named in the metrics.
     pub(crate) const REASONS: [&str; 4] = ["closed", "reset", "invalid", "stalled"];
 
-    /// The reason, as the metrics name it.
+    /// Returns the reason as named in the metrics.
     pub(crate) const fn reason(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -140,7 +141,7 @@ impl ResponseErrorKind {
 }
 
 impl ResponseError {
-    /// How the answer failed.
+    /// Returns the way in which the answer failed.
     pub(crate) fn kind(&self) -> ResponseErrorKind {
         let Self::Broken(error) = self else { return ResponseErrorKind::Stalled };
         let mut cause = std::error::Error::source(error);
@@ -161,7 +162,7 @@ impl ResponseError {
 }
 
 impl std::error::Error for ResponseError {}
-/// An error and its causes, in one line.
+/// Returns an error and its causes in one line.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

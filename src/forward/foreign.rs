@@ -1,20 +1,21 @@
-//! Fields by which a client could pass for another client, another request or a proxy: one table, with the product that
-//! writes or reads each.
+//! Header fields with which a client could impersonate another client, another request or a proxy. One table lists
+//! the fields, with the product that writes or reads each.
 //!
-//! They never pass: the gateway writes its own facts about the client (see [`super::client`]), and a service that also
-//! reads another product's field would believe anybody who can write one. The policy can let a trusted proxy's own
-//! fields pass by name (`[identity] pass`). In forward-auth, where the gateway removes nothing, it refuses a question
-//! with a field that names another request or another caller (`desk::verdict`).
+//! The gateway removes these fields from requests. It writes its own facts about the client (see [`super::client`]),
+//! and a service that also reads another product's field would believe any client that sends the field. The policy
+//! can let a trusted proxy's own fields pass by name (`[identity] pass`). In forward-auth, where the gateway cannot
+//! remove fields, it refuses a request that has a field for another request or another caller
+//! (`pipeline::forward_auth`).
 //!
-//! Names are compared *folded*: all characters but letters and digits are the same, since a CGI-style backend reads
-//! `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
+//! Names are compared *folded*: all characters other than letters and digits are equal, because a CGI-style backend
+//! reads `X_Real_IP` and `X.Real.IP` as `X-Real-IP`.
 
 use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 
-/// The false belief that a field could create in a service.
+/// The false fact that a service could read from a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// How the request arrived: the gateway writes that itself.
+    /// How the request arrived, which the gateway itself states to the upstream.
     Relay,
     /// Another method.
     Method,
@@ -28,10 +29,11 @@ pub(crate) enum Kind {
     Identity,
 }
 
-/// A name in lower case, with dashes; with `*` at its end, a prefix.
+/// A name in lower case with dashes, the kind of the field, and the product. A `*` at the end makes the name a
+/// prefix.
 type Entry = (&'static str, Kind, &'static str);
 
-/// Sorted by name. Of two entries that cover a name the longer one counts.
+/// The table, sorted by name. If two entries cover a name, the longer one applies.
 const TABLE: [Entry; 105] = [
     ("base-url", Target, "Zend, Symfony"),
     ("cf-access-*", Identity, "Cloudflare Access"),
@@ -140,10 +142,10 @@ const TABLE: [Entry; 105] = [
     ("x-webauth-*", Identity, "Grafana"),
 ];
 
-/// Addresses that are known by how their name ends: `Fastly-Client-IP`, `DO-Connecting-IP`.
+/// The endings of further names that state an address, such as `Fastly-Client-IP` and `DO-Connecting-IP`.
 const ADDRESS_ENDS: [&str; 2] = ["-client-ip", "-connecting-ip"];
 
-/// The table's positions for each first letter; for names that begin with `x-`, for each third letter.
+/// The range of entries for each first letter and, for names that begin with `x-`, for each third letter.
 static PLACES: [[(u8, u8); 26]; 2] = places();
 
 const fn places() -> [[(u8, u8); 26]; 2] {
@@ -163,7 +165,7 @@ const fn places() -> [[(u8, u8); 26]; 2] {
     places
 }
 
-/// The letter by which a name is looked up.
+/// Returns the position of the letter by which a name is looked up in `PLACES`.
 const fn key(name: &[u8]) -> Option<(usize, usize)> {
     let (by_third, letter) = match name {
         [b'x', separator, third, ..] if !separator.is_ascii_alphanumeric() => (1, *third),
@@ -173,8 +175,8 @@ const fn key(name: &[u8]) -> Option<(usize, usize)> {
     if letter.is_ascii_lowercase() { Some((by_third, (letter - b'a') as usize)) } else { None }
 }
 
-/// Returns the false belief that a field of this name could create, and the table's entry; `None` for nearly all names.
-/// `name` is in lower case, as `http::HeaderName` has it.
+/// Returns the kind of a field that a service could misread, and the name of its entry; `None` for nearly all names.
+/// `name` is in lower case, as in `http::HeaderName`.
 pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
     let bytes = name.as_bytes();
     match longest(bytes) {
@@ -190,11 +192,12 @@ pub(crate) fn classify(name: &str) -> Option<(Kind, &'static str)> {
     }
 }
 
-/// The longest entry that covers a name.
+/// Returns the longest entry that covers a name.
 fn longest(name: &[u8]) -> Option<&'static Entry> {
     let (by_third, letter) = key(name)?;
     let (start, end) = PLACES[by_third][letter];
-    // The next letter rules out nearly all names; this runs over each field of each forwarded request.
+    // The character after the looked-up letter excludes nearly all entries. This runs for each field of each
+    // forwarded request.
     let next = 2 * by_third + 1;
     TABLE[usize::from(start)..usize::from(end)]
         .iter()
@@ -209,7 +212,7 @@ fn covers(pattern: &str, name: &[u8]) -> bool {
     }
 }
 
-/// Whether a name in lower case reads as one of the table.
+/// Whether a lower-case name is equal to a known name when folded.
 fn folds_to(known: &[u8], name: &[u8]) -> bool {
     known.len() == name.len()
         && known
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_a_name_is_found() {
-        // Each name from its product's documentation, or from OWASP WSTG-INPV-17.
+        // The names are from the products' documentation or from OWASP WSTG-INPV-17.
         for (names, expected) in [
             (
                 &[
