@@ -1,4 +1,4 @@
-//! One connection to a server in the hands of its requests, and its end where the server does not let it end.
+//! A connection to a server as its requests use it, and the forced close of a connection that its server keeps open.
 
 use super::request_body::{Meter, RequestBody};
 use hyper::client::conn::http1::SendRequest;
@@ -7,21 +7,22 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 
-/// How long a server may take nothing on a connection that was given up, before the connection is closed by force.
+/// How long a server may accept no output on a connection that no request uses any more. The gateway then closes the
+/// connection by force.
 const ABANDONED_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection as its requests see it. Dropped, the connection closes by itself; where its server does not let it, the
-/// sweep closes it.
+/// A connection as its requests use it. When the link is dropped, the connection closes after its pending output. If
+/// the server does not accept that output, the sweep closes the connection.
 pub(super) struct Link {
     pub(super) sender: SendRequest<RequestBody>,
-    /// The body of the request that was sent last.
+    /// The meter of the most recent request's body.
     pub(super) upload: Option<Rc<Meter>>,
     task: AbortHandle,
     abandoned: Rc<AbandonedLinks>,
 }
 
-/// Connections that no request uses any more and whose tasks have not ended yet. A task ends once all is written that
-/// was to be written, and a server that takes nothing more would hold it, and its place, for ever.
+/// Connections that no request uses any more, and whose tasks have not ended yet. A task ends when all its output is
+/// written. Without the sweep, a server that accepts no output would keep the task and its connection slot forever.
 #[derive(Default)]
 pub(super) struct AbandonedLinks(RefCell<Vec<AbandonedLink>>);
 
@@ -51,7 +52,7 @@ impl Drop for Link {
 }
 
 impl AbandonedLinks {
-    /// Closes the connections whose servers take nothing.
+    /// Closes the connections whose servers accept no output.
     pub(super) fn sweep(&self, now: Instant) {
         self.0.borrow_mut().retain(|it| {
             let stuck = it.is_stuck(now);
@@ -64,7 +65,8 @@ impl AbandonedLinks {
 }
 
 impl AbandonedLink {
-    /// A server that still takes the request's body, or waits for the client to send more of it, is not stuck.
+    /// Whether the server has accepted no output for too long. A server that still accepts the request's body, or
+    /// that waits for the client to send more of it, is not stuck.
     fn is_stuck(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= ABANDONED_TIMEOUT
             && self.upload.as_ref().is_none_or(|upload| upload.is_stuck(ABANDONED_TIMEOUT))

@@ -1,7 +1,7 @@
 //! Sends a permitted request to an upstream and returns its answer.
 //!
-//! The function `forward` takes the [`Permit`] by value: an unauthorized request has none, and each permit sends one
-//! request.
+//! The function `forward` takes the [`Permit`] by value. An unauthorized request has no permit, and each permit sends
+//! only one request.
 
 mod attempts;
 pub(crate) mod client;
@@ -45,43 +45,43 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where a route's requests go.
+/// The destination of a route's requests.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// To servers.
+    /// The servers of an upstream.
     Upstream(Arc<Upstream>),
-    /// To the built-in echo.
+    /// The built-in echo.
     Echo,
 }
 
-/// The settings of a route for forwarding.
+/// The settings by which a route forwards its requests.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Where to.
+    /// The destination of the requests.
     pub(crate) destination: Destination,
-    /// A prefix of the path that the upstream does not see.
+    /// The prefix to remove from the path for the upstream.
     pub(crate) strip_prefix: Option<Box<str>>,
-    /// Whether the client's `Authorization` passes unchanged.
+    /// Whether the client's `Authorization` is forwarded unchanged.
     pub(crate) pass_authorization: bool,
-    /// The route's own timeout, in place of its upstream's.
+    /// The route's own timeout, which replaces that of the upstream.
     pub(crate) timeout: Option<Duration>,
-    /// The upstream that receives proofs of identity.
+    /// The upstream as the receiver of proofs of identity.
     pub(crate) audience: Arc<Audience>,
 }
 
-/// An answer on its way to the client.
+/// An answer for the client.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Whole.
+    /// An answer whose whole body is in memory.
     Whole(Response<Bytes>),
-    /// Streamed from an upstream.
+    /// An answer whose body streams from an upstream.
     Streamed(Response<ResponseBody>),
 }
 
-/// A request that may be forwarded, and the proof that it may.
+/// A request to forward, together with its permit.
 #[derive(Debug)]
 pub(crate) struct PermittedRequest<'m> {
-    /// The proof.
+    /// The proof that the request is allowed.
     pub(crate) permit: Permit,
     /// The head as the client sent it.
     pub(crate) parts: Parts,
@@ -96,8 +96,8 @@ pub(crate) struct PermittedRequest<'m> {
 /// Forwards a request and returns the upstream's response.
 ///
 /// # Errors
-/// [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`]; or the refusal that the
-/// client's body caused on its way.
+/// Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
+/// [`Denial::Overloaded`], or the refusal that the client's body caused while it was forwarded.
 pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,
@@ -141,7 +141,8 @@ pub(crate) async fn forward(
                 counts.inspect(|counts| counts.cookies_removed.add(reframed.cookies_removed));
                 report_cookies(pools, upstream);
             }
-            // If an answer starts before the request ends, its server also has the time of the request.
+            // If the answer starts before the request ends, the server is not late while the gateway waits for the
+            // client's body.
             let upload = meter.filter(|meter| !meter.is_ended()).cloned();
             let body = ResponseBody::new(body, lease, timeout, upload);
             Ok(Answer::Streamed(Response::from_parts(parts, body)))
@@ -149,7 +150,7 @@ pub(crate) async fn forward(
     }
 }
 
-/// An answer that cannot be passed on.
+/// Records why an answer cannot be forwarded, and returns the denial.
 #[cold]
 fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes) -> Denial {
     notes.detail = Some(match server {
@@ -159,8 +160,8 @@ fn reject(bad: &reframe::BadResponse, server: Option<&Server>, notes: &mut Notes
     Denial::UpstreamFailed
 }
 
-/// Logs once that an upstream sets cookies of the gateway: it may be compromised, or be another gateway. The metrics
-/// count each cookie.
+/// Logs the first time that an upstream sets a cookie with one of the gateway's names. The upstream may be
+/// compromised, or may be another gateway. The metrics count every such cookie.
 #[cold]
 fn report_cookies(pools: &Pools, upstream: &Upstream) {
     if upstream.is_first_report_of_cookies() {
@@ -176,7 +177,8 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The refusal that the client's body caused, if it did: with its own reason, since the upstream is not at fault.
+/// Returns the refusal that the client's body caused, if any, and records its reason. The upstream is then not at
+/// fault.
 fn body_denial(meter: Option<&Rc<Meter>>, notes: &mut Notes) -> Option<Denial> {
     let denial = meter?.denial()?;
     notes.detail = meter?.detail();

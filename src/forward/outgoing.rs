@@ -1,4 +1,4 @@
-//! The head of the request that an upstream gets: the canonical target, and what the gateway adds.
+//! The head of the request that an upstream receives: the canonical target, and the fields that the gateway adds.
 
 use super::client::{self, ConnectionHeaders};
 use super::proof::{Audience, Proof, Proofs};
@@ -18,26 +18,28 @@ use std::borrow::Cow;
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `X-Forwarded-Prefix`: the prefix removed from the client's path.
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-/// `X-Auth-Csrf`: what a page of the upstream writes into the CSRF field of its forms.
+/// `X-Auth-Csrf`: the token that a page of the upstream writes into the CSRF field of its forms.
 const X_AUTH_CSRF: HeaderName = HeaderName::from_static("x-auth-csrf");
-/// The trace that a request belongs to (W3C Trace Context).
+/// `traceparent`: the trace of a request (W3C Trace Context).
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The target of the forwarded request: the path that was matched, taken from the head.
+/// The target of the forwarded request. Its path is the one that was matched.
 #[derive(Debug)]
 pub(crate) struct Target {
-    /// Canonical path, prefix stripped, and the query as it came.
+    /// The canonical path without the removed prefix, and the query as the client sent it, without a field for
+    /// tokens.
     pub(crate) path: PathAndQuery,
-    /// Canonical host and port; absent only where an HTTP/1.0 client named none.
+    /// The canonical host and port. `None` only if an HTTP/1.0 client sent no host.
     pub(crate) authority: Option<HeaderValue>,
-    /// The prefix that was stripped.
+    /// The prefix that was removed from the path.
     pub(crate) prefix: Option<HeaderValue>,
 }
 
 impl Target {
-    /// The target of a request that a route of these sources permitted. A field of the query in which the route looks
-    /// for tokens does not pass, whether what it held was one or not.
+    /// Returns the target for a request that a route with these token sources permitted. Removes the query field that
+    /// the route searches for a token, even if the field's value is not a token. The field stays if the token was
+    /// found elsewhere.
     pub(crate) fn of_route(
         head: &Head<'_>,
         uri: &Uri,
@@ -52,9 +54,9 @@ impl Target {
         Self::of(head, uri, strip_prefix, token)
     }
 
-    /// The target of a head.
+    /// Returns the target of a head.
     ///
-    /// `token` names a field of the query that held the caller's token, which the upstream does not get.
+    /// `token` names the query field to remove, since it may hold the caller's token.
     pub(crate) fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
         let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
         let prefix = strip_prefix.filter(|_| stripped.is_some()).map(|prefix| prefix.trim_end_matches('/'));
@@ -78,7 +80,7 @@ impl Target {
     }
 }
 
-/// The rest of a path below a prefix, which ends at a segment's end; always with a leading slash.
+/// Returns the rest of a path below a prefix, with a leading slash. The prefix matches only at the end of a segment.
 fn strip<'p>(path: &'p str, prefix: &str) -> Option<Cow<'p, str>> {
     let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
     match rest.as_bytes().first() {
@@ -96,32 +98,33 @@ fn join(path: &str, query: Option<&str>) -> PathAndQuery {
     PathAndQuery::try_from(text).expect("a canonical path and the query of a URI make a URI")
 }
 
-/// Facts of one request that the upstream is context.
+/// The facts of one request from which the upstream's header fields are written.
 #[derive(Debug)]
 pub(crate) struct ForwardContext<'a> {
-    /// The sender.
+    /// The client that sent the request.
     pub(crate) caller: Caller,
-    /// The facts that a trusted proxy states about it.
+    /// The facts that a trusted proxy states about the request.
     pub(crate) relayed: Option<&'a Relayed>,
-    /// Its connection.
+    /// The field values prepared by the client's connection.
     pub(crate) connection: ConnectionHeaders<'a>,
-    /// Its name.
+    /// The request's id.
     pub(crate) id: RequestId,
-    /// Its name as a field value.
+    /// The request's id as a field value.
     pub(crate) id_header: &'a HeaderValue,
-    /// The names under which identity is context.
+    /// The names of the fields that state the caller's identity.
     pub(crate) identity: &'a IdentityHeaders,
-    /// Whether a verified token passes in `Authorization`.
+    /// Whether a verified token is forwarded in `Authorization`.
     pub(crate) forward_token: bool,
-    /// Whether `Authorization` passes unchanged: on a public route, where the gateway does not check it.
+    /// Whether `Authorization` is forwarded unchanged, as on a public route where the gateway does not check it.
     pub(crate) pass_authorization: bool,
-    /// Fields of [`super::foreign`] that pass from a trusted proxy.
+    /// The fields of [`super::foreign`] that are forwarded if a trusted proxy sent them.
     pub(crate) pass: &'a [HeaderName],
-    /// The local authority's cookies, which do not pass.
+    /// The names of the local authority's cookies, which are not forwarded.
     pub(crate) cookies: Option<&'a CookieNames>,
-    /// Whether the route takes the CSRF token from a form's field, so that the upstream must be able to write it there.
+    /// Whether the route accepts the CSRF token in a form field. The upstream then receives the token, to write it
+    /// into its forms.
     pub(crate) write_csrf: bool,
-    /// Header fields that may hold the caller's token, which do not pass.
+    /// The header fields that may hold the caller's token. They are not forwarded.
     pub(crate) credentials: &'a [HeaderName],
     /// The proofs of identity for upstreams.
     pub(crate) proofs: &'a Proofs,
@@ -129,8 +132,8 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) now: Now,
 }
 
-/// Method, target and fields for the upstream. The permit is the proof that the request may go; its identity
-/// headers go with it.
+/// Returns the method, target and header fields for the upstream, and the number of removed identity fields. The
+/// permit proves that the request is allowed, and contains the caller's identity.
 pub(crate) fn head(
     parts: Parts,
     target: Target,
@@ -151,7 +154,7 @@ pub(crate) fn head(
     for name in context.credentials {
         headers.remove(name);
     }
-    // With `forward_token` only the verified credential passes.
+    // With `forward_token`, only a verified token from the header is forwarded.
     let verified = context.forward_token && permit.place() == Some(Place::Header);
     if !verified && !context.pass_authorization {
         headers.remove(header::AUTHORIZATION);
@@ -183,7 +186,7 @@ pub(crate) fn head(
     headers.insert(X_REQUEST_ID, context.id_header.clone());
     if headers.get(TRACEPARENT).and_then(trace_id_of).is_none() {
         headers.insert(TRACEPARENT, context.id.traceparent());
-        // A state without its parent belongs to nothing (W3C Trace Context, section 3.3.1.1).
+        // A `tracestate` without its `traceparent` has no meaning (W3C Trace Context, section 3.3.1.1).
         headers.remove(TRACESTATE);
     }
     let proof = Proof {
@@ -197,7 +200,8 @@ pub(crate) fn head(
     (parts.method, target.path, headers, forged)
 }
 
-/// Appends a stripped prefix to the one that a trusted proxy stripped before, if the policy accepts that field.
+/// Appends the prefix that the gateway removed to the prefix that a trusted proxy removed before. The latter is
+/// present only if the policy lets that field pass.
 fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue {
     let Some(before) = before else { return ours };
     let before = before.as_bytes();
@@ -205,15 +209,16 @@ fn append_prefix(before: Option<&HeaderValue>, ours: HeaderValue) -> HeaderValue
     HeaderValue::from_bytes(&whole).unwrap_or(ours)
 }
 
-/// Writes the identity of the caller for the upstream of a request, or for the proxy that asked about it. With
-/// `write_csrf` it includes the CSRF token of the session, for a route that accepts the token in its forms.
+/// Writes the identity of the caller into the fields for an upstream, or for a proxy that asks for a verdict. With
+/// `write_csrf`, also writes the CSRF token of the session.
 pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csrf: bool, proof: &Proof<'_>) {
     if let Some(principal) = permit.principal() {
         for (name, value) in &principal.headers {
             headers.insert(name.clone(), value.clone());
         }
         proof.write(headers, principal);
-        // The readable cookie does not pass, and what is in no cookie needs no such protection.
+        // The upstream needs the token because the gateway removes the CSRF cookie from the request. A caller who is
+        // not authenticated by a cookie needs no CSRF protection.
         if write_csrf
             && permit.place() == Some(Place::Cookie)
             && let Some(csrf) = principal.local.as_deref().and_then(|local| local.csrf.as_deref())
@@ -225,8 +230,8 @@ pub(crate) fn write_identity(headers: &mut HeaderMap, permit: &Permit, write_csr
     }
 }
 
-/// Joins the pieces that a client of HTTP/2 may split `Cookie` into: HTTP/1.1 knows one field only (RFC 9113 section
-/// 8.2.3).
+/// Joins the pieces into which an HTTP/2 client may split `Cookie`, because HTTP/1.1 allows only one such field (RFC
+/// 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut pieces = headers.get_all(header::COOKIE).iter();
     if pieces.nth(1).is_some() {

@@ -1,10 +1,10 @@
-//! One core's connections to upstream servers: HTTP/1.1, kept alive, each used by one request at a time.
+//! One core's connections to upstream servers. They use HTTP/1.1, are kept alive, and serve one request at a time.
 //!
-//! A connection goes back to its pool only after an answer that was read to its end (RFC 9112 section 9.3.2); one
-//! with anything else on it is closed, so that no answer's leftover is taken for another's.
+//! A connection returns to its pool only after its answer was read to the end (RFC 9112 section 9.3.2). Otherwise the
+//! gateway closes it, so that the rest of one answer is never taken for another answer.
 //!
-//! The connections to a server are bounded. Each core has its share of the bound and counts for itself, so that no core
-//! waits for another's lock. A request that finds its server's share in use waits in line, first come, first served.
+//! The number of connections to a server is bounded. Each core has its own share of the bound, so that no core waits
+//! for another core's lock. A request that finds the whole share in use waits in line, first come, first served.
 
 use super::connect;
 use super::counters::{UpstreamCounters, UpstreamShard};
@@ -21,21 +21,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How many idle connections a core keeps to one server.
+/// The maximum number of idle connections that a core keeps to one server.
 const IDLE_MAX: usize = 256;
-/// How long a connection stays idle before it is closed: less than the keep-alive time of most servers, so that we
-/// close first and no request meets a connection that the server is about to close.
+/// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
+/// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a connection whose answer is complete may take to become ready again (the request's body may still be
-/// on its way out) before it is closed.
+/// How long a connection may take to become ready for the next request after its answer is complete. The previous
+/// request's body may still be on its way out. The gateway then closes the connection.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many requests of one core may wait for a connection to one server.
+/// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;
 
 /// The pools of one core, by [`Server::id`].
 pub(crate) struct Pools {
     servers: RefCell<Vec<PerServer>>,
-    /// When the sweep last came: near enough for the age of an idle connection.
+    /// The time of the last sweep, which is exact enough for the age of idle connections.
     swept: Cell<Instant>,
     abandoned: Rc<AbandonedLinks>,
     pub(super) deadlines: Deadlines,
@@ -47,7 +47,7 @@ pub(crate) struct Pools {
 #[derive(Default)]
 struct PerServer {
     idle: Vec<IdleLink>,
-    /// Connections that are open or being opened, idle ones included.
+    /// The number of connections that are open or being opened, including idle ones.
     open: usize,
     queue: VecDeque<QueuedRequest>,
 }
@@ -60,7 +60,7 @@ struct IdleLink {
 /// A request that waits for a connection.
 struct QueuedRequest {
     turn: oneshot::Sender<Turn>,
-    /// The bound of the request's upstream, and its counters.
+    /// The maximum number of connections of one core that the request's upstream allows to this server.
     share: usize,
     counters: Arc<UpstreamCounters>,
 }
@@ -71,34 +71,35 @@ enum Turn {
     Slot(Slot),
 }
 
-/// One of a server's connections, or one that is being opened. Dropped when the connection has ended; the first request
-/// in line then gets its place.
+/// The slot of one connection that is open or being opened. It is dropped when the connection has ended, and the
+/// first request in line then gets the slot.
 struct Slot {
     server: usize,
     pools: Rc<Pools>,
     counters: Arc<UpstreamCounters>,
 }
 
-/// A connection that one request holds. Dropped, it is closed; [`Lease::release`] puts it back.
+/// A connection that one request holds. Dropping the lease closes the connection; [`Lease::release`] returns the
+/// connection to its pool.
 pub(super) struct Lease {
     pub(super) link: Link,
     pub(super) reused: bool,
-    /// Whether the connection can be reused for another request.
+    /// Whether another request can use the connection.
     pub(super) keep: bool,
     server: usize,
     pools: Rc<Pools>,
 }
 
-/// Why there is no connection for a request.
+/// The reason why a request gets no connection.
 #[derive(Debug)]
 pub(super) enum LeaseError {
-    /// This core's share of connections to the server is in use.
+    /// This core's whole share of connections to the server is in use.
     Full,
-    /// The share stayed in use until the request's time ran out.
+    /// The whole share stayed in use until the request's time was over.
     Waited,
-    /// The share is in use, and the line is full too.
+    /// The whole share is in use, and the line is full.
     LineFull,
-    /// The connection could not be made.
+    /// The connection could not be opened.
     Fault(ConnectError),
 }
 
@@ -115,7 +116,7 @@ impl fmt::Debug for Lease {
 }
 
 impl Pools {
-    /// The pools of the core with this number, without connections.
+    /// Creates the pools of the core with this index, without connections.
     pub(crate) fn new(core: usize, journal: Journal) -> Self {
         Self {
             servers: RefCell::new(Vec::new()),
@@ -127,7 +128,8 @@ impl Pools {
         }
     }
 
-    /// A connection that is idle now: the one used last, which is the least likely to be closed by the server soon.
+    /// Returns an idle connection, if there is one: the most recently used one, which the server is least likely to
+    /// close soon.
     pub(super) fn reuse(self: &Rc<Self>, server: &Server) -> Option<Lease> {
         let mut servers = self.servers.borrow_mut();
         let pool = servers.get_mut(server.id)?;
@@ -139,8 +141,8 @@ impl Pools {
         None
     }
 
-    /// A new connection, if the server's share allows one; with `wait`, a new one or another request's, within this
-    /// time.
+    /// Opens a connection, if the server's share allows another one. With `wait`, waits up to that time for a
+    /// connection that another request releases, or for the right to open one.
     pub(super) async fn obtain(
         self: &Rc<Self>,
         upstream: &Upstream,
@@ -173,7 +175,7 @@ impl Pools {
         Lease { link, reused, keep: true, server, pools: self.clone() }
     }
 
-    /// The right to open a connection, unless the share is in use.
+    /// Returns the right to open a connection, unless the whole share is in use.
     fn open_slot(self: &Rc<Self>, upstream: &Upstream, server: &Server) -> Option<Slot> {
         let mut servers = self.servers.borrow_mut();
         if servers.len() <= server.id {
@@ -187,7 +189,7 @@ impl Pools {
         Some(Slot::occupy(self, server.id, upstream.counters.clone()))
     }
 
-    /// Waits in line for a connection of another request, or for the right to open one.
+    /// Waits in line for a connection that another request releases, or for the right to open one.
     async fn wait(
         self: &Rc<Self>,
         upstream: &Upstream,
@@ -199,7 +201,7 @@ impl Pools {
             let mut servers = self.servers.borrow_mut();
             let line = &mut servers[server.id].queue;
             if line.len() >= WAITING_MAX {
-                // The line may still contain requests whose client has left or whose time has run out.
+                // The line may still contain requests whose client has disconnected or whose time is over.
                 line.retain(|waiting| !waiting.turn.is_closed());
             }
             if line.len() >= WAITING_MAX {
@@ -214,7 +216,7 @@ impl Pools {
         let _counted = upstream.counters.of(self.core).map(QueueCount::begin);
         match self.deadlines.within(timeout, mine).await {
             Ok(Ok(turn)) => Ok(turn),
-            // The other end is in the line, so nothing drops it.
+            // Only a timeout is possible: while the request is in line, its sender is not dropped.
             Ok(Err(_)) | Err(_) => Err(LeaseError::Waited),
         }
     }
@@ -227,15 +229,15 @@ impl Pools {
         {
             let lease = self.lease(link, true, server);
             drop(servers);
-            // The other end is there: `first_in_line` has checked it, on this thread.
+            // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Connection(lease));
         } else if pool.idle.len() < IDLE_MAX {
             pool.idle.push(IdleLink { link, since: self.swept.get() });
         }
     }
 
-    /// Closes connections that were idle for too long or that the server closed, and ends exchanges that take too long.
-    /// `tick` is the core's coarse clock, in milliseconds.
+    /// Closes connections that were idle for too long or that their server closed, and ends exchanges whose deadlines
+    /// have passed. `tick` is the core's coarse clock, in milliseconds.
     pub(crate) fn sweep(&self, now: Instant, tick: u64) {
         self.swept.set(now);
         self.deadlines.advance(tick);
@@ -249,8 +251,8 @@ impl Pools {
 }
 
 impl PerServer {
-    /// Takes the first request out of the line, if a connection is available for it. Drops requests whose client has
-    /// left.
+    /// Removes the first request from the line, if `may` accepts it. Before that, removes requests whose client has
+    /// disconnected.
     fn first_in_line(&mut self, may: impl Fn(&QueuedRequest) -> bool) -> Option<QueuedRequest> {
         while self.queue.front().is_some_and(|first| first.turn.is_closed()) {
             self.queue.pop_front();
@@ -259,7 +261,7 @@ impl PerServer {
     }
 }
 
-/// A waiting request, counted until this is dropped.
+/// Counts a waiting request until it is dropped.
 struct QueueCount<'c>(&'c UpstreamShard);
 
 impl<'c> QueueCount<'c> {
@@ -289,19 +291,19 @@ impl Drop for Slot {
         let pool = &mut servers[self.server];
         pool.open -= 1;
         let open = pool.open;
-        // After a reload that lowers the bound, more may be open than the bound allows.
+        // After a reload that lowers the bound, more connections may be open than the bound allows.
         if let Some(first) = pool.first_in_line(|first| open < first.share) {
             pool.open += 1;
             drop(servers);
             let slot = Self::occupy(&self.pools, self.server, first.counters);
-            // The other end is there: `first_in_line` has checked it, on this thread.
+            // The receiver still exists: `first_in_line` checked it on this thread.
             let _ = first.turn.send(Turn::Slot(slot));
         }
     }
 }
 
 impl Lease {
-    /// Puts the connection back: its answer was read to the end.
+    /// Returns the connection to its pool after its answer was read to the end.
     pub(super) fn release(self) {
         let Self { mut link, server, pools, keep, .. } = self;
         if !keep {

@@ -1,9 +1,10 @@
-//! Proofs of identity for upstreams that share their network with others: a JWT for the upstream, signed by the local
-//! authority, and an HMAC over the identity fields, which a service checks in ten lines without a library.
+//! Proofs of the caller's identity, for upstreams that share their network with others. A proof is a JWT for the
+//! upstream, signed by the local authority, or an HMAC over the identity fields, which a service can check in ten
+//! lines without a library.
 //!
-//! The JWT is created once for a caller and an upstream and reused for half its life, so it costs a request almost
-//! nothing unless it is bound to the request. Its type differs from that of an access token, so the gateway does not
-//! accept it as one.
+//! The JWT is created once for each caller and upstream, and is reused for half its life. It therefore costs a
+//! request almost nothing, unless the policy binds each JWT to its request. The gateway does not accept the JWT as an
+//! access token, because its type is different.
 
 use crate::authenticate::principal::Proven;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
@@ -17,34 +18,36 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::sync::Arc;
 
-/// How long an assertion holds, in seconds: long enough for a slow hop and clocks that differ a little.
+/// The maximum lifetime of an assertion, in seconds. It allows for a slow network and for small differences between
+/// clocks.
 const LIFE: u64 = 60;
-/// `typ` of assertions (RFC 8725 section 3.11).
+/// The `typ` of assertions (RFC 8725 section 3.11).
 pub const TYPE: &str = "assertion+jwt";
 
-/// Signs claims as a JWT of [`TYPE`] with the key that signs at a moment; none when it cannot.
+/// Signs claims as a JWT of [`TYPE`] with the key that is in use at the given time. Returns `None` if it cannot sign.
 pub type Signer = Arc<dyn Fn(&Map<String, Value>, Now) -> Option<String> + Send + Sync>;
 
 /// The proofs of identity that the policy configures.
 #[derive(Debug, Default)]
 pub struct Proofs {
-    /// The JWT.
+    /// Creates the JWT.
     pub assertion: Option<Assertor>,
-    /// The field of the HMAC, for upstreams that have a key.
+    /// The name of the HMAC's field, for upstreams that have a key.
     pub signature: Option<HeaderName>,
 }
 
-/// Makes assertions.
+/// Creates assertions, the JWTs that prove a caller's identity to an upstream.
 pub struct Assertor {
-    /// The field that carries them.
+    /// The name of the field that holds the assertion.
     pub header: HeaderName,
-    /// `iss`.
+    /// The value of `iss`.
     pub issuer: Box<str>,
-    /// Claims of callers that upstreams receive.
+    /// The callers' claims that the assertions contain.
     pub claims: Box<[(Box<str>, ClaimId)]>,
-    /// Whether each is bound to its request by `htm` and `htu` (the names of RFC 9449), and so made for it alone.
+    /// Whether each assertion is bound to one request by `htm` and `htu` (the names of RFC 9449), so that it cannot
+    /// be reused.
     pub binds: bool,
-    /// The authority's key.
+    /// Signs with the authority's key.
     pub sign: Signer,
 }
 
@@ -57,16 +60,16 @@ impl fmt::Debug for Assertor {
     }
 }
 
-/// The upstream that receives a proof, by its name in the policy.
+/// The upstream that receives a proof.
 #[derive(Debug)]
 pub struct Audience {
-    /// `aud`.
+    /// The value of `aud`: the upstream's name in the policy.
     pub name: Arc<str>,
     /// The secret that the upstream and the gateway share.
     pub key: Option<hmac::Key>,
 }
 
-/// A request whose caller's identity is proven.
+/// A proof of the caller's identity for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Proof<'r> {
     /// The proofs that the policy configures.
@@ -75,14 +78,14 @@ pub struct Proof<'r> {
     pub audience: &'r Audience,
     /// The request's method.
     pub method: &'r Method,
-    /// Path and query, as the upstream gets them.
+    /// The path and query that the upstream receives.
     pub target: &'r PathAndQuery,
-    /// When.
+    /// The time of the request.
     pub now: Now,
 }
 
 impl Proof<'_> {
-    /// Proves the identity fields of a caller, which are to stand under these names.
+    /// Writes the configured proofs of the caller's identity into the header fields.
     pub fn write(&self, headers: &mut HeaderMap, principal: &Principal) {
         if let Some(assertor) = &self.proofs.assertion
             && let Some(value) = self.assertion(assertor, principal)
@@ -107,16 +110,16 @@ impl Proof<'_> {
         }
         let (value, until) = self.made(assertor, principal)?;
         kept.retain(|known| known.audience != *audience);
-        // No more than there are upstreams in the policy.
+        // The list holds at most one assertion for each upstream of the policy.
         let made = self.now.unix;
         kept.push(Proven { audience: audience.clone(), value: value.clone(), made, until });
         Some(value)
     }
 
-    /// A new assertion, and until when it is given again: for half of its life.
+    /// Creates an assertion. Returns it with the time until which it may be reused, which is half its life.
     fn made(&self, assertor: &Assertor, principal: &Principal) -> Option<(HeaderValue, u64)> {
         let now = self.now.unix;
-        // It never outlives what it is made of.
+        // The assertion expires no later than the caller's token.
         let expires = now.saturating_add(LIFE).min(principal.expires);
         let mut id = [0; 16];
         rand::fill(&mut id).ok()?;
@@ -134,7 +137,7 @@ impl Proof<'_> {
         claims.insert("iat".into(), now.into());
         claims.insert("exp".into(), expires.into());
         claims.insert("jti".into(), URL_SAFE_NO_PAD.encode(id).into());
-        // The issuer belongs to the key: subjects of two issuers may be spelled alike.
+        // A service needs the issuer to identify the caller: two issuers may use the same subject.
         claims.insert("idp".into(), (*principal.issuer).into());
         if !principal.roles.is_empty() {
             claims.insert("roles".into(), names(&principal.roles));
@@ -151,8 +154,8 @@ impl Proof<'_> {
         Some((value, now + expires.saturating_sub(now) / 2))
     }
 
-    /// `v1;t=TIME;h=NAMES;s=HMAC`, over the lines that docs/identity.md lays down. No value of a line can hold a line's
-    /// end: identity values are encoded, and methods and targets have none.
+    /// Returns `v1;t=TIME;h=NAMES;s=HMAC`, where the HMAC covers the lines that docs/identity.md specifies. No value
+    /// can contain a line break: identity values are encoded, and methods and targets contain no line breaks.
     fn signature(&self, key: &hmac::Key, principal: &Principal) -> HeaderValue {
         let mut fields: Vec<_> = principal.headers.iter().collect();
         fields.sort_unstable_by(|one, other| one.0.as_str().cmp(other.0.as_str()));
@@ -203,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Proofs whose signer shows the claims as they are, and counts.
+    /// Returns proofs whose signer returns the claims unsigned, and a counter of the signer's calls.
     fn proofs(binds: bool) -> (Proofs, Arc<AtomicU64>) {
         let count = Arc::new(AtomicU64::new(0));
         let counted = count.clone();

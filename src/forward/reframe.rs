@@ -1,8 +1,8 @@
 //! Reframes an upstream's answer for the client, before anything else inspects it.
 //!
-//! The framing of one connection does not apply to another: the client's connection gets its own framing, and fields
-//! that describe the upstream's are kept only if they are right for the client too. An answer whose end is uncertain is
-//! not passed on.
+//! The framing of one connection does not apply to another. The client's connection gets its own framing, and fields
+//! that describe the upstream's framing are kept only if they are correct for the client too. The gateway does not
+//! forward an answer whose end is uncertain.
 //!
 //! | the upstream sends | the client gets | source |
 //! | --- | --- | --- |
@@ -11,10 +11,10 @@
 //! | `Content-Length` repeated or listed, unequal, or not a number | 502 | RFC 9110 8.6 |
 //! | `Content-Length` on 204 | no `Content-Length` | RFC 9110 8.6 |
 //! | `Content-Length` on 304, and in an answer to HEAD | the same, if it is one number; else none | RFC 9110 8.6 |
-//! | any coding but one `chunked` | 502: without its label nobody could decode the body | RFC 9112 6.1 |
+//! | any coding other than a single `chunked` | 502: without its label nobody could decode the body | RFC 9112 6.1 |
 //! | white space between a field's name and its colon | the field without it (`connect::settings`) | RFC 9112 5.1 |
-//! | 101 | 502: no upgrade was asked for | RFC 9110 15.2.2 |
-//! | 100, 102 to 199 | nothing: the HTTP library reads past them and cannot send any | RFC 9110 15.2 |
+//! | 101 | 502: no upgrade was requested | RFC 9110 15.2.2 |
+//! | 100, 102 to 199 | nothing: the HTTP library skips them and cannot send any | RFC 9110 15.2 |
 
 use super::strip;
 use crate::authenticate::CookieNames;
@@ -22,14 +22,14 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use std::fmt;
 
-/// An answer that cannot be passed on.
+/// The reason why an answer cannot be forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadResponse {
-    /// An interim answer in place of the final one.
+    /// An interim answer arrived in place of the final answer.
     Interim(StatusCode),
-    /// Codings that cannot be passed on.
+    /// The transfer codings cannot be forwarded.
     Codings(String),
-    /// Lengths that are not one number.
+    /// The lengths are not one number.
     Length(String),
 }
 
@@ -51,17 +51,17 @@ impl fmt::Display for BadResponse {
     }
 }
 
-/// The properties of an answer that can be passed on.
+/// The properties of an answer that can be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reframing {
-    /// Whether its end on the upstream's connection is certain, so that the connection can be reused.
+    /// Whether the end of the answer is certain, so that the upstream's connection can be reused.
     pub(super) keep: bool,
     /// The number of removed `Set-Cookie` fields that named a cookie of the gateway.
     pub(super) cookies_removed: u64,
 }
 
-/// Frames an answer to a request of this method for the client: removes the fields of the upstream's connection, leaves
-/// at most one correct length, and removes cookies with the gateway's names.
+/// Reframes an answer to a request with this method for the client. Removes the fields that apply to the upstream's
+/// connection, keeps at most one correct length, and removes cookies with the gateway's names.
 pub(super) fn answer(
     parts: &mut Parts,
     method: &Method,
@@ -77,8 +77,9 @@ pub(super) fn answer(
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
     let mut keep = true;
     if seen.length && (chunked || without_content) {
-        // Another reader of these bytes may take the length for the end. If that is what the server meant, the rest of
-        // the answer would be taken for the next one (RFC 9112 section 6.3).
+        // The length and the framing disagree, except for a 204 with a length of 0. If the server meant the length,
+        // the gateway would take the rest of the answer for the next answer (RFC 9112 section 6.3). The connection is
+        // therefore not reused.
         keep = headers.get(header::CONTENT_LENGTH).is_some_and(|length| !chunked && length == "0");
         headers.remove(header::CONTENT_LENGTH);
     }
@@ -90,7 +91,7 @@ pub(super) fn answer(
         Ok(Some(length)) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // No body follows that a wrong length could affect, and nobody needs the length.
+        // An answer without a body needs no length, so the invalid one is removed.
         Err(_) if without_body => {
             headers.remove(header::CONTENT_LENGTH);
         }
@@ -107,14 +108,14 @@ pub(super) fn answer(
     Ok(Reframing { keep, cookies_removed })
 }
 
-/// Records which relevant fields an answer has, in one pass over all names: an ordinary answer has hardly any of them,
-/// and needs no further lookups.
+/// Records in one pass over all names which fields of an answer need further work. An ordinary answer has hardly any
+/// of them, and then needs no further look-ups.
 #[derive(Default)]
 struct RelevantFields {
     length: bool,
     coding: bool,
     connection: bool,
-    /// A field that belongs to one connection by its name.
+    /// Whether the answer has a field that is hop-by-hop by its name.
     hop: bool,
     cookie: bool,
 }
@@ -123,7 +124,7 @@ impl RelevantFields {
     fn of(headers: &HeaderMap) -> Self {
         let mut seen = Self::default();
         for name in headers.keys() {
-            // The length rules out nearly all names at once.
+            // The length of a name excludes nearly all names.
             match name.as_str().len() {
                 10 if *name == header::CONNECTION => seen.connection = true,
                 10 if *name == header::SET_COOKIE => seen.cookie = true,
@@ -137,8 +138,8 @@ impl RelevantFields {
     }
 }
 
-/// Whether the body is chunked and nothing else. Any other coding would lose its label on the way: `Transfer-Encoding`
-/// is for one connection only, and the HTTP library removes nothing but `chunked`.
+/// Rejects an answer whose coding is not exactly `chunked`. The client could not decode any other coding:
+/// `Transfer-Encoding` applies to one connection only and is removed, while the HTTP library decodes only `chunked`.
 fn only_chunked(headers: &HeaderMap) -> Result<(), BadResponse> {
     let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
     let first = values.next().map_or(&b""[..], HeaderValue::as_bytes);
@@ -148,7 +149,7 @@ fn only_chunked(headers: &HeaderMap) -> Result<(), BadResponse> {
     Err(BadResponse::Codings(listed(headers, header::TRANSFER_ENCODING)))
 }
 
-/// The answer's length, if the field must be rewritten: `None` if the answer has no such field or a canonical one.
+/// Returns the length to write if the answer's length is not canonical; `None` if it is canonical or absent.
 fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(first) = values.next() else { return Ok(None) };
@@ -169,7 +170,7 @@ fn one_length(headers: &HeaderMap) -> Result<Option<u64>, BadResponse> {
     Ok(length)
 }
 
-/// Whether the text is a canonical number of bytes: digits without leading zeros, within 63 bits.
+/// Whether the text is a number in canonical form: at most 18 digits without leading zeros.
 fn is_written_well(value: &[u8]) -> bool {
     matches!(value, [b'0'] | [b'1'..=b'9', ..]) && value.len() <= 18 && value.iter().all(u8::is_ascii_digit)
 }
@@ -179,7 +180,7 @@ fn digits(value: &[u8]) -> Option<u64> {
     digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
-/// All values of a field, for the operator.
+/// Returns all values of a field, shortened to 100 characters, for the operator.
 fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
     let mut text = values.collect::<Vec<_>>().join(", ");
@@ -187,9 +188,9 @@ fn listed(headers: &HeaderMap, name: HeaderName) -> String {
     text
 }
 
-/// Removes from trailers the fields that are not allowed there (RFC 9110 section 6.5.1): those that affect framing,
-/// routing or the interpretation of the answer, which are already decided; and cookies, which are checked only in the
-/// head.
+/// Removes fields that trailers must not contain (RFC 9110 section 6.5.1), because they affect the framing, the
+/// routing or the interpretation of the answer, which are already decided. Removes cookies too, because they are
+/// checked only in the head.
 pub(super) fn trailers(trailers: &mut HeaderMap) {
     strip::hop_by_hop(trailers);
     for name in [
@@ -229,7 +230,7 @@ mod tests {
     const TE: &str = "transfer-encoding";
     const CL: &str = "content-length";
 
-    /// The module's table. The length that is left, and whether the connection is kept; or a bad answer.
+    /// Checks the table of this module: the remaining length and whether the connection is reused, or the error.
     #[test]
     fn every_framing_is_either_made_plain_or_refused() {
         type Fields = &'static [(&'static str, &'static str)];
@@ -289,7 +290,7 @@ mod tests {
         assert!(answer(&mut parts(103, &[]), &Method::GET, None).is_err());
     }
 
-    /// The quick look over the names misses nothing that the thorough one removes.
+    /// The quick check of the names finds every field that the full removal removes.
     #[test]
     fn fields_of_one_connection_do_not_pass_whatever_stands_beside_them() {
         for name in
@@ -331,7 +332,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever framing fields an upstream sends, the client gets none or one number, and no coding.
+        /// With any framing fields from an upstream, the client gets at most one length and no coding.
         #[test]
         fn the_client_never_gets_two_framings(
             status in proptest::sample::select(vec![200_u16, 204, 205, 206, 304, 404, 500]),

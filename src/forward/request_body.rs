@@ -1,8 +1,8 @@
-//! Clients' bodies on their way to an upstream: bounded, timed, counted, and never gathered.
+//! Clients' bodies, which the gateway streams to an upstream with bounds on their size and time, and counts.
 //!
-//! Each pause of a client that sends a body may last `timeout`. All pauses together may last that time plus one second
-//! for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only waiting for the client counts, so a
-//! slow upstream does not make a client late.
+//! Each pause of a client that sends a body may last `timeout`. All pauses together may last `timeout` plus one
+//! second for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only the time that the gateway
+//! waits for the client counts, so a slow upstream does not make a client late.
 
 use super::deadline::WaitingFor;
 use crate::denial::{Denial, Malformed};
@@ -22,30 +22,30 @@ use tokio::time::{Instant, Sleep};
 /// The bounds on a client's body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
-    /// Bytes in all.
+    /// The maximum size of the body, in bytes.
     pub(crate) size: u64,
-    /// Between two reads.
+    /// The maximum pause between two reads.
     pub(crate) timeout: Duration,
-    /// The minimum rate in bytes a second, after `timeout`; 0: any.
+    /// The minimum rate in bytes per second once `timeout` is used up. 0 disables the minimum.
     pub(crate) min_rate: u64,
 }
 
 impl BodyBounds {
-    /// The total waiting time allowed to a client that has sent this many bytes; `None`: unlimited.
+    /// Returns the total waiting time allowed to a client that has sent `bytes` bytes; `None` if it is unlimited.
     fn allowance(&self, bytes: u64) -> Option<Duration> {
         let seconds = bytes.checked_div(self.min_rate)?;
         Some(self.timeout.saturating_add(Duration::from_secs(seconds)))
     }
 }
 
-/// The owner of a connection, which gets an unread body back.
+/// The owner of a connection, which receives a body that was not read to its end.
 pub(crate) trait BodyOwner: fmt::Debug {
-    /// This body was not read to its end. `expects_continue`: the client waits for `100 Continue` before it sends any
-    /// of it.
+    /// Accepts a body that was not read to its end. `expects_continue` is true if the client waits for `100 Continue`
+    /// before it sends any of the body.
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool);
 }
 
-/// A client's body as it comes in. Dropped before its end, it goes back to the owner of its connection.
+/// A client's body as it arrives. A body that is dropped before its end returns to the owner of its connection.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     incoming: Option<Incoming>,
@@ -54,7 +54,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// The body of a request on this owner's connection; `None` if it is empty.
+    /// Wraps the body of a request on this owner's connection. Returns `None` if the body is empty.
     pub(crate) fn new(incoming: Incoming, owner: Rc<dyn BodyOwner>, headers: &HeaderMap) -> Option<Self> {
         let is_empty = incoming.is_end_stream();
         let expects_continue = !is_empty && headers.contains_key(header::EXPECT);
@@ -63,7 +63,7 @@ impl Inbound {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        // Reading the body requests it.
+        // Reading the body makes hyper send `100 Continue`.
         self.expects_continue = false;
         let polled = ready!(Pin::new(incoming).poll_frame(cx));
         if matches!(polled, None | Some(Err(_))) {
@@ -89,7 +89,7 @@ impl Drop for Inbound {
     }
 }
 
-/// Measures a request's body after it was handed on. The request's record shares it.
+/// Measures a request's body while it is forwarded. The request's record shares the meter.
 #[derive(Debug)]
 pub(crate) struct Meter {
     bytes: Cell<u64>,
@@ -110,22 +110,23 @@ impl Meter {
         }
     }
 
-    /// How many bytes went through.
+    /// Returns the number of bytes read from the client.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
     }
 
-    /// Whether the body came to its end, or nobody reads it any more.
+    /// Whether the body has ended, or is no longer read.
     pub(crate) fn is_ended(&self) -> bool {
         self.ended.get()
     }
 
-    /// Records whether the client or the server is being waited for.
+    /// Returns whether the exchange waits for the client or for the server.
     pub(super) fn waiting(&self) -> WaitingFor {
         self.waiting.get()
     }
 
-    /// Whether the server has taken nothing of the body for this long, although there was some of it to take.
+    /// Whether the server has accepted nothing of the body for `time`, although the gateway had data for it. If the
+    /// gateway no longer reads the body from the client, the server counts as stuck too.
     pub(super) fn is_stuck(&self, time: Duration) -> bool {
         match self.waiting.get() {
             WaitingFor::Client => self.is_ended(),
@@ -146,25 +147,25 @@ impl Meter {
         })
     }
 
-    /// The refusal that the body earned, if it did.
+    /// Returns the refusal that the body caused, if any.
     pub(crate) fn denial(&self) -> Option<Denial> {
         self.fault.get().map(BodyError::denial)
     }
 }
 
-/// Why a request's body ended early.
+/// The reason why a request's body ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// More bytes than the bound.
+    /// The body has more bytes than allowed.
     TooLarge,
-    /// No bytes for too long, or too few.
+    /// The client sent no bytes for too long, or sent too few.
     TooSlow,
-    /// The client broke off, or its framing is wrong.
+    /// The client disconnected, or the framing of the body is invalid.
     Broken,
 }
 
 impl BodyError {
-    /// The refusal that it earns.
+    /// Returns the refusal for this error.
     const fn denial(self) -> Denial {
         match self {
             Self::TooLarge => Denial::BodyTooLarge,
@@ -186,28 +187,29 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// A client's body as the upstream gets it. Trailers are dropped: an identity name in one would pass unseen.
+/// A client's body as the upstream receives it. Trailers are dropped, because an identity field in a trailer would
+/// not be checked.
 #[derive(Debug, Default)]
 pub(crate) enum RequestBody {
-    /// None.
+    /// No body.
     #[default]
     Empty,
-    /// All there: it was read before the request was decided on.
+    /// A body in memory, which was read before the decision.
     Whole(Bytes),
-    /// Streamed.
+    /// A body that streams from the client.
     Streamed(Box<Streamed>),
 }
 
-/// A body that is still on its way.
+/// A body that streams from the client.
 #[derive(Debug)]
 pub(crate) struct Streamed {
     incoming: Inbound,
     bounds: BodyBounds,
     meter: Rc<Meter>,
-    /// The waiting time so far, without the current pause.
+    /// The waiting time of all completed pauses.
     waited: Duration,
     pause: Option<Instant>,
-    /// Created with the first pause, and reused for the others.
+    /// The timer of a pause. It is created for the first pause and reused for later ones.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -215,7 +217,7 @@ impl RequestBody {
     /// Admits a body whose announced length is within bounds.
     ///
     /// # Errors
-    /// [`Denial::BodyTooLarge`], before a byte of it is read.
+    /// Returns [`Denial::BodyTooLarge`], before any byte of the body is read.
     pub(crate) fn admit(incoming: Inbound, bounds: BodyBounds) -> Result<(Self, Rc<Meter>), Denial> {
         if incoming.size_hint().lower() > bounds.size {
             return Err(Denial::BodyTooLarge);
@@ -226,10 +228,10 @@ impl RequestBody {
         Ok((Self::Streamed(Box::new(streamed)), meter))
     }
 
-    /// With a tighter bound.
+    /// Lowers the maximum size of the body.
     ///
     /// # Errors
-    /// [`Denial::BodyTooLarge`] where it is announced to be larger.
+    /// Returns [`Denial::BodyTooLarge`] if the announced length is larger.
     pub(crate) fn bounded(mut self, size: u64) -> Result<Self, Denial> {
         if self.size_hint().lower() > size {
             return Err(Denial::BodyTooLarge);
@@ -240,11 +242,11 @@ impl RequestBody {
         Ok(self)
     }
 
-    /// Reads the whole body, within the bounds that it was admitted with. The whole body has the time that other bodies
-    /// have for one pause: bodies that are read first are small, and no answer can start meanwhile.
+    /// Reads the whole body, within the bounds with which it was admitted. The whole body must arrive within the time
+    /// of one pause: bodies that are read before the decision are small, and no answer can begin in the meantime.
     ///
     /// # Errors
-    /// The error that the body met on its way.
+    /// Returns the refusal that the body caused.
     pub(crate) async fn gather(mut self) -> Result<Bytes, Denial> {
         let timeout = match &self {
             Self::Empty => return Ok(Bytes::new()),
@@ -271,7 +273,7 @@ impl RequestBody {
         }
     }
 
-    /// A copy of the body, for a request that may be retried; `None` for a streamed body, which is not kept.
+    /// Returns a copy of the body for a retry; `None` for a streamed body, which is not kept.
     pub(super) fn copy(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
@@ -318,7 +320,7 @@ impl Body for RequestBody {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        // The rest of the body goes back to the connection.
+        // The unread rest of the body returns to the connection.
         self.meter.ended.set(true);
     }
 }
@@ -339,7 +341,7 @@ impl Streamed {
                 return Poll::Ready(None);
             }
         };
-        // Trailers end the body; they are dropped.
+        // Trailers end the body. The gateway drops them.
         let Some(data) = frame.data_ref() else {
             self.meter.ended.set(true);
             return Poll::Ready(None);
@@ -349,14 +351,14 @@ impl Streamed {
         if bytes > self.bounds.size {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }
-        // A body with a length must not be polled again.
+        // hyper must not be polled after the last byte of an announced length, so the body ends here.
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    /// Waits for the client, within bounds.
+    /// Waits for the client within the bounds. Fails if the pause is too long.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.pause.is_none() {
             let now = Instant::now();

@@ -1,4 +1,4 @@
-//! An upstream's body on its way to the client.
+//! The body of an upstream's answer, as it streams to the client.
 
 use super::faults::ResponseError;
 use super::pool::Lease;
@@ -12,15 +12,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// An upstream's body as the client gets it. Read to its end it gives its connection back to the pool; dropped
-/// before, it closes it.
+/// The body of an upstream's answer. A body that is read to its end returns its connection to the pool. Dropping the
+/// body before its end closes the connection.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     incoming: Incoming,
     lease: Option<Lease>,
     timeout: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
-    /// The request's body, which may still be on its way.
+    /// The meter of the request's body, if the client was still sending it when the answer began.
     upload: Option<Rc<Meter>>,
 }
 
@@ -83,7 +83,7 @@ impl Body for ResponseBody {
                 let waiting = this.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 loop {
                     ready!(waiting.as_mut().poll(cx));
-                    // A server that is still waiting for the request's body is not late.
+                    // The server is not late while it waits for the rest of the request's body.
                     match this.upload.as_ref().and_then(|upload| upload.waiting().left(timeout)) {
                         Some(left) => waiting.as_mut().reset(Instant::now() + left),
                         None => return Poll::Ready(Some(Err(ResponseError::Silent))),

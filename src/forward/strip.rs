@@ -1,9 +1,10 @@
-//! Removes fields that must not pass: hop-by-hop fields, forged identity, fields of other proxies and products, and the
-//! gateway's own credentials.
+//! Removes fields that must not be forwarded: hop-by-hop fields, forged identity, fields of other proxies and
+//! products, and the gateway's own credentials.
 //!
-//! Stripping comes first and injecting last, so that no `Connection` field can take away what the gateway adds
-//! (CVE-2024-45410 and its kin). Names are compared *folded*: every character that is no letter or digit is the
-//! same, since a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as `X-Auth-Subject`.
+//! The gateway removes fields before it adds its own, so that a `Connection` field from the client cannot remove a
+//! field that the gateway adds (CVE-2024-45410 and similar). Names are compared *folded*: all characters other than
+//! letters and digits are equal, because a CGI-style backend reads `X_Auth_Subject` and `X.Auth.Subject` as
+//! `X-Auth-Subject`.
 
 use super::foreign;
 use crate::authenticate::{CookieNames, IdentityHeaders};
@@ -11,13 +12,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// `Keep-Alive`.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-/// `Proxy-Connection`, which some clients send although no document asks for it.
+/// `Proxy-Connection`, a non-standard field that some clients send.
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// `HTTP2-Settings` (RFC 7540 section 3.2.1): an upgrade to HTTP/2 that must not be passed on.
+/// `HTTP2-Settings` (RFC 7540 section 3.2.1), which requests an upgrade to HTTP/2 and must not be forwarded.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Removes all fields of a client's request that must not reach an upstream. The caller of this function handles
-/// `Authorization`. `pass` lists fields of `foreign` that pass. Returns how many identity fields were dropped.
+/// Removes all fields of a client's request that must not reach an upstream, except `Authorization`, which the caller
+/// of this function handles. `pass` lists the fields of `foreign` to keep. Returns the number of removed identity
+/// fields.
 pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[HeaderName]) -> u64 {
     hop_by_hop(headers);
     let mut forged = 0;
@@ -31,11 +33,11 @@ pub fn request(headers: &mut HeaderMap, identity: &IdentityHeaders, pass: &[Head
     forged
 }
 
-/// Writes the scheme of a verified bearer token as `Bearer`.
+/// Rewrites the scheme of a verified bearer token as `Bearer`.
 ///
-/// The gateway accepts the scheme in any case (RFC 9110 section 11.1). Flask-JWT-Extended 4.7.4 and
-/// djangorestframework-simplejwt 5.5.1 accept only this spelling: the first refuses a caller that the gateway has
-/// permitted, the second treats the caller as anonymous.
+/// The gateway accepts the scheme in any case (RFC 9110 section 11.1), but Flask-JWT-Extended 4.7.4 and
+/// djangorestframework-simplejwt 5.5.1 accept only this spelling. With any other spelling, the former refuses a
+/// caller that the gateway has permitted, and the latter treats the caller as anonymous.
 pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     const SCHEME: &[u8] = b"Bearer ";
     if let Some(field) = headers.get_mut(header::AUTHORIZATION)
@@ -48,11 +50,11 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the local authority's cookies from `Cookie`. All others pass as they were written, in their order.
+/// Removes the local authority's cookies from `Cookie`. All other cookies are kept unchanged and in order.
 ///
-/// A cookie of the authority is removed even with white space around its name or without a value: the gateway reads
-/// neither, but an upstream might. Quotes do not hide one: some servers read `a="x; __Host-portcullis=TOKEN; y"` as one
-/// cookie, and would reveal the token to every reader of that cookie.
+/// A cookie of the authority is removed even if it has white space around its name or has no value: the gateway does
+/// not read such a cookie, but an upstream might. Such a cookie is also removed inside quotes. Some servers read
+/// `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and would reveal the token to anyone who can read that cookie.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
@@ -61,14 +63,14 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         field.as_bytes().split(|byte| *byte == b';')
     }
-    // Most requests carry no cookie of the authority and stay as they are.
+    // Most requests carry no cookie of the authority and stay unchanged.
     if !headers.get_all(header::COOKIE).iter().flat_map(pairs).any(|pair| is_ours(&pair)) {
         return;
     }
     let mut left = Vec::new();
     for field in headers.get_all(header::COOKIE) {
         let others: Vec<&[u8]> = pairs(field).filter(|pair| !is_ours(pair)).collect();
-        // If the first pair was removed, the field begins with the space that separated it from the next.
+        // If the first cookie was removed, the field begins with the space that separated it from the next one.
         let others = others.join(&b";"[..]);
         if !others.trim_ascii().is_empty() {
             let others = HeaderValue::from_bytes(others.trim_ascii());
@@ -81,8 +83,8 @@ pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
     }
 }
 
-/// Removes from an upstream's answer `Set-Cookie` fields that name a cookie of the local authority: a service behind
-/// the gateway must not put its visitor into another session, nor end one. Returns how many were removed.
+/// Removes `Set-Cookie` fields that name a cookie of the local authority from an upstream's answer: a service behind
+/// the gateway must not start or end a session of its visitor. Returns the number of removed fields.
 pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     let is_ours = |field: &HeaderValue| ours.includes(cookie_name(field.as_bytes()));
     // Most answers set none of the gateway's cookies and stay unchanged.
@@ -102,9 +104,10 @@ pub fn set_cookies(headers: &mut HeaderMap, ours: &CookieNames) -> u64 {
     removed
 }
 
-/// The name under which a browser may send a cookie back that was set like this. A browser that takes `=NAME=VALUE` or
-/// `NAME` for a cookie without a name sends the text back as it is, and it then reads as one of that name (RFC 6265bis
-/// section 5.7 asks browsers to reject some of these; older ones do not).
+/// Returns the name under which a browser may later send the cookie of this `Set-Cookie` value. Some browsers store
+/// `=NAME=VALUE` or `NAME` as a cookie without a name and send the text back unchanged, which servers then read as a
+/// cookie with that name. RFC 6265bis section 5.7 asks browsers to reject some of these cookies, but older browsers
+/// accept them.
 fn cookie_name(field: &[u8]) -> &[u8] {
     let pair = field.split(|byte| *byte == b';').next().unwrap_or_default();
     let mut pair = pair.trim_ascii();
@@ -114,7 +117,7 @@ fn cookie_name(field: &[u8]) -> &[u8] {
     pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
-/// Removes what belongs to one connection only: the fields of RFC 9110 section 7.6.1, and those that `Connection`
+/// Removes the fields that apply to one connection only: those of RFC 9110 section 7.6.1, and those that `Connection`
 /// names.
 pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
     connection(headers);
@@ -125,7 +128,7 @@ pub(crate) fn hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn connection(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::CONNECTION).iter();
     let first = values.next();
-    // The usual value. It names no other field.
+    // This is the most common value, and it names no other field.
     let only_keep_alive = first.is_some_and(|value| value == "keep-alive") && values.next().is_none();
     if only_keep_alive {
         headers.remove(header::CONNECTION);
@@ -144,9 +147,9 @@ pub(super) fn connection(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a field is hop-by-hop by its name. `Connection` is too, but is handled separately.
+/// Whether a field is hop-by-hop by its name. `Connection` is handled separately.
 pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
-    // The length alone rules out nearly all names. This runs for each field of each request and answer.
+    // The length excludes nearly all names. This check runs for each field of each request and answer.
     match name.as_str().len() {
         2 => name == header::TE,
         7 => name == header::TRAILER || name == header::UPGRADE,
@@ -157,10 +160,10 @@ pub(super) fn is_hop_by_hop(name: &HeaderName) -> bool {
     }
 }
 
-/// Whether a field is for the gateway and not for the upstream.
+/// Whether a field is addressed to the gateway and not to the upstream.
 fn is_for_us(name: &HeaderName) -> bool {
     match name.as_str().len() {
-        // A body is asked for here, by the connection to the client; the upstream need not ask again.
+        // The gateway itself requests the body from the client, so the upstream need not.
         6 => name == header::EXPECT,
         14 => *name == HTTP2_SETTINGS,
         19 => name == header::PROXY_AUTHORIZATION,
@@ -169,7 +172,7 @@ fn is_for_us(name: &HeaderName) -> bool {
 }
 
 fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -> bool) {
-    // An ordinary request has none of them: nothing is allocated for it.
+    // An ordinary request has none of these fields, and the empty list does not allocate.
     let doomed: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();
     for name in doomed {
         headers.remove(name);

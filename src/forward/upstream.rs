@@ -1,4 +1,5 @@
-//! Upstreams: their servers, which of them is next, and which are set aside for a while.
+//! Upstreams: their servers, the order in which a request tries the servers, and the servers that are set aside after
+//! a failure.
 
 use super::counters::UpstreamCounters;
 use http::HeaderValue;
@@ -8,52 +9,52 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::time::{Duration, Instant};
 use tokio_rustls::TlsConnector;
 
-/// How long a server is set aside after its first failure. It doubles with each further one.
+/// How long a server is set aside after its first failure. The time doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest that a server is set aside.
+/// The maximum time for which a server is set aside.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A group of servers that are the same to a client.
+/// A group of servers that are interchangeable for a client.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its name in the policy.
+    /// The upstream's name in the policy.
     pub(crate) name: Arc<str>,
-    /// At least one.
+    /// The servers, of which there is at least one.
     pub(crate) servers: Box<[Arc<Server>]>,
-    /// For a new connection, the TLS handshake included.
+    /// The timeout for opening a connection, including the TLS handshake.
     pub(crate) connect_timeout: Duration,
     /// The timeout for the head of the answer, and then for each read of its body.
     pub(crate) timeout: Duration,
     /// The maximum number of connections of one core to each server, including idle ones.
     pub(crate) share: usize,
-    /// Its counters.
+    /// The upstream's counters.
     pub(crate) counters: Arc<UpstreamCounters>,
     next: AtomicUsize,
-    /// Whether the log already reports that it sets cookies of the gateway.
+    /// Whether the log already reports that this upstream sets cookies with the gateway's names.
     cookies_reported: AtomicBool,
 }
 
 /// One server.
 pub struct Server {
-    /// Its place in each core's table of pools: no other server of this process has it.
+    /// The server's index in each core's table of pools, unique within this process.
     pub(crate) id: usize,
     /// `http://host:port`, as in the policy.
     pub(crate) origin: Arc<str>,
-    /// Host name or address, without brackets.
+    /// The host name or address, without brackets.
     pub(crate) host: Box<str>,
-    /// TCP port.
+    /// The TCP port.
     pub(crate) port: u16,
-    /// Set for `https`.
+    /// The TLS settings of an `https` server.
     pub(crate) tls: Option<Tls>,
     health: Health,
 }
 
-/// How a server is spoken to over TLS.
+/// The TLS settings for connections to a server.
 #[derive(Clone)]
 pub struct Tls {
-    /// Makes connections.
+    /// Performs TLS handshakes.
     pub(crate) connector: TlsConnector,
-    /// A digest of the certificate authorities that it trusts: two of one digest trust the same.
+    /// A digest of the trusted certificate authorities. Equal digests mean equal authorities.
     pub(crate) authorities: [u8; 32],
 }
 
@@ -68,12 +69,12 @@ impl fmt::Debug for Server {
 struct Health {
     since: Instant,
     failures: AtomicU32,
-    /// Nanoseconds after `since`.
+    /// The time until which the server is set aside, in nanoseconds after `since`.
     aside_until: AtomicU64,
 }
 
 impl Upstream {
-    /// An upstream of these servers, with the counters of its name.
+    /// Creates an upstream with these servers. Its name is that of the counters.
     pub(crate) fn new(
         counters: Arc<UpstreamCounters>,
         servers: Vec<Arc<Server>>,
@@ -94,19 +95,19 @@ impl Upstream {
         }
     }
 
-    /// Returns true on the first call only, so that the log reports once a problem that every answer has.
+    /// Returns true on the first call only. The log then reports a problem of every answer only once.
     pub(super) fn is_first_report_of_cookies(&self) -> bool {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
     }
 
-    /// The servers in the order in which one request should try them: in turn, those set aside last. They are tried
-    /// when no other is left: a server thought dead is worth a connection before a certain 503. Each server comes once,
-    /// even if it fails meanwhile.
+    /// Returns the servers in the order in which one request should try them: each request starts with the next
+    /// server, and servers that are set aside come last. They are worth an attempt, because the alternative is a
+    /// certain 503. Each server occurs once, even if it fails in the meantime.
     pub(crate) fn in_turn(&self, now: Instant) -> impl Iterator<Item = &Arc<Server>> {
         let count = self.servers.len();
         let start = if count == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % count };
         let all = move || (0..count).map(move |i| (start + i) % count);
-        // Nearly always empty, and then takes no memory. A single server has no alternative.
+        // This list is nearly always empty and then does not allocate. A single server has no alternative.
         let aside: Vec<usize> = match count {
             1 => Vec::new(),
             _ => all().filter(|at| self.servers[*at].is_set_aside(now)).collect(),
@@ -120,12 +121,12 @@ impl Upstream {
 }
 
 impl Server {
-    /// Its address in canonical form: two spellings of one address are one server.
+    /// Returns the server's address in canonical form, so that two spellings of one address count as one server.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host.to_ascii_lowercase(), self.port)
     }
 
-    /// A server that nothing is known of.
+    /// Creates a server that has not failed.
     pub(crate) fn new(origin: Arc<str>, host: Box<str>, port: u16, tls: Option<Tls>) -> Self {
         static IDS: AtomicUsize = AtomicUsize::new(0);
         let health =
@@ -133,16 +134,17 @@ impl Server {
         Self { id: IDS.fetch_add(1, Ordering::Relaxed), origin, host, port, tls, health }
     }
 
-    /// Whether the server failed so lately that others are tried first.
+    /// Whether the server failed so recently that requests try other servers first.
     pub(crate) fn is_set_aside(&self, now: Instant) -> bool {
         let until = self.health.aside_until.load(Ordering::Relaxed);
         until > 0 && self.nanos(now) < until
     }
 
-    /// Records that the server was unreachable or failed before its answer. Returns whether it was up until now.
+    /// Records that the server was unreachable or failed before its answer. Returns whether this is its first failure
+    /// in a row.
     pub(crate) fn record_failure(&self, now: Instant) -> bool {
         if self.is_set_aside(now) {
-            // The request began before, or had no other server left.
+            // The request was sent before the server was set aside, or no other server was left for the request.
             return false;
         }
         let failures = self.health.failures.fetch_add(1, Ordering::Relaxed);
@@ -151,15 +153,15 @@ impl Server {
         failures == 0
     }
 
-    /// Whether the server has answered since it last failed. The end of its pause does not count as an answer: an alert
-    /// must not end before the problem does.
+    /// Whether the server has answered since its last failure. The end of the time aside does not count as an answer,
+    /// because an alert must not end before the problem does.
     pub(crate) fn is_up(&self) -> bool {
         self.health.failures.load(Ordering::Relaxed) == 0
     }
 
-    /// Records that the server answered. Returns whether it was down until now.
+    /// Records that the server answered. Returns whether the server was down before.
     pub(crate) fn record_response(&self) -> bool {
-        // Read first: a store on each request would make the cores pass the cache line around.
+        // The value is read first, because a store on each request would move the cache line between the cores.
         if self.is_up() {
             return false;
         }
@@ -167,7 +169,7 @@ impl Server {
         self.health.failures.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// The name that is sent in TLS and, where nothing else is known, as `Host`.
+    /// Returns the server's host and port, sent as `Host` if the client named no host.
     pub(crate) fn authority(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.origin.split_once("://").map_or(&*self.origin, |(_, rest)| rest)).ok()
     }
