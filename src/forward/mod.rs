@@ -89,7 +89,7 @@ pub(crate) struct PermittedRequest<'m> {
     pub(crate) target: Target,
     /// The body.
     pub(crate) body: RequestBody,
-    /// Measures the body on its way; `None` if there is no body.
+    /// Measures the body while it is forwarded; `None` if there is no body.
     pub(crate) meter: Option<&'m Rc<Meter>>,
 }
 

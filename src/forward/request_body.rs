@@ -351,7 +351,7 @@ impl Streamed {
         if bytes > self.bounds.size {
             return Poll::Ready(Some(Err(BodyError::TooLarge)));
         }
-        // hyper must not be polled after the last byte of an announced length, so the body ends here.
+        // After the last byte of an announced length, hyper does not poll the body again, so its end is recorded here.
         if self.incoming.size_hint().exact() == Some(0) {
             self.meter.ended.set(true);
         }

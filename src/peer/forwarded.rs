@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn both_fields_yield_the_same_chain() {
-        // RFC 7239 section 7.4.
+        // RFC 7239 section 7.4 maps `X-Forwarded-For` to `Forwarded`.
         let one = relayed_of(&[("x-forwarded-for", "203.0.113.9, bogus, 2001:db8::1")]);
         let other = relayed_of(&[(
             "forwarded",

@@ -45,7 +45,7 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// Returns the network that stands for one client when addresses are counted.
+/// Returns the network that represents one client when addresses are counted.
 ///
 /// For IPv6 this is the /64 network, because one household or host may use any address in it. For IPv4, including
 /// IPv4-mapped IPv6, it is the address itself.

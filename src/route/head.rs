@@ -151,7 +151,7 @@ fn check_framing(parts: &Parts) -> Result<(), Malformed> {
 }
 
 /// Accepts only origin-form and absolute-form targets (RFC 9112 section 3.2). The gateway opens no tunnels, and
-/// `OPTIONS *` would ask about a server that the client does not talk to.
+/// `OPTIONS *` would request the options of an upstream server, which the client does not address.
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
     let scheme_fits = match uri.scheme_str() {
         Some(scheme) => {

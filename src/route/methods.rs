@@ -59,8 +59,8 @@ pub(crate) fn known_methods() -> impl Iterator<Item = &'static str> {
 /// The maximum number of methods in a list. Some forty are registered (RFC 9110 section 16.1).
 const METHODS_MAX: usize = 64;
 
-/// A set of methods. It never contains CONNECT, which asks for a tunnel past every check, or TRACE, whose response
-/// would show a client the header fields written for the upstream (RFC 9110 section 9.3.8).
+/// A set of methods. It never contains CONNECT, which requests a tunnel that bypasses every check, or TRACE, whose
+/// response would show a client the header fields written for the upstream (RFC 9110 section 9.3.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Methods(Set);
 

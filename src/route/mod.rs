@@ -5,14 +5,14 @@
 //! Candidates are the routes whose host and path cover the request. The most specific wins, regardless of the order
 //! of the routes in the file:
 //!
-//! 1. **Host first.** An exact host before a wildcard, a longer wildcard before a shorter one, a route without
-//!    host last. When no path of the more specific host covers the request, the next host is tried: a route
-//!    without host covers any host.
-//! 2. **Then the path, segment by segment**: a literal before `{param}`, `{param}` before `{*rest}`. `/a/{x}/c`
-//!    wins over `/a/b/{*rest}` only where the latter does not cover the path.
-//! 3. **The method last; it never changes which place wins.** A method that the most specific host and path do not list
-//!    is rejected with 405 and `Allow`. The request never falls through to a laxer route. Routes with the same host and
-//!    path shape but different methods share one place, and `Allow` is their union.
+//! 1. **The host comes first.** An exact host wins over a wildcard, a longer wildcard wins over a shorter one, and a
+//!    route without host is the last. If no path of the more specific host covers the request, the next host is
+//!    tried.
+//! 2. **The path is next, segment by segment**: a literal wins over `{param}`, and `{param}` wins over `{*rest}`.
+//!    `/a/{x}/c` wins over `/a/b/{*rest}` only if the latter does not cover the path.
+//! 3. **The method is last, and never changes which place wins.** A method that the most specific host and path do
+//!    not list is rejected with 405 and `Allow`. The request never falls through to a laxer route. Routes with the
+//!    same host and path shape but different methods share one place, and `Allow` is the union of their methods.
 //!
 //! Building the table fails if two routes have the same host and path shape (parameter names aside) and share a
 //! method.

@@ -438,7 +438,7 @@ mod tests {
         assert!(!decoded_eq("a%20b", "a "));
         assert!(!decoded_eq("a", "a "));
         assert!(!decoded_eq("a", ""));
-        // Once, never twice.
+        // The segment is decoded once, not twice.
         assert!(decoded_eq("%2541", "%41"));
         assert!(!decoded_eq("%2541", "A"));
     }

@@ -81,7 +81,7 @@ pub(crate) struct Guard {
 struct Spot {
     entries: Vec<usize>,
     allow: Arc<str>,
-    /// Whether a path covered by this spot may, apart from a trailing slash, belong to another entry (see
+    /// Whether another entry may cover a path of this spot once a trailing slash is added or removed (see
     /// `is_way_around`). Set once the guards are known.
     slash: bool,
     /// The case-insensitive place, shared by spots that differ only in case.

@@ -9,8 +9,8 @@ use crate::route::pattern::Params;
 use std::borrow::Cow;
 
 impl Guard {
-    /// Whether a request admitted under this guard bypasses the other guard, which stands before the same upstream
-    /// and has other or stricter requirements.
+    /// Whether a request admitted under this guard bypasses the other guard, which protects the same upstream with
+    /// other or stricter requirements.
     fn is_way_around(self, other: Self) -> bool {
         self.before == other.before && other.asks.is_some() && (self.is_lax || self.asks != other.asks)
     }
@@ -92,8 +92,8 @@ impl<T> RouteTable<T> {
         })
     }
 
-    /// Whether a path covered by a spot belongs, apart from a trailing slash, to a closer entry with another guard.
-    /// Computed once, by walking the trees, when the table is built.
+    /// Whether a path of a spot belongs to a more specific entry with another guard once a trailing slash is added or
+    /// removed. Computed when the table is built, by walking the trees.
     pub(super) fn slash_matters(&self, position: usize) -> bool {
         let spot = &self.spots[position];
         let (matcher, _) = &self.entries[spot.entries[0]];

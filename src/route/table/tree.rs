@@ -128,8 +128,8 @@ impl Node {
         }
     }
 
-    /// Whether these segments lead, apart from a trailing slash, to a closer place that `asked` accepts. A closer
-    /// place has a literal where the segments have a parameter or the rest, or a parameter where they have the rest.
+    /// Whether `asked` accepts a closer place for these segments, with or without a trailing slash. A closer place
+    /// has a literal where the segments have a parameter or the rest, or a parameter where they have the rest.
     pub(super) fn closer(
         &self,
         segments: &[Segment],
