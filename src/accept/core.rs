@@ -103,7 +103,7 @@ impl Core {
             Timeout::Idle => self.worker.counters().idle_timeouts.add(1),
             Timeout::Reader => self.worker.counters().reader_timeouts.add(1),
             Timeout::Drain => self.worker.counters().drain_timeouts.add(1),
-            // Not a fault of the client: the connection was about to close, and no request was in transit.
+            // This is not a fault of the client: the connection was about to close, and no request was in transit.
             Timeout::Farewell => {}
         }
     }
@@ -234,11 +234,13 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
         .max_concurrent_streams(settings.streams)
         // A header list counts 32 octets per field in addition to its text (RFC 9113 section 10.5.1).
         .max_header_list_size(u32::try_from(header_bytes + 32 * header_count).unwrap_or(u32::MAX))
-        // Envoy's recommendation for edge proxies: limits on the memory that one stream or connection can occupy.
+        // As Envoy recommends for edge proxies, these settings limit the memory that one stream or connection can
+        // occupy.
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(64 * 1024)
-        // Limits for Rapid Reset (CVE-2023-44487) and similar attacks: exceeding one ends the connection.
+        // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. Exceeding one ends the
+        // connection.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .keep_alive_interval(Duration::from_secs(30))

@@ -243,7 +243,8 @@ async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStre
 async fn serve_tls(core: &Core, connection: &Rc<Connection>, stream: TcpStream, acceptor: &TlsAcceptor) {
     let Some(first) = peek_first_bytes(core, connection, &stream).await else { return };
     if first[0].is_ascii_uppercase() {
-        // An HTTP method: no TLS record begins with a letter. An HTTP client could not read a TLS alert.
+        // The input is an HTTP method, because no TLS record begins with a letter. An HTTP client could not read a
+        // TLS alert.
         record_failure(core, connection, TlsFailure::Cleartext, "cleartext HTTP on a TLS port");
         return reject_cleartext(stream).await;
     }

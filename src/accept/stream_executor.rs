@@ -16,7 +16,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
         let future = Box::pin(future);
         tokio::task::spawn_local(async move {
             let slot = StreamSlot::acquire(&connection.streams);
-            // Declared after `slot`, so that the future is dropped before the slot is released.
+            // Locals are dropped in reverse order, so that the future is dropped before the slot is released.
             let mut future = future;
             poll_fn(|cx| slot.poll(cx, |cx| future.as_mut().poll(cx))).await;
         });

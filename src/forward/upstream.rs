@@ -153,8 +153,8 @@ impl Server {
         failures == 0
     }
 
-    /// Whether the server has answered since its last failure. The end of the time aside does not count as an answer,
-    /// because an alert must not end before the problem does.
+    /// Whether the server has answered since its last failure. The end of the time for which the server is set aside
+    /// does not count as an answer, because an alert must not end before the problem does.
     pub(crate) fn is_up(&self) -> bool {
         self.health.failures.load(Ordering::Relaxed) == 0
     }

@@ -51,7 +51,7 @@ pub(crate) struct Timeouts {
     pub(crate) pace: Pace,
 }
 
-/// What a connection is waiting for, requests in progress aside.
+/// What a connection is waiting for, apart from requests in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wait {
     /// The first byte of the connection.
@@ -268,7 +268,8 @@ impl Activity {
         }
     }
 
-    /// Returns the command in force. Unless it is [`Command::Close`], the next one wakes the task of `cx`.
+    /// Returns the command in force. Unless the command is [`Command::Close`], the next command wakes the task of
+    /// `cx`.
     pub(crate) fn command(&self, cx: &Context<'_>) -> Option<Command> {
         let command = self.command.get();
         if !matches!(command, Some(Command::Close(_))) {

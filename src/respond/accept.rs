@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(format(&[("accept", "text/htmlx")]), Format::Json);
     }
 
-    /// RFC 9110 sections 12.4.2 and 12.5.1.
+    /// Checks RFC 9110 sections 12.4.2 and 12.5.1.
     #[test]
     fn the_higher_weight_wins_and_a_weight_of_zero_never_does() {
         for (accept, page) in [
@@ -193,7 +193,7 @@ mod tests {
             ("text/html;q=0.5, */*", false),
             ("text/html;q=0.5, application/*;q=0.4, */*", true),
             ("text/html;q=0.5, application/json;q=0.1, */*", true),
-            // Invalid weights.
+            // These weights are invalid.
             ("text/html;q=1.1", false),
             ("text/html;q=2", false),
             ("text/html;q=-1", false),
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(format(&[("content-type", "application/grp"), ("accept", "text/html")]), Format::Html);
     }
 
-    /// Fetch Metadata, section 2.3.
+    /// Checks the modes of Fetch Metadata, section 2.3.
     #[test]
     fn only_what_a_person_looks_at_next_is_a_navigation() {
         for (method, fields, expected) in [

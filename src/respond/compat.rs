@@ -89,7 +89,7 @@ impl TokenSearch<'_> {
         }
         if let Some(name) = sources.and_then(|sources| sources.query.as_deref()) {
             places.push("query_string");
-            // The library spells it this way.
+            // The misspelling is the library's.
             details.push(format!("Missing '{name}' query paramater"));
         }
         match (places.split_last(), &details[..]) {

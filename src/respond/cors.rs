@@ -39,7 +39,7 @@ pub(crate) fn listed(headers: &HeaderMap, origins: &[Box<str>]) -> Option<Header
 /// cookies.
 #[cold]
 pub(crate) fn share(headers: &mut HeaderMap, origin: Option<HeaderValue>, cookies: bool) {
-    // Set even if no origin may read it: a cache must not serve this answer to an allowed origin.
+    // `Vary` is set even if no origin may read the answer: a cache must not serve this answer to an allowed origin.
     headers.append(VARY, HeaderValue::from_static("origin"));
     let Some(origin) = origin else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

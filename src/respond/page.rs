@@ -164,7 +164,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
             ("Something went wrong", "The service behind this page sent an invalid response.")
         }
         Denial::BadCredentials | Denial::AccountDisabled => ("Login failed", denial.detail()),
-        // Only programs receive these.
+        // Only programs receive these refusals.
         Denial::InvalidBody(_)
         | Denial::UnsupportedMediaType
         | Denial::UntrustedProxy

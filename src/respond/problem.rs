@@ -44,8 +44,8 @@ pub(crate) fn refuse(
     refuse_with(denial, denial.status(), format, request_id, method, &PageLinks::default())
 }
 
-/// Like [`refuse`], with another status for proxies that handle only a few, and with the links of a page. Responses to
-/// gRPC calls have neither.
+/// Like [`refuse`], but with another status, for proxies that handle only a few statuses, and with the links of a
+/// page. Responses to gRPC calls have neither.
 pub(crate) fn refuse_with(
     denial: &Denial,
     status: StatusCode,
@@ -128,7 +128,7 @@ fn document(denial: &Denial, status: StatusCode, request_id: &[u8]) -> Vec<u8> {
         out.extend_from_slice(part.as_bytes());
     }
     quoted(&mut out, request_id);
-    // Ends the line in a terminal or a file.
+    // The line feed ends the line in a terminal or a file.
     out.extend_from_slice(b"}\n");
     out
 }
@@ -157,12 +157,13 @@ fn challenge(denial: &Denial) -> Option<HeaderValue> {
     out.push(b'"');
     if let Some(scope) = scope {
         out.extend_from_slice(b", scope=\"");
-        // Keeps the characters of a scope (RFC 6749 section 3.3). A token cannot contain a scope with other characters.
+        // Only the characters of a scope are kept (RFC 6749 section 3.3). A token cannot contain a scope with other
+        // characters.
         out.extend(scope.bytes().filter(|b| (b' '..=b'~').contains(b) && !matches!(b, b'"' | b'\\')));
         out.push(b'"');
     }
     if max_age > 0 {
-        // RFC 9470 section 3.
+        // RFC 9470 section 3 defines `max_age`.
         out.extend_from_slice(format!(", max_age=\"{max_age}\"").as_bytes());
     }
     HeaderValue::from_maybe_shared(Bytes::from(out)).ok()

@@ -158,7 +158,7 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Malformed> {
             (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
                 && uri.authority().is_some()
         }
-        // Applies to HTTP/2 too: an authority without a scheme is the target of a tunnel.
+        // This applies to HTTP/2 too: an authority without a scheme is the target of a tunnel.
         None => uri.authority().is_none(),
     };
     if *method != Method::CONNECT && scheme_fits && uri.path().starts_with('/') {
@@ -179,7 +179,7 @@ fn is_same(one: &Authority<'_>, other: &Authority<'_>, uri: &Uri) -> bool {
 fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
     let mut fields = parts.headers.get_all(HOST).iter();
     let field = match fields.next() {
-        // Rejects anything but visible ASCII.
+        // `to_str` rejects everything but visible ASCII.
         Some(value) => Some(Authority::parse(value.to_str().map_err(|_| Malformed::Host)?)?),
         None => None,
     };

@@ -67,7 +67,7 @@ pub struct Methods(Set);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Set {
     Any,
-    /// Without duplicates: the standard methods in their usual order, then the others in file order.
+    /// A list without duplicates: the standard methods in their usual order, then the others in file order.
     Listed(Box<[Method]>),
 }
 

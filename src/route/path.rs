@@ -336,7 +336,7 @@ mod tests {
             ("/\u{e9}", "/%C3%A9"),
             ("/{a}\"|", "/%7Ba%7D%22%7C"),
             ("/a b", "/a%20b"),
-            // Decoded once: the result of decoding `%25` is text, even before two digits.
+            // A path is decoded only once: the result of decoding `%25` is text, even if two digits follow.
             ("/%2541%3a", "/%2541%3A"),
             ("/%2e%2e%2ehidden", "/...hidden"),
         ] {
@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(refused(&long(PATH_BYTES_MAX + 1)), Malformed::PathTooLong);
         assert!(canonical(&"/a".repeat(SEGMENTS_MAX)).is_ok());
         assert_eq!(refused(&"/a".repeat(SEGMENTS_MAX + 1)), Malformed::PathTooLong);
-        // Short enough as sent, too long once encoded.
+        // This path is short enough as sent, but too long once it is encoded.
         assert_eq!(refused(&format!("/{}", "\u{e9}".repeat(PATH_BYTES_MAX / 3))), Malformed::PathTooLong);
     }
 

@@ -3,8 +3,8 @@
 
 /// The style sheet, byte for byte as in the pages: the policy below contains its digest.
 ///
-/// Two sets of colours, with a contrast of at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3 to 1 for the borders of
-/// fields (1.4.11). Lengths are in `rem`, so that they grow with the text size.
+/// The style sheet defines two sets of colours, with a contrast of at least 4.5 to 1 for text (WCAG 2.2, 1.4.3) and 3
+/// to 1 for the borders of fields (1.4.11). Lengths are in `rem`, so that they grow with the text size.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ground:#f3f4f6;--card:#fff;--text:#16191d;--quiet:#565d66;--line:#7d8590;--main:#1d4ed8;\
 --on-main:#fff;--bad:#b42318;--bad-ground:#fef3f2;--edge:rgb(0 0 0/.07)}\
@@ -56,7 +56,7 @@ const GATE: &str = "<svg viewBox=\"0 0 40 40\" aria-hidden=\"true\" fill=\"none\
 pub(crate) struct Card(String);
 
 impl Card {
-    /// Starts a page with this title. `onward`: the address to which it redirects by itself.
+    /// Starts a page with this title. `onward` is an address to which the page redirects without a click.
     pub(crate) fn begin(title: &str, onward: Option<&str>) -> Self {
         let mut card = Self(String::with_capacity(4096));
         card.push("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
@@ -96,7 +96,7 @@ impl Card {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                // A page contains no control characters, and none that change the text direction.
+                // A page contains no control characters, and no characters that change the direction of text.
                 '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                     self.0.push('\u{fffd}')
                 }
@@ -133,7 +133,7 @@ mod tests {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, style.as_bytes());
         let expected = format!("style-src 'sha256-{}';", STANDARD.encode(digest));
         assert!(CONTENT_SECURITY_POLICY.contains(&expected), "{expected}");
-        // A rule that fetches would be blocked.
+        // The browser would block a rule that fetches a resource.
         assert!(!style.contains("url(") && !style.contains("@import"));
     }
 }

@@ -141,7 +141,7 @@ impl Node {
         let Some((segment, tail)) = segments.split_first() else {
             return is_asked(self.end) || is_asked(last()) || is_asked(self.rest);
         };
-        // A path with a trailing slash also ends where the path without it ends.
+        // A pattern with a trailing slash also reaches the place of the same pattern without the slash.
         if is_asked(self.end)
             && matches!(tail, [])
             && matches!(segment, Segment::Literal(literal) if literal.is_empty())
