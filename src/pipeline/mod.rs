@@ -124,7 +124,7 @@ async fn serve<'p>(
     let head = if is_question { policy.front.question(&parts) } else { policy.front.head(&parts) };
     let head = head.inspect_err(|denial| record.too_large(denial, &parts.headers))?;
     // A request is not redirected if a trusted proxy states that its client used HTTPS. A trusted proxy's own
-    // forward-auth request is not redirected either: it does not cross the client's network.
+    // forward-auth request is not redirected either, because it travels only between the proxy and the gateway.
     if let Some(port) = connection.redirect
         && exchange.caller.scheme == Scheme::Http
         && !is_question

@@ -1,5 +1,5 @@
-//! Logs and answers requests that cannot be parsed into a record: the bytes were not HTTP/1.1, or the head did not
-//! arrive in time.
+//! Logs and answers requests that have no record because they could not be parsed: the bytes were not HTTP/1.1, or
+//! the head did not arrive in time.
 
 use super::access_log::{self, Line};
 use crate::clock::Now;

@@ -1,8 +1,9 @@
 //! Refusals in the form of Flask-JWT-Extended, for `[authority] compat = "flask-jwt-extended"`.
 //!
-//! Guarantees that library's body (`{"msg": ...}`), and its statuses (401, 422, 400) and messages for every refusal
-//! that the library makes itself (version 4.7; clients compare the messages). Other refusals keep the gateway's status
-//! and sentence in the same body. The challenge and all other header fields stay, since such clients ignore them.
+//! The module guarantees the library's body (`{"msg": ...}`), and the library's statuses (401, 422, 400) and messages
+//! for every refusal that the library makes itself (version 4.7; clients compare the messages). Other refusals keep
+//! the gateway's status and sentence in the same body. The challenge and all other header fields are kept, since such
+//! clients ignore them.
 
 use super::accept::Format;
 use super::problem::answer;

@@ -62,7 +62,7 @@ fn parse_port(text: &str) -> Result<Option<u16>, Malformed> {
 /// # Errors
 ///
 /// Returns [`Malformed::Host`] for an invalid host. A name whose last label is a number must be an IPv4 address in
-/// four decimal parts: some readers take `127.1` and `0x7f000001` for names, others for the loopback address.
+/// four decimal parts: some readers treat `127.1` and `0x7f000001` as names, others as the loopback address.
 pub fn canonical_host(raw: &str) -> Result<Cow<'_, str>, Malformed> {
     if raw.len() > HOST_BYTES_MAX {
         return Err(Malformed::Host);
