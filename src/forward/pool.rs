@@ -26,8 +26,8 @@ const IDLE_MAX: usize = 256;
 /// How long a connection may stay idle. The time is shorter than the keep-alive time of most servers: the gateway
 /// closes the connection first, so that no request is sent on a connection that the server is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
-/// How long a connection may take to become ready for the next request after its answer is complete. The previous
-/// request's body may still be on its way out. The gateway then closes the connection.
+/// How long a connection may take to become ready for the next request after its answer is complete, since the
+/// previous request's body may still be on its way out. The gateway closes a connection that takes longer.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The maximum number of requests of one core that wait for a connection to one server.
 const WAITING_MAX: usize = 1024;

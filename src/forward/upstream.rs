@@ -95,7 +95,7 @@ impl Upstream {
         }
     }
 
-    /// Returns true on the first call only. The log then reports a problem of every answer only once.
+    /// Returns true on the first call only, so that the log reports the cookies once even if every answer sets them.
     pub(super) fn is_first_report_of_cookies(&self) -> bool {
         !self.cookies_reported.swap(true, Ordering::Relaxed)
     }

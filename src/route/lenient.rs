@@ -43,7 +43,7 @@ pub(crate) fn reading(path: &str) -> Option<Cow<'_, str>> {
             return None;
         }
         let name = without_ending(name);
-        // A segment that was already empty is the end of the path.
+        // An empty name is accepted only at the end of the path, where the segment was empty or held only parameters.
         if name.is_empty() && (segments.peek().is_some() || !segment.is_empty() && !segment.starts_with(';'))
         {
             return None;

@@ -91,7 +91,7 @@ impl PathPattern {
         Ok(Self { text: text.into(), segments: segments.into(), params: params.into() })
     }
 
-    /// Returns the parameter names in order. A value has the same position in [`Params`].
+    /// Returns the parameter names in order. The value of a parameter has the same position in [`Params`].
     pub(crate) fn params(&self) -> &[Box<str>] {
         &self.params
     }

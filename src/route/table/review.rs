@@ -8,8 +8,8 @@ use http::Method;
 
 impl<T> RouteTable<T> {
     /// Returns the pairs of entries (general, specific) in which the specific place takes requests from the general
-    /// entry and rejects their method. For example, `DELETE /orders/new` never reaches `DELETE /orders/{id}` if
-    /// `/orders/new` has a place for GET alone.
+    /// entry and rejects their method. For example, `DELETE /orders/new` never reaches `DELETE /orders/{id}` if the
+    /// place of `/orders/new` lists only GET.
     pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {

@@ -462,7 +462,7 @@ fn entry() -> impl Strategy<Value = (&'static str, String, Vec<&'static str>)> {
     (host, path, methods)
 }
 
-/// Returns the entries that can stand in one table, and the table.
+/// Returns the entries that do not conflict with earlier ones, and a table of these entries.
 fn kept(entries: Vec<(&'static str, String, Vec<&'static str>)>) -> (Vec<Matcher>, RouteTable<usize>) {
     let mut kept: Vec<Matcher> = Vec::new();
     for (host, path, methods) in entries {
