@@ -1,32 +1,13 @@
 //! Finds the credential of a request. A request with two credentials is rejected, and so is a credential in any form
 //! other than the documented one.
 
+use super::sources::{Source, Sources};
 use crate::denial::{Denial, TokenPart};
 use crate::route::Head;
 use http::{HeaderMap, HeaderName, header};
 
 /// The prefix of the local authority's refresh tokens, by which people, secret scanners and the gateway recognize them.
 pub const REFRESH_TOKEN_PREFIX: &str = "pcr_";
-
-/// The places where a route accepts tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sources {
-    /// `Authorization: Bearer` (RFC 6750 section 2.1).
-    pub header: bool,
-    /// The local authority's cookie.
-    pub cookie: bool,
-    /// Header fields that contain only the token.
-    pub named: Box<[HeaderName]>,
-    /// The name of a query parameter. `None` unless the policy sets one, since many systems log queries (RFC 6750
-    /// section 5.3).
-    pub query: Option<Box<str>>,
-}
-
-impl Default for Sources {
-    fn default() -> Self {
-        Self { header: true, cookie: true, named: Box::new([]), query: None }
-    }
-}
 
 /// The names of the local authority's cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +56,27 @@ impl CookieNames {
 pub enum Place {
     /// In the `Authorization` field.
     Header,
-    /// In a cookie, which browsers attach to requests that other sites cause.
+    /// In the local authority's cookie, which browsers attach to requests that other sites cause.
     Cookie,
+    /// In a cookie that another program sets, which browsers attach in the same way.
+    ForeignCookie,
     /// In a header field that the policy names.
     Named,
+    /// Among the subprotocols of a WebSocket handshake.
+    WebSocket,
     /// In the query.
     Query,
+}
+
+impl From<&Source> for Place {
+    fn from(source: &Source) -> Self {
+        match source {
+            Source::Header(_) => Self::Named,
+            Source::Cookie(_) => Self::ForeignCookie,
+            Source::WebSocket(_) => Self::WebSocket,
+            Source::Query(_) => Self::Query,
+        }
+    }
 }
 
 /// Returns the credential of a request and the place where it was found; `None` if no place that the route searches
@@ -88,7 +84,7 @@ pub enum Place {
 ///
 /// # Errors
 /// [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
-/// [`Denial::MalformedToken`] if the `Authorization` field has the `Bearer` scheme but is malformed.
+/// [`Denial::MalformedToken`] if a place contains something other than a credential in the place's own form.
 pub fn find<'r>(
     head: &Head<'r>,
     sources: &Sources,
@@ -109,16 +105,8 @@ pub fn find<'r>(
     if let (true, Some(names)) = (sources.cookie, cookies) {
         take(cookie(head.headers, &names.access)?, Place::Cookie)?;
     }
-    for name in &sources.named {
-        let mut fields = head.headers.get_all(name).iter();
-        take(fields.next().map(|field| field.as_bytes()), Place::Named)?;
-        take(fields.next().map(|field| field.as_bytes()), Place::Named)?;
-    }
-    if let (Some(name), Some(query)) = (&sources.query, head.query) {
-        let mut values =
-            query.split('&').filter_map(|field| field.split_once('=')).filter(|(key, _)| **key == **name);
-        take(values.next().map(|(_, value)| value.as_bytes()), Place::Query)?;
-        take(values.next().map(|(_, value)| value.as_bytes()), Place::Query)?;
+    for source in &sources.others {
+        take(source.find(head)?, source.into())?;
     }
     Ok(found)
 }
@@ -162,10 +150,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
         return Err(Denial::AmbiguousCredentials);
     }
     let field = field.as_bytes();
-    // The scheme (a `token` of RFC 9110 section 5.6.2) is read up to the first character that is not a letter, a digit
-    // or `-`.
-    let end = field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len());
-    let (scheme, rest) = field.split_at(end);
+    let (scheme, rest) = field.split_at(scheme_end(field));
     if !scheme.eq_ignore_ascii_case(SCHEME) {
         return Ok(None);
     }
@@ -173,6 +158,12 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&[u8]>, Denial> {
         [b' ', credential @ ..] => Ok(Some(credential)),
         _ => Err(Denial::MalformedToken(TokenPart::Field)),
     }
+}
+
+/// Returns the end of the scheme (a `token` of RFC 9110 section 5.6.2) in an `Authorization` field: the first character
+/// that is not a letter, a digit or `-`.
+pub(super) fn scheme_end(field: &[u8]) -> usize {
+    field.iter().position(|b| !b.is_ascii_alphanumeric() && *b != b'-').unwrap_or(field.len())
 }
 
 /// Describes the scheme of an `Authorization` field for the operator. Only known schemes are shown: the first word of a
@@ -236,6 +227,7 @@ fn is_b64token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::sources::NamedHeader;
     use proptest::prelude::*;
 
     fn read(fields: &[&str]) -> Result<Option<String>, Denial> {
@@ -366,26 +358,42 @@ mod tests {
 
     #[test]
     fn a_credential_counts_only_where_the_route_looks_and_two_are_refused() {
-        let everywhere = Sources {
-            named: Box::new([HeaderName::from_static("x-token")]),
-            query: Some("access_token".into()),
-            ..Sources::default()
-        };
-        let nowhere = Sources { header: false, cookie: false, named: Box::new([]), query: None };
+        let named = NamedHeader { name: HeaderName::from_static("x-token"), prefix: "".into() };
+        let others = [
+            Source::Header(named),
+            Source::Cookie("CF_Authorization".into()),
+            Source::WebSocket("bearer".into()),
+            Source::Query("access_token".into()),
+        ];
+        let everywhere = Sources { others: Box::new(others), ..Sources::default() };
+        let nowhere = Sources { header: false, cookie: false, others: Box::new([]) };
         let header = ("authorization", "Bearer t");
         let cookie = ("cookie", "a=b; __Host-portcullis=t");
         let named = ("x-token", "t");
+        let foreign = ("cookie", "CF_Authorization=t");
+        let protocol = ("sec-websocket-protocol", "bearer, t");
         let query = Some("a=b&access_token=t");
         assert_eq!(found(&everywhere, &[header], None), Ok(Some(Place::Header)));
         assert_eq!(found(&everywhere, &[cookie], None), Ok(Some(Place::Cookie)));
         assert_eq!(found(&everywhere, &[named], None), Ok(Some(Place::Named)));
+        assert_eq!(found(&everywhere, &[foreign], None), Ok(Some(Place::ForeignCookie)));
+        assert_eq!(found(&everywhere, &[protocol], None), Ok(Some(Place::WebSocket)));
         assert_eq!(found(&everywhere, &[], query), Ok(Some(Place::Query)));
-        assert_eq!(found(&nowhere, &[header, cookie, named], query), Ok(None));
-        assert_eq!(found(&Sources::default(), &[named], query), Ok(None));
-        for fields in [&[header, cookie][..], &[cookie, named], &[named, named], &[header, named]] {
+        assert_eq!(found(&nowhere, &[header, cookie, named, foreign, protocol], query), Ok(None));
+        assert_eq!(found(&Sources::default(), &[named, foreign, protocol], query), Ok(None));
+        for fields in [
+            &[header, cookie][..],
+            &[cookie, named],
+            &[named, named],
+            &[header, named],
+            &[cookie, foreign],
+            &[foreign, foreign],
+            &[foreign, protocol],
+            &[protocol, header],
+        ] {
             assert_eq!(found(&everywhere, fields, None), Err(Denial::AmbiguousCredentials), "{fields:?}");
         }
-        for field in [header, cookie, named] {
+        for field in [header, cookie, named, foreign, protocol] {
             assert_eq!(found(&everywhere, &[field], query), Err(Denial::AmbiguousCredentials), "{field:?}");
         }
         let twice = Some("access_token=t&access_token=t");

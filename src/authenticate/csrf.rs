@@ -7,6 +7,7 @@
 
 use super::Credentials;
 use super::credential::CookieNames;
+use super::error::CredentialError;
 use super::principal::Local;
 use crate::denial::Denial;
 use crate::peer::Relayed;
@@ -14,7 +15,8 @@ use crate::route::upgrade;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, Method, header};
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// `Sec-Fetch-Site`, in which a browser names the relation of the initiating site (W3C Fetch Metadata, section 2.4).
+pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Returns whether a method may change state: all methods except the safe ones of RFC 9110 section 9.2.1.
 pub(crate) fn is_unsafe(method: &Method) -> bool {
@@ -34,23 +36,51 @@ pub(super) fn check(
 ) -> Result<(), Denial> {
     let head = credentials.head;
     if !is_unsafe(head.method) {
-        // A page of any site can open a WebSocket with cookies and read from it, so the origin is checked. A page
-        // cannot set a header on a handshake, so no CSRF token is required.
-        if !upgrade::is_asked(head.method, head.headers) {
-            return Ok(());
-        }
-        // A browser sends `Origin` in each handshake (RFC 6455 section 4.1). If the field is missing, a proxy may have
-        // removed it, so the gateway does not accept the session.
-        if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
-            return Err(Denial::CsrfMismatch);
-        }
-        return same_site(credentials, origins);
+        return check_handshake(credentials, origins);
     }
     same_site(credentials, origins)?;
     let token = token_shown(head.headers, names, credentials.csrf_field)?.ok_or(Denial::CsrfMissing)?;
     // A token without the `csrf` claim was not issued for use in a cookie.
     let expected = local.and_then(|local| local.csrf.as_deref()).ok_or(Denial::CsrfMismatch)?;
     verify_slices_are_equal(token, expected.as_bytes()).map_err(|_| Denial::CsrfMismatch)
+}
+
+/// Checks a request whose credential is in a cookie that another program sets. The gateway issues no CSRF token for
+/// such a cookie, so a request that may change state must prove by its browser's marks that it comes from a page of the
+/// same origin, or of one of these origins.
+///
+/// # Errors
+/// [`Denial::CsrfMismatch`] if the request comes from another site, or if it has none of the marks.
+pub(super) fn check_foreign(
+    credentials: &Credentials<'_>,
+    origins: &[Box<str>],
+) -> Result<(), CredentialError> {
+    let head = credentials.head;
+    if !is_unsafe(head.method) {
+        return Ok(check_handshake(credentials, origins)?);
+    }
+    if !names_site(head.headers) {
+        let detail = "the token is in a cookie of another program, and the request has neither Origin nor \
+                      Sec-Fetch-Site: a client that is not a browser sends its token in a header";
+        return Err(CredentialError::because(Denial::CsrfMismatch, detail));
+    }
+    Ok(same_site(credentials, origins)?)
+}
+
+/// Checks a request with a safe method whose credential is in a cookie.
+fn check_handshake(credentials: &Credentials<'_>, origins: &[Box<str>]) -> Result<(), Denial> {
+    let head = credentials.head;
+    // A page of any site can open a WebSocket with cookies and read from it, so the origin is checked. A page cannot
+    // set a header on a handshake, so no CSRF token is required.
+    if !upgrade::is_asked(head.method, head.headers) {
+        return Ok(());
+    }
+    // A browser sends `Origin` in each handshake (RFC 6455 section 4.1). If the field is missing, a proxy may have
+    // removed it, so the gateway does not accept the session.
+    if upgrade::is_websocket(head.headers) && !head.headers.contains_key(header::ORIGIN) {
+        return Err(Denial::CsrfMismatch);
+    }
+    same_site(credentials, origins)
 }
 
 /// Returns the CSRF token of a request: from the header, otherwise from the form field.

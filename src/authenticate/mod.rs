@@ -11,18 +11,20 @@ mod jws;
 mod keys;
 pub mod principal;
 mod revoked;
+pub(crate) mod sources;
 pub(crate) mod token_stats;
 mod trust;
 mod verify;
 
 pub use cache::{Digest, TokenCache, digest_of};
 pub use claims::{ClaimId, ClaimPath, ClaimValue};
-pub use credential::{CookieNames, Place, Sources, bearer, token};
+pub use credential::{CookieNames, Place, bearer, token};
 pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use principal::Principal;
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
+pub use sources::{NamedHeader, Source, Sources};
 pub use trust::{Issuer, Trust};
 pub use verify::{claims_of, verify};
 
@@ -114,8 +116,12 @@ pub fn authenticate(
     if let Some(local) = &principal.local {
         trust.revoked().admit(&principal, local)?;
     }
-    if let (Place::Cookie, Some(names)) = (place, trust.cookies()) {
-        csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
+    match (place, trust.cookies()) {
+        (Place::Cookie, Some(names)) => {
+            csrf::check(credentials, names, trust.origins(), principal.local.as_deref())?;
+        }
+        (Place::ForeignCookie, _) => csrf::check_foreign(credentials, trust.origins())?,
+        (Place::Header | Place::Cookie | Place::Named | Place::WebSocket | Place::Query, _) => {}
     }
     Ok(Some((principal, place)))
 }

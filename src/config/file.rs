@@ -73,6 +73,8 @@ pub struct PolicySection {
     /// Whether a failing test prevents a start or a reload.
     #[serde(deserialize_with = "word")]
     pub tests: Tests,
+    /// Where a request may carry its token, on routes that do not set their own sources.
+    pub sources: Option<Vec<TokenSource>>,
     /// Number of recent decisions to keep; 0 keeps none.
     pub decisions: usize,
     /// Findings that are waived in the whole file, as a map from id to reason.
@@ -82,7 +84,13 @@ pub struct PolicySection {
 
 impl Default for PolicySection {
     fn default() -> Self {
-        Self { mode: Mode::Enforce, tests: Tests::Enforce, decisions: 1000, waive: BTreeMap::new() }
+        Self {
+            mode: Mode::Enforce,
+            tests: Tests::Enforce,
+            sources: None,
+            decisions: 1000,
+            waive: BTreeMap::new(),
+        }
     }
 }
 
@@ -724,7 +732,7 @@ pub struct RouteSection {
     pub timeout: Option<Duration>,
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
-    /// Where a request may carry its token.
+    /// Overrides where a request may carry its token.
     pub sources: Option<Vec<TokenSource>>,
     /// How a browser without a token is sent to log in.
     #[serde(deserialize_with = "optional_word")]

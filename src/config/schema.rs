@@ -228,7 +228,13 @@ written_as! {
     });
     Literal: json_schema!({ "type": ["string", "integer", "boolean"] });
     TokenSource: json_schema!({
-        "anyOf": [{ "enum": ["header", "cookie", "query"] }, named("header"), named("query")],
+        "anyOf": [
+            { "enum": ["header", "cookie", "query", "websocket"] },
+            named("header", Some("prefix")),
+            named("cookie", None),
+            named("websocket", None),
+            named("query", None),
+        ],
     });
 }
 
@@ -259,11 +265,14 @@ fn address() -> String {
     format!(r"^(({OCTET}(\.{OCTET}){{3}}|{v6}):{port})?$")
 }
 
-/// Returns the schema of a table with this name as its only key.
-fn named(name: &str) -> Value {
+/// Returns the schema of a table with the key `name` and, if given, the optional key `beside`.
+fn named(name: &str, beside: Option<&str>) -> Value {
+    let keys = std::iter::once(name).chain(beside);
+    let properties: Map<String, Value> =
+        keys.map(|key| (key.to_owned(), json!({ "type": "string" }))).collect();
     json!({
         "type": "object",
-        "properties": { name: { "type": "string" } },
+        "properties": properties,
         "required": [name],
         "additionalProperties": false,
     })

@@ -172,7 +172,10 @@ impl Serialize for TokenSource {
             Self::Header => serializer.serialize_str("header"),
             Self::Cookie => serializer.serialize_str("cookie"),
             Self::Query(name) => serializer.collect_map([("query", name)]),
-            Self::Named(name) => serializer.collect_map([("header", name)]),
+            Self::WebSocket(name) => serializer.collect_map([("websocket", name)]),
+            Self::ForeignCookie(name) => serializer.collect_map([("cookie", name)]),
+            Self::Named(name, prefix) if prefix.is_empty() => serializer.collect_map([("header", name)]),
+            Self::Named(name, prefix) => serializer.collect_map([("header", name), ("prefix", prefix)]),
         }
     }
 }

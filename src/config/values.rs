@@ -86,17 +86,21 @@ impl<'de> Deserialize<'de> for Fresh {
     }
 }
 
-/// An element of `[[route]] sources`
+/// An element of `[[route]] sources` and `[policy] sources`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenSource {
     /// `Authorization: Bearer`.
     Header,
     /// The cookie of the local authority.
     Cookie,
+    /// The cookie of this name, which another program sets.
+    ForeignCookie(String),
+    /// The subprotocol after this one in `Sec-WebSocket-Protocol`.
+    WebSocket(String),
     /// The query field of this name.
     Query(String),
-    /// The header of this name.
-    Named(String),
+    /// The header of this name, with this text before the token.
+    Named(String, String),
 }
 
 impl<'de> Deserialize<'de> for TokenSource {
@@ -108,8 +112,9 @@ impl<'de> Deserialize<'de> for TokenSource {
             Table(BTreeMap<String, String>),
         }
         let error = || {
-            let expected =
-                "\"header\", \"cookie\", \"query\", { header = \"X-Api-Token\" } or { query = \"token\" }";
+            let expected = "\"header\", \"cookie\", \"query\", \"websocket\", { header = \"X-Api-Token\" }, \
+                            { header = \"X-Api-Token\", prefix = \"Token \" }, { cookie = \"CF_Authorization\" } \
+                            or { query = \"token\" }";
             ValueError::new("not a source of tokens", expected).into_serde()
         };
         match Written::deserialize(deserializer).map_err(|_| error())? {
@@ -117,13 +122,20 @@ impl<'de> Deserialize<'de> for TokenSource {
                 "header" => Ok(Self::Header),
                 "cookie" => Ok(Self::Cookie),
                 "query" => Ok(Self::Query("access_token".to_owned())),
+                "websocket" => Ok(Self::WebSocket("bearer".to_owned())),
                 _ => Err(error()),
             },
-            Written::Table(mut table) => match (table.len(), table.remove("header"), table.remove("query")) {
-                (1, Some(name), None) => Ok(Self::Named(name)),
-                (1, None, Some(name)) => Ok(Self::Query(name)),
-                (_, _, _) => Err(error()),
-            },
+            Written::Table(table) => {
+                let table: Vec<_> = table.iter().map(|(key, value)| (&**key, value.clone())).collect();
+                match &table[..] {
+                    [("header", name)] => Ok(Self::Named(name.clone(), String::new())),
+                    [("header", name), ("prefix", prefix)] => Ok(Self::Named(name.clone(), prefix.clone())),
+                    [("cookie", name)] => Ok(Self::ForeignCookie(name.clone())),
+                    [("websocket", name)] => Ok(Self::WebSocket(name.clone())),
+                    [("query", name)] => Ok(Self::Query(name.clone())),
+                    _ => Err(error()),
+                }
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::client::{self, ConnectionHeaders};
 use super::proof::{Audience, Proof, Proofs};
 use super::strip;
-use crate::authenticate::{CookieNames, IdentityHeaders, Place, Sources};
+use crate::authenticate::sources::{strip_subprotocol, without_fields};
+use crate::authenticate::{CookieNames, IdentityHeaders, Place, Source, Sources};
 use crate::authorize::Permit;
 use crate::clock::Now;
 use crate::peer::{Caller, Relayed};
@@ -47,29 +48,33 @@ impl Target {
         sources: &Sources,
         permit: &Permit,
     ) -> Self {
-        let token = match permit.place() {
-            Some(Place::Query) | None => sources.query.as_deref(),
-            Some(Place::Header | Place::Cookie | Place::Named) => None,
+        let may_hold_token = match permit.place() {
+            Some(Place::Query) | None => sources.queries().next().is_some(),
+            Some(Place::Header | Place::Cookie | Place::ForeignCookie | Place::Named | Place::WebSocket) => {
+                false
+            }
         };
-        Self::of(head, uri, strip_prefix, token)
+        Self::of(head, uri, strip_prefix, Some(sources).filter(|_| may_hold_token))
     }
 
-    /// Returns the target of a head.
-    ///
-    /// `token` names the query field to remove, since it may hold the caller's token.
-    pub(crate) fn of(head: &Head<'_>, uri: &Uri, strip_prefix: Option<&str>, token: Option<&str>) -> Self {
+    /// Returns the target of a head. `sources`, if given, name fields of the query that may hold the caller's token, which the
+    /// upstream does not get.
+    pub(crate) fn of(
+        head: &Head<'_>,
+        uri: &Uri,
+        strip_prefix: Option<&str>,
+        sources: Option<&Sources>,
+    ) -> Self {
         let stripped = strip_prefix.and_then(|prefix| strip(&head.path, prefix));
         let prefix = strip_prefix.filter(|_| stripped.is_some()).map(|prefix| prefix.trim_end_matches('/'));
         let prefix = prefix.and_then(|prefix| HeaderValue::from_str(prefix).ok());
-        let path = match (uri.path_and_query(), stripped, token) {
+        let path = match (uri.path_and_query(), stripped, sources) {
             (Some(as_sent), None, None) if as_sent.path() == head.path => as_sent.clone(),
             (_, stripped, None) => join(stripped.as_deref().unwrap_or(&head.path), head.query),
-            (_, stripped, Some(token)) => {
-                let is_token = |field: &&str| field.split_once('=').is_some_and(|(name, _)| name == token);
-                let fields = head.query.unwrap_or_default().split('&').filter(|field| !is_token(field));
-                let query = fields.collect::<Vec<_>>().join("&");
-                let query = Some(&*query).filter(|query| !query.is_empty());
-                join(stripped.as_deref().unwrap_or(&head.path), query)
+            (_, stripped, Some(sources)) => {
+                let is_token = |name: &str| sources.queries().any(|query| query == name);
+                let query = head.query.and_then(|query| without_fields(query, is_token));
+                join(stripped.as_deref().unwrap_or(&head.path), query.as_deref())
             }
         };
         let authority = match head.headers.get(header::HOST) {
@@ -124,8 +129,8 @@ pub(crate) struct ForwardContext<'a> {
     /// Whether the route accepts the CSRF token in a form field. The upstream then receives the token, to write it
     /// into its forms.
     pub(crate) write_csrf: bool,
-    /// The header fields that may hold the caller's token. They are not forwarded.
-    pub(crate) credentials: &'a [HeaderName],
+    /// The places that may hold the caller's token, which is not forwarded.
+    pub(crate) sources: &'a Sources,
     /// The proofs of identity for upstreams.
     pub(crate) proofs: &'a Proofs,
     /// When the request was read.
@@ -151,8 +156,16 @@ pub(crate) fn head(
             headers.remove(&cookies.csrf_header);
         }
     }
-    for name in context.credentials {
-        headers.remove(name);
+    for source in &context.sources.others {
+        match source {
+            // Decided below, for every route.
+            Source::Header(named) if named.name == header::AUTHORIZATION => {}
+            Source::Header(named) => drop(headers.remove(&named.name)),
+            Source::Cookie(name) => strip::cookie(&mut headers, name),
+            Source::WebSocket(marker) => strip_subprotocol(&mut headers, marker),
+            // `Target` removes it.
+            Source::Query(_) => {}
+        }
     }
     // With `forward_token`, only a verified token from the header is forwarded.
     let verified = context.forward_token && permit.place() == Some(Place::Header);

@@ -56,14 +56,23 @@ pub(crate) fn canonical_scheme(headers: &mut HeaderMap) {
 /// not read such a cookie, but an upstream might. Such a cookie is also removed inside quotes. Some servers read
 /// `a="x; __Host-portcullis=TOKEN; y"` as one cookie, and would reveal the token to anyone who can read that cookie.
 pub fn cookies(headers: &mut HeaderMap, ours: &CookieNames) {
+    cookies_where(headers, |name| ours.includes(name));
+}
+
+/// Removes the cookie of another program in which a route looks for tokens, in the same spellings.
+pub fn cookie(headers: &mut HeaderMap, name: &str) {
+    cookies_where(headers, |found| found == name.as_bytes());
+}
+
+fn cookies_where(headers: &mut HeaderMap, is_unwanted: impl Fn(&[u8]) -> bool) {
     let is_ours = |pair: &&[u8]| {
         let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        ours.includes(pair[..end].trim_ascii())
+        is_unwanted(pair[..end].trim_ascii())
     };
     fn pairs(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         field.as_bytes().split(|byte| *byte == b';')
     }
-    // Most requests carry no cookie of the authority and stay unchanged.
+    // Most requests carry no such cookie and stay unchanged.
     if !headers.get_all(header::COOKIE).iter().flat_map(pairs).any(|pair| is_ours(&pair)) {
         return;
     }

@@ -132,7 +132,7 @@ impl Exchange {
             pass: &policy.front.pass,
             cookies: policy.trust.cookies(),
             write_csrf: route.csrf_field.is_some(),
-            credentials: &route.credential_policy.sources.named,
+            sources: &route.credential_policy.sources,
             proofs,
             now: self.now,
         }

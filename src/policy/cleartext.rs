@@ -24,15 +24,8 @@ impl Policy {
         let Ok(found) = self.table.find(head) else { return false };
         let route = &self.routes[*found.entry];
         let sources = &route.credential_policy.sources;
-        let in_query = |name: &str| {
-            let mut fields =
-                head.query.unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
-            fields.any(|(key, _)| key == name)
-        };
         let is_posted = route.handler.is_own() && is_unsafe(head.method);
-        is_posted
-            || sources.named.iter().any(|name| head.headers.contains_key(name))
-            || sources.query.as_deref().is_some_and(in_query)
+        is_posted || sources.others.iter().any(|source| source.is_used(head))
     }
 
     /// Whether the request has one of the authority's cookies.

@@ -7,7 +7,7 @@
 
 use super::accept::Format;
 use super::problem::answer;
-use crate::authenticate::Sources;
+use crate::authenticate::{NamedHeader, Source, Sources};
 use crate::denial::{BodyFault, Denial, RequiredClaim, TokenPart};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -84,14 +84,29 @@ impl TokenSearch<'_> {
             places.push("cookies");
             details.push(format!("Missing cookie \"{name}\""));
         }
-        for name in sources.iter().flat_map(|sources| &sources.named) {
-            places.push("headers");
-            details.push(format!("Missing {name} Header"));
-        }
-        if let Some(name) = sources.and_then(|sources| sources.query.as_deref()) {
-            places.push("query_string");
-            // The misspelling is the library's.
-            details.push(format!("Missing '{name}' query paramater"));
+        for source in sources.iter().flat_map(|sources| &sources.others) {
+            let (place, detail) = match source {
+                Source::Header(NamedHeader { name, prefix })
+                    if *name == header::AUTHORIZATION && self.request.authorization =>
+                {
+                    let scheme = prefix.trim_end();
+                    let detail = format!(
+                        "Missing '{scheme}' type in 'Authorization' header. Expected 'Authorization: {scheme} <JWT>'"
+                    );
+                    ("headers", detail)
+                }
+                Source::Header(NamedHeader { name, .. }) if *name == header::AUTHORIZATION => {
+                    ("headers", "Missing Authorization Header".to_owned())
+                }
+                Source::Header(NamedHeader { name, .. }) => ("headers", format!("Missing {name} Header")),
+                Source::Cookie(name) => ("cookies", format!("Missing cookie \"{name}\"")),
+                // The library reads no subprotocols.
+                Source::WebSocket(_) => ("headers", "Missing sec-websocket-protocol Header".to_owned()),
+                // The misspelling is the library's.
+                Source::Query(name) => ("query_string", format!("Missing '{name}' query paramater")),
+            };
+            places.push(place);
+            details.push(detail);
         }
         match (places.split_last(), &details[..]) {
             (Some((last, first)), [_, _, ..]) => {
@@ -154,8 +169,7 @@ mod tests {
         let only = |header, cookie, query: Option<&str>| Sources {
             header,
             cookie,
-            named: Box::new([]),
-            query: query.map(Into::into),
+            others: query.map(|name| Source::Query(name.into())).into_iter().collect(),
         };
         let header = "Missing Authorization Header";
         let scheme =
@@ -176,9 +190,18 @@ mod tests {
                 "Missing JWT in headers, cookies or query_string ({scheme}; {cookie}; Missing 'jwt' query paramater)"
             )
         );
-        let own =
-            Sources { named: Box::new([HeaderName::from_static("x-token")]), ..only(false, false, None) };
+        let of = |name: &'static str, prefix: &str| {
+            let named = NamedHeader { name: HeaderName::from_static(name), prefix: prefix.into() };
+            Sources { others: Box::new([Source::Header(named)]), ..only(false, false, None) }
+        };
+        let own = of("x-token", "");
         assert_eq!(search(false, Some(&own), named), "Missing x-token Header");
+        let jwt = of("authorization", "JWT ");
+        assert_eq!(search(false, Some(&jwt), named), header);
+        assert_eq!(
+            search(true, Some(&jwt), named),
+            "Missing 'JWT' type in 'Authorization' header. Expected 'Authorization: JWT <JWT>'"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ upstream = "app"
 name     = "named"
 path     = "/named"
 upstream = "app"
-sources  = [{ header = "X-Api-Token" }, { query = "key" }]
+sources  = [{ header = "X-Api-Token" }, { query = "key" }, { cookie = "CF_Authorization" }, "websocket"]
 waive    = { token_in_query = "a test" }
 "#;
 
@@ -98,6 +98,8 @@ fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
         Request::get("/page").header("Cookie", "__Host-portcullis-refresh=x"),
         Request::get("/named").header("X-Api-Token", "x"),
         Request::get("/named?a=b&key=x"),
+        Request::get("/named").header("Cookie", "a=b; CF_Authorization=x"),
+        Request::get("/named").header("Sec-WebSocket-Protocol", "bearer, x"),
         Request::post("/auth/login", form),
         Request::post("/auth/refresh", "refresh_token=x"),
         Request::post("/auth/token", "grant_type=client_credentials"),
@@ -110,6 +112,8 @@ fn a_credential_in_cleartext_is_refused_and_not_sent_on() {
     for request in [
         Request::get("/page").header("Cookie", "a=b"),
         Request::get("/page?key=x"),
+        Request::get("/page").header("Cookie", "CF_Authorization=x"),
+        Request::get("/named").header("Sec-WebSocket-Protocol", "graphql-ws"),
         Request::get("/auth/login"),
         Request::post("/page", form),
         // A request to this machine's own name crosses no network, so it is redirected.

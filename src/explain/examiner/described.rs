@@ -2,13 +2,13 @@
 //! claims.
 
 use super::Examiner;
-use crate::authenticate::csrf::is_unsafe;
-use crate::authenticate::{CookieNames, TokenCache, Trust, claims_of};
+use crate::authenticate::csrf::{SEC_FETCH_SITE, is_unsafe, names_site};
+use crate::authenticate::{CookieNames, NamedHeader, Source, TokenCache, Trust, claims_of};
 use crate::clock::Now;
 use crate::explain::matched_route;
 use crate::policy::{Credential, Question};
 use http::request::Parts;
-use http::{HeaderValue, Uri, header};
+use http::{HeaderName, HeaderValue, Uri, header};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
@@ -67,39 +67,59 @@ impl Examiner<'_> {
     }
 
     /// Inserts a token where the matching route looks for tokens: in `Authorization` if the route accepts it there,
-    /// otherwise in a named header, the cookie or the query.
+    /// otherwise in the first of a named header, the authority's cookie and the other places that the route accepts.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
         let cookies = self.policy.trust.cookies();
-        let value = |text: String| HeaderValue::try_from(text).ok();
-        match sources {
-            Some(sources) if !sources.header => {
-                if let (Some(name), Some(value)) = (sources.named.first(), value(token.to_owned())) {
-                    parts.headers.append(name.clone(), value);
-                } else if let (true, Some(names)) = (sources.cookie, cookies) {
-                    let unsafe_method = is_unsafe(&parts.method);
-                    cookie(parts, names, token, csrf.filter(|_| unsafe_method));
-                } else if let Some(name) = &sources.query {
-                    let separator = if parts.uri.query().is_some() { '&' } else { '?' };
-                    let target = format!("{}{separator}{name}={token}", parts.uri);
-                    parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
-                }
+        let Some(sources) = sources.filter(|sources| !sources.header) else {
+            append(parts, header::AUTHORIZATION, format!("Bearer {token}"));
+            return;
+        };
+        let is_header = |source: &&Source| matches!(source, Source::Header(_));
+        let named = sources.others.iter().find(is_header);
+        match (named, cookies) {
+            (None, Some(names)) if sources.cookie => {
+                let unsafe_method = is_unsafe(&parts.method);
+                cookie(parts, names, token, csrf.filter(|_| unsafe_method));
+                return;
             }
-            Some(_) | None => {
-                if let Some(value) = value(format!("Bearer {token}")) {
-                    parts.headers.append(header::AUTHORIZATION, value);
-                }
-            }
+            (Some(_) | None, _) => {}
         }
+        match named.or(sources.others.first()) {
+            Some(Source::Header(NamedHeader { name, prefix })) => {
+                append(parts, name.clone(), format!("{prefix}{token}"));
+            }
+            Some(Source::Cookie(name)) => {
+                append(parts, header::COOKIE, format!("{name}={token}"));
+                // The described caller's browser shows the page of the same origin.
+                if is_unsafe(&parts.method) && !names_site(&parts.headers) {
+                    append(parts, SEC_FETCH_SITE, "same-origin".to_owned());
+                }
+            }
+            Some(Source::WebSocket(marker)) => {
+                append(parts, header::SEC_WEBSOCKET_PROTOCOL, format!("{marker}, {token}"));
+            }
+            Some(Source::Query(name)) => {
+                let separator = if parts.uri.query().is_some() { '&' } else { '?' };
+                let target = format!("{}{separator}{name}={token}", parts.uri);
+                parts.uri = target.parse::<Uri>().unwrap_or_else(|_| parts.uri.clone());
+            }
+            None => {}
+        }
+    }
+}
+
+/// Appends a header field. A value that is not valid is left out, so the request is refused for a missing token.
+fn append(parts: &mut Parts, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        parts.headers.append(name, value);
     }
 }
 
 /// Inserts a token as the authority's access cookie, and the CSRF header if `csrf` is given.
 fn cookie(parts: &mut Parts, names: &CookieNames, token: &str, csrf: Option<&str>) {
-    if let Ok(value) = HeaderValue::try_from(format!("{}={token}", names.access)) {
-        parts.headers.append(header::COOKIE, value);
-    }
+    append(parts, header::COOKIE, format!("{}={token}", names.access));
     if let Some(csrf) = csrf.and_then(|csrf| HeaderValue::from_str(csrf).ok()) {
         parts.headers.insert(names.csrf_header.clone(), csrf);
     }

@@ -191,7 +191,7 @@ fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], belo
         document.insert("scopes_supported".into(), scopes.into());
     }
     let mut methods = vec!["header"];
-    if below.iter().any(|route| route.credential_policy.sources.query.is_some()) {
+    if below.iter().any(|route| route.credential_policy.sources.queries().next().is_some()) {
         methods.push("query");
     }
     document.insert("bearer_methods_supported".into(), methods.into());

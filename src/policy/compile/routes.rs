@@ -6,7 +6,7 @@ use super::limits::{NamedLimits, chosen_limits};
 use super::trust::Claims;
 use super::upstreams::{Audiences, Upstreams};
 use super::{Faults, endpoints, resources, rule};
-use crate::authenticate::{Access, CredentialPolicy, Issuer, digest_of};
+use crate::authenticate::{Access, CredentialPolicy, Issuer, Sources, digest_of};
 use crate::authority::IssuerSettings;
 use crate::authorize::ShadowMode;
 use crate::config::file::{self, File, RouteSection};
@@ -47,6 +47,10 @@ pub(super) fn compile(
             "add a [[route]] with path and upstream",
         );
     }
+    let usual_sources = match &file.policy.sources {
+        Some(list) => sources("policy.sources", list, settings, faults),
+        None => Sources::default(),
+    };
     let mut routes = Vec::new();
     let mut entries = Vec::new();
     let mut positions = Vec::new();
@@ -68,8 +72,11 @@ pub(super) fn compile(
         let destination = destination(&key, table, upstreams, faults);
         let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
-        let sources = sources(&key, table, settings, faults);
-        check_login(&key, table, settings, faults);
+        let sources = match &table.sources {
+            Some(list) => sources(&format!("{key}.sources"), list, settings, faults),
+            None => usual_sources.clone(),
+        };
+        check_login(&key, table, &sources, settings, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {
             // The upstream could trust an identity in `Authorization` that differs from the identity that the gateway
