@@ -207,7 +207,8 @@ impl Core {
     }
 }
 
-/// Sets hyper's bounds slightly above the gateway's, so that the gateway's apply first and respond with a reason.
+/// Sets hyper's bounds slightly above the gateway's. The gateway's bounds then apply first, and the client receives a
+/// reason.
 fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
     let HeadBounds { header_count, header_bytes } = head_bounds(settings);
     let mut http1 = http1::Builder::new();

@@ -1,8 +1,9 @@
 //! Finds the frame boundaries in an HTTP/2 byte stream, and the frames that carry request heads.
 //!
-//! The HTTP library does not report when a head begins. If every byte counted as the start of a head, any frame, such as
-//! an acknowledgement of the library's own PING, would start the head deadline on a connection that is merely idle.
-//! Only HEADERS and CONTINUATION frames carry a head (RFC 9113 section 4.3). The library parses the frames' contents.
+//! The HTTP library does not report when a head begins. If every byte counted as the start of a head, any frame, such
+//! as an acknowledgement of the library's own PING, would start the head deadline on a connection that is merely
+//! idle. Only HEADERS and CONTINUATION frames carry a head (RFC 9113 section 4.3). The library parses the frames'
+//! contents.
 
 /// Length of a frame header in bytes (RFC 9113 section 4.1).
 const HEADER: usize = 9;

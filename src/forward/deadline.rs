@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Shorter timeouts use a timer of their own, which is exact to the millisecond. The sweep runs only a few times a
-/// second, which is too coarse for them.
+/// A timeout shorter than this uses a timer of its own, which is exact to the millisecond. The sweep runs only a few
+/// times a second, which is too coarse for a short timeout.
 const COARSE: Duration = Duration::from_secs(2);
 
 /// The maximum lag of the core's coarse clock, in milliseconds: the time between two sweeps.

@@ -1,5 +1,5 @@
-//! Proofs of the caller's identity, for upstreams that share their network with others. A proof is a JWT for the
-//! upstream, signed by the local authority, or an HMAC over the identity fields, which a service can check in ten
+//! Proofs of the caller's identity, for upstreams that share their network with other services. A proof is a JWT for
+//! the upstream, signed by the local authority, or an HMAC over the identity fields, which a service can check in ten
 //! lines without a library.
 //!
 //! The JWT is created once for each caller and upstream, and is reused for half its life. It therefore costs a

@@ -1,4 +1,4 @@
-//! Clients' bodies, which the gateway streams to an upstream with bounds on their size and time, and counts.
+//! The bodies of requests, which the gateway counts and streams to an upstream within bounds on size and time.
 //!
 //! Each pause of a client that sends a body may last `timeout`. All pauses together may last `timeout` plus one
 //! second for each `min_rate` bytes received, as in Apache's `RequestReadTimeout`. Only the time that the gateway

@@ -69,7 +69,7 @@ pub(super) async fn answer(
         request.inspected = inspected(token, policy, request.now);
     }
     // A logout request may present an access token or a refresh token. Without a refresh token, it needs a valid
-    // access token. With one, the access token may have expired, and the logout must still succeed.
+    // access token. With a refresh token, the access token may have expired, and the logout must still succeed.
     if endpoint == Endpoint::Logout && request.refresh_token()?.is_none() {
         let credential_policy = CredentialPolicy::from(Access::Authenticated);
         let csrf_field = request.fields.optional("csrf_token")?;
@@ -135,7 +135,7 @@ pub(super) fn is_sent_by_another_site(
     same_site(&credentials, &settings.origins).is_err()
 }
 
-/// Records the refusal in an answer of the authority that is not a standard refusal.
+/// Records the refusal that the authority attached to an answer in an endpoint's own format.
 fn record_refusal(mut response: Response<Bytes>, record: &mut Record) -> Response<Bytes> {
     if let Some(Refused(denial)) = response.extensions_mut().remove() {
         record.refused(denial);

@@ -106,7 +106,7 @@ impl Exchange {
         self.is_for_root = original.parts.uri.path() == "/";
     }
 
-    /// Completes the links of a refusal page.
+    /// Completes the links of a refusal page: whether to offer a repetition of the request, and the root of the site.
     pub(crate) fn ways(&self, ways: PageLinks) -> PageLinks {
         PageLinks { again: self.is_repeatable, home: !self.is_for_root, ..ways }
     }

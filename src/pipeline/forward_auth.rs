@@ -53,8 +53,8 @@ fn below<'p>(path: &'p str, at: &str) -> Option<&'p str> {
 ///
 /// # Errors
 /// Returns [`Denial::UntrustedProxy`] unless a trusted proxy asks, because the stated facts determine what is
-/// allowed. Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways: a field that the
-/// client sent, and the proxy forwarded beside its own, must not choose the route.
+/// allowed. Returns [`Denial::BadRequest`] if a fact is missing or is stated in two different ways: if the proxy
+/// forwards a field of its client in addition to its own field, the client's field must not choose the route.
 pub(super) fn original(
     policy: &Policy,
     asking: &Parts,

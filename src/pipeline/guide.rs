@@ -148,8 +148,8 @@ fn login(
     Some(format!("{}{page}{question}{}", site(head, exchange)?, fields.join("&")))
 }
 
-/// Returns the scheme and host that precede the gateway's own paths in a link. They are empty unless a proxy asks for
-/// a verdict: such a proxy may resolve a path without a host against the gateway (Traefik does).
+/// Returns the scheme and host that precede the gateway's own paths in a link. Both are omitted unless a proxy asks
+/// for a verdict: such a proxy may resolve a path without a host against the gateway (Traefik does).
 fn site(head: &Head<'_>, exchange: &Exchange) -> Option<String> {
     match exchange.verdict {
         None => Some(String::new()),

@@ -43,9 +43,10 @@ impl Format {
     }
 }
 
-/// Whether a person will see the answer to this request. A browser sends the mode `navigate` for such a request (Fetch
-/// Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without that field counts as a
-/// navigation, unless a library marks it as a script's. A request that cannot be repeated after a login does not count.
+/// Whether a person will see the answer to this request. A browser sends `Sec-Fetch-Mode: navigate` with such a
+/// request (Fetch Metadata, section 2.3), and another mode for images, scripts and `fetch`. A request without
+/// `Sec-Fetch-Mode` counts as a navigation, unless a library marks it as a script's. A request that cannot be
+/// repeated after a login does not count.
 pub(crate) fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is_script = |with: &HeaderValue| with.as_bytes().eq_ignore_ascii_case(b"XMLHttpRequest");
     is_repeatable(method)
@@ -64,8 +65,8 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range decides for each;
-/// with equal weights the first one wins, which is how old clients express a preference.
+/// Whether a page has a higher weight than JSON (RFC 9110 section 12.5.1). The most specific range determines each
+/// weight. With equal weights the first range wins, because old clients express a preference by the order.
 #[cold]
 fn prefers_page(headers: &HeaderMap) -> bool {
     let (mut page, mut json): (Option<Wish>, Option<Wish>) = (None, None);

@@ -1,9 +1,9 @@
 //! A refusal for a person with a browser: one sentence without protocol terms, and links to continue.
 //!
 //! Guarantees a page that looks like the login page, loads nothing, runs nothing, and consists of fixed text, except
-//! for the request id, the account's name and the address of the login page, which are escaped. It contains no secret:
-//! a proxy that compresses answers could reveal a secret next to text that an attacker chooses (BREACH), and the
-//! address of the login page contains the requested address.
+//! for the request id, the account's name and the address of the login page, which are escaped. The page contains no
+//! secret: a proxy that compresses answers could reveal a secret next to text that an attacker chooses (BREACH), and
+//! the address of the login page contains the requested address.
 
 pub(crate) mod card;
 

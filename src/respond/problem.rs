@@ -95,7 +95,7 @@ pub(super) fn answer(
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Denial::MethodNotAllowed(methods) = denial {
-        // 405 must carry Allow (RFC 9110 section 15.5.6); an empty one is valid and allows nothing.
+        // A 405 must carry `Allow` (RFC 9110 section 15.5.6). An empty `Allow` is valid and lists no method.
         let allow = HeaderValue::from_str(methods).unwrap_or_else(|_| HeaderValue::from_static(""));
         headers.insert(ALLOW, allow);
     }

@@ -191,11 +191,11 @@ fn read_authority(parts: &Parts) -> Result<Option<Authority<'_>>, Malformed> {
         None => None,
     };
     match (field, target) {
-        // A proxy must use the authority of the target, while an origin server often uses the field (RFC 9112 section
+        // A proxy must use the authority of the target, but an origin server often uses `Host` (RFC 9112 section
         // 3.2.2).
         (Some(field), Some(target)) if !is_same(&field, &target, &parts.uri) => Err(Malformed::HostMismatch),
         (Some(authority), Some(_) | None) => Ok(Some(authority)),
-        // HTTP/1.1 requires the field even with an absolute-form target (RFC 9112 section 3.2).
+        // HTTP/1.1 requires `Host` even with an absolute-form target (RFC 9112 section 3.2).
         (None, Some(_) | None) if parts.version == Version::HTTP_11 => Err(Malformed::Host),
         (None, Some(authority)) => Ok(Some(authority)),
         (None, None) if parts.version == Version::HTTP_10 => Ok(None),

@@ -1,8 +1,8 @@
 //! Requests for another protocol on their connection, mainly WebSocket handshakes.
 //!
-//! The gate and forward-auth both use this module. Proxies remove some marks of a handshake and keep others: in their
-//! forward-auth requests, Traefik and nginx remove `Upgrade` and keep `Sec-WebSocket-Key`. Each mark is therefore
-//! sufficient by itself.
+//! Forwarded requests and forward-auth requests are both checked here. Proxies remove some marks of a handshake and
+//! keep others: in their forward-auth requests, Traefik and nginx remove `Upgrade` and keep `Sec-WebSocket-Key`. Each
+//! mark is therefore sufficient by itself.
 
 use http::{HeaderMap, HeaderName, Method, header};
 

@@ -17,7 +17,7 @@ impl Guard {
 }
 
 impl<T> RouteTable<T> {
-    /// Whether a request bypasses the guard of another entry before the same upstream, for a reader that ignores
+    /// Whether a request bypasses the guard of another entry for the same upstream, as seen by a reader that ignores
     /// case, drops path parameters, endings and a trailing slash, and decodes repeatedly. Many upstreams read
     /// `/Admin`, `/admin;x`, `/admin.`, `/admin/` and `/%2561dmin` as `/admin`. A laxer catch-all route, which covers
     /// these spellings in the gateway, would bypass the guard of `/admin`. To serve two paths that differ only in

@@ -178,8 +178,8 @@ impl Node {
             || self.literals.values().chain(self.param.as_deref()).any(|node| node.any_below(true, asked))
     }
 
-    /// Reports each place of a `{*rest}` that more specific places leave nothing to, with one of those places. A node
-    /// is visited once for each parameter above it, and a pattern has few parameters.
+    /// Reports each place of a `{*rest}` whose requests all go to more specific places, together with one of these
+    /// places. A node is visited once for each parameter above it, and a pattern has few parameters.
     pub(super) fn unreachable(&self, tell: &mut impl FnMut(usize, usize)) {
         if let (Some(lost), Some(winner)) = (self.rest, self.taken()) {
             tell(lost, winner);
