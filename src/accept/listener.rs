@@ -177,7 +177,8 @@ fn accept_connection(
     let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
-            // A TLS client could read a response only after a handshake, and the limit exists to avoid such costs.
+            // A TLS client gets no response: it could read one only after a handshake, and the limit exists to avoid
+            // such costs.
             let _ = stream.try_write(
                 b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );

@@ -73,7 +73,8 @@ impl Gateway {
             };
             let thread = std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
                 if let Err(error) = run_core() {
-                    // The kernel would still assign connections to this core's sockets, and nobody would accept them.
+                    // The whole process ends, because the kernel would still assign connections to this core's
+                    // sockets, and nobody would accept them.
                     let error = error.to_string();
                     let fields = [("core", index.into()), ("error", (&error).into())];
                     journal.event_with(Level::Error, "worker failed to start", &fields);

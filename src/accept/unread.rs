@@ -13,7 +13,7 @@ use std::time::Duration;
 const DISCARDED_MAX: u64 = 64 << 20;
 /// Maximum number of bytes left of an announced body that the gateway reads over HTTP/1.1 to keep the connection open.
 const SMALL: u64 = 64 * 1024;
-/// Time limit for reading that remainder.
+/// Time limit for reading the small rest of a body over HTTP/1.1.
 const SMALL_TIME: Duration = Duration::from_secs(2);
 
 impl BodyOwner for Connection {

@@ -68,7 +68,8 @@ impl Connection {
         head_start.extend_from_slice(&line[..line.len().min(HEAD_START_MAX)]);
     }
 
-    /// Returns up to [`HEAD_START_MAX`] bytes of the first line of the most recent head. Empty over HTTP/2.
+    /// Returns up to [`HEAD_START_MAX`] bytes of the first line of the most recent head. The result is empty over
+    /// HTTP/2.
     pub(crate) fn head_start(&self) -> Vec<u8> {
         self.head_start.borrow().clone()
     }
