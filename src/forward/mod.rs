@@ -97,7 +97,7 @@ pub(crate) struct PermittedRequest<'m> {
 ///
 /// # Errors
 /// Returns [`Denial::UpstreamUnavailable`], [`Denial::UpstreamTimeout`], [`Denial::UpstreamFailed`] or
-/// [`Denial::Overloaded`], or the refusal that the client's body caused while it was forwarded.
+/// `Denial::Overloaded`, or the refusal that the client's body caused while it was forwarded.
 pub(crate) async fn forward(
     pools: &Rc<Pools>,
     delivery: &Delivery,

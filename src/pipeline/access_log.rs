@@ -1,6 +1,6 @@
 //! The access line of a request.
 //!
-//! Bytes from a client cannot break out of their field (see `journal::line`). [`Line`] has no field for tokens,
+//! Bytes from a client cannot break out of their field (see `journal::line`). `Line` has no field for tokens,
 //! header fields or queries. The worker and the journal decide when and where lines are written.
 
 use crate::denial::{Denial, Fault};

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 /// the header.
 const FORM_MAX: u64 = 64 * 1024;
 
-/// Returns the CSRF token in the field `name` of a form, if the form's announced size is at most [`FORM_MAX`]. The
+/// Returns the CSRF token in the field `name` of a form, if the form's announced size is at most `FORM_MAX`. The
 /// whole body is then in memory.
 ///
 /// # Errors
