@@ -204,7 +204,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             11,
             &["\"admin\""],
         ),
-        // C14: header names.
+        // Header names.
         (
             format!("[identity]\nsubject = \"X-U\"\nroles = \"X_U\"\n{}{route}", issuer("")),
             "fault",
@@ -316,7 +316,7 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
             11,
             &["connection"],
         ),
-        // D5: several issuers.
+        // Several issuers.
         (
             format!("{}{}{ECHO}{ROUTE}roles = [\"admin\"]\n", issuer(""), issuer("").replace("id.", "id2.")),
             "warning",
@@ -391,7 +391,7 @@ fn a_secret_with_white_space_at_an_end_is_told_of_and_one_newline_is_not() {
     }
 }
 
-/// C13: the same rule applies to every file that contains a secret (CWE-732, ASVS 13.3.2).
+/// The same rule applies to every file that contains a secret (CWE-732, ASVS 13.3.2).
 #[test]
 fn a_secret_file_that_others_may_read_or_change_is_told_of() {
     let key = rcgen::KeyPair::generate().unwrap();

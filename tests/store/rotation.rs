@@ -46,8 +46,7 @@ fn a_spent_token_is_answered_alike_within_the_grace_and_ends_the_family_behind_i
 fn a_clock_that_is_set_back_does_not_lengthen_the_grace() {
     on_both(async |bed: Bed| {
         bed.account("ada").await;
-        // Of two concurrent requests, possibly at two gateways, the one with the later clock may arrive first (attacks
-        // P3).
+        // Of two concurrent requests, possibly at two gateways, the one with the later clock may arrive first.
         for (sid, now, repeats) in
             [("near", NOW - 1, true), ("grace", NOW - GRACE, true), ("far", NOW - GRACE - 1, false)]
         {
