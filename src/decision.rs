@@ -3,7 +3,7 @@
 //! The function does no I/O, does not await and does not read a clock, so both the proxy and `explain` can call it.
 
 use crate::authenticate::{CredentialError, CredentialPolicy, Credentials, TokenCache, Trust, authenticate};
-use crate::authorize::{Permit, Refusal, Rule, authorize};
+use crate::authorize::{Permit, Refusal, RequestFacts, Rule, authorize};
 use crate::clock::Now;
 use crate::route::Params;
 
@@ -23,5 +23,6 @@ pub fn decide(
 ) -> Result<Permit, Refusal> {
     let caller = authenticate(credential_policy, trust, credentials, now, tokens)
         .map_err(|CredentialError { denial, detail }| Refusal { denial, detail, caller: None })?;
-    authorize(rule, caller.clone(), params, now).map_err(|denial| Refusal { denial, detail: None, caller })
+    let request = RequestFacts { head: credentials.head, params, now };
+    authorize(rule, caller.clone(), &request).map_err(|denial| Refusal { denial, detail: None, caller })
 }

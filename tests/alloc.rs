@@ -7,8 +7,8 @@ use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, Principal,
-    TokenCache, Trust,
+    Access, Algorithm, ClaimPath, ClaimValue, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet,
+    Principal, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
@@ -107,7 +107,24 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
         Check::Roles(Box::new(["clerk".into(), "admin".into()])),
         Check::Scopes { all: Box::new(["orders:read".into()]), challenge: Arc::from("orders:read") },
         Check::Claim { claim: portcullis::authenticate::ClaimId(0), name: "tenant".into(), equals: tenant },
+        Check::NotRoles(Box::new(["banned".into()])),
+        Check::AnyScope { any: Box::new(["orders:read".into()]), challenge: Arc::from("orders:read") },
+        Check::Issuers(Box::new(["https://id.example.com".into()])),
+        Check::Claim {
+            claim: portcullis::authenticate::ClaimId(0),
+            name: "tenant".into(),
+            equals: Expected::AnyOf(Box::new([ClaimValue::Bool(true), ClaimValue::Text("acme inc".into())])),
+        },
     ]);
+    let of_request = |equals: Expected| {
+        let claim = portcullis::authenticate::ClaimId(0);
+        Rule::new(vec![Check::Claim { claim, name: "tenant".into(), equals }])
+    };
+    let others = [
+        of_request(Expected::HostLabel("example.com".into())),
+        of_request(Expected::HostName),
+        of_request(Expected::Header(http::HeaderName::from_static("x-tenant"))),
+    ];
     let refusing = Rule::new(vec![Check::AllRoles(Box::new(["root".into()]))]);
     let mut params = Params::default();
     params.push("acme%20inc");
@@ -131,6 +148,9 @@ fn a_decision_on_a_token_seen_before_allocates_nothing() {
     assert!(permitted && allocations > 0, "the first time a token is verified");
     assert_eq!(ask(&rule), (true, 0));
     assert_eq!(ask(&refusing), (false, 0), "a refusal is as cheap");
+    for rule in &others {
+        assert_eq!(ask(rule), (false, 0), "a comparison with the request allocates nothing");
+    }
 }
 
 #[test]

@@ -183,19 +183,30 @@ impl ClaimValue {
     /// Returns whether the claim equals the decoded segment of a canonical path. A whole number is compared in decimal
     /// digits. A list matches if it contains a matching text or number. Does not allocate.
     pub fn matches_segment(&self, segment: &str) -> bool {
+        self.matches_by(segment, &|text| decoded_eq(segment, text))
+    }
+
+    /// Returns whether the claim equals a text of the request: text as it is, a whole number in decimal digits, or a
+    /// list that contains such a value. Does not allocate.
+    pub fn matches_text(&self, text: &str) -> bool {
+        self.matches_by(text, &|claim| claim == text)
+    }
+
+    /// Compares text by `is_text`, and a number with the digits of `written`.
+    fn matches_by(&self, written: &str, is_text: &impl Fn(&str) -> bool) -> bool {
         match self {
-            Self::Text(text) => decoded_eq(segment, text),
+            Self::Text(text) => is_text(text),
             Self::Number(number) => {
                 let mut digits = itoa::Buffer::new();
                 match (number.as_u64(), number.as_i64()) {
-                    (Some(number), _) => segment == digits.format(number),
-                    (None, Some(number)) => segment == digits.format(number),
+                    (Some(number), _) => written == digits.format(number),
+                    (None, Some(number)) => written == digits.format(number),
                     (None, None) => false,
                 }
             }
-            Self::List(values) => {
-                values.iter().any(|value| !matches!(value, Self::List(_)) && value.matches_segment(segment))
-            }
+            Self::List(values) => values
+                .iter()
+                .any(|value| !matches!(value, Self::List(_)) && value.matches_by(written, is_text)),
             Self::Bool(_) | Self::Other => false,
         }
     }

@@ -1,10 +1,8 @@
 //! The permit, which proves that a request may be forwarded.
 
-use super::{Refusal, Rule};
+use super::{Refusal, RequestFacts, Rule};
 use crate::authenticate::{Place, Principal};
-use crate::clock::Now;
 use crate::denial::Denial;
-use crate::route::Params;
 use std::rc::Rc;
 
 /// Proof that a request may be forwarded. There are two ways to obtain a permit: [`authorize`] checks the route's rule,
@@ -23,12 +21,11 @@ pub struct Permit {
 pub fn authorize(
     rule: &Rule,
     caller: Option<(Rc<Principal>, Place)>,
-    params: &Params<'_>,
-    now: Now,
+    request: &RequestFacts<'_>,
 ) -> Result<Permit, Denial> {
     match &caller {
         Some((principal, _)) => {
-            rule.checks().iter().try_for_each(|check| check.verdict(principal, params, now))?;
+            rule.checks().iter().try_for_each(|check| check.verdict(principal, request))?;
         }
         None if rule.checks().is_empty() => {}
         None => return Err(Denial::MissingToken),

@@ -1,10 +1,8 @@
 //! The refusal of a request, with the verified facts about its caller.
 
-use super::Rule;
+use super::{RequestFacts, Rule};
 use crate::authenticate::{Place, Principal};
-use crate::clock::Now;
 use crate::denial::Denial;
-use crate::route::Params;
 use std::rc::Rc;
 
 /// A refusal by authentication or by the route's rule, with the caller if one was verified.
@@ -20,8 +18,8 @@ pub struct Refusal {
 
 impl Refusal {
     /// Returns the explanation for the operator: the value required and the value found.
-    pub fn why(&self, rule: &Rule, params: &Params<'_>, now: Now) -> Option<String> {
-        let by_rule = |(principal, _): &(Rc<Principal>, Place)| rule.why(principal, params, now);
+    pub fn why(&self, rule: &Rule, request: &RequestFacts<'_>) -> Option<String> {
+        let by_rule = |(principal, _): &(Rc<Principal>, Place)| rule.why(principal, request);
         let detail = self.detail.as_deref().map(str::to_owned);
         detail.or_else(|| self.caller.as_ref().and_then(by_rule))
     }

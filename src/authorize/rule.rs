@@ -1,12 +1,10 @@
 //! A route's rule, which is a list of checks. Authorization stops at the first check that fails; `explain` runs all
 //! checks.
 
+use super::expected::{Expected, RequestFacts};
 use crate::authenticate::principal::Shape;
-use crate::authenticate::{ClaimId, ClaimValue, Principal};
-use crate::clock::Now;
+use crate::authenticate::{ClaimId, Principal};
 use crate::denial::Denial;
-use crate::route::Params;
-use crate::route::path::has_parameters;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,6 +15,8 @@ pub enum Check {
     Roles(Box<[Box<str>]>),
     /// The caller has all of these roles.
     AllRoles(Box<[Box<str>]>),
+    /// The caller has none of these roles. A token without roles passes.
+    NotRoles(Box<[Box<str>]>),
     /// The token has all of these scopes.
     Scopes {
         /// The scopes.
@@ -24,6 +24,15 @@ pub enum Check {
         /// The scopes separated by spaces, for the `WWW-Authenticate` challenge.
         challenge: Arc<str>,
     },
+    /// The token has at least one of these scopes.
+    AnyScope {
+        /// The scopes.
+        any: Box<[Box<str>]>,
+        /// The scopes separated by spaces, for the `WWW-Authenticate` challenge.
+        challenge: Arc<str>,
+    },
+    /// One of these issuers made the token.
+    Issuers(Box<[Box<str>]>),
     /// A claim has this value.
     Claim {
         /// The claim to compare.
@@ -41,48 +50,37 @@ pub enum Check {
     },
 }
 
-/// The value with which a claim is compared.
-#[derive(Clone, Debug)]
-pub enum Expected {
-    /// A fixed value.
-    Literal(ClaimValue),
-    /// The segment that a parameter of the route's path matched.
-    Param {
-        /// The parameter's position in the path.
-        position: usize,
-        /// The parameter's name, for messages.
-        name: Box<str>,
-    },
-}
-
 impl Check {
     /// Evaluates the check for a caller.
     ///
     /// # Errors
     /// Returns the denial if the check fails.
-    pub fn verdict(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Result<(), Denial> {
+    pub fn verdict(&self, principal: &Principal, request: &RequestFacts<'_>) -> Result<(), Denial> {
         let has = |held: &[Box<str>], name: &str| held.iter().any(|held| **held == *name);
         match self {
             Self::Roles(any) if any.iter().any(|role| has(&principal.roles, role)) => Ok(()),
             Self::AllRoles(all) if all.iter().all(|role| has(&principal.roles, role)) => Ok(()),
-            Self::Roles(_) | Self::AllRoles(_) => Err(Denial::InsufficientRole),
+            Self::NotRoles(none)
+                if are_all_roles_known(principal) && !none.iter().any(|role| has(&principal.roles, role)) =>
+            {
+                Ok(())
+            }
+            Self::Roles(_) | Self::AllRoles(_) | Self::NotRoles(_) => Err(Denial::InsufficientRole),
             Self::Scopes { all, .. } if all.iter().all(|scope| has(&principal.scopes, scope)) => Ok(()),
-            Self::Scopes { challenge, .. } => Err(Denial::InsufficientScope(challenge.clone())),
+            Self::AnyScope { any, .. } if any.iter().any(|scope| has(&principal.scopes, scope)) => Ok(()),
+            Self::Scopes { challenge, .. } | Self::AnyScope { challenge, .. } => {
+                Err(Denial::InsufficientScope(challenge.clone()))
+            }
+            Self::Issuers(any) if any.iter().any(|issuer| **issuer == *principal.issuer) => Ok(()),
+            Self::Issuers(_) => Err(Denial::UnknownIssuer),
             Self::Claim { claim, equals, .. } => {
-                let equal = principal.claim(*claim).is_some_and(|value| match equals {
-                    Expected::Literal(literal) => value.matches(literal),
-                    Expected::Param { position, .. } => {
-                        // Some upstreams read `acme;x` as `acme`, so a segment with parameters equals no claim.
-                        let segment = params.get(*position).filter(|segment| !has_parameters(segment));
-                        segment.is_some_and(|segment| value.matches_segment(segment))
-                    }
-                });
+                let equal = principal.claim(*claim).is_some_and(|value| equals.is_met_by(value, request));
                 if equal { Ok(()) } else { Err(Denial::ClaimMismatch) }
             }
             Self::Fresh { max_age } => {
-                let max_age = *max_age;
-                // The login time must be within the bound; refreshed tokens contain the login time too. A time that is
-                // further in the future than the tolerated clock difference does not prove a recent login.
+                let (max_age, now) = (*max_age, request.now);
+                // The login time must be within the bound; refreshed tokens carry it too. A time in the future, beyond
+                // the tolerated clock difference, proves nothing about the age of the login.
                 let recent = |time: u64| {
                     time <= now.unix.saturating_add(principal.leeway)
                         && now.unix.saturating_sub(time) <= u64::from(max_age)
@@ -97,22 +95,27 @@ impl Check {
     }
 }
 
+/// Whether the token's roles are all in [`Principal::roles`]. Roles in another form are not read, so their absence
+/// proves nothing. Text is one role: if it contains a separator, its author may have meant several.
+fn are_all_roles_known(principal: &Principal) -> bool {
+    match principal.shapes.roles {
+        Shape::Absent | Shape::List => true,
+        Shape::Text => !principal.roles.iter().any(|role| role.contains([' ', ',', ';'])),
+        Shape::Mixed | Shape::Object | Shape::Other => false,
+    }
+}
+
 impl fmt::Display for Check {
     /// Describes the check for operators, for example `any role of admin, clerk`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Roles(any) => write!(f, "any role of {}", any.join(", ")),
             Self::AllRoles(all) => write!(f, "all roles of {}", all.join(", ")),
+            Self::NotRoles(none) => write!(f, "none of the roles {}", none.join(", ")),
             Self::Scopes { all, .. } => write!(f, "all scopes of {}", all.join(", ")),
-            Self::Claim { name, equals: Expected::Literal(literal), .. } => match literal {
-                ClaimValue::Text(text) => write!(f, "claim {name} = \"{text}\""),
-                ClaimValue::Number(number) => write!(f, "claim {name} = {number}"),
-                ClaimValue::Bool(flag) => write!(f, "claim {name} = {flag}"),
-                ClaimValue::List(_) | ClaimValue::Other => write!(f, "claim {name} with an impossible value"),
-            },
-            Self::Claim { name, equals: Expected::Param { name: param, .. }, .. } => {
-                write!(f, "claim {name} = the path's {{{param}}}")
-            }
+            Self::AnyScope { any, .. } => write!(f, "any scope of {}", any.join(", ")),
+            Self::Issuers(any) => write!(f, "a token of {}", any.join(" or ")),
+            Self::Claim { name, equals, .. } => write!(f, "claim {name} = {equals}"),
             Self::Fresh { max_age: 0 } => write!(f, "a token from a login"),
             Self::Fresh { max_age } => write!(f, "a login at most {max_age} seconds ago"),
         }
@@ -137,17 +140,17 @@ impl Rule {
     }
 
     /// Returns the first check that fails for this caller.
-    pub fn first_failure(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<&Check> {
-        self.checks.iter().find(|check| check.verdict(principal, params, now).is_err())
+    pub fn first_failure(&self, principal: &Principal, request: &RequestFacts<'_>) -> Option<&Check> {
+        self.checks.iter().find(|check| check.verdict(principal, request).is_err())
     }
 
     /// Explains to the operator why the rule refuses this caller: the first check that fails, and the values in the
     /// caller's token. Returns `None` if all checks pass.
-    pub fn why(&self, principal: &Principal, params: &Params<'_>, now: Now) -> Option<String> {
-        let check = self.first_failure(principal, params, now)?;
+    pub fn why(&self, principal: &Principal, request: &RequestFacts<'_>) -> Option<String> {
+        let check = self.first_failure(principal, request)?;
         let remark = |shape: Shape| shape.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
         let held = match check {
-            Check::Roles(_) | Check::AllRoles(_) => {
+            Check::Roles(_) | Check::AllRoles(_) | Check::NotRoles(_) => {
                 // A string is one role and is never split: a split could grant roles that the issuer did not intend.
                 let whole = principal.shapes.roles == Shape::Text
                     && principal.roles.iter().any(|role| role.contains([' ', ',']));
@@ -155,7 +158,7 @@ impl Rule {
                 let remark = remark(principal.shapes.roles);
                 format!("; the caller's roles: [{}]{whole}{remark}", principal.roles.join(", "))
             }
-            Check::Scopes { .. } => {
+            Check::Scopes { .. } | Check::AnyScope { .. } => {
                 format!(
                     "; the token's scopes: [{}]{}",
                     principal.scopes.join(", "),
@@ -165,9 +168,12 @@ impl Rule {
             Check::Claim { claim, .. } if principal.claim(*claim).is_none() => {
                 "; the token has no such claim".to_owned()
             }
-            Check::Claim { .. } => String::new(),
+            Check::Claim { equals, .. } => {
+                equals.missing(request).map(|why| format!("; {why}")).unwrap_or_default()
+            }
+            Check::Issuers(_) => format!("; the token's issuer: {}", principal.issuer),
             Check::Fresh { .. } => match principal.authenticated {
-                Some(time) => format!("; the login was {} s ago", now.unix.saturating_sub(time)),
+                Some(time) => format!("; the login was {} s ago", request.now.unix.saturating_sub(time)),
                 None => "; the token does not say when its login was (auth_time)".to_owned(),
             },
         };
@@ -177,8 +183,16 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use super::super::expected::asking;
     use super::*;
+    use crate::authenticate::ClaimValue;
     use crate::authenticate::principal::Shapes;
+    use crate::route::Params;
+
+    /// Asks about a request at a time.
+    fn at<T>(now: u64, ask: impl FnOnce(&RequestFacts<'_>) -> T) -> T {
+        asking("h", &[], &Params::default(), now, ask)
+    }
 
     fn names(names: &[&str]) -> Box<[Box<str>]> {
         names.iter().map(|name| Box::from(*name)).collect()
@@ -198,10 +212,29 @@ mod tests {
                 Check::Scopes { all: names(&["a:read", "b"]), challenge: Arc::from("a:read b") },
                 "all scopes of a:read, b",
             ),
+            (Check::NotRoles(names(&["banned", "left"])), "none of the roles banned, left"),
+            (
+                Check::AnyScope { any: names(&["a:read", "b"]), challenge: Arc::from("a:read b") },
+                "any scope of a:read, b",
+            ),
+            (Check::Issuers(names(&["https://a/", "https://b/"])), "a token of https://a/ or https://b/"),
+            (
+                claim(Expected::AnyOf(Box::new([ClaimValue::Bool(true), ClaimValue::Text("x".into())]))),
+                "claim org.tenant = true or \"x\"",
+            ),
+            (
+                claim(Expected::HostLabel("h.example".into())),
+                "claim org.tenant = the * of the host *.h.example",
+            ),
+            (claim(Expected::HostName), "claim org.tenant = the host"),
+            (
+                claim(Expected::Header(http::HeaderName::from_static("x-t"))),
+                "claim org.tenant = the header x-t",
+            ),
             (literal(serde_json::json!("acme")), "claim org.tenant = \"acme\""),
             (literal(serde_json::json!(7)), "claim org.tenant = 7"),
             (literal(serde_json::json!(true)), "claim org.tenant = true"),
-            (literal(serde_json::json!([1])), "claim org.tenant with an impossible value"),
+            (literal(serde_json::json!([1])), "claim org.tenant = an impossible value"),
             (
                 claim(Expected::Param { position: 0, name: "tenant".into() }),
                 "claim org.tenant = the path's {tenant}",
@@ -226,7 +259,7 @@ mod tests {
             (None, 30, false),
         ] {
             let principal = Principal { authenticated, leeway, ..principal(Shape::List) };
-            let verdict = Check::Fresh { max_age: 60 }.verdict(&principal, &Params::default(), Now::at(1000));
+            let verdict = at(1000, |request| Check::Fresh { max_age: 60 }.verdict(&principal, request));
             assert_eq!(verdict.is_ok(), fresh, "{authenticated:?} {leeway}");
         }
     }
@@ -248,7 +281,7 @@ mod tests {
         let why = |roles: &[&str], shape: Shape| {
             let principal = Principal { roles: names(roles), ..principal(shape) };
             let rule = Rule::new(vec![Check::Roles(names(&["admin"]))]);
-            rule.why(&principal, &Params::default(), Now::at(0)).unwrap()
+            at(0, |request| rule.why(&principal, request)).unwrap()
         };
         let begins = "the route asks for any role of admin; the caller's roles: ";
         for (roles, shape, rest) in [
@@ -268,7 +301,7 @@ mod tests {
         let scope = |name: &str| Check::Scopes { all: names(&[name]), challenge: Arc::from(name) };
         let failure = |checks: Vec<Check>| {
             let rule = Rule::new(checks);
-            rule.first_failure(&principal, &Params::default(), Now::at(0)).map(Check::to_string)
+            at(0, |request| rule.first_failure(&principal, request).map(Check::to_string))
         };
         assert_eq!(failure(vec![Check::Roles(names(&["clerk"])), scope("a")]), None);
         assert_eq!(
@@ -282,7 +315,7 @@ mod tests {
         );
         assert_eq!(
             failure(vec![claim(Expected::Literal(ClaimValue::Other))]),
-            Some("claim org.tenant with an impossible value".to_owned())
+            Some("claim org.tenant = an impossible value".to_owned())
         );
     }
 }

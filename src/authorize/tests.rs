@@ -1,8 +1,9 @@
 //! Tests of rules for different callers.
 
+use super::expected::asking;
 use super::*;
+use crate::authenticate::principal::Shape;
 use crate::authenticate::{ClaimId, ClaimValue, Place, Principal};
-use crate::clock::Now;
 use crate::denial::Denial;
 use crate::route::Params;
 use std::rc::Rc;
@@ -27,9 +28,12 @@ fn names(names: &[&str]) -> Box<[Box<str>]> {
 fn verdict(check: Check, principal: Rc<Principal>) -> Result<(), Denial> {
     let mut params = Params::default();
     params.push("acme");
-    authorize(&Rule::new(vec![check]), Some((principal, Place::Header)), &params, Now::at(0)).map(|permit| {
-        assert!(permit.principal().is_some());
-    })
+    let caller = Some((principal, Place::Header));
+    asking("h", &[], &params, 0, |request| authorize(&Rule::new(vec![check]), caller, request)).map(
+        |permit| {
+            assert!(permit.principal().is_some());
+        },
+    )
 }
 
 #[test]
@@ -46,6 +50,61 @@ fn all_roles_means_all() {
     let rule = || Check::AllRoles(names(&["admin", "clerk"]));
     assert_eq!(verdict(rule(), principal(&["clerk", "admin", "x"], &[], None)), Ok(()));
     assert_eq!(verdict(rule(), principal(&["admin"], &[], None)), Err(Denial::InsufficientRole));
+}
+
+#[test]
+fn none_of_the_excluded_roles_may_be_there_and_what_may_hide_one_is_refused() {
+    let rule = || Check::NotRoles(names(&["banned", "left"]));
+    for roles in [&[][..], &["clerk"], &["Banned"], &["not-banned"], &["banned "]] {
+        assert_eq!(verdict(rule(), principal(roles, &[], None)), Ok(()), "{roles:?}");
+    }
+    for roles in [&["banned"][..], &["clerk", "left"]] {
+        assert_eq!(verdict(rule(), principal(roles, &[], None)), Err(Denial::InsufficientRole), "{roles:?}");
+    }
+    let shaped = |shape: Shape, roles: &[&str]| {
+        let mut principal = Rc::into_inner(principal(roles, &[], None)).unwrap();
+        principal.shapes.roles = shape;
+        verdict(rule(), Rc::new(principal))
+    };
+    for (shape, roles, passes) in [
+        (Shape::Absent, &[][..], true),
+        (Shape::Text, &["clerk"], true),
+        (Shape::Text, &["clerk banned"], false),
+        (Shape::Text, &["clerk other"], false),
+        (Shape::Text, &["clerk,other"], false),
+        (Shape::List, &["clerk other"], true),
+        (Shape::Mixed, &["clerk"], false),
+        (Shape::Object, &[], false),
+        (Shape::Other, &[], false),
+    ] {
+        assert_eq!(shaped(shape, roles).is_ok(), passes, "{shape:?} {roles:?}");
+    }
+}
+
+#[test]
+fn one_of_any_scopes_is_enough() {
+    let rule =
+        || Check::AnyScope { any: names(&["a:read", "a:admin"]), challenge: Arc::from("a:read a:admin") };
+    for scopes in [&["a:read"][..], &["a:admin", "x"]] {
+        assert_eq!(verdict(rule(), principal(&[], scopes, None)), Ok(()), "{scopes:?}");
+    }
+    let denial = Err(Denial::InsufficientScope(Arc::from("a:read a:admin")));
+    for scopes in [&[][..], &["a:write"], &["A:read"], &["a:read a:admin"]] {
+        assert_eq!(verdict(rule(), principal(&["a:read"], scopes, None)), denial, "{scopes:?}");
+    }
+}
+
+#[test]
+fn a_token_of_another_issuer_is_refused() {
+    let rule = |issuers: &[&str]| Check::Issuers(names(issuers));
+    assert_eq!(verdict(rule(&["x", "i"]), principal(&[], &[], None)), Ok(()));
+    for issuers in [&["x"][..], &["I"], &["i/"], &[]] {
+        assert_eq!(
+            verdict(rule(issuers), principal(&[], &[], None)),
+            Err(Denial::UnknownIssuer),
+            "{issuers:?}"
+        );
+    }
 }
 
 #[test]
@@ -71,7 +130,8 @@ fn a_claim_is_what_the_path_says() {
         let mut params = Params::default();
         params.push(tenant);
         let claim = tenant.replace("%3B", ";");
-        let found = rule().verdict(&principal(&[], &[], Some(&claim)), &params, Now::at(0));
+        let caller = principal(&[], &[], Some(&claim));
+        let found = asking("h", &[], &params, 0, |request| rule().verdict(&caller, request));
         assert_eq!(found.is_ok(), tenant == "acme", "{tenant}");
     }
     let equals = Expected::Param { position: 1, name: "none".into() };
@@ -83,8 +143,11 @@ fn a_claim_is_what_the_path_says() {
 fn who_did_not_say_who_they_are_fails_any_check() {
     let params = Params::default();
     let rule = Rule::new(vec![Check::AllRoles(Box::new([]))]);
-    assert_eq!(authorize(&rule, None, &params, Now::at(0)).unwrap_err(), Denial::MissingToken);
-    assert!(authorize(&Rule::default(), None, &params, Now::at(0)).is_ok());
+    let ask = |rule: &Rule| asking("h", &[], &params, 0, |request| authorize(rule, None, request));
+    assert_eq!(ask(&rule).unwrap_err(), Denial::MissingToken);
+    let excluding = Rule::new(vec![Check::NotRoles(names(&["banned"]))]);
+    assert_eq!(ask(&excluding).unwrap_err(), Denial::MissingToken, "nobody has no role");
+    assert!(ask(&Rule::default()).is_ok());
 }
 
 #[test]

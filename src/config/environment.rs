@@ -29,6 +29,7 @@ pub(super) const TABLES: &[&str] = &[
     "RATE_LIMIT",
     "RESOURCE",
     "IDENTITY",
+    "RULE",
     "ROUTE",
     "TEST",
 ];

@@ -13,7 +13,7 @@ use super::schema::OneOrMany;
 use super::secret::Secret;
 use super::shown;
 use super::units::{ByteSize, Duration, Rate};
-use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
+use super::values::{ClaimValues, Fresh, RoleLimit, TlsVersion, TokenSource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,6 +55,9 @@ pub struct File {
     /// Protected resources whose metadata the gateway publishes (RFC 9728), by name.
     #[serde(deserialize_with = "named_tables")]
     pub resource: BTreeMap<String, ResourceSection>,
+    /// Rules that routes name.
+    #[serde(deserialize_with = "named_tables")]
+    pub rule: BTreeMap<String, RuleSection>,
     /// Routes with their rules.
     #[serde(deserialize_with = "tables")]
     pub route: Vec<RouteSection>,
@@ -682,6 +685,40 @@ impl Default for IdentitySection {
     }
 }
 
+/// `[rule.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleSection {
+    /// Roles, any one of which is required.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub roles: Vec<String>,
+    /// Roles that are all required.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub all_roles: Vec<String>,
+    /// Roles that the caller must not have.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub not_roles: Vec<String>,
+    /// Scopes that are all required.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub scopes: Vec<String>,
+    /// Scopes, any one of which is required.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub any_scopes: Vec<String>,
+    /// Required claims, as a map from claim path to value.
+    pub claims: BTreeMap<String, ClaimValues>,
+    /// Issuers whose tokens are accepted; if empty, those of all issuers are.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub issuers: Vec<String>,
+    /// Whether the token must come from a login with a password, and the maximum age of that login.
+    pub fresh: Fresh,
+}
+
 /// `[[route]]`
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -705,6 +742,10 @@ pub struct RouteSection {
     /// Whether a token is required.
     #[serde(deserialize_with = "word")]
     pub access: Access,
+    /// Names of rules that callers must meet in addition.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub rule: Vec<String>,
     /// Roles, any one of which is required.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
@@ -713,12 +754,24 @@ pub struct RouteSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub all_roles: Vec<String>,
+    /// Roles that the caller must not have.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub not_roles: Vec<String>,
     /// Scopes that are all required.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub scopes: Vec<String>,
+    /// Scopes, any one of which is required.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub any_scopes: Vec<String>,
     /// Required claims, as a map from claim path to value.
-    pub claims: BTreeMap<String, Literal>,
+    pub claims: BTreeMap<String, ClaimValues>,
+    /// Issuers whose tokens are accepted; if empty, those of all issuers are.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub issuers: Vec<String>,
     /// Names of rate limits.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]

@@ -15,6 +15,7 @@ pub mod place;
 mod reading;
 #[cfg(test)]
 mod reference;
+pub mod requirements;
 pub(crate) mod schema;
 pub mod secret;
 mod shown;

@@ -9,7 +9,7 @@ use super::layer;
 use super::network::{Cidr, Listen};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration, Rate};
-use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
+use super::values::{ClaimValues, Fresh, RoleLimit, TlsVersion, TokenSource};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -226,7 +226,10 @@ written_as! {
         "type": ["boolean", "string"],
         "pattern": "^(true|false|[0-9]+(ms|s|m|h|d))$",
     });
-    Literal: json_schema!({ "type": ["string", "integer", "boolean"] });
+    ClaimValues: json_schema!({
+        "type": ["string", "integer", "boolean", "array"],
+        "items": { "type": ["string", "integer", "boolean"] },
+    });
     TokenSource: json_schema!({
         "anyOf": [
             { "enum": ["header", "cookie", "query", "websocket"] },

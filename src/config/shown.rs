@@ -7,7 +7,7 @@
 use super::network::{Cidr, Listen};
 use super::secret::Secret;
 use super::units::{ByteSize, Duration, Rate};
-use super::values::{Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
+use super::values::{ClaimValues, Fresh, Literal, RoleLimit, TlsVersion, TokenSource};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
@@ -176,6 +176,15 @@ impl Serialize for TokenSource {
             Self::ForeignCookie(name) => serializer.collect_map([("cookie", name)]),
             Self::Named(name, prefix) if prefix.is_empty() => serializer.collect_map([("header", name)]),
             Self::Named(name, prefix) => serializer.collect_map([("header", name), ("prefix", prefix)]),
+        }
+    }
+}
+
+impl Serialize for ClaimValues {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::One(value) => value.serialize(serializer),
+            Self::Any(values) => serializer.collect_seq(values),
         }
     }
 }

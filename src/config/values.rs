@@ -151,36 +151,75 @@ pub enum Literal {
     Boolean(bool),
 }
 
+/// The values that a claim may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimValues {
+    /// One value, which may be a placeholder such as `{tenant}`.
+    One(Literal),
+    /// Any of these literal values.
+    Any(Vec<Literal>),
+}
+
+impl ClaimValues {
+    /// Returns the values as written.
+    pub fn literals(&self) -> &[Literal] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Any(values) => values,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LiteralVisitor)
+    }
+}
+
 impl<'de> Deserialize<'de> for Literal {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = Literal;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("text, a whole number or a boolean")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Literal, E> {
-                Ok(Literal::Text(text.to_owned()))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Literal, E> {
-                Ok(Literal::Integer(number))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Literal, E> {
-                i64::try_from(number).map(Literal::Integer).map_err(|_| {
-                    ValueError::new("a number that is too large", "a number of at most 64 bits").into_serde()
-                })
-            }
-
-            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Literal, E> {
-                Ok(Literal::Boolean(flag))
+        match deserializer.deserialize_any(LiteralVisitor)? {
+            ClaimValues::One(value) => Ok(value),
+            ClaimValues::Any(_) => {
+                Err(ValueError::new("a list within a list", "text, a whole number or a boolean").into_serde())
             }
         }
+    }
+}
 
-        deserializer.deserialize_any(Visitor)
+/// Reads one literal, or a list of them.
+struct LiteralVisitor;
+
+impl<'de> de::Visitor<'de> for LiteralVisitor {
+    type Value = ClaimValues;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("text, a whole number, a boolean or a list of these")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<ClaimValues, E> {
+        Ok(ClaimValues::One(Literal::Text(text.to_owned())))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<ClaimValues, E> {
+        Ok(ClaimValues::One(Literal::Integer(number)))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<ClaimValues, E> {
+        i64::try_from(number).map(|number| ClaimValues::One(Literal::Integer(number))).map_err(|_| {
+            ValueError::new("a number that is too large", "a number of at most 64 bits").into_serde()
+        })
+    }
+
+    fn visit_bool<E: de::Error>(self, flag: bool) -> Result<ClaimValues, E> {
+        Ok(ClaimValues::One(Literal::Boolean(flag)))
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<ClaimValues, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(ClaimValues::Any(values))
     }
 }

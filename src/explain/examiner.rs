@@ -7,7 +7,7 @@ mod outgoing;
 use super::explanation::{CallerIdentity, Explanation, MatchedRoute, Outcome, UpstreamRequest, Verdict};
 use super::near;
 use crate::authenticate::{Credentials, KeySet, Place, Principal, TokenCache, Trust};
-use crate::authorize::{Permit, Refusal};
+use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::clock::Now;
 use crate::denial::Denial;
 use crate::peer::forwarded;
@@ -117,14 +117,15 @@ impl<'p> Examiner<'p> {
             Ok(head) => self.follow(head, &self.sender(question, &parts), question, trust, cache),
             Err(denial) => Evaluation::ended(denial.clone()),
         };
-        self.why(&evaluation, question.now)
+        self.why(read.as_ref().ok(), &evaluation, question.now)
     }
 
-    fn why(&self, evaluation: &Evaluation<'_, '_>, now: Now) -> Option<String> {
+    fn why(&self, head: Option<&Head<'_>>, evaluation: &Evaluation<'_, '_>, now: Now) -> Option<String> {
         let Outcome::Refused(denial) = &evaluation.outcome else { return None };
         let by_rule = || {
             let (found, (principal, _)) = (evaluation.found.as_ref()?, evaluation.caller.as_ref()?);
-            self.policy.routes[*found.entry].rule.why(principal, &found.params, now)
+            let request = RequestFacts { head: head?, params: &found.params, now };
+            self.policy.routes[*found.entry].rule.why(principal, &request)
         };
         let detail = evaluation.detail.as_deref().map(str::to_owned);
         detail.or_else(by_rule).or_else(|| denial.finer().map(str::to_owned))
@@ -175,13 +176,14 @@ impl<'p> Examiner<'p> {
         if let (Ok(head), Some(found)) = (&read, &evaluation.found) {
             let route = &policy.routes[*found.entry];
             explanation.route = Some(MatchedRoute::of(route, found));
-            explanation.checks = effect::checks(route, &evaluation, found, question.now);
+            let request = RequestFacts { head, params: &found.params, now: question.now };
+            explanation.checks = effect::checks(route, &evaluation, &request);
             explanation.limits = self.limits(route, &sender, head, evaluation.caller.as_ref());
         }
         if let Outcome::Refused(denial) = &evaluation.outcome {
             explanation.status = Some(denial.status().as_u16());
             explanation.detail = Some(denial.detail().into());
-            explanation.reason = self.why(&evaluation, question.now);
+            explanation.reason = self.why(read.as_ref().ok(), &evaluation, question.now);
         }
         explanation.caller = evaluation.caller.as_ref().map(|(principal, _)| CallerIdentity::of(principal));
         if let Ok(head) = &read {

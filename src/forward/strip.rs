@@ -180,6 +180,17 @@ fn is_for_us(name: &HeaderName) -> bool {
     }
 }
 
+/// Whether a client's field of this name reaches the upstream unchanged, apart from the fields that the gateway writes
+/// itself.
+pub(crate) fn passes(name: &HeaderName, identity: &IdentityHeaders) -> bool {
+    let is_removed = identity.reserved(name)
+        || is_hop_by_hop(name)
+        || is_for_us(name)
+        || foreign::classify(name.as_str()).is_some()
+        || *name == header::CONNECTION;
+    !is_removed
+}
+
 fn remove_where(headers: &mut HeaderMap, mut unwanted: impl FnMut(&HeaderName) -> bool) {
     // An ordinary request has none of these fields, and the empty list does not allocate.
     let doomed: Vec<HeaderName> = headers.keys().filter(|name| unwanted(name)).cloned().collect();

@@ -19,7 +19,7 @@ pub(crate) use body::Body;
 
 use crate::authenticate::Credentials;
 use crate::authority::{Compat, Endpoint};
-use crate::authorize::Permit;
+use crate::authorize::{Permit, RequestFacts};
 use crate::denial::{Denial, Malformed};
 use crate::forward::{
     self, Answer, ConnectionHeaders, Inbound, PermittedRequest, Proof, RequestBody, Target,
@@ -297,7 +297,8 @@ fn permit(
     match decision {
         Ok(permit) => Ok(permit),
         Err(refusal) => {
-            if let Some(why) = refusal.why(&route.rule, &routed.found.params, exchange.now) {
+            let request = RequestFacts { head, params: &routed.found.params, now: exchange.now };
+            if let Some(why) = refusal.why(&route.rule, &request) {
                 record.explained(why);
             }
             if let Some(mode) = &route.shadow {

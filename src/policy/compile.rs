@@ -6,6 +6,8 @@
 mod authority;
 mod cases;
 mod certificate;
+mod claim_values;
+mod contradictions;
 mod counters;
 mod credential_policy;
 pub(crate) mod endpoint_limits;
@@ -107,6 +109,7 @@ fn compile_policy(
         upstreams: &upstreams,
         audiences: &audiences,
         limits: &limits,
+        rule: rule::RuleContext { file, identity: &identity },
         settings: issuer_settings.as_deref(),
         issuers: &issuers,
         counters,

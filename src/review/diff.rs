@@ -180,12 +180,7 @@ impl Comparison<'_> {
 
     fn compare_group(&self, place: &RequestTarget, group: &MethodGroup, difference: &mut Difference) {
         let MethodGroup { routes: (old, new), nobody, methods } = group;
-        let least = |policy: &Policy, route: &Option<usize>| {
-            route.map(|route| sample::minimal_grants(policy, &policy.routes[route])).unwrap_or_default()
-        };
-        let mut all_grants = BTreeSet::from([Grants::default()]);
-        all_grants.extend(least(self.old.policy(), old));
-        all_grants.extend(least(self.new.policy(), new));
+        let all_grants = self.grants(*old, *new);
         let asked: Vec<(Grants, Pair)> = all_grants
             .into_iter()
             .filter_map(|grants| {
@@ -220,6 +215,43 @@ impl Comparison<'_> {
     }
 }
 
+impl Comparison<'_> {
+    /// Returns the callers that the rules of two routes distinguish: those with exactly what a rule requires, the same
+    /// with one excluded role more, and each of these from every issuer if a rule names issuers.
+    fn grants(&self, old: Option<usize>, new: Option<usize>) -> BTreeSet<Grants> {
+        let sides = [(self.old.policy(), old), (self.new.policy(), new)];
+        let routes = || sides.iter().filter_map(|(policy, route)| Some((*policy, &policy.routes[(*route)?])));
+        let mut all = BTreeSet::from([Grants::default()]);
+        all.extend(routes().flat_map(|(policy, route)| sample::minimal_grants(policy, route)));
+        let excluded: BTreeSet<String> =
+            routes().flat_map(|(_, route)| sample::excluded_roles(route)).collect();
+        let with_one = |grants: &Grants| -> Vec<Grants> {
+            let with = |role: &String| {
+                let mut grants = grants.clone();
+                grants.roles.insert(role.clone());
+                grants
+            };
+            excluded.iter().map(with).collect()
+        };
+        all.extend(all.iter().flat_map(with_one).collect::<Vec<_>>());
+        if !routes().any(|(_, route)| sample::names_issuers(route)) {
+            return all;
+        }
+        let known = sides.iter().flat_map(|(policy, _)| policy.trust.issuers());
+        let issuers: BTreeSet<String> = known.map(|issuer| issuer.name.to_string()).collect();
+        let of_each = |grants: Grants| -> Vec<Grants> {
+            match grants.issuer {
+                Some(_) => vec![grants],
+                None => issuers
+                    .iter()
+                    .map(|name| Grants { issuer: Some(name.clone()), ..grants.clone() })
+                    .collect(),
+            }
+        };
+        all.into_iter().flat_map(of_each).collect()
+    }
+}
+
 /// Returns the callers with the fewest grants whose results match `is_so`. Each of these callers represents all callers
 /// with more grants.
 fn minimal_callers<'a>(
@@ -227,8 +259,8 @@ fn minimal_callers<'a>(
     asked: &'a [(Grants, Pair)],
     is_so: impl Fn(&Pair) -> bool,
 ) -> Vec<(String, &'a Pair)> {
-    let anybody = asked.iter().find(|(grants, _)| *grants == Grants::default());
-    if is_so(nobody) && anybody.is_none_or(|(_, pair)| is_so(pair)) {
+    let mut anybody = asked.iter().filter(|(grants, _)| grants.is_bare());
+    if is_so(nobody) && anybody.all(|(_, pair)| is_so(pair)) {
         return vec![("everyone, with or without a token".to_owned(), nobody)];
     }
     let mut found = Vec::new();
@@ -239,10 +271,26 @@ fn minimal_callers<'a>(
     for (grants, pair) in &concerned {
         let is_meant = concerned.iter().any(|(other, _)| other != grants && grants.includes(other));
         if !is_meant {
-            found.push((grants.to_string(), pair));
+            let passes_both = |(before, after): &Pair| before.reaches() && after.reaches();
+            let others = asked.iter().filter(|(_, pair)| !is_so(pair) && !passes_both(pair));
+            let others = others.map(|(grants, _)| grants);
+            found.push((grants.to_string() + &exceptions(grants, others), pair));
         }
     }
     found
+}
+
+/// Returns the roles that take a caller out of those concerned: ` without role x`. Holding a role more changes a result
+/// only if a rule excludes the role.
+fn exceptions<'a>(grants: &Grants, others: impl Iterator<Item = &'a Grants>) -> String {
+    let one_more = |other: &'a Grants| {
+        let mut more = other.roles.difference(&grants.roles);
+        let role = more.next().filter(|_| more.next().is_none())?;
+        let same = Grants { roles: grants.roles.clone(), ..other.clone() };
+        (other.includes(grants) && same == *grants).then_some(role.as_str())
+    };
+    let roles: Vec<&str> = others.filter_map(one_more).collect();
+    if roles.is_empty() { String::new() } else { format!(" without role {}", roles.join(" or ")) }
 }
 
 impl fmt::Display for Difference {
@@ -368,7 +416,7 @@ mod tests {
     const PATHS: [&str; 7] = ["/a", "/a/{x}", "/a/{*r}", "/{*r}", "/b/{y}/c", "/b/{*r}", "/a/sample"];
 
     /// The settings of a generated route.
-    type Made = (u8, u8, u8, u8, u8, bool, bool, bool);
+    type Made = (u8, u8, u8, u8, u8, bool, bool, bool, (u8, u8));
 
     fn made(routes: &[Option<Made>]) -> String {
         let mut text = String::new();
@@ -378,7 +426,9 @@ mod tests {
             format!("[{}]", names.join(", "))
         };
         for (path, made) in PATHS.iter().zip(routes) {
-            let Some((access, methods, roles, all, scopes, claim, fresh, shadow)) = *made else { continue };
+            let Some((access, methods, roles, all, scopes, claim, fresh, shadow, (none, any))) = *made else {
+                continue;
+            };
             text += &format!("[[route]]\npath = \"{path}\"\nupstream = \"echo\"\n");
             text += &format!("methods = {}\n", list(&["GET", "POST", "PURGE"], methods));
             match access {
@@ -388,7 +438,14 @@ mod tests {
                     text += &format!("roles = {}\n", list(&["a", "b", "c"], roles));
                     text += &format!("all_roles = {}\n", list(&["a", "d"], all));
                     text += &format!("scopes = {}\n", list(&["x", "y"], scopes));
-                    text += if claim { "claims = { tenant = \"acme\" }\n" } else { "" };
+                    // One role is only ever excluded, so that no rule contradicts itself.
+                    text += &format!("not_roles = {}\n", list(&["banned", "e"], none));
+                    text += &format!("any_scopes = {}\n", list(&["x", "z"], any));
+                    text += match (claim, fresh) {
+                        (true, false) => "claims = { tenant = \"acme\" }\n",
+                        (true, true) => "claims = { tenant = [\"acme\", \"other\"] }\n",
+                        (false, _) => "",
+                    };
                     text += if fresh { "fresh = true\n" } else { "" };
                 }
             }
@@ -398,37 +455,44 @@ mod tests {
     }
 
     fn policies() -> impl Strategy<Value = String> {
-        let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, any::<bool>(), any::<bool>(), any::<bool>());
-        let one = one.prop_map(|(access, methods, roles, all, scopes, claim, fresh, shadow)| {
-            // Most generated routes have few requirements, so that many requests are allowed.
-            (
-                access,
-                methods,
-                roles,
-                if all == 3 { 1 } else { 0 },
-                scopes & 1,
-                claim && fresh,
-                fresh && !claim,
-                shadow && claim,
-            )
-        });
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), (0..8u8, 0..8u8));
+        let one = (0..4u8, 0..8u8, 0..8u8, 0..4u8, 0..4u8, flags);
+        let one =
+            one.prop_map(|(access, methods, roles, all, scopes, (claim, fresh, shadow, (none, any)))| {
+                // Most routes have few requirements, so that many requests pass.
+                (
+                    access,
+                    methods,
+                    roles,
+                    if all == 3 { 1 } else { 0 },
+                    scopes & 1,
+                    claim && fresh,
+                    fresh && !claim || fresh && shadow,
+                    shadow && claim,
+                    (if none < 4 { none } else { 0 }, if any < 3 { any } else { 0 }),
+                )
+            });
         proptest::collection::vec(proptest::option::of(one), PATHS.len()).prop_map(|routes| made(&routes))
     }
 
     fn all_grants() -> impl Strategy<Value = Caller> {
         let grants =
-            (0..16u8, 0..4u8, any::<bool>(), any::<bool>()).prop_map(|(roles, scopes, claim, fresh)| {
+            (0..64u8, 0..8u8, any::<bool>(), any::<bool>()).prop_map(|(roles, scopes, claim, fresh)| {
                 let some = |names: &[&str], mask: u8| {
                     let names = names.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
                     names.map(|(_, name)| (*name).to_owned()).collect()
                 };
                 Caller::WithToken(Grants {
-                    roles: some(&["a", "b", "c", "d"], roles),
-                    scopes: some(&["x", "y"], scopes),
+                    roles: some(&["a", "b", "c", "d", "banned", "e"], roles),
+                    scopes: some(&["x", "y", "z"], scopes),
                     claims: claim
-                        .then(|| ("tenant".to_owned(), Some("\"acme\"".to_owned())))
+                        .then(|| {
+                            let value = sample::ClaimGrant::Value("\"acme\"".to_owned());
+                            ("tenant".to_owned(), BTreeSet::from([value]))
+                        })
                         .into_iter()
                         .collect(),
+                    issuer: None,
                     fresh,
                 })
             });

@@ -122,10 +122,14 @@ fn roles(policy: &Policy) -> Vec<String> {
     let mut roles = BTreeSet::new();
     for check in policy.routes.iter().flat_map(|route| route.rule.checks()) {
         match check {
-            Check::Roles(named) | Check::AllRoles(named) => {
+            Check::Roles(named) | Check::AllRoles(named) | Check::NotRoles(named) => {
                 roles.extend(named.iter().map(ToString::to_string))
             }
-            Check::Scopes { .. } | Check::Claim { .. } | Check::Fresh { .. } => {}
+            Check::Scopes { .. }
+            | Check::AnyScope { .. }
+            | Check::Issuers(_)
+            | Check::Claim { .. }
+            | Check::Fresh { .. } => {}
         }
     }
     roles.into_iter().collect()

@@ -5,7 +5,7 @@
 
 use super::diff::Side;
 use crate::authenticate::Issuer;
-use crate::authorize::Check;
+use crate::authorize::{Check, Expected};
 use crate::clock::Now;
 use crate::decision_log::{Entry, LoggedCredential};
 use crate::denial::Denial;
@@ -188,11 +188,19 @@ fn needs_unlogged_claim(policy: &Policy, entry: &Entry, verdict: &Verdict) -> bo
     let route = verdict.route.and_then(|route| policy.routes.get(route));
     let mut checks = route.into_iter().flat_map(|route| route.rule.checks());
     checks.any(|check| match check {
+        // The log keeps no header fields.
+        Check::Claim { equals: Expected::Header(_), .. } => true,
         Check::Claim { claim, .. } => {
             let path = policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
             path.is_none_or(|path| !entry.claims.contains_key(&path))
         }
-        Check::Roles(_) | Check::AllRoles(_) | Check::Scopes { .. } | Check::Fresh { .. } => false,
+        Check::Roles(_)
+        | Check::AllRoles(_)
+        | Check::NotRoles(_)
+        | Check::Scopes { .. }
+        | Check::AnyScope { .. }
+        | Check::Issuers(_)
+        | Check::Fresh { .. } => false,
     })
 }
 

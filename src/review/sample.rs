@@ -8,11 +8,11 @@
 
 use crate::authenticate::ClaimValue;
 use crate::authorize::{Check, Expected};
-use crate::clock::Now;
 use crate::explain::describe::covers;
 use crate::policy::{Policy, Question, Route};
 use crate::route::{Head, HostPattern, Matcher};
-use http::{HeaderMap, Method};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ const SAMPLE: &str = "sample";
 const ANOTHER: &str = "another-sample";
 /// The host of a sample request to a route for all hosts. It is in a reserved top-level domain (RFC 6761 section 6.4).
 pub(super) const ANY_HOST: &str = "sample.invalid";
+/// The value of a header field that a claim is compared with.
+const SAMPLE_HEADER: &str = "sample-header";
 /// The subject of a token if the rule requires no particular subject. No sample path contains this text.
 const SOMEBODY: &str = "somebody";
 /// The maximum number of segments that are tried for `{*rest}`. More specific routes may match paths with fewer
@@ -108,7 +110,7 @@ fn candidates(matcher: &Matcher) -> Vec<(String, String)> {
     for word in [SAMPLE, ANOTHER] {
         let host = match &matcher.host {
             HostPattern::Any => ANY_HOST.to_owned(),
-            HostPattern::Below(parent) => format!("{word}.{parent}"),
+            HostPattern::Below(parent) => format!("{word}-host.{parent}"),
             HostPattern::Exact(host) => host.to_string(),
         };
         for rest in rests(word) {
@@ -149,46 +151,119 @@ pub(super) struct Grants {
     pub roles: BTreeSet<String>,
     /// The scopes.
     pub scopes: BTreeSet<String>,
-    /// The claims by path, each with its value as JSON. `None` represents the value of a parameter in the request's
-    /// path.
-    pub claims: BTreeMap<String, Option<String>>,
+    /// The values of claims, by the path of the claim.
+    pub claims: BTreeMap<String, BTreeSet<ClaimGrant>>,
+    /// The issuer; `None` for the policy's first.
+    pub issuer: Option<String>,
     /// Whether the token comes from a fresh login.
     pub fresh: bool,
 }
 
-/// Returns the minimal sets of grants that satisfy a route's rule. If any of several roles is sufficient, there is one
-/// set for each role.
+/// A value of a claim.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ClaimGrant {
+    /// A fixed value as JSON.
+    Value(String),
+    /// The value in the request's path.
+    InPath,
+    /// The request's host.
+    InHost,
+    /// The label of the request's host that the route leaves open.
+    InHostLabel,
+    /// The value of this header of the request.
+    InHeader(String),
+}
+
+/// Returns the minimal sets of grants that satisfy a route's rule: one set for each combination of alternatives. The
+/// compiler bounds their number.
 pub(super) fn minimal_grants(policy: &Policy, route: &Route) -> Vec<Grants> {
-    let mut least = Grants::default();
-    let mut any: Option<&[Box<str>]> = None;
+    let mut ways = BTreeSet::from([Grants::default()]);
+    let mut excluded: BTreeSet<&str> = BTreeSet::new();
     for check in route.rule.checks() {
         match check {
-            Check::Roles(roles) => any = Some(roles),
-            Check::AllRoles(roles) => least.roles.extend(roles.iter().map(ToString::to_string)),
-            Check::Scopes { all, .. } => least.scopes.extend(all.iter().map(ToString::to_string)),
+            Check::Roles(any) => ways = each(&ways, any, |way, role| way.roles.insert(role.to_string())),
+            Check::AllRoles(all) => {
+                ways = all_of(ways, |way| way.roles.extend(all.iter().map(ToString::to_string)));
+            }
+            Check::NotRoles(none) => excluded.extend(none.iter().map(|role| &**role)),
+            Check::Scopes { all, .. } => {
+                ways = all_of(ways, |way| way.scopes.extend(all.iter().map(ToString::to_string)));
+            }
+            Check::AnyScope { any, .. } => {
+                ways = each(&ways, any, |way, scope| way.scopes.insert(scope.to_string()));
+            }
+            Check::Issuers(any) => {
+                ways = each(&ways, any, |way, issuer| {
+                    let is_possible = way.issuer.as_deref().is_none_or(|known| known == &**issuer);
+                    way.issuer = Some(issuer.to_string());
+                    is_possible
+                });
+            }
             Check::Claim { claim, equals, .. } => {
                 let path = policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
-                let value = match equals {
-                    Expected::Literal(literal) => Some(json(literal).to_string()),
-                    Expected::Param { .. } => None,
-                };
-                least.claims.insert(path.unwrap_or_default(), value);
+                let path = path.unwrap_or_default();
+                ways = each(&ways, &claim_grants(equals), |way, value| {
+                    way.claims.entry(path.clone()).or_default().insert(value.clone());
+                    true
+                });
             }
-            Check::Fresh { .. } => least.fresh = true,
+            Check::Fresh { .. } => ways = all_of(ways, |way| way.fresh = true),
         }
     }
-    match any {
-        None => vec![least],
-        Some(roles) => {
-            let with = |role: &str| {
-                let mut grants = least.clone();
-                grants.roles.insert(role.to_owned());
-                grants
-            };
-            let distinct: BTreeSet<Grants> = roles.iter().map(|role| with(role)).collect();
-            distinct.into_iter().collect()
+    ways.retain(|way| !way.roles.iter().any(|role| excluded.contains(role.as_str())));
+    ways.into_iter().collect()
+}
+
+/// Adds each alternative to each way. Drops a way if `add` returns `false` although the way did not have the
+/// alternative already.
+fn each<T>(ways: &BTreeSet<Grants>, any: &[T], add: impl Fn(&mut Grants, &T) -> bool) -> BTreeSet<Grants> {
+    let with = |way: &Grants, one: &T| {
+        let mut more = way.clone();
+        let is_added = add(&mut more, one);
+        (is_added || more == *way).then_some(more)
+    };
+    ways.iter().flat_map(|way| any.iter().filter_map(move |one| with(way, one))).collect()
+}
+
+fn all_of(ways: BTreeSet<Grants>, add: impl Fn(&mut Grants)) -> BTreeSet<Grants> {
+    let with = |mut way: Grants| {
+        add(&mut way);
+        way
+    };
+    ways.into_iter().map(with).collect()
+}
+
+/// Returns the values that satisfy a check of a claim.
+fn claim_grants(expected: &Expected) -> Vec<ClaimGrant> {
+    match expected {
+        Expected::Literal(literal) => vec![ClaimGrant::Value(json(literal).to_string())],
+        Expected::AnyOf(literals) => {
+            literals.iter().map(|literal| ClaimGrant::Value(json(literal).to_string())).collect()
         }
+        Expected::Param { .. } => vec![ClaimGrant::InPath],
+        Expected::HostLabel(_) => vec![ClaimGrant::InHostLabel],
+        Expected::HostName => vec![ClaimGrant::InHost],
+        Expected::Header(name) => vec![ClaimGrant::InHeader(name.to_string())],
     }
+}
+
+/// Returns the roles that a route's rule excludes. A caller with more roles may lose access by one of these only.
+pub(super) fn excluded_roles(route: &Route) -> impl Iterator<Item = String> + '_ {
+    route.rule.checks().iter().flat_map(|check| match check {
+        Check::NotRoles(none) => none.iter().map(ToString::to_string).collect(),
+        Check::Roles(_)
+        | Check::AllRoles(_)
+        | Check::Scopes { .. }
+        | Check::AnyScope { .. }
+        | Check::Issuers(_)
+        | Check::Claim { .. }
+        | Check::Fresh { .. } => Vec::new(),
+    })
+}
+
+/// Whether a route's rule accepts tokens of some issuers only.
+pub(super) fn names_issuers(route: &Route) -> bool {
+    route.rule.checks().iter().any(|check| matches!(check, Check::Issuers(_)))
 }
 
 fn json(value: &ClaimValue) -> Value {
@@ -201,44 +276,73 @@ fn json(value: &ClaimValue) -> Value {
     }
 }
 
+impl ClaimGrant {
+    /// Returns the values that a claim needs for a request.
+    fn values(&self, question: &Question) -> Vec<Value> {
+        let host = || {
+            let host = question.parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+            host.unwrap_or_default().to_owned()
+        };
+        match self {
+            Self::Value(value) => vec![serde_json::from_str(value).unwrap_or(Value::Null)],
+            // All values that a sample path may contain.
+            Self::InPath => [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from).collect(),
+            Self::InHost => vec![host().into()],
+            Self::InHostLabel => vec![host().split('.').next().unwrap_or_default().into()],
+            Self::InHeader(name) => {
+                let sent = question.parts.headers.get(name).and_then(|value| value.to_str().ok());
+                vec![sent.unwrap_or(SAMPLE_HEADER).into()]
+            }
+        }
+    }
+}
+
 impl Grants {
     /// Whether these grants include all grants of `other`.
     pub(super) fn includes(&self, other: &Self) -> bool {
+        let has = |(path, values): (&String, &BTreeSet<ClaimGrant>)| {
+            self.claims.get(path).is_some_and(|own| own.is_superset(values))
+        };
         self.roles.is_superset(&other.roles)
             && self.scopes.is_superset(&other.scopes)
-            && other.claims.iter().all(|(path, value)| self.claims.get(path) == Some(value))
+            && other.claims.iter().all(has)
+            && (other.issuer.is_none() || self.issuer == other.issuer)
             && (self.fresh || !other.fresh)
     }
 
-    /// Returns the claims of a token with these grants, in the form of the policy's first issuer.
-    pub(super) fn claims(&self, policy: &Policy, now: Now) -> Map<String, Value> {
+    /// Whether the token grants nothing, whoever issued it.
+    pub(super) fn is_bare(&self) -> bool {
+        *self == Self { issuer: self.issuer.clone(), ..Self::default() }
+    }
+
+    /// Returns the claims of a token with these grants, in the form of its issuer. They fit the request of `question`.
+    pub(super) fn claims(&self, policy: &Policy, question: &Question) -> Map<String, Value> {
         let mut claims = Map::new();
         let roles: Vec<Value> = self.roles.iter().map(|role| Value::from(&**role)).collect();
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
-        if let Some(issuer) = policy.trust.issuers().first() {
+        let issuers = policy.trust.issuers();
+        let issuer = match &self.issuer {
+            Some(name) => issuers.iter().find(|issuer| *issuer.name == **name),
+            None => issuers.first(),
+        };
+        if let Some(issuer) = issuer {
             issuer.roles.put(&mut claims, Value::Array(roles));
             issuer.scopes.put(&mut claims, Value::from(scopes.join(" ")));
         }
         for path in policy.trust.claims() {
-            match self.claims.get(&path.to_string()) {
-                Some(Some(value)) => {
-                    let value = serde_json::from_str(value).unwrap_or(Value::Null);
-                    path.put(&mut claims, value);
-                }
-                Some(None) if path.is_name("sub") => {
-                    path.put(&mut claims, SAMPLE.into());
-                }
-                // The claim is a list of all values that a sample path may contain, so it matches any of them.
-                Some(None) => {
-                    let said = [SAMPLE, ANOTHER].into_iter().flat_map(rests).map(Value::from);
-                    path.put(&mut claims, said.collect());
-                }
-                None => {}
-            }
+            let Some(grants) = self.claims.get(&path.to_string()) else { continue };
+            let mut values: Vec<Value> = grants.iter().flat_map(|grant| grant.values(question)).collect();
+            // `sub` is never a list; of the values in a path, the first is the usual one.
+            let is_one = values.len() == 1 || (path.is_name("sub") && grants.len() == 1);
+            let value = if is_one { values.swap_remove(0) } else { Value::Array(values) };
+            path.put(&mut claims, value);
+        }
+        if let Some(name) = &self.issuer {
+            claims.entry("iss").or_insert_with(|| name.as_str().into());
         }
         if self.fresh {
             claims.insert("fresh".to_owned(), Value::Bool(true));
-            claims.insert("auth_time".to_owned(), now.unix.into());
+            claims.insert("auth_time".to_owned(), question.now.unix.into());
         }
         claims.entry("sub").or_insert_with(|| SOMEBODY.into());
         claims
@@ -246,12 +350,21 @@ impl Grants {
 }
 
 impl Caller {
-    /// Returns the request with the credential of this caller.
-    pub(super) fn question(&self, policy: &Policy, question: Question) -> Question {
+    /// Returns the question with this caller's credential, and with the header fields that the caller's claims are
+    /// compared with.
+    pub(super) fn question(&self, policy: &Policy, mut question: Question) -> Question {
         match self {
             Self::Nobody => question,
             Self::WithToken(grants) => {
-                let claims = grants.claims(policy, question.now);
+                for grant in grants.claims.values().flatten() {
+                    if let ClaimGrant::InHeader(name) = grant
+                        && let Ok(name) = name.parse::<HeaderName>()
+                    {
+                        let sample = HeaderValue::from_static(SAMPLE_HEADER);
+                        question.parts.headers.entry(name).or_insert(sample);
+                    }
+                }
+                let claims = grants.claims(policy, &question);
                 question.claims(claims)
             }
         }
@@ -273,10 +386,15 @@ impl fmt::Display for Grants {
         let mut parts = Vec::new();
         parts.extend(self.roles.iter().map(|role| format!("role {role}")));
         parts.extend(self.scopes.iter().map(|scope| format!("scope {scope}")));
-        parts.extend(self.claims.iter().map(|(path, value)| match value {
-            Some(value) => format!("claim {path} = {value}"),
-            None => format!("claim {path} as in the path"),
-        }));
+        for (path, values) in &self.claims {
+            parts.extend(values.iter().map(|value| match value {
+                ClaimGrant::Value(value) => format!("claim {path} = {value}"),
+                ClaimGrant::InPath => format!("claim {path} as in the path"),
+                ClaimGrant::InHost | ClaimGrant::InHostLabel => format!("claim {path} as in the host"),
+                ClaimGrant::InHeader(name) => format!("claim {path} as in the header {name}"),
+            }));
+        }
+        parts.extend(self.issuer.iter().map(|issuer| format!("a token of {issuer}")));
         if self.fresh {
             parts.push("a fresh login".to_owned());
         }
@@ -338,7 +456,7 @@ pub(super) mod tests {
         assert_eq!(url(0), "https://sample.invalid/orders/another-sample");
         assert_eq!(url(1), "https://sample.invalid/orders/sample");
         assert_eq!(url(2), "https://sample.invalid/orders/sample/sample");
-        assert_eq!(url(3), "https://sample.example.com/sample");
+        assert_eq!(url(3), "https://sample-host.example.com/sample");
         assert_eq!(url(4), "https://api.example.com/x%20y");
         let examiner = Examiner::new(&policy);
         for sample in &samples {

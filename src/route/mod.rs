@@ -20,6 +20,7 @@
 //! A literal covers every encoding of itself (`/@me` covers `/%40me`), since an upstream that decodes sees the same
 //! path.
 
+pub(crate) mod field;
 pub mod head;
 pub mod host;
 pub(crate) mod lenient;

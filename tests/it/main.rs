@@ -58,6 +58,7 @@ mod resources;
 mod responses;
 mod routes;
 mod routing;
+mod rules;
 mod services;
 mod sessions;
 mod shadow;

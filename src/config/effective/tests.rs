@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::shown::MASK;
-use crate::config::values::Literal;
+use crate::config::values::{ClaimValues, Literal};
 use crate::config::{environment, load_text};
 use proptest::prelude::*;
 use std::path::PathBuf;
@@ -235,9 +235,9 @@ proptest! {
         file.route[0].name.clone_from(&value);
         file.route[0].roles = vec![value.clone(), name.clone()];
         file.route[0].claims = BTreeMap::from([
-            (name.clone(), Literal::Integer(number)),
-            (value, Literal::Boolean(flag)),
-            (name.clone() + "x", Literal::Text(name)),
+            (name.clone(), ClaimValues::One(Literal::Integer(number))),
+            (value, ClaimValues::Any(vec![Literal::Boolean(flag), Literal::Text(name.clone())])),
+            (name.clone() + "x", ClaimValues::One(Literal::Text(name))),
         ]);
         let written = inline(&file).unwrap().into_table().to_string();
         let loaded = load(&written, &[]);

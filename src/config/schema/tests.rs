@@ -191,7 +191,13 @@ fn each_kind_of_fault_is_seen_where_it_is_and_its_neighbour_is_not() {
         ("upstream = {}", "upstream = []", "/upstream"),
         ("[[route]]\nroles = \"a\"", "[[route]]\nroels = \"a\"", "/route/0"),
         ("[[route]]\nfresh = \"10m\"", "[[route]]\nfresh = \"soon\"", "/route/0/fresh"),
-        ("[[route]]\nclaims = { a = 1 }", "[[route]]\nclaims = { a = [1] }", "/route/0/claims/a"),
+        ("[[route]]\nclaims = { a = 1 }", "[[route]]\nclaims = { a = { b = 1 } }", "/route/0/claims/a"),
+        (
+            "[[route]]\nclaims = { a = [1, \"b\"] }",
+            "[[route]]\nclaims = { a = [[1]] }",
+            "/route/0/claims/a/0",
+        ),
+        ("rule.a.roles = \"a\"", "rule.a.role = \"a\"", "/rule/a"),
         ("[[route]]\nsources = [\"query\"]", "[[route]]\nsources = [\"body\"]", "/route/0/sources/0"),
         (
             "[[route]]\nsources = [{ header = \"A\" }]",

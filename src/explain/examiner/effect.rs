@@ -2,11 +2,11 @@
 
 use super::{Evaluation, Examiner, Sender};
 use crate::authenticate::{Access, Place, Principal};
-use crate::clock::Now;
+use crate::authorize::RequestFacts;
 use crate::explain::explanation::{AppliedLimit, CheckResult, Outcome};
 use crate::limit::{By, Limit};
 use crate::policy::Route;
-use crate::route::{Found, Head};
+use crate::route::Head;
 use std::rc::Rc;
 
 impl Examiner<'_> {
@@ -68,8 +68,7 @@ impl Examiner<'_> {
 pub(super) fn checks(
     route: &Route,
     evaluation: &Evaluation<'_, '_>,
-    found: &Found<'_, '_, usize>,
-    now: Now,
+    request: &RequestFacts<'_>,
 ) -> Vec<CheckResult> {
     let caller = evaluation.caller.as_ref().map(|(principal, _)| principal);
     let of_caller = match &evaluation.outcome {
@@ -83,7 +82,7 @@ pub(super) fn checks(
     };
     let mut explanation = vec![CheckResult { asks: asks.to_owned(), outcome: Some(of_caller) }];
     explanation.extend(route.rule.checks().iter().map(|check| {
-        let verdict = caller.map(|principal| check.verdict(principal, &found.params, now));
+        let verdict = caller.map(|principal| check.verdict(principal, request));
         let outcome = verdict.map(|verdict| verdict.map_or_else(Outcome::Refused, |()| Outcome::Passed));
         CheckResult { asks: check.to_string(), outcome }
     }));

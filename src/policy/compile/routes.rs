@@ -25,6 +25,7 @@ pub(super) struct References<'r> {
     pub(super) upstreams: &'r Upstreams,
     pub(super) audiences: &'r Audiences,
     pub(super) limits: &'r NamedLimits,
+    pub(super) rule: rule::RuleContext<'r>,
     pub(super) settings: Option<&'r IssuerSettings>,
     pub(super) issuers: &'r [Issuer],
     pub(super) counters: CounterRegistry,
@@ -37,7 +38,7 @@ pub(super) fn compile(
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> (Vec<Route>, Vec<Arc<ProtectedResource>>, Option<RouteTable<usize>>) {
-    let References { upstreams, audiences, limits, settings, issuers, counters } = references;
+    let References { upstreams, audiences, limits, rule: context, settings, issuers, counters } = references;
     let (settings, limits) = (*settings, *limits);
     if file.route.is_empty() {
         faults.fault(
@@ -51,6 +52,7 @@ pub(super) fn compile(
         Some(list) => sources("policy.sources", list, settings, faults),
         None => Sources::default(),
     };
+    let rules = rule::named(context, claims, faults);
     let mut routes = Vec::new();
     let mut entries = Vec::new();
     let mut positions = Vec::new();
@@ -70,12 +72,13 @@ pub(super) fn compile(
         // reported.
         let matcher = matcher(&key, table, faults);
         let destination = destination(&key, table, upstreams, faults);
-        let rule = rule::compile(&key, table, matcher.as_ref().map(|matcher| &matcher.path), claims, faults);
         let limits = chosen_limits(&format!("{key}.rate_limits"), &table.rate_limits, limits, faults);
         let sources = match &table.sources {
             Some(list) => sources(&format!("{key}.sources"), list, settings, faults),
             None => usual_sources.clone(),
         };
+        let route = rule::RouteContext { matcher: matcher.as_ref(), sources: &sources };
+        let rule = rule::compile(&key, table, &route, &rules, context, claims, faults);
         check_login(&key, table, &sources, settings, faults);
         let strip_prefix = strip_prefix(&key, table, faults);
         if table.pass_authorization && table.access != file::Access::Public {

@@ -1,54 +1,206 @@
-//! Compiles the requirements of a `[[route]]` on tokens: `roles`, `all_roles`, `scopes`, `fresh` and `claims`.
+//! Compiles the rule of a `[[route]]`: the checks of the `[rule.NAME]` tables that it names, then those of its own keys.
 //!
-//! To add a check, write a function that returns it, and call that function in [`compile`].
+//! A rule only ever adds checks, so naming one never loosens a route. To add a check, add its key to [`draft`] and a
+//! function that returns it.
 
-use super::Faults;
+use super::claim_values::{Wanted, wanted};
 use super::trust::{Claims, claim_path};
-use crate::authenticate::ClaimValue;
+use super::{Faults, contradictions};
+use crate::authenticate::{ClaimId, IdentityHeaders, Sources};
 use crate::authorize::{Check, Expected, Rule};
-use crate::config::file::{self, RouteSection};
-use crate::config::values::{Fresh, Literal};
-use crate::route::PathPattern;
+use crate::config::file::{self, File, RouteSection};
+use crate::config::requirements::Requirements;
+use crate::config::values::Fresh;
+use crate::route::Matcher;
+use http::HeaderName;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Compiles the rule of a route; returns `None` if a key has a fault. Requests are checked in the order in which this
-/// function adds the checks. If the route's path has a fault, `path` is `None` and its parameters are unknown.
+/// The checks of one table. Those that compare with the request still lack the route that they are for.
+type Draft = Vec<Drafted>;
+
+#[derive(Clone)]
+enum Drafted {
+    Ready(Check),
+    Claim { claim: ClaimId, name: Box<str>, wanted: Wanted },
+}
+
+/// The `[rule.NAME]` tables by name; `None` for one whose fault has been reported.
+pub(super) struct NamedRules<'f> {
+    drafts: BTreeMap<&'f str, Option<Draft>>,
+}
+
+/// The names that the keys of a rule refer to.
+pub(super) struct RuleContext<'r> {
+    pub(super) file: &'r File,
+    pub(super) identity: &'r IdentityHeaders,
+}
+
+/// What a route matches and where it looks for tokens, as far as its rule refers to it. A part is `None` if its own
+/// fault has been reported.
+pub(super) struct RouteContext<'r> {
+    pub(super) matcher: Option<&'r Matcher>,
+    pub(super) sources: &'r Sources,
+}
+
+/// Compiles the `[rule.NAME]` tables.
+pub(super) fn named<'f>(
+    context: &RuleContext<'f>,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> NamedRules<'f> {
+    let mut drafts = BTreeMap::new();
+    for (name, table) in &context.file.rule {
+        let key = format!("rule.{name}");
+        let draft = draft(&key, table.requirements(), context, claims, faults);
+        if draft.as_ref().is_some_and(Vec::is_empty) {
+            faults.fault(
+                "missing_key",
+                &key,
+                "no requirement: the rule would accept every token",
+                "roles, all_roles, not_roles, scopes, any_scopes, claims, issuers or fresh",
+            );
+        }
+        drafts.insert(name.as_str(), draft);
+    }
+    NamedRules { drafts }
+}
+
+/// Compiles the rule of a route; `None` if a key is at fault. The checks run in the order of this function.
 pub(super) fn compile(
     key: &str,
     table: &RouteSection,
-    path: Option<&PathPattern>,
+    route: &RouteContext<'_>,
+    rules: &NamedRules<'_>,
+    context: &RuleContext<'_>,
     claims: &mut Claims,
     faults: &mut Faults<'_>,
 ) -> Option<Rule> {
     let before = faults.fault_count;
     let mut checks = Vec::new();
-    checks.extend(names(key, "roles", &table.roles, faults).map(Check::Roles));
-    checks.extend(names(key, "all_roles", &table.all_roles, faults).map(Check::AllRoles));
-    checks.extend(scopes(key, table, faults));
-    checks.extend(fresh(key, table, faults));
-    let mut are_claims_known = true;
-    for (name, value) in &table.claims {
-        let check = claim(&format!("{key}.claims.{name}"), name, value, path, claims, faults);
-        are_claims_known &= check.is_some();
-        checks.extend(check);
+    let mut is_whole = true;
+    for (index, name) in table.rule.iter().enumerate() {
+        let at = format!("{key}.rule[{index}]");
+        match rules.drafts.get(name.as_str()) {
+            Some(Some(draft)) => {
+                for drafted in draft {
+                    checks.extend(resolve(&|_| at.clone(), drafted, Some(name), route, faults));
+                }
+            }
+            Some(None) => is_whole = false,
+            None => faults.undefined(&at, "rule", name, rules.drafts.keys().copied()),
+        }
     }
-    if faults.fault_count > before || !are_claims_known {
+    let own = draft(key, table.requirements(), context, claims, faults);
+    for drafted in own.iter().flatten() {
+        let at = |claim: &str| format!("{key}.claims.{claim}");
+        checks.extend(resolve(&at, drafted, None, route, faults));
+    }
+    if faults.fault_count > before || own.is_none() || !is_whole || route.matcher.is_none() {
         return None;
     }
     if table.access == file::Access::Public && !checks.is_empty() {
         faults.fault(
             "impossible_rule",
             &format!("{key}.access"),
-            "\"public\" with roles, scopes, claims or fresh: a public route does not read tokens",
+            "\"public\" with a rule, roles, scopes, claims, issuers or fresh: a public route does not read tokens",
             "set access = \"authenticated\", or remove them",
         );
         return None;
     }
+    contradictions::check(key, &checks, faults)?;
     Some(Rule::new(checks))
 }
 
-/// Returns the names in the list at `key.name`; `None` if the list is empty or contains an empty name.
+/// Compiles the keys of one table; `None` if one of them is at fault.
+fn draft(
+    key: &str,
+    table: Requirements<'_>,
+    context: &RuleContext<'_>,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Draft> {
+    let before = faults.fault_count;
+    let mut checks = Vec::new();
+    checks.extend(issuers(key, table, context, faults));
+    checks.extend(names(key, "roles", table.roles, faults).map(Check::Roles));
+    checks.extend(names(key, "all_roles", table.all_roles, faults).map(Check::AllRoles));
+    checks.extend(names(key, "not_roles", table.not_roles, faults).map(Check::NotRoles));
+    checks.extend(
+        scope_names(key, "scopes", table.scopes, faults)
+            .map(|all| Check::Scopes { all, challenge: Arc::from(table.scopes.join(" ")) }),
+    );
+    checks.extend(
+        scope_names(key, "any_scopes", table.any_scopes, faults)
+            .map(|any| Check::AnyScope { any, challenge: Arc::from(table.any_scopes.join(" ")) }),
+    );
+    checks.extend(fresh(key, table.fresh, faults));
+    let mut drafts: Draft = checks.into_iter().map(Drafted::Ready).collect();
+    let mut are_claims_known = true;
+    for (name, values) in table.claims {
+        let key = format!("{key}.claims.{name}");
+        let path = claim_path(&key, name, faults);
+        let wanted = wanted(&key, values, context.identity, faults);
+        let (Some(path), Some(wanted)) = (path, wanted) else {
+            are_claims_known = false;
+            continue;
+        };
+        drafts.push(Drafted::Claim { claim: claims.id(path), name: name.as_str().into(), wanted });
+    }
+    (faults.fault_count == before && are_claims_known).then_some(drafts)
+}
+
+/// Completes a check for a route. `at` returns the key to report for a claim, and `rule` names the rule that states the
+/// check.
+fn resolve(
+    at: &dyn Fn(&str) -> String,
+    drafted: &Drafted,
+    rule: Option<&str>,
+    route: &RouteContext<'_>,
+    faults: &mut Faults<'_>,
+) -> Option<Check> {
+    let (claim, name, wanted) = match drafted {
+        Drafted::Ready(check) => return Some(check.clone()),
+        Drafted::Claim { claim, name, wanted } => (*claim, name, wanted),
+    };
+    let matcher = route.matcher?;
+    let mut fault = |id: &'static str, found: String, hint: &str| {
+        let rule = rule.map(|rule| format!("rule \"{rule}\": ")).unwrap_or_default();
+        faults.fault(id, &at(name), rule + &found, hint);
+        None
+    };
+    let equals = match wanted {
+        Wanted::Fixed(expected) => Some(expected.clone()),
+        Wanted::Param(param) => {
+            let position = matcher.path.params().iter().position(|known| **known == **param);
+            let equals = position.map(|position| Expected::Param { position, name: param.clone() });
+            equals.or_else(|| {
+                let found = format!("the path \"{}\" has no parameter {{{param}}}", matcher.path);
+                fault("unknown_name", found, "use a parameter of the route's path, or a literal value")
+            })
+        }
+        Wanted::HostLabel => Expected::host_label(&matcher.host).or_else(|| {
+            let found = "the route's host has no *".to_owned();
+            fault("unknown_name", found, "set host = \"*.example.com\", or compare with {host:name}")
+        }),
+        Wanted::Header(header) => match is_source(route.sources, header) {
+            true => fault(
+                "bad_header",
+                format!("the route takes tokens from \"{header}\", which is not passed on"),
+                "use another header",
+            ),
+            false => Some(Expected::Header(header.clone())),
+        },
+    };
+    Some(Check::Claim { claim, name: name.clone(), equals: equals? })
+}
+
+fn is_source(sources: &Sources, header: &HeaderName) -> bool {
+    sources.named.contains(header)
+}
+
+/// Returns the names under `key.name`; `None` if there are none, or if one of them is empty.
 fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     if list.iter().any(String::is_empty) {
         faults.fault(
@@ -62,12 +214,7 @@ fn names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Opt
     (!list.is_empty()).then(|| list.iter().map(|text| text.as_str().into()).collect())
 }
 
-fn scopes(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Check> {
-    let all = scope_names(key, "scopes", &table.scopes, faults)?;
-    Some(Check::Scopes { all, challenge: Arc::from(table.scopes.join(" ")) })
-}
-
-/// Returns the scopes in the list at `key.name`; `None` if the list is empty or contains an invalid scope.
+/// Returns the scopes under `key.name`; `None` if there are none, or if one of them is invalid.
 fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) -> Option<Box<[Box<str>]>> {
     let scopes = names(key, name, list, faults)?;
     if let Some(scope) = list.iter().find(|scope| !is_scope_token(scope)) {
@@ -82,13 +229,32 @@ fn scope_names(key: &str, name: &str, list: &[String], faults: &mut Faults<'_>) 
     Some(scopes)
 }
 
-/// Whether a text is a scope-token (RFC 6749 section 3.3): visible ASCII characters except quotes and backslashes.
+/// Whether this is a scope-token (RFC 6749 section 3.3): visible ASCII without quotes and backslashes.
 fn is_scope_token(scope: &str) -> bool {
     !scope.is_empty() && scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
 }
 
-fn fresh(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Check> {
-    let age = match table.fresh {
+fn issuers(
+    key: &str,
+    table: Requirements<'_>,
+    context: &RuleContext<'_>,
+    faults: &mut Faults<'_>,
+) -> Option<Check> {
+    let file = context.file;
+    let known = || {
+        let own = file.authority.iter().map(|authority| authority.issuer.as_str());
+        own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str()))
+    };
+    for (index, name) in table.issuers.iter().enumerate() {
+        if !known().any(|known| known == name) {
+            faults.undefined(&format!("{key}.issuers[{index}]"), "issuer", name, known());
+        }
+    }
+    names(key, "issuers", table.issuers, faults).map(Check::Issuers)
+}
+
+fn fresh(key: &str, fresh: Fresh, faults: &mut Faults<'_>) -> Option<Check> {
+    let age = match fresh {
         Fresh::Any => return None,
         Fresh::Login => return Some(Check::Fresh { max_age: 0 }),
         Fresh::Within(age) => Duration::from(age),
@@ -100,39 +266,4 @@ fn fresh(key: &str, table: &RouteSection, faults: &mut Faults<'_>) -> Option<Che
         return None;
     }
     Some(Check::Fresh { max_age })
-}
-
-fn claim(
-    key: &str,
-    name: &str,
-    value: &Literal,
-    path: Option<&PathPattern>,
-    claims: &mut Claims,
-    faults: &mut Faults<'_>,
-) -> Option<Check> {
-    let claim = claims.id(claim_path(key, name, faults)?);
-    let equals = match value {
-        Literal::Text(text) => match text.strip_prefix('{').and_then(|t| t.strip_suffix('}')) {
-            Some(param) => parameter(key, param, path?, faults)?,
-            None => Expected::Literal(ClaimValue::Text(text.as_str().into())),
-        },
-        Literal::Integer(number) => Expected::Literal(ClaimValue::Number((*number).into())),
-        Literal::Boolean(flag) => Expected::Literal(ClaimValue::Bool(*flag)),
-    };
-    Some(Check::Claim { claim, name: name.into(), equals })
-}
-
-fn parameter(key: &str, name: &str, path: &PathPattern, faults: &mut Faults<'_>) -> Option<Expected> {
-    match path.params().iter().position(|known| **known == *name) {
-        Some(position) => Some(Expected::Param { position, name: name.into() }),
-        None => {
-            faults.fault(
-                "unknown_name",
-                key,
-                format!("the path \"{path}\" has no parameter {{{name}}}"),
-                "use a parameter of the route's path, or a literal value",
-            );
-            None
-        }
-    }
 }

@@ -13,17 +13,19 @@ const LETTERS_MIN: usize = 5;
 const LETTERS_MAX: usize = 100;
 
 pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
-    let routes = || subject.file.route.iter().enumerate();
     let mut roles = BTreeMap::new();
     let mut scopes = BTreeMap::new();
-    for (index, route) in routes() {
-        for (list, name) in [(&route.roles, "roles"), (&route.all_roles, "all_roles")] {
-            for role in list {
-                used(&mut roles, role, || format!("route[{index}].{name}"));
+    let all: Vec<_> = subject.file.requirements().collect();
+    for (table, requirements) in &all {
+        for (name, list) in requirements.lists() {
+            let kind = match name {
+                "scopes" | "any_scopes" => &mut scopes,
+                "issuers" => continue,
+                _ => &mut roles,
+            };
+            for text in list {
+                used(kind, text, || format!("{table}.{name}"));
             }
-        }
-        for scope in &route.scopes {
-            used(&mut scopes, scope, || format!("route[{index}].scopes"));
         }
     }
     // The roles and scopes of the authority's clients must match the names that routes require, so they are compared

@@ -182,7 +182,7 @@ fn single(subject: &Subject<'_>, faults: &mut Faults<'_>) {
             faults.warn(
                 "optional_with_rule",
                 &key(route, "access"),
-                "\"optional\" with roles, scopes or claims: no one passes without a token",
+                "\"optional\" with a rule, roles, scopes or claims: no one passes without a token",
                 "use \"authenticated\", which says so, or remove the rule",
             );
         }
@@ -204,6 +204,11 @@ fn unused(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     for name in file.rate_limit.keys().filter(|name| !limits.contains(name.as_str())) {
         let key = format!("rate_limit.{name}");
         faults.warn("unused", &key, "no route uses it", "add it to the rate_limits of a route, or remove it");
+    }
+    let rules: BTreeSet<&str> = file.route.iter().flat_map(|route| &route.rule).map(String::as_str).collect();
+    for name in file.rule.keys().filter(|name| !rules.contains(name.as_str())) {
+        let key = format!("rule.{name}");
+        faults.warn("unused", &key, "no route names it", "add it to the rule of a route, or remove it");
     }
 }
 

@@ -18,15 +18,26 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
 /// Reports empty lists, which look like requirements but require nothing.
 fn empty_lists(file: &File, faults: &mut Faults<'_>) {
     for (index, route) in file.route.iter().enumerate() {
-        let lists = [
-            ("roles", route.roles.is_empty(), "requires no role"),
-            ("all_roles", route.all_roles.is_empty(), "requires no role"),
-            ("scopes", route.scopes.is_empty(), "requires no scope"),
-            ("claims", route.claims.is_empty(), "requires no claim"),
-            ("methods", route.methods.is_empty(), "matches every method"),
-        ];
-        for (name, is_empty, means) in lists {
-            let key = format!("route[{index}].{name}");
+        let key = format!("route[{index}].methods");
+        if route.methods.is_empty() && faults.loaded.places.is_given(&key) {
+            let hint = "list the intended names, or leave methods out, which means the same";
+            faults.warn("empty_list", &key, "an empty list matches every method", hint);
+        }
+    }
+    for (table, requirements) in file.requirements() {
+        let lists = requirements.lists().map(|(name, list)| {
+            let means = match name {
+                "not_roles" => "excludes no role",
+                "scopes" | "any_scopes" => "requires no scope",
+                "issuers" => "accepts every issuer",
+                _ => "requires no role",
+            };
+            (name, list.is_empty(), means)
+        });
+        for (name, is_empty, means) in
+            lists.into_iter().chain([("claims", requirements.claims.is_empty(), "requires no claim")])
+        {
+            let key = format!("{table}.{name}");
             if is_empty && faults.loaded.places.is_given(&key) {
                 let hint = format!("list the intended names, or leave {name} out, which means the same");
                 faults.warn("empty_list", &key, format!("an empty list {means}"), hint);
@@ -99,8 +110,8 @@ fn white_space(file: &File, faults: &mut Faults<'_>) {
             names(&format!("authority.client.{id}"), &lists);
         }
     }
-    for (index, route) in file.route.iter().enumerate() {
-        names(&format!("route[{index}]"), &[("roles", &route.roles), ("all_roles", &route.all_roles)]);
+    for (table, requirements) in file.requirements() {
+        names(&table, &requirements.lists());
     }
     for (index, issuer) in file.issuer.iter().enumerate() {
         let kid = issuer.kid.as_deref().unwrap_or_default();
@@ -122,10 +133,14 @@ fn white_space(file: &File, faults: &mut Faults<'_>) {
     }
     for (index, route) in file.route.iter().enumerate() {
         look(&|| format!("route[{index}].name"), &route.name);
-        for (claim, value) in &route.claims {
-            look(&|| format!("route[{index}].claims.{claim}"), claim);
-            if let Literal::Text(text) = value {
-                look(&|| format!("route[{index}].claims.{claim}"), text);
+    }
+    for (table, requirements) in file.requirements() {
+        for (claim, values) in requirements.claims {
+            look(&|| format!("{table}.claims.{claim}"), claim);
+            for value in values.literals() {
+                if let Literal::Text(text) = value {
+                    look(&|| format!("{table}.claims.{claim}"), text);
+                }
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Reports weaknesses in the handling of tokens: trusted issuers, lifetimes and recipients.
 
 use super::Subject;
-use crate::config::file::{File, RouteSection, SameSite};
+use crate::config::file::{File, SameSite};
+use crate::config::requirements::Requirements;
 use crate::config::secret::Secret;
+use crate::config::values::RoleLimit;
 use crate::policy::Faults;
 use crate::policy::endpoint_limits::{lists, preset_names, unlimited_login};
 use std::net::IpAddr;
@@ -65,6 +67,7 @@ pub(super) fn lint(subject: &Subject<'_>, faults: &mut Faults<'_>) {
     }
     evadable(file, faults);
     several_issuers(file, faults);
+    exclusions(file, faults);
     let Some(authority) = &file.authority else { return };
     if Duration::from(authority.refresh_grace) > GRACE_MUCH {
         faults.warn(
@@ -121,26 +124,50 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
     if count < 2 {
         return;
     }
-    let asks_for_names = |route: &RouteSection| {
-        !route.roles.is_empty() || !route.all_roles.is_empty() || !route.scopes.is_empty()
+    // A rule that many routes name is one mistake, not many.
+    let of_rules = file.rule.iter().map(|(name, rule)| (format!("rule.{name}"), name, rule.requirements()));
+    let of_routes = file.route.iter().enumerate().map(|(index, route)| {
+        let name = if route.name.is_empty() { &route.path } else { &route.name };
+        (format!("route[{index}]"), name, route.requirements())
+    });
+    let separates = |key: &str| {
+        file.route
+            .iter()
+            .enumerate()
+            .filter(|(index, route)| {
+                key == format!("route[{index}]")
+                    || key
+                        .strip_prefix("rule.")
+                        .is_some_and(|rule| route.rule.iter().any(|name| name == rule))
+            })
+            .all(|(_, route)| {
+                file.requirements_of(route)
+                    .any(|one| !one.issuers.is_empty() || one.claims.contains_key("iss"))
+            })
     };
-    let open = |route: &&RouteSection| asks_for_names(route) && !route.claims.contains_key("iss");
-    let mut routes = file.route.iter().enumerate().filter(|(_, route)| open(route));
-    if let Some((index, first)) = routes.next() {
-        let more = routes.count();
-        let name = if first.name.is_empty() { &first.path } else { &first.name };
+    let granted = |requirements: &Requirements<'_>| {
+        let lists = requirements.lists().into_iter();
+        lists
+            .filter(|(name, list)| !matches!(*name, "not_roles" | "issuers") && !list.is_empty())
+            .map(|(name, _)| name)
+            .next()
+    };
+    let mut open = of_rules.chain(of_routes).filter_map(|(key, name, requirements)| {
+        let list = granted(&requirements)?;
+        (!separates(&key)).then_some((key, name, list))
+    });
+    if let Some((key, name, list)) = open.next() {
+        let more = open.count();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let list = if first.roles.is_empty() && first.all_roles.is_empty() { "scopes" } else { "roles" };
+        let what = if key.starts_with("rule.") { "rule" } else { "route" };
+        let kind = if list.contains("scopes") { "scopes" } else { "roles" };
         faults.warn(
             "shared_roles",
-            &format!(
-                "route[{index}].{}",
-                if first.roles.is_empty() && list == "roles" { "all_roles" } else { list }
-            ),
+            &format!("{key}.{list}"),
             format!(
-                "route \"{name}\"{more} requires {list}, which each of {count} issuers can grant to anyone"
+                "{what} \"{name}\"{more} requires {kind}, which each of {count} issuers can grant to anyone"
             ),
-            "add claims = { iss = \"…\" } to routes that only one issuer should grant access to",
+            "set issuers = [\"…\"] on routes that only one issuer should grant access to",
         );
     }
     if file.identity.issuer.is_empty() && !file.identity.subject.is_empty() {
@@ -151,6 +178,38 @@ fn several_issuers(file: &File, faults: &mut Faults<'_>) {
                 "empty, with {count} issuers: services cannot distinguish equal subjects of different issuers"
             ),
             "set \"X-Auth-Issuer\", and use both headers in services",
+        );
+    }
+}
+
+/// Reports excluded roles that a token may lack although its subject has them.
+fn exclusions(file: &File, faults: &mut Faults<'_>) {
+    for (index, route) in file.route.iter().enumerate() {
+        let all: Vec<_> = file.requirements_of(route).collect();
+        let requires_more = all.iter().any(|one| {
+            let lists = [one.roles, one.all_roles, one.scopes, one.any_scopes];
+            lists.iter().any(|list| !list.is_empty()) || !one.claims.is_empty()
+        });
+        if all.iter().any(|one| !one.not_roles.is_empty()) && !requires_more {
+            let key = if route.not_roles.is_empty() { "rule" } else { "not_roles" };
+            faults.warn(
+                "only_excludes",
+                &format!("route[{index}].{key}"),
+                "the rule only excludes roles: a token without any role passes",
+                "require a role, a scope or a claim that the intended callers have",
+            );
+        }
+    }
+    let Some(RoleLimit::AtMost(most)) = file.authority.as_ref().map(|authority| authority.role_limit) else {
+        return;
+    };
+    let excluding = file.requirements().find(|(_, one)| !one.not_roles.is_empty());
+    if let Some((table, _)) = excluding {
+        faults.warn(
+            "excluded_role_omitted",
+            &format!("{table}.not_roles"),
+            format!("a token of the local authority has at most {most} roles, so an excluded one may be missing from it"),
+            "set [authority] role_limit = \"all\", or put the excluded role first in each account",
         );
     }
 }
