@@ -1,6 +1,7 @@
 //! Detects requests that one entry admits, but that a more lenient reader behind the gateway would match to another
 //! entry.
 
+use super::tree::Node;
 use super::{Guard, RouteTable, Spot};
 use crate::route::head::Head;
 use crate::route::host::HostPattern;
@@ -108,14 +109,15 @@ impl<T> RouteTable<T> {
                 })
             })
         };
+        let closer = |tree: &Node| tree.closer(matcher.path.segments(), false, &guards);
         let has_other_hosts = !self.caseless.exact.is_empty() || !self.caseless.below.is_empty();
-        let own = match &matcher.host {
-            HostPattern::Any if has_other_hosts => None,
-            HostPattern::Any => Some(&self.caseless.any),
-            HostPattern::Below(_) => None,
-            HostPattern::Exact(name) => self.caseless.exact.get(name),
-        };
-        // If a host may belong to several trees, the check is made for each request.
-        own.is_none_or(|tree| tree.closer(matcher.path.segments(), false, &guards))
+        match &matcher.host {
+            // The host of a request may belong to several trees, so the check is made for each request.
+            HostPattern::Any if has_other_hosts => true,
+            HostPattern::Below(_) => true,
+            HostPattern::Any => closer(&self.caseless.any),
+            // A path that no entry of this host covers belongs to the next wider host pattern.
+            HostPattern::Exact(name) => self.caseless.of(Some(name)).any(closer),
+        }
     }
 }

@@ -112,6 +112,20 @@ fn a_last_slash_never_leads_past_a_route_that_was_written_for_the_path() {
 }
 
 #[test]
+fn a_guard_of_all_hosts_is_not_passed_by_without_its_slash_on_a_host_with_routes_of_its_own() {
+    for (general, guarded_host) in [("h", ""), ("a.h", "*.h"), ("*.h", "")] {
+        let entries = [(matcher(general, "/{page}", &[]), 0), (matcher(guarded_host, "/a/", &[]), 1)];
+        let table = RouteTable::build(entries.to_vec()).unwrap();
+        let table = table.guarding(|nth: &u64| Guard { before: 0, asks: nth.checked_sub(1), is_lax: false });
+        let met =
+            |path: &str| find(&table, &Method::GET, Some(if general == "h" { "h" } else { "a.h" }), path);
+        assert_eq!(met("/a"), Err(Denial::BadRequest(Malformed::OtherRoute)), "{general} {guarded_host}");
+        assert_eq!(met("/a/").unwrap().0, 1);
+        assert_eq!(met("/b").unwrap().0, 0);
+    }
+}
+
+#[test]
 fn what_windows_drops_at_the_end_of_a_name_leads_past_no_guard() {
     let table = guarded(&[("/{*rest}", true), ("/admin/{*rest}", false), ("/v1.", true)]);
     for path in ["/admin./x", "/admin%20/x", "/admin%C2%A0/x", "/admin::$DATA/x", "/admin.%20/x", "/ADMIN./x"]

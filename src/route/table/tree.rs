@@ -64,7 +64,7 @@ impl Trees {
     }
 
     /// Returns the trees of the patterns that cover a host, the most specific first.
-    fn of<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
+    pub(super) fn of<'t>(&'t self, host: Option<&'t str>) -> impl Iterator<Item = &'t Node> {
         let exact = host.and_then(|host| self.exact.get(host));
         // A shorter parent name covers more hosts, so longer names come first.
         let parents = host.filter(|_| !self.below.is_empty()).into_iter().flat_map(|host| {
