@@ -116,6 +116,22 @@ fn a_rule_and_the_routes_own_keys_must_all_be_met() {
 }
 
 #[test]
+fn a_challenge_names_the_scopes_of_all_rules() {
+    let upstream = Upstream::start();
+    let rule = "[rule.read]\nscopes = [\"orders:read\", \"base\"]\n";
+    let route = "[[route]]\npath = \"/\"\nupstream = \"app\"\nrule = \"read\"\nscopes = [\"orders:write\", \"base\"]\n";
+    let gateway = gateway(&upstream, &format!("{rule}{route}"));
+    for scopes in ["", "orders:read base", "orders:write base"] {
+        let answer = Request::get("/").bearer(token("ada").claim("scope", json!(scopes))).to(gateway.http());
+        let challenge =
+            answer.is_refusal(403, "insufficient_scope").header("www-authenticate").unwrap_or_default();
+        assert!(challenge.contains("scope=\"orders:read base orders:write\""), "{scopes}: {challenge}");
+    }
+    let all = token("ada").claim("scope", json!("base orders:write orders:read"));
+    Request::get("/").bearer(all).to(gateway.http()).is(200);
+}
+
+#[test]
 fn an_excluded_role_is_refused_and_so_is_what_may_hide_one() {
     let none = "insufficient_role";
     let roles = |value: Value| token("ada").claim("roles", value);

@@ -179,7 +179,9 @@ fn metadata(identifier: &str, table: &ResourceSection, issuers: &[&Issuer], belo
     let servers: Vec<Value> = issuers.iter().map(|issuer| (*issuer.name).into()).collect();
     document.insert("authorization_servers".into(), servers.into());
     let required = below.iter().flat_map(|route| route.rule.checks()).filter_map(|check| match check {
-        Check::Scopes { all, .. } => Some(all.iter().map(|scope| &**scope)),
+        Check::Scopes { all: scopes, .. } | Check::AnyScope { any: scopes, .. } => {
+            Some(scopes.iter().map(|scope| &**scope))
+        }
         _ => None,
     });
     let required: BTreeSet<&str> = required.flatten().collect();

@@ -110,7 +110,35 @@ pub(super) fn compile(
         return None;
     }
     contradictions::check(key, &checks, faults)?;
+    join_challenges(&mut checks);
     Some(Rule::new(checks))
+}
+
+/// Lets every check of required scopes name all of them in its challenge: a client that asks the issuer for the scopes of
+/// one rule alone would be refused by the next rule (RFC 6750 section 3.1).
+fn join_challenges(checks: &mut [Check]) {
+    let required = |check: &Check| match check {
+        Check::Scopes { all, .. } => all.iter().map(ToString::to_string).collect(),
+        Check::Roles(_)
+        | Check::AllRoles(_)
+        | Check::NotRoles(_)
+        | Check::AnyScope { .. }
+        | Check::Issuers(_)
+        | Check::Claim { .. }
+        | Check::Fresh { .. } => Vec::new(),
+    };
+    let mut scopes: Vec<String> = Vec::new();
+    for scope in checks.iter().flat_map(required) {
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    let joined: Arc<str> = Arc::from(scopes.join(" "));
+    for check in checks {
+        if let Check::Scopes { challenge, .. } = check {
+            *challenge = joined.clone();
+        }
+    }
 }
 
 /// Compiles the keys of one table; `None` if one of them is at fault.
