@@ -6,13 +6,14 @@
 use super::claim_values::{Wanted, wanted};
 use super::trust::{Claims, claim_path};
 use super::{Faults, contradictions};
-use crate::authenticate::{ClaimId, IdentityHeaders, Sources};
+use crate::authenticate::{ClaimId, IdentityHeaders, Source, Sources};
 use crate::authorize::{Check, Expected, Rule};
 use crate::config::file::{self, File, RouteSection};
 use crate::config::requirements::Requirements;
 use crate::config::values::Fresh;
 use crate::route::Matcher;
 use http::HeaderName;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,7 +226,11 @@ fn resolve(
 }
 
 fn is_source(sources: &Sources, header: &HeaderName) -> bool {
-    sources.named.contains(header)
+    sources.others.iter().any(|source| match source {
+        Source::Header(field) => field.name == *header,
+        Source::WebSocket(_) => *header == SEC_WEBSOCKET_PROTOCOL,
+        Source::Cookie(_) | Source::Query(_) => false,
+    })
 }
 
 /// Returns the names under `key.name`; `None` if there are none, or if one of them is empty.
