@@ -17,15 +17,15 @@ use Kind::{Address, Identity, Method, Proxy, Relay, Target};
 pub(crate) enum Kind {
     /// How the request arrived, which the gateway itself states to the upstream.
     Relay,
-    /// Another method.
+    /// A method other than the request's own.
     Method,
-    /// Another target.
+    /// A target other than the request's own.
     Target,
     /// A proxy for the service's own requests (httpoxy, CVE-2016-5385).
     Proxy,
-    /// Another address of the client.
+    /// An address other than the client's own.
     Address,
-    /// Another caller.
+    /// A caller other than the verified one.
     Identity,
 }
 

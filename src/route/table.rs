@@ -231,7 +231,7 @@ impl<'m> Taken<'m> {
         let (first, any) = self.all.entry(spot).or_insert((entry, None));
         if methods.is_any() {
             any.get_or_insert(entry);
-            // Every set contains a method, so a set of all methods shares one with the first entry.
+            // Every set contains a method, so a set of all methods shares a method with the first entry.
             return (*first != entry).then_some(*first);
         }
         let mut before = *any;
