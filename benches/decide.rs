@@ -20,7 +20,7 @@ const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
 fn trust() -> Trust {
     let mut keys = KeySet::default();
-    keys.add_secret(None, SECRET).expect("32 bytes are enough");
+    keys.add_secret(None, Algorithm::HS256, SECRET).expect("32 bytes are enough");
     let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
     let issuer = Issuer {
         name: Arc::from("https://id.example.com"),

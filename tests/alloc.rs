@@ -63,7 +63,7 @@ const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 
 fn trust() -> Trust {
     let mut keys = KeySet::default();
-    keys.add_secret(None, SECRET).unwrap();
+    keys.add_secret(None, Algorithm::HS256, SECRET).unwrap();
     let path = |text: &str| ClaimPath::parse(text).unwrap();
     let issuer = Issuer {
         name: Arc::from("https://id.example.com"),

@@ -13,7 +13,7 @@ static TRUST: LazyLock<Trust> = LazyLock::new(|| {
     let mut secret = [0; 32];
     secret[..8].copy_from_slice(&std::process::id().to_le_bytes().repeat(2));
     let mut keys = KeySet::default();
-    keys.add_secret(None, &secret).expect("32 bytes");
+    keys.add_secret(None, Algorithm::HS256, &secret).expect("32 bytes");
     let path = |text: &str| ClaimPath::parse(text).expect("a claim path");
     let issuer = Issuer {
         name: Arc::from("i"),

@@ -3,84 +3,35 @@
 //! The key determines the algorithm (RFC 8725 section 3.1): a token is verified only with keys whose algorithm equals
 //! the token's `alg`.
 
+mod algorithm;
 mod der;
 mod jwks;
 #[cfg(test)]
 mod tests;
 
+pub use algorithm::{Algorithm, ED25519};
+use algorithm::{KeyKind, Verification};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use jsonwebtoken::{DecodingKey, DecodingKeyKind};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ParsedPublicKey, RsaPublicKeyComponents};
+use der::PublicKey;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
-
-/// A JWS signature algorithm that the gateway supports. `none` is not supported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// HMAC with SHA-256.
-    HS256,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    RS256,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// Ed25519, under its names `EdDSA` (RFC 8037) and `Ed25519` (RFC 9864).
-    EdDSA,
-}
-
-/// The name that RFC 9864 section 2.2 defines for `EdDSA` with Ed25519.
-pub const ED25519: &str = "Ed25519";
-
-impl Algorithm {
-    /// Returns the algorithm's name in `alg` (RFC 7518 section 3.1).
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HS256 => "HS256",
-            Self::RS256 => "RS256",
-            Self::ES256 => "ES256",
-            Self::EdDSA => "EdDSA",
-        }
-    }
-
-    /// Returns the `jsonwebtoken` library's value for the algorithm.
-    pub(crate) const fn as_library(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Self::HS256 => jsonwebtoken::Algorithm::HS256,
-            Self::RS256 => jsonwebtoken::Algorithm::RS256,
-            Self::ES256 => jsonwebtoken::Algorithm::ES256,
-            Self::EdDSA => jsonwebtoken::Algorithm::EdDSA,
-        }
-    }
-}
-
-impl FromStr for Algorithm {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        // RFC 9864 section 4.1 deprecates `EdDSA` because this name does not specify the curve. The gateway supports
-        // only Ed25519, so both names have the same meaning here.
-        if text == ED25519 {
-            return Ok(Self::EdDSA);
-        }
-        [Self::HS256, Self::RS256, Self::ES256, Self::EdDSA]
-            .into_iter()
-            .find(|a| a.as_str() == text)
-            .ok_or(())
-    }
-}
-
-impl fmt::Display for Algorithm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use zeroize::Zeroizing;
 
 /// A verification key.
 pub struct Key {
     id: Option<Box<str>>,
     algorithm: Algorithm,
-    key: DecodingKey,
+    material: Material,
     /// The length of the key's signatures in bytes.
     signature_bytes: usize,
+}
+
+/// What verifies signatures, parsed once.
+enum Material {
+    Secret { bytes: Zeroizing<Vec<u8>>, key: hmac::Key },
+    Public(ParsedPublicKey),
 }
 
 impl fmt::Debug for Key {
@@ -93,12 +44,56 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    fn new(id: Option<&str>, algorithm: Algorithm, key: DecodingKey, signature_bytes: usize) -> Self {
-        Self { id: id.map(Into::into), algorithm, key, signature_bytes }
+    /// Creates a key from a shared secret.
+    fn secret(id: Option<&str>, algorithm: Algorithm, secret: &[u8]) -> Result<Self, String> {
+        let (Verification::Secret(mac), Some(bits)) = (algorithm.verification(), algorithm.signature_bytes())
+        else {
+            return Err(format!("a secret, and {algorithm} needs a public key"));
+        };
+        if let Some(what) = der::no_secret(secret) {
+            return Err(what.to_owned());
+        }
+        // RFC 7518 section 3.2: a key must be at least as long as the output of the hash.
+        if secret.len() < bits {
+            return Err(format!(
+                "a secret of {} bits, and {algorithm} needs {} (RFC 7518 section 3.2)",
+                secret.len() * 8,
+                bits * 8
+            ));
+        }
+        let key = hmac::Key::new(mac, secret);
+        let material = Material::Secret { bytes: Zeroizing::new(secret.to_vec()), key };
+        Ok(Self { id: id.map(Into::into), algorithm, material, signature_bytes: bits })
     }
 
-    fn secret(id: Option<&str>, secret: &[u8]) -> Self {
-        Self::new(id, Algorithm::HS256, DecodingKey::from_secret(secret), 32)
+    /// Creates a key from a public key, which must be of the algorithm's kind. Checks now what the library would notice
+    /// only at the first signature, such as a point that is not on the curve.
+    fn public(id: Option<&str>, algorithm: Algorithm, key: &PublicKey<'_>) -> Result<Self, String> {
+        let wrong =
+            || format!("a {}, and {algorithm} needs a {}", key.kind().name(), algorithm.kind().name());
+        let (material, signature_bytes) = match (algorithm.verification(), key) {
+            (Verification::Rsa(parameters), PublicKey::Rsa { modulus, exponent }) => {
+                let (n, e) = der::rsa_numbers(modulus, exponent)?;
+                let parsed = RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters);
+                (parsed.map_err(|_| "an invalid RSA key".to_owned())?, n.len())
+            }
+            (Verification::Public(verification), PublicKey::Plain(kind, bytes))
+                if *kind == algorithm.kind() =>
+            {
+                if kind.key_bytes() != Some(bytes.len()) {
+                    return Err(format!("a {} of the wrong length: {} bytes", kind.name(), bytes.len()));
+                }
+                let parsed = ParsedPublicKey::new(verification, bytes);
+                let parsed =
+                    parsed.map_err(|_| format!("an invalid {}: no such point or number", kind.name()))?;
+                (parsed, algorithm.signature_bytes().ok_or_else(wrong)?)
+            }
+            (Verification::Secret(_) | Verification::Rsa(_) | Verification::Public(_), _) => {
+                return Err(wrong());
+            }
+        };
+        let material = Material::Public(material);
+        Ok(Self { id: id.map(Into::into), algorithm, material, signature_bytes })
     }
 
     /// Returns the key's id (`kid`).
@@ -116,21 +111,23 @@ impl Key {
         self.signature_bytes
     }
 
-    pub(super) const fn decoding_key(&self) -> &DecodingKey {
-        &self.key
+    /// Returns whether the signature of the message is by this key.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match &self.material {
+            Material::Secret { key, .. } => hmac::verify(key, message, signature).is_ok(),
+            Material::Public(key) => key.verify_sig(message, signature).is_ok(),
+        }
     }
 
     /// Returns whether both keys have the same id and verify the same signatures.
     fn is_same(&self, other: &Self) -> bool {
-        use DecodingKeyKind::{RsaModulusExponent, SecretOrDer};
-        let same_material = match (self.key.kind(), other.key.kind()) {
-            (SecretOrDer(ours), SecretOrDer(theirs)) => verify_slices_are_equal(ours, theirs).is_ok(),
-            (RsaModulusExponent { n, e }, RsaModulusExponent { n: their_n, e: their_e }) => {
-                n == their_n && e == their_e
+        let same_material = match (&self.material, &other.material) {
+            (Material::Secret { bytes: ours, .. }, Material::Secret { bytes: theirs, .. }) => {
+                verify_slices_are_equal(ours, theirs).is_ok()
             }
-            (SecretOrDer(_), RsaModulusExponent { .. }) | (RsaModulusExponent { .. }, SecretOrDer(_)) => {
-                false
-            }
+            (Material::Public(ours), Material::Public(theirs)) => ours.as_ref() == theirs.as_ref(),
+            (Material::Secret { .. }, Material::Public(_))
+            | (Material::Public(_), Material::Secret { .. }) => false,
         };
         self.id == other.id && self.algorithm == other.algorithm && same_material
     }
@@ -143,31 +140,20 @@ pub struct KeySet(Vec<Arc<Key>>);
 /// The maximum number of keys that are tried for one token. More than one key can fit if the token or the keys have no
 /// `kid`.
 pub(super) const CANDIDATES_MAX: usize = 4;
-/// The minimum length of an HMAC key in bytes, which is the length of the SHA-256 hash (RFC 7518 section 3.2).
-const SECRET_MIN: usize = 32;
 
 impl KeySet {
-    /// Adds a shared secret for HS256.
+    /// Adds a shared secret for this algorithm.
     ///
     /// # Errors
-    /// Returns an error if the secret is too short or is the text of a key of another kind. With a public key's text as
-    /// the secret, anyone who has the public key could sign tokens (RFC 8725 section 2.1).
-    pub fn add_secret(&mut self, id: Option<&str>, secret: &[u8]) -> Result<(), String> {
-        Self::check_secret(secret)?;
-        self.insert(Key::secret(id, secret))
-    }
-
-    fn check_secret(secret: &[u8]) -> Result<(), String> {
-        if let Some(what) = der::no_secret(secret) {
-            return Err(what.to_owned());
-        }
-        if secret.len() < SECRET_MIN {
-            return Err(format!(
-                "a secret of {} bits, and HS256 needs 256 (RFC 7518 section 3.2)",
-                secret.len() * 8
-            ));
-        }
-        Ok(())
+    /// Returns an error if the secret is shorter than the algorithm's hash, or is the text of a key of another kind.
+    /// With a public key's text as the secret, anyone who has the public key could sign tokens (RFC 8725 section 2.1).
+    pub fn add_secret(
+        &mut self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        secret: &[u8],
+    ) -> Result<(), String> {
+        self.insert(Key::secret(id, algorithm, secret)?)
     }
 
     /// Adds a key. A key that the set already contains is not added again.

@@ -183,7 +183,7 @@ mod tests {
     fn trust(secret: &[u8]) -> Trust {
         let path = |text: &str| ClaimPath::parse(text).unwrap();
         let mut keys = KeySet::default();
-        keys.add_secret(None, secret).unwrap();
+        keys.add_secret(None, Algorithm::HS256, secret).unwrap();
         let issuer = Issuer {
             name: Arc::from("i"),
             audience: Box::new(["a".into()]),

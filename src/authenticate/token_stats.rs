@@ -9,7 +9,7 @@ pub(crate) const AGES: [u64; 6] = [10, 60, 300, 900, 3600, 86_400];
 /// The upper bounds of the size histogram, in bytes.
 pub(crate) const SIZES: [u64; 6] = [256, 512, 1024, 2048, 4096, 8192];
 /// The algorithms, in the order of their counters.
-const ALGORITHMS: [Algorithm; 4] = [Algorithm::HS256, Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+const ALGORITHMS: [Algorithm; Algorithm::ALL.len()] = Algorithm::ALL;
 
 /// The statistics of one issuer's tokens. All cores share these counters, because a verification costs a thousand times
 /// as much as an increment.

@@ -261,7 +261,9 @@ mod tests {
     fn the_epoch_changes_when_a_key_goes_and_not_when_one_comes() {
         let keys = |names: &[(&str, u8)]| {
             let mut set = KeySet::default();
-            names.iter().for_each(|(id, byte)| set.add_secret(Some(id), &[*byte; 32]).unwrap());
+            names
+                .iter()
+                .for_each(|(id, byte)| set.add_secret(Some(id), Algorithm::HS256, &[*byte; 32]).unwrap());
             set
         };
         let issuer = |name: &str| Issuer {

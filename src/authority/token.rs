@@ -126,7 +126,9 @@ pub fn mint(keyring: &Keyring, claims: AccessClaims, now: Now) -> Result<String,
 /// A sentence if the key cannot sign.
 pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now) -> Result<String, String> {
     let key = keyring.signing(now);
-    let mut header = Header::new(key.algorithm().as_library());
+    let algorithm = key.algorithm();
+    let mut header =
+        Header::new(algorithm.as_library().ok_or_else(|| format!("cannot sign with {algorithm}"))?);
     header.typ = Some(kind.to_owned());
     header.kid = Some(key.id().to_owned());
     encode(&header, claims, key.encoding()).map_err(|error| format!("cannot sign: {error}"))

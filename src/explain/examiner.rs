@@ -6,7 +6,7 @@ mod outgoing;
 
 use super::explanation::{CallerIdentity, Explanation, MatchedRoute, Outcome, UpstreamRequest, Verdict};
 use super::near;
-use crate::authenticate::{Credentials, KeySet, Place, Principal, TokenCache, Trust};
+use crate::authenticate::{Algorithm, Credentials, KeySet, Place, Principal, TokenCache, Trust};
 use crate::authorize::{Permit, Refusal, RequestFacts};
 use crate::clock::Now;
 use crate::denial::Denial;
@@ -64,7 +64,7 @@ impl<'p> Examiner<'p> {
         // that serves clients' requests does not accept this key.
         let _ = rand::fill(&mut key);
         let mut keys = KeySet::default();
-        keys.add_secret(None, &key)
+        keys.add_secret(None, Algorithm::HS256, &key)
             .expect("256 bits are long enough, and random ones are no key of another kind");
         Self {
             policy,

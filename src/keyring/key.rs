@@ -17,6 +17,17 @@ use rustls::pki_types::pem::PemObject;
 use std::fmt;
 use zeroize::Zeroizing;
 
+/// The algorithms that the authority can sign with. A key file does not say which RSA algorithm it is for, so there is
+/// one. Secrets come from the configuration.
+pub const SIGNING: [Algorithm; 6] = [
+    Algorithm::HS256,
+    Algorithm::HS384,
+    Algorithm::HS512,
+    Algorithm::RS256,
+    Algorithm::ES256,
+    Algorithm::EdDSA,
+];
+
 /// A key that signs tokens.
 pub struct SigningKey {
     algorithm: Algorithm,
@@ -36,14 +47,14 @@ impl fmt::Debug for SigningKey {
 }
 
 impl SigningKey {
-    /// Creates a key from a shared secret for HS256.
-    pub(super) fn from_secret(secret: &[u8]) -> Result<Self, KeyringFault> {
+    /// Creates a key from a shared secret.
+    pub(super) fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, KeyringFault> {
         // `KeySet` checks that the secret is long enough.
-        let checked = KeySet::default().add_secret(None, secret);
+        let checked = KeySet::default().add_secret(None, algorithm, secret);
         checked.map_err(|why| KeyringFault::Secret(why.to_string()))?;
         Ok(Self {
-            algorithm: Algorithm::HS256,
-            id: "hs256".to_owned(),
+            algorithm,
+            id: algorithm.as_str().to_lowercase(),
             encoding: EncodingKey::from_secret(secret),
             jwk: None,
         })
@@ -66,7 +77,20 @@ impl SigningKey {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         // A thumbprint is the hash of the required members in lexical order, without whitespace (RFC 7638 section 3).
         let (required, encoding) = match algorithm {
-            Algorithm::HS256 => return None,
+            // The authority has no key files for these algorithms.
+            Algorithm::HS256
+            | Algorithm::HS384
+            | Algorithm::HS512
+            | Algorithm::RS384
+            | Algorithm::RS512
+            | Algorithm::PS256
+            | Algorithm::PS384
+            | Algorithm::PS512
+            | Algorithm::ES384
+            | Algorithm::ES512
+            | Algorithm::MlDsa44
+            | Algorithm::MlDsa65
+            | Algorithm::MlDsa87 => return None,
             Algorithm::ES256 => {
                 let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()?;
                 let (x, y) = pair.public_key().as_ref().get(1..65)?.split_at(32);
@@ -131,7 +155,19 @@ fn generate(algorithm: Algorithm) -> Result<Zeroizing<Vec<u8>>, KeyringFault> {
     let failed = |_| KeyringFault::Random;
     let random = SystemRandom::new();
     let pkcs8 = match algorithm {
-        Algorithm::HS256 => return Err(KeyringFault::SecretInPolicy),
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return Err(KeyringFault::SecretInPolicy),
+        Algorithm::RS384
+        | Algorithm::RS512
+        | Algorithm::PS256
+        | Algorithm::PS384
+        | Algorithm::PS512
+        | Algorithm::ES384
+        | Algorithm::ES512
+        | Algorithm::MlDsa44
+        | Algorithm::MlDsa65
+        | Algorithm::MlDsa87 => {
+            return Err(KeyringFault::Internal(format!("the authority does not sign with {algorithm}")));
+        }
         Algorithm::ES256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
             .map_err(failed)?
             .as_ref()

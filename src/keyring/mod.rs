@@ -17,7 +17,7 @@ mod watch;
 
 pub use commands::{KeyRotation, RotationStart};
 pub use fault::{FileFault, KeyringFault};
-pub use key::SigningKey;
+pub use key::{SIGNING, SigningKey};
 pub use ring::{JWKS_MAX_AGE, KeyState, LEAD, LEEWAY, RETENTION, Schedule};
 pub use watch::{KeyEvent, Watcher};
 
@@ -141,10 +141,10 @@ impl Keyring {
         missing_key: MissingKey,
         now: Now,
     ) -> Result<Self, KeyringFault> {
-        let (source, ring) = if algorithm == Algorithm::HS256 {
+        let (source, ring) = if algorithm.has_secret() {
             let secret = secret.ok_or(KeyringFault::SecretMissing)?;
             let bytes = SecretBytes(zeroize::Zeroizing::new(secret.to_vec()));
-            (Source::Secret(bytes), ring_of_one(SigningKey::from_secret(secret)?)?)
+            (Source::Secret(bytes), ring_of_one(SigningKey::from_secret(algorithm, secret)?)?)
         } else {
             let folder = KeyFolder::new(state_dir);
             let ring = match (folder_ring::read(&folder, algorithm)?, missing_key) {
@@ -244,7 +244,8 @@ impl Keyring {
             Source::Secret(secret) => {
                 let mut set = KeySet::default();
                 let id = view.published.first().map(|key| key.id());
-                set.add_secret(id, &secret.0).map_err(|why| KeyringFault::Secret(why.to_string()))?;
+                set.add_secret(id, self.inner.algorithm, &secret.0)
+                    .map_err(|why| KeyringFault::Secret(why.to_string()))?;
                 Ok(set)
             }
         }

@@ -1,23 +1,37 @@
 //! Parses public keys in DER and PEM (RFC 5280, RFC 7468).
 
-use super::{Algorithm, Key, KeySet};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
-use jsonwebtoken::DecodingKey;
+use super::{Algorithm, Key, KeyKind, KeySet};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use serde_json::Value;
 
 /// The accepted lengths of an RSA modulus in bytes: 2048 to 8192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
-/// The length of a coordinate of a P-256 point, in bytes. An Ed25519 key has the same length.
-pub(super) const COORDINATE: usize = 32;
+
+/// A public key before its algorithm is known.
+pub(super) enum PublicKey<'k> {
+    /// The two numbers of an RSA key, not yet checked.
+    Rsa { modulus: &'k [u8], exponent: &'k [u8] },
+    /// A key of one of the other kinds, in the form of [`KeyKind::key_bytes`].
+    Plain(KeyKind, &'k [u8]),
+}
+
+impl PublicKey<'_> {
+    /// Returns the kind of the key.
+    pub(super) const fn kind(&self) -> KeyKind {
+        match self {
+            Self::Rsa { .. } => KeyKind::Rsa,
+            Self::Plain(kind, _) => *kind,
+        }
+    }
+}
 
 impl KeySet {
-    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`) whose algorithm is in `accepted`.
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`). Its algorithm is the only one in `accepted` that fits it.
     ///
     /// # Errors
     /// Returns why the text does not contain such a key.
     pub fn add_pem(&mut self, id: Option<&str>, pem: &[u8], accepted: &[Algorithm]) -> Result<(), String> {
-        use rustls::pki_types::SubjectPublicKeyInfoDer;
-        use rustls::pki_types::pem::PemObject;
         let pem = without_mark(pem);
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY") {
@@ -35,11 +49,11 @@ impl KeySet {
         }
         let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem)
             .map_err(|error| format!("no public key in PEM (BEGIN PUBLIC KEY): {error}"))?;
-        let (algorithm, key, length) = public_key(&spki)?;
-        if !accepted.contains(&algorithm) {
-            return Err(format!("a key for {algorithm}, which is not in algorithms"));
-        }
-        self.insert(Key::new(id, algorithm, key, length))
+        let key = public_key(&spki)?;
+        let Some(algorithm) = key.kind().only_algorithm(accepted)? else {
+            return Err(format!("a {}, and algorithms has none for it", key.kind().name()));
+        };
+        self.insert(Key::public(id, algorithm, &key)?)
     }
 }
 
@@ -48,8 +62,8 @@ pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Builds an RSA key. Returns the key and the length of its signatures in bytes.
-pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, usize), String> {
+/// Checks the modulus and the exponent of an RSA key. Returns them without leading zeros.
+pub(super) fn rsa_numbers<'k>(modulus: &'k [u8], exponent: &'k [u8]) -> Result<(&'k [u8], &'k [u8]), String> {
     // DER requires a zero byte before a number whose first bit is set. Some JSON writers also write this zero (RFC 7518
     // section 6.3.1.1). With the zero, the library would reject every signature.
     let (modulus, exponent) = (strip_zeros(modulus), strip_zeros(exponent));
@@ -67,7 +81,7 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> Result<(DecodingKey, u
             "an invalid RSA exponent: it must be odd, at least 3, and at most 33 bits long".to_owned()
         );
     }
-    Ok((DecodingKey::from_rsa_raw_components(modulus, exponent), modulus.len()))
+    Ok((modulus, exponent))
 }
 
 /// Returns a description of the text if it is a published key and not a secret (CVE-2022-29217); `None` if it can be a
@@ -95,43 +109,68 @@ fn strip_zeros(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
-/// Checks that the point is on the curve. The library would find an invalid point only at the first signature, but the
-/// operator should learn of it when the policy loads.
-pub(super) fn on_curve(point: &[u8]) -> Result<(), String> {
-    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-        .map(|_| ())
-        .map_err(|_| "a point that is not on P-256".to_owned())
+/// Returns the public key of a certificate in PEM (RFC 5280 section 4.1). The certificate's dates, names and signature
+/// are not checked: where a certificate stands in a key set, the set vouches for the key.
+pub(super) fn certificate_spki(pem: &str) -> Result<Vec<u8>, String> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| format!("no certificate in PEM: {error}"))?;
+    spki_of(&der).map(<[u8]>::to_vec).ok_or_else(|| "not a certificate of X.509".to_owned())
 }
 
-/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the type of the key. Also
-/// returns the length of the key's signatures in bytes.
-fn public_key(spki: &[u8]) -> Result<(Algorithm, DecodingKey, usize), String> {
-    let none = || "a public key of a kind that is not known here: use RSA, P-256 or Ed25519".to_owned();
-    let (header, key) = spki_parts(spki).ok_or_else(none)?;
-    /// The object identifier rsaEncryption (RFC 8017 appendix A.1), followed by NULL.
-    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    /// The object identifiers id-ecPublicKey and prime256v1 (RFC 5480 section 2.1.1).
-    const P256: &[u8] = &[
-        0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
-        0x01, 0x07,
-    ];
-    /// The object identifier id-Ed25519 (RFC 8410 section 3).
-    const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
-    match header {
-        RSA => {
-            let (sequence, []) = tlv(0x30, key).ok_or_else(none)? else { return Err(none()) };
-            let (modulus, rest) = tlv(0x02, sequence).ok_or_else(none)?;
-            let (exponent, []) = tlv(0x02, rest).ok_or_else(none)? else { return Err(none()) };
-            let (key, length) = rsa_key(modulus, exponent)?;
-            Ok((Algorithm::RS256, key, length))
-        }
-        P256 if key.len() == 1 + 2 * COORDINATE && key[0] == 4 => {
-            on_curve(key)?;
-            Ok((Algorithm::ES256, DecodingKey::from_ec_der(key), 64))
-        }
-        ED25519 if key.len() == COORDINATE => Ok((Algorithm::EdDSA, DecodingKey::from_ed_der(key), 64)),
-        _ => Err(none()),
+/// Returns the SubjectPublicKeyInfo within a certificate, with its own tag and length.
+fn spki_of(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, []) = tlv(0x30, certificate)? else { return None };
+    let (mut rest, _) = tlv(0x30, certificate)?;
+    // The version is explicit unless it is 1.
+    if let Some((_, after)) = tlv(0xa0, rest) {
+        rest = after;
     }
+    // The serial number, then the signature's algorithm, the issuer, the validity and the subject.
+    for tag in [0x02, 0x30, 0x30, 0x30, 0x30] {
+        rest = tlv(tag, rest)?.1;
+    }
+    let after = tlv(0x30, rest)?.1;
+    Some(&rest[..rest.len() - after.len()])
+}
+
+/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the kind of the key.
+pub(super) fn public_key(spki: &[u8]) -> Result<PublicKey<'_>, String> {
+    let none = || {
+        "a public key of a kind that is not known here: use RSA, P-256, P-384, P-521, Ed25519 or ML-DSA"
+            .to_owned()
+    };
+    let (header, key) = spki_parts(spki).ok_or_else(none)?;
+    /// rsaEncryption (RFC 8017 appendix A.1), NULL.
+    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    /// id-ecPublicKey (RFC 5480 section 2.1.1); the curve follows.
+    const EC: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    /// secp256r1, secp384r1 and secp521r1 (RFC 5480 section 2.1.1.1).
+    const CURVES: [(&[u8], KeyKind); 3] = [
+        (&[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], KeyKind::P256),
+        (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22], KeyKind::P384),
+        (&[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23], KeyKind::P521),
+    ];
+    /// id-Ed25519 (RFC 8410 section 3); id-ml-dsa-44, 65 and 87 (RFC 9881 section 2).
+    const OTHERS: [(&[u8], KeyKind); 4] = [
+        (&[0x06, 0x03, 0x2b, 0x65, 0x70], KeyKind::Ed25519),
+        (&[0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x11], KeyKind::MlDsa44),
+        (&[0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12], KeyKind::MlDsa65),
+        (&[0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x13], KeyKind::MlDsa87),
+    ];
+    if header == RSA {
+        let (sequence, []) = tlv(0x30, key).ok_or_else(none)? else { return Err(none()) };
+        let (modulus, rest) = tlv(0x02, sequence).ok_or_else(none)?;
+        let (exponent, []) = tlv(0x02, rest).ok_or_else(none)? else { return Err(none()) };
+        return Ok(PublicKey::Rsa { modulus, exponent });
+    }
+    let (known, name) = match header.strip_prefix(EC) {
+        Some(curve) => (&CURVES[..], curve),
+        None => (&OTHERS[..], header),
+    };
+    let kind = known.iter().find(|(id, _)| *id == name).map(|(_, kind)| *kind).ok_or_else(none)?;
+    let is_whole = kind.key_bytes() == Some(key.len());
+    // A point is uncompressed (RFC 5480 section 2.2), the only form in which a key set can hold it too.
+    if is_whole && (header == name || key[0] == 4) { Ok(PublicKey::Plain(kind, key)) } else { Err(none()) }
 }
 
 /// Splits a SubjectPublicKeyInfo into the algorithm's identifier and the key's bytes.

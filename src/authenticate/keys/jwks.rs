@@ -1,11 +1,10 @@
 //! Parses JSON Web Key Sets (RFC 7517). Issuers often publish keys for other purposes in the same set as their
 //! signature keys.
 
-use super::der::{COORDINATE, on_curve, rsa_key, without_mark};
-use super::{Algorithm, ED25519, Key, KeySet};
+use super::der::{PublicKey, certificate_spki, public_key, without_mark};
+use super::{Algorithm, Key, KeyKind, KeySet};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde_json::{Map, Value};
 
 /// The maximum number of keys in a set.
@@ -13,8 +12,8 @@ const KEYS_MAX: usize = 100;
 
 /// The reason why a key of a set cannot be used.
 enum KeyFault {
-    /// The key is marked for encryption.
-    Encryption,
+    /// The key is marked for another purpose: encryption, or X.509 (SPIFFE).
+    OtherUse,
     /// The key is for an algorithm that the policy does not accept.
     NotAccepted,
     /// Another reason, which is reported to the operator.
@@ -35,26 +34,32 @@ impl From<String> for KeyFault {
 }
 
 impl KeySet {
-    /// Parses a JSON Web Key Set. An unusable key does not affect the others. Also returns why keys were skipped,
+    /// Parses a JSON Web Key Set, a SPIFFE bundle, or a map of certificates by `kid` (Google, Firebase). An unusable key does not affect the others. Also returns why keys were skipped,
     /// except for keys for encryption and for other algorithms, which issuers commonly publish too.
     ///
     /// # Errors
     /// Returns an error if the text is not a key set or contains no usable key.
     pub fn from_jwks(text: &[u8], accepted: &[Algorithm]) -> Result<(Self, Vec<String>), String> {
         let set: Value = serde_json::from_slice(without_mark(text)).map_err(|error| no_json(text, &error))?;
-        let Some(keys) = set.get("keys").and_then(Value::as_array) else {
-            return Err(no_key_set(&set));
-        };
-        if keys.len() > KEYS_MAX {
-            return Err(format!("{} keys, and at most {KEYS_MAX} are read", keys.len()));
-        }
+        let many = |count: usize| format!("{count} keys, and at most {KEYS_MAX} are read");
+        let id_of =
+            |key: &'_ Value| key.get("kid").and_then(Value::as_str).unwrap_or("without kid").to_owned();
         // Unsuitable keys are excluded first: they do not make the `kid` of another key ambiguous (RFC 7517 section
         // 4.5).
-        let read: Vec<Result<Candidate<'_>, KeyFault>> = keys.iter().map(|key| read(key, accepted)).collect();
+        let (ids, read): (Vec<String>, Vec<Result<Candidate<'_>, KeyFault>>) =
+            match (set.get("keys").and_then(Value::as_array), certificates(&set)) {
+                (Some(keys), _) if keys.len() > KEYS_MAX => return Err(many(keys.len())),
+                (Some(keys), _) => keys.iter().map(|key| (id_of(key), read(key, accepted))).unzip(),
+                (None, Some(map)) if map.len() > KEYS_MAX => return Err(many(map.len())),
+                (None, Some(map)) => {
+                    map.iter().map(|(id, pem)| (id.clone(), certificate(id, pem, accepted))).unzip()
+                }
+                (None, None) => return Err(no_key_set(&set)),
+            };
         let (mut known, mut skipped) = (Self::default(), Vec::new());
-        let (mut encryption, mut not_accepted) = (0, 0);
+        let (mut other_use, mut not_accepted) = (0, 0);
         let twins: Vec<bool> = read.iter().map(|key| has_twin(key, &read)).collect();
-        for (index, ((key, twin), member)) in read.into_iter().zip(twins).zip(keys).enumerate() {
+        for (index, ((key, twin), id)) in read.into_iter().zip(twins).zip(&ids).enumerate() {
             let added = match key {
                 // Neither key is used, since other recipients may accept either of the two as the issuer's key.
                 Ok(Candidate { algorithm, .. }) if twin => {
@@ -65,23 +70,22 @@ impl KeySet {
             };
             match added {
                 Ok(()) => {}
-                Err(KeyFault::Encryption) => encryption += 1,
+                Err(KeyFault::OtherUse) => other_use += 1,
                 // Issuers publish keys for all algorithms with which they sign, so the operator needs no warning.
                 Err(KeyFault::NotAccepted) => not_accepted += 1,
                 Err(KeyFault::Because(why)) => {
-                    let id = member.get("kid").and_then(Value::as_str).unwrap_or("without kid");
                     skipped.push(format!("key {} ({id}) is not used: {why}", index + 1));
                 }
             }
         }
         if known.0.is_empty() {
-            if encryption > 0 {
-                skipped.push(format!("{encryption} for encryption, by use, key_ops or alg"));
+            if other_use > 0 {
+                skipped.push(format!("{other_use} for other uses, by use, key_ops or alg"));
             }
             if not_accepted > 0 {
                 skipped.push(format!("{not_accepted} for algorithms that are not in algorithms"));
             }
-            if keys.is_empty() {
+            if ids.is_empty() {
                 skipped.push("the list is empty".to_owned());
             }
             return Err(format!("no key that can be used: {}", skipped.join("; ")));
@@ -116,17 +120,28 @@ fn no_json(text: &[u8], error: &serde_json::Error) -> String {
 
 /// Explains why a JSON value is not a key set.
 fn no_key_set(json: &Value) -> String {
-    let is_certificate =
-        |value: &Value| value.as_str().is_some_and(|text| text.starts_with("-----BEGIN CERTIFICATE"));
     match json.as_object() {
         Some(members) if members.contains_key("kty") => {
             "a single key: put it into a set, {\"keys\": [ … ]}".to_owned()
         }
-        Some(members) if !members.is_empty() && members.values().all(is_certificate) => {
-            "a map of certificates, not a key set: take the issuer's JWKS".to_owned()
-        }
         Some(_) | None => "no \"keys\" with a list".to_owned(),
     }
+}
+
+/// Returns the members of a map of certificates: an object in which each member is a certificate in PEM under its `kid`.
+/// Google publishes the keys of Firebase and of its service accounts in this form.
+fn certificates(json: &Value) -> Option<&Map<String, Value>> {
+    let is_certificate =
+        |value: &Value| value.as_str().is_some_and(|text| text.starts_with("-----BEGIN CERTIFICATE"));
+    json.as_object().filter(|map| !map.is_empty() && map.values().all(is_certificate))
+}
+
+/// Parses one member of a map of certificates.
+fn certificate<'s>(id: &'s str, pem: &Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, KeyFault> {
+    let spki = certificate_spki(pem.as_str().unwrap_or_default())?;
+    let key = public_key(&spki)?;
+    let algorithm = key.kind().only_algorithm(accepted)?.ok_or(KeyFault::NotAccepted)?;
+    Ok(Candidate { id: Some(id), algorithm, key: Key::public(Some(id), algorithm, &key) })
 }
 
 /// Whether a key is marked for encryption: by `use` (RFC 7517 section 4.2), by `key_ops` (section 4.3), or by an `alg`
@@ -148,8 +163,9 @@ fn is_for_encryption(key: &Map<String, Value>) -> bool {
 /// Parses one key of a set.
 fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, KeyFault> {
     let key = key.as_object().ok_or_else(|| "not an object".to_owned())?;
-    if is_for_encryption(key) {
-        return Err(KeyFault::Encryption);
+    // A SPIFFE bundle holds the authorities of X.509-SVIDs too (SPIFFE Trust Domain and Bundle section 4.2.2).
+    if is_for_encryption(key) || key.get("use").is_some_and(|purpose| purpose == "x509-svid") {
+        return Err(KeyFault::OtherUse);
     }
     // A `kid` of the wrong type is an error and not treated as absent, since the issuer's intention is unknown.
     let id = match key.get("kid") {
@@ -157,51 +173,64 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
         Some(Value::String(id)) => Some(id.as_str()),
         Some(_) => return Err("its kid is not a string".to_owned().into()),
     };
-    if key.get("use").is_some_and(|purpose| purpose != "sig") {
-        return Err("its use is not sig".to_owned().into());
+    // SPIFFE names the keys of JWT-SVIDs in its own way.
+    if key.get("use").is_some_and(|purpose| purpose != "sig" && purpose != "jwt-svid") {
+        return Err("its use is neither sig nor jwt-svid".to_owned().into());
     }
     if let Some(operations) = key.get("key_ops")
         && !operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
     {
         return Err("its key_ops do not allow verify".to_owned().into());
     }
-    let algorithm = algorithm(key)?;
-    if algorithm != Algorithm::HS256 && key.contains_key("d") {
+    let kind = kind(key)?;
+    if kind != KeyKind::Secret && (key.contains_key("d") || key.contains_key("priv")) {
         let why = "a private key: only its public half belongs here; replace it if others may have read it";
         return Err(why.to_owned().into());
     }
-    if !accepted.contains(&algorithm) {
-        return Err(KeyFault::NotAccepted);
-    }
-    Ok(Candidate { id, algorithm, key: material(id, algorithm, key, accepted) })
+    let algorithm = algorithm(key, kind, accepted)?.ok_or(KeyFault::NotAccepted)?;
+    Ok(Candidate { id, algorithm, key: parsed(id, algorithm, key, accepted) })
 }
 
-/// Returns the algorithm of a key. `kty` and `crv` determine the algorithm; `alg`, if present, must agree with them.
-fn algorithm(key: &Map<String, Value>) -> Result<Algorithm, String> {
+/// Returns the kind of a key, by `kty` and `crv`; by `alg` for the kty that RFC 9964 defines.
+fn kind(key: &Map<String, Value>) -> Result<KeyKind, String> {
     let member = |name: &str| key.get(name).and_then(Value::as_str);
-    let algorithm = match (member("kty"), member("crv")) {
-        (Some("RSA"), _) => Algorithm::RS256,
-        (Some("EC"), Some("P-256")) => Algorithm::ES256,
-        (Some("OKP"), Some("Ed25519")) => Algorithm::EdDSA,
-        (Some("oct"), _) => Algorithm::HS256,
-        (kty, crv) => {
-            return Err(format!(
-                "kty {} with crv {} is not known here",
-                kty.unwrap_or("absent"),
-                crv.unwrap_or("absent")
-            ));
+    match (member("kty"), member("crv"), member("alg")) {
+        (Some("RSA"), _, _) => Ok(KeyKind::Rsa),
+        (Some("EC"), Some("P-256"), _) => Ok(KeyKind::P256),
+        (Some("EC"), Some("P-384"), _) => Ok(KeyKind::P384),
+        (Some("EC"), Some("P-521"), _) => Ok(KeyKind::P521),
+        (Some("OKP"), Some("Ed25519"), _) => Ok(KeyKind::Ed25519),
+        (Some("AKP"), _, Some("ML-DSA-44")) => Ok(KeyKind::MlDsa44),
+        (Some("AKP"), _, Some("ML-DSA-65")) => Ok(KeyKind::MlDsa65),
+        (Some("AKP"), _, Some("ML-DSA-87")) => Ok(KeyKind::MlDsa87),
+        (Some("oct"), _, _) => Ok(KeyKind::Secret),
+        (Some("AKP"), _, alg) => {
+            Err(format!("kty AKP with alg {} is not known here", alg.unwrap_or("absent")))
         }
-    };
-    if let Some(named) = key.get("alg")
-        && named != algorithm.as_str()
-        && !(algorithm == Algorithm::EdDSA && named == ED25519)
-    {
-        return Err(format!("its alg {named} does not match its kty, which is used for {algorithm}"));
+        (kty, crv, _) => Err(format!(
+            "kty {} with crv {} is not known here",
+            kty.unwrap_or("absent"),
+            crv.unwrap_or("absent")
+        )),
     }
-    Ok(algorithm)
 }
 
-fn material(
+/// Returns the algorithm of a key: its `alg`, which must fit its kind; without `alg` the only accepted algorithm that
+/// fits. `None` if the policy does not accept the algorithm.
+fn algorithm(
+    key: &Map<String, Value>,
+    kind: KeyKind,
+    accepted: &[Algorithm],
+) -> Result<Option<Algorithm>, String> {
+    let Some(named) = key.get("alg") else { return kind.only_algorithm(accepted) };
+    let parsed: Option<Algorithm> = named.as_str().and_then(|text| text.parse().ok());
+    match parsed.filter(|algorithm| algorithm.kind() == kind) {
+        Some(algorithm) => Ok(Some(algorithm).filter(|algorithm| accepted.contains(algorithm))),
+        None => Err(format!("its alg {named} does not fit a {}", kind.name())),
+    }
+}
+
+fn parsed(
     id: Option<&str>,
     algorithm: Algorithm,
     key: &Map<String, Value>,
@@ -211,35 +240,29 @@ fn material(
         let text = key.get(name).and_then(Value::as_str).ok_or_else(|| format!("it has no {name}"))?;
         URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("its {name} is not base64url"))
     };
-    match algorithm {
-        Algorithm::HS256 => {
+    let kind = algorithm.kind();
+    let plain = |bytes: &[u8]| Key::public(id, algorithm, &PublicKey::Plain(kind, bytes));
+    match kind {
+        KeyKind::Secret => {
             // A secret in a published set would not be secret (RFC 8725 section 3.1).
-            if accepted.iter().any(|algorithm| *algorithm != Algorithm::HS256) {
+            if !accepted.iter().all(|algorithm| algorithm.has_secret()) {
                 return Err("a shared secret among public keys".to_owned());
             }
-            let secret = bytes("k")?;
-            KeySet::check_secret(&secret)?;
-            Ok(Key::secret(id, &secret))
+            Key::secret(id, algorithm, &bytes("k")?)
         }
-        Algorithm::RS256 => {
-            let (key, length) = rsa_key(&bytes("n")?, &bytes("e")?)?;
-            Ok(Key::new(id, algorithm, key, length))
+        KeyKind::Rsa => {
+            let (modulus, exponent) = (bytes("n")?, bytes("e")?);
+            Key::public(id, algorithm, &PublicKey::Rsa { modulus: &modulus, exponent: &exponent })
         }
-        Algorithm::ES256 => {
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
             let (x, y) = (bytes("x")?, bytes("y")?);
-            if x.len() != COORDINATE || y.len() != COORDINATE {
-                return Err("its coordinates are not of 32 bytes".to_owned());
+            // RFC 7518 section 6.2.1.2: each coordinate has the full length of the curve's field.
+            if kind.key_bytes() != Some(1 + 2 * x.len()) || x.len() != y.len() {
+                return Err(format!("its coordinates are of {} and {} bytes", x.len(), y.len()));
             }
-            let point = [&[4], &x[..], &y[..]].concat();
-            on_curve(&point)?;
-            Ok(Key::new(id, algorithm, DecodingKey::from_ec_der(&point), 64))
+            plain(&[&[4], &x[..], &y[..]].concat())
         }
-        Algorithm::EdDSA => {
-            let x = bytes("x")?;
-            if x.len() != COORDINATE {
-                return Err("its x is not of 32 bytes".to_owned());
-            }
-            Ok(Key::new(id, algorithm, DecodingKey::from_ed_der(&x), 64))
-        }
+        KeyKind::Ed25519 => plain(&bytes("x")?),
+        KeyKind::MlDsa44 | KeyKind::MlDsa65 | KeyKind::MlDsa87 => plain(&bytes("pub")?),
     }
 }

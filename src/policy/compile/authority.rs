@@ -2,7 +2,7 @@
 
 use super::trust::{parse_algorithm, resolve};
 use super::{Faults, private};
-use crate::authenticate::{Algorithm, CookieNames, ED25519, Revoked};
+use crate::authenticate::{CookieNames, ED25519, Revoked};
 use crate::authority::{
     Client, ClientSecret, Compat, Cookies, Endpoint, IssuerSettings, RESERVED_CLAIMS, StoreLocation,
 };
@@ -10,7 +10,7 @@ use crate::config::file::{self, AuthoritySection, File, SameSite};
 use crate::config::place::nearest;
 use crate::config::secret::Secret;
 use crate::config::values::RoleLimit;
-use crate::keyring::{Keyring, MissingKey, Schedule};
+use crate::keyring::{Keyring, MissingKey, SIGNING, Schedule};
 use crate::route::PathPattern;
 use http::HeaderName;
 use std::collections::BTreeMap;
@@ -314,14 +314,29 @@ fn keyring(
         return None;
     }
     let algorithm = parse_algorithm("authority.algorithm", &table.algorithm, faults)?;
-    let secret = match (algorithm, &table.secret) {
-        (Algorithm::HS256, None) => {
+    if !SIGNING.contains(&algorithm) {
+        let names: Vec<_> = SIGNING.iter().map(|known| known.as_str()).collect();
+        faults.fault(
+            "unknown_algorithm",
+            "authority.algorithm",
+            format!("\"{algorithm}\": the authority verifies tokens of other issuers with it, and does not sign with it"),
+            format!("use one of {}", names.join(", ")),
+        );
+        return None;
+    }
+    let secret = match (algorithm.has_secret(), &table.secret) {
+        (true, None) => {
             let hint = "secret = \"file:PATH\" or \"env:NAME\"";
-            faults.fault("missing_key", "authority.secret", "not set, but HS256 requires it", hint);
+            faults.fault(
+                "missing_key",
+                "authority.secret",
+                format!("not set, but {algorithm} requires it"),
+                hint,
+            );
             return None;
         }
-        (Algorithm::HS256, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
-        (_, Some(_)) => {
+        (true, Some(secret)) => Some(resolve("authority.secret", secret, faults)?),
+        (false, Some(_)) => {
             faults.fault(
                 "useless_key",
                 "authority.secret",
@@ -330,7 +345,7 @@ fn keyring(
             );
             return None;
         }
-        (_, None) => None,
+        (false, None) => None,
     };
     let schedule = schedule(table.access_expires.into(), table.rotate_keys.into(), faults);
     let dir = faults.path(&file.state.dir);

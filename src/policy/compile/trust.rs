@@ -162,23 +162,22 @@ fn assertor(
         return None;
     };
     let keyring = settings.keyring.clone();
-    match keyring.algorithm() {
-        Algorithm::HS256 => {
-            faults.fault(
-                "no_key",
-                key,
-                "HS256 signatures cannot be verified without the authority's own secret",
-                "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
-            );
-            return None;
-        }
-        Algorithm::RS256 => faults.warn(
+    if keyring.algorithm().has_secret() {
+        faults.fault(
+            "no_key",
+            key,
+            "HMAC signatures cannot be verified without the authority's own secret",
+            "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
+        );
+        return None;
+    }
+    if keyring.algorithm() == Algorithm::RS256 {
+        faults.warn(
             "slow_signature",
             key,
             "each RS256 signature takes about a millisecond of CPU time",
             "set [authority] algorithm = \"ES256\" or \"EdDSA\"",
-        ),
-        Algorithm::ES256 | Algorithm::EdDSA => {}
+        );
     }
     Some(Assertor {
         header,
@@ -336,7 +335,7 @@ pub(super) fn parse_algorithm(key: &str, text: &str, faults: &mut Faults<'_>) ->
                 "unknown_algorithm",
                 key,
                 format!("\"{text}\""),
-                "use HS256, RS256, ES256 or EdDSA (Ed25519 means the same here); \"none\" is not accepted",
+                "use HS, RS or PS with 256, 384 or 512, ES256, ES384, ES512, EdDSA (Ed25519 means the same here), ML-DSA-44, ML-DSA-65 or ML-DSA-87; \"none\" is not accepted",
             );
             None
         }
@@ -367,25 +366,34 @@ fn keys(
     }
     let kid = table.kid.as_deref();
     if let Some(secret) = &table.secret {
-        if algorithms.iter().any(|algorithm| *algorithm != Algorithm::HS256) {
+        if !algorithms.iter().all(|algorithm| algorithm.has_secret()) {
             faults.fault(
                 "mixed_keys",
                 &at("algorithms"),
                 "a public-key algorithm with a shared secret",
-                "use algorithms = [\"HS256\"] with secret: one issuer must not mix secrets and public keys (RFC 8725 section 3.1)",
+                "use algorithms = [\"HS256\"] (or HS384, HS512) with secret: one issuer must not mix secrets and public keys (RFC 8725 section 3.1)",
             );
             return None;
         }
+        let [algorithm] = algorithms else {
+            faults.fault(
+                "mixed_keys",
+                &at("algorithms"),
+                format!("{} algorithms for one secret", algorithms.len()),
+                "list the one algorithm that the issuer signs with: a key has one algorithm (RFC 8725 section 3.1)",
+            );
+            return None;
+        };
         let bytes = resolve(&at("secret"), secret, faults)?;
         let mut set = KeySet::default();
-        return match set.add_secret(kid, &bytes) {
+        return match set.add_secret(kid, *algorithm, &bytes) {
             Ok(()) => Some(set),
             Err(why) => {
                 faults.fault(
                     "weak_secret",
                     &at("secret"),
                     why,
-                    "use at least 256 random bits: openssl rand -hex 32",
+                    "use random bits, as many as the hash has: openssl rand -hex 32 (HS384: 48, HS512: 64)",
                 );
                 None
             }
