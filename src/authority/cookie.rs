@@ -24,7 +24,7 @@ pub(super) fn set_session_cookies(
     let names = &cookies.names;
     set(headers, &names.access, access.0, access.1, true, cookies.lax);
     set(headers, &names.refresh, refresh.0, refresh.1, true, cookies.lax);
-    // A refresh needs the CSRF value, so its cookie lives as long as the refresh token.
+    // A refresh needs the CSRF value, so the cookie with that value lives as long as the refresh token.
     set(headers, &names.csrf, csrf, refresh.1, false, cookies.lax);
     if let Some(name) = &names.csrf_refresh {
         set(headers, name, csrf, refresh.1, false, cookies.lax);

@@ -151,9 +151,9 @@ impl EndpointRequest {
         }
     }
 
-    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. A refresh returns any
-    /// token, so that an access token is refused as the wrong type. A logout also accepts access tokens, so it returns
-    /// only a refresh token.
+    /// Returns the refresh token in `Authorization`, where clients of a replaced issuer send it. At the refresh
+    /// endpoint, returns any token, so that an access token is refused as the wrong type. At the logout endpoint,
+    /// returns only a refresh token, since `Authorization` may hold an access token there.
     fn refresh_bearer(&self) -> Result<Option<&[u8]>, Denial> {
         match (self.settings.compat, self.endpoint) {
             (Some(Compat::FlaskJwtExtended), Endpoint::Refresh) => bearer(&self.headers),

@@ -114,9 +114,9 @@ impl Authority {
         }
     }
 
-    /// Notes that a refresh token was spent, so that the upkeep task records in the store when the process has outlived
-    /// the grace period. Without that record, a client whose response was lost gets another grace period after a
-    /// restart.
+    /// Notes that a refresh token was spent. Once its grace period is over, the upkeep task records in the store that
+    /// the process is still alive. Without that record, a client whose response was lost gets another grace period
+    /// after a restart.
     pub(super) fn spent(&self) {
         self.last_spent.store(millis(Now::read()), Ordering::Relaxed);
     }

@@ -36,8 +36,8 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks, replaces formats that name Rust types by
-/// bounds, and replaces a `oneOf` of constants by an `enum`.
+/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks. Replaces a `format` that names a Rust type
+/// with the maximum of that type. Replaces a `oneOf` of constants with an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     // The names in `properties` are keys of the policy, not keywords of the schema. A key may have the name of a
@@ -71,7 +71,7 @@ fn tidy(schema: &mut Value) {
     words(object);
 }
 
-/// Replaces an `anyOf` of a schema and null by the schema alone.
+/// Replaces an `anyOf` that contains only a schema and null with that schema.
 fn without_null(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get_mut("anyOf") else { return };
     choices.retain(|choice| choice.get("type") != Some(&json!("null")));
@@ -84,7 +84,7 @@ fn without_null(object: &mut Map<String, Value>) {
     }
 }
 
-/// Replaces a `oneOf` of constants by an `enum`, with the descriptions where taplo looks for them.
+/// Replaces a `oneOf` of constants with an `enum`, and moves the descriptions to the place where taplo looks for them.
 fn words(object: &mut Map<String, Value>) {
     let Some(Value::Array(choices)) = object.get("oneOf") else { return };
     let word = |choice: &Value| Some((choice.get("const")?.clone(), choice.get("description")?.clone()));

@@ -71,8 +71,8 @@ enum Turn {
     Slot(Slot),
 }
 
-/// The slot of one connection that is open or being opened. It is dropped when the connection has ended, and the
-/// first request in line then gets the slot.
+/// Counts one connection that is open or being opened. When the connection has ended, the slot is dropped, and the
+/// first request in line gets a new slot.
 struct Slot {
     server: usize,
     pools: Rc<Pools>,

@@ -116,7 +116,8 @@ impl Proof<'_> {
         Some(value)
     }
 
-    /// Creates an assertion. Returns it with the time until which it may be reused, which is half its life.
+    /// Creates an assertion. Returns the assertion, and the time until which it may be reused, which is halfway through
+    /// its life.
     fn made(&self, assertor: &Assertor, principal: &Principal) -> Option<(HeaderValue, u64)> {
         let now = self.now.unix;
         // The assertion expires no later than the caller's token.

@@ -51,7 +51,7 @@ impl fmt::Display for BadResponse {
     }
 }
 
-/// The properties of an answer that can be forwarded.
+/// The result of reframing an answer that can be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reframing {
     /// Whether the end of the answer is certain, so that the upstream's connection can be reused.
@@ -77,8 +77,8 @@ pub(super) fn answer(
     let without_body = without_content || parts.status == StatusCode::NOT_MODIFIED || *method == Method::HEAD;
     let mut keep = true;
     if seen.length && (chunked || without_content) {
-        // The length and the framing disagree, except for a 204 with a length of 0. If the server meant the length,
-        // the gateway would take the rest of the answer for the next answer (RFC 9112 section 6.3). The connection is
+        // The length and the framing disagree, except for a 204 with a length of 0. If the server meant the length, the
+        // gateway would read the rest of the answer as the next answer (RFC 9112 section 6.3). The connection is
         // therefore not reused.
         keep = headers.get(header::CONTENT_LENGTH).is_some_and(|length| !chunked && length == "0");
         headers.remove(header::CONTENT_LENGTH);

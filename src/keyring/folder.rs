@@ -184,8 +184,8 @@ impl KeyFolder {
         contents
     }
 
-    /// Rejects a key that is in two files: two files give one key two different times, and verifiers could use neither
-    /// of two keys with one id. The check also prevents a revoked key from returning under another name.
+    /// Rejects a key that is in two files. Each file gives the key a different time, and verifiers do not use keys that
+    /// share an id. The check also prevents a revoked key from returning under another name.
     fn reject_duplicates(&self, contents: &mut FolderContents) {
         let all: Vec<_> = contents
             .slots

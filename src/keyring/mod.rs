@@ -114,7 +114,7 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
-    /// Formats a time of the listing, in seconds since 1970, according to RFC 3339.
+    /// Formats one of the times in a `KeyInfo`, in seconds since 1970, according to RFC 3339.
     pub fn time(unix: u64) -> String {
         timestamp::rfc3339(unix)
     }

@@ -28,13 +28,13 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The settings of a client.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The certificate authorities that it accepts.
+    /// The certificate authorities that the client accepts.
     pub roots: Arc<RootCertStore>,
-    /// The networks that it may reach besides the public Internet.
+    /// The networks that the client may reach besides the public Internet.
     pub networks: Networks,
-    /// Whether it may send requests in cleartext.
+    /// Whether the client may send requests in cleartext.
     pub allows_http: bool,
-    /// The number of unused connections that it keeps for each origin.
+    /// The number of unused connections that the client keeps for each origin.
     pub idle: usize,
 }
 

@@ -83,8 +83,8 @@ impl Connector {
         Ok(Pipe(TokioIo::new(Box::new(stream))))
     }
 
-    /// Connects to the first address that answers. Each has its share of the time, so that one that does not answer
-    /// leaves time for the next.
+    /// Connects to the first address that answers. Each address gets an equal share of the time, so that an address
+    /// that does not answer leaves time for the next one.
     async fn connect(&self, resolved: &[SocketAddr], allowed: &[SocketAddr]) -> Result<TcpStream, Error> {
         let mut failed = match resolved.first() {
             Some(first) => Error::Address(first.ip()),

@@ -229,7 +229,8 @@ impl Activity {
         // A client that has not accepted the end of its response yet is a slow reader, not an idle client.
         let (http2, idle) = (self.http2.get(), self.active.get() == 0 && self.blocked.get().is_none());
         match self.wait.get() {
-            // An incomplete HTTP/2 head blocks all streams of its connection, so its deadline applies at any time.
+            // An incomplete HTTP/2 head blocks all streams of its connection, so the deadline applies even while other
+            // requests are in progress.
             Wait::Head if (idle || http2) && expired(self.since.get(), timeouts.head) => {
                 self.issue(Command::Close(Timeout::Head), now);
             }

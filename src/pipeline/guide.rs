@@ -12,7 +12,7 @@ use crate::respond::{Format, PageLinks, is_navigation, is_repeatable};
 use crate::route::Head;
 use http::{HeaderValue, StatusCode};
 
-/// Returns how a client can continue after a refusal. A person gets links or a redirect. A program gets the challenge
+/// Returns the guidance for a client after a refusal. A person gets links or a redirect. A program gets the challenge
 /// parameters from which it finds the issuer.
 #[cold]
 pub(super) fn guide(
@@ -52,7 +52,7 @@ fn challenge(
     Some(format!("{scope}, resource_metadata=\"{}\"", resource.metadata_url))
 }
 
-/// Returns how a person can continue. Returns `None` if the client is a program.
+/// Returns the guidance for a person; `None` if the client is a program.
 fn guide_person(
     policy: &Policy,
     exchange: &Exchange,

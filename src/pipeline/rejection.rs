@@ -1,4 +1,4 @@
-//! A refused request before it is answered: the denial, and how a person may continue.
+//! A refusal before it is rendered as an answer: the denial, and the guidance for the client.
 
 use super::exchange::Exchange;
 use super::forward_auth;
@@ -20,7 +20,7 @@ pub(super) struct Rejection {
     guidance: Option<Box<Guidance>>,
 }
 
-/// How a person may continue after a refusal, and additions to the challenge for programs.
+/// The guidance for the client: links or a redirect for a person, and further challenge parameters for a program.
 #[derive(Debug, Default)]
 pub(super) struct Guidance {
     /// The address of the login page, to which the answer redirects instead of showing the refusal.
@@ -49,7 +49,7 @@ impl From<Denial> for Rejection {
 }
 
 impl Rejection {
-    /// Creates a rejection with a description of how a person may continue.
+    /// Creates a rejection with guidance for the client.
     pub(super) fn guided(denial: Denial, guidance: Option<Guidance>) -> Self {
         Self { denial, guidance: guidance.map(Box::new) }
     }

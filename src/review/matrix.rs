@@ -230,8 +230,7 @@ impl MatrixBuilder<'_> {
             return Cell::No { code };
         };
         let ways = sample::minimal_grants(self.policy, &self.policy.routes[route]);
-        // Sets of grants that do not contain the role of this column are skipped, since the columns of their roles show
-        // them.
+        // A set of grants that contains only roles of other columns is skipped, since those columns show the set.
         let mut ways =
             ways.into_iter().filter(|way| way.roles.is_empty() || !way.roles.is_disjoint(&base.roles));
         let needs: Vec<String> = ways

@@ -1,10 +1,10 @@
 //! The spelling attack finds requests that a route refuses in their plain spelling and that another route allows in an
 //! odd spelling.
 //!
-//! For each route, a request in its plain spelling and in odd spellings is evaluated with the code that serves
-//! requests. The gateway matches spellings that it reads as the same request to the same route, and rejects a request
-//! with two readings. The cause of a finding is therefore nearly always a laxer catch-all route, in front of an
-//! upstream that reads requests less strictly than the gateway.
+//! For each route, a request is evaluated in its plain spelling and in odd spellings, with the code that serves
+//! requests. If the gateway reads two spellings as the same request, it uses the same route for both. It rejects a
+//! request that can be read in two ways. A finding is therefore nearly always caused by a laxer catch-all route in
+//! front of an upstream that reads requests less strictly than the gateway.
 
 mod findings;
 #[cfg(test)]
@@ -56,8 +56,8 @@ fn bypasses(policy: &Policy) -> Vec<Bypass> {
         found: Vec::new(),
     };
     let mut asked: HashSet<(usize, String)> = HashSet::new();
-    // The gateway's own endpoints are skipped, since the gateway answers their requests and no upstream could read them
-    // differently.
+    // The gateway's own endpoints are skipped, since the gateway answers these requests itself and no upstream can read
+    // them differently.
     let is_forwarded = |route: &Route| !route.handler.is_own();
     let mut samples = sample::requests_to(policy, is_forwarded).peekable();
     while let Some(sample) = samples.next() {

@@ -119,7 +119,7 @@ pub enum HostPattern {
     #[default]
     Any,
     /// The hosts below this one at any depth, but not the host itself: `*.example.com` covers `a.example.com` and
-    /// `a.b.example.com`, but not `example.com`. Contains `example.com`.
+    /// `a.b.example.com`, but not `example.com`. For `*.example.com`, the string is `example.com`.
     Below(Box<str>),
     /// Only this host.
     Exact(Box<str>),

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How long an operation waits for a connection, or for a lock of another process.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Maximum number of connections to a server. A single thread uses them, so some connections stay free even if several
-/// statements wait for locks.
+/// Maximum number of connections to a server. Only one thread uses these connections, so eight are enough even if
+/// several statements wait for locks.
 const CONNECTIONS: u32 = 8;
 /// Number of connections that read from a file. A single read takes microseconds; while a long listing uses one
 /// connection, the other connection serves the short reads.

@@ -61,7 +61,8 @@ impl KeySet {
         let twins: Vec<bool> = read.iter().map(|key| has_twin(key, &read)).collect();
         for (index, ((key, twin), id)) in read.into_iter().zip(twins).zip(&ids).enumerate() {
             let added = match key {
-                // Neither key is used, since other recipients may accept either of the two as the issuer's key.
+                // Of two keys with the same `kid` and algorithm, neither is used, because other recipients may accept
+                // one or the other as the issuer's key.
                 Ok(Candidate { algorithm, .. }) if twin => {
                     Err(format!("another key for {algorithm} has the same kid").into())
                 }

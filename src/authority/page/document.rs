@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn no_page_holds_what_its_policy_blocks() {
         for page in all("x") {
-            // The content security policy has neither `unsafe-inline` nor a host, so it would block these.
+            // The content security policy has neither `unsafe-inline` nor a host, so it would block each of these
+            // texts.
             for blocked in
                 [" style=", "<script", "javascript:", " on", "http:", "https:", "<img", "<link", "url("]
             {

@@ -110,7 +110,8 @@ impl Examiner<'_> {
     }
 }
 
-/// Appends a header field. A value that is not valid is left out, so the request is refused for a missing token.
+/// Appends a header field. If the text with the token is not a valid field value, nothing is appended, and the request
+/// is refused because it has no token.
 fn append(parts: &mut Parts, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         parts.headers.append(name, value);

@@ -7,9 +7,9 @@ use crate::route::host::HostPattern;
 use http::Method;
 
 impl<T> RouteTable<T> {
-    /// Returns the pairs of entries (general, specific) in which the specific place takes requests from the general
+    /// Returns the pairs of entries (general, specific) in which the specific entry takes requests from the general
     /// entry and rejects their method. For example, `DELETE /orders/new` never reaches `DELETE /orders/{id}` if the
-    /// place of `/orders/new` lists only GET.
+    /// entries for `/orders/new` list only GET.
     pub(crate) fn shadowed(&self) -> Vec<(usize, usize)> {
         let mut pairs = Vec::new();
         for (position, spot) in self.spots.iter().enumerate() {
@@ -32,8 +32,8 @@ impl<T> RouteTable<T> {
         pairs
     }
 
-    /// Returns the entries whose hosts and paths include all those of the entry at this position, except the entries
-    /// of its own place.
+    /// Returns the entries whose hosts and paths include all those of the entry at this position. Entries of the same
+    /// spot, which have the same hosts and paths, are not returned.
     pub(crate) fn wider(&self, position: usize) -> Vec<&T> {
         let Some((place, _)) = self.entries.get(position) else { return Vec::new() };
         let spots = self.including(place).into_iter().map(|spot| &self.spots[spot].entries);
