@@ -82,8 +82,8 @@ pub(super) fn verify_for(
     };
     let local = if issuer.local { Some(Box::new(local(&claims)?)) } else { None };
     if local.is_some() {
-        // A token is accepted only for as long as a revocation of the token would be kept, even if its `exp` is later.
-        // The recorded lives of tokens determine that time.
+        // A token is accepted only for the longest recorded life of a token, even if its `exp` is later, because
+        // revocations are not kept for longer.
         let issued = claims.get("iat").and_then(date).map_or(0, |time| time.floor() as u64);
         expires = expires.min(trust.revoked().accepted_until(issued, subject));
         if now.unix >= expires {

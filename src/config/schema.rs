@@ -36,8 +36,8 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks. Replaces a `format` that names a Rust type
-/// with the maximum of that type. Replaces a `oneOf` of constants with an `enum`.
+/// Adapts a JSON schema to TOML editors. Removes null, which TOML lacks. Replaces the formats `uint16` and `uint32`
+/// with the maximum of the type, and removes every other `format`. Replaces a `oneOf` of constants with an `enum`.
 fn tidy(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
     // The names in `properties` are keys of the policy, not keywords of the schema. A key may have the name of a
