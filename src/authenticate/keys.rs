@@ -30,7 +30,11 @@ pub struct Key {
 
 /// What verifies signatures, parsed once.
 enum Material {
-    Secret { bytes: Zeroizing<Vec<u8>>, key: hmac::Key },
+    /// Boxed: the state of an HMAC is far larger than a public key's.
+    Secret {
+        bytes: Zeroizing<Vec<u8>>,
+        key: Box<hmac::Key>,
+    },
     Public(ParsedPublicKey),
 }
 
@@ -61,7 +65,7 @@ impl Key {
                 bits * 8
             ));
         }
-        let key = hmac::Key::new(mac, secret);
+        let key = Box::new(hmac::Key::new(mac, secret));
         let material = Material::Secret { bytes: Zeroizing::new(secret.to_vec()), key };
         Ok(Self { id: id.map(Into::into), algorithm, material, signature_bytes: bits })
     }

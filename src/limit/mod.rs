@@ -1,7 +1,7 @@
 //! Rate limits: charges a request to the limits of its route and reports the tightest limit in the response.
 //!
 //! The limits that are charged at the same point of a request yield a single verdict, without allocation. A limit
-//! counts the requests of all cores together. The [`bucket`] module describes how a limit counts.
+//! counts the requests of all cores together. The `bucket` module describes how a limit counts.
 
 pub(crate) mod bucket;
 pub mod store;

@@ -56,7 +56,7 @@ where
     tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
             counted.fetch_add(1, Ordering::Relaxed);
-            tokio::spawn(serve(stream));
+            tokio::task::spawn_local(serve(stream));
         }
     });
     (address, count)

@@ -467,7 +467,7 @@ mod tests {
                     if all == 3 { 1 } else { 0 },
                     scopes & 1,
                     claim && fresh,
-                    fresh && !claim || fresh && shadow,
+                    fresh && (!claim || shadow),
                     shadow && claim,
                     (if none < 4 { none } else { 0 }, if any < 3 { any } else { 0 }),
                 )

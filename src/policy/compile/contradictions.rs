@@ -35,10 +35,10 @@ pub(super) fn check(key: &str, checks: &[Check], faults: &mut Faults<'_>) -> Opt
         }
     }
     for check in checks {
-        let is_excluded = |role: &Box<str>| excluded.contains(&**role);
+        let is_excluded = |role: &str| excluded.contains(role);
         let both = match check {
             Check::AllRoles(all) => all.iter().find(|role| is_excluded(role)),
-            Check::Roles(any) if any.iter().all(is_excluded) => any.first(),
+            Check::Roles(any) if any.iter().all(|role| is_excluded(role)) => any.first(),
             Check::Roles(_)
             | Check::NotRoles(_)
             | Check::Scopes { .. }
