@@ -5,8 +5,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use portcullis::authenticate::{
-    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, TokenCache,
-    Trust,
+    Access, Algorithm, ClaimPath, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet, Profile,
+    TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Rule};
 use portcullis::clock::Now;
@@ -34,6 +34,7 @@ fn trust() -> Trust {
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["JWT".into()]),
+        profile: Profile::default(),
     };
     Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
 }

@@ -4,7 +4,7 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use portcullis::authenticate::{
-    Algorithm, ClaimPath, IdentityHeaders, Issuer, Principal, TokenCache, Trust, digest_of, verify,
+    Algorithm, ClaimPath, IdentityHeaders, Issuer, Principal, Profile, TokenCache, Trust, digest_of, verify,
 };
 use portcullis::authority::{AccessClaims, mint};
 use portcullis::clock::Now;
@@ -40,6 +40,7 @@ fn trust(keyring: &Keyring) -> Trust {
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["at+jwt".into()]),
+        profile: Profile::default(),
     };
     Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
 }

@@ -8,7 +8,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request};
 use portcullis::authenticate::{
     Access, Algorithm, ClaimPath, ClaimValue, CredentialPolicy, Credentials, IdentityHeaders, Issuer, KeySet,
-    Principal, TokenCache, Trust,
+    Principal, Profile, TokenCache, Trust,
 };
 use portcullis::authorize::{Check, Expected, Rule};
 use portcullis::clock::Now;
@@ -77,6 +77,7 @@ fn trust() -> Trust {
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["JWT".into()]),
+        profile: Profile::default(),
     };
     Trust::new(vec![issuer], vec![path("tenant")], IdentityHeaders::default())
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use portcullis::authenticate::{
-    Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Trust, bearer, token, verify,
+    Algorithm, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, Trust, bearer, token, verify,
 };
 use portcullis::clock::Now;
 use std::sync::{Arc, LazyLock};
@@ -25,6 +25,7 @@ static TRUST: LazyLock<Trust> = LazyLock::new(|| {
         roles: path("roles"),
         scopes: path("scope"),
         types: Box::new(["".into(), "JWT".into()]),
+        profile: Profile::default(),
     };
     Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
 });

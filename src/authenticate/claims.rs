@@ -152,6 +152,17 @@ impl From<&Value> for ClaimValue {
 }
 
 impl ClaimValue {
+    /// Returns the value as JSON; null for an object.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => (**text).into(),
+            Self::Number(number) => Value::Number(number.clone()),
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::List(values) => values.iter().map(Self::to_json).collect(),
+            Self::Other => Value::Null,
+        }
+    }
+
     /// Returns whether the claim equals the literal in value and type (`"7"` is not 7), or is a list that contains such
     /// a value.
     pub fn matches(&self, literal: &Self) -> bool {

@@ -75,7 +75,11 @@ impl<'t> Jws<'t> {
     ///
     /// # Errors
     /// Returns the first fault. The checks run in this order: algorithm, key, length of the signature, signature.
-    pub(super) fn verify(&self, keys: &KeySet, accepted: &[Algorithm]) -> Result<Algorithm, CredentialError> {
+    pub(super) fn verify<'k>(
+        &self,
+        keys: &'k KeySet,
+        accepted: &[Algorithm],
+    ) -> Result<&'k Key, CredentialError> {
         let malformed = Denial::MalformedToken(TokenPart::Header);
         let Some(Value::String(named)) = self.header.get("alg") else {
             return Err(CredentialError::because(
@@ -96,7 +100,7 @@ impl<'t> Jws<'t> {
             }
         };
         match keys.find(id, algorithm) {
-            KeyMatch::Keys(candidates) => self.verify_by_any(&candidates).map(|()| algorithm),
+            KeyMatch::Keys(candidates) => self.verify_by_any(&candidates),
             KeyMatch::OtherAlgorithm => {
                 let others = keys.iter().filter(|key| id.is_none() || key.id() == id).map(Key::algorithm);
                 let detail = match id {
@@ -125,7 +129,10 @@ impl<'t> Jws<'t> {
     }
 
     /// Verifies the signature with a few candidate keys.
-    fn verify_by_any(&self, keys: &[Option<&Key>; CANDIDATES_MAX]) -> Result<(), CredentialError> {
+    fn verify_by_any<'k>(
+        &self,
+        keys: &[Option<&'k Key>; CANDIDATES_MAX],
+    ) -> Result<&'k Key, CredentialError> {
         // The length is checked first: an ES256 signature is two numbers of 32 bytes (RFC 7518 section 3.4), never DER.
         let part = TokenPart::Signature;
         let signature = decode(self.signature, part)?;
@@ -133,7 +140,7 @@ impl<'t> Jws<'t> {
         let mut tried = 0;
         for key in keys.iter().flatten().filter(|key| key.signature_bytes() == length) {
             if key.verifies(self.message.as_bytes(), &signature) {
-                return Ok(());
+                return Ok(key);
             }
             tried += 1;
         }

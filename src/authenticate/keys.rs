@@ -22,6 +22,8 @@ use zeroize::Zeroizing;
 /// A verification key.
 pub struct Key {
     id: Option<Box<str>>,
+    /// The issuer that the key signs for, if the set says so (an extension of Entra).
+    issuer: Option<Box<str>>,
     algorithm: Algorithm,
     material: Material,
     /// The length of the key's signatures in bytes.
@@ -67,7 +69,7 @@ impl Key {
         }
         let key = Box::new(hmac::Key::new(mac, secret));
         let material = Material::Secret { bytes: Zeroizing::new(secret.to_vec()), key };
-        Ok(Self { id: id.map(Into::into), algorithm, material, signature_bytes: bits })
+        Ok(Self { id: id.map(Into::into), issuer: None, algorithm, material, signature_bytes: bits })
     }
 
     /// Creates a key from a public key, which must be of the algorithm's kind. Checks now what the library would notice
@@ -97,12 +99,17 @@ impl Key {
             }
         };
         let material = Material::Public(material);
-        Ok(Self { id: id.map(Into::into), algorithm, material, signature_bytes })
+        Ok(Self { id: id.map(Into::into), issuer: None, algorithm, material, signature_bytes })
     }
 
     /// Returns the key's id (`kid`).
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
+    }
+
+    /// Returns the issuer that the key signs for, if the key set says so.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 
     /// Returns the key's algorithm.
@@ -133,7 +140,10 @@ impl Key {
             (Material::Secret { .. }, Material::Public(_))
             | (Material::Public(_), Material::Secret { .. }) => false,
         };
-        self.id == other.id && self.algorithm == other.algorithm && same_material
+        self.id == other.id
+            && self.issuer == other.issuer
+            && self.algorithm == other.algorithm
+            && same_material
     }
 }
 

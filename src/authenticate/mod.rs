@@ -10,6 +10,7 @@ pub(crate) mod json;
 mod jws;
 mod keys;
 pub mod principal;
+mod profile;
 mod revoked;
 pub(crate) mod sources;
 pub(crate) mod token_stats;
@@ -23,6 +24,7 @@ pub use error::CredentialError;
 pub use identity::{IdentityHeaders, fold_eq};
 pub use keys::{Algorithm, ED25519, Key, KeySet};
 pub use principal::Principal;
+pub use profile::{Profile, TENANT, Tenants, is_tenant};
 pub use revoked::{MARK_MARGIN, Mark, Revoked};
 pub use sources::{NamedHeader, Source, Sources};
 pub use trust::{Issuer, Trust};
@@ -195,6 +197,7 @@ mod tests {
             roles: path("roles"),
             scopes: path("scope"),
             types: Box::new(["JWT".into()]),
+            profile: Profile::default(),
         };
         Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
     }

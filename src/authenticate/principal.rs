@@ -54,6 +54,8 @@ pub enum Shape {
     Text,
     /// A list of strings.
     List,
+    /// An object whose members are the names.
+    Names,
     /// A list with elements that are not strings.
     Mixed,
     /// An object.
@@ -76,7 +78,7 @@ impl Shape {
     pub const fn remark(self) -> Option<&'static str> {
         match self {
             Self::Absent => Some("the claim is missing"),
-            Self::Text | Self::List => None,
+            Self::Text | Self::List | Self::Names => None,
             Self::Mixed => Some("elements of the list that are not text are ignored"),
             Self::Object => Some("the claim is an object, and its names are ignored"),
             Self::Other => Some("the claim is neither text nor a list"),

@@ -4,8 +4,10 @@ use super::claims::ClaimPath;
 use super::credential::CookieNames;
 use super::identity::IdentityHeaders;
 use super::keys::{Algorithm, KeySet};
+use super::profile::Profile;
 use super::revoked::Revoked;
 use super::token_stats::TokenStats;
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,9 +35,52 @@ pub struct Issuer {
     pub local: bool,
     /// The accepted values of `typ`, in lower case and without `application/`. `""` accepts a header without `typ`.
     pub types: Box<[Box<str>]>,
+    /// Where the tokens have their claims, and what else they must have.
+    pub profile: Profile,
 }
 
 impl Issuer {
+    /// Returns whether the issuer signs tokens with this `iss`.
+    pub fn is_named(&self, iss: &str) -> bool {
+        self.profile.tenants.name_in(&self.name, iss).is_some()
+    }
+
+    /// Returns an `iss` of the issuer's tokens: its only one, or that of its first tenant.
+    pub fn example_name(&self) -> Arc<str> {
+        self.profile.tenants.example(&self.name)
+    }
+
+    /// Adds what every token of this issuer has, unless the claims have it: for explanations about a caller with assumed
+    /// claims, which say only what a rule may ask about. A claim that must have a value has the first accepted one.
+    pub fn complete(&self, claims: &mut Map<String, Value>, now: u64) {
+        let profile = &self.profile;
+        if let Some(audience) = self.audience.first() {
+            profile.audience.put(claims, (**audience).into());
+            claims.entry("aud").or_insert_with(|| (**audience).into());
+        }
+        if profile.max_lifetime.is_some() {
+            claims.entry("iat").or_insert_with(|| now.into());
+        }
+        // A described caller is named by `sub`, whichever claim the issuer's tokens use.
+        if let Some(subject) = claims.get("sub").cloned() {
+            profile.subject.put(claims, subject);
+        }
+        for (path, values) in &profile.claims {
+            if let Some(value) = values.first() {
+                path.put(claims, value.to_json());
+            }
+        }
+        for path in &profile.required {
+            path.put(claims, Value::Bool(true));
+        }
+        if let Some(domain) = &profile.trust_domain {
+            let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("workload").to_owned();
+            if !subject.starts_with("spiffe://") {
+                claims.insert("sub".to_owned(), format!("spiffe://{domain}/{subject}").into());
+            }
+        }
+    }
+
     /// Whether both issuers produce the same result for every token.
     fn verifies_like(&self, other: &Self) -> bool {
         // The pattern lists all fields, so that a new field cannot be forgotten here.
@@ -50,6 +95,7 @@ impl Issuer {
             scopes,
             local,
             types,
+            profile,
         } = self;
         *name == other.name
             && *audience == other.audience
@@ -62,6 +108,7 @@ impl Issuer {
             && *scopes == other.scopes
             && *local == other.local
             && *types == other.types
+            && *profile == other.profile
     }
 }
 
@@ -182,10 +229,24 @@ impl Trust {
         &self.revoked
     }
 
-    /// Returns the issuer with this name, and its statistics.
-    pub(super) fn issuer(&self, name: &str) -> Option<(&Issuer, &TokenStats)> {
+    /// Returns the issuer whose tokens have this `iss`, the name in `iss`, and the issuer's statistics.
+    pub(super) fn issuer(&self, iss: &str) -> Option<(&Issuer, Arc<str>, &TokenStats)> {
         let mut both = self.issuers.iter().zip(&self.seen);
-        both.find(|(issuer, _)| *issuer.name == *name).map(|(issuer, seen)| (issuer, &**seen))
+        both.find_map(|(issuer, seen)| {
+            Some((issuer, issuer.profile.tenants.name_in(&issuer.name, iss)?, &**seen))
+        })
+    }
+
+    /// Returns the issuer of a token without `iss`: the one whose SPIFFE trust domain contains `sub`, otherwise the one
+    /// whose tokens may lack `iss`.
+    pub(super) fn issuer_without_name(
+        &self,
+        subject: Option<&Value>,
+    ) -> Option<(&Issuer, Arc<str>, &TokenStats)> {
+        let all = || self.issuers.iter().zip(&self.seen);
+        let by_domain = all().find(|(issuer, _)| issuer.profile.is_domain_of(subject));
+        let found = by_domain.or_else(|| all().find(|(issuer, _)| issuer.profile.may_lack_issuer));
+        found.map(|(issuer, seen)| (issuer, issuer.name.clone(), &**seen))
     }
 
     /// Returns the name and the statistics of each issuer.
@@ -277,6 +338,7 @@ mod tests {
             roles: ClaimPath::parse("roles").unwrap(),
             scopes: ClaimPath::parse("scope").unwrap(),
             types: Box::new([]),
+            profile: Profile::default(),
         };
         let trust = Trust::new(vec![issuer("a"), issuer("b")], Vec::new(), IdentityHeaders::default());
         for (name, set, is_kept) in [

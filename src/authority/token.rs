@@ -137,7 +137,7 @@ pub fn sign(keyring: &Keyring, kind: &str, claims: &Map<String, Value>, now: Now
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Trust, verify};
+    use crate::authenticate::{Algorithm, ClaimPath, IdentityHeaders, Issuer, Profile, Trust, verify};
     use crate::denial::Denial;
     use crate::keyring::MissingKey;
     use std::path::PathBuf;
@@ -182,6 +182,7 @@ mod tests {
             roles: path("roles"),
             scopes: path("scope"),
             types: Box::new(["at+jwt".into()]),
+            profile: Profile::default(),
         };
         Trust::new(vec![issuer], Vec::new(), IdentityHeaders::default())
     }

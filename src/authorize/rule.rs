@@ -99,7 +99,7 @@ impl Check {
 /// proves nothing. Text is one role: if it contains a separator, its author may have meant several.
 fn are_all_roles_known(principal: &Principal) -> bool {
     match principal.shapes.roles {
-        Shape::Absent | Shape::List => true,
+        Shape::Absent | Shape::List | Shape::Names => true,
         Shape::Text => !principal.roles.iter().any(|role| role.contains([' ', ',', ';'])),
         Shape::Mixed | Shape::Object | Shape::Other => false,
     }

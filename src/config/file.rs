@@ -294,6 +294,9 @@ pub struct IssuerSection {
     pub jwks: Option<String>,
     /// The secret that the issuer shares with the gateway, for HS256.
     pub secret: Option<Secret>,
+    /// How the secret is written.
+    #[serde(deserialize_with = "word")]
+    pub secret_encoding: SecretEncoding,
     /// The issuer's public key, PEM.
     pub public_key: Option<Secret>,
     /// The key id (`kid`) of `secret` or `public_key`.
@@ -311,6 +314,33 @@ pub struct IssuerSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub types: Vec<String>,
+    /// The path of the claim that names the subject.
+    #[serde(deserialize_with = "text")]
+    pub subject: String,
+    /// The path of the claim that names the audience.
+    #[serde(deserialize_with = "text")]
+    pub audience_claim: String,
+    /// Maximum time from `iat` to `exp`.
+    pub max_lifetime: Option<Duration>,
+    /// Paths of claims that each token must have.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub required_claims: Vec<String>,
+    /// Values that claims of each token must have, as a map from claim path to value.
+    pub claims: BTreeMap<String, ClaimValues>,
+    /// The accepted tenants of an issuer whose name contains `{tenant}`; `*` accepts every tenant.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub tenants: Vec<String>,
+    /// The SPIFFE trust domain of the issuer's JWT-SVIDs.
+    #[serde(deserialize_with = "optional_text")]
+    pub trust_domain: Option<String>,
+    /// Claims that a token may lack: `iss`, `aud`.
+    #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
+    pub may_lack: Vec<String>,
+    /// Whether the roles are the names of an object's members.
+    pub roles_are_keys: bool,
 }
 
 impl Default for IssuerSection {
@@ -321,14 +351,36 @@ impl Default for IssuerSection {
             algorithms: Vec::new(),
             jwks: None,
             secret: None,
+            secret_encoding: SecretEncoding::Text,
             public_key: None,
             kid: None,
             leeway: Duration::seconds(30),
             roles: "roles".to_owned(),
             scopes: "scope".to_owned(),
             types: ["at+jwt", "JWT", ""].map(str::to_owned).to_vec(),
+            subject: "sub".to_owned(),
+            audience_claim: "aud".to_owned(),
+            max_lifetime: None,
+            required_claims: Vec::new(),
+            claims: BTreeMap::new(),
+            tenants: Vec::new(),
+            trust_domain: None,
+            may_lack: Vec::new(),
+            roles_are_keys: false,
         }
     }
+}
+
+/// `[[issuer]] secret_encoding`
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretEncoding {
+    /// The bytes of the text are the secret.
+    Text,
+    /// The secret is the bytes that the text encodes in base64.
+    Base64,
+    /// The secret is the bytes that the text encodes in base64url.
+    Base64url,
 }
 
 /// `[authority]`

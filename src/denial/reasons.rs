@@ -127,6 +127,10 @@ pub enum RequiredClaim {
     Expiry,
     /// `nbf` or `iat` is not a number.
     Time,
+    /// `iat` is missing, and the issuer's `max_lifetime` needs it.
+    Issued,
+    /// A claim that the issuer's entry requires is missing or has another value.
+    Configured,
 }
 
 impl RequiredClaim {
@@ -139,6 +143,8 @@ impl RequiredClaim {
             Self::Audience => "aud is missing or neither string nor list of strings",
             Self::Expiry => "exp is missing or not a number",
             Self::Time => "nbf or iat is not a number",
+            Self::Issued => "iat is missing, and max_lifetime needs it",
+            Self::Configured => "a claim that the issuer's entry requires is missing or has another value",
         }
     }
 }

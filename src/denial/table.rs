@@ -163,6 +163,13 @@ denials! {
         // Flask-JWT-Extended checks `iat` first.
         flask: Some((StatusCode::UNPROCESSABLE_ENTITY, "The token is not yet valid (iat)")),
     }
+    /// The time from `iat` to `exp` is longer than the issuer's `max_lifetime`.
+    LifetimeTooLong => {
+        code: "lifetime_too_long", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,
+        challenge: Challenge::InvalidToken, grpc: Grpc::Unauthenticated, from_policy: true,
+        detail: "The access token is valid for longer than is accepted.",
+        flask: None,
+    }
     /// `aud` does not name this gateway.
     WrongAudience => {
         code: "wrong_audience", status: StatusCode::UNAUTHORIZED, fault: Fault::Client,

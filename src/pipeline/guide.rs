@@ -110,6 +110,7 @@ fn is_dead(denial: &Denial) -> bool {
             | Denial::BadSignature
             | Denial::ExpiredToken
             | Denial::WrongAudience
+            | Denial::LifetimeTooLong
             | Denial::WrongType
             | Denial::MissingClaim(_)
             | Denial::RevokedToken

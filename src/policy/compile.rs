@@ -14,6 +14,7 @@ pub(crate) mod endpoint_limits;
 mod endpoints;
 mod limits;
 mod private;
+mod profile;
 mod resources;
 mod routes;
 mod rule;

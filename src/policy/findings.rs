@@ -16,6 +16,8 @@ pub enum Kind {
 pub const ALL: &[(&str, Kind)] = &[
     ("address_without_ca", Kind::Weakness),
     ("admin_exposed", Kind::Weakness),
+    ("any_audience", Kind::Weakness),
+    ("any_tenant", Kind::Weakness),
     ("bad_certificate", Kind::Fault),
     ("bad_claim_path", Kind::Fault),
     ("bad_file", Kind::Fault),

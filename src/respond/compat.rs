@@ -142,6 +142,8 @@ fn words(denial: &Denial, search: &TokenSearch<'_>) -> Cow<'static, str> {
             RequiredClaim::Expiry => "Token is missing the \"exp\" claim",
             RequiredClaim::Subject => "Missing claim: sub",
             RequiredClaim::SubjectText => "Subject must be a string",
+            RequiredClaim::Issued => "Missing claim: iat",
+            RequiredClaim::Configured => "Missing claim",
             RequiredClaim::Time => "Issued At claim (iat) must be an integer.",
         },
         Denial::WrongType if search.places.refresh => "Only refresh tokens are allowed",

@@ -123,6 +123,7 @@ fn words(denial: &Denial) -> (&'static str, Cow<'static, str>) {
         | Denial::BadSignature
         | Denial::TokenNotYetValid
         | Denial::WrongAudience
+        | Denial::LifetimeTooLong
         | Denial::WrongType
         | Denial::MissingClaim(_) => (
             "Your login is not accepted here",

@@ -163,7 +163,8 @@ fn trust_alike(old: &Policy, new: &Policy) -> bool {
 fn claims(policy: &Policy, entry: &Entry) -> Map<String, Value> {
     let mut claims = Map::new();
     let issuers = policy.trust.issuers();
-    let issuer = issuers.iter().find(|issuer| Some(&*issuer.name) == entry.issuer.as_deref());
+    let issuer =
+        issuers.iter().find(|issuer| entry.issuer.as_deref().is_some_and(|name| issuer.is_named(name)));
     if let Some(issuer) = issuer {
         issuer.roles.put(&mut claims, entry.roles.clone().into());
         issuer.scopes.put(&mut claims, entry.scopes.clone().into());

@@ -322,7 +322,7 @@ impl Grants {
         let scopes: Vec<&str> = self.scopes.iter().map(String::as_str).collect();
         let issuers = policy.trust.issuers();
         let issuer = match &self.issuer {
-            Some(name) => issuers.iter().find(|issuer| *issuer.name == **name),
+            Some(name) => issuers.iter().find(|issuer| issuer.is_named(name)),
             None => issuers.first(),
         };
         if let Some(issuer) = issuer {

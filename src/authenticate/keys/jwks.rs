@@ -189,7 +189,11 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
         return Err(why.to_owned().into());
     }
     let algorithm = algorithm(key, kind, accepted)?.ok_or(KeyFault::NotAccepted)?;
-    Ok(Candidate { id, algorithm, key: parsed(id, algorithm, key, accepted) })
+    let mut parsed = parsed(id, algorithm, key, accepted);
+    if let Ok(parsed) = &mut parsed {
+        parsed.issuer = key.get("issuer").and_then(Value::as_str).map(Into::into);
+    }
+    Ok(Candidate { id, algorithm, key: parsed })
 }
 
 /// Returns the kind of a key, by `kty` and `crv`; by `alg` for the kty that RFC 9964 defines.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::authenticate::{Algorithm, ClaimId, IdentityHeaders, KeySet};
+use crate::authenticate::{Algorithm, ClaimId, IdentityHeaders, KeySet, Profile};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use proptest::prelude::*;
 use rcgen::PublicKeyData;
@@ -25,6 +25,7 @@ fn issuer(name: &str, secret: &[u8]) -> Issuer {
         roles: path("realm.roles"),
         scopes: path("scope"),
         types: Box::new(["JWT".into(), "at+jwt".into()]),
+        profile: Profile::default(),
     }
 }
 

@@ -39,15 +39,15 @@ impl Examiner<'_> {
     pub(super) fn token_of(&self, mut claims: Map<String, Value>, now: Now) -> (String, String) {
         let issuers = self.assuming.issuers();
         let issuer = match claims.get("iss") {
-            Some(named) => issuers.iter().find(|issuer| Some(&*issuer.name) == named.as_str()),
+            Some(named) => {
+                issuers.iter().find(|issuer| named.as_str().is_some_and(|name| issuer.is_named(name)))
+            }
             None => issuers.first(),
         };
         let mut typ = None;
         if let Some(issuer) = issuer {
-            claims.entry("iss").or_insert_with(|| (*issuer.name).into());
-            if let Some(audience) = issuer.audience.first() {
-                claims.entry("aud").or_insert_with(|| (**audience).into());
-            }
+            claims.entry("iss").or_insert_with(|| (*issuer.example_name()).into());
+            issuer.complete(&mut claims, now.unix);
             typ = issuer.types.iter().find(|kind| !kind.is_empty()).map(|kind| kind.to_string());
             if issuer.local {
                 claims.entry("gen").or_insert_with(|| i64::MAX.into());

@@ -57,6 +57,26 @@ pub(super) fn wanted(
     }
 }
 
+/// Compiles the values of a claim of an issuer's tokens. They are the same for every request.
+pub(super) fn fixed(key: &str, values: &ClaimValues, faults: &mut Faults<'_>) -> Option<Box<[ClaimValue]>> {
+    let literals = values.literals();
+    if literals.is_empty() {
+        let hint = "the accepted values, such as [\"acme\", \"umbrella\"]";
+        faults.fault("bad_value", key, "an empty list, which no claim equals", hint);
+        return None;
+    }
+    for literal in literals {
+        if let Literal::Text(text) = literal
+            && placeholder(text).is_some()
+        {
+            let hint = "a fixed value: an issuer's tokens are verified before any route is known";
+            faults.fault("bad_value", key, format!("the placeholder \"{text}\""), hint);
+            return None;
+        }
+    }
+    Some(literals.iter().map(value).collect())
+}
+
 fn value(literal: &Literal) -> ClaimValue {
     match literal {
         Literal::Text(text) => ClaimValue::Text(text.as_str().into()),

@@ -4,6 +4,7 @@
 //! function that returns it.
 
 use super::claim_values::{Wanted, wanted};
+use super::profile::tenant_names;
 use super::trust::{Claims, claim_path};
 use super::{Faults, contradictions};
 use crate::authenticate::{ClaimId, IdentityHeaders, Source, Sources};
@@ -278,12 +279,26 @@ fn issuers(
         let own = file.authority.iter().map(|authority| authority.issuer.as_str());
         own.chain(file.issuer.iter().map(|issuer| issuer.issuer.as_str()))
     };
+    let mut accepted = Vec::new();
     for (index, name) in table.issuers.iter().enumerate() {
-        if !known().any(|known| known == name) {
-            faults.undefined(&format!("{key}.issuers[{index}]"), "issuer", name, known());
+        let at = format!("{key}.issuers[{index}]");
+        let tenants = file.issuer.iter().find_map(|section| tenant_names(section, name));
+        match tenants {
+            // The tokens of every tenant are accepted, so their names are not known.
+            Some(names) if names.is_empty() => {
+                let hint = "list the tenants of this route in [[issuer]] tenants, or use a claim such as tid";
+                faults.fault("bad_value", &at, format!("\"{name}\" with tenants = [\"*\"]"), hint);
+            }
+            Some(names) => accepted.extend(names),
+            None => {
+                if !known().any(|known| known == name) {
+                    faults.undefined(&at, "issuer", name, known());
+                }
+                accepted.push(name.clone());
+            }
         }
     }
-    names(key, "issuers", table.issuers, faults).map(Check::Issuers)
+    names(key, "issuers", &accepted, faults).map(Check::Issuers)
 }
 
 fn fresh(key: &str, fresh: Fresh, faults: &mut Faults<'_>) -> Option<Check> {

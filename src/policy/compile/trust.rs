@@ -2,8 +2,8 @@
 //! receive.
 
 use super::secrets::{self, Flaw};
-use super::{Faults, private};
-use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, fold_eq};
+use super::{Faults, private, profile};
+use crate::authenticate::{Algorithm, ClaimId, ClaimPath, IdentityHeaders, Issuer, KeySet, Profile, fold_eq};
 use crate::authority::{IssuerSettings, sign};
 use crate::config::file::{File, IssuerSection};
 use crate::config::secret::Secret;
@@ -239,7 +239,10 @@ pub(super) fn issuers(
             );
             continue;
         }
-        issuers.extend(issuer(&key, table, faults));
+        if let Some(issuer) = issuer(&key, table, faults) {
+            profile::overlapping(&key, &issuer, &issuers, faults);
+            issuers.push(issuer);
+        }
     }
     issuers
 }
@@ -263,6 +266,7 @@ fn local_issuer(settings: &IssuerSettings) -> Result<Issuer, String> {
         roles: path("roles")?,
         scopes: path("scope")?,
         types: Box::new(["at+jwt".into()]),
+        profile: Profile::default(),
     })
 }
 
@@ -277,7 +281,8 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
             "issuer = \"https://id.example.com/\", exactly as in the `iss` claim",
         );
     }
-    if table.audience.is_empty() {
+    let lacks_audience = table.may_lack.iter().any(|claim| claim == "aud");
+    if table.audience.is_empty() && !lacks_audience {
         faults.fault(
             "no_audience",
             &at("audience"),
@@ -309,6 +314,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
         .collect();
     let roles = claim_path(&at("roles"), &table.roles, faults);
     let scopes = claim_path(&at("scopes"), &table.scopes, faults);
+    let profile = profile::compile(key, table, faults);
     let keys = if algorithms.is_empty() { None } else { keys(key, table, &algorithms, faults) };
     if faults.fault_count > before {
         return None;
@@ -324,6 +330,7 @@ fn issuer(key: &str, table: &IssuerSection, faults: &mut Faults<'_>) -> Option<I
         roles: roles?,
         scopes: scopes?,
         types: table.types.iter().map(|text| text.as_str().into()).collect(),
+        profile: profile?,
     })
 }
 
@@ -385,6 +392,7 @@ fn keys(
             return None;
         };
         let bytes = resolve(&at("secret"), secret, faults)?;
+        let bytes = profile::decoded(&at("secret"), table.secret_encoding, bytes, faults)?;
         let mut set = KeySet::default();
         return match set.add_secret(kid, *algorithm, &bytes) {
             Ok(()) => Some(set),
