@@ -42,6 +42,7 @@ mod forwarding;
 mod handshakes;
 mod hostile;
 mod http2;
+mod issuers;
 mod itself;
 mod keys;
 mod limits;
