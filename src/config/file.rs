@@ -648,11 +648,16 @@ pub struct RateLimitSection {
     pub rate: Option<Rate>,
     /// Number of requests allowed at once; if absent, the number in `rate`.
     pub burst: Option<u32>,
+    /// The claim path whose value selects one of `rates`.
+    #[serde(deserialize_with = "optional_text")]
+    pub rate_claim: Option<String>,
+    /// Other rates, as a map from the value of the claim to its rate.
+    pub rates: BTreeMap<String, Rate>,
 }
 
 impl Default for RateLimitSection {
     fn default() -> Self {
-        Self { by: "client_ip".to_owned(), rate: None, burst: None }
+        Self { by: "client_ip".to_owned(), rate: None, burst: None, rate_claim: None, rates: BTreeMap::new() }
     }
 }
 

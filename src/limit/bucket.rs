@@ -5,6 +5,7 @@
 
 use super::LimitKey;
 use super::store::BucketStore;
+use super::tiers::Tiers;
 use crate::authenticate::{ClaimId, ClaimValue, Principal};
 use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::StateInformationMiddleware;
@@ -76,6 +77,8 @@ pub struct Limit<C: Clock = MonotonicClock> {
     policy: HeaderValue,
     /// The fixed beginning of `RateLimit`: `"name";r=`.
     prefix: Box<[u8]>,
+    /// Other limits for some values of a claim.
+    tiers: Option<Box<Tiers<C>>>,
 }
 
 /// The counts of a limit. They survive a reload of the policy if the limit stays the same.
@@ -153,6 +156,35 @@ impl<C: Clock> Limit<C> {
             quota,
             policy: HeaderValue::from_maybe_shared(policy).expect("the name was reduced to visible ASCII"),
             prefix: format!("\"{shown}\";r=").into_bytes().into_boxed_slice(),
+            tiers: None,
+        }
+    }
+
+    /// Adds limits for some values of a claim. This limit then applies to all other callers.
+    #[must_use]
+    pub fn with_tiers(self, tiers: Tiers<C>) -> Self {
+        Self { tiers: Some(Box::new(tiers)), ..self }
+    }
+
+    /// Returns the limit that applies to a caller.
+    #[inline]
+    pub(super) fn of(&self, principal: Option<&Principal>) -> &Self {
+        match &self.tiers {
+            None => self,
+            Some(tiers) => tiers.of(principal).map_or(self, |(_, limit)| limit),
+        }
+    }
+
+    /// Returns the claim that selects the rate; `None` if all callers have the same rate.
+    pub fn rate_claim(&self) -> Option<ClaimId> {
+        self.tiers.as_ref().map(|tiers| tiers.claim)
+    }
+
+    /// Returns the value of the claim that selected the rate of a caller, and the limit; without a value the default.
+    pub fn rate_of(&self, principal: Option<&Principal>) -> (Option<&str>, &Self) {
+        match self.tiers.as_ref().and_then(|tiers| tiers.of(principal)) {
+            Some((value, limit)) => (Some(value), limit),
+            None => (None, self),
         }
     }
 
@@ -184,17 +216,29 @@ impl<C: Clock> Limit<C> {
         if same_keys && self.name == before.name && self.quota == before.quota {
             self.counts = before.counts.clone();
         }
+        if let (Some(tiers), Some(before), true) = (&mut self.tiers, &before.tiers, same_keys) {
+            for (value, limit) in &mut tiers.tiers {
+                if let Some(before) = before.named(value).filter(|before| before.quota == limit.quota) {
+                    limit.counts = before.counts.clone();
+                }
+            }
+        }
         self
     }
 
     /// Returns the number of refused requests.
     pub fn refused(&self) -> u64 {
-        self.counts.refused.load(Ordering::Relaxed)
+        self.own_and_tiers().map(|limit| limit.counts.refused.load(Ordering::Relaxed)).sum()
     }
 
     /// Returns how often an active key was evicted because more keys were active than fit in the table.
     pub fn displaced(&self) -> u64 {
-        self.counts.displaced.load(Ordering::Relaxed)
+        self.own_and_tiers().map(|limit| limit.counts.displaced.load(Ordering::Relaxed)).sum()
+    }
+
+    fn own_and_tiers(&self) -> impl Iterator<Item = &Self> {
+        let tiers = self.tiers.iter().flat_map(|tiers| tiers.tiers.iter());
+        std::iter::once(self).chain(tiers.map(|(_, limit)| limit))
     }
 
     pub(super) fn policy(&self) -> &HeaderValue {

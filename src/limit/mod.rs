@@ -5,8 +5,10 @@
 
 pub(crate) mod bucket;
 pub mod store;
+mod tiers;
 
 pub use bucket::{By, Limit};
+pub use tiers::Tiers;
 
 use crate::authenticate::Principal;
 use crate::denial::Denial;
@@ -67,6 +69,7 @@ pub fn admit<'l, C: Clock>(
     standing: &mut Standing<'l>,
 ) -> Result<(), Denial> {
     for limit in limits {
+        let limit = limit.of(key.principal);
         match limit.charge(key) {
             Charge::Admitted { remaining, next } => standing.note(limit, remaining, whole_seconds(next)),
             Charge::Refused { wait } => {

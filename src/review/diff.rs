@@ -380,6 +380,55 @@ mod tests {
     }
 
     #[test]
+    fn an_excluded_role_is_a_loss_for_those_who_have_it() {
+        let (open, closed) = (route("/a", ""), route("/a", "not_roles = [\"banned\"]"));
+        let callers =
+            |changes: &[Change]| changes.iter().map(|change| change.caller.clone()).collect::<Vec<_>>();
+        let found = between(&open, &closed);
+        assert_eq!(
+            (callers(&found.losses), found.gains.len()),
+            (vec!["role banned".to_owned()], 0),
+            "{found}"
+        );
+        let found = between(&closed, &open);
+        assert_eq!(
+            (callers(&found.gains), found.losses.len()),
+            (vec!["role banned".to_owned()], 0),
+            "{found}"
+        );
+        let found = between(&route("/a", "roles = [\"admin\"]"), &closed);
+        assert_eq!(callers(&found.gains), ["any token without role banned"], "{found}");
+        assert_eq!(callers(&found.losses), ["role admin and role banned"], "{found}");
+    }
+
+    #[test]
+    fn each_issuer_is_asked_about_where_a_rule_names_one() {
+        let second = "[[issuer]]\nissuer = \"https://second.example.com/\"\naudience = [\"a\"]\nalgorithms = [\"HS256\"]\n\
+            secret = \"f123456789abcdef0123456789abcdef\"\n";
+        let of = |issuers: &str| format!("{second}{}", route("/a", issuers));
+        let callers =
+            |changes: &[Change]| changes.iter().map(|change| change.caller.clone()).collect::<Vec<_>>();
+        let one = "issuers = [\"https://id.example.com/\"]";
+        let both = "issuers = [\"https://id.example.com/\", \"https://second.example.com/\"]";
+        let other = "issuers = [\"https://second.example.com/\"]";
+        let token_of_second = vec!["a token of https://second.example.com/".to_owned()];
+        for (old, new, gains, losses) in [
+            (one, "", token_of_second.clone(), vec![]),
+            (one, both, token_of_second.clone(), vec![]),
+            ("", one, vec![], token_of_second.clone()),
+            (one, other, token_of_second, vec!["a token of https://id.example.com/".to_owned()]),
+            ("", both, vec![], vec![]),
+        ] {
+            let found = between(&of(old), &of(new));
+            assert_eq!(
+                (callers(&found.gains), callers(&found.losses)),
+                (gains, losses),
+                "{old} {new}: {found}"
+            );
+        }
+    }
+
+    #[test]
     fn a_route_that_comes_goes_or_is_covered_by_another_shows() {
         let (a, rest) = (route("/a/{id}", "roles = [\"admin\"]"), route("/a/{*rest}", ""));
         let found = between(&rest, &format!("{rest}{a}"));

@@ -306,27 +306,36 @@ mod tests {
             ("/orders/{name}", "methods = [\"DELETE\"]\nroles = [\"admin\"]"),
             ("/both", "roles = [\"clerk\", \"admin\"]\nall_roles = [\"staff\"]"),
             ("/t/{tenant}", "claims = { tenant = \"{tenant}\" }"),
+            ("/not", "not_roles = [\"clerk\"]"),
+            ("/plan", "claims = { plan = [\"gold\", \"silver\"] }\nany_scopes = [\"p\"]"),
+            ("/host", "host = \"*.example.com\"\nclaims = { tenant = \"{host:*}\" }\nroles = [\"clerk\"]"),
+            ("/header", "claims = { tenant = \"{header:X-Tenant}\" }\nroles = [\"clerk\"]"),
             ("/trial", "roles = [\"admin\"]\nmode = \"shadow\""),
         ];
         let matrix = matrix(&policy(&routes.map(|(path, rest)| route(path, rest)).concat()));
         let columns: Vec<_> = matrix.columns.iter().map(ToString::to_string).collect();
         assert_eq!(columns, ["(no token)", "(any token)", "admin", "clerk", "staff"]);
+        let plan = "with scope p and claim plan = \"gold\" or scope p and claim plan = \"silver\"";
         assert_eq!(
             lines(&matrix),
             [
+                "*.example.com/host : no | no | no | with claim tenant as in the host | no",
                 "/both : no | no | with role staff | with role staff | with role admin or role clerk",
                 "/guests : yes | yes | yes | yes | yes",
+                "/header : no | no | no | with claim tenant as in the header x-tenant | no",
                 "/me : no | yes | yes | yes | yes",
+                "/not : no | yes | yes | no | yes",
                 "/open/{*rest} : yes | yes | yes | yes | yes",
                 "/orders/{name} DELETE: no | no | yes | no | no",
                 "/orders/{id} GET,HEAD: no | no | with scope orders:read | with scope orders:read | no",
+                &format!("/plan : no | {plan} | {plan} | {plan} | {plan}"),
                 "/t/{tenant} : no | with claim tenant as in the path | with claim tenant as in the path | \
                  with claim tenant as in the path | with claim tenant as in the path",
                 "/trial : shadow | shadow | yes | shadow | shadow",
             ]
         );
         assert_eq!(matrix.left_out, Omitted::default());
-        assert_eq!(matrix.rows[1].request, "GET https://sample.invalid/guests");
+        assert_eq!(matrix.rows[2].request, "GET https://sample.invalid/guests");
     }
 
     #[test]

@@ -174,3 +174,69 @@ fn budgets_are_shared_by_all_cores() {
     let answers: Vec<_> = (0..40).map(|_| Request::get("/limited").to(gateway.http()).status).collect();
     assert_eq!(answers.iter().filter(|status| **status == 200).count(), 3, "{answers:?}");
 }
+
+const TIERS: &str = r#"
+[rate_limit.api]
+by         = "subject"
+rate       = "1/h"
+rate_claim = "plan"
+rates      = { gold = "4/h", silver = "2/h" }
+
+[[route]]
+path        = "/"
+upstream    = "app"
+rate_limits = ["api"]
+"#;
+
+#[test]
+fn the_plan_in_the_token_selects_the_rate_and_any_other_plan_has_the_default() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, TIERS);
+    for (number, (plan, count)) in [
+        (serde_json::json!("gold"), 4),
+        (serde_json::json!("silver"), 2),
+        (serde_json::json!("GOLD"), 1),
+        (serde_json::json!("diamond"), 1),
+        (serde_json::json!(["gold"]), 1),
+        (serde_json::json!(null), 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let token = token(&format!("u{number}")).claim("plan", plan.clone()).sign();
+        let ask = || Request::get("/").bearer(&token).to(gateway.http());
+        let first = ask();
+        let policy = first.header("ratelimit-policy").unwrap().to_owned();
+        assert!(policy.contains(&format!("\"api\";q={count};")), "{plan}: {policy}");
+        assert_eq!(1 + passed(ask), count, "{plan}");
+    }
+    assert_eq!(gateway.metric("portcullis_rate_limited_total{limit=\"api\"}"), Some(6));
+    let claims = |plan: &str| format!("{{\"sub\":\"ada\",\"plan\":\"{plan}\"}}");
+    for (plan, text) in [
+        ("gold", "api: 4 at once, then one each 900s, because claim plan = \"gold\", by subject ada"),
+        ("none", "api: 1 at once, then one each 3600s, the default of claim plan, by subject ada"),
+    ] {
+        let explained = crate::kit::portcullis::command(
+            gateway.dir(),
+            &["explain", "GET", "http://h/", "--claims", &claims(plan)],
+        );
+        assert!(explained.stdout.contains(text), "{}", explained.stdout);
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_counts_of_each_plan() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, TIERS);
+    let token = token("ada").claim("plan", serde_json::json!("silver")).sign();
+    let ask = || Request::get("/").bearer(&token).to(gateway.http());
+    assert_eq!(passed(ask), 2);
+    let more = TIERS.replace("gold = \"4/h\"", "gold = \"9/h\"");
+    crate::kit::portcullis::write_policy(gateway.dir(), &policy(&upstream, &more));
+    crate::reload::reload(&gateway);
+    assert_eq!(passed(ask), 0, "the rate of silver did not change");
+    let more = TIERS.replace("silver = \"2/h\"", "silver = \"3/h\"");
+    crate::kit::portcullis::write_policy(gateway.dir(), &policy(&upstream, &more));
+    crate::reload::reload(&gateway);
+    assert_eq!(passed(ask), 3);
+}

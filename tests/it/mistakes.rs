@@ -54,11 +54,99 @@ fn each_slip_in_the_file_is_told_at_its_line_with_what_to_write() {
     for (text, severity, id, line, words) in [
         // Tables and arrays of tables.
         (
+            format!("[rule.none]\n{route}rule = \"none\"\n"),
+            "fault",
+            "missing_key",
+            1,
+            &["would accept every token"][..],
+        ),
+        (
+            format!("{route}rule = [\"stff\"]\n[rule.staff]\nroles = \"x\"\n"),
+            "fault",
+            "unknown_name",
+            6,
+            &["rule", "staff"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}issuers = [\"https://id.example.com\"]\n", issuer("")),
+            "fault",
+            "unknown_name",
+            11,
+            &["issuer", "the nearest is \"https://id.example.com/\""],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}all_roles = [\"a\"]\nnot_roles = [\"a\"]\n", issuer("")),
+            "fault",
+            "impossible_rule",
+            8,
+            &["both required and excluded"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = \"{{host:*}}\" }}\n", issuer("")),
+            "fault",
+            "unknown_name",
+            11,
+            &["the route's host has no *"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = \"{{host:label}}\" }}\n", issuer("")),
+            "fault",
+            "bad_value",
+            11,
+            &["{host:*}, {host:name} or {header:NAME}"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = \"{{header:X-Auth-Tenant}}\" }}\n", issuer("")),
+            "fault",
+            "bad_header",
+            11,
+            &["removes or rewrites \"x-auth-tenant\""],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = \"{{header:X-Forwarded-Host}}\" }}\n", issuer("")),
+            "fault",
+            "bad_header",
+            11,
+            &["removes or rewrites"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = [\"{{host:name}}\"] }}\n", issuer("")),
+            "fault",
+            "bad_value",
+            11,
+            &["in a list", "a placeholder is a value of its own"],
+        ),
+        (
+            format!("{}{ECHO}{ROUTE}claims = {{ t = [] }}\n", issuer("")),
+            "fault",
+            "bad_value",
+            11,
+            &["which no claim equals"],
+        ),
+        (
+            format!(
+                "{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nrates = {{ x = \"2/s\" }}\n"
+            ),
+            "fault",
+            "missing_key",
+            7,
+            &["rate_claim"],
+        ),
+        (
+            format!(
+                "{route}rate_limits = \"a\"\n[rate_limit.a]\nrate = \"1/s\"\nrate_claim = \"p\"\nrates = {{ x = \"2/s\" }}\n"
+            ),
+            "fault",
+            "bad_value",
+            9,
+            &["by is \"client_ip\""],
+        ),
+        (
             format!("[route]\npath = \"/\"\n{ECHO}"),
             "fault",
             "bad_type",
             1,
-            &["[route] is one table", "write [[route]]"][..],
+            &["[route] is one table", "write [[route]]"],
         ),
         (format!("[issuer]\n{route}"), "fault", "bad_type", 1, &["write [[issuer]]"]),
         (

@@ -21,12 +21,24 @@ impl Examiner<'_> {
         let principal = caller.map(|(principal, _)| &**principal);
         let explanation = |limit: &Limit, before_token| AppliedLimit {
             name: limit.name().to_string(),
-            quota: limit.describe(),
+            quota: self.quota_of(limit, principal),
             by: self.counted_by(limit.by(), route, sender, head, principal),
             before_token,
         };
         let before = route.limits.by_address.iter().map(|limit| explanation(limit, true));
         before.chain(route.limits.by_caller.iter().map(|limit| explanation(limit, false))).collect()
+    }
+
+    /// Describes the quota of a limit, with the claim that selects it.
+    fn quota_of(&self, limit: &Limit, principal: Option<&Principal>) -> String {
+        let Some(claim) = limit.rate_claim() else { return limit.describe() };
+        let name = self.policy.trust.claims().get(usize::from(claim.0)).map(ToString::to_string);
+        let name = name.unwrap_or_default();
+        match (limit.rate_of(principal), principal) {
+            ((Some(value), rate), _) => format!("{}, because claim {name} = \"{value}\"", rate.describe()),
+            ((None, rate), Some(_)) => format!("{}, the default of claim {name}", rate.describe()),
+            ((None, rate), None) => format!("{}, unless claim {name} selects another rate", rate.describe()),
+        }
     }
 
     /// Describes the property by which a limit counts a request, with the value of the property if it is known.

@@ -4,7 +4,8 @@ use super::Faults;
 use super::endpoint_limits;
 use super::trust::{Claims, claim_path};
 use crate::config::file::{File, RateLimitSection};
-use crate::limit::{By, Limit, Limits};
+use crate::config::units::Rate;
+use crate::limit::{By, Limit, Limits, Tiers};
 use crate::policy::Policy;
 use http::HeaderName;
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,8 @@ pub(super) type NamedLimits = BTreeMap<String, Arc<Limit>>;
 
 /// The maximum number of limits. Each limit in use needs a table of 1 MiB.
 const LIMITS_MAX: usize = 1000;
+/// The maximum number of rates by claim of one limit.
+const TIERS_MAX: usize = 32;
 
 /// Compiles the limits. A limit that has not changed since the previous policy (`before`) keeps its counts.
 pub(super) fn compile(
@@ -29,11 +32,12 @@ pub(super) fn compile(
         .map(|limit| (&**limit.name(), &**limit))
         .collect();
     let mut limits = NamedLimits::new();
-    if file.rate_limit.len() > LIMITS_MAX {
+    let count: usize = file.rate_limit.values().map(|table| 1 + table.rates.len()).sum();
+    if count > LIMITS_MAX {
         faults.fault(
             "too_many",
             "rate_limit",
-            format!("{} rate limits", file.rate_limit.len()),
+            format!("{count} rate limits and rates by claim"),
             format!(
                 "use at most {LIMITS_MAX}: each has its own table, and one limit counts every client separately"
             ),
@@ -118,7 +122,53 @@ fn limit(
             }
         },
     };
-    Some(Limit::new(Arc::from(name), by, rate.count, rate.per, burst))
+    let limit = Limit::new(Arc::from(name), by.clone(), rate.count, rate.per, burst);
+    match tiers(key, name, table, &by, claims, faults)? {
+        Some(tiers) => Some(limit.with_tiers(tiers)),
+        None => Some(limit),
+    }
+}
+
+/// Compiles the rates by claim. Returns `Some(None)` if there are none, and `None` if a key is at fault.
+fn tiers(
+    key: &str,
+    name: &str,
+    table: &RateLimitSection,
+    by: &By,
+    claims: &mut Claims,
+    faults: &mut Faults<'_>,
+) -> Option<Option<Tiers>> {
+    let (claim_key, rates_key) = (format!("{key}.rate_claim"), format!("{key}.rates"));
+    let path = match (&table.rate_claim, table.rates.is_empty()) {
+        (None, true) => return Some(None),
+        (Some(path), false) => path,
+        (None, false) => {
+            let hint = "rate_claim = \"plan\": the claim whose values have these rates";
+            faults.fault("missing_key", &claim_key, "nothing, but there are rates", hint);
+            return None;
+        }
+        (Some(_), true) => {
+            let hint = "rates = { gold = \"100/s\" }: the rates by the value of the claim";
+            faults.fault("missing_key", &rates_key, "nothing, but rate_claim is set", hint);
+            return None;
+        }
+    };
+    if !by.needs_caller() {
+        let hint = "by = \"subject\" or \"claim:PATH\": the claim is known once the token is verified";
+        faults.fault("bad_value", &claim_key, format!("set, but by is \"{}\"", table.by), hint);
+        return None;
+    }
+    if table.rates.len() > TIERS_MAX {
+        let found = format!("{} rates", table.rates.len());
+        faults.fault("too_many", &rates_key, found, format!("use at most {TIERS_MAX} for one limit"));
+        return None;
+    }
+    let claim = claims.id(claim_path(&claim_key, path, faults)?);
+    let tier = |(value, rate): (&String, &Rate)| {
+        let limit = Limit::new(Arc::from(name), by.clone(), rate.count, rate.per, rate.count);
+        (value.as_str().into(), limit)
+    };
+    Some(Some(Tiers { claim, tiers: table.rates.iter().map(tier).collect() }))
 }
 
 fn bad_by<T>(key: &str, found: &str, faults: &mut Faults<'_>) -> Option<T> {

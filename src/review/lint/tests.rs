@@ -298,3 +298,52 @@ fn a_secret_that_everybody_knows_is_a_fault_wherever_it_is() {
     assert_eq!(fault.key, "issuer[0].secret");
     assert!(!format!("{faults:?}").contains("changeme"), "{faults:?}");
 }
+
+#[test]
+fn an_excluded_role_that_may_be_missing_is_told_of() {
+    let excluding = ("roles = [\"clerks\"]", "roles = [\"clerks\"]\nnot_roles = [\"left\"]");
+    let all_roles = ("cookies = true", "cookies = true\nrole_limit = \"all\"");
+    assert_eq!(found(&text(&[excluding], "")), [("excluded_role_omitted", "route[0].not_roles".to_owned())]);
+    assert_eq!(found(&text(&[excluding, all_roles], "")), []);
+    let rule = "[rule.active]\nnot_roles = [\"left\"]\n";
+    for (routes, findings) in [
+        (route("/n", "not_roles = [\"left\"]"), &[("only_excludes", "route[1].not_roles")][..]),
+        (route("/n", "rule = \"active\""), &[("only_excludes", "route[1].rule")]),
+        (
+            route("/n", "not_roles = [\"left\"]\nissuers = [\"https://id.example.com/\"]"),
+            &[("only_excludes", "route[1].not_roles")],
+        ),
+        (route("/n", "rule = \"active\"\nany_scopes = [\"n\"]"), &[]),
+        (route("/n", "rule = \"active\"\nclaims = { plan = [\"gold\"] }"), &[]),
+    ] {
+        let is_named = routes.contains("rule =");
+        let added = if is_named { format!("{rule}{routes}") } else { routes };
+        let findings: Vec<_> = findings.iter().map(|(id, key)| (*id, (*key).to_owned())).collect();
+        assert_eq!(found(&text(&[all_roles], &added)), findings, "{added}");
+    }
+    assert_eq!(found(&text(&[all_roles], rule)), [("unused", "rule.active".to_owned())]);
+}
+
+#[test]
+fn roles_that_any_issuer_could_grant_are_told_of_where_they_are_stated() {
+    let unwaived = ("shared_roles = \"both are trusted\", ", "");
+    let issuers = "issuers = [\"https://id.example.com/\"]";
+    let own = ("roles = [\"clerks\"]", "roles = [\"clerks\"]\nissuers = \"https://id.example.com/\"");
+    let rule = "[rule.staff]\nroles = [\"clerks\"]\n";
+    let shared = |key: &str| vec![("shared_roles", key.to_owned())];
+    assert_eq!(found(&text(&[unwaived], "")), shared("route[0].roles"));
+    assert_eq!(found(&text(&[unwaived, own], "")), []);
+    for (rest, findings) in [
+        ("rule = \"staff\"".to_owned(), shared("rule.staff.roles")),
+        (format!("rule = \"staff\"\n{issuers}"), Vec::new()),
+        ("any_scopes = [\"a\", \"b\"]".to_owned(), shared("route[1].any_scopes")),
+        (format!("any_scopes = [\"a\", \"b\"]\n{issuers}"), Vec::new()),
+    ] {
+        let rule = if rest.contains("rule =") { rule } else { "" };
+        assert_eq!(
+            found(&text(&[unwaived, own], &format!("{rule}{}", route("/n", &rest)))),
+            findings,
+            "{rest}"
+        );
+    }
+}
