@@ -66,6 +66,11 @@ pub(super) fn verify_for(
     }
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
+    // RFC 7519 section 4.1.7. A token whose `jti` is not read could not be revoked by its `jti`.
+    if claims.get("jti").is_some_and(|id| !id.is_string()) {
+        let detail = format!("jti is {}, not text", ClaimText(claims.get("jti")));
+        return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
+    }
     // A token that is bound to a key of its sender (RFC 7800) must not be accepted as a bearer token. The binding is
     // intended to make a stolen token useless.
     if claims.contains_key("cnf") {

@@ -33,6 +33,7 @@ mod config;
 mod cookies;
 mod cors;
 mod diff;
+mod differential;
 mod drain;
 mod endings;
 mod explain;

@@ -345,6 +345,7 @@ fn each_claim_is_of_its_type_and_says_what_it_must() {
         ("sub", json!(""), MissingClaim(Subject)),
         ("sub", json!(7), MissingClaim(SubjectText)),
         ("cnf", json!({ "jkt": "x" }), WrongType),
+        ("jti", json!(7), Denial::MalformedToken(TokenPart::Claims)),
         ("sub", json!("x".repeat(9000)), Denial::MalformedToken(TokenPart::Claims)),
         ("realm", json!({ "roles": vec!["r"; 513] }), Denial::MalformedToken(TokenPart::Claims)),
     ] {
@@ -356,7 +357,6 @@ fn each_claim_is_of_its_type_and_says_what_it_must() {
         ("iat", json!(NOW + 30)),
         ("iat", Value::Null),
         ("aud", json!(["other", "stock"])),
-        ("jti", json!(7)),
     ] {
         assert!(outcome(&header(), &with(name, value.clone())).is_ok(), "{name} {value}");
     }
