@@ -50,6 +50,11 @@ const STRICTER: &[Difference] = &[
     ("sub is a number", &["jose"], "sub is text (RFC 7519 section 4.1.2): 7 and \"7\" may be two accounts"),
     ("sub is a list", &["jose"], "sub is text (RFC 7519 section 4.1.2)"),
     (
+        "jti is a number",
+        &["jose"],
+        "jti is text (RFC 7519 section 4.1.7): it could not be revoked by its jti",
+    ),
+    (
         "bound to a key",
         BOTH,
         "the sender must prove the key (RFC 7800); the libraries leave that to the application",
