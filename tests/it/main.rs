@@ -52,6 +52,7 @@ mod logs;
 mod mistakes;
 mod monitoring;
 mod pages;
+mod providers;
 mod reasons;
 mod regression;
 mod reload;

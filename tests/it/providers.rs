@@ -1,0 +1,145 @@
+//! Tokens of real providers: npm's oidc-provider, and a server made with Authlib. Each signs with several algorithms.
+
+use crate::kit::{Portcullis, Request};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const ROUTES: &str = r#"
+[upstream.app]
+builtin = "echo"
+
+[[route]]
+path     = "/read"
+upstream = "app"
+scopes   = ["read"]
+
+[[route]]
+path     = "/write"
+upstream = "app"
+scopes   = ["write"]
+"#;
+
+/// A provider that runs until it is dropped.
+struct Provider {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Installs the pinned packages, and returns the folder of the scripts and that of the packages.
+fn installed() -> (PathBuf, PathBuf) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let (scripts, folder) =
+        (tests.join("providers"), Path::new(env!("CARGO_TARGET_TMPDIR")).join("providers"));
+    let made = Command::new(tests.join("peers/install.sh")).arg(&folder).arg(&scripts).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (scripts, folder)
+}
+
+impl Provider {
+    /// Starts a provider, which prints its port when it listens.
+    fn start(program: PathBuf, script: PathBuf) -> Self {
+        let mut process = Command::new(program)
+            .arg(script)
+            .env("AUTHLIB_INSECURE_TRANSPORT", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port: u16 = line.trim().parse().unwrap_or_else(|_| panic!("the provider printed {line:?}"));
+        Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)) }
+    }
+
+    fn issuer(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn json(&self, request: Request) -> Value {
+        let answer = request.host(&self.address.to_string()).to(self.address);
+        answer.is(200);
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Gets an access token with these fields of the form.
+    fn token(&self, path: &str, fields: &str) -> String {
+        let credential = STANDARD.encode("web:the-secret-of-a-test-client");
+        let request = Request::post(path, &format!("grant_type=client_credentials&{fields}"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", &format!("Basic {credential}"));
+        self.json(request)["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a gateway with the provider's key set, as its metadata has it.
+    fn gateway(&self, audience: &str, algorithms: &[&str], more: &str) -> Portcullis {
+        let metadata = self.json(Request::get("/.well-known/openid-configuration"));
+        assert_eq!(metadata["issuer"], self.issuer(), "the name that the tokens have");
+        let at = metadata["jwks_uri"].as_str().unwrap().strip_prefix(&self.issuer()).unwrap();
+        let keys = self.json(Request::get(at));
+        let issuer = format!(
+            "[[issuer]]\nissuer = {:?}\naudience = {audience:?}\nalgorithms = {algorithms:?}\njwks = \"keys.json\"\n\
+             types = \"at+jwt\"\n{more}",
+            self.issuer()
+        );
+        Portcullis::with(&(issuer + ROUTES)).file("keys.json", keys.to_string()).start()
+    }
+}
+
+/// Checks a token with the scope `read`: one route lets it pass, and the other does not.
+#[track_caller]
+fn reads(gateway: &Portcullis, token: &str) {
+    let answer = Request::get("/read").bearer(token).to(gateway.http());
+    answer.is(200);
+    let seen: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(seen["headers"]["x-auth-subject"], json!("web"));
+    Request::get("/write").bearer(token).to(gateway.http()).is_refusal(403, "insufficient_scope");
+}
+
+#[test]
+fn tokens_of_oidc_provider_are_accepted_by_every_algorithm_and_for_their_audience_alone() {
+    let (_, folder) = installed();
+    let provider = Provider::start("node".into(), folder.join("provider.mjs"));
+    let algorithms = ["RS256", "RS512", "PS256", "PS384", "ES256", "ES384", "ES512", "EdDSA"];
+    let token = |resource: &str| {
+        provider.token("/token", &format!("scope=read&resource=https%3A%2F%2Forders.test%2F{resource}"))
+    };
+    let gateway = provider.gateway("https://orders.test", &algorithms, "max_lifetime = \"5m\"\n");
+    for algorithm in algorithms {
+        reads(&gateway, &token(algorithm));
+    }
+    let ask = |gateway: &Portcullis, token: &str| Request::get("/read").bearer(token).to(gateway.http());
+    ask(&gateway, &token("elsewhere")).is_refusal(401, "wrong_audience");
+    // Without an algorithm, the same keys refuse its tokens.
+    let few = provider.gateway("https://orders.test", &["ES256", "RS256"], "max_lifetime = \"4m\"\n");
+    ask(&few, &token("PS256")).is_refusal(401, "unsupported_algorithm");
+    ask(&few, &token("RS256")).is_refusal(401, "lifetime_too_long");
+}
+
+#[test]
+fn tokens_of_authlib_are_accepted_as_the_recipe_says() {
+    let (scripts, folder) = installed();
+    let provider = Provider::start(folder.join("venv/bin/python"), scripts.join("provider.py"));
+    let gateway = provider.gateway("orders", &["RS256", "ES256"], "");
+    for algorithm in ["RS256", "ES256"] {
+        reads(&gateway, &provider.token(&format!("/token/{algorithm}"), "scope=read"));
+    }
+    let elsewhere = provider.token("/token/RS256", "scope=read+elsewhere");
+    Request::get("/read").bearer(&elsewhere).to(gateway.http()).is_refusal(401, "wrong_audience");
+    // Authlib's tokens of client credentials are valid for ten days.
+    let strict = provider.gateway("orders", &["RS256"], "max_lifetime = \"24h\"\n");
+    let long = provider.token("/token/RS256", "scope=read");
+    Request::get("/read").bearer(&long).to(strict.http()).is_refusal(401, "lifetime_too_long");
+}
