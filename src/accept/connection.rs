@@ -36,7 +36,8 @@ where
                     Some(Command::Close(timeout)) => return Poll::Ready(Err(timeout)),
                     Some(Command::Drain) if !draining => {
                         draining = true;
-                        // An idle connection stays open briefly for a request in transit. Its response says `close`.
+                        // An idle connection stays open briefly, because a request may be in transit. The response to
+                        // such a request says `close`.
                         if connection.activity.is_active() {
                             Pin::new(&mut http).graceful_shutdown();
                         }
@@ -67,7 +68,7 @@ where
             }
         }
         Protocol::Http2 => {
-            // The HTTP library moves the future of a stream several times before it polls it; a box is cheap to move.
+            // The HTTP library moves the future of a stream several times before polling it. Moving a box is cheap.
             let service = service_fn(move |request| Box::pin(service.call(request)));
             let http = core.http2(StreamExecutor(connection.clone())).serve_connection(io, service);
             let mut http = pin!(http);

@@ -103,7 +103,8 @@ impl Core {
             Timeout::Idle => self.worker.counters().idle_timeouts.add(1),
             Timeout::Reader => self.worker.counters().reader_timeouts.add(1),
             Timeout::Drain => self.worker.counters().drain_timeouts.add(1),
-            // This is not a fault of the client: the connection was about to close, and no request was in transit.
+            // This timeout is not the client's fault and is not counted: the connection was about to close, and no
+            // request was in transit.
             Timeout::Farewell => {}
         }
     }
@@ -173,7 +174,8 @@ impl Core {
 
     /// Enforces deadlines, and maintains idle upstream connections and the log, once every [`SWEEP`].
     pub(super) async fn sweep(self: Rc<Self>) {
-        // Events carry the time of the sweep before them. Adding one interval keeps deadlines from passing early.
+        // Each event is recorded with the time of the previous sweep. One interval is added, so that no deadline passes
+        // early.
         let with_delay = |duration: Duration| coarse_millis(duration.saturating_add(SWEEP));
         let pace = Pace {
             grace: with_delay(self.worker.settings().body_timeout),

@@ -177,8 +177,8 @@ fn accept_connection(
     let Some(slot) = slots.acquire() else {
         core.worker.counters().connections_refused.add(1);
         if scheme == Scheme::Http {
-            // A TLS client gets no response: it could read one only after a handshake, and the limit exists to avoid
-            // such costs.
+            // A TLS client gets no response. The client could read a response only after a handshake, and the limit
+            // exists to avoid such costs.
             let _ = stream.try_write(
                 b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             );
@@ -222,8 +222,9 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Peeks at the first bytes of a connection. Returns `None` if the client sends none before the deadline or closes the
-/// connection. While the core drains, the deadline is short, but long enough for a request that is already in transit.
+/// Peeks at the first bytes of a connection. Returns `None` if the client closes the connection, or if it sends no
+/// bytes before the deadline. While the core drains, the deadline is short, but long enough for a request that is
+/// already in transit.
 async fn peek_first_bytes(core: &Core, connection: &Connection, stream: &TcpStream) -> Option<[u8; 4]> {
     let mut first = [0; 4];
     let length = {

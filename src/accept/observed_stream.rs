@@ -46,7 +46,7 @@ impl<S> ObservedStream<S> {
         }
     }
 
-    /// Returns whether to discard the current output, and remembers it if so.
+    /// Returns whether to discard the current output. If so, also records that output was suppressed.
     ///
     /// Over HTTP/1.1, output outside a response of the pipeline is the HTTP library's own response to input that it
     /// cannot parse. The gateway writes its own response instead, with a request id and a reason.

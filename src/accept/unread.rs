@@ -20,9 +20,9 @@ impl BodyOwner for Connection {
     /// Makes sure that a client that is still sending gets its response.
     ///
     /// Over HTTP/2 the gateway discards the rest of the body. If it reset the stream instead, many clients would report
-    /// an error although the response is complete, which RFC 9113 section 8.1 forbids; once the announced length has
-    /// arrived, there is nothing left to reset. Over HTTP/1.1 the gateway discards a small rest too. If the rest is
-    /// larger, the response says `Connection: close`, and `linger` reads on after the response (RFC 9112 section 9.6).
+    /// an error although the response is complete, even though RFC 9113 section 8.1 forbids clients to do so. Over
+    /// HTTP/1.1 the gateway discards a small rest too. If the rest is larger, the response says `Connection: close`,
+    /// and `linger` continues to read after the response (RFC 9112 section 9.6).
     fn take_back(self: Rc<Self>, body: Incoming, expects_continue: bool) {
         if body.is_end_stream() || tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -31,7 +31,8 @@ impl BodyOwner for Connection {
             let time = self.body_timeout();
             return discard(self, body, DISCARDED_MAX, time);
         }
-        // Polling a body whose client waits for `100 Continue` would make hyper send that response.
+        // If the client waits for `100 Continue`, the body is not read, because reading the body would make hyper send
+        // a `100 Continue`.
         let small = body.size_hint().upper().is_some_and(|left| left <= SMALL);
         if small && !expects_continue && !self.must_close() {
             discard(self, body, SMALL, SMALL_TIME);

@@ -163,8 +163,8 @@ impl TokenCache {
             self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
         }
         self.remove(self.hand);
-        // `remove` moved the last (newest) entry to the hand's position. The hand skips that entry, so it is considered
-        // last.
+        // `remove` moved the last (newest) entry to the hand's position. The hand skips the newest entry, which is
+        // therefore the last candidate for eviction.
         self.hand = if self.hand + 1 < self.entries.len() { self.hand + 1 } else { 0 };
     }
 

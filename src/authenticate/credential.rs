@@ -58,7 +58,7 @@ pub enum Place {
     Header,
     /// In the local authority's cookie, which browsers attach to requests that other sites cause.
     Cookie,
-    /// In a cookie that another program sets, which browsers attach in the same way.
+    /// In a cookie that another program sets, which browsers attach to requests that other sites cause.
     ForeignCookie,
     /// In a header field that the policy names.
     Named,
@@ -82,9 +82,8 @@ impl From<&Source> for Place {
 /// Returns the credential of a request and the place where it was found; `None` if no place that the route searches
 /// contains a credential.
 ///
-/// # Errors
-/// [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
-/// [`Denial::MalformedToken`] if a place contains something other than a credential in the place's own form.
+/// # Errors [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
+/// [`Denial::MalformedToken`] if the value in one of the places does not have the form that the place requires.
 pub fn find<'r>(
     head: &Head<'r>,
     sources: &Sources,
@@ -115,8 +114,8 @@ pub fn find<'r>(
 /// remain with an empty value.
 ///
 /// Names and values are compared literally: quotes, percent codes and commas have no special meaning. Other parsers may
-/// read further spellings as a cookie of this name. The gateway ignores these spellings here and removes them before
-/// forwarding (`forward::strip`).
+/// also accept other spellings of a cookie with this name. This function ignores such spellings, and `forward::strip`
+/// removes them before forwarding.
 ///
 /// # Errors
 /// [`Denial::AmbiguousCredentials`] if two cookies have this name.

@@ -46,11 +46,11 @@ pub(super) fn check(
 }
 
 /// Checks a request whose credential is in a cookie that another program sets. The gateway issues no CSRF token for
-/// such a cookie, so a request that may change state must prove by its browser's marks that it comes from a page of the
-/// same origin, or of one of these origins.
+/// such a cookie. If the request may change state, its `Sec-Fetch-Site` or `Origin` must therefore show that it comes
+/// from a page of the same origin or of one of `origins`.
 ///
-/// # Errors
-/// [`Denial::CsrfMismatch`] if the request comes from another site, or if it has none of the marks.
+/// # Errors [`Denial::CsrfMismatch`] if the request comes from another site, or if it may change state and has neither
+/// `Sec-Fetch-Site` nor `Origin`.
 pub(super) fn check_foreign(
     credentials: &Credentials<'_>,
     origins: &[Box<str>],

@@ -133,7 +133,8 @@ impl<'t> Jws<'t> {
         &self,
         keys: &[Option<&'k Key>; CANDIDATES_MAX],
     ) -> Result<&'k Key, CredentialError> {
-        // The length is checked first: an ES256 signature is two numbers of 32 bytes (RFC 7518 section 3.4), never DER.
+        // A signature of the wrong length is rejected before it is verified. For example, an ES256 signature consists
+        // of two numbers of 32 bytes (RFC 7518 section 3.4), so a signature in DER is rejected.
         let part = TokenPart::Signature;
         let signature = decode(self.signature, part)?;
         let length = signature.len();

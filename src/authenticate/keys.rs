@@ -30,7 +30,7 @@ pub struct Key {
     signature_bytes: usize,
 }
 
-/// What verifies signatures, parsed once.
+/// The key in the form that the library uses to verify signatures. The key is parsed only once.
 enum Material {
     /// Boxed: the state of an HMAC is far larger than a public key's.
     Secret {
@@ -72,8 +72,8 @@ impl Key {
         Ok(Self { id: id.map(Into::into), issuer: None, algorithm, material, signature_bytes: bits })
     }
 
-    /// Creates a key from a public key, which must be of the algorithm's kind. Checks now what the library would notice
-    /// only at the first signature, such as a point that is not on the curve.
+    /// Creates a key from a public key, which must be of the algorithm's kind. Rejects an invalid key, such as a point
+    /// that is not on the curve; without this check, the library would reject the key only at the first signature.
     fn public(id: Option<&str>, algorithm: Algorithm, key: &PublicKey<'_>) -> Result<Self, String> {
         let wrong =
             || format!("a {}, and {algorithm} needs a {}", key.kind().name(), algorithm.kind().name());
@@ -122,7 +122,7 @@ impl Key {
         self.signature_bytes
     }
 
-    /// Returns whether the signature of the message is by this key.
+    /// Returns whether this key made the signature of the message.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.material {
             Material::Secret { key, .. } => hmac::verify(key, message, signature).is_ok(),

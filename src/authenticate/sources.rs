@@ -1,7 +1,7 @@
 //! The places where a route looks for tokens, and how each place writes a token.
 //!
-//! `credential` finds the token of a request with these functions; `forward` removes the token with the same ones, so
-//! that no place is read and then forwarded.
+//! `credential` finds the token of a request with these functions, and `forward` removes the token with the same
+//! functions. No token therefore remains in a place that the gateway has read.
 
 use super::credential::{cookie, scheme_end};
 use crate::denial::{Denial, TokenPart};
@@ -51,8 +51,8 @@ pub enum Source {
     Header(NamedHeader),
     /// A cookie that another program sets, for example an identity-aware proxy.
     Cookie(Box<str>),
-    /// The subprotocol after this one in `Sec-WebSocket-Protocol`. A script of a browser can set no other header field
-    /// of a WebSocket handshake.
+    /// The name of the subprotocol before the token in `Sec-WebSocket-Protocol`. No other header field of a WebSocket
+    /// handshake can be set by a script in a browser.
     WebSocket(Box<str>),
     /// A query field with this name. Many systems log queries (RFC 6750 section 5.3).
     Query(Box<str>),
@@ -117,8 +117,8 @@ pub(super) fn subprotocol<'r>(headers: &'r HeaderMap, marker: &str) -> Result<Op
     Ok(found)
 }
 
-/// Removes `marker` and the token after it from the offered subprotocols. The others stay in their order. Nothing is
-/// left after a marker without a token.
+/// Removes `marker`, and the token after it, from the offered subprotocols. The other subprotocols stay in their order.
+/// If no subprotocol is left, removes the header field.
 pub(crate) fn strip_subprotocol(headers: &mut HeaderMap, marker: &str) {
     if !offers(headers).any(|offer| offer == marker.as_bytes()) {
         return;
@@ -171,8 +171,7 @@ pub(crate) fn without_fields<'q>(query: &'q str, is_removed: impl Fn(&str) -> bo
 impl Source {
     /// Returns the credential in this place.
     ///
-    /// # Errors
-    /// Those of the place's own function.
+    /// # Errors Returns the error of the function that reads the place.
     pub(super) fn find<'r>(&self, head: &Head<'r>) -> Result<Option<&'r [u8]>, Denial> {
         match self {
             Self::Header(named) => named.find(head.headers),

@@ -26,8 +26,8 @@ type Names = Box<[Box<str>]>;
 pub(super) enum Recipient {
     /// The gateway: `aud` must contain one of the issuer's audiences.
     Gateway,
-    /// The gateway or a client of the local authority. Introspection and revocation accept tokens for either of them
-    /// (RFC 7662 section 2.2, RFC 7009 section 2.1).
+    /// The gateway or a client of the local authority. Introspection and revocation accept tokens for both kinds of
+    /// recipient (RFC 7662 section 2.2, RFC 7009 section 2.1).
     Anyone,
 }
 

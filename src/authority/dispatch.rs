@@ -29,7 +29,7 @@ impl Authority {
         };
         let authority = self.clone();
         let answered = self.on_own_thread(async move {
-            // The place is held until the work is done, even if the client disconnects earlier.
+            // The place in the queue is held until the work is done, even if the client disconnects earlier.
             let _place = place;
             match request.endpoint {
                 Endpoint::LoginPage => page::show(&authority, request).await,

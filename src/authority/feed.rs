@@ -41,7 +41,8 @@ const SWEEP_MAX: Duration = Duration::from_secs(120);
 pub async fn apply_marks(feed: &mut Feed, revoked: &Revoked, after: i64) -> Result<i64, StoreError> {
     let seconds = |millis: i64| u64::try_from(millis.saturating_add(999) / 1000).unwrap_or(0);
     let lives = feed.lives().await?;
-    // If the longest token life has changed, existing marks must be kept for another time, so read all marks again.
+    // If the longest token life has changed, existing marks must be kept for a different length of time, so all marks
+    // are read again.
     let longest = seconds(lives.longest);
     let mut last = if longest == revoked.longest() { after } else { 0 };
     let mut page = feed.marks(last.saturating_sub(1)).await?;
@@ -78,7 +79,7 @@ pub(super) async fn run(authority: Weak<Authority>, mut feed: Feed, mut last: i6
         let learned = match timeout(BLIND_AFTER.saturating_sub(heard.elapsed()), &mut learning).await {
             Ok(learned) => learned,
             Err(_) => {
-                // The read continues, because a slow store with many marks needs more time.
+                // The read is not cancelled, because a slow store with many marks may only need more time.
                 go_blind(&authority, &mut is_blind);
                 learning.await
             }

@@ -40,9 +40,9 @@ impl StoreHealth {
         if let StoreError::Unavailable(_) = error {
             return self.lose(error, journal);
         }
-        // One request found unreadable rows or a value that cannot be stored, but the store still serves other
-        // requests. If the store is lost for the same reason, the fault is already in the log, and the upkeep task
-        // would otherwise log it each second.
+        // A request found unreadable rows or a value that cannot be stored, but the store still serves other requests.
+        // The fault is not logged if the store is already lost for the same reason. Otherwise the upkeep task would log
+        // the fault every second.
         let reason = error.reason();
         if self.lost().as_ref().is_none_or(|lost| lost.reason != reason) {
             self.log(journal, Level::Error, "the store cannot be used", reason, &error.to_string());

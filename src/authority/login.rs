@@ -138,9 +138,9 @@ fn log_failed(
     );
 }
 
-/// Ends the browser's old session, because the cookies of the new session replace its cookies and nobody else has its
-/// tokens. Otherwise each login would leave a session behind, and these sessions would eventually push out the sessions
-/// of other devices.
+/// Ends the browser's old session. The cookies of the new session replace the cookies of the old session, and nobody
+/// else has the tokens of the old session. If old sessions were kept, they would eventually push out the sessions of
+/// other devices.
 async fn replace(authority: &Authority, request: &EndpointRequest) {
     let Ok(Some((token, true))) = request.refresh_token() else { return };
     let Ok(token) = hash_of(token) else { return };

@@ -31,7 +31,7 @@ pub use next::NEXT_MAX;
 use next::{Next, location};
 use visit::Visit;
 
-/// `Cross-Origin-Opener-Policy`: if a page of another site opens the login page in a window, it gets no access to that
+/// `Cross-Origin-Opener-Policy`: a page of another site that opens the login page in a window gets no access to that
 /// window.
 const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 
@@ -72,8 +72,8 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
     }
     // If a person follows a link on another site, the browser does not send `SameSite=Strict` cookies. The gateway
     // therefore returns a page that links to the login page again. For that second request the browser sends the
-    // cookies, so a logged-in person need not enter the password. Another site can do no more than with `SameSite=Lax`:
-    // it can open a page of this host in a separate window, but not in a frame.
+    // cookies, so a logged-in person need not enter the password. Another site gains no more than it would with
+    // `SameSite=Lax` cookies: the site can open a page of this host in a separate window, but not in a frame.
     if is_cross_site(&request.headers) && says(AGAIN).is_none() {
         return Ok(page(StatusCode::OK, document::onward(&again(&request, next.as_ref(), must_prove))));
     }
@@ -117,9 +117,9 @@ pub(super) async fn show(authority: &Authority, request: EndpointRequest) -> Res
 }
 
 /// Whether a form comes from a client that is not a browser, such as `curl -d`. A browser states the site that sends a
-/// form, prefers HTML, and returns the login page's CSRF value; a form with none of these does not come from a browser.
-/// Such a client gets the tokens in the body, because it could not log in with cookies. If the guess is wrong, no harm
-/// is done: the response sets no cookie, and no page of another site can read the response.
+/// form, prefers HTML, and returns the login page's CSRF value. A form with none of these three signs does not come
+/// from a browser. Such a client gets the tokens in the body, because it could not log in with cookies. If the guess is
+/// wrong, no harm is done: the response sets no cookie, and no page of another site can read the response.
 pub(super) fn is_form_without_browser(request: &EndpointRequest) -> Result<bool, Denial> {
     let headers = &request.headers;
     Ok(request.fields.is_form()

@@ -69,8 +69,8 @@ pub struct Hashers {
 }
 
 /// The maximum time that a password waits for its check. The queue is slow if imported hashes are expensive or if
-/// requests leave the hashing threads little time. The client must get this reason before the time limit of the whole
-/// request.
+/// requests leave the hashing threads little time. This limit is shorter than the time limit of the whole request, so
+/// that the refusal states the true cause.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl fmt::Debug for Hashers {
@@ -150,8 +150,8 @@ impl Hashers {
 }
 
 fn run_worker(waiting: &Mutex<Receiver<Job>>) {
-    // If this fails, logins compete with requests for the processor. The thread continues, because slow requests are
-    // better than no logins.
+    // If the priority cannot be lowered, logins compete with requests for the processor. The thread continues, because
+    // slow requests are better than no logins.
     let _ = rustix::process::setpriority_process(None, 19);
     let mut arena = Arena::default();
     loop {

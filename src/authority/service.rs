@@ -170,8 +170,8 @@ pub(super) async fn revoke(
             }
         }
     } else if let Some(inspected) = request.inspected.as_ref().filter(|inspected| inspected.is_local) {
-        // Any service that has a session's token may revoke it. Only the service that a token was issued to may revoke
-        // that token.
+        // A session's token has no `client_id`, and every service may revoke it. If a token was issued to a service,
+        // only that service may revoke the token.
         let owner = inspected.claims.get("client_id").and_then(Value::as_str);
         if owner.is_some_and(|owner| owner != id) {
             return Err(Denial::UnauthorizedClient);

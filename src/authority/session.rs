@@ -17,7 +17,8 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
-/// Ends the session of the request's refresh token or, without one, of its access token.
+/// Ends the session of the request's refresh token. If the request has no refresh token, ends the session of its access
+/// token.
 pub(super) async fn logout(
     authority: &Authority,
     request: EndpointRequest,

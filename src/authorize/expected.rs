@@ -19,7 +19,7 @@ pub struct RequestFacts<'r> {
     pub now: Now,
 }
 
-/// The value that a claim is compared with. If a request has no single reading of it, the claim equals nothing.
+/// The value that a claim is compared with. A value that the request lacks or states ambiguously equals no claim.
 #[derive(Clone, Debug)]
 pub enum Expected {
     /// A fixed value.
@@ -55,7 +55,7 @@ impl Expected {
             Self::HostLabel(parent) => {
                 let host = request.head.host.as_deref();
                 let label = host.and_then(|host| host.strip_suffix(&**parent)?.strip_suffix('.'));
-                // Of `a.b.example.com` one upstream takes `a` for the tenant, and another takes `b`.
+                // For the host `a.b.example.com`, one upstream may read `a` as the tenant, and another may read `b`.
                 label.filter(|label| !label.contains('.')).is_some_and(|label| value.matches_text(label))
             }
             Self::HostName => request.head.host.as_deref().is_some_and(|host| value.matches_text(host)),
@@ -130,7 +130,7 @@ fn write_literal(f: &mut fmt::Formatter<'_>, literal: &ClaimValue) -> fmt::Resul
     }
 }
 
-/// Asks a question about a request with this host, these header fields and these values of parameters.
+/// Calls `ask` with the facts of a request that has this host, these header fields and these values of parameters.
 #[cfg(test)]
 pub(super) fn asking<T>(
     host: &str,

@@ -189,7 +189,7 @@ mod tests {
     use crate::authenticate::principal::Shapes;
     use crate::route::Params;
 
-    /// Asks about a request at a time.
+    /// Calls `ask` with the facts of a request at this time.
     fn at<T>(now: u64, ask: impl FnOnce(&RequestFacts<'_>) -> T) -> T {
         asking("h", &[], &Params::default(), now, ask)
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// Timeout of each step: the connection, the request, and each read. A healthy listener answers immediately.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum size of a response with its head, in bytes. All decisions that the gateway may keep take less.
+/// Maximum size of a response with its head, in bytes. A response with all decisions that the gateway may keep is
+/// smaller.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
 
 /// Sends a GET to the admin listener of the policy `config`. Returns the status and the body.

@@ -98,8 +98,8 @@ fn serve(path: &Path, compiled: Compiled, read: Now, journal: &Journal) -> Resul
         |addresses: &[SocketAddr]| addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
     let admin_addresses: Vec<_> = bound.admin.iter().map(|(_, address)| *address).collect();
     {
-        // This search runs in the background, because it only logs warnings and with ten thousand routes would delay
-        // the start.
+        // The spelling attack runs in the background. It only logs warnings, and with ten thousand routes it would
+        // delay the start.
         let shared = shared.clone();
         std::thread::spawn(move || {
             let found = review::spelling_findings(&asked, &route_places, &waivers, Severity::Warning);

@@ -768,7 +768,7 @@ pub struct RuleSection {
     pub any_scopes: Vec<String>,
     /// Required claims, as a map from claim path to value.
     pub claims: BTreeMap<String, ClaimValues>,
-    /// Issuers whose tokens are accepted; if empty, those of all issuers are.
+    /// Issuers whose tokens are accepted; if empty, tokens of all issuers are accepted.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub issuers: Vec<String>,
@@ -825,7 +825,7 @@ pub struct RouteSection {
     pub any_scopes: Vec<String>,
     /// Required claims, as a map from claim path to value.
     pub claims: BTreeMap<String, ClaimValues>,
-    /// Issuers whose tokens are accepted; if empty, those of all issuers are.
+    /// Issuers whose tokens are accepted; if empty, tokens of all issuers are accepted.
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub issuers: Vec<String>,

@@ -68,7 +68,7 @@ fn described() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// Returns the code after this word in a line of facts.
+/// Returns the text in backticks after this word in a line of facts.
 fn fact<'f>(facts: &'f str, word: &str) -> Option<&'f str> {
     facts.split(" · ").find_map(|fact| fact.strip_prefix(word)?.strip_prefix(" `")?.strip_suffix('`'))
 }

@@ -19,7 +19,7 @@ pub struct Requirements<'f> {
     pub any_scopes: &'f [String],
     /// Required claims, as a map from claim path to value.
     pub claims: &'f BTreeMap<String, ClaimValues>,
-    /// Issuers whose tokens are accepted; if empty, those of all issuers are.
+    /// Issuers whose tokens are accepted; if empty, tokens of all issuers are accepted.
     pub issuers: &'f [String],
     /// Whether the token must come from a login with a password, and the maximum age of that login.
     pub fresh: Fresh,
@@ -69,7 +69,8 @@ impl File {
         rules.chain(routes.map(|(index, route)| (format!("route[{index}]"), route.requirements())))
     }
 
-    /// Returns the requirements that the callers of a route must meet: those of the rules that it names, then its own.
+    /// Returns the requirements that the callers of a route must meet: the requirements of each rule that the route
+    /// names, then the route's own requirements.
     pub fn requirements_of<'f>(&'f self, route: &'f RouteSection) -> impl Iterator<Item = Requirements<'f>> {
         let named = route.rule.iter().filter_map(|name| self.rule.get(name));
         named.map(RuleSection::requirements).chain([route.requirements()])

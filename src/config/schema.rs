@@ -203,8 +203,8 @@ macro_rules! written_as {
     )*};
 }
 
-// Each pattern accepts everything that the parser of the type accepts. To keep the patterns readable, since editors
-// show them to operators, they do not bound numbers or check the structure of an IPv6 address.
+// Each pattern accepts everything that the parser of the type accepts. Editors show the patterns to operators, so the
+// patterns are kept readable: they do not bound numbers or check the structure of an IPv6 address.
 written_as! {
     Duration: json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" });
     ByteSize: json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });

@@ -1,7 +1,8 @@
 //! Deserializes the merged layers into a [`File`], and reports all faults at once, in TOML's terms.
 //!
-//! A value that cannot be deserialized is reported and removed, and the rest is deserialized again. A message repeats
-//! the value only if the parser of its key does so. Otherwise a secret under a wrong key could appear in a log.
+//! A value that cannot be deserialized is reported and removed, and the rest is deserialized again. A message contains
+//! the value only if the error of the key's own parser contains it. Any other message omits the value, because a secret
+//! under a wrong key could otherwise appear in a log.
 
 use super::file::File;
 use super::known;

@@ -95,7 +95,7 @@ pub enum TokenSource {
     Cookie,
     /// The cookie of this name, which another program sets.
     ForeignCookie(String),
-    /// The subprotocol after this one in `Sec-WebSocket-Protocol`.
+    /// The subprotocol that follows the subprotocol of this name in `Sec-WebSocket-Protocol`.
     WebSocket(String),
     /// The query field of this name.
     Query(String),

@@ -1,5 +1,5 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`, `/decisions`, `/explain`, `/reload`. Only this listener answers
-//! health checks: no path, host or user agent makes the other listeners answer one.
+//! health checks: the other listeners never answer a health check, whatever the path, the host or the user agent is.
 
 use super::reload::{ReloadRequest, ReloadStatus, Report};
 use super::{guard, metrics_page, queries};

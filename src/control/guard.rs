@@ -1,9 +1,9 @@
 //! Restricts the admin listener to operators and their tools; web pages are refused.
 //!
 //! The listener requires no credential, so a web page must not be able to reach it through a browser on an operator's
-//! machine. A page of another site is recognised by `Sec-Fetch-Site` and `Origin`. A page whose own name resolves to
-//! this listener (DNS rebinding) sends neither over plain http. Its requests have the page's name in `Host`, while
-//! operators and their tools use an address.
+//! machine. A page of another site is recognised by `Sec-Fetch-Site` and `Origin`. Over plain http, a page whose own
+//! name resolves to this listener (DNS rebinding) sends neither of the two fields. The requests of such a page have the
+//! page's name in `Host`, while operators and their tools use an address.
 
 use super::queries::QueryError;
 use crate::route::host::Authority;

@@ -106,7 +106,7 @@ pub(crate) fn run(
     ended
 }
 
-/// Requests a reload at each SIGHUP. Several SIGHUPs that arrive during a reload cause only one more.
+/// Requests a reload at each SIGHUP. Several SIGHUPs that arrive during a reload cause only one further reload.
 async fn forward_hangups(mut hangups: Signal, requests: mpsc::Sender<Option<ReloadRequest>>) {
     while hangups.recv().await.is_some() {
         if requests.send(None).await.is_err() {

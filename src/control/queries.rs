@@ -31,7 +31,7 @@ pub(super) const JSON_LINES: &str = "application/x-ndjson";
 /// A rejected query: the response's status, and a line with the reason.
 pub(super) type QueryError = (StatusCode, String);
 
-/// The JSON form of a question. Not printable, because it may contain a token.
+/// The JSON form of a question. The type does not implement `Debug`, because a question may contain a token.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExplainRequest {

@@ -273,8 +273,8 @@ impl Reloader {
         Report::Refused { diagnostics }
     }
 
-    /// Reads the certificate again, from its place in the new policy. If the new certificate is faulty, the old one
-    /// stays in use.
+    /// Reads the certificate that the new policy states. If this certificate is faulty, the previous certificate stays
+    /// in use.
     fn follow_certificate(&self, settings: &ServerSettings) -> Option<Diagnostic> {
         let certificates = self.shared.certificates.as_ref()?;
         let files = match &settings.certificate {

@@ -90,7 +90,7 @@ impl Recorder {
         allowance.take(tick)
     }
 
-    /// Replaces the oldest decision of the same kind by this decision. Does not allocate once the ring is full.
+    /// Replaces the oldest decision of the same kind with this decision. Does not allocate once the ring is full.
     pub fn keep(&self, now: Now, decision: &Decision<'_>) {
         let ring = self.recent.ring(decision.code.is_some());
         let mut ring: MutexGuard<'_, Ring> = match ring.try_lock() {

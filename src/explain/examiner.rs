@@ -222,7 +222,8 @@ impl<'p> Examiner<'p> {
             csrf_field: None,
         };
         let decided = routed.decide(trust, &credentials, question.now, &mut cache.borrow_mut());
-        // The pipeline makes this check after the decision, both in shadow mode and otherwise.
+        // As in the pipeline, the protocol is checked after the decision. In shadow mode, it is checked even after a
+        // refusal.
         if (decided.is_ok() || route.shadow.is_some())
             && let Err(denial) = routed.check_protocol(head.headers)
         {

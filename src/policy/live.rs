@@ -21,7 +21,7 @@ impl LivePolicy {
         self.0.load_full()
     }
 
-    /// Replaces the policy in force by a policy that `change` derives from it. Every request that starts after this
+    /// Replaces the policy in force with a policy that `change` derives from it. Every request that starts after this
     /// method returns is decided by the new policy. If another update happens at the same time, `change` is called
     /// again with the result of that update.
     pub fn update(&self, change: impl FnMut(&Policy) -> Policy) {

@@ -43,8 +43,8 @@ fn only_methods_known_to_change_nothing_need_no_token() {
 
 #[test]
 fn a_handshake_by_any_of_its_marks_is_for_pages_of_ours_alone() {
-    // Each proxy leaves different marks of the handshake in the request. RFC 6455 section 10.2 recommends that the
-    // server check the origin.
+    // A proxy may forward only some of the fields that mark a handshake, so each of these fields alone marks a
+    // handshake. RFC 6455 section 10.2 recommends that the server check the origin.
     for mark in [
         ("upgrade", "websocket"),
         ("upgrade", "h2c"),

@@ -1,7 +1,7 @@
 use super::*;
 use serde_json::json;
 
-/// The algorithms for public keys. The vectors' keys name their algorithm, or fit only one of these.
+/// The algorithms for public keys. Each key of the vectors names its algorithm, or fits only one of these algorithms.
 const PUBLIC: [Algorithm; 10] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -64,10 +64,11 @@ fn wycheproof_signatures() {
             test["comment"] == "emptyPayload"
                 // The vectors misspell ES512 in the `alg` of the key of RFC 7520.
                 || good && algorithm == "ES521"
-                // The key is for PS256, the token is signed with it by PS384, and a key has one algorithm.
+                // The vectors sign this token by PS384 with a key for PS256. The gateway uses each key for one
+                // algorithm only.
                 || good && test["comment"] == "Figure20"
-                // These tokens are valid only for a parser that ignores characters outside base64url, and this parser
-                // is strict.
+                // These tokens are valid only for a parser that ignores characters outside base64url. The gateway's
+                // parser rejects them.
                 || good && of("base64") && test["jws"].as_str().unwrap().contains('?')
                 // The vectors describe these tokens as padded, but they are identical to the valid case 357, without
                 // padding.

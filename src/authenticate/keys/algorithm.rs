@@ -65,7 +65,7 @@ pub(super) enum KeyKind {
 }
 
 impl KeyKind {
-    /// Returns the kind as messages name it.
+    /// Returns the name of the kind for messages.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Secret => "secret",
@@ -95,11 +95,10 @@ impl KeyKind {
         }
     }
 
-    /// Returns the only accepted algorithm for a key of this kind that does not name one, because a key has one
-    /// algorithm (RFC 8725 section 3.1). `None` if no accepted algorithm fits.
+    /// Returns the algorithm of a key that does not name its algorithm: the only accepted algorithm that fits this kind
+    /// of key. A key has exactly one algorithm (RFC 8725 section 3.1). `None` if no accepted algorithm fits.
     ///
-    /// # Errors
-    /// When several accepted algorithms fit.
+    /// # Errors Returns an error if several accepted algorithms fit.
     pub(super) fn only_algorithm(self, accepted: &[Algorithm]) -> Result<Option<Algorithm>, String> {
         let fitting: Vec<Algorithm> =
             Algorithm::ALL.into_iter().filter(|it| it.kind() == self && accepted.contains(it)).collect();
@@ -186,7 +185,7 @@ impl Algorithm {
         }
     }
 
-    /// Returns how the library verifies.
+    /// Returns how the signature library verifies signatures of this algorithm.
     pub(super) fn verification(self) -> Verification {
         match self {
             Self::HS256 => Verification::Secret(HMAC_SHA256),
@@ -208,8 +207,8 @@ impl Algorithm {
         }
     }
 
-    /// Returns the length of a signature in bytes. `None` for RSA, whose signatures are as long as the key's modulus. An
-    /// HMAC's secret must be at least as long as the HMAC (RFC 7518 section 3.2).
+    /// Returns the length of a signature in bytes. `None` for RSA, whose signatures are as long as the key's modulus.
+    /// The length of an HMAC is also the minimum length of its secret (RFC 7518 section 3.2).
     pub(super) const fn signature_bytes(self) -> Option<usize> {
         match self {
             Self::HS256 => Some(32),
@@ -227,8 +226,8 @@ impl Algorithm {
         }
     }
 
-    /// Returns the value of the library that signs the local authority's tokens. `None` if that library does not know
-    /// the algorithm: the authority does not sign with it.
+    /// Returns this algorithm as a value of `jsonwebtoken`, the library that signs the local authority's tokens. `None`
+    /// if that library does not support the algorithm; the authority cannot sign with such an algorithm.
     pub(crate) const fn as_library(self) -> Option<jsonwebtoken::Algorithm> {
         use jsonwebtoken::Algorithm as Library;
         match self {

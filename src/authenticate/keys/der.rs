@@ -27,7 +27,8 @@ impl PublicKey<'_> {
 }
 
 impl KeySet {
-    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`). Its algorithm is the only one in `accepted` that fits it.
+    /// Adds a public key in PEM (`BEGIN PUBLIC KEY`). The key's algorithm is the only algorithm in `accepted` that fits
+    /// the key.
     ///
     /// # Errors
     /// Returns why the text does not contain such a key.
@@ -110,22 +111,22 @@ fn strip_zeros(number: &[u8]) -> &[u8] {
 }
 
 /// Returns the public key of a certificate in PEM (RFC 5280 section 4.1). The certificate's dates, names and signature
-/// are not checked: where a certificate stands in a key set, the set vouches for the key.
+/// are not checked, because the issuer vouches for every key in its key set.
 pub(super) fn certificate_spki(pem: &str) -> Result<Vec<u8>, String> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| format!("no certificate in PEM: {error}"))?;
     spki_of(&der).map(<[u8]>::to_vec).ok_or_else(|| "not a certificate of X.509".to_owned())
 }
 
-/// Returns the SubjectPublicKeyInfo within a certificate, with its own tag and length.
+/// Returns the SubjectPublicKeyInfo within a certificate, including its tag and length.
 fn spki_of(certificate: &[u8]) -> Option<&[u8]> {
     let (certificate, []) = tlv(0x30, certificate)? else { return None };
     let (mut rest, _) = tlv(0x30, certificate)?;
-    // The version is explicit unless it is 1.
+    // Skips the version, which a certificate of version 1 omits.
     if let Some((_, after)) = tlv(0xa0, rest) {
         rest = after;
     }
-    // The serial number, then the signature's algorithm, the issuer, the validity and the subject.
+    // Skips the serial number, the signature's algorithm, the issuer, the validity and the subject.
     for tag in [0x02, 0x30, 0x30, 0x30, 0x30] {
         rest = tlv(tag, rest)?.1;
     }
@@ -169,7 +170,7 @@ pub(super) fn public_key(spki: &[u8]) -> Result<PublicKey<'_>, String> {
     };
     let kind = known.iter().find(|(id, _)| *id == name).map(|(_, kind)| *kind).ok_or_else(none)?;
     let is_whole = kind.key_bytes() == Some(key.len());
-    // A point is uncompressed (RFC 5480 section 2.2), the only form in which a key set can hold it too.
+    // A point must be in uncompressed form (RFC 5480 section 2.2), which is also the only form in a JSON key set.
     if is_whole && (header == name || key[0] == 4) { Ok(PublicKey::Plain(kind, key)) } else { Err(none()) }
 }
 

@@ -20,7 +20,8 @@ enum KeyFault {
     Because(String),
 }
 
-/// A key that, by its `kid`, its type and its other members, may have signed a token. The key itself may be invalid.
+/// A key that may have signed a token, according to its `kid`, its type and its purpose. The numbers of the key may
+/// still be invalid; `key` is then an error.
 struct Candidate<'s> {
     id: Option<&'s str>,
     algorithm: Algorithm,
@@ -34,8 +35,9 @@ impl From<String> for KeyFault {
 }
 
 impl KeySet {
-    /// Parses a JSON Web Key Set, a SPIFFE bundle, or a map of certificates by `kid` (Google, Firebase). An unusable key does not affect the others. Also returns why keys were skipped,
-    /// except for keys for encryption and for other algorithms, which issuers commonly publish too.
+    /// Parses a JSON Web Key Set, a SPIFFE bundle, or a map of certificates by `kid` (Google, Firebase). An unusable
+    /// key does not affect the others. Also returns why keys were skipped. Skipped keys for encryption and for other
+    /// algorithms are not reported, because issuers commonly publish such keys.
     ///
     /// # Errors
     /// Returns an error if the text is not a key set or contains no usable key.
@@ -174,7 +176,7 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
         Some(Value::String(id)) => Some(id.as_str()),
         Some(_) => return Err("its kid is not a string".to_owned().into()),
     };
-    // SPIFFE names the keys of JWT-SVIDs in its own way.
+    // A SPIFFE bundle marks the keys of JWT-SVIDs with `jwt-svid` instead of `sig`.
     if key.get("use").is_some_and(|purpose| purpose != "sig" && purpose != "jwt-svid") {
         return Err("its use is neither sig nor jwt-svid".to_owned().into());
     }
@@ -196,7 +198,8 @@ fn read<'s>(key: &'s Value, accepted: &[Algorithm]) -> Result<Candidate<'s>, Key
     Ok(Candidate { id, algorithm, key: parsed })
 }
 
-/// Returns the kind of a key, by `kty` and `crv`; by `alg` for the kty that RFC 9964 defines.
+/// Returns the kind of a key, which `kty` and `crv` determine. For the `kty` `AKP` of RFC 9964, `alg` determines the
+/// kind.
 fn kind(key: &Map<String, Value>) -> Result<KeyKind, String> {
     let member = |name: &str| key.get(name).and_then(Value::as_str);
     match (member("kty"), member("crv"), member("alg")) {
@@ -220,8 +223,8 @@ fn kind(key: &Map<String, Value>) -> Result<KeyKind, String> {
     }
 }
 
-/// Returns the algorithm of a key: its `alg`, which must fit its kind; without `alg` the only accepted algorithm that
-/// fits. `None` if the policy does not accept the algorithm.
+/// Returns the algorithm of a key. An `alg` must fit the key's kind. The algorithm of a key without `alg` is the only
+/// accepted algorithm that fits. `None` if the policy does not accept the algorithm.
 fn algorithm(
     key: &Map<String, Value>,
     kind: KeyKind,

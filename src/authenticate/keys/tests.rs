@@ -236,7 +236,8 @@ fn a_key_that_is_no_candidate_does_not_make_another_one_ambiguous() {
         assert_eq!(tried(&set, Some("r"), Algorithm::RS256), 1);
         assert_eq!(skipped, Vec::<String>::new(), "a key for encryption is no finding");
     }
-    // A key for another algorithm is not a candidate either. The operator is informed if the algorithm is not supported.
+    // A key for another algorithm does not make the `kid` ambiguous. The operator is warned only if the gateway does
+    // not support the algorithm.
     for (alg, count) in [("PS256", 0), ("RS1", 1)] {
         let other = with(nth_rsa(2), "alg", json!(alg));
         let (set, skipped) = read(&[signing.clone(), other], &PUBLIC).unwrap();

@@ -240,7 +240,8 @@ fn a_token_of_the_authority_is_accepted_for_no_longer_than_any_life_on_record() 
 
 #[test]
 fn tokens_for_audiences_of_clients_are_examined_and_do_not_pass_the_gate() {
-    // Introspection (RFC 7662 section 2.2) and revocation (RFC 7009 section 2.1) accept such tokens.
+    // Introspection (RFC 7662 section 2.2) and revocation (RFC 7009 section 2.1) accept tokens whose audience is a
+    // client of the authority.
     let mut local = issuer("https://a", SECRET);
     local.audience_of_clients = Box::new(["billing".into()]);
     let trust = Trust::new(vec![local], Vec::new(), IdentityHeaders::default());
@@ -456,7 +457,7 @@ fn a_public_key_is_no_secret_in_whatever_form_it_is_written() {
                 );
             }
         }
-        // The private key is accepted with its own algorithm.
+        // A token that is signed with the private key, by the key's own algorithm, is accepted.
         let signing = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes()),
             Algorithm::ES256 => EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()),

@@ -30,7 +30,7 @@ const SCRYPT_WORK_MAX: u64 = 1 << 21;
 /// Maximum number of iterations of PBKDF2, which take half a second with SHA-256. Werkzeug's default is half of this
 /// maximum.
 const ITERATIONS_MAX: u32 = 2_000_000;
-/// Werkzeug 3.1's number of iterations for a PBKDF2 hash that does not state it.
+/// The number of iterations of a PBKDF2 hash that states no number: the default of Werkzeug 3.1.
 const ITERATIONS_UNSAID: u32 = 1_000_000;
 /// bcrypt reads only this number of bytes of a password.
 pub(super) const BCRYPT_BYTES: usize = 72;

@@ -184,8 +184,8 @@ fn what_is_no_hash_is_refused() {
     ] {
         assert!(check_hash(bad).is_err(), "{bad}");
         assert_eq!(scheme(bad), None);
-        // An account with such a hash has no usable password. The check takes as long as for an account that does not
-        // exist.
+        // An account with an invalid hash has no usable password. The check takes as long as for an account that does
+        // not exist.
         assert_eq!(judged("", Some(bad), &[]), judged("", None, &[]));
     }
 }
@@ -255,7 +255,7 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
         let first = hashers.hash(text(PASSWORD));
         let second = hashers.hash(text(PASSWORD));
         tokio::pin!(first, second);
-        // After one poll, both wait in the queue.
+        // After one poll of each future, both passwords wait in the queue.
         assert!(tokio::time::timeout(Duration::ZERO, &mut first).await.is_err());
         assert!(tokio::time::timeout(Duration::ZERO, &mut second).await.is_err());
         assert_eq!(hashers.hash(text(PASSWORD)).await, Err(Busy));
@@ -269,8 +269,8 @@ fn a_full_queue_is_busy_at_once_and_serves_again_when_it_is_not() {
 
 #[test]
 fn a_password_that_waits_for_too_long_is_told_that_hashing_is_slow() {
-    // Without this limit, a queue of expensive hashes would exceed the time limit of the request, and the error would
-    // blame the store.
+    // Without a limit on the wait, a queue of expensive hashes would exceed the time limit of the request, and the
+    // error would blame the store.
     let hashers = Hashers { patience: Duration::from_millis(20), ..Hashers::start(1, 8) };
     let release = held(&hashers);
     block_on(async {

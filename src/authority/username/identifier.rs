@@ -37,8 +37,8 @@ fn is_mark(category: Category) -> bool {
     matches!(category, Category::NonspacingMark | Category::SpacingMark | Category::EnclosingMark)
 }
 
-/// Returns the reason why no name may contain this character, or `None` if names may. Follows the order of RFC 8264
-/// section 8.
+/// Returns the reason why no name may contain this character, or `None` if names may contain it. Follows the order of
+/// RFC 8264 section 8.
 fn refusal(c: char) -> Option<&'static str> {
     // These are the exceptions of RFC 5892 section 2.6. `refusal_there` checks the exceptions that depend on the
     // context.

@@ -171,7 +171,8 @@ fn imported_password(
             Ok(ImportedPassword::Hash(hash))
         }
         (Some(password), None) => {
-            // If the column has the wrong name, every hash would be imported as a plain password.
+            // A hash in the password column is rejected. Otherwise a file whose column of hashes has the wrong name
+            // would be imported with the hashes as plain passwords.
             if check_hash(&password).is_ok() {
                 return Err("the password is a hash: name its column password_hash, or pass \
                             --map password_hash=password"

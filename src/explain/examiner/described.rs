@@ -92,7 +92,7 @@ impl Examiner<'_> {
             }
             Some(Source::Cookie(name)) => {
                 append(parts, header::COOKIE, format!("{name}={token}"));
-                // The described caller's browser shows the page of the same origin.
+                // The described caller is assumed to use a browser that shows a page of the same origin.
                 if is_unsafe(&parts.method) && !names_site(&parts.headers) {
                     append(parts, SEC_FETCH_SITE, "same-origin".to_owned());
                 }

@@ -107,8 +107,8 @@ fn a_described_caller_is_nobody_to_what_serves() {
     let examiner = Examiner::new(&policy);
     let question = Question::parse("https://h/fresh").unwrap();
     let (token, _) = examiner.token_of(claims(json!({ "sub": "ada", "fresh": true })), question.now);
-    // The examiner signs such tokens for claims in a question. A question that contains the token itself is refused,
-    // since that token is verified with the policy's keys.
+    // The examiner creates such a token if a question describes its caller by claims. A question that contains such a
+    // token is refused, since a token in a question is verified with the policy's keys.
     assert!(!examiner.verdict(&question.token(token)).outcome.passes());
 }
 

@@ -133,7 +133,7 @@ fn each_algorithm_verifies_its_own_signatures_and_no_others() {
             assert!(!key.verifies(b"message", &signature[1..]), "{algorithm}");
             assert!(!key.verifies(b"message", &vec![0; signature.len()]), "{algorithm}");
         }
-        // The same material under another algorithm of its kind does not verify the signature.
+        // If the same key is read for another algorithm, it does not verify the signature.
         for other in Algorithm::ALL.into_iter().filter(|other| *other != algorithm) {
             match read(&jwk, &[other]) {
                 Ok(set) => {
