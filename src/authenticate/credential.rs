@@ -82,7 +82,8 @@ impl From<&Source> for Place {
 /// Returns the credential of a request and the place where it was found; `None` if no place that the route searches
 /// contains a credential.
 ///
-/// # Errors [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
+/// # Errors
+/// [`Denial::AmbiguousCredentials`] if there are two credentials, in the same place or in different places.
 /// [`Denial::MalformedToken`] if the value in one of the places does not have the form that the place requires.
 pub fn find<'r>(
     head: &Head<'r>,

@@ -49,7 +49,8 @@ pub(super) fn check(
 /// such a cookie. If the request may change state, its `Sec-Fetch-Site` or `Origin` must therefore show that it comes
 /// from a page of the same origin or of one of `origins`.
 ///
-/// # Errors [`Denial::CsrfMismatch`] if the request comes from another site, or if it may change state and has neither
+/// # Errors
+/// [`Denial::CsrfMismatch`] if the request comes from another site, or if it may change state and has neither
 /// `Sec-Fetch-Site` nor `Origin`.
 pub(super) fn check_foreign(
     credentials: &Credentials<'_>,

@@ -171,7 +171,8 @@ pub(crate) fn without_fields<'q>(query: &'q str, is_removed: impl Fn(&str) -> bo
 impl Source {
     /// Returns the credential in this place.
     ///
-    /// # Errors Returns the error of the function that reads the place.
+    /// # Errors
+    /// Returns the error of the function that reads the place.
     pub(super) fn find<'r>(&self, head: &Head<'r>) -> Result<Option<&'r [u8]>, Denial> {
         match self {
             Self::Header(named) => named.find(head.headers),

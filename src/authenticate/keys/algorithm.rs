@@ -98,7 +98,8 @@ impl KeyKind {
     /// Returns the algorithm of a key that does not name its algorithm: the only accepted algorithm that fits this kind
     /// of key. A key has exactly one algorithm (RFC 8725 section 3.1). `None` if no accepted algorithm fits.
     ///
-    /// # Errors Returns an error if several accepted algorithms fit.
+    /// # Errors
+    /// Returns an error if several accepted algorithms fit.
     pub(super) fn only_algorithm(self, accepted: &[Algorithm]) -> Result<Option<Algorithm>, String> {
         let fitting: Vec<Algorithm> =
             Algorithm::ALL.into_iter().filter(|it| it.kind() == self && accepted.contains(it)).collect();
