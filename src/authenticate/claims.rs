@@ -152,7 +152,7 @@ impl From<&Value> for ClaimValue {
 }
 
 impl ClaimValue {
-    /// Returns the value as JSON; null for an object.
+    /// Returns the value as JSON; null for `Other`.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Text(text) => (**text).into(),

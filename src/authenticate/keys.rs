@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 /// A verification key.
 pub struct Key {
     id: Option<Box<str>>,
-    /// The issuer that the key signs for, if the set says so (an extension of Entra).
+    /// The `iss` of the tokens that the key may sign, if the key set states it (an extension of Entra).
     issuer: Option<Box<str>>,
     algorithm: Algorithm,
     material: Material,
@@ -32,7 +32,7 @@ pub struct Key {
 
 /// The key in the form that the library uses to verify signatures. The key is parsed only once.
 enum Material {
-    /// Boxed: the state of an HMAC is far larger than a public key's.
+    /// The key is boxed, because the state of an HMAC is far larger than a public key.
     Secret {
         bytes: Zeroizing<Vec<u8>>,
         key: Box<hmac::Key>,
@@ -107,7 +107,7 @@ impl Key {
         self.id.as_deref()
     }
 
-    /// Returns the issuer that the key signs for, if the key set says so.
+    /// Returns the `iss` of the tokens that the key may sign, if the key set states it.
     pub(super) fn issuer(&self) -> Option<&str> {
         self.issuer.as_deref()
     }

@@ -11,9 +11,9 @@ const ALLOCATION: usize = 16;
 /// A caller whose token this process verified. A principal contains only the parts of the token that the policy uses.
 #[derive(Debug)]
 pub struct Principal {
-    /// The token's `iss`.
+    /// The token's `iss`, or the issuer's name if the token has no `iss`.
     pub issuer: Arc<str>,
-    /// The token's `sub`.
+    /// The subject: the token's `sub`, or the claim that the issuer uses instead.
     pub subject: Box<str>,
     /// The token's `jti`, if present.
     pub token_id: Option<Box<str>>,
@@ -56,9 +56,9 @@ pub enum Shape {
     List,
     /// An object whose members are the names.
     Names,
-    /// A list with elements that are not strings.
+    /// A list with elements that are not strings, or an object with members that are not names.
     Mixed,
-    /// An object.
+    /// An object that is not read as names.
     Object,
     /// A number, a boolean or null.
     Other,

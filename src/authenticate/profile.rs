@@ -1,5 +1,5 @@
-//! How the tokens of an issuer differ from the usual ones: where they have the subject and the audience, what they may
-//! lack, and what they must have beyond the checks of every token.
+//! The profile of an issuer's tokens: which claims contain the subject and the audience, which claims a token may lack,
+//! and which checks apply in addition to the checks of every token.
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::error::{ClaimText, CredentialError, Listed, Quoted, quoted};
@@ -9,18 +9,18 @@ use std::sync::Arc;
 
 type Claims = Map<String, Value>;
 
-/// The placeholder for the tenant in the name of an issuer with tenants.
+/// The placeholder for the tenant in the name of an issuer that has a name for each tenant.
 pub const TENANT: &str = "{tenant}";
 
-/// The profile of an issuer's tokens. The default is that of most issuers.
+/// The profile of an issuer's tokens. The default profile fits most issuers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// The tenants for which the issuer signs under different names.
     pub tenants: Tenants,
-    /// The SPIFFE trust domain. Each token's `sub` must be in the domain, and a token without `iss` is the issuer's if
-    /// its `sub` is.
+    /// The SPIFFE trust domain. The `sub` of each token must be in the domain. A token without `iss` is attributed to
+    /// this issuer if its `sub` is in the domain.
     pub trust_domain: Option<Box<str>>,
-    /// Whether a token without `iss` is one of this issuer's. The trust has at most one such issuer.
+    /// Whether a token without `iss` is attributed to this issuer. A trust has at most one such issuer.
     pub may_lack_issuer: bool,
     /// Whether a token may lack the audience.
     pub may_lack_audience: bool,
@@ -32,7 +32,7 @@ pub struct Profile {
     pub max_lifetime: Option<u64>,
     /// Claims that a token must have.
     pub required: Box<[ClaimPath]>,
-    /// Claims that must have one of these values.
+    /// Claims that a token must have, each with its accepted values.
     pub claims: Box<[(ClaimPath, Box<[ClaimValue]>)]>,
     /// Whether the roles are the names of an object's members, as Zitadel writes them.
     pub roles_are_keys: bool,
@@ -45,7 +45,8 @@ pub enum Tenants {
     None,
     /// The issuer has these names, one for each accepted tenant.
     Listed(Box<[Arc<str>]>),
-    /// The issuer has a name for each tenant, and all are accepted. The parts of the name around the tenant.
+    /// The issuer has a name for each tenant, and every tenant is accepted. The fields are the parts of the name before
+    /// and after the tenant.
     Any(Box<str>, Box<str>),
 }
 
@@ -68,8 +69,8 @@ impl Default for Profile {
 }
 
 impl Tenants {
-    /// Returns the name of the issuer in a token whose `iss` this is; `None` if the token is not one of the issuer's.
-    /// `name`: the issuer's name in the policy.
+    /// Returns the name under which the issuer signs a token with this `iss`; `None` if the issuer does not sign such a
+    /// token. `name` is the issuer's name in the policy.
     pub(super) fn name_in(&self, name: &Arc<str>, iss: &str) -> Option<Arc<str>> {
         match self {
             Self::None => (**name == *iss).then(|| name.clone()),
@@ -81,7 +82,7 @@ impl Tenants {
         }
     }
 
-    /// Returns one name under which the issuer signs. `name`: the issuer's name in the policy.
+    /// Returns one name under which the issuer signs. `name` is the issuer's name in the policy.
     pub fn example(&self, name: &Arc<str>) -> Arc<str> {
         match self {
             Self::None => name.clone(),
@@ -92,8 +93,8 @@ impl Tenants {
         }
     }
 
-    /// Returns whether a signing key may sign tokens with this `iss`. Entra publishes keys of all tenants and keys of
-    /// one tenant in one set, and marks each with the `issuer` that it signs for.
+    /// Returns whether a signing key may sign tokens with this `iss`. Entra publishes keys for all tenants and keys for
+    /// a single tenant in one set. The `issuer` of a key states the `iss` of the tokens that the key may sign.
     pub(super) fn admits_key(&self, key_issuer: Option<&str>, iss: &str) -> bool {
         match (self, key_issuer) {
             (Self::None, _) | (_, None) => true,
@@ -107,7 +108,8 @@ impl Tenants {
     }
 }
 
-/// Returns whether a text may be the name of a tenant: short, and no way to another place of a URL.
+/// Returns whether a text may be the name of a tenant: the text is short, and cannot change any other part of the URL
+/// that contains it.
 pub fn is_tenant(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
@@ -115,7 +117,7 @@ pub fn is_tenant(text: &str) -> bool {
 }
 
 impl Profile {
-    /// Returns whether a token without `iss` and with this `sub` is one of the issuer's trust domain.
+    /// Returns whether this `sub` is in the issuer's trust domain.
     pub(super) fn is_domain_of(&self, subject: Option<&Value>) -> bool {
         let Some(domain) = &self.trust_domain else { return false };
         let id = subject.and_then(Value::as_str).and_then(|subject| subject.strip_prefix("spiffe://"));
@@ -123,7 +125,7 @@ impl Profile {
             .is_some_and(|path| path.len() > 1 && path.starts_with('/'))
     }
 
-    /// Checks what this issuer's tokens must have beyond the checks of every token.
+    /// Checks the requirements that apply only to this issuer's tokens.
     pub(super) fn check(&self, claims: &Claims, iss: &str) -> Result<(), CredentialError> {
         if self.trust_domain.is_some() && !self.is_domain_of(claims.get("sub")) {
             let domain = self.trust_domain.as_deref().unwrap_or_default();
@@ -131,7 +133,7 @@ impl Profile {
             let detail = format!("sub is {sub}; the issuer signs for spiffe://{domain}/ only");
             return Err(CredentialError::because(Denial::UnknownIssuer, detail));
         }
-        // Entra names the tenant in `iss` and in `tid`; rules may compare `tid`.
+        // Entra names the tenant in `iss` and in `tid`. The two must agree, because a rule may compare `tid`.
         if self.tenants != Tenants::None
             && let Some(tenant) = claims.get("tid")
             && !tenant.as_str().is_some_and(|tenant| iss.split('/').any(|segment| segment == tenant))
@@ -176,7 +178,7 @@ impl Profile {
     }
 
     /// Checks the audience: at the configured path, and also in `aud` if the token has that claim (RFC 7519 section
-    /// 4.1.3). `is_ours`: whether a value names this gateway.
+    /// 4.1.3). `is_ours` returns whether a value names this gateway.
     pub(super) fn check_audience<'c>(
         &self,
         claims: &'c Claims,
@@ -217,8 +219,8 @@ impl Profile {
         }
     }
 
-    /// Returns the subject. Issuers that name it in a claim of their own may write a number, which counts as its
-    /// digits; `sub` is text (RFC 7519 section 4.1.2).
+    /// Returns the subject. `sub` must be text (RFC 7519 section 4.1.2). Any other claim may also contain a whole
+    /// number, whose decimal digits are then the subject.
     pub(super) fn subject(&self, claims: &Claims) -> Result<Box<str>, CredentialError> {
         let is_usual = self.subject.is_name("sub");
         let found = self.subject.find(claims);
@@ -242,7 +244,7 @@ impl Profile {
     }
 }
 
-/// Displays a wanted value.
+/// Displays an accepted value of a claim.
 #[derive(Clone)]
 struct Shown<'v>(&'v ClaimValue);
 

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// An issuer of tokens.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// The issuer's `iss`, which a token must match exactly.
+    /// The issuer's name. A token's `iss` must be exactly this name or, for an issuer with tenants, the name of an
+    /// accepted tenant.
     pub name: Arc<str>,
     /// The accepted values of `aud`. A token must have at least one of them, compared exactly.
     pub audience: Box<[Box<str>]>,
@@ -35,7 +36,7 @@ pub struct Issuer {
     pub local: bool,
     /// The accepted values of `typ`, in lower case and without `application/`. `""` accepts a header without `typ`.
     pub types: Box<[Box<str>]>,
-    /// Where the tokens have their claims, and what else they must have.
+    /// The claims that contain the subject and the audience, and the additional requirements for the issuer's tokens.
     pub profile: Profile,
 }
 
@@ -45,13 +46,14 @@ impl Issuer {
         self.profile.tenants.name_in(&self.name, iss).is_some()
     }
 
-    /// Returns an `iss` of the issuer's tokens: its only one, or that of its first tenant.
+    /// Returns an `iss` that the issuer's tokens may have: the issuer's only name, or the name of one tenant.
     pub fn example_name(&self) -> Arc<str> {
         self.profile.tenants.example(&self.name)
     }
 
-    /// Adds what every token of this issuer has, unless the claims have it: for explanations about a caller with assumed
-    /// claims, which say only what a rule may ask about. A claim that must have a value has the first accepted one.
+    /// Adds the claims that every token of this issuer has and that `claims` lack, with accepted values. An explanation
+    /// of a caller with assumed claims uses this function, because such a caller is described only by the claims that
+    /// rules check.
     pub fn complete(&self, claims: &mut Map<String, Value>, now: u64) {
         let profile = &self.profile;
         if let Some(audience) = self.audience.first() {
@@ -61,7 +63,8 @@ impl Issuer {
         if profile.max_lifetime.is_some() {
             claims.entry("iat").or_insert_with(|| now.into());
         }
-        // A described caller is named by `sub`, whichever claim the issuer's tokens use.
+        // A described caller is always named by `sub`, so the subject is copied to the claim that the issuer's tokens
+        // use.
         if let Some(subject) = claims.get("sub").cloned() {
             profile.subject.put(claims, subject);
         }
@@ -229,7 +232,7 @@ impl Trust {
         &self.revoked
     }
 
-    /// Returns the issuer whose tokens have this `iss`, the name in `iss`, and the issuer's statistics.
+    /// Returns the issuer whose tokens may have this `iss`, the `iss`, and the issuer's statistics.
     pub(super) fn issuer(&self, iss: &str) -> Option<(&Issuer, Arc<str>, &TokenStats)> {
         let mut both = self.issuers.iter().zip(&self.seen);
         both.find_map(|(issuer, seen)| {
@@ -237,8 +240,8 @@ impl Trust {
         })
     }
 
-    /// Returns the issuer of a token without `iss`: the one whose SPIFFE trust domain contains `sub`, otherwise the one
-    /// whose tokens may lack `iss`.
+    /// Returns the issuer of a token without `iss`: the issuer whose SPIFFE trust domain contains `sub`, otherwise the
+    /// issuer whose tokens may lack `iss`.
     pub(super) fn issuer_without_name(
         &self,
         subject: Option<&Value>,

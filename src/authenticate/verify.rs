@@ -1,7 +1,7 @@
 //! Verifies a token and converts it to a principal.
 //!
 //! The checks run in this order: form, issuer, algorithm and key, signature, claims. Before the signature is verified,
-//! only `iss` is used, to choose the issuer whose keys are tried.
+//! only `iss` is used (or `sub`, in a token without `iss`), to choose the issuer whose keys are tried.
 
 use super::claims::{ClaimPath, ClaimValue};
 use super::credential::REFRESH_TOKEN_PREFIX;
@@ -66,7 +66,8 @@ pub(super) fn verify_for(
     }
     check_type(jws.header(), issuer)?;
     check_kind(&claims)?;
-    // RFC 7519 section 4.1.7. A token whose `jti` is not read could not be revoked by its `jti`.
+    // RFC 7519 section 4.1.7. A `jti` must be text. If the gateway ignored any other `jti`, the token could not be
+    // revoked by its `jti`.
     if claims.get("jti").is_some_and(|id| !id.is_string()) {
         let detail = format!("jti is {}, not text", ClaimText(claims.get("jti")));
         return Err(CredentialError::because(Denial::MalformedToken(TokenPart::Claims), detail));
@@ -305,9 +306,9 @@ fn check_scopes(scopes: &[Box<str>], issuer: &Issuer) -> Result<(), CredentialEr
     }
 }
 
-/// Returns the names at a path. The value is a list of strings, or one string that `split` divides. Any other value
-/// yields no names, so that a token never has more names than the issuer intended. Also returns the shape of the value,
-/// for the operator.
+/// Returns the names at a path. The value is a list of strings, or one string that `split` divides. With `are_keys`,
+/// the value may also be an object whose members are the names. Any other value yields no names, so that a token never
+/// has more names than the issuer intended. Also returns the shape of the value, for the operator.
 fn names(
     claims: &Claims,
     path: &ClaimPath,
@@ -323,7 +324,8 @@ fn names(
             let shape = if list.iter().all(Value::is_string) { Shape::List } else { Shape::Mixed };
             (texts.filter(|name| !name.is_empty()).map(Into::into).collect(), shape)
         }
-        // Zitadel: the role's name, with the organizations that grant it. A name without a grant is no role.
+        // Zitadel writes each role as a member with the organizations that grant the role. A member without a grant is
+        // not a role.
         Some(Value::Object(members)) if are_keys => {
             let grants = |value: &Value| match value {
                 Value::Object(grants) => !grants.is_empty(),

@@ -294,7 +294,7 @@ pub struct IssuerSection {
     pub jwks: Option<String>,
     /// The secret that the issuer shares with the gateway, for HS256.
     pub secret: Option<Secret>,
-    /// How the secret is written.
+    /// The encoding of the secret.
     #[serde(deserialize_with = "word")]
     pub secret_encoding: SecretEncoding,
     /// The issuer's public key, PEM.
@@ -339,7 +339,7 @@ pub struct IssuerSection {
     #[serde(deserialize_with = "one_or_many")]
     #[schemars(with = "OneOrMany<String>")]
     pub may_lack: Vec<String>,
-    /// Whether the roles are the names of an object's members.
+    /// Whether the claim of the roles is an object whose members' names are the roles.
     pub roles_are_keys: bool,
 }
 
@@ -651,7 +651,7 @@ pub struct RateLimitSection {
     /// The claim path whose value selects one of `rates`.
     #[serde(deserialize_with = "optional_text")]
     pub rate_claim: Option<String>,
-    /// Other rates, as a map from the value of the claim to its rate.
+    /// Other rates, as a map from the value of the claim to the rate.
     pub rates: BTreeMap<String, Rate>,
 }
 

@@ -117,11 +117,11 @@ impl TokenPart {
 pub enum RequiredClaim {
     /// `iss` is missing or not a string.
     Issuer,
-    /// `sub` is missing or empty.
+    /// The claim of the subject, normally `sub`, is missing or empty.
     Subject,
-    /// `sub` is present but not a string.
+    /// The claim of the subject, normally `sub`, is present but not a string.
     SubjectText,
-    /// `aud` is missing, or is neither a string nor a list of strings.
+    /// The claim of the audience, normally `aud`, is missing, or is neither a string nor a list of strings.
     Audience,
     /// `exp` is missing or not a number.
     Expiry,

@@ -14,7 +14,7 @@ fn path(text: &str) -> ClaimPath {
 }
 
 fn issuer(name: &str, profile: Profile) -> Issuer {
-    // The secret as a key of a set: only such a key can say which issuer it signs for.
+    // The secret is added as a key of a set, because only a key of a set can state the issuer that it signs for.
     let jwk = json!({ "keys": [{ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(SECRET) }] });
     Issuer {
         name: Arc::from(name),
@@ -43,7 +43,7 @@ fn claims(changes: Value) -> Value {
     claims
 }
 
-/// Returns the principal of a token that is like every other but for these members; `null` removes a member.
+/// Returns the principal of the default token with these changes; `null` removes a claim.
 fn outcome(issuers: &[Issuer], changes: Value) -> Result<Principal, Denial> {
     let trust = Trust::new(issuers.to_vec(), Vec::new(), IdentityHeaders::default());
     let key = EncodingKey::from_secret(SECRET);
@@ -181,7 +181,7 @@ fn an_issuer_with_tenants_signs_under_the_names_of_those_alone() {
 
 #[test]
 fn a_key_of_one_tenant_signs_for_no_other() {
-    // Entra marks the keys of `common`: most with a template, some with one tenant.
+    // The `issuer` of most keys in Entra's `common` set is a template; the `issuer` of some keys names one tenant.
     let any = Tenants::Any("https://a/".into(), "/v2".into());
     for (of, iss, admitted) in [
         (None, "https://a/t1/v2", true),
@@ -221,7 +221,7 @@ fn a_token_without_iss_is_that_of_its_trust_domain() {
     ] {
         assert_eq!(issuer_of(svid(sub)), Err(Denial::MissingClaim(RequiredClaim::Issuer)), "{sub}");
     }
-    // With `iss`, an issuer still vouches for its own trust domain alone.
+    // Even in a token with `iss`, the `sub` must be in the issuer's own trust domain.
     let named = |sub: &str| json!({ "iss": "spiffe://a.test", "sub": sub });
     assert_eq!(issuer_of(named("spiffe://a.test/web")), Ok("spiffe://a.test".to_owned()));
     assert_eq!(issuer_of(named("spiffe://b.test/web")), Err(Denial::UnknownIssuer));
