@@ -223,7 +223,7 @@ fn http1_settings(settings: &WorkerSettings) -> http1::Builder {
     http1
 }
 
-/// Returns the bounds on request heads. They are wider if other proxies may request verdicts.
+/// Returns the bounds on request heads. The bounds are wider if other proxies may request verdicts.
 fn head_bounds(settings: &WorkerSettings) -> HeadBounds {
     let bounds = HeadBounds { header_count: settings.header_count, header_bytes: settings.header_size };
     if settings.is_asked { bounds.of_question() } else { bounds }
@@ -242,8 +242,8 @@ fn http2_settings(settings: &WorkerSettings, executor: StreamExecutor) -> http2:
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(64 * 1024)
-        // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. Exceeding one ends the
-        // connection.
+        // These limits protect against Rapid Reset (CVE-2023-44487) and similar attacks. The library closes a
+        // connection that exceeds one of the limits.
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(64)
         .keep_alive_interval(Duration::from_secs(30))

@@ -117,7 +117,8 @@ impl Drop for Slot {
     }
 }
 
-/// Accepts connections until the core drains, then accepts those already queued, and closes the socket.
+/// Accepts connections until the core drains, then accepts the connections that are already queued, and closes the
+/// socket.
 pub(super) async fn run(
     core: Rc<Core>,
     listener: TcpListener,

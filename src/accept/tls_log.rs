@@ -15,8 +15,8 @@ pub(super) struct TlsLog {
 }
 
 impl TlsLog {
-    /// Records a failure. Returns `None` if it must not be logged; otherwise the number of failures with the same
-    /// reason that were omitted since the last logged one.
+    /// Records a failure. Returns `None` if the failure must not be logged. Otherwise, returns how many failures with
+    /// the same reason were omitted since the last logged failure.
     pub(super) fn record(&self, failure: TlsFailure, now: CoarseMillis) -> Option<u64> {
         let entry = &mut self.entries.borrow_mut()[failure as usize];
         match entry {

@@ -197,8 +197,8 @@ impl ClaimValue {
         self.matches_by(segment, &|text| decoded_eq(segment, text))
     }
 
-    /// Returns whether the claim equals a text of the request: text as it is, a whole number in decimal digits, or a
-    /// list that contains such a value. Does not allocate.
+    /// Returns whether the claim equals a text of the request: text is compared unchanged, and a whole number in
+    /// decimal digits. A list matches if it contains a matching text or number. Does not allocate.
     pub fn matches_text(&self, text: &str) -> bool {
         self.matches_by(text, &|claim| claim == text)
     }

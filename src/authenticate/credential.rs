@@ -1,5 +1,5 @@
-//! Finds the credential of a request. A request with two credentials is rejected, and so is a credential in any form
-//! other than the documented one.
+//! Finds the credential of a request. A request with two credentials is rejected. A credential in an undocumented form
+//! is also rejected.
 
 use super::sources::{Source, Sources};
 use crate::denial::{Denial, TokenPart};

@@ -161,7 +161,8 @@ fn absent(
 }
 
 /// Verifies an access token from an introspection or revocation request, with the same checks as for a caller's token.
-/// The audiences of the local authority's clients are accepted too, since only the authority can verify those tokens.
+/// The audiences of the local authority's clients are accepted too, since only the authority can introspect or revoke
+/// the tokens of these clients.
 ///
 /// # Errors
 /// Returns why the token was rejected.

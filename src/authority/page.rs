@@ -197,7 +197,7 @@ fn held(request: &EndpointRequest) -> Option<(&str, &str)> {
 }
 
 /// Returns a new pair of tokens to a browser whose access token has expired. The request is a GET, which another site
-/// can cause. Its only effect is that the browser's own tokens are replaced.
+/// can cause. The only effect of the request is that the browser's own tokens are replaced.
 async fn renew(
     authority: &Authority,
     request: &EndpointRequest,

@@ -230,9 +230,9 @@ fn metadata(settings: &IssuerSettings) -> Option<Bytes> {
         "revocation_endpoint": at(Endpoint::Revoke),
         "revocation_endpoint_auth_methods_supported": methods,
         "grant_types_supported": ["client_credentials"],
-        // This member is required, and its list must not be empty (RFC 8414 sections 2 and 3.2). The authority has no
-        // authorization endpoint and therefore no response type. The value `none` is registered for a response without
-        // any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
+        // `response_types_supported` is required, and the list must not be empty (RFC 8414 sections 2 and 3.2). The
+        // authority has no authorization endpoint and therefore no response type. The value `none` is registered for a
+        // response without any token (OAuth 2.0 Multiple Response Type Encoding Practices, section 4).
         "response_types_supported": ["none"],
     });
     Some(format!("{body}\n").into())

@@ -121,8 +121,8 @@ impl Throttle {
     }
 
     /// Reports a right password: forgets the failures of the account and of the pair. Of the address's failures, only
-    /// this attempt is taken back. Otherwise, attackers with an account of their own could guess at other accounts
-    /// without bound.
+    /// this attempt is taken back. If all of the address's failures were forgotten, attackers with an account of their
+    /// own could guess at other accounts without bound.
     pub fn succeeded(&self, address: IpAddr, account: &str, known: bool) {
         let mut tables = self.tables();
         let [pair, of_account, of_address] = self.counts(&mut tables, address, account, known);

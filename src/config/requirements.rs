@@ -1,4 +1,4 @@
-//! One view of the keys that a `[[route]]` and a `[rule.NAME]` have in common: the requirements on a caller.
+//! A common view of the keys that both a `[[route]]` and a `[rule.NAME]` may have: the requirements on a caller.
 
 use super::file::{File, RouteSection, RuleSection};
 use super::values::{ClaimValues, Fresh};

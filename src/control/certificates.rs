@@ -24,7 +24,7 @@ enum Phase {
 pub(super) async fn watch(certificates: Certificates, journal: Journal) {
     let mut interval = super::poll_interval();
     let mut files = certificates.files();
-    // The process read the files at its start. They may have changed since then, so they are read again once.
+    // The process read the files at its start. The files may have changed since the start, so they are read again once.
     let mut watch = FileWatch::unread(paths(&files));
     let mut logged = (None, Phase::Valid);
     loop {

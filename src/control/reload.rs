@@ -56,7 +56,7 @@ pub(crate) struct ReloadStatus {
     reloaded: AtomicU64,
     refused: AtomicU64,
     fault: Mutex<Option<Fault>>,
-    /// Earlier policies, which requests that began under them may still use.
+    /// Earlier policies. A request that began under an earlier policy may still use that policy.
     before: Mutex<Vec<Weak<Policy>>>,
 }
 

@@ -298,7 +298,7 @@ denials! {
         flask: None,
     }
     /// A credential arrived in cleartext on a listener that redirects to TLS, or a client requested cookies over a
-    /// connection on which browsers discard them.
+    /// connection on which browsers discard cookies.
     InsecureTransport => {
         code: "insecure_transport", status: StatusCode::FORBIDDEN, fault: Fault::Client,
         challenge: Challenge::None, grpc: Grpc::PermissionDenied, from_policy: true,

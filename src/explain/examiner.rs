@@ -29,10 +29,10 @@ const CALLERS: usize = 1024;
 #[derive(Debug)]
 pub struct Examiner<'p> {
     policy: &'p Policy,
-    /// The policy's trust. It verifies the tokens that questions contain.
+    /// The policy's trust, which verifies the tokens that questions contain.
     trust: Trust,
-    /// The policy's trust with the examiner's own key. It verifies the tokens that the examiner creates for described
-    /// callers.
+    /// The policy's trust with the examiner's own key, which verifies the tokens that the examiner creates for
+    /// described callers.
     assuming: Trust,
     key: [u8; 32],
     tokens: RefCell<TokenCache>,

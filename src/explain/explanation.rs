@@ -1,5 +1,5 @@
-//! The result of examining a request: a verdict, or an explanation of every step that led to the verdict. Both own
-//! their data, so they can outlive the policy. An explanation can be serialized and deserialized.
+//! The result of examining a request: a verdict, or an explanation of every step that led to the verdict. A verdict and
+//! an explanation own their data, so they can outlive the policy. An explanation can be serialized and deserialized.
 
 use super::describe::methods;
 use super::near::NearRoute;

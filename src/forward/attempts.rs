@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 /// Tries servers in turn until one answers.
 ///
-/// Skips a server that is unreachable or whose connections are all in use. If every other server fails and one is
-/// only busy, the request waits for a connection to the busy server, within the request's timeout.
+/// Skips a server that is unreachable, and a busy server, whose connections are all in use. If all servers were tried
+/// and one of them is busy, the request waits for a connection to the busy server, within the request's timeout.
 ///
-/// If the connection breaks before an answer, the request is retried once, at the next server or at the same one,
+/// If the connection breaks before an answer, the request is retried once, at the next server or at the same server,
 /// provided that a retry is safe. A retry is safe if no part of the request was sent, or if its method is idempotent
 /// (RFC 9110 section 9.2.2) and its body is in memory. A streamed body is not kept and cannot be sent again.
 pub(super) async fn send(
@@ -115,11 +115,12 @@ pub(super) async fn send(
 struct Attempts<'u> {
     /// The first server whose connections are all in use.
     busy: Option<&'u Arc<Server>>,
-    /// The server that broke a new connection before its answer. It is tried a second time after all others.
+    /// The server that broke a new connection before its answer. The server is tried a second time, after all other
+    /// servers.
     again: Option<&'u Arc<Server>>,
-    /// Whether all servers were tried. The request then waits for a connection to a busy one.
+    /// Whether all servers were tried. The request then waits for a connection to a busy server.
     last: bool,
-    /// Whether the request was sent once. It may then be sent only once more.
+    /// Whether the request was sent once. If so, the request may be sent only one more time.
     sent: bool,
     /// Whether a server broke a new connection before its answer.
     broke_off: bool,
@@ -128,8 +129,8 @@ struct Attempts<'u> {
 }
 
 impl<'u> Attempts<'u> {
-    /// Returns a server for another attempt after all were tried: a busy one, or else the one that broke a new
-    /// connection.
+    /// Returns a server for another attempt after all servers were tried: a busy server, or else the server that broke
+    /// a new connection.
     fn left_over(&mut self) -> Option<&'u Arc<Server>> {
         self.last = true;
         self.busy.take().or_else(|| self.again.take())

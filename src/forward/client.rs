@@ -99,7 +99,7 @@ fn write_relayed(
     }
 }
 
-/// Returns the port of an authority in canonical spelling, if it has one.
+/// Returns the port of an authority in canonical spelling; `None` if the authority has no port.
 fn port_of(authority: &str) -> Option<u16> {
     let (host, port) = authority.rsplit_once(':')?;
     let is_whole = !host.starts_with('[') || host.ends_with(']');

@@ -134,7 +134,8 @@ fn spki_of(certificate: &[u8]) -> Option<&[u8]> {
     Some(&rest[..rest.len() - after.len()])
 }
 
-/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). Its object identifier determines the kind of the key.
+/// Parses a SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7). The object identifier in it determines the kind of the
+/// key.
 pub(super) fn public_key(spki: &[u8]) -> Result<PublicKey<'_>, String> {
     let none = || {
         "a public key of a kind that is not known here: use RSA, P-256, P-384, P-521, Ed25519 or ML-DSA"

@@ -67,7 +67,8 @@ impl Examiner<'_> {
     }
 
     /// Inserts a token where the matching route looks for tokens: in `Authorization` if the route accepts it there,
-    /// otherwise in the first of a named header, the authority's cookie and the other places that the route accepts.
+    /// otherwise in the first of these places that the route accepts: a named header, the authority's cookie, any other
+    /// place.
     fn place(&self, parts: &mut Parts, question: &Question, token: &str, csrf: Option<&str>) {
         let route = matched_route(self.policy, question).map(|route| &self.policy.routes[route]);
         let sources = route.map(|route| &route.credential_policy.sources);
